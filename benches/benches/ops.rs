@@ -1,0 +1,3 @@
+//! Criterion benchmarks of the backend operations.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The program: parse, dispatch, exit status.
+
+fn main() {}

@@ -1,0 +1,56 @@
+//! Token sequences with their masks: what the model is run on.
+
+/// One tokenized dialogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenSequence {
+    /// Token ids, at least one.
+    pub ids: Vec<u32>,
+    /// Whether the token at that position is pooled; as long as `ids`.
+    pub mask: Vec<bool>,
+}
+
+impl TokenSequence {
+    /// The number of tokens.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there is no token.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Positions of the masked tokens, increasing.
+    pub fn masked_positions(&self) -> impl Iterator<Item = usize> + '_ {
+        self.mask.iter().enumerate().filter(|(_, masked)| **masked).map(|(position, _)| position)
+    }
+}
+
+/// The sequences of a data split, in the caller's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenSet {
+    /// One per sample.
+    pub sequences: Vec<TokenSequence>,
+}
+
+impl TokenSet {
+    /// The number of samples.
+    pub fn len(&self) -> usize {
+        self.sequences.len()
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.sequences.is_empty()
+    }
+
+    /// Tokens of the longest sequence; the extent of axis `s`.
+    pub fn max_len(&self) -> usize {
+        self.sequences.iter().map(TokenSequence::len).max().unwrap_or(0)
+    }
+
+    /// Tokens in all sequences.
+    pub fn n_tokens(&self) -> usize {
+        self.sequences.iter().map(TokenSequence::len).sum()
+    }
+}

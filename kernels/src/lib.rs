@@ -1,0 +1,17 @@
+//! The operations of a Llama forward pass and of pooling, behind one [`Backend`] interface.
+//!
+//! A kernel is one operation; no operation knows the model. The composition of operations into a model lives in
+//! the crate `actbench`. Every backend keeps the same promise: the bits of a row of a result depend on that row's
+//! inputs alone, never on the other rows of the batch, their number or the number of threads.
+
+pub mod backend;
+pub mod cpu;
+pub mod dtype;
+pub mod error;
+pub mod host;
+
+pub use backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
+pub use cpu::CpuBackend;
+pub use dtype::DType;
+pub use error::KernelError;
+pub use host::HostTensor;
