@@ -1,4 +1,261 @@
-//! The CPU backend.
+//! The CPU backend: the default where there is no GPU, and the reference for those that there are.
+//!
+//! Every operation runs on the backend's own thread pool. See [`isa`] for how one kernel body serves several
+//! instruction sets with the same bits, and [`crate::backend`] for what an operation promises.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rayon::ThreadPool;
+
+use self::aligned::AlignedBytes;
+use self::gemm::epilogue::{AddToStream, OutputRows, Store, SwiGlu};
+use self::rows::Angles;
+use self::tensor::with_element;
+use crate::backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
+use crate::dtype::DType;
+use crate::error::KernelError;
+use crate::host::HostTensor;
+
+mod aligned;
+mod attention;
+mod check;
+mod gemm;
+mod isa;
+mod math;
+mod pool;
+mod rows;
+mod tensor;
+
+pub use gemm::PackedWeights;
+pub use isa::{ISA_VARIABLE, Isa};
+pub use tensor::CpuTensor;
 
 /// The backend that needs nothing but a processor.
-pub struct CpuBackend;
+pub struct CpuBackend {
+    isa: Isa,
+    pool: ThreadPool,
+    /// Packed activations, kept between calls so that the steady state allocates nothing here.
+    scratch: Mutex<AlignedBytes>,
+}
+
+impl CpuBackend {
+    /// A backend with `threads` threads, on the best instruction set there is.
+    ///
+    /// # Errors
+    /// When the threads cannot be started.
+    pub fn new(threads: usize) -> Result<Self, KernelError> {
+        Self::with_isa(threads, Isa::detect())
+    }
+
+    /// As [`CpuBackend::new`], on an instruction set no better than the processor's own.
+    ///
+    /// # Errors
+    /// When the threads cannot be started.
+    pub fn with_isa(threads: usize, isa: Isa) -> Result<Self, KernelError> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.max(1))
+            .thread_name(|index| format!("kernel-{index}"))
+            .build()
+            .map_err(|error| KernelError::Device {
+                op: "start threads",
+                device: "cpu".to_owned(),
+                message: error.to_string(),
+            })?;
+        let scratch = Mutex::new(AlignedBytes::zeroed("start", 0)?);
+        Ok(CpuBackend { isa: isa.min(Isa::detect()), pool, scratch })
+    }
+
+    /// The pool the operations run on, for host work that belongs to the same run.
+    pub fn thread_pool(&self) -> &ThreadPool {
+        &self.pool
+    }
+
+    fn scratch(&self) -> MutexGuard<'_, AlignedBytes> {
+        // The buffer holds no state between calls, so one that a panicking thread left behind is as good as any.
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Backend for CpuBackend {
+    type Tensor = CpuTensor;
+    type Linear = PackedWeights;
+    type Vector = Vec<f32>;
+    type Embedding = HostTensor;
+
+    fn describe(&self) -> String {
+        format!("cpu ({}, {} threads)", self.isa, self.pool.current_num_threads())
+    }
+
+    /// One name for all instruction sets: they agree to the last bit.
+    fn kernel_id(&self) -> String {
+        "cpu-fma-1".to_owned()
+    }
+
+    fn alloc(&self, dtype: DType, rows: usize, columns: usize) -> Result<CpuTensor, KernelError> {
+        CpuTensor::new(dtype, rows, columns)
+    }
+
+    fn resize(&self, tensor: &mut CpuTensor, rows: usize) -> Result<(), KernelError> {
+        tensor.resize(rows)
+    }
+
+    fn prepare_linear(&self, weights: &[HostTensor], run: DType) -> Result<PackedWeights, KernelError> {
+        self.pool.install(|| PackedWeights::stacked(weights, run))
+    }
+
+    fn prepare_gated(&self, gate: &HostTensor, up: &HostTensor, run: DType) -> Result<PackedWeights, KernelError> {
+        self.pool.install(|| PackedWeights::gated(gate, up, run))
+    }
+
+    fn prepare_vector(&self, parts: &[HostTensor], run: DType) -> Result<Vec<f32>, KernelError> {
+        let mut values = Vec::new();
+        for part in parts {
+            let rounded = run.to_f32_vec(&run.from_f32_slice(&part.to_f32_vec()));
+            if let Some(index) = rounded.iter().position(|value| !value.is_finite()) {
+                return Err(KernelError::NotFinite { op: "prepare vector", index, value: rounded[index] });
+            }
+            values.extend(rounded);
+        }
+        Ok(values)
+    }
+
+    /// Keeps the table as it is stored: rows are converted when they are gathered, and the pages of a mapped file
+    /// that hold tokens nobody uses are never read.
+    fn prepare_embedding(&self, table: &HostTensor, _run: DType) -> Result<HostTensor, KernelError> {
+        match table.shape() {
+            [_, _] => Ok(table.clone()),
+            other => Err(KernelError::shape("prepare embedding", format!("not a matrix: {other:?}"))),
+        }
+    }
+
+    fn embed(&self, table: &HostTensor, tokens: &[u32], out: &mut CpuTensor) -> Result<(), KernelError> {
+        check::fits("embed", "out", out, tokens.len(), table.shape()[1])?;
+        self.pool.install(|| rows::embed(self.isa, table, tokens, out))
+    }
+
+    fn rms_norm(&self, x: &CpuTensor, scale: &Vec<f32>, eps: f32, out: &mut CpuTensor) -> Result<(), KernelError> {
+        check::same_dtype("rms norm", x, out)?;
+        check::fits("rms norm", "out", out, x.rows(), x.columns())?;
+        check::width("rms norm", "scale", scale.len(), x.columns())?;
+        self.pool.install(|| rows::rms_norm(self.isa, x, scale, eps, out));
+        Ok(())
+    }
+
+    fn linear(
+        &self,
+        x: &CpuTensor,
+        weight: &PackedWeights,
+        bias: Option<&Vec<f32>>,
+        out: &mut CpuTensor,
+    ) -> Result<(), KernelError> {
+        check::product("linear", x, weight, false, bias.map(Vec::len), 1, out)?;
+        let bias = bias.map(Vec::as_slice);
+        with_element!(x.dtype(), E => {
+            let epilogue = Store::<E> { out: OutputRows::new(out), bias };
+            self.pool.install(|| gemm::multiply(self.isa, x, weight, &epilogue, &mut self.scratch()))
+        })
+    }
+
+    fn linear_residual(
+        &self,
+        x: &CpuTensor,
+        weight: &PackedWeights,
+        bias: Option<&Vec<f32>>,
+        stream: &mut CpuTensor,
+    ) -> Result<(), KernelError> {
+        check::product("linear residual", x, weight, false, bias.map(Vec::len), 1, stream)?;
+        let bias = bias.map(Vec::as_slice);
+        with_element!(x.dtype(), E => {
+            let epilogue = AddToStream::<E> { stream: OutputRows::new(stream), bias };
+            self.pool.install(|| gemm::multiply(self.isa, x, weight, &epilogue, &mut self.scratch()))
+        })
+    }
+
+    fn linear_swiglu(
+        &self,
+        x: &CpuTensor,
+        gate_up: &PackedWeights,
+        bias: Option<&Vec<f32>>,
+        out: &mut CpuTensor,
+    ) -> Result<(), KernelError> {
+        check::product("linear swiglu", x, gate_up, true, bias.map(Vec::len), 2, out)?;
+        let bias = bias.map(|bias| bias.split_at(gate_up.out_features()));
+        with_element!(x.dtype(), E => {
+            let epilogue = SwiGlu::<E> { out: OutputRows::new(out), bias };
+            self.pool.install(|| gemm::multiply(self.isa, x, gate_up, &epilogue, &mut self.scratch()))
+        })
+    }
+
+    fn rope(
+        &self,
+        x: &mut CpuTensor,
+        n_heads: usize,
+        head_dim: usize,
+        positions: &[u32],
+        cos: &Vec<f32>,
+        sin: &Vec<f32>,
+    ) -> Result<(), KernelError> {
+        check::rope(x, n_heads, head_dim, positions, cos.len(), sin.len())?;
+        self.pool.install(|| rows::rope(self.isa, x, n_heads, head_dim, positions, Angles { cos, sin }));
+        Ok(())
+    }
+
+    fn attention(
+        &self,
+        query: &CpuTensor,
+        keys_values: &CpuTensor,
+        layout: &AttentionLayout,
+        shape: AttentionShape,
+        out: &mut CpuTensor,
+    ) -> Result<(), KernelError> {
+        check::attention(query, keys_values, layout, shape, out)?;
+        self.pool.install(|| attention::attention(self.isa, query, keys_values, layout, shape, out));
+        Ok(())
+    }
+
+    fn pool(
+        &self,
+        x: &CpuTensor,
+        groups: &PoolGroups,
+        method: PoolMethod,
+        out: &mut CpuTensor,
+    ) -> Result<(), KernelError> {
+        check::same_dtype("pool", x, out)?;
+        check::fits("pool", "out", out, groups.len(), x.columns())?;
+        if let Some(row) = groups.max_row().filter(|row| *row as usize >= x.rows()) {
+            return Err(KernelError::shape("pool", format!("row {row} of {}", x.rows())));
+        }
+        self.pool.install(|| pool::pool(self.isa, x, groups, method, out));
+        Ok(())
+    }
+
+    fn gather_rows(&self, x: &CpuTensor, rows: &[u32], out: &mut CpuTensor) -> Result<(), KernelError> {
+        check::same_dtype("gather rows", x, out)?;
+        check::fits("gather rows", "out", out, rows.len(), x.columns())?;
+        rows::gather_rows(x, rows, out)
+    }
+
+    fn copy_rows(
+        &self,
+        x: &CpuTensor,
+        from: usize,
+        count: usize,
+        out: &mut CpuTensor,
+        to: usize,
+    ) -> Result<(), KernelError> {
+        check::same_dtype("copy rows", x, out)?;
+        check::fits("copy rows", "x", x, from.saturating_add(count), out.columns())?;
+        check::fits("copy rows", "out", out, to.saturating_add(count), x.columns())?;
+        let row_bytes = x.row_bytes();
+        let source = &x.bytes()[from * row_bytes..(from + count) * row_bytes];
+        out.bytes_mut()[to * row_bytes..(to + count) * row_bytes].copy_from_slice(source);
+        Ok(())
+    }
+
+    fn download(&self, x: &CpuTensor, rows: usize, out: &mut [u8]) -> Result<(), KernelError> {
+        check::fits("download", "x", x, rows, x.columns())?;
+        check::width("download", "out", out.len(), rows * x.row_bytes())?;
+        out.copy_from_slice(&x.bytes()[..rows * x.row_bytes()]);
+        Ok(())
+    }
+}

@@ -1,0 +1,307 @@
+//! The micro-kernels: one tile of up to [`ROWS`] rows by [`PANEL`] outputs, accumulated over all inputs.
+//!
+//! Each output is one `f32` accumulator fed by fused multiply-adds in input order, in every variant. That fixes its
+//! bits: they do not depend on the number of rows, on the row's place in the tile or on the instruction set.
+
+use super::pack::{PANEL, ROWS, widen_inputs};
+use crate::dtype::DType;
+
+/// The sums of a tile before the epilogue.
+pub(super) type Tile = [[f32; PANEL]; ROWS];
+
+/// A micro-kernel: `(dtype, inputs, rows, packed activations, packed panel, tile)`.
+pub(super) trait MicroKernel {
+    /// Fills the first `rows` rows of `tile`.
+    ///
+    /// # Safety
+    /// The processor must have the kernel's instructions. `activations` holds `inputs * ROWS` values and `panel`
+    /// `inputs * PANEL` elements of `dtype`, 64-byte aligned; `inputs` is even for bf16; `1 <= rows <= ROWS`.
+    unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[f32], panel: &[u8], tile: &mut Tile);
+}
+
+/// Plain Rust, for processors without a variant of their own.
+pub(super) struct Portable;
+
+impl MicroKernel for Portable {
+    #[inline(always)]
+    unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[f32], panel: &[u8], tile: &mut Tile) {
+        for row in &mut tile[..rows] {
+            row.fill(0.0);
+        }
+        for (input, x) in activations.chunks_exact(ROWS).enumerate().take(inputs) {
+            let weights = widen_inputs(dtype, panel, input);
+            for (row, x) in tile[..rows].iter_mut().zip(x) {
+                for (sum, weight) in row.iter_mut().zip(&weights) {
+                    *sum = x.mul_add(*weight, *sum);
+                }
+            }
+        }
+    }
+}
+
+/// Calls `$kernel::<R, M>` for the run-time number of rows.
+#[cfg(target_arch = "x86_64")]
+macro_rules! by_rows {
+    ($rows:expr, $kernel:ident, $mode:ident, $arguments:tt, $($count:literal)*) => {
+        match $rows {
+            $($count => $kernel::<$count, $mode> $arguments,)*
+            _ => {}
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx512::Avx512;
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::*;
+    use std::arch::x86_64::*;
+
+    /// AVX-512: 12 x 2 accumulators of 16 lanes.
+    pub(in super::super) struct Avx512;
+
+    /// Two vectors of widened weights for input `2 * step + odd`, or `step` where inputs are not paired.
+    trait Widen {
+        /// Inputs of one step.
+        const INPUTS: usize;
+        /// Bytes of one step of a panel.
+        const BYTES: usize;
+        /// # Safety
+        /// AVX-512 F is there and `step` points to a 64-byte aligned step of a panel.
+        unsafe fn widen(step: *const u8, odd: usize) -> [__m512; 2];
+    }
+
+    struct F32;
+    struct F16;
+    struct Bf16;
+
+    impl Widen for F32 {
+        const INPUTS: usize = 1;
+        const BYTES: usize = PANEL * 4;
+        #[inline(always)]
+        unsafe fn widen(step: *const u8, _odd: usize) -> [__m512; 2] {
+            // SAFETY: the caller grants a whole aligned step.
+            unsafe { [_mm512_load_ps(step.cast()), _mm512_load_ps(step.add(64).cast())] }
+        }
+    }
+
+    impl Widen for F16 {
+        const INPUTS: usize = 1;
+        const BYTES: usize = PANEL * 2;
+        #[inline(always)]
+        unsafe fn widen(step: *const u8, _odd: usize) -> [__m512; 2] {
+            // SAFETY: the caller grants a whole aligned step.
+            unsafe {
+                let halves = _mm512_load_si512(step.cast());
+                [
+                    _mm512_cvtph_ps(_mm512_castsi512_si256(halves)),
+                    _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(halves)),
+                ]
+            }
+        }
+    }
+
+    impl Widen for Bf16 {
+        const INPUTS: usize = 2;
+        const BYTES: usize = PANEL * 4;
+        #[inline(always)]
+        unsafe fn widen(step: *const u8, odd: usize) -> [__m512; 2] {
+            // SAFETY: the caller grants a whole aligned step.
+            unsafe {
+                let words = [_mm512_load_si512(step.cast()), _mm512_load_si512(step.add(64).cast())];
+                if odd == 0 {
+                    words.map(|word| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(word)))
+                } else {
+                    let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+                    words.map(|word| _mm512_castsi512_ps(_mm512_and_si512(word, upper)))
+                }
+            }
+        }
+    }
+
+    impl MicroKernel for Avx512 {
+        #[inline(always)]
+        unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[f32], panel: &[u8], tile: &mut Tile) {
+            // SAFETY: the caller grants the features and the sizes.
+            unsafe {
+                match dtype {
+                    DType::F32 => {
+                        by_rows!(rows, accumulate, F32, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
+                    }
+                    DType::F16 => {
+                        by_rows!(rows, accumulate, F16, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
+                    }
+                    DType::Bf16 => {
+                        by_rows!(rows, accumulate, Bf16, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
+                    }
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`MicroKernel::tile`], with `R` rows.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn accumulate<const R: usize, W: Widen>(inputs: usize, activations: &[f32], panel: &[u8], tile: &mut Tile) {
+        let mut sums = [[_mm512_setzero_ps(); 2]; R];
+        let mut x = activations.as_ptr();
+        let mut step = panel.as_ptr();
+        // SAFETY: the caller grants `inputs * ROWS` activations and `inputs * PANEL` weights.
+        unsafe {
+            for _ in 0..inputs / W::INPUTS {
+                for odd in 0..W::INPUTS {
+                    let weights = W::widen(step, odd);
+                    for (row, sum) in sums.iter_mut().enumerate() {
+                        let value = _mm512_set1_ps(*x.add(row));
+                        sum[0] = _mm512_fmadd_ps(value, weights[0], sum[0]);
+                        sum[1] = _mm512_fmadd_ps(value, weights[1], sum[1]);
+                    }
+                    x = x.add(ROWS);
+                }
+                step = step.add(W::BYTES);
+            }
+            for (row, sum) in tile.iter_mut().zip(&sums) {
+                _mm512_storeu_ps(row.as_mut_ptr(), sum[0]);
+                _mm512_storeu_ps(row.as_mut_ptr().add(16), sum[1]);
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::*;
+    use std::arch::x86_64::*;
+
+    /// AVX2: 6 x 2 accumulators of 8 lanes, so a tile is done in quarters.
+    pub(in super::super) struct Avx2;
+
+    /// Rows of one pass: 12 accumulators, 2 weights and 1 activation fit 16 registers.
+    const PASS_ROWS: usize = 6;
+    /// Outputs of one pass.
+    const PASS_COLUMNS: usize = 16;
+
+    /// Two vectors of widened weights; see the AVX-512 variant.
+    trait Widen {
+        const INPUTS: usize;
+        const BYTES: usize;
+        /// Bytes of one output in a step.
+        const LANE_BYTES: usize;
+        /// # Safety
+        /// AVX2 and F16C are there and `step` points to 16 outputs of a panel's step.
+        unsafe fn widen(step: *const u8, odd: usize) -> [__m256; 2];
+    }
+
+    struct F32;
+    struct F16;
+    struct Bf16;
+
+    impl Widen for F32 {
+        const INPUTS: usize = 1;
+        const BYTES: usize = PANEL * 4;
+        const LANE_BYTES: usize = 4;
+        #[inline(always)]
+        unsafe fn widen(step: *const u8, _odd: usize) -> [__m256; 2] {
+            // SAFETY: the caller grants 16 outputs.
+            unsafe { [_mm256_loadu_ps(step.cast()), _mm256_loadu_ps(step.add(32).cast())] }
+        }
+    }
+
+    impl Widen for F16 {
+        const INPUTS: usize = 1;
+        const BYTES: usize = PANEL * 2;
+        const LANE_BYTES: usize = 2;
+        #[inline(always)]
+        unsafe fn widen(step: *const u8, _odd: usize) -> [__m256; 2] {
+            // SAFETY: the caller grants 16 outputs.
+            unsafe {
+                [_mm256_cvtph_ps(_mm_loadu_si128(step.cast())), _mm256_cvtph_ps(_mm_loadu_si128(step.add(16).cast()))]
+            }
+        }
+    }
+
+    impl Widen for Bf16 {
+        const INPUTS: usize = 2;
+        const BYTES: usize = PANEL * 4;
+        const LANE_BYTES: usize = 4;
+        #[inline(always)]
+        unsafe fn widen(step: *const u8, odd: usize) -> [__m256; 2] {
+            // SAFETY: the caller grants 16 outputs.
+            unsafe {
+                let words = [_mm256_loadu_si256(step.cast()), _mm256_loadu_si256(step.add(32).cast())];
+                if odd == 0 {
+                    words.map(|word| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(word)))
+                } else {
+                    let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+                    words.map(|word| _mm256_castsi256_ps(_mm256_and_si256(word, upper)))
+                }
+            }
+        }
+    }
+
+    impl MicroKernel for Avx2 {
+        #[inline(always)]
+        unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[f32], panel: &[u8], tile: &mut Tile) {
+            // SAFETY: the caller grants the features and the sizes.
+            unsafe {
+                match dtype {
+                    DType::F32 => passes::<F32>(inputs, rows, activations, panel, tile),
+                    DType::F16 => passes::<F16>(inputs, rows, activations, panel, tile),
+                    DType::Bf16 => passes::<Bf16>(inputs, rows, activations, panel, tile),
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`MicroKernel::tile`].
+    #[inline(always)]
+    unsafe fn passes<W: Widen>(inputs: usize, rows: usize, activations: &[f32], panel: &[u8], tile: &mut Tile) {
+        for first_row in (0..rows).step_by(PASS_ROWS) {
+            for first_column in (0..PANEL).step_by(PASS_COLUMNS) {
+                let origin = (first_row, first_column);
+                // SAFETY: the caller grants the features and the sizes; the origin lies inside the tile.
+                unsafe {
+                    by_rows!((rows - first_row).min(PASS_ROWS), accumulate, W, (inputs, origin, activations, panel, tile), 1 2 3 4 5 6)
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`MicroKernel::tile`], for `R` rows and 16 outputs from `origin` on.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn accumulate<const R: usize, W: Widen>(
+        inputs: usize,
+        origin: (usize, usize),
+        activations: &[f32],
+        panel: &[u8],
+        tile: &mut Tile,
+    ) {
+        let mut sums = [[_mm256_setzero_ps(); 2]; R];
+        // SAFETY: the caller grants `inputs * ROWS` activations and `inputs * PANEL` weights.
+        unsafe {
+            let mut x = activations.as_ptr().add(origin.0);
+            let mut step = panel.as_ptr().add(origin.1 * W::LANE_BYTES);
+            for _ in 0..inputs / W::INPUTS {
+                for odd in 0..W::INPUTS {
+                    let weights = W::widen(step, odd);
+                    for (row, sum) in sums.iter_mut().enumerate() {
+                        let value = _mm256_set1_ps(*x.add(row));
+                        sum[0] = _mm256_fmadd_ps(value, weights[0], sum[0]);
+                        sum[1] = _mm256_fmadd_ps(value, weights[1], sum[1]);
+                    }
+                    x = x.add(ROWS);
+                }
+                step = step.add(W::BYTES);
+            }
+            for (row, sum) in tile[origin.0..].iter_mut().zip(&sums) {
+                _mm256_storeu_ps(row[origin.1..].as_mut_ptr(), sum[0]);
+                _mm256_storeu_ps(row[origin.1 + 8..].as_mut_ptr(), sum[1]);
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Packing: weights once when a model is loaded, activations for each product.
+//!
+//! Weights `[out, in]` become panels of [`PANEL`] outputs. Inside a panel the elements lie in the order the
+//! micro-kernels read them: for bf16 two consecutive inputs of one output share a 32-bit word, so that widening is a
+//! shift or a mask; for f16 and f32 one input of all outputs follows the other. Activations become panels of
+//! [`ROWS`] rows, in `f32`, one input of all rows after the other.
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::cpu::aligned::AlignedBytes;
+use crate::cpu::tensor::{CpuTensor, Element, with_element};
+use crate::dtype::DType;
+use crate::error::KernelError;
+use crate::host::HostTensor;
+
+/// Outputs of one panel: two 512-bit vectors of `f32`.
+pub const PANEL: usize = 32;
+
+/// Rows of one tile: with [`PANEL`] outputs its 24 accumulators and 3 operands fit 32 vector registers.
+pub const ROWS: usize = 12;
+
+/// A weight matrix in panels.
+pub struct PackedWeights {
+    pub(super) dtype: DType,
+    out_features: usize,
+    in_features: usize,
+    gated: bool,
+    panel_bytes: usize,
+    data: AlignedBytes,
+}
+
+impl PackedWeights {
+    /// Stacks matrices of equal `in_features` and packs them in `run`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or an element that is not finite once rounded to `run`.
+    pub fn stacked(weights: &[HostTensor], run: DType) -> Result<Self, KernelError> {
+        let mut sources = Vec::new();
+        for weight in weights {
+            sources.extend(RowSource::all(weight, weights[0].shape())?);
+        }
+        Self::pack(&sources, run, false)
+    }
+
+    /// Packs a gate and an up projection so that both halves of a SwiGLU pair meet in one panel: the first half of a
+    /// panel holds gate outputs, the second the up outputs of the same index.
+    ///
+    /// # Errors
+    /// As [`PackedWeights::stacked`], or when the two shapes differ.
+    pub fn gated(gate: &HostTensor, up: &HostTensor, run: DType) -> Result<Self, KernelError> {
+        if gate.shape() != up.shape() {
+            return Err(KernelError::shape("gated linear", format!("gate {:?}, up {:?}", gate.shape(), up.shape())));
+        }
+        let gates: Vec<_> = RowSource::all(gate, gate.shape())?.collect();
+        let ups: Vec<_> = RowSource::all(up, gate.shape())?.collect();
+        let mut sources = Vec::with_capacity(2 * gates.len());
+        let half_panel = PANEL / 2;
+        for (gate_rows, up_rows) in gates.chunks(half_panel).zip(ups.chunks(half_panel)) {
+            for rows in [gate_rows, up_rows] {
+                sources.extend_from_slice(rows);
+                sources.resize(sources.len().next_multiple_of(half_panel), RowSource::Padding);
+            }
+        }
+        let mut packed = Self::pack(&sources, run, true)?;
+        packed.out_features = gates.len();
+        Ok(packed)
+    }
+
+    fn pack(sources: &[RowSource<'_>], run: DType, gated: bool) -> Result<Self, KernelError> {
+        let in_features = sources.iter().find_map(RowSource::columns).unwrap_or(0);
+        let panels = sources.len().div_ceil(PANEL);
+        let panel_bytes = PANEL * Self::padded_inputs(run, in_features) * run.size();
+        let mut data = AlignedBytes::zeroed("prepare linear", panels * panel_bytes)?;
+        let non_finite = data
+            .as_mut_slice()
+            .par_chunks_mut(panel_bytes.max(1))
+            .zip(sources.par_chunks(PANEL))
+            .map(|(panel, rows)| with_element!(run, E => pack_panel::<E>(rows, bytemuck::cast_slice_mut(panel))))
+            .find_map_first(|bad| bad);
+        if let Some((index, value)) = non_finite {
+            return Err(KernelError::NotFinite { op: "prepare linear", index, value });
+        }
+        Ok(PackedWeights { dtype: run, out_features: sources.len(), in_features, gated, panel_bytes, data })
+    }
+
+    /// Inputs of a panel: even for bf16, whose pairs share a word.
+    fn padded_inputs(run: DType, in_features: usize) -> usize {
+        match run {
+            DType::Bf16 => in_features.next_multiple_of(2),
+            DType::F16 | DType::F32 => in_features,
+        }
+    }
+
+    /// Inputs a micro-kernel walks through.
+    pub(super) fn inputs(&self) -> usize {
+        Self::padded_inputs(self.dtype, self.in_features)
+    }
+
+    /// The number of panels.
+    pub(super) fn panels(&self) -> usize {
+        if self.panel_bytes == 0 { 0 } else { self.data.as_slice().len() / self.panel_bytes }
+    }
+
+    /// The bytes of panel `panel`.
+    pub(super) fn panel(&self, panel: usize) -> &[u8] {
+        &self.data.as_slice()[panel * self.panel_bytes..(panel + 1) * self.panel_bytes]
+    }
+
+    /// The storage type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Whether the outputs are pairs of a gate and an up projection.
+    pub fn is_gated(&self) -> bool {
+        self.gated
+    }
+
+    /// Memory taken, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.data.as_slice().len()
+    }
+
+    /// The number of outputs of a product.
+    pub fn out_features(&self) -> usize {
+        self.out_features
+    }
+
+    /// The number of inputs of a product.
+    pub fn in_features(&self) -> usize {
+        self.in_features
+    }
+}
+
+/// One row of a weight matrix, or none where a panel is not full.
+#[derive(Clone, Copy)]
+enum RowSource<'a> {
+    Row { dtype: DType, bytes: &'a [u8], first_index: usize },
+    Padding,
+}
+
+impl<'a> RowSource<'a> {
+    /// The rows of a matrix whose inputs must match those of `like`.
+    fn all(weight: &'a HostTensor, like: &[usize]) -> Result<impl Iterator<Item = RowSource<'a>>, KernelError> {
+        let (&[_, columns], &[_, expected]) = (weight.shape(), like) else {
+            return Err(KernelError::shape("prepare linear", format!("not a matrix: {:?}", weight.shape())));
+        };
+        if columns != expected || columns == 0 {
+            return Err(KernelError::shape(
+                "prepare linear",
+                format!("{:?} does not stack on {like:?}: input features differ or are 0", weight.shape()),
+            ));
+        }
+        let dtype = weight.dtype();
+        Ok(weight.bytes().chunks_exact(columns * dtype.size()).enumerate().map(move |(row, bytes)| RowSource::Row {
+            dtype,
+            bytes,
+            first_index: row * columns,
+        }))
+    }
+
+    fn columns(&self) -> Option<usize> {
+        match self {
+            RowSource::Row { dtype, bytes, .. } => Some(bytes.len() / dtype.size()),
+            RowSource::Padding => None,
+        }
+    }
+}
+
+/// Fills one panel and returns the first element that is not finite, with its index in its matrix.
+fn pack_panel<E: Element>(rows: &[RowSource<'_>], panel: &mut [E]) -> Option<(usize, f32)> {
+    let paired = E::DTYPE == DType::Bf16;
+    let mut values = Vec::new();
+    for (lane, source) in rows.iter().enumerate() {
+        let RowSource::Row { dtype, bytes, first_index } = source else { continue };
+        values.resize(bytes.len() / dtype.size(), 0.0);
+        dtype.widen(bytes, &mut values);
+        for (input, value) in values.iter().enumerate() {
+            let element = E::from_f32(*value);
+            if !element.to_f32().is_finite() {
+                return Some((first_index + input, element.to_f32()));
+            }
+            let slot = if paired { (input / 2 * PANEL + lane) * 2 + input % 2 } else { input * PANEL + lane };
+            panel[slot] = element;
+        }
+    }
+    None
+}
+
+/// Packs rows `from..from + count` of `x` into `packed`, `[panel][input][ROWS]`, and zeroes the padding inputs.
+pub(super) fn pack_activations(x: &CpuTensor, from: usize, count: usize, inputs: usize, packed: &mut [f32]) {
+    packed.par_chunks_mut(inputs * ROWS).enumerate().for_each(|(panel, chunk)| {
+        let first = panel * ROWS;
+        let rows = ROWS.min(count.saturating_sub(first));
+        with_element!(x.dtype(), E => pack_rows::<E>(x, from + first, rows, chunk));
+    });
+}
+
+fn pack_rows<E: Element>(x: &CpuTensor, from: usize, rows: usize, chunk: &mut [f32]) {
+    for row in 0..rows {
+        let source: &[E] = bytemuck::cast_slice(x.row(from + row));
+        for (slot, value) in chunk[row..].iter_mut().step_by(ROWS).zip(source) {
+            *slot = value.to_f32();
+        }
+    }
+    for slot in &mut chunk[x.columns() * ROWS..] {
+        *slot = 0.0;
+    }
+}
+
+/// Reads input `input` of all outputs of a packed panel, widened; the micro-kernel that needs no vector type.
+#[inline(always)]
+pub(super) fn widen_inputs(dtype: DType, panel: &[u8], input: usize) -> [f32; PANEL] {
+    let mut values = [0.0; PANEL];
+    match dtype {
+        DType::F32 => {
+            let elements: &[f32] = bytemuck::cast_slice(panel);
+            values.copy_from_slice(&elements[input * PANEL..(input + 1) * PANEL]);
+        }
+        DType::F16 => {
+            let elements: &[f16] = bytemuck::cast_slice(panel);
+            for (value, element) in values.iter_mut().zip(&elements[input * PANEL..]) {
+                *value = element.to_f32();
+            }
+        }
+        DType::Bf16 => {
+            let elements: &[bf16] = bytemuck::cast_slice(panel);
+            let pairs = &elements[input / 2 * PANEL * 2..];
+            for (lane, value) in values.iter_mut().enumerate() {
+                *value = Element::to_f32(pairs[lane * 2 + input % 2]);
+            }
+        }
+    }
+    values
+}

@@ -1,0 +1,146 @@
+//! Attention against a plain softmax in `f64`, ragged rows, prefix-tree nodes and partial queries.
+
+mod common;
+
+use actbench_kernels::backend::AttentionSegment;
+use actbench_kernels::{AttentionLayout, AttentionShape, Backend, CpuBackend, DType};
+use common::*;
+
+const SHAPES: [AttentionShape; 4] = [
+    AttentionShape { n_heads: 4, n_kv_heads: 2, head_dim: 16 },
+    AttentionShape { n_heads: 9, n_kv_heads: 3, head_dim: 64 },
+    AttentionShape { n_heads: 5, n_kv_heads: 1, head_dim: 24 },
+    AttentionShape { n_heads: 2, n_kv_heads: 2, head_dim: 80 },
+];
+
+/// Causal attention of one sequence whose queries, keys and values are rows `first..first + len`.
+fn reference(query: &[f32], kv: &[f32], first: usize, len: usize, shape: AttentionShape) -> Vec<f64> {
+    let (width, kv_width) = (shape.query_width(), 2 * shape.kv_width());
+    let mut out = vec![0.0; len * width];
+    for position in 0..len {
+        for head in 0..shape.n_heads {
+            let kv_head = head / (shape.n_heads / shape.n_kv_heads);
+            let q = &query[(first + position) * width + head * shape.head_dim..][..shape.head_dim];
+            let key = |j: usize| &kv[(first + j) * kv_width + kv_head * shape.head_dim..][..shape.head_dim];
+            let value = |j: usize| {
+                &kv[(first + j) * kv_width + (shape.n_kv_heads + kv_head) * shape.head_dim..][..shape.head_dim]
+            };
+            let scores: Vec<f64> = (0..=position)
+                .map(|j| {
+                    let dot: f64 = q.iter().zip(key(j)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                    dot / (shape.head_dim as f64).sqrt()
+                })
+                .collect();
+            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for element in 0..shape.head_dim {
+                out[position * width + head * shape.head_dim + element] =
+                    (0..=position).map(|j| weights[j] / total * f64::from(value(j)[element])).sum();
+            }
+        }
+    }
+    out
+}
+
+fn whole(first: usize, len: usize) -> AttentionSegment {
+    AttentionSegment { query_row: first, start_position: 0, len, keys: vec![(first, len)] }
+}
+
+#[test]
+fn ragged_rows_agree_with_the_reference() {
+    for backend in backends() {
+        for dtype in DTYPES {
+            for shape in SHAPES {
+                let lens = [1usize, 17, 5, 40];
+                let rows: usize = lens.iter().sum();
+                let (width, kv_width) = (shape.query_width(), 2 * shape.kv_width());
+                let query: Vec<f32> = random(1, dtype, rows * width).iter().map(|value| value * 4.0).collect();
+                let kv = random(2, dtype, rows * kv_width);
+                let mut layout = AttentionLayout::default();
+                let mut expected = Vec::new();
+                let mut first = 0;
+                for len in lens {
+                    layout.segments.push(whole(first, len));
+                    expected.extend(reference(&query, &kv, first, len, shape));
+                    first += len;
+                }
+                layout.segments.reverse();
+                let device_query = upload(&backend, dtype, rows, width, &query);
+                let device_kv = upload(&backend, dtype, rows, kv_width, &kv);
+                let mut out = backend.alloc(dtype, rows, width).unwrap();
+                backend.attention(&device_query, &device_kv, &layout, shape, &mut out).unwrap();
+                let what = format!("{} {dtype} {shape:?}", backend.describe());
+                assert_close(&values(&backend, &out), &expected, tolerance(dtype), &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn nodes_of_a_prefix_tree_and_partial_queries_give_the_bits_of_whole_sequences() {
+    let shape = SHAPES[1];
+    let (width, kv_width) = (shape.query_width(), 2 * shape.kv_width());
+    for dtype in DTYPES {
+        let backend = CpuBackend::new(2).unwrap();
+        let (rows, prefix) = (37, 21);
+        let query = random(1, dtype, rows * width);
+        let kv = random(2, dtype, rows * kv_width);
+        let device_query = upload(&backend, dtype, rows, width, &query);
+        let device_kv = upload(&backend, dtype, rows, kv_width, &kv);
+        let mut out = backend.alloc(dtype, rows, width).unwrap();
+        let layout = AttentionLayout { segments: vec![whole(0, rows)] };
+        backend.attention(&device_query, &device_kv, &layout, shape, &mut out).unwrap();
+        let expected = bytes(&backend, &out);
+        let row_bytes = width * dtype.size();
+
+        // The same sequence with its suffix first in memory and its prefix cut in two.
+        let suffix = rows - prefix;
+        let order: Vec<u32> = (prefix as u32..rows as u32).chain(0..prefix as u32).collect();
+        let mut moved_query = backend.alloc(dtype, rows, width).unwrap();
+        let mut moved_kv = backend.alloc(dtype, rows, kv_width).unwrap();
+        backend.gather_rows(&device_query, &order, &mut moved_query).unwrap();
+        backend.gather_rows(&device_kv, &order, &mut moved_kv).unwrap();
+        let node = AttentionSegment {
+            query_row: 0,
+            start_position: prefix,
+            len: suffix,
+            keys: vec![(suffix, 8), (suffix + 8, prefix - 8), (0, suffix)],
+        };
+        let mut moved_out = backend.alloc(dtype, rows, width).unwrap();
+        backend
+            .attention(&moved_query, &moved_kv, &AttentionLayout { segments: vec![node] }, shape, &mut moved_out)
+            .unwrap();
+        assert_eq!(bytes(&backend, &moved_out)[..suffix * row_bytes], expected[prefix * row_bytes..], "{dtype}");
+
+        // Only the queries of positions 30..33, gathered to the front.
+        let mut few = backend.alloc(dtype, 3, width).unwrap();
+        backend.gather_rows(&device_query, &[30, 31, 32], &mut few).unwrap();
+        let partial = AttentionSegment { query_row: 0, start_position: 30, len: 3, keys: vec![(0, rows)] };
+        let mut few_out = backend.alloc(dtype, 3, width).unwrap();
+        let layout = AttentionLayout { segments: vec![partial] };
+        backend.attention(&few, &device_kv, &layout, shape, &mut few_out).unwrap();
+        assert_eq!(bytes(&backend, &few_out)[..], expected[30 * row_bytes..33 * row_bytes], "{dtype}");
+    }
+}
+
+#[test]
+fn layouts_that_do_not_fit_are_refused() {
+    let backend = CpuBackend::new(1).unwrap();
+    let shape = SHAPES[0];
+    let query = upload(&backend, DType::F32, 4, shape.query_width(), &vec![0.5; 4 * shape.query_width()]);
+    let kv = upload(&backend, DType::F32, 4, 2 * shape.kv_width(), &vec![0.5; 8 * shape.kv_width()]);
+    let mut out = backend.alloc(DType::F32, 4, shape.query_width()).unwrap();
+    let mut attempt = |segments: Vec<AttentionSegment>| {
+        backend
+            .attention(&query, &kv, &AttentionLayout { segments }, shape, &mut out)
+            .map_err(|error| error.to_string())
+    };
+    assert!(attempt(vec![whole(0, 4)]).is_ok());
+    assert!(attempt(vec![whole(1, 4)]).unwrap_err().contains("query rows"));
+    assert!(attempt(vec![whole(0, 2), whole(1, 2)]).unwrap_err().contains("two segments"));
+    let short = AttentionSegment { query_row: 0, start_position: 2, len: 2, keys: vec![(0, 3)] };
+    assert!(attempt(vec![short]).unwrap_err().contains("3 keys"));
+    let beyond = AttentionSegment { query_row: 0, start_position: 0, len: 2, keys: vec![(3, 2)] };
+    assert!(attempt(vec![beyond]).unwrap_err().contains("key rows"));
+}

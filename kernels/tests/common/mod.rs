@@ -1,0 +1,70 @@
+//! Seeded tensors, plain `f64` references and comparisons that NaN fails.
+#![allow(dead_code)]
+
+use actbench_kernels::cpu::{CpuTensor, Isa};
+use actbench_kernels::{Backend, CpuBackend, DType, HostTensor};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+pub const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
+
+/// One backend an instruction set of this machine, with one and with three threads.
+pub fn backends() -> Vec<CpuBackend> {
+    let mut backends = Vec::new();
+    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+        if isa <= Isa::detect() {
+            backends.extend([1, 3].map(|threads| CpuBackend::with_isa(threads, isa).unwrap()));
+        }
+    }
+    backends
+}
+
+/// Values in -1..1, already rounded to `dtype`, so that a reference starts from what the kernel sees.
+pub fn random(seed: u64, dtype: DType, len: usize) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let values: Vec<f32> = (0..len).map(|_| rng.random_range(-1.0f32..1.0)).collect();
+    dtype.to_f32_vec(&dtype.from_f32_slice(&values))
+}
+
+pub fn host(dtype: DType, shape: &[usize], values: &[f32]) -> HostTensor {
+    HostTensor::from_f32(dtype, shape.to_vec(), values).unwrap()
+}
+
+/// A device tensor of `values`, through the embedding of an identity sequence of tokens.
+pub fn upload(backend: &CpuBackend, dtype: DType, rows: usize, columns: usize, values: &[f32]) -> CpuTensor {
+    let table = backend.prepare_embedding(&host(dtype, &[rows, columns], values), dtype).unwrap();
+    let mut tensor = backend.alloc(dtype, rows, columns).unwrap();
+    let tokens: Vec<u32> = (0..rows as u32).collect();
+    backend.embed(&table, &tokens, &mut tensor).unwrap();
+    tensor
+}
+
+pub fn values(backend: &CpuBackend, tensor: &CpuTensor) -> Vec<f32> {
+    tensor.dtype().to_f32_vec(&bytes(backend, tensor))
+}
+
+pub fn bytes(backend: &CpuBackend, tensor: &CpuTensor) -> Vec<u8> {
+    let mut bytes = vec![0; tensor.rows() * tensor.row_bytes()];
+    backend.download(tensor, tensor.rows(), &mut bytes).unwrap();
+    bytes
+}
+
+/// Half a unit in the last place of a value near 1, with room for `f32` sums.
+pub fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 3e-6,
+        DType::F16 => 6e-4,
+        DType::Bf16 => 5e-3,
+    }
+}
+
+#[track_caller]
+pub fn assert_close(got: &[f32], expected: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(got.len(), expected.len(), "{what}: lengths");
+    let scale = expected.iter().fold(0.0f64, |scale, value| scale.max(value.abs())).max(1e-30);
+    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let error = (f64::from(*got) - expected).abs() / scale;
+        // Written so that NaN fails.
+        assert!(error <= tolerance, "{what}: element {index} is {got}, expected {expected}");
+    }
+}

@@ -1,0 +1,180 @@
+//! Products with weights against a plain sum in `f64`, and the promise that a row's bits are its own.
+
+mod common;
+
+use actbench_kernels::{Backend, CpuBackend, DType};
+use common::*;
+use proptest::prelude::*;
+
+/// `x W^T + bias` in `f64`.
+fn reference(x: &[f32], weights: &[f32], bias: Option<&[f32]>, inputs: usize, outputs: usize) -> Vec<f64> {
+    x.chunks_exact(inputs)
+        .flat_map(|row| {
+            weights.chunks_exact(inputs).enumerate().map(move |(output, weights)| {
+                let sum: f64 = row.iter().zip(weights).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+                sum + bias.map_or(0.0, |bias| f64::from(bias[output]))
+            })
+        })
+        .inspect(|value| assert!(value.is_finite()))
+        .take(x.len() / inputs * outputs)
+        .collect()
+}
+
+fn silu(x: f64) -> f64 {
+    x / (1.0 + (-x).exp())
+}
+
+#[test]
+fn products_with_tails_agree_with_the_reference() {
+    for backend in backends() {
+        for dtype in DTYPES {
+            for (rows, inputs, outputs) in
+                [(1, 1, 1), (5, 7, 33), (12, 64, 32), (13, 65, 31), (100, 48, 96), (25, 129, 70)]
+            {
+                let x = random(1, dtype, rows * inputs);
+                let w = random(2, dtype, outputs * inputs);
+                let b = random(3, dtype, outputs);
+                let what = format!("{} {dtype} {rows}x{inputs}x{outputs}", backend.describe());
+                let weight = backend.prepare_linear(&[host(dtype, &[outputs, inputs], &w)], dtype).unwrap();
+                let bias = backend.prepare_vector(&[host(dtype, &[outputs], &b)], dtype).unwrap();
+                let device_x = upload(&backend, dtype, rows, inputs, &x);
+                let mut out = backend.alloc(dtype, rows, outputs).unwrap();
+
+                backend.linear(&device_x, &weight, None, &mut out).unwrap();
+                assert_close(
+                    &values(&backend, &out),
+                    &reference(&x, &w, None, inputs, outputs),
+                    tolerance(dtype),
+                    &what,
+                );
+
+                let expected = reference(&x, &w, Some(&b), inputs, outputs);
+                backend.linear(&device_x, &weight, Some(&bias), &mut out).unwrap();
+                assert_close(&values(&backend, &out), &expected, tolerance(dtype), &what);
+
+                let stream = random(4, dtype, rows * outputs);
+                let mut device_stream = upload(&backend, dtype, rows, outputs, &stream);
+                let expected: Vec<f64> = expected.iter().zip(&stream).map(|(a, b)| a + f64::from(*b)).collect();
+                backend.linear_residual(&device_x, &weight, Some(&bias), &mut device_stream).unwrap();
+                assert_close(&values(&backend, &device_stream), &expected, tolerance(dtype), &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn gated_products_agree_with_the_reference() {
+    for backend in backends() {
+        for dtype in DTYPES {
+            for (rows, inputs, outputs) in [(1, 3, 1), (7, 32, 16), (14, 33, 40), (30, 24, 97)] {
+                let x = random(1, dtype, rows * inputs);
+                let (gate, up) = (random(2, dtype, outputs * inputs), random(3, dtype, outputs * inputs));
+                let bias = random(4, dtype, 2 * outputs);
+                let (gate_bias, up_bias) = bias.split_at(outputs);
+                let weight = backend
+                    .prepare_gated(
+                        &host(dtype, &[outputs, inputs], &gate),
+                        &host(dtype, &[outputs, inputs], &up),
+                        dtype,
+                    )
+                    .unwrap();
+                let device_bias = backend.prepare_vector(&[host(dtype, &[2 * outputs], &bias)], dtype).unwrap();
+                let device_x = upload(&backend, dtype, rows, inputs, &x);
+                let mut out = backend.alloc(dtype, rows, outputs).unwrap();
+                for with_bias in [false, true] {
+                    let gates = reference(&x, &gate, with_bias.then_some(gate_bias), inputs, outputs);
+                    let ups = reference(&x, &up, with_bias.then_some(up_bias), inputs, outputs);
+                    let expected: Vec<f64> = gates.iter().zip(&ups).map(|(gate, up)| silu(*gate) * up).collect();
+                    backend.linear_swiglu(&device_x, &weight, with_bias.then_some(&device_bias), &mut out).unwrap();
+                    assert_close(&values(&backend, &out), &expected, tolerance(dtype), &backend.describe());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn stacked_matrices_stand_side_by_side() {
+    let backend = CpuBackend::new(1).unwrap();
+    let (a, b) = (random(1, DType::F32, 5 * 8), random(2, DType::F32, 40 * 8));
+    let x = random(3, DType::F32, 3 * 8);
+    let stacked =
+        backend.prepare_linear(&[host(DType::F32, &[5, 8], &a), host(DType::F32, &[40, 8], &b)], DType::F32).unwrap();
+    let device_x = upload(&backend, DType::F32, 3, 8, &x);
+    let mut out = backend.alloc(DType::F32, 3, 45).unwrap();
+    backend.linear(&device_x, &stacked, None, &mut out).unwrap();
+    let both = [a, b].concat();
+    assert_close(&values(&backend, &out), &reference(&x, &both, None, 8, 45), tolerance(DType::F32), "stacked");
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_bits() {
+    for dtype in DTYPES {
+        let (rows, inputs, outputs) = (29, 77, 81);
+        let (x, w) = (random(1, dtype, rows * inputs), random(2, dtype, outputs * inputs));
+        let results: Vec<Vec<u8>> = backends()
+            .iter()
+            .map(|backend| {
+                let matrix = host(dtype, &[outputs, inputs], &w);
+                let weight = backend.prepare_gated(&matrix, &matrix, dtype).unwrap();
+                let device_x = upload(backend, dtype, rows, inputs, &x);
+                let mut out = backend.alloc(dtype, rows, outputs).unwrap();
+                backend.linear_swiglu(&device_x, &weight, None, &mut out).unwrap();
+                bytes(backend, &out)
+            })
+            .collect();
+        assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{dtype}");
+    }
+}
+
+#[test]
+fn wrong_shapes_types_and_non_finite_weights_are_refused() {
+    let backend = CpuBackend::new(1).unwrap();
+    let square = host(DType::F32, &[4, 4], &[0.5; 16]);
+    let wide = host(DType::F32, &[4, 5], &[0.5; 20]);
+    assert!(backend.prepare_linear(&[square.clone(), wide.clone()], DType::F32).is_err());
+    assert!(backend.prepare_gated(&square, &wide, DType::F32).is_err());
+    let mut broken = vec![0.0; 16];
+    broken[6] = f32::NAN;
+    let error = backend.prepare_linear(&[host(DType::F32, &[4, 4], &broken)], DType::F32).err().unwrap();
+    assert!(error.to_string().contains("element 6 is NaN"), "{error}");
+    broken[6] = 1e6;
+    let error = backend.prepare_linear(&[host(DType::F32, &[4, 4], &broken)], DType::F16).err().unwrap();
+    assert!(error.to_string().contains("element 6 is inf"), "{error}");
+
+    let weight = backend.prepare_linear(&[square], DType::F32).unwrap();
+    let x = upload(&backend, DType::F32, 2, 4, &[1.0; 8]);
+    let mut narrow = backend.alloc(DType::F32, 2, 3).unwrap();
+    assert!(backend.linear(&x, &weight, None, &mut narrow).is_err());
+    let mut half = backend.alloc(DType::F16, 2, 4).unwrap();
+    assert!(backend.linear(&x, &weight, None, &mut half).is_err());
+    let mut out = backend.alloc(DType::F32, 2, 4).unwrap();
+    assert!(backend.linear_swiglu(&x, &weight, None, &mut out).is_err());
+    assert!(backend.linear(&x, &weight, Some(&vec![0.0; 3]), &mut out).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// A row computed alone, first, or in the middle of many others has the same bits.
+    #[test]
+    fn a_rows_bits_do_not_depend_on_the_others(
+        rows in 1usize..140, inputs in 1usize..90, outputs in 1usize..80, dtype in 0usize..3, seed in 0u64..1000,
+    ) {
+        let dtype = DTYPES[dtype];
+        let backend = CpuBackend::new(2).unwrap();
+        let (x, w) = (random(seed, dtype, rows * inputs), random(seed + 1, dtype, outputs * inputs));
+        let weight = backend.prepare_linear(&[host(dtype, &[outputs, inputs], &w)], dtype).unwrap();
+        let device_x = upload(&backend, dtype, rows, inputs, &x);
+        let mut out = backend.alloc(dtype, rows, outputs).unwrap();
+        backend.linear(&device_x, &weight, None, &mut out).unwrap();
+        let whole = bytes(&backend, &out);
+        for row in [0, rows / 2, rows - 1] {
+            let one = upload(&backend, dtype, 1, inputs, &x[row * inputs..(row + 1) * inputs]);
+            let mut single = backend.alloc(dtype, 1, outputs).unwrap();
+            backend.linear(&one, &weight, None, &mut single).unwrap();
+            let row_bytes = outputs * dtype.size();
+            prop_assert_eq!(&bytes(&backend, &single)[..], &whole[row * row_bytes..(row + 1) * row_bytes]);
+        }
+    }
+}
