@@ -1,3 +1,122 @@
-//! Criterion benchmarks of the backend operations.
+//! The backend operations at the shapes of real models; throughput in elements is floating-point operations for
+//! products and attention, and bytes read and written for the others.
 
-fn main() {}
+use std::hint::black_box;
+
+use actbench_benches::{cpu, random_host, random_tensor};
+use actbench_kernels::backend::AttentionSegment;
+use actbench_kernels::{AttentionLayout, AttentionShape, Backend, DType, KernelError, PoolGroups, PoolMethod};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+/// `(name, inputs, outputs)` of projections of SmolLM2-135M and Llama-3.2-1B.
+const PROJECTIONS: [(&str, usize, usize); 4] =
+    [("135m-up", 576, 1536), ("135m-down", 1536, 576), ("1b-query", 2048, 2048), ("1b-up", 2048, 8192)];
+
+/// Rows of a batch: 8 and 64 dialogues of about 41 tokens.
+const ROWS: [usize; 2] = [328, 2624];
+
+fn linear(criterion: &mut Criterion) -> Result<(), KernelError> {
+    let backend = cpu()?;
+    let mut group = criterion.benchmark_group("linear");
+    for dtype in [DType::Bf16, DType::F32] {
+        for (name, inputs, outputs) in PROJECTIONS {
+            let weight = backend.prepare_linear(&[random_host(1, dtype, &[outputs, inputs])?], dtype)?;
+            for rows in ROWS {
+                let x = random_tensor(&backend, 2, dtype, rows, inputs)?;
+                let mut out = backend.alloc(dtype, rows, outputs)?;
+                group.throughput(Throughput::Elements((2 * rows * inputs * outputs) as u64));
+                group.bench_function(BenchmarkId::new(format!("{dtype}/{name}"), rows), |bencher| {
+                    bencher.iter(|| backend.linear(black_box(&x), &weight, None, &mut out));
+                });
+            }
+        }
+    }
+    group.finish();
+    Ok(())
+}
+
+fn attention(criterion: &mut Criterion) -> Result<(), KernelError> {
+    let backend = cpu()?;
+    let mut group = criterion.benchmark_group("attention");
+    for (name, shape) in [
+        ("135m", AttentionShape { n_heads: 9, n_kv_heads: 3, head_dim: 64 }),
+        ("1b", AttentionShape { n_heads: 32, n_kv_heads: 8, head_dim: 64 }),
+    ] {
+        for len in [41, 512] {
+            let sequences = 2048 / len;
+            let rows = sequences * len;
+            let query = random_tensor(&backend, 1, DType::Bf16, rows, shape.query_width())?;
+            let keys_values = random_tensor(&backend, 2, DType::Bf16, rows, 2 * shape.kv_width())?;
+            let mut out = backend.alloc(DType::Bf16, rows, shape.query_width())?;
+            let segments = (0..sequences)
+                .map(|index| AttentionSegment {
+                    query_row: index * len,
+                    start_position: 0,
+                    len,
+                    keys: vec![(index * len, len)],
+                })
+                .collect();
+            let layout = AttentionLayout { segments };
+            let pairs = sequences * len * (len + 1) / 2;
+            group.throughput(Throughput::Elements((4 * pairs * shape.query_width()) as u64));
+            group.bench_function(BenchmarkId::new(name, len), |bencher| {
+                bencher.iter(|| backend.attention(black_box(&query), &keys_values, &layout, shape, &mut out));
+            });
+        }
+    }
+    group.finish();
+    Ok(())
+}
+
+fn pooling(criterion: &mut Criterion) -> Result<(), KernelError> {
+    let backend = cpu()?;
+    let mut group = criterion.benchmark_group("pooling");
+    for (name, columns) in [("1b", 2048), ("8b", 4096)] {
+        for dtype in [DType::Bf16, DType::F32] {
+            let (rows, len) = (2048u32, 32u32);
+            let x = random_tensor(&backend, 1, dtype, rows as usize, columns)?;
+            let mut groups = PoolGroups::new();
+            for first in (0..rows).step_by(len as usize) {
+                groups.push(first..first + len);
+            }
+            let mut out = backend.alloc(dtype, groups.len(), columns)?;
+            for method in PoolMethod::ALL {
+                let read = if method == PoolMethod::Last { groups.len() } else { rows as usize };
+                group.throughput(Throughput::Bytes((read * columns * dtype.size()) as u64));
+                group.bench_function(BenchmarkId::new(format!("{name}/{dtype}"), method), |bencher| {
+                    bencher.iter(|| backend.pool(black_box(&x), &groups, method, &mut out));
+                });
+            }
+        }
+    }
+    group.finish();
+    Ok(())
+}
+
+fn norm(criterion: &mut Criterion) -> Result<(), KernelError> {
+    let backend = cpu()?;
+    let mut group = criterion.benchmark_group("rms_norm");
+    for (name, columns) in [("135m", 576), ("1b", 2048)] {
+        let x = random_tensor(&backend, 1, DType::Bf16, 2048, columns)?;
+        let scale = backend.prepare_vector(&[random_host(2, DType::F32, &[columns])?], DType::F32)?;
+        let mut out = backend.alloc(DType::Bf16, 2048, columns)?;
+        group.throughput(Throughput::Bytes((2 * 2048 * columns * DType::Bf16.size()) as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| backend.rms_norm(black_box(&x), &scale, 1e-5, &mut out));
+        });
+    }
+    group.finish();
+    Ok(())
+}
+
+/// Criterion has no way to report that a benchmark could not be set up, so the reason is printed and it is left out.
+fn all(criterion: &mut Criterion) {
+    for bench in [linear, attention, pooling, norm] {
+        if let Err(error) = bench(criterion) {
+            eprintln!("skipped: {error}");
+        }
+    }
+}
+
+criterion_group!(benches, all);
+criterion_main!(benches);
