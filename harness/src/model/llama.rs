@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use actbench_kernels::{AttentionShape, Backend, DType, HostTensor};
 
 use super::config::ModelConfig;
+use super::loader::Loader;
 use super::weights::Weights;
 use super::{ActivationModel, LayerOutput, LayerSink, TokenBatch};
 use crate::error::{Error, Result};
@@ -28,19 +29,19 @@ pub struct Llama<B: Backend> {
 }
 
 /// The weights of one decoder block.
-struct Block<B: Backend> {
-    attention_norm: B::Vector,
-    query: Projection<B>,
-    key_value: Projection<B>,
-    attention_output: Projection<B>,
-    mlp_norm: B::Vector,
-    gate_up: Projection<B>,
-    down: Projection<B>,
+pub(super) struct Block<B: Backend> {
+    pub(super) attention_norm: B::Vector,
+    pub(super) query: Projection<B>,
+    pub(super) key_value: Projection<B>,
+    pub(super) attention_output: Projection<B>,
+    pub(super) mlp_norm: B::Vector,
+    pub(super) gate_up: Projection<B>,
+    pub(super) down: Projection<B>,
 }
 
-struct Projection<B: Backend> {
-    weight: B::Linear,
-    bias: Option<B::Vector>,
+pub(super) struct Projection<B: Backend> {
+    pub(super) weight: B::Linear,
+    pub(super) bias: Option<B::Vector>,
 }
 
 /// Activations, kept between batches.
@@ -82,8 +83,7 @@ impl<B: Backend> Llama<B> {
             return Err(too_deep(options.n_blocks - 1, config.n_layers));
         }
         let loader = Loader { backend: &backend, config: &config, weights, dtype: options.dtype };
-        let table = loader.tensor("embed_tokens.weight", &[config.vocab_size, config.hidden_size])?;
-        let embedding = backend.prepare_embedding(&table, options.dtype)?;
+        let embedding = loader.embedding()?;
         let mut blocks = Vec::with_capacity(options.n_blocks);
         for layer in 0..options.n_blocks {
             progress(layer, options.n_blocks);
@@ -272,95 +272,6 @@ impl<B: Backend> ActivationModel for Llama<B> {
         }
         Ok(())
     }
-}
-
-/// Finds, checks and prepares weights by their Hugging Face names.
-struct Loader<'a, B: Backend> {
-    backend: &'a B,
-    config: &'a ModelConfig,
-    weights: &'a Weights,
-    dtype: DType,
-}
-
-impl<B: Backend> Loader<'_, B> {
-    /// A tensor by its name inside the decoder; files of a bare decoder lack the prefix `model.`.
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor> {
-        let prefixed = format!("model.{name}");
-        let bare = !self.weights.contains(&prefixed) && self.weights.contains(name);
-        self.weights.tensor(if bare { name } else { &prefixed }, shape)
-    }
-
-    fn block(&self, layer: usize) -> Result<Block<B>> {
-        let config = self.config;
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let (query, kv) = (config.query_width(), config.kv_width());
-        let attention = format!("layers.{layer}.self_attn");
-        let mlp = format!("layers.{layer}.mlp");
-        let gate_name = format!("{mlp}.gate_proj");
-        let up_name = format!("{mlp}.up_proj");
-        let gate = self.tensor(&format!("{gate_name}.weight"), &[inner, hidden])?;
-        let up = self.tensor(&format!("{up_name}.weight"), &[inner, hidden])?;
-        let gate_up = self.named(&gate_name, self.backend.prepare_gated(&gate, &up, self.dtype))?;
-        self.weights.release(&gate);
-        self.weights.release(&up);
-        Ok(Block {
-            attention_norm: self.norm(&format!("layers.{layer}.input_layernorm"))?,
-            query: self.projection(&attention, &[("q_proj", query)], hidden, config.attention_bias)?,
-            key_value: self.projection(&attention, &[("k_proj", kv), ("v_proj", kv)], hidden, config.attention_bias)?,
-            attention_output: self.projection(&attention, &[("o_proj", hidden)], query, config.attention_bias)?,
-            mlp_norm: self.norm(&format!("layers.{layer}.post_attention_layernorm"))?,
-            gate_up: Projection {
-                weight: gate_up,
-                bias: self.biases(&mlp, &[("gate_proj", inner), ("up_proj", inner)], config.mlp_bias)?,
-            },
-            down: self.projection(&mlp, &[("down_proj", hidden)], inner, config.mlp_bias)?,
-        })
-    }
-
-    fn norm(&self, name: &str) -> Result<B::Vector> {
-        let name = format!("{name}.weight");
-        let scale = self.tensor(&name, &[self.config.hidden_size])?;
-        self.named(&name, self.backend.prepare_vector(&[scale], self.dtype))
-    }
-
-    /// One projection, or several stacked, of `module`; `parts` are names and output widths.
-    fn projection(&self, module: &str, parts: &[(&str, usize)], inputs: usize, bias: bool) -> Result<Projection<B>> {
-        let tensors = parts
-            .iter()
-            .map(|(name, outputs)| self.tensor(&format!("{module}.{name}.weight"), &[*outputs, inputs]))
-            .collect::<Result<Vec<_>>>()?;
-        let weight = self.named(&parts_name(module, parts), self.backend.prepare_linear(&tensors, self.dtype))?;
-        for tensor in &tensors {
-            self.weights.release(tensor);
-        }
-        Ok(Projection { weight, bias: self.biases(module, parts, bias)? })
-    }
-
-    fn biases(&self, module: &str, parts: &[(&str, usize)], present: bool) -> Result<Option<B::Vector>> {
-        if !present {
-            return Ok(None);
-        }
-        let tensors = parts
-            .iter()
-            .map(|(name, outputs)| self.tensor(&format!("{module}.{name}.bias"), &[*outputs]))
-            .collect::<Result<Vec<_>>>()?;
-        self.named(&parts_name(module, parts), self.backend.prepare_vector(&tensors, self.dtype)).map(Some)
-    }
-
-    /// A weight that the backend refuses is bad input, and its name belongs in the message.
-    fn named<T>(&self, name: &str, prepared: Result<T, actbench_kernels::KernelError>) -> Result<T> {
-        prepared.map_err(|error| match error {
-            actbench_kernels::KernelError::NotFinite { .. } => {
-                Error::input(self.weights.origin(), format!("tensor model.{name}: {error}"))
-            }
-            other => Error::from(other),
-        })
-    }
-}
-
-fn parts_name(module: &str, parts: &[(&str, usize)]) -> String {
-    let names: Vec<&str> = parts.iter().map(|part| part.0).collect();
-    format!("{module}.{}", names.join("+"))
 }
 
 /// Cosines and sines of all angles, `[positions, head_dim / 2]`, each angle one `f32` product as in transformers.

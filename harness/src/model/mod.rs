@@ -9,18 +9,44 @@ use crate::error::Result;
 
 pub mod config;
 pub mod llama;
+mod loader;
 pub mod locate;
+pub mod open;
 pub mod weights;
 
-/// Rows of tokens for one forward pass.
-#[derive(Clone, Debug, Default)]
+/// Rows of tokens for one forward pass, and the rows it shares with the pass before.
+///
+/// The rows a layer's output is addressed by are this batch's own, `0..ids.len()`, and then `n_carried` rows kept
+/// from the batch before: the path of a prefix tree that both batches stand on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenBatch {
-    /// Token id of each row.
+    /// Token id of each own row.
     pub ids: Vec<u32>,
-    /// Position of each row in its sequence.
+    /// Position of each own row in its sequence.
     pub positions: Vec<u32>,
-    /// What each row attends to.
+    /// What each own row attends to, carried rows included.
     pub layout: AttentionLayout,
+    /// Which walk over samples this batch belongs to: carried rows come from the batch before of the same walk.
+    pub walk: u64,
+    /// Rows that the batch before was asked to keep; they follow this batch's own.
+    pub n_carried: usize,
+    /// Rows, own or carried, to keep for the next batch.
+    pub keep: Vec<u32>,
+    /// Where only some rows of the deepest layer are wanted: those, and nothing of the others is computed there.
+    pub deepest: Option<DeepestRows>,
+}
+
+/// The rows wanted of the deepest layer. They are numbered anew there: own wanted rows, then carried wanted rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeepestRows {
+    /// Own rows wanted, increasing.
+    pub rows: Vec<u32>,
+    /// What they attend to; query rows are in the new numbering, keys in the batch's.
+    pub layout: AttentionLayout,
+    /// How many of the carried rows are wanted ones: they follow the own ones.
+    pub n_carried: usize,
+    /// Wanted rows, in the new numbering, to keep for the next batch.
+    pub keep: Vec<u32>,
 }
 
 /// What leaves the device for each layer asked for.
@@ -32,6 +58,8 @@ pub enum LayerOutput<'a> {
     Pooled {
         /// Which rows make which output row.
         groups: &'a PoolGroups,
+        /// The same in the numbering of [`DeepestRows`], for the deepest layer of a batch that has them.
+        deepest_groups: Option<&'a PoolGroups>,
         /// How they are pooled.
         method: PoolMethod,
     },
