@@ -1,0 +1,317 @@
+//! Safetensors files, mapped: which tensors they hold, where, and that they are whole.
+//!
+//! The header is read by the `safetensors` crate. Before that, every entry is checked here against the size of the
+//! file, so that a cut or hostile file gives an error that names the tensor.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use actbench_kernels::{DType, HostTensor};
+use bytes::Bytes;
+use memmap2::{Mmap, UncheckedAdvice};
+use rayon::prelude::*;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorInfo};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+
+use super::parallel_digest;
+use crate::error::{Error, Result};
+
+const WHOLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Bytes before the JSON header: its length.
+const LENGTH_FIELD: usize = 8;
+
+/// The longest header the format allows, and the longest index taken here.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// The weight files of one model.
+#[derive(Debug)]
+pub(super) struct WeightFiles {
+    dir: PathBuf,
+    maps: Vec<FileMap>,
+    entries: BTreeMap<String, Entry>,
+}
+
+/// Where a tensor lies.
+#[derive(Debug)]
+struct Entry {
+    /// Index of its file.
+    file: usize,
+    dtype: Dtype,
+    /// Extents, outermost first.
+    shape: Vec<usize>,
+    /// Its bytes in the file.
+    range: Range<usize>,
+}
+
+#[derive(Debug)]
+struct FileMap {
+    path: PathBuf,
+    map: Arc<Mmap>,
+    bytes: Bytes,
+}
+
+/// A share of a map, as an owner of bytes.
+struct SharedMap(Arc<Mmap>);
+
+impl AsRef<[u8]> for SharedMap {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl WeightFiles {
+    /// See [`super::Weights::open`].
+    pub(super) fn open(dir: &Path) -> Result<Self> {
+        let mut files = WeightFiles { dir: dir.to_path_buf(), maps: Vec::new(), entries: BTreeMap::new() };
+        if dir.join(WHOLE).exists() {
+            for (name, entry) in files.map(dir.join(WHOLE))? {
+                files.entries.insert(name, entry);
+            }
+        } else if dir.join(INDEX).exists() {
+            files.open_shards(&dir.join(INDEX))?;
+        } else {
+            return Err(Error::file(dir, no_weights(dir)));
+        }
+        Ok(files)
+    }
+
+    fn open_shards(&mut self, index_path: &Path) -> Result<()> {
+        let weight_map = read_index(index_path)?;
+        let shards: BTreeSet<&String> = weight_map.values().collect();
+        for shard in shards {
+            let path = self.dir.join(shard);
+            if !path.exists() {
+                let what = format!("names the shard '{shard}', which is not beside it; download it too");
+                return Err(Error::file(index_path, what));
+            }
+            let mut found: BTreeMap<String, Entry> = self.map(path)?.into_iter().collect();
+            for (name, _) in weight_map.iter().filter(|(_, file)| *file == shard) {
+                let entry = found.remove(name).ok_or_else(|| {
+                    Error::file(index_path, format!("says that tensor '{name}' is in '{shard}', but it is not"))
+                })?;
+                self.entries.insert(name.clone(), entry);
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps a file and lists its tensors.
+    fn map(&mut self, path: PathBuf) -> Result<Vec<(String, Entry)>> {
+        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        // SAFETY: the map is only read. The caller of `Weights::open` is told not to change the files meanwhile;
+        // no program can keep others from doing so, and a private copy of all weights is what maps are to avoid.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", &path))?;
+        let map = Arc::new(map);
+        check_header(&path, &map)?;
+        let (header, metadata) = SafeTensors::read_metadata(&map)
+            .map_err(|error| Error::file(&path, format!("no valid safetensors file: {error}")))?;
+        let data = LENGTH_FIELD + header;
+        let file = self.maps.len();
+        let entries = metadata.tensors().into_iter().map(|(name, info)| {
+            let (begin, end) = info.data_offsets;
+            (name, Entry { file, dtype: info.dtype, shape: info.shape.clone(), range: data + begin..data + end })
+        });
+        let entries = entries.collect();
+        let bytes = Bytes::from_owner(SharedMap(Arc::clone(&map)));
+        self.maps.push(FileMap { path, map, bytes });
+        Ok(entries)
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// The file that holds `name`, or the folder where no file does.
+    pub(super) fn path_of(&self, name: &str) -> &Path {
+        self.entries.get(name).map_or(&self.dir, |entry| &self.maps[entry.file].path)
+    }
+
+    /// The tensor `name`, sharing the mapped bytes.
+    pub(super) fn tensor(&self, name: &str) -> Result<HostTensor> {
+        let entry = self.entries.get(name).ok_or_else(|| Error::file(&self.dir, format!("no tensor '{name}'")))?;
+        let dtype = match entry.dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::Bf16,
+            other => {
+                let what = format!("tensor '{name}' is stored as {other}; only F32, F16 and BF16 weights are taken");
+                return Err(Error::file(&self.maps[entry.file].path, what));
+            }
+        };
+        let bytes = self.maps[entry.file].bytes.slice(entry.range.clone());
+        Ok(HostTensor::new(dtype, entry.shape.clone(), bytes)?)
+    }
+
+    /// See [`super::Weights::release`].
+    pub(super) fn release(&self, bytes: &[u8]) {
+        let address = bytes.as_ptr() as usize;
+        for file in &self.maps {
+            let start = file.map.as_ptr() as usize;
+            if (start..start + file.map.len()).contains(&address) {
+                file.let_go(address - start..address - start + bytes.len());
+            }
+        }
+    }
+
+    /// See [`super::Weights::fingerprint`].
+    pub(super) fn fingerprint(&self) -> String {
+        let digests: Vec<blake3::Hash> = self
+            .entries
+            .par_iter()
+            .map(|(_, entry)| {
+                let file = &self.maps[entry.file];
+                let at = entry.range.start;
+                parallel_digest(&file.map[entry.range.clone()], |range| file.let_go(at + range.start..at + range.end))
+            })
+            .collect();
+        let mut hasher = blake3::Hasher::new();
+        for ((name, entry), digest) in self.entries.iter().zip(digests) {
+            hasher.update(format!("{name:?} {} {:?} ", entry.dtype, entry.shape).as_bytes());
+            hasher.update(digest.as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
+impl FileMap {
+    /// Drops resident pages of a range of the file.
+    fn let_go(&self, range: Range<usize>) {
+        let end = range.end.min(self.map.len());
+        if range.start >= end {
+            return;
+        }
+        // SAFETY: the map is shared, read-only and backed by a file, so dropped pages come back with the same contents.
+        let advised =
+            unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, end - range.start) };
+        if let Err(error) = advised {
+            // Only memory is lost, never correctness.
+            tracing::debug!(path = %self.path.display(), %error, "cannot let go of mapped pages");
+        }
+    }
+}
+
+/// What to say about a folder without safetensors files.
+fn no_weights(dir: &Path) -> String {
+    let mut what = format!("no {WHOLE} or {INDEX} in this folder");
+    if dir.join("pytorch_model.bin").exists() || dir.join("pytorch_model.bin.index.json").exists() {
+        what += "; pickled weights (.bin) are not read: save the model again as safetensors";
+    }
+    what
+}
+
+/// The map from tensor names to shards.
+fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let size = path.metadata().map_err(Error::io("read", path))?.len();
+    if size > MAX_HEADER {
+        return Err(Error::file(path, format!("is {size} bytes, too many for an index of tensors")));
+    }
+    let text = std::fs::read(path).map_err(Error::io("read", path))?;
+    let index: Index = serde_json::from_slice(&text)
+        .map_err(|error| Error::file(path, format!("no index of safetensors shards: {error}")))?;
+    for (name, shard) in &index.weight_map {
+        let mut components = Path::new(shard).components();
+        let plain = matches!((components.next(), components.next()), (Some(Component::Normal(part)), None) if part == shard.as_str());
+        if !plain {
+            let what = format!("tensor '{name}': shard '{shard}' is not the plain name of a file beside the index");
+            return Err(Error::file(path, what));
+        }
+    }
+    Ok(index.weight_map)
+}
+
+/// A header's entries in its own order, repeated names included.
+struct HeaderEntries(Vec<(String, serde_json::Value)>);
+
+impl<'de> Deserialize<'de> for HeaderEntries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = HeaderEntries;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<HeaderEntries, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(HeaderEntries(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// Checks a safetensors header against the file that it heads.
+fn check_header(path: &Path, file: &[u8]) -> Result<()> {
+    let fail = |what: String| Err(Error::file(path, what));
+    let Some((length, rest)) = file.split_first_chunk::<LENGTH_FIELD>() else {
+        return fail(format!("is {} bytes long, too short for a safetensors file", file.len()));
+    };
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER || length > rest.len() as u64 {
+        return fail(format!(
+            "claims a header of {length} bytes, but {} bytes follow: no safetensors file, or a truncated one",
+            rest.len()
+        ));
+    }
+    let (header, data) = rest.split_at(length as usize);
+    let HeaderEntries(entries) = match serde_json::from_slice(header) {
+        Ok(entries) => entries,
+        Err(error) => return fail(format!("its safetensors header is not valid: {error}")),
+    };
+    let mut seen = BTreeSet::new();
+    let mut spans = Vec::with_capacity(entries.len());
+    for (name, value) in entries {
+        if !seen.insert(name.clone()) {
+            return fail(format!("tensor '{name}' is listed twice"));
+        }
+        if name == "__metadata__" {
+            continue;
+        }
+        let info: TensorInfo = match serde_json::from_value(value) {
+            Ok(info) => info,
+            Err(error) => return fail(format!("tensor '{name}': {error}")),
+        };
+        let (begin, end) = info.data_offsets;
+        if begin > end || end > data.len() {
+            return fail(format!(
+                "tensor '{name}' lies at bytes {begin} to {end} of {} bytes of data: the file is truncated or corrupt",
+                data.len()
+            ));
+        }
+        let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |product, &extent| product.checked_mul(extent));
+        if bits != Some((end - begin) * 8) {
+            return fail(format!(
+                "tensor '{name}' of type {} and shape {:?} does not fill the {} bytes that it claims",
+                info.dtype,
+                info.shape,
+                end - begin
+            ));
+        }
+        spans.push((begin, end, name));
+    }
+    spans.sort_unstable();
+    for pair in spans.windows(2) {
+        if pair[1].0 < pair[0].1 {
+            return fail(format!("tensors '{}' and '{}' overlap", pair[0].2, pair[1].2));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! Weights are what the files say, files that lie are refused by name, and synthetic weights have the same interface.
+
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
+use safetensors::tensor::{Dtype, TensorView};
+use tempfile::TempDir;
+
+use super::*;
+
+/// A folder whose `file` holds `tensors` of ones.
+fn write(dir: &Path, file: &str, tensors: &[(&str, Dtype, &[usize])]) {
+    let data: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(_, dtype, shape)| match dtype {
+            Dtype::F32 => 1.0f32.to_le_bytes().repeat(shape.iter().product()),
+            Dtype::BF16 => 0x3f80u16.to_le_bytes().repeat(shape.iter().product()),
+            other => vec![1; shape.iter().product::<usize>() * other.size()],
+        })
+        .collect();
+    let views = tensors
+        .iter()
+        .zip(&data)
+        .map(|((name, dtype, shape), data)| (name.to_string(), TensorView::new(*dtype, shape.to_vec(), data).unwrap()));
+    fs::write(dir.join(file), safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// A safetensors file with a header of our own making.
+fn raw(header: &str, data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
+}
+
+/// The error of opening a folder with these bytes as its weights; its path replaced by `DIR`.
+fn refusal(bytes: &[u8]) -> String {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
+    refusal_of(dir.path())
+}
+
+fn refusal_of(dir: &Path) -> String {
+    let error = Weights::open(dir).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    error.to_string().replace(&dir.display().to_string(), "DIR")
+}
+
+#[test]
+fn tensors_come_back_with_their_type_shape_and_values_and_survive_a_release() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "model.safetensors", &[("a", Dtype::BF16, &[2, 3]), ("b.weight", Dtype::F32, &[4])]);
+    let weights = Weights::open(dir.path()).unwrap();
+    assert_eq!(weights.names(), ["a", "b.weight"]);
+    assert!(weights.contains("a") && !weights.contains("c"));
+    let a = weights.tensor("a", &[2, 3]).unwrap();
+    assert_eq!((a.dtype(), a.shape()), (DType::Bf16, &[2, 3][..]));
+    weights.release(&a);
+    assert_eq!(a.to_f32_vec(), [1.0; 6]);
+    let b = weights.tensor("b.weight", &[4]).unwrap();
+    drop(weights);
+    assert_eq!(b.to_f32_vec(), [1.0; 4], "a tensor keeps its map alive");
+}
+
+#[test]
+fn a_missing_tensor_is_answered_with_the_nearest_name() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "model.safetensors", &[("model.norm.weight", Dtype::F32, &[4]), ("x", Dtype::F32, &[1])]);
+    let error = Weights::open(dir.path()).unwrap().tensor("model.norms.weight", &[4]).unwrap_err().to_string();
+    assert!(error.contains("no tensor 'model.norms.weight'; the nearest of its 2 tensors is 'model.norm.weight'"));
+}
+
+#[test]
+fn a_wrong_shape_and_an_unsupported_type_name_tensor_and_file() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "model.safetensors", &[("a", Dtype::F32, &[2, 3]), ("ids", Dtype::I64, &[2])]);
+    let weights = Weights::open(dir.path()).unwrap();
+    let error = weights.tensor("a", &[3, 2]).unwrap_err().to_string();
+    assert!(error.contains("model.safetensors: tensor 'a' has shape [2, 3], config.json asks for [3, 2]"), "{error}");
+    let error = weights.tensor("ids", &[2]).unwrap_err().to_string();
+    assert!(error.contains("model.safetensors: tensor 'ids' is stored as I64; only F32, F16 and BF16"), "{error}");
+}
+
+#[test]
+fn shards_are_joined_and_missing_or_outside_ones_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let index = dir.path().join("model.safetensors.index.json");
+    write(dir.path(), "one.safetensors", &[("a", Dtype::F32, &[2])]);
+    write(dir.path(), "two.safetensors", &[("b", Dtype::F32, &[3])]);
+    fs::write(&index, r#"{"metadata": {}, "weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#).unwrap();
+    let weights = Weights::open(dir.path()).unwrap();
+    assert_eq!(weights.tensor("b", &[3]).unwrap().to_f32_vec(), [1.0; 3]);
+
+    fs::write(&index, r#"{"weight_map": {"a": "three.safetensors"}}"#).unwrap();
+    let error = refusal_of(dir.path());
+    assert!(error.contains("names the shard 'three.safetensors', which is not beside it"), "{error}");
+    fs::write(&index, r#"{"weight_map": {"z": "one.safetensors"}}"#).unwrap();
+    let error = refusal_of(dir.path());
+    assert!(error.contains("says that tensor 'z' is in 'one.safetensors', but it is not"), "{error}");
+    for outside in ["../one.safetensors", "/etc/passwd", "sub/one.safetensors", "..", ".", "", "./one.safetensors"] {
+        fs::write(&index, serde_json::json!({"weight_map": {"a": outside}}).to_string()).unwrap();
+        let error = refusal_of(dir.path());
+        assert!(error.contains("is not the plain name of a file beside the index"), "{outside}: {error}");
+    }
+}
+
+#[test]
+fn a_folder_without_weights_says_what_it_looked_for() {
+    let dir = TempDir::new().unwrap();
+    insta::assert_snapshot!(refusal_of(dir.path()), @"DIR: no model.safetensors or model.safetensors.index.json in this folder");
+    fs::write(dir.path().join("pytorch_model.bin"), b"").unwrap();
+    insta::assert_snapshot!(refusal_of(dir.path()), @"DIR: no model.safetensors or model.safetensors.index.json in this folder; pickled weights (.bin) are not read: save the model again as safetensors");
+}
+
+#[test]
+fn cut_and_hostile_files_are_refused_by_tensor() {
+    insta::assert_snapshot!(refusal(b"GGUF"), @"DIR/model.safetensors: is 4 bytes long, too short for a safetensors file");
+    insta::assert_snapshot!(refusal(&u64::MAX.to_le_bytes()), @"DIR/model.safetensors: claims a header of 18446744073709551615 bytes, but 0 bytes follow: no safetensors file, or a truncated one");
+    insta::assert_snapshot!(refusal(&[&1000u64.to_le_bytes()[..], b"{}"].concat()), @"DIR/model.safetensors: claims a header of 1000 bytes, but 2 bytes follow: no safetensors file, or a truncated one");
+    insta::assert_snapshot!(refusal(&raw("nonsense", b"")), @"DIR/model.safetensors: its safetensors header is not valid: expected ident at line 1 column 2");
+    let entry = |dtype: &str, shape: &str, offsets: &str| {
+        format!(r#""a":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}"#)
+    };
+    let one = |dtype: &str, shape: &str, offsets: &str| raw(&format!("{{{}}}", entry(dtype, shape, offsets)), &[0; 8]);
+    insta::assert_snapshot!(refusal(&one("F32", "[4]", "[0,16]")), @"DIR/model.safetensors: tensor 'a' lies at bytes 0 to 16 of 8 bytes of data: the file is truncated or corrupt");
+    insta::assert_snapshot!(refusal(&one("F32", "[2]", "[8,0]")), @"DIR/model.safetensors: tensor 'a' lies at bytes 8 to 0 of 8 bytes of data: the file is truncated or corrupt");
+    insta::assert_snapshot!(refusal(&one("F32", "[2]", "[0,18446744073709551615]")), @"DIR/model.safetensors: tensor 'a' lies at bytes 0 to 18446744073709551615 of 8 bytes of data: the file is truncated or corrupt");
+    insta::assert_snapshot!(refusal(&one("F32", "[4294967296,4294967296]", "[0,8]")), @"DIR/model.safetensors: tensor 'a' of type F32 and shape [4294967296, 4294967296] does not fill the 8 bytes that it claims");
+    insta::assert_snapshot!(refusal(&one("F32", "[3]", "[0,8]")), @"DIR/model.safetensors: tensor 'a' of type F32 and shape [3] does not fill the 8 bytes that it claims");
+    insta::assert_snapshot!(refusal(&one("F31", "[2]", "[0,8]")), @"DIR/model.safetensors: tensor 'a': unknown variant `F31`, expected one of `BOOL`, `F4`, `F6_E2M3`, `F6_E3M2`, `U8`, `I8`, `F8_E5M2`, `F8_E4M3`, `F8_E8M0`, `F8_E4M3FNUZ`, `F8_E5M2FNUZ`, `I16`, `U16`, `F16`, `BF16`, `I32`, `U32`, `F32`, `C64`, `F64`, `I64`, `U64`");
+    insta::assert_snapshot!(refusal(&one("F32", "[-2]", "[0,8]")), @"DIR/model.safetensors: tensor 'a': invalid value: integer `-2`, expected usize");
+    insta::assert_snapshot!(refusal(&one("F32", "[1]", "[0,4]")), @"DIR/model.safetensors: no valid safetensors file: incomplete metadata, file not fully covered");
+    let a = entry("F32", "[2]", "[0,8]");
+    insta::assert_snapshot!(refusal(&raw(&format!("{{{a},{a}}}"), &[0; 8])), @"DIR/model.safetensors: tensor 'a' is listed twice");
+    let b = a.replace("\"a\"", "\"b\"");
+    insta::assert_snapshot!(refusal(&raw(&format!("{{{a},{b}}}"), &[0; 8])), @"DIR/model.safetensors: tensors 'a' and 'b' overlap");
+}
+
+proptest! {
+    /// Whatever is cut off or overwritten, opening answers and never panics.
+    #[test]
+    fn damaged_files_never_panic(cut in 0usize..400, at in 0usize..400, byte: u8) {
+        let dir = TempDir::new().unwrap();
+        write(dir.path(), "model.safetensors", &[("a", Dtype::BF16, &[5, 3]), ("b", Dtype::F32, &[4])]);
+        let path = dir.path().join("model.safetensors");
+        let mut bytes = fs::read(&path).unwrap();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        bytes.truncate(bytes.len().saturating_sub(cut));
+        fs::write(&path, &bytes).unwrap();
+        if let Ok(weights) = Weights::open(dir.path()) {
+            let names: Vec<String> = weights.names().into_iter().map(str::to_owned).collect();
+            for name in names {
+                let shape = weights.shape(&name).unwrap().to_vec();
+                let _ = weights.tensor(&name, &shape);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fingerprint_hears_of_every_byte_and_name_but_not_of_the_number_of_threads() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("model.safetensors");
+    write(dir.path(), "model.safetensors", &[("a", Dtype::BF16, &[5_000_000]), ("b", Dtype::F32, &[4])]);
+    let fingerprint = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| Weights::open(dir.path()).unwrap().fingerprint().to_owned())
+    };
+    let original = fingerprint(1);
+    assert_eq!(original, fingerprint(3));
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert_ne!(original, fingerprint(1));
+    write(dir.path(), "model.safetensors", &[("a", Dtype::BF16, &[5_000_000]), ("c", Dtype::F32, &[4])]);
+    assert_ne!(original, fingerprint(1));
+}
+
+#[test]
+fn synthetic_weights_are_generated_on_demand_and_checked_alike() {
+    let preset = Preset::find("tiny").unwrap();
+    let weights = Weights::synthetic(preset, 3);
+    let norm = weights.tensor("model.norm.weight", &[192]).unwrap();
+    assert_eq!(norm.dtype(), DType::Bf16);
+    assert!(norm.to_f32_vec().iter().all(|value| (value - 1.0).abs() < 0.05));
+    let error = weights.tensor("model.norm.weight", &[191]).unwrap_err().to_string();
+    insta::assert_snapshot!(error, @"synthetic:tiny: tensor 'model.norm.weight' has shape [192], config.json asks for [191]");
+    let error = weights.tensor("model.layers.8.mlp.up_proj.weight", &[512, 192]).unwrap_err().to_string();
+    insta::assert_snapshot!(error, @"synthetic:tiny: no tensor 'model.layers.8.mlp.up_proj.weight'; the nearest of its 74 tensors is 'model.layers.0.mlp.up_proj.weight'");
+    assert!(!weights.contains("lm_head.weight"));
+    assert_ne!(weights.fingerprint(), Weights::synthetic(preset, 4).fingerprint());
+    assert_eq!(weights.fingerprint(), Weights::synthetic(preset, 3).fingerprint());
+}
