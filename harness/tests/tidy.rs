@@ -49,8 +49,7 @@ fn assert_none(offenders: Vec<String>, rule: &str) {
 
 #[test]
 fn every_source_file_opens_by_saying_what_it_is() {
-    let offenders =
-        sources().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(name, _)| name).collect();
+    let offenders = sources().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(name, _)| name).collect();
     assert_none(offenders, "files must open with a `//!` line");
 }
 

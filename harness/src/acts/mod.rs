@@ -1,1 +1,4 @@
 //! Room for `acts`.
+
+pub mod batches;
+pub mod prefix;

@@ -317,11 +317,12 @@ mod tests {
     fn both_spellings_of_rope_scaling_mean_the_same() {
         let inner = r#""factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 64"#;
-        let old =
-            parse(&format!(r#""rope_theta": 500000.0, "rope_scaling": {{"type": "llama3", "rope_type": "llama3", {inner}}}"#))
-                .unwrap();
-        let new =
-            parse(&format!(r#""rope_parameters": {{"rope_theta": 500000.0, "rope_type": "llama3", {inner}}}"#)).unwrap();
+        let old = parse(&format!(
+            r#""rope_theta": 500000.0, "rope_scaling": {{"type": "llama3", "rope_type": "llama3", {inner}}}"#
+        ))
+        .unwrap();
+        let new = parse(&format!(r#""rope_parameters": {{"rope_theta": 500000.0, "rope_type": "llama3", {inner}}}"#))
+            .unwrap();
         assert_eq!(old, new);
         assert_eq!(old.rope_theta, 500_000.0);
         assert!(matches!(old.rope_scaling, RopeScaling::Llama3 { factor, .. } if factor == 8.0));

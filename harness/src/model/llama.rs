@@ -4,14 +4,14 @@
 //! no final norm and no LM head: a layer is the residual stream after its block.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use actbench_kernels::{AttentionShape, Backend, DType, HostTensor};
 
 use super::config::ModelConfig;
 use super::loader::Loader;
 use super::weights::Weights;
-use super::{ActivationModel, LayerOutput, LayerSink, TokenBatch};
+use super::{ActivationModel, DeepestRows, LayerOutput, LayerSink, TokenBatch};
 use crate::error::{Error, Result};
 
 /// A model on a backend, ready to run.
@@ -19,7 +19,8 @@ pub struct Llama<B: Backend> {
     backend: B,
     config: ModelConfig,
     dtype: DType,
-    fingerprint: String,
+    weights: Arc<Weights>,
+    fingerprint: OnceLock<String>,
     embedding: B::Embedding,
     blocks: Vec<Block<B>>,
     cos: B::Vector,
@@ -47,13 +48,29 @@ pub(super) struct Projection<B: Backend> {
 /// Activations, kept between batches.
 struct Workspace<B: Backend> {
     stream: B::Tensor,
+    /// The rows of `stream` or `normed` that the deepest layer goes on with, where it does not take all.
+    few: B::Tensor,
     normed: B::Tensor,
     query: B::Tensor,
     key_value: B::Tensor,
     attended: B::Tensor,
     gated: B::Tensor,
+    /// A layer's output with the carried rows behind the own ones.
+    joined: B::Tensor,
     pooled: B::Tensor,
     host: Vec<u8>,
+    kept: Kept<B>,
+}
+
+/// Rows kept for the next batch of the same walk.
+struct Kept<B: Backend> {
+    walk: u64,
+    rows: usize,
+    deepest_rows: usize,
+    /// Keys and values of each block.
+    key_values: Vec<B::Tensor>,
+    /// Outputs of each block that was asked for.
+    outputs: Vec<B::Tensor>,
 }
 
 /// What of a model is loaded.
@@ -75,14 +92,14 @@ impl<B: Backend> Llama<B> {
     pub fn load(
         backend: B,
         config: ModelConfig,
-        weights: &Weights,
+        weights: Arc<Weights>,
         options: &LoadOptions,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
         if options.n_blocks > config.n_layers {
             return Err(too_deep(options.n_blocks - 1, config.n_layers));
         }
-        let loader = Loader { backend: &backend, config: &config, weights, dtype: options.dtype };
+        let loader = Loader { backend: &backend, config: &config, weights: &weights, dtype: options.dtype };
         let embedding = loader.embedding()?;
         let mut blocks = Vec::with_capacity(options.n_blocks);
         for layer in 0..options.n_blocks {
@@ -97,16 +114,12 @@ impl<B: Backend> Llama<B> {
             Ok(backend.prepare_vector(&[tensor], DType::F32)?)
         };
         let (cos, sin) = (angles(cos)?, angles(sin)?);
-        let fingerprint = blake3::hash(
-            format!("{config:?} {} {} {}", options.dtype, backend.kernel_id(), weights.fingerprint()?).as_bytes(),
-        )
-        .to_hex()
-        .to_string();
         Ok(Llama {
             backend,
             config,
             dtype: options.dtype,
-            fingerprint,
+            weights,
+            fingerprint: OnceLock::new(),
             embedding,
             blocks,
             cos,
@@ -150,25 +163,69 @@ impl<B: Backend> Llama<B> {
             key_value: alloc(2 * config.kv_width())?,
             attended: alloc(config.query_width())?,
             gated: alloc(config.intermediate_size)?,
+            few: alloc(config.hidden_size)?,
+            joined: alloc(config.hidden_size)?,
             pooled: alloc(config.hidden_size)?,
             host: Vec::new(),
+            kept: Kept {
+                walk: 0,
+                rows: 0,
+                deepest_rows: 0,
+                key_values: self.blocks.iter().map(|_| alloc(2 * config.kv_width())).collect::<Result<_, _>>()?,
+                outputs: self.blocks.iter().map(|_| alloc(config.hidden_size)).collect::<Result<_, _>>()?,
+            },
         })
     }
 
     /// One decoder block: `stream += attention(norm(stream))`, then `stream += mlp(norm(stream))`.
-    fn run_block(&self, block: &Block<B>, batch: &TokenBatch, work: &mut Workspace<B>) -> Result<()> {
-        let (backend, config) = (&self.backend, &self.config);
+    ///
+    /// With `few`, keys and values are computed for all rows and everything after them for the wanted rows alone;
+    /// the stream then holds those.
+    fn run_block(
+        &self,
+        layer: usize,
+        batch: &TokenBatch,
+        few: Option<&DeepestRows>,
+        work: &mut Workspace<B>,
+    ) -> Result<()> {
+        let (backend, config, block) = (&self.backend, &self.config, &self.blocks[layer]);
         let shape =
             AttentionShape { n_heads: config.n_heads, n_kv_heads: config.n_kv_heads, head_dim: config.head_dim };
         let eps = config.rms_norm_eps;
+        let rope = |tensor: &mut B::Tensor, heads: usize, positions: &[u32]| {
+            backend.rope(tensor, heads, shape.head_dim, positions, &self.cos, &self.sin)
+        };
         backend.rms_norm(&work.stream, &block.attention_norm, eps, &mut work.normed)?;
-        backend.linear(&work.normed, &block.query.weight, block.query.bias.as_ref(), &mut work.query)?;
+
+        let own = batch.ids.len();
+        backend.resize(&mut work.key_value, own + batch.n_carried)?;
         let key_value = &block.key_value;
         backend.linear(&work.normed, &key_value.weight, key_value.bias.as_ref(), &mut work.key_value)?;
-        for (tensor, heads) in [(&mut work.query, shape.n_heads), (&mut work.key_value, shape.n_kv_heads)] {
-            backend.rope(tensor, heads, shape.head_dim, &batch.positions, &self.cos, &self.sin)?;
+        rope(&mut work.key_value, shape.n_kv_heads, &batch.positions)?;
+        let kept = &mut work.kept.key_values[layer];
+        backend.copy_rows(kept, 0, batch.n_carried, &mut work.key_value, own)?;
+        backend.resize(kept, batch.keep.len())?;
+        backend.gather_rows(&work.key_value, &batch.keep, kept)?;
+
+        let mut layout = &batch.layout;
+        let mut few_positions = Vec::new();
+        if let Some(few) = few {
+            layout = &few.layout;
+            few_positions.extend(few.rows.iter().map(|row| batch.positions[*row as usize]));
+            for tensor in [&mut work.stream, &mut work.normed] {
+                backend.resize(&mut work.few, few.rows.len())?;
+                backend.gather_rows(tensor, &few.rows, &mut work.few)?;
+                std::mem::swap(tensor, &mut work.few);
+            }
+            for tensor in [&mut work.query, &mut work.attended, &mut work.gated] {
+                backend.resize(tensor, few.rows.len())?;
+            }
         }
-        backend.attention(&work.query, &work.key_value, &batch.layout, shape, &mut work.attended)?;
+        let positions = if few.is_some() { &few_positions } else { &batch.positions };
+
+        backend.linear(&work.normed, &block.query.weight, block.query.bias.as_ref(), &mut work.query)?;
+        rope(&mut work.query, shape.n_heads, positions)?;
+        backend.attention(&work.query, &work.key_value, layout, shape, &mut work.attended)?;
         let output = &block.attention_output;
         backend.linear_residual(&work.attended, &output.weight, output.bias.as_ref(), &mut work.stream)?;
         backend.rms_norm(&work.stream, &block.mlp_norm, eps, &mut work.normed)?;
@@ -177,27 +234,66 @@ impl<B: Backend> Llama<B> {
         Ok(())
     }
 
+    /// Puts the carried rows of a layer's output behind the own ones, and keeps those the next batch needs.
+    fn join_carried(
+        &self,
+        layer: usize,
+        own: usize,
+        carried: usize,
+        keep: &[u32],
+        work: &mut Workspace<B>,
+    ) -> Result<()> {
+        let kept = &mut work.kept.outputs[layer];
+        self.backend.resize(&mut work.joined, own + carried)?;
+        self.backend.copy_rows(&work.stream, 0, own, &mut work.joined, 0)?;
+        self.backend.copy_rows(kept, 0, carried, &mut work.joined, own)?;
+        self.backend.resize(kept, keep.len())?;
+        self.backend.gather_rows(&work.joined, keep, kept)?;
+        Ok(())
+    }
+
     /// Brings a layer's output to the host and hands it on.
     fn hand_out(
         &self,
         layer: usize,
+        batch: &TokenBatch,
+        few: Option<&DeepestRows>,
         output: LayerOutput<'_>,
         work: &mut Workspace<B>,
-        n_rows: usize,
         sink: &mut LayerSink<'_>,
     ) -> Result<()> {
         let row_bytes = self.config.hidden_size * self.dtype.size();
+        let (own, carried, keep) = match few {
+            Some(few) => (few.rows.len(), few.n_carried, &few.keep),
+            None => (batch.ids.len(), batch.n_carried, &batch.keep),
+        };
+        let joined = carried > 0 || !keep.is_empty();
+        if joined {
+            self.join_carried(layer, own, carried, keep, work)?;
+        }
+        let all = if joined { &work.joined } else { &work.stream };
         let (source, rows) = match output {
-            LayerOutput::Rows => (&work.stream, n_rows),
-            LayerOutput::Pooled { groups, method } => {
+            LayerOutput::Rows => (all, own + carried),
+            LayerOutput::Pooled { groups, deepest_groups, method } => {
+                let groups = few.and(deepest_groups).unwrap_or(groups);
                 self.backend.resize(&mut work.pooled, groups.len())?;
-                self.backend.pool(&work.stream, groups, method, &mut work.pooled)?;
+                self.backend.pool(all, groups, method, &mut work.pooled)?;
                 (&work.pooled, groups.len())
             }
         };
         work.host.resize(rows * row_bytes, 0);
         self.backend.download(source, rows, &mut work.host)?;
         sink(layer, &work.host)
+    }
+
+    /// Makes sure that the rows `batch` stands on are those that the last batch kept.
+    fn check_carried(&self, batch: &TokenBatch, kept: &Kept<B>) -> Result<()> {
+        let deepest = batch.deepest.as_ref().map_or(0, |deepest| deepest.n_carried);
+        let nothing = batch.n_carried == 0 && deepest == 0;
+        if nothing || (kept.walk == batch.walk && kept.rows == batch.n_carried && kept.deepest_rows == deepest) {
+            return Ok(());
+        }
+        Err(Error::usage("a batch stands on rows of another walk: batches of two plans were mixed"))
     }
 }
 
@@ -219,7 +315,10 @@ impl<B: Backend> ActivationModel for Llama<B> {
     }
 
     fn fingerprint(&self) -> &str {
-        &self.fingerprint
+        self.fingerprint.get_or_init(|| {
+            let (config, kernel, weights) = (&self.config, self.backend.kernel_id(), self.weights.fingerprint());
+            blake3::hash(format!("{config:?} {} {kernel} {weights}", self.dtype).as_bytes()).to_hex().to_string()
+        })
     }
 
     fn describe(&self) -> String {
@@ -251,25 +350,23 @@ impl<B: Backend> ActivationModel for Llama<B> {
             Some(work) => work,
             None => slot.insert(self.new_workspace()?),
         };
+        self.check_carried(batch, &work.kept)?;
         let rows = batch.ids.len();
-        for tensor in [
-            &mut work.stream,
-            &mut work.normed,
-            &mut work.query,
-            &mut work.key_value,
-            &mut work.attended,
-            &mut work.gated,
-        ] {
+        for tensor in [&mut work.stream, &mut work.normed, &mut work.query, &mut work.attended, &mut work.gated] {
             self.backend.resize(tensor, rows)?;
         }
         self.backend.embed(&self.embedding, &batch.ids, &mut work.stream)?;
         let mut wanted = layers.iter().peekable();
-        for (layer, block) in self.blocks[..=deepest].iter().enumerate() {
-            self.run_block(block, batch, work)?;
+        for layer in 0..=deepest {
+            let few = batch.deepest.as_ref().filter(|_| layer == deepest);
+            self.run_block(layer, batch, few, work)?;
             if wanted.next_if_eq(&&layer).is_some() {
-                self.hand_out(layer, output, work, rows, sink)?;
+                self.hand_out(layer, batch, few, output, work, sink)?;
             }
         }
+        work.kept.walk = batch.walk;
+        work.kept.rows = batch.keep.len();
+        work.kept.deepest_rows = batch.deepest.as_ref().map_or(0, |deepest| deepest.keep.len());
         Ok(())
     }
 }

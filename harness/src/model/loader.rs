@@ -43,18 +43,13 @@ fn for_each_tensor(
 /// # Errors
 /// The first tensor that is missing or has another shape.
 pub fn check_tensors(config: &ModelConfig, weights: &Weights, n_blocks: usize) -> Result<()> {
-    if weights.is_synthetic() {
-        // Made in whatever shape is asked for, at the cost of making them.
-        return Ok(());
-    }
-    for_each_tensor(config, n_blocks, &mut |name, shape| find(weights, name, shape).map(|_| ()))
+    for_each_tensor(config, n_blocks, &mut |name, shape| weights.check(&full_name(weights, name), shape))
 }
 
-/// A tensor by its name inside the decoder; files of a bare decoder lack the prefix `model.`.
-fn find(weights: &Weights, name: &str, shape: &[usize]) -> Result<HostTensor> {
+/// The name in the file of a tensor of the decoder; files of a bare decoder lack the prefix `model.`.
+fn full_name(weights: &Weights, name: &str) -> String {
     let prefixed = format!("model.{name}");
-    let bare = !weights.contains(&prefixed) && weights.contains(name);
-    weights.tensor(if bare { name } else { &prefixed }, shape)
+    if !weights.contains(&prefixed) && weights.contains(name) { name.to_owned() } else { prefixed }
 }
 
 /// Finds, checks and prepares weights by their Hugging Face names.
@@ -101,7 +96,7 @@ impl<B: Backend> Loader<'_, B> {
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor> {
-        find(self.weights, name, shape)
+        self.weights.tensor(&full_name(self.weights, name), shape)
     }
 
     fn norm(&self, name: &str) -> Result<B::Vector> {
@@ -138,7 +133,7 @@ impl<B: Backend> Loader<'_, B> {
     fn named<T>(&self, name: &str, prepared: Result<T, KernelError>) -> Result<T> {
         prepared.map_err(|error| match error {
             KernelError::NotFinite { .. } => {
-                Error::input(self.weights.origin(), format!("tensor model.{name}: {error}"))
+                Error::input(self.weights.origin(&full_name(self.weights, name)), format!("tensor {name}: {error}"))
             }
             other => Error::from(other),
         })

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use actbench_kernels::{Backend, DType};
 
@@ -23,7 +24,7 @@ pub struct OpenModel {
     /// Text to tokens.
     pub tokenizer: ChatTokenizer,
     /// Mapped or synthetic weights.
-    pub weights: Weights,
+    pub weights: Arc<Weights>,
 }
 
 impl OpenModel {
@@ -37,9 +38,9 @@ impl OpenModel {
             ModelLocation::Synthetic(preset) => {
                 let origin = format!("synthetic:{}", preset.name);
                 Ok(OpenModel {
-                    config: ModelConfig::parse(preset.config_json, &origin)?,
+                    config: ModelConfig::parse(&preset.config_json(), &origin)?,
                     tokenizer: ChatTokenizer::bundled()?,
-                    weights: Weights::synthetic(preset, SYNTHETIC_SEED),
+                    weights: Arc::new(Weights::synthetic(preset, SYNTHETIC_SEED)),
                 })
             }
         }
@@ -54,7 +55,7 @@ impl OpenModel {
             _ => Error::Io { action: "read", path: path.clone(), source: error },
         })?;
         let config = ModelConfig::parse(&text, &path.display().to_string())?;
-        Ok(OpenModel { config, tokenizer: ChatTokenizer::from_dir(folder)?, weights: Weights::open(folder)? })
+        Ok(OpenModel { config, tokenizer: ChatTokenizer::from_dir(folder)?, weights: Arc::new(Weights::open(folder)?) })
     }
 
     /// Checks that every tensor of the blocks up to `deepest` is there in the right shape.
@@ -81,6 +82,6 @@ impl OpenModel {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Llama<B>> {
         let options = LoadOptions { dtype, n_blocks: deepest + 1, max_positions };
-        Llama::load(backend, self.config.clone(), &self.weights, &options, progress)
+        Llama::load(backend, self.config.clone(), self.weights.clone(), &options, progress)
     }
 }

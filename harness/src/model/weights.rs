@@ -84,13 +84,7 @@ impl Weights {
     /// # Errors
     /// No such tensor (the error offers the nearest name), or another shape or type.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor> {
-        let found = self.shape(name).ok_or_else(|| self.missing(name))?;
-        if found != shape {
-            return Err(Error::input(
-                self.origin(name),
-                format!("tensor '{name}' has shape {found:?}, config.json asks for {shape:?}"),
-            ));
-        }
+        self.check(name, shape)?;
         match &self.source {
             Source::Files(files) => files.tensor(name),
             Source::Synthetic { seed, .. } => {
@@ -98,6 +92,21 @@ impl Weights {
                 Ok(HostTensor::new(DType::Bf16, shape.to_vec(), bytes)?)
             }
         }
+    }
+
+    /// Checks that there is a tensor `name` of `shape`, from the headers alone.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor`], types apart.
+    pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
+        let found = self.shape(name).ok_or_else(|| self.missing(name))?;
+        if found == shape {
+            return Ok(());
+        }
+        Err(Error::input(
+            self.origin(name),
+            format!("tensor '{name}' has shape {found:?}, config.json asks for {shape:?}"),
+        ))
     }
 
     /// Tells the system that the pages behind `tensor` are not needed for now, which lowers the resident size.
@@ -129,7 +138,7 @@ impl Weights {
     }
 
     /// What an error about `name` starts with: the file that holds it, or the model.
-    fn origin(&self, name: &str) -> String {
+    pub fn origin(&self, name: &str) -> String {
         match &self.source {
             Source::Files(files) => files.path_of(name).display().to_string(),
             Source::Synthetic { preset, .. } => format!("synthetic:{}", preset.name),
