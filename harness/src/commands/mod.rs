@@ -1,1 +1,3 @@
 //! Room for `commands`.
+
+pub mod import;

@@ -16,7 +16,7 @@ fn write(dir: &Path, file: &str, tensors: &[(&str, Dtype, &[usize])]) {
         .map(|(_, dtype, shape)| match dtype {
             Dtype::F32 => 1.0f32.to_le_bytes().repeat(shape.iter().product()),
             Dtype::BF16 => 0x3f80u16.to_le_bytes().repeat(shape.iter().product()),
-            other => vec![1; shape.iter().product::<usize>() * other.size()],
+            other => vec![1; shape.iter().product::<usize>() * other.bitsize() / 8],
         })
         .collect();
     let views = tensors

@@ -1,0 +1,165 @@
+//! Writes GGUF files for tests: small, valid unless a test damages them, and independent of the reader.
+
+use std::path::{Path, PathBuf};
+
+use super::{TensorType, Value};
+
+/// A GGUF file in the making.
+#[derive(Clone, Default)]
+pub struct GgufWriter {
+    /// Metadata in order.
+    pub metadata: Vec<(String, Value)>,
+    /// Tensors: name, extents outermost first, type and blocks.
+    pub tensors: Vec<(String, Vec<usize>, TensorType, Vec<u8>)>,
+}
+
+impl GgufWriter {
+    /// Adds or replaces a metadata value.
+    pub fn set(&mut self, key: &str, value: Value) -> &mut Self {
+        self.metadata.retain(|(other, _)| other != key);
+        self.metadata.push((key.to_owned(), value));
+        self
+    }
+
+    /// Drops metadata.
+    pub fn unset(&mut self, key: &str) -> &mut Self {
+        self.metadata.retain(|(other, _)| other != key);
+        self
+    }
+
+    /// Adds or replaces a tensor of singles.
+    pub fn tensor(&mut self, name: &str, shape: &[usize], values: &[f32]) -> &mut Self {
+        assert_eq!(shape.iter().product::<usize>(), values.len());
+        self.tensors.retain(|(other, ..)| other != name);
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.tensors.push((name.to_owned(), shape.to_vec(), TensorType::F32, bytes));
+        self
+    }
+
+    /// The file's bytes.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut out = b"GGUF".to_vec();
+        out.extend(3u32.to_le_bytes());
+        out.extend((self.tensors.len() as u64).to_le_bytes());
+        out.extend((self.metadata.len() as u64).to_le_bytes());
+        for (key, value) in &self.metadata {
+            push_string(&mut out, key);
+            out.extend(type_id(value).to_le_bytes());
+            push_value(&mut out, value);
+        }
+        let mut offset = 0u64;
+        for (name, shape, kind, blocks) in &self.tensors {
+            push_string(&mut out, name);
+            out.extend((shape.len() as u32).to_le_bytes());
+            shape.iter().rev().for_each(|&extent| out.extend((extent as u64).to_le_bytes()));
+            out.extend(kind.id().to_le_bytes());
+            out.extend(offset.to_le_bytes());
+            offset = (offset + blocks.len() as u64).next_multiple_of(32);
+        }
+        for (_, _, _, blocks) in &self.tensors {
+            out.resize(out.len().next_multiple_of(32), 0);
+            out.extend(blocks);
+        }
+        out
+    }
+
+    /// Writes the file as `dir/name`.
+    pub fn write(&self, dir: &Path, name: &str) -> PathBuf {
+        let path = dir.join(name);
+        std::fs::write(&path, self.bytes()).unwrap();
+        path
+    }
+}
+
+fn push_string(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
+
+fn type_id(value: &Value) -> u32 {
+    match value {
+        Value::Signed(_) => 5,
+        Value::Float32(_) => 6,
+        Value::Bool(_) => 7,
+        Value::String(_) => 8,
+        Value::Array(_) => 9,
+        Value::Unsigned(_) => 10,
+        Value::Float64(_) => 12,
+    }
+}
+
+fn push_value(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Unsigned(value) => out.extend(value.to_le_bytes()),
+        Value::Signed(value) => out.extend((*value as i32).to_le_bytes()),
+        Value::Float32(value) => out.extend(value.to_le_bytes()),
+        Value::Float64(value) => out.extend(value.to_le_bytes()),
+        Value::Bool(value) => out.push((*value).into()),
+        Value::String(text) => push_string(out, text),
+        Value::Array(values) => {
+            out.extend(values.first().map_or(4, type_id).to_le_bytes());
+            out.extend((values.len() as u64).to_le_bytes());
+            values.iter().for_each(|value| push_value(out, value));
+        }
+    }
+}
+
+/// A list of texts.
+pub fn strings(texts: &[&str]) -> Value {
+    Value::Array(texts.iter().map(|text| Value::String((*text).to_owned())).collect())
+}
+
+/// A list of token types.
+pub fn integers(values: &[i64]) -> Value {
+    Value::Array(values.iter().map(|&value| Value::Signed(value)).collect())
+}
+
+/// A list of scores.
+pub fn floats(values: &[f32]) -> Value {
+    Value::Array(values.iter().map(|&value| Value::Float32(value)).collect())
+}
+
+/// A Llama model of one block with a byte-level tokenizer: hidden 8, 2 query heads and 1 key/value head of 4, 7 tokens.
+///
+/// Row `r` of every matrix is filled with `r`, so that reordered rows show.
+pub fn tiny_llama() -> GgufWriter {
+    let mut gguf = GgufWriter::default();
+    let text = |text: &str| Value::String(text.to_owned());
+    gguf.set("general.architecture", text("llama"))
+        .set("general.name", text("A tiny Llama"))
+        .set("llama.block_count", Value::Unsigned(1))
+        .set("llama.context_length", Value::Unsigned(64))
+        .set("llama.embedding_length", Value::Unsigned(8))
+        .set("llama.feed_forward_length", Value::Unsigned(3))
+        .set("llama.attention.head_count", Value::Unsigned(2))
+        .set("llama.attention.head_count_kv", Value::Unsigned(1))
+        .set("llama.attention.layer_norm_rms_epsilon", Value::Float32(1e-5))
+        .set("llama.rope.freq_base", Value::Float32(10_000.0))
+        .set("tokenizer.ggml.model", text("gpt2"))
+        .set("tokenizer.ggml.pre", text("smollm"))
+        .set("tokenizer.ggml.tokens", strings(&["<|end|>", "<|im|>", "a", "b", "ab", "1", "Ġ"]))
+        .set("tokenizer.ggml.token_type", integers(&[3, 3, 1, 1, 1, 1, 1]))
+        .set("tokenizer.ggml.merges", strings(&["a b"]))
+        .set("tokenizer.ggml.bos_token_id", Value::Unsigned(1))
+        .set("tokenizer.ggml.eos_token_id", Value::Unsigned(0))
+        .set("tokenizer.chat_template", text("{{ messages }}"));
+    let by_row = |rows: usize, columns: usize| -> Vec<f32> {
+        (0..rows).flat_map(|row| std::iter::repeat_n(row as f32, columns)).collect()
+    };
+    gguf.tensor("token_embd.weight", &[7, 8], &by_row(7, 8));
+    for (name, rows, columns) in [
+        ("attn_q", 8, 8),
+        ("attn_k", 4, 8),
+        ("attn_v", 4, 8),
+        ("attn_output", 8, 8),
+        ("ffn_gate", 3, 8),
+        ("ffn_up", 3, 8),
+        ("ffn_down", 8, 3),
+    ] {
+        gguf.tensor(&format!("blk.0.{name}.weight"), &[rows, columns], &by_row(rows, columns));
+    }
+    for name in ["blk.0.attn_norm.weight", "blk.0.ffn_norm.weight", "output_norm.weight"] {
+        gguf.tensor(name, &[8], &[1.0; 8]);
+    }
+    gguf
+}

@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""Makes harness/tests/data/gguf_blocks.safetensors: quantised blocks and what gguf-py makes of them.
+
+    make_gguf_goldens.py [OUT]
+
+For each tensor type: `<type>.blocks`, bytes from a seeded generator with scales of ordinary size, and
+`<type>.values`, the f32 values of gguf-py's dequantisation. Needs gguf, numpy and safetensors.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from gguf import GGMLQuantizationType, dequantize
+from gguf.constants import GGML_QUANT_SIZES
+from safetensors.numpy import save_file
+
+# Byte offsets of the half-precision scales within a block.
+SCALES = {"Q4_0": [0], "Q4_1": [0, 2], "Q8_0": [0], "Q4_K": [0, 2], "Q6_K": [208]}
+BLOCKS = {"Q4_0": 4, "Q4_1": 4, "Q8_0": 4, "Q4_K": 2, "Q6_K": 2}
+
+
+def main():
+    here = Path(__file__).resolve().parent.parent
+    out = Path(sys.argv[1]) if len(sys.argv) > 1 else here / "harness/tests/data/gguf_blocks.safetensors"
+    random = np.random.default_rng(0)
+    tensors = {}
+    for name in ["F32", "F16", "BF16", *BLOCKS]:
+        kind = GGMLQuantizationType[name]
+        _, size = GGML_QUANT_SIZES[kind]
+        if name in BLOCKS:
+            blocks = random.integers(0, 256, (BLOCKS[name], size), dtype=np.uint8)
+            for at in SCALES[name]:
+                scales = random.normal(0, 0.02, BLOCKS[name]).astype(np.float16)
+                blocks[:, at : at + 2] = scales.view(np.uint8).reshape(-1, 2)
+        else:
+            values = random.normal(0, 1, 16).astype(np.float32)
+            values[:4] = [0.0, -0.0, 1e-7, -60000.0]
+            if name == "F16":
+                blocks = values.astype(np.float16).view(np.uint8)
+            elif name == "BF16":
+                blocks = (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+            else:
+                blocks = values.view(np.uint8)
+        tensors[f"{name}.blocks"] = np.ascontiguousarray(blocks.reshape(-1))
+        values = dequantize(tensors[f"{name}.blocks"].reshape(1, -1), kind)
+        tensors[f"{name}.values"] = np.ascontiguousarray(values.reshape(-1).astype(np.float32))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, out)
+
+
+if __name__ == "__main__":
+    main()
