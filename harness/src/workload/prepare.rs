@@ -1,0 +1,88 @@
+//! What both tasks start from: the rows, split and tokenized, and the model's files opened and checked.
+
+use std::path::Path;
+
+use crate::data::{self, Dialogue};
+use crate::error::{Error, Result};
+use crate::model::open::OpenModel;
+use crate::tokens::TokenSet;
+
+/// One side of the split.
+#[derive(Clone, Debug, Default)]
+pub struct LabelledTokens {
+    /// One sequence a sample.
+    pub tokens: TokenSet,
+    /// One label a sample, 0 or 1.
+    pub labels: Vec<u8>,
+}
+
+/// Everything a case needs but the loaded weights.
+pub struct Prepared {
+    /// The model's files.
+    pub model: OpenModel,
+    /// Samples the probe is trained on.
+    pub train: LabelledTokens,
+    /// Samples it is scored on.
+    pub test: LabelledTokens,
+    /// What the user should know, such as fewer rows than asked for.
+    pub warnings: Vec<String>,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Model name; none is the embedded one.
+    pub model: Option<&'a str>,
+    /// Data set name; none is the embedded one.
+    pub dataset: Option<&'a str>,
+    /// Where local copies of registered data sets are.
+    pub data_dir: Option<&'a Path>,
+    /// Rows to take.
+    pub samples: usize,
+    /// Share of them to train on.
+    pub train_frac: f64,
+    /// Seed of the choice and of the split.
+    pub seed: u64,
+}
+
+/// Opens the model, loads and splits the data, and tokenizes both sides.
+///
+/// # Errors
+/// Anything that is wrong with the model's files, the data or the chat template.
+pub fn prepare(request: Request<'_>) -> Result<Prepared> {
+    let model = OpenModel::open(request.model)?;
+    let dataset = data::load(request.dataset.unwrap_or("embedded"), request.data_dir, request.samples)?;
+    let labels: Vec<u8> = dataset.dialogues.iter().map(|dialogue| dialogue.label).collect();
+    let split =
+        data::split::stratified_sample_and_split(&labels, request.samples, request.train_frac, request.seed)?;
+    let mut warnings = Vec::new();
+    if split.taken < split.requested {
+        warnings.push(format!(
+            "{} has {} rows where {} were asked for: going on with {}",
+            dataset.name,
+            labels.len(),
+            split.requested,
+            split.taken
+        ));
+    }
+    let side = |rows: &[usize]| -> Result<LabelledTokens> {
+        let dialogues: Vec<Dialogue> = rows.iter().map(|row| dataset.dialogues[*row].clone()).collect();
+        let tokens = model.tokenizer.encode_all(&dialogues)?;
+        check_vocabulary(&tokens, model.config.vocab_size)?;
+        Ok(LabelledTokens { tokens, labels: rows.iter().map(|row| labels[*row]).collect() })
+    };
+    let (train, test) = (side(&split.train)?, side(&split.test)?);
+    Ok(Prepared { model, train, test, warnings })
+}
+
+/// A tokenizer that does not belong to the model shows here, before any weight is read.
+fn check_vocabulary(tokens: &TokenSet, vocab_size: usize) -> Result<()> {
+    let largest = tokens.sequences.iter().flat_map(|sequence| &sequence.ids).max();
+    match largest {
+        Some(token) if *token as usize >= vocab_size => Err(Error::input(
+            "tokenizer.json",
+            format!("gives token {token}, but config.json has a vocabulary of {vocab_size}: they are not of one model"),
+        )),
+        _ => Ok(()),
+    }
+}
