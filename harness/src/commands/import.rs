@@ -1,13 +1,11 @@
 //! `actbench import`: a GGUF file becomes a model folder.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::Result;
-use crate::import::import_gguf;
+use crate::import::import_with_bar;
 
 /// Turns a GGUF file of a Llama model into a folder that `--model` takes: configuration, tokenizer, and weights in
 /// bfloat16.
@@ -30,15 +28,9 @@ pub struct ImportArgs {
 /// Runs the command. Progress and summary go to standard error.
 ///
 /// # Errors
-/// See [`import_gguf`].
+/// See [`crate::import::import_gguf`].
 pub fn import(args: &ImportArgs) -> Result<()> {
-    let bar = if args.quiet { ProgressBar::hidden() } else { import_bar() };
-    let summary = import_gguf(&args.file, &args.out, args.force, &mut |done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    });
-    bar.finish_and_clear();
-    let summary = summary?;
+    let summary = import_with_bar(&args.file, &args.out, args.force, args.quiet)?;
     if !args.quiet {
         eprintln!(
             "imported {}: {} blocks, {:.1} million parameters, into {}",
@@ -49,14 +41,4 @@ pub fn import(args: &ImportArgs) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// A bar that counts tensors.
-fn import_bar() -> ProgressBar {
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("importing {wide_bar} {pos}/{len} tensors") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }

@@ -14,6 +14,9 @@ mod tests;
 pub mod tokenizer;
 
 use std::path::Path;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::{Error, Result};
 use gguf::GgufFile;
@@ -69,4 +72,23 @@ pub fn import_gguf(file: &Path, out: &Path, force: bool, progress: &mut Progress
         tensors::write_safetensors(&gguf, &tensors, &dir.join("model.safetensors"), progress)
     })?;
     Ok(summary)
+}
+
+/// [`import_gguf`] with a progress bar on standard error, unless `quiet` or where that is no terminal.
+///
+/// # Errors
+/// As [`import_gguf`].
+pub fn import_with_bar(file: &Path, out: &Path, force: bool, quiet: bool) -> Result<ImportSummary> {
+    let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
+    if let Ok(style) = ProgressStyle::with_template("importing {wide_bar} {pos}/{len} tensors") {
+        bar.set_style(style);
+    }
+    // Reading the tokenizer comes first and has no steps to count.
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let summary = import_gguf(file, out, force, &mut |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    summary
 }

@@ -6,6 +6,7 @@
 
 mod digest;
 mod files;
+mod header;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,9 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 
-pub(crate) use digest::parallel_digest;
+pub(crate) use files::{INDEX, WHOLE, shard_names};
+
+use digest::parallel_digest;
 use files::WeightFiles;
 
 // Checkpoints are little-endian and [`HostTensor`] is native-endian, so mapped bytes are taken as they are.

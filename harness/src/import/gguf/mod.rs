@@ -1,6 +1,7 @@
 //! The GGUF container: metadata, a table of tensors, and blocks of quantised weights.
 
 pub mod dequantise;
+pub mod header;
 pub mod reader;
 #[cfg(test)]
 pub(crate) mod test_writer;
@@ -9,5 +10,6 @@ mod tests;
 pub mod value;
 
 pub use dequantise::TensorType;
-pub use reader::{GgufFile, TensorInfo};
+pub use header::TensorInfo;
+pub use reader::GgufFile;
 pub use value::Value;

@@ -12,7 +12,7 @@ const CHUNK: usize = 8 << 20;
 ///
 /// `done` hears of each range once it is digested, for callers that then let go of its pages. (BLAKE3 is a tree of
 /// chunks itself, but its own multithreading cannot tell when it is done with a range.)
-pub(crate) fn parallel_digest(bytes: &[u8], done: impl Fn(Range<usize>) + Sync) -> blake3::Hash {
+pub(super) fn parallel_digest(bytes: &[u8], done: impl Fn(Range<usize>) + Sync) -> blake3::Hash {
     let digests: Vec<blake3::Hash> = bytes
         .par_chunks(CHUNK)
         .enumerate()

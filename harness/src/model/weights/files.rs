@@ -1,7 +1,6 @@
 //! Safetensors files, mapped: which tensors they hold, where, and that they are whole.
 //!
-//! The header is read by the `safetensors` crate. Before that, every entry is checked here against the size of the
-//! file, so that a cut or hostile file gives an error that names the tensor.
+//! The header is read by the `safetensors` crate, after [`check_header`] has compared it with the file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -14,20 +13,16 @@ use bytes::Bytes;
 use memmap2::{Mmap, UncheckedAdvice};
 use rayon::prelude::*;
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorInfo};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use safetensors::tensor::Dtype;
 
+use super::header::{LENGTH_FIELD, MAX_HEADER, check_header};
 use super::parallel_digest;
 use crate::error::{Error, Result};
 
-const WHOLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
-
-/// Bytes before the JSON header: its length.
-const LENGTH_FIELD: usize = 8;
-
-/// The longest header the format allows, and the longest index taken here.
-const MAX_HEADER: u64 = 100_000_000;
+/// The file of a model that is in one piece.
+pub(crate) const WHOLE: &str = "model.safetensors";
+/// The file that lists the shards of one that is not.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// The weight files of one model.
 #[derive(Debug)]
@@ -209,6 +204,14 @@ fn no_weights(dir: &Path) -> String {
     what
 }
 
+/// The names of the shards that an index lists: plain names of files beside it.
+///
+/// # Errors
+/// No readable index, or a shard elsewhere.
+pub(crate) fn shard_names(index: &Path) -> Result<BTreeSet<String>> {
+    Ok(read_index(index)?.into_values().collect())
+}
+
 /// The map from tensor names to shards.
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     #[derive(serde::Deserialize)]
@@ -231,87 +234,4 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
         }
     }
     Ok(index.weight_map)
-}
-
-/// A header's entries in its own order, repeated names included.
-struct HeaderEntries(Vec<(String, serde_json::Value)>);
-
-impl<'de> Deserialize<'de> for HeaderEntries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = HeaderEntries;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object of tensors")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<HeaderEntries, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(HeaderEntries(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries)
-    }
-}
-
-/// Checks a safetensors header against the file that it heads.
-fn check_header(path: &Path, file: &[u8]) -> Result<()> {
-    let fail = |what: String| Err(Error::file(path, what));
-    let Some((length, rest)) = file.split_first_chunk::<LENGTH_FIELD>() else {
-        return fail(format!("is {} bytes long, too short for a safetensors file", file.len()));
-    };
-    let length = u64::from_le_bytes(*length);
-    if length > MAX_HEADER || length > rest.len() as u64 {
-        return fail(format!(
-            "claims a header of {length} bytes, but {} bytes follow: no safetensors file, or a truncated one",
-            rest.len()
-        ));
-    }
-    let (header, data) = rest.split_at(length as usize);
-    let HeaderEntries(entries) = match serde_json::from_slice(header) {
-        Ok(entries) => entries,
-        Err(error) => return fail(format!("its safetensors header is not valid: {error}")),
-    };
-    let mut seen = BTreeSet::new();
-    let mut spans = Vec::with_capacity(entries.len());
-    for (name, value) in entries {
-        if !seen.insert(name.clone()) {
-            return fail(format!("tensor '{name}' is listed twice"));
-        }
-        if name == "__metadata__" {
-            continue;
-        }
-        let info: TensorInfo = match serde_json::from_value(value) {
-            Ok(info) => info,
-            Err(error) => return fail(format!("tensor '{name}': {error}")),
-        };
-        let (begin, end) = info.data_offsets;
-        if begin > end || end > data.len() {
-            return fail(format!(
-                "tensor '{name}' lies at bytes {begin} to {end} of {} bytes of data: the file is truncated or corrupt",
-                data.len()
-            ));
-        }
-        let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |product, &extent| product.checked_mul(extent));
-        if bits != Some((end - begin) * 8) {
-            return fail(format!(
-                "tensor '{name}' of type {} and shape {:?} does not fill the {} bytes that it claims",
-                info.dtype,
-                info.shape,
-                end - begin
-            ));
-        }
-        spans.push((begin, end, name));
-    }
-    spans.sort_unstable();
-    for pair in spans.windows(2) {
-        if pair[1].0 < pair[0].1 {
-            return fail(format!("tensors '{}' and '{}' overlap", pair[0].2, pair[1].2));
-        }
-    }
-    Ok(())
 }
