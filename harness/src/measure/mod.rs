@@ -1,1 +1,7 @@
-//! Room for `measure`.
+//! What is measured beside time: peaks of memory, and the machine it was measured on.
+
+pub mod environment;
+pub mod memory;
+
+/// Bytes of a megabyte in every figure here: 2^20.
+pub const MEGABYTE: f64 = 1024.0 * 1024.0;

@@ -1,7 +1,5 @@
 //! A model's files opened and checked, before any weight is read.
 
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use actbench_kernels::{Backend, DType};
@@ -11,11 +9,8 @@ use super::llama::{Llama, LoadOptions, too_deep};
 use super::loader::check_tensors;
 use super::locate::{ModelLocation, locate};
 use super::weights::Weights;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::text::ChatTokenizer;
-
-/// Seed of synthetic weights. One seed for all runs: their features can then be compared.
-const SYNTHETIC_SEED: u64 = 0;
 
 /// A model whose configuration, tokenizer and weight headers were read and fit each other.
 pub struct OpenModel {
@@ -25,37 +20,29 @@ pub struct OpenModel {
     pub tokenizer: ChatTokenizer,
     /// Mapped or synthetic weights.
     pub weights: Arc<Weights>,
+    /// Whether it is the model that is used when none is named.
+    pub embedded: bool,
 }
 
 impl OpenModel {
-    /// Finds and opens the model that `name` names; none is the embedded one.
+    /// Finds and opens the model that `name` names; none is the embedded one. `quiet` shows no progress where a model
+    /// has to be fetched or imported first.
     ///
     /// # Errors
     /// No such model, or files that are missing, broken or of another architecture.
-    pub fn open(name: Option<&str>) -> Result<Self> {
-        match locate(name)? {
-            ModelLocation::Directory(folder) => Self::open_folder(&folder),
-            ModelLocation::Synthetic(preset) => {
-                let origin = format!("synthetic:{}", preset.name);
-                Ok(OpenModel {
-                    config: ModelConfig::parse(&preset.config_json(), &origin)?,
-                    tokenizer: ChatTokenizer::bundled()?,
-                    weights: Arc::new(Weights::synthetic(preset, SYNTHETIC_SEED)),
-                })
-            }
-        }
-    }
-
-    fn open_folder(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
-        let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::file(folder, "no config.json here: not a Hugging Face model folder")
-            }
-            _ => Error::Io { action: "read", path: path.clone(), source: error },
-        })?;
-        let config = ModelConfig::parse(&text, &path.display().to_string())?;
-        Ok(OpenModel { config, tokenizer: ChatTokenizer::from_dir(folder)?, weights: Arc::new(Weights::open(folder)?) })
+    pub fn open(name: Option<&str>, quiet: bool) -> Result<Self> {
+        let location = locate(name, quiet)?;
+        let origin = match &location {
+            ModelLocation::Directory(folder) => folder.join("config.json").display().to_string(),
+            ModelLocation::Synthetic(_) => location.to_string(),
+        };
+        let config = ModelConfig::parse(&location.config_json()?, &origin)?;
+        let tokenizer = match &location {
+            ModelLocation::Directory(folder) => ChatTokenizer::from_dir(folder)?,
+            ModelLocation::Synthetic(_) => ChatTokenizer::bundled()?,
+        };
+        let embedded = name.is_none_or(|name| name == "embedded");
+        Ok(OpenModel { config, tokenizer, weights: Arc::new(location.weights()?), embedded })
     }
 
     /// Checks that every tensor of the blocks up to `deepest` is there in the right shape.

@@ -1,1 +1,109 @@
-//! Room for `runner`.
+//! Runs cases, each in a process of its own, and keeps every observation.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use self::child::Ending;
+use self::progress::RunProgress;
+use self::schedule::{Slot, schedule};
+use crate::error::{Error, Result};
+use crate::measure::environment::Environment;
+use crate::results::{ResultFile, Row};
+use crate::workload::case::{CaseSpec, Fault, Method, RunConfig, Task};
+
+pub mod child;
+pub mod interrupt;
+mod progress;
+pub mod protocol;
+pub mod schedule;
+
+/// How a run is carried out, beside what is run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The program whose `worker` command is started for each case.
+    pub program: PathBuf,
+    /// The result file, written after every case.
+    pub output: PathBuf,
+    /// Where the run's folder of cache files is made; none is the system's folder for temporary files.
+    pub cache_folder: Option<PathBuf>,
+    /// The longest a case may take.
+    pub timeout: Option<Duration>,
+    /// Show nothing on standard error.
+    pub quiet: bool,
+    /// What the children are told the model is, once it was found: a folder or a preset.
+    pub located_model: String,
+    /// Failures to act out, for tests.
+    pub faults: Vec<(Task, Method, Fault)>,
+}
+
+/// How a run ended.
+pub struct RunReport {
+    /// Everything measured.
+    pub results: ResultFile,
+    /// Why the run stopped before its end, if it did.
+    pub stopped: Option<Error>,
+}
+
+/// Runs all cases of `config` (its layers filled in), warm-up first, and writes the result file after each.
+///
+/// A case that fails is a row; the run goes on. It stops early when a case says that its input is bad, for then all
+/// would fail alike, and when the user interrupts; the rows so far are kept.
+///
+/// # Errors
+/// The result file or the folder for cache files cannot be written.
+pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
+    let parent = options.cache_folder.clone().unwrap_or_else(std::env::temp_dir);
+    let folder =
+        tempfile::Builder::new().prefix("actbench-run-").tempdir_in(&parent).map_err(Error::io("create a folder in", &parent))?;
+    let slots = schedule(&config);
+    let progress = RunProgress::new(slots.len(), options.quiet);
+    let mut results = ResultFile::new(config, Environment::read());
+    results.write(&options.output)?;
+    let mut stopped = None;
+    for (index, slot) in slots.into_iter().enumerate() {
+        progress.begin(index, slot);
+        let ending = match run_slot(&results.config, slot, options, folder.path(), &progress) {
+            Ok(ending) => ending,
+            Err(error) => {
+                stopped = Some(error);
+                break;
+            }
+        };
+        let bad_input = match &ending {
+            Ending::Failed(failure) if failure.bad_input => Some(failure.message.clone()),
+            _ => None,
+        };
+        let row = Row::new(slot, ending);
+        progress.end(index, slot, &row);
+        if slot.block.is_some() || bad_input.is_some() {
+            results.push(row);
+            results.write(&options.output)?;
+        }
+        if let Some(message) = bad_input {
+            stopped = Some(Error::Usage(message));
+            break;
+        }
+    }
+    progress.finish();
+    Ok(RunReport { results, stopped })
+}
+
+/// One case, with a folder of its own that is gone afterwards.
+fn run_slot(
+    config: &RunConfig,
+    slot: Slot,
+    options: &RunOptions,
+    folder: &Path,
+    progress: &RunProgress,
+) -> Result<Ending> {
+    let own = tempfile::Builder::new().prefix("case-").tempdir_in(folder).map_err(Error::io("create a folder in", folder))?;
+    let fault = options.faults.iter().find(|fault| (fault.0, fault.1) == (slot.task, slot.method)).map(|fault| fault.2);
+    let spec = CaseSpec {
+        task: slot.task,
+        method: slot.method,
+        config: RunConfig { model: Some(options.located_model.clone()), ..config.clone() },
+        cache_folder: own.path().to_path_buf(),
+        fault,
+    };
+    child::run(&options.program, &spec, options.timeout, &mut |message| progress.hear(message))
+}

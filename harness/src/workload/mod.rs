@@ -1,1 +1,216 @@
-//! Room for `workload`.
+//! The two benchmarked tasks, end to end: data, features, probes, the metric.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use actbench_kernels::CpuBackend;
+use serde_json::json;
+
+use self::case::{CaseObserver, CaseOutcome, CaseSpec, DeviceMap, Method, Phase, RunConfig, Task};
+use self::extract::{Extracted, Extraction};
+use self::prepare::{Prepared, Request, prepare};
+use self::score::Scores;
+use crate::acts::{Progress, ProgressSink, Rules};
+use crate::error::{Error, Result};
+use crate::model::ActivationModel;
+
+pub mod case;
+pub mod extract;
+pub mod features;
+pub mod names;
+pub mod prepare;
+pub mod score;
+
+/// What the parent learns before it starts any child.
+#[derive(Clone, Debug)]
+pub struct Preflight {
+    /// The settings with the layers filled in.
+    pub config: RunConfig,
+    /// Blocks of the model.
+    pub n_layers: usize,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Layer of the task `train` where none is named, and layers of the task `sweep`; the embedded model has fewer.
+const DEFAULT_LAYER: usize = 12;
+const DEFAULT_SWEEP_LAYERS: usize = 16;
+
+/// Reads and checks everything that a run of `config` will need, weights apart, so that bad input is one clear line
+/// before any work is done.
+///
+/// # Errors
+/// Anything wrong with the settings, the model's files, the data or the chat template.
+pub fn preflight(config: &RunConfig, quiet: bool) -> Result<Preflight> {
+    config.check()?;
+    let mut warnings = check_device(config.device_map)?;
+    let prepared = prepare(request(config, quiet))?;
+    let config = with_layers(config, &prepared);
+    for task in &config.tasks {
+        prepared.model.check(deepest(&config, *task))?;
+    }
+    warnings.extend(prepared.warnings);
+    Ok(Preflight { config, n_layers: prepared.model.config.n_layers, warnings })
+}
+
+/// Runs one case in this process.
+///
+/// # Errors
+/// Anything that goes wrong on the way.
+pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<CaseOutcome> {
+    observer.phase(Phase::Loading);
+    let prepared = prepare(request(&spec.config, true))?;
+    let config = with_layers(&spec.config, &prepared);
+    let layers: Vec<usize> = match spec.task {
+        Task::Train => vec![deepest(&config, Task::Train)],
+        Task::Sweep => (0..=deepest(&config, Task::Sweep)).collect(),
+    };
+    let model = load_model(&prepared, &config, deepest(&config, spec.task), observer)?;
+    let on_disk = config.caches_on_disk(spec.method);
+    if on_disk {
+        // The digest of the weights names the cache file's contents; it is read once, as the weights are.
+        model.fingerprint();
+    }
+    let how = Extraction {
+        batch_size: config.batch_size,
+        pool: config.pool,
+        rules: Rules::all_but(&config.no_opt)?,
+        cache_folder: on_disk.then_some(spec.cache_folder.as_path()),
+    };
+
+    observer.loaded();
+    observer.phase(Phase::Extracting);
+    let sink: ProgressSink = {
+        let observer = observer.clone();
+        Arc::new(move |step: Progress| observer.progress(step.done, step.total, step.unit))
+    };
+    let start = Instant::now();
+    let extracted = match (spec.method, spec.task) {
+        (Method::Eager, Task::Train) => extract::eager_layer(&model, &prepared, layers[0], how, &sink)?,
+        (Method::Eager, Task::Sweep) => extract::eager_layers(&model, &prepared, &layers, how, &sink)?,
+        (Method::Lazy | Method::LazyDisk, _) => extract::lazy_layers(&model, &prepared, &layers, how, &sink)?,
+    };
+    let extract_s = start.elapsed().as_secs_f64();
+    observer.phase(Phase::Training);
+    let scores = match spec.task {
+        Task::Train => score::score(&extracted.layers, &prepared, &[config.train_c], config.train_max_iter, &sink)?,
+        Task::Sweep => score::score(&extracted.layers, &prepared, &config.sweep_cs, config.sweep_max_iter, &sink)?,
+    };
+    let elapsed_s = start.elapsed().as_secs_f64();
+    observer.measured();
+
+    let (metric_name, metric_value) = match spec.task {
+        Task::Train => ("auroc", scores.mean),
+        Task::Sweep => ("mean_auroc", scores.mean),
+    };
+    let mut extra = extra_fields(spec.task, &config, &prepared, &extracted, &scores);
+    extra.insert("lazy_cache_disk".to_owned(), json!(on_disk));
+    extra.insert("model".to_owned(), json!(model.describe()));
+    Ok(CaseOutcome {
+        elapsed_s,
+        extract_s,
+        train_eval_s: elapsed_s - extract_s,
+        metric_name: metric_name.to_owned(),
+        metric_value,
+        extra,
+    })
+}
+
+/// The settings as a request for data.
+pub fn request(config: &RunConfig, quiet: bool) -> Request<'_> {
+    Request {
+        model: config.model.as_deref(),
+        dataset: config.dataset.as_deref(),
+        data_dir: config.data_dir.as_deref(),
+        samples: config.samples,
+        train_frac: config.train_frac,
+        seed: config.seed,
+        quiet,
+    }
+}
+
+/// The settings with the layers that follow the model filled in.
+pub fn with_layers(config: &RunConfig, prepared: &Prepared) -> RunConfig {
+    let n_layers = prepared.model.config.n_layers;
+    let (layer, sweep_layers) = match prepared.model.embedded {
+        true => (n_layers / 2, n_layers),
+        false => (DEFAULT_LAYER, DEFAULT_SWEEP_LAYERS),
+    };
+    RunConfig {
+        layer: Some(config.layer.unwrap_or(layer)),
+        sweep_layers: Some(config.sweep_layers.unwrap_or(sweep_layers)),
+        ..config.clone()
+    }
+}
+
+/// The deepest layer that a task needs; `config` has its layers filled in.
+pub fn deepest(config: &RunConfig, task: Task) -> usize {
+    match task {
+        Task::Train => config.layer.unwrap_or(DEFAULT_LAYER),
+        Task::Sweep => config.sweep_layers.unwrap_or(DEFAULT_SWEEP_LAYERS).saturating_sub(1),
+    }
+}
+
+/// Loads the blocks up to `deepest` on the device that the settings name.
+///
+/// # Errors
+/// A weight that is missing, broken or not finite, or no memory for them.
+pub fn load_model(
+    prepared: &Prepared,
+    config: &RunConfig,
+    deepest: usize,
+    observer: &Arc<dyn CaseObserver>,
+) -> Result<Arc<dyn ActivationModel>> {
+    check_device(config.device_map)?;
+    let backend = CpuBackend::new(config.n_threads())?;
+    let max_positions = prepared.train.tokens.max_len().max(prepared.test.tokens.max_len());
+    let mut progress = |done: usize, total: usize| observer.progress(done as u64, total as u64, "blocks");
+    Ok(Arc::new(prepared.model.load(backend, config.dtype, deepest, max_positions, &mut progress)?))
+}
+
+/// Refuses devices that are not there.
+fn check_device(device_map: DeviceMap) -> Result<Vec<String>> {
+    match device_map {
+        DeviceMap::Auto | DeviceMap::Cpu => Ok(Vec::new()),
+        DeviceMap::Balanced => {
+            Ok(vec!["--device-map balanced: there is no GPU to balance over, running on the CPU".to_owned()])
+        }
+        DeviceMap::Cuda(_) => Err(Error::usage(format!(
+            "--device-map {device_map}: there is no GPU that this build can use; use --device-map cpu or auto"
+        ))),
+    }
+}
+
+fn extra_fields(
+    task: Task,
+    config: &RunConfig,
+    prepared: &Prepared,
+    extracted: &Extracted,
+    scores: &Scores,
+) -> serde_json::Map<String, serde_json::Value> {
+    let mut extra = serde_json::Map::new();
+    let mut put = |name: &str, value: serde_json::Value| {
+        extra.insert(name.to_owned(), value);
+    };
+    put("n_train", json!(prepared.train.labels.len()));
+    put("n_test", json!(prepared.test.labels.len()));
+    put("pool", json!(config.pool.name()));
+    put("dtype", json!(config.dtype.name()));
+    match task {
+        Task::Train => put("layer", json!(extracted.layers[0].layer)),
+        Task::Sweep => {
+            put("n_layers", json!(extracted.layers.len()));
+            put("cs", json!(config.sweep_cs));
+            put("n_trials", json!(scores.trials.len()));
+            put("best_layer", json!(scores.best.layer));
+            put("best_c", json!(scores.best.c));
+            put("best_auroc", json!(scores.best.auroc));
+        }
+    }
+    put("feature_digest", json!(features::digest(&extracted.layers)));
+    put("tokens_total", json!(extracted.stats.tokens_total));
+    put("tokens_computed", json!(extracted.stats.tokens_computed));
+    put("batches", json!(extracted.stats.batches));
+    put("cache_bytes", json!(extracted.cache_bytes));
+    extra
+}

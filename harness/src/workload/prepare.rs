@@ -1,6 +1,7 @@
 //! What both tasks start from: the rows, split and tokenized, and the model's files opened and checked.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::data::{self, Dialogue};
 use crate::error::{Error, Result};
@@ -11,7 +12,7 @@ use crate::tokens::TokenSet;
 #[derive(Clone, Debug, Default)]
 pub struct LabelledTokens {
     /// One sequence a sample.
-    pub tokens: TokenSet,
+    pub tokens: Arc<TokenSet>,
     /// One label a sample, 0 or 1.
     pub labels: Vec<u8>,
 }
@@ -43,6 +44,8 @@ pub struct Request<'a> {
     pub train_frac: f64,
     /// Seed of the choice and of the split.
     pub seed: u64,
+    /// Show no progress where a model has to be fetched or imported first.
+    pub quiet: bool,
 }
 
 /// Opens the model, loads and splits the data, and tokenizes both sides.
@@ -50,29 +53,18 @@ pub struct Request<'a> {
 /// # Errors
 /// Anything that is wrong with the model's files, the data or the chat template.
 pub fn prepare(request: Request<'_>) -> Result<Prepared> {
-    let model = OpenModel::open(request.model)?;
+    let model = OpenModel::open(request.model, request.quiet)?;
     let dataset = data::load(request.dataset.unwrap_or("embedded"), request.data_dir, request.samples)?;
-    let labels: Vec<u8> = dataset.dialogues.iter().map(|dialogue| dialogue.label).collect();
-    let split =
-        data::split::stratified_sample_and_split(&labels, request.samples, request.train_frac, request.seed)?;
-    let mut warnings = Vec::new();
-    if split.taken < split.requested {
-        warnings.push(format!(
-            "{} has {} rows where {} were asked for: going on with {}",
-            dataset.name,
-            labels.len(),
-            split.requested,
-            split.taken
-        ));
-    }
+    let labels = dataset.labels();
+    let split = data::stratified_sample_and_split(&labels, request.samples, request.train_frac, request.seed)?;
     let side = |rows: &[usize]| -> Result<LabelledTokens> {
         let dialogues: Vec<Dialogue> = rows.iter().map(|row| dataset.dialogues[*row].clone()).collect();
         let tokens = model.tokenizer.encode_all(&dialogues)?;
         check_vocabulary(&tokens, model.config.vocab_size)?;
-        Ok(LabelledTokens { tokens, labels: rows.iter().map(|row| labels[*row]).collect() })
+        Ok(LabelledTokens { tokens: Arc::new(tokens), labels: rows.iter().map(|row| u8::from(labels[*row])).collect() })
     };
     let (train, test) = (side(&split.train)?, side(&split.test)?);
-    Ok(Prepared { model, train, test, warnings })
+    Ok(Prepared { warnings: split.shortfall().into_iter().collect(), model, train, test })
 }
 
 /// A tokenizer that does not belong to the model shows here, before any weight is read.

@@ -1,0 +1,28 @@
+//! Writes the commit, whether the tree was clean, and the compiler into the program, for the result file.
+
+use std::process::Command;
+
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn main() {
+    // A build from an archive has no repository: the fields are then empty and null in the result file.
+    let commit = output("git", &["rev-parse", "HEAD"]).unwrap_or_default();
+    let dirty = output("git", &["status", "--porcelain", "--untracked-files=no"])
+        .map(|changes| (!changes.is_empty()).to_string())
+        .unwrap_or_default();
+    let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+    let rustc = output(&compiler, &["--version"]).unwrap_or_default();
+    println!("cargo:rustc-env=ACTBENCH_COMMIT={commit}");
+    println!("cargo:rustc-env=ACTBENCH_DIRTY={dirty}");
+    println!("cargo:rustc-env=ACTBENCH_RUSTC={rustc}");
+    println!("cargo:rustc-env=ACTBENCH_PROFILE={}", std::env::var("PROFILE").unwrap_or_default());
+    for path in ["HEAD", "index"] {
+        if let Some(path) = output("git", &["rev-parse", "--git-path", path]) {
+            println!("cargo:rerun-if-changed={path}");
+        }
+    }
+    println!("cargo:rerun-if-changed=src");
+}

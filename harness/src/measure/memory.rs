@@ -1,0 +1,94 @@
+//! Peaks of a process's own memory, read inside it.
+//!
+//! The resident peak is `VmHWM` of `/proc/self/status`, never `ru_maxrss`: that one is inherited from the parent, so
+//! a child of a large parent would report the parent's size. The heap's peak is the allocator's own count.
+
+use std::fs;
+
+use peak_alloc::PeakAlloc;
+use serde::{Deserialize, Serialize};
+
+use super::MEGABYTE;
+
+/// The program's allocator: the system's, with a count of bytes and their peak.
+pub static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+/// Peaks of the measured part of a case, in MB of 2^20 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peaks {
+    /// Largest resident size, mapped files included.
+    pub rss_mb: Option<f64>,
+    /// Largest size of the heap.
+    pub heap_mb: f64,
+    /// Resident anonymous memory at the end.
+    pub rss_anonymous_mb: Option<f64>,
+    /// Resident pages of files at the end.
+    pub rss_file_mb: Option<f64>,
+    /// Largest resident size before the measured part began.
+    pub load_rss_mb: Option<f64>,
+    /// Whether the kernel would not forget the peak of loading, so that `rss_mb` includes it.
+    pub includes_loading: bool,
+}
+
+/// The state at the beginning of the measured part.
+#[derive(Clone, Copy, Debug)]
+pub struct Baseline {
+    load_rss_mb: Option<f64>,
+    includes_loading: bool,
+}
+
+/// Forgets earlier peaks, so that later ones are the measured part's own.
+pub fn begin() -> Baseline {
+    let load_rss_mb = status_mb("VmHWM");
+    // Writing 5 resets VmHWM to the present size; see proc(5). Some sandboxes refuse it.
+    let reset = fs::write("/proc/self/clear_refs", "5").is_ok();
+    ALLOCATOR.reset_peak_usage();
+    Baseline { load_rss_mb, includes_loading: !reset }
+}
+
+/// Peaks since `baseline`.
+pub fn peaks(baseline: Baseline) -> Peaks {
+    Peaks {
+        heap_mb: ALLOCATOR.peak_usage() as f64 / MEGABYTE,
+        rss_mb: status_mb("VmHWM"),
+        rss_anonymous_mb: status_mb("RssAnon"),
+        rss_file_mb: status_mb("RssFile"),
+        load_rss_mb: baseline.load_rss_mb,
+        includes_loading: baseline.includes_loading,
+    }
+}
+
+/// A line of `/proc/self/status`, which counts in kB of 1024 bytes; none on systems without it.
+fn status_mb(name: &str) -> Option<f64> {
+    parse_status(&fs::read_to_string("/proc/self/status").ok()?, name)
+}
+
+fn parse_status(status: &str, name: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let kilobytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_line_is_read_in_megabytes() {
+        let status = "VmPeak:\t  900 kB\nVmHWM:\t    2048 kB\nRssAnon:\t     512 kB\n";
+        assert_eq!(parse_status(status, "VmHWM"), Some(2.0));
+        assert_eq!(parse_status(status, "RssAnon"), Some(0.5));
+        assert_eq!(parse_status(status, "RssFile"), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_large_touched_allocation_raises_the_resident_peak() {
+        let baseline = begin();
+        let before = peaks(baseline).rss_mb.unwrap();
+        let block = vec![1u8; 64 << 20];
+        assert!(std::hint::black_box(&block).iter().step_by(4096).all(|byte| *byte == 1));
+        let after = peaks(baseline).rss_mb.unwrap();
+        assert!(after >= before + 60.0, "{before} to {after}");
+    }
+}

@@ -1,0 +1,140 @@
+//! What the observations of a task come to: ratios of methods within blocks, with their intervals.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Row, Status};
+use crate::stats::ratio::{RatioEstimate, paired_ratio};
+use crate::stats::summary::median;
+use crate::workload::case::{Method, Task};
+
+/// Confidence of the intervals.
+pub const CONFIDENCE: f64 = 0.95;
+
+/// Eager against a lazy method. Ratios are eager / lazy: above 1 means that lazy is better.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Of `elapsed_s`.
+    pub speedup_lazy_vs_eager: Option<f64>,
+    /// Of `cpu_peak_rss_mb`.
+    pub cpu_mem_reduction_x: Option<f64>,
+    /// Of `gpu_peak_alloc_mb`.
+    pub gpu_alloc_reduction_x: Option<f64>,
+    /// Of `gpu_peak_reserved_mb`.
+    pub gpu_reserved_reduction_x: Option<f64>,
+    /// An interval for each of the above.
+    pub intervals: Intervals,
+    /// Median metric of lazy minus that of eager.
+    pub metric_delta: Option<f64>,
+}
+
+/// Intervals of the ratios of a [`Comparison`]; null where there are too few blocks for any.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Intervals {
+    /// Of the ratio of that name.
+    pub speedup_lazy_vs_eager: Option<Interval>,
+    /// Of the ratio of that name.
+    pub cpu_mem_reduction_x: Option<Interval>,
+    /// Of the ratio of that name.
+    pub gpu_alloc_reduction_x: Option<Interval>,
+    /// Of the ratio of that name.
+    pub gpu_reserved_reduction_x: Option<Interval>,
+}
+
+/// An interval of a ratio.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+    /// Its exact confidence, which few blocks keep below the one wanted.
+    pub confidence: f64,
+    /// Blocks it rests on.
+    pub n: usize,
+}
+
+/// What a task comes to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskSummary {
+    /// Eager against `lazy`, or against `lazy-disk` where that is the only lazy method.
+    #[serde(flatten)]
+    pub comparison: Comparison,
+    /// Eager against `lazy-disk`, where `lazy` was run beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lazy_disk: Option<Comparison>,
+    /// Whether all rows that came through trained their probes on the same bits; null before there are two.
+    pub digests_agree: Option<bool>,
+    /// Counted rows that did not come through.
+    pub n_failed: usize,
+}
+
+impl TaskSummary {
+    /// Sums up the rows of `task`.
+    pub fn of(task: Task, rows: &[Row]) -> Self {
+        let rows: Vec<&Row> = rows.iter().filter(|row| row.task == task).collect();
+        let has = |method: Method| rows.iter().any(|row| row.method == method);
+        let (first, second) = match (has(Method::Lazy), has(Method::LazyDisk)) {
+            (true, true) => (Method::Lazy, Some(Method::LazyDisk)),
+            (false, true) => (Method::LazyDisk, None),
+            _ => (Method::Lazy, None),
+        };
+        let digests: Vec<&str> =
+            rows.iter().filter(|row| row.status == Status::Ok).filter_map(|row| row.feature_digest()).collect();
+        TaskSummary {
+            comparison: Comparison::of(&rows, first),
+            lazy_disk: second.map(|method| Comparison::of(&rows, method)),
+            digests_agree: (digests.len() > 1).then(|| digests.windows(2).all(|pair| pair[0] == pair[1])),
+            n_failed: rows.iter().filter(|row| row.status != Status::Ok).count(),
+        }
+    }
+}
+
+impl Comparison {
+    /// Eager against `method`, over the blocks in which both came through.
+    fn of(rows: &[&Row], method: Method) -> Self {
+        let ratio = |value: fn(&Row) -> Option<f64>| -> Option<RatioEstimate> {
+            let pairs: Vec<(f64, f64)> = blocks(rows, method)
+                .filter_map(|(eager, lazy)| value(eager).zip(value(lazy)))
+                .filter(|(eager, lazy)| *eager > 0.0 && *lazy > 0.0)
+                .collect();
+            let (eager, lazy): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
+            paired_ratio(&eager, &lazy, CONFIDENCE)
+        };
+        let time = ratio(|row| row.elapsed_s);
+        let memory = ratio(|row| row.cpu_peak_rss_mb);
+        let gpu_alloc = ratio(|row| row.gpu_peak_alloc_mb);
+        let gpu_reserved = ratio(|row| row.gpu_peak_reserved_mb);
+        let metric = |method: Method| {
+            let ok = rows.iter().filter(|row| row.method == method && row.status == Status::Ok);
+            median(&ok.filter_map(|row| row.metric_value).collect::<Vec<f64>>())
+        };
+        Comparison {
+            intervals: Intervals {
+                speedup_lazy_vs_eager: time.as_ref().and_then(interval),
+                cpu_mem_reduction_x: memory.as_ref().and_then(interval),
+                gpu_alloc_reduction_x: gpu_alloc.as_ref().and_then(interval),
+                gpu_reserved_reduction_x: gpu_reserved.as_ref().and_then(interval),
+            },
+            speedup_lazy_vs_eager: time.map(|ratio| ratio.estimate),
+            cpu_mem_reduction_x: memory.map(|ratio| ratio.estimate),
+            gpu_alloc_reduction_x: gpu_alloc.map(|ratio| ratio.estimate),
+            gpu_reserved_reduction_x: gpu_reserved.map(|ratio| ratio.estimate),
+            metric_delta: metric(method).zip(metric(Method::Eager)).map(|(lazy, eager)| lazy - eager),
+        }
+    }
+}
+
+/// Pairs of an eager row and a row of `method` that came through in the same block.
+fn blocks<'a>(rows: &'a [&'a Row], method: Method) -> impl Iterator<Item = (&'a Row, &'a Row)> {
+    let ok = |wanted: Method| {
+        rows.iter().copied().filter(move |row| row.method == wanted && row.status == Status::Ok && row.repetition.is_some())
+    };
+    ok(Method::Eager).filter_map(move |eager| {
+        ok(method).find(|lazy| lazy.repetition == eager.repetition).map(|lazy| (eager, lazy))
+    })
+}
+
+fn interval(ratio: &RatioEstimate) -> Option<Interval> {
+    let (low, high) = ratio.low.zip(ratio.high)?;
+    Some(Interval { low, high, confidence: ratio.confidence?, n: ratio.n })
+}

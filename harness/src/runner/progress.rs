@@ -1,0 +1,90 @@
+//! How a run shows itself on standard error: a bar on a terminal, a line a case when piped, nothing when quiet.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::protocol::Message;
+use super::schedule::Slot;
+use crate::results::{Row, Status};
+
+/// Shows a run.
+pub struct RunProgress {
+    bar: Option<ProgressBar>,
+    lines: bool,
+    n_cases: usize,
+}
+
+impl RunProgress {
+    /// For a run of `n_cases` cases.
+    pub fn new(n_cases: usize, quiet: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = (terminal && !quiet).then(|| {
+            let bar = ProgressBar::new(0);
+            if let Ok(style) = ProgressStyle::with_template("{prefix} {msg} {wide_bar} {pos}/{len} ({per_sec}, {eta} left)")
+            {
+                bar.set_style(style);
+            }
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        RunProgress { bar, lines: !terminal && !quiet, n_cases }
+    }
+
+    /// Case `index` (from 0 on) begins.
+    pub fn begin(&self, index: usize, slot: Slot) {
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(format!("case {} of {}: {}", index + 1, self.n_cases, label(slot)));
+            bar.set_message("starting");
+            bar.set_length(0);
+            bar.reset();
+        }
+    }
+
+    /// The case says something.
+    pub fn hear(&self, message: &Message) {
+        let Some(bar) = &self.bar else { return };
+        match message {
+            Message::Phase { phase } => {
+                bar.set_message(phase.to_string());
+                bar.set_length(0);
+                bar.reset();
+            }
+            Message::Progress { done, total, .. } => {
+                bar.set_length(*total);
+                bar.set_position(*done);
+            }
+            Message::Done { .. } | Message::Failed(_) => {}
+        }
+    }
+
+    /// The case has ended.
+    pub fn end(&self, index: usize, slot: Slot, row: &Row) {
+        let figures = match (row.status, row.elapsed_s, row.metric_value) {
+            (Status::Ok, Some(elapsed), Some(metric)) => format!("{elapsed:.2} s, {} {metric:.4}", row.metric_name),
+            _ => format!("{}: {}", row.status, row.reason.as_deref().unwrap_or("no reason given")),
+        };
+        let line = format!("case {} of {}: {}: {figures}", index + 1, self.n_cases, label(slot));
+        match &self.bar {
+            Some(bar) if row.status != Status::Ok => bar.println(line),
+            Some(_) => {}
+            None if self.lines => eprintln!("{line}"),
+            None => {}
+        }
+    }
+
+    /// The run has ended.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn label(slot: Slot) -> String {
+    match slot.block {
+        Some(block) => format!("{} {}, repetition {}", slot.task, slot.method, block + 1),
+        None => format!("{} {}, warm-up", slot.task, slot.method),
+    }
+}
