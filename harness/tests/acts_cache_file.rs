@@ -1,4 +1,5 @@
 //! Cache files: what other readers see in them, when they are reused, and that nothing but a whole file is believed.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod fake_model;
 

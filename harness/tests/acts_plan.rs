@@ -1,4 +1,5 @@
 //! What plans refuse, what they ask of the model, what they report, and how they print.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod fake_model;
 

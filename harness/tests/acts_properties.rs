@@ -1,5 +1,6 @@
 //! Random plans over every source, by every way of realising them, against the plain meaning of their operations on
 //! the full tensor; and the eager baseline against the lazy plan. All comparisons are of bytes.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod fake_model;
 

@@ -63,24 +63,27 @@ impl OptimisedPlan {
     }
 }
 
-/// The pool of `s` that may move before everything else in `values`, with its place.
+/// The pool of `s` in `values` with its place, if it may move before everything else there.
 ///
-/// A pool rounds, so it may not cross a pool of `l`, and of the casts only those it commutes with: `last` copies one
-/// position and commutes with any; `max` picks one and commutes with the exact one, to `f32`. A sum does not: the
-/// cast decides how it is rounded.
+/// A pool rounds, so it moves only past what it commutes with bit by bit: `last` copies one position, which commutes
+/// with casts and with pools of `l`; `max` picks one, which commutes with the exact cast, to `f32`. A sum commutes
+/// with nothing: a cast before it decides how it is rounded.
 fn first_pool(values: &[Operation]) -> Option<(usize, PoolMethod)> {
-    for (index, operation) in values.iter().enumerate() {
-        match operation {
-            Operation::Pool { method, axis: Axis::Sequence } => {
-                let exact = values[..index].iter().all(|cast| *cast == Operation::Cast(DType::F32));
-                let commutes = index == 0 || *method == PoolMethod::Last || (*method == PoolMethod::Max && exact);
-                return commutes.then_some((index, *method));
+    values
+        .iter()
+        .enumerate()
+        .find_map(|(index, operation)| match operation {
+            Operation::Pool { method, axis: Axis::Sequence } => Some((index, *method)),
+            _ => None,
+        })
+        .filter(|(index, method)| {
+            let exact = values[..*index].iter().all(|before| *before == Operation::Cast(DType::F32));
+            match method {
+                PoolMethod::Last => true,
+                PoolMethod::Max => exact,
+                PoolMethod::Mean | PoolMethod::Sum => *index == 0,
             }
-            Operation::Cast(_) => {}
-            _ => return None,
-        }
-    }
-    None
+        })
 }
 
 impl fmt::Display for OptimisedPlan {
@@ -162,10 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_of_positions_does_not_cross_a_pool_of_layers() {
-        let operations = [pool(PoolMethod::Max, Axis::Layer), pool(PoolMethod::Max, Axis::Sequence)];
-        let plan = optimise(&operations, Rules::all());
-        assert_eq!((plan.pool, plan.remaining.len()), (None, 2));
-        assert!(!plan.is_plain() && optimise(&[Operation::SelectLayer(2)], Rules::all()).is_plain());
+    fn only_the_last_position_crosses_a_pool_of_layers() {
+        for method in PoolMethod::ALL {
+            let operations = [pool(PoolMethod::Sum, Axis::Layer), pool(method, Axis::Sequence)];
+            let plan = optimise(&operations, Rules::all());
+            let moved = (method == PoolMethod::Last).then_some(method);
+            assert_eq!((plan.pool, plan.remaining.len()), (moved, if moved.is_some() { 1 } else { 2 }));
+        }
+        assert!(!optimise(&[pool(PoolMethod::Sum, Axis::Layer)], Rules::all()).is_plain());
+        assert!(optimise(&[Operation::SelectLayer(2)], Rules::all()).is_plain());
     }
 }

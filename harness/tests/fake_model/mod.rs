@@ -1,7 +1,8 @@
 //! A model whose every activation names the tokens that its row may see, so that a row computed from the wrong
 //! tokens, at the wrong position or in the wrong place of a batch shows in its bytes. It keeps rows for the next
 //! batch as the real one does, pools on its own, and counts what it was asked for.
-#![allow(dead_code)]
+// Each test file uses some of it; and like any test, it panics where something is wrong.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Mutex;
 
