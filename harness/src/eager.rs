@@ -1,1 +1,181 @@
-//! The eager baseline.
+//! The eager baseline: what people do who have no plan. Whole layers come to host memory and are pooled there.
+//!
+//! Batches are cut in the order given and padded on the right to their longest sample, as transformers pads them;
+//! causal attention keeps padding rows from changing any other. As in the lazy plan, no block past the deepest layer
+//! is run: the baseline is not made slower than it has to be.
+
+use actbench_kernels::PoolMethod;
+use bytes::Bytes;
+
+use crate::acts::batches::{Batches, Batching, ScheduledBatch};
+use crate::acts::pooling::pool_groups;
+use crate::acts::prefix::SharedPrefixes;
+use crate::acts::progress::Monitor;
+use crate::acts::sources::check_tokens;
+use crate::acts::{ActTensor, Axes, ExtractionStats, ProgressSink, SequenceMask, Signature};
+use crate::error::{Error, Result};
+use crate::model::{ActivationModel, LayerOutput};
+use crate::tokens::TokenSet;
+
+/// Activations, and what it took to get them.
+#[derive(Clone, Debug)]
+pub struct EagerExtraction {
+    /// The activations.
+    pub tensor: ActTensor,
+    /// Tokens asked for, and rows computed, padding included.
+    pub stats: ExtractionStats,
+}
+
+/// One layer of every sample, `[b, h]`: for each batch the layer's full `[b, s, h]` output comes to host memory and
+/// its masked positions are pooled there.
+///
+/// # Errors
+/// A layer that the model does not have, tokens it cannot be run on, batch size 0, or a failure of the model.
+pub fn extract_layer_pooled(
+    model: &dyn ActivationModel,
+    tokens: &TokenSet,
+    layer: usize,
+    batch_size: usize,
+    method: PoolMethod,
+    progress: Option<&ProgressSink>,
+) -> Result<EagerExtraction> {
+    let run = Run::new(model, tokens, &[layer], batch_size, progress)?;
+    let (dtype, hidden_size) = (model.dtype(), model.hidden_size());
+    let vector_bytes = hidden_size * dtype.size();
+    let signature = Signature { axes: Axes::BH, seq_len: 1, has_mask: false, ..run.signature(&[layer])? };
+    let mut bytes = reserve(&signature)?;
+    run.batches(|scheduled, _, rows| {
+        let first = bytes.len();
+        bytes.resize(first + scheduled.samples.len() * vector_bytes, 0);
+        let rows_of =
+            |sample: usize| scheduled.masked.rows_of(sample).iter().map(|row| vector(rows, *row, vector_bytes));
+        pool_groups(dtype, method, hidden_size, rows_of, &mut bytes[first..]);
+        Ok(())
+    })?;
+    let tensor = ActTensor::new(Axes::BH, &signature.shape(), dtype, [layer], None, Bytes::from(bytes))?;
+    Ok(EagerExtraction { tensor, stats: run.monitor.stats() })
+}
+
+/// Every layer asked for, of every sample and position: the full `[b, l, s, h]` in host memory, zeros behind each
+/// sequence. [`ActTensor::pool_layer`] then selects and pools.
+///
+/// # Errors
+/// As for [`extract_layer_pooled`], and memory that is not there: asked for at once, before the model runs.
+pub fn extract_full(
+    model: &dyn ActivationModel,
+    tokens: &TokenSet,
+    layers: &[usize],
+    batch_size: usize,
+    progress: Option<&ProgressSink>,
+) -> Result<EagerExtraction> {
+    let run = Run::new(model, tokens, layers, batch_size, progress)?;
+    let signature = run.signature(layers)?;
+    let mut bytes = reserve(&signature)?;
+    let (sample_bytes, block_bytes, vector_bytes) =
+        (signature.sample_bytes(), signature.block_bytes(), signature.vector_bytes());
+    let mut first = 0;
+    run.batches(|scheduled, layer, rows| {
+        if layer == run.layers[0] {
+            // Pages are touched batch by batch, not all beforehand.
+            first = bytes.len();
+            bytes.resize(first + scheduled.samples.len() * sample_bytes, 0);
+        }
+        let Some(position) = signature.layer_position(layer) else { return Ok(()) };
+        for (sample, out) in bytes[first..].chunks_exact_mut(sample_bytes).enumerate() {
+            let block = out[position * block_bytes..].chunks_exact_mut(vector_bytes);
+            for (row, out) in scheduled.whole.rows_of(sample).iter().zip(block) {
+                out.copy_from_slice(vector(rows, *row, vector_bytes));
+            }
+        }
+        Ok(())
+    })?;
+    let samples: Vec<usize> = (0..tokens.len()).collect();
+    let mask = SequenceMask::of_tokens(tokens, &samples, signature.seq_len);
+    let tensor =
+        ActTensor::new(Axes::BLSH, &signature.shape(), signature.dtype, layers, Some(mask), Bytes::from(bytes))?;
+    Ok(EagerExtraction { tensor, stats: run.monitor.stats() })
+}
+
+/// A pass of a model over all samples.
+struct Run<'a> {
+    model: &'a dyn ActivationModel,
+    tokens: &'a TokenSet,
+    /// Increasing.
+    layers: Vec<usize>,
+    batch_size: usize,
+    monitor: Monitor,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        model: &'a dyn ActivationModel,
+        tokens: &'a TokenSet,
+        layers: &[usize],
+        batch_size: usize,
+        progress: Option<&ProgressSink>,
+    ) -> Result<Self> {
+        check_tokens(model, tokens, batch_size)?;
+        if layers.is_empty() {
+            return Err(Error::usage("eager extraction: name at least one layer"));
+        }
+        if let Some(layer) = layers.iter().find(|layer| **layer >= model.n_layers()) {
+            return Err(crate::model::llama::too_deep(*layer, model.n_layers()));
+        }
+        let mut layers = layers.to_vec();
+        layers.sort_unstable();
+        let monitor = Monitor::reporting_to(progress.cloned());
+        Ok(Run { model, tokens, layers, batch_size, monitor })
+    }
+
+    /// The signature of everything, with `layers` in the caller's order.
+    fn signature(&self, layers: &[usize]) -> Result<Signature> {
+        let signature = Signature {
+            axes: Axes::BLSH,
+            n_samples: self.tokens.len(),
+            layer_ids: layers.into(),
+            seq_len: self.tokens.max_len(),
+            hidden_size: self.model.hidden_size(),
+            dtype: self.model.dtype(),
+            has_mask: true,
+        };
+        signature.checked()
+    }
+
+    /// Runs the model batch by batch; `take` is given each layer's full output, padding rows included.
+    fn batches(&self, mut take: impl FnMut(&ScheduledBatch, usize, &[u8]) -> Result<()>) -> Result<()> {
+        self.monitor.add_tokens(self.tokens.n_tokens());
+        let all: Vec<usize> = (0..self.tokens.len()).collect();
+        let batching =
+            Batching { max_samples: self.batch_size, max_rows: usize::MAX, padded: true, masked_only: false };
+        let vector_bytes = self.model.hidden_size() * self.model.dtype().size();
+        let mut done = 0;
+        for scheduled in Batches::new(self.tokens, &SharedPrefixes::none(&all), batching) {
+            let n_rows = scheduled.batch.ids.len();
+            self.model.run(&scheduled.batch, &self.layers, LayerOutput::Rows, &mut |layer, rows| {
+                if rows.len() != n_rows * vector_bytes {
+                    let what = format!("handed out {} bytes for {n_rows} rows of {vector_bytes}", rows.len());
+                    return Err(actbench_kernels::KernelError::shape("model", what).into());
+                }
+                take(&scheduled, layer, rows)
+            })?;
+            self.monitor.add_batch(n_rows);
+            done += scheduled.samples.len();
+            self.monitor.report_samples(done, self.tokens.len());
+        }
+        Ok(())
+    }
+}
+
+/// Memory for all of `signature`, not yet touched.
+fn reserve(signature: &Signature) -> Result<Vec<u8>> {
+    let wanted = signature.n_bytes();
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(wanted)
+        .map_err(|_| Error::OutOfMemory { what: format!("activations {signature}"), bytes: wanted as u64 })?;
+    Ok(bytes)
+}
+
+fn vector(rows: &[u8], row: u32, vector_bytes: usize) -> &[u8] {
+    &rows[row as usize * vector_bytes..(row as usize + 1) * vector_bytes]
+}

@@ -1,4 +1,37 @@
-//! Room for `acts`.
+//! The lazy plan: activations described first, computed when asked for, and streamed.
+//!
+//! [`Acts`] (`plan`) is a source and a chain of [`Operation`]s, checked as it is built against a [`Signature`].
+//! `logical` brings the chain to a normal form, `optimise` decides how much of it the source does itself, `execute`
+//! streams the rest, and `realise` is where plans become tensors ([`ActTensor`]) or files ([`cache_file`]). What an
+//! operation *means* is written down once, eagerly and plainly, as the methods of [`ActTensor`]; everything else must
+//! give the same bytes.
 
+pub mod axes;
 pub mod batches;
+pub mod cache_file;
+mod execute;
+mod explain;
+pub mod fingerprint;
+pub mod logical;
+pub mod mask;
+pub mod operation;
+pub mod optimise;
+pub mod plan;
+pub mod pooling;
 pub mod prefix;
+pub mod progress;
+pub mod realise;
+pub mod rules;
+pub mod signature;
+pub mod sources;
+pub mod tensor;
+
+pub use axes::{Axes, Axis};
+pub use fingerprint::Fingerprint;
+pub use mask::SequenceMask;
+pub use operation::{BatchSelection, Device, Operation};
+pub use plan::Acts;
+pub use progress::{ExtractionStats, Progress, ProgressSink};
+pub use rules::{Rule, Rules};
+pub use signature::Signature;
+pub use tensor::{ActTensor, digest};

@@ -1,0 +1,280 @@
+//! The plan: a source, operations, and nothing computed.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use actbench_kernels::{DType, PoolMethod};
+
+use super::axes::{Axes, Axis};
+use super::cache_file::CacheFile;
+use super::execute::Execution;
+use super::fingerprint::Fingerprint;
+use super::logical::LogicalPlan;
+use super::operation::{BatchSelection, Device, Operation};
+use super::optimise::OptimisedPlan;
+use super::progress::{ExtractionStats, Monitor, ProgressSink};
+use super::rules::Rules;
+use super::signature::Signature;
+use super::sources::{ModelSource, Source, TensorSource};
+use super::tensor::ActTensor;
+use crate::error::Result;
+use crate::model::ActivationModel;
+use crate::tokens::TokenSet;
+
+/// Activations that are described and not computed. Building and cloning are cheap; work is done by
+/// [`realize`](Acts::realize), [`iter_batches`](Acts::iter_batches), [`iter_layers`](Acts::iter_layers),
+/// [`save`](Acts::save) and [`cache`](Acts::cache) alone.
+#[derive(Clone, Debug)]
+pub struct Acts {
+    source: Source,
+    operations: Vec<Operation>,
+    /// What the operations make of the source's signature.
+    signature: Signature,
+    rules: Rules,
+    monitor: Monitor,
+}
+
+impl Acts {
+    /// Activations of `model` on `tokens`: `[b, l, s, h]` with `layers` along `l` in the order given (one layer too:
+    /// [`Acts::select_layer`] drops the axis) and zeros behind each sequence up to the longest of `tokens`.
+    ///
+    /// `batch_size` is what a batch is measured by: without the rule `packing` it is so many samples, with it as
+    /// many tokens as so many of the longest samples have.
+    ///
+    /// # Errors
+    /// No layer, a layer twice or deeper than the model, batch size 0, or tokens that the model cannot be run on.
+    pub fn collect(
+        model: Arc<dyn ActivationModel>,
+        tokens: Arc<TokenSet>,
+        layers: &[usize],
+        batch_size: usize,
+    ) -> Result<Self> {
+        let source = ModelSource::new(model, tokens, layers, batch_size)?;
+        Ok(Self::from_source(Source::Model(Arc::new(source))))
+    }
+
+    /// Activations that are in memory.
+    pub fn from_tensor(tensor: ActTensor) -> Self {
+        Self::from_source(Source::Tensor(Arc::new(TensorSource::new(tensor))))
+    }
+
+    /// Activations in a cache file, see [`cache_file`](super::cache_file). The header is checked now, activations
+    /// when they are read.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not a cache file, or is not whole.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self::from_source(Source::CacheFile(Arc::new(CacheFile::open(path.as_ref())?))))
+    }
+
+    fn from_source(source: Source) -> Self {
+        let signature = source.signature().clone();
+        Acts { source, operations: Vec::new(), signature, rules: Rules::all(), monitor: Monitor::default() }
+    }
+
+    /// The same plan with `operation` at its end.
+    ///
+    /// # Errors
+    /// When the operation does not fit; see [`Signature::after`].
+    pub fn then(&self, operation: Operation) -> Result<Self> {
+        let signature = self.signature.after(&operation)?;
+        let mut plan = self.clone();
+        plan.signature = signature;
+        plan.operations.push(operation);
+        Ok(plan)
+    }
+
+    /// Keeps these layers, by number (never by position) and in this order; axis `l` stays. A number may stand once.
+    ///
+    /// # Errors
+    /// No axis `l`, an unknown layer, a layer twice, or none.
+    pub fn select_layers(&self, ids: &[usize]) -> Result<Self> {
+        self.then(Operation::SelectLayers(ids.into()))
+    }
+
+    /// Keeps one layer, by number, and drops axis `l`.
+    ///
+    /// # Errors
+    /// No axis `l`, or an unknown layer.
+    pub fn select_layer(&self, id: usize) -> Result<Self> {
+        self.then(Operation::SelectLayer(id))
+    }
+
+    /// Keeps some samples: a range or indices, negative ones from the end; an index may be repeated. Axis `s` stays
+    /// as long as it was.
+    ///
+    /// # Errors
+    /// A number outside the batch, or a range that ends before it starts.
+    pub fn slice_batch(&self, selection: impl Into<BatchSelection>) -> Result<Self> {
+        self.then(Operation::SliceBatch(selection.into()))
+    }
+
+    /// Makes one vector of the masked positions (`s`) or of the layers, in their order (`l`).
+    ///
+    /// # Errors
+    /// Another axis, one that is not there, or `s` without a mask.
+    pub fn pool(&self, method: PoolMethod, axis: Axis) -> Result<Self> {
+        self.then(Operation::Pool { method, axis })
+    }
+
+    /// [`Acts::pool`] by the mean.
+    ///
+    /// # Errors
+    /// As for [`Acts::pool`].
+    pub fn mean_pool(&self, axis: Axis) -> Result<Self> {
+        self.pool(PoolMethod::Mean, axis)
+    }
+
+    /// [`Acts::pool`] by the elementwise maximum.
+    ///
+    /// # Errors
+    /// As for [`Acts::pool`].
+    pub fn max_pool(&self, axis: Axis) -> Result<Self> {
+        self.pool(PoolMethod::Max, axis)
+    }
+
+    /// [`Acts::pool`] by the last masked position, or the last layer.
+    ///
+    /// # Errors
+    /// As for [`Acts::pool`].
+    pub fn last_pool(&self, axis: Axis) -> Result<Self> {
+        self.pool(PoolMethod::Last, axis)
+    }
+
+    /// [`Acts::pool`] by the sum.
+    ///
+    /// # Errors
+    /// As for [`Acts::pool`].
+    pub fn sum_pool(&self, axis: Axis) -> Result<Self> {
+        self.pool(PoolMethod::Sum, axis)
+    }
+
+    /// Rounds every element to `dtype`. A pool before a cast rounds to the type before it, a pool after it to the
+    /// type after it: the two orders differ in their bits and each is kept.
+    ///
+    /// # Errors
+    /// When the result would be too large to address.
+    pub fn cast(&self, dtype: DType) -> Result<Self> {
+        self.then(Operation::Cast(dtype))
+    }
+
+    /// Names where the result lies. Host memory is the only place there is; where the model runs is its own matter.
+    ///
+    /// # Errors
+    /// Any other device.
+    pub fn to(&self, device: Device) -> Result<Self> {
+        self.then(Operation::To(device))
+    }
+
+    /// The same plan, optimised by `rules` alone. No rule changes a bit of the result.
+    pub fn with_rules(&self, rules: Rules) -> Self {
+        Acts { rules, ..self.clone() }
+    }
+
+    /// The same plan, reporting to `sink` while it runs. Counting starts anew.
+    pub fn with_progress(&self, sink: ProgressSink) -> Self {
+        Acts { monitor: Monitor::reporting_to(Some(sink)), ..self.clone() }
+    }
+
+    /// Axes, extents, layers and dtype of the result.
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// The axes of the result.
+    pub fn axes(&self) -> Axes {
+        self.signature.axes
+    }
+
+    /// The extents of the result's axes, in order.
+    pub fn shape(&self) -> Vec<usize> {
+        self.signature.shape()
+    }
+
+    /// The storage type of the result.
+    pub fn dtype(&self) -> DType {
+        self.signature.dtype
+    }
+
+    /// The layers along `l`, or those that go into the result.
+    pub fn layer_ids(&self) -> &[usize] {
+        &self.signature.layer_ids
+    }
+
+    /// Where the plan starts.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// What is done, in order.
+    pub fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
+
+    /// The rules that optimise the plan.
+    pub fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    /// What was computed so far by this plan, by those it was made from and by those made from it.
+    pub fn stats(&self) -> ExtractionStats {
+        self.monitor.stats()
+    }
+
+    /// The plan in normal form.
+    ///
+    /// # Errors
+    /// Never for a plan that was built; its operations were checked then.
+    pub fn logical(&self) -> Result<LogicalPlan> {
+        LogicalPlan::of(self.source.signature(), &self.operations)
+    }
+
+    /// What the optimiser makes of the plan.
+    ///
+    /// # Errors
+    /// As for [`Acts::logical`].
+    pub fn optimised(&self) -> Result<OptimisedPlan> {
+        Ok(OptimisedPlan::of(self.source.signature(), &self.logical()?, self.rules))
+    }
+
+    /// What decides the result's bytes. Plans that differ only in how they are written, such as in the order of
+    /// selections, share it.
+    ///
+    /// # Errors
+    /// As for [`Acts::logical`].
+    pub fn fingerprint(&self) -> Result<Fingerprint> {
+        let logical = self.logical()?;
+        let mut fingerprint = self.source.fingerprint(&logical.samples);
+        let before = fingerprint.get("pool").filter(|pool| *pool != "none").map(str::to_owned);
+        let chain = match (before, &logical.values[..]) {
+            (None, _) => logical.value_chain(),
+            (Some(before), []) => before,
+            (Some(before), _) => format!("{before} {}", logical.value_chain()),
+        };
+        fingerprint.set("pool", chain);
+        let layers: Vec<String> = logical.layers.iter().map(usize::to_string).collect();
+        fingerprint.set("layers", layers.join(","));
+        fingerprint.set("dtype", self.signature.dtype.name());
+        fingerprint.set("shape", format!("{} {:?}", self.signature.axes, self.signature.shape()));
+        Ok(fingerprint)
+    }
+
+    /// The plan, ready to run.
+    pub(super) fn execution(&self) -> Result<Execution> {
+        Ok(Execution {
+            source: self.source.clone(),
+            plan: self.optimised()?,
+            result: self.signature.clone(),
+            monitor: self.monitor.clone(),
+        })
+    }
+}
+
+impl fmt::Display for Acts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.signature)?;
+        write!(f, "  {}", self.source.describe())?;
+        self.operations.iter().try_for_each(|operation| write!(f, "\n  {operation}"))
+    }
+}
