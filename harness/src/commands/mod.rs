@@ -1,3 +1,8 @@
-//! Room for `commands`.
+//! The subcommands, one a file.
 
+pub mod env;
+pub mod features;
 pub mod import;
+pub mod run;
+pub mod settings;
+pub mod worker;

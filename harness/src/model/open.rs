@@ -20,6 +20,8 @@ pub struct OpenModel {
     pub tokenizer: ChatTokenizer,
     /// Mapped or synthetic weights.
     pub weights: Arc<Weights>,
+    /// Where it was found.
+    pub location: ModelLocation,
     /// Whether it is the model that is used when none is named.
     pub embedded: bool,
 }
@@ -42,7 +44,7 @@ impl OpenModel {
             ModelLocation::Synthetic(_) => ChatTokenizer::bundled()?,
         };
         let embedded = name.is_none_or(|name| name == "embedded");
-        Ok(OpenModel { config, tokenizer, weights: Arc::new(location.weights()?), embedded })
+        Ok(OpenModel { config, tokenizer, weights: Arc::new(location.weights()?), embedded, location })
     }
 
     /// Checks that every tensor of the blocks up to `deepest` is there in the right shape.

@@ -1,1 +1,5 @@
-//! Room for `report`.
+//! Results as text for people.
+
+pub mod format;
+pub mod sentence;
+pub mod table;

@@ -212,29 +212,38 @@ impl ResultFile {
         TaskSummary::of(task, &self.rows)
     }
 
-    /// Writes the file whole or not at all: under a temporary name in the same folder, then renamed.
+    /// Writes the file whole or not at all.
     ///
     /// # Errors
     /// The folder cannot be written to.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let write = || -> std::io::Result<()> {
-            let mut file = tempfile::Builder::new().prefix(".actbench-results-").tempfile_in(folder)?;
-            serde_json::to_writer_pretty(&mut file, self)?;
-            file.write_all(b"\n")?;
-            file.as_file().sync_all()?;
-            // Readable by all, as any other result; temporary files are made for their owner alone.
-            #[cfg(unix)]
-            {
-                use std::os::unix::fs::PermissionsExt;
-                file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-            }
-            file.persist(path).map_err(|error| error.error)?;
-            std::fs::File::open(folder)?.sync_all()
-        };
-        write().map_err(Error::io("write", path))
+        let mut text = serde_json::to_vec_pretty(self).map_err(|error| Error::file(path, error.to_string()))?;
+        text.push(b'\n');
+        write_whole(path, &text)
     }
+}
+
+/// Writes a file under a temporary name in its folder, and gives it its name once it is on the disk.
+///
+/// # Errors
+/// The folder cannot be written to; the file is then as it was.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".actbench-").tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        // Readable by all, as other results are; temporary files are made for their owner alone.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        }
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        std::fs::File::open(folder)?.sync_all()
+    };
+    write().map_err(Error::io("write", path))
 }

@@ -26,6 +26,8 @@ pub mod score;
 pub struct Preflight {
     /// The settings with the layers filled in.
     pub config: RunConfig,
+    /// Where the model was found, in a form that is found again at once: a folder or a preset.
+    pub located_model: String,
     /// Blocks of the model.
     pub n_layers: usize,
     /// What the user should know.
@@ -50,7 +52,12 @@ pub fn preflight(config: &RunConfig, quiet: bool) -> Result<Preflight> {
         prepared.model.check(deepest(&config, *task))?;
     }
     warnings.extend(prepared.warnings);
-    Ok(Preflight { config, n_layers: prepared.model.config.n_layers, warnings })
+    Ok(Preflight {
+        config,
+        located_model: prepared.model.location.to_string(),
+        n_layers: prepared.model.config.n_layers,
+        warnings,
+    })
 }
 
 /// Runs one case in this process.

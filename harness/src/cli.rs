@@ -1,0 +1,65 @@
+//! The command line: one subcommand a file of [`crate::commands`].
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::commands;
+use crate::commands::env::EnvArgs;
+use crate::commands::features::FeaturesArgs;
+use crate::commands::import::ImportArgs;
+use crate::commands::run::RunArgs;
+use crate::error::Result;
+
+/// Lazy or eager activation extraction for probes: measures both, end to end.
+#[derive(Debug, Parser)]
+#[command(
+    name = "actbench",
+    version,
+    after_help = "Exit status: 0 done, 1 a case failed, 2 bad usage or input, 130 interrupted.\n\
+                  ACTBENCH_LOG=debug shows what happens inside."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the two workloads, lazy against eager, and write a result file.
+    Run(Box<RunArgs>),
+    /// Turn a GGUF file into a model folder.
+    Import(ImportArgs),
+    /// Write the tokens and pooled features of a run to a file, for comparison with other programs.
+    Features(Box<FeaturesArgs>),
+    /// Show what a result file would say of this machine and this build.
+    Env(EnvArgs),
+    /// Run one case; started by `run`.
+    #[command(hide = true)]
+    Worker,
+}
+
+/// Runs the program on its own arguments.
+pub fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("ACTBENCH_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    // Logging may have been set up by whoever calls this as a library; theirs stays.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().try_init();
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Run(args) => commands::run::run(&args),
+        Command::Import(args) => commands::import::import(&args).map(|()| ExitCode::SUCCESS),
+        Command::Features(args) => commands::features::features(&args).map(|()| ExitCode::SUCCESS),
+        Command::Env(args) => commands::env::env(&args).map(|()| ExitCode::SUCCESS),
+        Command::Worker => Ok(commands::worker::worker()),
+    }
+}

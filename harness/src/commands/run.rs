@@ -1,0 +1,164 @@
+//! `actbench run`: both workloads, lazy against eager, repeated; a result file and a table.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::settings::SettingsArgs;
+use crate::error::{Error, Result};
+use crate::report::table;
+use crate::results::{ResultFile, Status};
+use crate::runner::{RunOptions, interrupt, run as run_cases};
+use crate::workload::case::{Fault, Method, Task};
+use crate::workload::preflight;
+
+/// Run the two workloads, lazy against eager, each case in a process of its own, repeated in random order.
+///
+/// The table goes to standard output, progress and warnings to standard error, every observation to the result file.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  \
+    actbench run\n  \
+    actbench run --model ./smollm2 --dataset repe --data-dir ./data --lazy-cache-disk\n  \
+    actbench run --tasks sweep --methods eager,lazy,lazy-disk --samples 2000 --repetitions 8")]
+pub struct RunArgs {
+    /// Tasks
+    #[arg(long, value_delimiter = ',', default_value = "train,sweep", value_name = "TASK,...")]
+    pub tasks: Vec<Task>,
+    /// Methods; lazy-disk is lazy with the disk cache, beside lazy
+    #[arg(long, value_delimiter = ',', default_value = "eager,lazy", value_name = "METHOD,...")]
+    pub methods: Vec<Method>,
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+    /// Blocks of all cases that are counted
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub repetitions: usize,
+    /// Blocks before them that are not
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub warmup: usize,
+    /// The longest a case may take: seconds, or with a unit as in 90s, 10m, 2h [default: no limit]
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    pub timeout: Option<Duration>,
+    /// Folder for cache files while the run lasts [default: the system's folder for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// Result file
+    #[arg(long, default_value = "results.json", value_name = "FILE")]
+    pub output: PathBuf,
+    /// Print the result file instead of the table
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Let a case act out a failure: TASK/METHOD=FAULT; for tests of the runner
+    #[arg(long, hide = true, value_parser = parse_fault)]
+    pub inject_fault: Vec<(Task, Method, Fault)>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Bad settings or input, or a result file that cannot be written.
+pub fn run(args: &RunArgs) -> Result<ExitCode> {
+    let (tasks, methods) = (distinct(&args.tasks), distinct(&args.methods));
+    let config = args.settings.config(tasks, methods, args.repetitions, args.warmup);
+    let preflight = preflight(&config, args.quiet)?;
+    for warning in &preflight.warnings {
+        eprintln!("warning: {warning}");
+    }
+    interrupt::install()?;
+    let options = RunOptions {
+        program: std::env::current_exe().map_err(Error::io("find", "this program"))?,
+        output: args.output.clone(),
+        cache_folder: args.cache_dir.clone(),
+        timeout: args.timeout,
+        quiet: args.quiet,
+        located_model: preflight.located_model,
+        faults: args.inject_fault.clone(),
+    };
+    let report = run_cases(preflight.config, &options)?;
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&report.results).map_err(|error| Error::usage(error.to_string()))? + "\n",
+        false => table::render(&report.results),
+    };
+    // A closed pipe, as of `| head`, is no failure of the run.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    if let Some(error) = report.stopped {
+        return Err(error);
+    }
+    Ok(match verdict(&report.results) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// Whether all cases came through and agree; says on standard error what did not.
+fn verdict(results: &ResultFile) -> bool {
+    let mut well = true;
+    for row in results.rows.iter().filter(|row| row.status != Status::Ok) {
+        well = false;
+        let reason = row.reason.as_deref().unwrap_or("no reason given");
+        eprintln!("error: {} {}: {}: {reason}", row.task, row.method, row.status);
+    }
+    for task in &results.config.tasks {
+        if results.task_summary(*task).digests_agree == Some(false) {
+            well = false;
+            eprintln!("error: {task}: the methods trained their probes on different features; their digests are");
+            for row in results.rows.iter().filter(|row| row.task == *task && row.status == Status::Ok) {
+                let repetition = row.repetition.map_or(0, |repetition| repetition + 1);
+                eprintln!("  {} {repetition}: {}", row.method, row.feature_digest().unwrap_or("none"));
+            }
+        }
+    }
+    well
+}
+
+/// The values in order, each once.
+fn distinct<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for value in values {
+        if !distinct.contains(value) {
+            distinct.push(*value);
+        }
+    }
+    distinct
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
+    let seconds = match unit {
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("unknown unit '{unit}': use s, m or h")),
+    };
+    let number: f64 = number.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(number * seconds)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "must be above 0 and not astronomical".to_owned())
+}
+
+fn parse_fault(text: &str) -> Result<(Task, Method, Fault), String> {
+    let parts = text.split_once('=').and_then(|(case, fault)| Some((case.split_once('/')?, fault)));
+    let ((task, method), fault) = parts.ok_or("write TASK/METHOD=FAULT")?;
+    Ok((Task::from_str(task, false)?, Method::from_str(method, false)?, Fault::from_str(fault, false)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("90").unwrap(), Duration::from_secs(90));
+        assert_eq!(parse_duration("1.5m").unwrap(), Duration::from_secs(90));
+        assert_eq!(parse_duration("2h").unwrap(), Duration::from_secs(7200));
+        for bad in ["", "0", "-1", "3 days", "1e400", "nan"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Numbers as people read them.
+
+use crate::results::summary::Interval;
+
+/// Seconds with three significant digits.
+pub fn seconds(value: Option<f64>) -> String {
+    value.map_or_else(dash, |value| match value {
+        value if value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value if value >= 1.0 => format!("{value:.2}"),
+        value => format!("{value:.3}"),
+    })
+}
+
+/// Megabytes without decimals, small ones with one.
+pub fn megabytes(value: Option<f64>) -> String {
+    value.map_or_else(dash, |value| if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.1}") })
+}
+
+/// A metric with four decimals.
+pub fn metric(value: Option<f64>) -> String {
+    value.map_or_else(dash, |value| format!("{value:.4}"))
+}
+
+/// `3.12x (2.90 to 3.30)`.
+pub fn ratio(value: Option<f64>, interval: Option<Interval>) -> String {
+    match (value, interval) {
+        (Some(value), Some(interval)) => format!("{value:.2}x ({:.2} to {:.2})", interval.low, interval.high),
+        (Some(value), None) => format!("{value:.2}x"),
+        (None, _) => dash(),
+    }
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_keep_three_digits_and_absent_ones_are_a_dash() {
+        assert_eq!(seconds(Some(123.4)), "123");
+        assert_eq!(seconds(Some(12.34)), "12.3");
+        assert_eq!(seconds(Some(0.012_34)), "0.012");
+        assert_eq!(megabytes(Some(12.34)), "12.3");
+        assert_eq!(seconds(None), "-");
+        let interval = Interval { low: 2.9, high: 3.3, confidence: 0.95, n: 6 };
+        assert_eq!(ratio(Some(3.1), Some(interval)), "3.10x (2.90 to 3.30)");
+        assert_eq!(ratio(Some(3.1), None), "3.10x");
+    }
+}
