@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use actbench::cli;
-use actbench::measure::memory::ALLOCATOR;
 use peak_alloc::PeakAlloc;
 
+/// The system's allocator with a count of bytes and their peak, which `measure::memory` reads.
 #[global_allocator]
-static GLOBAL: &PeakAlloc = &ALLOCATOR;
+static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 fn main() -> ExitCode {
     cli::main()

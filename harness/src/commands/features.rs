@@ -24,6 +24,7 @@ use crate::workload::{deepest, load_model, request, with_layers};
 /// Metadata: model, pool, dtype, extract_s.
 #[derive(Args, Clone, Debug)]
 pub struct FeaturesArgs {
+    /// What is run.
     #[command(flatten)]
     pub settings: SettingsArgs,
     /// One layer, that of the task train, instead of those of the task sweep

@@ -30,6 +30,7 @@ pub struct RunArgs {
     /// Methods; lazy-disk is lazy with the disk cache, beside lazy
     #[arg(long, value_delimiter = ',', default_value = "eager,lazy", value_name = "METHOD,...")]
     pub methods: Vec<Method>,
+    /// What is run.
     #[command(flatten)]
     pub settings: SettingsArgs,
     /// Blocks of all cases that are counted

@@ -10,9 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use super::MEGABYTE;
 
-/// The program's allocator: the system's, with a count of bytes and their peak.
-pub static ALLOCATOR: PeakAlloc = PeakAlloc;
-
 /// Peaks of the measured part of a case, in MB of 2^20 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Peaks {
@@ -42,14 +39,15 @@ pub fn begin() -> Baseline {
     let load_rss_mb = status_mb("VmHWM");
     // Writing 5 resets VmHWM to the present size; see proc(5). Some sandboxes refuse it.
     let reset = fs::write("/proc/self/clear_refs", "5").is_ok();
-    ALLOCATOR.reset_peak_usage();
+    // Its counts are the process's, whichever value they are read through.
+    PeakAlloc.reset_peak_usage();
     Baseline { load_rss_mb, includes_loading: !reset }
 }
 
 /// Peaks since `baseline`.
 pub fn peaks(baseline: Baseline) -> Peaks {
     Peaks {
-        heap_mb: ALLOCATOR.peak_usage() as f64 / MEGABYTE,
+        heap_mb: PeakAlloc.peak_usage() as f64 / MEGABYTE,
         rss_mb: status_mb("VmHWM"),
         rss_anonymous_mb: status_mb("RssAnon"),
         rss_file_mb: status_mb("RssFile"),

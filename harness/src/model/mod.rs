@@ -11,7 +11,7 @@ pub mod config;
 pub mod llama;
 mod loader;
 pub mod locate;
-
+pub mod open;
 pub mod weights;
 
 /// Rows of tokens for one forward pass, and the rows it shares with the pass before.

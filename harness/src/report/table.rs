@@ -51,7 +51,7 @@ pub fn render(results: &ResultFile) -> String {
 /// Medians over the counted repetitions of each task and method.
 fn cases(results: &ResultFile) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled).set_header(HEADER);
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled).set_header(HEADER);
     for task in &results.config.tasks {
         for method in &results.config.methods {
             let rows: Vec<&Row> =

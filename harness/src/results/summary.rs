@@ -127,11 +127,12 @@ impl Comparison {
 /// Pairs of an eager row and a row of `method` that came through in the same block.
 fn blocks<'a>(rows: &'a [&'a Row], method: Method) -> impl Iterator<Item = (&'a Row, &'a Row)> {
     let ok = |wanted: Method| {
-        rows.iter().copied().filter(move |row| row.method == wanted && row.status == Status::Ok && row.repetition.is_some())
+        rows.iter()
+            .copied()
+            .filter(move |row| row.method == wanted && row.status == Status::Ok && row.repetition.is_some())
     };
-    ok(Method::Eager).filter_map(move |eager| {
-        ok(method).find(|lazy| lazy.repetition == eager.repetition).map(|lazy| (eager, lazy))
-    })
+    ok(Method::Eager)
+        .filter_map(move |eager| ok(method).find(|lazy| lazy.repetition == eager.repetition).map(|lazy| (eager, lazy)))
 }
 
 fn interval(ratio: &RatioEstimate) -> Option<Interval> {

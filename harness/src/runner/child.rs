@@ -41,7 +41,12 @@ pub enum Ending {
 ///
 /// # Errors
 /// The child cannot be started, or the user interrupts. A case that fails is an [`Ending`].
-pub fn run(program: &PathBuf, spec: &CaseSpec, timeout: Option<Duration>, hear: &mut dyn FnMut(&Message)) -> Result<Ending> {
+pub fn run(
+    program: &PathBuf,
+    spec: &CaseSpec,
+    timeout: Option<Duration>,
+    hear: &mut dyn FnMut(&Message),
+) -> Result<Ending> {
     let mut child = Running::start(program, spec)?;
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     let mut last = None;

@@ -53,8 +53,10 @@ pub struct RunReport {
 /// The result file or the folder for cache files cannot be written.
 pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
     let parent = options.cache_folder.clone().unwrap_or_else(std::env::temp_dir);
-    let folder =
-        tempfile::Builder::new().prefix("actbench-run-").tempdir_in(&parent).map_err(Error::io("create a folder in", &parent))?;
+    let folder = tempfile::Builder::new()
+        .prefix("actbench-run-")
+        .tempdir_in(&parent)
+        .map_err(Error::io("create a folder in", &parent))?;
     let slots = schedule(&config);
     let progress = RunProgress::new(slots.len(), options.quiet);
     let mut results = ResultFile::new(config, Environment::read());
@@ -96,7 +98,8 @@ fn run_slot(
     folder: &Path,
     progress: &RunProgress,
 ) -> Result<Ending> {
-    let own = tempfile::Builder::new().prefix("case-").tempdir_in(folder).map_err(Error::io("create a folder in", folder))?;
+    let own =
+        tempfile::Builder::new().prefix("case-").tempdir_in(folder).map_err(Error::io("create a folder in", folder))?;
     let fault = options.faults.iter().find(|fault| (fault.0, fault.1) == (slot.task, slot.method)).map(|fault| fault.2);
     let spec = CaseSpec {
         task: slot.task,

@@ -22,7 +22,8 @@ impl RunProgress {
         let terminal = std::io::stderr().is_terminal();
         let bar = (terminal && !quiet).then(|| {
             let bar = ProgressBar::new(0);
-            if let Ok(style) = ProgressStyle::with_template("{prefix} {msg} {wide_bar} {pos}/{len} ({per_sec}, {eta} left)")
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix} {msg} {wide_bar} {pos}/{len} ({per_sec}, {eta} left)")
             {
                 bar.set_style(style);
             }

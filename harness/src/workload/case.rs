@@ -86,11 +86,11 @@ impl FromStr for DeviceMap {
             "cpu" => Ok(DeviceMap::Cpu),
             "cuda" => Ok(DeviceMap::Cuda(0)),
             "balanced" => Ok(DeviceMap::Balanced),
-            _ => text
-                .strip_prefix("cuda:")
-                .and_then(|index| index.parse().ok())
-                .map(DeviceMap::Cuda)
-                .ok_or_else(|| Error::usage(format!("unknown device '{text}': use auto, cpu, cuda, cuda:N or balanced"))),
+            _ => {
+                text.strip_prefix("cuda:").and_then(|index| index.parse().ok()).map(DeviceMap::Cuda).ok_or_else(|| {
+                    Error::usage(format!("unknown device '{text}': use auto, cpu, cuda, cuda:N or balanced"))
+                })
+            }
         }
     }
 }

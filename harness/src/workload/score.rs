@@ -4,7 +4,7 @@ use super::features::{LayerFeatures, to_matrix};
 use super::prepare::Prepared;
 use crate::acts::{Progress, ProgressSink};
 use crate::error::{Error, Result};
-use crate::probe::train_and_score;
+use crate::probe::SplitFeatures;
 
 /// One probe's score.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,10 +43,10 @@ pub fn score(
     let mut trials: Vec<Trial> = Vec::new();
     for features in layers {
         let (train, test) = (to_matrix(&features.train)?, to_matrix(&features.test)?);
+        let (train_labels, test_labels) = (&prepared.train.labels[..], &prepared.test.labels[..]);
+        let split = SplitFeatures::standardised(train.view(), train_labels, test.view(), test_labels)?;
         for &c in cs {
-            let (train_labels, test_labels) = (&prepared.train.labels[..], &prepared.test.labels[..]);
-            let outcome = train_and_score(train.view(), train_labels, test.view(), test_labels, c, max_iterations)?;
-            trials.push(Trial { layer: features.layer, c, auroc: outcome.auroc });
+            trials.push(Trial { layer: features.layer, c, auroc: split.score(c, max_iterations)?.auroc });
             progress(Progress { done: trials.len() as u64, total, unit: "probes" });
         }
     }
