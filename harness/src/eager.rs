@@ -179,3 +179,24 @@ fn reserve(signature: &Signature) -> Result<Vec<u8>> {
 fn vector(rows: &[u8], row: u32, vector_bytes: usize) -> &[u8] {
     &rows[row as usize * vector_bytes..(row as usize + 1) * vector_bytes]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_not_there_is_an_error_that_names_the_bytes() {
+        let signature = Signature {
+            axes: Axes::BLSH,
+            n_samples: 1 << 30,
+            layer_ids: [0, 1].into(),
+            seq_len: 1 << 20,
+            hidden_size: 1 << 9,
+            dtype: actbench_kernels::DType::Bf16,
+            has_mask: true,
+        };
+        let error = reserve(&signature.checked().unwrap()).unwrap_err();
+        assert!(matches!(error, Error::OutOfMemory { bytes, .. } if bytes == 1 << 61), "{error}");
+        assert!(error.to_string().contains("blsh [1073741824, 2, 1048576, 512] bf16"), "{error}");
+    }
+}
