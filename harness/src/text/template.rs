@@ -1,0 +1,262 @@
+//! Chat templates: the Jinja programs that come with tokenizers, rendered as Hugging Face's `apply_chat_template` does.
+//!
+//! A template is foreign code. It runs with a budget of work and of recursion, so that a hostile one ends in an error;
+//! it sees the messages, the special tokens and a date that the caller chooses, never the clock, because what it
+//! renders decides the activations.
+
+use std::error::Error as _;
+use std::fmt;
+
+use jiff::civil::{Date, date};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Value;
+use minijinja::{Environment, ErrorKind, context};
+
+use crate::data::Message;
+
+use super::python;
+
+/// The date that `strftime_now` formats unless another is given. Templates that print a date make the features depend on
+/// it; this one is the date that the Llama 3.1 template falls back to where it cannot ask for today's.
+pub const DEFAULT_DATE: Date = date(2024, 7, 26);
+
+/// Work a rendering may do, in instructions or in units of 64 bytes produced: a dialogue of a thousand messages, or
+/// 16 MiB of text.
+const FUEL: u64 = 250_000;
+
+/// Stack of a thread that renders, in bytes. The engine prints, compares and frees nested lists by recursion, without a
+/// limit, and a template can nest one level deeper for nine units of work: this leaves 2 KiB for each level that
+/// [`FUEL`] pays for, where printing needs about 500 bytes. Only what is used is ever backed by memory.
+pub(super) const RENDER_STACK: usize = 64 << 20;
+
+/// Nested calls and blocks. Real templates stay below 30; the engine's own limit of 500 assumes a main thread's stack.
+const RECURSION: usize = 120;
+
+const TEMPLATE: &str = "chat_template";
+
+/// Texts that templates name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpecialTokens {
+    /// Begins a sequence; undefined in the template when there is none.
+    pub bos: Option<String>,
+    /// Ends a sequence or a turn.
+    pub eos: Option<String>,
+    /// Stands for what cannot be encoded.
+    pub unk: Option<String>,
+    /// Fills batches.
+    pub pad: Option<String>,
+}
+
+/// Why a template gave no text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RenderError {
+    /// The text given to `raise_exception`, if the template itself refused.
+    raised: Option<String>,
+    /// The engine's account of any other failure.
+    failure: String,
+}
+
+impl fmt::Display for RenderError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.raised {
+            Some(message) => write!(formatter, "the chat template refuses: {message}"),
+            None => write!(formatter, "the chat template fails: {}", self.failure),
+        }
+    }
+}
+
+impl From<minijinja::Error> for RenderError {
+    fn from(error: minijinja::Error) -> Self {
+        let mut source: Option<&(dyn std::error::Error + 'static)> = error.source();
+        let mut raised = None;
+        while let Some(cause) = source {
+            raised = cause.downcast_ref::<python::Raised>().map(|message| message.0.clone()).or(raised);
+            source = cause.source();
+        }
+        let line = error.line().map(|line| format!(" (line {line} of the template)")).unwrap_or_default();
+        let failure = match error.kind() {
+            ErrorKind::OutOfFuel => format!("it does too much work for one dialogue{line}"),
+            kind => match error.detail() {
+                Some(detail) => format!("{kind}: {detail}{line}"),
+                None => format!("{kind}{line}"),
+            },
+        };
+        // Templates may raise texts of several lines; errors here have one.
+        let one_line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        RenderError { raised: raised.map(one_line), failure: one_line(failure) }
+    }
+}
+
+/// A compiled chat template with everything it may see but the messages.
+pub(super) struct ChatTemplate {
+    environment: Environment<'static>,
+    special: SpecialTokens,
+}
+
+impl fmt::Debug for ChatTemplate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ChatTemplate").field("special", &self.special).finish_non_exhaustive()
+    }
+}
+
+impl ChatTemplate {
+    /// Compiles `source`.
+    ///
+    /// # Errors
+    /// A syntax error, with its line.
+    pub(super) fn new(source: &str, special: SpecialTokens, today: Date) -> Result<Self, RenderError> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
+        environment.set_syntax(syntax);
+        environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(RECURSION);
+        // The text of errors must not depend on the build profile, which decides the default.
+        environment.set_debug(false);
+        python::install(&mut environment, today);
+        environment.add_template_owned(TEMPLATE, without_generation_tags(source))?;
+        Ok(ChatTemplate { environment, special })
+    }
+
+    /// The token that begins a sequence.
+    pub(super) fn bos(&self) -> Option<&str> {
+        self.special.bos.as_deref()
+    }
+
+    /// The text of a dialogue, without a generation prompt.
+    pub(super) fn render(&self, messages: &[Message]) -> Result<String, RenderError> {
+        let messages: Vec<Value> = messages
+            .iter()
+            .map(|message| context! { role => message.role.name(), content => message.content.as_str() })
+            .collect();
+        let SpecialTokens { bos, eos, unk, pad } = &self.special;
+        // A token that the tokenizer lacks is undefined, not none: templates ask `bos_token is defined`.
+        let token = |token: &Option<String>| token.as_deref().map_or(Value::UNDEFINED, Value::from);
+        let rendered = self.environment.get_template(TEMPLATE)?.render(context! {
+            messages => messages,
+            tools => Value::from(()),
+            documents => Value::from(()),
+            add_generation_prompt => false,
+            bos_token => token(bos),
+            eos_token => token(eos),
+            unk_token => token(unk),
+            pad_token => token(pad),
+        })?;
+        Ok(rendered)
+    }
+}
+
+/// Replaces `{% generation %}` blocks by blocks that only open a scope. transformers has them to mark what the model
+/// says; they render as their content. The marks are not used here, because hardly any template has them and they leave
+/// headers out, which the mask counts in.
+fn without_generation_tags(source: &str) -> String {
+    let mut rewritten = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start + 2);
+        rewritten.push_str(before);
+        rest = tag;
+        let inner = tag.trim_start_matches(['-', '+']).trim_start();
+        let lead = tag.len() - inner.len();
+        let word = inner.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+        let replacement = match word {
+            "generation" => "with",
+            "endgeneration" => "endwith",
+            _ => continue,
+        };
+        if inner[word.len()..].trim_start().trim_start_matches(['-', '+']).starts_with("%}") {
+            rewritten.push_str(&tag[..lead]);
+            rewritten.push_str(replacement);
+            rest = &inner[word.len()..];
+        }
+    }
+    rewritten.push_str(rest);
+    rewritten
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Role;
+
+    fn render_with(source: &str, special: SpecialTokens, messages: &[(Role, &str)]) -> Result<String, String> {
+        let messages: Vec<Message> = messages.iter().map(|(role, content)| Message::new(*role, *content)).collect();
+        let render = || {
+            let template = ChatTemplate::new(source, special, DEFAULT_DATE)?;
+            template.render(&messages)
+        };
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(RENDER_STACK);
+            let rendered: Result<String, RenderError> = thread.spawn_scoped(scope, render).unwrap().join().unwrap();
+            rendered.map_err(|error| error.to_string())
+        })
+    }
+
+    fn render(source: &str) -> Result<String, String> {
+        render_with(source, SpecialTokens::default(), &[(Role::User, " hi "), (Role::Assistant, "yes")])
+    }
+
+    #[test]
+    fn blocks_are_trimmed_as_hugging_face_has_it() {
+        assert_eq!(
+            render(
+                "{% for m in messages %}\n    {% if loop.first %}\nfirst\n    {% endif %}\n{{ m.role }}\n{% endfor %}\n\n"
+            ),
+            Ok("first\nuser\nassistant\n".to_owned())
+        );
+    }
+
+    #[test]
+    fn the_usual_names_are_there() {
+        let special = SpecialTokens { bos: Some("<s>".to_owned()), ..SpecialTokens::default() };
+        let source = "{{ bos_token }}{{ eos_token }}{{ eos_token is defined }}|{{ tools is none }}|{{ add_generation_prompt }}|\
+                      {{ messages[::-1][0].content }}|{{ messages|length }}";
+        assert_eq!(render_with(source, special, &[(Role::User, "x")]), Ok("<s>False|True|False|x|1".to_owned()));
+    }
+
+    #[test]
+    fn the_date_is_the_callers() {
+        assert_eq!(render("{{ strftime_now('%d %b %Y') }}"), Ok("26 Jul 2024".to_owned()));
+        assert!(render("{{ strftime_now('%!') }}").unwrap_err().contains("strftime_now"));
+    }
+
+    #[test]
+    fn generation_blocks_render_as_their_content() {
+        let source = "{% for m in messages %}\n{%- generation -%}\n {{ m.content }}{% endgeneration %}\n{%+ if true %}.{% endif %}{% endfor %}";
+        assert_eq!(render(source), Ok(" hi .yes.".to_owned()));
+        assert_eq!(without_generation_tags("{% generation_x %}{{ a }}{%"), "{% generation_x %}{{ a }}{%");
+    }
+
+    #[test]
+    fn a_refusal_is_the_templates_own_text() {
+        assert_eq!(
+            render("{{ raise_exception('Roles must\n alternate!') }}"),
+            Err("the chat template refuses: Roles must alternate!".to_owned())
+        );
+        let inside = "{% macro check() %}{{ raise_exception('no') }}{% endmacro %}{{ check() }}";
+        assert_eq!(render(inside), Err("the chat template refuses: no".to_owned()));
+    }
+
+    #[test]
+    fn failures_name_the_line() {
+        insta::assert_snapshot!(render("\n{{ messages[0].content.frobnicate() }}").unwrap_err(), @"the chat template fails: unknown method: string has no method named frobnicate (line 2 of the template)");
+        insta::assert_snapshot!(render("{% if %}").unwrap_err(), @"the chat template fails: syntax error: unexpected end of block (line 1 of the template)");
+        insta::assert_snapshot!(render("{{ nothing.at.all }}").unwrap_err(), @"the chat template fails: undefined value (line 1 of the template)");
+    }
+
+    #[test]
+    fn hostile_templates_end_in_an_error() {
+        for source in [
+            "{% for a in range(99999) %}{% for b in range(99999) %}{{ a * b }}{% endfor %}{% endfor %}",
+            "{% set ns = namespace(x='ab') %}{% for a in range(9999) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+            "{{ 'x' * 99999999999 }}",
+            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+            "{% set ns = namespace(x=[]) %}{% for a in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x|tojson }}",
+            "{% set ns = namespace(x=[]) %}{% for a in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
+            "{% include 'chat_template' %}",
+        ] {
+            assert!(render(source).is_err(), "{source}");
+        }
+        let deep = format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000));
+        assert!(render(&deep).is_err());
+    }
+}

@@ -1,0 +1,243 @@
+//! Dialogues to tokens and masks.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::civil::Date;
+use rayon::prelude::*;
+use tokenizers::{PostProcessorWrapper, Tokenizer};
+
+use crate::data::{Dialogue, Role};
+use crate::error::{Error, Result};
+use crate::tokens::{TokenSequence, TokenSet};
+
+use super::files::TokenizerParts;
+use super::layout::Layout;
+use super::spans::assistant_spans;
+use super::template::{ChatTemplate, DEFAULT_DATE, RENDER_STACK};
+use super::turns;
+
+type Layouts = HashMap<Vec<Role>, Result<Arc<Layout>, String>>;
+
+/// A tokenizer with its chat template: turns dialogues into token ids and the `assistant` mask.
+///
+/// The ids are those of Hugging Face's `apply_chat_template(messages)` without a generation prompt, after neighbouring
+/// messages of one role are joined by a space and system messages that the template has no place for are put before the
+/// user message that follows.
+pub struct ChatTokenizer {
+    name: String,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    template_origin: String,
+    fingerprint: String,
+    /// What the template writes for each sequence of roles met so far.
+    layouts: Mutex<Layouts>,
+}
+
+impl fmt::Debug for ChatTokenizer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ChatTokenizer").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl ChatTokenizer {
+    /// The tokenizer in a folder with `tokenizer.json` and a chat template.
+    ///
+    /// # Errors
+    /// Files that are missing or do not hold what they should.
+    pub fn from_dir(folder: &Path) -> Result<Self> {
+        Self::from_parts(TokenizerParts::read(folder)?, DEFAULT_DATE)
+    }
+
+    /// The tokenizer of the embedded model and of synthetic ones.
+    ///
+    /// # Errors
+    /// None for the files this program was built with.
+    pub fn bundled() -> Result<Self> {
+        Self::from_parts(TokenizerParts::bundled()?, DEFAULT_DATE)
+    }
+
+    /// A tokenizer from the texts of its files. `today` is the date that templates see.
+    ///
+    /// # Errors
+    /// A tokenizer or a template that is not one.
+    pub fn from_parts(parts: TokenizerParts, today: Date) -> Result<Self> {
+        let TokenizerParts { name, tokenizer_json, chat_template, template_origin, special } = parts;
+        let malformed = |reason: &str| {
+            let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+            Error::input(name.as_str(), format!("tokenizer.json is not a tokenizer ({reason}); fetch the file anew"))
+        };
+        // The library checks the JSON but not every number in it, and panics on some of what is left.
+        let mut tokenizer = catch_unwind(AssertUnwindSafe(|| Tokenizer::from_bytes(&tokenizer_json)))
+            .map_err(|_| malformed("its parts do not fit together"))?
+            .map_err(|error| malformed(&error.to_string()))?;
+        // `apply_chat_template` encodes without adding special tokens, truncation or padding. All that is left of a
+        // post-processor then is the trimming of offsets, which would make tokens of whitespace belong nowhere.
+        tokenizer.with_post_processor(None::<PostProcessorWrapper>);
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|error| malformed(&error.to_string()))?;
+
+        let mut hasher = blake3::Hasher::new();
+        let tokens = format!("{special:?} {today}");
+        for part in [tokenizer_json.as_slice(), chat_template.as_bytes(), tokens.as_bytes()] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+        let template = ChatTemplate::new(&chat_template, special, today)
+            .map_err(|error| Error::input(template_origin.as_str(), error.to_string()))?;
+        Ok(ChatTokenizer {
+            name,
+            tokenizer,
+            template,
+            template_origin,
+            fingerprint: hasher.finalize().to_hex().to_string(),
+            layouts: Mutex::default(),
+        })
+    }
+
+    /// Digest of everything that decides the tokens of a dialogue: vocabulary, template, special tokens, date.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// What the tokenizer is, for people.
+    pub fn describe(&self) -> String {
+        format!("{} ({} tokens, template from {})", self.name, self.vocab_size(), self.template_origin)
+    }
+
+    /// One more than the largest token id.
+    pub fn vocab_size(&self) -> usize {
+        self.tokenizer.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1)
+    }
+
+    /// Tokens and mask of one dialogue. A token is masked when it has a byte in common with what the template writes for
+    /// an assistant message: header, content or closing. A token without bytes belongs to the byte at which it stands.
+    ///
+    /// # Errors
+    /// A template that refuses the dialogue or does not show where the assistant's messages are; nothing to pool.
+    pub fn encode(&self, dialogue: &Dialogue) -> Result<TokenSequence> {
+        let encoded = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(RENDER_STACK);
+            thread.spawn_scoped(scope, || self.encode_here(dialogue)).map(std::thread::ScopedJoinHandle::join)
+        });
+        match encoded {
+            Ok(Ok(encoded)) => encoded.map_err(|what| self.refusal(what)),
+            Ok(Err(_)) => Err(self.refusal("the chat template or the tokenizer breaks on the dialogue".to_owned())),
+            Err(error) => Err(Error::Numeric(format!("cannot start a thread to render in: {error}"))),
+        }
+    }
+
+    /// Tokens and masks of all dialogues, in their order, on all of the current pool's threads.
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode), for the first dialogue that gives one, with its number from 1.
+    pub fn encode_all(&self, dialogues: &[Dialogue]) -> Result<TokenSet> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(rayon::current_num_threads())
+            .stack_size(RENDER_STACK)
+            .build()
+            .map_err(|error| Error::Numeric(format!("cannot start threads to tokenize on: {error}")))?;
+        let encoded: Vec<Result<TokenSequence, String>> = pool.install(|| {
+            dialogues
+                .par_iter()
+                .map(|dialogue| {
+                    catch_unwind(AssertUnwindSafe(|| self.encode_here(dialogue)))
+                        .unwrap_or_else(|_| Err("the chat template or the tokenizer breaks on the dialogue".to_owned()))
+                })
+                .collect()
+        });
+        let numbered = encoded
+            .into_iter()
+            .enumerate()
+            .map(|(index, sequence)| sequence.map_err(|what| self.refusal(format!("dialogue {}: {what}", index + 1))));
+        Ok(TokenSet { sequences: numbered.collect::<Result<_>>()? })
+    }
+
+    fn refusal(&self, what: String) -> Error {
+        Error::input(self.template_origin.as_str(), what)
+    }
+
+    /// [`encode`](Self::encode) on this thread, which must have a stack of [`RENDER_STACK`].
+    fn encode_here(&self, dialogue: &Dialogue) -> Result<TokenSequence, String> {
+        let mut messages = turns::joined(dialogue.messages.iter().cloned());
+        let layout = self.layout(messages.iter().map(|message| message.role).collect())?;
+        if !layout.folded.is_empty() {
+            messages = turns::fold_system(&messages, &layout.folded)
+                .ok_or("there is no user message to put the system message into")?;
+        }
+        let text = self.template.render(&messages).map_err(|error| error.to_string())?;
+        let spans = assistant_spans(&self.template, &layout, &messages, &text)?;
+        let encoding =
+            self.tokenizer.encode(text.as_str(), false).map_err(|error| format!("cannot be encoded: {error}"))?;
+        let mask = mask(encoding.get_offsets(), &spans);
+        if !mask.contains(&true) {
+            return Err(
+                "the chat template writes nothing for the assistant's messages, so there is nothing to pool".to_owned()
+            );
+        }
+        Ok(TokenSequence { ids: encoding.get_ids().to_vec(), mask })
+    }
+
+    fn layout(&self, roles: Vec<Role>) -> Result<Arc<Layout>, String> {
+        let layouts = || self.layouts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(layout) = layouts().get(&roles) {
+            return layout.clone();
+        }
+        let tokenise = |text: &str| {
+            let encoding = self.tokenizer.encode(text, false).map_err(|error| error.to_string())?;
+            let ends = encoding.get_offsets().iter().map(|(_, end)| *end);
+            Ok(encoding.get_ids().iter().copied().zip(ends).collect())
+        };
+        let layout = Layout::find(&self.template, &tokenise, &roles).map(Arc::new);
+        layouts().insert(roles, layout.clone());
+        layout
+    }
+}
+
+/// Which tokens, given their byte offsets, lie in one of `spans` (in order, disjoint, not empty).
+fn mask(offsets: &[(usize, usize)], spans: &[Range<usize>]) -> Vec<bool> {
+    let is_masked = |&(start, end): &(usize, usize)| {
+        // The first span that ends behind the token's beginning is the only one that the token can begin in or run into.
+        let span = spans.partition_point(|span| span.end <= start);
+        spans.get(span).is_some_and(|span| start.max(span.start) < end.max(start + 1))
+    };
+    offsets.iter().map(is_masked).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_token_that_reaches_into_a_span_is_masked() {
+        let offsets = [(0, 2), (2, 4), (4, 4), (4, 6), (6, 6), (6, 9), (9, 12)];
+        let one = 3..6;
+        assert_eq!(mask(&offsets, std::slice::from_ref(&one)), [false, true, true, true, false, false, false]);
+        assert_eq!(mask(&offsets, &[0..1, 8..10]), [true, false, false, false, false, true, true]);
+        assert_eq!(mask(&offsets, &[]), [false; 7]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_mask_is_the_overlap(
+            cuts in prop::collection::vec(0usize..30, 0..8),
+            offsets in prop::collection::vec((0usize..30, 0usize..4), 0..20),
+        ) {
+            let mut cuts = cuts;
+            cuts.sort_unstable();
+            cuts.dedup();
+            let spans: Vec<Range<usize>> = cuts.chunks_exact(2).map(|cut| cut[0]..cut[1]).collect();
+            let offsets: Vec<(usize, usize)> = offsets.into_iter().map(|(start, length)| (start, start + length)).collect();
+            let expected: Vec<bool> = offsets
+                .iter()
+                .map(|(start, end)| (*start..(*end).max(start + 1)).any(|byte| spans.iter().any(|span| span.contains(&byte))))
+                .collect();
+            prop_assert_eq!(mask(&offsets, &spans), expected);
+        }
+    }
+}
