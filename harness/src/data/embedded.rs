@@ -22,7 +22,7 @@ const FEWEST_ROWS: usize = 2;
 /// A profile that does not exist.
 pub(super) fn load(name: &str, rows: usize) -> Result<(Vec<Dialogue>, String)> {
     let profile = match name.split_once(':') {
-        None => Profile::Mixed,
+        None => Profile::Short,
         Some((_, profile)) => Profile::from_name(profile).ok_or_else(|| {
             let known: Vec<_> = Profile::ALL.iter().map(|profile| format!("{EMBEDDED}:{}", profile.name())).collect();
             Error::usage(format!("no data set is called `{name}`; the embedded ones are {}", known.join(", ")))

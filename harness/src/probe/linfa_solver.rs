@@ -9,23 +9,33 @@
 //! - it stops when the gradient of that sum has a norm below the tolerance, when the cost stays the same to the last
 //!   bit, at the iteration limit, or, without saying so, when the line search fails. It then returns the best point
 //!   seen, which after a failure in the first step is the start;
-//! - its line search has no iteration limit of its own and never ends once a NaN got in, which takes features so
-//!   large that all losses saturate. [`Problem::new`] keeps such features and extreme `C` out.
+//! - its line search has no iteration limit, and a NaN in it never leaves: the search goes on for ever. A NaN comes up
+//!   when two gradients in a row are equal to the last bit, which happens where steps drown in rounding (a tolerance
+//!   below the noise) or where all losses saturate (a first trial far out).
 //!
-//! Hence the gradient is measured again on what comes back, and a start that did not move is an error.
+//! Hence: the tolerance never goes below the noise ([`Scaling::tolerance`]), features are scaled down when the first
+//! trial would be far out ([`Scaling::of`]), the gradient is measured again on what comes back, and a start that did
+//! not move is an error.
 
 use linfa::traits::Fit;
 use linfa::{DatasetBase, ParamGuard};
 use linfa_logistic::LogisticRegression;
-use ndarray::{Array1, ArrayView1, s};
+use ndarray::{Array1, ArrayView1, CowArray, s};
 
 use super::logistic::{CONVERGED_GRADIENT_NORM, Parameters, Problem, Solution, Solver};
 use crate::error::{Error, Result};
 
-/// Norm of the *mean* gradient at which the iteration stops. Below [`CONVERGED_GRADIENT_NORM`], so that rounding
-/// between linfa's gradient and ours cannot make a stopped fit look unconverged; far above f64's noise, where the
-/// line search fails.
+/// Norm of the *mean* gradient at which the iteration stops, if the noise allows it. Well below
+/// [`CONVERGED_GRADIENT_NORM`], so that the noise of common shapes does not make a stopped fit look unconverged.
 const STOPPING_GRADIENT_NORM: f64 = 1e-7;
+
+/// A step must lower the sum of the losses by this many units of its rounding to be told from noise.
+const ROUNDINGS_PER_STEP: f64 = 20.0;
+
+/// The largest decision that the first trial of the line search may reach. The trial is the whole gradient; the curved
+/// part of the losses lies within a few units of zero, so the search must shrink the step by about this factor, and
+/// it stops shrinking at `1e-10`.
+const LARGEST_FIRST_DECISION: f64 = 1e7;
 
 /// Logistic regression by `linfa-logistic`. It does not tell how many iterations it took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,22 +49,66 @@ impl Solver for LinfaSolver {
     fn solve(&self, problem: &Problem<'_>, start: Option<&Parameters>, max_iterations: usize) -> Result<Solution> {
         let featureless = problem.featureless();
         let start = start.unwrap_or(&featureless);
+        let scaling = Scaling::of(problem);
+        let scaled_start = Parameters { weights: &start.weights / scaling.factor, bias: start.bias };
+        let records = match scaling.factor {
+            1.0 => CowArray::from(problem.features()),
+            factor => CowArray::from(&problem.features() * factor),
+        };
         let regression = LogisticRegression::default()
-            .alpha(1.0 / problem.c())
+            .alpha(scaling.factor.powi(2) / problem.c())
             .max_iterations(max_iterations as u64)
-            .gradient_tolerance(STOPPING_GRADIENT_NORM * problem.labels().len() as f64)
-            .initial_params(linfa_parameters(start, positive_class(problem.labels())))
+            .gradient_tolerance(scaling.tolerance)
+            .initial_params(linfa_parameters(&scaled_start, positive_class(problem.labels())))
             .check()
             .map_err(|error| failed(problem, &error.to_string()))?;
-        let dataset = DatasetBase::new(problem.features(), ArrayView1::from(problem.labels()));
+        let dataset = DatasetBase::new(records, ArrayView1::from(problem.labels()));
         let fitted = regression.fit(&dataset).map_err(|error| failed(problem, &error.to_string()))?;
         let sign = sign_of(fitted.labels().pos.class);
-        let parameters = Parameters { weights: fitted.params() * sign, bias: fitted.intercept() * sign };
+        let weights = fitted.params() * (sign * scaling.factor);
+        let parameters = Parameters { weights, bias: fitted.intercept() * sign };
         let moved = problem.objective(&parameters) < problem.objective(start);
         if !moved && !(problem.gradient_norm(&parameters) <= CONVERGED_GRADIENT_NORM) {
             return Err(failed(problem, "the line search found no lower point in the first step"));
         }
         Ok(Solution { parameters, iterations: None })
+    }
+}
+
+/// What the features are multiplied by before linfa sees them, and the tolerance that goes with it.
+struct Scaling {
+    factor: f64,
+    /// For the norm of the gradient of the summed losses, by the scaled weights.
+    tolerance: f64,
+}
+
+impl Scaling {
+    /// No scaling (and no copy of the features) in all but extreme shapes: the factor is 1 as long as the first trial
+    /// stays within [`LARGEST_FIRST_DECISION`], else it makes the curvature along that trial the bias's own.
+    fn of(problem: &Problem<'_>) -> Self {
+        let samples = problem.labels().len() as f64;
+        let (mean_gradient, _) = problem.gradient(&problem.featureless());
+        let trial = problem.features().dot(&mean_gradient) * samples;
+        let factor = if trial.iter().any(|decision| decision.abs() > LARGEST_FIRST_DECISION) {
+            samples.powf(1.5) * mean_gradient.dot(&mean_gradient).sqrt() / trial.dot(&trial).sqrt()
+        } else {
+            1.0
+        };
+        Self { factor, tolerance: Self::tolerance(problem, factor) }
+    }
+
+    /// The stopping norm, raised to where a step still shows in the sum of the losses.
+    ///
+    /// Where the curvature is at most `k`, a gradient `g` promises a decrease of at least `g^2 / (2 k)`; the loss is at
+    /// most `n ln 2` and known to `epsilon` of that. The curvature is at most a quarter of the squares of all features
+    /// and of the bias's ones, plus the penalty's.
+    fn tolerance(problem: &Problem<'_>, factor: f64) -> f64 {
+        let samples = problem.labels().len() as f64;
+        let squares: f64 = problem.features().iter().map(|value| (value * factor).powi(2)).sum();
+        let curvature = (squares + samples) / 4.0 + factor.powi(2) / problem.c();
+        let rounding = f64::EPSILON * samples * std::f64::consts::LN_2;
+        let noise = (2.0 * curvature * ROUNDINGS_PER_STEP * rounding).sqrt();
+        noise.max(STOPPING_GRADIENT_NORM * samples * factor.min(1.0))
     }
 }
 

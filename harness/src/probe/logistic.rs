@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 
 /// A mean gradient of this Euclidean norm or less counts as converged: on standardised features the weights are then
 /// right to about four digits, far below what moves an AUROC.
-pub const CONVERGED_GRADIENT_NORM: f64 = 1e-6;
+pub const CONVERGED_GRADIENT_NORM: f64 = 1e-5;
 
 /// The range of `C`. Within it f64 resolves the loss and the penalty beside each other; scikit-learn's own search
 /// grid is 1e-4 to 1e4.
