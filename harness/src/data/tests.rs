@@ -155,7 +155,7 @@ fn repe_without_usable_rows_is_refused() {
 fn the_embedded_data_set_has_as_many_rows_as_are_wanted() {
     let data = load("embedded", None, 100).unwrap();
     assert_eq!(data.dialogues.len(), 100);
-    assert_eq!(data.dialogues, load("embedded:mixed", None, 100).unwrap().dialogues);
+    assert_eq!(data.dialogues, load("embedded:short", None, 100).unwrap().dialogues);
     assert_eq!(data.dialogues[..40], load("embedded", None, 40).unwrap().dialogues);
     assert_ne!(data.dialogues, load("embedded:short", None, 100).unwrap().dialogues);
     assert_eq!(load("embedded:long", None, 0).unwrap().dialogues.len(), 2);
