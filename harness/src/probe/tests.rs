@@ -1,0 +1,328 @@
+//! The probe against scikit-learn (`scripts/make_probe_goldens.py`) and against its own definition.
+
+use std::path::PathBuf;
+
+use ndarray::{Array1, Array2, ArrayView2, Axis, array};
+use proptest::prelude::*;
+use safetensors::{Dtype, SafeTensors};
+
+use super::logistic::{CONVERGED_GRADIENT_NORM, Parameters, Problem, fit, fit_with};
+use super::{LinfaSolver, SplitFeatures, Standardiser, auroc, train_and_score};
+
+const CASES: [&str; 9] = [
+    "more_samples",
+    "more_samples_first_one",
+    "more_features",
+    "correlated",
+    "mostly_ones",
+    "mostly_zeros",
+    "constant_column",
+    "separable",
+    "wide",
+];
+
+fn golden_path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/probe").join(name)
+}
+
+fn numbers<T: bytemuck::AnyBitPattern>(file: &SafeTensors<'_>, name: &str, dtype: Dtype) -> (Vec<usize>, Vec<T>) {
+    let tensor = file.tensor(name).unwrap();
+    assert_eq!(tensor.dtype(), dtype, "{name}");
+    let values = tensor.data().chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect();
+    (tensor.shape().to_vec(), values)
+}
+
+/// A case of the golden file; the outer length of the fitted numbers is that of `cs`.
+struct Golden {
+    name: &'static str,
+    train: Array2<f32>,
+    train_labels: Vec<u8>,
+    test: Array2<f32>,
+    test_labels: Vec<u8>,
+    cs: Vec<f64>,
+    weights: Array2<f64>,
+    bias: Vec<f64>,
+    objective: Vec<f64>,
+    decision: Array2<f64>,
+    auroc: Vec<f64>,
+}
+
+fn goldens() -> Vec<Golden> {
+    let bytes = std::fs::read(golden_path("probes.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let f32s = |name: String| {
+        let (shape, values) = numbers::<f32>(&file, &name, Dtype::F32);
+        Array2::from_shape_vec((shape[0], shape[1]), values).unwrap()
+    };
+    let f64s = |name: String| numbers::<f64>(&file, &name, Dtype::F64);
+    let matrix = |name: String| {
+        let (shape, values) = f64s(name);
+        Array2::from_shape_vec((shape[0], shape[1]), values).unwrap()
+    };
+    CASES
+        .iter()
+        .map(|name| Golden {
+            name,
+            train: f32s(format!("{name}.train")),
+            train_labels: numbers(&file, &format!("{name}.train_labels"), Dtype::U8).1,
+            test: f32s(format!("{name}.test")),
+            test_labels: numbers(&file, &format!("{name}.test_labels"), Dtype::U8).1,
+            cs: f64s("cs".to_owned()).1,
+            weights: matrix(format!("{name}.weights")),
+            bias: f64s(format!("{name}.bias")).1,
+            objective: f64s(format!("{name}.objective")).1,
+            decision: matrix(format!("{name}.decision")),
+            auroc: f64s(format!("{name}.auroc")).1,
+        })
+        .collect()
+}
+
+impl Golden {
+    fn standardised_train(&self) -> Array2<f64> {
+        let standardiser = Standardiser::fit(self.train.view()).unwrap();
+        standardiser.apply("training features", self.train.view()).unwrap()
+    }
+
+    fn split(&self) -> SplitFeatures<'_> {
+        SplitFeatures::standardised(self.train.view(), &self.train_labels, self.test.view(), &self.test_labels).unwrap()
+    }
+}
+
+fn assert_close(actual: f64, expected: f64, tolerance: f64, what: &str) {
+    let difference = (actual - expected).abs();
+    assert!(difference <= tolerance, "{what}: {actual} instead of {expected}, {difference:e} > {tolerance:e}");
+}
+
+#[test]
+fn converged_fits_are_scikit_learns() {
+    for golden in goldens() {
+        let split = golden.split();
+        for (i, &c) in golden.cs.iter().enumerate() {
+            let what = format!("{} at C {c}", golden.name);
+            let outcome = split.score(c, 5000).unwrap();
+            assert!(outcome.probe.converged, "{what}: gradient {:e}", outcome.probe.gradient_norm);
+            let expected = golden.weights.row(i);
+            let largest = expected.iter().fold(0.0_f64, |largest, weight| largest.max(weight.abs()));
+            for (j, (&weight, &reference)) in outcome.probe.weights.iter().zip(expected).enumerate() {
+                // The second term is for weights that nearly vanish beside the others.
+                let tolerance = 1e-3 * reference.abs() + 1e-5 * largest;
+                assert_close(weight, reference, tolerance, &format!("{what}, weight {j}"));
+            }
+            let tolerance = 1e-3 * golden.bias[i].abs() + 1e-5 * largest;
+            assert_close(outcome.probe.bias, golden.bias[i], tolerance, &format!("{what}, bias"));
+            assert_close(outcome.probe.objective, golden.objective[i], 1e-9, &format!("{what}, objective"));
+            assert_close(outcome.auroc, golden.auroc[i], 1e-9, &format!("{what}, AUROC"));
+            assert_eq!((outcome.n_train, outcome.n_test), (golden.train.nrows(), golden.test.nrows()));
+        }
+    }
+}
+
+#[test]
+fn the_reference_minimum_has_our_objective_and_no_gradient() {
+    for golden in goldens() {
+        let features = golden.standardised_train();
+        for (i, &c) in golden.cs.iter().enumerate() {
+            let problem = Problem::new(features.view(), &golden.train_labels, c).unwrap();
+            let minimum = Parameters { weights: golden.weights.row(i).to_owned(), bias: golden.bias[i] };
+            assert_close(problem.objective(&minimum), golden.objective[i], 1e-9, golden.name);
+            assert_close(problem.gradient_norm(&minimum), 0.0, 1e-9, golden.name);
+        }
+    }
+}
+
+#[test]
+fn the_reference_weights_give_the_reference_decisions() {
+    for golden in goldens() {
+        let standardiser = Standardiser::fit(golden.train.view()).unwrap();
+        let test = standardiser.apply("test features", golden.test.view()).unwrap();
+        let features = golden.standardised_train();
+        let mut probe = fit(features.view(), &golden.train_labels, 1.0, 1).unwrap();
+        for i in 0..golden.cs.len() {
+            probe.weights = golden.weights.row(i).to_owned();
+            probe.bias = golden.bias[i];
+            let decision = probe.decision_function(test.view()).unwrap();
+            for (&actual, &expected) in decision.iter().zip(golden.decision.row(i)) {
+                assert_close(actual, expected, 1e-9 * (1.0 + expected.abs()), golden.name);
+            }
+            let area = auroc(&decision.to_vec(), &golden.test_labels).unwrap();
+            assert_close(area, golden.auroc[i], 1e-9, golden.name);
+        }
+    }
+}
+
+#[test]
+fn the_usual_iteration_limits_leave_the_area_where_it_converges() {
+    for golden in goldens() {
+        let split = golden.split();
+        for (i, &c) in golden.cs.iter().enumerate() {
+            for limit in [60, 100] {
+                let outcome = split.score(c, limit).unwrap();
+                assert!(outcome.probe.weights.iter().all(|weight| weight.is_finite()));
+                // Never below the minimum, and close above it.
+                let excess = outcome.probe.objective - golden.objective[i];
+                assert!((-1e-12..=0.02).contains(&excess), "{} at C {c}, limit {limit}: {excess:e}", golden.name);
+                assert_close(outcome.auroc, golden.auroc[i], 0.02, &format!("{} at C {c}, limit {limit}", golden.name));
+            }
+        }
+    }
+}
+
+#[test]
+fn one_iteration_is_usable_and_says_that_it_did_not_converge() {
+    for golden in goldens() {
+        let outcome = golden.split().score(1.0, 1).unwrap();
+        assert!(outcome.probe.objective.is_finite() && !outcome.probe.converged);
+    }
+}
+
+#[test]
+fn areas_are_scikit_learns_with_many_ties() {
+    let text = std::fs::read_to_string(golden_path("auroc.json")).unwrap();
+    let cases: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    assert!(cases.len() >= 5);
+    for (index, case) in cases.iter().enumerate() {
+        let scores: Vec<f64> = serde_json::from_value(case["scores"].clone()).unwrap();
+        let labels: Vec<u8> = serde_json::from_value(case["labels"].clone()).unwrap();
+        let expected = case["auroc"].as_f64().unwrap();
+        assert_close(auroc(&scores, &labels).unwrap(), expected, 1e-9, &format!("case {index}"));
+    }
+}
+
+#[test]
+fn exchanged_labels_exchange_the_sign() {
+    for golden in goldens() {
+        let features = golden.standardised_train();
+        let flipped: Vec<u8> = golden.train_labels.iter().map(|label| 1 - label).collect();
+        let probe = fit(features.view(), &golden.train_labels, 1.0, 5000).unwrap();
+        let mirror = fit(features.view(), &flipped, 1.0, 5000).unwrap();
+        for (a, b) in probe.weights.iter().zip(&mirror.weights) {
+            assert_close(*a, -b, 1e-5, golden.name);
+        }
+        assert_close(probe.bias, -mirror.bias, 1e-5, golden.name);
+    }
+}
+
+#[test]
+fn a_start_at_the_minimum_stays_there() {
+    for golden in goldens() {
+        let features = golden.standardised_train();
+        let problem = Problem::new(features.view(), &golden.train_labels, 1.0).unwrap();
+        let probe = fit_with(&LinfaSolver, &problem, None, 5000).unwrap();
+        let again = fit_with(&LinfaSolver, &problem, Some(&probe.parameters()), 1).unwrap();
+        assert!(again.converged, "{}", golden.name);
+        assert!(again.objective <= probe.objective);
+        // From a neighbouring C it gets further in the same few iterations than from zero.
+        let next = problem.with_c(0.5).unwrap();
+        let warm = fit_with(&LinfaSolver, &next, Some(&probe.parameters()), 3).unwrap();
+        let cold = fit_with(&LinfaSolver, &next, None, 3).unwrap();
+        assert!(warm.objective < cold.objective, "{}", golden.name);
+    }
+}
+
+#[test]
+fn train_and_score_is_the_split_scored_once() {
+    let golden = goldens().remove(0);
+    let (labels, test_labels) = (&golden.train_labels, &golden.test_labels);
+    let outcome = train_and_score(golden.train.view(), labels, golden.test.view(), test_labels, 1.0, 100).unwrap();
+    let split = golden.split().score(1.0, 100).unwrap();
+    assert_eq!(outcome.auroc, split.auroc);
+    assert_eq!(outcome.probe.weights, split.probe.weights);
+}
+
+fn message(result: crate::Result<impl std::fmt::Debug>) -> String {
+    let error = result.unwrap_err();
+    assert_eq!(error.exit_code(), 2, "{error}");
+    error.to_string()
+}
+
+#[test]
+fn refusals_say_what_and_where() {
+    let x = array![[0.0, 1.0], [1.0, 0.0], [0.5, 0.25]];
+    let y = [0, 1, 1];
+    assert!(message(fit(x.view(), &[1, 1, 1], 1.0, 10)).contains("one class only (all 3 are 1)"));
+    assert!(message(fit(x.view(), &[0, 1], 1.0, 10)).contains("3 samples, but 2 labels"));
+    assert!(message(fit(x.view(), &[0, 1, 3], 1.0, 10)).contains("sample 2 has label 3"));
+    for c in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e300] {
+        assert!(message(fit(x.view(), &y, c, 10)).starts_with("C is "));
+    }
+    assert!(message(fit(x.view(), &y, 1.0, 0)).contains("at least 1 iteration"));
+    let nan = array![[0.0, 1.0], [1.0, f64::NAN], [0.5, 0.25]];
+    assert!(message(fit(nan.view(), &y, 1.0, 10)).contains("sample 1, column 1 is NaN"));
+    let large = array![[0.0, 1.0], [1.0, 0.0], [-1e5, 0.25]];
+    assert!(message(fit(large.view(), &y, 1.0, 10)).contains("sample 2, column 0 is -1e5"));
+    let probe = fit(x.view(), &y, 1.0, 10).unwrap();
+    assert!(message(probe.decision_function(array![[1.0]].view())).contains("1 columns"));
+    let problem = Problem::new(x.view(), &y, 1.0).unwrap();
+    let short = Parameters { weights: Array1::zeros(1), bias: 0.0 };
+    assert!(message(fit_with(&LinfaSolver, &problem, Some(&short), 10)).contains("1 weights"));
+}
+
+#[test]
+fn a_split_is_checked_as_a_whole() {
+    let train = array![[0.0_f32, 1.0], [1.0, 0.0], [0.5, 0.25]];
+    let test = array![[0.0_f32, 1.0], [1.0, 0.0]];
+    let run = |train: ArrayView2<'_, f32>, y: &[u8], test: ArrayView2<'_, f32>, z: &[u8]| {
+        message(train_and_score(train, y, test, z, 1.0, 10))
+    };
+    assert!(run(train.view(), &[0, 1, 1], test.view(), &[1, 1]).starts_with("test labels: one class only"));
+    assert!(run(train.view(), &[0, 0, 0], test.view(), &[0, 1]).starts_with("training labels: one class only"));
+    assert!(run(train.view(), &[0, 1], test.view(), &[0, 1]).contains("3 samples, but 2 labels"));
+    let mut bad = test.clone();
+    bad[[1, 0]] = f32::NAN;
+    assert!(run(train.view(), &[0, 1, 1], bad.view(), &[0, 1]).contains("test features: sample 1, column 0 is NaN"));
+    let narrow = test.slice_axis(Axis(1), (0..1).into());
+    assert!(run(train.view(), &[0, 1, 1], narrow, &[0, 1]).contains("1 columns"));
+}
+
+/// Problems of any shape, with repeated rows and columns, features up to `6 * 10^scale`, and `C` over its whole range.
+fn problems(scale: std::ops::Range<i32>) -> impl Strategy<Value = (Array2<f64>, Vec<u8>, f64)> {
+    (2_usize..14, 1_usize..9, -8_i32..9, scale).prop_flat_map(|(n, h, exponent, scale)| {
+        let values = prop::collection::vec(-6_i32..7, n * h);
+        let labels = prop::collection::vec(0_u8..2, n);
+        (values, labels).prop_map(move |(values, mut labels)| {
+            labels[0] = 1 - labels[n - 1];
+            let factor = 10.0_f64.powi(scale);
+            let features = values.into_iter().map(|value| f64::from(value) * factor).collect();
+            (Array2::from_shape_vec((n, h), features).unwrap(), labels, 10.0_f64.powi(exponent))
+        })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_accepted_problem_gives_a_finite_probe_or_says_why((features, labels, c) in problems(-3..4), limit in 1_usize..120) {
+        let problem = Problem::new(features.view(), &labels, c).unwrap();
+        match fit_with(&LinfaSolver, &problem, None, limit) {
+            Ok(probe) => {
+                prop_assert!(probe.parameters().is_finite());
+                prop_assert!(probe.objective <= problem.objective(&problem.featureless()) + 1e-12);
+                prop_assert_eq!(probe.converged, probe.gradient_norm <= CONVERGED_GRADIENT_NORM);
+            }
+            Err(error) => prop_assert!(error.to_string().contains("logistic regression failed"), "{}", error),
+        }
+    }
+
+    #[test]
+    fn ordinary_problems_converge((features, labels, _) in problems(-3..1), exponent in -2_i32..3) {
+        let probe = fit(features.view(), &labels, 10.0_f64.powi(exponent), 5000).unwrap();
+        prop_assert!(probe.converged, "gradient {:e}", probe.gradient_norm);
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_the_objective(
+        (features, labels, _) in problems(-3..1),
+        direction in prop::collection::vec(-1.0_f64..1.0, 9),
+        bias in -1.0_f64..1.0,
+    ) {
+        let problem = Problem::new(features.view(), &labels, 0.7).unwrap();
+        let weights = Array1::from_iter(direction.iter().take(features.ncols()).map(|x| 0.3 * x));
+        let at = |step: f64| Parameters { weights: &weights * (1.0 + step), bias: bias * (1.0 + step) };
+        let (by_weights, by_bias) = problem.gradient(&at(0.0));
+        let slope = by_weights.dot(&weights) + by_bias * bias;
+        let step = 1e-5;
+        let difference = (problem.objective(&at(step)) - problem.objective(&at(-step))) / (2.0 * step);
+        prop_assert!((slope - difference).abs() <= 1e-6 * (1.0 + slope.abs()), "{} {}", slope, difference);
+    }
+}
