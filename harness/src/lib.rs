@@ -4,7 +4,8 @@
 //! The modules in the order the data flows: a [`data`] set of dialogues becomes [`tokens`] through [`text`]; a
 //! [`model`] turns tokens into activations, through a lazy plan ([`acts`]) or the [`eager`] baseline; a [`probe`] is
 //! trained on them; [`workload`] composes these into the two benchmarked tasks; [`runner`] runs each case in a process
-//! of its own; [`results`] is the file that keeps what was measured and [`report`] shows it.
+//! of its own; [`stats`] turns repetitions into ratios with intervals; [`results`] is the file that keeps what was
+//! measured and [`report`] shows it.
 
 pub mod acts;
 pub mod commands;
@@ -18,6 +19,7 @@ pub mod probe;
 pub mod report;
 pub mod results;
 pub mod runner;
+pub mod stats;
 pub mod text;
 pub mod tokens;
 pub mod workload;
