@@ -67,7 +67,8 @@ fn cases(results: &ResultFile) -> Table {
 
 fn line(task: Task, method: Method, rows: &[&Row]) -> Vec<String> {
     let ok: Vec<&Row> = rows.iter().copied().filter(|row| row.status == Status::Ok).collect();
-    let middle = |value: fn(&Row) -> Option<f64>| median(&ok.iter().filter_map(|row| value(row)).collect::<Vec<f64>>());
+    let middle =
+        |value: fn(&Row) -> Option<f64>| median(&ok.iter().filter_map(|row| value(row)).collect::<Vec<f64>>()).ok();
     let count = match rows.iter().find(|row| row.status != Status::Ok) {
         Some(failed) => format!("{} of {} ({})", ok.len(), rows.len(), failed.status),
         None => ok.len().to_string(),

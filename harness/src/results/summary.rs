@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Row, Status};
-use crate::stats::ratio::{RatioEstimate, paired_ratio};
+use crate::stats::ratio::RatioEstimate;
 use crate::stats::summary::median;
 use crate::workload::case::{Method, Task};
 
@@ -98,7 +98,7 @@ impl Comparison {
                 .filter(|(eager, lazy)| *eager > 0.0 && *lazy > 0.0)
                 .collect();
             let (eager, lazy): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
-            paired_ratio(&eager, &lazy, CONFIDENCE)
+            RatioEstimate::of_pairs(&eager, &lazy, CONFIDENCE).ok()
         };
         let time = ratio(|row| row.elapsed_s);
         let memory = ratio(|row| row.cpu_peak_rss_mb);
@@ -106,7 +106,7 @@ impl Comparison {
         let gpu_reserved = ratio(|row| row.gpu_peak_reserved_mb);
         let metric = |method: Method| {
             let ok = rows.iter().filter(|row| row.method == method && row.status == Status::Ok);
-            median(&ok.filter_map(|row| row.metric_value).collect::<Vec<f64>>())
+            median(&ok.filter_map(|row| row.metric_value).collect::<Vec<f64>>()).ok()
         };
         Comparison {
             intervals: Intervals {
