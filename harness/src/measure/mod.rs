@@ -1,6 +1,7 @@
 //! What is measured beside time: peaks of memory, and the machine it was measured on.
 
 pub mod environment;
+pub mod gpu;
 pub mod memory;
 
 /// Bytes of a megabyte in every figure here: 2^20.
