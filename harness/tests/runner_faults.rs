@@ -1,4 +1,5 @@
 //! A case that fails is a row and never the end of the run: real children that sleep, die, lie and fall silent.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests may fail as tests do.
 
 mod runner_support;
 
@@ -139,7 +140,8 @@ fn the_summary_rests_on_blocks_in_which_both_methods_came_through() {
 fn input_that_a_child_finds_bad_ends_the_run_in_one_line() {
     for warmup in ["0", "1"] {
         let sandbox = Sandbox::new();
-        let faults = ["--warmup", warmup, "--methods", "lazy", "--tasks", "train", "--inject-fault", "train/lazy=input"];
+        let faults =
+            ["--warmup", warmup, "--methods", "lazy", "--tasks", "train", "--inject-fault", "train/lazy=input"];
         let mut arguments = vec!["run", "--quiet", "--samples", "20", "--layer", "1"];
         arguments.extend(faults);
         let output = sandbox.output(&arguments);

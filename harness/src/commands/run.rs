@@ -1,7 +1,7 @@
 //! `actbench run`: both workloads, lazy against eager, repeated; a result file and a table.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use clap::{Args, ValueEnum};
 
 use super::settings::SettingsArgs;
 use crate::error::{Error, Result};
+use crate::measure::mounts::is_in_memory;
 use crate::report::table;
 use crate::results::{ResultFile, Row, Status, check_output};
 use crate::runner::{RunOptions, interrupt, run as run_cases};
-use crate::workload::case::{Fault, Method, Task};
+use crate::workload::case::{Fault, Method, RunConfig, Task};
 use crate::workload::preflight;
 
 /// Run the two workloads, lazy against eager, each case in a process of its own, repeated in random order.
@@ -20,6 +21,8 @@ use crate::workload::preflight;
 /// The table goes to standard output, progress and warnings to standard error, every observation to the result file.
 #[derive(Args, Clone, Debug)]
 #[command(
+    // `-5` is then a value that is refused with the name of its flag, not an unknown flag.
+    allow_negative_numbers = true,
     before_help = "Examples:\n  \
     actbench run\n  \
     actbench run --model ./smollm2 --dataset repe --data-dir ./data --lazy-cache-disk\n  \
@@ -75,6 +78,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     for warning in &preflight.warnings {
         eprintln!("warning: {warning}");
     }
+    warn_of_cache_in_memory(&preflight.config, args.cache_dir.as_deref());
     interrupt::install()?;
     let options = RunOptions {
         program: std::env::current_exe().map_err(Error::io("find", "this program"))?,
@@ -101,6 +105,17 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         Some(error) => Err(error),
         None if verdict(&report.results) => Ok(ExitCode::SUCCESS),
         None => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// A cache file in memory counts as memory: the figures would be right, and the name of the method wrong.
+fn warn_of_cache_in_memory(config: &RunConfig, cache_folder: Option<&Path>) {
+    let folder = cache_folder.map_or_else(std::env::temp_dir, Path::to_path_buf);
+    if config.methods.iter().any(|method| config.caches_on_disk(*method)) && is_in_memory(&folder) {
+        eprintln!(
+            "warning: {} keeps its files in memory, so the disk cache saves none; name a folder on a disk with --cache-dir",
+            folder.display()
+        );
     }
 }
 

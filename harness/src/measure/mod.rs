@@ -3,6 +3,7 @@
 pub mod environment;
 pub mod gpu;
 pub mod memory;
+pub mod mounts;
 
 /// Bytes of a megabyte in every figure here: 2^20.
 pub const MEGABYTE: f64 = 1024.0 * 1024.0;

@@ -1,18 +1,14 @@
 //! The table that a run ends with, on made-up observations.
 
 use super::table::render;
-use crate::results::tests::{drifting, environment, ok_row, out_of_memory, row};
-use crate::results::{ResultFile, Row};
+use crate::results::Row;
+use crate::results::tests::{drifting, file_of, ok_row, out_of_memory, row};
 use crate::runner::schedule::tests::config;
 use crate::workload::case::{Method, RunConfig, Task};
 
 fn rendered(methods: &[Method], rows: impl IntoIterator<Item = Row>) -> String {
     let config = RunConfig { tasks: vec![Task::Train, Task::Sweep], methods: methods.to_vec(), ..config() };
-    let mut results = ResultFile::new(config, environment());
-    for row in rows {
-        results.push(row);
-    }
-    render(&results)
+    render(&file_of(config, rows))
 }
 
 #[test]

@@ -71,6 +71,15 @@ pub(crate) fn out_of_memory() -> Ending {
     })
 }
 
+/// The file of a run that made the observations `rows`.
+pub(crate) fn file_of(config: RunConfig, rows: impl IntoIterator<Item = Row>) -> ResultFile {
+    let mut results = ResultFile::new(config, environment());
+    for row in rows {
+        results.push(row);
+    }
+    results
+}
+
 /// Five blocks under a drift that hits both methods alike, in which lazy is about twice as fast and takes 4/5 of the
 /// memory.
 pub(crate) fn drifting(task: Task) -> Vec<Row> {

@@ -1,6 +1,7 @@
 //! Runs the real program in a folder of its own, and looks at what it leaves behind.
 
 #![allow(dead_code)] // Each test file is a crate of its own and uses a part of this.
+#![allow(clippy::unwrap_used)] // Helpers of tests may fail as tests do.
 
 use std::fs;
 use std::path::PathBuf;
