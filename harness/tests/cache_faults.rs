@@ -125,7 +125,14 @@ fn a_write_killed_at_any_point_is_gone_on_with_to_the_same_bytes() {
             std::thread::sleep(Duration::from_micros(random.random_range(0..8000)));
         }
         child.kill().unwrap();
-        let killed = child.wait().unwrap().signal() == Some(libc::SIGKILL);
+        let mut killed = child.wait().unwrap().signal() == Some(libc::SIGKILL);
+        if kill % 3 == 0 && killed {
+            // Once more, while it is being gone on with, or before.
+            let mut again = command(&out).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(random.random_range(0..200)));
+            again.kill().unwrap();
+            killed = again.wait().unwrap().signal() == Some(libc::SIGKILL);
+        }
         let left = entries(folder.path());
         if killed && left == [PARTIAL] {
             struck += 1;
