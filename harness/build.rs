@@ -8,9 +8,12 @@ fn output(program: &str, arguments: &[&str]) -> Option<String> {
 }
 
 fn main() {
-    // A build from an archive has no repository: the fields are then empty and null in the result file.
-    let commit = output("git", &["rev-parse", "HEAD"]).unwrap_or_default();
-    let dirty = output("git", &["status", "--porcelain", "--untracked-files=no"])
+    // A build from an archive has no repository, or lies in somebody else's: the fields are then empty, and null in
+    // the result file.
+    let ours = output("git", &["ls-files", "--error-unmatch", "build.rs"]).is_some();
+    let of_ours = |arguments: &[&str]| if ours { output("git", arguments) } else { None };
+    let commit = of_ours(&["rev-parse", "HEAD"]).unwrap_or_default();
+    let dirty = of_ours(&["--no-optional-locks", "status", "--porcelain", "--untracked-files=no"])
         .map(|changes| (!changes.is_empty()).to_string())
         .unwrap_or_default();
     let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
@@ -20,9 +23,12 @@ fn main() {
     println!("cargo:rustc-env=ACTBENCH_RUSTC={rustc}");
     println!("cargo:rustc-env=ACTBENCH_PROFILE={}", std::env::var("PROFILE").unwrap_or_default());
     for path in ["HEAD", "index"] {
-        if let Some(path) = output("git", &["rev-parse", "--git-path", path]) {
+        if let Some(path) = of_ours(&["rev-parse", "--git-path", path]) {
             println!("cargo:rerun-if-changed={path}");
         }
     }
-    println!("cargo:rerun-if-changed=src");
+    // A change of any source that goes into the program makes it dirty.
+    for path in ["src", "../kernels/src", "../fixtures/src", "../Cargo.lock"] {
+        println!("cargo:rerun-if-changed={path}");
+    }
 }

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use crate::commands;
 use crate::commands::cache::CacheArgs;
@@ -13,11 +12,19 @@ use crate::commands::import::ImportArgs;
 use crate::commands::run::RunArgs;
 use crate::error::Result;
 
+mod log;
+mod one_line;
+
 /// Lazy or eager activation extraction for probes: measures both, end to end.
 #[derive(Debug, Parser)]
 #[command(
     name = "actbench",
     version,
+    before_help = "Examples:\n  \
+                   actbench run                 measure lazy against eager with what is built in\n  \
+                   actbench run --help          every setting\n  \
+                   actbench import model.gguf --out model\n  \
+                   actbench env                 what a result file says of this machine",
     after_help = "Exit status: 0 done, 1 a case failed, 2 bad usage or input, 130 interrupted.\n\
                   ACTBENCH_LOG=debug shows what happens inside."
 )]
@@ -45,10 +52,12 @@ enum Command {
 
 /// Runs the program on its own arguments.
 pub fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("ACTBENCH_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    // Logging may have been set up by whoever calls this as a library; theirs stays.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().try_init();
-    match dispatch(Cli::parse().command) {
+    log::start();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return one_line::tell(&error),
+    };
+    match dispatch(cli.command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");

@@ -1,7 +1,7 @@
 //! `actbench run`: both workloads, lazy against eager, repeated; a result file and a table.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,20 +9,27 @@ use clap::{Args, ValueEnum};
 
 use super::settings::SettingsArgs;
 use crate::error::{Error, Result};
+use crate::measure::mounts::is_in_memory;
 use crate::report::table;
-use crate::results::{ResultFile, Status};
+use crate::results::{ResultFile, Row, Status, check_output};
 use crate::runner::{RunOptions, interrupt, run as run_cases};
-use crate::workload::case::{Fault, Method, Task};
+use crate::workload::case::{Fault, Method, RunConfig, Task};
 use crate::workload::preflight;
 
 /// Run the two workloads, lazy against eager, each case in a process of its own, repeated in random order.
 ///
 /// The table goes to standard output, progress and warnings to standard error, every observation to the result file.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    // `-5` is then a value that is refused with the name of its flag, not an unknown flag.
+    allow_negative_numbers = true,
+    before_help = "Examples:\n  \
     actbench run\n  \
     actbench run --model ./smollm2 --dataset repe --data-dir ./data --lazy-cache-disk\n  \
-    actbench run --tasks sweep --methods eager,lazy,lazy-disk --samples 2000 --repetitions 8")]
+    actbench run --tasks sweep --methods eager,lazy,lazy-disk --samples 2000 --repetitions 8\n  \
+    actbench run --no-opt prefix --timeout 10m --output without-prefix.json",
+    after_help = "Exit status: 0 done, 1 a case failed, 2 bad usage or input, 130 interrupted."
+)]
 pub struct RunArgs {
     /// Tasks
     #[arg(long, value_delimiter = ',', default_value = "train,sweep", value_name = "TASK,...")]
@@ -64,12 +71,14 @@ pub struct RunArgs {
 /// # Errors
 /// Bad settings or input, or a result file that cannot be written.
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
+    check_output(&args.output)?;
     let (tasks, methods) = (distinct(&args.tasks), distinct(&args.methods));
     let config = args.settings.config(tasks, methods, args.repetitions, args.warmup);
     let preflight = preflight(&config, args.quiet)?;
     for warning in &preflight.warnings {
         eprintln!("warning: {warning}");
     }
+    warn_of_cache_in_memory(&preflight.config, args.cache_dir.as_deref());
     interrupt::install()?;
     let options = RunOptions {
         program: std::env::current_exe().map_err(Error::io("find", "this program"))?,
@@ -81,36 +90,66 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         faults: args.inject_fault.clone(),
     };
     let report = run_cases(preflight.config, &options)?;
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&report.results).map_err(|error| Error::usage(error.to_string()))? + "\n",
-        false => table::render(&report.results),
+    if !report.results.rows.is_empty() {
+        print(args.json, &report.results)?;
+    }
+    match report.stopped {
+        Some(Error::Interrupted) => {
+            let kept = match report.results.rows.len() {
+                0 => "no case was finished".to_owned(),
+                rows => format!("{rows} finished cases are in {}", args.output.display()),
+            };
+            eprintln!("error: interrupted; {kept}");
+            Ok(ExitCode::from(Error::Interrupted.exit_code()))
+        }
+        Some(error) => Err(error),
+        None if verdict(&report.results) => Ok(ExitCode::SUCCESS),
+        None => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// A cache file in memory counts as memory: the figures would be right, and the name of the method wrong.
+fn warn_of_cache_in_memory(config: &RunConfig, cache_folder: Option<&Path>) {
+    let folder = cache_folder.map_or_else(std::env::temp_dir, Path::to_path_buf);
+    if config.methods.iter().any(|method| config.caches_on_disk(*method)) && is_in_memory(&folder) {
+        eprintln!(
+            "warning: {} keeps its files in memory, so the disk cache saves none; name a folder on a disk with --cache-dir",
+            folder.display()
+        );
+    }
+}
+
+fn print(json: bool, results: &ResultFile) -> Result<()> {
+    let text = match json {
+        true => serde_json::to_string_pretty(results).map_err(|error| Error::usage(error.to_string()))? + "\n",
+        false => table::render(results),
     };
     // A closed pipe, as of `| head`, is no failure of the run.
     let _ = std::io::stdout().write_all(text.as_bytes());
-    if let Some(error) = report.stopped {
-        return Err(error);
-    }
-    Ok(match verdict(&report.results) {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    })
+    Ok(())
 }
 
 /// Whether all cases came through and agree; says on standard error what did not.
 fn verdict(results: &ResultFile) -> bool {
     let mut well = true;
-    for row in results.rows.iter().filter(|row| row.status != Status::Ok) {
-        well = false;
-        let reason = row.reason.as_deref().unwrap_or("no reason given");
-        eprintln!("error: {} {}: {}: {reason}", row.task, row.method, row.status);
-    }
     for task in &results.config.tasks {
+        for method in &results.config.methods {
+            let rows = results.rows.iter().filter(|row| (row.task, row.method) == (*task, *method));
+            let (ok, failed): (Vec<&Row>, Vec<&Row>) = rows.partition(|row| row.status == Status::Ok);
+            if let Some(first) = failed.first() {
+                well = false;
+                let reason = first.reason.as_deref().unwrap_or("no reason given");
+                let total = ok.len() + failed.len();
+                eprintln!("error: {task} {method}: {} of {total} failed, {}: {reason}", failed.len(), first.status);
+            }
+        }
         if results.task_summary(*task).digests_agree == Some(false) {
             well = false;
             eprintln!("error: {task}: the methods trained their probes on different features; their digests are");
             for row in results.rows.iter().filter(|row| row.task == *task && row.status == Status::Ok) {
                 let repetition = row.repetition.map_or(0, |repetition| repetition + 1);
-                eprintln!("  {} {repetition}: {}", row.method, row.feature_digest().unwrap_or("none"));
+                let digest = row.feature_digest().unwrap_or("none");
+                eprintln!("error:   {}, repetition {repetition}: {digest}", row.method);
             }
         }
     }

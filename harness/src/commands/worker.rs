@@ -20,8 +20,11 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 pub fn worker() -> ExitCode {
     let reporter = Arc::new(Reporter { state: Mutex::new(State::default()) });
     match work(&reporter) {
-        Ok((outcome, peaks)) => {
+        Ok((outcome, peaks, fault)) => {
             say(Message::Done { outcome, peaks });
+            if fault == Some(Fault::Linger) {
+                sleep_for_ever();
+            }
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -31,7 +34,7 @@ pub fn worker() -> ExitCode {
     }
 }
 
-fn work(reporter: &Arc<Reporter>) -> Result<(CaseOutcome, Peaks)> {
+fn work(reporter: &Arc<Reporter>) -> Result<(CaseOutcome, Peaks, Option<Fault>)> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).map_err(Error::io("read", "the standard input"))?;
     let spec: CaseSpec =
@@ -46,15 +49,13 @@ fn work(reporter: &Arc<Reporter>) -> Result<(CaseOutcome, Peaks)> {
     }
     let state = reporter.state.lock().unwrap_or_else(PoisonError::into_inner);
     let peaks = state.peaks.ok_or_else(|| Error::Disagreement("the case ended without being measured".to_owned()))?;
-    Ok((outcome, peaks))
+    Ok((outcome, peaks, spec.fault))
 }
 
 /// Fails as told, for the tests of the runner.
 fn act_out(fault: Fault) -> Result<()> {
     match fault {
-        Fault::Sleep => loop {
-            std::thread::sleep(Duration::from_secs(3600));
-        },
+        Fault::Sleep => sleep_for_ever(),
         Fault::Kill => {
             // SAFETY: a plain system call on this very process.
             unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
@@ -65,13 +66,30 @@ fn act_out(fault: Fault) -> Result<()> {
             let block: Vec<u8> = Vec::with_capacity(isize::MAX as usize);
             Err(Error::OutOfMemory { what: "a fault".to_owned(), bytes: block.capacity() as u64 })
         }
-        Fault::Exit => std::process::exit(3),
+        Fault::Exit => {
+            eprintln!("leaving without a result");
+            std::process::exit(3)
+        }
+        Fault::Abort => {
+            eprintln!("leaving by abort");
+            std::process::abort()
+        }
         Fault::Garbage => {
             println!("this is no message");
             std::process::exit(0)
         }
+        Fault::Flood => loop {
+            std::io::stdout().write_all(&[b'x'; 4096]).map_err(Error::io("write", "the standard output"))?;
+        },
         Fault::Error => Err(Error::Numeric("acted out".to_owned())),
-        Fault::Disagree => Ok(()),
+        Fault::Input => Err(Error::input("acted out", "bad input")),
+        Fault::Linger | Fault::Disagree => Ok(()),
+    }
+}
+
+fn sleep_for_ever() -> ! {
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
     }
 }
 

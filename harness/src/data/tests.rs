@@ -157,7 +157,7 @@ fn the_embedded_data_set_has_as_many_rows_as_are_wanted() {
     assert_eq!(data.dialogues.len(), 100);
     assert_eq!(data.dialogues, load("embedded:short", None, 100).unwrap().dialogues);
     assert_eq!(data.dialogues[..40], load("embedded", None, 40).unwrap().dialogues);
-    assert_ne!(data.dialogues, load("embedded:short", None, 100).unwrap().dialogues);
+    assert_ne!(data.dialogues, load("embedded:mixed", None, 100).unwrap().dialogues);
     assert_eq!(load("embedded:long", None, 0).unwrap().dialogues.len(), 2);
     for dialogue in &data.dialogues {
         assert!(dialogue.messages.iter().any(|message| message.role == Role::Assistant));

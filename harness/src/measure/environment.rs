@@ -1,12 +1,11 @@
 //! The machine and the build that figures come from.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
 use super::MEGABYTE;
+use super::gpu::gpus;
 
 /// What the result file says of the machine and the build. Unknown is null.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,40 +69,8 @@ impl Environment {
             profile: env!("ACTBENCH_PROFILE").to_owned(),
             commit: known(env!("ACTBENCH_COMMIT")),
             dirty: env!("ACTBENCH_DIRTY").parse().ok(),
-            command_line: std::env::args().collect(),
+            command_line: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
         }
-    }
-}
-
-/// What the driver's own tool says; nothing where there is no driver.
-#[derive(Default)]
-struct Gpus {
-    names: Vec<String>,
-    driver: Option<String>,
-    cuda: Option<String>,
-}
-
-fn gpus() -> Gpus {
-    // Starting the tool takes a while, so it is not tried on machines without a driver.
-    if !Path::new("/proc/driver/nvidia/version").exists() {
-        return Gpus::default();
-    }
-    let Ok(output) =
-        Command::new("nvidia-smi").args(["--query-gpu=name,driver_version", "--format=csv,noheader"]).output()
-    else {
-        return Gpus::default();
-    };
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let cards: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once(", ")).collect();
-    let cuda = Command::new("nvidia-smi").output().ok().and_then(|output| {
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let (_, rest) = text.split_once("CUDA Version:")?;
-        rest.split_whitespace().next().map(str::to_owned)
-    });
-    Gpus {
-        names: cards.iter().map(|card| card.0.to_owned()).collect(),
-        driver: cards.first().map(|card| card.1.trim().to_owned()),
-        cuda,
     }
 }
 

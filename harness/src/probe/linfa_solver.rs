@@ -13,8 +13,8 @@
 //!   when two gradients in a row are equal to the last bit, which happens where steps drown in rounding (a tolerance
 //!   below the noise) or where all losses saturate (a first trial far out).
 //!
-//! Hence: the tolerance never goes below the noise ([`Scaling::tolerance`]), features are scaled down when the first
-//! trial would be far out ([`Scaling::of`]), the gradient is measured again on what comes back, and a start that did
+//! Hence: the tolerance never goes below the noise (`Scaling::tolerance`), features are scaled down when the first
+//! trial would be far out (`Scaling::of`), the gradient is measured again on what comes back, and a start that did
 //! not move is an error.
 
 use linfa::traits::Fit;
@@ -68,7 +68,8 @@ impl Solver for LinfaSolver {
         let weights = fitted.params() * (sign * scaling.factor);
         let parameters = Parameters { weights, bias: fitted.intercept() * sign };
         let moved = problem.objective(&parameters) < problem.objective(start);
-        if !moved && !(problem.gradient_norm(&parameters) <= CONVERGED_GRADIENT_NORM) {
+        let at_minimum = problem.gradient_norm(&parameters) <= CONVERGED_GRADIENT_NORM;
+        if !(moved || at_minimum) {
             return Err(failed(problem, "the line search found no lower point in the first step"));
         }
         Ok(Solution { parameters, iterations: None })
@@ -143,4 +144,51 @@ fn failed(problem: &Problem<'_>, why: &str) -> Error {
         problem.features().ncols(),
         problem.c()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::super::logistic::fit_with;
+    use super::*;
+
+    /// 60 samples of 4 features of about `size`, with labels that the first feature half tells.
+    fn features(size: f64) -> (Array2<f64>, Vec<u8>) {
+        let value = |i: usize, j: usize| (((i + 1) * (37 + 11 * j) * (j + 3)) % 101) as f64 / 50.0 - 1.0;
+        let features = Array2::from_shape_fn((60, 4), |(i, j)| size * value(i, j));
+        let labels = (0..60).map(|i| u8::from(value(i, 0) + 1.5 * value(i, 3) * value(i, 1) > 0.1)).collect();
+        (features, labels)
+    }
+
+    #[test]
+    fn features_of_a_common_size_are_not_copied() {
+        let (features, labels) = features(1.0);
+        assert_eq!(Scaling::of(&Problem::new(features.view(), &labels, 1.0).unwrap()).factor, 1.0);
+    }
+
+    #[test]
+    fn a_far_first_trial_is_scaled_down_and_the_minimum_is_the_same() {
+        let size = 5e3;
+        let (small, labels) = features(1.0);
+        let (large, _) = features(size);
+        let small = Problem::new(small.view(), &labels, 1.0).unwrap();
+        let large = Problem::new(large.view(), &labels, 1.0 / (size * size)).unwrap();
+        assert!(Scaling::of(&large).factor < 0.1);
+        let expected = fit_with(&LinfaSolver, &small, None, 1000).unwrap();
+        let actual = fit_with(&LinfaSolver, &large, None, 1000).unwrap();
+        assert!((actual.objective - expected.objective).abs() <= 1e-12);
+        assert!((actual.bias - expected.bias).abs() <= 1e-5);
+        for (a, b) in actual.weights.iter().zip(&expected.weights) {
+            assert!((a * size - b).abs() <= 1e-5, "{} instead of {b}", a * size);
+        }
+    }
+
+    #[test]
+    fn the_positive_class_is_the_larger_one_and_else_the_first() {
+        assert_eq!(positive_class(&[0, 1, 1]), 1);
+        assert_eq!(positive_class(&[1, 0, 0]), 0);
+        assert_eq!(positive_class(&[0, 1, 1, 0]), 0);
+        assert_eq!(positive_class(&[1, 0, 1, 0]), 1);
+    }
 }

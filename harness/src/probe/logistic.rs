@@ -257,7 +257,7 @@ pub fn fit_with(
     let gradient_norm = problem.gradient_norm(&parameters);
     if !(parameters.is_finite() && objective.is_finite() && gradient_norm.is_finite()) {
         return Err(Error::Numeric(format!(
-            "the solver {} left finite numbers on {} samples of {} features at C {}; standardise the features or lower C",
+            "the solver {} ended with a NaN or infinity on {} samples of {} features at C {}; standardise the features or lower C",
             solver.name(),
             problem.features().nrows(),
             problem.features().ncols(),

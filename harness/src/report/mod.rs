@@ -3,3 +3,6 @@
 pub mod format;
 pub mod sentence;
 pub mod table;
+
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,11 @@
 
 use std::fmt::Write;
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, ContentArrangement, Table};
+use comfy_table::{CellAlignment, ContentArrangement, ContentLineStyle, LineStyle, Table, TableStyle};
 
 use super::format::{megabytes, metric, ratio, seconds};
 use super::sentence::sentence;
-use crate::results::summary::Comparison;
+use crate::results::summary::{Comparison, TaskSummary};
 use crate::results::{ResultFile, Row, Status};
 use crate::stats::summary::median;
 use crate::workload::case::{Method, Task};
@@ -26,32 +25,38 @@ const HEADER: [&str; 11] = [
     "metric",
 ];
 
-/// The whole text: medians, ratios, a sentence a task.
+/// The whole text: medians, ratios, a sentence for each task and lazy method. It has no colours and no line breaks that
+/// depend on the terminal, so that a piped table is the table that was seen.
 pub fn render(results: &ResultFile) -> String {
-    let mut text = format!("{}\n", cases(results));
-    for task in &results.config.tasks {
-        let summary = results.task_summary(*task);
-        let lazy = if results.config.methods.contains(&Method::Lazy) { Method::Lazy } else { Method::LazyDisk };
-        let mut comparisons = vec![(lazy, &summary.comparison)];
-        comparisons.extend(summary.lazy_disk.as_ref().map(|comparison| (Method::LazyDisk, comparison)));
-        for (method, comparison) in comparisons {
-            if comparison.speedup_lazy_vs_eager.is_some() {
-                let _ = writeln!(text, "{}", ratios(*task, method, comparison));
-            }
+    let mut text = format!("{}\n", cases(results).trim_fmt());
+    let summaries: Vec<(Task, TaskSummary)> =
+        results.config.tasks.iter().map(|task| (*task, results.task_summary(*task))).collect();
+    let comparisons = || summaries.iter().flat_map(|(task, summary)| summary.by_method().map(move |it| (*task, it)));
+    for (task, (method, comparison)) in comparisons() {
+        if let Some(line) = ratios(task, method, comparison) {
+            let _ = writeln!(text, "{line}");
         }
     }
-    for task in &results.config.tasks {
-        if let Some(sentence) = sentence(*task, results) {
+    for (task, (method, comparison)) in comparisons() {
+        if let Some(sentence) = sentence(task, method, comparison, &results.rows) {
             let _ = writeln!(text, "{sentence}");
         }
     }
     text
 }
 
+/// A line under the head and no other: rows are few and short.
+fn style() -> TableStyle {
+    TableStyle::new()
+        .header_lines(ContentLineStyle::none().junction(' '))
+        .header_separator(LineStyle::none().fill('─').junction('─'))
+        .content_lines(ContentLineStyle::none().junction(' '))
+}
+
 /// Medians over the counted repetitions of each task and method.
 fn cases(results: &ResultFile) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled).set_header(HEADER);
+    table.load_style(style()).set_content_arrangement(ContentArrangement::Disabled).set_header(HEADER);
     for task in &results.config.tasks {
         for method in &results.config.methods {
             let rows: Vec<&Row> =
@@ -67,7 +72,8 @@ fn cases(results: &ResultFile) -> Table {
 
 fn line(task: Task, method: Method, rows: &[&Row]) -> Vec<String> {
     let ok: Vec<&Row> = rows.iter().copied().filter(|row| row.status == Status::Ok).collect();
-    let middle = |value: fn(&Row) -> Option<f64>| median(&ok.iter().filter_map(|row| value(row)).collect::<Vec<f64>>());
+    let middle =
+        |value: fn(&Row) -> Option<f64>| median(&ok.iter().filter_map(|row| value(row)).collect::<Vec<f64>>()).ok();
     let count = match rows.iter().find(|row| row.status != Status::Ok) {
         Some(failed) => format!("{} of {} ({})", ok.len(), rows.len(), failed.status),
         None => ok.len().to_string(),
@@ -87,14 +93,23 @@ fn line(task: Task, method: Method, rows: &[&Row]) -> Vec<String> {
     ]
 }
 
-fn ratios(task: Task, method: Method, comparison: &Comparison) -> String {
+/// `train, eager / lazy: time 2.10x (1.98 to 2.25), peak RSS 1.37x (1.37 to 1.38); 93.8% intervals, 5 blocks`.
+fn ratios(task: Task, method: Method, comparison: &Comparison) -> Option<String> {
     let intervals = &comparison.intervals;
-    let mut parts = vec![
-        format!("time {}", ratio(comparison.speedup_lazy_vs_eager, intervals.speedup_lazy_vs_eager)),
-        format!("peak RSS {}", ratio(comparison.cpu_mem_reduction_x, intervals.cpu_mem_reduction_x)),
+    let figures = [
+        ("time", comparison.speedup_lazy_vs_eager, intervals.speedup_lazy_vs_eager),
+        ("peak RSS", comparison.cpu_mem_reduction_x, intervals.cpu_mem_reduction_x),
+        ("GPU used", comparison.gpu_alloc_reduction_x, intervals.gpu_alloc_reduction_x),
+        ("GPU reserved", comparison.gpu_reserved_reduction_x, intervals.gpu_reserved_reduction_x),
     ];
-    if comparison.gpu_alloc_reduction_x.is_some() {
-        parts.push(format!("GPU used {}", ratio(comparison.gpu_alloc_reduction_x, intervals.gpu_alloc_reduction_x)));
-    }
-    format!("{task}: eager / {method}: {}", parts.join(", "))
+    let told: Vec<String> = figures
+        .into_iter()
+        .filter(|(_, value, _)| value.is_some())
+        .map(|(name, value, interval)| format!("{name} {}", ratio(value, interval)))
+        .collect();
+    let footing = match intervals.speedup_lazy_vs_eager {
+        Some(interval) => format!("; {:.1}% intervals, {} blocks", 100.0 * interval.confidence, interval.n),
+        None => "; no interval from a single block".to_owned(),
+    };
+    (!told.is_empty()).then(|| format!("{task}, eager / {method}: {}{footing}", told.join(", ")))
 }

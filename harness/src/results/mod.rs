@@ -1,179 +1,28 @@
 //! The result file: what was run, where, every observation, and what they come to.
 
-use std::fmt;
 use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::measure::environment::Environment;
-use crate::measure::memory::Peaks;
-use crate::runner::child::Ending;
-use crate::runner::schedule::Slot;
-use crate::workload::case::{Method, RunConfig, Task};
+use crate::workload::case::{RunConfig, Task};
 
+pub mod row;
 pub mod summary;
+#[cfg(test)]
+pub(crate) mod tests;
 
+pub use row::{Row, Status};
 use summary::TaskSummary;
 
 /// The schema's name and version; raised when a name changes its meaning.
 pub const SCHEMA: &str = "actbench/1";
 
-/// How a case ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// It came through.
-    Ok,
-    /// It wanted more memory than there is.
-    Oom,
-    /// It took longer than it may.
-    Timeout,
-    /// A signal ended it.
-    Killed,
-    /// Anything else.
-    Error,
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Status::Ok => "ok",
-            Status::Oom => "oom",
-            Status::Timeout => "timeout",
-            Status::Killed => "killed",
-            Status::Error => "error",
-        })
-    }
-}
-
-/// One observation: one case, once. Memory is in MB of 2^20 bytes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Row {
-    /// What was done.
-    pub task: Task,
-    /// How.
-    pub method: Method,
-    /// The block it belongs to, from 0 on.
-    pub repetition: Option<usize>,
-    /// How it ended.
-    pub status: Status,
-    /// Why it did not come through.
-    pub reason: Option<String>,
-    /// Seconds of everything after loading.
-    pub elapsed_s: Option<f64>,
-    /// Seconds until the features were there.
-    pub extract_s: Option<f64>,
-    /// Seconds of training and scoring.
-    pub train_eval_s: Option<f64>,
-    /// The kernel's high-water mark of the resident size.
-    pub cpu_peak_rss_mb: Option<f64>,
-    /// The allocator's high-water mark.
-    pub cpu_peak_heap_mb: Option<f64>,
-    /// The GPU memory pool's high-water mark of memory used.
-    pub gpu_peak_alloc_mb: Option<f64>,
-    /// The GPU memory pool's high-water mark of memory reserved.
-    pub gpu_peak_reserved_mb: Option<f64>,
-    /// `auroc` or `mean_auroc`.
-    pub metric_name: String,
-    /// Its value.
-    pub metric_value: Option<f64>,
-    /// Everything else.
-    pub extra: Map<String, Value>,
-}
-
-impl Row {
-    /// The row of a case that ended in `ending`.
-    pub fn new(slot: Slot, ending: Ending) -> Self {
-        let metric_name = match slot.task {
-            Task::Train => "auroc",
-            Task::Sweep => "mean_auroc",
-        };
-        let mut row = Row {
-            task: slot.task,
-            method: slot.method,
-            repetition: slot.block,
-            status: Status::Error,
-            reason: None,
-            elapsed_s: None,
-            extract_s: None,
-            train_eval_s: None,
-            cpu_peak_rss_mb: None,
-            cpu_peak_heap_mb: None,
-            gpu_peak_alloc_mb: None,
-            gpu_peak_reserved_mb: None,
-            metric_name: metric_name.to_owned(),
-            metric_value: None,
-            extra: Map::new(),
-        };
-        match ending {
-            Ending::Done(outcome, peaks) => {
-                row.status = Status::Ok;
-                row.elapsed_s = finite(outcome.elapsed_s);
-                row.extract_s = finite(outcome.extract_s);
-                row.train_eval_s = finite(outcome.train_eval_s);
-                row.metric_name = outcome.metric_name;
-                row.metric_value = finite(outcome.metric_value);
-                row.extra = outcome.extra;
-                row.add_peaks(peaks);
-            }
-            Ending::Failed(failure) => {
-                row.status = if failure.out_of_memory_bytes.is_some() { Status::Oom } else { Status::Error };
-                if let Some(bytes) = failure.out_of_memory_bytes {
-                    row.extra.insert("oom_bytes".to_owned(), json!(bytes));
-                }
-                row.reason = Some(failure.message);
-            }
-            Ending::TimedOut(limit) => {
-                row.status = Status::Timeout;
-                row.reason = Some(format!("took longer than {} s (--timeout)", limit.as_secs_f64()));
-            }
-            Ending::Killed(signal) => {
-                row.status = Status::Killed;
-                let hint = match signal {
-                    libc::SIGKILL => ", as the kernel does when memory runs out",
-                    _ => "",
-                };
-                row.reason = Some(format!("ended by signal {signal}{hint}"));
-            }
-            Ending::Silent(code, stderr) => {
-                let code = code.map_or_else(|| "no exit status".to_owned(), |code| format!("exit status {code}"));
-                let last = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing on stderr");
-                row.reason = Some(format!("ended without a result, {code}: {last}"));
-            }
-            Ending::Garbled(line) => {
-                let start: String = line.chars().take(80).collect();
-                row.reason = Some(format!("said something that is no message: {start}"));
-            }
-        }
-        row
-    }
-
-    fn add_peaks(&mut self, peaks: Peaks) {
-        self.cpu_peak_rss_mb = peaks.rss_mb.and_then(finite);
-        self.cpu_peak_heap_mb = finite(peaks.heap_mb);
-        for (name, value) in [
-            ("rss_anonymous_mb", json!(peaks.rss_anonymous_mb)),
-            ("rss_file_mb", json!(peaks.rss_file_mb)),
-            ("load_peak_rss_mb", json!(peaks.load_rss_mb)),
-            ("peak_includes_loading", json!(peaks.includes_loading)),
-        ] {
-            self.extra.insert(name.to_owned(), value);
-        }
-    }
-
-    /// The digest of the features its probes were trained on.
-    pub fn feature_digest(&self) -> Option<&str> {
-        self.extra.get("feature_digest").and_then(Value::as_str)
-    }
-}
-
-/// JSON has no NaN; what is not finite is null in the file.
-fn finite(value: f64) -> Option<f64> {
-    value.is_finite().then_some(value)
-}
+/// How the name of a result file begins while it is being written.
+const TEMPORARY_PREFIX: &str = ".actbench-results-";
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -246,4 +95,26 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         std::fs::File::open(folder)?.sync_all()
     };
     write().map_err(Error::io("write", path))
+}
+
+/// Whether a result file can be written to `path`, asked before hours are spent on what goes into it.
+///
+/// # Errors
+/// The path is a folder, or its folder is not there or cannot be written to.
+pub fn check_output(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::file(path, "is a folder; --output names the result file"));
+    }
+    let folder = folder_of(path);
+    match tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::file(path, format!("cannot be written (--output): {error}"))),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }

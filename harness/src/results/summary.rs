@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Row, Status};
-use crate::stats::ratio::{RatioEstimate, paired_ratio};
+use crate::stats::ratio::RatioEstimate;
 use crate::stats::summary::median;
 use crate::workload::case::{Method, Task};
 
@@ -54,9 +54,11 @@ pub struct Interval {
 }
 
 /// What a task comes to.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskSummary {
-    /// Eager against `lazy`, or against `lazy-disk` where that is the only lazy method.
+    /// The lazy method of the fields beside this one: `lazy`, or `lazy-disk` where that is the only one.
+    pub lazy_method: Method,
+    /// Eager against that method.
     #[serde(flatten)]
     pub comparison: Comparison,
     /// Eager against `lazy-disk`, where `lazy` was run beside it.
@@ -81,11 +83,20 @@ impl TaskSummary {
         let digests: Vec<&str> =
             rows.iter().filter(|row| row.status == Status::Ok).filter_map(|row| row.feature_digest()).collect();
         TaskSummary {
+            lazy_method: first,
             comparison: Comparison::of(&rows, first),
             lazy_disk: second.map(|method| Comparison::of(&rows, method)),
             digests_agree: (digests.len() > 1).then(|| digests.windows(2).all(|pair| pair[0] == pair[1])),
             n_failed: rows.iter().filter(|row| row.status != Status::Ok).count(),
         }
+    }
+}
+
+impl TaskSummary {
+    /// The comparisons with the lazy method that each is of.
+    pub fn by_method(&self) -> impl Iterator<Item = (Method, &Comparison)> {
+        let second = self.lazy_disk.as_ref().map(|comparison| (Method::LazyDisk, comparison));
+        std::iter::once((self.lazy_method, &self.comparison)).chain(second)
     }
 }
 
@@ -98,7 +109,7 @@ impl Comparison {
                 .filter(|(eager, lazy)| *eager > 0.0 && *lazy > 0.0)
                 .collect();
             let (eager, lazy): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
-            paired_ratio(&eager, &lazy, CONFIDENCE)
+            RatioEstimate::of_pairs(&eager, &lazy, CONFIDENCE).ok()
         };
         let time = ratio(|row| row.elapsed_s);
         let memory = ratio(|row| row.cpu_peak_rss_mb);
@@ -106,7 +117,7 @@ impl Comparison {
         let gpu_reserved = ratio(|row| row.gpu_peak_reserved_mb);
         let metric = |method: Method| {
             let ok = rows.iter().filter(|row| row.method == method && row.status == Status::Ok);
-            median(&ok.filter_map(|row| row.metric_value).collect::<Vec<f64>>())
+            median(&ok.filter_map(|row| row.metric_value).collect::<Vec<f64>>()).ok()
         };
         Comparison {
             intervals: Intervals {

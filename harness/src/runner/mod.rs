@@ -3,19 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use self::child::Ending;
+use self::ending::{Ended, Ending};
 use self::progress::RunProgress;
 use self::schedule::{Slot, schedule};
 use crate::error::{Error, Result};
 use crate::measure::environment::Environment;
-use crate::results::{ResultFile, Row};
+use crate::results::{ResultFile, Row, Status};
 use crate::workload::case::{CaseSpec, Fault, Method, RunConfig, Task};
 
 pub mod child;
+pub mod ending;
 pub mod interrupt;
 mod progress;
 pub mod protocol;
 pub mod schedule;
+mod streams;
 
 /// How a run is carried out, beside what is run.
 #[derive(Clone, Debug)]
@@ -46,8 +48,8 @@ pub struct RunReport {
 
 /// Runs all cases of `config` (its layers filled in), warm-up first, and writes the result file after each.
 ///
-/// A case that fails is a row; the run goes on. It stops early when a case says that its input is bad, for then all
-/// would fail alike, and when the user interrupts; the rows so far are kept.
+/// A case that fails is a row; the run goes on. It stops early when a case says that its input is bad before any case
+/// came through, for then all would fail alike, and when the user interrupts; the rows so far are kept.
 ///
 /// # Errors
 /// The result file or the folder for cache files cannot be written.
@@ -60,24 +62,24 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
     let slots = schedule(&config);
     let progress = RunProgress::new(slots.len(), options.quiet);
     let mut results = ResultFile::new(config, Environment::read());
-    results.write(&options.output)?;
-    let mut stopped = None;
+    let (mut stopped, mut any_well) = (None, false);
     for (index, slot) in slots.into_iter().enumerate() {
         progress.begin(index, slot);
-        let ending = match run_slot(&results.config, slot, options, folder.path(), &progress) {
-            Ok(ending) => ending,
+        let ended = match run_slot(&results.config, slot, options, folder.path(), &progress) {
+            Ok(ended) => ended,
             Err(error) => {
                 stopped = Some(error);
                 break;
             }
         };
-        let bad_input = match &ending {
-            Ending::Failed(failure) if failure.bad_input => Some(failure.message.clone()),
+        let bad_input = match &ended.ending {
+            Ending::Failed(failure) if failure.bad_input && !any_well => Some(failure.message.clone()),
             _ => None,
         };
-        let row = Row::new(slot, ending);
+        let row = Row::new(slot, ended);
+        any_well |= row.status == Status::Ok;
         progress.end(index, slot, &row);
-        if slot.block.is_some() || bad_input.is_some() {
+        if slot.block.is_some() {
             results.push(row);
             results.write(&options.output)?;
         }
@@ -97,7 +99,7 @@ fn run_slot(
     options: &RunOptions,
     folder: &Path,
     progress: &RunProgress,
-) -> Result<Ending> {
+) -> Result<Ended> {
     let own =
         tempfile::Builder::new().prefix("case-").tempdir_in(folder).map_err(Error::io("create a folder in", folder))?;
     let fault = options.faults.iter().find(|fault| (fault.0, fault.1) == (slot.task, slot.method)).map(|fault| fault.2);

@@ -1,49 +1,150 @@
-//! The Hodges-Lehmann estimate of a centre (Hodges & Lehmann 1963) and its exact signed-rank interval.
+//! The centre of a symmetric distribution: the median of the Walsh averages, with the interval that belongs to it.
 //!
-//! The estimate is the median of the Walsh averages `(d_i + d_j) / 2`, `i <= j`; the interval's ends are order
-//! statistics of them. On paired measurements it is nearly as tight as the mean's and is not moved by an outlier.
+//! Estimate: Hodges and Lehmann, "Estimates of location based on rank tests", 1963. Interval: Tukey's, as in Hollander,
+//! Wolfe and Chicken, "Nonparametric Statistical Methods", 3.2 and 3.3. On resampled benchmark noise of 10 to 40 pairs
+//! its coverage is the nominal one, where the bootstrap of the mean (BCa) falls short by up to nine points.
 
-use super::signed_rank::{distribution, tail_count};
-use super::summary::median_of_sorted;
+use super::signed_rank::SignedRankDistribution;
+use super::{check_confidence, check_observations};
+use crate::error::{Error, Result};
 
-/// A centre with an interval.
+/// All averages `(d_i + d_j) / 2` with `i <= j` of `n` observations, sorted: `n (n + 1) / 2` of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WalshAverages {
+    sorted: Vec<f64>,
+    null: SignedRankDistribution,
+    n: usize,
+}
+
+/// An interval for the centre.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Centre {
-    /// The estimate.
-    pub estimate: f64,
-    /// Ends of the interval and its exact confidence; none for a single observation.
-    pub interval: Option<(f64, f64, f64)>,
+pub struct Interval {
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+    /// The chance that such an interval holds the centre: at least the nominal one if that is reached. Exact for
+    /// continuous symmetric observations, a lower bound with ties.
+    pub confidence: f64,
+    /// Whether `confidence` is as high as was asked for. If not, there are too few observations, and this is the
+    /// widest interval that they allow.
+    pub nominal_reached: bool,
 }
 
-/// The centre of `values`, which must be finite, with an interval of at least `confidence` where there are enough
-/// values for one, and else the widest there is, with its own lower confidence.
-///
-/// None for no values.
-pub fn centre(values: &[f64], confidence: f64) -> Option<Centre> {
-    let n = values.len();
-    let averages = walsh_averages(values);
-    let estimate = median_of_sorted(&averages)?;
-    if n < 2 {
-        return Some(Centre { estimate, interval: None });
+impl WalshAverages {
+    /// Of `observations`, in any order.
+    ///
+    /// # Errors
+    ///
+    /// No observation, more than [`super::MOST_OBSERVATIONS`], or one that is not finite.
+    pub fn of(observations: &[f64]) -> Result<Self> {
+        check_observations("observations", observations)?;
+        let n = observations.len();
+        if n == 0 {
+            return Err(Error::input("observations", "none; a centre needs at least 1"));
+        }
+        let mut sorted = Vec::with_capacity(n * (n + 1) / 2);
+        for (i, first) in observations.iter().enumerate() {
+            // Halved before the addition, so that two large observations do not overflow.
+            sorted.extend(observations[i..].iter().map(|second| 0.5 * first + 0.5 * second));
+        }
+        sorted.sort_unstable_by(f64::total_cmp);
+        Ok(Self { sorted, null: SignedRankDistribution::new(n), n })
     }
-    let (mut left_out, mut below) = tail_count(n, (1.0 - confidence) / 2.0);
-    if left_out == 0 {
-        // The whole range of the averages leaves out one pattern of signs on each side.
-        (left_out, below) = (1, distribution(n)[0]);
-    }
-    let (low, high) = (averages[left_out - 1], averages[averages.len() - left_out]);
-    Some(Centre { estimate, interval: Some((low, high, 1.0 - 2.0 * below)) })
-}
 
-/// All `n (n + 1) / 2` averages of pairs, each value with itself included, sorted.
-pub fn walsh_averages(values: &[f64]) -> Vec<f64> {
-    let mut averages: Vec<f64> = values
-        .iter()
-        .enumerate()
-        .flat_map(|(index, first)| values[index..].iter().map(move |second| (first + second) / 2.0))
-        .collect();
-    averages.sort_by(f64::total_cmp);
-    averages
+    /// How many observations there are.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// The Walsh averages, ascending.
+    pub fn sorted(&self) -> &[f64] {
+        &self.sorted
+    }
+
+    /// The Hodges-Lehmann estimate: the median of the averages.
+    pub fn estimate(&self) -> f64 {
+        let middle = self.sorted.len() / 2;
+        if self.sorted.len() % 2 == 1 {
+            self.sorted[middle]
+        } else {
+            0.5 * self.sorted[middle - 1] + 0.5 * self.sorted[middle]
+        }
+    }
+
+    /// The two-sided interval at `confidence`: from the `k + 1`-th smallest to the `k + 1`-th largest average, with `k`
+    /// the largest signed-rank sum whose lower tail is at most `(1 - confidence) / 2`.
+    ///
+    /// `None` for one observation, from which no interval follows. With fewer observations than `confidence` needs
+    /// (six for 0.95) it is the range of the observations with the confidence that has.
+    ///
+    /// # Errors
+    ///
+    /// `confidence` not between 0 and 1.
+    pub fn interval(&self, confidence: f64) -> Result<Option<Interval>> {
+        check_confidence(confidence)?;
+        if self.n < 2 {
+            return Ok(None);
+        }
+        let (cut, tail, nominal_reached) = self.cut((1.0 - confidence) / 2.0);
+        Ok(Some(Interval {
+            low: self.sorted[cut],
+            high: self.sorted[self.sorted.len() - 1 - cut],
+            confidence: 1.0 - 2.0 * tail,
+            nominal_reached,
+        }))
+    }
+
+    /// The one-sided lower bound at `confidence`: the centre lies above `low`; `high` is infinite. `None` for no
+    /// bound that means anything, as in [`WalshAverages::interval`].
+    ///
+    /// # Errors
+    ///
+    /// `confidence` not between 0 and 1.
+    pub fn lower_bound(&self, confidence: f64) -> Result<Option<Interval>> {
+        self.one_sided(confidence).map(|bound| {
+            bound.map(|(cut, interval)| Interval { low: self.sorted[cut], high: f64::INFINITY, ..interval })
+        })
+    }
+
+    /// The one-sided upper bound at `confidence`: the centre lies below `high`; `low` is minus infinity. `None` as in
+    /// [`WalshAverages::interval`].
+    ///
+    /// # Errors
+    ///
+    /// `confidence` not between 0 and 1.
+    pub fn upper_bound(&self, confidence: f64) -> Result<Option<Interval>> {
+        self.one_sided(confidence).map(|bound| {
+            bound.map(|(cut, interval)| {
+                let high = self.sorted[self.sorted.len() - 1 - cut];
+                Interval { low: f64::NEG_INFINITY, high, ..interval }
+            })
+        })
+    }
+
+    /// The cut for a one-sided bound, with an interval whose ends are still open.
+    fn one_sided(&self, confidence: f64) -> Result<Option<(usize, Interval)>> {
+        check_confidence(confidence)?;
+        if self.n < 2 {
+            return Ok(None);
+        }
+        let (cut, tail, nominal_reached) = self.cut(1.0 - confidence);
+        let open = Interval { low: f64::NEG_INFINITY, high: f64::INFINITY, confidence: 1.0 - tail, nominal_reached };
+        Ok(Some((cut, open)))
+    }
+
+    /// How many averages to leave out at one end for a tail of at most `level`; the tail that this is; and whether it
+    /// is at most `level`, which even leaving out none may not reach.
+    fn cut(&self, level: f64) -> (usize, f64, bool) {
+        match self.null.quantile_below(level) {
+            // A level of one half or more, at which the two ends would cross, stops at the middle.
+            Some(sum) => {
+                let sum = sum.min(((self.sorted.len() - 1) / 2) as f64);
+                (sum as usize, self.null.at_most(sum), true)
+            }
+            None => (0, self.null.at_most(0.0), false),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -53,42 +154,95 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_small_case_worked_by_hand() {
-        // Walsh averages of 1, 2, 4: 1, 1.5, 2, 2.5, 3, 4.
-        let centre = centre(&[4.0, 1.0, 2.0], 0.75).unwrap();
-        assert_eq!(centre.estimate, 2.25);
-        assert_eq!(centre.interval, Some((1.0, 4.0, 0.75)));
+    fn the_estimate_by_hand() {
+        // Averages of 1 2 6: 1 1.5 2 3.5 4 6.
+        let averages = WalshAverages::of(&[6.0, 1.0, 2.0]).unwrap();
+        assert_eq!(averages.sorted(), [1.0, 1.5, 2.0, 3.5, 4.0, 6.0]);
+        assert_eq!(averages.estimate(), 2.75);
+        assert_eq!(WalshAverages::of(&[3.0]).unwrap().estimate(), 3.0);
     }
 
     #[test]
-    fn few_values_have_the_widest_interval_and_say_its_confidence() {
-        let centre = centre(&[1.0, 2.0, 3.0, 4.0, 5.0], 0.95).unwrap();
-        assert_eq!(centre.interval, Some((1.0, 5.0, 1.0 - 2.0 / 32.0)));
-        assert_eq!(super::centre(&[7.0], 0.95).unwrap().interval, None);
-        assert_eq!(super::centre(&[], 0.95), None);
+    fn too_few_observations_say_what_confidence_they_have() {
+        let one = WalshAverages::of(&[1.0]).unwrap();
+        assert_eq!(one.interval(0.95).unwrap(), None);
+        assert_eq!(one.lower_bound(0.95).unwrap(), None);
+        let five = WalshAverages::of(&[1.0, 2.0, 3.0, 4.0, 5.0]).unwrap().interval(0.95).unwrap().unwrap();
+        assert_eq!(five, Interval { low: 1.0, high: 5.0, confidence: 0.9375, nominal_reached: false });
+        let six = WalshAverages::of(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap().interval(0.95).unwrap().unwrap();
+        assert_eq!(six, Interval { low: 1.0, high: 6.0, confidence: 0.96875, nominal_reached: true });
+        // One-sided, five are enough.
+        let bound = WalshAverages::of(&[1.0, 2.0, 3.0, 4.0, 5.0]).unwrap().lower_bound(0.95).unwrap().unwrap();
+        assert_eq!((bound.low, bound.confidence, bound.nominal_reached), (1.0, 0.96875, true));
+    }
+
+    #[test]
+    fn a_level_that_is_met_exactly_counts_as_met() {
+        let five = WalshAverages::of(&[1.0, 2.0, 3.0, 4.0, 5.0]).unwrap().interval(0.9375).unwrap().unwrap();
+        assert!(five.nominal_reached);
+    }
+
+    #[test]
+    fn refusals_say_why() {
+        assert!(WalshAverages::of(&[]).is_err());
+        assert!(WalshAverages::of(&[1.0, f64::INFINITY]).unwrap_err().to_string().contains("observation 1 is inf"));
+        for confidence in [0.0, 1.0, -0.5, f64::NAN, 95.0] {
+            assert!(WalshAverages::of(&[1.0, 2.0]).unwrap().interval(confidence).is_err());
+        }
+    }
+
+    fn observations() -> impl Strategy<Value = Vec<f64>> {
+        prop::collection::vec(-10.0_f64..10.0, 2..30)
     }
 
     proptest! {
         #[test]
-        fn shifting_the_values_shifts_everything(
-            values in prop::collection::vec(-100.0f64..100.0, 2..25), shift in -50.0f64..50.0,
-        ) {
-            let before = centre(&values, 0.9).unwrap();
+        fn a_shift_shifts_everything(values in observations(), shift in -50.0_f64..50.0) {
             let moved: Vec<f64> = values.iter().map(|value| value + shift).collect();
-            let after = centre(&moved, 0.9).unwrap();
-            prop_assert!((after.estimate - before.estimate - shift).abs() < 1e-9);
-            let ((low, high, confidence), (low_2, high_2, confidence_2)) =
-                (before.interval.unwrap(), after.interval.unwrap());
-            prop_assert!((low_2 - low - shift).abs() < 1e-9 && (high_2 - high - shift).abs() < 1e-9);
-            prop_assert_eq!(confidence, confidence_2);
-            prop_assert!(low <= before.estimate && before.estimate <= high);
+            let (a, b) = (WalshAverages::of(&values).unwrap(), WalshAverages::of(&moved).unwrap());
+            prop_assert!((a.estimate() + shift - b.estimate()).abs() <= 1e-10);
+            let (x, y) = (a.interval(0.9).unwrap().unwrap(), b.interval(0.9).unwrap().unwrap());
+            prop_assert!((x.low + shift - y.low).abs() <= 1e-10);
+            prop_assert!((x.high + shift - y.high).abs() <= 1e-10);
         }
 
         #[test]
-        fn more_confidence_is_never_narrower(values in prop::collection::vec(-100.0f64..100.0, 2..25)) {
-            let wide = centre(&values, 0.99).unwrap().interval.unwrap();
-            let narrow = centre(&values, 0.8).unwrap().interval.unwrap();
-            prop_assert!(wide.0 <= narrow.0 && narrow.1 <= wide.1 && narrow.2 <= wide.2);
+        fn mirrored_observations_mirror_everything(values in observations()) {
+            let mirrored: Vec<f64> = values.iter().map(|value| -value).collect();
+            let (a, b) = (WalshAverages::of(&values).unwrap(), WalshAverages::of(&mirrored).unwrap());
+            prop_assert_eq!(a.estimate(), -b.estimate());
+            let (x, y) = (a.interval(0.95).unwrap().unwrap(), b.interval(0.95).unwrap().unwrap());
+            prop_assert_eq!((x.low, x.high), (-y.high, -y.low));
+            let (low, high) = (a.lower_bound(0.98).unwrap().unwrap(), b.upper_bound(0.98).unwrap().unwrap());
+            prop_assert_eq!(low.low, -high.high);
+        }
+
+        #[test]
+        fn more_confidence_is_never_narrower(values in observations(), a in 0.01_f64..0.999, b in 0.01_f64..0.999) {
+            let averages = WalshAverages::of(&values).unwrap();
+            let narrow = averages.interval(a.min(b)).unwrap().unwrap();
+            let wide = averages.interval(a.max(b)).unwrap().unwrap();
+            prop_assert!(wide.low <= narrow.low && narrow.high <= wide.high);
+            prop_assert!(wide.confidence >= narrow.confidence);
+            prop_assert!(narrow.low <= averages.estimate() && averages.estimate() <= narrow.high);
+            if narrow.nominal_reached {
+                prop_assert!(narrow.confidence >= a.min(b) - 1e-12);
+            }
+        }
+
+        #[test]
+        fn the_interval_is_what_the_test_does_not_reject(values in observations(), confidence in 0.5_f64..0.99) {
+            use super::super::SignedRankTest;
+            let averages = WalshAverages::of(&values).unwrap();
+            let interval = averages.interval(confidence).unwrap().unwrap();
+            if !interval.nominal_reached {
+                return Ok(());
+            }
+            let p = |centre: f64| SignedRankTest::of(&values, centre).unwrap().p_two_sided;
+            let width = 1e-9 * (1.0 + interval.low.abs() + interval.high.abs());
+            prop_assert!(p(interval.low - width) <= 1.0 - confidence);
+            prop_assert!(p(interval.high + width) <= 1.0 - confidence);
+            prop_assert!(p(interval.low + width) > 1.0 - confidence || interval.low == interval.high);
         }
     }
 }

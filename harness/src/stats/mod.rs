@@ -1,6 +1,51 @@
-//! Estimates and intervals for few, noisy, paired observations. Pure: no I/O, no clock, no randomness.
+//! The statistics of repeated measurements: pure functions of the numbers given, with no clock, file or hidden seed.
+//!
+//! A unit is one paired observation (one block of a run: lazy and eager measured next to each other). [`ratio`] turns
+//! pairs into a ratio with an interval, by the median of Walsh averages ([`hodges_lehmann`]) of the log-ratios and the
+//! exact null distribution of the signed-rank statistic ([`signed_rank`]); both hold for any symmetric distribution,
+//! which timings' log-ratios are far closer to than to a normal one. [`summary`] and [`outliers`] describe one
+//! series; outliers are named and kept.
 
 pub mod hodges_lehmann;
+pub mod outliers;
 pub mod ratio;
 pub mod signed_rank;
 pub mod summary;
+
+#[cfg(test)]
+mod tests;
+
+pub use hodges_lehmann::{Interval, WalshAverages};
+pub use outliers::{Outlier, OutlierFences};
+pub use ratio::RatioEstimate;
+pub use signed_rank::{SignedRankDistribution, SignedRankTest};
+pub use summary::Summary;
+
+use crate::error::{Error, Result};
+
+/// The most observations for which exact distributions and all Walsh averages are computed: half a million averages,
+/// and a distribution that takes about a second.
+pub const MOST_OBSERVATIONS: usize = 1000;
+
+/// Refuses more than [`MOST_OBSERVATIONS`] and values that are not finite; `name` opens the message.
+fn check_observations(name: &str, values: &[f64]) -> Result<()> {
+    if values.len() > MOST_OBSERVATIONS {
+        return Err(Error::usage(format!(
+            "{name}: {} observations, but exact statistics go up to {MOST_OBSERVATIONS}; summarise within processes first",
+            values.len()
+        )));
+    }
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(Error::input(name, format!("observation {index} is {}", values[index]))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a confidence outside `0..1`.
+fn check_confidence(confidence: f64) -> Result<()> {
+    if confidence > 0.0 && confidence < 1.0 {
+        Ok(())
+    } else {
+        Err(Error::usage(format!("confidence is {confidence}; it must lie between 0 and 1, usually 0.95")))
+    }
+}

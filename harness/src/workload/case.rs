@@ -159,6 +159,9 @@ impl RunConfig {
         if self.tasks.is_empty() || self.methods.is_empty() || self.sweep_cs.is_empty() {
             return refuse("--tasks, --methods and --sweep-cs need at least one value each".to_owned());
         }
+        if self.lazy_cache_disk && self.methods.contains(&Method::Lazy) && self.methods.contains(&Method::LazyDisk) {
+            return refuse("--lazy-cache-disk makes lazy the same as lazy-disk: leave one of the two out".to_owned());
+        }
         for (flag, value) in [
             ("--samples", self.samples),
             ("--batch-size", self.batch_size),
@@ -220,10 +223,18 @@ pub enum Fault {
     Kill,
     /// Asks for more memory than there can be.
     Allocate,
-    /// Leaves without a word.
+    /// Leaves without a message, with last words on its standard error.
     Exit,
+    /// The same by `abort`.
+    Abort,
     /// Says things that are no messages, and leaves.
     Garbage,
+    /// Says something that never ends.
+    Flood,
+    /// Does the work, and does not leave.
+    Linger,
+    /// Says that its input is bad.
+    Input,
     /// Reports an error of the work.
     Error,
     /// Gives another digest than the other methods.

@@ -1,0 +1,175 @@
+//! Runs the real program in a folder of its own, and looks at what it leaves behind.
+
+#![allow(dead_code)] // Each test file is a crate of its own and uses a part of this.
+#![allow(clippy::unwrap_used)] // Helpers of tests may fail as tests do.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longest wait for something that should happen at once; only a failing test waits that long.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Settings under which a case takes a moment.
+pub const SMALL: [&str; 14] = [
+    "--samples",
+    "20",
+    "--warmup",
+    "0",
+    "--layer",
+    "1",
+    "--sweep-layers",
+    "2",
+    "--sweep-cs",
+    "1.0",
+    "--train-max-iter",
+    "20",
+    "--threads",
+    "1",
+];
+
+/// A folder that the program is run in, with a folder for temporary files inside.
+pub struct Sandbox {
+    folder: TempDir,
+}
+
+impl Sandbox {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("temporary")).unwrap();
+        Sandbox { folder }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The program with `arguments`, not yet started.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_actbench"));
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env("TMPDIR", self.path("temporary"))
+            .env_remove("ACTBENCH_LOG")
+            .env_remove("RUST_BACKTRACE")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the program with `arguments` to its end.
+    pub fn output(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs `actbench run` with small settings and `arguments` to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.output(&[&["run"], &SMALL[..], arguments].concat())
+    }
+
+    /// The result file, which must be there and whole.
+    pub fn results(&self) -> Value {
+        serde_json::from_str(&fs::read_to_string(self.path("results.json")).unwrap()).unwrap()
+    }
+
+    /// The rows of the result file; none while there is no file.
+    pub fn n_rows(&self) -> usize {
+        match fs::read_to_string(self.path("results.json")) {
+            Ok(text) => serde_json::from_str::<Value>(&text).unwrap()["rows"].as_array().unwrap().len(),
+            Err(_) => 0,
+        }
+    }
+
+    /// What the program left in its folders beside the result file.
+    pub fn leftovers(&self) -> Vec<String> {
+        let mut names: Vec<String> = [self.folder.path().to_path_buf(), self.path("temporary")]
+            .iter()
+            .flat_map(|folder| fs::read_dir(folder).unwrap())
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .filter(|name| name != "temporary" && name != "results.json")
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+/// The rows of one task and method.
+pub fn rows<'a>(results: &'a Value, task: &str, method: &str) -> Vec<&'a Value> {
+    let all = results["rows"].as_array().unwrap();
+    all.iter().filter(|row| row["task"] == task && row["method"] == method).collect()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// A running program that is killed when the test ends, however it ends.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until `done` holds.
+#[track_caller]
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "{what} did not happen");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A process by number and start time, so that a number given out anew is not taken for the old process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub id: u32,
+    start: u64,
+}
+
+impl Process {
+    /// Whether it still runs; one that has ended and was not waited for does not.
+    pub fn is_alive(self) -> bool {
+        stat(self.id).is_some_and(|stat| stat.start == self.start && stat.state != 'Z')
+    }
+}
+
+/// The living children of process `parent`.
+pub fn children(parent: u32) -> Vec<Process> {
+    let numbers = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    numbers
+        .filter_map(|id: u32| stat(id).map(|stat| (id, stat)))
+        .filter(|(_, stat)| stat.parent == parent && stat.state != 'Z')
+        .map(|(id, stat)| Process { id, start: stat.start })
+        .collect()
+}
+
+struct Stat {
+    state: char,
+    parent: u32,
+    start: u64,
+}
+
+/// `/proc/ID/stat`; the fields after the name, which may itself hold spaces and brackets. See proc(5).
+fn stat(id: u32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        parent: fields.get(1)?.parse().ok()?,
+        start: fields.get(19)?.parse().ok()?,
+    })
+}
