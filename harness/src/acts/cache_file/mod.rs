@@ -12,6 +12,7 @@
 
 mod journal;
 mod layout;
+mod partial;
 pub mod reader;
 pub mod writer;
 

@@ -7,14 +7,15 @@
 //! file is removed: a program that still runs tidies up, only one that was killed leaves something to go on with.
 
 use std::borrow::Cow;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::journal::Journal;
 use super::layout::{DIGEST_BYTES, Layout, Part};
+use super::partial::{lock_partial, partial_path, sync_folder};
 use crate::acts::fingerprint::Fingerprint;
 use crate::acts::signature::Signature;
 use crate::acts::tensor::ActTensor;
@@ -105,13 +106,7 @@ impl CacheWriter {
     /// Opens and locks the partial file as it is. From here on, dropping the writer removes it.
     fn locked(path: &Path, signature: Signature, fingerprint: Fingerprint) -> Result<Self> {
         let layout = Layout::new(signature, fingerprint)?;
-        let Some(name) = path.file_name() else {
-            return Err(Error::usage(format!("{} does not name a file to write", path.display())));
-        };
-        let mut partial_name = std::ffi::OsString::from(".");
-        partial_name.push(name);
-        partial_name.push(".partial");
-        let partial = path.with_file_name(partial_name);
+        let partial = partial_path(path)?;
         let file = lock_partial(&partial, path)?;
         let n_chunks = layout.data_parts().map(Part::n_chunks).sum();
         let written = vec![false; layout.signature.n_samples];
@@ -298,46 +293,4 @@ fn rows_of<'a>(run: &[(usize, usize)], layer: usize, tensor: &'a ActTensor) -> C
     let mut rows = Vec::with_capacity(run.len() * tensor.signature().block_bytes());
     run.iter().for_each(|(_, sample)| rows.extend_from_slice(tensor.block(*sample, layer)));
     Cow::Owned(rows)
-}
-
-/// Opens the partial file and locks it.
-fn lock_partial(partial: &Path, target: &Path) -> Result<File> {
-    loop {
-        // Not truncated before the lock is held: it may be another writer's.
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(partial);
-        let file = file.map_err(Error::io("create", partial))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::file(
-                    target,
-                    format!(
-                        "another process is writing this cache file ({} is locked); wait for it or use another path",
-                        partial.display()
-                    ),
-                ));
-            }
-            Err(TryLockError::Error(source)) => {
-                return Err(Error::Io { action: "lock", path: partial.to_path_buf(), source });
-            }
-        }
-        // Between opening and locking, another writer may have finished and renamed or removed this very file.
-        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let ours = file.metadata().map(identity).map_err(Error::io("write", partial))?;
-        match fs::metadata(partial).map(identity) {
-            Ok(named) if named == ours => return Ok(file),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::Io { action: "write", path: partial.to_path_buf(), source }),
-        }
-    }
-}
-
-/// Makes a rename in the folder of `path` last.
-fn sync_folder(path: &Path) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io("write", folder))
 }
