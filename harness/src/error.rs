@@ -72,6 +72,15 @@ impl Error {
         Error::Input { origin: path.as_ref().display().to_string(), what: what.into() }
     }
 
+    /// The same error with what to do next after it, where it is about an input.
+    #[must_use]
+    pub fn advise(self, advice: &str) -> Self {
+        match self {
+            Error::Input { origin, what } => Error::Input { origin, what: format!("{what}; {advice}") },
+            other => other,
+        }
+    }
+
     /// A failed system call on a path, for `map_err`.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();

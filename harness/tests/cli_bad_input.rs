@@ -91,18 +91,18 @@ fn numbers_out_of_range_are_refused() {
         "--threads 99999999999999999999",
     ];
     assert_snapshot!(refusals(&lines), @r#"
-error: --train-c NaN: C must be positive
-error: --train-c -1: C must be positive
-error: --train-c inf: C must be positive
-error: --sweep-cs -0.5: C must be positive
-error: --sweep-cs 0: C must be positive
+error: --train-c NaN: C must be positive and finite
+error: --train-c -1: C must be positive and finite
+error: --train-c inf: C must be positive and finite
+error: --sweep-cs -0.5: C must be positive and finite
+error: --sweep-cs 0: C must be positive and finite
 error: --train-frac 0 is not between 0 and 1 (both excluded)
 error: --train-frac 1 is not between 0 and 1 (both excluded)
 error: --train-frac NaN is not between 0 and 1 (both excluded)
-error: invalid value 'eighty' for '--train-frac <SHARE>': invalid float literal
-error: invalid value '-5' for '--samples <N>': invalid digit found in string
-error: invalid value '1.5' for '--seed <SEED>': invalid digit found in string
-error: invalid value '99999999999999999999' for '--threads <N>': number too large to fit in target type
+error: invalid value 'eighty' for '--train-frac <SHARE>': give a number
+error: invalid value '-5' for '--samples <N>': give a whole number from 0 on
+error: invalid value '1.5' for '--seed <SEED>': give a whole number from 0 on
+error: invalid value '99999999999999999999' for '--threads <N>': give a smaller number
 "#);
 }
 
@@ -118,9 +118,9 @@ error: a value is required for '--samples <N>' but none was supplied
 #[test]
 fn the_embedded_model_names_its_depth() {
     assert_snapshot!(refusals(&["--layer 8", "--sweep-layers 9", "--layer 99 --tasks train"]), @r#"
-error: layer 8 is too deep: the model has 8 layers, 0 to 7
-error: layer 8 is too deep: the model has 8 layers, 0 to 7
-error: layer 99 is too deep: the model has 8 layers, 0 to 7
+error: --layer 8 is too deep: the model has 8 layers; pass one of --layer 0 to 7
+error: --sweep-layers 9 is too deep: layer 8 is asked for and the model has 8 layers; pass --sweep-layers 8 or fewer
+error: --layer 99 is too deep: the model has 8 layers; pass one of --layer 0 to 7
 "#);
 }
 
@@ -128,7 +128,7 @@ error: layer 99 is too deep: the model has 8 layers, 0 to 7
 fn an_output_that_cannot_be_written_is_found_before_any_work() {
     // A model that is not there comes second: the output is looked at before anything is read.
     assert_snapshot!(refusals(&["--output absent/results.json --model ./absent", "--output temporary"]), @r#"
-error: absent/results.json: cannot be written (--output): No such file or directory (os error 2) at path "[DIR]/absent/.actbench-results-Lpodxy"
+error: absent/results.json: cannot be written (--output): there is no folder absent; make it, or name another
 error: temporary: is a folder; --output names the result file
 "#);
 }

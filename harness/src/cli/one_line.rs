@@ -28,8 +28,16 @@ fn one_line(text: &str) -> String {
         }
         joined.push_str(line);
     }
-    joined
+    PLAIN_WORDS.iter().fold(joined, |text, (technical, plain)| text.replace(technical, plain))
 }
+
+/// What the standard library says of numbers, and the same for people who do not program in Rust.
+const PLAIN_WORDS: [(&str, &str); 4] = [
+    ("invalid digit found in string", "give a whole number from 0 on"),
+    ("invalid float literal", "give a number"),
+    ("number too large to fit in target type", "give a smaller number"),
+    ("cannot parse integer from empty string", "give a whole number from 0 on"),
+];
 
 #[cfg(test)]
 mod tests {

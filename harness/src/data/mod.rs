@@ -94,6 +94,9 @@ fn read_file(path: &Path) -> Result<Vec<Dialogue>> {
             )));
         }
     };
+    if let Ok(false) = path.try_exists() {
+        return Err(Error::file(path, "no such file; check the path of the data set"));
+    }
     if path.is_dir() {
         return Err(Error::file(path, "is a folder; give the path of the file in it"));
     }

@@ -100,12 +100,13 @@ impl ModelConfig {
     /// Not JSON, another architecture, a missing or impossible entry, an unknown kind of rotary scaling.
     pub fn parse(text: &str, origin: &str) -> Result<Self> {
         let fail = |what: String| Error::input(origin, what);
-        let value: Value = serde_json::from_str(text).map_err(|error| fail(format!("not valid JSON: {error}")))?;
+        let value: Value = serde_json::from_str(text)
+            .map_err(|error| fail(format!("not valid JSON: {error}; fetch the file anew")))?;
         check_architecture(&value).map_err(fail)?;
         // `rope_scaling` may be spelled with both `type` and `rope_type`, which serde would take for a duplicate.
         let value = without_duplicate_rope_type(value);
-        let raw: RawConfig =
-            serde_json::from_value(value).map_err(|error| fail(format!("not a Llama configuration: {error}")))?;
+        let raw: RawConfig = serde_json::from_value(value)
+            .map_err(|error| fail(format!("not a Llama configuration: {error}; fetch the file anew")))?;
         raw.validate().map_err(fail)
     }
 
@@ -173,7 +174,7 @@ fn check_architecture(value: &Value) -> Result<(), String> {
     }
     let found = model_type.map(str::to_owned).unwrap_or_else(|| architectures.join(", "));
     let found = if found.is_empty() { "none named".to_owned() } else { format!("'{found}'") };
-    Err(format!("unknown architecture {found}: only Llama models ('model_type': 'llama') can be run"))
+    Err(format!("unknown architecture {found}: only Llama models ('model_type': 'llama') can be run, so name one"))
 }
 
 fn without_duplicate_rope_type(mut value: Value) -> Value {

@@ -40,7 +40,8 @@ impl ModelLocation {
         match self {
             ModelLocation::Directory(dir) => {
                 let path = dir.join("config.json");
-                std::fs::read_to_string(&path).map_err(Error::io("read", &path))
+                let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
+                String::from_utf8(text).map_err(|_| Error::file(&path, "is not UTF-8; fetch the file anew"))
             }
             ModelLocation::Synthetic(preset) => Ok(preset.config_json()),
         }

@@ -27,8 +27,8 @@ pub struct OpenModel {
 }
 
 impl OpenModel {
-    /// Finds and opens the model that `name` names; none is the embedded one. Its tokenizer masks as `mask` says. `quiet` shows no progress where a model
-    /// has to be fetched or imported first.
+    /// Finds and opens the model that `name` names; none is the embedded one. Its tokenizer masks as `mask` says. `quiet`
+    /// shows no progress where a model has to be fetched or imported first.
     ///
     /// # Errors
     /// No such model, or files that are missing, broken or of another architecture.
@@ -43,9 +43,10 @@ impl OpenModel {
             ModelLocation::Directory(folder) => ChatTokenizer::from_dir(folder)?,
             ModelLocation::Synthetic(_) => ChatTokenizer::bundled()?,
         };
+        let weights = location.weights().map_err(|error| error.advise("fetch the model's weights anew"))?;
         let embedded = name.is_none_or(|name| name == "embedded");
         let tokenizer = tokenizer.with_mask(mask);
-        Ok(OpenModel { config, tokenizer, weights: Arc::new(location.weights()?), embedded, location })
+        Ok(OpenModel { config, tokenizer, weights: Arc::new(weights), embedded, location })
     }
 
     /// Checks that every tensor of the blocks up to `deepest` is there in the right shape.
@@ -56,7 +57,9 @@ impl OpenModel {
         if deepest >= self.config.n_layers {
             return Err(too_deep(deepest, self.config.n_layers));
         }
-        check_tensors(&self.config, &self.weights, deepest + 1)
+        check_tensors(&self.config, &self.weights, deepest + 1).map_err(|error| {
+            error.advise("config.json and the weights are not of one model, or not whole: fetch both anew")
+        })
     }
 
     /// Loads the blocks up to `deepest` on `backend`.

@@ -108,7 +108,14 @@ pub fn check_output(path: &Path) -> Result<()> {
     let folder = folder_of(path);
     match tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Error::file(path, format!("cannot be written (--output): {error}"))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::file(
+            path,
+            format!("cannot be written (--output): there is no folder {}; make it, or name another", folder.display()),
+        )),
+        // The text names the temporary file, which says nothing to anyone; the kind alone is what went wrong.
+        Err(error) => {
+            Err(Error::file(path, format!("cannot be written (--output): {}; name another place", error.kind())))
+        }
     }
 }
 

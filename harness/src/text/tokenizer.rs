@@ -89,7 +89,7 @@ impl ChatTokenizer {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
         let template = ChatTemplate::new(&chat_template, special, today)
-            .map_err(|error| Error::input(template_origin.as_str(), error.to_string()))?;
+            .map_err(|error| Error::input(template_origin.as_str(), format!("{error}; mend it or fetch the file anew")))?;
         Ok(ChatTokenizer {
             name,
             tokenizer,
@@ -147,6 +147,15 @@ impl ChatTokenizer {
     /// # Errors
     /// As for [`encode`](Self::encode), for the first dialogue that gives one, with its number from 1.
     pub fn encode_all(&self, dialogues: &[Dialogue]) -> Result<TokenSet> {
+        let rows: Vec<usize> = (0..dialogues.len()).collect();
+        self.encode_rows(&dialogues.iter().collect::<Vec<_>>(), &rows)
+    }
+
+    /// The same for dialogues that are the rows `rows` (from 0 on) of a data set: an error tells the place there.
+    ///
+    /// # Errors
+    /// As for [`encode_all`](Self::encode_all).
+    pub fn encode_rows(&self, dialogues: &[&Dialogue], rows: &[usize]) -> Result<TokenSet> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(rayon::current_num_threads())
             .stack_size(RENDER_STACK)
@@ -163,8 +172,8 @@ impl ChatTokenizer {
         });
         let numbered = encoded
             .into_iter()
-            .enumerate()
-            .map(|(index, sequence)| sequence.map_err(|what| self.refusal(format!("dialogue {}: {what}", index + 1))));
+            .zip(rows)
+            .map(|(sequence, row)| sequence.map_err(|what| self.refusal(format!("dialogue {}: {what}", row + 1))));
         Ok(TokenSet { sequences: numbered.collect::<Result<_>>()? })
     }
 

@@ -181,7 +181,7 @@ impl RunConfig {
         }
         for (flag, c) in self.sweep_cs.iter().map(|c| ("--sweep-cs", *c)).chain([("--train-c", self.train_c)]) {
             if !(c.is_finite() && c > 0.0) {
-                return refuse(format!("{flag} {c}: C must be positive"));
+                return refuse(format!("{flag} {c}: C must be positive and finite"));
             }
         }
         if !(self.train_frac > 0.0 && self.train_frac < 1.0) {

@@ -49,6 +49,7 @@ pub fn preflight(config: &RunConfig, quiet: bool) -> Result<Preflight> {
     let prepared = prepare(request(config, quiet))?;
     let config = with_layers(config, &prepared);
     for task in &config.tasks {
+        check_depth(&config, *task, prepared.model.config.n_layers)?;
         prepared.model.check(deepest(&config, *task))?;
     }
     warnings.extend(prepared.warnings);
@@ -157,6 +158,25 @@ pub fn deepest(config: &RunConfig, task: Task) -> usize {
         Task::Train => config.layer.unwrap_or(DEFAULT_LAYER),
         Task::Sweep => config.sweep_layers.unwrap_or(DEFAULT_SWEEP_LAYERS).saturating_sub(1),
     }
+}
+
+/// Refuses layers that a model of `n_layers` blocks does not have, in the words of the flag that asks for them.
+fn check_depth(config: &RunConfig, task: Task, n_layers: usize) -> Result<()> {
+    let deepest = deepest(config, task);
+    if deepest < n_layers {
+        return Ok(());
+    }
+    Err(Error::usage(match task {
+        Task::Train => format!(
+            "--layer {deepest} is too deep: the model has {n_layers} layers; pass one of --layer 0 to {}",
+            n_layers.saturating_sub(1)
+        ),
+        Task::Sweep => format!(
+            "--sweep-layers {} is too deep: layer {deepest} is asked for and the model has {n_layers} layers; pass \
+             --sweep-layers {n_layers} or fewer",
+            deepest + 1
+        ),
+    }))
 }
 
 /// Loads the blocks up to `deepest` on the device that the settings name.

@@ -61,9 +61,12 @@ pub fn prepare(request: Request<'_>) -> Result<Prepared> {
     let labels = dataset.labels();
     let split = data::stratified_sample_and_split(&labels, request.samples, request.train_frac, request.seed)?;
     let side = |rows: &[usize]| -> Result<LabelledTokens> {
-        let dialogues: Vec<Dialogue> = rows.iter().map(|row| dataset.dialogues[*row].clone()).collect();
-        let tokens = model.tokenizer.encode_all(&dialogues)?;
-        check_vocabulary(&tokens, model.config.vocab_size)?;
+        let dialogues: Vec<&Dialogue> = rows.iter().map(|row| &dataset.dialogues[*row]).collect();
+        let tokens = model
+            .tokenizer
+            .encode_rows(&dialogues, rows)
+            .map_err(|error| error.advise("change that row of the data set, or the chat template"))?;
+        check_vocabulary(&tokens, &model)?;
         Ok(LabelledTokens { tokens: Arc::new(tokens), labels: rows.iter().map(|row| u8::from(labels[*row])).collect() })
     };
     let (train, test) = (side(&split.train)?, side(&split.test)?);
@@ -71,12 +74,16 @@ pub fn prepare(request: Request<'_>) -> Result<Prepared> {
 }
 
 /// A tokenizer that does not belong to the model shows here, before any weight is read.
-fn check_vocabulary(tokens: &TokenSet, vocab_size: usize) -> Result<()> {
+fn check_vocabulary(tokens: &TokenSet, model: &OpenModel) -> Result<()> {
+    let vocab_size = model.config.vocab_size;
     let largest = tokens.sequences.iter().flat_map(|sequence| &sequence.ids).max();
     match largest {
         Some(token) if *token as usize >= vocab_size => Err(Error::input(
-            "tokenizer.json",
-            format!("gives token {token}, but config.json has a vocabulary of {vocab_size}: they are not of one model"),
+            model.location.to_string(),
+            format!(
+                "tokenizer.json gives token {token}, but config.json has a vocabulary of {vocab_size}: they are not of \
+                 one model, so put the model's own tokenizer there"
+            ),
         )),
         _ => Ok(()),
     }

@@ -116,6 +116,8 @@ pub fn refusal(sandbox: &Sandbox, arguments: &[&str]) -> String {
     let mut command = sandbox.command(&[&["run"], arguments].concat());
     // An address at which nothing listens, so that no network is asked for anything.
     command.env("HF_ENDPOINT", "http://127.0.0.1:9").env("HF_HOME", sandbox.path("temporary"));
+    // A machine with a GPU refuses what one without refuses.
+    command.env("CUDA_VISIBLE_DEVICES", "");
     command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE");
     for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
         command.env_remove(proxy);
@@ -127,7 +129,12 @@ pub fn refusal(sandbox: &Sandbox, arguments: &[&str]) -> String {
     assert!(!sandbox.path("results.json").exists(), "a result file was written");
     let leftovers: Vec<String> = sandbox.leftovers().into_iter().filter(|name| name.contains("actbench")).collect();
     assert_eq!(leftovers, [""; 0]);
-    line.replace(sandbox.path("").to_str().unwrap(), "[DIR]/")
+    let line = line.replace(sandbox.path("").to_str().unwrap(), "[DIR]/");
+    // How systems say that nobody listens differs.
+    match (line.find("request error: "), line.find("): ").or(line.find(");"))) {
+        (Some(start), Some(end)) => format!("{}[REASON]{}", &line[..start], &line[end..]),
+        _ => line,
+    }
 }
 
 /// What is said of a model under small settings.

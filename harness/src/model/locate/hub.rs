@@ -140,6 +140,9 @@ fn explain(error: &str) -> String {
     match status {
         Some("404") => "the hub has no such model".to_owned(),
         Some(_) => "the hub has no such model, or it asks for a key (set HF_TOKEN)".to_owned(),
-        None => format!("the hub could not be reached ({})", error.lines().next().unwrap_or_default()),
+        None => format!(
+            "the hub could not be reached ({}): check the network, or name a local folder",
+            error.lines().next().unwrap_or_default()
+        ),
     }
 }
