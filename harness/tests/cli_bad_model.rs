@@ -168,12 +168,12 @@ fn a_tokenizer_of_another_model_is_named() {
 #[test]
 fn a_template_that_fails_is_named() {
     let refused = |source: &str| refused_model(&ModelFolder::with_template(source));
-    assert_snapshot!(refused("{{ raise_exception('Roles must\nalternate') }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template refuses: Roles must alternate");
-    assert_snapshot!(refused("{% for message in messages %}{{ message.content }"), @"error: [DIR]/model/tokenizer_config.json: the chat template fails: syntax error: unexpected `}`, expected end of variable block (line 1 of the template)");
-    assert_snapshot!(refused("{{ messages[0].content | no_such_filter }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: unknown filter: filter no_such_filter is unknown (line 1 of the template)");
-    assert_snapshot!(refused("{{ absent.attribute.of }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: undefined value (line 1 of the template)");
-    assert_snapshot!(refused("{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: it does too much work for one dialogue (line 1 of the template)");
-    assert_snapshot!(refused(""), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template does not show where assistant messages are: it does not write message 2 exactly once");
+    assert_snapshot!(refused("{{ raise_exception('Roles must\nalternate') }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template refuses: Roles must alternate; change that row of the data set, or the chat template");
+    assert_snapshot!(refused("{% for message in messages %}{{ message.content }"), @"error: [DIR]/model/tokenizer_config.json: the chat template fails: syntax error: unexpected `}`, expected end of variable block (line 1 of the template); mend it or fetch the file anew");
+    assert_snapshot!(refused("{{ messages[0].content | no_such_filter }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: unknown filter: filter no_such_filter is unknown (line 1 of the template); change that row of the data set, or the chat template");
+    assert_snapshot!(refused("{{ absent.attribute.of }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: undefined value (line 1 of the template); change that row of the data set, or the chat template");
+    assert_snapshot!(refused("{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: it does too much work for one dialogue (line 1 of the template); change that row of the data set, or the chat template");
+    assert_snapshot!(refused(""), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template does not show where assistant messages are: it does not write message 2 exactly once; change that row of the data set, or the chat template");
     let mut none = ModelFolder::whole();
     none.tokenizer_config.as_object_mut().unwrap().remove("chat_template");
     assert_snapshot!(refused_model(&none), @"error: [DIR]/model: has no chat template, neither in chat_template.jinja nor in tokenizer_config.json; use an instruction-tuned model or put its template there");

@@ -320,7 +320,7 @@ fn bad_folders_are_explained() {
     insta::assert_snapshot!(with_config("{"), @"DIR/tokenizer_config.json: is not JSON (EOF while parsing an object at line 1 column 1); fetch the file anew");
     insta::assert_snapshot!(with_config(r#"{"chat_template": 1}"#), @"DIR/tokenizer_config.json: `chat_template` must be a text or a list of {name, template}");
     insta::assert_snapshot!(with_config(r#"{"chat_template": [{"name": "a", "template": ""}, {"name": "b", "template": ""}]}"#), @"DIR/tokenizer_config.json: has several chat templates (a, b) and none is called `default`; put the one to use into chat_template.jinja");
-    insta::assert_snapshot!(with_config(r#"{"chat_template": "{% if %}"}"#), @"DIR/tokenizer_config.json: the chat template fails: syntax error: unexpected end of block (line 1 of the template)");
+    insta::assert_snapshot!(with_config(r#"{"chat_template": "{% if %}"}"#), @"DIR/tokenizer_config.json: the chat template fails: syntax error: unexpected end of block (line 1 of the template); mend it or fetch the file anew");
 }
 
 #[test]

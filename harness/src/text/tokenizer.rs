@@ -88,8 +88,9 @@ impl ChatTokenizer {
         for part in [tokenizer_json.as_slice(), chat_template.as_bytes(), tokens.as_bytes()] {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
-        let template = ChatTemplate::new(&chat_template, special, today)
-            .map_err(|error| Error::input(template_origin.as_str(), format!("{error}; mend it or fetch the file anew")))?;
+        let template = ChatTemplate::new(&chat_template, special, today).map_err(|error| {
+            Error::input(template_origin.as_str(), format!("{error}; mend it or fetch the file anew"))
+        })?;
         Ok(ChatTokenizer {
             name,
             tokenizer,
