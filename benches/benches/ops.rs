@@ -2,8 +2,9 @@
 //! products and attention, and bytes read and written for the others.
 
 use std::hint::black_box;
+use std::time::Duration;
 
-use actbench_benches::{cpu, random_host, random_tensor};
+use actbench_benches::{cpu, random_host, random_tensor, skip_on_error};
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{AttentionLayout, AttentionShape, Backend, DType, KernelError, PoolGroups, PoolMethod};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -109,14 +110,25 @@ fn norm(criterion: &mut Criterion) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Criterion has no way to report that a benchmark could not be set up, so the reason is printed and it is left out.
 fn all(criterion: &mut Criterion) {
     for bench in [linear, attention, pooling, norm] {
-        if let Err(error) = bench(criterion) {
-            eprintln!("skipped: {error}");
-        }
+        skip_on_error(bench(criterion));
     }
 }
 
-criterion_group!(benches, all);
+/// 38 benchmarks: with criterion's default of eight seconds each they alone would take five minutes. Products and
+/// pooling repeat well, so that one second says as much.
+fn short() -> Criterion {
+    Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .without_plots()
+}
+
+criterion_group! {
+    name = benches;
+    config = short();
+    targets = all
+}
 criterion_main!(benches);

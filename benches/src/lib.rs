@@ -1,7 +1,14 @@
 //! What the benchmarks share: seeded tensors at real models' shapes. No input is zeros, because zeros are faster
 //! than numbers on some processors and compress in caches.
 
+use std::error::Error;
+
+use actbench::acts::{ActTensor, Axes};
+use actbench::data;
+use actbench::text::ChatTokenizer;
+use actbench::tokens::TokenSet;
 use actbench_kernels::{Backend, CpuBackend, DType, HostTensor, KernelError};
+use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -43,4 +50,59 @@ pub fn random_tensor<B: Backend>(
 /// When its threads cannot be started.
 pub fn cpu() -> Result<CpuBackend, KernelError> {
     CpuBackend::new(std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// Pooled activations `[n_samples, n_layers, hidden_size]`, bf16, of layers `0..n_layers`.
+///
+/// # Errors
+/// When the shape overflows.
+pub fn random_activations(
+    seed: u64,
+    n_samples: usize,
+    n_layers: usize,
+    hidden_size: usize,
+) -> actbench::Result<ActTensor> {
+    let shape = [n_samples, n_layers, hidden_size];
+    let layers: Vec<usize> = (0..n_layers).collect();
+    // Rounded a sample at a time: all values at once as f32 would take twice the memory of the result.
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut bytes = Vec::new();
+    let mut values = vec![0.0f32; n_layers * hidden_size];
+    for _ in 0..n_samples {
+        values.iter_mut().for_each(|value| *value = rng.random_range(-1.0f32..1.0));
+        bytes.extend(DType::Bf16.from_f32_slice(&values));
+    }
+    ActTensor::new(Axes::BLH, &shape, DType::Bf16, layers, None, Bytes::from(bytes))
+}
+
+/// The dialogues of the embedded data set.
+///
+/// # Errors
+/// When the data set has no such number of rows.
+pub fn embedded_dialogues(rows: usize) -> actbench::Result<Vec<data::Dialogue>> {
+    let mut dialogues = data::load("embedded", None, rows)?.dialogues;
+    dialogues.truncate(rows);
+    Ok(dialogues)
+}
+
+/// The embedded data set as tokens of the bundled tokenizer.
+///
+/// # Errors
+/// When either cannot be had.
+pub fn embedded_tokens(rows: usize) -> actbench::Result<TokenSet> {
+    ChatTokenizer::bundled()?.encode_all(&embedded_dialogues(rows)?)
+}
+
+/// Whether each benchmark runs once to see that it works, which is when criterion measures nothing: with `--test`,
+/// or under `cargo test`, which does not pass `--bench` as `cargo bench` does.
+pub fn is_smoke_run() -> bool {
+    let has = |flag: &str| std::env::args().any(|argument| argument == flag);
+    has("--test") || !has("--bench")
+}
+
+/// Criterion has no way to report that a benchmark could not be set up, so the reason is printed and it is left out.
+pub fn skip_on_error<E: Into<Box<dyn Error>>>(result: Result<(), E>) {
+    if let Err(error) = result {
+        eprintln!("skipped: {}", error.into());
+    }
 }

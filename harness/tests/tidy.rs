@@ -102,6 +102,10 @@ fn statistics_and_reports_touch_no_file_and_no_clock() {
     let words = ["std::fs", "File::", "Instant", "SystemTime", "std::process", "jiff::"];
     let mut offenders = Vec::new();
     for (name, text) in sources() {
+        // Their tests read reference values.
+        if name.ends_with("/tests.rs") {
+            continue;
+        }
         if ["harness/src/stats", "harness/src/report", "harness/src/probe"].iter().any(|pure| name.starts_with(pure)) {
             offenders.extend(words.iter().filter(|word| text.contains(**word)).map(|word| format!("{name}: {word}")));
         }
