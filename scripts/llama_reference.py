@@ -45,9 +45,11 @@ def inverse_frequencies(config, mistake=None):
 def rope_bands(config):
     """How many frequencies are in the long, middle and short band of the llama3 scaling."""
     scaling = config.rope_scaling
-    turns = scaling["original_max_position_embeddings"] * config.rope_theta ** (
-        -np.arange(0, config.head_dim, 2) / config.head_dim
-    ) / (2 * math.pi)
+    turns = (
+        scaling["original_max_position_embeddings"]
+        * config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
+        / (2 * math.pi)
+    )
     long_waves = int((turns < scaling["low_freq_factor"]).sum())
     short_waves = int((turns > scaling["high_freq_factor"]).sum())
     return long_waves, len(turns) - long_waves - short_waves, short_waves

@@ -24,8 +24,9 @@ What is checked before anything is kept:
 The weights are not the usual normal(0, 0.02), which would make every attention uniform and every block a small
 correction: projections are scaled so that attention logits have a standard deviation near 1.7 and each block adds a
 good part of the residual stream's own size, norm weights and biases are spread, and four rows of the embedding are
-tiny, so that the norm's eps counts. Larger gains were tried (1.2 everywhere) and given up: bf16 then loses 3 to 4 %. Sequences share prefixes, and one is a prefix of another, so the goldens also serve tests
-of prefix sharing.
+tiny, so that the norm's eps counts. Larger gains were tried (1.2 everywhere) and given up: bf16 then
+loses 3 to 4 %. Sequences share prefixes, and one is a prefix of another, so the goldens also serve tests of prefix
+sharing.
 
 Deterministic: weights and tokens come from numpy's PCG64 seeded with the case's name, torch runs on one thread, and
 files carry no date. Two runs on one machine with the versions of requirements.txt give the same bytes (`--check` runs
@@ -103,22 +104,30 @@ def llama3(factor, low, high, context):
     }
 
 
-LINEAR = {"rope_type": "linear"}
+def linear(factor):
+    """Linear RoPE scaling: every frequency divided by `factor`."""
+    return {"rope_type": "linear", "factor": factor}
+
 
 # Columns: hidden, heads, kv heads, head_dim, intermediate, vocabulary. Widths that are no multiple of 16 or 32 are
 # meant: they find loops that forget the remainder.
+# fmt: off
 CASES = [
-    Case("mha-f32-minimal-config", 32, 4, 4, 8, 50, 61, n_layers=3, stored="f32", spelling="minimal", rms_norm_eps=1e-6),
+    Case("mha-f32-minimal-config", 32, 4, 4, 8, 50, 61, n_layers=3, stored="f32", spelling="minimal",
+         rms_norm_eps=1e-6),
     Case("gqa2-bf16-tied", 48, 4, 2, 12, 70, 97, tied=True, rope_theta=100_000.0),
     Case("gqa2-f16-both-biases", 40, 4, 2, 10, 56, 101, stored="f16", attention_bias=True, mlp_bias=True),
     Case("gqa3-bf16-nine-heads", 36, 9, 3, 16, 66, 131, tied=True, rope_theta=100_000.0, spelling="transformers-4"),
-    Case("gqa3-f32-head-dim-64", 24, 3, 1, 64, 37, 89, n_layers=2, stored="f32", rope_theta=50_000.0, lengths=(1, 3, 9, 20)),
-    Case("gqa4-bf16-llama3-rope", 64, 8, 2, 16, 90, 151, tied=True, rope_theta=500_000.0, rope_scaling=llama3(8.0, 1.0, 4.0, 96)),
-    Case("gqa4-f32-llama3-rope-scaling", 32, 4, 1, 16, 44, 67, stored="f32", spelling="transformers-4", rope_scaling=llama3(4.0, 1.0, 3.0, 64)),
+    Case("gqa3-f32-head-dim-64", 24, 3, 1, 64, 37, 89, stored="f32", rope_theta=50_000.0, lengths=(1, 3, 9, 20)),
+    Case("gqa4-bf16-llama3-rope", 64, 8, 2, 16, 90, 151, tied=True, rope_theta=500_000.0,
+         rope_scaling=llama3(8.0, 1.0, 4.0, 96)),
+    Case("gqa4-f32-llama3-rope-scaling", 32, 4, 1, 16, 44, 67, stored="f32", spelling="transformers-4",
+         rope_scaling=llama3(4.0, 1.0, 3.0, 64)),
     Case("gqa8-f16", 48, 16, 2, 8, 72, 299, stored="f16", tied=True, rms_norm_eps=1e-6),
     Case("mqa-bf16-five-heads", 40, 5, 1, 24, 53, 79, n_layers=4, lengths=(1, 4, 12, 25)),
-    Case("mha-f16-linear-rope-type", 30, 3, 3, 10, 41, 73, stored="f16", spelling="transformers-4-type", rope_scaling={**LINEAR, "factor": 4.0}),
-    Case("gqa2-bf16-linear-rope", 32, 2, 1, 26, 45, 83, rope_theta=1_000.0, rope_scaling={**LINEAR, "factor": 2.5}),
+    Case("mha-f16-linear-rope-type", 30, 3, 3, 10, 41, 73, stored="f16", spelling="transformers-4-type",
+         rope_scaling=linear(4.0)),
+    Case("gqa2-bf16-linear-rope", 32, 2, 1, 26, 45, 83, rope_theta=1_000.0, rope_scaling=linear(2.5)),
     Case("mha-f32-attention-bias", 24, 2, 2, 12, 40, 61, stored="f32", attention_bias=True),
     Case("gqa3-bf16-mlp-bias", 48, 6, 2, 8, 55, 71, mlp_bias=True, spelling="transformers-4"),
     Case("gqa2-f32-large-eps", 28, 4, 2, 14, 38, 63, stored="f32", rms_norm_eps=0.05, spelling="transformers-4"),
@@ -127,6 +136,7 @@ CASES = [
     Case("mqa-bf16-head-dim-128", 24, 2, 1, 128, 42, 59, rope_theta=500_000.0, lengths=(1, 7, 22)),
     Case("gqa2-bf16-long-sequences", 24, 4, 2, 16, 34, 257, lengths=(15, 16, 17, 63, 64, 65, 130)),
 ]
+# fmt: on
 
 
 def generator(case):
@@ -179,8 +189,17 @@ def spell(config, case):
     if case.spelling == "transformers-4-type":
         spelled["rope_scaling"]["type"] = spelled["rope_scaling"].pop("rope_type")
     if case.spelling == "minimal":
-        for key in ("num_key_value_heads", "head_dim", "attention_bias", "attention_dropout", "mlp_bias", "rope_theta",
-                    "rope_scaling", "tie_word_embeddings", "pretraining_tp"):
+        for key in (
+            "num_key_value_heads",
+            "head_dim",
+            "attention_bias",
+            "attention_dropout",
+            "mlp_bias",
+            "rope_theta",
+            "rope_scaling",
+            "tie_word_embeddings",
+            "pretraining_tp",
+        ):
             del spelled[key]
     return dict(sorted(spelled.items()))
 
@@ -288,7 +307,9 @@ def make(case, directory):
     halves = {}
     for dtype in ("bf16", "f16"):
         halves[dtype] = worst_error(goldens, block_outputs(directory, TORCH_TYPES[dtype], sequences))
-        require(halves[dtype] <= HALF_PRECISION_TOLERANCE, case, f"transformers in {dtype} is off by {halves[dtype]:.1e}")
+        require(
+            halves[dtype] <= HALF_PRECISION_TOLERANCE, case, f"transformers in {dtype} is off by {halves[dtype]:.1e}"
+        )
     size = np.sqrt(np.mean(np.concatenate([golden.reshape(-1) for golden in goldens]) ** 2))
     require(0.5 <= size <= 20.0, case, f"hidden states have a root mean square of {size:.2g}")
 
@@ -296,7 +317,11 @@ def make(case, directory):
     for index, (tokens, golden) in enumerate(zip(sequences, goldens, strict=True)):
         tensors[f"tokens.{index}"] = tokens
         tensors[f"hidden.{index}"] = golden.astype(np.float32)
-    made_by = {"transformers": transformers.__version__, "torch": torch.__version__.split("+")[0], "arithmetic": "float64"}
+    made_by = {
+        "transformers": transformers.__version__,
+        "torch": torch.__version__.split("+")[0],
+        "arithmetic": "float64",
+    }
     # One key only: the order of several is not fixed in the header.
     save_file(tensors, directory / "golden.safetensors", metadata={"made_by": json.dumps(made_by)})
     kilobytes = sum(path.stat().st_size for path in directory.iterdir()) / 1024
@@ -315,7 +340,9 @@ def differences(left, right):
 
 def main():
     parser = argparse.ArgumentParser(description="Make the golden models and their hidden states.")
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder of the cases (default: fixtures/data/goldens)")
+    parser.add_argument(
+        "--out", type=Path, default=DEFAULT_OUT, help="folder of the cases (default: fixtures/data/goldens)"
+    )
     parser.add_argument("--only", metavar="CASE", choices=[case.name for case in CASES], help="make this case alone")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the folder's bytes would change")
     arguments = parser.parse_args()
