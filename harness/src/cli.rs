@@ -1,5 +1,6 @@
 //! The command line: one subcommand a file of [`crate::commands`].
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -11,6 +12,7 @@ use crate::commands::features::FeaturesArgs;
 use crate::commands::import::ImportArgs;
 use crate::commands::run::RunArgs;
 use crate::error::Result;
+use crate::panics;
 
 mod log;
 mod one_line;
@@ -52,17 +54,20 @@ enum Command {
 
 /// Runs the program on its own arguments.
 pub fn main() -> ExitCode {
+    panics::install();
     log::start();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return one_line::tell(&error),
     };
-    match dispatch(cli.command) {
-        Ok(code) => code,
-        Err(error) => {
+    // The hook has told of a panic by the time that it arrives here; what is left is its exit status.
+    match catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))) {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => {
             eprintln!("error: {error}");
             ExitCode::from(error.exit_code())
         }
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

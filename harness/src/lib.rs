@@ -15,6 +15,7 @@ pub mod error;
 pub mod import;
 pub mod measure;
 pub mod model;
+pub mod panics;
 pub mod probe;
 pub mod report;
 pub mod results;

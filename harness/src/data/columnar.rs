@@ -1,7 +1,6 @@
 //! Reads `.parquet`: a column `messages` (a list of `role`, `content` structs, or JSON text) and a column `label`.
 
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use parquet::errors::ParquetError;
@@ -10,6 +9,7 @@ use parquet::record::{Field, Row};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::panics;
 
 use super::dialogue::{Dialogue, Message};
 use super::row::{self, RowResult};
@@ -21,8 +21,7 @@ use super::row::{self, RowResult};
 pub fn read(path: &Path) -> Result<Vec<Dialogue>> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     // The reader promises errors for damaged files but panics on some; nothing of it outlives the call.
-    catch_unwind(AssertUnwindSafe(|| read_rows(path, file)))
-        .unwrap_or_else(|_| Err(Error::file(path, "is damaged; write the file anew")))
+    panics::catch(|| read_rows(path, file)).unwrap_or_else(|| Err(Error::file(path, "is damaged; write the file anew")))
 }
 
 fn read_rows(path: &Path, file: File) -> Result<Vec<Dialogue>> {

@@ -6,10 +6,10 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use actbench_kernels::{AttentionShape, Backend, DType, HostTensor};
+use actbench_kernels::{AttentionShape, Backend, DType, HostTensor, KernelError};
 
 use super::config::ModelConfig;
-use super::loader::Loader;
+use super::loader::{Loader, not_finite, tensor_named};
 use super::weights::Weights;
 use super::{ActivationModel, DeepestRows, LayerOutput, LayerSink, TokenBatch};
 use crate::error::{Error, Result};
@@ -150,6 +150,17 @@ impl<B: Backend> Llama<B> {
                 Err(Error::usage(format!("layer {deepest} where {} blocks were loaded", self.blocks.len())))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// The table is read row by row as tokens need it, so a broken weight in it shows only now.
+    fn embed_error(&self, error: KernelError) -> Error {
+        let name = "embed_tokens.weight";
+        let shape = [self.config.vocab_size, self.config.hidden_size];
+        let bad = || not_finite(&self.weights, name, &tensor_named(&self.weights, name, &shape).ok()?, self.dtype);
+        match error {
+            KernelError::NotFinite { .. } => bad().unwrap_or(Error::Kernel(error)),
+            other => Error::from(other),
         }
     }
 
@@ -355,7 +366,7 @@ impl<B: Backend> ActivationModel for Llama<B> {
         for tensor in [&mut work.stream, &mut work.normed, &mut work.query, &mut work.attended, &mut work.gated] {
             self.backend.resize(tensor, rows)?;
         }
-        self.backend.embed(&self.embedding, &batch.ids, &mut work.stream)?;
+        self.backend.embed(&self.embedding, &batch.ids, &mut work.stream).map_err(|error| self.embed_error(error))?;
         let mut wanted = layers.iter().peekable();
         for layer in 0..=deepest {
             let few = batch.deepest.as_ref().filter(|_| layer == deepest);

@@ -52,6 +52,14 @@ fn full_name(weights: &Weights, name: &str) -> String {
     if !weights.contains(&prefixed) && weights.contains(name) { name.to_owned() } else { prefixed }
 }
 
+/// The tensor `name` (without the prefix `model.`) of `shape`.
+///
+/// # Errors
+/// As [`Weights::tensor`].
+pub(super) fn tensor_named(weights: &Weights, name: &str, shape: &[usize]) -> Result<HostTensor> {
+    weights.tensor(&full_name(weights, name), shape)
+}
+
 /// Finds, checks and prepares weights by their Hugging Face names.
 pub(super) struct Loader<'a, B: Backend> {
     pub(super) backend: &'a B,
@@ -78,7 +86,8 @@ impl<B: Backend> Loader<'_, B> {
         let up_name = format!("{mlp}.up_proj");
         let gate = self.tensor(&format!("{gate_name}.weight"), &[inner, hidden])?;
         let up = self.tensor(&format!("{up_name}.weight"), &[inner, hidden])?;
-        let gate_up = self.named(&gate_name, self.backend.prepare_gated(&gate, &up, self.dtype))?;
+        let parts = [(format!("{gate_name}.weight"), &gate), (format!("{up_name}.weight"), &up)];
+        let gate_up = self.named(parts, self.backend.prepare_gated(&gate, &up, self.dtype))?;
         self.weights.release(&gate);
         self.weights.release(&up);
         Ok(Block {
@@ -96,13 +105,14 @@ impl<B: Backend> Loader<'_, B> {
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor> {
-        self.weights.tensor(&full_name(self.weights, name), shape)
+        tensor_named(self.weights, name, shape)
     }
 
     fn norm(&self, name: &str) -> Result<B::Vector> {
         let name = format!("{name}.weight");
         let scale = self.tensor(&name, &[self.config.hidden_size])?;
-        self.named(&name, self.backend.prepare_vector(&[scale], self.dtype))
+        let prepared = self.backend.prepare_vector(std::slice::from_ref(&scale), self.dtype);
+        self.named([(name, &scale)], prepared)
     }
 
     /// One projection, or several stacked, of `module`; `parts` are names and output widths.
@@ -111,7 +121,8 @@ impl<B: Backend> Loader<'_, B> {
             .iter()
             .map(|(name, outputs)| self.tensor(&format!("{module}.{name}.weight"), &[*outputs, inputs]))
             .collect::<Result<Vec<_>>>()?;
-        let weight = self.named(&parts_name(module, parts), self.backend.prepare_linear(&tensors, self.dtype))?;
+        let names = parts.iter().map(|(name, _)| format!("{module}.{name}.weight"));
+        let weight = self.named(names.zip(&tensors), self.backend.prepare_linear(&tensors, self.dtype))?;
         for tensor in &tensors {
             self.weights.release(tensor);
         }
@@ -126,21 +137,38 @@ impl<B: Backend> Loader<'_, B> {
             .iter()
             .map(|(name, outputs)| self.tensor(&format!("{module}.{name}.bias"), &[*outputs]))
             .collect::<Result<Vec<_>>>()?;
-        self.named(&parts_name(module, parts), self.backend.prepare_vector(&tensors, self.dtype)).map(Some)
+        let names = parts.iter().map(|(name, _)| format!("{module}.{name}.bias"));
+        self.named(names.zip(&tensors), self.backend.prepare_vector(&tensors, self.dtype)).map(Some)
     }
 
-    /// A weight that the backend refuses is bad input, and its name belongs in the message.
-    fn named<T>(&self, name: &str, prepared: Result<T, KernelError>) -> Result<T> {
+    /// A weight that the backend refuses is bad input, and its name belongs in the message. `parts` are the tensors that
+    /// were prepared as one, by name.
+    fn named<'t, T>(
+        &self,
+        parts: impl IntoIterator<Item = (String, &'t HostTensor)>,
+        prepared: Result<T, KernelError>,
+    ) -> Result<T> {
         prepared.map_err(|error| match error {
-            KernelError::NotFinite { .. } => {
-                Error::input(self.weights.origin(&full_name(self.weights, name)), format!("tensor {name}: {error}"))
-            }
+            KernelError::NotFinite { .. } => parts
+                .into_iter()
+                .find_map(|(name, tensor)| not_finite(self.weights, &name, tensor, self.dtype))
+                .unwrap_or(Error::Kernel(error)),
             other => Error::from(other),
         })
     }
 }
 
-fn parts_name(module: &str, parts: &[(&str, usize)]) -> String {
-    let names: Vec<&str> = parts.iter().map(|part| part.0).collect();
-    format!("{module}.{}", names.join("+"))
+/// The complaint about the first element of `tensor` that is no finite number in `dtype`, if there is one. `name` lacks
+/// the prefix `model.`.
+pub(super) fn not_finite(weights: &Weights, name: &str, tensor: &HostTensor, dtype: DType) -> Option<Error> {
+    let values = tensor.to_f32_vec();
+    let rounded = dtype.to_f32_vec(&dtype.from_f32_slice(&values));
+    let element = rounded.iter().position(|value| !value.is_finite())?;
+    let name = full_name(weights, name);
+    let value = values[element];
+    let what = match value.is_finite() {
+        true => format!("is {value:e}, too large for {dtype}; pass --dtype bf16 or fp32"),
+        false => format!("is {value}, and weights must be finite; fetch or convert the file anew"),
+    };
+    Some(Error::input(weights.origin(&name), format!("tensor '{name}': element {element} {what}")))
 }

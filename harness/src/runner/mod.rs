@@ -78,7 +78,10 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
         };
         let row = Row::new(slot, ended);
         any_well |= row.status == Status::Ok;
-        progress.end(index, slot, &row);
+        // Bad input ends the run with its one line; the same line as progress would be a second.
+        if bad_input.is_none() {
+            progress.end(index, slot, &row);
+        }
         if slot.block.is_some() {
             results.push(row);
             results.write(&options.output)?;

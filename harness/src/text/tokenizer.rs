@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,6 +12,7 @@ use tokenizers::{PostProcessorWrapper, Tokenizer};
 
 use crate::data::{Dialogue, Role};
 use crate::error::{Error, Result};
+use crate::panics;
 use crate::tokens::{TokenSequence, TokenSet};
 
 use super::MaskKind;
@@ -74,8 +74,8 @@ impl ChatTokenizer {
             Error::input(name.as_str(), format!("tokenizer.json is not a tokenizer ({reason}); fetch the file anew"))
         };
         // The library checks the JSON but not every number in it, and panics on some of what is left.
-        let mut tokenizer = catch_unwind(AssertUnwindSafe(|| Tokenizer::from_bytes(&tokenizer_json)))
-            .map_err(|_| malformed("its parts do not fit together"))?
+        let mut tokenizer = panics::catch(|| Tokenizer::from_bytes(&tokenizer_json))
+            .ok_or_else(|| malformed("its parts do not fit together"))?
             .map_err(|error| malformed(&error.to_string()))?;
         // `apply_chat_template` encodes without adding special tokens, truncation or padding. All that is left of a
         // post-processor then is the trimming of offsets, which would make tokens of whitespace belong nowhere.
@@ -129,11 +129,15 @@ impl ChatTokenizer {
     pub fn encode(&self, dialogue: &Dialogue) -> Result<TokenSequence> {
         let encoded = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(RENDER_STACK);
-            thread.spawn_scoped(scope, || self.encode_here(dialogue)).map(std::thread::ScopedJoinHandle::join)
+            thread
+                .spawn_scoped(scope, || panics::catch(|| self.encode_here(dialogue)))
+                .map(std::thread::ScopedJoinHandle::join)
         });
         match encoded {
-            Ok(Ok(encoded)) => encoded.map_err(|what| self.refusal(what)),
-            Ok(Err(_)) => Err(self.refusal("the chat template or the tokenizer breaks on the dialogue".to_owned())),
+            Ok(Ok(Some(encoded))) => encoded.map_err(|what| self.refusal(what)),
+            Ok(Ok(None) | Err(_)) => {
+                Err(self.refusal("the chat template or the tokenizer breaks on the dialogue".to_owned()))
+            }
             Err(error) => Err(Error::Numeric(format!("cannot start a thread to render in: {error}"))),
         }
     }
@@ -152,8 +156,8 @@ impl ChatTokenizer {
             dialogues
                 .par_iter()
                 .map(|dialogue| {
-                    catch_unwind(AssertUnwindSafe(|| self.encode_here(dialogue)))
-                        .unwrap_or_else(|_| Err("the chat template or the tokenizer breaks on the dialogue".to_owned()))
+                    panics::catch(|| self.encode_here(dialogue))
+                        .unwrap_or_else(|| Err("the chat template or the tokenizer breaks on the dialogue".to_owned()))
                 })
                 .collect()
         });

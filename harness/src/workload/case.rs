@@ -231,6 +231,8 @@ pub enum Fault {
     Exit,
     /// The same by `abort`.
     Abort,
+    /// Panics.
+    Panic,
     /// Says things that are no messages, and leaves.
     Garbage,
     /// Says something that never ends.

@@ -1,0 +1,170 @@
+//! Small model folders and data files to break, and what the program says of them.
+
+#![allow(dead_code)] // Each test file is a crate of its own and uses a part of this.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests may fail as tests do.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use actbench_fixtures::presets::{LlamaShape, Preset};
+use actbench_fixtures::synthetic;
+use actbench_fixtures::tokenizer::{TOKENIZER_CONFIG_JSON, TOKENIZER_JSON};
+use half::bf16;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+
+use crate::runner_support::Sandbox;
+
+/// The shape of the models written here: as small as one can be, with a vocabulary that holds the bundled tokenizer's.
+const SMALLEST: Preset = Preset {
+    name: "smallest",
+    shape: LlamaShape {
+        vocab_size: 1536,
+        hidden_size: 16,
+        intermediate_size: 32,
+        n_layers: 2,
+        n_heads: 2,
+        n_kv_heads: 1,
+        head_dim: 8,
+        tie_word_embeddings: true,
+    },
+    max_position_embeddings: 512,
+    rope_theta: 10_000.0,
+    rope_scaling: None,
+    rms_norm_eps: 1e-5,
+    bos_token_id: 1,
+    eos_token_id: 2,
+};
+
+/// A model folder before it is written, so that each test breaks one thing in it.
+pub struct ModelFolder {
+    /// `config.json`.
+    pub config: Value,
+    /// Shape and values of each tensor by name.
+    pub tensors: BTreeMap<String, (Vec<usize>, Vec<bf16>)>,
+    /// `tokenizer.json`; none leaves the file out.
+    pub tokenizer: Option<String>,
+    /// `tokenizer_config.json`.
+    pub tokenizer_config: Value,
+    /// What is done to the bytes of `model.safetensors` before they are written.
+    pub damage: fn(&mut Vec<u8>),
+}
+
+impl ModelFolder {
+    /// A model that runs.
+    pub fn whole() -> Self {
+        ModelFolder::with_layers(SMALLEST.shape.n_layers)
+    }
+
+    /// A model that runs, of so many blocks.
+    pub fn with_layers(n_layers: usize) -> Self {
+        let preset = Preset { shape: LlamaShape { n_layers, ..SMALLEST.shape }, ..SMALLEST };
+        let tensors = preset.shape.tensors().into_iter().map(|spec| {
+            let bytes = synthetic::tensor_bf16(&spec.name, &spec.shape, 0);
+            let values = bytes.chunks_exact(2).map(|pair| bf16::from_ne_bytes([pair[0], pair[1]])).collect();
+            (spec.name, (spec.shape, values))
+        });
+        ModelFolder {
+            config: serde_json::from_str(&preset.config_json()).unwrap(),
+            tensors: tensors.collect(),
+            tokenizer: Some(TOKENIZER_JSON.to_owned()),
+            tokenizer_config: serde_json::from_str(TOKENIZER_CONFIG_JSON).unwrap(),
+            damage: |_| {},
+        }
+    }
+
+    /// The same model with another chat template.
+    pub fn with_template(source: &str) -> Self {
+        let mut model = ModelFolder::whole();
+        model.tokenizer_config["chat_template"] = json!(source);
+        model
+    }
+
+    /// Writes the folder `model` into `sandbox` and gives its path.
+    pub fn write(&self, sandbox: &Sandbox) -> PathBuf {
+        let folder = sandbox.path("model");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("config.json"), self.config.to_string()).unwrap();
+        fs::write(folder.join("tokenizer_config.json"), self.tokenizer_config.to_string()).unwrap();
+        if let Some(tokenizer) = &self.tokenizer {
+            fs::write(folder.join("tokenizer.json"), tokenizer).unwrap();
+        }
+        let bytes: BTreeMap<&String, Vec<u8>> = self
+            .tensors
+            .iter()
+            .map(|(name, (_, values))| (name, values.iter().flat_map(|value| value.to_le_bytes()).collect()))
+            .collect();
+        let views = self.tensors.iter().map(|(name, (shape, _))| {
+            (name.as_str(), TensorView::new(Dtype::BF16, shape.clone(), &bytes[name]).unwrap())
+        });
+        let mut file = safetensors::serialize(views, None).unwrap();
+        (self.damage)(&mut file);
+        fs::write(folder.join("model.safetensors"), file).unwrap();
+        folder
+    }
+}
+
+/// Arguments under which a model of [`ModelFolder`] runs in a moment.
+pub const SMALL_RUN: [&str; 8] = ["--samples", "10", "--layer", "1", "--sweep-layers", "2", "--threads", "1"];
+
+/// What `actbench run` says to `arguments`, which it must refuse before any case is counted: one line on standard
+/// error that starts with `error: `, exit status 2, nothing on standard output, no result file, nothing left behind.
+/// The sandbox's path is replaced by `[DIR]`.
+#[track_caller]
+pub fn refusal(sandbox: &Sandbox, arguments: &[&str]) -> String {
+    let mut command = sandbox.command(&[&["run"], arguments].concat());
+    // An address at which nothing listens, so that no network is asked for anything.
+    command.env("HF_ENDPOINT", "http://127.0.0.1:9").env("HF_HOME", sandbox.path("temporary"));
+    command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE");
+    for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        command.env_remove(proxy);
+    }
+    let output = assert_cmd::Command::from_std(command).assert().code(2).stdout("").get_output().clone();
+    let told = String::from_utf8(output.stderr).unwrap();
+    let line = told.strip_suffix('\n').unwrap_or_else(|| panic!("no whole line: {told:?}"));
+    assert!(line.starts_with("error: ") && !line.contains(['\n', '\r', '\u{1b}']), "{told}");
+    assert!(!sandbox.path("results.json").exists(), "a result file was written");
+    let leftovers: Vec<String> = sandbox.leftovers().into_iter().filter(|name| name.contains("actbench")).collect();
+    assert_eq!(leftovers, [""; 0]);
+    line.replace(sandbox.path("").to_str().unwrap(), "[DIR]/")
+}
+
+/// What is said of a model under small settings.
+#[track_caller]
+pub fn refused_model(model: &ModelFolder) -> String {
+    refused_model_with(model, &SMALL_RUN)
+}
+
+/// What is said of a model under the settings `arguments`.
+#[track_caller]
+pub fn refused_model_with(model: &ModelFolder, arguments: &[&str]) -> String {
+    let sandbox = Sandbox::new();
+    let folder = model.write(&sandbox);
+    refusal(&sandbox, &[&["--model", folder.to_str().unwrap()], arguments].concat())
+}
+
+/// What is said of a data file of that name and content.
+#[track_caller]
+pub fn refused_data(name: &str, content: impl AsRef<[u8]>) -> String {
+    let sandbox = Sandbox::new();
+    let path = sandbox.path(name);
+    fs::write(&path, content).unwrap();
+    refusal(&sandbox, &["--samples", "10", "--dataset", path.to_str().unwrap()])
+}
+
+/// Twenty good rows of JSON lines, both labels in turn.
+pub fn good_rows() -> Vec<Value> {
+    (0..20)
+        .map(|row| {
+            let user = json!({"role": "user", "content": format!("Question {row}?")});
+            let assistant = json!({"role": "assistant", "content": format!("Answer {row}.")});
+            json!({"messages": [user, assistant], "label": row % 2})
+        })
+        .collect()
+}
+
+/// Rows as the text of a `.jsonl` file.
+pub fn lines(rows: &[Value]) -> String {
+    rows.iter().map(|row| format!("{row}\n")).collect()
+}
