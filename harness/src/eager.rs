@@ -158,7 +158,8 @@ impl<'a> Run<'a> {
                 }
                 take(&scheduled, layer, rows)
             })?;
-            self.monitor.add_batch(n_rows);
+            let n_blocks = self.layers.last().map_or(0, |deepest| deepest + 1);
+            self.monitor.add_batch(n_rows, self.model.flops(&scheduled.batch, n_blocks));
             done += scheduled.samples.len();
             self.monitor.report_samples(done, self.tokens.len());
         }

@@ -14,7 +14,7 @@ struct Cost {
     rows: u64,
     batches: u64,
     blocks: u64,
-    /// Products with weights, attention apart.
+    /// Products with weights and those of attention.
     flops: u64,
     /// Bytes that leave the device.
     handed_out: u64,
@@ -22,8 +22,8 @@ struct Cost {
 
 impl Acts {
     /// The plan as written, its normal form, its optimised form, and, where a model runs, what that costs with this
-    /// plan's rules and with none: rows and blocks, FLOPs of the products with weights (attention apart), and bytes
-    /// that leave the device.
+    /// plan's rules and with none: rows and blocks, FLOPs of the products with weights and of attention, and
+    /// bytes that leave the device.
     ///
     /// # Errors
     /// As for [`Acts::logical`].
@@ -61,7 +61,7 @@ impl Acts {
             let rows = scheduled.batch.ids.len();
             cost.rows += rows as u64;
             cost.batches += 1;
-            cost.flops += model.flops_per_token(blocks) * rows as u64;
+            cost.flops += model.flops(&scheduled.batch, blocks);
             let handed_out = match plan.pool {
                 Some(_) => scheduled.samples.len(),
                 None => rows + scheduled.batch.n_carried,

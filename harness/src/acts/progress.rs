@@ -29,6 +29,8 @@ pub struct ExtractionStats {
     pub tokens_computed: u64,
     /// Forward passes.
     pub batches: u64,
+    /// Floating-point operations of those rows: products with weights and of attention.
+    pub flops: u64,
 }
 
 /// Counts and reports while plans run. Clones count into the same place.
@@ -44,6 +46,7 @@ struct Counters {
     tokens_total: AtomicU64,
     tokens_computed: AtomicU64,
     batches: AtomicU64,
+    flops: AtomicU64,
 }
 
 impl Monitor {
@@ -73,10 +76,11 @@ impl Monitor {
         self.counters.tokens_total.fetch_add(tokens as u64, Ordering::Relaxed);
     }
 
-    /// A batch of `rows` rows has run.
-    pub(crate) fn add_batch(&self, rows: usize) {
+    /// A batch of `rows` rows and `flops` floating-point operations has run.
+    pub(crate) fn add_batch(&self, rows: usize, flops: u64) {
         self.counters.tokens_computed.fetch_add(rows as u64, Ordering::Relaxed);
         self.counters.batches.fetch_add(1, Ordering::Relaxed);
+        self.counters.flops.fetch_add(flops, Ordering::Relaxed);
     }
 
     /// Tells the sink, if there is one, of samples done.
@@ -92,6 +96,7 @@ impl Monitor {
             tokens_total: self.counters.tokens_total.load(Ordering::Relaxed),
             tokens_computed: self.counters.tokens_computed.load(Ordering::Relaxed),
             batches: self.counters.batches.load(Ordering::Relaxed),
+            flops: self.counters.flops.load(Ordering::Relaxed),
         }
     }
 }

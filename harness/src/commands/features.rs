@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use actbench_kernels::DType;
 use clap::Args;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -27,9 +28,9 @@ pub struct FeaturesArgs {
     /// What is run.
     #[command(flatten)]
     pub settings: SettingsArgs,
-    /// One layer, that of the task train, instead of those of the task sweep
+    /// Whose layers: that of train, or those of sweep
     #[arg(long, default_value = "sweep", value_name = "TASK")]
-    pub task: Task,
+    pub tasks: Task,
     /// How the features are extracted
     #[arg(long, default_value = "lazy", value_name = "METHOD")]
     pub method: Method,
@@ -43,15 +44,15 @@ pub struct FeaturesArgs {
 /// # Errors
 /// Bad settings or input, or a file that cannot be written.
 pub fn features(args: &FeaturesArgs) -> Result<()> {
-    let config = args.settings.config(vec![args.task], vec![args.method], 1, 0);
+    let config = args.settings.config(vec![args.tasks], vec![args.method], 1, 0);
     config.check()?;
     let prepared = prepare(request(&config, false))?;
     for warning in &prepared.warnings {
         eprintln!("warning: {warning}");
     }
     let config = with_layers(&config, &prepared);
-    let deepest = deepest(&config, args.task);
-    let layers: Vec<usize> = match args.task {
+    let deepest = deepest(&config, args.tasks);
+    let layers: Vec<usize> = match args.tasks {
         Task::Train => vec![deepest],
         Task::Sweep => (0..=deepest).collect(),
     };
@@ -73,11 +74,20 @@ pub fn features(args: &FeaturesArgs) -> Result<()> {
     let metadata = HashMap::from([
         ("model".to_owned(), config.model.clone().unwrap_or_else(|| "embedded".to_owned())),
         ("pool".to_owned(), config.pool.to_string()),
-        ("dtype".to_owned(), config.dtype.to_string()),
+        ("dtype".to_owned(), dtype_name(config.dtype).to_owned()),
         ("method".to_owned(), args.method.to_string()),
         ("extract_s".to_owned(), extract_s.to_string()),
     ]);
     write(args, &prepared, &extracted, metadata)
+}
+
+/// The name on the command line, where the flag and the library's own name differ.
+fn dtype_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "fp32",
+        DType::F16 => "fp16",
+        DType::Bf16 => "bf16",
+    }
 }
 
 fn write(

@@ -342,8 +342,8 @@ impl<B: Backend> ActivationModel for Llama<B> {
         )
     }
 
-    fn flops_per_token(&self, n_blocks: usize) -> u64 {
-        self.config.linear_flops_per_block() * n_blocks as u64
+    fn flops(&self, batch: &TokenBatch, n_blocks: usize) -> u64 {
+        self.config.flops(batch, n_blocks)
     }
 
     fn run(

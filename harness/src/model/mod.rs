@@ -8,6 +8,7 @@ use actbench_kernels::{AttentionLayout, DType, PoolGroups, PoolMethod};
 use crate::error::Result;
 
 pub mod config;
+mod flops;
 pub mod llama;
 mod loader;
 pub mod locate;
@@ -88,8 +89,9 @@ pub trait ActivationModel: Send + Sync {
     /// What the model and its device are, for people.
     fn describe(&self) -> String;
 
-    /// Multiply-adds, times two, of one token through blocks `0..n_blocks`, attention apart.
-    fn flops_per_token(&self, n_blocks: usize) -> u64;
+    /// Floating-point operations of `batch` through blocks `0..n_blocks`: the products with weights and those of
+    /// attention, each multiply-add counted as two.
+    fn flops(&self, batch: &TokenBatch, n_blocks: usize) -> u64;
 
     /// Runs `batch` through the blocks up to the deepest of `layers` and no further, and hands out the output of each
     /// block in `layers` (increasing, distinct).

@@ -181,6 +181,8 @@ fn around(template: &ChatTemplate, layout: &Layout, message: usize) -> Option<Ar
 }
 
 #[cfg(test)]
+// Lists of one span are what is meant here.
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
 

@@ -145,5 +145,6 @@ fn sum(a: ExtractionStats, b: ExtractionStats) -> ExtractionStats {
         tokens_total: a.tokens_total + b.tokens_total,
         tokens_computed: a.tokens_computed + b.tokens_computed,
         batches: a.batches + b.batches,
+        flops: a.flops + b.flops,
     }
 }

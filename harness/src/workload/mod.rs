@@ -10,7 +10,7 @@ use self::case::{CaseObserver, CaseOutcome, CaseSpec, DeviceMap, Method, Phase, 
 use self::extract::{Extracted, Extraction};
 use self::prepare::{Prepared, Request, prepare};
 use self::score::Scores;
-use crate::acts::{Progress, ProgressSink, Rules};
+use crate::acts::{Progress, ProgressSink, Rule, Rules};
 use crate::error::{Error, Result};
 use crate::model::ActivationModel;
 
@@ -50,7 +50,9 @@ pub fn preflight(config: &RunConfig, quiet: bool) -> Result<Preflight> {
     let config = with_layers(config, &prepared);
     for task in &config.tasks {
         check_depth(&config, *task, prepared.model.config.n_layers)?;
-        prepared.model.check(deepest(&config, *task))?;
+        for method in &config.methods {
+            prepared.model.check(deepest_run(&config, *task, *method, &prepared)?)?;
+        }
     }
     warnings.extend(prepared.warnings);
     Ok(Preflight {
@@ -73,7 +75,7 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         Task::Train => vec![deepest(&config, Task::Train)],
         Task::Sweep => (0..=deepest(&config, Task::Sweep)).collect(),
     };
-    let model = load_model(&prepared, &config, deepest(&config, spec.task), observer)?;
+    let model = load_model(&prepared, &config, deepest_run(&config, spec.task, spec.method, &prepared)?, observer)?;
     let on_disk = config.caches_on_disk(spec.method);
     if on_disk {
         // The digest of the weights names the cache file's contents; it is read once, as the weights are.
@@ -179,6 +181,14 @@ fn check_depth(config: &RunConfig, task: Task, n_layers: usize) -> Result<()> {
     }))
 }
 
+/// The deepest block that a case runs: the deepest layer it needs, or the model's last where a plan may not stop early.
+fn deepest_run(config: &RunConfig, task: Task, method: Method, prepared: &Prepared) -> Result<usize> {
+    let needed = deepest(config, task);
+    let stops_early = method == Method::Eager || Rules::all_but(&config.no_opt)?.has(Rule::Depth);
+    // A layer that is not there stays what it is, for the error that names it.
+    Ok(if stops_early { needed } else { needed.max(prepared.model.config.n_layers - 1) })
+}
+
 /// Loads the blocks up to `deepest` on the device that the settings name.
 ///
 /// # Errors
@@ -240,6 +250,7 @@ fn extra_fields(
     put("tokens_total", json!(extracted.stats.tokens_total));
     put("tokens_computed", json!(extracted.stats.tokens_computed));
     put("batches", json!(extracted.stats.batches));
+    put("flops", json!(extracted.stats.flops));
     put("cache_bytes", json!(extracted.cache_bytes));
     extra
 }

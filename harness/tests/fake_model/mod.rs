@@ -144,8 +144,8 @@ impl ActivationModel for FakeModel {
         format!("fake, {} layers x {HIDDEN} in {}", self.n_layers, self.dtype)
     }
 
-    fn flops_per_token(&self, n_blocks: usize) -> u64 {
-        100 * n_blocks as u64
+    fn flops(&self, batch: &TokenBatch, n_blocks: usize) -> u64 {
+        100 * (n_blocks * batch.ids.len()) as u64
     }
 
     fn run(

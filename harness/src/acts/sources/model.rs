@@ -145,7 +145,8 @@ impl ModelSource {
         let mut done = 0;
         for scheduled in self.batches(request)? {
             let chunk = self.run(&scheduled, request, &layers)?;
-            monitor.add_batch(scheduled.batch.ids.len());
+            let n_blocks = layers.last().map_or(0, |deepest| deepest + 1);
+            monitor.add_batch(scheduled.batch.ids.len(), self.model.flops(&scheduled.batch, n_blocks));
             sink(&scheduled.samples, chunk)?;
             done += scheduled.samples.len();
             monitor.report_samples(done, request.samples.len());

@@ -1,0 +1,126 @@
+"""A transformers model as a careful user would run it for pooled activations: peer_hf.py's side of the comparison.
+
+The base model without its LM head and final norm, blocks past the deepest layer cut off, right-padded batches with an
+attention mask, forward hooks on the blocks that are asked for, and pooling on the fly with sums in float32.
+"""
+
+import os
+import time
+from pathlib import Path
+
+# Nothing is ever fetched: a model is a local folder. Set before the import that reads it.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+import transformers
+
+TORCH_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+class UsageError(Exception):
+    """What was asked cannot be done; one line that says why and what to do."""
+
+
+def model_source(model):
+    """Arguments of `from_pretrained` for a directory or a .gguf file."""
+    path = Path(model)
+    if path.is_dir():
+        return {"pretrained_model_name_or_path": str(path)}
+    if path.is_file() and path.suffix == ".gguf":
+        return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    raise UsageError(f"--model {model}: neither a Hugging Face model directory nor a .gguf file")
+
+
+class Peer:
+    """A transformers model without LM head, final norm and blocks that no task needs."""
+
+    def __init__(self, arguments, deepest):
+        try:
+            model = transformers.AutoModel.from_pretrained(
+                **model_source(arguments.model),
+                dtype=TORCH_TYPES[arguments.dtype],
+                attn_implementation=arguments.attention,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise UsageError(f"--model {arguments.model}: transformers cannot load it ({error})") from None
+        if not hasattr(model, "layers") or not hasattr(model, "norm"):
+            raise UsageError(
+                f"--model {arguments.model}: a {type(model).__name__} has no `layers` and `norm` to cut at"
+            )
+        if deepest >= len(model.layers):
+            raise UsageError(
+                f"layer {deepest} is asked for, but the model has {len(model.layers)} layers, "
+                f"0 to {len(model.layers) - 1}"
+            )
+        model.norm = torch.nn.Identity()
+        model.layers = model.layers[: deepest + 1]
+        self.model = model.eval().to(arguments.device)
+        self.blocks = model.layers
+        self.device = torch.device(arguments.device)
+        self.batch_size = arguments.batch_size
+        self.pool = arguments.pool
+
+    def extract(self, features, layer_ids):
+        """Pooled features of all rows, `[n, len(layer_ids), h]` float32, and the seconds they took."""
+        vocab_size = self.model.config.vocab_size
+        if features.tokens.max() >= vocab_size:
+            raise UsageError(
+                f"the features file holds token id {features.tokens.max()}, but the model has {vocab_size}: "
+                "not the same model"
+            )
+        self.model.layers = self.blocks[: layer_ids[-1] + 1]
+        caught = {}
+        hooks = [
+            self.blocks[layer].register_forward_hook(
+                lambda _module, _inputs, output, layer=layer: caught.__setitem__(layer, self._pooled(output))
+            )
+            for layer in layer_ids
+        ]
+        try:
+            with torch.inference_mode():
+                self._run_batch(features, range(min(self.batch_size, len(features))))
+                self._synchronize()
+                pooled = []
+                start = time.perf_counter()
+                for first in range(0, len(features), self.batch_size):
+                    self._run_batch(features, range(first, min(first + self.batch_size, len(features))))
+                    pooled.append(torch.stack([caught[layer] for layer in layer_ids], dim=1).cpu())
+                result = torch.cat(pooled).numpy()
+                self._synchronize()
+                seconds = time.perf_counter() - start
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return result, seconds
+
+    def _synchronize(self):
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _run_batch(self, features, rows):
+        """One forward pass over right-padded rows."""
+        lengths = [len(features.row(row)) for row in rows]
+        ids = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+        attention_mask, pool_mask = torch.zeros_like(ids), torch.zeros_like(ids)
+        for index, row in enumerate(rows):
+            ids[index, : lengths[index]] = torch.from_numpy(features.row(row))
+            attention_mask[index, : lengths[index]] = 1
+            pool_mask[index, : lengths[index]] = torch.from_numpy(features.row_mask(row))
+        self.pool_mask = pool_mask.to(self.device)
+        self.model(input_ids=ids.to(self.device), attention_mask=attention_mask.to(self.device), use_cache=False)
+
+    def _pooled(self, output):
+        """Pools one block's `[b, s, h]` over the masked positions, in float32; zeros for a row without any."""
+        hidden = (output if torch.is_tensor(output) else output[0]).float()
+        mask = self.pool_mask.float()
+        count = mask.sum(dim=1, keepdim=True)
+        if self.pool == "max":
+            largest = hidden.masked_fill(self.pool_mask[..., None] == 0, float("-inf")).amax(dim=1)
+            return torch.where(count > 0, largest, torch.zeros_like(largest))
+        if self.pool == "last":
+            positions = torch.arange(mask.shape[1], device=mask.device)
+            last = (self.pool_mask * positions).argmax(dim=1)
+            return hidden[torch.arange(len(last), device=mask.device), last] * (count > 0)
+        # Element by element and not a matrix product: that may run in a narrower type on some devices.
+        total = (hidden * mask[..., None]).sum(dim=1)
+        return total if self.pool == "sum" else total / count.clamp(min=1)

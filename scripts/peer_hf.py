@@ -1,0 +1,322 @@
+#!/usr/bin/env python3
+"""Runs actbench's work with transformers and torch, compares the features, and prints both times.
+
+The peer is what a careful user of transformers would write: the base model without its LM head, blocks past the
+deepest layer cut off, right-padded batches with an attention mask, forward hooks on the blocks that are asked for,
+pooling on the fly with sums in float32, and scikit-learn's logistic regression as the probe.
+
+Rows, token ids, mask and split are not derived again. They come from `actbench features` (scripts/features_file.py
+defines its file), together with actbench's own pooled features and the seconds it took for them. This script runs that
+command itself, once for each task, with its own flags, or reads files that were made before (--features).
+
+What is compared, layer by layer, `a` ours and `b` theirs, `[n, h]`:
+- `||a - b|| / ||b||` over the whole layer, at most 2e-2 in bf16 and fp16 and 1e-4 in fp32 (the worst layer counts);
+- the same for every row alone, at most 3 times that. One row of 600 that is entirely wrong, say swapped with its
+  neighbour, hides in the first number;
+- neither may be NaN.
+
+What is timed: seconds from token ids in memory to pooled features in memory, for both; theirs after one warm-up batch.
+Loading, tokenizing and the hand-over are not in it. Run this alone on the machine. One run of each is a look, not a
+measurement: times vary between runs.
+
+Examples:
+    python scripts/peer_hf.py --model smollm2 --dataset repe --data-dir data --tasks train,sweep
+    python scripts/peer_hf.py --model smollm2 --dataset repe --data-dir data --check-tokens
+    actbench features --tasks train --model smollm2 --dataset repe --data-dir data --out train.safetensors
+    python scripts/peer_hf.py --model smollm2 --tasks train --features train.safetensors
+
+Exit status: 0 the features agree, 1 they do not or a token differs, 2 bad usage or input. What it needs is in
+requirements.txt.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import transformers
+from features_file import POOLS, FeaturesError, load_features
+from hf_model import Peer, UsageError
+from peer_checks import check_tokens, probe_or_not, relative_errors
+from threadpoolctl import threadpool_limits
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TOLERANCE = {"bf16": 2e-2, "fp16": 2e-2, "fp32": 1e-4}
+# A row's own error is noisier than the layer's; see the module's text for why it is bounded at all.
+ROW_FACTOR = 3.0
+MOST_COMPLAINTS = 10
+DTYPE_NAMES = {name: name for name in TOLERANCE} | {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+COLUMNS = ["task", "side", "extract s", "ratio", "probe s", "AUROC", "AUROC by sklearn"]
+COLUMNS += ["layer error", "row error", "verdict"]
+
+
+def parse_arguments():
+    """The command line; names and defaults are those of `actbench run`."""
+    parser = argparse.ArgumentParser(
+        description="Run actbench's work with transformers and torch, compare the features, print both times.",
+        epilog="Exit status: 0 the features agree, 1 they do not, 2 bad usage or input. See the head of the script.",
+    )
+    work = parser.add_argument_group("the work (as in actbench run)")
+    work.add_argument("--model", required=True, metavar="DIR", help="a Hugging Face model directory, or a .gguf file")
+    work.add_argument("--dataset", default="repe", help="handed to actbench (default: repe)")
+    work.add_argument(
+        "--data-dir", metavar="DIR", help="where local copies of data sets are; --check-tokens reads it too"
+    )
+    work.add_argument("--samples", type=int, default=600, help="default: 600")
+    work.add_argument("--train-frac", type=float, default=0.8, help="default: 0.8")
+    work.add_argument("--seed", type=int, default=0, help="default: 0")
+    work.add_argument("--batch-size", type=int, default=8, help="rows in a padded batch of the peer (default: 8)")
+    work.add_argument("--pool", default="mean", choices=POOLS, help="default: mean")
+    work.add_argument("--layer", type=int, default=12, help="layer of the train task (default: 12)")
+    work.add_argument("--sweep-layers", type=int, default=16, metavar="N", help="sweep layers 0 to N-1 (default: 16)")
+    work.add_argument("--sweep-cs", default="0.1,1.0,10.0", metavar="C,C,...", help="default: 0.1,1.0,10.0")
+    work.add_argument("--train-c", type=float, default=1.0, metavar="C", help="default: 1.0")
+    work.add_argument("--train-max-iter", type=int, default=100, metavar="N", help="default: 100")
+    work.add_argument("--sweep-max-iter", type=int, default=60, metavar="N", help="default: 60")
+    work.add_argument("--dtype", default="bf16", choices=sorted(DTYPE_NAMES), help="default: bf16")
+    work.add_argument("--tasks", default="train,sweep", help="train, sweep or both (default: train,sweep)")
+    work.add_argument("--threads", type=int, metavar="N", help="threads of both sides (default: all cores)")
+
+    ours = parser.add_argument_group("actbench's side")
+    ours.add_argument("--actbench", metavar="BINARY", help="default: target/release/actbench, then the PATH")
+    ours.add_argument(
+        "--actbench-flags",
+        default="",
+        metavar="'FLAGS'",
+        help="more flags for actbench features, as in --actbench-flags='--no-opt all'",
+    )
+    ours.add_argument(
+        "--features",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a file of actbench features made before, instead of running it; repeat it for another task",
+    )
+    ours.add_argument(
+        "--results",
+        metavar="FILE",
+        help="a results.json of actbench run with the same flags: its probe times and AUROCs join the table",
+    )
+
+    peer = parser.add_argument_group("the peer")
+    peer.add_argument("--device", default="cpu", help="torch device of the peer, such as cpu or cuda (default: cpu)")
+    peer.add_argument(
+        "--attention", default="sdpa", choices=["sdpa", "eager"], help="attention of transformers (default: sdpa)"
+    )
+    peer.add_argument(
+        "--check-tokens",
+        action="store_true",
+        help="also render and tokenize the repe rows with transformers' own template and tokenizer, and "
+        "require that our token ids, labels and masks are among theirs; needs --data-dir",
+    )
+    arguments = parser.parse_args()
+
+    arguments.dtype = DTYPE_NAMES[arguments.dtype]
+    arguments.tasks = list(dict.fromkeys(task.strip() for task in arguments.tasks.split(",")))
+    unknown = [task for task in arguments.tasks if task not in ("train", "sweep")]
+    if unknown:
+        parser.error(f"--tasks: unknown task `{unknown[0]}`; there are train and sweep")
+    try:
+        arguments.sweep_cs = [float(c) for c in arguments.sweep_cs.split(",")]
+    except ValueError:
+        parser.error(f"--sweep-cs: `{arguments.sweep_cs}` is not a list of numbers")
+    for name in ("samples", "batch_size", "sweep_layers"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if arguments.layer < 0:
+        parser.error("--layer must be at least 0")
+    if arguments.threads is not None and arguments.threads < 1:
+        parser.error("--threads must be at least 1")
+    if arguments.check_tokens and arguments.data_dir is None:
+        parser.error("--check-tokens needs --data-dir, the folder that holds repe/true_false_facts.csv")
+    return arguments
+
+
+def layers_of_task(task, arguments):
+    """Layer ids that a task needs, increasing."""
+    return [arguments.layer] if task == "train" else list(range(arguments.sweep_layers))
+
+
+def find_actbench(arguments):
+    """Path of the program: as given, the workspace's release build, or the one on the PATH."""
+    if arguments.actbench:
+        if not Path(arguments.actbench).is_file():
+            raise UsageError(f"--actbench {arguments.actbench}: no such file")
+        return arguments.actbench
+    built = REPOSITORY / "target" / "release" / "actbench"
+    found = str(built) if built.is_file() else shutil.which("actbench")
+    if found is None:
+        raise UsageError(
+            "there is no actbench: build it with `cargo build --release`, or give --actbench or --features"
+        )
+    return found
+
+
+def run_actbench_features(task, arguments, out):
+    """Runs `actbench features` for one task and reads its file."""
+    command = [find_actbench(arguments), "features", "--out", str(out), "--tasks", task]
+    for name in (
+        "model",
+        "dataset",
+        "samples",
+        "train_frac",
+        "seed",
+        "batch_size",
+        "pool",
+        "layer",
+        "sweep_layers",
+        "dtype",
+    ):
+        command += ["--" + name.replace("_", "-"), str(getattr(arguments, name))]
+    for name in ("data_dir", "threads"):
+        if getattr(arguments, name) is not None:
+            command += ["--" + name.replace("_", "-"), str(getattr(arguments, name))]
+    command += arguments.actbench_flags.split()
+    status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+    if status != 0:
+        raise UsageError(f"`{' '.join(command)}` ended with status {status}")
+    return load_features(out)
+
+
+def features_for(task, arguments, given, folder):
+    """The features file of a task: one of those given, or a new one."""
+    wanted = layers_of_task(task, arguments)
+    if not given:
+        features = run_actbench_features(task, arguments, Path(folder) / f"{task}.safetensors")
+        given = [features]
+    fitting = [features for features in given if set(wanted) <= set(features.layer_ids.tolist())]
+    if not fitting:
+        raise UsageError(f"no features file has layer(s) {wanted[0]} to {wanted[-1]}, which {task} needs")
+    # The one with the fewest layers besides: its extract_s is closest to the task's own.
+    features = min(fitting, key=lambda features: len(features.layer_ids))
+    if len(features.layer_ids) > len(wanted):
+        extra = len(features.layer_ids) - len(wanted)
+        print(
+            f"note: our extract time for {task} includes {extra} layer(s) that the task does not need", file=sys.stderr
+        )
+    for name in ("pool", "dtype"):
+        if getattr(features, name) != getattr(arguments, name):
+            raise UsageError(
+                f"the features file was made with --{name} {getattr(features, name)}, not {getattr(arguments, name)}"
+            )
+    return features
+
+
+def results_of(arguments):
+    """`{task: {train_eval_s, metric_value}}` from a results.json: medians over the repetitions of the lazy method."""
+    if arguments.results is None:
+        return {}
+    try:
+        rows = json.loads(Path(arguments.results).read_text())["rows"]
+        found = {}
+        for task in arguments.tasks:
+            ok = [row for row in rows if (row["task"], row["method"], row["status"]) == (task, "lazy", "ok")]
+            if not ok:
+                raise UsageError(f"{arguments.results}: no row of {task} with method lazy is ok")
+            found[task] = {
+                name: statistics.median(row[name] for row in ok) for name in ("train_eval_s", "metric_value")
+            }
+        return found
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{arguments.results}: not a result file of actbench run ({error!r})") from None
+
+
+def table(rows):
+    """Rows of strings as aligned text; the first row is the header."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        # The first two columns are names, the others numbers.
+        cells = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+        cells += [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def compare_task(task, features, peer, arguments, result):
+    """One task on both sides: `(rows of the table, complaint or None)`."""
+    layer_ids = layers_of_task(task, arguments)
+    ours = features.layers(layer_ids)
+    theirs, seconds = peer.extract(features, layer_ids)
+    if ours.shape != theirs.shape:
+        raise UsageError(f"our features are {ours.shape}, theirs {theirs.shape}: not the same model")
+
+    layer_error, row_error = relative_errors(ours, theirs)
+    tolerance = TOLERANCE[arguments.dtype]
+    # Written so that NaN is a failure.
+    agree = layer_error <= tolerance and row_error <= ROW_FACTOR * tolerance
+    complaint = None
+    if not agree:
+        complaint = (
+            f"{task}: relative error {layer_error:.2e} of a layer (at most {tolerance:.0e}), "
+            f"{row_error:.2e} of a row (at most {ROW_FACTOR * tolerance:.0e})"
+        )
+    their_auroc, their_probe_s = probe_or_not(task, theirs, features, arguments)
+    our_auroc, _ = probe_or_not(task, ours, features, arguments)
+    our_row = [task, "actbench", f"{features.extract_s:.3f}", f"{seconds / max(features.extract_s, 1e-9):.2f}x"]
+    our_row += [f"{result['train_eval_s']:.3f}", f"{result['metric_value']:.4f}"] if result else ["-", "-"]
+    our_row += [our_auroc, f"{layer_error:.1e}", f"{row_error:.1e}", "agree" if agree else "DIFFER"]
+    their_row = ["", "transformers", f"{seconds:.3f}", "1", their_probe_s, "", their_auroc, "", "", ""]
+    return [our_row, their_row], complaint
+
+
+def run(arguments):
+    """Runs everything and returns the exit status."""
+    given = [load_features(path) for path in arguments.features]
+    results = results_of(arguments)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+
+    rows, complaints, peer = [COLUMNS], [], None
+    with tempfile.TemporaryDirectory() as folder:
+        for task in arguments.tasks:
+            features = features_for(task, arguments, given, folder)
+            if peer is None:
+                if arguments.check_tokens:
+                    complaints += check_tokens(features, arguments)
+                deepest = max(layers_of_task(each, arguments)[-1] for each in arguments.tasks)
+                peer = Peer(arguments, deepest)
+            more_rows, complaint = compare_task(task, features, peer, arguments, results.get(task))
+            rows += more_rows
+            complaints += [complaint] if complaint else []
+
+    print(
+        f"{arguments.model}, {arguments.dtype}, {len(features)} rows, {len(features.tokens)} tokens, "
+        f"pool {arguments.pool}; peer: transformers {transformers.__version__}, torch {torch.__version__}, "
+        f"{arguments.device}, {torch.get_num_threads()} threads, batch size {arguments.batch_size}, "
+        f"{arguments.attention}"
+    )
+    print(table(rows))
+    if arguments.check_tokens:
+        n_wrong = sum(complaint.startswith("row ") for complaint in complaints)
+        print(f"tokens, labels and masks: {len(features) - n_wrong} of {len(features)} rows are those of transformers")
+    # Linux counts in KiB. One process does all tasks, so this is the peak of the hungriest.
+    print(f"peak memory of the peer's process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+    sys.stdout.flush()
+    for complaint in complaints[:MOST_COMPLAINTS]:
+        print(f"peer_hf: {complaint}", file=sys.stderr)
+    if len(complaints) > MOST_COMPLAINTS:
+        print(f"peer_hf: and {len(complaints) - MOST_COMPLAINTS} more", file=sys.stderr)
+    return 1 if complaints else 0
+
+
+def main():
+    arguments = parse_arguments()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        with threadpool_limits(limits=arguments.threads):
+            return run(arguments)
+    except (UsageError, FeaturesError) as error:
+        print(f"peer_hf: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,323 @@
+"""Tests of the scripts on the golden models: `python -m unittest discover scripts` from the repository's root.
+
+They are not part of `cargo test`, which needs no Python; run them after changing a script. What they are for above all
+is that peer_hf.py can fail: a comparison that accepts a NaN or two swapped rows would prove nothing.
+"""
+
+import contextlib
+import io
+import json
+import stat
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import numpy as np
+import tokenizers
+import transformers
+from safetensors.numpy import load_file, save_file
+
+import peer_checks
+import peer_hf
+from features_file import Features, FeaturesError, load_features
+
+GOLDENS = Path(__file__).resolve().parent.parent / "fixtures" / "data" / "goldens"
+CASE = GOLDENS / "gqa3-f32-head-dim-64"
+
+
+def pooled_by_hand(hidden, mask, pool):
+    """Pooling of `hidden [layers, len, h]` in float64, written as the definition has it."""
+    chosen = hidden[:, mask.astype(bool)].astype(np.float64)
+    if chosen.shape[1] == 0:
+        return np.zeros(hidden[:, 0].shape)
+    return {
+        "mean": lambda: chosen.mean(axis=1),
+        "max": lambda: chosen.max(axis=1),
+        "last": lambda: chosen[:, -1],
+        "sum": lambda: chosen.sum(axis=1),
+    }[pool]()
+
+
+def golden_features(pool="mean", case=CASE, dtype="fp32", empty_mask=True):
+    """A features file's contents made of a golden's own hidden states: each sequence twice, so both splits have it."""
+    golden = load_file(case / "golden.safetensors")
+    rng = np.random.default_rng(0)
+    tokens, masks, pooled = [], [], []
+    n_sequences = sum(name.startswith("tokens.") for name in golden)
+    for index in [*range(n_sequences)] * 2:
+        ids, hidden = golden[f"tokens.{index}"], golden[f"hidden.{index}"]
+        mask = (rng.random(len(ids)) < 0.6).astype(np.uint8)
+        mask[-1] = len(ids) % 2 if len(ids) > 1 else 1
+        if empty_mask and not masks:
+            mask[:] = 0
+        tokens.append(ids)
+        masks.append(mask)
+        pooled.append(pooled_by_hand(hidden, mask, pool))
+    n_rows = len(tokens)
+    return Features(
+        tokens=np.concatenate(tokens),
+        offsets=np.cumsum([0] + [len(ids) for ids in tokens]),
+        mask=np.concatenate(masks),
+        labels=np.arange(n_rows) % 2,
+        is_train=np.arange(n_rows) < n_rows // 2,
+        layer_ids=np.arange(pooled[0].shape[0]),
+        pooled=np.stack(pooled).astype(np.float32),
+        model=str(case),
+        pool=pool,
+        dtype=dtype,
+        extract_s=0.25,
+    )
+
+
+class ScriptTest(unittest.TestCase):
+    """Runs peer_hf's main in this process, in a folder of its own."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def peer(self, *flags):
+        """`(exit status, stdout, stderr)` of peer_hf with these flags."""
+        out, err = io.StringIO(), io.StringIO()
+        with mock.patch.object(sys, "argv", ["peer_hf.py", *map(str, flags)]):
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    status = peer_hf.main()
+                except SystemExit as exit_of_argparse:
+                    status = exit_of_argparse.code
+        return status, out.getvalue(), err.getvalue()
+
+    def compare(self, features, *flags, case=CASE):
+        """Saves the features and compares them with the peer in fp32, all layers, batches of 3 unequal rows."""
+        path = self.folder / "features.safetensors"
+        features.save(path)
+        n_layers = len(features.layer_ids)
+        return self.peer(
+            "--model",
+            case,
+            "--features",
+            path,
+            "--dtype",
+            features.dtype,
+            "--pool",
+            features.pool,
+            "--layer",
+            n_layers - 1,
+            "--sweep-layers",
+            n_layers,
+            "--batch-size",
+            3,
+            *flags,
+        )
+
+
+class PeerAgrees(ScriptTest):
+    def test_every_pool_agrees_with_the_goldens(self):
+        for pool in ("mean", "max", "last", "sum"):
+            status, out, err = self.compare(golden_features(pool))
+            self.assertEqual(status, 0, err)
+            self.assertEqual(out.count("agree"), 2)
+
+    def test_every_golden_agrees_in_fp32_and_bf16(self):
+        for case in sorted(GOLDENS.iterdir()):
+            for dtype in ("fp32", "bf16"):
+                with self.subTest(case=case.name, dtype=dtype):
+                    status, _, err = self.compare(golden_features(case=case, dtype=dtype), case=case)
+                    self.assertEqual(status, 0, err)
+
+
+class PeerFails(ScriptTest):
+    def differs(self, change):
+        features = golden_features(empty_mask=False)
+        change(features.pooled)
+        status, out, err = self.compare(features)
+        self.assertEqual(status, 1, err)
+        self.assertIn("DIFFER", out)
+        return err
+
+    def test_a_nan_fails(self):
+        def change(pooled):
+            pooled[2, 1, 5] = np.nan
+
+        self.assertIn("nan", self.differs(change))
+
+    def test_two_swapped_rows_fail(self):
+        def change(pooled):
+            pooled[[1, 2]] = pooled[[2, 1]]
+
+        self.differs(change)
+
+    def test_a_shifted_layer_fails(self):
+        def change(pooled):
+            pooled[:, 1] = pooled[:, 0]
+
+        self.differs(change)
+
+    def test_a_small_error_everywhere_fails(self):
+        def change(pooled):
+            pooled *= 1.0005
+
+        self.differs(change)
+
+    def test_something_where_nothing_is_pooled_fails(self):
+        features = golden_features()
+        features.pooled[0, 0, 0] = 1e-9
+        self.assertEqual(self.compare(features)[0], 1)
+
+
+class BadInput(ScriptTest):
+    def refused(self, outcome, what):
+        status, _, err = outcome
+        self.assertEqual(status, 2, err)
+        self.assertIn(what, err)
+        self.assertNotIn("Traceback", err)
+
+    def test_bad_usage_is_one_line_and_status_2(self):
+        features = golden_features()
+        self.refused(self.compare(features, "--layer", 7), "no features file has layer(s) 7 to 7")
+        self.refused(self.compare(features, "--tasks", "train,nap"), "unknown task `nap`")
+        self.refused(self.compare(features, "--model", "nowhere"), "nowhere")
+        self.refused(self.compare(features, "--pool", "max"), "made with --pool mean")
+        self.refused(self.compare(features, "--dtype", "bf16"), "made with --dtype fp32")
+        self.refused(self.compare(features, "--check-tokens"), "needs --data-dir")
+        self.refused(self.compare(features, "--features", self.folder / "none"), "no such file")
+        self.refused(self.peer("--model", CASE, "--actbench", self.folder / "none"), "no such file")
+
+    def test_a_file_of_another_model_is_refused(self):
+        smaller = GOLDENS / "gqa2-bf16-tied"
+        self.refused(self.compare(golden_features(case=smaller, dtype="fp32")), "not the same model")
+        deep = golden_features()
+        deep.layer_ids = np.array([0, 9])
+        self.refused(self.compare(deep, "--layer", 9, "--tasks", "train"), "the model has 2 layers")
+
+    def test_damaged_files_are_named(self):
+        def broken(name, value):
+            features = golden_features()
+            setattr(features, name, value(getattr(features, name)))
+            path = self.folder / "broken.safetensors"
+            features.save(path)
+            with self.assertRaises(FeaturesError) as caught:
+                load_features(path)
+            return str(caught.exception)
+
+        self.assertIn("do not span", broken("offsets", lambda offsets: offsets + 1))
+        self.assertIn("do not increase", broken("offsets", lambda offsets: np.insert(offsets, 1, 0)))
+        self.assertIn("other than 0 and 1", broken("labels", lambda labels: labels + 1))
+        self.assertIn("`mask` has", broken("mask", lambda mask: mask[1:]))
+        self.assertIn("`layer_ids` do not increase", broken("layer_ids", lambda ids: ids[::-1]))
+        self.assertIn("`pooled` is", broken("pooled", lambda pooled: pooled[1:]))
+        self.assertIn("`extract_s` is `nan`", broken("extract_s", lambda _: "nan"))
+        self.assertIn("unknown pool", broken("pool", lambda _: "median"))
+
+        path = self.folder / "other.safetensors"
+        save_file({"tokens": np.zeros(3, np.int32)}, path)
+        with self.assertRaisesRegex(FeaturesError, "no tensor `offsets`"):
+            load_features(path)
+        path.write_bytes(b"\xff" * 64)
+        with self.assertRaisesRegex(FeaturesError, "not a readable safetensors file"):
+            load_features(path)
+
+
+class OurSide(ScriptTest):
+    def test_actbench_is_called_once_a_task_and_its_results_join_the_table(self):
+        golden_features().save(self.folder / "made")
+        log = self.folder / "log"
+        program = self.folder / "actbench"
+        program.write_text(
+            f'#!/bin/sh\necho "$@" >> {log}\nwhile [ "$1" != --out ]; do shift; done\ncp {self.folder / "made"} "$2"\n'
+        )
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        results = self.folder / "results.json"
+        row = {"method": "lazy", "status": "ok", "train_eval_s": 0.125, "metric_value": 0.875}
+        results.write_text(json.dumps({"rows": [{"task": "train", **row}, {"task": "sweep", **row}]}))
+        status, out, err = self.peer(
+            "--model",
+            CASE,
+            "--actbench",
+            program,
+            "--dtype",
+            "float32",
+            "--layer",
+            1,
+            "--sweep-layers",
+            2,
+            "--threads",
+            1,
+            "--actbench-flags",
+            "--no-opt all",
+            "--results",
+            results,
+        )
+        self.assertEqual(status, 0, err)
+        calls = log.read_text().splitlines()
+        self.assertEqual(len(calls), 2)
+        for call, task in zip(calls, ("train", "sweep"), strict=True):
+            for flags in (
+                f"--tasks {task}",
+                f"--model {CASE}",
+                "--dtype fp32",
+                "--samples 600",
+                "--threads 1",
+                "--no-opt all",
+            ):
+                self.assertIn(flags, call)
+        self.assertIn("0.125", out)
+        self.assertIn("0.8750", out)
+
+    def test_a_failing_actbench_is_reported(self):
+        status, _, err = self.peer("--model", CASE, "--actbench", "/bin/false")
+        self.assertEqual(status, 2)
+        self.assertIn("ended with status 1", err)
+
+
+class CheckTokens(ScriptTest):
+    TEMPLATE = "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <end> {% endfor %}"
+
+    def setUp(self):
+        super().setUp()
+        statements = ["Water is wet.", "Ice is cold.", "Snow is black."]
+        words = " ".join([*statements, *peer_checks.SYSTEM_OF_LABEL.values(), peer_checks.USER_TEXT])
+        words = ["<unk>", "<system>", "<user>", "<assistant>", "<end>", *sorted(set(words.split()))]
+        tokenizer = tokenizers.Tokenizer(
+            tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>")
+        )
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+        self.tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=self.TEMPLATE)
+        self.model = self.folder / "model"
+        self.tokenizer.save_pretrained(self.model)
+        (self.model / "config.json").write_text((CASE / "config.json").read_text())
+        data = self.folder / "data" / "repe"
+        data.mkdir(parents=True)
+        (data / "true_false_facts.csv").write_text(
+            "statement,label\n" + "".join(f"{text},{int('black' not in text)}\n" for text in statements)
+        )
+
+    def complaints(self, label=1, system=1, statement="Ice is cold.", n_masked=5):
+        """What is said of one row that is as these values say; by default it is right."""
+        system_text, user_text = peer_checks.SYSTEM_OF_LABEL[system], peer_checks.USER_TEXT
+        text = f"<system> {system_text} <end> <user> {user_text} <end> <assistant> {statement} <end>"
+        ids = np.array(self.tokenizer.encode(text))
+        row = golden_features()
+        row.tokens, row.offsets, row.labels = ids, np.array([0, len(ids)]), np.array([label])
+        row.mask = (np.arange(len(ids)) >= len(ids) - n_masked).astype(np.uint8)
+        arguments = mock.Mock(model=str(self.model), data_dir=str(self.folder / "data"))
+        return peer_checks.check_tokens(row, arguments)
+
+    def test_a_right_row_passes(self):
+        self.assertEqual(self.complaints(), [])
+        self.assertEqual(self.complaints(label=0, system=0), [])
+
+    def test_wrong_rows_are_named(self):
+        self.assertIn("makes these ids of no dialogue", self.complaints(statement="Ice is wet.")[0])
+        self.assertIn("makes these ids of no dialogue", self.complaints(statement="Snow is black.")[0])
+        self.assertIn("has label 1", self.complaints(label=0)[0])
+        self.assertIn("the mask", self.complaints(n_masked=4)[0])
+
+
+if __name__ == "__main__":
+    unittest.main()
