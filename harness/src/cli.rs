@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands;
+use crate::commands::cache::CacheArgs;
 use crate::commands::env::EnvArgs;
 use crate::commands::features::FeaturesArgs;
 use crate::commands::import::ImportArgs;
@@ -40,6 +41,8 @@ enum Command {
     Import(ImportArgs),
     /// Write the tokens and pooled features of a run to a file, for comparison with other programs.
     Features(Box<FeaturesArgs>),
+    /// Write the pooled features of a run to a cache file, or check the one that is there.
+    Cache(Box<CacheArgs>),
     /// Show what a result file would say of this machine and this build.
     Env(EnvArgs),
     /// Run one case; started by `run`.
@@ -68,6 +71,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Run(args) => commands::run::run(&args),
         Command::Import(args) => commands::import::import(&args).map(|()| ExitCode::SUCCESS),
         Command::Features(args) => commands::features::features(&args).map(|()| ExitCode::SUCCESS),
+        Command::Cache(args) => commands::cache::cache(&args).map(|()| ExitCode::SUCCESS),
         Command::Env(args) => commands::env::env(&args).map(|()| ExitCode::SUCCESS),
         Command::Worker => Ok(commands::worker::worker()),
     }

@@ -1,4 +1,5 @@
 //! A sample's pooled features have the same bits however its rows are batched, shared, padded or restricted.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 use std::sync::Arc;
 

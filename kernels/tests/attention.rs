@@ -1,4 +1,5 @@
 //! Attention against a plain softmax in `f64`, ragged rows, prefix-tree nodes and partial queries.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Products with weights against a plain sum in `f64`, and the promise that a row's bits are its own.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 mod common;
 

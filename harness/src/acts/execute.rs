@@ -64,6 +64,7 @@ impl Execution {
         let request =
             SourceRequest { samples, layers: &self.plan.layers, pool: self.plan.pool, rules: self.plan.rules };
         self.source.visit(&request, &self.monitor, &mut |numbers, mut tensor| {
+            self.monitor.go_on()?;
             for operation in &self.plan.remaining {
                 tensor = tensor.apply(operation)?;
             }

@@ -177,6 +177,12 @@ impl Acts {
         Acts { monitor: Monitor::reporting_to(Some(sink)), ..self.clone() }
     }
 
+    /// The same plan, which asks `stop` between batches and ends with [`Error::Interrupted`](crate::Error::Interrupted)
+    /// where the answer is yes. To be said after [`with_progress`](Acts::with_progress), which begins anew.
+    pub fn with_stop(&self, stop: fn() -> bool) -> Self {
+        Acts { monitor: self.monitor.clone().stopped_by(stop), ..self.clone() }
+    }
+
     /// Axes, extents, layers and dtype of the result.
     pub fn signature(&self) -> &Signature {
         &self.signature

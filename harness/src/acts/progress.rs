@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::error::{Error, Result};
+
 /// How far a piece of work is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
@@ -34,6 +36,7 @@ pub struct ExtractionStats {
 pub(crate) struct Monitor {
     counters: Arc<Counters>,
     sink: Option<ProgressSink>,
+    stop: Option<fn() -> bool>,
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +49,23 @@ struct Counters {
 impl Monitor {
     /// Nothing counted yet; reports go to `sink`.
     pub(crate) fn reporting_to(sink: Option<ProgressSink>) -> Self {
-        Monitor { counters: Arc::default(), sink }
+        Monitor { counters: Arc::default(), sink, stop: None }
+    }
+
+    /// The same, asking `stop` between batches whether to go on.
+    pub(crate) fn stopped_by(self, stop: fn() -> bool) -> Self {
+        Monitor { stop: Some(stop), ..self }
+    }
+
+    /// To be called between batches.
+    ///
+    /// # Errors
+    /// Somebody wants the work to end here.
+    pub(crate) fn go_on(&self) -> Result<()> {
+        match self.stop {
+            Some(stop) if stop() => Err(Error::Interrupted),
+            _ => Ok(()),
+        }
     }
 
     /// Samples of `tokens` tokens in all are about to run.

@@ -63,20 +63,30 @@ impl Acts {
     }
 
     /// Computes the result into a cache file, batch by batch. A file that is there is replaced once the new one is
-    /// whole.
+    /// whole. What a killed process left of this very plan is checked and gone on with: the model runs on the rest.
     ///
     /// # Errors
     /// A failure of the model or of the disk, or another process writing the same file. Nothing is left behind then.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let execution = self.execution()?;
-        let mut writer = CacheWriter::create(path.as_ref(), self.signature().clone(), self.fingerprint()?)?;
+        let (path, signature, fingerprint) = (path.as_ref(), self.signature().clone(), self.fingerprint()?);
+        let mut writer = match self.source() {
+            Source::Model(_) => CacheWriter::resume(path, signature, fingerprint)?,
+            // Copying again is cheaper than a journal.
+            Source::Tensor(_) | Source::CacheFile(_) => CacheWriter::create(path, signature, fingerprint)?,
+        };
         let places = Places::of(&execution.plan.samples);
-        execution.visit(&places.distinct, &mut |numbers, tensor| {
-            let wanted = numbers.iter().enumerate();
-            let pairs: Vec<(usize, usize)> =
-                wanted.flat_map(|(index, number)| places.of_sample(*number).map(move |place| (place, index))).collect();
-            writer.put(&pairs, &tensor)
-        })?;
+        let is_missing = |sample: &usize| !places.of_sample(*sample).all(|place| writer.has(place));
+        let missing: Vec<usize> = places.distinct.iter().copied().filter(is_missing).collect();
+        if !missing.is_empty() {
+            execution.visit(&missing, &mut |numbers, tensor| {
+                let wanted = numbers.iter().enumerate();
+                let pairs: Vec<(usize, usize)> = wanted
+                    .flat_map(|(index, number)| places.of_sample(*number).map(move |place| (place, index)))
+                    .collect();
+                writer.put(&pairs, &tensor)
+            })?;
+        }
         writer.finish()
     }
 

@@ -1,5 +1,6 @@
 //! The subcommands, one a file.
 
+pub mod cache;
 pub mod env;
 pub mod features;
 pub mod import;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use actbench_kernels::{DType, PoolMethod};
 use clap::Args;
 
+use crate::text::MaskKind;
 use crate::workload::case::{DeviceMap, Method, RunConfig, Task};
 
 /// What is run.
@@ -34,6 +35,9 @@ pub struct SettingsArgs {
     /// How masked positions become one vector: mean, max, last or sum
     #[arg(long, default_value = "mean", value_name = "METHOD")]
     pub pool: PoolMethod,
+    /// Which tokens are pooled: assistant (header, content and closing of its messages) or content alone
+    #[arg(long, default_value = "assistant", value_name = "MASK")]
+    pub mask: MaskKind,
     /// Layer of the task train [default: 12; half the depth of the embedded model]
     #[arg(long, value_name = "LAYER")]
     pub layer: Option<usize>,
@@ -82,6 +86,7 @@ impl SettingsArgs {
             seed: self.seed,
             batch_size: self.batch_size,
             pool: self.pool,
+            mask: self.mask,
             layer: self.layer,
             sweep_layers: self.sweep_layers,
             sweep_cs: self.sweep_cs.clone(),

@@ -178,10 +178,10 @@ fn check_architecture(value: &Value) -> Result<(), String> {
 
 fn without_duplicate_rope_type(mut value: Value) -> Value {
     for key in ["rope_scaling", "rope_parameters"] {
-        if let Some(Value::Object(rope)) = value.get_mut(key) {
-            if rope.contains_key("rope_type") {
-                rope.remove("type");
-            }
+        if let Some(Value::Object(rope)) = value.get_mut(key)
+            && rope.contains_key("rope_type")
+        {
+            rope.remove("type");
         }
     }
     value
@@ -204,12 +204,14 @@ impl RawConfig {
                 return Err(format!("{name} is {extent}, it must be between 1 and {LARGEST}"));
             }
         }
-        if self.num_attention_heads % n_kv_heads != 0 {
+        if !self.num_attention_heads.is_multiple_of(n_kv_heads) {
             return Err(format!("{n_kv_heads} key/value heads do not divide {} query heads", self.num_attention_heads));
         }
         let head_dim = match self.head_dim {
             Some(head_dim) => head_dim,
-            None if self.hidden_size % self.num_attention_heads == 0 => self.hidden_size / self.num_attention_heads,
+            None if self.hidden_size.is_multiple_of(self.num_attention_heads) => {
+                self.hidden_size / self.num_attention_heads
+            }
             None => {
                 return Err(format!(
                     "hidden_size {} is no multiple of {} heads, and there is no head_dim",
@@ -224,7 +226,7 @@ impl RawConfig {
             return Err(format!("hidden_act is '{activation}', only 'silu' is known"));
         }
         let eps = self.rms_norm_eps.unwrap_or(1e-6);
-        if !(eps >= 0.0 && eps < 1.0) {
+        if !(0.0..1.0).contains(&eps) {
             return Err(format!("rms_norm_eps is {eps}, it must be between 0 and 1"));
         }
         let rope = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());

@@ -10,7 +10,7 @@ use super::loader::check_tensors;
 use super::locate::{ModelLocation, locate};
 use super::weights::Weights;
 use crate::error::Result;
-use crate::text::ChatTokenizer;
+use crate::text::{ChatTokenizer, MaskKind};
 
 /// A model whose configuration, tokenizer and weight headers were read and fit each other.
 pub struct OpenModel {
@@ -27,12 +27,12 @@ pub struct OpenModel {
 }
 
 impl OpenModel {
-    /// Finds and opens the model that `name` names; none is the embedded one. `quiet` shows no progress where a model
+    /// Finds and opens the model that `name` names; none is the embedded one. Its tokenizer masks as `mask` says. `quiet` shows no progress where a model
     /// has to be fetched or imported first.
     ///
     /// # Errors
     /// No such model, or files that are missing, broken or of another architecture.
-    pub fn open(name: Option<&str>, quiet: bool) -> Result<Self> {
+    pub fn open(name: Option<&str>, mask: MaskKind, quiet: bool) -> Result<Self> {
         let location = locate(name, quiet)?;
         let origin = match &location {
             ModelLocation::Directory(folder) => folder.join("config.json").display().to_string(),
@@ -44,6 +44,7 @@ impl OpenModel {
             ModelLocation::Synthetic(_) => ChatTokenizer::bundled()?,
         };
         let embedded = name.is_none_or(|name| name == "embedded");
+        let tokenizer = tokenizer.with_mask(mask);
         Ok(OpenModel { config, tokenizer, weights: Arc::new(location.weights()?), embedded, location })
     }
 

@@ -43,6 +43,7 @@ pub(crate) mod tests {
     use actbench_kernels::{DType, PoolMethod};
 
     use super::*;
+    use crate::text::MaskKind;
     use crate::workload::case::DeviceMap;
 
     pub(crate) fn config() -> RunConfig {
@@ -56,6 +57,7 @@ pub(crate) mod tests {
             seed: 0,
             batch_size: 4,
             pool: PoolMethod::Mean,
+            mask: MaskKind::Assistant,
             layer: None,
             sweep_layers: None,
             sweep_cs: vec![1.0],

@@ -11,12 +11,13 @@ use std::ops::Range;
 
 use crate::data::{Message, Role};
 
+use super::MaskKind;
 use super::layout::{Layout, Piece, PieceKind};
 use super::python;
 use super::template::ChatTemplate;
 
-/// Byte ranges of `text` that belong to assistant messages, in order and not empty. `messages` are those that `text` was
-/// rendered from, with the roles of `layout`.
+/// Byte ranges of `text` that belong to assistant messages, in order and not empty: all of them, or their contents, as
+/// `mask` says. `messages` are those that `text` was rendered from, with the roles of `layout`.
 ///
 /// # Errors
 /// The text does not show where the messages are.
@@ -25,12 +26,28 @@ pub(super) fn assistant_spans(
     layout: &Layout,
     messages: &[Message],
     text: &str,
+    mask: MaskKind,
 ) -> Result<Vec<Range<usize>>, String> {
-    let spans = match by_layout(&layout.pieces, messages, text) {
-        Some(spans) => spans,
-        None => by_prefixes(template, layout, messages, text)?,
+    let spans = match (by_layout(&layout.pieces, messages, text, mask), mask) {
+        (Some(spans), _) => spans,
+        (None, MaskKind::Assistant) => by_prefixes(template, layout, messages, text)?,
+        (None, MaskKind::Content) => contents_in(by_prefixes(template, layout, messages, text)?, messages, text)?,
     };
     Ok(merged(spans))
+}
+
+/// Narrows the span of each assistant message to its content, the last thing of that wording in it.
+fn contents_in(spans: Vec<Range<usize>>, messages: &[Message], text: &str) -> Result<Vec<Range<usize>>, String> {
+    let contents = messages.iter().filter(|message| message.role == Role::Assistant);
+    let narrowed = spans.into_iter().zip(contents).map(|(span, message)| {
+        let content = python::trim(&message.content);
+        let place = text[span.clone()].rfind(content).ok_or(
+            "the chat template changes the content of an assistant message, so it cannot be told from the rest; \
+             use --mask assistant",
+        )?;
+        Ok(span.start + place..span.start + place + content.len())
+    });
+    narrowed.collect()
 }
 
 fn merged(mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
@@ -65,7 +82,7 @@ fn variants(content: &str) -> Vec<&str> {
 }
 
 /// The ranges of the assistant's pieces, if `text` is made of these pieces.
-fn by_layout(pieces: &[Piece], messages: &[Message], text: &str) -> Option<Vec<Range<usize>>> {
+fn by_layout(pieces: &[Piece], messages: &[Message], text: &str, mask: MaskKind) -> Option<Vec<Range<usize>>> {
     let variants: Vec<Vec<&str>> = messages.iter().map(|message| variants(&message.content)).collect();
     let mut failed = HashSet::new();
     let mut ends = Vec::with_capacity(pieces.len());
@@ -77,7 +94,11 @@ fn by_layout(pieces: &[Piece], messages: &[Message], text: &str) -> Option<Vec<R
         let start = ends.last().copied().unwrap_or(0);
         if place == pieces.len() {
             if start == text.len() {
-                let spans = pieces.iter().enumerate().filter(|(_, piece)| piece.assistant);
+                let wanted = |piece: &Piece| match (&piece.kind, mask) {
+                    (PieceKind::Literal(_), MaskKind::Content) => false,
+                    _ => piece.assistant,
+                };
+                let spans = pieces.iter().enumerate().filter(|(_, piece)| wanted(piece));
                 return Some(
                     spans.map(|(place, _)| if place == 0 { 0 } else { ends[place - 1] }..ends[place]).collect(),
                 );
@@ -182,25 +203,38 @@ mod tests {
         ]
     }
 
+    fn assistant_by_layout(pieces: &[Piece], messages: &[Message], text: &str) -> Option<Vec<Range<usize>>> {
+        by_layout(pieces, messages, text, MaskKind::Assistant)
+    }
+
     fn messages(user: &str, assistant: &str) -> Vec<Message> {
         vec![Message::new(Role::User, user), Message::new(Role::Assistant, assistant)]
     }
 
     #[test]
     fn contents_that_look_like_the_template_do_not_mislead() {
-        let spans = by_layout(&pieces(), &messages(">[x]", "]><[a]"), "<>[x]>[]><[a]]");
+        let spans = assistant_by_layout(&pieces(), &messages(">[x]", "]><[a]"), "<>[x]>[]><[a]]");
         assert_eq!(merged(spans.unwrap()).first(), Some(&(6..14)));
+    }
+
+    #[test]
+    fn the_content_is_told_from_header_and_closing() {
+        let spans = by_layout(&pieces(), &messages("u", " a b "), "<u>[a b]", MaskKind::Content);
+        assert_eq!(merged(spans.unwrap()), [4..7]);
+        let messages = messages("[a]", "a");
+        assert_eq!(contents_in(vec![5..12], &messages, "<[a]>{a {a}}").unwrap(), [9..10]);
+        assert!(contents_in(vec![5..8], &messages, "<[a]>{b}").unwrap_err().contains("--mask assistant"));
     }
 
     #[test]
     fn each_content_may_be_trimmed_or_not() {
         for (text, span) in [("<u >[ a\n]", 4..9), ("< u >[a]", 5..8), ("<u>[a\n]", 3..7), ("<>[a]", 2..5)] {
             let user = if text == "<>[a]" { " " } else { " u " };
-            let spans = by_layout(&pieces(), &messages(user, " a\n"), text);
+            let spans = assistant_by_layout(&pieces(), &messages(user, " a\n"), text);
             assert_eq!(merged(spans.unwrap()), [span], "{text}");
         }
-        assert_eq!(by_layout(&pieces(), &messages("u", "a"), "<u>[b]"), None);
-        assert_eq!(by_layout(&pieces(), &messages("u", "a"), "<u>[a]]"), None);
+        assert_eq!(assistant_by_layout(&pieces(), &messages("u", "a"), "<u>[b]"), None);
+        assert_eq!(assistant_by_layout(&pieces(), &messages("u", "a"), "<u>[a]]"), None);
     }
 
     #[test]
@@ -209,6 +243,6 @@ mod tests {
         let mut pieces: Vec<Piece> = (0..300).map(|message| content(message, true)).collect();
         pieces.push(literal("x", false));
         let messages: Vec<Message> = (0..300).map(|_| Message::new(Role::Assistant, " ")).collect();
-        assert_eq!(by_layout(&pieces, &messages, &" ".repeat(150)), None);
+        assert_eq!(assistant_by_layout(&pieces, &messages, &" ".repeat(150)), None);
     }
 }

@@ -15,6 +15,7 @@ use crate::data::{Dialogue, Role};
 use crate::error::{Error, Result};
 use crate::tokens::{TokenSequence, TokenSet};
 
+use super::MaskKind;
 use super::files::TokenizerParts;
 use super::layout::Layout;
 use super::spans::assistant_spans;
@@ -34,6 +35,7 @@ pub struct ChatTokenizer {
     template: ChatTemplate,
     template_origin: String,
     fingerprint: String,
+    mask: MaskKind,
     /// What the template writes for each sequence of roles met so far.
     layouts: Mutex<Layouts>,
 }
@@ -94,8 +96,14 @@ impl ChatTokenizer {
             template,
             template_origin,
             fingerprint: hasher.finalize().to_hex().to_string(),
+            mask: MaskKind::default(),
             layouts: Mutex::default(),
         })
+    }
+
+    /// The same tokenizer with another mask.
+    pub fn with_mask(self, mask: MaskKind) -> Self {
+        ChatTokenizer { mask, ..self }
     }
 
     /// Digest of everything that decides the tokens of a dialogue: vocabulary, template, special tokens, date.
@@ -113,8 +121,8 @@ impl ChatTokenizer {
         self.tokenizer.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1)
     }
 
-    /// Tokens and mask of one dialogue. A token is masked when it has a byte in common with what the template writes for
-    /// an assistant message: header, content or closing. A token without bytes belongs to the byte at which it stands.
+    /// Tokens and mask of one dialogue. A token is masked when it has a byte in common with what [`MaskKind`] names of an
+    /// assistant message. A token without bytes belongs to the byte at which it stands.
     ///
     /// # Errors
     /// A template that refuses the dialogue or does not show where the assistant's messages are; nothing to pool.
@@ -169,7 +177,7 @@ impl ChatTokenizer {
                 .ok_or("there is no user message to put the system message into")?;
         }
         let text = self.template.render(&messages).map_err(|error| error.to_string())?;
-        let spans = assistant_spans(&self.template, &layout, &messages, &text)?;
+        let spans = assistant_spans(&self.template, &layout, &messages, &text, self.mask)?;
         let encoding =
             self.tokenizer.encode(text.as_str(), false).map_err(|error| format!("cannot be encoded: {error}"))?;
         let mask = mask(encoding.get_offsets(), &spans);

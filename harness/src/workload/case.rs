@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::acts::Rules;
 use crate::error::{Error, Result};
+use crate::text::MaskKind;
 
 /// A benchmarked task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
@@ -117,6 +118,9 @@ pub struct RunConfig {
     /// How masked positions become one vector.
     #[serde(with = "super::names")]
     pub pool: PoolMethod,
+    /// Which positions are masked.
+    #[serde(with = "super::names")]
+    pub mask: MaskKind,
     /// Layer of the task `train`; none follows the model.
     pub layer: Option<usize>,
     /// Layers of the task `sweep`, from 0 on; none follows the model.

@@ -129,6 +129,7 @@ pub fn request(config: &RunConfig, quiet: bool) -> Request<'_> {
         model: config.model.as_deref(),
         dataset: config.dataset.as_deref(),
         data_dir: config.data_dir.as_deref(),
+        mask: config.mask,
         samples: config.samples,
         train_frac: config.train_frac,
         seed: config.seed,
@@ -202,6 +203,7 @@ fn extra_fields(
     put("n_train", json!(prepared.train.labels.len()));
     put("n_test", json!(prepared.test.labels.len()));
     put("pool", json!(config.pool.name()));
+    put("mask", json!(config.mask.name()));
     put("dtype", json!(config.dtype.name()));
     match task {
         Task::Train => put("layer", json!(extracted.layers[0].layer)),

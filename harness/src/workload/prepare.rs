@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::data::{self, Dialogue};
 use crate::error::{Error, Result};
 use crate::model::open::OpenModel;
+use crate::text::MaskKind;
 use crate::tokens::TokenSet;
 
 /// One side of the split.
@@ -38,6 +39,8 @@ pub struct Request<'a> {
     pub dataset: Option<&'a str>,
     /// Where local copies of registered data sets are.
     pub data_dir: Option<&'a Path>,
+    /// Which tokens are pooled.
+    pub mask: MaskKind,
     /// Rows to take.
     pub samples: usize,
     /// Share of them to train on.
@@ -53,7 +56,7 @@ pub struct Request<'a> {
 /// # Errors
 /// Anything that is wrong with the model's files, the data or the chat template.
 pub fn prepare(request: Request<'_>) -> Result<Prepared> {
-    let model = OpenModel::open(request.model, request.quiet)?;
+    let model = OpenModel::open(request.model, request.mask, request.quiet)?;
     let dataset = data::load(request.dataset.unwrap_or("embedded"), request.data_dir, request.samples)?;
     let labels = dataset.labels();
     let split = data::stratified_sample_and_split(&labels, request.samples, request.train_frac, request.seed)?;

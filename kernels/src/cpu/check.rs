@@ -69,7 +69,7 @@ pub(super) fn rope(
     sin: usize,
 ) -> Result<(), KernelError> {
     const OP: &str = "rope";
-    if head_dim == 0 || head_dim % 2 != 0 || n_heads * head_dim > x.columns() || positions.len() > x.rows() {
+    if head_dim == 0 || !head_dim.is_multiple_of(2) || n_heads * head_dim > x.columns() || positions.len() > x.rows() {
         return Err(KernelError::shape(
             OP,
             format!("{} x {}, {n_heads} heads of {head_dim}, {} positions", x.rows(), x.columns(), positions.len()),
@@ -92,7 +92,7 @@ pub(super) fn attention(
     const OP: &str = "attention";
     same_dtype(OP, query, keys_values)?;
     same_dtype(OP, query, out)?;
-    if shape.n_kv_heads == 0 || shape.n_heads % shape.n_kv_heads != 0 || shape.head_dim == 0 {
+    if shape.n_kv_heads == 0 || !shape.n_heads.is_multiple_of(shape.n_kv_heads) || shape.head_dim == 0 {
         return Err(KernelError::shape(OP, format!("{shape:?}: key/value heads must divide query heads")));
     }
     width(OP, "a row of query", query.columns(), shape.query_width())?;

@@ -10,7 +10,9 @@
 //! Everything but `checksum` is known before the first batch, so the header is written first and completed last.
 //! A file appears under its name only when it is whole; see [`writer`].
 
+mod journal;
 mod layout;
+mod partial;
 pub mod reader;
 pub mod writer;
 

@@ -2,21 +2,27 @@
 //!
 //! Bytes go to `.<name>.partial` in the same folder, which is locked while it is written, so that a second writer is
 //! refused instead of mixing its bytes in. The name is fixed and not random so that what a killed writer left behind
-//! is found by the next one, which starts over in the same file. On success: checksums, header, `fsync`, rename,
-//! `fsync` of the folder. On failure the partial file is removed.
+//! is found by the next one, which goes on with it if it is of the same plan ([`CacheWriter::resume`]) and else starts
+//! over in the same file. On success: checksums, header, `fsync`, rename, `fsync` of the folder. On failure the partial
+//! file is removed: a program that still runs tidies up, only one that was killed leaves something to go on with.
 
 use std::borrow::Cow;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::journal::Journal;
 use super::layout::{DIGEST_BYTES, Layout, Part};
+use super::partial::{lock_partial, partial_path, sync_folder};
 use crate::acts::fingerprint::Fingerprint;
 use crate::acts::signature::Signature;
 use crate::acts::tensor::ActTensor;
 use crate::error::{Error, Result};
+
+/// Bytes read back at a time.
+const READ_BYTES: usize = 1 << 20;
 
 /// A cache file that is being written.
 pub struct CacheWriter {
@@ -28,6 +34,8 @@ pub struct CacheWriter {
     digests: Vec<ChunkDigest>,
     /// Which samples were written.
     written: Vec<bool>,
+    /// What a later writer can go on with; none where that is not worth a second digest of every byte.
+    journal: Option<Journal>,
     renamed: bool,
 }
 
@@ -66,32 +74,98 @@ impl CacheWriter {
     /// # Errors
     /// Another process writes to the same path, or the folder does not let a file be made.
     pub fn create(path: &Path, signature: Signature, fingerprint: Fingerprint) -> Result<Self> {
+        let writer = Self::locked(path, signature, fingerprint)?;
+        writer.start_over()?;
+        Ok(writer)
+    }
+
+    /// As [`CacheWriter::create`], but keeps a journal of finished samples, and takes over those that a killed writer
+    /// of the same plan has left. For activations that are dear to compute.
+    ///
+    /// # Errors
+    /// As [`CacheWriter::create`], or what was left cannot be read.
+    pub fn resume(path: &Path, signature: Signature, fingerprint: Fingerprint) -> Result<Self> {
+        let mut writer = Self::locked(path, signature, fingerprint)?;
+        let mut journal = Journal::at(writer.layout.file_len() as u64);
+        if writer.continues_partial().map_err(Error::io("read back", &writer.partial))? {
+            writer.take_over(&mut journal).map_err(Error::io("read back", &writer.partial))?;
+            // What stands behind the last whole record was being written at the end.
+            writer.file.set_len(journal.end()).map_err(Error::io("write", &writer.partial))?;
+        } else {
+            writer.start_over()?;
+        }
+        writer.journal = Some(journal);
+        Ok(writer)
+    }
+
+    /// Whether the sample at `place` is in the file already.
+    pub fn has(&self, place: usize) -> bool {
+        self.written.get(place).copied().unwrap_or(false)
+    }
+
+    /// Opens and locks the partial file as it is. From here on, dropping the writer removes it.
+    fn locked(path: &Path, signature: Signature, fingerprint: Fingerprint) -> Result<Self> {
         let layout = Layout::new(signature, fingerprint)?;
-        let Some(name) = path.file_name() else {
-            return Err(Error::usage(format!("{} does not name a file to write", path.display())));
-        };
-        let mut partial_name = std::ffi::OsString::from(".");
-        partial_name.push(name);
-        partial_name.push(".partial");
-        let partial = path.with_file_name(partial_name);
+        let partial = partial_path(path)?;
         let file = lock_partial(&partial, path)?;
         let n_chunks = layout.data_parts().map(Part::n_chunks).sum();
         let written = vec![false; layout.signature.n_samples];
-        let writer = CacheWriter {
+        Ok(CacheWriter {
             digests: (0..n_chunks).map(|_| ChunkDigest::ReadBack).collect(),
             layout,
             file,
             partial,
             target: path.to_path_buf(),
             written,
+            journal: None,
             renamed: false,
-        };
-        // From here on, dropping the writer removes the partial file.
-        let io = || Error::io("write", &writer.partial);
-        writer.file.set_len(0).map_err(io())?;
-        writer.file.set_len(writer.layout.file_len() as u64).map_err(io())?;
-        writer.write_at(&writer.layout.header, 0)?;
-        Ok(writer)
+        })
+    }
+
+    fn start_over(&self) -> Result<()> {
+        let set_len = |len: usize| self.file.set_len(len as u64).map_err(Error::io("write", &self.partial));
+        set_len(0)?;
+        set_len(self.layout.file_len())?;
+        self.write_at(&self.layout.header, 0)
+    }
+
+    /// Whether the partial file was begun for this very plan: its header holds the fingerprint and every place.
+    fn continues_partial(&self) -> io::Result<bool> {
+        if self.file.metadata()?.len() < self.layout.file_len() as u64 {
+            return Ok(false);
+        }
+        let mut header = vec![0; self.layout.header.len()];
+        self.file.read_exact_at(&mut header, 0)?;
+        Ok(header == self.layout.header)
+    }
+
+    /// Believes the samples of a journal whose bytes are those that were written: after a power failure the record of
+    /// a sample may have reached the disk without the sample.
+    fn take_over(&mut self, journal: &mut Journal) -> io::Result<()> {
+        while let Some(record) = journal.read_next(&self.file, self.written.len())? {
+            if self.digest_of(&record.samples)? == record.digest {
+                record.samples.iter().for_each(|sample| self.written[*sample] = true);
+            }
+        }
+        Ok(())
+    }
+
+    /// The digest of the bytes of `samples` in the file, in the order in which [`CacheWriter::put`] writes them.
+    fn digest_of(&self, samples: &[usize]) -> io::Result<blake3::Hash> {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; READ_BYTES];
+        for run in samples.chunk_by(|a, b| a + 1 == *b) {
+            for part in self.layout.data_parts() {
+                let mut range = self.layout.rows(part, run[0]..run[0] + run.len());
+                while !range.is_empty() {
+                    let piece = &mut buffer[..range.len().min(READ_BYTES)];
+                    self.file.read_exact_at(piece, range.start as u64)?;
+                    hasher.update(piece);
+                    range.start += piece.len();
+                }
+            }
+        }
+        Ok(hasher.finalize())
     }
 
     /// Writes samples of `tensor`: each pair is the sample's place in the file and its place in `tensor`.
@@ -109,24 +183,39 @@ impl CacheWriter {
         if let Some(place) = places.iter().find(|place| !fits(place)) {
             return Err(Error::usage(format!("sample {place:?} is outside of a file of {}", self.layout.signature)));
         }
+        let mut hasher = self.journal.is_some().then(blake3::Hasher::new);
         for run in places.chunk_by(|a, b| a.0 + 1 == b.0) {
             let first_row = run[0].0;
             for layer in 0..self.layout.layers.len() {
                 let part = self.layout.layers[layer].clone();
-                self.put_rows(&part, first_row, &rows_of(run, layer, tensor))?;
+                let rows = rows_of(run, layer, tensor);
+                self.put_rows(&part, first_row, &rows, hasher.as_mut())?;
             }
             if let (Some(part), Some(mask)) = (self.layout.mask.clone(), tensor.mask()) {
                 let flags: Vec<u8> =
                     run.iter().flat_map(|(_, sample)| mask.row(*sample)).map(|flag| u8::from(*flag)).collect();
-                self.put_rows(&part, first_row, &flags)?;
+                self.put_rows(&part, first_row, &flags, hasher.as_mut())?;
             }
             run.iter().for_each(|(row, _)| self.written[*row] = true);
+        }
+        if let (Some(journal), Some(hasher)) = (&mut self.journal, hasher) {
+            let samples: Vec<usize> = places.iter().map(|(row, _)| *row).collect();
+            journal.append(&self.file, &samples, hasher.finalize()).map_err(Error::io("write", &self.partial))?;
         }
         Ok(())
     }
 
     /// Writes consecutive rows of a part and takes them into the digests of their chunks.
-    fn put_rows(&mut self, part: &Part, first_row: usize, rows: &[u8]) -> Result<()> {
+    fn put_rows(
+        &mut self,
+        part: &Part,
+        first_row: usize,
+        rows: &[u8],
+        journal: Option<&mut blake3::Hasher>,
+    ) -> Result<()> {
+        if let Some(hasher) = journal {
+            hasher.update(rows);
+        }
         let end_row = first_row + rows.len() / part.row_bytes.max(1);
         let mut row = first_row;
         // Whole stretches at a time: the hash is several times faster on many kilobytes than on one row.
@@ -169,6 +258,9 @@ impl CacheWriter {
         self.write_at(&digests, self.layout.digests().start)?;
         let checksum = self.layout.checksum(&digests);
         self.write_at(checksum.as_bytes(), self.layout.checksum_at)?;
+        if self.journal.is_some() {
+            self.file.set_len(self.layout.file_len() as u64).map_err(Error::io("write", &self.partial))?;
+        }
         self.file.sync_all().map_err(Error::io("write", &self.partial))?;
         fs::rename(&self.partial, &self.target).map_err(Error::io("write", &self.target))?;
         self.renamed = true;
@@ -201,46 +293,4 @@ fn rows_of<'a>(run: &[(usize, usize)], layer: usize, tensor: &'a ActTensor) -> C
     let mut rows = Vec::with_capacity(run.len() * tensor.signature().block_bytes());
     run.iter().for_each(|(_, sample)| rows.extend_from_slice(tensor.block(*sample, layer)));
     Cow::Owned(rows)
-}
-
-/// Opens the partial file and locks it.
-fn lock_partial(partial: &Path, target: &Path) -> Result<File> {
-    loop {
-        // Not truncated before the lock is held: it may be another writer's.
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(partial);
-        let file = file.map_err(Error::io("create", partial))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::file(
-                    target,
-                    format!(
-                        "another process is writing this cache file ({} is locked); wait for it or use another path",
-                        partial.display()
-                    ),
-                ));
-            }
-            Err(TryLockError::Error(source)) => {
-                return Err(Error::Io { action: "lock", path: partial.to_path_buf(), source });
-            }
-        }
-        // Between opening and locking, another writer may have finished and renamed or removed this very file.
-        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let ours = file.metadata().map(identity).map_err(Error::io("write", partial))?;
-        match fs::metadata(partial).map(identity) {
-            Ok(named) if named == ours => return Ok(file),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::Io { action: "write", path: partial.to_path_buf(), source }),
-        }
-    }
-}
-
-/// Makes a rename in the folder of `path` last.
-fn sync_folder(path: &Path) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io("write", folder))
 }

@@ -99,7 +99,7 @@ impl PackedWeights {
 
     /// The number of panels.
     pub(super) fn panels(&self) -> usize {
-        if self.panel_bytes == 0 { 0 } else { self.data.as_slice().len() / self.panel_bytes }
+        self.data.as_slice().len().checked_div(self.panel_bytes).unwrap_or(0)
     }
 
     /// The bytes of panel `panel`.
