@@ -128,7 +128,7 @@ error: layer 99 is too deep: the model has 8 layers, 0 to 7
 fn an_output_that_cannot_be_written_is_found_before_any_work() {
     // A model that is not there comes second: the output is looked at before anything is read.
     assert_snapshot!(refusals(&["--output absent/results.json --model ./absent", "--output temporary"]), @r#"
-error: absent/results.json: cannot be written (--output): No such file or directory (os error 2) at path "[DIR]/absent/.actbench-results-Lpodxy"
+error: absent/results.json: cannot be written (--output): entity not found
 error: temporary: is a folder; --output names the result file
 "#);
 }

@@ -108,7 +108,8 @@ pub fn check_output(path: &Path) -> Result<()> {
     let folder = folder_of(path);
     match tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Error::file(path, format!("cannot be written (--output): {error}"))),
+        // The library's error names a made-up file; what kind of error it is tells the user all there is.
+        Err(error) => Err(Error::file(path, format!("cannot be written (--output): {}", error.kind()))),
     }
 }
 
