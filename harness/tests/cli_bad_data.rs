@@ -4,8 +4,14 @@
 mod common_cli;
 mod runner_support;
 
+use std::sync::Arc;
+
 use common_cli::{good_rows, lines, refusal, refused_data};
 use insta::assert_snapshot;
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use runner_support::Sandbox;
 use serde_json::{Value, json};
 
@@ -102,4 +108,41 @@ fn files_that_are_not_what_their_name_says_are_refused() {
     assert_snapshot!(refused_data("rows.csv", "user,assistant,label\nA,B\n"), @"error: [DIR]/rows.csv:2: has 2 cells where the header has 3; quote cells that contain commas or line breaks");
     assert_snapshot!(refused_data("columns.csv", "text,label\nA,1\n"), @"error: [DIR]/columns.csv: has the columns `text,label`; they must be `messages,label` (messages as JSON) or `system,user,assistant,label`");
     assert_snapshot!(refused_data("rows.parquet", "PAR1 this is no Parquet at all PAR1"), @"error: [DIR]/rows.parquet: is not readable as Parquet: EOF: Parquet file too small. Size is 35 but need 543976553");
+}
+
+/// A small Parquet file that is fine.
+fn parquet() -> Vec<u8> {
+    let schema = "message rows { required binary messages (UTF8); required boolean label; }";
+    let mut bytes = Vec::new();
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::new())).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let text = ByteArray::from(good_rows()[0]["messages"].to_string().as_str());
+    column.typed::<ByteArrayType>().write_batch(&[text.clone(), text], None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<BoolType>().write_batch(&[false, true], None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+#[test]
+fn a_file_that_its_reader_panics_on_is_refused_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.parquet");
+    let good = parquet();
+    // Which bytes the reader panics on is its own affair, so they are looked for.
+    let panics = |position: usize, flip: u8| {
+        let mut damaged = good.clone();
+        damaged[position] ^= flip;
+        std::fs::write(&path, &damaged).unwrap();
+        let told = actbench::data::load(path.to_str().unwrap(), None, 10).err()?.to_string();
+        told.contains("is damaged").then_some(damaged)
+    };
+    let flips = (0..good.len()).flat_map(|position| [0x01, 0x80, 0xff].map(|flip| (position, flip)));
+    let damaged = flips.into_iter().find_map(|(position, flip)| panics(position, flip)).unwrap();
+    assert_snapshot!(refused_data("rows.parquet", damaged), @"error: [DIR]/rows.parquet: is damaged; write the file anew");
 }
