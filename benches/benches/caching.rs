@@ -1,9 +1,10 @@
 //! The cache file against a plain copy and plain reads of the same bytes, on the same disk and in the same run.
 //!
-//! What both sides do is the same but for the format. Writing: bytes to a temporary name, `fsync`, rename, `fsync` of
-//! the folder. Reading: the file is in the page cache on both sides (it was just written), is opened anew each time and
-//! every byte is looked at: ours checks the digests, the plain side reads through a buffer of 1 MiB. The
-//! plain copy is a loop and not [`std::fs::copy`], which some file systems answer without copying a byte.
+//! Writing is like for like: bytes to a temporary name, `fsync`, rename, `fsync` of the folder, ours from memory and the
+//! plain copy from the page cache. Reading is not: the plain side reads the same number of bytes in a row through a
+//! buffer of 1 MiB and keeps nothing, ours checks digests and builds the tensor that was asked for. A read ratio is the
+//! distance from a lower bound. The plain copy is a loop and not [`std::fs::copy`], which some file systems answer
+//! without copying a byte.
 //!
 //! Each measurement of ours is taken next to one of the plain side, so that other users of the disk hit both alike; the
 //! ratio is the median of theirs. `ACTBENCH_BENCH_SAMPLES` sets how many samples of 64 KiB there are; the default is

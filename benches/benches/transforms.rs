@@ -133,7 +133,7 @@ fn all(criterion: &mut Criterion) {
     }
 }
 
-/// Twenty benchmarks of work that repeats well; the longest takes a large part of a second, so ten samples are
+/// Nineteen benchmarks of work that repeats well; the longest takes a large part of a second, so ten samples are
 /// all that fit into a run of minutes.
 fn short() -> Criterion {
     Criterion::default()
