@@ -11,7 +11,7 @@ pub const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 /// One backend an instruction set of this machine, with one and with three threads.
 pub fn backends() -> Vec<CpuBackend> {
     let mut backends = Vec::new();
-    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+    for isa in Isa::ALL {
         if isa <= Isa::detect() {
             backends.extend([1, 3].map(|threads| CpuBackend::with_isa(threads, isa).unwrap()));
         }

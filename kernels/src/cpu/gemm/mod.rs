@@ -12,8 +12,11 @@ use self::pack::{PANEL, ROWS, pack_activations};
 use super::aligned::AlignedBytes;
 use super::isa::Isa;
 use super::tensor::CpuTensor;
+use crate::dtype::DType;
 use crate::error::KernelError;
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod epilogue;
 mod micro;
 pub mod pack;
@@ -36,6 +39,11 @@ pub fn multiply<E: Epilogue>(
     epilogue: &E,
     scratch: &mut AlignedBytes,
 ) -> Result<(), KernelError> {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Amx && weights.dtype == DType::Bf16 {
+        // SAFETY: this `Isa` comes from `Isa::detect`, which got the permission and saw all lower features.
+        return unsafe { amx::multiply(x, weights, epilogue, scratch) };
+    }
     let inputs = weights.inputs();
     let row_bytes = inputs * size_of::<f32>();
     let block_rows = (PACKED_BYTES / row_bytes.max(1) / TASK_ROWS).max(1) * TASK_ROWS;
@@ -57,7 +65,7 @@ pub fn multiply<E: Epilogue>(
             match isa {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: an `Isa` above `Portable` comes from `Isa::detect`, which saw these features.
-                Isa::Avx512 => unsafe { run_avx512(&task, epilogue) },
+                Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => unsafe { run_avx512(&task, epilogue) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 Isa::Avx2 => unsafe { run_avx2(&task, epilogue) },

@@ -1,8 +1,8 @@
 //! Packing: weights once when a model is loaded, activations for each product.
 //!
 //! Weights `[out, in]` become panels of [`PANEL`] outputs. Inside a panel the elements lie in the order the
-//! micro-kernels read them: for bf16 two consecutive inputs of one output share a 32-bit word, so that widening is a
-//! shift or a mask; for f16 and f32 one input of all outputs follows the other. Activations become panels of
+//! micro-kernels read them: for bf16 two consecutive inputs of one output share a 32-bit word, which is what dot
+//! products of pairs and tiles want, and makes widening a shift or a mask; for f16 and f32 one input of all outputs follows the other. Activations become panels of
 //! [`ROWS`] rows, in `f32`, one input of all rows after the other.
 
 use half::{bf16, f16};
@@ -19,6 +19,9 @@ pub const PANEL: usize = 32;
 
 /// Rows of one tile: with [`PANEL`] outputs its 24 accumulators and 3 operands fit 32 vector registers.
 pub const ROWS: usize = 12;
+
+/// Inputs of one tile of bf16: a cache line of an activation row.
+pub(super) const TILE_INPUTS: usize = 32;
 
 /// A weight matrix in panels.
 pub struct PackedWeights {
@@ -84,16 +87,24 @@ impl PackedWeights {
         Ok(PackedWeights { dtype: run, out_features: sources.len(), in_features, gated, panel_bytes, data })
     }
 
-    /// Inputs of a panel: even for bf16, whose pairs share a word.
+    /// Inputs of a panel: whole tiles for bf16.
     fn padded_inputs(run: DType, in_features: usize) -> usize {
         match run {
-            DType::Bf16 => in_features.next_multiple_of(2),
+            DType::Bf16 => in_features.next_multiple_of(TILE_INPUTS),
             DType::F16 | DType::F32 => in_features,
         }
     }
 
-    /// Inputs a micro-kernel walks through.
+    /// Inputs a micro-kernel of fused multiply-adds walks through: even for bf16, whose pairs share a word.
     pub(super) fn inputs(&self) -> usize {
+        match self.dtype {
+            DType::Bf16 => self.in_features.next_multiple_of(2),
+            DType::F16 | DType::F32 => self.in_features,
+        }
+    }
+
+    /// Inputs of a panel with its padding, which is zeros: a multiple of [`TILE_INPUTS`] for bf16.
+    pub(super) fn panel_inputs(&self) -> usize {
         Self::padded_inputs(self.dtype, self.in_features)
     }
 

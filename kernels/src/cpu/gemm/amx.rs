@@ -1,0 +1,283 @@
+//! Products of bf16 on the tile registers of AMX.
+//!
+//! A pass multiplies 32 rows by one panel of 32 outputs over all inputs, in 2 x 2 accumulators of 16 x 16 sums. Rows
+//! are loaded straight from the activations where they consist of whole tiles, else from a padded copy. A row of a
+//! tile is summed on its own, in an order that `tdpbf16ps` fixes, so its bits depend on nothing else.
+
+use std::arch::asm;
+
+use rayon::prelude::*;
+
+use super::epilogue::Epilogue;
+use super::pack::{PANEL, PackedWeights, TILE_INPUTS};
+use crate::cpu::aligned::AlignedBytes;
+use crate::cpu::tensor::CpuTensor;
+use crate::error::KernelError;
+
+/// Rows of a tile.
+const TILE_ROWS: usize = 16;
+
+/// Rows of a pass.
+const PASS_ROWS: usize = 2 * TILE_ROWS;
+
+/// Bytes of activations that a task goes through for each panel: half of a 2 MiB second-level cache.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// Tasks a thread: few, because each sets up the tile registers, and enough to even out unequal threads.
+const TASKS_PER_THREAD: usize = 4;
+
+/// The sums of a pass before the epilogue.
+#[repr(C, align(64))]
+struct Sums([[f32; PANEL]; PASS_ROWS]);
+
+/// Where the tiles of activations are.
+struct Tiles<'a> {
+    /// Whole tiles, in the activations themselves.
+    direct: &'a [u8],
+    /// The tiles after them, in a padded copy.
+    padded: &'a [u8],
+    row_bytes: usize,
+}
+
+impl<'a> Tiles<'a> {
+    /// Copies what `x` lacks whole tiles for into `scratch`.
+    fn new(x: &'a CpuTensor, inputs: usize, scratch: &'a mut AlignedBytes) -> Result<Self, KernelError> {
+        let row_bytes = inputs * size_of::<u16>();
+        let whole = if x.columns() == inputs { x.rows() / TILE_ROWS * TILE_ROWS } else { 0 };
+        let padded_rows = (x.rows() - whole).next_multiple_of(TILE_ROWS);
+        if scratch.as_slice().len() < padded_rows * row_bytes {
+            *scratch = AlignedBytes::zeroed("linear", padded_rows * row_bytes)?;
+        }
+        let padded = &mut scratch.as_mut_slice()[..padded_rows * row_bytes];
+        if row_bytes > 0 {
+            padded.par_chunks_mut(row_bytes).enumerate().for_each(|(row, padded)| {
+                let source = if whole + row < x.rows() { x.row(whole + row) } else { &[] };
+                let (copy, zeros) = padded.split_at_mut(source.len());
+                copy.copy_from_slice(source);
+                zeros.fill(0);
+            });
+        }
+        Ok(Tiles { direct: &x.bytes()[..whole * x.row_bytes()], padded, row_bytes })
+    }
+
+    /// The tile whose first row is `row`, a multiple of [`TILE_ROWS`], to its end over all inputs.
+    #[inline(always)]
+    fn tile(&self, row: usize) -> &[u8] {
+        let (first, len) = (row * self.row_bytes, TILE_ROWS * self.row_bytes);
+        match first.checked_sub(self.direct.len()) {
+            None => &self.direct[first..first + len],
+            Some(first) => &self.padded[first..first + len],
+        }
+    }
+}
+
+/// Computes `x W^T` and hands each row of each panel to `epilogue`.
+///
+/// # Safety
+/// The process must be allowed to use AMX, and the processor must have AVX-512.
+pub(super) unsafe fn multiply<E: Epilogue>(
+    x: &CpuTensor,
+    weights: &PackedWeights,
+    epilogue: &E,
+    scratch: &mut AlignedBytes,
+) -> Result<(), KernelError> {
+    let inputs = weights.panel_inputs();
+    let tiles = Tiles::new(x, inputs, scratch)?;
+    let blocks = x.rows().div_ceil((BLOCK_BYTES / tiles.row_bytes.max(1)).max(PASS_ROWS)).max(1);
+    let block_rows = x.rows().div_ceil(blocks).next_multiple_of(PASS_ROWS);
+    let tasks = TASKS_PER_THREAD * rayon::current_num_threads();
+    let groups = tasks.div_ceil(blocks).clamp(1, weights.panels().max(1));
+    (0..blocks * groups).into_par_iter().for_each(|task| {
+        let (block, group) = (task / groups, task % groups);
+        let task = Task {
+            rows: (block * block_rows).min(x.rows())..((block + 1) * block_rows).min(x.rows()),
+            panels: weights.panels() * group / groups..weights.panels() * (group + 1) / groups,
+            tiles: &tiles,
+            weights,
+        };
+        // SAFETY: the caller grants the features.
+        unsafe { run(&task, epilogue) };
+    });
+    Ok(())
+}
+
+/// A block of rows times some panels.
+struct Task<'a> {
+    rows: std::ops::Range<usize>,
+    panels: std::ops::Range<usize>,
+    tiles: &'a Tiles<'a>,
+    weights: &'a PackedWeights,
+}
+
+/// # Safety
+/// As [`multiply`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+unsafe fn run<E: Epilogue>(task: &Task<'_>, epilogue: &E) {
+    // SAFETY: the caller grants AMX.
+    let _configured = unsafe { Configured::new() };
+    let steps = task.weights.panel_inputs() / TILE_INPUTS;
+    // The epilogue of a pass runs while the tiles of the next are multiplied: it is told of the sums one pass late.
+    let mut sums = [const { Sums([[0.0; PANEL]; PASS_ROWS]) }; 2];
+    let mut late: Option<(usize, usize)> = None;
+    let mut turn = 0;
+    let store = |sums: &Sums, (row, panel): (usize, usize)| {
+        let rows = PASS_ROWS.min(task.rows.end - row);
+        for (offset, values) in sums.0[..rows].iter().enumerate() {
+            epilogue.store(row + offset, panel, values);
+        }
+    };
+    for panel in task.panels.clone() {
+        let weights = task.weights.panel(panel);
+        for row in task.rows.clone().step_by(PASS_ROWS) {
+            let upper = task.tiles.tile(row);
+            let stride = task.tiles.row_bytes;
+            if row + TILE_ROWS < task.rows.end {
+                let lower = task.tiles.tile(row + TILE_ROWS);
+                // SAFETY: the tiles are configured; each slice is `steps` tiles long.
+                unsafe { pass(steps, upper, lower, stride, weights, &mut sums[turn]) };
+            } else {
+                // SAFETY: as above.
+                unsafe { half_pass(steps, upper, stride, weights, &mut sums[turn]) };
+            }
+            if let Some(late) = late {
+                store(&sums[1 - turn], late);
+            }
+            late = Some((row, panel));
+            turn = 1 - turn;
+        }
+    }
+    if let Some(late) = late {
+        store(&sums[1 - turn], late);
+    }
+}
+
+/// All sums of two tiles of rows and a panel.
+///
+/// # Safety
+/// The tile registers are configured. `upper` and `lower` hold 16 rows of `steps * 64` bytes, `stride` bytes from
+/// each other; `panel` holds `steps * 32` inputs.
+#[inline(always)]
+unsafe fn pass(steps: usize, upper: &[u8], lower: &[u8], stride: usize, panel: &[u8], sums: &mut Sums) {
+    // SAFETY: the caller grants the registers and the sizes.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "test {steps}, {steps}",
+            "jz 3f",
+            "2:",
+            "tileloadd tmm4, [{upper} + {stride}]",
+            "tileloadd tmm6, [{panel} + {line}]",
+            "tileloadd tmm7, [{panel} + {line} + 64]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{lower} + {stride}]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {upper}, 64",
+            "add {lower}, 64",
+            "add {panel}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+            "3:",
+            "tilestored [{sums} + {line}], tmm0",
+            "tilestored [{sums} + {line} + 64], tmm1",
+            "tilestored [{sums} + {line} + 2048], tmm2",
+            "tilestored [{sums} + {line} + 2112], tmm3",
+            steps = inout(reg) steps => _,
+            upper = inout(reg) upper.as_ptr() => _,
+            lower = inout(reg) lower.as_ptr() => _,
+            panel = inout(reg) panel.as_ptr() => _,
+            stride = in(reg) stride,
+            line = in(reg) PANEL * size_of::<f32>(),
+            sums = in(reg) sums.0.as_mut_ptr(),
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// All sums of one tile of rows and a panel.
+///
+/// # Safety
+/// As [`pass`].
+#[inline(always)]
+unsafe fn half_pass(steps: usize, upper: &[u8], stride: usize, panel: &[u8], sums: &mut Sums) {
+    // SAFETY: the caller grants the registers and the sizes.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "test {steps}, {steps}",
+            "jz 3f",
+            "2:",
+            "tileloadd tmm4, [{upper} + {stride}]",
+            "tileloadd tmm6, [{panel} + {line}]",
+            "tileloadd tmm7, [{panel} + {line} + 64]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "add {upper}, 64",
+            "add {panel}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+            "3:",
+            "tilestored [{sums} + {line}], tmm0",
+            "tilestored [{sums} + {line} + 64], tmm1",
+            steps = inout(reg) steps => _,
+            upper = inout(reg) upper.as_ptr() => _,
+            panel = inout(reg) panel.as_ptr() => _,
+            stride = in(reg) stride,
+            line = in(reg) PANEL * size_of::<f32>(),
+            sums = in(reg) sums.0.as_mut_ptr(),
+            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// The operand of `ldtilecfg`.
+#[repr(C, align(64))]
+struct Configuration {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// All eight tile registers as 16 rows of 64 bytes. Palette 1 is the only one there is.
+static FULL_TILES: Configuration = {
+    let mut configuration =
+        Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+    let mut register = 0;
+    while register < 8 {
+        configuration.row_bytes[register] = 64;
+        configuration.rows[register] = TILE_ROWS as u8;
+        register += 1;
+    }
+    configuration
+};
+
+/// This thread's tile registers, ready for use until dropped. Given back, they need not be saved when the thread is
+/// switched out.
+struct Configured;
+
+impl Configured {
+    /// # Safety
+    /// The process must be allowed to use AMX.
+    unsafe fn new() -> Self {
+        // SAFETY: the caller grants the instruction; the operand is 64 readable bytes of a valid configuration.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const FULL_TILES, options(nostack, readonly)) };
+        Configured
+    }
+}
+
+impl Drop for Configured {
+    fn drop(&mut self) {
+        // SAFETY: `new` ran on this thread, so the instruction is there.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
+}
