@@ -45,6 +45,51 @@ impl<'a, E: Element> OutputRows<'a, E> {
     }
 }
 
+/// The first `N` of `values`, with zeros where there are fewer: loops over arrays vectorise, those over slices of
+/// unknown length leave scalar tails.
+#[inline(always)]
+fn widened<E: Element, const N: usize>(values: &[E]) -> [f32; N] {
+    let mut wide = [0.0; N];
+    match values.first_chunk::<N>() {
+        Some(values) => {
+            for (wide, value) in wide.iter_mut().zip(values) {
+                *wide = value.to_f32();
+            }
+        }
+        None => {
+            for (wide, value) in wide.iter_mut().zip(values) {
+                *wide = value.to_f32();
+            }
+        }
+    }
+    wide
+}
+
+/// Rounds `values` into `out`, which may be shorter.
+#[inline(always)]
+fn put<E: Element, const N: usize>(values: [f32; N], out: &mut [E]) {
+    // Loops and not `array::map`, which is compiled apart, without the vector instructions of its caller.
+    let mut rounded = [E::zeroed(); N];
+    for (rounded, value) in rounded.iter_mut().zip(&values) {
+        *rounded = E::from_f32(*value);
+    }
+    match out.first_chunk_mut::<N>() {
+        Some(out) => *out = rounded,
+        None => out.copy_from_slice(&rounded[..out.len()]),
+    }
+}
+
+/// `sums + bias`.
+#[inline(always)]
+fn biased<const N: usize>(mut sums: [f32; N], bias: Option<&[f32]>) -> [f32; N] {
+    if let Some(bias) = bias {
+        for (sum, bias) in sums.iter_mut().zip(widened::<f32, N>(bias)) {
+            *sum += bias;
+        }
+    }
+    sums
+}
+
 /// `out = sums + bias`.
 pub struct Store<'a, E> {
     /// Where the result goes.
@@ -59,18 +104,7 @@ impl<E: Element> Epilogue for Store<'_, E> {
         let from = panel * PANEL;
         // SAFETY: each (row, panel) is one task's alone.
         let out = unsafe { self.out.piece(row, from, from + PANEL) };
-        match self.bias {
-            Some(bias) => {
-                for ((out, value), bias) in out.iter_mut().zip(values).zip(&bias[from..]) {
-                    *out = E::from_f32(value + bias);
-                }
-            }
-            None => {
-                for (out, value) in out.iter_mut().zip(values) {
-                    *out = E::from_f32(*value);
-                }
-            }
-        }
+        put(biased(*values, self.bias.map(|bias| &bias[from..])), out);
     }
 }
 
@@ -88,18 +122,11 @@ impl<E: Element> Epilogue for AddToStream<'_, E> {
         let from = panel * PANEL;
         // SAFETY: each (row, panel) is one task's alone.
         let stream = unsafe { self.stream.piece(row, from, from + PANEL) };
-        match self.bias {
-            Some(bias) => {
-                for ((stream, value), bias) in stream.iter_mut().zip(values).zip(&bias[from..]) {
-                    *stream = E::from_f32(stream.to_f32() + (value + bias));
-                }
-            }
-            None => {
-                for (stream, value) in stream.iter_mut().zip(values) {
-                    *stream = E::from_f32(stream.to_f32() + value);
-                }
-            }
+        let mut sums = biased(*values, self.bias.map(|bias| &bias[from..]));
+        for (sum, stream) in sums.iter_mut().zip(widened::<E, PANEL>(stream)) {
+            *sum += stream;
         }
+        put(sums, stream);
     }
 }
 
@@ -118,19 +145,13 @@ impl<E: Element> Epilogue for SwiGlu<'_, E> {
         let from = panel * HALF;
         // SAFETY: each (row, panel) is one task's alone.
         let out = unsafe { self.out.piece(row, from, from + HALF) };
-        let mut sums = *values;
-        if let Some((gate, up)) = self.bias {
-            for (lane, (gate, up)) in gate[from..].iter().zip(&up[from..]).take(out.len()).enumerate() {
-                sums[lane] += gate;
-                sums[HALF + lane] += up;
-            }
-        }
+        let (gates, ups) = values.split_at(HALF);
+        let gates = biased(widened::<f32, HALF>(gates), self.bias.map(|(gate, _)| &gate[from..]));
+        let ups = biased(widened::<f32, HALF>(ups), self.bias.map(|(_, up)| &up[from..]));
         let mut products = [0.0f32; HALF];
-        for lane in 0..HALF {
-            products[lane] = silu(sums[lane]) * sums[HALF + lane];
+        for (product, (gate, up)) in products.iter_mut().zip(gates.iter().zip(&ups)) {
+            *product = silu(*gate) * up;
         }
-        for (out, product) in out.iter_mut().zip(products) {
-            *out = E::from_f32(product);
-        }
+        put(products, out);
     }
 }
