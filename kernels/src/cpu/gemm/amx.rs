@@ -122,9 +122,7 @@ unsafe fn run<E: Epilogue>(task: &Task<'_>, epilogue: &E) {
     let mut turn = 0;
     let store = |sums: &Sums, (row, panel): (usize, usize)| {
         let rows = PASS_ROWS.min(task.rows.end - row);
-        for (offset, values) in sums.0[..rows].iter().enumerate() {
-            epilogue.store(row + offset, panel, values);
-        }
+        epilogue.store(row, panel, &sums.0[..rows]);
     };
     for panel in task.panels.clone() {
         let weights = task.weights.panel(panel);
@@ -168,11 +166,11 @@ unsafe fn pass(steps: usize, upper: &[u8], lower: &[u8], stride: usize, panel: &
             "test {steps}, {steps}",
             "jz 3f",
             "2:",
-            "tileloadd tmm4, [{upper} + {stride}]",
+            "tileloaddt1 tmm4, [{upper} + {stride}]",
             "tileloadd tmm6, [{panel} + {line}]",
             "tileloadd tmm7, [{panel} + {line} + 64]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{lower} + {stride}]",
+            "tileloaddt1 tmm5, [{lower} + {stride}]",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
@@ -214,7 +212,7 @@ unsafe fn half_pass(steps: usize, upper: &[u8], stride: usize, panel: &[u8], sum
             "test {steps}, {steps}",
             "jz 3f",
             "2:",
-            "tileloadd tmm4, [{upper} + {stride}]",
+            "tileloaddt1 tmm4, [{upper} + {stride}]",
             "tileloadd tmm6, [{panel} + {line}]",
             "tileloadd tmm7, [{panel} + {line} + 64]",
             "tdpbf16ps tmm0, tmm4, tmm6",

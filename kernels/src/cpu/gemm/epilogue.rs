@@ -6,10 +6,10 @@ use super::pack::PANEL;
 use crate::cpu::math::silu;
 use crate::cpu::tensor::{CpuTensor, Element};
 
-/// Consumes the sums of one row and one panel.
+/// Consumes the sums of some rows and one panel.
 pub trait Epilogue: Sync {
-    /// Stores what becomes of `values`, the sums of row `row` and of the outputs of panel `panel`.
-    fn store(&self, row: usize, panel: usize, values: &[f32; PANEL]);
+    /// Stores what becomes of `sums`, those of rows `row..row + sums.len()` and of the outputs of panel `panel`.
+    fn store(&self, row: usize, panel: usize, sums: &[[f32; PANEL]]);
 }
 
 /// An output tensor that tasks write in disjoint pieces.
@@ -68,24 +68,25 @@ fn widened<E: Element, const N: usize>(values: &[E]) -> [f32; N] {
 /// Rounds `values` into `out`, which may be shorter.
 #[inline(always)]
 fn put<E: Element, const N: usize>(values: [f32; N], out: &mut [E]) {
-    // Loops and not `array::map`, which is compiled apart, without the vector instructions of its caller.
-    let mut rounded = [E::zeroed(); N];
-    for (rounded, value) in rounded.iter_mut().zip(&values) {
-        *rounded = E::from_f32(*value);
-    }
     match out.first_chunk_mut::<N>() {
-        Some(out) => *out = rounded,
-        None => out.copy_from_slice(&rounded[..out.len()]),
+        Some(out) => {
+            for (out, value) in out.iter_mut().zip(&values) {
+                *out = E::from_f32(*value);
+            }
+        }
+        None => {
+            for (out, value) in out.iter_mut().zip(&values) {
+                *out = E::from_f32(*value);
+            }
+        }
     }
 }
 
-/// `sums + bias`.
+/// Adds `terms` to `sums`, lane by lane.
 #[inline(always)]
-fn biased<const N: usize>(mut sums: [f32; N], bias: Option<&[f32]>) -> [f32; N] {
-    if let Some(bias) = bias {
-        for (sum, bias) in sums.iter_mut().zip(widened::<f32, N>(bias)) {
-            *sum += bias;
-        }
+fn add<const N: usize>(mut sums: [f32; N], terms: &[f32; N]) -> [f32; N] {
+    for (sum, term) in sums.iter_mut().zip(terms) {
+        *sum += term;
     }
     sums
 }
@@ -100,11 +101,14 @@ pub struct Store<'a, E> {
 
 impl<E: Element> Epilogue for Store<'_, E> {
     #[inline(always)]
-    fn store(&self, row: usize, panel: usize, values: &[f32; PANEL]) {
+    fn store(&self, row: usize, panel: usize, sums: &[[f32; PANEL]]) {
         let from = panel * PANEL;
-        // SAFETY: each (row, panel) is one task's alone.
-        let out = unsafe { self.out.piece(row, from, from + PANEL) };
-        put(biased(*values, self.bias.map(|bias| &bias[from..])), out);
+        let bias = self.bias.map(|bias| widened::<f32, PANEL>(&bias[from..]));
+        for (offset, sums) in sums.iter().enumerate() {
+            // SAFETY: each (row, panel) is one task's alone.
+            let out = unsafe { self.out.piece(row + offset, from, from + PANEL) };
+            put(bias.map_or(*sums, |bias| add(*sums, &bias)), out);
+        }
     }
 }
 
@@ -118,15 +122,15 @@ pub struct AddToStream<'a, E> {
 
 impl<E: Element> Epilogue for AddToStream<'_, E> {
     #[inline(always)]
-    fn store(&self, row: usize, panel: usize, values: &[f32; PANEL]) {
+    fn store(&self, row: usize, panel: usize, sums: &[[f32; PANEL]]) {
         let from = panel * PANEL;
-        // SAFETY: each (row, panel) is one task's alone.
-        let stream = unsafe { self.stream.piece(row, from, from + PANEL) };
-        let mut sums = biased(*values, self.bias.map(|bias| &bias[from..]));
-        for (sum, stream) in sums.iter_mut().zip(widened::<E, PANEL>(stream)) {
-            *sum += stream;
+        let bias = self.bias.map(|bias| widened::<f32, PANEL>(&bias[from..]));
+        for (offset, sums) in sums.iter().enumerate() {
+            // SAFETY: each (row, panel) is one task's alone.
+            let stream = unsafe { self.stream.piece(row + offset, from, from + PANEL) };
+            let sums = bias.map_or(*sums, |bias| add(*sums, &bias));
+            put(add(sums, &widened(stream)), stream);
         }
-        put(sums, stream);
     }
 }
 
@@ -140,18 +144,23 @@ pub struct SwiGlu<'a, E> {
 
 impl<E: Element> Epilogue for SwiGlu<'_, E> {
     #[inline(always)]
-    fn store(&self, row: usize, panel: usize, values: &[f32; PANEL]) {
+    fn store(&self, row: usize, panel: usize, sums: &[[f32; PANEL]]) {
         const HALF: usize = PANEL / 2;
         let from = panel * HALF;
-        // SAFETY: each (row, panel) is one task's alone.
-        let out = unsafe { self.out.piece(row, from, from + HALF) };
-        let (gates, ups) = values.split_at(HALF);
-        let gates = biased(widened::<f32, HALF>(gates), self.bias.map(|(gate, _)| &gate[from..]));
-        let ups = biased(widened::<f32, HALF>(ups), self.bias.map(|(_, up)| &up[from..]));
-        let mut products = [0.0f32; HALF];
-        for (product, (gate, up)) in products.iter_mut().zip(gates.iter().zip(&ups)) {
-            *product = silu(*gate) * up;
+        let bias = self.bias.map(|(gate, up)| (widened::<f32, HALF>(&gate[from..]), widened(&up[from..])));
+        for (offset, sums) in sums.iter().enumerate() {
+            // SAFETY: each (row, panel) is one task's alone.
+            let out = unsafe { self.out.piece(row + offset, from, from + HALF) };
+            let (gates, ups) = sums.split_at(HALF);
+            let (mut gates, mut ups) = (widened::<f32, HALF>(gates), widened::<f32, HALF>(ups));
+            if let Some((gate, up)) = &bias {
+                (gates, ups) = (add(gates, gate), add(ups, up));
+            }
+            let mut products = [0.0f32; HALF];
+            for (product, (gate, up)) in products.iter_mut().zip(gates.iter().zip(&ups)) {
+                *product = silu(*gate) * up;
+            }
+            put(products, out);
         }
-        put(products, out);
     }
 }
