@@ -115,124 +115,197 @@ struct Task<'a> {
 unsafe fn run<E: Epilogue>(task: &Task<'_>, epilogue: &E) {
     // SAFETY: the caller grants AMX.
     let _configured = unsafe { Configured::new() };
-    let steps = task.weights.panel_inputs() / TILE_INPUTS;
-    // The epilogue of a pass runs while the tiles of the next are multiplied: it is told of the sums one pass late.
     let mut sums = [const { Sums([[0.0; PANEL]; PASS_ROWS]) }; 2];
-    let mut late: Option<(usize, usize)> = None;
+    let mut late: Option<Pass<'_>> = None;
     let mut turn = 0;
-    let store = |sums: &Sums, (row, panel): (usize, usize)| {
-        let rows = PASS_ROWS.min(task.rows.end - row);
-        epilogue.store(row, panel, &sums.0[..rows]);
-    };
     for panel in task.panels.clone() {
-        let weights = task.weights.panel(panel);
         for row in task.rows.clone().step_by(PASS_ROWS) {
-            let upper = task.tiles.tile(row);
-            let stride = task.tiles.row_bytes;
-            if row + TILE_ROWS < task.rows.end {
-                let lower = task.tiles.tile(row + TILE_ROWS);
-                // SAFETY: the tiles are configured; each slice is `steps` tiles long.
-                unsafe { pass(steps, upper, lower, stride, weights, &mut sums[turn]) };
-            } else {
-                // SAFETY: as above.
-                unsafe { half_pass(steps, upper, stride, weights, &mut sums[turn]) };
+            let (written, read) = sums.split_at_mut(1);
+            let (sums, late_sums) = if turn == 0 { (&mut written[0], &read[0]) } else { (&mut read[0], &written[0]) };
+            let pass = Pass { task, panel, row };
+            let between = |part: usize| {
+                if let Some(late) = &late {
+                    late.store(part, late_sums, epilogue);
+                }
+                pass.prefetch(part);
+            };
+            // SAFETY: the tiles are configured.
+            match row + TILE_ROWS < task.rows.end {
+                true => unsafe { pass.multiply::<true>(sums, between) },
+                false => unsafe { pass.multiply::<false>(sums, between) },
             }
-            if let Some(late) = late {
-                store(&sums[1 - turn], late);
-            }
-            late = Some((row, panel));
+            late = Some(pass);
             turn = 1 - turn;
         }
     }
     if let Some(late) = late {
-        store(&sums[1 - turn], late);
+        for part in 0..PARTS {
+            late.store(part, &sums[1 - turn], epilogue);
+        }
     }
 }
 
-/// All sums of two tiles of rows and a panel.
-///
-/// # Safety
-/// The tile registers are configured. `upper` and `lower` hold 16 rows of `steps * 64` bytes, `stride` bytes from
-/// each other; `panel` holds `steps * 32` inputs.
-#[inline(always)]
-unsafe fn pass(steps: usize, upper: &[u8], lower: &[u8], stride: usize, panel: &[u8], sums: &mut Sums) {
-    // SAFETY: the caller grants the registers and the sizes.
-    unsafe {
-        asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "test {steps}, {steps}",
-            "jz 3f",
-            "2:",
-            "tileloaddt1 tmm4, [{upper} + {stride}]",
-            "tileloadd tmm6, [{panel} + {line}]",
-            "tileloadd tmm7, [{panel} + {line} + 64]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloaddt1 tmm5, [{lower} + {stride}]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {upper}, 64",
-            "add {lower}, 64",
-            "add {panel}, 2048",
-            "dec {steps}",
-            "jnz 2b",
-            "3:",
-            "tilestored [{sums} + {line}], tmm0",
-            "tilestored [{sums} + {line} + 64], tmm1",
-            "tilestored [{sums} + {line} + 2048], tmm2",
-            "tilestored [{sums} + {line} + 2112], tmm3",
-            steps = inout(reg) steps => _,
-            upper = inout(reg) upper.as_ptr() => _,
-            lower = inout(reg) lower.as_ptr() => _,
-            panel = inout(reg) panel.as_ptr() => _,
-            stride = in(reg) stride,
-            line = in(reg) PANEL * size_of::<f32>(),
-            sums = in(reg) sums.0.as_mut_ptr(),
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        );
+/// Parts in which the inputs of a pass are walked through. In between, the epilogue of the pass before stores some
+/// of its rows and some of the next panel is called into the cache, so that both happen while tiles are multiplied.
+const PARTS: usize = 8;
+
+/// Rows that the epilogue stores in between two parts.
+const PART_ROWS: usize = PASS_ROWS / PARTS;
+
+/// Up to 32 rows times one panel.
+#[derive(Clone, Copy)]
+struct Pass<'a> {
+    task: &'a Task<'a>,
+    panel: usize,
+    row: usize,
+}
+
+impl Pass<'_> {
+    /// Hands part `part` of the rows to the epilogue.
+    #[inline(always)]
+    fn store<E: Epilogue>(&self, part: usize, sums: &Sums, epilogue: &E) {
+        let rows = PASS_ROWS.min(self.task.rows.end - self.row);
+        let first = part * PART_ROWS;
+        if first < rows {
+            epilogue.store(self.row + first, self.panel, &sums.0[first..rows.min(first + PART_ROWS)]);
+        }
+    }
+
+    /// Calls part `part` of this pass's share of the next panel into the second-level cache. All passes of a panel
+    /// together call it whole.
+    #[inline(always)]
+    fn prefetch(&self, part: usize) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        let task = self.task;
+        static PF: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| std::env::var("PF").is_ok());
+        if !*PF || self.panel + 1 >= task.panels.end {
+            return;
+        }
+        let next = task.weights.panel(self.panel + 1);
+        let parts = task.rows.len().div_ceil(PASS_ROWS) * PARTS;
+        let part = (self.row - task.rows.start) / PASS_ROWS * PARTS + part;
+        let lines = next.len() / LINE;
+        for line in lines * part / parts..lines * (part + 1) / parts {
+            // SAFETY: a prefetch reads nothing; the address lies in the panel all the same.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(next.as_ptr().add(line * LINE).cast()) };
+        }
+    }
+
+    /// All sums of the pass, of one tile of rows or of `BOTH`. Calls `between(part)` while tiles are multiplied.
+    ///
+    /// # Safety
+    /// The tile registers are configured.
+    #[inline(always)]
+    unsafe fn multiply<const BOTH: bool>(&self, sums: &mut Sums, between: impl Fn(usize)) {
+        let steps = self.task.weights.panel_inputs() / TILE_INPUTS;
+        let upper = self.task.tiles.tile(self.row);
+        let lower = if BOTH { self.task.tiles.tile(self.row + TILE_ROWS) } else { upper };
+        let panel = self.task.weights.panel(self.panel);
+        assert!(upper.len() == lower.len() && upper.len() == TILE_ROWS * self.task.tiles.row_bytes);
+        assert!(panel.len() == steps * STEP_BYTES && self.task.tiles.row_bytes == steps * LINE);
+        // The compiler has no use for tile registers, so they keep their contents from one block of assembly to the
+        // next.
+        // SAFETY: the caller grants the registers; the sizes are as asserted.
+        unsafe {
+            asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
+            for part in 0..PARTS {
+                let (from, to) = (steps * part / PARTS, steps * (part + 1) / PARTS);
+                if from < to {
+                    let (upper, lower) = (upper.as_ptr().add(from * LINE), lower.as_ptr().add(from * LINE));
+                    let panel = panel.as_ptr().add(from * STEP_BYTES);
+                    steps_of::<BOTH>(to - from, upper, lower, self.task.tiles.row_bytes, panel);
+                }
+                between(part);
+            }
+            let sums = sums.0.as_mut_ptr();
+            asm!(
+                "tilestored [{sums} + {line}], tmm0",
+                "tilestored [{sums} + {line} + 64], tmm1",
+                sums = in(reg) sums,
+                line = in(reg) PANEL * size_of::<f32>(),
+                options(nostack),
+            );
+            if BOTH {
+                asm!(
+                    "tilestored [{sums} + {line} + 2048], tmm2",
+                    "tilestored [{sums} + {line} + 2112], tmm3",
+                    sums = in(reg) sums,
+                    line = in(reg) PANEL * size_of::<f32>(),
+                    options(nostack),
+                );
+            }
+        }
     }
 }
 
-/// All sums of one tile of rows and a panel.
+/// A cache line, and a row of a tile.
+const LINE: usize = 64;
+
+/// Bytes of a panel for one tile of inputs.
+const STEP_BYTES: usize = TILE_INPUTS * PANEL * size_of::<u16>();
+
+/// Adds `steps` tiles of inputs to the sums in the tile registers.
+///
+/// Activations are loaded with the hint that they are not needed again soon: the panel, which is, then stays in the
+/// first-level cache where it fits.
 ///
 /// # Safety
-/// As [`pass`].
+/// The tile registers are configured, and `steps > 0`. `upper` and `lower` point to 16 rows of `steps * 64` bytes,
+/// `stride` bytes from each other, and `panel` to `steps * 32` inputs.
 #[inline(always)]
-unsafe fn half_pass(steps: usize, upper: &[u8], stride: usize, panel: &[u8], sums: &mut Sums) {
+unsafe fn steps_of<const BOTH: bool>(
+    steps: usize,
+    upper: *const u8,
+    lower: *const u8,
+    stride: usize,
+    panel: *const u8,
+) {
     // SAFETY: the caller grants the registers and the sizes.
     unsafe {
-        asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "test {steps}, {steps}",
-            "jz 3f",
-            "2:",
-            "tileloaddt1 tmm4, [{upper} + {stride}]",
-            "tileloadd tmm6, [{panel} + {line}]",
-            "tileloadd tmm7, [{panel} + {line} + 64]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "add {upper}, 64",
-            "add {panel}, 2048",
-            "dec {steps}",
-            "jnz 2b",
-            "3:",
-            "tilestored [{sums} + {line}], tmm0",
-            "tilestored [{sums} + {line} + 64], tmm1",
-            steps = inout(reg) steps => _,
-            upper = inout(reg) upper.as_ptr() => _,
-            panel = inout(reg) panel.as_ptr() => _,
-            stride = in(reg) stride,
-            line = in(reg) PANEL * size_of::<f32>(),
-            sums = in(reg) sums.0.as_mut_ptr(),
-            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        );
+        if BOTH {
+            asm!(
+                "2:",
+                "tileloaddt1 tmm4, [{upper} + {stride}]",
+                "tileloadd tmm6, [{panel} + {line}]",
+                "tileloadd tmm7, [{panel} + {line} + 64]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloaddt1 tmm5, [{lower} + {stride}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {upper}, 64",
+                "add {lower}, 64",
+                "add {panel}, 2048",
+                "dec {steps}",
+                "jnz 2b",
+                steps = inout(reg) steps => _,
+                upper = inout(reg) upper => _,
+                lower = inout(reg) lower => _,
+                panel = inout(reg) panel => _,
+                stride = in(reg) stride,
+                line = in(reg) PANEL * size_of::<f32>(),
+                options(nostack, readonly),
+            );
+        } else {
+            asm!(
+                "2:",
+                "tileloaddt1 tmm4, [{upper} + {stride}]",
+                "tileloadd tmm6, [{panel} + {line}]",
+                "tileloadd tmm7, [{panel} + {line} + 64]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "add {upper}, 64",
+                "add {panel}, 2048",
+                "dec {steps}",
+                "jnz 2b",
+                steps = inout(reg) steps => _,
+                upper = inout(reg) upper => _,
+                panel = inout(reg) panel => _,
+                stride = in(reg) stride,
+                line = in(reg) PANEL * size_of::<f32>(),
+                options(nostack, readonly),
+            );
+        }
     }
 }
 
