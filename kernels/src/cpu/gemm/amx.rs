@@ -5,6 +5,8 @@
 //! tile is summed on its own, in an order that `tdpbf16ps` fixes, so its bits depend on nothing else.
 
 use std::arch::asm;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -74,7 +76,7 @@ impl<'a> Tiles<'a> {
 /// Computes `x W^T` and hands each row of each panel to `epilogue`.
 ///
 /// # Safety
-/// The process must be allowed to use AMX, and the processor must have AVX-512.
+/// The process must be allowed to use AMX, and the processor must have all instructions of [`Isa::Avx512Bf16`].
 pub(super) unsafe fn multiply<E: Epilogue>(
     x: &CpuTensor,
     weights: &PackedWeights,
@@ -83,7 +85,8 @@ pub(super) unsafe fn multiply<E: Epilogue>(
 ) -> Result<(), KernelError> {
     let inputs = weights.panel_inputs();
     let tiles = Tiles::new(x, inputs, scratch)?;
-    let blocks = x.rows().div_ceil((BLOCK_BYTES / tiles.row_bytes.max(1)).max(PASS_ROWS)).max(1);
+    let most_rows = (BLOCK_BYTES / tiles.row_bytes.max(1)).clamp(PASS_ROWS, BLOCK_PASSES * PASS_ROWS);
+    let blocks = x.rows().div_ceil(most_rows / PASS_ROWS * PASS_ROWS).max(1);
     let block_rows = x.rows().div_ceil(blocks).next_multiple_of(PASS_ROWS);
     let tasks = TASKS_PER_THREAD * rayon::current_num_threads();
     let groups = tasks.div_ceil(blocks).clamp(1, weights.panels().max(1));
@@ -103,50 +106,54 @@ pub(super) unsafe fn multiply<E: Epilogue>(
 
 /// A block of rows times some panels.
 struct Task<'a> {
-    rows: std::ops::Range<usize>,
-    panels: std::ops::Range<usize>,
+    rows: Range<usize>,
+    panels: Range<usize>,
     tiles: &'a Tiles<'a>,
     weights: &'a PackedWeights,
 }
 
 /// # Safety
 /// As [`multiply`].
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
 unsafe fn run<E: Epilogue>(task: &Task<'_>, epilogue: &E) {
     // SAFETY: the caller grants AMX.
     let _configured = unsafe { Configured::new() };
-    let mut sums = [const { Sums([[0.0; PANEL]; PASS_ROWS]) }; 2];
+    let steps = task.weights.panel_inputs() / TILE_INPUTS;
+    let chunks = steps.div_ceil(CHUNK_STEPS).max(1);
+    let mut block = MaybeUninit::<[Sums; BLOCK_PASSES]>::uninit();
+    let sums = block.as_mut_ptr().cast::<Sums>();
     let mut late: Option<Pass<'_>> = None;
-    let mut turn = 0;
     for panel in task.panels.clone() {
-        for row in task.rows.clone().step_by(PASS_ROWS) {
-            let (written, read) = sums.split_at_mut(1);
-            let (sums, late_sums) = if turn == 0 { (&mut written[0], &read[0]) } else { (&mut read[0], &written[0]) };
-            let pass = Pass { task, panel, row };
-            let between = |part: usize| {
-                if let Some(late) = &late {
-                    late.store(part, late_sums, epilogue);
+        for chunk in 0..chunks {
+            let chunk = steps * chunk / chunks..steps * (chunk + 1) / chunks;
+            for row in task.rows.clone().step_by(PASS_ROWS) {
+                let pass = Pass { task, panel, row };
+                // SAFETY: the tiles are configured.
+                match row + TILE_ROWS < task.rows.end {
+                    true => unsafe { pass.multiply::<true, E>(&chunk, sums, late, epilogue) },
+                    false => unsafe { pass.multiply::<false, E>(&chunk, sums, late, epilogue) },
                 }
-                pass.prefetch(part);
-            };
-            // SAFETY: the tiles are configured.
-            match row + TILE_ROWS < task.rows.end {
-                true => unsafe { pass.multiply::<true>(sums, between) },
-                false => unsafe { pass.multiply::<false>(sums, between) },
+                late = (chunk.end == steps).then_some(pass);
             }
-            late = Some(pass);
-            turn = 1 - turn;
         }
     }
     if let Some(late) = late {
         for part in 0..PARTS {
-            late.store(part, &sums[1 - turn], epilogue);
+            // SAFETY: the pass is done.
+            unsafe { late.store(part, sums, epilogue) };
         }
     }
 }
 
-/// Parts in which the inputs of a pass are walked through. In between, the epilogue of the pass before stores some
-/// of its rows and some of the next panel is called into the cache, so that both happen while tiles are multiplied.
+/// The most passes of a block. Their sums take 4 KiB each.
+const BLOCK_PASSES: usize = 16;
+
+/// Tiles of inputs that are multiplied with all rows of a block before the next are: 36 KiB of a panel, which stay
+/// in the first-level cache.
+const CHUNK_STEPS: usize = 18;
+
+/// Parts in which a chunk of inputs is walked through. In between, the epilogue of the pass before stores some of
+/// its rows, so that this happens while tiles are multiplied.
 const PARTS: usize = 8;
 
 /// Rows that the epilogue stores in between two parts.
@@ -161,79 +168,126 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Hands part `part` of the rows to the epilogue.
+    /// The place of the pass in its block.
     #[inline(always)]
-    fn store<E: Epilogue>(&self, part: usize, sums: &Sums, epilogue: &E) {
+    fn index(&self) -> usize {
+        (self.row - self.task.rows.start) / PASS_ROWS
+    }
+
+    /// Hands part `part` of the rows to the epilogue.
+    ///
+    /// # Safety
+    /// `sums` holds those of the passes of the block, and those of this pass are written.
+    #[inline(always)]
+    unsafe fn store<E: Epilogue>(&self, part: usize, sums: *const Sums, epilogue: &E) {
         let rows = PASS_ROWS.min(self.task.rows.end - self.row);
         let first = part * PART_ROWS;
         if first < rows {
-            epilogue.store(self.row + first, self.panel, &sums.0[first..rows.min(first + PART_ROWS)]);
+            // SAFETY: these rows of the pass are written; other passes are not looked at.
+            let sums = unsafe {
+                let rows_start = sums.add(self.index()).cast::<[f32; PANEL]>();
+                std::slice::from_raw_parts(rows_start.add(first), PART_ROWS.min(rows - first))
+            };
+            epilogue.store::<true>(self.row + first, self.panel, sums);
         }
     }
 
-    /// Calls part `part` of this pass's share of the next panel into the second-level cache. All passes of a panel
-    /// together call it whole.
-    #[inline(always)]
-    fn prefetch(&self, part: usize) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        let task = self.task;
-        static PF: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| std::env::var("PF").is_ok());
-        if !*PF || self.panel + 1 >= task.panels.end {
-            return;
-        }
-        let next = task.weights.panel(self.panel + 1);
-        let parts = task.rows.len().div_ceil(PASS_ROWS) * PARTS;
-        let part = (self.row - task.rows.start) / PASS_ROWS * PARTS + part;
-        let lines = next.len() / LINE;
-        for line in lines * part / parts..lines * (part + 1) / parts {
-            // SAFETY: a prefetch reads nothing; the address lies in the panel all the same.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(next.as_ptr().add(line * LINE).cast()) };
-        }
-    }
-
-    /// All sums of the pass, of one tile of rows or of `BOTH`. Calls `between(part)` while tiles are multiplied.
+    /// Adds a chunk of inputs to the sums of the pass, of one tile of rows or of `BOTH`, and stores those of the pass
+    /// `late` meanwhile.
     ///
     /// # Safety
-    /// The tile registers are configured.
+    /// The tile registers are configured. `sums` has room for those of the passes of the block; those of this pass are
+    /// written by the chunk before, and those of `late` are written.
     #[inline(always)]
-    unsafe fn multiply<const BOTH: bool>(&self, sums: &mut Sums, between: impl Fn(usize)) {
-        let steps = self.task.weights.panel_inputs() / TILE_INPUTS;
+    unsafe fn multiply<const BOTH: bool, E: Epilogue>(
+        &self,
+        chunk: &Range<usize>,
+        sums: *mut Sums,
+        late: Option<Pass<'_>>,
+        epilogue: &E,
+    ) {
+        let stride = self.task.tiles.row_bytes;
         let upper = self.task.tiles.tile(self.row);
         let lower = if BOTH { self.task.tiles.tile(self.row + TILE_ROWS) } else { upper };
         let panel = self.task.weights.panel(self.panel);
-        assert!(upper.len() == lower.len() && upper.len() == TILE_ROWS * self.task.tiles.row_bytes);
-        assert!(panel.len() == steps * STEP_BYTES && self.task.tiles.row_bytes == steps * LINE);
+        assert!(upper.len() == TILE_ROWS * stride && lower.len() == TILE_ROWS * stride);
+        assert!(chunk.start <= chunk.end && chunk.end * LINE <= stride && chunk.end * STEP_BYTES <= panel.len());
         // The compiler has no use for tile registers, so they keep their contents from one block of assembly to the
         // next.
         // SAFETY: the caller grants the registers; the sizes are as asserted.
         unsafe {
-            asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
+            match chunk.start {
+                0 => asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack)),
+                _ => load::<BOTH>(sums.add(self.index())),
+            }
             for part in 0..PARTS {
-                let (from, to) = (steps * part / PARTS, steps * (part + 1) / PARTS);
+                let from = chunk.start + chunk.len() * part / PARTS;
+                let to = chunk.start + chunk.len() * (part + 1) / PARTS;
                 if from < to {
                     let (upper, lower) = (upper.as_ptr().add(from * LINE), lower.as_ptr().add(from * LINE));
-                    let panel = panel.as_ptr().add(from * STEP_BYTES);
-                    steps_of::<BOTH>(to - from, upper, lower, self.task.tiles.row_bytes, panel);
+                    add_steps::<BOTH>(to - from, upper, lower, stride, panel.as_ptr().add(from * STEP_BYTES));
                 }
-                between(part);
+                if let Some(late) = &late {
+                    late.store(part, sums, epilogue);
+                }
             }
-            let sums = sums.0.as_mut_ptr();
+            store::<BOTH>(sums.add(self.index()));
+        }
+    }
+}
+
+/// Loads the sums of one tile of rows or of `BOTH` into the tile registers.
+///
+/// # Safety
+/// The tile registers are configured, and the sums are written.
+#[inline(always)]
+unsafe fn load<const BOTH: bool>(sums: *const Sums) {
+    let line = PANEL * size_of::<f32>();
+    // SAFETY: the caller grants the registers; the tiles lie inside the sums.
+    unsafe {
+        asm!(
+            "tileloadd tmm0, [{sums} + {line}]",
+            "tileloadd tmm1, [{sums} + {line} + 64]",
+            sums = in(reg) sums,
+            line = in(reg) line,
+            options(nostack, readonly),
+        );
+        if BOTH {
             asm!(
-                "tilestored [{sums} + {line}], tmm0",
-                "tilestored [{sums} + {line} + 64], tmm1",
+                "tileloadd tmm2, [{sums} + {line} + 2048]",
+                "tileloadd tmm3, [{sums} + {line} + 2112]",
                 sums = in(reg) sums,
-                line = in(reg) PANEL * size_of::<f32>(),
+                line = in(reg) line,
+                options(nostack, readonly),
+            );
+        }
+    }
+}
+
+/// Stores the tile registers into the sums of one tile of rows or of `BOTH`.
+///
+/// # Safety
+/// The tile registers are configured, and `sums` may be written.
+#[inline(always)]
+unsafe fn store<const BOTH: bool>(sums: *mut Sums) {
+    let line = PANEL * size_of::<f32>();
+    // SAFETY: the caller grants the registers; the tiles lie inside the sums.
+    unsafe {
+        asm!(
+            "tilestored [{sums} + {line}], tmm0",
+            "tilestored [{sums} + {line} + 64], tmm1",
+            sums = in(reg) sums,
+            line = in(reg) line,
+            options(nostack),
+        );
+        if BOTH {
+            asm!(
+                "tilestored [{sums} + {line} + 2048], tmm2",
+                "tilestored [{sums} + {line} + 2112], tmm3",
+                sums = in(reg) sums,
+                line = in(reg) line,
                 options(nostack),
             );
-            if BOTH {
-                asm!(
-                    "tilestored [{sums} + {line} + 2048], tmm2",
-                    "tilestored [{sums} + {line} + 2112], tmm3",
-                    sums = in(reg) sums,
-                    line = in(reg) PANEL * size_of::<f32>(),
-                    options(nostack),
-                );
-            }
         }
     }
 }
@@ -253,7 +307,7 @@ const STEP_BYTES: usize = TILE_INPUTS * PANEL * size_of::<u16>();
 /// The tile registers are configured, and `steps > 0`. `upper` and `lower` point to 16 rows of `steps * 64` bytes,
 /// `stride` bytes from each other, and `panel` to `steps * 32` inputs.
 #[inline(always)]
-unsafe fn steps_of<const BOTH: bool>(
+unsafe fn add_steps<const BOTH: bool>(
     steps: usize,
     upper: *const u8,
     lower: *const u8,

@@ -5,11 +5,15 @@ use std::marker::PhantomData;
 use super::pack::PANEL;
 use crate::cpu::math::silu;
 use crate::cpu::tensor::{CpuTensor, Element};
+use crate::dtype::DType;
 
 /// Consumes the sums of some rows and one panel.
 pub trait Epilogue: Sync {
     /// Stores what becomes of `sums`, those of rows `row..row + sums.len()` and of the outputs of panel `panel`.
-    fn store(&self, row: usize, panel: usize, sums: &[[f32; PANEL]]);
+    ///
+    /// `DOTS` says that this is compiled into a function for processors with AVX-512 BF16, whose one instruction then
+    /// rounds where the storage type is bf16. It takes subnormal sums for zero, as the products before it do.
+    fn store<const DOTS: bool>(&self, row: usize, panel: usize, sums: &[[f32; PANEL]]);
 }
 
 /// An output tensor that tasks write in disjoint pieces.
@@ -65,10 +69,17 @@ fn widened<E: Element, const N: usize>(values: &[E]) -> [f32; N] {
     wide
 }
 
-/// Rounds `values` into `out`, which may be shorter.
+/// Rounds `values`, a multiple of 16, into `out`, which may be shorter. For `DOTS` see [`Epilogue::store`].
 #[inline(always)]
-fn put<E: Element, const N: usize>(values: [f32; N], out: &mut [E]) {
+fn put<E: Element, const N: usize, const DOTS: bool>(values: [f32; N], out: &mut [E]) {
     match out.first_chunk_mut::<N>() {
+        #[cfg(target_arch = "x86_64")]
+        Some(out) if DOTS && E::DTYPE == DType::Bf16 => {
+            for (values, out) in values.as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<16>().0) {
+                // SAFETY: whoever asks for `DOTS` has AVX-512 BF16.
+                unsafe { round_16(values, out) };
+            }
+        }
         Some(out) => {
             for (out, value) in out.iter_mut().zip(&values) {
                 *out = E::from_f32(*value);
@@ -76,9 +87,25 @@ fn put<E: Element, const N: usize>(values: [f32; N], out: &mut [E]) {
         }
         None => {
             for (out, value) in out.iter_mut().zip(&values) {
-                *out = E::from_f32(*value);
+                let value = if DOTS && value.is_subnormal() { 0.0f32.copysign(*value) } else { *value };
+                *out = E::from_f32(value);
             }
         }
+    }
+}
+
+/// Rounds to `E`, which must be bf16.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512bf16")]
+fn round_16<E: Element>(values: &[f32; 16], out: &mut [E; 16]) {
+    use std::arch::x86_64::{__m256i, _mm256_storeu_si256, _mm512_cvtneps_pbh, _mm512_loadu_ps};
+    const { assert!(size_of::<[half::bf16; 16]>() == size_of::<__m256i>()) };
+    debug_assert!(E::DTYPE == DType::Bf16);
+    // SAFETY: 16 values are read, and 16 elements of 2 bytes written.
+    unsafe {
+        let rounded = _mm512_cvtneps_pbh(_mm512_loadu_ps(values.as_ptr()));
+        _mm256_storeu_si256(out.as_mut_ptr().cast(), std::mem::transmute::<_, __m256i>(rounded));
     }
 }
 
@@ -101,13 +128,13 @@ pub struct Store<'a, E> {
 
 impl<E: Element> Epilogue for Store<'_, E> {
     #[inline(always)]
-    fn store(&self, row: usize, panel: usize, sums: &[[f32; PANEL]]) {
+    fn store<const DOTS: bool>(&self, row: usize, panel: usize, sums: &[[f32; PANEL]]) {
         let from = panel * PANEL;
         let bias = self.bias.map(|bias| widened::<f32, PANEL>(&bias[from..]));
         for (offset, sums) in sums.iter().enumerate() {
             // SAFETY: each (row, panel) is one task's alone.
             let out = unsafe { self.out.piece(row + offset, from, from + PANEL) };
-            put(bias.map_or(*sums, |bias| add(*sums, &bias)), out);
+            put::<E, PANEL, DOTS>(bias.map_or(*sums, |bias| add(*sums, &bias)), out);
         }
     }
 }
@@ -122,14 +149,14 @@ pub struct AddToStream<'a, E> {
 
 impl<E: Element> Epilogue for AddToStream<'_, E> {
     #[inline(always)]
-    fn store(&self, row: usize, panel: usize, sums: &[[f32; PANEL]]) {
+    fn store<const DOTS: bool>(&self, row: usize, panel: usize, sums: &[[f32; PANEL]]) {
         let from = panel * PANEL;
         let bias = self.bias.map(|bias| widened::<f32, PANEL>(&bias[from..]));
         for (offset, sums) in sums.iter().enumerate() {
             // SAFETY: each (row, panel) is one task's alone.
             let stream = unsafe { self.stream.piece(row + offset, from, from + PANEL) };
             let sums = bias.map_or(*sums, |bias| add(*sums, &bias));
-            put(add(sums, &widened(stream)), stream);
+            put::<E, PANEL, DOTS>(add(sums, &widened(stream)), stream);
         }
     }
 }
@@ -144,7 +171,7 @@ pub struct SwiGlu<'a, E> {
 
 impl<E: Element> Epilogue for SwiGlu<'_, E> {
     #[inline(always)]
-    fn store(&self, row: usize, panel: usize, sums: &[[f32; PANEL]]) {
+    fn store<const DOTS: bool>(&self, row: usize, panel: usize, sums: &[[f32; PANEL]]) {
         const HALF: usize = PANEL / 2;
         let from = panel * HALF;
         let bias = self.bias.map(|(gate, up)| (widened::<f32, HALF>(&gate[from..]), widened(&up[from..])));
@@ -160,7 +187,7 @@ impl<E: Element> Epilogue for SwiGlu<'_, E> {
             for (product, (gate, up)) in products.iter_mut().zip(gates.iter().zip(&ups)) {
                 *product = silu(*gate) * up;
             }
-            put(products, out);
+            put::<E, HALF, DOTS>(products, out);
         }
     }
 }

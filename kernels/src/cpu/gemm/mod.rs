@@ -111,6 +111,6 @@ fn run<M: MicroKernel, E: Epilogue>(task: &Task<'_>, epilogue: &E) {
         // SAFETY: `multiply` chose `M` by detection; `activations` and `panel` are whole panels of `inputs` inputs,
         // which `PackedWeights` keeps even for bf16, and `1 <= rows <= ROWS`.
         unsafe { M::tile(task.weights.dtype, inputs, rows, activations, panel, &mut tile) };
-        epilogue.store(task.from + first, task.panel, &tile[..rows]);
+        epilogue.store::<false>(task.from + first, task.panel, &tile[..rows]);
     }
 }
