@@ -199,24 +199,47 @@ fn pack_panel<E: Element>(rows: &[RowSource<'_>], panel: &mut [E]) -> Option<(us
     None
 }
 
-/// Packs rows `from..from + count` of `x` into `packed`, `[panel][input][ROWS]`, and zeroes the padding inputs.
-pub(super) fn pack_activations(x: &CpuTensor, from: usize, count: usize, inputs: usize, packed: &mut [f32]) {
-    packed.par_chunks_mut(inputs * ROWS).enumerate().for_each(|(panel, chunk)| {
+/// Packs rows `from..from + count` of `x` into `packed` and zeroes the padding inputs: `[panel][input][ROWS]` in `f32`,
+/// or, of bf16 for dot products, `[panel][pair][ROWS]`.
+pub(super) fn pack_activations(
+    x: &CpuTensor,
+    from: usize,
+    count: usize,
+    words: usize,
+    pairs: bool,
+    packed: &mut [u32],
+) {
+    packed.par_chunks_mut(words * ROWS).enumerate().for_each(|(panel, chunk)| {
         let first = panel * ROWS;
         let rows = ROWS.min(count.saturating_sub(first));
-        with_element!(x.dtype(), E => pack_rows::<E>(x, from + first, rows, chunk));
+        match pairs {
+            true => pack_pairs(x, from + first, rows, chunk),
+            false => with_element!(x.dtype(), E => pack_rows::<E>(x, from + first, rows, chunk)),
+        }
     });
 }
 
-fn pack_rows<E: Element>(x: &CpuTensor, from: usize, rows: usize, chunk: &mut [f32]) {
+fn pack_rows<E: Element>(x: &CpuTensor, from: usize, rows: usize, chunk: &mut [u32]) {
     for row in 0..rows {
         let source: &[E] = bytemuck::cast_slice(x.row(from + row));
         for (slot, value) in chunk[row..].iter_mut().step_by(ROWS).zip(source) {
-            *slot = value.to_f32();
+            *slot = value.to_f32().to_bits();
         }
     }
     for slot in &mut chunk[x.columns() * ROWS..] {
-        *slot = 0.0;
+        *slot = 0;
+    }
+}
+
+/// The input with the even index lies in the lower half of a word, where `vdpbf16ps` has the first of a pair.
+fn pack_pairs(x: &CpuTensor, from: usize, rows: usize, chunk: &mut [u32]) {
+    for row in 0..rows {
+        let source: &[u16] = bytemuck::cast_slice(x.row(from + row));
+        let (pairs, single) = source.as_chunks::<2>();
+        let single = single.first().map(|single| [*single, 0]);
+        for (slot, [even, odd]) in chunk[row..].iter_mut().step_by(ROWS).zip(pairs.iter().chain(&single)) {
+            *slot = u32::from(*even) | u32::from(*odd) << 16;
+        }
     }
 }
 
