@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn buffers_are_aligned_zeroed_and_may_be_empty() {
-        for len in [0, 1, 63, 64, 4097] {
+        for len in [0, 1, 63, 64, 4097, HUGE_PAGE, 2 * HUGE_PAGE + 5] {
             let mut buffer = AlignedBytes::zeroed("test", len).unwrap();
             assert_eq!(buffer.as_slice().as_ptr() as usize % ALIGNMENT, 0);
             assert!(buffer.as_slice().iter().all(|byte| *byte == 0));
