@@ -207,6 +207,8 @@ fn a_rows_bits_do_not_depend_on_its_block() {
         // More rows than a block has, more inputs than a chunk, and an odd number of tiles.
         check_rows(isa, DType::Bf16, [1101, 64, 33], 1);
         check_rows(isa, DType::Bf16, [45, 2080, 40], 2);
+        // Rows that conflict in caches.
+        check_rows(isa, DType::Bf16, [33, 4096, 40], 3);
     }
 }
 
