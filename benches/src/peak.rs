@@ -33,7 +33,10 @@ mod x86 {
 
     /// The operand of `ldtilecfg`: eight registers of 16 rows of 64 bytes in palette 1.
     #[repr(align(64))]
-    struct Tiles([u8; 64]);
+    struct Tiles {
+        #[allow(dead_code, reason = "the processor reads it")]
+        bytes: [u8; 64],
+    }
 
     static TILES: Tiles = {
         let mut bytes = [0; 64];
@@ -44,7 +47,7 @@ mod x86 {
             bytes[48 + register] = 16;
             register += 1;
         }
-        Tiles(bytes)
+        Tiles { bytes }
     };
 
     /// # Safety

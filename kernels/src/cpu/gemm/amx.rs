@@ -81,7 +81,7 @@ impl<'a> Tiles<'a> {
         let in_place = x.columns() == inputs && !row_bytes.is_multiple_of(CONFLICTING_BYTES);
         let whole = if in_place { x.rows() / TILE_ROWS * TILE_ROWS } else { 0 };
         let padded_rows = (x.rows() - whole).next_multiple_of(TILE_ROWS);
-        let padded_bytes = (row_bytes / LINE | 1) * LINE;
+        let padded_bytes = ((row_bytes / LINE) | 1) * LINE;
         if scratch.as_slice().len() < padded_rows * padded_bytes {
             *scratch = AlignedBytes::zeroed("linear", padded_rows * padded_bytes)?;
         }
@@ -187,9 +187,11 @@ unsafe fn run<E: Epilogue>(task: &Task<'_>, sums: &mut [Sums], epilogue: &E) {
                 for row in task.rows.clone().step_by(PASS_ROWS) {
                     let pass = Pass { task, panel, row };
                     // SAFETY: the tiles are configured.
-                    match row + TILE_ROWS < task.rows.end {
-                        true => unsafe { pass.multiply::<true, E>(&chunk, sums, late, epilogue) },
-                        false => unsafe { pass.multiply::<false, E>(&chunk, sums, late, epilogue) },
+                    unsafe {
+                        match row + TILE_ROWS < task.rows.end {
+                            true => pass.multiply::<true, E>(&chunk, sums, late, epilogue),
+                            false => pass.multiply::<false, E>(&chunk, sums, late, epilogue),
+                        }
                     }
                     late = (chunk.end == steps).then_some(pass);
                 }

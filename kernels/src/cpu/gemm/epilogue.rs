@@ -99,13 +99,13 @@ fn put<E: Element, const N: usize, const DOTS: bool>(values: [f32; N], out: &mut
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512bf16")]
 fn round_16<E: Element>(values: &[f32; 16], out: &mut [E; 16]) {
-    use std::arch::x86_64::{__m256i, _mm256_storeu_si256, _mm512_cvtneps_pbh, _mm512_loadu_ps};
+    use std::arch::x86_64::{__m256bh, __m256i, _mm256_storeu_si256, _mm512_cvtneps_pbh, _mm512_loadu_ps};
     const { assert!(size_of::<[half::bf16; 16]>() == size_of::<__m256i>()) };
     debug_assert!(E::DTYPE == DType::Bf16);
     // SAFETY: 16 values are read, and 16 elements of 2 bytes written.
     unsafe {
         let rounded = _mm512_cvtneps_pbh(_mm512_loadu_ps(values.as_ptr()));
-        _mm256_storeu_si256(out.as_mut_ptr().cast(), std::mem::transmute::<_, __m256i>(rounded));
+        _mm256_storeu_si256(out.as_mut_ptr().cast(), std::mem::transmute::<__m256bh, __m256i>(rounded));
     }
 }
 
