@@ -66,14 +66,20 @@ pub struct RunArgs {
     pub inject_fault: Vec<(Task, Method, Fault)>,
 }
 
+impl RunArgs {
+    /// The settings; a task or method that was named twice stands once.
+    pub fn config(&self) -> RunConfig {
+        self.settings.config(distinct(&self.tasks), distinct(&self.methods), self.repetitions, self.warmup)
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// Bad settings or input, or a result file that cannot be written.
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
     check_output(&args.output)?;
-    let (tasks, methods) = (distinct(&args.tasks), distinct(&args.methods));
-    let config = args.settings.config(tasks, methods, args.repetitions, args.warmup);
+    let config = args.config();
     let preflight = preflight(&config, args.quiet)?;
     for warning in &preflight.warnings {
         eprintln!("warning: {warning}");
