@@ -14,6 +14,7 @@ use crate::acts::{Progress, ProgressSink, Rule, Rules};
 use crate::error::{Error, Result};
 use crate::model::ActivationModel;
 
+pub mod ablation;
 pub mod case;
 pub mod extract;
 pub mod features;
@@ -52,6 +53,10 @@ pub fn preflight(config: &RunConfig, quiet: bool) -> Result<Preflight> {
         check_depth(&config, *task, prepared.model.config.n_layers)?;
         for method in &config.methods {
             prepared.model.check(deepest_run(&config, *task, *method, &prepared)?)?;
+        }
+        if config.ablate {
+            // Without the rule `depth` every block is run.
+            prepared.model.check(prepared.model.config.n_layers - 1)?;
         }
     }
     warnings.extend(prepared.warnings);
@@ -243,6 +248,7 @@ fn extra_fields(
     put("pool", json!(config.pool.name()));
     put("mask", json!(config.mask.name()));
     put("dtype", json!(config.dtype.name()));
+    put("no_opt", json!(config.no_opt));
     match task {
         Task::Train => put("layer", json!(extracted.layers[0].layer)),
         Task::Sweep => {
