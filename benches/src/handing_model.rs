@@ -78,14 +78,10 @@ impl ActivationModel for HandingModel {
             return Err(Error::usage("this model hands out pooled rows of sequences of one token alone"));
         };
         let len = self.hidden_size * self.dtype.size();
-        let mut rows = Vec::with_capacity(batch.ids.len() * len);
-        for layer in layers {
-            rows.clear();
-            for id in &batch.ids {
-                rows.extend_from_slice(&self.layers[*layer][*id as usize * len..(*id as usize + 1) * len]);
-            }
-            sink(*layer, &rows)?;
+        let first = batch.ids.first().map_or(0, |id| *id as usize);
+        if !batch.ids.iter().enumerate().all(|(index, id)| *id as usize == first + index) {
+            return Err(Error::usage("this model hands out consecutive samples alone"));
         }
-        Ok(())
+        layers.iter().try_for_each(|layer| sink(*layer, &self.layers[*layer][first * len..][..batch.ids.len() * len]))
     }
 }
