@@ -150,7 +150,7 @@ fn the_instructions_for_bf16_take_subnormal_numbers_for_zero() {
         let x = upload(&backend, DType::Bf16, 1, 1, &[2f32.powi(20)]);
         let mut out = backend.alloc(DType::Bf16, 1, 1).unwrap();
         backend.linear(&x, &weight, None, &mut out).unwrap();
-        let expected = if backend.kernel_id() == "cpu-fma-1" { 2f32.powi(-110) } else { 0.0 };
+        let expected = if backend.kernel_id().starts_with("cpu-fma-") { 2f32.powi(-110) } else { 0.0 };
         assert_eq!(values(&backend, &out), [expected], "{}", backend.describe());
     }
 }

@@ -44,12 +44,13 @@ impl Isa {
     /// Up to AVX-512 all instruction sets share one chain of fused multiply-adds an output. `vdpbf16ps` and
     /// `tdpbf16ps` add the products of bf16 in pairs, in orders of their own, round in between to nearest even
     /// whatever the rounding mode is, and take subnormal inputs and results for zero (Intel's manual, volume 2).
-    /// Other types than bf16 keep the common chain there too.
+    /// Other types than bf16 keep the common chain there too. The number goes up in all of them when the bits of an
+    /// operation that they share change.
     pub fn kernel_id(self) -> &'static str {
         match self {
-            Isa::Portable | Isa::Avx2 | Isa::Avx512 => "cpu-fma-1",
-            Isa::Avx512Bf16 => "cpu-bf16dot-1",
-            Isa::Amx => "cpu-amx-1",
+            Isa::Portable | Isa::Avx2 | Isa::Avx512 => "cpu-fma-2",
+            Isa::Avx512Bf16 => "cpu-bf16dot-2",
+            Isa::Amx => "cpu-amx-2",
         }
     }
 
