@@ -26,16 +26,19 @@ const PROJECTIONS: [(&str, usize, usize, bool); 8] = [
 const ROWS: [usize; 4] = [8, 64, 256, 1024];
 
 /// Each of the two is timed this often, in turn, and the best time of each counts: others use the machine too.
-const TURNS: usize = 9;
+const TURNS: usize = 40;
 
-/// The best time of one call of `work`, which is repeated to fill a few milliseconds.
-fn best(work: &mut dyn FnMut()) -> f64 {
+/// The shortest time that is measured: less than what the system lets a thread run for at a time.
+const WINDOW: Duration = Duration::from_micros(400);
+
+/// The time of one call of `work`, which is repeated to fill a window.
+fn timed(work: &mut dyn FnMut()) -> f64 {
     let mut calls = 1;
     loop {
         let start = Instant::now();
         (0..calls).for_each(|_| work());
         let taken = start.elapsed();
-        if taken >= Duration::from_millis(4) {
+        if taken >= WINDOW {
             return taken.as_secs_f64() / calls as f64;
         }
         calls *= 2;
@@ -46,10 +49,10 @@ fn best(work: &mut dyn FnMut()) -> f64 {
 fn peak_rate(isa: Isa, threads: usize) -> f64 {
     let one = |_: usize| {
         let start = Instant::now();
-        let flops = peak::spin(isa, 3_000_000).unwrap_or(0);
+        let flops = peak::spin(isa, 150_000).unwrap_or(0);
         flops as f64 / start.elapsed().as_secs_f64() / 1e9
     };
-    (0..5)
+    (0..100)
         .map(|_| {
             std::thread::scope(|scope| {
                 let handles: Vec<_> = (0..threads).map(|index| scope.spawn(move || one(index))).collect();
@@ -82,7 +85,7 @@ fn measure(before: Isa, after: Isa, threads: usize) -> Result<(), Box<dyn std::e
             }
             for _ in 0..TURNS {
                 for ((backend, weight, x, out), time) in works.iter_mut().zip(&mut times) {
-                    let taken = best(&mut || {
+                    let taken = timed(&mut || {
                         skip_on_error(match gated {
                             true => backend.linear_swiglu(x, weight, None, out),
                             false => backend.linear(x, weight, None, out),

@@ -4,7 +4,6 @@
 //! are loaded straight from the activations where they consist of whole tiles, else from a padded copy. A row of a
 //! tile is summed on its own, in an order that `tdpbf16ps` fixes, so its bits depend on nothing else.
 
-use std::arch::asm;
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -15,6 +14,8 @@ use super::pack::{PANEL, PackedWeights, TILE_INPUTS};
 use crate::cpu::aligned::AlignedBytes;
 use crate::cpu::tensor::CpuTensor;
 use crate::error::KernelError;
+
+mod registers;
 
 /// Rows of a tile.
 const TILE_ROWS: usize = 16;
@@ -45,7 +46,7 @@ const BLOCK_STEPS: usize = 512;
 /// The most passes of a block.
 const BLOCK_PASSES: usize = 16;
 
-/// Rows a multiple of this long begin in few sets of a cache and drive each other out.
+/// Rows whose length is a multiple of this begin in few sets of a cache and drive each other out.
 const CONFLICTING_BYTES: usize = 8192;
 
 /// Tasks a thread: few, because each sets up the tile registers, and enough to even out unequal threads.
@@ -175,7 +176,7 @@ impl Task<'_> {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
 unsafe fn run<E: Epilogue>(task: &Task<'_>, sums: &mut [Sums], epilogue: &E) {
     // SAFETY: the caller grants AMX.
-    let _configured = unsafe { Configured::new() };
+    let _configured = unsafe { registers::Configured::new() };
     let steps = task.weights.panel_inputs() / TILE_INPUTS;
     let mut late: Option<Pass<'_>> = None;
     for section in 0..task.sections {
@@ -264,191 +265,29 @@ impl Pass<'_> {
         assert!(upper.len() == TILE_ROWS * upper_bytes && lower.len() == TILE_ROWS * lower_bytes);
         assert!(chunk.start <= chunk.end && chunk.end * LINE <= upper_bytes.min(lower_bytes));
         assert!(chunk.end * STEP_BYTES <= panel.len());
-        // The compiler has no use for tile registers, so they keep their contents from one block of assembly to the
-        // next.
         // SAFETY: the caller grants the registers; the sizes are as asserted.
         unsafe {
             match chunk.start {
-                0 => asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack)),
-                _ => load::<BOTH>(&sums[self.slot()]),
+                0 => registers::clear(),
+                _ => registers::load::<BOTH>(&sums[self.slot()]),
             }
             for part in 0..PARTS {
                 let steps = part_of(chunk, part, PARTS);
                 if !steps.is_empty() {
                     let upper = (upper.as_ptr().add(steps.start * LINE), upper_bytes);
                     let lower = (lower.as_ptr().add(steps.start * LINE), lower_bytes);
-                    add_steps::<BOTH>(steps.len(), upper, lower, panel.as_ptr().add(steps.start * STEP_BYTES));
+                    registers::add_steps::<BOTH>(
+                        steps.len(),
+                        upper,
+                        lower,
+                        panel.as_ptr().add(steps.start * STEP_BYTES),
+                    );
                 }
                 if let Some(late) = &late {
                     late.store(part, sums, epilogue);
                 }
             }
-            store::<BOTH>(&mut sums[self.slot()]);
+            registers::store::<BOTH>(&mut sums[self.slot()]);
         }
-    }
-}
-
-/// Loads the sums of one tile of rows or of `BOTH` into the tile registers.
-///
-/// # Safety
-/// The tile registers are configured.
-#[inline(always)]
-unsafe fn load<const BOTH: bool>(sums: &Sums) {
-    let (sums, line) = (sums.as_ptr(), PANEL * size_of::<f32>());
-    // SAFETY: the caller grants the registers; the tiles lie inside the sums.
-    unsafe {
-        asm!(
-            "tileloadd tmm0, [{sums} + {line}]",
-            "tileloadd tmm1, [{sums} + {line} + 64]",
-            sums = in(reg) sums,
-            line = in(reg) line,
-            options(nostack, readonly),
-        );
-        if BOTH {
-            asm!(
-                "tileloadd tmm2, [{sums} + {line} + 2048]",
-                "tileloadd tmm3, [{sums} + {line} + 2112]",
-                sums = in(reg) sums,
-                line = in(reg) line,
-                options(nostack, readonly),
-            );
-        }
-    }
-}
-
-/// Stores the tile registers into the sums of one tile of rows or of `BOTH`.
-///
-/// # Safety
-/// The tile registers are configured.
-#[inline(always)]
-unsafe fn store<const BOTH: bool>(sums: &mut Sums) {
-    let (sums, line) = (sums.as_mut_ptr(), PANEL * size_of::<f32>());
-    // SAFETY: the caller grants the registers; the tiles lie inside the sums.
-    unsafe {
-        asm!(
-            "tilestored [{sums} + {line}], tmm0",
-            "tilestored [{sums} + {line} + 64], tmm1",
-            sums = in(reg) sums,
-            line = in(reg) line,
-            options(nostack),
-        );
-        if BOTH {
-            asm!(
-                "tilestored [{sums} + {line} + 2048], tmm2",
-                "tilestored [{sums} + {line} + 2112], tmm3",
-                sums = in(reg) sums,
-                line = in(reg) line,
-                options(nostack),
-            );
-        }
-    }
-}
-
-/// Adds `steps` tiles of inputs to the sums in the tile registers.
-///
-/// Activations are loaded with the hint that they are not needed again soon: the panel, which is, then stays in the
-/// first-level cache where it fits.
-///
-/// # Safety
-/// The tile registers are configured, and `steps > 0`. `upper` and `lower` point to 16 rows of `steps * 64` bytes, as
-/// many bytes from each other as they say, and `panel` to `steps * 32` inputs.
-#[inline(always)]
-unsafe fn add_steps<const BOTH: bool>(
-    steps: usize,
-    upper: (*const u8, usize),
-    lower: (*const u8, usize),
-    panel: *const u8,
-) {
-    // SAFETY: the caller grants the registers and the sizes.
-    unsafe {
-        if BOTH {
-            asm!(
-                "2:",
-                "tileloaddt1 tmm4, [{upper} + {upper_bytes}]",
-                "tileloadd tmm6, [{panel} + {line}]",
-                "tileloadd tmm7, [{panel} + {line} + 64]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloaddt1 tmm5, [{lower} + {lower_bytes}]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {upper}, 64",
-                "add {lower}, 64",
-                "add {panel}, 2048",
-                "dec {steps}",
-                "jnz 2b",
-                steps = inout(reg) steps => _,
-                upper = inout(reg) upper.0 => _,
-                upper_bytes = in(reg) upper.1,
-                lower = inout(reg) lower.0 => _,
-                lower_bytes = in(reg) lower.1,
-                panel = inout(reg) panel => _,
-                line = in(reg) PANEL * size_of::<f32>(),
-                options(nostack, readonly),
-            );
-        } else {
-            asm!(
-                "2:",
-                "tileloaddt1 tmm4, [{upper} + {upper_bytes}]",
-                "tileloadd tmm6, [{panel} + {line}]",
-                "tileloadd tmm7, [{panel} + {line} + 64]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "add {upper}, 64",
-                "add {panel}, 2048",
-                "dec {steps}",
-                "jnz 2b",
-                steps = inout(reg) steps => _,
-                upper = inout(reg) upper.0 => _,
-                upper_bytes = in(reg) upper.1,
-                panel = inout(reg) panel => _,
-                line = in(reg) PANEL * size_of::<f32>(),
-                options(nostack, readonly),
-            );
-        }
-    }
-}
-
-/// The operand of `ldtilecfg`.
-#[repr(C, align(64))]
-struct Configuration {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-/// All eight tile registers as 16 rows of 64 bytes. Palette 1 is the only one there is.
-static FULL_TILES: Configuration = {
-    let mut configuration =
-        Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-    let mut register = 0;
-    while register < 8 {
-        configuration.row_bytes[register] = 64;
-        configuration.rows[register] = TILE_ROWS as u8;
-        register += 1;
-    }
-    configuration
-};
-
-/// This thread's tile registers, ready for use until dropped. Given back, they need not be saved when the thread is
-/// switched out.
-struct Configured;
-
-impl Configured {
-    /// # Safety
-    /// The process must be allowed to use AMX.
-    unsafe fn new() -> Self {
-        // SAFETY: the caller grants the instruction; the operand is 64 readable bytes of a valid configuration.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const FULL_TILES, options(nostack, readonly)) };
-        Configured
-    }
-}
-
-impl Drop for Configured {
-    fn drop(&mut self) {
-        // SAFETY: `new` ran on this thread, so the instruction is there.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
 }
