@@ -164,8 +164,10 @@ fn wrong_shapes_types_and_non_finite_weights_are_refused() {
     assert!(backend.prepare_gated(&square, &wide, DType::F32).is_err());
     let mut broken = vec![0.0; 16];
     broken[6] = f32::NAN;
-    let error = backend.prepare_linear(&[host(DType::F32, &[4, 4], &broken)], DType::F32).err().unwrap();
-    assert!(error.to_string().contains("element 6 is NaN"), "{error}");
+    for dtype in DTYPES {
+        let error = backend.prepare_linear(&[host(dtype, &[4, 4], &broken)], dtype).err().unwrap();
+        assert!(error.to_string().contains("element 6 is NaN"), "{dtype}: {error}");
+    }
     broken[6] = 1e6;
     let error = backend.prepare_linear(&[host(DType::F32, &[4, 4], &broken)], DType::F16).err().unwrap();
     assert!(error.to_string().contains("element 6 is inf"), "{error}");

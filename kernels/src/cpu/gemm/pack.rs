@@ -79,7 +79,10 @@ impl PackedWeights {
             .as_mut_slice()
             .par_chunks_mut(panel_bytes.max(1))
             .zip(sources.par_chunks(PANEL))
-            .map(|(panel, rows)| with_element!(run, E => pack_panel::<E>(rows, bytemuck::cast_slice_mut(panel))))
+            .map(|(panel, rows)| match run == DType::Bf16 && pack_pairs_panel(rows, bytemuck::cast_slice_mut(panel)) {
+                true => None,
+                false => with_element!(run, E => pack_panel::<E>(rows, bytemuck::cast_slice_mut(panel))),
+            })
             .find_map_first(|bad| bad);
         if let Some((index, value)) = non_finite {
             return Err(KernelError::NotFinite { op: "prepare linear", index, value });
@@ -177,6 +180,35 @@ impl<'a> RowSource<'a> {
             RowSource::Padding => None,
         }
     }
+}
+
+/// Fills one panel of pairs from rows that are stored as bf16 already, with no conversion. Returns whether it did: not
+/// where a row is of another type or of odd length, nor where an element is not finite.
+fn pack_pairs_panel(rows: &[RowSource<'_>], panel: &mut [u32]) -> bool {
+    /// Words of a row that are packed before the next row is looked at: a cache line.
+    const BLOCK: usize = 16;
+    let is_packable = |row: &RowSource<'_>| match row {
+        RowSource::Row { dtype, bytes, .. } => *dtype == DType::Bf16 && bytes.len().is_multiple_of(size_of::<u32>()),
+        RowSource::Padding => true,
+    };
+    if !rows.iter().all(is_packable) {
+        return false;
+    }
+    let mut not_finite = 0;
+    for (block, panel) in panel.chunks_mut(BLOCK * PANEL).enumerate() {
+        for (lane, row) in rows.iter().enumerate() {
+            let RowSource::Row { bytes, .. } = row else { continue };
+            let words = bytes.as_chunks::<{ size_of::<u32>() }>().0;
+            let from = (block * BLOCK).min(words.len());
+            let words = &words[from..(from + BLOCK).min(words.len())];
+            for (slot, word) in panel[lane..].iter_mut().step_by(PANEL).zip(words) {
+                *slot = u32::from_ne_bytes(*word);
+                // An exponent of all ones carries into the bit above it.
+                not_finite |= ((*slot & 0x7f80_7f80) + 0x0080_0080) & 0x8000_8000;
+            }
+        }
+    }
+    not_finite == 0
 }
 
 /// Fills one panel and returns the first element that is not finite, with its index in its matrix.
