@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use actbench_kernels::CpuBackend;
+use actbench_kernels::{Backend, CpuBackend};
 use serde_json::json;
 
 use self::case::{CaseObserver, CaseOutcome, CaseSpec, DeviceMap, Method, Phase, RunConfig, Task};
@@ -20,6 +20,7 @@ pub mod extract;
 pub mod features;
 pub mod names;
 pub mod prepare;
+pub mod profile;
 pub mod score;
 
 /// What the parent learns before it starts any child.
@@ -97,11 +98,7 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         Arc::new(move |step: Progress| observer.progress(step.done, step.total, step.unit))
     };
     let start = Instant::now();
-    let extracted = match (spec.method, spec.task) {
-        (Method::Eager, Task::Train) => extract::eager_layer(&model, &prepared, layers[0], how, &sink)?,
-        (Method::Eager, Task::Sweep) => extract::eager_layers(&model, &prepared, &layers, how, &sink)?,
-        (Method::Lazy | Method::LazyDisk, _) => extract::lazy_layers(&model, &prepared, &layers, how, &sink)?,
-    };
+    let extracted = extract_features(spec.task, spec.method, &model, &prepared, &layers, how, &sink)?;
     let extract_s = start.elapsed().as_secs_f64();
     observer.phase(Phase::Training);
     let scores = match spec.task {
@@ -126,6 +123,23 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         metric_value,
         extra,
     })
+}
+
+/// The features of `layers` on both sides, the way that `method` gets them for `task`.
+fn extract_features(
+    task: Task,
+    method: Method,
+    model: &Arc<dyn ActivationModel>,
+    prepared: &Prepared,
+    layers: &[usize],
+    how: Extraction<'_>,
+    sink: &ProgressSink,
+) -> Result<Extracted> {
+    match (method, task) {
+        (Method::Eager, Task::Train) => extract::eager_layer(model, prepared, layers[0], how, sink),
+        (Method::Eager, Task::Sweep) => extract::eager_layers(model, prepared, layers, how, sink),
+        (Method::Lazy | Method::LazyDisk, _) => extract::lazy_layers(model, prepared, layers, how, sink),
+    }
 }
 
 /// The settings as a request for data.
@@ -213,7 +227,17 @@ pub fn load_model(
     observer: &Arc<dyn CaseObserver>,
 ) -> Result<Arc<dyn ActivationModel>> {
     check_device(config.device_map)?;
-    let backend = CpuBackend::new(config.n_threads())?;
+    load_model_on(CpuBackend::new(config.n_threads())?, prepared, config, deepest, observer)
+}
+
+/// The same on a backend of the caller's.
+fn load_model_on<B: Backend>(
+    backend: B,
+    prepared: &Prepared,
+    config: &RunConfig,
+    deepest: usize,
+    observer: &Arc<dyn CaseObserver>,
+) -> Result<Arc<dyn ActivationModel>> {
     let max_positions = prepared.train.tokens.max_len().max(prepared.test.tokens.max_len());
     let mut progress = |done: usize, total: usize| observer.progress(done as u64, total as u64, "blocks");
     Ok(Arc::new(prepared.model.load(backend, config.dtype, deepest, max_positions, &mut progress)?))
