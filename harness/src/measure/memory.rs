@@ -53,6 +53,16 @@ fn forget_resident_peak() -> bool {
     written && forgotten
 }
 
+/// Gives memory that was freed and that the allocator keeps for later back to the system, so that what is freed before
+/// a large allocation does not stand beside it in the resident peak.
+pub fn return_freed() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: touches free memory of the allocator alone and takes its locks itself.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Peaks since `baseline`.
 pub fn peaks(baseline: Baseline) -> Peaks {
     Peaks {

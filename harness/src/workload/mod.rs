@@ -12,6 +12,7 @@ use self::prepare::{Prepared, Request, prepare};
 use self::score::Scores;
 use crate::acts::{Progress, ProgressSink, Rule, Rules};
 use crate::error::{Error, Result};
+use crate::measure::memory;
 use crate::model::ActivationModel;
 
 pub mod ablation;
@@ -103,6 +104,10 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         (Method::Lazy | Method::LazyDisk, _) => extract::lazy_layers(&model, &prepared, &layers, how, &sink)?,
     };
     let extract_s = start.elapsed().as_secs_f64();
+    // No method needs the weights again, so the probes' matrices may stand where they stood.
+    let described_model = model.describe();
+    drop(model);
+    memory::return_freed();
     observer.phase(Phase::Training);
     let scores = match spec.task {
         Task::Train => score::score(&extracted.layers, &prepared, &[config.train_c], config.train_max_iter, &sink)?,
@@ -115,9 +120,9 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         Task::Train => ("auroc", scores.mean),
         Task::Sweep => ("mean_auroc", scores.mean),
     };
-    let mut extra = extra_fields(spec.task, &config, &prepared, &extracted, &scores);
+    let mut extra = extra_fields(spec.task, &config, &prepared, &extracted, &scores)?;
     extra.insert("lazy_cache_disk".to_owned(), json!(on_disk));
-    extra.insert("model".to_owned(), json!(model.describe()));
+    extra.insert("model".to_owned(), json!(described_model));
     Ok(CaseOutcome {
         elapsed_s,
         extract_s,
@@ -238,7 +243,7 @@ fn extra_fields(
     prepared: &Prepared,
     extracted: &Extracted,
     scores: &Scores,
-) -> serde_json::Map<String, serde_json::Value> {
+) -> Result<serde_json::Map<String, serde_json::Value>> {
     let mut extra = serde_json::Map::new();
     let mut put = |name: &str, value: serde_json::Value| {
         extra.insert(name.to_owned(), value);
@@ -260,11 +265,11 @@ fn extra_fields(
             put("best_auroc", json!(scores.best.auroc));
         }
     }
-    put("feature_digest", json!(features::digest(&extracted.layers)));
+    put("feature_digest", json!(features::digest(&extracted.layers)?));
     put("tokens_total", json!(extracted.stats.tokens_total));
     put("tokens_computed", json!(extracted.stats.tokens_computed));
     put("batches", json!(extracted.stats.batches));
     put("flops", json!(extracted.stats.flops));
     put("cache_bytes", json!(extracted.cache_bytes));
-    extra
+    Ok(extra)
 }
