@@ -75,6 +75,11 @@ pub fn peaks(baseline: Baseline) -> Peaks {
     }
 }
 
+/// Bytes resident now; 0 where the system does not say.
+pub fn resident() -> u64 {
+    status_mb("VmRSS").map_or(0, |megabytes| (megabytes * MEGABYTE) as u64)
+}
+
 /// A line of `/proc/self/status`, which counts in kB of 1024 bytes; none on systems without it.
 fn status_mb(name: &str) -> Option<f64> {
     parse_status(&fs::read_to_string("/proc/self/status").ok()?, name)

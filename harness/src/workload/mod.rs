@@ -8,17 +8,19 @@ use serde_json::json;
 
 use self::case::{CaseObserver, CaseOutcome, CaseSpec, DeviceMap, Method, Phase, RunConfig, Task};
 use self::extract::{Extracted, Extraction};
+use self::footprint::{Holding, Sizes};
 use self::prepare::{Prepared, Request, prepare};
 use self::score::Scores;
 use crate::acts::{Progress, ProgressSink, Rule, Rules};
 use crate::error::{Error, Result};
-use crate::measure::memory;
+use crate::measure::{limit, memory};
 use crate::model::ActivationModel;
 
 pub mod ablation;
 pub mod case;
 pub mod extract;
 pub mod features;
+pub mod footprint;
 pub mod names;
 pub mod prepare;
 pub mod score;
@@ -74,6 +76,7 @@ pub fn preflight(config: &RunConfig, quiet: bool) -> Result<Preflight> {
 /// # Errors
 /// Anything that goes wrong on the way.
 pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<CaseOutcome> {
+    let limit = spec.config.memory_limit.bytes(limit::available());
     observer.phase(Phase::Loading);
     let prepared = prepare(request(&spec.config, true))?;
     let config = with_layers(&spec.config, &prepared);
@@ -93,6 +96,14 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
 
     observer.loaded();
     observer.phase(Phase::Extracting);
+    let sizes = sizes(&config, &prepared, layers.len());
+    let (what, holding) = match (spec.method, spec.task) {
+        (Method::Eager, Task::Sweep) => ("eager: the full activations of both splits", Holding::Full),
+        (Method::Eager, Task::Train) => ("eager: a batch and the pooled features", Holding::Pooled),
+        _ if on_disk => ("lazy-disk: a batch", Holding::Batch),
+        _ => ("lazy: the pooled features", Holding::Pooled),
+    };
+    footprint::check(what, memory::resident(), sizes.extraction(holding), limit)?;
     let sink: ProgressSink = {
         let observer = observer.clone();
         Arc::new(move |step: Progress| observer.progress(step.done, step.total, step.unit))
@@ -108,6 +119,7 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     let described_model = model.describe();
     drop(model);
     memory::return_freed();
+    footprint::check("the matrices of one layer's probes", memory::resident(), sizes.probe(), limit)?;
     observer.phase(Phase::Training);
     let scores = match spec.task {
         Task::Train => score::score(&extracted.layers, &prepared, &[config.train_c], config.train_max_iter, &sink)?,
@@ -131,6 +143,19 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         metric_value,
         extra,
     })
+}
+
+/// What the memory of a case of `n_layers` layers follows from.
+fn sizes(config: &RunConfig, prepared: &Prepared, n_layers: usize) -> Sizes {
+    let model = &prepared.model.config;
+    Sizes {
+        sides: [&prepared.train, &prepared.test].map(|side| (side.tokens.len(), side.tokens.max_len())),
+        layers: n_layers,
+        hidden: model.hidden_size,
+        intermediate: model.intermediate_size,
+        element: config.dtype.size(),
+        batch_size: config.batch_size,
+    }
 }
 
 /// The settings as a request for data.
