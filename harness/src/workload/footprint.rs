@@ -33,7 +33,7 @@ pub enum Holding {
 impl Sizes {
     /// Bytes that extraction holds at once beside what is resident already.
     pub fn extraction(&self, holding: Holding) -> u64 {
-        let samples: u64 = self.sides.iter().map(|(samples, _)| *samples as u64).sum();
+        let samples = self.samples();
         let pooled = product(&[samples, self.layers as u64, self.vector()]);
         let full = self.sides.iter().fold(0u64, |sum, (samples, longest)| {
             let side = product(&[*samples as u64, *longest as u64, self.layers as u64, self.vector()]);
@@ -49,8 +49,13 @@ impl Sizes {
 
     /// Bytes of the matrices of one layer's probes: `f32` features and their standardised `f64`.
     pub fn probe(&self) -> u64 {
-        let samples: u64 = self.sides.iter().map(|(samples, _)| *samples as u64).sum();
+        let samples = self.samples();
         product(&[samples, self.hidden as u64, 4 + 8])
+    }
+
+    /// Samples of both sides.
+    fn samples(&self) -> u64 {
+        self.sides.iter().fold(0u64, |sum, (samples, _)| sum.saturating_add(*samples as u64))
     }
 
     /// Bytes of a vector of the residual stream.
