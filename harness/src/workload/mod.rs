@@ -9,7 +9,7 @@ use serde_json::json;
 use self::case::{CaseObserver, CaseOutcome, CaseSpec, DeviceMap, Method, Phase, RunConfig, Task};
 use self::extract::{Extracted, Extraction};
 use self::prepare::{Prepared, Request, prepare};
-use self::score::Scores;
+use self::score::{Scores, Training};
 use crate::acts::{Progress, ProgressSink, Rule, Rules};
 use crate::error::{Error, Result};
 use crate::model::ActivationModel;
@@ -102,9 +102,19 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     };
     let extract_s = start.elapsed().as_secs_f64();
     observer.phase(Phase::Training);
+    let training = |cs, max_iterations| Training {
+        cs,
+        max_iterations,
+        solver: config.solver.solver(),
+        threads: config.n_threads(),
+    };
     let scores = match spec.task {
-        Task::Train => score::score(&extracted.layers, &prepared, &[config.train_c], config.train_max_iter, &sink)?,
-        Task::Sweep => score::score(&extracted.layers, &prepared, &config.sweep_cs, config.sweep_max_iter, &sink)?,
+        Task::Train => {
+            score::score(&extracted.layers, &prepared, training(&[config.train_c], config.train_max_iter), &sink)?
+        }
+        Task::Sweep => {
+            score::score(&extracted.layers, &prepared, training(&config.sweep_cs, config.sweep_max_iter), &sink)?
+        }
     };
     let elapsed_s = start.elapsed().as_secs_f64();
     observer.measured();
@@ -235,6 +245,7 @@ fn extra_fields(
     put("pool", json!(config.pool.name()));
     put("mask", json!(config.mask.name()));
     put("dtype", json!(config.dtype.name()));
+    put("solver", json!(config.solver));
     match task {
         Task::Train => put("layer", json!(extracted.layers[0].layer)),
         Task::Sweep => {
