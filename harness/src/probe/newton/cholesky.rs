@@ -11,7 +11,7 @@ use ndarray::{Array1, Array2, ArrayViewMut2, Axis, s};
 
 /// Columns of a block: wide enough for the product to run at speed, narrow enough for the scalar work inside the
 /// diagonal blocks (`n BLOCK^2`) to vanish beside the products (`n^3 / 3`).
-const BLOCK: usize = 48;
+const BLOCK: usize = 32;
 
 /// The lower triangle `L` of a factorised matrix, row by row in memory.
 #[derive(Debug)]
@@ -23,10 +23,12 @@ pub(super) struct Cholesky {
 impl Cholesky {
     /// Factorises `matrix` `[m, m]`, of which the lower triangle is read.
     ///
-    /// Pivots that rounding has brought below `smallest_pivot`, a lower bound of the eigenvalues, are raised to it: the
-    /// result is then the factor of a nearby matrix, which gives a direction of descent all the same.
+    /// Pivots below `smallest_pivot`, a lower bound of the eigenvalues, or below the rounding of the largest entry are
+    /// raised to it: the result is then the factor of a nearby matrix, whose solutions are directions of descent still.
     pub(super) fn new(mut matrix: Array2<f64>, smallest_pivot: f64) -> Self {
         let size = matrix.nrows();
+        let largest = matrix.diag().iter().fold(0.0, |largest: f64, value| largest.max(*value));
+        let smallest_pivot = smallest_pivot.max(f64::EPSILON * size as f64 * largest);
         for start in (0..size).step_by(BLOCK) {
             let width = BLOCK.min(size - start);
             let (left, mut right) = matrix.view_mut().split_at(Axis(1), start);
@@ -62,14 +64,22 @@ impl Cholesky {
     }
 }
 
-/// The factor of one diagonal block, in place.
+/// The factor of one diagonal block, in place: a column is finished and its products are taken from all to its right.
 fn factorise_block(block: &mut ArrayViewMut2<'_, f64>, smallest_pivot: f64) {
-    for row in 0..block.nrows() {
-        for column in 0..=row {
-            let known = block.slice(s![row, ..column]).dot(&block.slice(s![column, ..column]));
-            let value = block[[row, column]] - known;
-            block[[row, column]] =
-                if row == column { value.max(smallest_pivot).sqrt() } else { value / block[[column, column]] };
+    let size = block.nrows();
+    let mut finished = [0.0; BLOCK];
+    for column in 0..size {
+        let pivot = block[[column, column]].max(smallest_pivot).sqrt();
+        block[[column, column]] = pivot;
+        for row in column + 1..size {
+            finished[row] = block[[row, column]] / pivot;
+            block[[row, column]] = finished[row];
+        }
+        for row in column + 1..size {
+            let mut line = block.row_mut(row);
+            let factor = finished[row];
+            let products = line.iter_mut().take(row + 1).skip(column + 1).zip(&finished[column + 1..=row]);
+            products.for_each(|(value, other)| *value -= factor * other);
         }
     }
 }

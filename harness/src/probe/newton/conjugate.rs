@@ -7,7 +7,7 @@
 use ndarray::{Array1, ArrayView2, Axis};
 
 use super::primal::{gradient_by_weights, step_of_weights};
-use super::system::{Gradient, Iterate, Step, System};
+use super::system::{Gradient, Iterate, Model, Step, System};
 
 /// Products with the Hessian in one step, at most.
 const MOST_PRODUCTS: usize = 1000;
@@ -74,14 +74,12 @@ impl System for ConjugateSystem<'_> {
         gradient_by_weights(self.features, iterate, residual, c)
     }
 
-    fn step(
-        &self,
-        iterate: &Iterate,
-        gradient: &Gradient,
-        curvature: &Array1<f64>,
-        c: f64,
-        relative_gradient: f64,
-    ) -> Step {
+    fn model(&self, curvature: Array1<f64>, c: f64) -> Model {
+        Model { curvature, c, mixed: Array1::zeros(0), of_bias: Array1::zeros(0), factor: None }
+    }
+
+    fn step(&self, model: &Model, iterate: &Iterate, gradient: &Gradient, relative_gradient: f64) -> Step {
+        let (curvature, c) = (&model.curvature, model.c);
         let inverse = self.preconditioner(curvature, c);
         let conditioned =
             |of: &Direction| Direction { weights: &of.weights * &inverse.weights, bias: of.bias * inverse.bias };

@@ -13,10 +13,10 @@
 //! `(I + C D K)^-1 d = S B^-1 S 1` (Rasmussen and Williams, "Gaussian Processes for Machine Learning", section 3.4).
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayView2, s};
+use ndarray::{Array1, Array2, ArrayView2, Zip, s};
 
 use super::cholesky::Cholesky;
-use super::system::{Gradient, Iterate, Step, System};
+use super::system::{Gradient, Iterate, Model, Step, System};
 
 /// Rows of a block of `K`; blocks above the diagonal are mirrored and not computed.
 const BLOCK: usize = 128;
@@ -65,20 +65,33 @@ impl System for DualSystem<'_> {
         Gradient { by_point, product, by_bias, norm }
     }
 
-    fn step(&self, iterate: &Iterate, gradient: &Gradient, curvature: &Array1<f64>, c: f64, _: f64) -> Step {
+    fn model(&self, curvature: Array1<f64>, c: f64) -> Model {
         let root = curvature.mapv(f64::sqrt);
-        let mut matrix = self.inner_products.clone();
-        for ((row, mut line), &factor) in matrix.outer_iter_mut().enumerate().zip(&root) {
+        let samples = self.dimension();
+        let mut matrix = Array2::zeros((samples, samples));
+        for (row, (mut line, products)) in matrix.outer_iter_mut().zip(self.inner_products.outer_iter()).enumerate() {
             // The lower triangle is all that is read.
-            line.slice_mut(s![..=row])
-                .zip_mut_with(&root.slice(s![..=row]), |value, other| *value *= c * factor * other);
+            let factor = c * root[row];
+            Zip::from(line.slice_mut(s![..=row]))
+                .and(products.slice(s![..=row]))
+                .and(root.slice(s![..=row]))
+                .for_each(|value, product, other| *value = factor * product * other);
             line[row] += 1.0;
         }
         let factor = Cholesky::new(matrix, 1.0);
-        let of_gradient = &gradient.by_point - &(factor.solve(&(&root * &gradient.product)) * &root * c);
         let of_bias = factor.solve(&root) * &root;
-        let bias = (iterate.point.sum() / c - of_gradient.sum()) / of_bias.sum();
-        let point = (of_gradient + of_bias * bias) * -c;
+        Model { curvature, c, mixed: root, of_bias, factor: Some(factor) }
+    }
+
+    fn step(&self, model: &Model, iterate: &Iterate, gradient: &Gradient, _: f64) -> Step {
+        let (c, root) = (model.c, &model.mixed);
+        let mut of_gradient = gradient.by_point.clone();
+        if let Some(factor) = &model.factor {
+            of_gradient.scaled_add(-c, &(factor.solve(&(root * &gradient.product)) * root));
+        }
+        let bias = (iterate.point.sum() / c - of_gradient.sum()) / model.of_bias.sum();
+        of_gradient.scaled_add(bias, &model.of_bias);
+        let point = of_gradient * -c;
         let image = self.inner_products.dot(&point);
         Step {
             weights_by_change: iterate.point.dot(&image),

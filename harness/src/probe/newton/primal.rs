@@ -5,7 +5,7 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 
 use super::cholesky::Cholesky;
-use super::system::{Gradient, Iterate, Step, System};
+use super::system::{Gradient, Iterate, Model, Step, System};
 
 /// Samples whose weighted features are held at a time.
 const BLOCK: usize = 256;
@@ -49,17 +49,25 @@ impl System for PrimalSystem<'_> {
         gradient_by_weights(self.features, iterate, residual, c)
     }
 
-    fn step(&self, iterate: &Iterate, gradient: &Gradient, curvature: &Array1<f64>, c: f64, _: f64) -> Step {
-        let mut hessian = self.weighted_products(curvature);
+    fn model(&self, curvature: Array1<f64>, c: f64) -> Model {
+        let mut hessian = self.weighted_products(&curvature);
         hessian.diag_mut().mapv_inplace(|value| value + 1.0 / c);
         let factor = Cholesky::new(hessian, 1.0 / c);
-        let mixed = self.features.t().dot(curvature);
-        let (of_gradient, of_bias) = (factor.solve(&gradient.by_point), factor.solve(&mixed));
+        let mixed = self.features.t().dot(&curvature);
+        let of_bias = factor.solve(&mixed);
+        Model { curvature, c, mixed, of_bias, factor: Some(factor) }
+    }
+
+    fn step(&self, model: &Model, iterate: &Iterate, gradient: &Gradient, _: f64) -> Step {
+        let of_gradient = match &model.factor {
+            Some(factor) => factor.solve(&gradient.by_point),
+            None => gradient.by_point.clone(),
+        };
         // Above zero in exact arithmetic; the bound keeps a difference of equal numbers from dividing.
-        let total = curvature.sum();
-        let complement = (total - mixed.dot(&of_bias)).max(f64::EPSILON * total);
-        let bias = (mixed.dot(&of_gradient) - gradient.by_bias) / complement;
-        let point = -(of_gradient + of_bias * bias);
+        let total = model.curvature.sum();
+        let complement = (total - model.mixed.dot(&model.of_bias)).max(f64::EPSILON * total);
+        let bias = (model.mixed.dot(&of_gradient) - gradient.by_bias) / complement;
+        let point = -(of_gradient + &model.of_bias * bias);
         step_of_weights(self.features, iterate, point, bias)
     }
 

@@ -6,6 +6,7 @@
 use ndarray::Array1;
 
 use super::super::logistic::{sigmoid, softplus};
+use super::cholesky::Cholesky;
 
 /// A place of the iteration.
 #[derive(Clone, Debug)]
@@ -48,6 +49,21 @@ pub(super) struct Step {
     pub(super) squared_norm: f64,
 }
 
+/// The second-order part of a quadratic model of the objective.
+#[derive(Debug)]
+pub(super) struct Model {
+    /// The second derivative of each loss, `[n]`.
+    pub(super) curvature: Array1<f64>,
+    /// The inverse strength of the penalty.
+    pub(super) c: f64,
+    /// What couples the bias to the point.
+    pub(super) mixed: Array1<f64>,
+    /// The answer of the point to a change of the bias.
+    pub(super) of_bias: Array1<f64>,
+    /// The factorised matrix, where the form has one; making it is nearly all of the work, so it is worth using again.
+    pub(super) factor: Option<Cholesky>,
+}
+
 /// A form of the problem.
 pub(super) trait System {
     /// Coordinates of a point.
@@ -56,17 +72,13 @@ pub(super) trait System {
     /// The gradient at `iterate`, where `residual` is the predicted probability less the label.
     fn gradient(&self, iterate: &Iterate, residual: &Array1<f64>, c: f64) -> Gradient;
 
-    /// The Newton step, exact or nearly so; `curvature` is the second derivative of each loss, above zero.
+    /// The quadratic model of the objective where the losses' second derivatives are `curvature`, all above zero.
+    fn model(&self, curvature: Array1<f64>, c: f64) -> Model;
+
+    /// The step to the minimum of `model`, exact or nearly so, for the gradient at `iterate`.
     ///
     /// `relative_gradient` is the gradient's norm over that of the featureless probe: how near the end is.
-    fn step(
-        &self,
-        iterate: &Iterate,
-        gradient: &Gradient,
-        curvature: &Array1<f64>,
-        c: f64,
-        relative_gradient: f64,
-    ) -> Step;
+    fn step(&self, model: &Model, iterate: &Iterate, gradient: &Gradient, relative_gradient: f64) -> Step;
 
     /// The point whose weights are `weights`, or the nearest that the form can express.
     fn point_of(&self, weights: &Array1<f64>) -> Array1<f64>;
