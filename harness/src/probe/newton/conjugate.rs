@@ -92,7 +92,7 @@ impl System for ConjugateSystem<'_> {
             let product = self.hessian_times(&towards, curvature, c);
             let bend = towards.dot(&product);
             // Never for numbers, since the Hessian is positive; it ends the search on anything else.
-            if !(bend > 0.0) {
+            if bend.is_nan() || bend <= 0.0 {
                 break;
             }
             let length = square / bend;
@@ -100,7 +100,7 @@ impl System for ConjugateSystem<'_> {
             left.scaled_add(-length, &product);
             let next = conditioned(&left);
             let next_square = left.dot(&next);
-            if !(next_square > enough) {
+            if next_square.is_nan() || next_square <= enough {
                 break;
             }
             let keep = next_square / square;

@@ -135,7 +135,7 @@ impl<'a> Path<'a> {
         for iteration in 0..max_iterations {
             let residual = current.residual(self.labels);
             let gradient = self.system.gradient(&current, &residual, c);
-            if !(gradient.norm > self.tolerance) {
+            if gradient.norm.is_nan() || gradient.norm <= self.tolerance {
                 return (current, iteration);
             }
             let model = match last.take() {
