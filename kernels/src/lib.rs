@@ -9,9 +9,11 @@ pub mod cpu;
 pub mod dtype;
 pub mod error;
 pub mod host;
+pub mod profiled;
 
 pub use backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
 pub use cpu::CpuBackend;
 pub use dtype::DType;
 pub use error::KernelError;
 pub use host::HostTensor;
+pub use profiled::{Profile, Profiled};
