@@ -31,7 +31,7 @@ pub fn host(dtype: DType, shape: &[usize], values: &[f32]) -> HostTensor {
 }
 
 /// A device tensor of `values`, through the embedding of an identity sequence of tokens.
-pub fn upload(backend: &CpuBackend, dtype: DType, rows: usize, columns: usize, values: &[f32]) -> CpuTensor {
+pub fn upload<B: Backend>(backend: &B, dtype: DType, rows: usize, columns: usize, values: &[f32]) -> B::Tensor {
     let table = backend.prepare_embedding(&host(dtype, &[rows, columns], values), dtype).unwrap();
     let mut tensor = backend.alloc(dtype, rows, columns).unwrap();
     let tokens: Vec<u32> = (0..rows as u32).collect();

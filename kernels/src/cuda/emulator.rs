@@ -1,0 +1,226 @@
+//! The device of the tests: the kernels of `kernels/cuda/`, compiled as C++ and executed on the CPU.
+//!
+//! What it checks and what it cannot see is in `kernels/cuda/emulator/emulator.h`. It is slow and deterministic, and
+//! says nothing of a GPU's speed.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use super::{Argument, CudaBackend, Device, KernelSet, Launch};
+use crate::cpu::aligned::AlignedBytes;
+use crate::error::KernelError;
+
+/// The CUDA backend on the emulator.
+pub type EmulatedBackend = CudaBackend<Emulator>;
+
+/// In which order the threads of a block take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThreadOrder {
+    /// By index.
+    Forward,
+    /// By falling index.
+    Reverse,
+    /// An order drawn anew for each block.
+    Random,
+}
+
+/// When an asynchronous copy takes place, between its issue and the wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyTime {
+    /// When it is issued.
+    Early,
+    /// When it is waited for.
+    Late,
+    /// One or the other, drawn for each copy.
+    Mixed,
+}
+
+/// What the programming model leaves open and a test chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EmulatorOptions {
+    /// Thread order.
+    pub order: ThreadOrder,
+    /// Copies.
+    pub copies: CopyTime,
+    /// Seed of what is drawn.
+    pub seed: u64,
+}
+
+impl EmulatorOptions {
+    /// Every order with every time of copies.
+    pub fn matrix() -> Vec<EmulatorOptions> {
+        let mut all = Vec::new();
+        for order in [ThreadOrder::Forward, ThreadOrder::Reverse, ThreadOrder::Random] {
+            for copies in [CopyTime::Early, CopyTime::Late, CopyTime::Mixed] {
+                all.push(EmulatorOptions { order, copies, seed: 1 });
+            }
+        }
+        all
+    }
+}
+
+/// As the C++ side reads it.
+#[repr(C)]
+struct RawOptions {
+    order: u32,
+    copies: u32,
+    seed: u64,
+}
+
+unsafe extern "C" {
+    fn actbench_emulator_launch(
+        name: *const c_char,
+        grid: *const u32,
+        threads: *const u32,
+        shared_bytes: u32,
+        arguments: *mut *mut c_void,
+        argument_sizes: *const usize,
+        n_arguments: usize,
+        options: *const RawOptions,
+        message: *mut c_char,
+        message_len: usize,
+    ) -> c_int;
+}
+
+/// The emulator's state is global: one launch at a time.
+static LAUNCHES: Mutex<()> = Mutex::new(());
+
+/// Bytes behind each buffer that a kernel must leave alone; as NaN they also spoil what reads them.
+const GUARD: usize = 64;
+
+/// All ones is a NaN in each storage type.
+const POISON: u8 = 0xff;
+
+/// The emulated device.
+pub struct Emulator {
+    options: EmulatorOptions,
+    /// Put before the names of kernels that are launched: chooses a planted fault.
+    prefix: String,
+}
+
+/// Memory of the emulated device.
+pub struct EmulatedBuffer {
+    memory: AlignedBytes,
+    len: usize,
+}
+
+impl EmulatedBuffer {
+    fn is_intact(&self) -> bool {
+        self.memory.as_slice()[self.len..].iter().all(|byte| *byte == POISON)
+    }
+}
+
+impl EmulatedBackend {
+    /// A backend that executes `kernels` as `options` say.
+    pub fn emulated(options: EmulatorOptions, kernels: KernelSet) -> Self {
+        CudaBackend::new(Emulator { options, prefix: String::new() }, kernels)
+    }
+}
+
+impl Emulator {
+    fn error(message: impl Into<String>) -> KernelError {
+        KernelError::Device { op: "launch", device: "emulator".to_owned(), message: message.into() }
+    }
+}
+
+impl Device for Emulator {
+    type Buffer = EmulatedBuffer;
+
+    fn describe(&self) -> String {
+        "emulated cuda".to_owned()
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<EmulatedBuffer, KernelError> {
+        let mut memory = AlignedBytes::zeroed("alloc", bytes.saturating_add(GUARD))?;
+        memory.as_mut_slice().fill(POISON);
+        Ok(EmulatedBuffer { memory, len: bytes })
+    }
+
+    fn write(&self, buffer: &mut EmulatedBuffer, bytes: &[u8]) -> Result<(), KernelError> {
+        let len = buffer.len;
+        match buffer.memory.as_mut_slice()[..len].get_mut(..bytes.len()) {
+            Some(start) => start.copy_from_slice(bytes),
+            None => return Err(Self::error(format!("{} bytes written to a buffer of {len}", bytes.len()))),
+        }
+        Ok(())
+    }
+
+    fn read(&self, buffer: &EmulatedBuffer, out: &mut [u8]) -> Result<(), KernelError> {
+        match buffer.memory.as_slice()[..buffer.len].get(..out.len()) {
+            Some(start) => out.copy_from_slice(start),
+            None => return Err(Self::error(format!("{} bytes read from a buffer of {}", out.len(), buffer.len))),
+        }
+        Ok(())
+    }
+
+    fn poison(&self, buffer: &mut EmulatedBuffer, bytes: Range<usize>) -> Result<(), KernelError> {
+        let len = buffer.len;
+        match buffer.memory.as_mut_slice()[..len].get_mut(bytes) {
+            Some(range) => range.fill(POISON),
+            None => return Err(Self::error(format!("poison beyond a buffer of {len} bytes"))),
+        }
+        Ok(())
+    }
+
+    fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, EmulatedBuffer>]) -> Result<(), KernelError> {
+        // Each parameter in 8 bytes of its own, and a pointer to it, as `cuLaunchKernel` takes them.
+        let mut slots: Vec<[u8; 8]> = Vec::with_capacity(arguments.len());
+        let mut sizes = Vec::with_capacity(arguments.len());
+        for argument in arguments.iter_mut() {
+            let (slot, size) = match argument {
+                // The address of the memory; the kernel does not write through it.
+                Argument::Read(buffer) => ((buffer.memory.as_slice().as_ptr() as u64).to_ne_bytes(), 8),
+                Argument::Write(buffer) => ((buffer.memory.as_mut_slice().as_mut_ptr() as u64).to_ne_bytes(), 8),
+                Argument::Null => ([0; 8], 8),
+                Argument::U32(value) => (u64::from(*value).to_le_bytes(), 4),
+                Argument::U64(value) => (value.to_le_bytes(), 8),
+                Argument::F32(value) => (u64::from(value.to_bits()).to_le_bytes(), 4),
+            };
+            slots.push(slot);
+            sizes.push(size);
+        }
+        let mut pointers: Vec<*mut c_void> = slots.iter_mut().map(|slot| slot.as_mut_ptr().cast()).collect();
+        let name =
+            CString::new(format!("{}{}", self.prefix, launch.kernel)).map_err(|_| Self::error("a name with NUL"))?;
+        let options = RawOptions {
+            order: self.options.order as u32,
+            copies: self.options.copies as u32,
+            seed: self.options.seed,
+        };
+        let mut message = [0 as c_char; 1024];
+        let alone = LAUNCHES.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the name and the message are terminated or sized; `pointers` and `sizes` have one entry an argument,
+        // which the other side compares with the kernel's parameters before it runs; the buffers behind `arguments`
+        // are borrowed for the whole call, and the lock keeps other launches out.
+        let code = unsafe {
+            actbench_emulator_launch(
+                name.as_ptr(),
+                launch.grid.as_ptr(),
+                [launch.threads, 1, 1].as_ptr(),
+                launch.shared_bytes,
+                pointers.as_mut_ptr(),
+                sizes.as_ptr(),
+                sizes.len(),
+                &options,
+                message.as_mut_ptr(),
+                message.len(),
+            )
+        };
+        drop(alone);
+        if code != 0 {
+            // SAFETY: the other side terminates what it writes, and the array starts as zeros.
+            let message = unsafe { CStr::from_ptr(message.as_ptr()) };
+            return Err(Self::error(message.to_string_lossy()));
+        }
+        let overwritten = arguments.iter().position(|argument| match argument {
+            Argument::Read(buffer) => !buffer.is_intact(),
+            Argument::Write(buffer) => !buffer.is_intact(),
+            _ => false,
+        });
+        match overwritten {
+            Some(index) => Err(Self::error(format!("{} wrote behind the end of its argument {index}", launch.kernel))),
+            None => Ok(()),
+        }
+    }
+}
