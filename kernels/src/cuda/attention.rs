@@ -1,6 +1,7 @@
-//! Launches of attention, `attention.cu`, and the tables that tell a block which rows are its own.
+//! Launches of attention, `attention.cu` and, on tensor cores, `attention_mma.cu`, and the tables that tell a block which rows are its own.
 
-use super::{Argument, CudaBackend, CudaTensor, Device, Launch, count};
+use super::linear::fits_tensor_cores;
+use super::{Argument, CudaBackend, CudaTensor, Device, KernelSet, Launch, count};
 use crate::backend::{AttentionLayout, AttentionShape};
 use crate::error::KernelError;
 
@@ -12,8 +13,11 @@ const MAX_HEAD_DIM: usize = 256;
 /// Query rows of a tile of the plain kernels.
 const PLAIN_TILE: usize = 1;
 
-/// Threads of a block of the plain kernels, and keys that it takes at once.
-const PLAIN_THREADS: u32 = 128;
+/// Query rows of a tile of the fast kernels.
+const FAST_TILE: usize = 64;
+
+/// Widths that the fast kernels are compiled for; narrower heads are filled with zeros in shared memory.
+const FAST_HEAD_DIMS: [u32; 3] = [64, 128, 256];
 
 /// A layout as the kernels read it.
 struct Tables {
@@ -61,12 +65,18 @@ impl<D: Device> CudaBackend<D> {
             let what = format!("heads of {} elements, the kernels take {MAX_HEAD_DIM} at most", shape.head_dim);
             return Err(KernelError::shape(OP, what));
         }
-        let tables = Tables::new(layout, PLAIN_TILE)?;
+        let fast = self.kernels == KernelSet::Fast && fits_tensor_cores(query.dtype, count(OP, shape.head_dim)?);
+        let tables = Tables::new(layout, if fast { FAST_TILE } else { PLAIN_TILE })?;
+        let padded = FAST_HEAD_DIMS.into_iter().find(|width| shape.head_dim <= *width as usize).unwrap_or_default();
         let launch = Launch {
-            kernel: format!("attention_{}", query.dtype),
+            kernel: match fast {
+                true => format!("attention_mma_{}_{padded}", query.dtype),
+                false => format!("attention_{}", query.dtype),
+            },
             grid: [count(OP, tables.tiles.len())?, count(OP, shape.n_heads)?, 1],
-            threads: PLAIN_THREADS,
-            shared_bytes: 0,
+            threads: 128,
+            // Tiles of queries, keys and values, 64 rows of 2-byte elements each.
+            shared_bytes: if fast { 3 * 64 * padded * 2 } else { 0 },
         };
         let tiles = self.upload(tables.tiles.as_flattened())?;
         let key_rows = self.upload(&tables.key_rows)?;
