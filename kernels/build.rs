@@ -8,6 +8,10 @@ fn main() {
     }
 }
 
+#[cfg(feature = "emulator")]
+#[path = "tests/planted/list.rs"]
+mod planted;
+
 /// One C++ source that includes all kernels, each file in a namespace of its own, and the emulator beside it.
 #[cfg(feature = "emulator")]
 mod emulator {
@@ -17,6 +21,7 @@ mod emulator {
 
     pub fn compile() -> Result<(), io::Error> {
         println!("cargo::rerun-if-changed=cuda");
+        println!("cargo::rerun-if-changed=tests/planted");
         let variable = |name: &str| env::var(name).map_err(io::Error::other);
         if variable("CARGO_CFG_TARGET_ARCH")? != "x86_64" || variable("CARGO_CFG_TARGET_OS")? != "linux" {
             return Err(io::Error::other("the feature `emulator` works on x86-64 Linux alone: build without it"));
@@ -32,6 +37,7 @@ mod emulator {
         }
         // The launcher in the same source: what the linker takes for it brings the kernels' registrations along.
         source.push_str("#include \"emulator/emulator.cpp\"\n");
+        plant_faults(&cuda, &output, &mut source)?;
         fs::write(&combined, source)?;
         let mut build = cc::Build::new();
         build
@@ -40,6 +46,7 @@ mod emulator {
             .opt_level(2)
             .debug(false)
             .include(&cuda)
+            .include(&output)
             // Products and sums are fused where the source says so and nowhere else, as with --fmad=false.
             .flag("-ffp-contract=off")
             // Kernels read elements as wider words, which a device compiler allows.
@@ -47,6 +54,22 @@ mod emulator {
             .flag("-Wno-unknown-pragmas")
             .file(&combined);
         build.try_compile("actbench_emulated_kernels").map_err(io::Error::other)
+    }
+
+    /// Writes a copy of a kernel source for each planted fault and includes it under the fault's name.
+    fn plant_faults(cuda: &Path, output: &Path, source: &mut String) -> Result<(), io::Error> {
+        for fault in super::planted::PLANTED {
+            let text = fs::read_to_string(cuda.join(fault.file).with_extension("cu"))?;
+            if text.matches(fault.find).count() != 1 {
+                let message = format!("{}.cu must hold the text of the fault {} exactly once", fault.file, fault.name);
+                return Err(io::Error::other(message));
+            }
+            let copy = format!("planted_{}.cu", fault.name);
+            fs::write(output.join(&copy), text.replace(fault.find, fault.replace))?;
+            let _ = writeln!(source, "#undef KERNEL_PREFIX\n#define KERNEL_PREFIX \"{}/\"", fault.name);
+            let _ = writeln!(source, "namespace planted_{} {{\n#include \"{copy}\"\n}}", fault.name);
+        }
+        Ok(())
     }
 
     /// The kernel sources, in a fixed order.

@@ -92,3 +92,20 @@ fn plain_kernels_are_within_the_goldens_and_have_the_bits_of_the_cpu() {
         }
     }
 }
+
+#[test]
+fn fast_kernels_are_within_the_goldens() {
+    for (index, name) in cases().unwrap().iter().enumerate() {
+        let golden = Golden::load(name).unwrap();
+        for (dtype_index, dtype) in DTYPES.into_iter().enumerate().skip(1) {
+            let (options, method) = choice(5 * index + dtype_index);
+            let got = run(&golden, dtype, method, EmulatedBackend::emulated(options, KernelSet::Fast));
+            check(&golden, dtype, &got, "fast");
+            let expected = run(&golden, dtype, method, CpuBackend::new(2).unwrap());
+            let (got, expected) = (dtype.to_f32_vec(&got.pooled), dtype.to_f32_vec(&expected.pooled));
+            if let Err(error) = compare(&expected, &got, 2e-2) {
+                panic!("{name} {dtype} {options:?}, {method} pools: {error}");
+            }
+        }
+    }
+}

@@ -73,15 +73,17 @@ struct StaticArray {
 struct Block {
   std::vector<Fiber> fibers;
   std::vector<Warp> warps;
-  std::vector<unsigned> order;
+  std::vector<unsigned> warp_order;
+  unsigned lane_order[WARP];
   std::vector<StaticArray> statics;
   size_t dynamic_bytes, shared_end;
-  unsigned live, turn;
+  unsigned live;
+  unsigned warp_turn, lane_turn;  // places in the two orders
   unsigned barrier_arrived, barrier_generation;
   const char* barrier_file;
   int barrier_line;
   // Everything that may let a waiting thread go on counts as progress; turns without any are a deadlock.
-  uint64_t progress, seen_progress, idle_turns;
+  uint64_t progress, seen_progress, idle_turns, idle_turns_of_warp;
   uint64_t random_state;
 };
 
@@ -101,6 +103,24 @@ uint64_t next_random() {
   return block.random_state;
 }
 
+// The next thread of the warp whose turn it is, or null when all of them have ended.
+Fiber* next_of_warp() {
+  const unsigned first = block.warp_order[block.warp_turn] * WARP;
+  for (unsigned step = 0; step < WARP; step++) {
+    block.lane_turn = (block.lane_turn + 1) % WARP;
+    const unsigned linear = first + block.lane_order[block.lane_turn];
+    if (linear < block.fibers.size() && !block.fibers[linear].done) return &block.fibers[linear];
+  }
+  return nullptr;
+}
+
+void pass_to_next_warp() {
+  const auto n_warps = static_cast<unsigned>(block.warps.size());
+  const unsigned step = options.order == 2 ? 1 + static_cast<unsigned>(next_random() % n_warps) : 1;
+  block.warp_turn = (block.warp_turn + step) % n_warps;
+  block.idle_turns_of_warp = 0;
+}
+
 void switch_to_next() {
   Fiber* leaving = current;
   if (failed || block.live == 0) {
@@ -108,10 +128,11 @@ void switch_to_next() {
     actbench_switch_fiber(&leaving->stack_pointer, launcher_stack);
     return;
   }
-  do {
-    block.turn = block.turn + 1 == block.order.size() ? 0 : block.turn + 1;
-  } while (block.fibers[block.order[block.turn]].done);
-  Fiber* next = &block.fibers[block.order[block.turn]];
+  Fiber* next = next_of_warp();
+  while (!next) {
+    pass_to_next_warp();
+    next = next_of_warp();
+  }
   if (next == leaving) return;
   current = next;
   actbench_switch_fiber(&leaving->stack_pointer, next->stack_pointer);
@@ -133,16 +154,25 @@ std::string who_waits_where() {
   return text;
 }
 
-// The current thread cannot go on: lets the others run, or ends the launch when nobody can.
+// The current thread cannot go on: lets the others run, or ends the launch when nobody can. A warp keeps the turn until
+// all its threads wait, so that warps are as far apart as barriers allow; in random order it may lose it at any time.
 void wait_turn() {
   if (block.progress != block.seen_progress) {
     block.seen_progress = block.progress;
     block.idle_turns = 0;
-  } else if (++block.idle_turns > 2 * block.fibers.size() + 2) {
+    block.idle_turns_of_warp = 0;
+  } else {
+    block.idle_turns++;
+    block.idle_turns_of_warp++;
+  }
+  // Every warp has had a turn of all its threads twice, in random order with a chance of one in millions to be left out.
+  const uint64_t turns = options.order == 2 ? 64 : 4;
+  if (block.idle_turns > turns * WARP * (block.warps.size() + 1)) {
     const std::string who = who_waits_where();
     const auto ended = static_cast<unsigned>(block.fibers.size()) - block.live;
     fail("deadlock: %s; %u threads have ended", who.c_str(), ended);
   }
+  if (block.idle_turns_of_warp > WARP || (options.order == 2 && next_random() % 64 == 0)) pass_to_next_warp();
   switch_to_next();
 }
 
@@ -200,6 +230,18 @@ void prepare_fiber(unsigned linear) {
   fiber.stack_pointer = top;
 }
 
+void order_threads() {
+  const auto n_warps = static_cast<unsigned>(block.warps.size());
+  for (unsigned i = 0; i < n_warps; i++) block.warp_order[i] = options.order == 1 ? n_warps - 1 - i : i;
+  for (unsigned i = 0; i < WARP; i++) block.lane_order[i] = options.order == 1 ? WARP - 1 - i : i;
+  if (options.order == 2) {
+    for (unsigned i = n_warps; i > 1; i--) std::swap(block.warp_order[i - 1], block.warp_order[next_random() % i]);
+    for (unsigned i = WARP; i > 1; i--) std::swap(block.lane_order[i - 1], block.lane_order[next_random() % i]);
+  }
+  block.warp_turn = 0;
+  block.lane_turn = WARP - 1;
+}
+
 void start_block(unsigned n_threads, size_t dynamic_bytes) {
   std::memset(arena, POISON, ARENA_BYTES);
   block.statics.clear();
@@ -208,22 +250,17 @@ void start_block(unsigned n_threads, size_t dynamic_bytes) {
   block.barrier_arrived = 0;
   block.barrier_generation = 0;
   block.idle_turns = 0;
+  block.idle_turns_of_warp = 0;
   block.seen_progress = block.progress;
   block.live = n_threads;
-  block.turn = 0;
   block.random_state = (options.seed + 1) * 0x9e3779b97f4a7c15ull + block_index.x + 131ull * block_index.y + 1;
   for (unsigned warp = 0; warp < block.warps.size(); warp++) {
     block.warps[warp].lanes = n_threads - warp * WARP < WARP ? n_threads - warp * WARP : WARP;
     block.warps[warp].rendezvous.arrived = 0;
     block.warps[warp].rendezvous.generation = 0;
   }
-  for (unsigned i = 0; i < n_threads; i++) {
-    prepare_fiber(i);
-    block.order[i] = options.order == 1 ? n_threads - 1 - i : i;
-  }
-  if (options.order == 2) {
-    for (unsigned i = n_threads; i > 1; i--) std::swap(block.order[i - 1], block.order[next_random() % i]);
-  }
+  for (unsigned i = 0; i < n_threads; i++) prepare_fiber(i);
+  order_threads();
 }
 
 bool untouched(size_t from, size_t to) {
@@ -366,13 +403,15 @@ void await(Rendezvous& meeting, unsigned parity) {
 
 }  // namespace emulator
 
-// As `cuLaunchKernel`, with the sizes of the arguments beside them. 0 when all blocks ran; else 1 and a message.
-extern "C" int actbench_emulator_launch(const char* name, const unsigned grid[3], const unsigned threads[3],
+// As `cuLaunchKernel`, with the sizes of the arguments beside them. Where a kernel `prefix` + `name` exists, it is run in
+// the place of `name`. 0 when all blocks ran; else 1 and a message.
+extern "C" int actbench_emulator_launch(const char* prefix, const char* name, const unsigned grid[3], const unsigned threads[3],
                                         unsigned shared_bytes, void** arguments, const size_t* argument_sizes,
                                         size_t n_arguments, const emulator::Options* launch_options, char* message,
                                         size_t message_len) {
   using namespace emulator;
-  const auto found = kernels().find(name);
+  auto found = kernels().find(std::string(prefix) + name);
+  if (found == kernels().end()) found = kernels().find(name);
   if (found == kernels().end()) {
     snprintf(message, message_len, "there is no kernel %s", name);
     return 1;
@@ -403,13 +442,17 @@ extern "C" int actbench_emulator_launch(const char* name, const unsigned grid[3]
   const auto n_threads = static_cast<unsigned>(n);
   block.fibers.resize(n_threads);
   block.warps.resize((n_threads + WARP - 1) / WARP);
-  block.order.resize(n_threads);
+  block.warp_order.resize(block.warps.size());
   for (unsigned z = 0; z < grid[2]; z++) {
     for (unsigned y = 0; y < grid[1]; y++) {
       for (unsigned x = 0; x < grid[0]; x++) {
         block_index = {x, y, z};
         start_block(n_threads, shared_bytes);
-        current = &block.fibers[block.order[0]];
+        current = next_of_warp();
+        while (!current) {
+          pass_to_next_warp();
+          current = next_of_warp();
+        }
         actbench_switch_fiber(&launcher_stack, current->stack_pointer);
         if (!failed) check_guards();
         if (failed) {

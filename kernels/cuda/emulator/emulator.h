@@ -7,7 +7,8 @@
 // What is checked besides the results:
 //   - shared memory, static and dynamic, holds NaN bytes when a block starts, and guard bytes lie behind each array;
 //   - asynchronous copies happen at once, as late as the program allows, or some one way and some the other;
-//   - threads take turns in order, in reverse order or in a random order;
+//   - threads take turns in order, in reverse order or in a random order, and a warp runs on until it has to wait for
+//     the block, so that another warp may be a whole stretch between two barriers behind;
 //   - a block in which all threads wait is a deadlock, named with the block and the places where threads wait;
 //   - a barrier must be the same line of code for all threads; an operation of a warp the same operation for all lanes;
 //   - the sizes of a launch's arguments must be those of the kernel's parameters.

@@ -70,6 +70,7 @@ struct RawOptions {
 
 unsafe extern "C" {
     fn actbench_emulator_launch(
+        prefix: *const c_char,
         name: *const c_char,
         grid: *const u32,
         threads: *const u32,
@@ -86,8 +87,9 @@ unsafe extern "C" {
 /// The emulator's state is global: one launch at a time.
 static LAUNCHES: Mutex<()> = Mutex::new(());
 
-/// Bytes behind each buffer that a kernel must leave alone; as NaN they also spoil what reads them.
-const GUARD: usize = 64;
+/// Bytes behind each buffer that a kernel must leave alone; as NaN they also spoil what reads them. Room for a row, so
+/// that a row too many does not reach the memory of others.
+const GUARD: usize = 4096;
 
 /// All ones is a NaN in each storage type.
 const POISON: u8 = 0xff;
@@ -95,8 +97,8 @@ const POISON: u8 = 0xff;
 /// The emulated device.
 pub struct Emulator {
     options: EmulatorOptions,
-    /// Put before the names of kernels that are launched: chooses a planted fault.
-    prefix: String,
+    /// Kernels whose name begins with this are launched in the place of those without: a planted fault.
+    prefix: CString,
 }
 
 /// Memory of the emulated device.
@@ -114,7 +116,16 @@ impl EmulatedBuffer {
 impl EmulatedBackend {
     /// A backend that executes `kernels` as `options` say.
     pub fn emulated(options: EmulatorOptions, kernels: KernelSet) -> Self {
-        CudaBackend::new(Emulator { options, prefix: String::new() }, kernels)
+        CudaBackend::new(Emulator { options, prefix: CString::default() }, kernels)
+    }
+
+    /// The same with the planted fault `fault` of `tests/planted/list.rs`, to show that tests see it.
+    ///
+    /// # Errors
+    /// A name with a NUL in it.
+    pub fn planted(options: EmulatorOptions, kernels: KernelSet, fault: &str) -> Result<Self, KernelError> {
+        let prefix = CString::new(format!("{fault}/")).map_err(|_| Emulator::error("a name with NUL"))?;
+        Ok(CudaBackend::new(Emulator { options, prefix }, kernels))
     }
 }
 
@@ -181,8 +192,7 @@ impl Device for Emulator {
             sizes.push(size);
         }
         let mut pointers: Vec<*mut c_void> = slots.iter_mut().map(|slot| slot.as_mut_ptr().cast()).collect();
-        let name =
-            CString::new(format!("{}{}", self.prefix, launch.kernel)).map_err(|_| Self::error("a name with NUL"))?;
+        let name = CString::new(launch.kernel.as_str()).map_err(|_| Self::error("a name with NUL"))?;
         let options = RawOptions {
             order: self.options.order as u32,
             copies: self.options.copies as u32,
@@ -190,11 +200,12 @@ impl Device for Emulator {
         };
         let mut message = [0 as c_char; 1024];
         let alone = LAUNCHES.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: the name and the message are terminated or sized; `pointers` and `sizes` have one entry an argument,
+        // SAFETY: the names and the message are terminated or sized; `pointers` and `sizes` have one entry an argument,
         // which the other side compares with the kernel's parameters before it runs; the buffers behind `arguments`
         // are borrowed for the whole call, and the lock keeps other launches out.
         let code = unsafe {
             actbench_emulator_launch(
+                self.prefix.as_ptr(),
                 name.as_ptr(),
                 launch.grid.as_ptr(),
                 [launch.threads, 1, 1].as_ptr(),
