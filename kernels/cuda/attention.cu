@@ -94,11 +94,13 @@ DEVICE void attention(const E* query, const E* keys_values, const u32* tiles, co
   }
 }
 
-#define ATTENTION_KERNEL(name, E)                                                                                \
-  KERNEL __launch_bounds__(128) name(const E* query, const E* keys_values, const u32* tiles, const u32* key_rows, \
-                                     u32 heads, u32 kv_heads, u32 head_dim, float scale, E* out) {               \
-    attention<E>(query, keys_values, tiles, key_rows, heads, kv_heads, head_dim, scale, out);                    \
-  }                                                                                                              \
+// Four blocks of a processor at once: left to itself, the compiler spills to fit more.
+#define ATTENTION_KERNEL(name, E)                                                                               \
+  KERNEL __launch_bounds__(128, 4)                                                                              \
+      name(const E* query, const E* keys_values, const u32* tiles, const u32* key_rows, u32 heads, u32 kv_heads, \
+           u32 head_dim, float scale, E* out) {                                                                 \
+    attention<E>(query, keys_values, tiles, key_rows, heads, kv_heads, head_dim, scale, out);                   \
+  }                                                                                                             \
   REGISTER_KERNEL(name);
 
 ATTENTION_KERNEL(attention_f32, float)

@@ -4,7 +4,7 @@
 // is zeros. A NaN stays a NaN under every method. Launch: grid (groups, ceil(columns / 128)), 128 threads, one a column.
 #include "prelude.cuh"
 
-constexpr u32 MEAN = 0, MAX = 1, LAST = 2, SUM = 3;
+enum Method : u32 { MEAN, MAX, LAST, SUM };
 
 template <class E>
 DEVICE void pool(const E* x, const u32* offsets, const u32* rows, u32 columns, u32 method, E* out) {

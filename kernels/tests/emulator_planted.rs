@@ -50,7 +50,7 @@ fn symptom(fault: &Planted, options: EmulatorOptions, expected: &[u8]) -> Option
     let expected = dtype.to_f32_vec(expected);
     let scale = expected.iter().fold(0.0f32, |scale, value| scale.max(value.abs()));
     let worst = dtype.to_f32_vec(&got).into_iter().zip(&expected).map(|(got, expected)| (got - expected).abs() / scale);
-    let seen = worst.filter(|error| !(f64::from(*error) <= tolerance(dtype))).count();
+    let seen = worst.filter(|error| error.is_nan() || f64::from(*error) > tolerance(dtype)).count();
     (seen > 0).then(|| format!("{seen} wrong values"))
 }
 

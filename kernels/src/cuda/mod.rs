@@ -13,6 +13,8 @@ use crate::error::KernelError;
 use crate::host::HostTensor;
 
 mod attention;
+#[cfg(feature = "nvrtc")]
+pub mod compiler;
 mod device;
 #[cfg(feature = "emulator")]
 pub mod emulator;
@@ -20,6 +22,7 @@ mod linear;
 mod pool;
 mod prepare;
 mod rows;
+pub mod sources;
 mod tensor;
 
 pub use device::{Argument, Device, Launch};
