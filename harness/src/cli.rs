@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::commands;
 use crate::commands::cache::CacheArgs;
 use crate::commands::env::EnvArgs;
+use crate::commands::explain::ExplainArgs;
 use crate::commands::features::FeaturesArgs;
 use crate::commands::import::ImportArgs;
 use crate::commands::run::RunArgs;
@@ -25,6 +26,7 @@ mod one_line;
     before_help = "Examples:\n  \
                    actbench run                 measure lazy against eager with what is built in\n  \
                    actbench run --help          every setting\n  \
+                   actbench explain             what the lazy plans are and what they will cost\n  \
                    actbench import model.gguf --out model\n  \
                    actbench env                 what a result file says of this machine",
     after_help = "Exit status: 0 done, 1 a case failed, 2 bad usage or input, 130 interrupted.\n\
@@ -39,6 +41,8 @@ struct Cli {
 enum Command {
     /// Run the two workloads, lazy against eager, and write a result file.
     Run(Box<RunArgs>),
+    /// Show what the lazy plans of a run are and what they will cost, without running them.
+    Explain(Box<ExplainArgs>),
     /// Turn a GGUF file into a model folder.
     Import(ImportArgs),
     /// Write the tokens and pooled features of a run to a file, for comparison with other programs.
@@ -74,6 +78,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => commands::run::run(&args),
+        Command::Explain(args) => commands::explain::explain(&args).map(|()| ExitCode::SUCCESS),
         Command::Import(args) => commands::import::import(&args).map(|()| ExitCode::SUCCESS),
         Command::Features(args) => commands::features::features(&args).map(|()| ExitCode::SUCCESS),
         Command::Cache(args) => commands::cache::cache(&args).map(|()| ExitCode::SUCCESS),

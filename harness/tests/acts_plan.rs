@@ -224,12 +224,44 @@ fn a_plan_prints_what_it_is_and_explains_what_it_costs() {
       batches: select_layer(4)
       batches: cast(f32)
       rules: depth, packing, mask, pooling, prefix, layers, batch
-    result: 40 bytes
-    cost                   these rules          no rules
-    rows                             5                11
-    batches                          1                 2
-    blocks                           5                 6
-    flops                         2500              6600
-    bytes handed out                20               330
+    bytes: 240 B in full, 40 B as result
+    runs 5 rows for the 7 tokens of 2 samples, in 1 batches, through 5 blocks;
+    in the deepest block, 3 of them past their keys and values
+                              rows  batches  blocks      FLOPs     bytes out
+    with these rules             5        1       5     2.50 k          20 B
+    without depth                5        1       6     3.00 k          40 B  1.20x the FLOPs, 2.00x the bytes
+    without packing              8        1       5     4.00 k          20 B  1.60x the FLOPs
+    without mask                 5        1       5     2.50 k          20 B  no more
+    without pooling              5        1       5     2.50 k          50 B  2.50x the bytes
+    without prefix               7        1       5     3.50 k          20 B  1.40x the FLOPs
+    without layers               5        1       5     2.50 k          40 B  2.00x the bytes
+    without batch                7        1       5     3.50 k          30 B  1.40x the FLOPs, 1.50x the bytes
+    without all                 11        2       6     6.60 k         330 B  2.64x the FLOPs, 16.50x the bytes
     ");
+}
+
+#[test]
+fn what_a_plan_costs_is_what_it_then_does() {
+    let variants = Rule::ALL.into_iter().map(|rule| Rules::all().without(rule)).chain([Rules::all(), Rules::none()]);
+    for rules in variants {
+        let model = model();
+        let plan = collect(&model, &[1, 4]).slice_batch(vec![2, 0]).unwrap().mean_pool(Axis::Sequence).unwrap();
+        let plan = plan.with_rules(rules);
+        let cost = plan.cost().unwrap().unwrap();
+        plan.realize().unwrap();
+        let (stats, log) = (plan.stats(), model.log());
+        assert_eq!(
+            (cost.rows, cost.flops, cost.batches),
+            (stats.tokens_computed, stats.flops, stats.batches),
+            "{rules}"
+        );
+        assert_eq!((cost.rows, cost.deepest_rows, cost.bytes_out), log_of(&log), "{rules}");
+        assert_eq!((cost.tokens, cost.batches), (stats.tokens_total, log.runs as u64), "{rules}");
+    }
+    let cached = Acts::from_tensor(collect(&model(), &[1]).realize().unwrap());
+    assert_eq!((cached.cost().unwrap(), cached.rule_costs().unwrap()), (None, None), "no model runs");
+}
+
+fn log_of(log: &fake_model::Log) -> (u64, u64, u64) {
+    (log.rows as u64, log.deepest_rows as u64, log.bytes as u64)
 }

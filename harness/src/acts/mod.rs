@@ -9,6 +9,7 @@
 pub mod axes;
 pub mod batches;
 pub mod cache_file;
+pub mod cost;
 mod execute;
 mod explain;
 pub mod fingerprint;
@@ -27,6 +28,7 @@ pub mod sources;
 pub mod tensor;
 
 pub use axes::{Axes, Axis};
+pub use cost::{PlanCost, RuleCosts};
 pub use fingerprint::Fingerprint;
 pub use mask::SequenceMask;
 pub use operation::{BatchSelection, Device, Operation};

@@ -15,7 +15,7 @@ use crate::tokens::TokenSet;
 use crate::workload::case::{CaseObserver, Method, Phase, Task};
 use crate::workload::extract::{Extraction, plan};
 use crate::workload::prepare::{LabelledTokens, Prepared, prepare};
-use crate::workload::{deepest, load_model, request, with_layers};
+use crate::workload::{deepest, layers_of, load_model, request, with_layers};
 
 /// Write pooled features of the layers of a sweep to a cache file, or check the one that is there.
 ///
@@ -48,10 +48,7 @@ pub fn cache(args: &CacheArgs) -> Result<()> {
     }
     let config = with_layers(&config, &prepared);
     let deepest = deepest(&config, args.task);
-    let layers: Vec<usize> = match args.task {
-        Task::Train => vec![deepest],
-        Task::Sweep => (0..=deepest).collect(),
-    };
+    let layers = layers_of(&config, args.task);
     let observer: Arc<dyn CaseObserver> = Arc::new(Silent);
     let model = load_model(&prepared, &config, deepest, &observer)?;
     let how = Extraction {

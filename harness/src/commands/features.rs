@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::workload::case::{CaseObserver, Method, Phase, Task};
 use crate::workload::extract::{Extracted, Extraction, eager_layers, lazy_layers};
 use crate::workload::prepare::{LabelledTokens, Prepared, prepare};
-use crate::workload::{deepest, load_model, request, with_layers};
+use crate::workload::{deepest, layers_of, load_model, request, with_layers};
 
 /// Write tokens, masks, labels and pooled features of the layers of a sweep to a file.
 ///
@@ -52,10 +52,7 @@ pub fn features(args: &FeaturesArgs) -> Result<()> {
     }
     let config = with_layers(&config, &prepared);
     let deepest = deepest(&config, args.tasks);
-    let layers: Vec<usize> = match args.tasks {
-        Task::Train => vec![deepest],
-        Task::Sweep => (0..=deepest).collect(),
-    };
+    let layers = layers_of(&config, args.tasks);
     let observer: Arc<dyn CaseObserver> = Arc::new(Silent);
     let model = load_model(&prepared, &config, deepest, &observer)?;
     let how = Extraction {

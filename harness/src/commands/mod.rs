@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod env;
+pub mod explain;
 pub mod features;
 pub mod import;
 pub mod run;

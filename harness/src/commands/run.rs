@@ -27,6 +27,7 @@ use crate::workload::preflight;
     actbench run\n  \
     actbench run --model ./smollm2 --dataset repe --data-dir ./data --lazy-cache-disk\n  \
     actbench run --tasks sweep --methods eager,lazy,lazy-disk --samples 2000 --repetitions 8\n  \
+    actbench run --tasks sweep --methods lazy --ablate\n  \
     actbench run --no-opt prefix --timeout 10m --output without-prefix.json",
     after_help = "Exit status: 0 done, 1 a case failed, 2 bad usage or input, 130 interrupted."
 )]
@@ -40,6 +41,9 @@ pub struct RunArgs {
     /// What is run.
     #[command(flatten)]
     pub settings: SettingsArgs,
+    /// Also run the lazy plans without each optimiser rule, and without all, to show what each is worth
+    #[arg(long)]
+    pub ablate: bool,
     /// Blocks of all cases that are counted
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub repetitions: usize,
@@ -66,14 +70,21 @@ pub struct RunArgs {
     pub inject_fault: Vec<(Task, Method, Fault)>,
 }
 
+impl RunArgs {
+    /// The settings; a task or method that was named twice stands once.
+    pub fn config(&self) -> RunConfig {
+        let (tasks, methods) = (distinct(&self.tasks), distinct(&self.methods));
+        RunConfig { ablate: self.ablate, ..self.settings.config(tasks, methods, self.repetitions, self.warmup) }
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// Bad settings or input, or a result file that cannot be written.
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
     check_output(&args.output)?;
-    let (tasks, methods) = (distinct(&args.tasks), distinct(&args.methods));
-    let config = args.settings.config(tasks, methods, args.repetitions, args.warmup);
+    let config = args.config();
     let preflight = preflight(&config, args.quiet)?;
     for warning in &preflight.warnings {
         eprintln!("warning: {warning}");

@@ -99,6 +99,7 @@ impl SettingsArgs {
             threads: self.threads,
             data_dir: self.data_dir.clone(),
             no_opt: self.no_opt.clone(),
+            ablate: false,
             repetitions,
             warmup,
         }

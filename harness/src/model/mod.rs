@@ -1,7 +1,7 @@
 //! Models: where they are, what shape they have, their weights, and their forward pass.
 //!
 //! `locate` finds a model's folder or preset, `config` and `weights` read and check it, `llama` composes backend
-//! operations into a forward pass. Callers outside see [`ActivationModel`] alone and know no device.
+//! operations into a forward pass, `outline` stands for a model whose weights nobody needs. Callers outside see [`ActivationModel`] alone and know no device.
 
 use actbench_kernels::{AttentionLayout, DType, PoolGroups, PoolMethod};
 
@@ -13,6 +13,7 @@ pub mod llama;
 mod loader;
 pub mod locate;
 pub mod open;
+pub mod outline;
 pub mod weights;
 
 /// Rows of tokens for one forward pass, and the rows it shares with the pass before.

@@ -1,5 +1,6 @@
 //! Results as text for people.
 
+pub mod ablation;
 pub mod format;
 pub mod sentence;
 pub mod table;

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, ContentArrangement, ContentLineStyle, LineStyle, Table, TableStyle};
 
+use super::ablation;
 use super::format::{megabytes, metric, ratio, seconds};
 use super::sentence::sentence;
 use crate::results::summary::{Comparison, TaskSummary};
@@ -42,11 +43,14 @@ pub fn render(results: &ResultFile) -> String {
             let _ = writeln!(text, "{sentence}");
         }
     }
+    if summaries.iter().any(|(_, summary)| !summary.ablation.is_empty()) {
+        let _ = write!(text, "\n{}", ablation::render(&summaries));
+    }
     text
 }
 
 /// A line under the head and no other: rows are few and short.
-fn style() -> TableStyle {
+pub(super) fn style() -> TableStyle {
     TableStyle::new()
         .header_lines(ContentLineStyle::none().junction(' '))
         .header_separator(LineStyle::none().fill('─').junction('─'))
@@ -59,8 +63,7 @@ fn cases(results: &ResultFile) -> Table {
     table.load_style(style()).set_content_arrangement(ContentArrangement::Disabled).set_header(HEADER);
     for task in &results.config.tasks {
         for method in &results.config.methods {
-            let rows: Vec<&Row> =
-                results.rows.iter().filter(|row| (row.task, row.method) == (*task, *method)).collect();
+            let rows: Vec<&Row> = results.rows.iter().filter(|row| is_of(row, *task, *method)).collect();
             table.add_row(line(*task, *method, &rows));
         }
     }
@@ -68,6 +71,11 @@ fn cases(results: &ResultFile) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+/// Whether a row is of a case as the settings have it, no rule left out to show its worth.
+fn is_of(row: &Row, task: Task, method: Method) -> bool {
+    (row.task, row.method) == (task, method) && row.ablated().is_none()
 }
 
 fn line(task: Task, method: Method, rows: &[&Row]) -> Vec<String> {

@@ -1,5 +1,7 @@
 //! The table that a run ends with, on made-up observations.
 
+use serde_json::json;
+
 use super::table::render;
 use crate::results::Row;
 use crate::results::tests::{drifting, file_of, ok_row, out_of_memory, row};
@@ -75,4 +77,35 @@ fn the_disk_method_has_lines_of_its_own() {
     train: lazy was 2.00x faster (1.96 to 2.04) and used 1.25x less memory (1.25 to 1.25); same AUROC.
     train: lazy-disk was 5.69x faster (1.98 to 12.24) and used 2.00x less memory (2.00 to 2.01); same AUROC.
     ");
+}
+
+#[test]
+fn rules_are_told_with_what_each_is_worth() {
+    let rows = (0..5).flat_map(|block| {
+        let drift = 1.0 + 0.1 * block as f64;
+        let lazy = |ablated: Option<&str>, seconds: f64, tokens: u64| {
+            let mut row = ok_row(Task::Train, Method::Lazy, block, seconds * drift, 300.0);
+            row.extra.insert("tokens_computed".to_owned(), json!(tokens));
+            row.extra.insert("flops".to_owned(), json!(tokens * 1_250_000));
+            if let Some(name) = ablated {
+                row.extra.insert("ablated".to_owned(), json!(name));
+            }
+            row
+        };
+        [lazy(None, 1.0, 7463), lazy(Some("prefix"), 3.0, 25116), lazy(Some("all"), 4.5, 29408)]
+    });
+    let failed = row(Task::Train, Method::Lazy, 5, out_of_memory());
+    insta::assert_snapshot!(rendered(&[Method::Lazy], rows.chain([failed])), @r#"
+ task    method              n   time s   extract s   train+eval s   peak RSS MB   peak heap MB   GPU used MB   GPU reserved MB   metric
+─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+ train   lazy     5 of 6 (oom)     1.20       0.900          0.300           300            150             -                 -   0.9750
+ sweep   lazy                0        -           -              -             -              -             -                 -        -
+
+ task    method   rules            n   time s                of full   extract s                of full   peak RSS MB   rows computed   GFLOP
+──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+ train   lazy     full             5     1.20                      -       0.900                      -           300           7,463     9.3
+ train   lazy     without prefix   5     3.60   3.00x (3.00 to 3.00)        2.70   3.00x (3.00 to 3.00)           300          25,116    31.4
+ train   lazy     without all      5     5.40   4.50x (4.50 to 4.50)        4.05   4.50x (4.50 to 4.50)           300          29,408    36.8
+of full: time without the rule / time of the full plan in the same block, above 1 the rule pays; 93.8% intervals, 5 blocks
+"#);
 }

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::measure::environment::Environment;
 use crate::workload::case::{RunConfig, Task};
 
+pub mod ablation;
 pub mod row;
 pub mod summary;
 #[cfg(test)]

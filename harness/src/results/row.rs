@@ -97,12 +97,15 @@ impl Row {
             metric_value: None,
             extra: Map::new(),
         };
+        if let Ending::Done(outcome, peaks) = &ended.ending {
+            row.add_outcome(outcome);
+            row.add_peaks(*peaks);
+        }
+        if let Some(ablation) = slot.ablation {
+            row.extra.insert("ablated".to_owned(), json!(ablation.name()));
+        }
         match &ended.ending {
-            Ending::Done(outcome, peaks) => {
-                row.add_outcome(outcome);
-                row.add_peaks(*peaks);
-                return row;
-            }
+            Ending::Done(..) => return row,
             Ending::Failed(failure) if failure.out_of_memory_bytes.is_some() => {
                 row.status = Status::Oom;
                 row.extra.insert("oom_bytes".to_owned(), json!(failure.out_of_memory_bytes));
@@ -142,6 +145,11 @@ impl Row {
         ] {
             self.extra.insert(name.to_owned(), value);
         }
+    }
+
+    /// The rule that the case went without to show its worth, or `all`; none for the full plan and for eager.
+    pub fn ablated(&self) -> Option<&str> {
+        self.extra.get("ablated").and_then(Value::as_str)
     }
 
     /// The digest of the features its probes were trained on.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ablation::RuleWorth;
 use super::{Row, Status};
 use crate::stats::ratio::RatioEstimate;
 use crate::stats::summary::median;
@@ -64,6 +65,9 @@ pub struct TaskSummary {
     /// Eager against `lazy-disk`, where `lazy` was run beside it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lazy_disk: Option<Comparison>,
+    /// What each rule of the lazy plans is worth, where that was measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ablation: Vec<RuleWorth>,
     /// Whether all rows that came through trained their probes on the same bits; null before there are two.
     pub digests_agree: Option<bool>,
     /// Counted rows that did not come through.
@@ -73,7 +77,8 @@ pub struct TaskSummary {
 impl TaskSummary {
     /// Sums up the rows of `task`.
     pub fn of(task: Task, rows: &[Row]) -> Self {
-        let rows: Vec<&Row> = rows.iter().filter(|row| row.task == task).collect();
+        let all: Vec<&Row> = rows.iter().filter(|row| row.task == task).collect();
+        let rows: Vec<&Row> = all.iter().copied().filter(|row| row.ablated().is_none()).collect();
         let has = |method: Method| rows.iter().any(|row| row.method == method);
         let (first, second) = match (has(Method::Lazy), has(Method::LazyDisk)) {
             (true, true) => (Method::Lazy, Some(Method::LazyDisk)),
@@ -81,13 +86,14 @@ impl TaskSummary {
             _ => (Method::Lazy, None),
         };
         let digests: Vec<&str> =
-            rows.iter().filter(|row| row.status == Status::Ok).filter_map(|row| row.feature_digest()).collect();
+            all.iter().filter(|row| row.status == Status::Ok).filter_map(|row| row.feature_digest()).collect();
         TaskSummary {
             lazy_method: first,
             comparison: Comparison::of(&rows, first),
             lazy_disk: second.map(|method| Comparison::of(&rows, method)),
             digests_agree: (digests.len() > 1).then(|| digests.windows(2).all(|pair| pair[0] == pair[1])),
-            n_failed: rows.iter().filter(|row| row.status != Status::Ok).count(),
+            ablation: RuleWorth::of(&all),
+            n_failed: all.iter().filter(|row| row.status != Status::Ok).count(),
         }
     }
 }
@@ -146,7 +152,8 @@ fn blocks<'a>(rows: &'a [&'a Row], method: Method) -> impl Iterator<Item = (&'a 
         .filter_map(move |eager| ok(method).find(|lazy| lazy.repetition == eager.repetition).map(|lazy| (eager, lazy)))
 }
 
-fn interval(ratio: &RatioEstimate) -> Option<Interval> {
+/// The interval of an estimate, where there are enough pairs for one.
+pub(super) fn interval(ratio: &RatioEstimate) -> Option<Interval> {
     let (low, high) = ratio.low.zip(ratio.high)?;
     Some(Interval { low, high, confidence: ratio.confidence?, n: ratio.n })
 }

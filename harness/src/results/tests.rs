@@ -60,7 +60,7 @@ pub(crate) fn ok_row(task: Task, method: Method, block: usize, seconds: f64, rss
 }
 
 pub(crate) fn row(task: Task, method: Method, block: usize, ending: Ending) -> Row {
-    Row::new(Slot { task, method, block: Some(block) }, Ended { ending, stderr: String::new() })
+    Row::new(Slot { task, method, ablation: None, block: Some(block) }, Ended { ending, stderr: String::new() })
 }
 
 pub(crate) fn out_of_memory() -> Ending {

@@ -59,7 +59,7 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
         .prefix("actbench-run-")
         .tempdir_in(&parent)
         .map_err(Error::io("create a folder in", &parent))?;
-    let slots = schedule(&config);
+    let slots = schedule(&config)?;
     let progress = RunProgress::new(slots.len(), options.quiet);
     let mut results = ResultFile::new(config, Environment::read());
     let (mut stopped, mut any_well) = (None, false);
@@ -106,10 +106,11 @@ fn run_slot(
     let own =
         tempfile::Builder::new().prefix("case-").tempdir_in(folder).map_err(Error::io("create a folder in", folder))?;
     let fault = options.faults.iter().find(|fault| (fault.0, fault.1) == (slot.task, slot.method)).map(|fault| fault.2);
+    let no_opt = config.no_opt.iter().cloned().chain(slot.ablation.map(|it| it.name().to_owned())).collect();
     let spec = CaseSpec {
         task: slot.task,
         method: slot.method,
-        config: RunConfig { model: Some(options.located_model.clone()), ..config.clone() },
+        config: RunConfig { model: Some(options.located_model.clone()), no_opt, ..config.clone() },
         cache_folder: own.path().to_path_buf(),
         fault,
     };

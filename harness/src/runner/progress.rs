@@ -84,8 +84,9 @@ impl RunProgress {
 }
 
 fn label(slot: Slot) -> String {
+    let without = slot.ablation.map_or_else(String::new, |ablation| format!(" without {ablation}"));
     match slot.block {
-        Some(block) => format!("{} {}, repetition {}", slot.task, slot.method, block + 1),
-        None => format!("{} {}, warm-up", slot.task, slot.method),
+        Some(block) => format!("{} {}{without}, repetition {}", slot.task, slot.method, block + 1),
+        None => format!("{} {}{without}, warm-up", slot.task, slot.method),
     }
 }

@@ -8,6 +8,9 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use crate::acts::Rules;
+use crate::error::Result;
+use crate::workload::ablation::Ablation;
 use crate::workload::case::{Method, RunConfig, Task};
 
 /// A place in the schedule.
@@ -17,25 +20,37 @@ pub struct Slot {
     pub task: Task,
     /// How.
     pub method: Method,
+    /// Which rules it goes without to show their worth, if any; lazy methods alone.
+    pub ablation: Option<Ablation>,
     /// The block, from 0 on; none for a warm-up, which is not counted.
     pub block: Option<usize>,
 }
 
 /// All slots of a run, in order: warm-up blocks, then counted blocks.
-pub fn schedule(config: &RunConfig) -> Vec<Slot> {
+///
+/// # Errors
+/// A rule that does not exist.
+pub fn schedule(config: &RunConfig) -> Result<Vec<Slot>> {
+    let ablations = match config.ablate {
+        true => Ablation::of(Rules::all_but(&config.no_opt)?),
+        false => Vec::new(),
+    };
+    let cases = |block: Option<usize>| -> Vec<Slot> {
+        let mut slots = Vec::new();
+        for (&task, &method) in config.tasks.iter().flat_map(|task| config.methods.iter().map(move |it| (task, it))) {
+            let of_lazy = ablations.iter().copied().filter(|_| method != Method::Eager).map(Some);
+            slots.extend([None].into_iter().chain(of_lazy).map(|ablation| Slot { task, method, ablation, block }));
+        }
+        slots
+    };
     let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
     let blocks = std::iter::repeat_n(None, config.warmup).chain((0..config.repetitions).map(Some));
-    blocks
-        .flat_map(|block| {
-            let mut slots: Vec<Slot> = config
-                .tasks
-                .iter()
-                .flat_map(|&task| config.methods.iter().map(move |&method| Slot { task, method, block }))
-                .collect();
-            slots.shuffle(&mut rng);
-            slots
-        })
-        .collect()
+    let slots = blocks.flat_map(|block| {
+        let mut slots = cases(block);
+        slots.shuffle(&mut rng);
+        slots
+    });
+    Ok(slots.collect())
 }
 
 #[cfg(test)]
@@ -43,6 +58,7 @@ pub(crate) mod tests {
     use actbench_kernels::{DType, PoolMethod};
 
     use super::*;
+    use crate::acts::Rule;
     use crate::text::MaskKind;
     use crate::workload::case::DeviceMap;
 
@@ -70,6 +86,7 @@ pub(crate) mod tests {
             threads: None,
             data_dir: None,
             no_opt: Vec::new(),
+            ablate: false,
             repetitions: 8,
             warmup: 1,
         }
@@ -78,8 +95,8 @@ pub(crate) mod tests {
     #[test]
     fn every_block_holds_every_case_once_in_an_order_of_its_own() {
         let config = config();
-        let slots = schedule(&config);
-        assert_eq!(slots, schedule(&config), "the order follows the seed");
+        let slots = schedule(&config).unwrap();
+        assert_eq!(slots, schedule(&config).unwrap(), "the order follows the seed");
         assert_eq!(slots.len(), 9 * 6);
         assert!(slots[..6].iter().all(|slot| slot.block.is_none()));
         let mut orders = std::collections::BTreeSet::new();
@@ -93,6 +110,21 @@ pub(crate) mod tests {
             orders.insert(order);
         }
         assert!(orders.len() > 4, "orders repeat: {}", orders.len());
-        assert_ne!(schedule(&RunConfig { seed: 1, ..config }), slots);
+        assert_ne!(schedule(&RunConfig { seed: 1, ..config }).unwrap(), slots);
+    }
+
+    #[test]
+    fn lazy_methods_go_without_each_rule_that_is_on_in_every_block() {
+        let config = RunConfig { ablate: true, no_opt: vec!["mask".to_owned()], warmup: 0, ..config() };
+        let slots = schedule(&config).unwrap();
+        // For each task: eager once, and each of two lazy methods in full, without six rules, and without all.
+        assert_eq!(slots.len(), 8 * 2 * (1 + 2 * 8));
+        let block = &slots[..34];
+        assert!(block.iter().all(|slot| slot.block == Some(0)));
+        let without = |ablation| block.iter().filter(|slot| slot.ablation == Some(ablation)).count();
+        assert_eq!(without(Ablation::Without(Rule::Prefix)), 4);
+        assert_eq!(without(Ablation::WithoutAll), 4);
+        assert_eq!(without(Ablation::Without(Rule::Mask)), 0, "it is off in all of them");
+        assert!(block.iter().all(|slot| slot.method != Method::Eager || slot.ablation.is_none()));
     }
 }

@@ -147,6 +147,9 @@ pub struct RunConfig {
     pub data_dir: Option<PathBuf>,
     /// Optimiser rules that are off, by name; `all` is every one.
     pub no_opt: Vec<String>,
+    /// Whether the lazy plans are also run without each rule.
+    #[serde(default)]
+    pub ablate: bool,
     /// Counted blocks.
     pub repetitions: usize,
     /// Blocks before them that are not counted.
@@ -183,6 +186,9 @@ impl RunConfig {
             if !(c.is_finite() && c > 0.0) {
                 return refuse(format!("{flag} {c}: C must be positive and finite"));
             }
+        }
+        if self.ablate && self.methods.iter().all(|method| *method == Method::Eager) {
+            return refuse("--ablate needs a lazy method: eager has no rules to go without".to_owned());
         }
         if !(self.train_frac > 0.0 && self.train_frac < 1.0) {
             return refuse(format!("--train-frac {} is not between 0 and 1 (both excluded)", self.train_frac));

@@ -14,6 +14,7 @@ use crate::acts::{Progress, ProgressSink, Rule, Rules};
 use crate::error::{Error, Result};
 use crate::model::ActivationModel;
 
+pub mod ablation;
 pub mod case;
 pub mod extract;
 pub mod features;
@@ -53,6 +54,10 @@ pub fn preflight(config: &RunConfig, quiet: bool) -> Result<Preflight> {
         for method in &config.methods {
             prepared.model.check(deepest_run(&config, *task, *method, &prepared)?)?;
         }
+        if config.ablate {
+            // Without the rule `depth` every block is run.
+            prepared.model.check(prepared.model.config.n_layers - 1)?;
+        }
     }
     warnings.extend(prepared.warnings);
     Ok(Preflight {
@@ -71,10 +76,7 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     observer.phase(Phase::Loading);
     let prepared = prepare(request(&spec.config, true))?;
     let config = with_layers(&spec.config, &prepared);
-    let layers: Vec<usize> = match spec.task {
-        Task::Train => vec![deepest(&config, Task::Train)],
-        Task::Sweep => (0..=deepest(&config, Task::Sweep)).collect(),
-    };
+    let layers = layers_of(&config, spec.task);
     let model = load_model(&prepared, &config, deepest_run(&config, spec.task, spec.method, &prepared)?, observer)?;
     let on_disk = config.caches_on_disk(spec.method);
     if on_disk {
@@ -162,8 +164,19 @@ pub fn deepest(config: &RunConfig, task: Task) -> usize {
     }
 }
 
+/// The layers that a task asks for; `config` has its layers filled in.
+pub fn layers_of(config: &RunConfig, task: Task) -> Vec<usize> {
+    match task {
+        Task::Train => vec![deepest(config, task)],
+        Task::Sweep => (0..=deepest(config, task)).collect(),
+    }
+}
+
 /// Refuses layers that a model of `n_layers` blocks does not have, in the words of the flag that asks for them.
-fn check_depth(config: &RunConfig, task: Task, n_layers: usize) -> Result<()> {
+///
+/// # Errors
+/// Such a layer.
+pub fn check_depth(config: &RunConfig, task: Task, n_layers: usize) -> Result<()> {
     let deepest = deepest(config, task);
     if deepest < n_layers {
         return Ok(());
@@ -235,6 +248,7 @@ fn extra_fields(
     put("pool", json!(config.pool.name()));
     put("mask", json!(config.mask.name()));
     put("dtype", json!(config.dtype.name()));
+    put("no_opt", json!(config.no_opt));
     match task {
         Task::Train => put("layer", json!(extracted.layers[0].layer)),
         Task::Sweep => {

@@ -22,7 +22,7 @@ use crate::model::{ActivationModel, LayerOutput};
 use crate::tokens::TokenSet;
 
 /// Bytes of results that one batch may hand out, unless the caller's own batch size asks for more.
-const BATCH_RESULT_BYTES: usize = 32 << 20;
+const BATCH_RESULT_BYTES: usize = 8 << 20;
 
 /// A model, the tokens to run it on and the layers to take.
 pub struct ModelSource {

@@ -1,0 +1,87 @@
+//! A model that computes nothing: it hands out what it was given, so that only what comes after a model is measured.
+
+use actbench::acts::ActTensor;
+use actbench::model::{ActivationModel, LayerOutput, LayerSink, TokenBatch};
+use actbench::tokens::{TokenSequence, TokenSet};
+use actbench::{Error, Result};
+use actbench_kernels::DType;
+
+/// Stands for a model whose pooled activations, `[n, l, h]`, are known: sample `i` is the sequence of the one token `i`.
+pub struct HandingModel {
+    /// The bytes of each layer, `[n, h]`.
+    layers: Vec<Vec<u8>>,
+    n_samples: usize,
+    hidden_size: usize,
+    dtype: DType,
+}
+
+impl HandingModel {
+    /// A model that hands out `pooled`, `[n, l, h]`.
+    ///
+    /// # Errors
+    /// A tensor without an axis of layers.
+    pub fn new(pooled: &ActTensor) -> Result<Self> {
+        let signature = pooled.signature();
+        let layers = signature.layer_ids.iter().map(|layer| Ok(pooled.select_layer(*layer)?.bytes().to_vec()));
+        Ok(HandingModel {
+            layers: layers.collect::<Result<_>>()?,
+            n_samples: signature.n_samples,
+            hidden_size: signature.hidden_size,
+            dtype: signature.dtype,
+        })
+    }
+
+    /// The sequences to run it on.
+    pub fn tokens(&self) -> TokenSet {
+        let sequence = |sample| TokenSequence { ids: vec![sample as u32], mask: vec![true] };
+        TokenSet { sequences: (0..self.n_samples).map(sequence).collect() }
+    }
+}
+
+impl ActivationModel for HandingModel {
+    fn n_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn hidden_size(&self) -> usize {
+        self.hidden_size
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.n_samples
+    }
+
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn fingerprint(&self) -> &str {
+        "handing"
+    }
+
+    fn describe(&self) -> String {
+        "a model that hands out what it was given".to_owned()
+    }
+
+    fn flops(&self, _batch: &TokenBatch, _n_blocks: usize) -> u64 {
+        0
+    }
+
+    fn run(
+        &self,
+        batch: &TokenBatch,
+        layers: &[usize],
+        output: LayerOutput<'_>,
+        sink: &mut LayerSink<'_>,
+    ) -> Result<()> {
+        let (LayerOutput::Pooled { .. }, 0) = (output, batch.n_carried) else {
+            return Err(Error::usage("this model hands out pooled rows of sequences of one token alone"));
+        };
+        let len = self.hidden_size * self.dtype.size();
+        let first = batch.ids.first().map_or(0, |id| *id as usize);
+        if !batch.ids.iter().enumerate().all(|(index, id)| *id as usize == first + index) {
+            return Err(Error::usage("this model hands out consecutive samples alone"));
+        }
+        layers.iter().try_for_each(|layer| sink(*layer, &self.layers[*layer][first * len..][..batch.ids.len() * len]))
+    }
+}

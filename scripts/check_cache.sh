@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Writes a cache file and the same features as plain values, and has Python's own safetensors compare the two, bit by bit.
+#
+# Needs python3 with pip; numpy and safetensors are installed, in the versions of requirements.txt, into
+# target/python, once. PYTHON names an interpreter that has them already.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+actbench=${ACTBENCH:-target/release/actbench}
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+python=${PYTHON:-target/python/bin/python}
+if [ -z "${PYTHON:-}" ] && ! "$python" -c 'import numpy, safetensors' 2>/dev/null; then
+  python3 -m venv target/python
+  "$python" -m pip install --quiet --disable-pip-version-check $(grep -E '^(numpy|safetensors)==' scripts/requirements.txt)
+fi
+
+for dtype in bf16 fp16 fp32; do
+  settings=(--samples 60 --dtype "$dtype")
+  "$actbench" cache "${settings[@]}" --out "$folder/$dtype.safetensors"
+  "$actbench" features "${settings[@]}" --out "$folder/$dtype.features"
+  "$python" scripts/check_cache_python.py "$folder/$dtype.safetensors" --features "$folder/$dtype.features"
+done
+
+# The check itself has to be able to fail: a flipped bit of the last value must be seen.
+"$python" - "$folder/bf16.safetensors" <<'PYTHON'
+import json
+import sys
+
+with open(sys.argv[1], "r+b") as file:
+    header = int.from_bytes(file.read(8), "little")
+    end = json.loads(file.read(header))["layer.0"]["data_offsets"][1]
+    file.seek(8 + header + end - 2)
+    byte = file.read(1)[0]
+    file.seek(8 + header + end - 2)
+    file.write(bytes([byte ^ 1]))
+PYTHON
+if "$python" scripts/check_cache_python.py "$folder/bf16.safetensors" --features "$folder/bf16.features" 2>/dev/null; then
+  echo 'FAILED: a flipped bit was not seen' >&2
+  exit 1
+fi
+echo 'a flipped bit is seen'
