@@ -37,6 +37,7 @@ mod emulator {
         }
         // The launcher in the same source: what the linker takes for it brings the kernels' registrations along.
         source.push_str("#include \"emulator/emulator.cpp\"\n");
+        source.push_str("namespace self_test {\n#include \"emulator/self_test.cu\"\n}\n");
         plant_faults(&cuda, &output, &mut source)?;
         fs::write(&combined, source)?;
         let mut build = cc::Build::new();

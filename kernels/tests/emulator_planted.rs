@@ -89,6 +89,7 @@ fn every_planted_fault_is_seen() {
         assert!(modes.iter().flatten().any(|symptom| symptom.contains(words)), "{name}: {modes:?}");
     };
     said("mma_row_beyond_the_end", "wrote behind the end of its argument 6");
+    said("mma_copies_a_row_too_many", "from beyond its memory");
     said("mma_missing_wait", "asynchronous copies it did not wait for");
     said("flash_warp_skips_a_barrier", "is at the barrier");
     said("flash_lanes_leave_their_warp", "deadlock: ");

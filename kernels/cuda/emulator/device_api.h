@@ -12,7 +12,7 @@
 #define KERNEL static void
 #define DEVICE static inline
 #define SHARED_ARRAY(type, name, count)                                                            \
-  static const char name##_site = 0;                                                               \
+  static char name##_site;                                                               \
   type(&name)[count] = *static_cast<type(*)[count]>(                                               \
       emulator::static_shared(&name##_site, sizeof(type) * (count), alignof(type) < 16 ? 16 : alignof(type)))
 #define DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(emulator::arena)

@@ -91,6 +91,7 @@ Block block;
 Options options;
 Thunk running;
 void** running_arguments;
+std::vector<Memory> memory;
 void* launcher_stack;
 char* stacks;
 std::string failure;
@@ -353,6 +354,12 @@ void issue_copy(void* to, const void* from, unsigned bytes) {
     fail("thread %u copies asynchronously between addresses that are not multiples of 16", current->linear);
   }
   if (bytes > 16) fail("thread %u copies %u of 16 bytes asynchronously", current->linear, bytes);
+  bool inside = bytes == 0;
+  for (const Memory& given : memory) {
+    const auto start = reinterpret_cast<uintptr_t>(given.start);
+    inside = inside || (address >= start && address + bytes <= start + given.bytes);
+  }
+  if (!inside) fail("thread %u copies asynchronously from beyond its memory", current->linear);
   const Copy copy = {to, from, bytes};
   if (options.copies == 0 || (options.copies == 2 && next_random() % 2 == 0)) {
     run_copy(copy);
@@ -407,8 +414,8 @@ void await(Rendezvous& meeting, unsigned parity) {
 // the place of `name`. 0 when all blocks ran; else 1 and a message.
 extern "C" int actbench_emulator_launch(const char* prefix, const char* name, const unsigned grid[3], const unsigned threads[3],
                                         unsigned shared_bytes, void** arguments, const size_t* argument_sizes,
-                                        size_t n_arguments, const emulator::Options* launch_options, char* message,
-                                        size_t message_len) {
+                                        size_t n_arguments, const emulator::Memory* given, size_t n_given,
+                                        const emulator::Options* launch_options, char* message, size_t message_len) {
   using namespace emulator;
   auto found = kernels().find(std::string(prefix) + name);
   if (found == kernels().end()) found = kernels().find(name);
@@ -434,6 +441,7 @@ extern "C" int actbench_emulator_launch(const char* prefix, const char* name, co
     return 1;
   }
   options = *launch_options;
+  memory.assign(given, given + n_given);
   running = found->second.thunk;
   running_arguments = arguments;
   grid_size = {grid[0], grid[1], grid[2]};

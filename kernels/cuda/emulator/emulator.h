@@ -6,14 +6,16 @@
 //
 // What is checked besides the results:
 //   - shared memory, static and dynamic, holds NaN bytes when a block starts, and guard bytes lie behind each array;
-//   - asynchronous copies happen at once, as late as the program allows, or some one way and some the other;
+//   - asynchronous copies happen at once, as late as the program allows, or some one way and some the other, and read
+//     nothing but the memory that the launch was given;
 //   - threads take turns in order, in reverse order or in a random order, and a warp runs on until it has to wait for
 //     the block, so that another warp may be a whole stretch between two barriers behind;
 //   - a block in which all threads wait is a deadlock, named with the block and the places where threads wait;
 //   - a barrier must be the same line of code for all threads; an operation of a warp the same operation for all lanes;
 //   - the sizes of a launch's arguments must be those of the kernel's parameters.
 //
-// Limits. No memory model: a write is seen by the next fiber at once, so missing fences and volatile reads go unseen.
+// Limits. Plain reads beyond the end of device memory are not seen unless the NaN behind it spoils a result. No memory
+// model: a write is seen by the next fiber at once, so missing fences and volatile reads go unseen.
 // No bank conflicts, no timing, no register limits. Blocks run one after another, so a kernel whose blocks wait for
 // each other hangs in the deadlock check. Operations of a warp take all its lanes; masks of some lanes are refused.
 // The rounding inside `mma` is that of a chain of f32 additions, not a tensor core's. Only x86-64 is supported.
@@ -57,6 +59,12 @@ struct Rendezvous {
 struct Warp {
   unsigned lanes;
   Rendezvous rendezvous;
+};
+
+// Device memory that a launch was given.
+struct Memory {
+  const unsigned char* start;
+  size_t bytes;
 };
 
 struct Copy {

@@ -68,6 +68,13 @@ struct RawOptions {
     seed: u64,
 }
 
+/// Memory that a launch may read, as the C++ side reads it.
+#[repr(C)]
+struct RawMemory {
+    start: *const u8,
+    bytes: usize,
+}
+
 unsafe extern "C" {
     fn actbench_emulator_launch(
         prefix: *const c_char,
@@ -78,6 +85,8 @@ unsafe extern "C" {
         arguments: *mut *mut c_void,
         argument_sizes: *const usize,
         n_arguments: usize,
+        memory: *const RawMemory,
+        n_memory: usize,
         options: *const RawOptions,
         message: *mut c_char,
         message_len: usize,
@@ -178,7 +187,15 @@ impl Device for Emulator {
         // Each parameter in 8 bytes of its own, and a pointer to it, as `cuLaunchKernel` takes them.
         let mut slots: Vec<[u8; 8]> = Vec::with_capacity(arguments.len());
         let mut sizes = Vec::with_capacity(arguments.len());
+        let mut memory = Vec::new();
         for argument in arguments.iter_mut() {
+            let given = match argument {
+                Argument::Read(buffer) => Some(&**buffer),
+                Argument::Write(buffer) => Some(&**buffer),
+                _ => None,
+            };
+            memory
+                .extend(given.map(|buffer| RawMemory { start: buffer.memory.as_slice().as_ptr(), bytes: buffer.len }));
             let (slot, size) = match argument {
                 // The address of the memory; the kernel does not write through it.
                 Argument::Read(buffer) => ((buffer.memory.as_slice().as_ptr() as u64).to_ne_bytes(), 8),
@@ -213,6 +230,8 @@ impl Device for Emulator {
                 pointers.as_mut_ptr(),
                 sizes.as_ptr(),
                 sizes.len(),
+                memory.as_ptr(),
+                memory.len(),
                 &options,
                 message.as_mut_ptr(),
                 message.len(),

@@ -66,6 +66,12 @@ pub const PLANTED: &[Planted] = &[
         replace: "column <= inputs;",
     },
     Planted {
+        name: "mma_copies_a_row_too_many",
+        file: "linear_mma",
+        find: "first + row < n_rows &&",
+        replace: "first + row <= n_rows &&",
+    },
+    Planted {
         name: "mma_unwritten_output",
         file: "linear_mma",
         find: "if (column + 1 < outputs)",
