@@ -80,6 +80,23 @@ fn copies_that_nobody_waits_for_or_that_read_too_far_are_refused() {
 }
 
 #[test]
+fn memory_ends_where_it_ends() {
+    for options in EmulatorOptions::matrix() {
+        let read = |len: usize| launch(options, "read_beyond", 32, 0, &[&vec![0u8; len * 4]], 32);
+        assert_eq!(floats(read(36).unwrap()), [0.0; 32]);
+        let message = read(32).unwrap_err();
+        assert!(message.contains("read_beyond, block (0,0,0): thread "), "{message}");
+        assert!(message.contains("reaches beyond the end of argument 0"), "{message}");
+        // Less than 16 bytes behind the end there is memory, and NaN in it.
+        assert!(floats(read(34).unwrap())[31].is_nan());
+        assert!(launch(options, "write_beyond", 32, 0, &[], 64).is_ok());
+        assert!(launch(options, "write_beyond", 32, 0, &[], 60).unwrap_err().contains("reaches beyond the end"));
+        let message = launch(options, "write_beyond", 32, 0, &[], 62).unwrap_err();
+        assert!(message.contains("wrote behind the end of its argument 0"), "{message}");
+    }
+}
+
+#[test]
 fn launches_that_do_not_fit_the_kernel_are_refused() {
     let options = EmulatorOptions::matrix()[0];
     assert!(launch(options, "no_such_kernel", 32, 0, &[], 1).unwrap_err().contains("no kernel no_such_kernel"));

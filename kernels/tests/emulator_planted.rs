@@ -88,7 +88,7 @@ fn every_planted_fault_is_seen() {
         let (_, modes) = table.iter().find(|row| row.0 == name).unwrap();
         assert!(modes.iter().flatten().any(|symptom| symptom.contains(words)), "{name}: {modes:?}");
     };
-    said("mma_row_beyond_the_end", "wrote behind the end of its argument 6");
+    said("mma_row_beyond_the_end", "reaches beyond the end of argument 6");
     said("mma_copies_a_row_too_many", "from beyond its memory");
     said("mma_missing_wait", "asynchronous copies it did not wait for");
     said("flash_warp_skips_a_barrier", "is at the barrier");

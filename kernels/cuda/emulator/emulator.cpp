@@ -2,6 +2,7 @@
 // See emulator.h for what it promises and what it does not do.
 #include "emulator.h"
 
+#include <signal.h>
 #include <sys/mman.h>
 
 #include <cstdarg>
@@ -410,12 +411,81 @@ void await(Rendezvous& meeting, unsigned parity) {
 
 }  // namespace emulator
 
+namespace emulator {
+namespace {
+
+// Device memory starts in a first page and ends, but for less than 16 bytes, where a page begins that cannot be touched.
+size_t device_pages(size_t bytes) { return (bytes + PAGE - 1) / PAGE * PAGE; }
+size_t device_bytes(size_t bytes) { return (bytes + 15) / 16 * 16; }
+
+// A fault in the page behind one of the launch's memories ends the launch with a message; any other is not ours.
+struct sigaction old_fault_action;
+
+void on_fault(int, siginfo_t* fault, void*) {
+  const auto address = reinterpret_cast<uintptr_t>(fault->si_addr);
+  for (size_t i = 0; current && i < memory.size(); i++) {
+    if (!memory[i].start) continue;
+    const uintptr_t end = reinterpret_cast<uintptr_t>(memory[i].start) + device_bytes(memory[i].bytes);
+    if (address >= end && address < end + PAGE) {
+      // Leaves the handler for good, which SA_NODEFER allows.
+      fail("thread %u reaches beyond the end of argument %zu", current->linear, i);
+    }
+  }
+  // Coming back to the same instruction, the fault is met by whoever handled it before.
+  sigaction(SIGSEGV, &old_fault_action, nullptr);
+}
+
+// Runs the blocks one after another, up to the first that fails.
+void run_blocks(unsigned n_threads, size_t dynamic_bytes) {
+  for (unsigned z = 0; z < grid_size.z; z++) {
+    for (unsigned y = 0; y < grid_size.y; y++) {
+      for (unsigned x = 0; x < grid_size.x; x++) {
+        block_index = {x, y, z};
+        start_block(n_threads, dynamic_bytes);
+        current = next_of_warp();
+        while (!current) {
+          pass_to_next_warp();
+          current = next_of_warp();
+        }
+        actbench_switch_fiber(&launcher_stack, current->stack_pointer);
+        if (!failed) check_guards();
+        if (failed) return;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace emulator
+
+// Device memory of NaN bytes, or null. It is given back with `actbench_emulator_free` and the same size.
+extern "C" unsigned char* actbench_emulator_alloc(size_t bytes) {
+  using namespace emulator;
+  if (bytes > SIZE_MAX / 4) return nullptr;
+  const size_t pages = device_pages(device_bytes(bytes));
+  void* mapped = mmap(nullptr, pages + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  auto* start = static_cast<unsigned char*>(mapped);
+  std::memset(start, POISON, pages);
+  if (mprotect(start + pages, PAGE, PROT_NONE) != 0) {
+    munmap(mapped, pages + PAGE);
+    return nullptr;
+  }
+  return start + pages - device_bytes(bytes);
+}
+
+extern "C" void actbench_emulator_free(unsigned char* start, size_t bytes) {
+  using namespace emulator;
+  const size_t pages = device_pages(device_bytes(bytes));
+  munmap(start + device_bytes(bytes) - pages, pages + PAGE);
+}
+
 // As `cuLaunchKernel`, with the sizes of the arguments beside them. Where a kernel `prefix` + `name` exists, it is run in
 // the place of `name`. 0 when all blocks ran; else 1 and a message.
 extern "C" int actbench_emulator_launch(const char* prefix, const char* name, const unsigned grid[3], const unsigned threads[3],
                                         unsigned shared_bytes, void** arguments, const size_t* argument_sizes,
-                                        size_t n_arguments, const emulator::Memory* given, size_t n_given,
-                                        const emulator::Options* launch_options, char* message, size_t message_len) {
+                                        size_t n_arguments, const emulator::Memory* given, const emulator::Options* launch_options,
+                                        char* message, size_t message_len) {
   using namespace emulator;
   auto found = kernels().find(std::string(prefix) + name);
   if (found == kernels().end()) found = kernels().find(name);
@@ -441,7 +511,7 @@ extern "C" int actbench_emulator_launch(const char* prefix, const char* name, co
     return 1;
   }
   options = *launch_options;
-  memory.assign(given, given + n_given);
+  memory.assign(given, given + n_arguments);
   running = found->second.thunk;
   running_arguments = arguments;
   grid_size = {grid[0], grid[1], grid[2]};
@@ -451,24 +521,16 @@ extern "C" int actbench_emulator_launch(const char* prefix, const char* name, co
   block.fibers.resize(n_threads);
   block.warps.resize((n_threads + WARP - 1) / WARP);
   block.warp_order.resize(block.warps.size());
-  for (unsigned z = 0; z < grid[2]; z++) {
-    for (unsigned y = 0; y < grid[1]; y++) {
-      for (unsigned x = 0; x < grid[0]; x++) {
-        block_index = {x, y, z};
-        start_block(n_threads, shared_bytes);
-        current = next_of_warp();
-        while (!current) {
-          pass_to_next_warp();
-          current = next_of_warp();
-        }
-        actbench_switch_fiber(&launcher_stack, current->stack_pointer);
-        if (!failed) check_guards();
-        if (failed) {
-          snprintf(message, message_len, "%s, block (%u,%u,%u): %s", name, x, y, z, failure.c_str());
-          return 1;
-        }
-      }
-    }
+  struct sigaction fault_action = {};
+  fault_action.sa_sigaction = on_fault;
+  fault_action.sa_flags = SA_SIGINFO | SA_NODEFER;
+  sigaction(SIGSEGV, &fault_action, &old_fault_action);
+  run_blocks(n_threads, shared_bytes);
+  sigaction(SIGSEGV, &old_fault_action, nullptr);
+  if (failed) {
+    snprintf(message, message_len, "%s, block (%u,%u,%u): %s", name, block_index.x, block_index.y, block_index.z,
+             failure.c_str());
+    return 1;
   }
   return 0;
 }

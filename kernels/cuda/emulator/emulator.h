@@ -12,10 +12,10 @@
 //     the block, so that another warp may be a whole stretch between two barriers behind;
 //   - a block in which all threads wait is a deadlock, named with the block and the places where threads wait;
 //   - a barrier must be the same line of code for all threads; an operation of a warp the same operation for all lanes;
-//   - the sizes of a launch's arguments must be those of the kernel's parameters.
+//   - the sizes of a launch's arguments must be those of the kernel's parameters;
+//   - device memory ends at a page that cannot be touched, so that a read or a write beyond it names its thread.
 //
-// Limits. Plain reads beyond the end of device memory are not seen unless the NaN behind it spoils a result. No memory
-// model: a write is seen by the next fiber at once, so missing fences and volatile reads go unseen.
+// Limits. No memory model: a write is seen by the next fiber at once, so missing fences and volatile reads go unseen.
 // No bank conflicts, no timing, no register limits. Blocks run one after another, so a kernel whose blocks wait for
 // each other hangs in the deadlock check. Operations of a warp take all its lanes; masks of some lanes are refused.
 // The rounding inside `mma` is that of a chain of f32 additions, not a tensor core's. Only x86-64 is supported.
@@ -61,7 +61,7 @@ struct Warp {
   Rendezvous rendezvous;
 };
 
-// Device memory that a launch was given.
+// The device memory behind each argument of a launch; none for a number.
 struct Memory {
   const unsigned char* start;
   size_t bytes;

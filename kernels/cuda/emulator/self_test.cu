@@ -62,6 +62,13 @@ KERNEL copy_and_leave(const float* x, float* out) {
 }
 REGISTER_KERNEL(copy_and_leave);
 
+// Each thread reads four elements further than its own.
+KERNEL read_beyond(const float* x, float* out) { out[threadIdx.x] = x[threadIdx.x + 4]; }
+REGISTER_KERNEL(read_beyond);
+
+KERNEL write_beyond(float* out) { out[threadIdx.x + 32] = 0.0f; }
+REGISTER_KERNEL(write_beyond);
+
 // out[16][8] = a[16][16] b[16][8] in f16, each element put where the PTX manual says that a lane holds it: of the first
 // operand rows lane / 4 and 8 more, columns lane % 4 * 2 and 8 more; of the second its column lane / 4.
 KERNEL multiply_by_hand(const f16* a, const f16* b, float* out) {

@@ -17,7 +17,7 @@ use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
 
-pub(crate) mod aligned;
+mod aligned;
 mod attention;
 mod gemm;
 mod isa;

@@ -5,10 +5,10 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ops::Range;
+use std::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError};
 
 use super::{Argument, CudaBackend, Device, KernelSet, Launch};
-use crate::cpu::aligned::AlignedBytes;
 use crate::error::KernelError;
 
 /// The CUDA backend on the emulator.
@@ -86,19 +86,16 @@ unsafe extern "C" {
         argument_sizes: *const usize,
         n_arguments: usize,
         memory: *const RawMemory,
-        n_memory: usize,
         options: *const RawOptions,
         message: *mut c_char,
         message_len: usize,
     ) -> c_int;
+    fn actbench_emulator_alloc(bytes: usize) -> *mut u8;
+    fn actbench_emulator_free(start: *mut u8, bytes: usize);
 }
 
 /// The emulator's state is global: one launch at a time.
 static LAUNCHES: Mutex<()> = Mutex::new(());
-
-/// Bytes behind each buffer that a kernel must leave alone; as NaN they also spoil what reads them. Room for a row, so
-/// that a row too many does not reach the memory of others.
-const GUARD: usize = 4096;
 
 /// All ones is a NaN in each storage type.
 const POISON: u8 = 0xff;
@@ -110,15 +107,41 @@ pub struct Emulator {
     prefix: CString,
 }
 
-/// Memory of the emulated device.
+/// Memory of the emulated device: the page behind it cannot be touched.
 pub struct EmulatedBuffer {
-    memory: AlignedBytes,
+    start: NonNull<u8>,
     len: usize,
 }
 
+// SAFETY: the buffer owns its memory and hands out references under the usual borrow rules alone.
+unsafe impl Send for EmulatedBuffer {}
+// SAFETY: as above; shared access is read-only.
+unsafe impl Sync for EmulatedBuffer {}
+
 impl EmulatedBuffer {
+    fn as_slice(&self) -> &[u8] {
+        // SAFETY: `start` is valid for `len` initialised bytes until the buffer is dropped.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as in `as_slice`, and `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+
+    /// Whether the few bytes between the end and the page behind it are as they were.
     fn is_intact(&self) -> bool {
-        self.memory.as_slice()[self.len..].iter().all(|byte| *byte == POISON)
+        let rest = self.len.next_multiple_of(16) - self.len;
+        // SAFETY: memory is allocated in whole multiples of 16 bytes, all initialised.
+        let rest = unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(self.len), rest) };
+        rest.iter().all(|byte| *byte == POISON)
+    }
+}
+
+impl Drop for EmulatedBuffer {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this very size and freed here alone.
+        unsafe { actbench_emulator_free(self.start.as_ptr(), self.len) }
     }
 }
 
@@ -152,14 +175,15 @@ impl Device for Emulator {
     }
 
     fn alloc(&self, bytes: usize) -> Result<EmulatedBuffer, KernelError> {
-        let mut memory = AlignedBytes::zeroed("alloc", bytes.saturating_add(GUARD))?;
-        memory.as_mut_slice().fill(POISON);
-        Ok(EmulatedBuffer { memory, len: bytes })
+        // SAFETY: any size may be asked for; the answer is memory of NaN bytes or null.
+        let start = NonNull::new(unsafe { actbench_emulator_alloc(bytes) });
+        let start = start.ok_or_else(|| KernelError::OutOfMemory { op: "alloc", bytes, device: self.describe() })?;
+        Ok(EmulatedBuffer { start, len: bytes })
     }
 
     fn write(&self, buffer: &mut EmulatedBuffer, bytes: &[u8]) -> Result<(), KernelError> {
         let len = buffer.len;
-        match buffer.memory.as_mut_slice()[..len].get_mut(..bytes.len()) {
+        match buffer.as_mut_slice().get_mut(..bytes.len()) {
             Some(start) => start.copy_from_slice(bytes),
             None => return Err(Self::error(format!("{} bytes written to a buffer of {len}", bytes.len()))),
         }
@@ -167,7 +191,7 @@ impl Device for Emulator {
     }
 
     fn read(&self, buffer: &EmulatedBuffer, out: &mut [u8]) -> Result<(), KernelError> {
-        match buffer.memory.as_slice()[..buffer.len].get(..out.len()) {
+        match buffer.as_slice().get(..out.len()) {
             Some(start) => out.copy_from_slice(start),
             None => return Err(Self::error(format!("{} bytes read from a buffer of {}", out.len(), buffer.len))),
         }
@@ -176,7 +200,7 @@ impl Device for Emulator {
 
     fn poison(&self, buffer: &mut EmulatedBuffer, bytes: Range<usize>) -> Result<(), KernelError> {
         let len = buffer.len;
-        match buffer.memory.as_mut_slice()[..len].get_mut(bytes) {
+        match buffer.as_mut_slice().get_mut(bytes) {
             Some(range) => range.fill(POISON),
             None => return Err(Self::error(format!("poison beyond a buffer of {len} bytes"))),
         }
@@ -188,23 +212,19 @@ impl Device for Emulator {
         let mut slots: Vec<[u8; 8]> = Vec::with_capacity(arguments.len());
         let mut sizes = Vec::with_capacity(arguments.len());
         let mut memory = Vec::new();
-        for argument in arguments.iter_mut() {
-            let given = match argument {
-                Argument::Read(buffer) => Some(&**buffer),
-                Argument::Write(buffer) => Some(&**buffer),
-                _ => None,
+        for argument in arguments.iter() {
+            let (slot, size, given) = match argument {
+                Argument::Read(buffer) => ((buffer.start.as_ptr() as u64).to_ne_bytes(), 8, Some(&**buffer)),
+                Argument::Write(buffer) => ((buffer.start.as_ptr() as u64).to_ne_bytes(), 8, Some(&**buffer)),
+                Argument::Null => ([0; 8], 8, None),
+                Argument::U32(value) => (u64::from(*value).to_le_bytes(), 4, None),
+                Argument::U64(value) => (value.to_le_bytes(), 8, None),
+                Argument::F32(value) => (u64::from(value.to_bits()).to_le_bytes(), 4, None),
             };
-            memory
-                .extend(given.map(|buffer| RawMemory { start: buffer.memory.as_slice().as_ptr(), bytes: buffer.len }));
-            let (slot, size) = match argument {
-                // The address of the memory; the kernel does not write through it.
-                Argument::Read(buffer) => ((buffer.memory.as_slice().as_ptr() as u64).to_ne_bytes(), 8),
-                Argument::Write(buffer) => ((buffer.memory.as_mut_slice().as_mut_ptr() as u64).to_ne_bytes(), 8),
-                Argument::Null => ([0; 8], 8),
-                Argument::U32(value) => (u64::from(*value).to_le_bytes(), 4),
-                Argument::U64(value) => (value.to_le_bytes(), 8),
-                Argument::F32(value) => (u64::from(value.to_bits()).to_le_bytes(), 4),
-            };
+            memory.push(RawMemory {
+                start: given.map_or(ptr::null(), |buffer| buffer.start.as_ptr().cast_const()),
+                bytes: given.map_or(0, |buffer| buffer.len),
+            });
             slots.push(slot);
             sizes.push(size);
         }
@@ -217,8 +237,8 @@ impl Device for Emulator {
         };
         let mut message = [0 as c_char; 1024];
         let alone = LAUNCHES.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: the names and the message are terminated or sized; `pointers` and `sizes` have one entry an argument,
-        // which the other side compares with the kernel's parameters before it runs; the buffers behind `arguments`
+        // SAFETY: the names and the message are terminated or sized; `pointers`, `sizes` and `memory` have one entry an
+        // argument, which the other side compares with the kernel's parameters before it runs; the buffers behind `arguments`
         // are borrowed for the whole call, and the lock keeps other launches out.
         let code = unsafe {
             actbench_emulator_launch(
@@ -231,7 +251,6 @@ impl Device for Emulator {
                 sizes.as_ptr(),
                 sizes.len(),
                 memory.as_ptr(),
-                memory.len(),
                 &options,
                 message.as_mut_ptr(),
                 message.len(),
