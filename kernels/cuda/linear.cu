@@ -3,8 +3,8 @@
 // x is [rows, inputs], weights [outputs, inputs], bias f32 [outputs] or null, out [rows, outputs].
 //   linear           out = x W^T + bias
 //   linear_residual  out = out + (x W^T + bias)
-//   linear_swiglu    out = silu(x G^T + bias_gate) * (x U^T + bias_up); weights [2 * outputs, inputs] hold the rows of G
-//                    and U in turn, bias is [bias_gate | bias_up]
+//   linear_swiglu    out = silu(x G^T + bias_gate) * (x U^T + bias_up); weights [2 * outputs, inputs] hold the rows of
+//                    G and U in turn, bias is [bias_gate | bias_up]
 // Each sum is one chain of fused multiply-adds in input order, so the bits are the CPU backend's and a row's own.
 // Launch: 128 threads a block, one an output; grid (rows, ceil(outputs / 128)).
 // Version 1, plain: no tiles. linear_mma.cu has the fast version for f16 and bf16.

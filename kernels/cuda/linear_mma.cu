@@ -1,11 +1,12 @@
 // Products with weights on tensor cores, for f16 and bf16: what linear.cu computes, with f32 sums in tiles.
 //
-// Shapes and epilogues are those of linear.cu; `inputs` is a multiple of 8, so that rows start at multiples of 16 bytes.
-// A block computes 128 rows by 128 weight rows in steps of 32 inputs. 8 warps, 2 x 4, each 64 x 32 as 4 x 4 products
-// of m16n8k16. A ring of STAGES tiles in shared memory is filled by asynchronous copies while older ones are used; what
-// lies beyond rows, weight rows or inputs is zeros there. In a tile a row is 64 bytes, its four 16-byte chunks swapped
-// by the row so that `ldmatrix` meets no bank conflict.
-// The order of a sum is that of the inputs in steps of 16, whatever the row's place and neighbours: its bits are its own.
+// Shapes and epilogues are those of linear.cu; `inputs` is a multiple of 8, so that rows start at multiples of 16
+// bytes. A block computes 128 rows by 128 weight rows in steps of 32 inputs. 8 warps, 2 x 4, each 64 x 32 as 4 x 4
+// products of m16n8k16. A ring of STAGES tiles in shared memory is filled by asynchronous copies while older ones are
+// used; what lies beyond rows, weight rows or inputs is zeros there. In a tile a row is 64 bytes, its four 16-byte
+// chunks swapped by the row so that `ldmatrix` meets no bank conflict.
+// The order of a sum is that of the inputs in steps of 16, whatever the row's place and neighbours: its bits are its
+// own.
 // Launch: 256 threads; grid (ceil(weight rows / 128), ceil(rows / 128)); SHARED_BYTES of dynamic shared memory.
 #include "prelude.cuh"
 
@@ -37,7 +38,8 @@ DEVICE void copy_tile(E* tile, const E* matrix, u32 n_rows, u32 inputs, u32 firs
 
 // Adds the products of one tile to a warp's sums.
 template <class E>
-DEVICE void multiply_tile(const E* x_tile, const E* weight_tile, u32 warp_row, u32 warp_output, float (&sums)[4][4][4]) {
+DEVICE void multiply_tile(const E* x_tile, const E* weight_tile, u32 warp_row, u32 warp_output,
+                          float (&sums)[4][4][4]) {
   const u32 lane = threadIdx.x % 32;
 #pragma unroll
   for (u32 step = 0; step < TILE_INPUTS / 16; step++) {

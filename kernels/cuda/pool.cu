@@ -1,7 +1,8 @@
 // Rows of a group to one row: sum, mean, maximum or the last, in the listed order.
 //
 // x is [_, columns], out [groups, columns]; offsets[g]..offsets[g + 1] are group g's entries in `rows`. A group of none
-// is zeros. A NaN stays a NaN under every method. Launch: grid (groups, ceil(columns / 128)), 128 threads, one a column.
+// is zeros. A NaN stays a NaN under every method. Launch: grid (groups, ceil(columns / 128)), 128 threads, one a
+// column.
 #include "prelude.cuh"
 
 enum Method : u32 { MEAN, MAX, LAST, SUM };
@@ -33,7 +34,8 @@ DEVICE void pool(const E* x, const u32* offsets, const u32* rows, u32 columns, u
 }
 
 #define POOL_KERNEL(name, E)                                                                              \
-  KERNEL __launch_bounds__(128) name(const E* x, const u32* offsets, const u32* rows, u32 columns, u32 method, E* out) { \
+  KERNEL __launch_bounds__(128)                                                                           \
+      name(const E* x, const u32* offsets, const u32* rows, u32 columns, u32 method, E* out) {            \
     pool<E>(x, offsets, rows, columns, method, out);                                                      \
   }                                                                                                       \
   REGISTER_KERNEL(name);

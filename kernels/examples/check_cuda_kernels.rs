@@ -113,7 +113,10 @@ fn check(
             {
                 match number(what) {
                     Some(0) => {}
-                    found => faults.push(format!("{kernel} in {place}: {found:?} {}", what.join(" "))),
+                    found => {
+                        let found = found.map_or("an unknown number of".to_owned(), |bytes| bytes.to_string());
+                        faults.push(format!("{kernel} in {place}: {found} {}", what.join(" ")));
+                    }
                 }
             }
         } else if line.contains("Used") && line.contains("registers") {

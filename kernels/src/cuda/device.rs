@@ -15,7 +15,7 @@ pub struct Launch {
     pub grid: [u32; 3],
     /// Threads of a block in x.
     pub threads: u32,
-    /// Bytes of dynamic shared memory of a block.
+    /// Bytes of dynamic shared memory of a block. Above 48 KiB a driver has to be asked for it before the launch.
     pub shared_bytes: u32,
 }
 
