@@ -17,11 +17,12 @@ What is compared, layer by layer, `a` ours and `b` theirs, `[n, h]`:
 
 What is timed: seconds from token ids in memory to pooled features in memory, for both; theirs after one warm-up batch.
 Loading, tokenizing and the hand-over are not in it. Run this alone on the machine. One run of each is a look, not a
-measurement: times vary between runs.
+measurement: times vary between runs. `--bench 5` measures, in five blocks (scripts/peer_bench.py).
 
 Examples:
     python scripts/peer_hf.py --model smollm2 --dataset repe --data-dir data --tasks train,sweep
     python scripts/peer_hf.py --model smollm2 --dataset repe --data-dir data --check-tokens
+    python scripts/peer_hf.py --model smollm2 --dataset repe --data-dir data --bench 5 --dtype fp32
     actbench features --tasks train --model smollm2 --dataset repe --data-dir data --out train.safetensors
     python scripts/peer_hf.py --model smollm2 --tasks train --features train.safetensors
 
@@ -43,6 +44,7 @@ import torch
 import transformers
 from features_file import POOLS, FeaturesError, load_features
 from hf_model import Peer, UsageError
+from peer_bench import Bench
 from peer_checks import check_tokens, probe_or_not, relative_errors
 from threadpoolctl import threadpool_limits
 
@@ -115,6 +117,12 @@ def parse_arguments():
         help="also render and tokenize the repe rows with transformers' own template and tokenizer, and "
         "require that our token ids, labels and masks are among theirs; needs --data-dir",
     )
+    peer.add_argument(
+        "--bench",
+        type=int,
+        metavar="BLOCKS",
+        help="time both sides alternately in so many blocks, with intervals, instead of comparing features",
+    )
     arguments = parser.parse_args()
 
     arguments.dtype = DTYPE_NAMES[arguments.dtype]
@@ -158,26 +166,21 @@ def find_actbench(arguments):
     return found
 
 
+def settings_flags(arguments):
+    """What is run, as flags of actbench; the batch size apart."""
+    flags = []
+    for name in ("model", "dataset", "samples", "train_frac", "seed", "pool", "layer", "sweep_layers", "dtype"):
+        flags += ["--" + name.replace("_", "-"), str(getattr(arguments, name))]
+    for name in ("data_dir", "threads"):
+        if getattr(arguments, name) is not None:
+            flags += ["--" + name.replace("_", "-"), str(getattr(arguments, name))]
+    return flags + arguments.actbench_flags.split()
+
+
 def run_actbench_features(task, arguments, out):
     """Runs `actbench features` for one task and reads its file."""
     command = [find_actbench(arguments), "features", "--out", str(out), "--tasks", task]
-    for name in (
-        "model",
-        "dataset",
-        "samples",
-        "train_frac",
-        "seed",
-        "batch_size",
-        "pool",
-        "layer",
-        "sweep_layers",
-        "dtype",
-    ):
-        command += ["--" + name.replace("_", "-"), str(getattr(arguments, name))]
-    for name in ("data_dir", "threads"):
-        if getattr(arguments, name) is not None:
-            command += ["--" + name.replace("_", "-"), str(getattr(arguments, name))]
-    command += arguments.actbench_flags.split()
+    command += [*settings_flags(arguments), "--batch-size", str(arguments.batch_size)]
     status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
     if status != 0:
         raise UsageError(f"`{' '.join(command)}` ended with status {status}")
@@ -273,6 +276,8 @@ def run(arguments):
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
 
+    if arguments.bench:
+        return run_bench(arguments)
     rows, complaints, peer = [COLUMNS], [], None
     with tempfile.TemporaryDirectory() as folder:
         for task in arguments.tasks:
@@ -304,6 +309,25 @@ def run(arguments):
     if len(complaints) > MOST_COMPLAINTS:
         print(f"peer_hf: and {len(complaints) - MOST_COMPLAINTS} more", file=sys.stderr)
     return 1 if complaints else 0
+
+
+def run_bench(arguments):
+    """Times both sides alternately; the tokens are those of a run of actbench."""
+    with tempfile.TemporaryDirectory() as folder:
+        features = run_actbench_features("train", arguments, Path(folder) / "train.safetensors")
+    peer = Peer(arguments, max(layers_of_task(each, arguments)[-1] for each in arguments.tasks))
+    print(
+        f"{arguments.model}, {arguments.dtype}, {len(features)} rows, {len(features.tokens)} tokens; peer: transformers "
+        f"{transformers.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
+        f"{arguments.attention}",
+        flush=True,
+    )
+    program = find_actbench(arguments)
+    cs = ",".join(str(c) for c in arguments.sweep_cs)
+    probes = ["--train-c", str(arguments.train_c), "--train-max-iter", str(arguments.train_max_iter)]
+    probes += ["--sweep-cs", cs, "--sweep-max-iter", str(arguments.sweep_max_iter)]
+    Bench(arguments, peer, features, settings_flags(arguments) + probes, program).run()
+    return 0
 
 
 def main():

@@ -21,6 +21,7 @@ import tokenizers
 import transformers
 from safetensors.numpy import load_file, save_file
 
+import peer_bench
 import peer_checks
 import peer_hf
 from features_file import Features, FeaturesError, load_features
@@ -317,6 +318,24 @@ class CheckTokens(ScriptTest):
         self.assertIn("makes these ids of no dialogue", self.complaints(statement="Snow is black.")[0])
         self.assertIn("has label 1", self.complaints(label=0)[0])
         self.assertIn("the mask", self.complaints(n_masked=4)[0])
+
+
+class BenchTest(unittest.TestCase):
+    """The estimate and the interval of paired ratios."""
+
+    def test_interval_of_few_and_of_many_blocks(self):
+        estimate, low, high, confidence = peer_bench.ratio_interval([1.0, 2.0, 4.0, 8.0, 16.0])
+        self.assertAlmostEqual(estimate, 4.0)
+        self.assertAlmostEqual(low, 1.0)
+        self.assertAlmostEqual(high, 16.0)
+        self.assertEqual(confidence, 1 - 2 / 32)
+        # 10 observations: the largest rank sum whose two tails hold at most 5 % is 8, of 1024 sign assignments 25.
+        ratios = [float(np.exp(value)) for value in range(10)]
+        estimate, low, high, confidence = peer_bench.ratio_interval(ratios)
+        self.assertEqual(confidence, 1 - 2 * 25 / 1024)
+        means = sorted((a + b) / 2 for a in range(10) for b in range(a, 10))
+        self.assertAlmostEqual(np.log(low), means[8])
+        self.assertAlmostEqual(np.log(high), means[-9])
 
 
 if __name__ == "__main__":

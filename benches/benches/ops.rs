@@ -43,24 +43,25 @@ fn attention(criterion: &mut Criterion) -> Result<(), KernelError> {
         ("135m", AttentionShape { n_heads: 9, n_kv_heads: 3, head_dim: 64 }),
         ("1b", AttentionShape { n_heads: 32, n_kv_heads: 8, head_dim: 64 }),
     ] {
-        for len in [41, 512] {
+        // Whole dialogues, long texts, and the leaves of a prefix tree: a few tokens each behind a shared beginning.
+        for (len, shared) in [(41, 0), (512, 0), (12, 29)] {
             let sequences = 2048 / len;
             let rows = sequences * len;
             let query = random_tensor(&backend, 1, DType::Bf16, rows, shape.query_width())?;
-            let keys_values = random_tensor(&backend, 2, DType::Bf16, rows, 2 * shape.kv_width())?;
+            let keys_values = random_tensor(&backend, 2, DType::Bf16, rows + shared, 2 * shape.kv_width())?;
             let mut out = backend.alloc(DType::Bf16, rows, shape.query_width())?;
             let segments = (0..sequences)
                 .map(|index| AttentionSegment {
                     query_row: index * len,
-                    start_position: 0,
+                    start_position: shared,
                     len,
-                    keys: vec![(index * len, len)],
+                    keys: vec![(rows, shared), (index * len, len)],
                 })
                 .collect();
             let layout = AttentionLayout { segments };
-            let pairs = sequences * len * (len + 1) / 2;
+            let pairs = sequences * (len * shared + len * (len + 1) / 2);
             group.throughput(Throughput::Elements((4 * pairs * shape.query_width()) as u64));
-            group.bench_function(BenchmarkId::new(name, len), |bencher| {
+            group.bench_function(BenchmarkId::new(name, format!("{len} behind {shared}")), |bencher| {
                 bencher.iter(|| backend.attention(black_box(&query), &keys_values, &layout, shape, &mut out));
             });
         }

@@ -7,11 +7,13 @@ use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{AttentionLayout, AttentionShape, Backend, CpuBackend, DType};
 use common::*;
 
-const SHAPES: [AttentionShape; 4] = [
+const SHAPES: [AttentionShape; 6] = [
     AttentionShape { n_heads: 4, n_kv_heads: 2, head_dim: 16 },
     AttentionShape { n_heads: 9, n_kv_heads: 3, head_dim: 64 },
     AttentionShape { n_heads: 5, n_kv_heads: 1, head_dim: 24 },
     AttentionShape { n_heads: 2, n_kv_heads: 2, head_dim: 80 },
+    AttentionShape { n_heads: 32, n_kv_heads: 8, head_dim: 64 },
+    AttentionShape { n_heads: 70, n_kv_heads: 1, head_dim: 6 },
 ];
 
 /// Causal attention of one sequence whose queries, keys and values are rows `first..first + len`.
@@ -49,11 +51,13 @@ fn whole(first: usize, len: usize) -> AttentionSegment {
 }
 
 #[test]
-fn ragged_rows_agree_with_the_reference() {
-    for backend in backends() {
-        for dtype in DTYPES {
-            for shape in SHAPES {
-                let lens = [1usize, 17, 5, 40];
+fn ragged_rows_agree_with_the_reference_and_have_one_set_of_bits() {
+    for dtype in DTYPES {
+        for shape in SHAPES {
+            let mut bits = None;
+            for backend in backends() {
+                // Below a block of keys, and above two of them.
+                let lens = [1usize, 17, 130];
                 let rows: usize = lens.iter().sum();
                 let (width, kv_width) = (shape.query_width(), 2 * shape.kv_width());
                 let query: Vec<f32> = random(1, dtype, rows * width).iter().map(|value| value * 4.0).collect();
@@ -73,6 +77,8 @@ fn ragged_rows_agree_with_the_reference() {
                 backend.attention(&device_query, &device_kv, &layout, shape, &mut out).unwrap();
                 let what = format!("{} {dtype} {shape:?}", backend.describe());
                 assert_close(&values(&backend, &out), &expected, tolerance(dtype), &what);
+                let own = bytes(&backend, &out);
+                assert!(bits.get_or_insert_with(|| own.clone()) == &own, "{what}: other bits");
             }
         }
     }
@@ -82,9 +88,9 @@ fn ragged_rows_agree_with_the_reference() {
 fn nodes_of_a_prefix_tree_and_partial_queries_give_the_bits_of_whole_sequences() {
     let shape = SHAPES[1];
     let (width, kv_width) = (shape.query_width(), 2 * shape.kv_width());
-    for dtype in DTYPES {
+    // The second is longer than two blocks of keys.
+    for (dtype, (rows, prefix)) in DTYPES.into_iter().flat_map(|dtype| [(dtype, (37, 21)), (dtype, (200, 131))]) {
         let backend = CpuBackend::new(2).unwrap();
-        let (rows, prefix) = (37, 21);
         let query = random(1, dtype, rows * width);
         let kv = random(2, dtype, rows * kv_width);
         let device_query = upload(&backend, dtype, rows, width, &query);
@@ -114,14 +120,18 @@ fn nodes_of_a_prefix_tree_and_partial_queries_give_the_bits_of_whole_sequences()
             .unwrap();
         assert_eq!(bytes(&backend, &moved_out)[..suffix * row_bytes], expected[prefix * row_bytes..], "{dtype}");
 
-        // Only the queries of positions 30..33, gathered to the front.
-        let mut few = backend.alloc(dtype, 3, width).unwrap();
-        backend.gather_rows(&device_query, &[30, 31, 32], &mut few).unwrap();
-        let partial = AttentionSegment { query_row: 0, start_position: 30, len: 3, keys: vec![(0, rows)] };
-        let mut few_out = backend.alloc(dtype, 3, width).unwrap();
-        let layout = AttentionLayout { segments: vec![partial] };
-        backend.attention(&few, &device_kv, &layout, shape, &mut few_out).unwrap();
-        assert_eq!(bytes(&backend, &few_out)[..], expected[30 * row_bytes..33 * row_bytes], "{dtype}");
+        // Only the queries of three positions, gathered to the front; the last three lie across blocks of keys.
+        for first in [30u32, rows as u32 - 3, 62].into_iter().filter(|first| *first as usize + 3 <= rows) {
+            let mut few = backend.alloc(dtype, 3, width).unwrap();
+            backend.gather_rows(&device_query, &[first, first + 1, first + 2], &mut few).unwrap();
+            let start_position = first as usize;
+            let partial = AttentionSegment { query_row: 0, start_position, len: 3, keys: vec![(0, rows)] };
+            let mut few_out = backend.alloc(dtype, 3, width).unwrap();
+            let layout = AttentionLayout { segments: vec![partial] };
+            backend.attention(&few, &device_kv, &layout, shape, &mut few_out).unwrap();
+            let expected = &expected[start_position * row_bytes..(start_position + 3) * row_bytes];
+            assert_eq!(bytes(&backend, &few_out)[..], *expected, "{dtype}, from {first}");
+        }
     }
 }
 

@@ -88,7 +88,7 @@ impl Backend for CpuBackend {
 
     /// One name for all instruction sets: they agree to the last bit.
     fn kernel_id(&self) -> String {
-        "cpu-fma-1".to_owned()
+        "cpu-fma-2".to_owned()
     }
 
     fn alloc(&self, dtype: DType, rows: usize, columns: usize) -> Result<CpuTensor, KernelError> {

@@ -1,0 +1,159 @@
+"""Times actbench and transformers alternately: `peer_hf.py --bench`.
+
+A block is every measurement once, in an order drawn from the seed. Ratios are taken within blocks, theirs / ours, so
+that what slows the machine for a minute slows both. Of the ratios' logarithms: the Hodges-Lehmann estimate (median of
+all pairwise means) and the exact signed-rank interval (Hollander, Wolfe and Chicken 2014, section 3.2). Few blocks
+give an interval of less than 95 %; the table says of how much.
+
+Ours is a process a measurement, `actbench run --repetitions 1 --warmup 0`, which times what comes after loading.
+Theirs is this process, after one warm-up batch. Both take the same token ids, mask and split.
+
+- raw: one layer's pooled rows with every rule of the plan off but `depth` (the peer stops there too): the same padded
+  batches in the same order. At batch size 8, and at the peer's best of 8, 32 and 64.
+- train, sweep: the product with all rules. `extract` is what precedes the probes; `probes` are theirs by scikit-learn,
+  one after the other; `whole` is both.
+"""
+
+import itertools
+import json
+import math
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from hf_model import UsageError
+from peer_checks import probe_task
+
+BATCH_SIZES = (8, 32, 64)
+RULES_OFF_IN_RAW = ("packing", "mask", "pooling", "prefix", "layers", "batch")
+CONFIDENCE = 0.95
+
+
+def ratio_interval(ratios):
+    """`(estimate, low, high, confidence)` of ratios: Hodges-Lehmann and the signed-rank interval of their logarithms."""
+    logs = [math.log(ratio) for ratio in ratios]
+    means = sorted((a + b) / 2 for a, b in itertools.combinations_with_replacement(logs, 2))
+    # How many sign assignments give each rank sum: the null distribution of the signed-rank statistic.
+    counts = [1]
+    for rank in range(1, len(logs) + 1):
+        wider = counts + [0] * rank
+        for total, count in enumerate(counts):
+            wider[total + rank] += count
+        counts = wider
+    everything, tail, cut = 2 ** len(logs), 0, 0
+    while cut < len(counts) and 2 * (tail + counts[cut]) <= (1 - CONFIDENCE) * everything:
+        tail += counts[cut]
+        cut += 1
+    # With too few blocks for the confidence wanted, the widest interval there is.
+    cut = max(cut, 1)
+    confidence = 1 - 2 * sum(counts[:cut]) / everything
+    low, high = means[cut - 1], means[len(means) - cut]
+    return math.exp(statistics.median(means)), math.exp(low), math.exp(high), confidence
+
+
+class Bench:
+    """All measurements of one dtype."""
+
+    def __init__(self, arguments, peer, features, run_flags, program):
+        self.arguments, self.peer, self.features = arguments, peer, features
+        self.run_flags, self.program = run_flags, program
+        self.observations = {}
+
+    def ours(self, task, method, batch_size, *flags):
+        """One process of actbench: its row of the result file."""
+        with tempfile.TemporaryDirectory() as folder:
+            output = Path(folder) / "results.json"
+            command = [self.program, "run", *self.run_flags, "--tasks", task, "--methods", method]
+            command += ["--batch-size", str(batch_size), "--repetitions", "1", "--warmup", "0", "--quiet"]
+            command += ["--output", str(output), *flags]
+            if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode != 0:
+                raise UsageError(f"`{' '.join(command)}` failed")
+            return json.loads(output.read_text())["rows"][0]
+
+    def theirs(self, task, batch_size, with_probes=False):
+        """Seconds of extraction, and of probes where wanted."""
+        layers = [self.arguments.layer] if task == "train" else list(range(self.arguments.sweep_layers))
+        self.peer.batch_size = batch_size
+        pooled, extract_s = self.peer.extract(self.features, layers)
+        probes_s = probe_task(task, pooled, self.features, self.arguments)[1] if with_probes else 0.0
+        return {"extract_s": extract_s, "train_eval_s": probes_s, "elapsed_s": extract_s + probes_s}
+
+    def measurements(self, best):
+        """Name of each measurement of a block, and how it is made."""
+        raw = [flag for rule in RULES_OFF_IN_RAW for flag in ("--no-opt", rule)]
+        batch = self.arguments.batch_size
+        named = {
+            "ours raw": lambda: self.ours("train", "lazy", batch, *raw),
+            "ours raw, best": lambda: self.ours("train", "lazy", best, *raw),
+            "theirs train": lambda: self.theirs("train", batch, with_probes=True),
+            "theirs train, best": lambda: self.theirs("train", best),
+        }
+        methods = {"train": ("lazy", "eager"), "sweep": ("lazy-disk", "eager")}
+        for task in self.arguments.tasks:
+            for method in methods[task]:
+                named[f"ours {task} {method}"] = lambda task=task, method=method: self.ours(task, method, batch)
+        if "sweep" in self.arguments.tasks:
+            named["theirs sweep"] = lambda: self.theirs("sweep", batch, with_probes=True)
+        if best == batch:
+            del named["ours raw, best"], named["theirs train, best"]
+        return named
+
+    def comparisons(self, best):
+        """`(label, ours, theirs, field)` of each line of the table."""
+        lines = [(f"raw forward, batch {self.arguments.batch_size}", "ours raw", "theirs train", "extract_s")]
+        if best != self.arguments.batch_size:
+            lines += [(f"raw forward, batch {best}, their best", "ours raw, best", "theirs train, best", "extract_s")]
+        if "train" in self.arguments.tasks:
+            lines += [
+                ("train, lazy: extract", "ours train lazy", "theirs train", "extract_s"),
+                ("train, eager: whole", "ours train eager", "theirs train", "elapsed_s"),
+            ]
+        if "sweep" in self.arguments.tasks:
+            lines += [
+                ("sweep, lazy-disk: whole", "ours sweep lazy-disk", "theirs sweep", "elapsed_s"),
+                ("sweep, lazy-disk: extract", "ours sweep lazy-disk", "theirs sweep", "extract_s"),
+                ("sweep, lazy-disk: probes", "ours sweep lazy-disk", "theirs sweep", "train_eval_s"),
+                ("sweep, eager: whole", "ours sweep eager", "theirs sweep", "elapsed_s"),
+            ]
+        return lines
+
+    def run(self):
+        """Measures all blocks and prints the table."""
+        times = {size: self.theirs("train", size)["extract_s"] for size in BATCH_SIZES}
+        best = min(times, key=times.get)
+        told = ", ".join(f"{size}: {seconds:.2f} s" for size, seconds in times.items())
+        print(f"the peer's batch sizes, once each: {told}", flush=True)
+        named = self.measurements(best)
+        order = random.Random(self.arguments.seed)
+        for block in range(self.arguments.bench):
+            names = list(named)
+            order.shuffle(names)
+            for name in names:
+                self.observations.setdefault(name, []).append(named[name]())
+            print(f"block {block + 1} of {self.arguments.bench} done", file=sys.stderr, flush=True)
+        self.print_table(best)
+
+    def print_table(self, best):
+        rows = [["measurement", "ours s", "theirs s", "theirs / ours", "interval"]]
+        confidence = 0.0
+        for label, ours, theirs, field in self.comparisons(best):
+            pairs = [
+                (a[field], b[field]) for a, b in zip(self.observations[ours], self.observations[theirs], strict=True)
+            ]
+            estimate, low, high, confidence = ratio_interval([b / a for a, b in pairs])
+            medians = [f"{statistics.median(side):.3f}" for side in zip(*pairs, strict=True)]
+            rows.append([label, *medians, f"{estimate:.2f}x", f"{low:.2f} to {high:.2f}"])
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        for row in rows:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"{self.arguments.bench} blocks, {100 * confidence:.1f} % intervals")
+        print(f"peak memory: their process {peak:.0f} MB", end="")
+        for name, rows_of in self.observations.items():
+            if name.startswith("ours"):
+                print(f"; {name} {statistics.median(row['cpu_peak_rss_mb'] for row in rows_of):.0f} MB", end="")
+        print(flush=True)
