@@ -3,15 +3,17 @@
 // query and out are [_, heads * head_dim], keys_values [_, 2 * kv_heads * head_dim] with the keys first. A tile is
 // {first query row, position of that row, number of rows, first entry of its sequence in key_rows}; key_rows maps the
 // positions of a sequence to rows of keys_values. Here a tile is one row.
-// A score is one chain over the head, an output one chain over the positions, and the softmax sum has SUM_LANES lanes
-// by position: the order of the CPU backend, so the bits are its too, and a row depends on its own sequence alone.
+// Keys come in blocks of 64 from absolute position 0 on, with a running maximum and a running sum of the weights. A
+// score is one chain over the head, the sum of the weights and each output one chain over the positions: the order of
+// the CPU backend, so the bits are its too, and a row depends on its own sequence alone.
 // Launch: one block of 128 threads a tile and head; grid (tiles, heads). head_dim is at most 256.
-// Version 1, plain: three passes over blocks of 128 keys, each computing the scores anew, so that no sequence is too
-// long for shared memory. attention_mma.cu has the fast version for f16 and bf16.
+// Version 1, plain: one row at a time. attention_mma.cu has the fast version for f16 and bf16.
 #include "prelude.cuh"
 
-constexpr u32 KEYS = 128;  // keys of a block, aligned to absolute positions
+constexpr u32 THREADS = 128;
+constexpr u32 KEYS = 64;  // keys of a block, aligned to absolute positions
 constexpr u32 MAX_HEAD_DIM = 256;
+constexpr u32 PARTS = MAX_HEAD_DIM / THREADS;  // elements of the output that a thread computes
 
 template <class E>
 DEVICE float score(const float* query, const E* key, u32 head_dim) {
@@ -25,8 +27,9 @@ DEVICE void attention(const E* query, const E* keys_values, const u32* tiles, co
                       u32 kv_heads, u32 head_dim, float scale, E* out) {
   SHARED_ARRAY(float, scaled_query, MAX_HEAD_DIM);
   SHARED_ARRAY(float, weights, KEYS);
-  SHARED_ARRAY(float, lanes, SUM_LANES);
-  SHARED_ARRAY(float, largest, KEYS);
+  SHARED_ARRAY(float, largest, 1);
+  SHARED_ARRAY(float, factor, 1);
+  SHARED_ARRAY(float, total, 1);
   const u32* tile = tiles + 4 * blockIdx.x;
   const u32 head = blockIdx.y, kv_head = head / (heads / kv_heads);
   const u32 visible = tile[1] + 1;
@@ -36,61 +39,50 @@ DEVICE void attention(const E* query, const E* keys_values, const u32* tiles, co
   const u64 pitch = 2ull * kv_heads * head_dim;
   const u32* rows = key_rows + tile[3];
 
-  for (u32 element = threadIdx.x; element < head_dim; element += KEYS) {
+  for (u32 element = threadIdx.x; element < head_dim; element += THREADS) {
     scaled_query[element] = to_float(query[offset + element]) * scale;
   }
-  __syncthreads();
-  largest[threadIdx.x] = minus_infinity();
-  for (u32 position = threadIdx.x; position < visible; position += KEYS) {
-    const float found = score(scaled_query, keys + rows[position] * pitch, head_dim);
-    largest[threadIdx.x] = max_of(largest[threadIdx.x], found);
-  }
-  __syncthreads();
   if (threadIdx.x == 0) {
-    for (u32 thread = 1; thread < KEYS; thread++) largest[0] = max_of(largest[0], largest[thread]);
+    largest[0] = minus_infinity();
+    total[0] = 0.0f;
   }
-  if (threadIdx.x < SUM_LANES) lanes[threadIdx.x] = 0.0f;
   __syncthreads();
-  const float shift = largest[0];
 
+  float sums[PARTS] = {0.0f, 0.0f};
   for (u32 first = 0; first < visible; first += KEYS) {
-    const u32 position = first + threadIdx.x;
-    if (position < visible) {
-      weights[threadIdx.x] = exponential(score(scaled_query, keys + rows[position] * pitch, head_dim) - shift);
+    const u32 n_keys = visible - first < KEYS ? visible - first : KEYS;
+    if (threadIdx.x < n_keys) {
+      weights[threadIdx.x] = score(scaled_query, keys + rows[first + threadIdx.x] * pitch, head_dim);
     }
     __syncthreads();
-    if (threadIdx.x < SUM_LANES) {
-      for (u32 key = threadIdx.x; key < KEYS && first + key < visible; key += SUM_LANES) {
-        lanes[threadIdx.x] += weights[key];
-      }
+    if (threadIdx.x == 0) {
+      const float before = largest[0];
+      for (u32 key = 0; key < n_keys; key++) largest[0] = max_of(largest[0], weights[key]);
+      factor[0] = exponential(before - largest[0]);
     }
     __syncthreads();
-  }
-  if (threadIdx.x == 0) lanes[0] = 1.0f / join_lanes(lanes);
-  __syncthreads();
-  const float inverse = lanes[0];
-
-  float sums[MAX_HEAD_DIM / KEYS] = {0.0f, 0.0f};
-  for (u32 first = 0; first < visible; first += KEYS) {
-    const u32 position = first + threadIdx.x;
-    if (position < visible) {
-      const float found = score(scaled_query, keys + rows[position] * pitch, head_dim);
-      weights[threadIdx.x] = exponential(found - shift) * inverse;
-    }
+    if (threadIdx.x < n_keys) weights[threadIdx.x] = exponential(weights[threadIdx.x] - largest[0]);
     __syncthreads();
+    if (threadIdx.x == 0) {
+      total[0] *= factor[0];
+      for (u32 key = 0; key < n_keys; key++) total[0] += weights[key];
+    }
 #pragma unroll
-    for (u32 part = 0; part < MAX_HEAD_DIM / KEYS; part++) {
-      const u32 element = part * KEYS + threadIdx.x;
-      for (u32 key = 0; element < head_dim && key < KEYS && first + key < visible; key++) {
+    for (u32 part = 0; part < PARTS; part++) {
+      const u32 element = part * THREADS + threadIdx.x;
+      sums[part] *= factor[0];
+      for (u32 key = 0; element < head_dim && key < n_keys; key++) {
         sums[part] = fmaf(weights[key], to_float(values[rows[first + key] * pitch + element]), sums[part]);
       }
     }
+    // The next block's scores go where these weights are.
     __syncthreads();
   }
+  const float inverse = 1.0f / total[0];
 #pragma unroll
-  for (u32 part = 0; part < MAX_HEAD_DIM / KEYS; part++) {
-    const u32 element = part * KEYS + threadIdx.x;
-    if (element < head_dim) out[offset + element] = from_float<E>(sums[part]);
+  for (u32 part = 0; part < PARTS; part++) {
+    const u32 element = part * THREADS + threadIdx.x;
+    if (element < head_dim) out[offset + element] = from_float<E>(sums[part] * inverse);
   }
 }
 

@@ -9,6 +9,8 @@
 // shared memory a row's 16-byte chunks are swapped by the row against bank conflicts.
 // The weights of a row are rounded to the storage type for the second product, as tensor cores take them; their sum is
 // taken before. This is the one rounding beside the store.
+// A value that is infinite spoils the rows of its sequence in front of it as well, in tiles that reach it: unlike
+// attention.cu, tensor cores multiply what a row does not see by a weight of zero.
 // Launch: 128 threads; grid (tiles, heads); 3 * 64 * HEAD * 2 bytes of dynamic shared memory.
 #include "prelude.cuh"
 

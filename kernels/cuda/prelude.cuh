@@ -31,7 +31,6 @@ struct f16 {
 
 DEVICE float bits_to_float(u32 bits) { return __uint_as_float(bits); }
 DEVICE u32 float_to_bits(float value) { return __float_as_uint(value); }
-DEVICE int float_to_int(float value) { return __float2int_rz(value); }
 DEVICE float max_of(float a, float b) { return fmaxf(a, b); }
 DEVICE float shuffle_xor(float value, u32 lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
 // 2^x by the special function unit, within 2 units in the last place; exact at 0 and minus infinity.
@@ -154,7 +153,8 @@ DEVICE float exponential(float x) {
   float clamped = x;
   clamped = clamped < lowest ? lowest : clamped;
   clamped = clamped > highest ? highest : clamped;
-  const float n = fmaf(clamped, 1.44269504088896341f, round) - round;
+  const float shifted = fmaf(clamped, 1.44269504088896341f, round);
+  const float n = shifted - round;
   const float r = fmaf(n, 2.1219444e-4f, fmaf(n, -0.6933594f, clamped));
   float p = 1.9875691e-4f;
   p = fmaf(p, r, 1.3982e-3f);
@@ -163,7 +163,8 @@ DEVICE float exponential(float x) {
   p = fmaf(p, r, 1.6666665e-1f);
   p = fmaf(p, r, 5.0000003e-1f);
   const float value = fmaf(p, r * r, r) + 1.0f;
-  const float scaled = value * bits_to_float(static_cast<u32>(float_to_int(n) + 127) << 23);
+  // The low bits of the shifted sum hold n.
+  const float scaled = value * bits_to_float((float_to_bits(shifted) + 127) << 23);
   return x < lowest ? 0.0f : scaled;
 }
 

@@ -41,7 +41,6 @@ DEVICE u32 float_to_bits(float value) {
   std::memcpy(&bits, &value, 4);
   return bits;
 }
-DEVICE int float_to_int(float value) { return value == value ? static_cast<int>(value) : 0; }
 DEVICE float max_of(float a, float b) { return fmaxf(a, b); }
 DEVICE float shuffle_xor(float value, u32 lanes) {
   struct In {

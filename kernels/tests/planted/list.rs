@@ -37,8 +37,8 @@ pub const PLANTED: &[Planted] = &[
     Planted {
         name: "attention_weights_overwritten_early",
         file: "attention",
-        find: "    }\n    __syncthreads();\n  }\n#pragma unroll",
-        replace: "    }\n  }\n#pragma unroll",
+        find: "    // The next block's scores go where these weights are.\n    __syncthreads();",
+        replace: "",
     },
     Planted {
         name: "mma_missing_barrier",
