@@ -4,32 +4,68 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use actbench_benches::{cpu, random_host, random_tensor, skip_on_error};
+use actbench_benches::{cpu, peak, random_host, random_tensor, skip_on_error};
 use actbench_kernels::backend::AttentionSegment;
+use actbench_kernels::cpu::Isa;
 use actbench_kernels::{AttentionLayout, AttentionShape, Backend, DType, KernelError, PoolGroups, PoolMethod};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-/// `(name, inputs, outputs)` of projections of SmolLM2-135M and Llama-3.2-1B.
-const PROJECTIONS: [(&str, usize, usize); 4] =
-    [("135m-up", 576, 1536), ("135m-down", 1536, 576), ("1b-query", 2048, 2048), ("1b-up", 2048, 8192)];
+/// `(name, inputs, outputs, gated)` of the projections of SmolLM2-135M and Llama-3.2-1B. Keys and values are one
+/// product, and so are the gated pairs.
+const PROJECTIONS: [(&str, usize, usize, bool); 8] = [
+    ("135m-query", 576, 576, false),
+    ("135m-key-value", 576, 2 * 192, false),
+    ("135m-gate-up", 576, 1536, true),
+    ("135m-down", 1536, 576, false),
+    ("1b-query", 2048, 2048, false),
+    ("1b-key-value", 2048, 2 * 512, false),
+    ("1b-gate-up", 2048, 8192, true),
+    ("1b-down", 8192, 2048, false),
+];
 
-/// Rows of a batch: 8 and 64 dialogues of about 41 tokens.
-const ROWS: [usize; 2] = [328, 2624];
+/// Rows of a batch: from one short dialogue to the most that a run takes at once.
+const ROWS: [usize; 4] = [8, 64, 256, 2048];
 
+/// Products in the default type on the instruction set that the backend chose, and in `f32`, where all instruction
+/// sets that are wide enough do the same.
 fn linear(criterion: &mut Criterion) -> Result<(), KernelError> {
     let backend = cpu()?;
     let mut group = criterion.benchmark_group("linear");
-    for dtype in [DType::Bf16, DType::F32] {
-        for (name, inputs, outputs) in PROJECTIONS {
-            let weight = backend.prepare_linear(&[random_host(1, dtype, &[outputs, inputs])?], dtype)?;
-            for rows in ROWS {
-                let x = random_tensor(&backend, 2, dtype, rows, inputs)?;
-                let mut out = backend.alloc(dtype, rows, outputs)?;
-                group.throughput(Throughput::Elements((2 * rows * inputs * outputs) as u64));
+    for (dtype, sizes) in [(DType::Bf16, &ROWS[..]), (DType::F32, &ROWS[2..3])] {
+        for (name, inputs, outputs, gated) in PROJECTIONS {
+            let matrix = random_host(1, dtype, &[outputs, inputs])?;
+            let weight = match gated {
+                true => backend.prepare_gated(&matrix, &matrix, dtype)?,
+                false => backend.prepare_linear(&[matrix], dtype)?,
+            };
+            for rows in sizes {
+                let x = random_tensor(&backend, 2, dtype, *rows, inputs)?;
+                let mut out = backend.alloc(dtype, *rows, outputs)?;
+                let products = if gated { 2 } else { 1 };
+                group.throughput(Throughput::Elements((products * 2 * rows * inputs * outputs) as u64));
                 group.bench_function(BenchmarkId::new(format!("{dtype}/{name}"), rows), |bencher| {
-                    bencher.iter(|| backend.linear(black_box(&x), &weight, None, &mut out));
+                    bencher.iter(|| match gated {
+                        true => backend.linear_swiglu(black_box(&x), &weight, None, &mut out),
+                        false => backend.linear(black_box(&x), &weight, None, &mut out),
+                    });
                 });
             }
+        }
+    }
+    group.finish();
+    Ok(())
+}
+
+/// What products are up against: the fastest instruction for bf16 of each instruction set, on registers alone and one
+/// thread. Times the number of threads it is the peak of `linear`.
+fn peaks(criterion: &mut Criterion) -> Result<(), KernelError> {
+    /// Turns of the loop: about a tenth of a millisecond.
+    const TURNS: u64 = 100_000;
+    let mut group = criterion.benchmark_group("peak");
+    for isa in Isa::ALL {
+        if let Some(operations) = peak::spin(isa, TURNS) {
+            group.throughput(Throughput::Elements(operations));
+            group.bench_function(isa.to_string(), |bencher| bencher.iter(|| peak::spin(isa, black_box(TURNS))));
         }
     }
     group.finish();
@@ -112,12 +148,12 @@ fn norm(criterion: &mut Criterion) -> Result<(), KernelError> {
 }
 
 fn all(criterion: &mut Criterion) {
-    for bench in [linear, attention, pooling, norm] {
+    for bench in [peaks, linear, attention, pooling, norm] {
         skip_on_error(bench(criterion));
     }
 }
 
-/// 38 benchmarks: with criterion's default of eight seconds each they alone would take five minutes. Products and
+/// 66 benchmarks: with criterion's default of eight seconds each they alone would take nine minutes. Products and
 /// pooling repeat well, so that one second says as much.
 fn short() -> Criterion {
     Criterion::default()

@@ -11,6 +11,7 @@ use crate::commands::env::EnvArgs;
 use crate::commands::explain::ExplainArgs;
 use crate::commands::features::FeaturesArgs;
 use crate::commands::import::ImportArgs;
+use crate::commands::profile::ProfileArgs;
 use crate::commands::run::RunArgs;
 use crate::error::Result;
 use crate::panics;
@@ -27,6 +28,7 @@ mod one_line;
                    actbench run                 measure lazy against eager with what is built in\n  \
                    actbench run --help          every setting\n  \
                    actbench explain             what the lazy plans are and what they will cost\n  \
+                   actbench profile             where the time goes\n  \
                    actbench import model.gguf --out model\n  \
                    actbench env                 what a result file says of this machine",
     after_help = "Exit status: 0 done, 1 a case failed, 2 bad usage or input, 130 interrupted.\n\
@@ -43,6 +45,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Show what the lazy plans of a run are and what they will cost, without running them.
     Explain(Box<ExplainArgs>),
+    /// Show where the time of a run goes, operation by operation.
+    Profile(Box<ProfileArgs>),
     /// Turn a GGUF file into a model folder.
     Import(ImportArgs),
     /// Write the tokens and pooled features of a run to a file, for comparison with other programs.
@@ -79,6 +83,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => commands::run::run(&args),
         Command::Explain(args) => commands::explain::explain(&args).map(|()| ExitCode::SUCCESS),
+        Command::Profile(args) => commands::profile::profile(&args),
         Command::Import(args) => commands::import::import(&args).map(|()| ExitCode::SUCCESS),
         Command::Features(args) => commands::features::features(&args).map(|()| ExitCode::SUCCESS),
         Command::Cache(args) => commands::cache::cache(&args).map(|()| ExitCode::SUCCESS),

@@ -42,6 +42,19 @@ pub enum Error {
         /// Bytes asked for.
         bytes: u64,
     },
+    /// A case that was predicted to need more memory than it may have; nothing was allocated.
+    #[error(
+        "out of memory: {what} needs {bytes} bytes in all, over the limit of {limit} (--memory-limit); take fewer samples or \
+         layers, or the method lazy or lazy-disk"
+    )]
+    OverMemoryLimit {
+        /// What was to be held.
+        what: String,
+        /// Bytes of the whole process then.
+        bytes: u64,
+        /// Bytes it may have.
+        limit: u64,
+    },
     /// An operation of a backend failed.
     #[error(transparent)]
     Kernel(#[from] KernelError),

@@ -1,5 +1,7 @@
 //! `actbench run --ablate`: the full plan and the plan without each rule, in one run.
 
+#![allow(clippy::unwrap_used)]
+
 mod runner_support;
 
 use std::collections::BTreeMap;

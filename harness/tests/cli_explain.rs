@@ -1,5 +1,7 @@
 //! `actbench explain`, on the embedded model and on what cannot be explained.
 
+#![allow(clippy::unwrap_used)]
+
 mod runner_support;
 
 use runner_support::Sandbox;

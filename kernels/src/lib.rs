@@ -11,6 +11,7 @@ pub mod cuda;
 pub mod dtype;
 pub mod error;
 pub mod host;
+pub mod profiled;
 
 pub use backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
 pub use cpu::CpuBackend;
@@ -18,3 +19,4 @@ pub use cuda::CudaBackend;
 pub use dtype::DType;
 pub use error::KernelError;
 pub use host::HostTensor;
+pub use profiled::{Profile, Profiled};

@@ -9,7 +9,7 @@ mod operations;
 
 use actbench_kernels::cuda::KernelSet;
 use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatorOptions};
-use actbench_kernels::{AttentionShape, CpuBackend, DType};
+use actbench_kernels::{AttentionShape, DType};
 use common::*;
 use operations::{PRODUCTS, Product};
 use proptest::prelude::*;
@@ -30,7 +30,7 @@ fn assert_near(got: &[u8], expected: &[u8], dtype: DType, what: &str) {
 
 #[test]
 fn products_agree_with_the_cpu_in_every_mode() {
-    let cpu = CpuBackend::new(2).unwrap();
+    let cpu = fused_multiply_add_cpu();
     // Tails in rows, outputs and inputs; more steps than the ring has slots; odd outputs.
     let shapes = [(1, 8, 1), (130, 40, 131), (5, 232, 64), (64, 96, 130)];
     for (index, options) in EmulatorOptions::matrix().into_iter().enumerate() {
@@ -50,7 +50,7 @@ fn products_agree_with_the_cpu_in_every_mode() {
 
 #[test]
 fn attention_agrees_with_the_cpu_in_every_mode() {
-    let cpu = CpuBackend::new(2).unwrap();
+    let cpu = fused_multiply_add_cpu();
     let shapes = [(4, 2, 16), (3, 1, 64), (2, 2, 80), (1, 1, 256)];
     for (index, options) in EmulatorOptions::matrix().into_iter().enumerate() {
         let backend = fast(options);
@@ -119,7 +119,7 @@ proptest! {
     ) {
         let inputs = 8 * chunks;
         let expected =
-            operations::product(&CpuBackend::new(1).unwrap(), product, biased, dtype, (0, rows), inputs, outputs);
+            operations::product(&fused_multiply_add_cpu(), product, biased, dtype, (0, rows), inputs, outputs);
         let got = operations::product(&fast(options), product, biased, dtype, (0, rows), inputs, outputs);
         assert_near(&got, &expected, dtype, "a product");
     }
@@ -131,7 +131,7 @@ proptest! {
     ) {
         let shape = AttentionShape { n_heads: kv_heads * group, n_kv_heads: kv_heads, head_dim: 8 * chunks };
         let from = from.index(len);
-        let expected = operations::attention_of_a_node(&CpuBackend::new(1).unwrap(), dtype, shape, len, from);
+        let expected = operations::attention_of_a_node(&fused_multiply_add_cpu(), dtype, shape, len, from);
         let got = operations::attention_of_a_node(&fast(options), dtype, shape, len, from);
         assert_near(&got, &expected, dtype, "attention");
         let whole = operations::attention_of_a_node(&fast(options), dtype, shape, len, 0);

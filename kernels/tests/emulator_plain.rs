@@ -8,7 +8,7 @@ mod operations;
 
 use actbench_kernels::cuda::KernelSet;
 use actbench_kernels::cuda::emulator::{CopyTime, EmulatedBackend, EmulatorOptions, ThreadOrder};
-use actbench_kernels::{AttentionShape, Backend, CpuBackend, DType, PoolMethod};
+use actbench_kernels::{AttentionShape, Backend, DType, PoolMethod};
 use common::*;
 use operations::PRODUCTS;
 
@@ -24,7 +24,7 @@ fn emulated() -> Vec<(EmulatorOptions, EmulatedBackend)> {
 macro_rules! assert_cpu_bits {
     ($what:expr, $backend:ident => $operation:expr) => {{
         let expected = {
-            let $backend = &CpuBackend::new(2).unwrap();
+            let $backend = &fused_multiply_add_cpu();
             $operation
         };
         for (options, backend) in emulated() {

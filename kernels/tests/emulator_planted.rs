@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use actbench_kernels::cuda::KernelSet;
 use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatorOptions};
-use actbench_kernels::{AttentionShape, Backend, CpuBackend, DType, PoolMethod};
+use actbench_kernels::{AttentionShape, Backend, DType, PoolMethod};
 use common::*;
 use operations::Product;
 use planted::{PLANTED, Planted};
@@ -56,7 +56,7 @@ fn symptom(fault: &Planted, options: EmulatorOptions, expected: &[u8]) -> Option
 
 /// The modes that see each fault: one line a fault, a mark a mode.
 fn table() -> Vec<(&'static str, Vec<Option<String>>)> {
-    let cpu = CpuBackend::new(2).unwrap();
+    let cpu = fused_multiply_add_cpu();
     PLANTED
         .iter()
         .map(|fault| {

@@ -3,6 +3,7 @@
 
 mod common;
 
+use actbench_kernels::cpu::Isa;
 use actbench_kernels::{Backend, CpuBackend, DType};
 use common::*;
 use proptest::prelude::*;
@@ -108,23 +109,49 @@ fn stacked_matrices_stand_side_by_side() {
     assert_close(&values(&backend, &out), &reference(&x, &both, None, 8, 45), tolerance(DType::F32), "stacked");
 }
 
+/// The bytes of a gated product of seeded numbers, `[rows, outputs]`.
+fn gated_product(backend: &CpuBackend, dtype: DType, rows: usize, inputs: usize, outputs: usize) -> Vec<u8> {
+    let (x, w) = (random(1, dtype, rows * inputs), random(2, dtype, outputs * inputs));
+    let matrix = host(dtype, &[outputs, inputs], &w);
+    let weight = backend.prepare_gated(&matrix, &matrix, dtype).unwrap();
+    let device_x = upload(backend, dtype, rows, inputs, &x);
+    let mut out = backend.alloc(dtype, rows, outputs).unwrap();
+    backend.linear_swiglu(&device_x, &weight, None, &mut out).unwrap();
+    bytes(backend, &out)
+}
+
 #[test]
-fn every_instruction_set_gives_the_same_bits() {
+fn every_instruction_set_gives_the_same_bits_but_for_bf16_where_its_name_differs() {
     for dtype in DTYPES {
-        let (rows, inputs, outputs) = (29, 77, 81);
-        let (x, w) = (random(1, dtype, rows * inputs), random(2, dtype, outputs * inputs));
-        let results: Vec<Vec<u8>> = backends()
-            .iter()
-            .map(|backend| {
-                let matrix = host(dtype, &[outputs, inputs], &w);
-                let weight = backend.prepare_gated(&matrix, &matrix, dtype).unwrap();
-                let device_x = upload(backend, dtype, rows, inputs, &x);
-                let mut out = backend.alloc(dtype, rows, outputs).unwrap();
-                backend.linear_swiglu(&device_x, &weight, None, &mut out).unwrap();
-                bytes(backend, &out)
-            })
-            .collect();
-        assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{dtype}");
+        for (rows, inputs, outputs) in [(29, 77, 81), (70, 640, 48)] {
+            let mut results: Vec<(String, Vec<u8>)> = Vec::new();
+            for backend in backends() {
+                let name = if dtype == DType::Bf16 { backend.kernel_id() } else { "any".to_owned() };
+                let got = gated_product(&backend, dtype, rows, inputs, outputs);
+                match results.iter().find(|(known, _)| *known == name) {
+                    Some((_, expected)) => assert!(got == *expected, "{dtype} on {}", backend.describe()),
+                    None => results.push((name, got)),
+                }
+            }
+            // Between the arithmetics of bf16, no more than the rounding of a store apart.
+            let wide: Vec<Vec<f32>> = results.iter().map(|(_, bytes)| dtype.to_f32_vec(bytes)).collect();
+            for other in &wide[1..] {
+                let expected: Vec<f64> = wide[0].iter().map(|value| f64::from(*value)).collect();
+                assert_close(other, &expected, 2.0 * tolerance(dtype), "two arithmetics");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_instructions_for_bf16_take_subnormal_numbers_for_zero() {
+    for backend in backends() {
+        let weight = backend.prepare_linear(&[host(DType::Bf16, &[1, 1], &[2f32.powi(-130)])], DType::Bf16).unwrap();
+        let x = upload(&backend, DType::Bf16, 1, 1, &[2f32.powi(20)]);
+        let mut out = backend.alloc(DType::Bf16, 1, 1).unwrap();
+        backend.linear(&x, &weight, None, &mut out).unwrap();
+        let expected = if backend.kernel_id().starts_with("cpu-fma-") { 2f32.powi(-110) } else { 0.0 };
+        assert_eq!(values(&backend, &out), [expected], "{}", backend.describe());
     }
 }
 
@@ -154,28 +181,46 @@ fn wrong_shapes_types_and_non_finite_weights_are_refused() {
     assert!(backend.linear(&x, &weight, Some(&vec![0.0; 3]), &mut out).is_err());
 }
 
+/// Asserts that rows of a product with a bias are those of a product of the row alone.
+fn check_rows(isa: Isa, dtype: DType, [rows, inputs, outputs]: [usize; 3], seed: u64) {
+    let backend = CpuBackend::with_isa(2, isa).unwrap();
+    let (x, w) = (random(seed, dtype, rows * inputs), random(seed + 1, dtype, outputs * inputs));
+    let weight = backend.prepare_linear(&[host(dtype, &[outputs, inputs], &w)], dtype).unwrap();
+    let bias = random(seed + 2, dtype, outputs);
+    let device_x = upload(&backend, dtype, rows, inputs, &x);
+    let mut out = backend.alloc(dtype, rows, outputs).unwrap();
+    backend.linear(&device_x, &weight, Some(&bias), &mut out).unwrap();
+    let whole = bytes(&backend, &out);
+    for row in [0, rows / 2, rows - 1] {
+        let one = upload(&backend, dtype, 1, inputs, &x[row * inputs..(row + 1) * inputs]);
+        let mut single = backend.alloc(dtype, 1, outputs).unwrap();
+        backend.linear(&one, &weight, Some(&bias), &mut single).unwrap();
+        let row_bytes = outputs * dtype.size();
+        let expected = &whole[row * row_bytes..(row + 1) * row_bytes];
+        assert!(bytes(&backend, &single) == expected, "{dtype} on {isa}: row {row} of {rows} x {inputs} x {outputs}");
+    }
+}
+
+#[test]
+fn a_rows_bits_do_not_depend_on_its_block() {
+    for isa in instruction_sets() {
+        // More rows than a block has, more inputs than a chunk, and an odd number of tiles.
+        check_rows(isa, DType::Bf16, [1101, 64, 33], 1);
+        check_rows(isa, DType::Bf16, [45, 2080, 40], 2);
+        // Rows that conflict in caches.
+        check_rows(isa, DType::Bf16, [33, 4096, 40], 3);
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     /// A row computed alone, first, or in the middle of many others has the same bits.
     #[test]
     fn a_rows_bits_do_not_depend_on_the_others(
         rows in 1usize..140, inputs in 1usize..90, outputs in 1usize..80, dtype in 0usize..3, seed in 0u64..1000,
+        isa in prop::sample::select(instruction_sets()),
     ) {
-        let dtype = DTYPES[dtype];
-        let backend = CpuBackend::new(2).unwrap();
-        let (x, w) = (random(seed, dtype, rows * inputs), random(seed + 1, dtype, outputs * inputs));
-        let weight = backend.prepare_linear(&[host(dtype, &[outputs, inputs], &w)], dtype).unwrap();
-        let device_x = upload(&backend, dtype, rows, inputs, &x);
-        let mut out = backend.alloc(dtype, rows, outputs).unwrap();
-        backend.linear(&device_x, &weight, None, &mut out).unwrap();
-        let whole = bytes(&backend, &out);
-        for row in [0, rows / 2, rows - 1] {
-            let one = upload(&backend, dtype, 1, inputs, &x[row * inputs..(row + 1) * inputs]);
-            let mut single = backend.alloc(dtype, 1, outputs).unwrap();
-            backend.linear(&one, &weight, None, &mut single).unwrap();
-            let row_bytes = outputs * dtype.size();
-            prop_assert_eq!(&bytes(&backend, &single)[..], &whole[row * row_bytes..(row + 1) * row_bytes]);
-        }
+        check_rows(isa, DTYPES[dtype], [rows, inputs, outputs], seed);
     }
 }

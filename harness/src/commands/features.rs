@@ -16,6 +16,7 @@ use crate::acts::{Progress, ProgressSink, Rules};
 use crate::error::{Error, Result};
 use crate::workload::case::{CaseObserver, Method, Phase, Task};
 use crate::workload::extract::{Extracted, Extraction, eager_layers, lazy_layers};
+use crate::workload::features::LayerFeatures;
 use crate::workload::prepare::{LabelledTokens, Prepared, prepare};
 use crate::workload::{deepest, layers_of, load_model, request, with_layers};
 
@@ -107,10 +108,10 @@ fn write(
     let is_train: Vec<u8> =
         [1u8, 0].iter().zip(sides).flat_map(|(flag, side)| vec![*flag; side.labels.len()]).collect();
     let layer_ids: Vec<i32> = extracted.layers.iter().map(|features| features.layer as i32).collect();
-    let hidden = extracted.layers.first().map_or(0, |features| features.train.shape()[1]);
+    let hidden = extracted.layers.first().map_or(0, LayerFeatures::hidden_size);
     let mut pooled = vec![0.0f32; n_samples * layer_ids.len() * hidden];
     for (index, features) in extracted.layers.iter().enumerate() {
-        let rows = [features.train.to_f32_vec(), features.test.to_f32_vec()].concat();
+        let rows = [features.train()?.to_f32_vec(), features.test()?.to_f32_vec()].concat();
         for (sample, row) in rows.chunks_exact(hidden).enumerate() {
             let start = (sample * layer_ids.len() + index) * hidden;
             pooled[start..start + hidden].copy_from_slice(row);

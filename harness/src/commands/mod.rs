@@ -5,6 +5,7 @@ pub mod env;
 pub mod explain;
 pub mod features;
 pub mod import;
+pub mod profile;
 pub mod run;
 pub mod settings;
 pub mod worker;

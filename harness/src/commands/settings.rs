@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use actbench_kernels::{DType, PoolMethod};
 use clap::Args;
 
+use crate::measure::limit::MemoryLimit;
 use crate::text::MaskKind;
 use crate::workload::case::{DeviceMap, Method, RunConfig, Task};
 
@@ -68,6 +69,9 @@ pub struct SettingsArgs {
     /// Threads [default: all cores]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Memory a case may use: bytes, 500MB, 8GiB, a share of what is available, or none
+    #[arg(long, default_value = "80%", value_name = "SIZE")]
+    pub memory_limit: MemoryLimit,
     /// Switch an optimiser rule off: depth, packing, mask, pooling, prefix, layers, batch or all; repeatable
     #[arg(long, value_name = "RULE")]
     pub no_opt: Vec<String>,
@@ -97,6 +101,7 @@ impl SettingsArgs {
             device_map: self.device_map,
             lazy_cache_disk: self.lazy_cache_disk,
             threads: self.threads,
+            memory_limit: self.memory_limit,
             data_dir: self.data_dir.clone(),
             no_opt: self.no_opt.clone(),
             ablate: false,

@@ -53,6 +53,16 @@ fn forget_resident_peak() -> bool {
     written && forgotten
 }
 
+/// Gives memory that was freed and that the allocator keeps for later back to the system, so that what is freed before
+/// a large allocation does not stand beside it in the resident peak.
+pub fn return_freed() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: touches free memory of the allocator alone and takes its locks itself.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Peaks since `baseline`.
 pub fn peaks(baseline: Baseline) -> Peaks {
     Peaks {
@@ -63,6 +73,11 @@ pub fn peaks(baseline: Baseline) -> Peaks {
         load_rss_mb: baseline.load_rss_mb,
         includes_loading: baseline.includes_loading,
     }
+}
+
+/// Bytes resident now; 0 where the system does not say.
+pub fn resident() -> u64 {
+    status_mb("VmRSS").map_or(0, |megabytes| (megabytes * MEGABYTE) as u64)
 }
 
 /// A line of `/proc/self/status`, which counts in kB of 1024 bytes; none on systems without it.

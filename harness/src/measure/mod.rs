@@ -2,6 +2,7 @@
 
 pub mod environment;
 pub mod gpu;
+pub mod limit;
 pub mod memory;
 pub mod mounts;
 

@@ -2,6 +2,7 @@
 
 pub mod ablation;
 pub mod format;
+pub mod profile;
 pub mod sentence;
 pub mod table;
 

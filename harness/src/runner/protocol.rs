@@ -62,7 +62,7 @@ pub struct Failure {
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         let out_of_memory_bytes = match error {
-            Error::OutOfMemory { bytes, .. } => Some(*bytes),
+            Error::OutOfMemory { bytes, .. } | Error::OverMemoryLimit { bytes, .. } => Some(*bytes),
             Error::Kernel(actbench_kernels::KernelError::OutOfMemory { bytes, .. }) => Some(*bytes as u64),
             _ => None,
         };

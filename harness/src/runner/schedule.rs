@@ -84,6 +84,7 @@ pub(crate) mod tests {
             device_map: DeviceMap::Auto,
             lazy_cache_disk: false,
             threads: None,
+            memory_limit: Default::default(),
             data_dir: None,
             no_opt: Vec::new(),
             ablate: false,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::acts::Rules;
 use crate::error::{Error, Result};
+use crate::measure::limit::MemoryLimit;
 use crate::text::MaskKind;
 
 /// A benchmarked task.
@@ -143,6 +144,9 @@ pub struct RunConfig {
     pub lazy_cache_disk: bool,
     /// Threads; none is all cores.
     pub threads: Option<usize>,
+    /// Memory that a case may use.
+    #[serde(with = "super::names", default)]
+    pub memory_limit: MemoryLimit,
     /// Where local copies of registered data sets are.
     pub data_dir: Option<PathBuf>,
     /// Optimiser rules that are off, by name; `all` is every one.

@@ -51,7 +51,8 @@ pub fn eager_layer(
     };
     let sinks = two_sided(prepared, progress);
     let (train, test) = (side(&prepared.train, &sinks[0])?, side(&prepared.test, &sinks[1])?);
-    let layers = vec![LayerFeatures::new(layer, train.tensor, test.tensor, prepared)?];
+    let (train_acts, test_acts) = (Acts::from_tensor(train.tensor), Acts::from_tensor(test.tensor));
+    let layers = vec![LayerFeatures::new(layer, train_acts, test_acts, prepared)?];
     Ok(Extracted { layers, stats: sum(train.stats, test.stats), cache_bytes: 0 })
 }
 
@@ -75,7 +76,7 @@ pub fn eager_layers(
         .iter()
         .map(|&layer| {
             let (train, test) = (train.tensor.pool_layer(layer, how.pool)?, test.tensor.pool_layer(layer, how.pool)?);
-            LayerFeatures::new(layer, train, test, prepared)
+            LayerFeatures::new(layer, Acts::from_tensor(train), Acts::from_tensor(test), prepared)
         })
         .collect::<Result<_>>()?;
     Ok(Extracted { layers: pooled, stats: sum(train.stats, test.stats), cache_bytes: 0 })
@@ -107,10 +108,7 @@ pub fn lazy_layers(
     let (test, test_stats) = side(&prepared.test, "test", &sinks[1])?;
     let features = layers
         .iter()
-        .map(|&layer| {
-            let (train, test) = (train.select_layer(layer)?.realize()?, test.select_layer(layer)?.realize()?);
-            LayerFeatures::new(layer, train, test, prepared)
-        })
+        .map(|&layer| LayerFeatures::new(layer, train.select_layer(layer)?, test.select_layer(layer)?, prepared))
         .collect::<Result<_>>()?;
     Ok(Extracted { layers: features, stats: sum(train_stats, test_stats), cache_bytes })
 }

@@ -4,17 +4,18 @@ use actbench_kernels::DType;
 use ndarray::Array2;
 
 use super::prepare::Prepared;
-use crate::acts::{ActTensor, Axes};
+use crate::acts::{ActTensor, Acts, Axes};
 use crate::error::{Error, Result};
 
 /// Pooled activations of one layer, `[n, h]` on each side.
+///
+/// Each side is a plan over what was extracted, in memory or in a cache file, and becomes a tensor only while it is
+/// used: layers that are held all at once would be a second copy of the features, or keep a whole cache file's pages.
 pub struct LayerFeatures {
     /// The layer.
     pub layer: usize,
-    /// Of the training samples.
-    pub train: ActTensor,
-    /// Of the test samples.
-    pub test: ActTensor,
+    train: Acts,
+    test: Acts,
 }
 
 impl LayerFeatures {
@@ -22,18 +23,38 @@ impl LayerFeatures {
     ///
     /// # Errors
     /// Other axes than `bh`, or another number of samples.
-    pub fn new(layer: usize, train: ActTensor, test: ActTensor, prepared: &Prepared) -> Result<Self> {
-        for (tensor, side) in [(&train, &prepared.train), (&test, &prepared.test)] {
-            if tensor.axes() != Axes::BH || tensor.shape()[0] != side.tokens.len() {
+    pub fn new(layer: usize, train: Acts, test: Acts, prepared: &Prepared) -> Result<Self> {
+        for (acts, side) in [(&train, &prepared.train), (&test, &prepared.test)] {
+            let signature = acts.signature();
+            if signature.axes != Axes::BH || signature.n_samples != side.tokens.len() {
                 return Err(Error::Disagreement(format!(
-                    "features of layer {layer} are {} {:?} for {} samples",
-                    tensor.axes(),
-                    tensor.shape(),
+                    "features of layer {layer} are {signature} for {} samples",
                     side.tokens.len()
                 )));
             }
         }
         Ok(LayerFeatures { layer, train, test })
+    }
+
+    /// Columns of the features.
+    pub fn hidden_size(&self) -> usize {
+        self.train.signature().hidden_size
+    }
+
+    /// Of the training samples. What comes back is let go when it is dropped.
+    ///
+    /// # Errors
+    /// A cache file that cannot be read or is damaged, or memory that is not there.
+    pub fn train(&self) -> Result<ActTensor> {
+        self.train.realize()
+    }
+
+    /// Of the test samples, as [`LayerFeatures::train`].
+    ///
+    /// # Errors
+    /// As [`LayerFeatures::train`].
+    pub fn test(&self) -> Result<ActTensor> {
+        self.test.realize()
     }
 }
 
@@ -52,14 +73,18 @@ pub fn to_matrix(tensor: &ActTensor) -> Result<Array2<f32>> {
 /// A digest of the features of all layers in order: shapes, dtype and bytes, training side first.
 ///
 /// Two cases that agree on it trained their probes on the same bits.
-pub fn digest(layers: &[LayerFeatures]) -> String {
+///
+/// # Errors
+/// As [`LayerFeatures::train`].
+pub fn digest(layers: &[LayerFeatures]) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     for features in layers {
-        for tensor in [&features.train, &features.test] {
+        for side in [&features.train, &features.test] {
+            let tensor = side.realize()?;
             let dtype: DType = tensor.dtype();
             hasher.update(format!("{} {dtype} {:?};", features.layer, tensor.shape()).as_bytes());
             hasher.update(tensor.bytes());
         }
     }
-    hasher.finalize().to_hex().to_string()
+    Ok(hasher.finalize().to_hex().to_string())
 }

@@ -3,23 +3,27 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use actbench_kernels::CpuBackend;
+use actbench_kernels::{Backend, CpuBackend};
 use serde_json::json;
 
 use self::case::{CaseObserver, CaseOutcome, CaseSpec, DeviceMap, Method, Phase, RunConfig, Task};
 use self::extract::{Extracted, Extraction};
+use self::footprint::{Holding, Sizes};
 use self::prepare::{Prepared, Request, prepare};
 use self::score::Scores;
 use crate::acts::{Progress, ProgressSink, Rule, Rules};
 use crate::error::{Error, Result};
+use crate::measure::{limit, memory};
 use crate::model::ActivationModel;
 
 pub mod ablation;
 pub mod case;
 pub mod extract;
 pub mod features;
+pub mod footprint;
 pub mod names;
 pub mod prepare;
+pub mod profile;
 pub mod score;
 
 /// What the parent learns before it starts any child.
@@ -73,6 +77,7 @@ pub fn preflight(config: &RunConfig, quiet: bool) -> Result<Preflight> {
 /// # Errors
 /// Anything that goes wrong on the way.
 pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<CaseOutcome> {
+    let limit = spec.config.memory_limit.bytes(limit::available());
     observer.phase(Phase::Loading);
     let prepared = prepare(request(&spec.config, true))?;
     let config = with_layers(&spec.config, &prepared);
@@ -92,17 +97,26 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
 
     observer.loaded();
     observer.phase(Phase::Extracting);
+    let sizes = sizes(&config, &prepared, layers.len());
+    let (what, holding) = match (spec.method, spec.task) {
+        (Method::Eager, Task::Sweep) => ("eager: the full activations of both splits", Holding::Full),
+        (Method::Eager, Task::Train) => ("eager: a batch and the pooled features", Holding::Pooled),
+        _ if on_disk => ("lazy-disk: a batch", Holding::Batch),
+        _ => ("lazy: the pooled features", Holding::Pooled),
+    };
+    footprint::check(what, memory::resident(), sizes.extraction(holding), limit)?;
     let sink: ProgressSink = {
         let observer = observer.clone();
         Arc::new(move |step: Progress| observer.progress(step.done, step.total, step.unit))
     };
     let start = Instant::now();
-    let extracted = match (spec.method, spec.task) {
-        (Method::Eager, Task::Train) => extract::eager_layer(&model, &prepared, layers[0], how, &sink)?,
-        (Method::Eager, Task::Sweep) => extract::eager_layers(&model, &prepared, &layers, how, &sink)?,
-        (Method::Lazy | Method::LazyDisk, _) => extract::lazy_layers(&model, &prepared, &layers, how, &sink)?,
-    };
+    let extracted = extract_features(spec.task, spec.method, &model, &prepared, &layers, how, &sink)?;
     let extract_s = start.elapsed().as_secs_f64();
+    // No method needs the weights again, so the probes' matrices may stand where they stood.
+    let described_model = model.describe();
+    drop(model);
+    memory::return_freed();
+    footprint::check("the matrices of one layer's probes", memory::resident(), sizes.probe(), limit)?;
     observer.phase(Phase::Training);
     let scores = match spec.task {
         Task::Train => score::score(&extracted.layers, &prepared, &[config.train_c], config.train_max_iter, &sink)?,
@@ -115,9 +129,9 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         Task::Train => ("auroc", scores.mean),
         Task::Sweep => ("mean_auroc", scores.mean),
     };
-    let mut extra = extra_fields(spec.task, &config, &prepared, &extracted, &scores);
+    let mut extra = extra_fields(spec.task, &config, &prepared, &extracted, &scores)?;
     extra.insert("lazy_cache_disk".to_owned(), json!(on_disk));
-    extra.insert("model".to_owned(), json!(model.describe()));
+    extra.insert("model".to_owned(), json!(described_model));
     Ok(CaseOutcome {
         elapsed_s,
         extract_s,
@@ -126,6 +140,36 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         metric_value,
         extra,
     })
+}
+
+/// The features of `layers` on both sides, the way that `method` gets them for `task`.
+fn extract_features(
+    task: Task,
+    method: Method,
+    model: &Arc<dyn ActivationModel>,
+    prepared: &Prepared,
+    layers: &[usize],
+    how: Extraction<'_>,
+    sink: &ProgressSink,
+) -> Result<Extracted> {
+    match (method, task) {
+        (Method::Eager, Task::Train) => extract::eager_layer(model, prepared, layers[0], how, sink),
+        (Method::Eager, Task::Sweep) => extract::eager_layers(model, prepared, layers, how, sink),
+        (Method::Lazy | Method::LazyDisk, _) => extract::lazy_layers(model, prepared, layers, how, sink),
+    }
+}
+
+/// What the memory of a case of `n_layers` layers follows from.
+fn sizes(config: &RunConfig, prepared: &Prepared, n_layers: usize) -> Sizes {
+    let model = &prepared.model.config;
+    Sizes {
+        sides: [&prepared.train, &prepared.test].map(|side| (side.tokens.len(), side.tokens.max_len())),
+        layers: n_layers,
+        hidden: model.hidden_size,
+        intermediate: model.intermediate_size,
+        element: config.dtype.size(),
+        batch_size: config.batch_size,
+    }
 }
 
 /// The settings as a request for data.
@@ -213,7 +257,17 @@ pub fn load_model(
     observer: &Arc<dyn CaseObserver>,
 ) -> Result<Arc<dyn ActivationModel>> {
     check_device(config.device_map)?;
-    let backend = CpuBackend::new(config.n_threads())?;
+    load_model_on(CpuBackend::new(config.n_threads())?, prepared, config, deepest, observer)
+}
+
+/// The same on a backend of the caller's.
+fn load_model_on<B: Backend>(
+    backend: B,
+    prepared: &Prepared,
+    config: &RunConfig,
+    deepest: usize,
+    observer: &Arc<dyn CaseObserver>,
+) -> Result<Arc<dyn ActivationModel>> {
     let max_positions = prepared.train.tokens.max_len().max(prepared.test.tokens.max_len());
     let mut progress = |done: usize, total: usize| observer.progress(done as u64, total as u64, "blocks");
     Ok(Arc::new(prepared.model.load(backend, config.dtype, deepest, max_positions, &mut progress)?))
@@ -238,7 +292,7 @@ fn extra_fields(
     prepared: &Prepared,
     extracted: &Extracted,
     scores: &Scores,
-) -> serde_json::Map<String, serde_json::Value> {
+) -> Result<serde_json::Map<String, serde_json::Value>> {
     let mut extra = serde_json::Map::new();
     let mut put = |name: &str, value: serde_json::Value| {
         extra.insert(name.to_owned(), value);
@@ -260,11 +314,11 @@ fn extra_fields(
             put("best_auroc", json!(scores.best.auroc));
         }
     }
-    put("feature_digest", json!(features::digest(&extracted.layers)));
+    put("feature_digest", json!(features::digest(&extracted.layers)?));
     put("tokens_total", json!(extracted.stats.tokens_total));
     put("tokens_computed", json!(extracted.stats.tokens_computed));
     put("batches", json!(extracted.stats.batches));
     put("flops", json!(extracted.stats.flops));
     put("cache_bytes", json!(extracted.cache_bytes));
-    extra
+    Ok(extra)
 }

@@ -42,9 +42,11 @@ pub fn score(
     let total = (layers.len() * cs.len()) as u64;
     let mut trials: Vec<Trial> = Vec::new();
     for features in layers {
-        let (train, test) = (to_matrix(&features.train)?, to_matrix(&features.test)?);
+        let (train, test) = (to_matrix(&features.train()?)?, to_matrix(&features.test()?)?);
         let (train_labels, test_labels) = (&prepared.train.labels[..], &prepared.test.labels[..]);
         let split = SplitFeatures::standardised(train.view(), train_labels, test.view(), test_labels)?;
+        // The probes are trained on the standardised features alone.
+        drop((train, test));
         for &c in cs {
             trials.push(Trial { layer: features.layer, c, auroc: split.score(c, max_iterations)?.auroc });
             progress(Progress { done: trials.len() as u64, total, unit: "probes" });

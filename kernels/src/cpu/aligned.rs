@@ -8,10 +8,17 @@ use crate::error::KernelError;
 /// One cache line, and the width of a 512-bit vector.
 const ALIGNMENT: usize = 64;
 
-/// Zero-initialised bytes at a 64-byte boundary.
+/// The larger pages of x86-64 and, mostly, of arm64. With common pages of 4 KiB a large matrix has more of them than
+/// a processor keeps addresses for, and each panel would wait for page tables.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Zero-initialised bytes at a 64-byte boundary, on huge pages where there are enough of them.
 pub struct AlignedBytes {
+    /// Start of the bytes.
     pointer: NonNull<u8>,
     len: usize,
+    /// What was allocated, and holds the bytes.
+    allocation: Option<(NonNull<u8>, Layout)>,
 }
 
 // SAFETY: the buffer owns its memory and hands out references under the usual borrow rules alone.
@@ -26,13 +33,27 @@ impl AlignedBytes {
     /// When the memory cannot be had.
     pub fn zeroed(op: &'static str, len: usize) -> Result<Self, KernelError> {
         if len == 0 {
-            return Ok(AlignedBytes { pointer: NonNull::<AlignedLine>::dangling().cast(), len: 0 });
+            return Ok(AlignedBytes { pointer: NonNull::<AlignedLine>::dangling().cast(), len: 0, allocation: None });
         }
         let out_of_memory = || KernelError::OutOfMemory { op, bytes: len, device: "cpu".to_owned() };
-        let layout = Layout::from_size_align(len, ALIGNMENT).map_err(|_| out_of_memory())?;
+        let alignment = if len >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT };
+        // Aligned by hand: asked for an alignment, the allocator has no zero pages to give and writes zeros itself.
+        let layout = len
+            .checked_add(alignment)
+            .and_then(|len| Layout::from_size_align(len, align_of::<u64>()).ok())
+            .ok_or_else(out_of_memory)?;
         // SAFETY: the layout's size is not zero.
-        let pointer = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(out_of_memory)?;
-        Ok(AlignedBytes { pointer, len })
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(out_of_memory)?;
+        let skipped = start.as_ptr().align_offset(alignment).min(alignment);
+        // SAFETY: the allocation has `alignment` bytes more than `len`.
+        let pointer = unsafe { start.add(skipped) };
+        #[cfg(target_os = "linux")]
+        if len >= HUGE_PAGE {
+            // SAFETY: the range is whole pages inside the allocation, and the advice changes no contents. It is
+            // advice, so the outcome does not matter.
+            unsafe { libc::madvise(pointer.as_ptr().cast(), len / HUGE_PAGE * HUGE_PAGE, libc::MADV_HUGEPAGE) };
+        }
+        Ok(AlignedBytes { pointer, len, allocation: Some((start, layout)) })
     }
 
     /// The bytes.
@@ -50,9 +71,9 @@ impl AlignedBytes {
 
 impl Drop for AlignedBytes {
     fn drop(&mut self) {
-        if self.len > 0 {
-            // SAFETY: allocated in `zeroed` with this very layout, which was valid then.
-            unsafe { dealloc(self.pointer.as_ptr(), Layout::from_size_align_unchecked(self.len, ALIGNMENT)) }
+        if let Some((start, layout)) = self.allocation {
+            // SAFETY: allocated in `zeroed` with this very layout.
+            unsafe { dealloc(start.as_ptr(), layout) }
         }
     }
 }
@@ -67,7 +88,7 @@ mod tests {
 
     #[test]
     fn buffers_are_aligned_zeroed_and_may_be_empty() {
-        for len in [0, 1, 63, 64, 4097] {
+        for len in [0, 1, 63, 64, 4097, HUGE_PAGE, 2 * HUGE_PAGE + 5] {
             let mut buffer = AlignedBytes::zeroed("test", len).unwrap();
             assert_eq!(buffer.as_slice().as_ptr() as usize % ALIGNMENT, 0);
             assert!(buffer.as_slice().iter().all(|byte| *byte == 0));

@@ -86,9 +86,8 @@ impl Backend for CpuBackend {
         format!("cpu ({}, {} threads)", self.isa, self.pool.current_num_threads())
     }
 
-    /// One name for all instruction sets: they agree to the last bit.
     fn kernel_id(&self) -> String {
-        "cpu-fma-2".to_owned()
+        self.isa.kernel_id().to_owned()
     }
 
     fn alloc(&self, dtype: DType, rows: usize, columns: usize) -> Result<CpuTensor, KernelError> {

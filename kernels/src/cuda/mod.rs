@@ -2,7 +2,7 @@
 //!
 //! What to launch with which arguments is written here once, one file a family of operations; whether the kernels run
 //! on a GPU or in the emulator of the tests is the device's business. The kernels exist in two sets: the plain ones do
-//! the CPU backend's sums in the CPU backend's order, the fast ones use tensor cores where the shapes allow it.
+//! the sums of the CPU backend `cpu-fma-2` in its order, the fast ones use tensor cores where the shapes allow it.
 
 use std::ops::Range;
 
@@ -31,7 +31,7 @@ pub use tensor::{CudaTensor, CudaVector, CudaWeights};
 /// Which kernels a backend uses. The choice an operation makes depends on types and widths, never on rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelSet {
-    /// One output a thread, for reference: the bits of the CPU backend.
+    /// One output a thread, for reference: the bits of the CPU backend `cpu-fma-2`.
     Plain,
     /// Tensor cores for f16 and bf16 where widths are multiples of 8 elements; plain kernels for the rest.
     Fast,

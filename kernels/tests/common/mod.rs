@@ -8,15 +8,22 @@ use rand_chacha::ChaCha8Rng;
 
 pub const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
+/// The instruction sets of this machine.
+pub fn instruction_sets() -> Vec<Isa> {
+    Isa::ALL.into_iter().filter(|isa| *isa <= Isa::detect()).collect()
+}
+
 /// One backend an instruction set of this machine, with one and with three threads.
 pub fn backends() -> Vec<CpuBackend> {
-    let mut backends = Vec::new();
-    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
-        if isa <= Isa::detect() {
-            backends.extend([1, 3].map(|threads| CpuBackend::with_isa(threads, isa).unwrap()));
-        }
-    }
-    backends
+    instruction_sets()
+        .into_iter()
+        .flat_map(|isa| [1, 3].map(|threads| CpuBackend::with_isa(threads, isa).unwrap()))
+        .collect()
+}
+
+/// The CPU without its instructions for bf16 sums, whose orders are their own: what the plain CUDA kernels are held to.
+pub fn fused_multiply_add_cpu() -> CpuBackend {
+    CpuBackend::with_isa(2, Isa::Avx512).unwrap()
 }
 
 /// Values in -1..1, already rounded to `dtype`, so that a reference starts from what the kernel sees.

@@ -1,7 +1,8 @@
 //! The micro-kernels: one tile of up to [`ROWS`] rows by [`PANEL`] outputs, accumulated over all inputs.
 //!
 //! Each output is one `f32` accumulator fed by fused multiply-adds in input order, in every variant. That fixes its
-//! bits: they do not depend on the number of rows, on the row's place in the tile or on the instruction set.
+//! bits: they do not depend on the number of rows, on the row's place in the tile or on the instruction set. Products
+//! of bf16 on the processors that have instructions for them, in `dots` and `amx`, have fixed orders of their own.
 
 use super::pack::{PANEL, ROWS, widen_inputs};
 use crate::dtype::DType;
@@ -11,12 +12,16 @@ pub(super) type Tile = [[f32; PANEL]; ROWS];
 
 /// A micro-kernel: `(dtype, inputs, rows, packed activations, packed panel, tile)`.
 pub(super) trait MicroKernel {
+    /// Whether the kernel takes activations as pairs of bf16 and is compiled with AVX-512 BF16.
+    const DOTS: bool = false;
+
     /// Fills the first `rows` rows of `tile`.
     ///
     /// # Safety
-    /// The processor must have the kernel's instructions. `activations` holds `inputs * ROWS` values and `panel`
-    /// `inputs * PANEL` elements of `dtype`, 64-byte aligned; `inputs` is even for bf16; `1 <= rows <= ROWS`.
-    unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[f32], panel: &[u8], tile: &mut Tile);
+    /// The processor must have the kernel's instructions. `activations` holds `inputs * ROWS` bit patterns of `f32`, or
+    /// half as many pairs of bf16 for [`MicroKernel::DOTS`], and `panel` `inputs * PANEL` elements of `dtype`, 64-byte
+    /// aligned; `inputs` is even for bf16; `1 <= rows <= ROWS`.
+    unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[u32], panel: &[u8], tile: &mut Tile);
 }
 
 /// Plain Rust, for processors without a variant of their own.
@@ -24,7 +29,8 @@ pub(super) struct Portable;
 
 impl MicroKernel for Portable {
     #[inline(always)]
-    unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[f32], panel: &[u8], tile: &mut Tile) {
+    unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[u32], panel: &[u8], tile: &mut Tile) {
+        let activations: &[f32] = bytemuck::cast_slice(activations);
         for row in &mut tile[..rows] {
             row.fill(0.0);
         }
@@ -39,16 +45,23 @@ impl MicroKernel for Portable {
     }
 }
 
-/// Calls `$kernel::<R, M>` for the run-time number of rows.
+/// Calls `$kernel::<R>`, or `$kernel::<R, M>` for `$kernel::<M>`, for the run-time number of rows.
 #[cfg(target_arch = "x86_64")]
 macro_rules! by_rows {
-    ($rows:expr, $kernel:ident, $mode:ident, $arguments:tt, $($count:literal)*) => {
+    ($rows:expr, $kernel:ident $(::<$mode:ident>)?, $arguments:tt, $($count:literal)*) => {
+        by_rows!(@arms $rows, $kernel, [$($mode)?], $arguments, $($count)*)
+    };
+    (@arms $rows:expr, $kernel:ident, $mode:tt, $arguments:tt, $($count:literal)*) => {
         match $rows {
-            $($count => $kernel::<$count, $mode> $arguments,)*
+            $($count => by_rows!(@call $kernel, $count, $mode, $arguments),)*
             _ => {}
         }
     };
+    (@call $kernel:ident, $count:literal, [], $arguments:tt) => { $kernel::<$count> $arguments };
+    (@call $kernel:ident, $count:literal, [$mode:ident], $arguments:tt) => { $kernel::<$count, $mode> $arguments };
 }
+#[cfg(target_arch = "x86_64")]
+pub(super) use by_rows;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx2::Avx2;
@@ -124,18 +137,19 @@ mod avx512 {
 
     impl MicroKernel for Avx512 {
         #[inline(always)]
-        unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[f32], panel: &[u8], tile: &mut Tile) {
+        unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[u32], panel: &[u8], tile: &mut Tile) {
+            let activations: &[f32] = bytemuck::cast_slice(activations);
             // SAFETY: the caller grants the features and the sizes.
             unsafe {
                 match dtype {
                     DType::F32 => {
-                        by_rows!(rows, accumulate, F32, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
+                        by_rows!(rows, accumulate::<F32>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
                     }
                     DType::F16 => {
-                        by_rows!(rows, accumulate, F16, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
+                        by_rows!(rows, accumulate::<F16>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
                     }
                     DType::Bf16 => {
-                        by_rows!(rows, accumulate, Bf16, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
+                        by_rows!(rows, accumulate::<Bf16>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
                     }
                 }
             }
@@ -244,7 +258,8 @@ mod avx2 {
 
     impl MicroKernel for Avx2 {
         #[inline(always)]
-        unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[f32], panel: &[u8], tile: &mut Tile) {
+        unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[u32], panel: &[u8], tile: &mut Tile) {
+            let activations: &[f32] = bytemuck::cast_slice(activations);
             // SAFETY: the caller grants the features and the sizes.
             unsafe {
                 match dtype {
@@ -265,7 +280,7 @@ mod avx2 {
                 let origin = (first_row, first_column);
                 // SAFETY: the caller grants the features and the sizes; the origin lies inside the tile.
                 unsafe {
-                    by_rows!((rows - first_row).min(PASS_ROWS), accumulate, W, (inputs, origin, activations, panel, tile), 1 2 3 4 5 6)
+                    by_rows!((rows - first_row).min(PASS_ROWS), accumulate::<W>, (inputs, origin, activations, panel, tile), 1 2 3 4 5 6)
                 }
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! The shape of the algorithm follows Goto and van de Geijn 2008 without a split of the inner dimension: a block of
 //! activations is packed, then every task takes one weight panel and a chunk of rows and walks all inputs. Not
-//! splitting the inner dimension keeps each output one chain of fused multiply-adds (see [`micro`]).
+//! splitting the inner dimension keeps each output one chain of fused multiply-adds (see [`micro`]). Products of bf16
+//! on tile registers have blocks of their own (see `amx`).
 
 use rayon::prelude::*;
 
@@ -12,8 +13,13 @@ use self::pack::{PANEL, ROWS, pack_activations};
 use super::aligned::AlignedBytes;
 use super::isa::Isa;
 use super::tensor::CpuTensor;
+use crate::dtype::DType;
 use crate::error::KernelError;
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod dots;
 pub mod epilogue;
 mod micro;
 pub mod pack;
@@ -36,8 +42,14 @@ pub fn multiply<E: Epilogue>(
     epilogue: &E,
     scratch: &mut AlignedBytes,
 ) -> Result<(), KernelError> {
-    let inputs = weights.inputs();
-    let row_bytes = inputs * size_of::<f32>();
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Amx && weights.dtype == DType::Bf16 {
+        // SAFETY: this `Isa` comes from `Isa::detect`, which got the permission and saw all lower features.
+        return unsafe { amx::multiply(x, weights, epilogue, scratch) };
+    }
+    let dots = isa == Isa::Avx512Bf16 && weights.dtype == DType::Bf16;
+    let words = if dots { weights.inputs() / 2 } else { weights.inputs() };
+    let row_bytes = words * size_of::<u32>();
     let block_rows = (PACKED_BYTES / row_bytes.max(1) / TASK_ROWS).max(1) * TASK_ROWS;
     let block_rows = block_rows.min(x.rows().next_multiple_of(ROWS));
     if scratch.as_slice().len() < block_rows * row_bytes {
@@ -45,19 +57,22 @@ pub fn multiply<E: Epilogue>(
     }
     for from in (0..x.rows()).step_by(block_rows.max(1)) {
         let count = block_rows.min(x.rows() - from);
-        let used = count.next_multiple_of(ROWS) * inputs;
-        let packed = &mut bytemuck::cast_slice_mut::<u8, f32>(scratch.as_mut_slice())[..used];
-        pack_activations(x, from, count, inputs, packed);
-        let packed: &[f32] = packed;
+        let used = count.next_multiple_of(ROWS) * words;
+        let packed = &mut bytemuck::cast_slice_mut::<u8, u32>(scratch.as_mut_slice())[..used];
+        pack_activations(x, from, count, words, dots, packed);
+        let packed: &[u32] = packed;
         let chunks = count.div_ceil(TASK_ROWS);
         (0..weights.panels() * chunks).into_par_iter().for_each(|task| {
             let first = (task % chunks) * TASK_ROWS;
             let rows = TASK_ROWS.min(count - first);
-            let task = Task { panel: task / chunks, from, first, rows, packed, weights };
+            let task = Task { panel: task / chunks, from, first, rows, packed, words, weights };
             match isa {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: an `Isa` above `Portable` comes from `Isa::detect`, which saw these features.
-                Isa::Avx512 => unsafe { run_avx512(&task, epilogue) },
+                Isa::Avx512Bf16 if dots => unsafe { run_dots(&task, epilogue) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => unsafe { run_avx512(&task, epilogue) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 Isa::Avx2 => unsafe { run_avx2(&task, epilogue) },
@@ -76,8 +91,16 @@ struct Task<'a> {
     /// First row of the chunk in the packed block.
     first: usize,
     rows: usize,
-    packed: &'a [f32],
+    packed: &'a [u32],
+    /// Words of a row in the packed block.
+    words: usize,
     weights: &'a PackedWeights,
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+fn run_dots<E: Epilogue>(task: &Task<'_>, epilogue: &E) {
+    run::<dots::Dots, E>(task, epilogue);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -99,12 +122,13 @@ fn run<M: MicroKernel, E: Epilogue>(task: &Task<'_>, epilogue: &E) {
     let mut tile: Tile = [[0.0; PANEL]; ROWS];
     for first in (task.first..task.first + task.rows).step_by(ROWS) {
         let rows = ROWS.min(task.first + task.rows - first);
-        let activations = &task.packed[first * inputs..(first + ROWS) * inputs];
+        let activations = &task.packed[first * task.words..(first + ROWS) * task.words];
         // SAFETY: `multiply` chose `M` by detection; `activations` and `panel` are whole panels of `inputs` inputs,
         // which `PackedWeights` keeps even for bf16, and `1 <= rows <= ROWS`.
         unsafe { M::tile(task.weights.dtype, inputs, rows, activations, panel, &mut tile) };
-        for (offset, values) in tile[..rows].iter().enumerate() {
-            epilogue.store(task.from + first + offset, task.panel, values);
+        match M::DOTS {
+            true => epilogue.store::<true>(task.from + first, task.panel, &tile[..rows]),
+            false => epilogue.store::<false>(task.from + first, task.panel, &tile[..rows]),
         }
     }
 }

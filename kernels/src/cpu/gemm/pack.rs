@@ -1,8 +1,8 @@
 //! Packing: weights once when a model is loaded, activations for each product.
 //!
 //! Weights `[out, in]` become panels of [`PANEL`] outputs. Inside a panel the elements lie in the order the
-//! micro-kernels read them: for bf16 two consecutive inputs of one output share a 32-bit word, so that widening is a
-//! shift or a mask; for f16 and f32 one input of all outputs follows the other. Activations become panels of
+//! micro-kernels read them: for bf16 two consecutive inputs of one output share a 32-bit word, which is what dot
+//! products of pairs and tiles want, and makes widening a shift or a mask; for f16 and f32 one input of all outputs follows the other. Activations become panels of
 //! [`ROWS`] rows, in `f32`, one input of all rows after the other.
 
 use half::{bf16, f16};
@@ -20,6 +20,9 @@ pub const PANEL: usize = 32;
 
 /// Rows of one tile: with [`PANEL`] outputs its 24 accumulators and 3 operands fit 32 vector registers.
 pub const ROWS: usize = 12;
+
+/// Inputs of one tile of bf16: a cache line of an activation row.
+pub(super) const TILE_INPUTS: usize = 32;
 
 /// A weight matrix in panels.
 pub struct PackedWeights {
@@ -85,16 +88,24 @@ impl PackedWeights {
         Ok(PackedWeights { dtype: run, out_features: sources.len(), in_features, gated, panel_bytes, data })
     }
 
-    /// Inputs of a panel: even for bf16, whose pairs share a word.
+    /// Inputs of a panel: whole tiles for bf16.
     fn padded_inputs(run: DType, in_features: usize) -> usize {
         match run {
-            DType::Bf16 => in_features.next_multiple_of(2),
+            DType::Bf16 => in_features.next_multiple_of(TILE_INPUTS),
             DType::F16 | DType::F32 => in_features,
         }
     }
 
-    /// Inputs a micro-kernel walks through.
+    /// Inputs a micro-kernel of fused multiply-adds walks through: even for bf16, whose pairs share a word.
     pub(super) fn inputs(&self) -> usize {
+        match self.dtype {
+            DType::Bf16 => self.in_features.next_multiple_of(2),
+            DType::F16 | DType::F32 => self.in_features,
+        }
+    }
+
+    /// Inputs of a panel with its padding, which is zeros: a multiple of [`TILE_INPUTS`] for bf16.
+    pub(super) fn panel_inputs(&self) -> usize {
         Self::padded_inputs(self.dtype, self.in_features)
     }
 
@@ -195,24 +206,47 @@ fn pack_panel<E: Element>(rows: &[RowSource<'_>], panel: &mut [E]) -> Option<(us
     None
 }
 
-/// Packs rows `from..from + count` of `x` into `packed`, `[panel][input][ROWS]`, and zeroes the padding inputs.
-pub(super) fn pack_activations(x: &CpuTensor, from: usize, count: usize, inputs: usize, packed: &mut [f32]) {
-    packed.par_chunks_mut(inputs * ROWS).enumerate().for_each(|(panel, chunk)| {
+/// Packs rows `from..from + count` of `x` into `packed` and zeroes the padding inputs: `[panel][input][ROWS]` in `f32`,
+/// or, of bf16 for dot products, `[panel][pair][ROWS]`.
+pub(super) fn pack_activations(
+    x: &CpuTensor,
+    from: usize,
+    count: usize,
+    words: usize,
+    pairs: bool,
+    packed: &mut [u32],
+) {
+    packed.par_chunks_mut(words * ROWS).enumerate().for_each(|(panel, chunk)| {
         let first = panel * ROWS;
         let rows = ROWS.min(count.saturating_sub(first));
-        with_element!(x.dtype(), E => pack_rows::<E>(x, from + first, rows, chunk));
+        match pairs {
+            true => pack_pairs(x, from + first, rows, chunk),
+            false => with_element!(x.dtype(), E => pack_rows::<E>(x, from + first, rows, chunk)),
+        }
     });
 }
 
-fn pack_rows<E: Element>(x: &CpuTensor, from: usize, rows: usize, chunk: &mut [f32]) {
+fn pack_rows<E: Element>(x: &CpuTensor, from: usize, rows: usize, chunk: &mut [u32]) {
     for row in 0..rows {
         let source: &[E] = bytemuck::cast_slice(x.row(from + row));
         for (slot, value) in chunk[row..].iter_mut().step_by(ROWS).zip(source) {
-            *slot = value.to_f32();
+            *slot = value.to_f32().to_bits();
         }
     }
     for slot in &mut chunk[x.columns() * ROWS..] {
-        *slot = 0.0;
+        *slot = 0;
+    }
+}
+
+/// The input with the even index lies in the lower half of a word, where `vdpbf16ps` has the first of a pair.
+fn pack_pairs(x: &CpuTensor, from: usize, rows: usize, chunk: &mut [u32]) {
+    for row in 0..rows {
+        let source: &[u16] = bytemuck::cast_slice(x.row(from + row));
+        let (pairs, single) = source.as_chunks::<2>();
+        let single = single.first().map(|single| [*single, 0]);
+        for (slot, [even, odd]) in chunk[row..].iter_mut().step_by(ROWS).zip(pairs.iter().chain(&single)) {
+            *slot = u32::from(*even) | u32::from(*odd) << 16;
+        }
     }
 }
 

@@ -1,0 +1,113 @@
+//! bf16 products at the shapes of SmolLM2-135M and Llama-3.2-1B on two instruction sets in turn: GFLOP/s, their
+//! ratio, and the share of the peak that loops over registers reach in the same run.
+//!
+//! `cargo run --release -p actbench-benches --example products -- [before] [after] [threads]`, by default the best
+//! instruction set with fused multiply-adds alone, the best of the machine, and one thread.
+
+use std::time::{Duration, Instant};
+
+use actbench_benches::{peak, random_host, random_tensor, skip_on_error};
+use actbench_kernels::cpu::Isa;
+use actbench_kernels::{Backend, CpuBackend, DType};
+
+/// `(name, inputs, outputs, gated)` of the projections.
+const PROJECTIONS: [(&str, usize, usize, bool); 8] = [
+    ("135m query", 576, 576, false),
+    ("135m key-value", 576, 384, false),
+    ("135m gate-up", 576, 1536, true),
+    ("135m down", 1536, 576, false),
+    ("1b query", 2048, 2048, false),
+    ("1b key-value", 2048, 1024, false),
+    ("1b gate-up", 2048, 8192, true),
+    ("1b down", 8192, 2048, false),
+];
+
+/// Rows of a product.
+const ROWS: [usize; 4] = [8, 64, 256, 1024];
+
+/// Each of the two is timed this often, in turn, and the best time of each counts: others use the machine too.
+const TURNS: usize = 9;
+
+/// The best time of one call of `work`, which is repeated to fill a few milliseconds.
+fn best(work: &mut dyn FnMut()) -> f64 {
+    let mut calls = 1;
+    loop {
+        let start = Instant::now();
+        (0..calls).for_each(|_| work());
+        let taken = start.elapsed();
+        if taken >= Duration::from_millis(4) {
+            return taken.as_secs_f64() / calls as f64;
+        }
+        calls *= 2;
+    }
+}
+
+/// GFLOP/s of the register loop on `threads` threads, best of some.
+fn peak_rate(isa: Isa, threads: usize) -> f64 {
+    let one = |_: usize| {
+        let start = Instant::now();
+        let flops = peak::spin(isa, 3_000_000).unwrap_or(0);
+        flops as f64 / start.elapsed().as_secs_f64() / 1e9
+    };
+    (0..5)
+        .map(|_| {
+            std::thread::scope(|scope| {
+                let handles: Vec<_> = (0..threads).map(|index| scope.spawn(move || one(index))).collect();
+                handles.into_iter().filter_map(|handle| handle.join().ok()).sum::<f64>()
+            })
+        })
+        .fold(0.0, f64::max)
+}
+
+fn measure(before: Isa, after: Isa, threads: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let backends = [CpuBackend::with_isa(threads, before)?, CpuBackend::with_isa(threads, after)?];
+    let peaks = [peak_rate(before, threads), peak_rate(after, threads)];
+    println!("{} against {}", backends[0].describe(), backends[1].describe());
+    println!("peak {:.0} and {:.0} GFLOP/s", peaks[0], peaks[1]);
+    println!("{:<16}{:>6}{:>10}{:>10}{:>8}{:>8}", "", "rows", "before", "after", "ratio", "peak");
+    let filter = std::env::args().nth(4).unwrap_or_default();
+    for (name, inputs, outputs, gated) in PROJECTIONS.into_iter().filter(|row| row.0.contains(&filter)) {
+        for rows in ROWS {
+            let mut times = [f64::INFINITY; 2];
+            let mut works = Vec::new();
+            for backend in &backends {
+                let matrix = random_host(1, DType::Bf16, &[outputs, inputs])?;
+                let weight = match gated {
+                    true => backend.prepare_gated(&matrix, &matrix, DType::Bf16)?,
+                    false => backend.prepare_linear(&[matrix], DType::Bf16)?,
+                };
+                let x = random_tensor(backend, 2, DType::Bf16, rows, inputs)?;
+                let out = backend.alloc(DType::Bf16, rows, outputs)?;
+                works.push((backend, weight, x, out));
+            }
+            for _ in 0..TURNS {
+                for ((backend, weight, x, out), time) in works.iter_mut().zip(&mut times) {
+                    let taken = best(&mut || {
+                        skip_on_error(match gated {
+                            true => backend.linear_swiglu(x, weight, None, out),
+                            false => backend.linear(x, weight, None, out),
+                        });
+                    });
+                    *time = time.min(taken);
+                }
+            }
+            let flops = (2 * rows * inputs * outputs * if gated { 2 } else { 1 }) as f64;
+            let [before, after] = times.map(|time| flops / time / 1e9);
+            println!(
+                "{name:<16}{rows:>6}{before:>10.0}{after:>10.0}{:>8.2}{:>7.0}%",
+                after / before,
+                100.0 * after / peaks[1]
+            );
+        }
+    }
+    Ok(())
+}
+
+fn main() {
+    let argument = |index: usize| std::env::args().nth(index);
+    let named = |index: usize, otherwise: Isa| {
+        Isa::ALL.into_iter().find(|isa| Some(isa.to_string()) == argument(index)).unwrap_or(otherwise)
+    };
+    let threads = argument(3).and_then(|threads| threads.parse().ok()).unwrap_or(1);
+    skip_on_error(measure(named(1, Isa::Avx512.min(Isa::detect())), named(2, Isa::detect()), threads));
+}

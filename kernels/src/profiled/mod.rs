@@ -1,0 +1,253 @@
+//! A backend around another that times every operation, with its work and its traffic.
+//!
+//! The wrapper keeps the shapes of what it hands out, so that it needs nothing of a backend but the interface. It times
+//! from call to return: a backend whose operations return before they are done is to be measured by its own clock.
+
+use crate::backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
+use crate::dtype::DType;
+use crate::error::KernelError;
+use crate::host::HostTensor;
+
+mod record;
+
+pub use record::{Entries, Entry, Profile, Work};
+
+/// `B`, timed.
+pub struct Profiled<B> {
+    backend: B,
+    profile: Profile,
+}
+
+impl<B: Backend> Profiled<B> {
+    /// Wraps `backend`; what it does is recorded in `profile`.
+    pub fn new(backend: B, profile: Profile) -> Self {
+        Profiled { backend, profile }
+    }
+}
+
+/// A tensor of the wrapped backend and its shape.
+pub struct ShapedTensor<T> {
+    inner: T,
+    dtype: DType,
+    rows: usize,
+    columns: usize,
+}
+
+impl<T> ShapedTensor<T> {
+    fn row_bytes(&self) -> u64 {
+        (self.columns * self.dtype.size()) as u64
+    }
+
+    /// Bytes of `rows` rows.
+    fn bytes_of(&self, rows: usize) -> u64 {
+        rows as u64 * self.row_bytes()
+    }
+}
+
+/// A weight of the wrapped backend and its shape, `[outputs, inputs]`; of a gated one both halves are counted.
+pub struct ShapedLinear<L> {
+    inner: L,
+    outputs: usize,
+    inputs: usize,
+    dtype: DType,
+}
+
+impl<L> ShapedLinear<L> {
+    fn shape(&self) -> String {
+        format!("{} -> {}", self.inputs, self.outputs)
+    }
+
+    /// A product with `rows` rows, of which `out_columns` columns are stored; `reads` counts how often those are read too.
+    fn work(&self, rows: usize, out_columns: usize, reads: usize) -> Work {
+        let weights = self.outputs * self.inputs;
+        let elements = weights + rows * self.inputs + rows * out_columns * (1 + reads);
+        Work { flops: 2 * (rows * weights) as u64, bytes: (elements * self.dtype.size()) as u64 }
+    }
+}
+
+fn outputs_of(weights: &[HostTensor]) -> usize {
+    weights.iter().filter_map(|weight| weight.shape().first()).sum()
+}
+
+fn inputs_of(weights: &[HostTensor]) -> usize {
+    weights.first().and_then(|weight| weight.shape().get(1)).copied().unwrap_or(0)
+}
+
+impl<B: Backend> Backend for Profiled<B> {
+    type Tensor = ShapedTensor<B::Tensor>;
+    type Linear = ShapedLinear<B::Linear>;
+    type Vector = B::Vector;
+    type Embedding = B::Embedding;
+
+    fn describe(&self) -> String {
+        self.backend.describe()
+    }
+
+    fn kernel_id(&self) -> String {
+        self.backend.kernel_id()
+    }
+
+    fn alloc(&self, dtype: DType, rows: usize, columns: usize) -> Result<Self::Tensor, KernelError> {
+        Ok(ShapedTensor { inner: self.backend.alloc(dtype, rows, columns)?, dtype, rows, columns })
+    }
+
+    fn resize(&self, tensor: &mut Self::Tensor, rows: usize) -> Result<(), KernelError> {
+        self.backend.resize(&mut tensor.inner, rows)?;
+        tensor.rows = rows;
+        Ok(())
+    }
+
+    fn prepare_linear(&self, weights: &[HostTensor], run: DType) -> Result<Self::Linear, KernelError> {
+        let inner = self.backend.prepare_linear(weights, run)?;
+        Ok(ShapedLinear { inner, outputs: outputs_of(weights), inputs: inputs_of(weights), dtype: run })
+    }
+
+    fn prepare_gated(&self, gate: &HostTensor, up: &HostTensor, run: DType) -> Result<Self::Linear, KernelError> {
+        let inner = self.backend.prepare_gated(gate, up, run)?;
+        let both = [gate.clone(), up.clone()];
+        Ok(ShapedLinear { inner, outputs: outputs_of(&both), inputs: inputs_of(&both), dtype: run })
+    }
+
+    fn prepare_vector(&self, parts: &[HostTensor], run: DType) -> Result<Self::Vector, KernelError> {
+        self.backend.prepare_vector(parts, run)
+    }
+
+    fn prepare_embedding(&self, table: &HostTensor, run: DType) -> Result<Self::Embedding, KernelError> {
+        self.backend.prepare_embedding(table, run)
+    }
+
+    fn embed(&self, table: &Self::Embedding, tokens: &[u32], out: &mut Self::Tensor) -> Result<(), KernelError> {
+        let work = Work { flops: 0, bytes: 2 * out.bytes_of(tokens.len()) };
+        let shape = out.columns.to_string();
+        self.profile.record("embed", shape, work, || self.backend.embed(table, tokens, &mut out.inner))
+    }
+
+    fn rms_norm(
+        &self,
+        x: &Self::Tensor,
+        scale: &Self::Vector,
+        eps: f32,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let work = Work { flops: 0, bytes: 2 * x.bytes_of(x.rows) };
+        let shape = x.columns.to_string();
+        self.profile.record("rms norm", shape, work, || self.backend.rms_norm(&x.inner, scale, eps, &mut out.inner))
+    }
+
+    fn linear(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let work = weight.work(x.rows, weight.outputs, 0);
+        self.profile.record("linear", weight.shape(), work, || {
+            self.backend.linear(&x.inner, &weight.inner, bias, &mut out.inner)
+        })
+    }
+
+    fn linear_residual(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        stream: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let work = weight.work(x.rows, weight.outputs, 1);
+        self.profile.record("linear + residual", weight.shape(), work, || {
+            self.backend.linear_residual(&x.inner, &weight.inner, bias, &mut stream.inner)
+        })
+    }
+
+    fn linear_swiglu(
+        &self,
+        x: &Self::Tensor,
+        gate_up: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let work = gate_up.work(x.rows, gate_up.outputs / 2, 0);
+        self.profile.record("linear + swiglu", gate_up.shape(), work, || {
+            self.backend.linear_swiglu(&x.inner, &gate_up.inner, bias, &mut out.inner)
+        })
+    }
+
+    fn rope(
+        &self,
+        x: &mut Self::Tensor,
+        n_heads: usize,
+        head_dim: usize,
+        positions: &[u32],
+        cos: &Self::Vector,
+        sin: &Self::Vector,
+    ) -> Result<(), KernelError> {
+        let elements = positions.len() * n_heads * head_dim;
+        let work = Work { flops: 0, bytes: 2 * (elements * x.dtype.size()) as u64 };
+        let shape = format!("{n_heads} x {head_dim}");
+        self.profile
+            .record("rope", shape, work, || self.backend.rope(&mut x.inner, n_heads, head_dim, positions, cos, sin))
+    }
+
+    fn attention(
+        &self,
+        query: &Self::Tensor,
+        keys_values: &Self::Tensor,
+        layout: &AttentionLayout,
+        shape: AttentionShape,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let pairs: usize = layout
+            .segments
+            .iter()
+            .map(|segment| segment.len * segment.start_position + segment.len * (segment.len + 1) / 2)
+            .sum();
+        let rows: usize = layout.segments.iter().map(|segment| segment.len).sum();
+        let work = Work {
+            flops: 4 * (pairs * shape.query_width()) as u64,
+            bytes: query.bytes_of(2 * rows) + keys_values.bytes_of(keys_values.rows),
+        };
+        let told = format!("{} / {} x {}", shape.n_heads, shape.n_kv_heads, shape.head_dim);
+        self.profile.record("attention", told, work, || {
+            self.backend.attention(&query.inner, &keys_values.inner, layout, shape, &mut out.inner)
+        })
+    }
+
+    fn pool(
+        &self,
+        x: &Self::Tensor,
+        groups: &PoolGroups,
+        method: PoolMethod,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let work = Work { flops: 0, bytes: x.bytes_of(groups.n_rows() + groups.len()) };
+        let shape = format!("{method}, {}", x.columns);
+        self.profile.record("pool", shape, work, || self.backend.pool(&x.inner, groups, method, &mut out.inner))
+    }
+
+    fn gather_rows(&self, x: &Self::Tensor, rows: &[u32], out: &mut Self::Tensor) -> Result<(), KernelError> {
+        let work = Work { flops: 0, bytes: x.bytes_of(2 * rows.len()) };
+        let shape = x.columns.to_string();
+        self.profile.record("gather rows", shape, work, || self.backend.gather_rows(&x.inner, rows, &mut out.inner))
+    }
+
+    fn copy_rows(
+        &self,
+        x: &Self::Tensor,
+        from: usize,
+        count: usize,
+        out: &mut Self::Tensor,
+        to: usize,
+    ) -> Result<(), KernelError> {
+        let work = Work { flops: 0, bytes: x.bytes_of(2 * count) };
+        let shape = x.columns.to_string();
+        self.profile
+            .record("copy rows", shape, work, || self.backend.copy_rows(&x.inner, from, count, &mut out.inner, to))
+    }
+
+    fn download(&self, x: &Self::Tensor, rows: usize, out: &mut [u8]) -> Result<(), KernelError> {
+        let work = Work { flops: 0, bytes: x.bytes_of(2 * rows) };
+        let shape = x.columns.to_string();
+        self.profile.record("download", shape, work, || self.backend.download(&x.inner, rows, out))
+    }
+}
