@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::measure::limit::MemoryLimit;
 use crate::text::MaskKind;
-use crate::workload::case::{DeviceMap, Method, RunConfig, Task};
+use crate::workload::case::{DeviceMap, Method, ProbeSolver, RunConfig, Task};
 
 /// What is run.
 #[derive(Args, Clone, Debug)]
@@ -51,12 +51,15 @@ pub struct SettingsArgs {
     /// C of the task train
     #[arg(long, default_value_t = 1.0, value_name = "C")]
     pub train_c: f64,
-    /// Most iterations of the probe of the task train
+    /// Most iterations of the probe of the task train; a Newton step each, or a step of L-BFGS with --solver linfa
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub train_max_iter: usize,
     /// Most iterations of each probe of the task sweep
     #[arg(long, default_value_t = 60, value_name = "N")]
     pub sweep_max_iter: usize,
+    /// What trains the probes: newton, or linfa (L-BFGS, slower, to check by)
+    #[arg(long, default_value = "newton", value_name = "SOLVER")]
+    pub solver: ProbeSolver,
     /// Storage type of weights and activations: bf16, fp16 or fp32 (or bfloat16, float16, float32)
     #[arg(long, default_value = "bf16", value_name = "DTYPE")]
     pub dtype: DType,
@@ -97,6 +100,7 @@ impl SettingsArgs {
             train_c: self.train_c,
             train_max_iter: self.train_max_iter,
             sweep_max_iter: self.sweep_max_iter,
+            solver: self.solver,
             dtype: self.dtype,
             device_map: self.device_map,
             lazy_cache_disk: self.lazy_cache_disk,

@@ -13,8 +13,8 @@
 use ndarray::{Array1, ArrayView2};
 
 use super::auroc::count_classes;
-use super::linfa_solver::LinfaSolver;
-use super::standardise::check_features;
+use super::newton::NewtonSolver;
+use super::standardise::{all_within, check_features};
 use crate::error::{Error, Result};
 
 /// A mean gradient of this Euclidean norm or less counts as converged: on standardised features the weights are then
@@ -45,13 +45,7 @@ impl<'a> Problem<'a> {
     /// `C` outside [`C_RANGE`], lengths that differ, a label other than 0 and 1, labels of one class only, or a feature
     /// that is not finite or above [`LARGEST_FEATURE`] (the message names its sample and column).
     pub fn new(features: ArrayView2<'a, f64>, labels: &'a [u8], c: f64) -> Result<Self> {
-        if !C_RANGE.contains(&c) {
-            return Err(Error::usage(format!(
-                "C is {c}; it must lie between {:e} and {:e} (a larger C penalises less)",
-                C_RANGE.start(),
-                C_RANGE.end()
-            )));
-        }
+        check_c(c)?;
         if features.nrows() != labels.len() {
             return Err(Error::input(
                 "training features",
@@ -60,8 +54,10 @@ impl<'a> Problem<'a> {
         }
         count_classes("training labels", labels)?;
         check_features("training features", features)?;
-        let large = features.indexed_iter().find(|(_, value)| value.abs() > LARGEST_FEATURE);
-        if let Some(((sample, column), value)) = large {
+        let mut large = features.indexed_iter().filter(|(_, value)| value.abs() > LARGEST_FEATURE);
+        if !all_within(features, LARGEST_FEATURE)
+            && let Some(((sample, column), value)) = large.next()
+        {
             return Err(Error::input(
                 "training features",
                 format!(
@@ -93,7 +89,8 @@ impl<'a> Problem<'a> {
     ///
     /// `C` out of range.
     pub fn with_c(&self, c: f64) -> Result<Self> {
-        Problem::new(self.features, self.labels, c)
+        check_c(c)?;
+        Ok(Self { c, ..*self })
     }
 
     /// Zero weights with the log-odds of the classes as the bias: the best that a probe can do without its features,
@@ -106,9 +103,12 @@ impl<'a> Problem<'a> {
 
     /// `J(w, b)` as in the head of this file.
     pub fn objective(&self, parameters: &Parameters) -> f64 {
+        self.objective_of(parameters, &parameters.decide(self.features))
+    }
+
+    fn objective_of(&self, parameters: &Parameters, decisions: &Array1<f64>) -> f64 {
         let n = self.labels.len() as f64;
-        let loss: f64 = parameters
-            .decide(self.features)
+        let loss: f64 = decisions
             .iter()
             .zip(self.labels)
             // softplus(-z) for a positive, softplus(z) for a negative sample: no difference of large numbers.
@@ -119,8 +119,12 @@ impl<'a> Problem<'a> {
 
     /// The gradient of `J`: by the weights `[h]`, and by the bias.
     pub fn gradient(&self, parameters: &Parameters) -> (Array1<f64>, f64) {
+        self.gradient_of(parameters, parameters.decide(self.features))
+    }
+
+    fn gradient_of(&self, parameters: &Parameters, decisions: Array1<f64>) -> (Array1<f64>, f64) {
         let n = self.labels.len() as f64;
-        let mut residual = parameters.decide(self.features);
+        let mut residual = decisions;
         for (z, &label) in residual.iter_mut().zip(self.labels) {
             *z = sigmoid(*z) - f64::from(label);
         }
@@ -131,8 +135,7 @@ impl<'a> Problem<'a> {
 
     /// Euclidean norm of [`Problem::gradient`], weights and bias together.
     pub fn gradient_norm(&self, parameters: &Parameters) -> f64 {
-        let (by_weights, by_bias) = self.gradient(parameters);
-        (by_weights.dot(&by_weights) + by_bias * by_bias).sqrt()
+        norm(&self.gradient(parameters))
     }
 }
 
@@ -183,6 +186,16 @@ pub trait Solver: Sync {
     ///
     /// [`Error::Numeric`] where no usable point was found, [`Error::Usage`] for a `start` of another size.
     fn solve(&self, problem: &Problem<'_>, start: Option<&Parameters>, max_iterations: usize) -> Result<Solution>;
+
+    /// Minimises the samples of `problem` at each of `cs`, in their order, each in at most `max_iterations`; the `C` of
+    /// `problem` plays no part. Each from [`Problem::featureless`] unless the solver knows better.
+    ///
+    /// # Errors
+    ///
+    /// As [`Solver::solve`], and a `C` out of range.
+    fn solve_path(&self, problem: &Problem<'_>, cs: &[f64], max_iterations: usize) -> Result<Vec<Solution>> {
+        cs.iter().map(|&c| self.solve(&problem.with_c(c)?, None, max_iterations)).collect()
+    }
 }
 
 /// A fitted probe.
@@ -226,7 +239,7 @@ impl Probe {
 
 /// Fits with the default solver from zero: see [`Problem`] for the arguments and [`fit_with`] for the errors.
 pub fn fit(features: ArrayView2<'_, f64>, labels: &[u8], c: f64, max_iterations: usize) -> Result<Probe> {
-    fit_with(&LinfaSolver, &Problem::new(features.reborrow(), labels, c)?, None, max_iterations)
+    fit_with(&NewtonSolver, &Problem::new(features.reborrow(), labels, c)?, None, max_iterations)
 }
 
 /// Fits `problem` with `solver` from `start`.
@@ -240,9 +253,7 @@ pub fn fit_with(
     start: Option<&Parameters>,
     max_iterations: usize,
 ) -> Result<Probe> {
-    if max_iterations == 0 {
-        return Err(Error::usage("the probe needs at least 1 iteration; 60 to 100 are usual"));
-    }
+    check_iterations(max_iterations)?;
     if let Some(start) = start {
         let weights = start.weights.len();
         if weights != problem.features().ncols() || !start.is_finite() {
@@ -252,9 +263,26 @@ pub fn fit_with(
             )));
         }
     }
-    let Solution { parameters, iterations } = solver.solve(problem, start, max_iterations)?;
-    let objective = problem.objective(&parameters);
-    let gradient_norm = problem.gradient_norm(&parameters);
+    probe_of(solver, problem, solver.solve(problem, start, max_iterations)?)
+}
+
+/// Fits the samples of `problem` at each of `cs` with `solver`, and gives the probes in the order of `cs`.
+///
+/// # Errors
+///
+/// `max_iterations` 0, a `C` out of range, or what the solver says.
+pub fn fit_path(solver: &dyn Solver, problem: &Problem<'_>, cs: &[f64], max_iterations: usize) -> Result<Vec<Probe>> {
+    check_iterations(max_iterations)?;
+    let solutions = solver.solve_path(problem, cs, max_iterations)?;
+    cs.iter().zip(solutions).map(|(&c, solution)| probe_of(solver, &problem.with_c(c)?, solution)).collect()
+}
+
+/// The probe of a solution, measured by the objective itself and not by what the solver thinks of it.
+fn probe_of(solver: &dyn Solver, problem: &Problem<'_>, solution: Solution) -> Result<Probe> {
+    let Solution { parameters, iterations } = solution;
+    let decisions = parameters.decide(problem.features());
+    let objective = problem.objective_of(&parameters, &decisions);
+    let gradient_norm = norm(&problem.gradient_of(&parameters, decisions));
     if !(parameters.is_finite() && objective.is_finite() && gradient_norm.is_finite()) {
         return Err(Error::Numeric(format!(
             "the solver {} ended with a NaN or infinity on {} samples of {} features at C {}; standardise the features or lower C",
@@ -269,12 +297,35 @@ pub fn fit_with(
     Ok(Probe { weights, bias, iterations, objective, gradient_norm, converged })
 }
 
+fn check_c(c: f64) -> Result<()> {
+    if C_RANGE.contains(&c) {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "C is {c}; it must lie between {:e} and {:e} (a larger C penalises less)",
+        C_RANGE.start(),
+        C_RANGE.end()
+    )))
+}
+
+fn check_iterations(max_iterations: usize) -> Result<()> {
+    if max_iterations == 0 {
+        return Err(Error::usage("the probe needs at least 1 iteration; 60 to 100 are usual"));
+    }
+    Ok(())
+}
+
+/// Euclidean norm of a gradient by weights and by bias.
+fn norm((by_weights, by_bias): &(Array1<f64>, f64)) -> f64 {
+    (by_weights.dot(by_weights) + by_bias * by_bias).sqrt()
+}
+
 /// `ln(1 + e^z)` without overflow.
-fn softplus(z: f64) -> f64 {
+pub(super) fn softplus(z: f64) -> f64 {
     z.max(0.0) + (-z.abs()).exp().ln_1p()
 }
 
 /// `1 / (1 + e^-z)`; an overflowing exponential gives the right limit.
-fn sigmoid(z: f64) -> f64 {
+pub(super) fn sigmoid(z: f64) -> f64 {
     1.0 / (1.0 + (-z).exp())
 }

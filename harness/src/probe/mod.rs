@@ -3,11 +3,13 @@
 //!
 //! [`SplitFeatures`] holds one layer's standardised features and is scored at one `C` or at several; it is the same
 //! code for lazy and for eager features, so equal feature bits give equal probes. [`logistic::Solver`] is the place
-//! for other ways to minimise the same objective.
+//! for ways to minimise the same objective: [`NewtonSolver`] is this program's own and the default, [`LinfaSolver`] an
+//! independent one to check it by.
 
 pub mod auroc;
 pub mod linfa_solver;
 pub mod logistic;
+pub mod newton;
 pub mod standardise;
 
 #[cfg(test)]
@@ -17,7 +19,8 @@ use ndarray::{Array2, ArrayView2};
 
 pub use auroc::auroc;
 pub use linfa_solver::LinfaSolver;
-pub use logistic::{Parameters, Probe, Problem, Solution, Solver, fit, fit_with};
+pub use logistic::{Parameters, Probe, Problem, Solution, Solver, fit, fit_path, fit_with};
+pub use newton::NewtonSolver;
 pub use standardise::Standardiser;
 
 use crate::error::{Error, Result};
@@ -62,26 +65,30 @@ impl<'a> SplitFeatures<'a> {
         })
     }
 
-    /// Trains at `c` with the default solver from zero, and scores: see [`SplitFeatures::score_with`].
-    pub fn score(&self, c: f64, max_iterations: usize) -> Result<ProbeOutcome> {
-        self.score_with(&LinfaSolver, None, c, max_iterations)
-    }
-
-    /// Trains at `c` on the training split in at most `max_iterations` iterations of `solver` from `start`, and gives
-    /// the AUROC on the test split.
+    /// Trains at `c` with the default solver, and scores: see [`SplitFeatures::score_path`].
     ///
     /// # Errors
     ///
     /// `c` or `max_iterations` out of range, or a solver that found nothing usable.
-    pub fn score_with(
-        &self,
-        solver: &dyn Solver,
-        start: Option<&Parameters>,
-        c: f64,
-        max_iterations: usize,
-    ) -> Result<ProbeOutcome> {
+    pub fn score(&self, c: f64, max_iterations: usize) -> Result<ProbeOutcome> {
         let problem = Problem::new(self.train.view(), self.train_labels, c)?;
-        let probe = fit_with(solver, &problem, start, max_iterations)?;
+        self.outcome(fit_with(&NewtonSolver, &problem, None, max_iterations)?)
+    }
+
+    /// Trains at each of `cs` on the training split in at most `max_iterations` iterations of `solver` a probe, and
+    /// gives the AUROC on the test split, in the order of `cs`.
+    ///
+    /// # Errors
+    ///
+    /// A `C` or `max_iterations` out of range, or a solver that found nothing usable.
+    pub fn score_path(&self, solver: &dyn Solver, cs: &[f64], max_iterations: usize) -> Result<Vec<ProbeOutcome>> {
+        let Some(&first) = cs.first() else { return Ok(Vec::new()) };
+        let problem = Problem::new(self.train.view(), self.train_labels, first)?;
+        fit_path(solver, &problem, cs, max_iterations)?.into_iter().map(|probe| self.outcome(probe)).collect()
+    }
+
+    /// Scores a probe on the test split.
+    fn outcome(&self, probe: Probe) -> Result<ProbeOutcome> {
         let scores = probe.decision_function(self.test.view())?;
         let auroc = auroc(&scores.to_vec(), self.test_labels)?;
         Ok(ProbeOutcome { auroc, n_train: self.train_labels.len(), n_test: self.test_labels.len(), probe })

@@ -60,7 +60,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::acts::Rule;
     use crate::text::MaskKind;
-    use crate::workload::case::DeviceMap;
+    use crate::workload::case::{DeviceMap, ProbeSolver};
 
     pub(crate) fn config() -> RunConfig {
         RunConfig {
@@ -80,6 +80,7 @@ pub(crate) mod tests {
             train_c: 1.0,
             train_max_iter: 10,
             sweep_max_iter: 10,
+            solver: ProbeSolver::Newton,
             dtype: DType::Bf16,
             device_map: DeviceMap::Auto,
             lazy_cache_disk: false,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::acts::Rules;
 use crate::error::{Error, Result};
 use crate::measure::limit::MemoryLimit;
+use crate::probe::{LinfaSolver, NewtonSolver, Solver};
 use crate::text::MaskKind;
 
 /// A benchmarked task.
@@ -97,6 +98,27 @@ impl FromStr for DeviceMap {
     }
 }
 
+/// What trains the probes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProbeSolver {
+    /// Newton's method, this program's own.
+    #[default]
+    Newton,
+    /// L-BFGS of `linfa-logistic`, each probe from zero; slower, to check by.
+    Linfa,
+}
+
+impl ProbeSolver {
+    /// The solver itself.
+    pub fn solver(self) -> &'static dyn Solver {
+        match self {
+            ProbeSolver::Newton => &NewtonSolver,
+            ProbeSolver::Linfa => &LinfaSolver,
+        }
+    }
+}
+
 /// The settings of a run, with the names of the command line's flags.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunConfig {
@@ -134,6 +156,9 @@ pub struct RunConfig {
     pub train_max_iter: usize,
     /// Iterations of each of the task `sweep`'s probes, at most.
     pub sweep_max_iter: usize,
+    /// What trains the probes; result files from before there was a choice have none and are linfa's.
+    #[serde(default = "solver_without_a_choice")]
+    pub solver: ProbeSolver,
     /// Storage type of weights and activations.
     #[serde(with = "super::names")]
     pub dtype: DType,
@@ -158,6 +183,10 @@ pub struct RunConfig {
     pub repetitions: usize,
     /// Blocks before them that are not counted.
     pub warmup: usize,
+}
+
+fn solver_without_a_choice() -> ProbeSolver {
+    ProbeSolver::Linfa
 }
 
 impl RunConfig {

@@ -1,5 +1,6 @@
 //! What a case will hold in memory at once, predicted from sizes alone before anything is allocated.
 
+use super::score::{matrix_bytes, side_by_side};
 use crate::error::{Error, Result};
 
 /// Sizes that the memory of a case follows from.
@@ -47,10 +48,12 @@ impl Sizes {
         features.saturating_add(self.batch())
     }
 
-    /// Bytes of the matrices of one layer's probes: `f32` features and their standardised `f64`.
-    pub fn probe(&self) -> u64 {
-        let samples = self.samples();
-        product(&[samples, self.hidden as u64, 4 + 8])
+    /// Bytes of the matrices of the layers whose probes `threads` threads train at a time.
+    pub fn probe(&self, threads: usize) -> u64 {
+        let samples = self.sides.iter().fold(0usize, |sum, (samples, _)| sum.saturating_add(*samples));
+        let layer = matrix_bytes(samples, self.hidden);
+        let at_a_time = side_by_side(threads, layer).min(self.layers.max(1));
+        product(&[layer, at_a_time as u64])
     }
 
     /// Samples of both sides.
@@ -104,7 +107,10 @@ mod tests {
         assert_eq!(SIZES.extraction(Holding::Batch), batch);
         assert_eq!(SIZES.extraction(Holding::Pooled), batch + pooled);
         assert_eq!(SIZES.extraction(Holding::Full), batch + pooled + full);
-        assert_eq!(SIZES.probe(), 100 * 16 * 12);
+        assert_eq!(SIZES.probe(1), 100 * 16 * 12);
+        assert_eq!(SIZES.probe(64), 4 * 100 * 16 * 12, "four layers, however many threads");
+        let many = Sizes { sides: [(20_000, 10), (5_000, 10)], hidden: 576, ..SIZES };
+        assert_eq!(many.probe(64), 25_000 * 576 * 12, "one at a time");
     }
 
     #[test]

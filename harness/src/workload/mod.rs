@@ -10,7 +10,7 @@ use self::case::{CaseObserver, CaseOutcome, CaseSpec, DeviceMap, Method, Phase, 
 use self::extract::{Extracted, Extraction};
 use self::footprint::{Holding, Sizes};
 use self::prepare::{Prepared, Request, prepare};
-use self::score::Scores;
+use self::score::{Scores, Training};
 use crate::acts::{Progress, ProgressSink, Rule, Rules};
 use crate::error::{Error, Result};
 use crate::measure::{limit, memory};
@@ -116,12 +116,9 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     let described_model = model.describe();
     drop(model);
     memory::return_freed();
-    footprint::check("the matrices of one layer's probes", memory::resident(), sizes.probe(), limit)?;
+    footprint::check("the matrices of the probes", memory::resident(), sizes.probe(config.n_threads()), limit)?;
     observer.phase(Phase::Training);
-    let scores = match spec.task {
-        Task::Train => score::score(&extracted.layers, &prepared, &[config.train_c], config.train_max_iter, &sink)?,
-        Task::Sweep => score::score(&extracted.layers, &prepared, &config.sweep_cs, config.sweep_max_iter, &sink)?,
-    };
+    let scores = score_probes(spec.task, &config, &extracted, &prepared, &sink)?;
     let elapsed_s = start.elapsed().as_secs_f64();
     observer.measured();
 
@@ -140,6 +137,22 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         metric_value,
         extra,
     })
+}
+
+/// The scores of the task's probes, trained as the settings say.
+fn score_probes(
+    task: Task,
+    config: &RunConfig,
+    extracted: &Extracted,
+    prepared: &Prepared,
+    sink: &ProgressSink,
+) -> Result<Scores> {
+    let (cs, max_iterations) = match task {
+        Task::Train => (std::slice::from_ref(&config.train_c), config.train_max_iter),
+        Task::Sweep => (&config.sweep_cs[..], config.sweep_max_iter),
+    };
+    let training = Training { cs, max_iterations, solver: config.solver.solver(), threads: config.n_threads() };
+    score::score(&extracted.layers, prepared, training, sink)
 }
 
 /// The features of `layers` on both sides, the way that `method` gets them for `task`.
@@ -302,6 +315,7 @@ fn extra_fields(
     put("pool", json!(config.pool.name()));
     put("mask", json!(config.mask.name()));
     put("dtype", json!(config.dtype.name()));
+    put("solver", json!(config.solver));
     put("no_opt", json!(config.no_opt));
     match task {
         Task::Train => put("layer", json!(extracted.layers[0].layer)),

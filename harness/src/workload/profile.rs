@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::case::{CaseObserver, Method, RunConfig, Task};
 use super::extract::Extraction;
 use super::prepare::Prepared;
-use super::{deepest_run, extract_features, layers_of, load_model_on, score};
+use super::{deepest_run, extract_features, layers_of, load_model_on, score_probes};
 use crate::acts::{ProgressSink, Rules};
 use crate::error::Result;
 use crate::model::ActivationModel;
@@ -128,9 +128,6 @@ pub fn profile_case(
     let extract_s = start.elapsed().as_secs_f64();
     let entries = profile.take();
     let start = Instant::now();
-    match task {
-        Task::Train => score::score(&extracted.layers, prepared, &[config.train_c], config.train_max_iter, &sink)?,
-        Task::Sweep => score::score(&extracted.layers, prepared, &config.sweep_cs, config.sweep_max_iter, &sink)?,
-    };
+    score_probes(task, config, &extracted, prepared, &sink)?;
     Ok(CaseProfile { task, method, extract_s, train_eval_s: start.elapsed().as_secs_f64(), entries })
 }

@@ -1,0 +1,147 @@
+//! Newton's method against `linfa-logistic`, against its own other forms, and what must not change its answer.
+
+use ndarray::{Array2, Axis, concatenate};
+use proptest::prelude::*;
+use rayon::prelude::*;
+
+use super::super::LinfaSolver;
+use super::super::logistic::{Problem, fit_path, fit_with};
+use super::*;
+
+/// Features with a shared direction that carries the label in part; both classes present.
+fn data(n: usize, h: usize, seed: usize, signal: f64) -> (Array2<f64>, Vec<u8>) {
+    let value = |i: usize, j: usize| {
+        let mixed =
+            (i + 1).wrapping_mul(2_654_435_761).wrapping_add((j + 1).wrapping_mul(40_503)) ^ seed.wrapping_mul(97);
+        ((mixed.wrapping_mul(mixed | 1) >> 7) % 2001) as f64 / 1000.0 - 1.0
+    };
+    let labels: Vec<u8> = (0..n).map(|i| (i % 2) as u8).collect();
+    let features = Array2::from_shape_fn((n, h), |(i, j)| {
+        value(i, j) + 0.7 * value(i, h) + signal * f64::from(labels[i]) * ((j % 3) as f64 - 1.0)
+    });
+    (features, labels)
+}
+
+fn with_system<'a>(problem: &Problem<'a>, system: Box<dyn System + 'a>) -> (Parameters, usize) {
+    let path = Path::new(problem, system);
+    let (end, iterations) = path.minimise(path.featureless.clone(), problem.c(), 100);
+    (path.solution(&end, iterations).parameters, iterations)
+}
+
+#[test]
+fn all_forms_find_one_minimum() {
+    for (n, h) in [(30, 50), (50, 30), (40, 40), (2, 5), (9, 1)] {
+        for c in [0.01, 1.0, 100.0, 1e6] {
+            let (features, labels) = data(n, h, 3, 0.4);
+            let problem = Problem::new(features.view(), &labels, c).unwrap();
+            let systems: [Box<dyn System>; 3] = [
+                Box::new(DualSystem::new(features.view())),
+                Box::new(PrimalSystem::new(features.view())),
+                Box::new(ConjugateSystem::new(features.view())),
+            ];
+            for (form, system) in systems.into_iter().enumerate() {
+                let (parameters, iterations) = with_system(&problem, system);
+                let norm = problem.gradient_norm(&parameters);
+                assert!(norm <= 1e-8, "form {form}, {n} x {h} at C {c}: gradient {norm:e} after {iterations}");
+                assert!(iterations < 60, "form {form}, {n} x {h} at C {c}: {iterations} iterations");
+            }
+        }
+    }
+}
+
+#[test]
+fn separable_duplicated_and_constant_data_converge() {
+    let (features, labels) = data(24, 60, 1, 5.0);
+    let twice = concatenate![Axis(0), features, features];
+    let labels_twice = [&labels[..], &labels[..]].concat();
+    let opposed = [&labels[..], &labels.iter().map(|label| 1 - label).collect::<Vec<_>>()[..]].concat();
+    let mut constant = features.clone();
+    constant.column_mut(4).fill(0.0);
+    for (features, labels) in [
+        (&features, &labels),
+        (&twice, &labels_twice),
+        (&twice, &opposed),
+        (&constant, &labels),
+        (&(&features * 0.0), &labels),
+    ] {
+        let problem = Problem::new(features.view(), labels, 1.0).unwrap();
+        for probe in fit_path(&NewtonSolver, &problem, &[100.0, 0.01, 1.0], 60).unwrap() {
+            // The iteration ends by the gradient beside that of the featureless probe.
+            let featureless = problem.gradient_norm(&problem.featureless());
+            assert!(probe.gradient_norm <= 1e-8 * featureless + 1e-14, "{:e}", probe.gradient_norm);
+        }
+    }
+}
+
+#[test]
+fn a_path_is_in_the_order_asked_for_and_equals_single_fits() {
+    let (features, labels) = data(40, 64, 5, 0.5);
+    let problem = Problem::new(features.view(), &labels, 1.0).unwrap();
+    let cs = [10.0, 0.1, 1.0, 0.1];
+    let probes = fit_path(&NewtonSolver, &problem, &cs, 60).unwrap();
+    for (probe, c) in probes.iter().zip(cs) {
+        let single = fit_with(&NewtonSolver, &problem.with_c(c).unwrap(), None, 60).unwrap();
+        assert!((probe.objective - single.objective).abs() <= 1e-13, "C {c}");
+        assert!(probe.iterations.is_some_and(|iterations| iterations < 30));
+    }
+}
+
+#[test]
+fn the_iteration_limit_holds() {
+    let (features, labels) = data(40, 64, 5, 0.5);
+    let problem = Problem::new(features.view(), &labels, 10.0).unwrap();
+    let mut last = f64::INFINITY;
+    for limit in 1..4 {
+        let probe = fit_with(&NewtonSolver, &problem, None, limit).unwrap();
+        assert_eq!(probe.iterations, Some(limit));
+        assert!(probe.objective < last);
+        last = probe.objective;
+    }
+}
+
+#[test]
+fn the_bits_do_not_depend_on_the_number_of_threads() {
+    let layers: Vec<_> = (0..8).map(|seed| data(48, 80, seed, 0.3)).collect();
+    let fit_on = |threads: usize| -> Vec<Vec<Parameters>> {
+        let fit = |(features, labels): &(Array2<f64>, Vec<u8>)| {
+            let problem = Problem::new(features.view(), labels, 1.0).unwrap();
+            let probes = fit_path(&NewtonSolver, &problem, &[0.1, 1.0, 10.0], 60).unwrap();
+            probes.iter().map(|probe| probe.parameters()).collect()
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| layers.par_iter().map(fit).collect())
+    };
+    let one = fit_on(1);
+    for threads in [2, 3, 8] {
+        assert!(one == fit_on(threads), "{threads} threads");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn linfa_finds_the_same_minimum(n in 4_usize..40, h in 1_usize..40, seed in 0_usize..1000, exponent in -2_i32..3) {
+        let (features, labels) = data(n, h, seed, 0.5);
+        let problem = Problem::new(features.view(), &labels, 10.0_f64.powi(exponent)).unwrap();
+        let ours = fit_with(&NewtonSolver, &problem, None, 100).unwrap();
+        let theirs = fit_with(&LinfaSolver, &problem, None, 5000).unwrap();
+        let gap = (ours.objective - theirs.objective).abs() / ours.objective;
+        prop_assert!(gap <= 1e-6, "{} {}", ours.objective, theirs.objective);
+        prop_assert!(ours.objective <= theirs.objective * (1.0 + 1e-12));
+    }
+
+    #[test]
+    fn permuted_features_permute_the_weights(n in 4_usize..30, h in 2_usize..40, seed in 0_usize..1000) {
+        let (features, labels) = data(n, h, seed, 0.5);
+        let order: Vec<usize> = (0..h).rev().collect();
+        let permuted = features.select(Axis(1), &order);
+        let fit = |features: &Array2<f64>| {
+            fit_with(&NewtonSolver, &Problem::new(features.view(), &labels, 1.0).unwrap(), None, 100).unwrap()
+        };
+        let (probe, mirror) = (fit(&features), fit(&permuted));
+        for (place, &column) in order.iter().enumerate() {
+            prop_assert!((mirror.weights[place] - probe.weights[column]).abs() <= 1e-6);
+        }
+    }
+}
