@@ -1,31 +1,19 @@
 //! Every layer of every golden model against transformers in float64.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
+mod golden_support;
+
 use std::fs;
 use std::sync::Arc;
 
 use actbench::model::config::ModelConfig;
 use actbench::model::llama::{Llama, LoadOptions};
 use actbench::model::weights::Weights;
-use actbench::model::{ActivationModel, LayerOutput, TokenBatch};
+use actbench::model::{ActivationModel, LayerOutput};
 use actbench_fixtures::golden::{Golden, cases, compare};
-use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::cpu::Isa;
-use actbench_kernels::{AttentionLayout, CpuBackend, DType};
-
-/// All sequences of a golden as one ragged batch.
-fn batch(golden: &Golden) -> TokenBatch {
-    let mut batch = TokenBatch::default();
-    let mut segments = Vec::new();
-    for sequence in &golden.sequences {
-        let (first, len) = (batch.ids.len(), sequence.tokens.len());
-        batch.ids.extend(&sequence.tokens);
-        batch.positions.extend(0..len as u32);
-        segments.push(AttentionSegment { query_row: first, start_position: 0, len, keys: vec![(first, len)] });
-    }
-    batch.layout = AttentionLayout { segments };
-    batch
-}
+use actbench_kernels::{CpuBackend, DType};
+use golden_support::batch;
 
 /// The largest error over the layers and sequences of a golden.
 fn check(golden: &Golden, dtype: DType, isa: Isa, tolerance: f64) -> f64 {

@@ -5,7 +5,9 @@
 //! inputs alone, never on the other rows of the batch, their number or the number of threads.
 
 pub mod backend;
+mod check;
 pub mod cpu;
+pub mod cuda;
 pub mod dtype;
 pub mod error;
 pub mod host;
@@ -13,6 +15,7 @@ pub mod profiled;
 
 pub use backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
 pub use cpu::CpuBackend;
+pub use cuda::CudaBackend;
 pub use dtype::DType;
 pub use error::KernelError;
 pub use host::HostTensor;

@@ -71,8 +71,10 @@ pub(super) struct Loader<'a, B: Backend> {
 impl<B: Backend> Loader<'_, B> {
     /// The prepared embedding table.
     pub(super) fn embedding(&self) -> Result<B::Embedding> {
-        let table = self.tensor("embed_tokens.weight", &[self.config.vocab_size, self.config.hidden_size])?;
-        Ok(self.backend.prepare_embedding(&table, self.dtype)?)
+        let name = "embed_tokens.weight";
+        let table = self.tensor(name, &[self.config.vocab_size, self.config.hidden_size])?;
+        let prepared = self.backend.prepare_embedding(&table, self.dtype);
+        self.named([(name.to_owned(), &table)], prepared)
     }
 
     /// The prepared weights of block `layer`. Pages of mapped weights are let go once they are packed.

@@ -12,13 +12,13 @@ use self::gemm::epilogue::{AddToStream, OutputRows, Store, SwiGlu};
 use self::rows::Angles;
 use self::tensor::with_element;
 use crate::backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
+use crate::check;
 use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
 
 mod aligned;
 mod attention;
-mod check;
 mod gemm;
 mod isa;
 mod math;
@@ -147,7 +147,7 @@ impl Backend for CpuBackend {
         bias: Option<&Vec<f32>>,
         out: &mut CpuTensor,
     ) -> Result<(), KernelError> {
-        check::product("linear", x, weight, false, bias.map(Vec::len), 1, out)?;
+        check::product("linear", x, weight.shape(), false, bias.map(Vec::len), 1, out)?;
         let bias = bias.map(Vec::as_slice);
         with_element!(x.dtype(), E => {
             let epilogue = Store::<E> { out: OutputRows::new(out), bias };
@@ -162,7 +162,7 @@ impl Backend for CpuBackend {
         bias: Option<&Vec<f32>>,
         stream: &mut CpuTensor,
     ) -> Result<(), KernelError> {
-        check::product("linear residual", x, weight, false, bias.map(Vec::len), 1, stream)?;
+        check::product("linear residual", x, weight.shape(), false, bias.map(Vec::len), 1, stream)?;
         let bias = bias.map(Vec::as_slice);
         with_element!(x.dtype(), E => {
             let epilogue = AddToStream::<E> { stream: OutputRows::new(stream), bias };
@@ -177,7 +177,7 @@ impl Backend for CpuBackend {
         bias: Option<&Vec<f32>>,
         out: &mut CpuTensor,
     ) -> Result<(), KernelError> {
-        check::product("linear swiglu", x, gate_up, true, bias.map(Vec::len), 2, out)?;
+        check::product("linear swiglu", x, gate_up.shape(), true, bias.map(Vec::len), 2, out)?;
         let bias = bias.map(|bias| bias.split_at(gate_up.out_features()));
         with_element!(x.dtype(), E => {
             let epilogue = SwiGlu::<E> { out: OutputRows::new(out), bias };
@@ -219,11 +219,7 @@ impl Backend for CpuBackend {
         method: PoolMethod,
         out: &mut CpuTensor,
     ) -> Result<(), KernelError> {
-        check::same_dtype("pool", x, out)?;
-        check::fits("pool", "out", out, groups.len(), x.columns())?;
-        if let Some(row) = groups.max_row().filter(|row| *row as usize >= x.rows()) {
-            return Err(KernelError::shape("pool", format!("row {row} of {}", x.rows())));
-        }
+        check::pool(x, groups, out)?;
         self.pool.install(|| pool::pool(self.isa, x, groups, method, out));
         Ok(())
     }
@@ -242,9 +238,7 @@ impl Backend for CpuBackend {
         out: &mut CpuTensor,
         to: usize,
     ) -> Result<(), KernelError> {
-        check::same_dtype("copy rows", x, out)?;
-        check::fits("copy rows", "x", x, from.saturating_add(count), out.columns())?;
-        check::fits("copy rows", "out", out, to.saturating_add(count), x.columns())?;
+        check::copy_rows(x, from, count, out, to)?;
         let row_bytes = x.row_bytes();
         let source = &x.bytes()[from * row_bytes..(from + count) * row_bytes];
         out.bytes_mut()[to * row_bytes..(to + count) * row_bytes].copy_from_slice(source);

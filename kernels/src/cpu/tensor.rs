@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use super::aligned::AlignedBytes;
+use crate::check::Matrix;
 use crate::dtype::DType;
 use crate::error::KernelError;
 
@@ -73,6 +74,20 @@ impl CpuTensor {
     /// The bytes of row `row`.
     pub fn row(&self, row: usize) -> &[u8] {
         &self.bytes()[row * self.row_bytes()..(row + 1) * self.row_bytes()]
+    }
+}
+
+impl Matrix for CpuTensor {
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn columns(&self) -> usize {
+        self.columns
     }
 }
 

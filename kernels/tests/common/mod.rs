@@ -21,6 +21,11 @@ pub fn backends() -> Vec<CpuBackend> {
         .collect()
 }
 
+/// The CPU without its instructions for bf16 sums, whose orders are their own: what the plain CUDA kernels are held to.
+pub fn fused_multiply_add_cpu() -> CpuBackend {
+    CpuBackend::with_isa(2, Isa::Avx512).unwrap()
+}
+
 /// Values in -1..1, already rounded to `dtype`, so that a reference starts from what the kernel sees.
 pub fn random(seed: u64, dtype: DType, len: usize) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -33,7 +38,7 @@ pub fn host(dtype: DType, shape: &[usize], values: &[f32]) -> HostTensor {
 }
 
 /// A device tensor of `values`, through the embedding of an identity sequence of tokens.
-pub fn upload(backend: &CpuBackend, dtype: DType, rows: usize, columns: usize, values: &[f32]) -> CpuTensor {
+pub fn upload<B: Backend>(backend: &B, dtype: DType, rows: usize, columns: usize, values: &[f32]) -> B::Tensor {
     let table = backend.prepare_embedding(&host(dtype, &[rows, columns], values), dtype).unwrap();
     let mut tensor = backend.alloc(dtype, rows, columns).unwrap();
     let tokens: Vec<u32> = (0..rows as u32).collect();

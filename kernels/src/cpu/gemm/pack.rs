@@ -8,6 +8,7 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use crate::check::WeightShape;
 use crate::cpu::aligned::AlignedBytes;
 use crate::cpu::tensor::{CpuTensor, Element, with_element};
 use crate::dtype::DType;
@@ -129,6 +130,12 @@ impl PackedWeights {
     /// Whether the outputs are pairs of a gate and an up projection.
     pub fn is_gated(&self) -> bool {
         self.gated
+    }
+
+    /// What argument checks ask for.
+    pub(crate) fn shape(&self) -> WeightShape {
+        let PackedWeights { dtype, out_features, in_features, gated, .. } = *self;
+        WeightShape { dtype, out_features, in_features, gated }
     }
 
     /// Memory taken, in bytes.

@@ -1,18 +1,40 @@
 //! Argument checks of the operations, so that a wrong shape is an error with both sizes and never a wrong result.
 
-use super::gemm::PackedWeights;
-use super::tensor::CpuTensor;
-use crate::backend::{AttentionLayout, AttentionShape};
+use crate::backend::{AttentionLayout, AttentionShape, PoolGroups};
+use crate::dtype::DType;
 use crate::error::KernelError;
 
-pub(super) fn width(op: &'static str, name: &str, got: usize, expected: usize) -> Result<(), KernelError> {
+/// What a check asks of a tensor, whatever device holds it.
+pub(crate) trait Matrix {
+    /// The storage type.
+    fn dtype(&self) -> DType;
+    /// The number of rows.
+    fn rows(&self) -> usize;
+    /// The number of columns.
+    fn columns(&self) -> usize;
+}
+
+/// What a check asks of prepared weights.
+#[derive(Clone, Copy)]
+pub(crate) struct WeightShape {
+    /// The storage type.
+    pub dtype: DType,
+    /// Outputs of the product, each of a pair's projections where gated.
+    pub out_features: usize,
+    /// Inputs of the product.
+    pub in_features: usize,
+    /// Whether the outputs are pairs of a gate and an up projection.
+    pub gated: bool,
+}
+
+pub(crate) fn width(op: &'static str, name: &str, got: usize, expected: usize) -> Result<(), KernelError> {
     if got == expected {
         return Ok(());
     }
     Err(KernelError::shape(op, format!("{name} has {got} elements where {expected} are needed")))
 }
 
-pub(super) fn same_dtype(op: &'static str, x: &CpuTensor, out: &CpuTensor) -> Result<(), KernelError> {
+pub(crate) fn same_dtype(op: &'static str, x: &impl Matrix, out: &impl Matrix) -> Result<(), KernelError> {
     if x.dtype() == out.dtype() {
         return Ok(());
     }
@@ -20,10 +42,10 @@ pub(super) fn same_dtype(op: &'static str, x: &CpuTensor, out: &CpuTensor) -> Re
 }
 
 /// At least `rows` rows of exactly `columns` columns.
-pub(super) fn fits(
+pub(crate) fn fits(
     op: &'static str,
     name: &str,
-    tensor: &CpuTensor,
+    tensor: &impl Matrix,
     rows: usize,
     columns: usize,
 ) -> Result<(), KernelError> {
@@ -37,31 +59,31 @@ pub(super) fn fits(
 }
 
 /// `x W^T` into `out`, with a bias of `biases` values an output.
-pub(super) fn product(
+pub(crate) fn product(
     op: &'static str,
-    x: &CpuTensor,
-    weight: &PackedWeights,
+    x: &impl Matrix,
+    weight: WeightShape,
     gated: bool,
     bias: Option<usize>,
     biases: usize,
-    out: &CpuTensor,
+    out: &impl Matrix,
 ) -> Result<(), KernelError> {
-    if weight.is_gated() != gated {
+    if weight.gated != gated {
         return Err(KernelError::shape(op, "the weights were prepared for the other kind of product"));
     }
     same_dtype(op, x, out)?;
-    if weight.dtype() != x.dtype() {
-        return Err(KernelError::DType { op, expected: weight.dtype(), got: x.dtype() });
+    if weight.dtype != x.dtype() {
+        return Err(KernelError::DType { op, expected: weight.dtype, got: x.dtype() });
     }
-    width(op, "a row of x", x.columns(), weight.in_features())?;
+    width(op, "a row of x", x.columns(), weight.in_features)?;
     if let Some(len) = bias {
-        width(op, "bias", len, biases * weight.out_features())?;
+        width(op, "bias", len, biases * weight.out_features)?;
     }
-    fits(op, "out", out, x.rows(), weight.out_features())
+    fits(op, "out", out, x.rows(), weight.out_features)
 }
 
-pub(super) fn rope(
-    x: &CpuTensor,
+pub(crate) fn rope(
+    x: &impl Matrix,
     n_heads: usize,
     head_dim: usize,
     positions: &[u32],
@@ -82,12 +104,12 @@ pub(super) fn rope(
     Ok(())
 }
 
-pub(super) fn attention(
-    query: &CpuTensor,
-    keys_values: &CpuTensor,
+pub(crate) fn attention(
+    query: &impl Matrix,
+    keys_values: &impl Matrix,
     layout: &AttentionLayout,
     shape: AttentionShape,
-    out: &CpuTensor,
+    out: &impl Matrix,
 ) -> Result<(), KernelError> {
     const OP: &str = "attention";
     same_dtype(OP, query, keys_values)?;
@@ -125,4 +147,33 @@ pub(super) fn attention(
         }
     }
     Ok(())
+}
+
+pub(crate) fn pool(x: &impl Matrix, groups: &PoolGroups, out: &impl Matrix) -> Result<(), KernelError> {
+    same_dtype("pool", x, out)?;
+    fits("pool", "out", out, groups.len(), x.columns())?;
+    match groups.max_row().filter(|row| *row as usize >= x.rows()) {
+        Some(row) => Err(KernelError::shape("pool", format!("row {row} of {}", x.rows()))),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn copy_rows(
+    x: &impl Matrix,
+    from: usize,
+    count: usize,
+    out: &impl Matrix,
+    to: usize,
+) -> Result<(), KernelError> {
+    same_dtype("copy rows", x, out)?;
+    fits("copy rows", "x", x, from.saturating_add(count), out.columns())?;
+    fits("copy rows", "out", out, to.saturating_add(count), x.columns())
+}
+
+/// Each of `rows` is a row of a table of `n_rows`.
+pub(crate) fn picked(op: &'static str, rows: &[u32], n_rows: usize) -> Result<(), KernelError> {
+    match rows.iter().find(|row| **row as usize >= n_rows) {
+        Some(row) => Err(KernelError::shape(op, format!("row {row} of {n_rows}"))),
+        None => Ok(()),
+    }
 }

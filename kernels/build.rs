@@ -1,0 +1,89 @@
+//! Compiles the CUDA kernels for the emulator with the C++ compiler, where the feature `emulator` asks for it.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    #[cfg(feature = "emulator")]
+    if let Err(error) = emulator::compile() {
+        println!("cargo::error={error}");
+    }
+}
+
+#[cfg(feature = "emulator")]
+#[path = "tests/planted/list.rs"]
+mod planted;
+
+/// The emulator, and one C++ source that includes all kernels, each file in a namespace of its own.
+#[cfg(feature = "emulator")]
+mod emulator {
+    use std::fmt::Write as _;
+    use std::path::{Path, PathBuf};
+    use std::{env, fs, io};
+
+    pub fn compile() -> Result<(), io::Error> {
+        println!("cargo::rerun-if-changed=cuda");
+        println!("cargo::rerun-if-changed=tests/planted");
+        let variable = |name: &str| env::var(name).map_err(io::Error::other);
+        if variable("CARGO_CFG_TARGET_ARCH")? != "x86_64" || variable("CARGO_CFG_TARGET_OS")? != "linux" {
+            return Err(io::Error::other("the feature `emulator` works on x86-64 Linux alone: build without it"));
+        }
+        let cuda = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("cuda");
+        let output = PathBuf::from(variable("OUT_DIR")?);
+        let combined = output.join("kernels.cpp");
+        let mut source = String::from("#include \"prelude.cuh\"\n#define KERNEL_PREFIX \"\"\n");
+        for kernel in kernels(&cuda)? {
+            let name = kernel.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            // Writing to a string cannot fail.
+            let _ = writeln!(source, "namespace {name}_kernels {{\n#include \"{name}.cu\"\n}}");
+        }
+        source
+            .push_str("extern \"C\" const int actbench_emulated_kernels;\nconst int actbench_emulated_kernels = 1;\n");
+        source.push_str("namespace self_test {\n#include \"emulator/self_test.cu\"\n}\n");
+        plant_faults(&cuda, &output, &mut source)?;
+        fs::write(&combined, source)?;
+        let mut build = cc::Build::new();
+        build
+            .cpp(true)
+            .std("c++17")
+            .opt_level(2)
+            .debug(false)
+            .include(&cuda)
+            .include(&output)
+            // Products and sums are fused where the source says so and nowhere else, as with --fmad=false.
+            .flag("-ffp-contract=off")
+            // Kernels read elements as wider words, which a device compiler allows.
+            .flag("-fno-strict-aliasing")
+            .flag("-Wno-unknown-pragmas")
+            .file(&combined)
+            .files(["scheduler.cpp", "memory.cpp", "launch.cpp"].map(|name| cuda.join("emulator").join(name)));
+        build.try_compile("actbench_emulated_kernels").map_err(io::Error::other)
+    }
+
+    /// Writes a copy of a kernel source for each planted fault and includes it under the fault's name.
+    fn plant_faults(cuda: &Path, output: &Path, source: &mut String) -> Result<(), io::Error> {
+        for fault in super::planted::PLANTED {
+            let text = fs::read_to_string(cuda.join(fault.file).with_extension("cu"))?;
+            if text.matches(fault.find).count() != 1 {
+                let message = format!("{}.cu must hold the text of the fault {} exactly once", fault.file, fault.name);
+                return Err(io::Error::other(message));
+            }
+            let copy = format!("planted_{}.cu", fault.name);
+            fs::write(output.join(&copy), text.replace(fault.find, fault.replace))?;
+            let _ = writeln!(source, "#undef KERNEL_PREFIX\n#define KERNEL_PREFIX \"{}/\"", fault.name);
+            let _ = writeln!(source, "namespace planted_{} {{\n#include \"{copy}\"\n}}", fault.name);
+        }
+        Ok(())
+    }
+
+    /// The kernel sources, in a fixed order.
+    fn kernels(cuda: &Path) -> Result<Vec<PathBuf>, io::Error> {
+        let mut kernels = Vec::new();
+        for entry in fs::read_dir(cuda)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "cu") {
+                kernels.push(path);
+            }
+        }
+        kernels.sort();
+        Ok(kernels)
+    }
+}

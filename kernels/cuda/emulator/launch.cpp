@@ -1,0 +1,77 @@
+// Kernels by name, and the launch of one.
+#include <cstdio>
+#include <map>
+
+#include "internals.h"
+
+// Defined beside the kernels: asking for it makes the linker take them, and with them their registrations.
+extern "C" const int actbench_emulated_kernels;
+
+namespace emulator {
+namespace {
+
+struct Kernel {
+  Thunk thunk;
+  std::vector<size_t> argument_sizes;
+};
+
+std::map<std::string, Kernel>& kernels() {
+  static std::map<std::string, Kernel> registered;
+  return registered;
+}
+
+}  // namespace
+
+Registration::Registration(const char* prefix, const char* name, Thunk thunk, std::vector<size_t> argument_sizes) {
+  kernels()[std::string(prefix) + name] = {thunk, std::move(argument_sizes)};
+}
+
+}  // namespace emulator
+
+// As `cuLaunchKernel`, with the sizes of the arguments beside them. Where a kernel `prefix` + `name` exists, it is run
+// in the place of `name`. 0 when all blocks ran; else 1 and a message.
+extern "C" int actbench_emulator_launch(const char* prefix, const char* name, const unsigned grid[3],
+                                        const unsigned threads[3], unsigned shared_bytes, void** arguments,
+                                        const size_t* argument_sizes, size_t n_arguments,
+                                        const emulator::Memory* given, const emulator::Options* launch_options,
+                                        char* message, size_t message_len) {
+  using namespace emulator;
+  if (!actbench_emulated_kernels) return 1;
+  auto found = kernels().find(std::string(prefix) + name);
+  if (found == kernels().end()) found = kernels().find(name);
+  if (found == kernels().end()) {
+    snprintf(message, message_len, "there is no kernel %s", name);
+    return 1;
+  }
+  const unsigned long long n = 1ull * threads[0] * threads[1] * threads[2];
+  if (n == 0 || n > MAX_THREADS || shared_bytes > SHARED_BYTES || grid[0] == 0 || grid[1] == 0 || grid[2] == 0 ||
+      grid[1] > 65535 || grid[2] > 65535) {
+    snprintf(message, message_len, "%s cannot be launched on %u x %u x %u blocks of %llu threads with %u bytes", name,
+             grid[0], grid[1], grid[2], n, shared_bytes);
+    return 1;
+  }
+  const std::vector<size_t> sizes(argument_sizes, argument_sizes + n_arguments);
+  if (sizes != found->second.argument_sizes) {
+    snprintf(message, message_len, "%s was given %zu arguments of other sizes than its %zu parameters", name,
+             n_arguments, found->second.argument_sizes.size());
+    return 1;
+  }
+  if (!allocate_stacks()) {
+    snprintf(message, message_len, "no memory for the stacks of %u threads", MAX_THREADS);
+    return 1;
+  }
+  options = *launch_options;
+  memory.assign(given, given + n_arguments);
+  grid_size = {grid[0], grid[1], grid[2]};
+  block_size = {threads[0], threads[1], threads[2]};
+  failed = false;
+  watch_faults();
+  run_blocks(static_cast<unsigned>(n), shared_bytes, found->second.thunk, arguments);
+  forget_faults();
+  if (failed) {
+    snprintf(message, message_len, "%s, block (%u,%u,%u): %s", name, block_index.x, block_index.y, block_index.z,
+             failure.c_str());
+    return 1;
+  }
+  return 0;
+}

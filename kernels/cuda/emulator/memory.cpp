@@ -1,0 +1,163 @@
+// The memory of the emulated device: shared arrays and their guards, asynchronous copies, and global memory whose end
+// cannot be overrun unseen.
+#include <signal.h>
+#include <sys/mman.h>
+
+#include "internals.h"
+
+namespace emulator {
+
+alignas(1024) static unsigned char arena_bytes[ARENA_BYTES];
+unsigned char* arena = arena_bytes;
+std::vector<Memory> memory;
+
+namespace {
+
+// Bytes from the start of the arena that may not be poison: all, before the first block.
+size_t used_bytes = ARENA_BYTES;
+
+bool untouched(size_t from, size_t to) {
+  for (size_t i = from; i < to; i++) {
+    if (arena[i] != POISON) return false;
+  }
+  return true;
+}
+
+void run_copy(const Copy& copy) {
+  std::memcpy(copy.to, copy.from, copy.bytes);
+  std::memset(static_cast<unsigned char*>(copy.to) + copy.bytes, 0, 16 - copy.bytes);
+}
+
+// Device memory ends, but for less than 16 bytes, where a page begins that cannot be touched.
+size_t device_pages(size_t bytes) { return (bytes + PAGE - 1) / PAGE * PAGE; }
+size_t device_bytes(size_t bytes) { return (bytes + 15) / 16 * 16; }
+
+// A fault in the page behind one of the launch's memories ends the launch with a message; any other is not ours.
+struct sigaction old_fault_action;
+
+void on_fault(int, siginfo_t* fault, void*) {
+  const auto address = reinterpret_cast<uintptr_t>(fault->si_addr);
+  for (size_t i = 0; current && i < memory.size(); i++) {
+    if (!memory[i].start) continue;
+    const uintptr_t end = reinterpret_cast<uintptr_t>(memory[i].start) + device_bytes(memory[i].bytes);
+    if (address >= end && address < end + PAGE) {
+      // Leaves the handler for good, which SA_NODEFER allows.
+      fail("thread %u reaches beyond the end of argument %zu", current->linear, i);
+    }
+  }
+  // Coming back to the same instruction, the fault is met by whoever handled it before.
+  sigaction(SIGSEGV, &old_fault_action, nullptr);
+}
+
+}  // namespace
+
+void start_shared_memory(size_t dynamic_bytes) {
+  std::memset(arena, POISON, used_bytes);
+  block.statics.clear();
+  block.dynamic_bytes = dynamic_bytes;
+  block.shared_end = (dynamic_bytes + GUARD + 127) / 128 * 128;
+  used_bytes = block.shared_end;
+}
+
+void check_guards() {
+  const size_t first_static = block.statics.empty() ? block.shared_end : block.statics[0].offset;
+  if (!untouched(block.dynamic_bytes, first_static)) {
+    failure = "wrote behind its " + std::to_string(block.dynamic_bytes) + " bytes of dynamic shared memory";
+    failed = true;
+  }
+  for (const StaticArray& array : block.statics) {
+    const size_t end = array.offset + array.bytes;
+    if (!untouched(end, end + GUARD)) {
+      failure = "wrote behind a static shared array of " + std::to_string(array.bytes) + " bytes";
+      failed = true;
+    }
+  }
+}
+
+void watch_faults() {
+  struct sigaction action = {};
+  action.sa_sigaction = on_fault;
+  action.sa_flags = SA_SIGINFO | SA_NODEFER;
+  sigaction(SIGSEGV, &action, &old_fault_action);
+}
+
+void forget_faults() {
+  sigaction(SIGSEGV, &old_fault_action, nullptr);
+  // A kernel that broke a rule may have written anywhere.
+  if (failed) used_bytes = ARENA_BYTES;
+}
+
+void* static_shared(const void* site, size_t bytes, size_t alignment) {
+  for (const StaticArray& array : block.statics) {
+    if (array.site == site) return arena + array.offset;
+  }
+  const size_t offset = (block.shared_end + alignment - 1) / alignment * alignment;
+  if (offset + bytes + GUARD > ARENA_BYTES) fail("more shared memory than %zu bytes", SHARED_BYTES);
+  block.statics.push_back({site, offset, bytes});
+  block.shared_end = offset + bytes + GUARD;
+  used_bytes = block.shared_end;
+  return arena + offset;
+}
+
+unsigned shared_offset(const void* pointer, size_t bytes) {
+  const auto* byte = static_cast<const unsigned char*>(pointer);
+  if (byte < arena || byte + bytes > arena + block.shared_end) fail("an address is not in shared memory");
+  return static_cast<unsigned>(byte - arena);
+}
+
+void issue_copy(void* to, const void* from, unsigned bytes) {
+  const auto address = reinterpret_cast<uintptr_t>(from);
+  if (shared_offset(to, 16) % 16 != 0 || address % 16 != 0) {
+    fail("thread %u copies asynchronously between addresses that are not multiples of 16", current->linear);
+  }
+  if (bytes > 16) fail("thread %u copies %u of 16 bytes asynchronously", current->linear, bytes);
+  bool inside = bytes == 0;
+  for (const Memory& given : memory) {
+    const auto start = reinterpret_cast<uintptr_t>(given.start);
+    inside = inside || (address >= start && address + bytes <= start + given.bytes);
+  }
+  if (!inside) fail("thread %u copies asynchronously from beyond its memory", current->linear);
+  const Copy copy = {to, from, bytes};
+  if (options.copies == 0 || (options.copies == 2 && next_random() % 2 == 0)) {
+    run_copy(copy);
+  } else {
+    current->copies.pending.push_back(copy);
+  }
+}
+
+void commit_copies() { current->copies.group_ends.push_back(current->copies.pending.size()); }
+
+void wait_copies(int groups_left) {
+  CopyQueue& queue = current->copies;
+  if (queue.group_ends.size() <= static_cast<size_t>(groups_left)) return;
+  const size_t n_groups = queue.group_ends.size() - static_cast<size_t>(groups_left);
+  const size_t n_copies = queue.group_ends[n_groups - 1];
+  for (size_t i = 0; i < n_copies; i++) run_copy(queue.pending[i]);
+  queue.pending.erase(queue.pending.begin(), queue.pending.begin() + static_cast<long>(n_copies));
+  queue.group_ends.erase(queue.group_ends.begin(), queue.group_ends.begin() + static_cast<long>(n_groups));
+  for (size_t& end : queue.group_ends) end -= n_copies;
+}
+
+}  // namespace emulator
+
+// Device memory of NaN bytes, or null. It is given back with `actbench_emulator_free` and the same size.
+extern "C" unsigned char* actbench_emulator_alloc(size_t bytes) {
+  using namespace emulator;
+  if (bytes > SIZE_MAX / 4) return nullptr;
+  const size_t pages = device_pages(device_bytes(bytes));
+  void* mapped = mmap(nullptr, pages + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  auto* start = static_cast<unsigned char*>(mapped);
+  std::memset(start, POISON, pages);
+  if (mprotect(start + pages, PAGE, PROT_NONE) != 0) {
+    munmap(mapped, pages + PAGE);
+    return nullptr;
+  }
+  return start + pages - device_bytes(bytes);
+}
+
+extern "C" void actbench_emulator_free(unsigned char* start, size_t bytes) {
+  using namespace emulator;
+  const size_t pages = device_pages(device_bytes(bytes));
+  munmap(start + device_bytes(bytes) - pages, pages + PAGE);
+}

@@ -1,0 +1,180 @@
+// Everything a kernel may use beyond plain CUDA C++, behind small functions.
+//
+// The first half is for a device: all PTX of the project is here. The other half, emulator/device_api.h, has the same
+// functions in plain C++, so that tests execute the same kernel sources on a CPU. Kernels include this file and
+// nothing else; no header of a CUDA toolkit is needed to compile them.
+//
+// Kernels are compiled with --fmad=false: where a product and a sum are fused the source says `fmaf`. Kernels without
+// `mma` use correctly rounded operations alone, and so give the same bits on every device and on the CPU.
+#pragma once
+
+using u32 = unsigned int;
+using u64 = unsigned long long;
+
+// Storage types. Arithmetic is in f32; `from_float` rounds to nearest, ties to even.
+struct bf16 {
+  unsigned short bits;
+};
+struct f16 {
+  unsigned short bits;
+};
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+
+#define KERNEL extern "C" __global__ void
+#define DEVICE static __device__ __forceinline__
+#define SHARED_ARRAY(type, name, count) __shared__ type name[count]
+#define DYNAMIC_SHARED(type, name)                          \
+  extern __shared__ __align__(128) unsigned char shared_bytes[]; \
+  type* name = reinterpret_cast<type*>(shared_bytes)
+#define REGISTER_KERNEL(name)
+
+DEVICE float bits_to_float(u32 bits) { return __uint_as_float(bits); }
+DEVICE u32 float_to_bits(float value) { return __float_as_uint(value); }
+DEVICE float max_of(float a, float b) { return fmaxf(a, b); }
+DEVICE float shuffle_xor(float value, u32 lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
+// 2^x by the special function unit, within 2 units in the last place; exact at 0 and minus infinity.
+DEVICE float fast_exp2(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+}
+DEVICE void atomic_min(u64* address, u64 value) { atomicMin(address, value); }
+
+DEVICE float to_float(float value) { return value; }
+DEVICE float to_float(bf16 value) { return bits_to_float(static_cast<u32>(value.bits) << 16); }
+DEVICE float to_float(f16 value) {
+  float wide;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(value.bits));
+  return wide;
+}
+
+template <class E>
+__device__ E from_float(float value);
+template <>
+__device__ __forceinline__ float from_float<float>(float value) {
+  return value;
+}
+template <>
+__device__ __forceinline__ bf16 from_float<bf16>(float value) {
+  bf16 narrow;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(narrow.bits) : "f"(value));
+  return narrow;
+}
+template <>
+__device__ __forceinline__ f16 from_float<f16>(float value) {
+  f16 narrow;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(narrow.bits) : "f"(value));
+  return narrow;
+}
+// Two rounded elements in a word, `low` at the lower address.
+template <class E>
+__device__ u32 pack_pair(float low, float high);
+template <>
+__device__ __forceinline__ u32 pack_pair<bf16>(float low, float high) {
+  u32 pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+template <>
+__device__ __forceinline__ u32 pack_pair<f16>(float low, float high) {
+  u32 pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
+DEVICE u32 shared_address(const void* pointer) { return static_cast<u32>(__cvta_generic_to_shared(pointer)); }
+// Copies 16 bytes to shared memory without waiting: `bytes` from global memory, zeros for the rest.
+DEVICE void copy_16_async(void* to_shared, const void* from_global, u32 bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to_shared)), "l"(from_global),
+               "r"(bytes)
+               : "memory");
+}
+// Ends a group of copies of this thread.
+DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until at most `GROUPS_LEFT` groups of this thread are still on their way.
+template <int GROUPS_LEFT>
+DEVICE void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS_LEFT) : "memory");
+}
+
+// Four 8x8 matrices of 16-bit elements, the rows of matrix m at the addresses that lanes 8m..8m+8 give. A lane gets
+// elements (lane / 4, lane % 4 * 2) and its right neighbour of each; of the transposed matrices if `TRANSPOSED`.
+template <bool TRANSPOSED>
+DEVICE void load_fragments(u32 (&fragments)[4], const void* row) {
+  if (TRANSPOSED) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(fragments[0]), "=r"(fragments[1]), "=r"(fragments[2]), "=r"(fragments[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(fragments[0]), "=r"(fragments[1]), "=r"(fragments[2]), "=r"(fragments[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+  }
+}
+
+// sums += a b by the warp: a is 16x16, b is 16x8, sums 16x8 in f32. Lane l holds rows l / 4 and l / 4 + 8.
+template <class E>
+__device__ void mma_16x8x16(float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1);
+template <>
+__device__ __forceinline__ void mma_16x8x16<bf16>(float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+template <>
+__device__ __forceinline__ void mma_16x8x16<f16>(float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+#else
+#include "emulator/device_api.h"
+#endif
+
+// ---- written once, for both halves
+
+// Lanes of the interleaved sums: value i belongs to lane i % SUM_LANES.
+constexpr u32 SUM_LANES = 16;
+
+DEVICE float minus_infinity() { return bits_to_float(0xff800000u); }
+
+// e^x for x <= 0 or moderate positive x, within 2 units in the last place: Cody and Waite's range reduction and the
+// polynomial of Cephes' expf. The library's expf differs between a device and a CPU; this one is the CPU backend's.
+DEVICE float exponential(float x) {
+  const float lowest = -87.33655f, highest = 88.37626f, round = 12582912.0f;
+  float clamped = x;
+  clamped = clamped < lowest ? lowest : clamped;
+  clamped = clamped > highest ? highest : clamped;
+  const float shifted = fmaf(clamped, 1.44269504088896341f, round);
+  const float n = shifted - round;
+  const float r = fmaf(n, 2.1219444e-4f, fmaf(n, -0.6933594f, clamped));
+  float p = 1.9875691e-4f;
+  p = fmaf(p, r, 1.3982e-3f);
+  p = fmaf(p, r, 8.333452e-3f);
+  p = fmaf(p, r, 4.1665796e-2f);
+  p = fmaf(p, r, 1.6666665e-1f);
+  p = fmaf(p, r, 5.0000003e-1f);
+  const float value = fmaf(p, r * r, r) + 1.0f;
+  // The low bits of the shifted sum hold n.
+  const float scaled = value * bits_to_float((float_to_bits(shifted) + 127) << 23);
+  return x < lowest ? 0.0f : scaled;
+}
+
+// x / (1 + e^-x).
+DEVICE float silu(float x) { return x / (1.0f + exponential(-x)); }
+
+// Joins the lanes of an interleaved sum in the order of the CPU backend. Overwrites them.
+DEVICE float join_lanes(float* lanes) {
+  for (u32 width = SUM_LANES / 2; width > 0; width /= 2) {
+    for (u32 lane = 0; lane < width; lane++) lanes[lane] += lanes[lane + width];
+  }
+  return lanes[0];
+}

@@ -1,0 +1,110 @@
+//! The kernels compiled with NVRTC, through `cudarc`: source to the machine code of one architecture.
+//!
+//! No GPU and no toolkit are needed, only the library `libnvrtc.so`, which is looked for where the loader looks.
+
+use std::ffi::{CStr, CString, c_char};
+use std::ptr;
+
+use cudarc::nvrtc::{result, sys};
+
+use super::sources::{KernelSource, PRELUDE};
+use crate::error::KernelError;
+
+/// What the compiler made of one source.
+pub struct Compiled {
+    /// Machine code in the form that a driver loads.
+    pub cubin: Vec<u8>,
+    /// What the compiler said: errors, warnings, and each kernel's resources.
+    pub log: String,
+}
+
+/// A compute capability such as `sm_90`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Architecture(pub u32);
+
+impl std::fmt::Display for Architecture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "sm_{}", self.0)
+    }
+}
+
+fn error(message: impl Into<String>) -> KernelError {
+    KernelError::Device { op: "compile kernels", device: "nvrtc".to_owned(), message: message.into() }
+}
+
+/// Major and minor version of the library.
+///
+/// # Errors
+/// When the library is not there.
+pub fn version() -> Result<(i32, i32), KernelError> {
+    // SAFETY: looks for a library and calls nothing in it.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(error("libnvrtc.so was not found: install CUDA's NVRTC, or name its folder in LD_LIBRARY_PATH"));
+    }
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: both pointers are to integers that live through the call.
+    unsafe { sys::nvrtcVersion(&mut major, &mut minor) }.result().map_err(|code| error(code.to_string()))?;
+    Ok((major, minor))
+}
+
+/// A program that is destroyed when it goes out of scope.
+struct Program(sys::nvrtcProgram);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // SAFETY: created by `nvrtcCreateProgram` and destroyed here alone.
+        let _ = unsafe { result::destroy_program(self.0) };
+    }
+}
+
+/// Compiles `source` for `architecture`.
+///
+/// # Errors
+/// No library, or a source that does not compile: the message is the compiler's.
+pub fn compile(source: &KernelSource, architecture: Architecture) -> Result<Compiled, KernelError> {
+    version()?;
+    let terminated = |text: &str| CString::new(text).map_err(|_| error(format!("{}: a NUL in the text", source.file)));
+    let (text, file) = (terminated(source.text)?, terminated(source.file)?);
+    let (header, header_name) = (terminated(PRELUDE.text)?, terminated(PRELUDE.file)?);
+    let mut handle = ptr::null_mut();
+    // SAFETY: all strings are terminated and live until the program is destroyed at the end of this function, which
+    // has one header and one name of it.
+    unsafe {
+        sys::nvrtcCreateProgram(
+            &mut handle,
+            text.as_ptr(),
+            file.as_ptr(),
+            1,
+            [header.as_ptr()].as_ptr(),
+            [header_name.as_ptr()].as_ptr(),
+        )
+    }
+    .result()
+    .map_err(|code| error(format!("{}: {code}", source.file)))?;
+    let program = Program(handle);
+    let options = [
+        format!("--gpu-architecture={architecture}"),
+        "-std=c++17".to_owned(),
+        // Products and sums are fused where the source says so and nowhere else.
+        "--fmad=false".to_owned(),
+        "-lineinfo".to_owned(),
+        "--ptxas-options=-v".to_owned(),
+    ];
+    // SAFETY: the program was created above and is not destroyed yet.
+    let compiled = unsafe { result::compile_program(program.0, &options) };
+    // SAFETY: as above; the log is terminated.
+    let log = unsafe { result::get_program_log(program.0) }.map_err(|code| error(code.to_string()))?;
+    // SAFETY: the vector ends with the terminator that NVRTC counts in.
+    let log = unsafe { CStr::from_ptr(log.as_ptr()) }.to_string_lossy().into_owned();
+    compiled.map_err(|code| error(format!("{} for {architecture}: {code}\n{log}", source.file)))?;
+    let mut size = 0;
+    // SAFETY: as above; the size is that of the code that the second call writes.
+    let cubin = unsafe {
+        sys::nvrtcGetCUBINSize(program.0, &mut size).result().map_err(|code| error(code.to_string()))?;
+        let mut cubin = vec![0u8; size];
+        let start: *mut c_char = cubin.as_mut_ptr().cast();
+        sys::nvrtcGetCUBIN(program.0, start).result().map_err(|code| error(code.to_string()))?;
+        cubin
+    };
+    Ok(Compiled { cubin, log })
+}

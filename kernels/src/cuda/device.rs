@@ -1,0 +1,75 @@
+//! What the CUDA backend needs of a device: memory, copies and launches by name.
+//!
+//! The emulator of the tests implements it; a driver does so with the same names and the same arguments.
+
+use std::ops::Range;
+
+use crate::error::KernelError;
+
+/// The shape of a launch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// The kernel's name, such as `rms_norm_bf16`.
+    pub kernel: String,
+    /// Blocks in x, y and z. A grid with a zero is not launched.
+    pub grid: [u32; 3],
+    /// Threads of a block in x.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory of a block. Above 48 KiB a driver has to be asked for it before the launch.
+    pub shared_bytes: u32,
+}
+
+/// One parameter of a kernel.
+pub enum Argument<'a, B> {
+    /// Memory that the kernel reads.
+    Read(&'a B),
+    /// Memory that the kernel writes, and may read.
+    Write(&'a mut B),
+    /// A pointer to nothing, where a parameter is optional.
+    Null,
+    /// A 32-bit count.
+    U32(u32),
+    /// A 64-bit count.
+    U64(u64),
+    /// A number.
+    F32(f32),
+}
+
+/// A device that runs the kernels.
+pub trait Device: Send + Sync + 'static {
+    /// Memory of the device, aligned to at least 16 bytes.
+    type Buffer: Send + Sync;
+
+    /// What the device is, for people.
+    fn describe(&self) -> String;
+
+    /// Memory of `bytes` bytes, which may be none. Its contents are unspecified.
+    ///
+    /// # Errors
+    /// When the memory cannot be had.
+    fn alloc(&self, bytes: usize) -> Result<Self::Buffer, KernelError>;
+
+    /// Copies `bytes` to the start of `buffer`.
+    ///
+    /// # Errors
+    /// More bytes than the buffer has, or a failure of the device.
+    fn write(&self, buffer: &mut Self::Buffer, bytes: &[u8]) -> Result<(), KernelError>;
+
+    /// Copies the start of `buffer` to `out`, after everything launched before.
+    ///
+    /// # Errors
+    /// More bytes than the buffer has, or a failure of the device, also of an earlier launch.
+    fn read(&self, buffer: &Self::Buffer, out: &mut [u8]) -> Result<(), KernelError>;
+
+    /// Fills `bytes` of `buffer`, which the next launch will overwrite, with NaN. For tests; a device may do nothing.
+    ///
+    /// # Errors
+    /// A range beyond the buffer.
+    fn poison(&self, buffer: &mut Self::Buffer, bytes: Range<usize>) -> Result<(), KernelError>;
+
+    /// Runs a kernel. Launches take effect in the order they were made.
+    ///
+    /// # Errors
+    /// No such kernel, arguments that are not its parameters, or a failure of the device.
+    fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, Self::Buffer>]) -> Result<(), KernelError>;
+}

@@ -1,0 +1,275 @@
+//! The device of the tests: the kernels of `kernels/cuda/`, compiled as C++ and executed on the CPU.
+//!
+//! What it checks and what it cannot see is in `kernels/cuda/emulator/emulator.h`. It is slow and deterministic, and
+//! says nothing of a GPU's speed.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ops::Range;
+use std::ptr::{self, NonNull};
+use std::sync::{Mutex, PoisonError};
+
+use super::{Argument, CudaBackend, Device, KernelSet, Launch};
+use crate::error::KernelError;
+
+/// The CUDA backend on the emulator.
+pub type EmulatedBackend = CudaBackend<Emulator>;
+
+/// In which order the threads of a block take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThreadOrder {
+    /// By index.
+    Forward,
+    /// By falling index.
+    Reverse,
+    /// An order drawn anew for each block.
+    Random,
+}
+
+/// When an asynchronous copy takes place, between its issue and the wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyTime {
+    /// When it is issued.
+    Early,
+    /// When it is waited for.
+    Late,
+    /// One or the other, drawn for each copy.
+    Mixed,
+}
+
+/// What the programming model leaves open and a test chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EmulatorOptions {
+    /// Thread order.
+    pub order: ThreadOrder,
+    /// Copies.
+    pub copies: CopyTime,
+    /// Seed of what is drawn.
+    pub seed: u64,
+}
+
+impl EmulatorOptions {
+    /// Every order with every time of copies.
+    pub fn matrix() -> Vec<EmulatorOptions> {
+        let mut all = Vec::new();
+        for order in [ThreadOrder::Forward, ThreadOrder::Reverse, ThreadOrder::Random] {
+            for copies in [CopyTime::Early, CopyTime::Late, CopyTime::Mixed] {
+                all.push(EmulatorOptions { order, copies, seed: 1 });
+            }
+        }
+        all
+    }
+}
+
+/// As the C++ side reads it.
+#[repr(C)]
+struct RawOptions {
+    order: u32,
+    copies: u32,
+    seed: u64,
+}
+
+/// Memory that a launch may read, as the C++ side reads it.
+#[repr(C)]
+struct RawMemory {
+    start: *const u8,
+    bytes: usize,
+}
+
+unsafe extern "C" {
+    fn actbench_emulator_launch(
+        prefix: *const c_char,
+        name: *const c_char,
+        grid: *const u32,
+        threads: *const u32,
+        shared_bytes: u32,
+        arguments: *mut *mut c_void,
+        argument_sizes: *const usize,
+        n_arguments: usize,
+        memory: *const RawMemory,
+        options: *const RawOptions,
+        message: *mut c_char,
+        message_len: usize,
+    ) -> c_int;
+    fn actbench_emulator_alloc(bytes: usize) -> *mut u8;
+    fn actbench_emulator_free(start: *mut u8, bytes: usize);
+}
+
+/// The emulator's state is global: one launch at a time.
+static LAUNCHES: Mutex<()> = Mutex::new(());
+
+/// All ones is a NaN in each storage type.
+const POISON: u8 = 0xff;
+
+/// The emulated device.
+pub struct Emulator {
+    options: EmulatorOptions,
+    /// Kernels whose name begins with this are launched in the place of those without: a planted fault.
+    prefix: CString,
+}
+
+/// Memory of the emulated device: the page behind it cannot be touched.
+pub struct EmulatedBuffer {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the buffer owns its memory and hands out references under the usual borrow rules alone.
+unsafe impl Send for EmulatedBuffer {}
+// SAFETY: as above; shared access is read-only.
+unsafe impl Sync for EmulatedBuffer {}
+
+impl EmulatedBuffer {
+    fn as_slice(&self) -> &[u8] {
+        // SAFETY: `start` is valid for `len` initialised bytes until the buffer is dropped.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as in `as_slice`, and `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+
+    /// Whether the few bytes between the end and the page behind it are as they were.
+    fn is_intact(&self) -> bool {
+        let rest = self.len.next_multiple_of(16) - self.len;
+        // SAFETY: memory is allocated in whole multiples of 16 bytes, all initialised.
+        let rest = unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(self.len), rest) };
+        rest.iter().all(|byte| *byte == POISON)
+    }
+}
+
+impl Drop for EmulatedBuffer {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this very size and freed here alone.
+        unsafe { actbench_emulator_free(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl EmulatedBackend {
+    /// A backend that executes `kernels` as `options` say.
+    pub fn emulated(options: EmulatorOptions, kernels: KernelSet) -> Self {
+        CudaBackend::new(Emulator { options, prefix: CString::default() }, kernels)
+    }
+
+    /// The same with the planted fault `fault` of `tests/planted/list.rs`, to show that tests see it.
+    ///
+    /// # Errors
+    /// A name with a NUL in it.
+    pub fn planted(options: EmulatorOptions, kernels: KernelSet, fault: &str) -> Result<Self, KernelError> {
+        let prefix = CString::new(format!("{fault}/")).map_err(|_| Emulator::error("a name with NUL"))?;
+        Ok(CudaBackend::new(Emulator { options, prefix }, kernels))
+    }
+}
+
+impl Emulator {
+    fn error(message: impl Into<String>) -> KernelError {
+        KernelError::Device { op: "launch", device: "emulator".to_owned(), message: message.into() }
+    }
+}
+
+impl Device for Emulator {
+    type Buffer = EmulatedBuffer;
+
+    fn describe(&self) -> String {
+        "emulated cuda".to_owned()
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<EmulatedBuffer, KernelError> {
+        // SAFETY: any size may be asked for; the answer is memory of NaN bytes or null.
+        let start = NonNull::new(unsafe { actbench_emulator_alloc(bytes) });
+        let start = start.ok_or_else(|| KernelError::OutOfMemory { op: "alloc", bytes, device: self.describe() })?;
+        Ok(EmulatedBuffer { start, len: bytes })
+    }
+
+    fn write(&self, buffer: &mut EmulatedBuffer, bytes: &[u8]) -> Result<(), KernelError> {
+        let len = buffer.len;
+        match buffer.as_mut_slice().get_mut(..bytes.len()) {
+            Some(start) => start.copy_from_slice(bytes),
+            None => return Err(Self::error(format!("{} bytes written to a buffer of {len}", bytes.len()))),
+        }
+        Ok(())
+    }
+
+    fn read(&self, buffer: &EmulatedBuffer, out: &mut [u8]) -> Result<(), KernelError> {
+        match buffer.as_slice().get(..out.len()) {
+            Some(start) => out.copy_from_slice(start),
+            None => return Err(Self::error(format!("{} bytes read from a buffer of {}", out.len(), buffer.len))),
+        }
+        Ok(())
+    }
+
+    fn poison(&self, buffer: &mut EmulatedBuffer, bytes: Range<usize>) -> Result<(), KernelError> {
+        let len = buffer.len;
+        match buffer.as_mut_slice().get_mut(bytes) {
+            Some(range) => range.fill(POISON),
+            None => return Err(Self::error(format!("poison beyond a buffer of {len} bytes"))),
+        }
+        Ok(())
+    }
+
+    fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, EmulatedBuffer>]) -> Result<(), KernelError> {
+        // Each parameter in 8 bytes of its own, and a pointer to it, as `cuLaunchKernel` takes them.
+        let mut slots: Vec<[u8; 8]> = Vec::with_capacity(arguments.len());
+        let mut sizes = Vec::with_capacity(arguments.len());
+        let mut memory = Vec::new();
+        for argument in arguments.iter() {
+            let (slot, size, given) = match argument {
+                Argument::Read(buffer) => ((buffer.start.as_ptr() as u64).to_ne_bytes(), 8, Some(&**buffer)),
+                Argument::Write(buffer) => ((buffer.start.as_ptr() as u64).to_ne_bytes(), 8, Some(&**buffer)),
+                Argument::Null => ([0; 8], 8, None),
+                Argument::U32(value) => (u64::from(*value).to_le_bytes(), 4, None),
+                Argument::U64(value) => (value.to_le_bytes(), 8, None),
+                Argument::F32(value) => (u64::from(value.to_bits()).to_le_bytes(), 4, None),
+            };
+            memory.push(RawMemory {
+                start: given.map_or(ptr::null(), |buffer| buffer.start.as_ptr().cast_const()),
+                bytes: given.map_or(0, |buffer| buffer.len),
+            });
+            slots.push(slot);
+            sizes.push(size);
+        }
+        let mut pointers: Vec<*mut c_void> = slots.iter_mut().map(|slot| slot.as_mut_ptr().cast()).collect();
+        let name = CString::new(launch.kernel.as_str()).map_err(|_| Self::error("a name with NUL"))?;
+        let options = RawOptions {
+            order: self.options.order as u32,
+            copies: self.options.copies as u32,
+            seed: self.options.seed,
+        };
+        let mut message = [0 as c_char; 1024];
+        let alone = LAUNCHES.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the names and the message are terminated or sized; `pointers`, `sizes` and `memory` have one entry an
+        // argument, which the other side compares with the kernel's parameters before it runs; the buffers behind `arguments`
+        // are borrowed for the whole call, and the lock keeps other launches out.
+        let code = unsafe {
+            actbench_emulator_launch(
+                self.prefix.as_ptr(),
+                name.as_ptr(),
+                launch.grid.as_ptr(),
+                [launch.threads, 1, 1].as_ptr(),
+                launch.shared_bytes,
+                pointers.as_mut_ptr(),
+                sizes.as_ptr(),
+                sizes.len(),
+                memory.as_ptr(),
+                &options,
+                message.as_mut_ptr(),
+                message.len(),
+            )
+        };
+        drop(alone);
+        if code != 0 {
+            // SAFETY: the other side terminates what it writes, and the array starts as zeros.
+            let message = unsafe { CStr::from_ptr(message.as_ptr()) };
+            return Err(Self::error(message.to_string_lossy()));
+        }
+        let overwritten = arguments.iter().position(|argument| match argument {
+            Argument::Read(buffer) => !buffer.is_intact(),
+            Argument::Write(buffer) => !buffer.is_intact(),
+            _ => false,
+        });
+        match overwritten {
+            Some(index) => Err(Self::error(format!("{} wrote behind the end of its argument {index}", launch.kernel))),
+            None => Ok(()),
+        }
+    }
+}

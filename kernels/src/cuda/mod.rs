@@ -1,0 +1,264 @@
+//! The backend of the hand-written CUDA kernels in `kernels/cuda/`, over any [`Device`] that can run them.
+//!
+//! What to launch with which arguments is written here once, one file a family of operations; whether the kernels run
+//! on a GPU or in the emulator of the tests is the device's business. The kernels exist in two sets: the plain ones do
+//! the sums of the CPU backend `cpu-fma-2` in its order, the fast ones use tensor cores where the shapes allow it.
+
+use std::ops::Range;
+
+use crate::backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
+use crate::check;
+use crate::dtype::DType;
+use crate::error::KernelError;
+use crate::host::HostTensor;
+
+mod attention;
+#[cfg(feature = "nvrtc")]
+pub mod compiler;
+mod device;
+#[cfg(feature = "emulator")]
+pub mod emulator;
+mod linear;
+mod pool;
+mod prepare;
+mod rows;
+pub mod sources;
+mod tensor;
+
+pub use device::{Argument, Device, Launch};
+pub use tensor::{CudaTensor, CudaVector, CudaWeights};
+
+/// Which kernels a backend uses. The choice an operation makes depends on types and widths, never on rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelSet {
+    /// One output a thread, for reference: the bits of the CPU backend `cpu-fma-2`.
+    Plain,
+    /// Tensor cores for f16 and bf16 where widths are multiples of 8 elements; plain kernels for the rest.
+    Fast,
+}
+
+/// The CUDA kernels on a device.
+pub struct CudaBackend<D: Device> {
+    device: D,
+    kernels: KernelSet,
+}
+
+impl<D: Device> CudaBackend<D> {
+    /// A backend that runs `kernels` on `device`.
+    pub fn new(device: D, kernels: KernelSet) -> Self {
+        CudaBackend { device, kernels }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// Launches, unless the grid is empty.
+    fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, D::Buffer>]) -> Result<(), KernelError> {
+        if launch.grid.contains(&0) {
+            return Ok(());
+        }
+        self.device.launch(launch, arguments)
+    }
+
+    /// A buffer of `values`, for the tables that go with a launch.
+    fn upload(&self, values: &[u32]) -> Result<D::Buffer, KernelError> {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        let mut buffer = self.device.alloc(bytes.len())?;
+        self.device.write(&mut buffer, bytes)?;
+        Ok(buffer)
+    }
+
+    /// Marks rows that a launch will write, so that one left out shows where the device can do that.
+    fn poison(&self, tensor: &mut CudaTensor<D::Buffer>, rows: Range<usize>) -> Result<(), KernelError> {
+        let row_bytes = tensor.row_bytes();
+        self.device.poison(&mut tensor.buffer, rows.start * row_bytes..rows.end * row_bytes)
+    }
+}
+
+/// `value` as the 32 bits that kernels count in.
+///
+/// # Errors
+/// A size beyond them.
+fn count(op: &'static str, value: usize) -> Result<u32, KernelError> {
+    u32::try_from(value).map_err(|_| KernelError::shape(op, format!("{value} is more than a kernel can count")))
+}
+
+impl<D: Device> Backend for CudaBackend<D> {
+    type Tensor = CudaTensor<D::Buffer>;
+    type Linear = CudaWeights<D::Buffer>;
+    type Vector = CudaVector<D::Buffer>;
+    type Embedding = CudaTensor<D::Buffer>;
+
+    fn describe(&self) -> String {
+        let kernels = match self.kernels {
+            KernelSet::Plain => "plain",
+            KernelSet::Fast => "fast",
+        };
+        format!("{} ({kernels} kernels)", self.device.describe())
+    }
+
+    fn kernel_id(&self) -> String {
+        match self.kernels {
+            KernelSet::Plain => "cuda-plain-1".to_owned(),
+            KernelSet::Fast => "cuda-mma-1".to_owned(),
+        }
+    }
+
+    fn alloc(&self, dtype: DType, rows: usize, columns: usize) -> Result<Self::Tensor, KernelError> {
+        let bytes = tensor::bytes(dtype, rows, columns)?;
+        Ok(CudaTensor { buffer: self.device.alloc(bytes)?, capacity: bytes, dtype, rows, columns })
+    }
+
+    fn resize(&self, tensor: &mut Self::Tensor, rows: usize) -> Result<(), KernelError> {
+        let bytes = tensor::bytes(tensor.dtype, rows, tensor.columns)?;
+        if bytes > tensor.capacity {
+            tensor.buffer = self.device.alloc(bytes)?;
+            tensor.capacity = bytes;
+        }
+        tensor.rows = rows;
+        self.poison(tensor, 0..rows)
+    }
+
+    fn prepare_linear(&self, weights: &[HostTensor], run: DType) -> Result<Self::Linear, KernelError> {
+        self.stack_weights(weights, run)
+    }
+
+    fn prepare_gated(&self, gate: &HostTensor, up: &HostTensor, run: DType) -> Result<Self::Linear, KernelError> {
+        self.interleave_weights(gate, up, run)
+    }
+
+    fn prepare_vector(&self, parts: &[HostTensor], run: DType) -> Result<Self::Vector, KernelError> {
+        self.join_vectors(parts, run)
+    }
+
+    fn prepare_embedding(&self, table: &HostTensor, run: DType) -> Result<Self::Embedding, KernelError> {
+        self.upload_table(table, run)
+    }
+
+    fn embed(&self, table: &Self::Embedding, tokens: &[u32], out: &mut Self::Tensor) -> Result<(), KernelError> {
+        const OP: &str = "embed";
+        check::same_dtype(OP, table, out)?;
+        check::fits(OP, "out", out, tokens.len(), table.columns)?;
+        if let Some(token) = tokens.iter().find(|token| **token as usize >= table.rows) {
+            let what = format!("token {token} is beyond the vocabulary of {}", table.rows);
+            return Err(KernelError::shape(OP, what));
+        }
+        self.gather(OP, table, tokens, out)
+    }
+
+    fn rms_norm(
+        &self,
+        x: &Self::Tensor,
+        scale: &Self::Vector,
+        eps: f32,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        const OP: &str = "rms norm";
+        check::same_dtype(OP, x, out)?;
+        check::fits(OP, "out", out, x.rows, x.columns)?;
+        check::width(OP, "scale", scale.len, x.columns)?;
+        self.norm_rows(x, scale, eps, out)
+    }
+
+    fn linear(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        check::product("linear", x, weight.shape, false, bias.map(|bias| bias.len), 1, out)?;
+        self.poison(out, 0..x.rows)?;
+        self.multiply("linear", x, weight, bias, out)
+    }
+
+    fn linear_residual(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        stream: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        check::product("linear residual", x, weight.shape, false, bias.map(|bias| bias.len), 1, stream)?;
+        self.multiply("linear_residual", x, weight, bias, stream)
+    }
+
+    fn linear_swiglu(
+        &self,
+        x: &Self::Tensor,
+        gate_up: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        check::product("linear swiglu", x, gate_up.shape, true, bias.map(|bias| bias.len), 2, out)?;
+        self.poison(out, 0..x.rows)?;
+        self.multiply("linear_swiglu", x, gate_up, bias, out)
+    }
+
+    fn rope(
+        &self,
+        x: &mut Self::Tensor,
+        n_heads: usize,
+        head_dim: usize,
+        positions: &[u32],
+        cos: &Self::Vector,
+        sin: &Self::Vector,
+    ) -> Result<(), KernelError> {
+        check::rope(x, n_heads, head_dim, positions, cos.len, sin.len)?;
+        self.rotate_rows(x, n_heads, head_dim, positions, cos, sin)
+    }
+
+    fn attention(
+        &self,
+        query: &Self::Tensor,
+        keys_values: &Self::Tensor,
+        layout: &AttentionLayout,
+        shape: AttentionShape,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        check::attention(query, keys_values, layout, shape, out)?;
+        for segment in &layout.segments {
+            self.poison(out, segment.query_row..segment.query_row + segment.len)?;
+        }
+        self.attend(query, keys_values, layout, shape, out)
+    }
+
+    fn pool(
+        &self,
+        x: &Self::Tensor,
+        groups: &PoolGroups,
+        method: PoolMethod,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        check::pool(x, groups, out)?;
+        self.pool_groups(x, groups, method, out)
+    }
+
+    fn gather_rows(&self, x: &Self::Tensor, rows: &[u32], out: &mut Self::Tensor) -> Result<(), KernelError> {
+        const OP: &str = "gather rows";
+        check::same_dtype(OP, x, out)?;
+        check::fits(OP, "out", out, rows.len(), x.columns)?;
+        check::picked(OP, rows, x.rows)?;
+        self.gather(OP, x, rows, out)
+    }
+
+    fn copy_rows(
+        &self,
+        x: &Self::Tensor,
+        from: usize,
+        count: usize,
+        out: &mut Self::Tensor,
+        to: usize,
+    ) -> Result<(), KernelError> {
+        check::copy_rows(x, from, count, out, to)?;
+        self.copy(x, from, count, out, to)
+    }
+
+    fn download(&self, x: &Self::Tensor, rows: usize, out: &mut [u8]) -> Result<(), KernelError> {
+        check::fits("download", "x", x, rows, x.columns)?;
+        check::width("download", "out", out.len(), rows * x.row_bytes())?;
+        self.device.read(&x.buffer, out)
+    }
+}

@@ -1,0 +1,136 @@
+//! Weights to the device: uploaded as they are stored, converted and checked there by `cast.cu`.
+
+use super::tensor::bytes;
+use super::{Argument, CudaBackend, CudaTensor, CudaVector, CudaWeights, Device, Launch, count};
+use crate::check::WeightShape;
+use crate::dtype::DType;
+use crate::error::KernelError;
+use crate::host::HostTensor;
+
+/// Threads of a block of the cast.
+const THREADS: u32 = 256;
+
+/// The rows of a destination matrix that a source becomes: `first`, `first + step`, and so on.
+struct Rows {
+    first: usize,
+    step: usize,
+}
+
+impl<D: Device> CudaBackend<D> {
+    /// Matrices of equal width, one under the other.
+    pub(super) fn stack_weights(
+        &self,
+        weights: &[HostTensor],
+        run: DType,
+    ) -> Result<CudaWeights<D::Buffer>, KernelError> {
+        const OP: &str = "prepare linear";
+        let shapes = weights.iter().map(|weight| matrix(OP, weight)).collect::<Result<Vec<_>, _>>()?;
+        let in_features = shapes.first().map_or(0, |shape| shape.1);
+        if let Some(other) = shapes.iter().find(|shape| shape.1 != in_features) {
+            return Err(KernelError::shape(OP, format!("{} inputs stacked on {in_features}", other.1)));
+        }
+        let out_features = shapes.iter().map(|shape| shape.0).sum();
+        let mut buffer = self.device.alloc(bytes(run, out_features, in_features)?)?;
+        let mut first = 0;
+        for (weight, shape) in weights.iter().zip(&shapes) {
+            self.cast(OP, weight, run, Rows { first, step: 1 }, &mut buffer)?;
+            first += shape.0;
+        }
+        Ok(CudaWeights { buffer, shape: WeightShape { dtype: run, out_features, in_features, gated: false } })
+    }
+
+    /// The rows of a gate and an up projection in turn.
+    pub(super) fn interleave_weights(
+        &self,
+        gate: &HostTensor,
+        up: &HostTensor,
+        run: DType,
+    ) -> Result<CudaWeights<D::Buffer>, KernelError> {
+        const OP: &str = "prepare gated";
+        let (out_features, in_features) = matrix(OP, gate)?;
+        if gate.shape() != up.shape() {
+            return Err(KernelError::shape(OP, format!("gate {:?}, up {:?}", gate.shape(), up.shape())));
+        }
+        let mut buffer = self.device.alloc(bytes(run, 2 * out_features, in_features)?)?;
+        for (first, weight) in [gate, up].into_iter().enumerate() {
+            self.cast(OP, weight, run, Rows { first, step: 2 }, &mut buffer)?;
+        }
+        Ok(CudaWeights { buffer, shape: WeightShape { dtype: run, out_features, in_features, gated: true } })
+    }
+
+    /// An embedding table in the run's type.
+    pub(super) fn upload_table(&self, table: &HostTensor, run: DType) -> Result<CudaTensor<D::Buffer>, KernelError> {
+        const OP: &str = "prepare embedding";
+        let (rows, columns) = matrix(OP, table)?;
+        let capacity = bytes(run, rows, columns)?;
+        let mut buffer = self.device.alloc(capacity)?;
+        self.cast(OP, table, run, Rows { first: 0, step: 1 }, &mut buffer)?;
+        Ok(CudaTensor { buffer, capacity, dtype: run, rows, columns })
+    }
+
+    /// Vectors end to end, rounded to the run's type and kept in `f32`. They are short: the host does it.
+    pub(super) fn join_vectors(&self, parts: &[HostTensor], run: DType) -> Result<CudaVector<D::Buffer>, KernelError> {
+        let mut values = Vec::new();
+        for part in parts {
+            let rounded = run.to_f32_vec(&run.from_f32_slice(&part.to_f32_vec()));
+            if let Some(index) = rounded.iter().position(|value| !value.is_finite()) {
+                return Err(KernelError::NotFinite { op: "prepare vector", index, value: rounded[index] });
+            }
+            values.extend(rounded);
+        }
+        let mut buffer = self.device.alloc(values.len() * size_of::<f32>())?;
+        self.device.write(&mut buffer, bytemuck::cast_slice(&values))?;
+        Ok(CudaVector { buffer, len: values.len() })
+    }
+
+    /// Converts `source` to `run` into rows of `out`.
+    fn cast(
+        &self,
+        op: &'static str,
+        source: &HostTensor,
+        run: DType,
+        rows: Rows,
+        out: &mut D::Buffer,
+    ) -> Result<(), KernelError> {
+        let (n_rows, columns) = matrix(op, source)?;
+        let mut stored = self.device.alloc(source.bytes().len())?;
+        self.device.write(&mut stored, source.bytes())?;
+        let mut first_bad = self.device.alloc(size_of::<u64>())?;
+        self.device.write(&mut first_bad, &u64::MAX.to_ne_bytes())?;
+        let blocks = count(op, (n_rows * columns).div_ceil(THREADS as usize))?;
+        let launch = Launch {
+            kernel: format!("cast_{}_{run}", source.dtype()),
+            grid: [blocks, 1, 1],
+            threads: THREADS,
+            shared_bytes: 0,
+        };
+        let mut arguments = [
+            Argument::Read(&stored),
+            Argument::U64(n_rows as u64),
+            Argument::U64(columns as u64),
+            Argument::U64(rows.first as u64),
+            Argument::U64(rows.step as u64),
+            Argument::Write(out),
+            Argument::Write(&mut first_bad),
+        ];
+        self.launch(&launch, &mut arguments)?;
+        let mut found = [0; size_of::<u64>()];
+        self.device.read(&first_bad, &mut found)?;
+        let index = u64::from_ne_bytes(found);
+        if index == u64::MAX {
+            return Ok(());
+        }
+        let (index, size) = (index as usize, source.dtype().size());
+        let element = source.bytes().get(index * size..(index + 1) * size).unwrap_or_default();
+        let value = run.to_f32_vec(&run.from_f32_slice(&source.dtype().to_f32_vec(element)));
+        Err(KernelError::NotFinite { op, index, value: value.first().copied().unwrap_or(f32::NAN) })
+    }
+}
+
+/// The extents of a matrix.
+fn matrix(op: &'static str, tensor: &HostTensor) -> Result<(usize, usize), KernelError> {
+    match tensor.shape() {
+        [rows, columns] => Ok((*rows, *columns)),
+        other => Err(KernelError::shape(op, format!("not a matrix: {other:?}"))),
+    }
+}

@@ -1,0 +1,154 @@
+//! Each operation on seeded inputs, on any backend, down to the bytes of its result: what two backends are compared by.
+#![allow(dead_code)]
+
+use actbench_kernels::backend::AttentionSegment;
+use actbench_kernels::{AttentionLayout, AttentionShape, Backend, DType, PoolGroups, PoolMethod};
+
+use super::{host, random, upload};
+
+/// The products with weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product {
+    Linear,
+    Residual,
+    SwiGlu,
+}
+
+pub const PRODUCTS: [Product; 3] = [Product::Linear, Product::Residual, Product::SwiGlu];
+
+fn bytes<B: Backend>(backend: &B, tensor: &B::Tensor, dtype: DType, rows: usize, columns: usize) -> Vec<u8> {
+    let mut bytes = vec![0; rows * columns * dtype.size()];
+    backend.download(tensor, rows, &mut bytes).unwrap();
+    bytes
+}
+
+/// Rows `from..to` of a product of `x` with weights `[outputs, inputs]`, computed alone.
+#[allow(clippy::too_many_arguments)]
+pub fn product<B: Backend>(
+    backend: &B,
+    product: Product,
+    biased: bool,
+    dtype: DType,
+    (from, to): (usize, usize),
+    inputs: usize,
+    outputs: usize,
+) -> Vec<u8> {
+    let rows = to - from;
+    let x = random(1, dtype, to * inputs);
+    let w = random(2, dtype, outputs * inputs);
+    let device_x = upload(backend, dtype, rows, inputs, &x[from * inputs..]);
+    let biases = outputs * if product == Product::SwiGlu { 2 } else { 1 };
+    let bias = backend.prepare_vector(&[host(dtype, &[biases], &random(3, dtype, biases))], dtype).unwrap();
+    let bias = biased.then_some(&bias);
+    let stream = random(4, dtype, to * outputs);
+    let mut out = upload(backend, dtype, rows, outputs, &stream[from * outputs..]);
+    let matrix = host(dtype, &[outputs, inputs], &w);
+    match product {
+        Product::Linear => {
+            let weight = backend.prepare_linear(&[matrix], dtype).unwrap();
+            backend.linear(&device_x, &weight, bias, &mut out).unwrap();
+        }
+        Product::Residual => {
+            let weight = backend.prepare_linear(&[matrix], dtype).unwrap();
+            backend.linear_residual(&device_x, &weight, bias, &mut out).unwrap();
+        }
+        Product::SwiGlu => {
+            let up = host(dtype, &[outputs, inputs], &random(5, dtype, outputs * inputs));
+            let weight = backend.prepare_gated(&matrix, &up, dtype).unwrap();
+            backend.linear_swiglu(&device_x, &weight, bias, &mut out).unwrap();
+        }
+    }
+    bytes(backend, &out, dtype, rows, outputs)
+}
+
+pub fn rms_norm<B: Backend>(backend: &B, dtype: DType, rows: usize, columns: usize) -> Vec<u8> {
+    let x = upload(backend, dtype, rows, columns, &random(1, dtype, rows * columns));
+    let scale = backend.prepare_vector(&[host(dtype, &[columns], &random(2, dtype, columns))], dtype).unwrap();
+    let mut out = backend.alloc(dtype, rows, columns).unwrap();
+    backend.rms_norm(&x, &scale, 1e-5, &mut out).unwrap();
+    bytes(backend, &out, dtype, rows, columns)
+}
+
+/// Two heads of the three that a row has are rotated.
+pub fn rope<B: Backend>(backend: &B, dtype: DType, head_dim: usize, positions: &[u32]) -> Vec<u8> {
+    let (rows, columns, half) = (positions.len(), 3 * head_dim, head_dim / 2);
+    let n_angles = (positions.iter().max().unwrap() + 1) as usize * half;
+    let angles = |seed| {
+        let values = random(seed, DType::F32, n_angles);
+        backend.prepare_vector(&[host(DType::F32, &[n_angles], &values)], DType::F32).unwrap()
+    };
+    let mut x = upload(backend, dtype, rows, columns, &random(1, dtype, rows * columns));
+    backend.rope(&mut x, 2, head_dim, positions, &angles(2), &angles(3)).unwrap();
+    bytes(backend, &x, dtype, rows, columns)
+}
+
+/// Rows copied into the middle of a tensor, and then gathered from it.
+pub fn copies<B: Backend>(backend: &B, dtype: DType, columns: usize) -> Vec<u8> {
+    let x = upload(backend, dtype, 5, columns, &random(1, dtype, 5 * columns));
+    let mut out = upload(backend, dtype, 7, columns, &random(2, dtype, 7 * columns));
+    backend.copy_rows(&x, 1, 3, &mut out, 2).unwrap();
+    let mut picked = backend.alloc(dtype, 9, columns).unwrap();
+    backend.gather_rows(&out, &[6, 0, 2, 3, 4, 5, 1, 4, 4], &mut picked).unwrap();
+    bytes(backend, &picked, dtype, 9, columns)
+}
+
+pub fn pool<B: Backend>(backend: &B, dtype: DType, columns: usize, method: PoolMethod) -> Vec<u8> {
+    let mut groups = PoolGroups::new();
+    for rows in [&[0u32, 1, 2][..], &[], &[8], &[3, 5, 7, 6]] {
+        groups.push(rows.iter().copied());
+    }
+    let x = upload(backend, dtype, 9, columns, &random(1, dtype, 9 * columns));
+    let mut out = backend.alloc(dtype, 4, columns).unwrap();
+    backend.pool(&x, &groups, method, &mut out).unwrap();
+    bytes(backend, &out, dtype, 4, columns)
+}
+
+/// A row of keys and values and a row of queries a position of two sequences, their segments in the other order.
+pub fn attention<B: Backend>(backend: &B, dtype: DType, shape: AttentionShape, lens: [usize; 2]) -> Vec<u8> {
+    let rows = lens[0] + lens[1];
+    let (query, keys_values) = attention_inputs(backend, dtype, shape, rows);
+    let segment = |first, len| AttentionSegment { query_row: first, start_position: 0, len, keys: vec![(first, len)] };
+    let layout = AttentionLayout { segments: vec![segment(lens[0], lens[1]), segment(0, lens[0])] };
+    let mut out = backend.alloc(dtype, rows, shape.query_width()).unwrap();
+    backend.attention(&query, &keys_values, &layout, shape, &mut out).unwrap();
+    bytes(backend, &out, dtype, rows, shape.query_width())
+}
+
+/// The queries of positions `from..` of one sequence whose prefix lies behind its suffix, in two runs.
+pub fn attention_of_a_node<B: Backend>(
+    backend: &B,
+    dtype: DType,
+    shape: AttentionShape,
+    len: usize,
+    from: usize,
+) -> Vec<u8> {
+    let (query, keys_values) = attention_inputs(backend, dtype, shape, len);
+    let suffix = len - from;
+    let order: Vec<u32> = (from as u32..len as u32).chain(0..from as u32).collect();
+    let mut moved_query = backend.alloc(dtype, len, shape.query_width()).unwrap();
+    let mut moved = backend.alloc(dtype, len, 2 * shape.kv_width()).unwrap();
+    backend.gather_rows(&query, &order, &mut moved_query).unwrap();
+    backend.gather_rows(&keys_values, &order, &mut moved).unwrap();
+    let cut = from / 3;
+    let keys = vec![(suffix, cut), (suffix + cut, from - cut), (0, suffix)];
+    let node = AttentionSegment { query_row: 0, start_position: from, len: suffix, keys };
+    let mut out = backend.alloc(dtype, suffix, shape.query_width()).unwrap();
+    let layout = AttentionLayout { segments: vec![node] };
+    backend.attention(&moved_query, &moved, &layout, shape, &mut out).unwrap();
+    bytes(backend, &out, dtype, suffix, shape.query_width())
+}
+
+fn attention_inputs<B: Backend>(
+    backend: &B,
+    dtype: DType,
+    shape: AttentionShape,
+    rows: usize,
+) -> (B::Tensor, B::Tensor) {
+    // Larger queries, so that the softmax is far from uniform.
+    let query: Vec<f32> = random(1, dtype, rows * shape.query_width()).iter().map(|value| value * 4.0).collect();
+    let keys_values = random(2, dtype, rows * 2 * shape.kv_width());
+    (
+        upload(backend, dtype, rows, shape.query_width(), &query),
+        upload(backend, dtype, rows, 2 * shape.kv_width(), &keys_values),
+    )
+}

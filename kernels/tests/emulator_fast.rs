@@ -1,0 +1,140 @@
+//! The tensor-core CUDA kernels, executed on the CPU in every order of threads and with copies at every time, against
+//! the CPU backend, and the promise that a row's bits are its own.
+#![cfg(feature = "emulator")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+mod common;
+#[path = "common/operations.rs"]
+mod operations;
+
+use actbench_kernels::cuda::KernelSet;
+use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatorOptions};
+use actbench_kernels::{AttentionShape, DType};
+use common::*;
+use operations::{PRODUCTS, Product};
+use proptest::prelude::*;
+
+const HALVES: [DType; 2] = [DType::F16, DType::Bf16];
+
+fn fast(options: EmulatorOptions) -> EmulatedBackend {
+    EmulatedBackend::emulated(options, KernelSet::Fast)
+}
+
+/// As close as two roundings of nearly the same `f32` are.
+#[track_caller]
+fn assert_near(got: &[u8], expected: &[u8], dtype: DType, what: &str) {
+    let expected: Vec<f64> = dtype.to_f32_vec(expected).into_iter().map(f64::from).collect();
+    // Both sides are rounded, and attention rounds its weights as well.
+    assert_close(&dtype.to_f32_vec(got), &expected, 2.0 * tolerance(dtype), what);
+}
+
+#[test]
+fn products_agree_with_the_cpu_in_every_mode() {
+    let cpu = fused_multiply_add_cpu();
+    // Tails in rows, outputs and inputs; more steps than the ring has slots; odd outputs.
+    let shapes = [(1, 8, 1), (130, 40, 131), (5, 232, 64), (64, 96, 130)];
+    for (index, options) in EmulatorOptions::matrix().into_iter().enumerate() {
+        let backend = fast(options);
+        for (number, (rows, inputs, outputs)) in shapes.into_iter().enumerate() {
+            for (turn, product) in PRODUCTS.into_iter().enumerate() {
+                // Type and bias alternate, so that every shape and product meets both over the modes.
+                let (dtype, biased) = (HALVES[(index + turn) % 2], (index + number) % 2 == 0);
+                let compute = (product, biased, dtype, (0, rows), inputs, outputs);
+                let expected = operations::product(&cpu, compute.0, biased, dtype, compute.3, inputs, outputs);
+                let got = operations::product(&backend, compute.0, biased, dtype, compute.3, inputs, outputs);
+                assert_near(&got, &expected, dtype, &format!("{compute:?} {options:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_agrees_with_the_cpu_in_every_mode() {
+    let cpu = fused_multiply_add_cpu();
+    let shapes = [(4, 2, 16), (3, 1, 64), (2, 2, 80), (1, 1, 256)];
+    for (index, options) in EmulatorOptions::matrix().into_iter().enumerate() {
+        let backend = fast(options);
+        for (number, (n_heads, n_kv_heads, head_dim)) in shapes.into_iter().enumerate() {
+            let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
+            let dtype = HALVES[(index + number) % 2];
+            let what = format!("{shape:?} {dtype} {options:?}");
+            let expected = operations::attention(&cpu, dtype, shape, [65, 3]);
+            assert_near(&operations::attention(&backend, dtype, shape, [65, 3]), &expected, dtype, &what);
+            let expected = operations::attention_of_a_node(&cpu, dtype, shape, 140, 77);
+            let got = operations::attention_of_a_node(&backend, dtype, shape, 140, 77);
+            assert_near(&got, &expected, dtype, &what);
+        }
+    }
+}
+
+#[test]
+fn a_rows_bits_do_not_depend_on_the_others() {
+    for (index, options) in EmulatorOptions::matrix().into_iter().enumerate().step_by(4) {
+        let backend = fast(options);
+        let dtype = HALVES[index % 2];
+        for product in PRODUCTS {
+            let all = operations::product(&backend, product, true, dtype, (0, 131), 72, 40);
+            for (from, to) in [(0, 1), (127, 131), (64, 129)] {
+                let part = operations::product(&backend, product, true, dtype, (from, to), 72, 40);
+                assert!(part == all[from * 40 * 2..to * 40 * 2], "{product:?} {dtype} {from}..{to}");
+            }
+        }
+        let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 40 };
+        let row_bytes = shape.query_width() * 2;
+        let whole = operations::attention_of_a_node(&backend, dtype, shape, 140, 0);
+        for from in [1, 63, 64, 100, 139] {
+            let node = operations::attention_of_a_node(&backend, dtype, shape, 140, from);
+            assert!(node == whole[from * row_bytes..], "attention {dtype} from {from}");
+        }
+    }
+}
+
+#[test]
+fn shapes_that_tensor_cores_do_not_take_have_the_bits_of_the_plain_kernels() {
+    let options = EmulatorOptions::matrix()[0];
+    let plain = EmulatedBackend::emulated(options, KernelSet::Plain);
+    for (dtype, inputs) in [(DType::F32, 16), (DType::Bf16, 12)] {
+        let product = |backend| operations::product(backend, Product::Linear, false, dtype, (0, 3), inputs, 5);
+        assert!(product(&fast(options)) == product(&plain), "{dtype} {inputs}");
+        let shape = AttentionShape { n_heads: 1, n_kv_heads: 1, head_dim: inputs };
+        let attention = |backend| operations::attention(backend, dtype, shape, [4, 9]);
+        assert!(attention(&fast(options)) == attention(&plain), "{dtype} {inputs}");
+    }
+}
+
+/// Any order, any time of copies, any seed.
+fn any_mode() -> impl Strategy<Value = EmulatorOptions> {
+    (prop::sample::select(EmulatorOptions::matrix()), any::<u64>())
+        .prop_map(|(options, seed)| EmulatorOptions { seed, ..options })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn products_of_any_shape_agree_with_the_cpu(
+        options in any_mode(), product in prop::sample::select(PRODUCTS.to_vec()), biased in any::<bool>(),
+        dtype in prop::sample::select(HALVES.to_vec()), rows in 1usize..150, chunks in 1usize..16,
+        outputs in 1usize..150,
+    ) {
+        let inputs = 8 * chunks;
+        let expected =
+            operations::product(&fused_multiply_add_cpu(), product, biased, dtype, (0, rows), inputs, outputs);
+        let got = operations::product(&fast(options), product, biased, dtype, (0, rows), inputs, outputs);
+        assert_near(&got, &expected, dtype, "a product");
+    }
+
+    #[test]
+    fn attention_of_any_shape_agrees_with_the_cpu_and_with_its_own_nodes(
+        options in any_mode(), dtype in prop::sample::select(HALVES.to_vec()), kv_heads in 1usize..3,
+        group in 1usize..4, chunks in 1usize..17, len in 2usize..150, from in any::<prop::sample::Index>(),
+    ) {
+        let shape = AttentionShape { n_heads: kv_heads * group, n_kv_heads: kv_heads, head_dim: 8 * chunks };
+        let from = from.index(len);
+        let expected = operations::attention_of_a_node(&fused_multiply_add_cpu(), dtype, shape, len, from);
+        let got = operations::attention_of_a_node(&fast(options), dtype, shape, len, from);
+        assert_near(&got, &expected, dtype, "attention");
+        let whole = operations::attention_of_a_node(&fast(options), dtype, shape, len, 0);
+        prop_assert!(got == whole[from * shape.query_width() * 2..], "bits depend on the node");
+    }
+}

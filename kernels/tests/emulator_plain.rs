@@ -1,0 +1,151 @@
+//! The plain CUDA kernels, executed on the CPU in every order of threads: the bits of the CPU backend.
+#![cfg(feature = "emulator")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+mod common;
+#[path = "common/operations.rs"]
+mod operations;
+
+use actbench_kernels::cuda::KernelSet;
+use actbench_kernels::cuda::emulator::{CopyTime, EmulatedBackend, EmulatorOptions, ThreadOrder};
+use actbench_kernels::{AttentionShape, Backend, DType, PoolMethod};
+use common::*;
+use operations::PRODUCTS;
+
+/// Plain kernels copy nothing asynchronously, so the orders of threads are all there is to vary.
+fn emulated() -> Vec<(EmulatorOptions, EmulatedBackend)> {
+    [ThreadOrder::Forward, ThreadOrder::Reverse, ThreadOrder::Random]
+        .map(|order| EmulatorOptions { order, copies: CopyTime::Late, seed: 7 })
+        .map(|options| (options, EmulatedBackend::emulated(options, KernelSet::Plain)))
+        .into()
+}
+
+/// `operation` gives the same bytes on the CPU backend and on the emulator.
+macro_rules! assert_cpu_bits {
+    ($what:expr, $backend:ident => $operation:expr) => {{
+        let expected = {
+            let $backend = &fused_multiply_add_cpu();
+            $operation
+        };
+        for (options, backend) in emulated() {
+            let $backend = &backend;
+            let got = $operation;
+            assert!(got == expected, "{} differs from the CPU with {options:?}", $what);
+        }
+    }};
+}
+
+#[test]
+fn products_and_their_epilogues() {
+    for dtype in DTYPES {
+        for product in PRODUCTS {
+            for (rows, inputs, outputs) in [(1, 1, 1), (5, 7, 33), (3, 65, 131)] {
+                for biased in [false, true] {
+                    let what = format!("{product:?} {dtype} {rows}x{inputs}x{outputs}");
+                    assert_cpu_bits!(what, backend => {
+                        operations::product(backend, product, biased, dtype, (0, rows), inputs, outputs)
+                    });
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn norms_rotations_copies_and_pools() {
+    for dtype in DTYPES {
+        for columns in [1, 15, 17, 130] {
+            assert_cpu_bits!(format!("rms norm {dtype} {columns}"), backend => {
+                operations::rms_norm(backend, dtype, 4, columns)
+            });
+            assert_cpu_bits!(format!("copies {dtype} {columns}"), backend => {
+                operations::copies(backend, dtype, columns)
+            });
+            for method in PoolMethod::ALL {
+                assert_cpu_bits!(format!("{method} pool {dtype} {columns}"), backend => {
+                    operations::pool(backend, dtype, columns, method)
+                });
+            }
+        }
+        for head_dim in [2, 10, 160] {
+            assert_cpu_bits!(format!("rope {dtype} {head_dim}"), backend => {
+                operations::rope(backend, dtype, head_dim, &[3, 0, 9])
+            });
+        }
+    }
+}
+
+#[test]
+fn attention_over_ragged_rows_and_prefix_trees() {
+    let shapes = [(4, 2, 16), (3, 1, 24), (2, 2, 80), (1, 1, 256)];
+    for (n_heads, n_kv_heads, head_dim) in shapes {
+        let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
+        for dtype in DTYPES {
+            assert_cpu_bits!(format!("attention {dtype} {shape:?}"), backend => {
+                operations::attention(backend, dtype, shape, [5, 141])
+            });
+            assert_cpu_bits!(format!("node {dtype} {shape:?}"), backend => {
+                operations::attention_of_a_node(backend, dtype, shape, 23, 14)
+            });
+        }
+    }
+}
+
+#[test]
+fn every_conversion_of_weights_is_that_of_the_cpu() {
+    for from in DTYPES {
+        for to in DTYPES {
+            // Every exponent of the narrower types and values between their neighbours.
+            let values: Vec<f32> =
+                (0..2000).map(|step| (step as f32 - 1000.0).powi(3) * 3.1e-5 * 1.001f32.powi(step)).collect();
+            let values: Vec<f32> = values.into_iter().chain((0..200).map(|step| 1.37e-9 * 1.1f32.powi(step))).collect();
+            let values: Vec<f32> = from.to_f32_vec(&from.from_f32_slice(&values));
+            let values: Vec<f32> = values.into_iter().filter(|value| value.abs() < 60000.0).collect();
+            let table = host(from, &[1, values.len()], &values);
+            assert_cpu_bits!(format!("{from} to {to}"), backend => {
+                let prepared = backend.prepare_embedding(&table, to).unwrap();
+                let mut out = backend.alloc(to, 1, values.len()).unwrap();
+                backend.embed(&prepared, &[0], &mut out).unwrap();
+                let mut bytes = vec![0; values.len() * to.size()];
+                backend.download(&out, 1, &mut bytes).unwrap();
+                bytes
+            });
+        }
+    }
+}
+
+#[test]
+fn weights_that_are_not_finite_are_refused_with_their_place() {
+    for (_, backend) in emulated() {
+        let mut broken = vec![0.0; 16];
+        broken[6] = f32::NAN;
+        broken[9] = f32::INFINITY;
+        let error = backend.prepare_linear(&[host(DType::F32, &[4, 4], &broken)], DType::F32).err().unwrap();
+        assert!(error.to_string().contains("element 6 is NaN"), "{error}");
+        broken[6] = 1e6;
+        let error = backend.prepare_embedding(&host(DType::F32, &[4, 4], &broken), DType::F16).err().unwrap();
+        assert!(error.to_string().contains("element 6 is inf"), "{error}");
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused() {
+    let (_, backend) = emulated().remove(0);
+    let weight = backend.prepare_linear(&[host(DType::F32, &[4, 4], &[0.5; 16])], DType::F32).unwrap();
+    let x = upload(&backend, DType::F32, 2, 4, &[1.0; 8]);
+    let mut narrow = backend.alloc(DType::F32, 2, 3).unwrap();
+    assert!(backend.linear(&x, &weight, None, &mut narrow).is_err());
+    assert!(backend.linear_swiglu(&x, &weight, None, &mut narrow).is_err());
+    assert!(backend.gather_rows(&x, &[0, 2], &mut narrow).is_err());
+    let mut out = backend.alloc(DType::F32, 2, 4).unwrap();
+    assert!(backend.gather_rows(&x, &[0, 2], &mut out).is_err());
+    assert!(backend.copy_rows(&x, 1, 2, &mut out, 0).is_err());
+    assert!(
+        backend
+            .prepare_gated(&host(DType::F32, &[2, 2], &[0.0; 4]), &host(DType::F32, &[1, 2], &[0.0; 2]), DType::F32)
+            .is_err()
+    );
+    // Nothing to do is done without a launch.
+    let none = backend.alloc(DType::F32, 0, 4).unwrap();
+    assert!(backend.linear(&none, &weight, None, &mut out).is_ok());
+}

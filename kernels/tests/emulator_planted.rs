@@ -1,0 +1,96 @@
+//! Each fault planted in a copy of a kernel is seen in some mode of the emulator, by the message or by the values.
+//!
+//! A fault that no mode sees would mean that the modes, the shapes or the comparisons of the other tests are too weak:
+//! they are the same here.
+#![cfg(feature = "emulator")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+mod common;
+#[path = "common/operations.rs"]
+mod operations;
+#[path = "planted/list.rs"]
+mod planted;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use actbench_kernels::cuda::KernelSet;
+use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatorOptions};
+use actbench_kernels::{AttentionShape, Backend, DType, PoolMethod};
+use common::*;
+use operations::Product;
+use planted::{PLANTED, Planted};
+
+/// The operation that the fault's kernel serves, on shapes with tails.
+fn run<B: Backend>(fault: &Planted, backend: &B) -> Vec<u8> {
+    let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 48 };
+    match fault.file {
+        "rms_norm" => operations::rms_norm(backend, DType::Bf16, 4, 130),
+        "linear" => operations::product(backend, Product::Linear, true, DType::F16, (0, 3), 20, 131),
+        "pool" => operations::pool(backend, DType::F16, 130, PoolMethod::Sum),
+        "attention" => operations::attention(backend, DType::F32, shape, [5, 300]),
+        "linear_mma" => operations::product(backend, Product::Linear, true, DType::F16, (0, 130), 136, 130),
+        "attention_mma" => operations::attention(backend, DType::F16, shape, [3, 150]),
+        other => panic!("no operation for a fault in {other}"),
+    }
+}
+
+/// How the fault shows in this mode, if it does.
+fn symptom(fault: &Planted, options: EmulatorOptions, expected: &[u8]) -> Option<String> {
+    let dtype = match fault.file {
+        "rms_norm" => DType::Bf16,
+        "attention" => DType::F32,
+        _ => DType::F16,
+    };
+    let kernels = if fault.file.ends_with("_mma") { KernelSet::Fast } else { KernelSet::Plain };
+    let backend = EmulatedBackend::planted(options, kernels, fault.name).unwrap();
+    let got = match catch_unwind(AssertUnwindSafe(|| run(fault, &backend))) {
+        Ok(got) => got,
+        Err(panic) => return Some(panic.downcast_ref::<String>().cloned().unwrap_or_default()),
+    };
+    let expected = dtype.to_f32_vec(expected);
+    let scale = expected.iter().fold(0.0f32, |scale, value| scale.max(value.abs()));
+    let worst = dtype.to_f32_vec(&got).into_iter().zip(&expected).map(|(got, expected)| (got - expected).abs() / scale);
+    let seen = worst.filter(|error| error.is_nan() || f64::from(*error) > tolerance(dtype)).count();
+    (seen > 0).then(|| format!("{seen} wrong values"))
+}
+
+/// The modes that see each fault: one line a fault, a mark a mode.
+fn table() -> Vec<(&'static str, Vec<Option<String>>)> {
+    let cpu = fused_multiply_add_cpu();
+    PLANTED
+        .iter()
+        .map(|fault| {
+            let expected = run(fault, &cpu);
+            let modes = EmulatorOptions::matrix();
+            (fault.name, modes.into_iter().map(|options| symptom(fault, options, &expected)).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn every_planted_fault_is_seen() {
+    let quiet = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let table = table();
+    std::panic::set_hook(quiet);
+    for (name, modes) in &table {
+        let marks: String = modes.iter().map(|symptom| if symptom.is_some() { 'x' } else { '.' }).collect();
+        println!("{marks} {name}: {}", modes.iter().flatten().next().map_or("", String::as_str));
+    }
+    let unseen: Vec<_> = table.iter().filter(|(_, modes)| modes.iter().all(Option::is_none)).map(|row| row.0).collect();
+    assert!(unseen.is_empty(), "no mode sees {unseen:?}");
+    // What the times of copies are for: races show where they come early, missing waits where they come late.
+    for (mode, time) in [(0, "early"), (1, "late")] {
+        let hidden = table.iter().filter(|(_, modes)| modes[mode].is_none()).count();
+        assert!(hidden >= 3, "only {hidden} faults are hidden by {time} copies");
+    }
+    let said = |name: &str, words: &str| {
+        let (_, modes) = table.iter().find(|row| row.0 == name).unwrap();
+        assert!(modes.iter().flatten().any(|symptom| symptom.contains(words)), "{name}: {modes:?}");
+    };
+    said("mma_row_beyond_the_end", "reaches beyond the end of argument 6");
+    said("mma_copies_a_row_too_many", "from beyond its memory");
+    said("mma_missing_wait", "asynchronous copies it did not wait for");
+    said("flash_warp_skips_a_barrier", "is at the barrier");
+    said("flash_lanes_leave_their_warp", "deadlock: ");
+}

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Compiles the CUDA kernels with NVRTC for every architecture and checks the committed table of what they take.
+#
+#   scripts/check_cuda_kernels.sh [--update]
+#
+# Needs cargo and python3 with pip: compiler and disassembler come as Python packages of pinned versions (95 MB), kept
+# under target/tools/. No GPU and no CUDA toolkit is needed, and nothing runs on a GPU.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+tools=$PWD/target/tools/nvrtc-13.0.88
+if [ ! -x "$tools/complete/bin/nvdisasm" ]; then
+    rm -rf "$tools"
+    mkdir -p "$tools"
+    "${PYTHON:-python3}" -m pip install --quiet --no-deps --disable-pip-version-check --target "$tools/partial" \
+        nvidia-cuda-nvrtc==13.0.88 nvidia-cuda-nvdisasm==13.5.37
+    mv "$tools/partial/nvidia/cu13" "$tools/complete"
+    chmod +x "$tools/complete/bin/nvdisasm"
+fi
+# cudarc asks for libnvrtc.so among other names, which the package does not have: it has libnvrtc.so.13.
+export LD_LIBRARY_PATH=$tools/complete/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+export NVDISASM=$tools/complete/bin/nvdisasm
+cargo run --locked --quiet -p actbench-kernels --features nvrtc --example check_cuda_kernels -- "$@"
