@@ -11,7 +11,8 @@ use serde_json::Value;
 /// The metric of each task on the embedded model, at the settings that users meet.
 fn metrics(isa: Option<&str>, dtype: &str) -> BTreeMap<String, f64> {
     let sandbox = Sandbox::new();
-    let arguments = ["run", "--methods", "lazy", "--repetitions", "1", "--warmup", "0", "--json", "-q", "--dtype", dtype];
+    let arguments =
+        ["run", "--methods", "lazy", "--repetitions", "1", "--warmup", "0", "--json", "-q", "--dtype", dtype];
     let mut command = sandbox.command(&arguments);
     match isa {
         Some(isa) => command.env("ACTBENCH_CPU_ISA", isa),

@@ -36,6 +36,9 @@ fn twenty_times_the_samples_cost_their_pooled_features_or_nothing() {
     for (method, allowed) in [("lazy", pooled_mb + SLACK_MB), ("lazy-disk", SLACK_MB)] {
         let (few, many) = (peak_mb(method, FEW), peak_mb(method, MANY));
         let growth = many - few;
-        assert!(growth <= allowed, "{method}: {few} MB at {FEW} samples, {many} MB at {MANY}, allowed {allowed} MB more");
+        assert!(
+            growth <= allowed,
+            "{method}: {few} MB at {FEW} samples, {many} MB at {MANY}, allowed {allowed} MB more"
+        );
     }
 }
