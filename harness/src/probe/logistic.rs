@@ -13,6 +13,7 @@
 use ndarray::{Array1, ArrayView2};
 
 use super::auroc::count_classes;
+use super::dense::{times, transposed_times};
 use super::newton::NewtonSolver;
 use super::standardise::{all_within, check_features};
 use crate::error::{Error, Result};
@@ -128,7 +129,7 @@ impl<'a> Problem<'a> {
         for (z, &label) in residual.iter_mut().zip(self.labels) {
             *z = sigmoid(*z) - f64::from(label);
         }
-        let mut by_weights = self.features.t().dot(&residual);
+        let mut by_weights = transposed_times(self.features, &residual);
         by_weights.scaled_add(1.0 / self.c, &parameters.weights);
         (by_weights / n, residual.sum() / n)
     }
@@ -151,7 +152,7 @@ pub struct Parameters {
 impl Parameters {
     /// `x . w + b` of each row; the caller has checked the number of columns.
     fn decide(&self, features: ArrayView2<'_, f64>) -> Array1<f64> {
-        features.dot(&self.weights) + self.bias
+        times(features, &self.weights) + self.bias
     }
 
     /// Whether every number is finite.
@@ -228,7 +229,7 @@ impl Probe {
                 format!("{} columns, but the probe has {} weights", features.ncols(), self.weights.len()),
             ));
         }
-        Ok(features.dot(&self.weights) + self.bias)
+        Ok(times(features, &self.weights) + self.bias)
     }
 
     /// The weights and the bias, as a start for the next fit.

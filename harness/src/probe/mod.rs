@@ -7,6 +7,7 @@
 //! independent one to check it by.
 
 pub mod auroc;
+mod dense;
 pub mod linfa_solver;
 pub mod logistic;
 pub mod newton;

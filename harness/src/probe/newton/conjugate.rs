@@ -6,8 +6,9 @@
 
 use ndarray::{Array1, ArrayView2, Axis};
 
-use super::primal::{gradient_by_weights, step_of_weights};
-use super::system::{Gradient, Iterate, Model, Step, System};
+use super::super::dense::times;
+use super::primal::{gradient_by_weights, norm_by_weights, pairing_by_weights, step_of_weights};
+use super::system::{Direction, Gradient, Iterate, Step, System};
 
 /// Products with the Hessian in one step, at most.
 const MOST_PRODUCTS: usize = 1000;
@@ -20,14 +21,14 @@ pub(super) struct ConjugateSystem<'a> {
     features: ArrayView2<'a, f64>,
 }
 
-/// Weights and bias together.
+/// A value for each unknown: weights and bias together.
 #[derive(Clone)]
-struct Direction {
+struct Unknowns {
     weights: Array1<f64>,
     bias: f64,
 }
 
-impl Direction {
+impl Unknowns {
     fn dot(&self, other: &Self) -> f64 {
         self.weights.dot(&other.weights) + self.bias * other.bias
     }
@@ -45,8 +46,8 @@ impl<'a> ConjugateSystem<'a> {
     }
 
     /// The Hessian times `direction`; a sample's features are read once, for both of the products they take part in.
-    fn hessian_times(&self, direction: &Direction, curvature: &Array1<f64>, c: f64) -> Direction {
-        let mut product = Direction { weights: &direction.weights / c, bias: 0.0 };
+    fn hessian_times(&self, direction: &Unknowns, curvature: &Array1<f64>, c: f64) -> Unknowns {
+        let mut product = Unknowns { weights: &direction.weights / c, bias: 0.0 };
         for (row, &curvature) in self.features.axis_iter(Axis(0)).zip(curvature) {
             let weight = curvature * (row.dot(&direction.weights) + direction.bias);
             product.weights.scaled_add(weight, &row);
@@ -56,16 +57,29 @@ impl<'a> ConjugateSystem<'a> {
     }
 
     /// One over the Hessian's diagonal.
-    fn preconditioner(&self, curvature: &Array1<f64>, c: f64) -> Direction {
+    fn preconditioner(&self, curvature: &Array1<f64>, c: f64) -> Unknowns {
         let mut diagonal = Array1::from_elem(self.features.ncols(), 1.0 / c);
         for (row, &curvature) in self.features.axis_iter(Axis(0)).zip(curvature) {
             diagonal.zip_mut_with(&row, |sum, value| *sum += curvature * value * value);
         }
-        Direction { weights: diagonal.mapv(f64::recip), bias: 1.0 / curvature.sum() }
+        Unknowns { weights: diagonal.mapv(f64::recip), bias: 1.0 / curvature.sum() }
     }
 }
 
+/// The curvatures of the losses, and what the search by conjugate gradients is conditioned by.
+pub(super) struct ConjugateModel {
+    curvature: Array1<f64>,
+    c: f64,
+    inverse_diagonal: Unknowns,
+}
+
 impl System for ConjugateSystem<'_> {
+    type Model = ConjugateModel;
+
+    const KEEPS_MODELS: bool = false;
+
+    const ROUNDING: f64 = f64::EPSILON;
+
     fn dimension(&self) -> usize {
         self.features.ncols()
     }
@@ -74,29 +88,31 @@ impl System for ConjugateSystem<'_> {
         gradient_by_weights(self.features, iterate, residual, c)
     }
 
-    fn model(&self, curvature: Array1<f64>, c: f64) -> Model {
-        Model { curvature, c, mixed: Array1::zeros(0), of_bias: Array1::zeros(0), factor: None }
+    fn model(&self, curvature: Array1<f64>, c: f64) -> ConjugateModel {
+        let inverse_diagonal = self.preconditioner(&curvature, c);
+        ConjugateModel { curvature, c, inverse_diagonal }
     }
 
-    fn step(&self, model: &Model, iterate: &Iterate, gradient: &Gradient, relative_gradient: f64) -> Step {
-        let (curvature, c) = (&model.curvature, model.c);
-        let inverse = self.preconditioner(curvature, c);
-        let conditioned =
-            |of: &Direction| Direction { weights: &of.weights * &inverse.weights, bias: of.bias * inverse.bias };
-        let mut step = Direction { weights: Array1::zeros(self.dimension()), bias: 0.0 };
-        let mut left = Direction { weights: -&gradient.by_point, bias: -gradient.by_bias };
+    fn solve(&self, model: &ConjugateModel, gradient: &Gradient, relative_gradient: f64) -> Direction {
+        let ConjugateModel { curvature, c, inverse_diagonal } = model;
+        let conditioned = |of: &Unknowns| Unknowns {
+            weights: &of.weights * &inverse_diagonal.weights,
+            bias: of.bias * inverse_diagonal.bias,
+        };
+        let mut found = Unknowns { weights: Array1::zeros(self.dimension()), bias: 0.0 };
+        let mut left = Unknowns { weights: gradient.by_point.clone(), bias: gradient.by_bias };
         let mut towards = conditioned(&left);
         let mut square = left.dot(&towards);
         let enough = square * relative_gradient.sqrt().min(ROUGHEST).powi(2);
         for _ in 0..MOST_PRODUCTS {
-            let product = self.hessian_times(&towards, curvature, c);
+            let product = self.hessian_times(&towards, curvature, *c);
             let bend = towards.dot(&product);
             // Never for numbers, since the Hessian is positive; it ends the search on anything else.
             if bend.is_nan() || bend <= 0.0 {
                 break;
             }
             let length = square / bend;
-            step.scaled_add(length, &towards);
+            found.scaled_add(length, &towards);
             left.scaled_add(-length, &product);
             let next = conditioned(&left);
             let next_square = left.dot(&next);
@@ -109,7 +125,19 @@ impl System for ConjugateSystem<'_> {
             towards = turned;
             square = next_square;
         }
-        step_of_weights(self.features, iterate, step.weights, step.bias)
+        Direction { point: found.weights, product: Array1::zeros(0), bias: found.bias }
+    }
+
+    fn pairing(&self, direction: &Direction, gradient: &Gradient) -> f64 {
+        pairing_by_weights(direction, gradient)
+    }
+
+    fn norm(&self, gradient: &Gradient) -> f64 {
+        norm_by_weights(gradient)
+    }
+
+    fn step(&self, iterate: &Iterate, direction: Direction) -> Step {
+        step_of_weights(self.features, iterate, direction)
     }
 
     fn point_of(&self, weights: &Array1<f64>) -> Array1<f64> {
@@ -120,7 +148,7 @@ impl System for ConjugateSystem<'_> {
         point.clone()
     }
 
-    fn image(&self, point: &Array1<f64>) -> (Array1<f64>, f64) {
-        (self.features.dot(point), point.dot(point))
+    fn image(&self, weights: &Array1<f64>) -> Array1<f64> {
+        times(self.features, weights)
     }
 }

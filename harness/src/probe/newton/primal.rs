@@ -1,46 +1,44 @@
-//! The Newton step through the Hessian by the weights, `H = X^T D X + I / C` `[h, h]`, for at most as many features as
+//! Newton's step through the Hessian by the weights, `H = X^T D X + I / C` `[h, h]`, for at most as many features as
 //! samples. The bias, which has no penalty, is eliminated (a Schur complement); the point is the weights.
+//!
+//! `H` and its factor may be of single precision ([`Real`]), which makes the steps a little off; gradients are exact.
 
-use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayView2, Axis, s};
+use ndarray::{Array1, ArrayView2};
 
-use super::cholesky::Cholesky;
-use super::system::{Gradient, Iterate, Model, Step, System};
-
-/// Samples whose weighted features are held at a time.
-const BLOCK: usize = 256;
+use super::super::dense::{Factor, Real, Symmetric, times, transposed_times};
+use super::system::{Direction, Gradient, Iterate, Step, System};
 
 /// A layer's training samples as they are.
-pub(super) struct PrimalSystem<'a> {
+pub(super) struct PrimalSystem<'a, T: Real> {
     features: ArrayView2<'a, f64>,
+    precision: std::marker::PhantomData<T>,
 }
 
-impl<'a> PrimalSystem<'a> {
+impl<'a, T: Real> PrimalSystem<'a, T> {
     /// Takes `features` `[n, h]`.
     pub(super) fn new(features: ArrayView2<'a, f64>) -> Self {
-        Self { features }
-    }
-
-    /// `X^T D X`.
-    fn weighted_products(&self, curvature: &Array1<f64>) -> Array2<f64> {
-        let columns = self.features.ncols();
-        let mut products = Array2::zeros((columns, columns));
-        for (rows, curvature) in
-            self.features.axis_chunks_iter(Axis(0), BLOCK).zip(curvature.axis_chunks_iter(Axis(0), BLOCK))
-        {
-            let weighted = &rows * &curvature.insert_axis(Axis(1));
-            // Half of the matrix, in two pieces: only the lower triangle is read.
-            let half = columns / 2;
-            let (mut upper, mut lower) = products.view_mut().split_at(Axis(0), half);
-            let left = weighted.slice(s![.., ..half]);
-            general_mat_mul(1.0, &rows.slice(s![.., ..half]).t(), &left, 1.0, &mut upper.slice_mut(s![.., ..half]));
-            general_mat_mul(1.0, &rows.slice(s![.., half..]).t(), &weighted, 1.0, &mut lower);
-        }
-        products
+        Self { features, precision: std::marker::PhantomData }
     }
 }
 
-impl System for PrimalSystem<'_> {
+/// `H` factorised.
+pub(super) struct PrimalModel<T: Real> {
+    /// The derivative of the bias's gradient by the weights, `X^T d`.
+    mixed: Array1<f64>,
+    /// `H^-1 X^T d`.
+    of_bias: Array1<f64>,
+    /// The second derivative by the bias that is left when the weights follow it; above zero.
+    complement: f64,
+    factor: Factor<T>,
+}
+
+impl<T: Real> System for PrimalSystem<'_, T> {
+    type Model = PrimalModel<T>;
+
+    const KEEPS_MODELS: bool = true;
+
+    const ROUNDING: f64 = f64::EPSILON;
+
     fn dimension(&self) -> usize {
         self.features.ncols()
     }
@@ -49,26 +47,33 @@ impl System for PrimalSystem<'_> {
         gradient_by_weights(self.features, iterate, residual, c)
     }
 
-    fn model(&self, curvature: Array1<f64>, c: f64) -> Model {
-        let mut hessian = self.weighted_products(&curvature);
-        hessian.diag_mut().mapv_inplace(|value| value + 1.0 / c);
-        let factor = Cholesky::new(hessian, 1.0 / c);
-        let mixed = self.features.t().dot(&curvature);
+    fn model(&self, curvature: Array1<f64>, c: f64) -> PrimalModel<T> {
+        let factor = Symmetric::of_weighted_columns(self.features, &curvature).shifted(1.0 / c);
+        let mixed = transposed_times(self.features, &curvature);
         let of_bias = factor.solve(&mixed);
-        Model { curvature, c, mixed, of_bias, factor: Some(factor) }
+        // Above zero in exact arithmetic; the bound keeps a difference of equal numbers from dividing.
+        let total = curvature.sum();
+        let complement = (total - mixed.dot(&of_bias)).max(T::EPSILON * total);
+        PrimalModel { mixed, of_bias, complement, factor }
     }
 
-    fn step(&self, model: &Model, iterate: &Iterate, gradient: &Gradient, _: f64) -> Step {
-        let of_gradient = match &model.factor {
-            Some(factor) => factor.solve(&gradient.by_point),
-            None => gradient.by_point.clone(),
-        };
-        // Above zero in exact arithmetic; the bound keeps a difference of equal numbers from dividing.
-        let total = model.curvature.sum();
-        let complement = (total - model.mixed.dot(&model.of_bias)).max(f64::EPSILON * total);
-        let bias = (model.mixed.dot(&of_gradient) - gradient.by_bias) / complement;
-        let point = -(of_gradient + &model.of_bias * bias);
-        step_of_weights(self.features, iterate, point, bias)
+    fn solve(&self, model: &PrimalModel<T>, gradient: &Gradient, _: f64) -> Direction {
+        let mut point = model.factor.solve(&gradient.by_point);
+        let bias = (gradient.by_bias - model.mixed.dot(&point)) / model.complement;
+        point.scaled_add(-bias, &model.of_bias);
+        Direction { point, product: Array1::zeros(0), bias }
+    }
+
+    fn pairing(&self, direction: &Direction, gradient: &Gradient) -> f64 {
+        pairing_by_weights(direction, gradient)
+    }
+
+    fn norm(&self, gradient: &Gradient) -> f64 {
+        norm_by_weights(gradient)
+    }
+
+    fn step(&self, iterate: &Iterate, direction: Direction) -> Step {
+        step_of_weights(self.features, iterate, direction)
     }
 
     fn point_of(&self, weights: &Array1<f64>) -> Array1<f64> {
@@ -79,8 +84,8 @@ impl System for PrimalSystem<'_> {
         point.clone()
     }
 
-    fn image(&self, point: &Array1<f64>) -> (Array1<f64>, f64) {
-        (self.features.dot(point), point.dot(point))
+    fn image(&self, weights: &Array1<f64>) -> Array1<f64> {
+        times(self.features, weights)
     }
 }
 
@@ -91,19 +96,26 @@ pub(super) fn gradient_by_weights(
     residual: &Array1<f64>,
     c: f64,
 ) -> Gradient {
-    let by_point = features.t().dot(residual) + &(&iterate.point / c);
-    let by_bias = residual.sum();
-    let norm = (by_point.dot(&by_point) + by_bias * by_bias).sqrt();
-    Gradient { by_point, product: Array1::zeros(0), by_bias, norm }
+    let by_point = transposed_times(features, residual) + &(&iterate.point / c);
+    Gradient { by_point, product: Array1::zeros(0), by_bias: residual.sum() }
+}
+
+/// The inner product where the point is the weights.
+pub(super) fn pairing_by_weights(direction: &Direction, gradient: &Gradient) -> f64 {
+    direction.point.dot(&gradient.by_point) + direction.bias * gradient.by_bias
+}
+
+/// The norm where the point is the weights.
+pub(super) fn norm_by_weights(gradient: &Gradient) -> f64 {
+    (gradient.by_point.dot(&gradient.by_point) + gradient.by_bias * gradient.by_bias).sqrt()
 }
 
 /// The step where the point is the weights.
-pub(super) fn step_of_weights(features: ArrayView2<'_, f64>, iterate: &Iterate, point: Array1<f64>, bias: f64) -> Step {
+pub(super) fn step_of_weights(features: ArrayView2<'_, f64>, iterate: &Iterate, direction: Direction) -> Step {
     Step {
-        weights_by_change: iterate.point.dot(&point),
-        squared_norm: point.dot(&point),
-        decisions: features.dot(&point) + bias,
-        point,
-        bias,
+        weights_by_change: iterate.point.dot(&direction.point),
+        squared_norm: direction.point.dot(&direction.point),
+        decisions: times(features, &direction.point) + direction.bias,
+        direction,
     }
 }
