@@ -12,9 +12,12 @@ use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
 
+mod architecture;
 mod attention;
-#[cfg(feature = "nvrtc")]
+#[cfg(feature = "cuda")]
 pub mod compiler;
+#[cfg(feature = "cuda")]
+pub mod cubins;
 mod device;
 #[cfg(feature = "emulator")]
 pub mod emulator;
@@ -25,6 +28,7 @@ mod rows;
 pub mod sources;
 mod tensor;
 
+pub use architecture::Architecture;
 pub use device::{Argument, Device, Launch};
 pub use tensor::{CudaTensor, CudaVector, CudaWeights};
 
