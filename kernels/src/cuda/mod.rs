@@ -19,6 +19,8 @@ pub mod compiler;
 #[cfg(feature = "cuda")]
 pub mod cubins;
 mod device;
+#[cfg(feature = "cuda")]
+pub mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 mod linear;
