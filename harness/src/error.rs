@@ -35,7 +35,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Memory that is not there.
-    #[error("out of memory: {what} needs {bytes} bytes")]
+    #[error("out of memory: {what} would take {bytes} bytes")]
     OutOfMemory {
         /// What was to be allocated.
         what: String,
@@ -44,7 +44,7 @@ pub enum Error {
     },
     /// A case that was predicted to need more memory than it may have; nothing was allocated.
     #[error(
-        "out of memory: {what} needs {bytes} bytes in all, over the limit of {limit} (--memory-limit); take fewer samples or \
+        "out of memory: {what} would take {bytes} bytes in all, over the limit of {limit} (--memory-limit); take fewer samples or \
          layers, or the method lazy or lazy-disk"
     )]
     OverMemoryLimit {

@@ -65,7 +65,7 @@ pub(crate) fn row(task: Task, method: Method, block: usize, ending: Ending) -> R
 
 pub(crate) fn out_of_memory() -> Ending {
     Ending::Failed(Failure {
-        message: "out of memory: activations needs 99 bytes".to_owned(),
+        message: "out of memory: activations would take 99 bytes".to_owned(),
         bad_input: false,
         out_of_memory_bytes: Some(99),
     })
@@ -151,7 +151,7 @@ fn one_digest_that_differs_is_seen_whichever_row_it_is_in() {
 #[test]
 fn each_ending_has_its_status_and_a_reason() {
     let endings = [
-        (out_of_memory(), Status::Oom, "out of memory: activations needs 99 bytes"),
+        (out_of_memory(), Status::Oom, "out of memory: activations would take 99 bytes"),
         (
             Ending::TimedOut(std::time::Duration::from_millis(1500)),
             Status::Timeout,

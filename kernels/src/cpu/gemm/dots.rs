@@ -29,6 +29,9 @@ unsafe fn accumulate<const R: usize>(inputs: usize, activations: &[u32], panel: 
     // SAFETY: the caller grants `inputs / 2 * ROWS` pairs of activations and `inputs * PANEL` weights, 64-byte aligned;
     // both vector types are 64 plain bytes.
     unsafe {
+        for (row, sum) in tile.iter().zip(&mut sums) {
+            *sum = [_mm512_loadu_ps(row.as_ptr()), _mm512_loadu_ps(row.as_ptr().add(16))];
+        }
         let pairs = |words: __m512i| std::mem::transmute::<__m512i, __m512bh>(words);
         for _ in 0..inputs / 2 {
             let weights = [_mm512_load_si512(step.cast()), _mm512_load_si512(step.add(64).cast())].map(pairs);

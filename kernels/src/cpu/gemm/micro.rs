@@ -1,7 +1,7 @@
-//! The micro-kernels: one tile of up to [`ROWS`] rows by [`PANEL`] outputs, accumulated over all inputs.
+//! The micro-kernels: one tile of up to [`ROWS`] rows by [`PANEL`] outputs, accumulated over a block of inputs.
 //!
-//! Each output is one `f32` accumulator fed by fused multiply-adds in input order, in every variant. That fixes its
-//! bits: they do not depend on the number of rows, on the row's place in the tile or on the instruction set. Products
+//! Each output is one `f32` accumulator fed by fused multiply-adds in input order, in every variant; between two blocks
+//! of inputs it rests in memory, which rounds nothing. That fixes its bits: they do not depend on the number of rows, on the row's place in the tile or on the instruction set. Products
 //! of bf16 on the processors that have instructions for them, in `dots` and `amx`, have fixed orders of their own.
 
 use super::pack::{PANEL, ROWS, widen_inputs};
@@ -15,7 +15,7 @@ pub(super) trait MicroKernel {
     /// Whether the kernel takes activations as pairs of bf16 and is compiled with AVX-512 BF16.
     const DOTS: bool = false;
 
-    /// Fills the first `rows` rows of `tile`.
+    /// Adds the products of a block of inputs to the first `rows` rows of `tile`.
     ///
     /// # Safety
     /// The processor must have the kernel's instructions. `activations` holds `inputs * ROWS` bit patterns of `f32`, or
@@ -31,9 +31,6 @@ impl MicroKernel for Portable {
     #[inline(always)]
     unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[u32], panel: &[u8], tile: &mut Tile) {
         let activations: &[f32] = bytemuck::cast_slice(activations);
-        for row in &mut tile[..rows] {
-            row.fill(0.0);
-        }
         for (input, x) in activations.chunks_exact(ROWS).enumerate().take(inputs) {
             let weights = widen_inputs(dtype, panel, input);
             for (row, x) in tile[..rows].iter_mut().zip(x) {
@@ -163,8 +160,11 @@ mod avx512 {
         let mut sums = [[_mm512_setzero_ps(); 2]; R];
         let mut x = activations.as_ptr();
         let mut step = panel.as_ptr();
-        // SAFETY: the caller grants `inputs * ROWS` activations and `inputs * PANEL` weights.
+        // SAFETY: the caller grants `inputs * ROWS` activations and `inputs * PANEL` weights; a tile's row has two vectors.
         unsafe {
+            for (row, sum) in tile.iter().zip(&mut sums) {
+                *sum = [_mm512_loadu_ps(row.as_ptr()), _mm512_loadu_ps(row.as_ptr().add(16))];
+            }
             for _ in 0..inputs / W::INPUTS {
                 for odd in 0..W::INPUTS {
                     let weights = W::widen(step, odd);
@@ -299,6 +299,9 @@ mod avx2 {
         let mut sums = [[_mm256_setzero_ps(); 2]; R];
         // SAFETY: the caller grants `inputs * ROWS` activations and `inputs * PANEL` weights.
         unsafe {
+            for (row, sum) in tile[origin.0..].iter().zip(&mut sums) {
+                *sum = [_mm256_loadu_ps(row[origin.1..].as_ptr()), _mm256_loadu_ps(row[origin.1 + 8..].as_ptr())];
+            }
             let mut x = activations.as_ptr().add(origin.0);
             let mut step = panel.as_ptr().add(origin.1 * W::LANE_BYTES);
             for _ in 0..inputs / W::INPUTS {

@@ -1,9 +1,9 @@
 //! Products with weights, `x W^T`, and what is done with them before they are stored.
 //!
-//! The shape of the algorithm follows Goto and van de Geijn 2008 without a split of the inner dimension: a block of
-//! activations is packed, then every task takes one weight panel and a chunk of rows and walks all inputs. Not
-//! splitting the inner dimension keeps each output one chain of fused multiply-adds (see [`micro`]). Products of bf16
-//! on tile registers have blocks of their own (see `amx`).
+//! The shape of the algorithm follows Goto and van de Geijn 2008: a block of activations is packed, then every task takes
+//! one weight panel and a chunk of rows, and walks the inputs block by block, all rows of the chunk in each. The sums rest
+//! in memory between blocks, so each output is one chain of fused multiply-adds (see [`micro`]). Products of bf16 on tile
+//! registers have blocks of their own (see `amx`).
 
 use rayon::prelude::*;
 
@@ -29,8 +29,15 @@ pub use pack::PackedWeights;
 /// Bytes of activations packed at once: what stays in a shared cache beside the weights.
 const PACKED_BYTES: usize = 4 << 20;
 
+/// Tiles of one task: their activations stay in the second cache while one panel after another passes.
+const TASK_TILES: usize = 16;
+
 /// Rows of one task: a weight panel read from memory is reused for this many.
-const TASK_ROWS: usize = 8 * ROWS;
+const TASK_ROWS: usize = TASK_TILES * ROWS;
+
+/// Inputs of one block: so many of a panel in `f32` are 24 KiB, and with those of a tile they fit a first cache of 48 KiB.
+/// Even, because inputs of bf16 lie in pairs.
+const BLOCK_INPUTS: usize = 192;
 
 /// Computes `x W^T` and hands each row of each tile to `epilogue`.
 ///
@@ -63,9 +70,10 @@ pub fn multiply<E: Epilogue>(
         let packed: &[u32] = packed;
         let chunks = count.div_ceil(TASK_ROWS);
         (0..weights.panels() * chunks).into_par_iter().for_each(|task| {
-            let first = (task % chunks) * TASK_ROWS;
+            // Chunk by chunk: the weights pass by the activations, of which a chunk is read again for each panel.
+            let (first, panel) = (task / weights.panels() * TASK_ROWS, task % weights.panels());
             let rows = TASK_ROWS.min(count - first);
-            let task = Task { panel: task / chunks, from, first, rows, packed, words, weights };
+            let task = Task { panel, from, first, rows, packed, words, weights };
             match isa {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: an `Isa` above `Portable` comes from `Isa::detect`, which saw these features.
@@ -119,13 +127,24 @@ fn run_avx2<E: Epilogue>(task: &Task<'_>, epilogue: &E) {
 fn run<M: MicroKernel, E: Epilogue>(task: &Task<'_>, epilogue: &E) {
     let inputs = task.weights.inputs();
     let panel = task.weights.panel(task.panel);
-    let mut tile: Tile = [[0.0; PANEL]; ROWS];
-    for first in (task.first..task.first + task.rows).step_by(ROWS) {
+    let input_bytes = PANEL * task.weights.dtype.size();
+    // Words of an input in the packed block: a word is a pair of inputs for dot products.
+    let inputs_of_word = if M::DOTS { 2 } else { 1 };
+    let mut tiles: [Tile; TASK_TILES] = [[[0.0; PANEL]; ROWS]; TASK_TILES];
+    for start in (0..inputs).step_by(BLOCK_INPUTS) {
+        let block = BLOCK_INPUTS.min(inputs - start);
+        let panel = &panel[start * input_bytes..(start + block) * input_bytes];
+        for (first, tile) in (task.first..task.first + task.rows).step_by(ROWS).zip(&mut tiles) {
+            let rows = ROWS.min(task.first + task.rows - first);
+            let from = first * task.words + start / inputs_of_word * ROWS;
+            let activations = &task.packed[from..from + block / inputs_of_word * ROWS];
+            // SAFETY: `multiply` chose `M` by detection; `activations` and `panel` hold `block` inputs, an even number for
+            // bf16 as `PackedWeights` keeps all of them even, and `1 <= rows <= ROWS`.
+            unsafe { M::tile(task.weights.dtype, block, rows, activations, panel, tile) };
+        }
+    }
+    for (first, tile) in (task.first..task.first + task.rows).step_by(ROWS).zip(&tiles) {
         let rows = ROWS.min(task.first + task.rows - first);
-        let activations = &task.packed[first * task.words..(first + ROWS) * task.words];
-        // SAFETY: `multiply` chose `M` by detection; `activations` and `panel` are whole panels of `inputs` inputs,
-        // which `PackedWeights` keeps even for bf16, and `1 <= rows <= ROWS`.
-        unsafe { M::tile(task.weights.dtype, inputs, rows, activations, panel, &mut tile) };
         match M::DOTS {
             true => epilogue.store::<true>(task.from + first, task.panel, &tile[..rows]),
             false => epilogue.store::<false>(task.from + first, task.panel, &tile[..rows]),
