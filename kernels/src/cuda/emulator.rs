@@ -5,6 +5,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ops::Range;
+use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError};
 
@@ -273,3 +274,12 @@ impl Device for Emulator {
         }
     }
 }
+
+/// The folder of the stand-in driver of the tests: a `libcuda.so` that runs the kernels in the emulator and checks how
+/// the driver is used. See `kernels/tests/stand_in/driver.cpp`.
+pub fn stand_in_folder() -> &'static Path {
+    Path::new(env!("ACTBENCH_STAND_IN_FOLDER"))
+}
+
+/// What the stand-in driver takes for machine code of any architecture with any kernel in it.
+pub const STAND_IN_CUBIN: &[u8] = b"\x7fELF stand-in";

@@ -265,6 +265,12 @@ API void stand_in_settings(const char* text) {
   ALONE;
   stream.clear();
   broken_by = 0;
+  // What a broken context never gave back.
+  while (!allocations.empty()) {
+    allocations.begin()->second.pool = nullptr;
+    release(allocations.begin()->first);
+  }
+  pinned.clear();
   set(text);
 }
 // How many allocations were left when contexts ended.

@@ -27,6 +27,16 @@ pub struct CubinFolders {
     pub cache: Option<PathBuf>,
 }
 
+impl CubinFolders {
+    /// No folder made before, and the user's cache folder: `actbench/cubins` in `XDG_CACHE_HOME` (XDG Base Directory
+    /// Specification: only if it is absolute) or in `~/.cache`. Nothing is kept where there is neither.
+    pub fn of_user() -> Self {
+        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let caches = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
+        CubinFolders { prebuilt: None, cache: caches.map(|caches| caches.join("actbench").join("cubins")) }
+    }
+}
+
 /// Where a cubin came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {

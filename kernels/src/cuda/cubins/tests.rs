@@ -172,3 +172,33 @@ fn damaged_folders_are_refused_with_the_file_and_the_reason() {
     refused(&|folder| std::fs::remove_file(cubin(folder)).unwrap(), &["attention.sm_90.cubin"]);
     refused(&|folder| std::fs::write(cubin(folder), "code of").unwrap(), &["attention.sm_90.cubin", "cut off"]);
 }
+
+#[test]
+fn programs_that_start_together_compile_each_for_themselves_and_never_read_half_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let expected = Counting::default().compile(&SOURCES[0], SM_90).unwrap();
+    let path = cache::Entry::new(folder.path(), &SOURCES[0], SM_90, "").path().to_path_buf();
+    let found = |turns: usize| {
+        (0..turns).for_each(|_| {
+            let found = find(&cached(folder.path()), &Counting::default(), &SOURCES[0], SM_90).unwrap();
+            assert_eq!(found.bytes, expected);
+            assert!(matches!(found.origin, Origin::Cache | Origin::Compiled(None)), "{:?}", found.origin);
+        });
+    };
+    std::thread::scope(|scope| {
+        (0..4).for_each(|_| {
+            scope.spawn(|| found(40));
+        });
+        // The file goes away and breaks while others read and write it.
+        scope.spawn(|| {
+            for turn in 0..40 {
+                let _ = std::fs::remove_file(&path);
+                let _ = std::fs::write(&path, &expected[..turn % expected.len()]);
+                std::thread::yield_now();
+            }
+        });
+    });
+    found(1);
+    assert_eq!(find(&cached(folder.path()), &Counting::default(), &SOURCES[0], SM_90).unwrap().origin, Origin::Cache);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "temporary files stay behind");
+}

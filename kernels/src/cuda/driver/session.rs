@@ -74,7 +74,8 @@ impl Session {
         let mut message = format!("{}: {}", what(), words(error));
         if is_fatal(error) {
             // Such an error belongs to some launch since the last wait, not to the call that it shows in.
-            if let Some(launch) = self.last_launch.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            let last = self.last_launch.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(launch) = last.as_ref().filter(|launch| !message.starts_with(launch.as_str())) {
                 message.push_str(&format!("; the last launch before it: {launch}"));
             }
             let _ = self.lost.set(message.clone());
