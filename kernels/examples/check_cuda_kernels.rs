@@ -18,8 +18,15 @@ use actbench_kernels::cuda::cubins::write_prebuilt;
 use actbench_kernels::cuda::sources::{KernelSource, SOURCES};
 use tempfile::NamedTempFile;
 
-const ARCHITECTURES: [Architecture; 6] =
-    [Architecture(80), Architecture(86), Architecture(89), Architecture(90), Architecture(100), Architecture(120)];
+/// A100; RTX 30 and A40; RTX 40 and L40; H100; B200; RTX 50. What each is given is [`Architecture::code`] of it.
+const ARCHITECTURES: [Architecture; 6] = [
+    Architecture::new(80).code(),
+    Architecture::new(86).code(),
+    Architecture::new(89).code(),
+    Architecture::new(90).code(),
+    Architecture::new(100).code(),
+    Architecture::new(120).code(),
+];
 
 /// What the fast kernels are made of: a product of tensor cores, loads of its operands, asynchronous copies.
 const FAST_INSTRUCTIONS: [&str; 3] = ["HMMA.16816", "LDSM", "LDGSTS"];

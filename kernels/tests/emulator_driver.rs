@@ -69,7 +69,7 @@ fn a_device_says_what_it_is() {
     let found = probe().unwrap();
     assert_eq!(found.iter().map(|facts| facts.ordinal).collect::<Vec<_>>(), [0, 1]);
     let device = open(false);
-    assert_eq!(device.architecture(), Some(Architecture(90)));
+    assert_eq!(device.architecture(), Some(Architecture::new(90)));
     insta::assert_snapshot!(device.describe(), @"cuda:0, stand-in for a GPU (sm_90, 2048 MiB, driver 13.0)");
 }
 
@@ -248,7 +248,7 @@ fn machine_code_that_is_none_is_refused_before_the_driver_reads_it() {
     let folder = tempfile::tempdir().unwrap();
     let cubins: Vec<_> = actbench_kernels::cuda::sources::SOURCES
         .iter()
-        .map(|source| (source, Architecture(90), b"not machine code".to_vec()))
+        .map(|source| (source, Architecture::new(90), b"not machine code".to_vec()))
         .collect();
     actbench_kernels::cuda::cubins::write_prebuilt(folder.path(), "the tests", &cubins).unwrap();
     let mut options: DriverOptions = options(false);

@@ -13,7 +13,7 @@ use actbench_kernels::cuda::cubins::{CubinFolders, Nvrtc, Origin, find, write_pr
 use actbench_kernels::cuda::sources::{KernelSource, SOURCES};
 
 /// A GPU of the machines that the kernels are for.
-const SM_90: Architecture = Architecture(90);
+const SM_90: Architecture = Architecture::new(90);
 
 /// Whether there is a compiler. Its absence is said, and a failure where it is required.
 fn compiler_is_here(test: &str) -> bool {
@@ -93,6 +93,6 @@ fn what_does_not_compile_is_told_in_the_compilers_words() {
     let broken = KernelSource { file: "broken.cu", text: "#include \"prelude.cuh\"\nKERNEL broken(nonsense x) {}\n" };
     let error = compile(&broken, SM_90).err().unwrap().to_string();
     assert!(error.contains("broken.cu") && error.contains("nonsense"), "{error}");
-    let error = compile(&SOURCES[0], Architecture(1)).err().unwrap().to_string();
+    let error = compile(&SOURCES[0], Architecture::new(1)).err().unwrap().to_string();
     assert!(error.contains("sm_1"), "{error}");
 }

@@ -73,7 +73,8 @@ impl Drop for StandIn {
 
 /// A folder of machine code that the stand-in takes, for an H100.
 pub fn write_cubins(folder: &Path) {
-    let cubins: Vec<_> = SOURCES.iter().map(|source| (source, Architecture(90), STAND_IN_CUBIN.to_vec())).collect();
+    let cubins: Vec<_> =
+        SOURCES.iter().map(|source| (source, Architecture::new(90), STAND_IN_CUBIN.to_vec())).collect();
     write_prebuilt(folder, "the tests", &cubins).unwrap();
 }
 

@@ -85,7 +85,7 @@ impl Compiler for Nvrtc {
     }
 }
 
-/// Machine code of `source` that a device of `architecture` runs.
+/// Machine code of `source` that a `device` of this capability runs.
 ///
 /// # Errors
 /// A folder of other sources or of damaged files; no cubin anywhere and no compiler; a source that does not compile.
@@ -93,15 +93,16 @@ pub fn find(
     folders: &CubinFolders,
     compiler: &impl Compiler,
     source: &KernelSource,
-    architecture: Architecture,
+    device: Architecture,
 ) -> Result<Cubin, KernelError> {
+    let architecture = device.code();
     let mut lacking = String::new();
     if let Some(folder) = &folders.prebuilt {
         let prebuilt = Prebuilt::open(folder)?;
-        if let Some(cubin) = prebuilt.find(source, architecture)? {
+        if let Some(cubin) = prebuilt.find(source, device)? {
             return Ok(cubin);
         }
-        lacking = format!("; {} has none for {architecture}", folder.display());
+        lacking = format!("; {} has none for {device}", folder.display());
     }
     let version = compiler.version().map_err(|absent| {
         let next = "or name a folder of cubins that scripts/check_cuda_kernels.sh --out wrote";

@@ -25,7 +25,7 @@ impl Compiler for Counting {
     }
 }
 
-const SM_90: Architecture = Architecture(90);
+const SM_90: Architecture = Architecture::new(90);
 
 fn absent() -> Counting {
     Counting { absent: true, ..Counting::default() }
@@ -42,7 +42,7 @@ fn prebuilt(folder: &Path) -> CubinFolders {
 fn write(folder: &Path, architectures: &[u32]) {
     let cubins: Vec<_> = SOURCES
         .iter()
-        .flat_map(|source| architectures.iter().map(move |number| (source, Architecture(*number))))
+        .flat_map(|source| architectures.iter().map(move |number| (source, Architecture::new(*number))))
         .map(|(source, architecture)| {
             (source, architecture, Counting::default().compile(source, architecture).unwrap())
         })
@@ -70,7 +70,7 @@ fn other_architectures_versions_and_sources_are_other_entries() {
     let changed = KernelSource { file: SOURCES[0].file, text: "// changed" };
     find(&folders, &compiler, &SOURCES[0], SM_90).unwrap();
     for (compiler, source, architecture) in [
-        (&compiler, &SOURCES[0], Architecture(80)),
+        (&compiler, &SOURCES[0], Architecture::new(80)),
         (&Counting { version: "newer", ..Counting::default() }, &SOURCES[0], SM_90),
         (&compiler, &changed, SM_90),
     ] {
@@ -84,9 +84,9 @@ fn files_that_are_cut_off_renamed_or_foreign_are_compiled_anew() {
     let folder = tempfile::tempdir().unwrap();
     let (compiler, folders) = (Counting::default(), cached(folder.path()));
     let whole = find(&folders, &compiler, &SOURCES[0], SM_90).unwrap().bytes;
-    let path = cache::Entry::new(folder.path(), &SOURCES[0], SM_90, "").path().to_path_buf();
+    let path = cache::Entry::new(folder.path(), &SOURCES[0], SM_90.code(), "").path().to_path_buf();
     let file = std::fs::read(&path).unwrap();
-    let other = cache::Entry::new(folder.path(), &SOURCES[1], SM_90, "");
+    let other = cache::Entry::new(folder.path(), &SOURCES[1], SM_90.code(), "");
     other.write(b"other code").unwrap();
     let renamed = std::fs::read(other.path()).unwrap();
     let mut changed = file.clone();
@@ -117,9 +117,9 @@ fn a_prebuilt_folder_needs_no_compiler_and_serves_later_minor_versions() {
     write(folder.path(), &[90, 80, 86]);
     for (device, expected) in [(80, 80), (86, 86), (87, 86), (90, 90)] {
         for source in SOURCES {
-            let found = find(&prebuilt(folder.path()), &absent(), source, Architecture(device)).unwrap();
-            assert_eq!(found.origin, Origin::Prebuilt(Architecture(expected)));
-            assert_eq!(found.bytes, Counting::default().compile(source, Architecture(expected)).unwrap());
+            let found = find(&prebuilt(folder.path()), &absent(), source, Architecture::new(device)).unwrap();
+            assert_eq!(found.origin, Origin::Prebuilt(Architecture::new(expected)));
+            assert_eq!(found.bytes, Counting::default().compile(source, Architecture::new(expected)).unwrap());
         }
     }
     assert_eq!(Prebuilt::open(folder.path()).unwrap().compiler(), "a compiler");
@@ -176,8 +176,8 @@ fn damaged_folders_are_refused_with_the_file_and_the_reason() {
 #[test]
 fn programs_that_start_together_compile_each_for_themselves_and_never_read_half_a_file() {
     let folder = tempfile::tempdir().unwrap();
-    let expected = Counting::default().compile(&SOURCES[0], SM_90).unwrap();
-    let path = cache::Entry::new(folder.path(), &SOURCES[0], SM_90, "").path().to_path_buf();
+    let expected = Counting::default().compile(&SOURCES[0], SM_90.code()).unwrap();
+    let path = cache::Entry::new(folder.path(), &SOURCES[0], SM_90.code(), "").path().to_path_buf();
     let found = |turns: usize| {
         (0..turns).for_each(|_| {
             let found = find(&cached(folder.path()), &Counting::default(), &SOURCES[0], SM_90).unwrap();

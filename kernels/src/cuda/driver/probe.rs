@@ -183,7 +183,7 @@ fn facts(ordinal: i32, driver_version: i32) -> Result<DeviceFacts, DriverError> 
     Ok(DeviceFacts {
         ordinal: usize::try_from(ordinal).unwrap_or(0),
         name: result::device::get_name(device)?,
-        architecture: Architecture(
+        architecture: Architecture::new(
             10 * number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?
                 + number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         ),
