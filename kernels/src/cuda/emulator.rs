@@ -149,7 +149,7 @@ impl Drop for EmulatedBuffer {
 impl EmulatedBackend {
     /// A backend that executes `kernels` as `options` say.
     pub fn emulated(options: EmulatorOptions, kernels: KernelSet) -> Self {
-        CudaBackend::new(Emulator { options, prefix: CString::default() }, kernels)
+        CudaBackend::new(Emulator::new(options), kernels)
     }
 
     /// The same with the planted fault `fault` of `tests/planted/list.rs`, to show that tests see it.
@@ -163,6 +163,11 @@ impl EmulatedBackend {
 }
 
 impl Emulator {
+    /// A device that executes as `options` say.
+    pub fn new(options: EmulatorOptions) -> Self {
+        Emulator { options, prefix: CString::default() }
+    }
+
     fn error(message: impl Into<String>) -> KernelError {
         KernelError::Device { op: "launch", device: "emulator".to_owned(), message: message.into() }
     }
