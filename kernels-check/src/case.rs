@@ -150,7 +150,7 @@ fn fixed() -> Vec<Operation> {
     }
     for (n_heads, n_kv_heads, head_dim) in [(4, 2, 16), (3, 1, 12), (2, 2, 80), (1, 1, 256)] {
         let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
-        operations.push(Operation::Attention { shape, lens: vec![65, 1, 30] });
+        operations.push(Operation::Attention { shape, lens: vec![65, 1, 150] });
     }
     operations
 }

@@ -35,6 +35,9 @@ pub fn render(report: &Report) -> String {
     if let Some(lost) = &report.found.lost {
         let _ = writeln!(text, "FAILED the rest was not run: {lost}");
     }
+    if !text.ends_with("\n\n") {
+        text.push('\n');
+    }
     timings(report, &mut text);
     differences(report, &mut text);
     let verdict = if report.passed() { "every kernel passed" } else { "FAILED" };
