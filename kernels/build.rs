@@ -56,8 +56,27 @@ mod emulator {
             .flag("-Wno-unknown-pragmas")
             .file(&combined)
             .files(["scheduler.cpp", "memory.cpp", "launch.cpp"].map(|name| cuda.join("emulator").join(name)));
+        // The C++ library goes into the programs: they may be carried to machines that have none.
+        build.cpp_link_stdlib(None);
         build.try_compile("actbench_emulated_kernels").map_err(io::Error::other)?;
+        link_cpp_library(&build)?;
         link_stand_in(&build, &output)
+    }
+
+    /// Links the C++ library, the static one if the compiler has it.
+    fn link_cpp_library(build: &cc::Build) -> Result<(), io::Error> {
+        let mut command = build.try_get_compiler().map_err(io::Error::other)?.to_command();
+        let output = command.arg("-print-file-name=libstdc++.a").output()?;
+        let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        // A compiler without the file answers with its bare name.
+        match path.parent().filter(|_| path.is_absolute()) {
+            Some(folder) => {
+                println!("cargo::rustc-link-search=native={}", folder.display());
+                println!("cargo::rustc-link-lib=static:-bundle=stdc++");
+            }
+            None => println!("cargo::rustc-link-lib=stdc++"),
+        }
+        Ok(())
     }
 
     /// Links the stand-in driver of the tests: a `libcuda.so` that runs the same kernels in the same emulator.

@@ -41,7 +41,7 @@ pub enum Operation {
     Cast { from: DType, rows: usize, columns: usize },
 }
 
-/// An operation with the type it runs in and the seed of its values.
+/// An operation with the type it runs in and the seed of its values. Printed without the seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
     pub operation: Operation,
@@ -119,8 +119,7 @@ impl fmt::Display for Case {
                 self.dtype
             ),
             Operation::Cast { from, rows, columns } => write!(f, "cast {from} to {} [{rows}, {columns}]", self.dtype),
-        }?;
-        write!(f, ", seed {}", self.seed)
+        }
     }
 }
 

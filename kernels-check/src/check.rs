@@ -46,7 +46,7 @@ impl KernelResult {
     fn fail(&mut self, case: &Case, what: &str) {
         self.failed += 1;
         if self.failures.len() < KEPT_FAILURES {
-            self.failures.push(format!("{case}: {what}"));
+            self.failures.push(format!("{case}, seed {}: {what}", case.seed));
         }
     }
 }

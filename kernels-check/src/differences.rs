@@ -60,7 +60,7 @@ impl Differences {
         entry.elements += difference.elements;
         if difference.elements > 0 && (entry.example.is_none() || difference.worst > entry.worst) {
             entry.worst = difference.worst;
-            entry.example = difference.place.map(|place| format!("{case}: {place}"));
+            entry.example = difference.place.map(|place| format!("{case}, seed {}: {place}", case.seed));
         }
     }
 

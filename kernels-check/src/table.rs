@@ -104,20 +104,29 @@ fn timings(report: &Report, text: &mut String) {
         table.add_row([
             timing.kernel.clone(),
             format!("{:.3}", timing.milliseconds),
-            format!("{:.0}", timing.gigabytes_per_second),
+            digits(timing.gigabytes_per_second),
             percent(timing.share_of_copy),
-            timing.teraflops.map(|teraflops| format!("{teraflops:.1}")).unwrap_or_default(),
+            timing.teraflops.map(digits).unwrap_or_default(),
             timing.share_of_best_product.map(percent).unwrap_or_default(),
             timing.case.clone(),
         ]);
     }
     let _ = writeln!(
         text,
-        "{}\n\nA copy on the device moves {:.0} GB/s; the best product did {:.1} TFLOP/s. Medians, with a cold cache.\n",
+        "{}\n\nA copy on the device moves {} GB/s; the best product did {} TFLOP/s. Medians, with a cold cache.\n",
         table.trim_fmt(),
-        timings.copy_gigabytes_per_second,
-        timings.best_product_teraflops
+        digits(timings.copy_gigabytes_per_second),
+        digits(timings.best_product_teraflops)
     );
+}
+
+/// A number with about three digits that count.
+fn digits(value: f64) -> String {
+    match value {
+        value if value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    }
 }
 
 fn differences(report: &Report, text: &mut String) {

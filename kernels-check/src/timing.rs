@@ -110,7 +110,6 @@ fn cases(rows: usize, hidden: usize) -> Vec<Case> {
         Operation::RmsNorm { rows, columns: hidden },
         Operation::Rope { rows, head_dim: shape.head_dim },
         Operation::Gather { rows, columns: hidden },
-        Operation::Copy { rows, columns: hidden },
         Operation::Pool { groups: rows / 4, columns: hidden, method: PoolMethod::Mean },
     ] {
         cases.push(case(DType::Bf16, operation));
