@@ -254,3 +254,60 @@ fn layout(lens: &[usize], range: &Range<usize>) -> AttentionLayout {
     }
     AttentionLayout { segments }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::{Extent, cases};
+    use actbench_kernels::CpuBackend;
+
+    fn work(operation: Operation) -> Work {
+        let cpu = CpuBackend::new(1).unwrap();
+        let case = Case { operation, dtype: DType::Bf16, seed: 0 };
+        Prepared::new(&cpu, &case, 0..case.rows()).unwrap().work()
+    }
+
+    #[test]
+    fn any_rows_of_any_case_are_those_of_the_whole() {
+        let cpu = CpuBackend::with_isa(1, actbench_kernels::cpu::Isa::Avx512).unwrap();
+        for case in cases(5, Extent { shapes: 2, side: 40, of_models: false }) {
+            let (rows, row_bytes) = (case.rows(), case.columns() * case.dtype.size());
+            let whole = compute(&cpu, &case, 0..rows).unwrap();
+            assert_eq!(whole.len(), rows * row_bytes, "{case}");
+            assert!(case.dtype.to_f32_vec(&whole).iter().all(|value| value.is_finite()), "{case}");
+            for range in [0..rows / 2, rows / 3..rows, rows - 1..rows] {
+                let alone = compute(&cpu, &case, range.clone()).unwrap();
+                assert!(alone == whole[range.start * row_bytes..range.end * row_bytes], "{case} {range:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn queries_see_the_keys_of_their_own_sequence_up_to_their_position() {
+        let segment = |query_row, start_position, len, keys: [(usize, usize); 2]| AttentionSegment {
+            query_row,
+            start_position,
+            len,
+            keys: keys.to_vec(),
+        };
+        // Sequences at rows 0..6 and 6..9, whose first thirds are stored last.
+        let expected = [segment(0, 4, 2, [(4, 2), (0, 4)]), segment(2, 0, 2, [(8, 1), (6, 1)])];
+        assert_eq!(layout(&[6, 3], &(4..8)).segments, expected);
+    }
+
+    #[test]
+    fn work_is_counted_by_hand() {
+        let product = |product| Operation::Product { product, rows: 3, inputs: 5, outputs: 7, biased: false };
+        // x, weights and result of 2 bytes each; a multiplication and an addition an input of an output.
+        let linear = Work { bytes: 2.0 * (15.0 + 35.0 + 21.0), operations: Some(2.0 * 105.0) };
+        assert_eq!(work(product(Product::Linear)), linear);
+        assert_eq!(work(product(Product::Residual)).bytes, linear.bytes + 2.0 * 21.0);
+        let gated = Work { bytes: linear.bytes + 2.0 * 35.0, operations: Some(4.0 * 105.0) };
+        assert_eq!(work(product(Product::SwiGlu)), gated);
+        assert_eq!(work(Operation::RmsNorm { rows: 3, columns: 5 }), Work { bytes: 60.0, operations: None });
+        let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 8 };
+        // Positions see 1, 2 and 3 keys; queries, results, and keys and values of half the width.
+        let attention = Work { bytes: 2.0 * (3.0 * 16.0 * 2.0) + 3.0 * 16.0 * 2.0, operations: Some(4.0 * 6.0 * 16.0) };
+        assert_eq!(work(Operation::Attention { shape, lens: vec![3] }), attention);
+    }
+}

@@ -64,6 +64,22 @@ fn plain_kernels_have_the_bits_of_the_cpu_and_fast_ones_are_near() {
 }
 
 #[test]
+fn threads_share_a_device_and_keep_their_bits() {
+    let _driver = StandIn::new("");
+    let device = open(false);
+    std::thread::scope(|scope| {
+        for dtype in DTYPES {
+            let backend = CudaBackend::new(device.clone(), KernelSet::Plain);
+            scope.spawn(move || {
+                let expected = every_operation(&fused_multiply_add_cpu(), dtype);
+                (0..3).for_each(|_| assert!(every_operation(&backend, dtype) == expected, "{dtype}"));
+            });
+        }
+    });
+    assert_eq!(device.memory_use().unwrap().used, 0);
+}
+
+#[test]
 fn a_device_says_what_it_is() {
     let _driver = StandIn::new("memory=2147483648 devices=2");
     let found = probe().unwrap();
