@@ -93,7 +93,8 @@ mod with_the_emulator {
     #[test]
     fn the_same_seed_finds_the_same_and_another_one_other_shapes() {
         let folder = tempfile::tempdir().unwrap();
-        let found = |seed: &str| run(program(folder.path()).args(["--emulator", "--quick", "--seed", seed])).1;
+        let found =
+            |seed: &str| run(program(folder.path()).args(["--emulator", "--quick", "--shapes", "1", "--seed", seed])).1;
         let first = found("3");
         assert_eq!(first, found("3"));
         assert_ne!(first, found("4"));
