@@ -22,6 +22,7 @@ mod emulator {
     pub fn compile() -> Result<(), io::Error> {
         println!("cargo::rerun-if-changed=cuda");
         println!("cargo::rerun-if-changed=tests/planted");
+        println!("cargo::rerun-if-changed=tests/stand_in/driver.cpp");
         let variable = |name: &str| env::var(name).map_err(io::Error::other);
         if variable("CARGO_CFG_TARGET_ARCH")? != "x86_64" || variable("CARGO_CFG_TARGET_OS")? != "linux" {
             return Err(io::Error::other("the feature `emulator` works on x86-64 Linux alone: build without it"));
@@ -55,7 +56,47 @@ mod emulator {
             .flag("-Wno-unknown-pragmas")
             .file(&combined)
             .files(["scheduler.cpp", "memory.cpp", "launch.cpp"].map(|name| cuda.join("emulator").join(name)));
-        build.try_compile("actbench_emulated_kernels").map_err(io::Error::other)
+        // The C++ library goes into the programs: they may be carried to machines that have none.
+        build.cpp_link_stdlib(None);
+        build.try_compile("actbench_emulated_kernels").map_err(io::Error::other)?;
+        link_cpp_library(&build)?;
+        link_stand_in(&build, &output)
+    }
+
+    /// Links the C++ library, the static one if the compiler has it.
+    fn link_cpp_library(build: &cc::Build) -> Result<(), io::Error> {
+        let mut command = build.try_get_compiler().map_err(io::Error::other)?.to_command();
+        let output = command.arg("-print-file-name=libstdc++.a").output()?;
+        let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        // A compiler without the file answers with its bare name.
+        match path.parent().filter(|_| path.is_absolute()) {
+            Some(folder) => {
+                println!("cargo::rustc-link-search=native={}", folder.display());
+                println!("cargo::rustc-link-lib=static:-bundle=stdc++");
+            }
+            None => println!("cargo::rustc-link-lib=stdc++"),
+        }
+        Ok(())
+    }
+
+    /// Links the stand-in driver of the tests: a `libcuda.so` that runs the same kernels in the same emulator.
+    fn link_stand_in(build: &cc::Build, output: &Path) -> Result<(), io::Error> {
+        let folder = output.join("stand_in");
+        fs::create_dir_all(&folder)?;
+        let mut command = build.try_get_compiler().map_err(io::Error::other)?.to_command();
+        command
+            .args(["-shared", "-Wl,-soname,libcuda.so", "-Wl,-Bsymbolic", "-o"])
+            .arg(folder.join("libcuda.so"))
+            .arg("tests/stand_in/driver.cpp")
+            .args(["-Wl,--whole-archive"])
+            .arg(output.join("libactbench_emulated_kernels.a"))
+            .args(["-Wl,--no-whole-archive"]);
+        let status = command.status()?;
+        if !status.success() {
+            return Err(io::Error::other(format!("linking the stand-in driver: {status}")));
+        }
+        println!("cargo::rustc-env=ACTBENCH_STAND_IN_FOLDER={}", folder.display());
+        Ok(())
     }
 
     /// Writes a copy of a kernel source for each planted fault and includes it under the fault's name.

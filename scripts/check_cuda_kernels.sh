@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Compiles the CUDA kernels with NVRTC for every architecture and checks the committed table of what they take.
 #
-#   scripts/check_cuda_kernels.sh [--update]
+#   scripts/check_cuda_kernels.sh [--update] [--out DIR]
+#
+# --out writes the machine code and a manifest to DIR, for machines that have a GPU and no NVRTC (--cubins DIR there).
+# It is of these sources alone: a program built from others refuses it.
 #
 # Needs cargo and python3 with pip: compiler and disassembler come as Python packages of pinned versions (95 MB), kept
 # under target/tools/. No GPU and no CUDA toolkit is needed, and nothing runs on a GPU.
@@ -20,4 +23,6 @@ fi
 # cudarc asks for libnvrtc.so among other names, which the package does not have: it has libnvrtc.so.13.
 export LD_LIBRARY_PATH=$tools/complete/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export NVDISASM=$tools/complete/bin/nvdisasm
-cargo run --locked --quiet -p actbench-kernels --features nvrtc --example check_cuda_kernels -- "$@"
+cargo run --locked --quiet -p actbench-kernels --example check_cuda_kernels -- "$@"
+# The run-time path with the same compiler: what is compiled is kept, and folders of cubins are what they say.
+ACTBENCH_REQUIRE_NVRTC=1 cargo test --locked --quiet -p actbench-kernels --test nvrtc

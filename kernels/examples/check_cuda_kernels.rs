@@ -2,21 +2,31 @@
 //!
 //! `scripts/check_cuda_kernels.sh` runs it with the compiler it needs; no GPU is involved. A kernel must compile without
 //! a warning, spill nothing and have no stack frame, and its tensor-core instructions must be there. Registers and
-//! shared memory are in the table, so that a change of them is seen and looked at; `--update` writes it anew.
+//! shared memory are in the table, so that a change of them is seen and looked at; `--update` writes it anew. `--out`
+//! keeps the machine code, with a manifest, for machines that have a GPU and no compiler.
 
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use actbench_kernels::cuda::compiler::{Architecture, compile, version};
+use actbench_kernels::cuda::Architecture;
+use actbench_kernels::cuda::compiler::{compile, version};
+use actbench_kernels::cuda::cubins::write_prebuilt;
 use actbench_kernels::cuda::sources::{KernelSource, SOURCES};
 use tempfile::NamedTempFile;
 
-const ARCHITECTURES: [Architecture; 6] =
-    [Architecture(80), Architecture(86), Architecture(89), Architecture(90), Architecture(100), Architecture(120)];
+/// A100; RTX 30 and A40; RTX 40 and L40; H100; B200; RTX 50. What each is given is [`Architecture::code`] of it.
+const ARCHITECTURES: [Architecture; 6] = [
+    Architecture::new(80).code(),
+    Architecture::new(86).code(),
+    Architecture::new(89).code(),
+    Architecture::new(90).code(),
+    Architecture::new(100).code(),
+    Architecture::new(120).code(),
+];
 
 /// What the fast kernels are made of: a product of tensor cores, loads of its operands, asynchronous copies.
 const FAST_INSTRUCTIONS: [&str; 3] = ["HMMA.16816", "LDSM", "LDGSTS"];
@@ -51,17 +61,22 @@ fn main() -> ExitCode {
 
 /// The faults found.
 fn run() -> Result<Vec<String>, String> {
-    let update = match env::args().nth(1).as_deref() {
-        None => false,
-        Some("--update") => true,
-        Some(other) => return Err(format!("unknown argument {other}: only --update")),
-    };
+    let (mut update, mut out) = (false, None);
+    let mut arguments = env::args_os().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.to_str() {
+            Some("--update") => update = true,
+            Some("--out") => out = Some(PathBuf::from(arguments.next().ok_or("--out needs a folder")?)),
+            _ => return Err(format!("unknown argument {}: --update or --out DIR", argument.display())),
+        }
+    }
     let (major, minor) = version().map_err(|error| error.to_string())?;
     let mut table = Table::new();
     let mut faults = Vec::new();
+    let mut cubins = Vec::new();
     for source in SOURCES {
         for architecture in ARCHITECTURES {
-            check(source, architecture, &mut table, &mut faults)?;
+            cubins.push((source, architecture, check(source, architecture, &mut table, &mut faults)?));
         }
     }
     let text = render(&table, (major, minor));
@@ -85,16 +100,21 @@ fn run() -> Result<Vec<String>, String> {
         }
     }
     println!("{} kernels for {} architectures by NVRTC {major}.{minor}", table.len(), ARCHITECTURES.len());
+    if let Some(folder) = out {
+        let compiler = format!("NVRTC {major}.{minor}");
+        write_prebuilt(&folder, &compiler, &cubins).map_err(|error| error.to_string())?;
+        println!("{} cubins in {}", cubins.len(), folder.display());
+    }
     Ok(faults)
 }
 
-/// Compiles one source and notes its kernels' resources and faults.
+/// Compiles one source and notes its kernels' resources and faults. The machine code.
 fn check(
-    source: &KernelSource,
+    source: &'static KernelSource,
     architecture: Architecture,
     table: &mut Table,
     faults: &mut Vec<String>,
-) -> Result<(), String> {
+) -> Result<Vec<u8>, String> {
     let compiled = compile(source, architecture).map_err(|error| error.to_string())?;
     let place = format!("{} for {architecture}", source.file);
     let mut kernel = String::new();
@@ -128,7 +148,8 @@ fn check(
             faults.push(format!("{place}: {line}"));
         }
     }
-    check_instructions(source, &place, &compiled.cubin, faults)
+    check_instructions(source, &place, &compiled.cubin, faults)?;
+    Ok(compiled.cubin)
 }
 
 /// Disassembles and looks for what must be there and what must not.

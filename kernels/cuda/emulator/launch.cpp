@@ -75,3 +75,13 @@ extern "C" int actbench_emulator_launch(const char* prefix, const char* name, co
   }
   return 0;
 }
+
+// How many parameters the kernel `name` has, and the bytes of the first `capacity` of them. -1 if there is none.
+extern "C" long actbench_emulator_parameters(const char* name, size_t* sizes, size_t capacity) {
+  if (!actbench_emulated_kernels) return -1;
+  const auto found = emulator::kernels().find(name);
+  if (found == emulator::kernels().end()) return -1;
+  const std::vector<size_t>& all = found->second.argument_sizes;
+  for (size_t i = 0; i < all.size() && i < capacity; i++) sizes[i] = all[i];
+  return static_cast<long>(all.size());
+}

@@ -7,6 +7,7 @@ use std::ptr;
 
 use cudarc::nvrtc::{result, sys};
 
+use super::Architecture;
 use super::sources::{KernelSource, PRELUDE};
 use crate::error::KernelError;
 
@@ -18,15 +19,14 @@ pub struct Compiled {
     pub log: String,
 }
 
-/// A compute capability such as `sm_90`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Architecture(pub u32);
-
-impl std::fmt::Display for Architecture {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "sm_{}", self.0)
-    }
-}
+/// What the compiler is told beside the architecture. Part of what a compiled kernel is known by.
+pub const OPTIONS: [&str; 4] = [
+    "-std=c++17",
+    // Products and sums are fused where the source says so and nowhere else.
+    "--fmad=false",
+    "-lineinfo",
+    "--ptxas-options=-v",
+];
 
 fn error(message: impl Into<String>) -> KernelError {
     KernelError::Device { op: "compile kernels", device: "nvrtc".to_owned(), message: message.into() }
@@ -82,14 +82,8 @@ pub fn compile(source: &KernelSource, architecture: Architecture) -> Result<Comp
     .result()
     .map_err(|code| error(format!("{}: {code}", source.file)))?;
     let program = Program(handle);
-    let options = [
-        format!("--gpu-architecture={architecture}"),
-        "-std=c++17".to_owned(),
-        // Products and sums are fused where the source says so and nowhere else.
-        "--fmad=false".to_owned(),
-        "-lineinfo".to_owned(),
-        "--ptxas-options=-v".to_owned(),
-    ];
+    let mut options = vec![format!("--gpu-architecture={architecture}")];
+    options.extend(OPTIONS.map(str::to_owned));
     // SAFETY: the program was created above and is not destroyed yet.
     let compiled = unsafe { result::compile_program(program.0, &options) };
     // SAFETY: as above; the log is terminated.

@@ -1,9 +1,11 @@
 //! What the CUDA backend needs of a device: memory, copies and launches by name.
 //!
-//! The emulator of the tests implements it; a driver does so with the same names and the same arguments.
+//! The emulator of the tests implements it, and so does a GPU's driver, with the same names and the same arguments.
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use super::Architecture;
 use crate::error::KernelError;
 
 /// The shape of a launch.
@@ -43,6 +45,11 @@ pub trait Device: Send + Sync + 'static {
     /// What the device is, for people.
     fn describe(&self) -> String;
 
+    /// What machine code it runs. None where there is none, as in an emulator.
+    fn architecture(&self) -> Option<Architecture> {
+        None
+    }
+
     /// Memory of `bytes` bytes, which may be none. Its contents are unspecified.
     ///
     /// # Errors
@@ -72,4 +79,37 @@ pub trait Device: Send + Sync + 'static {
     /// # Errors
     /// No such kernel, arguments that are not its parameters, or a failure of the device.
     fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, Self::Buffer>]) -> Result<(), KernelError>;
+}
+
+/// A device that several backends share, such as one of each set of kernels.
+impl<D: Device> Device for Arc<D> {
+    type Buffer = D::Buffer;
+
+    fn describe(&self) -> String {
+        D::describe(self)
+    }
+
+    fn architecture(&self) -> Option<Architecture> {
+        D::architecture(self)
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<Self::Buffer, KernelError> {
+        D::alloc(self, bytes)
+    }
+
+    fn write(&self, buffer: &mut Self::Buffer, bytes: &[u8]) -> Result<(), KernelError> {
+        D::write(self, buffer, bytes)
+    }
+
+    fn read(&self, buffer: &Self::Buffer, out: &mut [u8]) -> Result<(), KernelError> {
+        D::read(self, buffer, out)
+    }
+
+    fn poison(&self, buffer: &mut Self::Buffer, bytes: Range<usize>) -> Result<(), KernelError> {
+        D::poison(self, buffer, bytes)
+    }
+
+    fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, Self::Buffer>]) -> Result<(), KernelError> {
+        D::launch(self, launch, arguments)
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ops::Range;
+use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError};
 
@@ -148,7 +149,7 @@ impl Drop for EmulatedBuffer {
 impl EmulatedBackend {
     /// A backend that executes `kernels` as `options` say.
     pub fn emulated(options: EmulatorOptions, kernels: KernelSet) -> Self {
-        CudaBackend::new(Emulator { options, prefix: CString::default() }, kernels)
+        CudaBackend::new(Emulator::new(options), kernels)
     }
 
     /// The same with the planted fault `fault` of `tests/planted/list.rs`, to show that tests see it.
@@ -162,6 +163,11 @@ impl EmulatedBackend {
 }
 
 impl Emulator {
+    /// A device that executes as `options` say.
+    pub fn new(options: EmulatorOptions) -> Self {
+        Emulator { options, prefix: CString::default() }
+    }
+
     fn error(message: impl Into<String>) -> KernelError {
         KernelError::Device { op: "launch", device: "emulator".to_owned(), message: message.into() }
     }
@@ -273,3 +279,12 @@ impl Device for Emulator {
         }
     }
 }
+
+/// The folder of the stand-in driver of the tests: a `libcuda.so` that runs the kernels in the emulator and checks how
+/// the driver is used. See `kernels/tests/stand_in/driver.cpp`.
+pub fn stand_in_folder() -> &'static Path {
+    Path::new(env!("ACTBENCH_STAND_IN_FOLDER"))
+}
+
+/// What the stand-in driver takes for machine code of any architecture with any kernel in it.
+pub const STAND_IN_CUBIN: &[u8] = b"\x7fELF stand-in";

@@ -12,10 +12,15 @@ use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
 
+mod architecture;
 mod attention;
-#[cfg(feature = "nvrtc")]
+#[cfg(feature = "cuda")]
 pub mod compiler;
+#[cfg(feature = "cuda")]
+pub mod cubins;
 mod device;
+#[cfg(feature = "cuda")]
+pub mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 mod linear;
@@ -25,6 +30,7 @@ mod rows;
 pub mod sources;
 mod tensor;
 
+pub use architecture::Architecture;
 pub use device::{Argument, Device, Launch};
 pub use tensor::{CudaTensor, CudaVector, CudaWeights};
 

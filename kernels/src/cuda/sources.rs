@@ -8,6 +8,22 @@ pub struct KernelSource {
     pub text: &'static str,
 }
 
+impl KernelSource {
+    /// The names of its kernels: what the macros that end in `KERNEL` are given first, one a line.
+    pub fn kernels(&self) -> impl Iterator<Item = &'static str> {
+        self.text.lines().filter_map(|line| {
+            let (name, arguments) = line.split_once('(')?;
+            let is_macro = name.ends_with("_KERNEL") && !name.contains(' ');
+            is_macro.then(|| arguments.split([',', ')']).next()).flatten()
+        })
+    }
+}
+
+/// The source with the kernel `name`.
+pub fn source_of(name: &str) -> Option<&'static KernelSource> {
+    SOURCES.iter().find(|source| source.kernels().any(|kernel| kernel == name))
+}
+
 macro_rules! sources {
     ($($file:literal)*) => {
         &[$(KernelSource { file: $file, text: include_str!(concat!("../../cuda/", $file)) }),*]
@@ -37,6 +53,20 @@ mod tests {
             .collect();
         files.sort();
         assert_eq!(files, SOURCES.iter().map(|source| source.file).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_names_of_the_kernels_are_those_that_the_compiler_found() {
+        let table =
+            std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda/resources.txt"));
+        let table = table.unwrap();
+        let lines = table.lines().filter(|line| !line.starts_with(['#', ' ']) && !line.starts_with("kernel "));
+        let compiled: Vec<&str> = lines.map(|line| line.split_whitespace().next().unwrap()).collect();
+        let mut named: Vec<&str> = SOURCES.iter().flat_map(KernelSource::kernels).collect();
+        named.sort_unstable();
+        assert_eq!(named, compiled);
+        assert_eq!(source_of("linear_residual_mma_f16").unwrap().file, "linear_mma.cu");
+        assert!(source_of("linear_residual_mma").is_none());
     }
 
     #[test]

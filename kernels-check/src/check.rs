@@ -1,0 +1,194 @@
+//! Each case on the device by the plain and by the fast kernels: against the CPU, against each other, and rows alone.
+//!
+//! The device fills what a launch will write with NaN, so that an element left out is a difference.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use actbench_kernels::cuda::sources::{KernelSource, SOURCES};
+use actbench_kernels::cuda::{CudaBackend, Device, KernelSet};
+use actbench_kernels::{CpuBackend, DType};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+use crate::case::Case;
+use crate::compare::{compare, tolerance};
+use crate::differences::Differences;
+use crate::operation::compute;
+use crate::recording::Recording;
+
+/// Failures that are kept of one kernel: the first ones tell what is wrong.
+const KEPT_FAILURES: usize = 3;
+
+/// What was found of one kernel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct KernelResult {
+    /// Results that were compared.
+    pub cases: usize,
+    /// The largest difference from the CPU, as a share of the largest value of its case; null
+    /// where a value is NaN.
+    pub worst_error: f64,
+    /// The largest that is allowed.
+    pub tolerance: f64,
+    /// Cases that have the bits of the CPU's result.
+    pub with_the_bits_of_the_cpu: usize,
+    /// Ranges of rows that were computed without the others, or the whole again, and had the same bits.
+    pub rows_alone: usize,
+    /// How many checks failed.
+    pub failed: usize,
+    /// The first failures, each with its case.
+    pub failures: Vec<String>,
+}
+
+impl KernelResult {
+    fn fail(&mut self, case: &Case, what: &str) {
+        self.failed += 1;
+        if self.failures.len() < KEPT_FAILURES {
+            self.failures.push(format!("{case}, seed {}: {what}", case.seed));
+        }
+    }
+}
+
+/// What was found.
+#[derive(Debug, Default, Serialize)]
+pub struct Found {
+    /// By the kernel's name.
+    pub kernels: BTreeMap<String, KernelResult>,
+    /// Kernels that no case launched.
+    pub not_launched: Vec<String>,
+    /// Cases that were run.
+    pub cases: usize,
+    /// Why the rest was not run: what the device was lost to.
+    pub lost: Option<String>,
+}
+
+/// A device with both sets of kernels, and what they are compared with.
+pub struct Checker<'a, D: Device> {
+    device: Arc<Recording<D>>,
+    plain: CudaBackend<Arc<Recording<D>>>,
+    fast: CudaBackend<Arc<Recording<D>>>,
+    cpu: &'a CpuBackend,
+    /// Whether plain kernels must have the CPU's bits: known of the emulator, expected of a GPU.
+    exact: bool,
+    found: Found,
+    launched: BTreeSet<String>,
+}
+
+impl<'a, D: Device> Checker<'a, D> {
+    /// Of `device`, which should be a checked one.
+    pub fn new(device: Arc<D>, cpu: &'a CpuBackend, exact: bool) -> Self {
+        let device = Arc::new(Recording::new(device));
+        Checker {
+            plain: CudaBackend::new(device.clone(), KernelSet::Plain),
+            fast: CudaBackend::new(device.clone(), KernelSet::Fast),
+            device,
+            cpu,
+            exact,
+            found: Found::default(),
+            launched: BTreeSet::new(),
+        }
+    }
+
+    /// Runs `cases` and compares with the emulator where `differences` can. `lost` says what the device was lost to.
+    pub fn run(mut self, cases: &[Case], differences: &mut Differences, lost: impl Fn() -> Option<String>) -> Found {
+        for case in cases {
+            self.found.cases += 1;
+            match compute(self.cpu, case, 0..case.rows()) {
+                Ok(expected) => self.check(case, &expected, differences),
+                Err(error) => {
+                    let entry = self.found.kernels.entry(format!("{}{}", case.kernels(), case.dtype)).or_default();
+                    entry.fail(case, &format!("the CPU could not compute it: {error}"));
+                }
+            }
+            if let Some(why) = lost() {
+                self.found.lost = Some(why);
+                break;
+            }
+        }
+        let known = SOURCES.iter().flat_map(KernelSource::kernels);
+        self.found.not_launched = known.filter(|kernel| !self.launched.contains(*kernel)).map(str::to_owned).collect();
+        self.found
+    }
+
+    fn check(&mut self, case: &Case, expected: &[u8], differences: &mut Differences) {
+        let plain = self.check_set(case, KernelSet::Plain, expected, None, differences);
+        // There is no fast kernel for f32.
+        if case.dtype != DType::F32 {
+            self.check_set(case, KernelSet::Fast, expected, plain.as_deref(), differences);
+        }
+    }
+
+    /// One set of kernels on one case. The bytes of the result, if there is one.
+    fn check_set(
+        &mut self,
+        case: &Case,
+        set: KernelSet,
+        expected: &[u8],
+        plain: Option<&[u8]>,
+        differences: &mut Differences,
+    ) -> Option<Vec<u8>> {
+        let backend = if set == KernelSet::Plain { &self.plain } else { &self.fast };
+        self.device.take();
+        let result = compute(backend, case, 0..case.rows());
+        let mut launched = self.device.take();
+        let kernel = launched.iter().find(|kernel| kernel.starts_with(case.kernels())).cloned();
+        self.launched.append(&mut launched);
+        let kernel = kernel.unwrap_or_else(|| format!("{}{}", case.kernels(), case.dtype));
+        let is_fast = kernel.contains("_mma_");
+        if set == KernelSet::Fast && !is_fast && result.as_deref().ok() == plain {
+            // The fast set has no kernel for these shapes and used the plain one, as it should.
+            return result.ok();
+        }
+        let entry = self.found.kernels.entry(kernel.clone()).or_default();
+        entry.cases += 1;
+        // A fast kernel has its own order of sums, and attention rounds its weights as well.
+        entry.tolerance = tolerance(case.dtype) * if is_fast { 2.0 } else { 1.0 };
+        let got = match result {
+            Ok(got) => got,
+            Err(error) => {
+                entry.fail(case, &error.to_string());
+                return None;
+            }
+        };
+        let difference = compare(&got, expected, case.dtype, case.columns(), "the CPU");
+        entry.worst_error = entry.worst_error.max(difference.worst);
+        entry.with_the_bits_of_the_cpu += usize::from(difference.elements == 0);
+        if !difference.is_within(entry.tolerance) || (self.exact && !is_fast && difference.elements > 0) {
+            entry.fail(case, &difference.place.unwrap_or_else(|| "zeros of the other sign".to_owned()));
+        }
+        if let Some(plain) = plain {
+            let difference = compare(&got, plain, case.dtype, case.columns(), "the plain kernel");
+            if !difference.is_within(entry.tolerance) {
+                entry.fail(case, &difference.place.unwrap_or_default());
+            }
+        }
+        let row_bytes = case.columns() * case.dtype.size();
+        for range in ranges(case) {
+            let whole = got.get(range.start * row_bytes..range.end * row_bytes).unwrap_or_default();
+            match compute(backend, case, range.clone()) {
+                Ok(alone) if alone == whole => entry.rows_alone += 1,
+                Ok(alone) => {
+                    let difference = compare(&alone, whole, case.dtype, case.columns(), "the whole batch");
+                    let place = difference.place.unwrap_or_default();
+                    entry.fail(case, &format!("rows {range:?} computed without the others: {place}"));
+                }
+                Err(error) => entry.fail(case, &format!("rows {range:?} computed without the others: {error}")),
+            }
+        }
+        differences.compare(case, set, &kernel, &got);
+        Some(got)
+    }
+}
+
+/// Ranges of rows to compute without the others: the whole again, whose bits must be the same as well, one row, and some.
+fn ranges(case: &Case) -> Vec<Range<usize>> {
+    let (rows, mut rng) = (case.rows(), ChaCha8Rng::seed_from_u64(case.seed));
+    let mut ranges: Vec<_> = std::iter::once(0..rows).collect();
+    if rows > 1 {
+        let (row, from) = (rng.random_range(0..rows), rng.random_range(0..rows));
+        ranges.extend([row..row + 1, from..rng.random_range(from + 1..=rows)]);
+    }
+    ranges
+}

@@ -1,0 +1,313 @@
+//! A case on a backend: its inputs there, the operation, and the bytes of its result.
+//!
+//! Any range of a case's rows can be computed without the others, from the same inputs: the bits must be the same.
+
+use std::ops::Range;
+
+use actbench_kernels::backend::AttentionSegment;
+use actbench_kernels::{
+    AttentionLayout, AttentionShape, Backend, DType, HostTensor, KernelError, PoolGroups, PoolMethod,
+};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::case::{Case, Operation, Product};
+use crate::inputs::{host, of_every_size, random, upload};
+
+/// Rows in front of those that a copy writes.
+const COPIED_TO: usize = 2;
+
+/// The operation of a case with its inputs on the device.
+pub struct Prepared<B: Backend> {
+    call: Call<B>,
+    out: B::Tensor,
+    /// Leading rows of `out` that are not the result's.
+    skipped: usize,
+    rows: usize,
+    row_bytes: usize,
+    element_bytes: usize,
+    /// Rows, inputs and outputs of a product.
+    sizes: [usize; 3],
+}
+
+/// What an operation has to do at least, for its speed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Work {
+    /// Bytes to read and write, each once.
+    pub bytes: f64,
+    /// Multiplications and additions, of operations that mostly do these.
+    pub operations: Option<f64>,
+}
+
+enum Call<B: Backend> {
+    Product { product: Product, x: B::Tensor, weight: B::Linear, bias: Option<B::Vector> },
+    RmsNorm { x: B::Tensor, scale: B::Vector },
+    Rope { head_dim: usize, positions: Vec<u32>, cos: B::Vector, sin: B::Vector },
+    Gather { x: B::Tensor, rows: Vec<u32> },
+    Copy { x: B::Tensor, from: usize, count: usize },
+    Pool { x: B::Tensor, groups: PoolGroups, method: PoolMethod },
+    Attention { query: B::Tensor, keys_values: B::Tensor, layout: AttentionLayout, shape: AttentionShape },
+    Cast { table: HostTensor, dtype: DType, tokens: Vec<u32> },
+}
+
+/// The bytes of rows `range` of the result of `case`, computed without the other rows.
+///
+/// # Errors
+/// Those of the backend.
+pub fn compute<B: Backend>(backend: &B, case: &Case, range: Range<usize>) -> Result<Vec<u8>, KernelError> {
+    let mut prepared = Prepared::new(backend, case, range)?;
+    prepared.apply(backend)?;
+    prepared.result(backend)
+}
+
+impl<B: Backend> Prepared<B> {
+    /// Uploads the inputs of rows `range`.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub fn new(backend: &B, case: &Case, range: Range<usize>) -> Result<Self, KernelError> {
+        let (dtype, rows, columns) = (case.dtype, range.len(), case.columns());
+        let values = |stream: u64, len: usize| random(case.seed, stream, dtype, len);
+        // A tensor of which the rows of `range` are uploaded.
+        let part = |stream: u64, columns: usize| {
+            let values = values(stream, range.end * columns);
+            upload(backend, dtype, rows, columns, values.get(range.start * columns..).unwrap_or_default())
+        };
+        let vector = |stream: u64, dtype: DType, len: usize| {
+            backend.prepare_vector(&[host(dtype, &[len], &random(case.seed, stream, dtype, len))?], dtype)
+        };
+        let mut skipped = 0;
+        let (call, out) = match &case.operation {
+            Operation::Product { product, inputs, outputs, biased, .. } => {
+                let matrix = |stream| host(dtype, &[*outputs, *inputs], &values(stream, outputs * inputs));
+                let gated = *product == Product::SwiGlu;
+                let weight = match gated {
+                    true => backend.prepare_gated(&matrix(2)?, &matrix(5)?, dtype)?,
+                    false => backend.prepare_linear(&[matrix(2)?], dtype)?,
+                };
+                let biases = if gated { 2 * outputs } else { *outputs };
+                let bias = biased.then(|| vector(3, dtype, biases)).transpose()?;
+                let call = Call::Product { product: *product, x: part(1, *inputs)?, weight, bias };
+                // The stream that a residual is added to; the others overwrite it.
+                (call, part(4, *outputs)?)
+            }
+            Operation::RmsNorm { .. } => {
+                let call = Call::RmsNorm { x: part(1, columns)?, scale: vector(2, dtype, columns)? };
+                (call, backend.alloc(dtype, rows, columns)?)
+            }
+            Operation::Rope { rows: all, head_dim } => {
+                let mut rng = ChaCha8Rng::seed_from_u64(case.seed);
+                let positions: Vec<u32> = (0..*all).map(|_| rng.random_range(0..300)).collect();
+                let angles = |stream| vector(stream, DType::F32, 300 * head_dim / 2);
+                let positions = positions.get(range.clone()).unwrap_or_default().to_vec();
+                (Call::Rope { head_dim: *head_dim, positions, cos: angles(2)?, sin: angles(3)? }, part(1, columns)?)
+            }
+            Operation::Gather { rows: all, .. } => {
+                let mut rng = ChaCha8Rng::seed_from_u64(case.seed);
+                let picked: Vec<u32> = (0..*all).map(|_| rng.random_range(0..*all as u32)).collect();
+                let x = upload(backend, dtype, *all, columns, &values(1, all * columns))?;
+                let rows = picked.get(range.clone()).unwrap_or_default().to_vec();
+                (Call::Gather { x, rows }, backend.alloc(dtype, range.len(), columns)?)
+            }
+            Operation::Copy { rows: all, .. } => {
+                skipped = COPIED_TO;
+                let x = upload(backend, dtype, *all, columns, &values(1, all * columns))?;
+                let out = backend.alloc(dtype, skipped + rows, columns)?;
+                (Call::Copy { x, from: range.start, count: rows }, out)
+            }
+            Operation::Pool { groups: all, method, .. } => {
+                // Groups have some ten rows each, and the rows of large cases are not all in a cache.
+                let x_rows = 10 * (*all as u32).max(4);
+                let mut rng = ChaCha8Rng::seed_from_u64(case.seed);
+                let mut groups = PoolGroups::new();
+                for group in 0..*all {
+                    // The second group is empty.
+                    let len = if group == 1 { 0 } else { rng.random_range(0..=20) };
+                    let members: Vec<u32> = (0..len).map(|_| rng.random_range(0..x_rows)).collect();
+                    if range.contains(&group) {
+                        groups.push(members);
+                    }
+                }
+                let x = upload(backend, dtype, x_rows as usize, columns, &values(1, x_rows as usize * columns))?;
+                (Call::Pool { x, groups, method: *method }, backend.alloc(dtype, rows, columns)?)
+            }
+            Operation::Attention { shape, lens } => {
+                // Larger queries, so that the softmax is far from uniform.
+                let query: Vec<f32> = values(1, range.end * columns).iter().map(|value| value * 4.0).collect();
+                let query = query.get(range.start * columns..).unwrap_or_default();
+                let all: usize = lens.iter().sum();
+                let width = 2 * shape.kv_width();
+                let call = Call::Attention {
+                    query: upload(backend, dtype, rows, columns, query)?,
+                    keys_values: upload(backend, dtype, all, width, &values(2, all * width))?,
+                    layout: layout(lens, &range),
+                    shape: *shape,
+                };
+                (call, backend.alloc(dtype, rows, columns)?)
+            }
+            Operation::Cast { from, .. } => {
+                let values = of_every_size(case.seed, *from, dtype, range.end * columns);
+                let table = host(*from, &[rows, columns], values.get(range.start * columns..).unwrap_or_default())?;
+                let tokens = (0..rows as u32).collect();
+                (Call::Cast { table, dtype, tokens }, backend.alloc(dtype, rows, columns)?)
+            }
+        };
+        let sizes = match &case.operation {
+            Operation::Product { inputs, outputs, .. } => [rows, *inputs, *outputs],
+            _ => [0; 3],
+        };
+        let element_bytes = dtype.size();
+        Ok(Prepared { call, out, skipped, rows, row_bytes: columns * element_bytes, element_bytes, sizes })
+    }
+
+    /// Runs the operation. What it does in place it does again when it is run again.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub fn apply(&mut self, backend: &B) -> Result<(), KernelError> {
+        let out = &mut self.out;
+        match &self.call {
+            Call::Product { product, x, weight, bias } => match product {
+                Product::Linear => backend.linear(x, weight, bias.as_ref(), out),
+                Product::Residual => backend.linear_residual(x, weight, bias.as_ref(), out),
+                Product::SwiGlu => backend.linear_swiglu(x, weight, bias.as_ref(), out),
+            },
+            Call::RmsNorm { x, scale } => backend.rms_norm(x, scale, 1e-5, out),
+            Call::Rope { head_dim, positions, cos, sin } => backend.rope(out, 2, *head_dim, positions, cos, sin),
+            Call::Gather { x, rows } => backend.gather_rows(x, rows, out),
+            Call::Copy { x, from, count } => backend.copy_rows(x, *from, *count, out, COPIED_TO),
+            Call::Pool { x, groups, method } => backend.pool(x, groups, *method, out),
+            Call::Attention { query, keys_values, layout, shape } => {
+                backend.attention(query, keys_values, layout, *shape, out)
+            }
+            Call::Cast { table, dtype, tokens } => {
+                let table = backend.prepare_embedding(table, *dtype)?;
+                backend.embed(&table, tokens, out)
+            }
+        }
+    }
+
+    /// What one run has to do at least.
+    pub fn work(&self) -> Work {
+        let result = (self.rows * self.row_bytes) as f64;
+        let moved = |bytes: f64| Work { bytes, operations: None };
+        match &self.call {
+            Call::Product { product, .. } => {
+                let [rows, inputs, outputs] = self.sizes.map(|size| size as f64);
+                let matrices = if *product == Product::SwiGlu { 2.0 } else { 1.0 };
+                let results = if *product == Product::Residual { 2.0 } else { 1.0 };
+                let elements = rows * inputs + matrices * outputs * inputs + results * rows * outputs;
+                Work {
+                    bytes: elements * self.element_bytes as f64,
+                    operations: Some(2.0 * matrices * rows * inputs * outputs),
+                }
+            }
+            // Two heads of three are read and written.
+            Call::Rope { .. } => moved(2.0 * result * 2.0 / 3.0),
+            Call::Pool { groups, .. } => moved((groups.n_rows() + groups.len()) as f64 * self.row_bytes as f64),
+            Call::Attention { layout, shape, .. } => {
+                let pairs: usize = layout
+                    .segments
+                    .iter()
+                    .map(|segment| (segment.start_position + 1..=segment.start_position + segment.len).sum::<usize>())
+                    .sum();
+                let keys: usize = layout.segments.iter().map(|segment| segment.start_position + segment.len).sum();
+                let keys_values = (keys * 2 * shape.kv_width() * self.element_bytes) as f64;
+                // A product of the query with each key it sees, and the weighted sum of their values.
+                let operations = 4.0 * (pairs * shape.query_width()) as f64;
+                Work { bytes: 2.0 * result + keys_values, operations: Some(operations) }
+            }
+            Call::RmsNorm { .. } | Call::Gather { .. } | Call::Copy { .. } | Call::Cast { .. } => moved(2.0 * result),
+        }
+    }
+
+    /// The bytes of the result.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub fn result(&self, backend: &B) -> Result<Vec<u8>, KernelError> {
+        let rows = self.skipped + self.rows;
+        let mut bytes = vec![0; rows * self.row_bytes];
+        backend.download(&self.out, rows, &mut bytes)?;
+        Ok(bytes.split_off(self.skipped * self.row_bytes))
+    }
+}
+
+/// The queries of `range` of sequences of `lens` positions, one after the other. The last two thirds of a sequence's keys
+/// lie before its first third.
+fn layout(lens: &[usize], range: &Range<usize>) -> AttentionLayout {
+    let mut segments = Vec::new();
+    let mut first = 0;
+    for len in lens {
+        let (start, end) = (range.start.max(first), range.end.min(first + len));
+        if start < end {
+            let (cut, n_keys) = (len / 3, end - first);
+            let keys = vec![(first + len - cut, cut.min(n_keys)), (first, n_keys.saturating_sub(cut))];
+            segments.push(AttentionSegment {
+                query_row: start - range.start,
+                start_position: start - first,
+                len: end - start,
+                keys,
+            });
+        }
+        first += len;
+    }
+    AttentionLayout { segments }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::{Extent, cases};
+    use actbench_kernels::CpuBackend;
+
+    fn work(operation: Operation) -> Work {
+        let cpu = CpuBackend::new(1).unwrap();
+        let case = Case { operation, dtype: DType::Bf16, seed: 0 };
+        Prepared::new(&cpu, &case, 0..case.rows()).unwrap().work()
+    }
+
+    #[test]
+    fn any_rows_of_any_case_are_those_of_the_whole() {
+        let cpu = CpuBackend::with_isa(1, actbench_kernels::cpu::Isa::Avx512).unwrap();
+        for case in cases(5, Extent { shapes: 2, side: 40, of_models: false }) {
+            let (rows, row_bytes) = (case.rows(), case.columns() * case.dtype.size());
+            let whole = compute(&cpu, &case, 0..rows).unwrap();
+            assert_eq!(whole.len(), rows * row_bytes, "{case}");
+            assert!(case.dtype.to_f32_vec(&whole).iter().all(|value| value.is_finite()), "{case}");
+            for range in [0..rows / 2, rows / 3..rows, rows - 1..rows] {
+                let alone = compute(&cpu, &case, range.clone()).unwrap();
+                assert!(alone == whole[range.start * row_bytes..range.end * row_bytes], "{case} {range:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn queries_see_the_keys_of_their_own_sequence_up_to_their_position() {
+        let segment = |query_row, start_position, len, keys: [(usize, usize); 2]| AttentionSegment {
+            query_row,
+            start_position,
+            len,
+            keys: keys.to_vec(),
+        };
+        // Sequences at rows 0..6 and 6..9, whose first thirds are stored last.
+        let expected = [segment(0, 4, 2, [(4, 2), (0, 4)]), segment(2, 0, 2, [(8, 1), (6, 1)])];
+        assert_eq!(layout(&[6, 3], &(4..8)).segments, expected);
+    }
+
+    #[test]
+    fn work_is_counted_by_hand() {
+        let product = |product| Operation::Product { product, rows: 3, inputs: 5, outputs: 7, biased: false };
+        // x, weights and result of 2 bytes each; a multiplication and an addition an input of an output.
+        let linear = Work { bytes: 2.0 * (15.0 + 35.0 + 21.0), operations: Some(2.0 * 105.0) };
+        assert_eq!(work(product(Product::Linear)), linear);
+        assert_eq!(work(product(Product::Residual)).bytes, linear.bytes + 2.0 * 21.0);
+        let gated = Work { bytes: linear.bytes + 2.0 * 35.0, operations: Some(4.0 * 105.0) };
+        assert_eq!(work(product(Product::SwiGlu)), gated);
+        assert_eq!(work(Operation::RmsNorm { rows: 3, columns: 5 }), Work { bytes: 60.0, operations: None });
+        let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 8 };
+        // Positions see 1, 2 and 3 keys; queries, results, and keys and values of half the width.
+        let attention = Work { bytes: 2.0 * (3.0 * 16.0 * 2.0) + 3.0 * 16.0 * 2.0, operations: Some(4.0 * 6.0 * 16.0) };
+        assert_eq!(work(Operation::Attention { shape, lens: vec![3] }), attention);
+    }
+}

@@ -1,0 +1,63 @@
+//! A device around another that notes which kernels were launched.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use actbench_kernels::KernelError;
+use actbench_kernels::cuda::{Architecture, Argument, Device, Launch};
+
+/// Passes everything on.
+pub struct Recording<D> {
+    device: Arc<D>,
+    launched: Mutex<BTreeSet<String>>,
+}
+
+impl<D> Recording<D> {
+    /// Around `device`, with nothing launched yet.
+    pub fn new(device: Arc<D>) -> Self {
+        Recording { device, launched: Mutex::new(BTreeSet::new()) }
+    }
+
+    /// The kernels that were launched since the last call.
+    pub fn take(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.launched())
+    }
+
+    fn launched(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.launched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<D: Device> Device for Recording<D> {
+    type Buffer = D::Buffer;
+
+    fn describe(&self) -> String {
+        self.device.describe()
+    }
+
+    fn architecture(&self) -> Option<Architecture> {
+        self.device.architecture()
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<Self::Buffer, KernelError> {
+        self.device.alloc(bytes)
+    }
+
+    fn write(&self, buffer: &mut Self::Buffer, bytes: &[u8]) -> Result<(), KernelError> {
+        self.device.write(buffer, bytes)
+    }
+
+    fn read(&self, buffer: &Self::Buffer, out: &mut [u8]) -> Result<(), KernelError> {
+        self.device.read(buffer, out)
+    }
+
+    fn poison(&self, buffer: &mut Self::Buffer, bytes: Range<usize>) -> Result<(), KernelError> {
+        self.device.poison(buffer, bytes)
+    }
+
+    fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, Self::Buffer>]) -> Result<(), KernelError> {
+        self.launched().insert(launch.kernel.clone());
+        self.device.launch(launch, arguments)
+    }
+}

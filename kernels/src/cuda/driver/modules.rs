@@ -1,0 +1,135 @@
+//! The kernels of a device by name: machine code found, loaded, and asked what parameters each kernel has.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::sys::{self, CUfunction_attribute, CUresult};
+use cudarc::driver::{CudaFunction, CudaModule, DriverError};
+use cudarc::nvrtc::Ptx;
+use rayon::prelude::*;
+
+use super::session::Session;
+use super::words::words;
+use crate::cuda::cubins::{Compiler, CubinFolders, Origin, find};
+use crate::cuda::sources::{SOURCES, source_of};
+use crate::error::KernelError;
+
+/// Bytes of dynamic shared memory that a kernel has without asking.
+const UNASKED_SHARED_BYTES: u32 = 48 << 10;
+
+/// More parameters than any kernel has: what ends the asking if a driver never says that there are no more.
+const MAX_PARAMETERS: usize = 64;
+
+/// The loaded kernels of a device.
+pub(super) struct Kernels {
+    /// By source file.
+    modules: HashMap<&'static str, Arc<CudaModule>>,
+    /// Kernels that were launched before, by name.
+    functions: Mutex<HashMap<String, Arc<Kernel>>>,
+    origins: Vec<(&'static str, Origin)>,
+}
+
+/// A kernel that can be launched.
+pub(super) struct Kernel {
+    pub(super) function: CudaFunction,
+    /// Bytes of each parameter.
+    pub(super) parameters: Vec<usize>,
+    /// The most dynamic shared memory that was asked for so far.
+    shared_bytes: Mutex<u32>,
+}
+
+impl Kernels {
+    /// Finds machine code for every source, in parallel as it may have to be compiled, and loads it.
+    pub(super) fn load(
+        session: &Session,
+        folders: &CubinFolders,
+        compiler: &impl Compiler,
+    ) -> Result<Self, KernelError> {
+        let architecture = session.facts.architecture;
+        let cubins: Vec<_> =
+            SOURCES.par_iter().map(|source| find(folders, compiler, source, architecture)).collect::<Result<_, _>>()?;
+        let mut kernels =
+            Kernels { modules: HashMap::new(), functions: Mutex::new(HashMap::new()), origins: Vec::new() };
+        session.enter("load kernels")?;
+        for (source, cubin) in SOURCES.iter().zip(cubins) {
+            // The driver takes no length and trusts what it reads.
+            if !cubin.bytes.starts_with(b"\x7fELF") {
+                let message = format!("{} for {architecture}: this is no machine code", source.file);
+                return Err(session.error("load kernels", message));
+            }
+            let loaded = session.context.load_module(Ptx::from_binary(cubin.bytes));
+            let what = || format!("{} for {architecture}", source.file);
+            kernels.modules.insert(source.file, session.check("load kernels", what, loaded)?);
+            kernels.origins.push((source.file, cubin.origin));
+        }
+        Ok(kernels)
+    }
+
+    /// Where the machine code of each source came from.
+    pub(super) fn origins(&self) -> &[(&'static str, Origin)] {
+        &self.origins
+    }
+
+    /// The kernel `name`, allowed to use `shared_bytes` of dynamic shared memory.
+    pub(super) fn kernel(&self, session: &Session, name: &str, shared_bytes: u32) -> Result<Arc<Kernel>, KernelError> {
+        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        let kernel = match functions.get(name) {
+            Some(kernel) => kernel.clone(),
+            None => {
+                let kernel = Arc::new(self.look_up(session, name)?);
+                functions.insert(name.to_owned(), kernel.clone());
+                kernel
+            }
+        };
+        drop(functions);
+        kernel.allow_shared(session, name, shared_bytes)?;
+        Ok(kernel)
+    }
+
+    fn look_up(&self, session: &Session, name: &str) -> Result<Kernel, KernelError> {
+        let module = source_of(name).and_then(|source| self.modules.get(source.file));
+        let module = module.ok_or_else(|| session.error("launch", format!("there is no kernel {name}")))?;
+        let function = module.load_function(name);
+        let function = session.check("launch", || format!("looking up the kernel {name}"), function)?;
+        let parameters = parameters(&function);
+        let parameters = session.check("launch", || format!("asking for the parameters of {name}"), parameters)?;
+        Ok(Kernel { function, parameters, shared_bytes: Mutex::new(UNASKED_SHARED_BYTES) })
+    }
+}
+
+impl Kernel {
+    /// Asks for dynamic shared memory beyond what every kernel has.
+    fn allow_shared(&self, session: &Session, name: &str, bytes: u32) -> Result<(), KernelError> {
+        let mut allowed = self.shared_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        if bytes <= *allowed {
+            return Ok(());
+        }
+        let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // More than an i32 holds is more than any device has; the driver says so.
+        let asked = self.function.set_attribute(attribute, i32::try_from(bytes).unwrap_or(i32::MAX));
+        asked.map_err(|error| {
+            let has = session.facts.shared_bytes;
+            let message = format!("{name} needs {bytes} bytes of shared memory a block of {has}: {}", words(error));
+            session.error("launch", message)
+        })?;
+        *allowed = bytes;
+        Ok(())
+    }
+}
+
+/// Bytes of each parameter of a kernel.
+fn parameters(function: &CudaFunction) -> Result<Vec<usize>, DriverError> {
+    let mut sizes = Vec::new();
+    for index in 0..MAX_PARAMETERS {
+        let (mut offset, mut size) = (0, 0);
+        // SAFETY: the function's module is loaded for as long as `function` lives, and both places are of this scope.
+        let asked = unsafe { sys::cuFuncGetParamInfo(function.cu_function(), index, &mut offset, &mut size) };
+        match asked {
+            CUresult::CUDA_SUCCESS => sizes.push(size),
+            // There is no such parameter.
+            CUresult::CUDA_ERROR_INVALID_VALUE => break,
+            other => return Err(DriverError(other)),
+        }
+    }
+    Ok(sizes)
+}
