@@ -158,7 +158,7 @@ impl<T: Real> Symmetric<T> {
                 largest = largest.max(target[0].to_f64());
             }
             // One of values that are not numbers cannot be helped by shifts; its solutions are no numbers either.
-            if factorise(&mut matrix) || !(more < largest) {
+            if factorise(&mut matrix) || more >= largest {
                 return Factor { lower: matrix };
             }
             more = (10.0 * more).max(T::EPSILON * size as f64 * largest);

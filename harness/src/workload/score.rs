@@ -48,9 +48,12 @@ pub struct Training<'a> {
 /// Bytes of the matrices of several layers that are worked on at a time; a single layer may take more.
 const SIDE_BY_SIDE_BYTES: u64 = 64 << 20;
 
-/// Bytes of one layer's matrices: `f32` features and their standardised `f64`.
+/// Bytes of one layer's matrices: `f32` features, their standardised `f64`, what of them the solver copies in `f32`, and
+/// its square matrix and factor in `f64`, of the smaller dimension.
 pub fn matrix_bytes(n_samples: usize, hidden_size: usize) -> u64 {
-    (n_samples as u64).saturating_mul(hidden_size as u64).saturating_mul(4 + 8)
+    let (samples, features) = (n_samples as u64, hidden_size as u64);
+    let square = samples.min(features).saturating_pow(2).saturating_mul(2 * 8);
+    samples.saturating_mul(features).saturating_mul(4 + 8 + 4).saturating_add(square)
 }
 
 /// Layers of `layer_bytes` each that `threads` threads work on at a time: with many samples few, so that probes need no
