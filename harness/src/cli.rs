@@ -12,6 +12,8 @@ use crate::commands::explain::ExplainArgs;
 use crate::commands::features::FeaturesArgs;
 use crate::commands::import::ImportArgs;
 use crate::commands::profile::ProfileArgs;
+use crate::commands::recommend::RecommendArgs;
+use crate::commands::report::ReportArgs;
 use crate::commands::run::RunArgs;
 use crate::error::Result;
 use crate::panics;
@@ -43,6 +45,10 @@ struct Cli {
 enum Command {
     /// Run the two workloads, lazy against eager, and write a result file.
     Run(Box<RunArgs>),
+    /// Make a report of result files: REPORT.md, report.html, CSV and charts.
+    Report(ReportArgs),
+    /// Say which mode to take for small, medium and large runs, from result files.
+    Recommend(RecommendArgs),
     /// Show what the lazy plans of a run are and what they will cost, without running them.
     Explain(Box<ExplainArgs>),
     /// Show where the time of a run goes, operation by operation.
@@ -82,6 +88,8 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => commands::run::run(&args),
+        Command::Report(args) => commands::report::report(&args).map(|()| ExitCode::SUCCESS),
+        Command::Recommend(args) => commands::recommend::recommend(&args).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => commands::explain::explain(&args).map(|()| ExitCode::SUCCESS),
         Command::Profile(args) => commands::profile::profile(&args),
         Command::Import(args) => commands::import::import(&args).map(|()| ExitCode::SUCCESS),
