@@ -7,9 +7,9 @@ use clap::Args;
 
 use super::recommend::BoundsArgs;
 use super::result_files;
-use crate::crossover::NamedResults;
+use crate::crossover::{NamedResults, cells_of};
 use crate::error::{Error, Result};
-use crate::report::chart::Chart;
+use crate::report::chart::{Chart, charts};
 use crate::report::document::{Attachment, Document, html, markdown, rows_csv, summary_csv};
 use crate::results::write_whole;
 
@@ -43,7 +43,7 @@ pub struct ReportArgs {
 /// A file that is no result file, or a folder that cannot be written to.
 pub fn report(args: &ReportArgs) -> Result<()> {
     let files = result_files::read(&args.results)?;
-    let charts: Vec<Chart> = Vec::new();
+    let charts = charts(&cells_of(&files))?;
     let document = Document::new(&files, args.bounds.bounds()?, attachments(&files, &charts));
     let folder = args.out.join("charts");
     fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::Document;
 use super::render::render;
 use crate::error::Result;
-use crate::report::chart::Chart;
+use crate::report::chart::{Chart, THEME};
 
 const TEMPLATE: &str = include_str!("templates/report.html");
 const STYLE: &str = include_str!("templates/report.css");
@@ -15,9 +15,19 @@ const SCRIPT: &str = include_str!("templates/report.js");
 #[derive(Serialize)]
 struct Page<'a> {
     document: &'a Document,
-    charts: &'a [Chart],
+    charts: Vec<PageChart<'a>>,
     style: &'static str,
+    theme: &'static str,
     script: &'static str,
+}
+
+/// A chart in the page.
+#[derive(Serialize)]
+struct PageChart<'a> {
+    #[serde(flatten)]
+    chart: &'a Chart,
+    /// Its SVG without a style sheet: the page has one for all.
+    drawing: String,
 }
 
 /// `report.html`: the sections of the Markdown, tables that sort, charts in the page.
@@ -25,5 +35,8 @@ struct Page<'a> {
 /// # Errors
 /// None that a caller could cause: the template is built in.
 pub fn html(document: &Document, charts: &[Chart]) -> Result<String> {
-    render("report.html", TEMPLATE, Page { document, charts, style: STYLE, script: SCRIPT })
+    let style_of_file = format!("<style>{THEME}</style>");
+    let charts = charts.iter().map(|chart| PageChart { chart, drawing: chart.svg.replace(&style_of_file, "") });
+    let page = Page { document, charts: charts.collect(), style: STYLE, theme: THEME, script: SCRIPT };
+    render("report.html", TEMPLATE, page)
 }

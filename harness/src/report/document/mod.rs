@@ -25,8 +25,10 @@ pub use self::failures::failures_table;
 pub use self::html::html;
 pub use self::markdown::markdown;
 pub use self::observations::Workload;
-pub use self::origin::{CommandPart, EnvironmentPart, FilePart};
-pub use self::tables::{Table, TableCell};
+pub use self::origin::{CommandPart, EnvironmentPart};
+pub use self::tables::{
+    Table, TableCell, figure as figure_cell, number as number_cell, ratio_cell, text as text_cell, whole as whole_cell,
+};
 use crate::crossover::recommend::SizeBounds;
 use crate::crossover::{NamedResults, cells_of};
 
@@ -40,7 +42,7 @@ pub struct Document {
     /// The command line of each run.
     pub commands: Vec<CommandPart>,
     /// The result files.
-    pub files: Vec<FilePart>,
+    pub files: Table,
     /// A line a run, task and lazy mode.
     pub summary: Table,
     /// What was seen, by workload.

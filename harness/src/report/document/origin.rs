@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::tables::{Table, text, whole};
 use crate::crossover::NamedResults;
 use crate::results::Status;
 
@@ -22,19 +23,6 @@ pub struct CommandPart {
     pub run: String,
     /// The command line, quoted for a shell.
     pub command: String,
-}
-
-/// A result file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct FilePart {
-    /// Its path as the user gave it.
-    pub name: String,
-    /// When the run began.
-    pub date: String,
-    /// Counted observations.
-    pub n_rows: usize,
-    /// Of those, the ones that did not come through.
-    pub n_failed: usize,
 }
 
 /// Each environment once; the date and the command line are the run's, not the machine's.
@@ -97,14 +85,18 @@ fn quoted(argument: &str) -> String {
 }
 
 /// What is in each file.
-pub(super) fn result_files(files: &[NamedResults]) -> Vec<FilePart> {
-    let part = |file: &NamedResults| FilePart {
-        name: file.name.clone(),
-        date: file.results.environment.date.clone(),
-        n_rows: file.results.rows.len(),
-        n_failed: file.results.rows.iter().filter(|row| row.status != Status::Ok).count(),
-    };
-    files.iter().map(part).collect()
+pub(super) fn result_files(files: &[NamedResults]) -> Table {
+    let mut table = Table::new("", &["file", "begun", "#observations", "#failed"]);
+    for file in files {
+        let rows = &file.results.rows;
+        table.push(vec![
+            text(&file.name),
+            text(&file.results.environment.date),
+            whole(rows.len()),
+            whole(rows.iter().filter(|row| row.status != Status::Ok).count()),
+        ]);
+    }
+    table
 }
 
 #[cfg(test)]
