@@ -45,7 +45,7 @@ impl fmt::Display for Measure {
             Measure::Time => "time",
             Measure::CpuMemory => "CPU memory",
             Measure::GpuMemory => "GPU memory",
-            Measure::All => "all of these",
+            Measure::All => "time and memory",
         })
     }
 }
@@ -67,7 +67,7 @@ pub struct Answer {
 
 /// The answers of all settings in `cells`, in their order; `cells` come ordered as [`super::cells_of`] gives them.
 ///
-/// Of several runs of one setting and size, the latest counts.
+/// Of several runs of one setting and size, the one that [`latest`] takes counts.
 pub fn answers(cells: &[Cell]) -> Vec<Answer> {
     let mut answers = Vec::new();
     for of_setting in cells.chunk_by(|a, b| a.setting == b.setting) {
@@ -98,9 +98,11 @@ pub fn answers(cells: &[Cell]) -> Vec<Answer> {
     answers
 }
 
-/// The latest cell of each number of samples.
+/// Of each number of samples, the cell in which the most modes were compared, and of several the latest.
 pub fn latest(cells: &[Cell]) -> impl Iterator<Item = &Cell> {
-    cells.chunk_by(|a, b| a.samples == b.samples).filter_map(|same| same.iter().max_by(|a, b| a.date.cmp(&b.date)))
+    let key = |cell: &Cell| (cell.comparisons.len(), cell.date.clone());
+    let same_size = cells.chunk_by(|a, b| a.samples == b.samples);
+    same_size.filter_map(move |same| same.iter().max_by_key(|cell| key(cell)))
 }
 
 fn was_tried(cell: &Cell, method: Method) -> bool {

@@ -62,7 +62,7 @@ fn the_crossing_lies_between_the_sizes_around_it() {
     insta::assert_snapshot!(texts(&files).join("\n"), @r##"
 time: from about 316 samples on (306 to 327)
 CPU memory: at every size tried, from 100 on
-all of these: from about 316 samples on (306 to 327)
+time and memory: from about 316 samples on (306 to 327)
 "##);
 }
 
@@ -71,17 +71,17 @@ fn never_and_everywhere_are_answers() {
     insta::assert_snapshot!(texts(&[file(100, 0.5, 0.4), file(1000, 0.8, 2.0)]).join("\n"), @r##"
 time: never in the range tried
 CPU memory: from about 371 samples on (361 to 382)
-all of these: never in the range tried
+time and memory: never in the range tried
 "##);
     insta::assert_snapshot!(texts(&[file(100, 2.0, 1.002)]).join("\n"), @r##"
 time: at the one size tried
 CPU memory: at the one size tried; the intervals leave it open
-all of these: at the one size tried; the intervals leave it open
+time and memory: at the one size tried; the intervals leave it open
 "##);
     insta::assert_snapshot!(texts(&[file(100, 0.9, 0.9), file_without_eager(1000)]).join("\n"), @r##"
 time: from about 1,000 samples on
 CPU memory: from about 1,000 samples on
-all of these: from about 1,000 samples on
+time and memory: from about 1,000 samples on
 "##);
 }
 

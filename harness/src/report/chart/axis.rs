@@ -71,12 +71,20 @@ fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     })
 }
 
-/// 1, 2 and 5 times powers of ten inside, or the powers alone where those are many.
+/// 1, 2 and 5 times powers of ten inside; the powers alone where those are many, more where those are few.
 fn decade_ticks(low: f64, high: f64) -> Vec<f64> {
     let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
-    let steps: &[f64] = if last - first > 4 { &[1.0] } else { &[1.0, 2.0, 5.0] };
-    let all = (first..=last).flat_map(|decade| steps.iter().map(move |step| step * 10.0_f64.powi(decade)));
-    all.filter(|tick| (low..=high).contains(tick)).collect()
+    let with = |steps: &[f64]| -> Vec<f64> {
+        let all = (first..=last).flat_map(|decade| steps.iter().map(move |step| step * 10.0_f64.powi(decade)));
+        all.filter(|tick| (low..=high).contains(tick)).collect()
+    };
+    match last - first {
+        decades if decades > 4 => with(&[1.0]),
+        _ => [with(&[1.0, 2.0, 5.0]), with(&[1.0, 1.5, 2.0, 3.0, 5.0, 7.0])]
+            .into_iter()
+            .find(|ticks| ticks.len() > 3)
+            .unwrap_or_else(|| with(&[1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0])),
+    }
 }
 
 /// About five round numbers from `low` to `high`.

@@ -41,7 +41,7 @@ pub const THEME: &str = "@media (prefers-color-scheme: dark) {\
 [fill=\"#1A7F5A\"]{fill:#3FB98A}[stroke=\"#1A7F5A\"]{stroke:#3FB98A}}";
 
 /// Height of the strip above a drawing in which its legend stands.
-pub const LEGEND: i32 = 30;
+pub const LEGEND: i32 = 36;
 
 /// A drawing.
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -101,13 +101,19 @@ pub fn write(area: &Area<'_>, text: &str, place: (i32, i32), style: &TextStyle<'
     area.draw_text(text, style, place).map_err(failed)
 }
 
-/// Names beside their markers along the top of the drawing.
+/// Names beside their markers along the top of the drawing, in a second line where one is too short.
 pub fn legend(area: &Area<'_>, entries: &[(String, RGBColor, Marker)]) -> Result<()> {
-    let mut x = 70;
+    const LEFT: i32 = 70;
+    let right = i32::try_from(area.dim_in_pixel().0).unwrap_or(i32::MAX);
+    let (mut x, mut y) = (LEFT, 10);
     for (name, colour, marker) in entries {
-        marker.draw(area, (x, LEGEND / 2), *colour)?;
-        write(area, name, (x + 11, LEGEND / 2), &text_style(13, INK, HPos::Left))?;
-        x += 35 + width_of(name, 13);
+        let width = 28 + width_of(name, 13);
+        if x + width > right && x > LEFT {
+            (x, y) = (LEFT, 28);
+        }
+        marker.draw(area, (x, y), *colour)?;
+        write(area, name, (x + 11, y), &text_style(13, INK, HPos::Left))?;
+        x += width;
     }
     Ok(())
 }

@@ -63,7 +63,8 @@ fn draw(area: &Area<'_>, grid: &AurocGrid) -> Result<()> {
             let share = if high > low { (auroc - low) / (high - low) } else { 0.5 };
             let (from, to) = ((column(index) + 1, row(layer) + 1), (column(index + 1) - 1, row(layer + 1) - 1));
             fill(area, from, to, shade(share))?;
-            let ink = if share > 0.5 { FIXED_LIGHT } else { FIXED_DARK };
+            // From here on light text stands out more than dark text.
+            let ink = if share > 0.7 { FIXED_LIGHT } else { FIXED_DARK };
             let middle = ((from.0 + to.0) / 2, middle);
             write(area, &metric(Some(*auroc)), middle, &text_style(12, ink, HPos::Center))?;
         }

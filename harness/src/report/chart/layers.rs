@@ -31,9 +31,9 @@ pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
 }
 
 const MEASURES: [(Measure, &str, Marker); 3] = [
-    (Measure::Time, "speed-up", Marker::Square),
-    (Measure::CpuMemory, "CPU memory reduction", Marker::Circle),
-    (Measure::GpuMemory, "GPU memory reduction", Marker::Triangle),
+    (Measure::Time, "time", Marker::Square),
+    (Measure::CpuMemory, "CPU memory", Marker::Circle),
+    (Measure::GpuMemory, "GPU memory", Marker::Triangle),
 ];
 
 fn chart(index: usize, group: &[&Cell]) -> Result<Chart> {

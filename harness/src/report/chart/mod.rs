@@ -63,14 +63,15 @@ fn varying<'a, T: PartialEq>(groups: Vec<Vec<&'a Cell>>, varied: fn(&Cell) -> T)
     }
 }
 
-/// Of each setting, the latest cell of each size.
+/// Of each setting, one cell of each size.
 fn by_setting(cells: &[Cell]) -> Vec<Vec<&Cell>> {
     let groups = cells.chunk_by(|a, b| a.setting == b.setting);
     groups.map(|group| crate::crossover::answer::latest(group).collect()).collect()
 }
 
-/// Of each setting, the cell of the most samples that has what `wanted` asks for.
+/// Of each setting, the cell of the most samples that has what `wanted` asks for; of several, the latest.
 fn largest(cells: &[Cell], wanted: fn(&Cell) -> bool) -> Vec<&Cell> {
-    let groups = by_setting(cells).into_iter();
-    groups.filter_map(|group| group.into_iter().rev().find(|cell| wanted(cell))).collect()
+    let groups = cells.chunk_by(|a, b| a.setting == b.setting);
+    let key = |cell: &Cell| (cell.samples, cell.date.clone());
+    groups.filter_map(|group| group.iter().filter(|cell| wanted(cell)).max_by_key(|cell| key(cell))).collect()
 }
