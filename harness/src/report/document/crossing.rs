@@ -1,10 +1,7 @@
 //! Where lazy begins to win and which mode to take, as tables and as plain text.
 
-use std::fmt::Write as _;
-
 use comfy_table::{ContentArrangement, Table as TextTable};
 
-use super::RecommendationPart;
 use super::tables::{NONE, Table, TableCell, ratio_cell, text, whole};
 use crate::crossover::Cell;
 use crate::crossover::answer::{answers, count};
@@ -33,42 +30,49 @@ pub fn crossover_table(cells: &[Cell]) -> Table {
     table
 }
 
-/// The recommendations of each device with anything measured on it, or of the CPU and GPUs alike where nothing was.
-pub fn recommendation_parts(cells: &[Cell], bounds: SizeBounds) -> Vec<RecommendationPart> {
-    recommendations(cells, bounds)
-        .chunk_by(|a, b| a.device == b.device)
-        .map(|of_device| {
-            let mut table = Table::new("", &["size", "samples", "mode", "why"]);
-            let mut evidence = Table::new(
-                "Ratios are eager / lazy. Memory is the GPU's where there is one, else resident memory.",
-                &[
-                    "size",
-                    "run",
-                    "task",
-                    "model",
-                    "#samples",
-                    "layers",
-                    "pool",
-                    "mode",
-                    "#speed-up",
-                    "#memory reduction",
-                    "failed",
-                ],
-            );
-            for recommendation in of_device {
-                table.push(vec![
-                    text(recommendation.size),
-                    text(samples(recommendation.size, bounds)),
-                    text(recommendation.mode.map_or_else(|| NONE.to_owned(), |mode| mode.to_string())),
-                    text(&recommendation.why),
-                ]);
-                for row in &recommendation.evidence {
-                    evidence.push(evidence_line(recommendation, row));
-                }
-            }
-            RecommendationPart { device: of_device[0].device.to_string(), table, evidence }
-        })
-        .collect()
+/// A line a device and size.
+pub fn recommendation_table(recommendations: &[Recommendation], bounds: SizeBounds) -> Table {
+    let mut table = Table::new(
+        "The mode that failed least, then the fastest; of those within 5 % of its time, the one that takes the least memory.",
+        &["device", "size", "samples", "mode", "why"],
+    );
+    for it in recommendations {
+        table.push(vec![
+            text(it.device),
+            text(it.size),
+            text(samples(it.size, bounds)),
+            text(it.mode.map_or_else(|| NONE.to_owned(), |mode| mode.to_string())),
+            text(&it.why),
+        ]);
+    }
+    table
+}
+
+/// The rows behind the recommendations.
+pub fn evidence_table(recommendations: &[Recommendation]) -> Table {
+    let mut table = Table::new(
+        "Ratios are eager / lazy. Memory is the GPU's where there is one, else resident memory.",
+        &[
+            "device",
+            "size",
+            "run",
+            "task",
+            "model",
+            "#samples",
+            "layers",
+            "pool",
+            "mode",
+            "#speed-up",
+            "#memory reduction",
+            "failed",
+        ],
+    );
+    for recommendation in recommendations {
+        for row in &recommendation.evidence {
+            table.push(evidence_line(recommendation, row));
+        }
+    }
+    table
 }
 
 fn samples(size: Size, bounds: SizeBounds) -> String {
@@ -85,6 +89,7 @@ fn evidence_line(recommendation: &Recommendation, row: &Evidence) -> Vec<TableCe
         ratio_cell(value.map(|(ratio, _)| ratio), value.and_then(|(_, interval)| interval))
     };
     vec![
+        text(recommendation.device),
         text(recommendation.size),
         text(&row.run),
         text(row.task),
@@ -101,17 +106,10 @@ fn evidence_line(recommendation: &Recommendation, row: &Evidence) -> Vec<TableCe
 
 /// All of it as plain text, as `actbench recommend` prints it.
 pub fn recommendation_text(cells: &[Cell], bounds: SizeBounds) -> String {
-    let mut told = String::new();
-    let parts = recommendation_parts(cells, bounds);
-    for part in &parts {
-        // Writing to a string cannot fail.
-        let _ = writeln!(told, "{}\n{}", part.device, text_table(&part.table));
-        if !part.evidence.rows.is_empty() {
-            let _ = writeln!(told, "evidence, {} (eager / lazy)\n{}", part.device, text_table(&part.evidence));
-        }
-    }
-    let _ = write!(told, "where lazy begins to win\n{}", text_table(&crossover_table(cells)));
-    told
+    let found = recommendations(cells, bounds);
+    let part = |table: &Table| format!("{}{}\n", text_table(table), table.caption);
+    [part(&recommendation_table(&found, bounds)), part(&evidence_table(&found)), part(&crossover_table(cells))]
+        .join("\n")
 }
 
 /// A table as text, numbers to the right, columns with nothing in them left out.

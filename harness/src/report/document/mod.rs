@@ -19,7 +19,7 @@ mod tests;
 
 use serde::Serialize;
 
-pub use self::crossing::{crossover_table, recommendation_parts, recommendation_text};
+pub use self::crossing::{crossover_table, evidence_table, recommendation_table, recommendation_text};
 pub use self::csv::{rows_csv, summary_csv};
 pub use self::failures::failures_table;
 pub use self::html::html;
@@ -29,7 +29,7 @@ pub use self::origin::{CommandPart, EnvironmentPart};
 pub use self::tables::{
     Table, TableCell, figure as figure_cell, number as number_cell, ratio_cell, text as text_cell, whole as whole_cell,
 };
-use crate::crossover::recommend::SizeBounds;
+use crate::crossover::recommend::{SizeBounds, recommendations};
 use crate::crossover::{NamedResults, cells_of};
 
 /// Everything that a report says, in the order in which it says it.
@@ -52,20 +52,11 @@ pub struct Document {
     /// Where lazy begins to win.
     pub crossover: Table,
     /// The mode to take, by device and size.
-    pub recommendations: Vec<RecommendationPart>,
+    pub recommendation: Table,
+    /// The rows behind it.
+    pub evidence: Table,
     /// What lies beside the report.
     pub attachments: Vec<Attachment>,
-}
-
-/// The recommendations for one device.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RecommendationPart {
-    /// `CPU`, `one GPU`, `several GPUs`.
-    pub device: String,
-    /// One line a size.
-    pub table: Table,
-    /// The rows behind them.
-    pub evidence: Table,
 }
 
 /// A file that belongs to the report.
@@ -88,6 +79,7 @@ impl Document {
     /// The report on `files`, with `bounds` between small, medium and large runs.
     pub fn new(files: &[NamedResults], bounds: SizeBounds, attachments: Vec<Attachment>) -> Self {
         let cells = cells_of(files);
+        let found = recommendations(&cells, bounds);
         Document {
             conclusions: summary::conclusions(&cells),
             environments: origin::environments(files),
@@ -97,7 +89,8 @@ impl Document {
             workloads: observations::workloads(files, &cells),
             failures: failures_table(files),
             crossover: crossover_table(&cells),
-            recommendations: recommendation_parts(&cells, bounds),
+            recommendation: recommendation_table(&found, bounds),
+            evidence: evidence_table(&found),
             attachments,
         }
     }
