@@ -1,10 +1,13 @@
 //! The subcommands, one a file.
 
 pub mod cache;
+pub mod completions;
+pub mod datasets;
 pub mod env;
 pub mod explain;
 pub mod features;
 pub mod import;
+pub mod models;
 pub mod profile;
 pub mod recommend;
 pub mod report;

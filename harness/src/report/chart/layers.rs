@@ -12,7 +12,10 @@ use crate::workload::case::{Method, Task};
 
 /// A chart for each setting, the layers apart, and number of samples.
 pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
-    let compared: Vec<&Cell> = cells.iter().filter(|cell| !cell.comparisons.is_empty()).collect();
+    // Where one side never came through there is no ratio to draw.
+    let compared = cells.iter().filter(|cell| {
+        cell.comparisons.iter().any(|(_, comparison)| MEASURES.iter().any(|(it, ..)| it.ratio(comparison).is_some()))
+    });
     let key = |cell: &Cell| (Setting { layers: 0, ..cell.setting.clone() }, cell.samples);
     let mut groups: Vec<Vec<&Cell>> = Vec::new();
     for cell in compared {

@@ -55,7 +55,7 @@ pub fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
 }
 
 /// The groups in which `varied` takes several values, or all groups where it does in none.
-fn varying<'a, T: PartialEq>(groups: Vec<Vec<&'a Cell>>, varied: fn(&Cell) -> T) -> Vec<Vec<&'a Cell>> {
+fn varying<T: PartialEq>(groups: Vec<Vec<&Cell>>, varied: fn(&Cell) -> T) -> Vec<Vec<&Cell>> {
     let varies = |group: &Vec<&Cell>| group.iter().any(|cell| varied(cell) != varied(group[0]));
     match groups.iter().any(varies) {
         true => groups.into_iter().filter(varies).collect(),

@@ -19,7 +19,7 @@ mod tests;
 
 use serde::Serialize;
 
-pub use self::crossing::{crossover_table, evidence_table, recommendation_table, recommendation_text};
+pub use self::crossing::{crossover_table, evidence_table, recommendation_table, recommendation_text, text_table};
 pub use self::csv::{rows_csv, summary_csv};
 pub use self::failures::failures_table;
 pub use self::html::html;

@@ -145,7 +145,7 @@ fn memory(cells: &[&Cell]) -> Table {
 fn parity(cells: &[&Cell]) -> Table {
     let heads = ["#metric", "features"];
     by_method("AUROC (train) or mean AUROC (sweep).", &heads, cells, |cell, figures| {
-        let features = match cell.digests_agree {
+        let features = match cell.digests_agree.filter(|_| figures.n_ok > 0) {
             Some(true) => "same bits in all modes",
             Some(false) => "DIFFER between modes",
             None => NONE,
