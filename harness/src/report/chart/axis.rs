@@ -15,7 +15,8 @@ impl Axis {
     /// Logarithmic, around positive values, with a tenth of its length to spare on both sides and ticks at 1, 2 and 5 times
     /// powers of ten.
     pub fn logarithmic(label: &str, values: impl Iterator<Item = f64>) -> Self {
-        let (low, high) = range(values.filter(|value| value.is_finite() && *value > 0.0)).unwrap_or((1.0, 10.0));
+        let positive = values.filter(|value| value.is_finite() && *value > 0.0).map(|value| value.max(PLAUSIBLE.0));
+        let (low, high) = range(positive).unwrap_or((1.0, 10.0));
         // A single value stands in the middle of its neighbourhood.
         let (low, high) = if high / low < 1.5 { (low / 1.5, high * 1.5) } else { (low, high) };
         let spare = (high / low).powf(0.1);
@@ -25,7 +26,7 @@ impl Axis {
 
     /// Linear from 0 to a little more than the largest of `values`.
     pub fn from_zero(label: &str, values: impl Iterator<Item = f64>) -> Self {
-        let high = range(values).map_or(1.0, |(_, high)| high).max(f64::MIN_POSITIVE) * 1.12;
+        let high = range(values).map_or(1.0, |(_, high)| high).max(PLAUSIBLE.0) * 1.12;
         Axis { label: label.to_owned(), logarithmic: false, low: 0.0, high, ticks: round_ticks(0.0, high) }
     }
 
@@ -54,7 +55,7 @@ impl Axis {
 
     /// Where `value` is on the axis, from 0 to 1.
     pub fn share(&self, value: f64) -> f64 {
-        let map = |value: f64| if self.logarithmic { value.ln() } else { value };
+        let map = |value: f64| if self.logarithmic { value.max(PLAUSIBLE.0).ln() } else { value };
         ((map(value) - map(self.low)) / (map(self.high) - map(self.low))).clamp(0.0, 1.0)
     }
 
@@ -64,8 +65,12 @@ impl Axis {
     }
 }
 
+/// Times, sizes and ratios lie far inside; what an edited file holds beyond is drawn at the end of the axis.
+const PLAUSIBLE: (f64, f64) = (1e-12, 1e20);
+
+/// The smallest and the largest value.
 fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
-    values.fold(None, |range, value| match range {
+    values.map(|value| value.clamp(0.0, PLAUSIBLE.1)).fold(None, |range, value| match range {
         None => Some((value, value)),
         Some((low, high)) => Some((f64::min(low, value), f64::max(high, value))),
     })

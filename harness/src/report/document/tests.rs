@@ -1,5 +1,7 @@
 //! Reports of made-up result files.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::crossover::tests::{file, file_without_eager};
 use crate::report::chart::charts;
@@ -76,3 +78,44 @@ fn the_recommendation_as_text() {
     let files = [file(100, 0.5, 2.0), file(1000, 2.0, 4.0), file_without_eager(20_000)];
     insta::assert_snapshot!(recommendation_text(&cells_of(&files), SizeBounds::default()));
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Files can be edited by hand and cut by anything; a report of them is made, or refused, but never a panic.
+    #[test]
+    fn no_number_is_too_odd_for_a_report(
+        odd in prop::collection::vec((0_usize..24, 0_usize..6, prop::sample::select(ODD.to_vec())), 1..12),
+        layers in prop::sample::select(vec![0, 1, usize::MAX]),
+        samples in prop::sample::select(vec![0, 1, 7, usize::MAX]),
+    ) {
+        let mut files = [file(100, 0.5, 2.0), file(1000, 2.0, 4.0)];
+        files[0].results.config.layer = Some(layers);
+        files[1].results.config.samples = samples;
+        for (row, column, value) in odd {
+            let row = &mut files[row % 2].results.rows[row / 2];
+            let value = Some(value);
+            match column {
+                0 => row.elapsed_s = value,
+                1 => row.extract_s = value,
+                2 => row.cpu_peak_rss_mb = value,
+                3 => row.gpu_peak_alloc_mb = value,
+                4 => row.metric_value = value,
+                _ => {
+                    row.extra.insert("cs".to_owned(), serde_json::json!([value]));
+                    row.extra.insert("aurocs".to_owned(), serde_json::json!([[value]]));
+                }
+            }
+        }
+        let document = document(&files);
+        let charts = charts(&cells_of(&files)).unwrap();
+        prop_assert!(html(&document, &charts).is_ok() && markdown(&document, &charts).is_ok());
+        prop_assert!(summary_csv(&document.summary).is_ok() && rows_csv(&files).is_ok());
+        for chart in &charts {
+            prop_assert!(!chart.svg.contains("NaN") && !chart.svg.contains("\"inf"), "{}", chart.svg);
+        }
+    }
+}
+
+/// Values that arithmetic trips over.
+const ODD: [f64; 8] = [0.0, -1.0, 1e-320, 1e-12, 1e12, 1e300, f64::MAX, 1.0];
