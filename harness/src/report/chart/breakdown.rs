@@ -55,28 +55,28 @@ fn draw(area: &Area<'_>, cell: &Cell) -> Result<()> {
     let bottom = LEGEND + BAR * cell.methods.len() as i32;
     for tick in axis.ticks() {
         fill(area, (at(*tick), LEGEND), (at(*tick) + 1, bottom), GRID)?;
-        write(area, &tick_text(*tick), (at(*tick), bottom + 14), &text_style(12, INK, HPos::Center))?;
+        write(area, &tick_text(*tick), (at(*tick), bottom + 14), &text_style(14, INK, HPos::Center))?;
     }
-    write(area, "seconds", ((left + right) / 2, bottom + 32), &text_style(13, INK, HPos::Center))?;
+    write(area, "seconds", ((left + right) / 2, bottom + 32), &text_style(15, INK, HPos::Center))?;
     let first = cell.methods.first().map_or(INK, |figures| colour(figures.method));
     legend(area, &[("extraction, then, pale, training and scoring".to_owned(), first, Marker::Square)])?;
     for (index, figures) in cell.methods.iter().enumerate() {
         let top = LEGEND + BAR * index as i32 + 8;
         let middle = top + (BAR - 16) / 2;
-        write(area, &figures.method.to_string(), (left - 8, middle), &text_style(13, INK, HPos::Right))?;
+        write(area, &figures.method.to_string(), (left - 8, middle), &text_style(15, INK, HPos::Right))?;
         match parts(figures) {
             Some((extract, train)) => {
                 let (end, total) = (at(extract), at(extract + train));
                 fill(area, (left, top), (end, top + BAR - 16), colour(figures.method))?;
                 fill(area, (end, top), (total, top + BAR - 16), colour(figures.method).mix(0.45))?;
                 let label = format!("{} + {}", seconds(Some(extract)), seconds(Some(train)));
-                write(area, &label, (total + 6, middle), &text_style(12, INK, HPos::Left))?;
+                write(area, &label, (total + 6, middle), &text_style(14, INK, HPos::Left))?;
             }
             None => {
                 let why =
                     figures.failure.as_ref().map_or_else(|| "not run".to_owned(), |(status, _)| status.to_string());
                 Marker::Cross.draw(area, (left + 10, middle), colour(figures.method))?;
-                write(area, &why, (left + 24, middle), &text_style(12, INK, HPos::Left))?;
+                write(area, &why, (left + 24, middle), &text_style(14, INK, HPos::Left))?;
             }
         }
     }

@@ -107,12 +107,12 @@ pub fn legend(area: &Area<'_>, entries: &[(String, RGBColor, Marker)]) -> Result
     let right = i32::try_from(area.dim_in_pixel().0).unwrap_or(i32::MAX);
     let (mut x, mut y) = (LEFT, 10);
     for (name, colour, marker) in entries {
-        let width = 28 + width_of(name, 13);
+        let width = 28 + width_of(name, 15);
         if x + width > right && x > LEFT {
             (x, y) = (LEFT, 28);
         }
         marker.draw(area, (x, y), *colour)?;
-        write(area, name, (x + 11, y), &text_style(13, INK, HPos::Left))?;
+        write(area, name, (x + 11, y), &text_style(15, INK, HPos::Left))?;
         x += width;
     }
     Ok(())

@@ -53,12 +53,12 @@ fn draw(area: &Area<'_>, grid: &AurocGrid) -> Result<()> {
     let (left, right) = EDGES;
     let all = || grid.aurocs.iter().flatten().copied();
     let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
-    write(area, &format!("pale {low:.4}, deep {high:.4}"), (left, LEGEND / 2), &text_style(13, INK, HPos::Left))?;
+    write(area, &format!("pale {low:.4}, deep {high:.4}"), (left, LEGEND / 2), &text_style(15, INK, HPos::Left))?;
     let column = |index: usize| left + (right - left) * index as i32 / grid.cs.len() as i32;
     let row = |index: usize| LEGEND + ROW * index as i32;
     for (layer, aurocs) in grid.aurocs.iter().enumerate() {
         let middle = row(layer) + ROW / 2;
-        write(area, &layer.to_string(), (left - 8, middle), &text_style(12, INK, HPos::Right))?;
+        write(area, &layer.to_string(), (left - 8, middle), &text_style(14, INK, HPos::Right))?;
         for (index, auroc) in aurocs.iter().enumerate() {
             let share = if high > low { (auroc - low) / (high - low) } else { 0.5 };
             let (from, to) = ((column(index) + 1, row(layer) + 1), (column(index + 1) - 1, row(layer + 1) - 1));
@@ -66,17 +66,17 @@ fn draw(area: &Area<'_>, grid: &AurocGrid) -> Result<()> {
             // From here on light text stands out more than dark text.
             let ink = if share > 0.7 { FIXED_LIGHT } else { FIXED_DARK };
             let middle = ((from.0 + to.0) / 2, middle);
-            write(area, &metric(Some(*auroc)), middle, &text_style(12, ink, HPos::Center))?;
+            write(area, &metric(Some(*auroc)), middle, &text_style(14, ink, HPos::Center))?;
         }
     }
     let bottom = row(grid.aurocs.len());
     for (index, c) in grid.cs.iter().enumerate() {
         let middle = (column(index) + column(index + 1)) / 2;
-        write(area, &tick_text(*c), (middle, bottom + 14), &text_style(12, INK, HPos::Center))?;
+        write(area, &tick_text(*c), (middle, bottom + 14), &text_style(14, INK, HPos::Center))?;
     }
-    write(area, "C", ((left + right) / 2, bottom + 34), &text_style(13, INK, HPos::Center))?;
-    let upright = text_style(13, INK, HPos::Center).transform(FontTransform::Rotate270);
-    write(area, "layer", (18, (LEGEND + bottom) / 2), &upright)
+    write(area, "C", ((left + right) / 2, bottom + 34), &text_style(15, INK, HPos::Center))?;
+    let upright = text_style(15, INK, HPos::Center).transform(FontTransform::Rotate270);
+    write(area, "layer", (16, (LEGEND + bottom) / 2), &upright)
 }
 
 /// Between the palest and the deepest colour.

@@ -104,7 +104,7 @@ fn draw(area: &Area<'_>, steps: &[Step]) -> Result<()> {
     let at = |value: f64| bottom - (f64::from(bottom - top) * axis.share(value)).round() as i32;
     for tick in axis.ticks() {
         fill(area, (left, at(*tick)), (right, at(*tick) + 1), GRID)?;
-        write(area, &tick_text(*tick), (left - 8, at(*tick)), &text_style(12, INK, HPos::Right))?;
+        write(area, &tick_text(*tick), (left - 8, at(*tick)), &text_style(14, INK, HPos::Right))?;
     }
     legend(
         area,
@@ -131,9 +131,9 @@ fn draw(area: &Area<'_>, steps: &[Step]) -> Result<()> {
         }
         let own = if step.whole { step.to } else { step.to - step.from };
         let middle = x + width / 2;
-        write(area, &signed_seconds(Some(own)), (middle, upper - 10), &text_style(11, INK, HPos::Center))?;
-        write(area, &step.name, (middle, bottom + 14), &text_style(12, INK, HPos::Center))?;
+        write(area, &signed_seconds(Some(own)), (middle, upper - 10), &text_style(13, INK, HPos::Center))?;
+        write(area, &step.name, (middle, bottom + 14), &text_style(13, INK, HPos::Center))?;
     }
     fill(area, (left, bottom), (right, bottom + 1), INK)?;
-    write(area, "rule that is left out", ((left + right) / 2, bottom + 36), &text_style(13, INK, HPos::Center))
+    write(area, "rule that is left out", ((left + right) / 2, bottom + 36), &text_style(15, INK, HPos::Center))
 }

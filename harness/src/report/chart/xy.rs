@@ -82,12 +82,12 @@ impl Xy {
         for tick in self.x.ticks() {
             let x = self.place(*tick, 1.0).0;
             rule((x, top), (x, bottom), GRID)?;
-            write(area, &tick_text(*tick), (x, bottom + 14), &text_style(12, INK, HPos::Center))?;
+            write(area, &tick_text(*tick), (x, bottom + 14), &text_style(14, INK, HPos::Center))?;
         }
         for tick in self.y.ticks() {
             let y = self.place(1.0, *tick).1;
             rule((left, y), (right, y), GRID)?;
-            write(area, &tick_text(*tick), (left - 8, y), &text_style(12, INK, HPos::Right))?;
+            write(area, &tick_text(*tick), (left - 8, y), &text_style(14, INK, HPos::Right))?;
         }
         if let Some(reference) = self.reference {
             let y = self.place(1.0, reference).1;
@@ -95,8 +95,8 @@ impl Xy {
         }
         rule((left, bottom), (right, bottom), INK)?;
         rule((left, top), (left, bottom), INK)?;
-        write(area, &self.x.label, ((left + right) / 2, bottom + 36), &text_style(13, INK, HPos::Center))?;
-        let upright = text_style(13, INK, HPos::Center).transform(FontTransform::Rotate270);
+        write(area, &self.x.label, ((left + right) / 2, bottom + 36), &text_style(15, INK, HPos::Center))?;
+        let upright = text_style(15, INK, HPos::Center).transform(FontTransform::Rotate270);
         write(area, &self.y.label, (16, (top + bottom) / 2), &upright)
     }
 
@@ -130,11 +130,11 @@ impl Xy {
                 Marker::Cross.draw(area, (x, y), series.colour)?;
                 let label = format!("{}: {status}", series.name);
                 // Beside the cross, on the side where there is room.
-                let (at, anchor) = match x + 12 + width_of(&label, 12) > right {
+                let (at, anchor) = match x + 12 + width_of(&label, 14) > right {
                     true => (x - 12, HPos::Right),
                     false => (x + 12, HPos::Left),
                 };
-                write(area, &label, (at, y), &text_style(12, series.colour, anchor))?;
+                write(area, &label, (at, y), &text_style(14, series.colour, anchor))?;
             }
         }
         Ok(())
