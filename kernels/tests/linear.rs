@@ -8,6 +8,10 @@ use actbench_kernels::{Backend, CpuBackend, DType};
 use common::*;
 use proptest::prelude::*;
 
+/// Types in which weights are stored and run: f32 on weights that bf16 holds has products of its own.
+const STORED_AND_RUN: [(DType, DType); 4] =
+    [(DType::F32, DType::F32), (DType::F16, DType::F16), (DType::Bf16, DType::Bf16), (DType::Bf16, DType::F32)];
+
 /// `x W^T + bias` in `f64`.
 fn reference(x: &[f32], weights: &[f32], bias: Option<&[f32]>, inputs: usize, outputs: usize) -> Vec<f64> {
     x.chunks_exact(inputs)
@@ -29,15 +33,15 @@ fn silu(x: f64) -> f64 {
 #[test]
 fn products_with_tails_agree_with_the_reference() {
     for backend in backends() {
-        for dtype in DTYPES {
+        for (stored, dtype) in STORED_AND_RUN {
             for (rows, inputs, outputs) in
-                [(1, 1, 1), (5, 7, 33), (12, 64, 32), (13, 65, 31), (100, 48, 96), (25, 129, 70)]
+                [(1, 1, 1), (5, 7, 33), (12, 64, 32), (13, 65, 31), (100, 48, 96), (25, 129, 70), (40, 1600, 33)]
             {
                 let x = random(1, dtype, rows * inputs);
-                let w = random(2, dtype, outputs * inputs);
+                let w = random(2, stored, outputs * inputs);
                 let b = random(3, dtype, outputs);
-                let what = format!("{} {dtype} {rows}x{inputs}x{outputs}", backend.describe());
-                let weight = backend.prepare_linear(&[host(dtype, &[outputs, inputs], &w)], dtype).unwrap();
+                let what = format!("{} {stored} {dtype} {rows}x{inputs}x{outputs}", backend.describe());
+                let weight = backend.prepare_linear(&[host(stored, &[outputs, inputs], &w)], dtype).unwrap();
                 let bias = backend.prepare_vector(&[host(dtype, &[outputs], &b)], dtype).unwrap();
                 let device_x = upload(&backend, dtype, rows, inputs, &x);
                 let mut out = backend.alloc(dtype, rows, outputs).unwrap();
@@ -67,16 +71,16 @@ fn products_with_tails_agree_with_the_reference() {
 #[test]
 fn gated_products_agree_with_the_reference() {
     for backend in backends() {
-        for dtype in DTYPES {
+        for (stored, dtype) in STORED_AND_RUN {
             for (rows, inputs, outputs) in [(1, 3, 1), (7, 32, 16), (14, 33, 40), (30, 24, 97)] {
                 let x = random(1, dtype, rows * inputs);
-                let (gate, up) = (random(2, dtype, outputs * inputs), random(3, dtype, outputs * inputs));
+                let (gate, up) = (random(2, stored, outputs * inputs), random(3, stored, outputs * inputs));
                 let bias = random(4, dtype, 2 * outputs);
                 let (gate_bias, up_bias) = bias.split_at(outputs);
                 let weight = backend
                     .prepare_gated(
-                        &host(dtype, &[outputs, inputs], &gate),
-                        &host(dtype, &[outputs, inputs], &up),
+                        &host(stored, &[outputs, inputs], &gate),
+                        &host(stored, &[outputs, inputs], &up),
                         dtype,
                     )
                     .unwrap();
@@ -156,6 +160,24 @@ fn the_instructions_for_bf16_take_subnormal_numbers_for_zero() {
 }
 
 #[test]
+fn products_of_f32_keep_what_is_infinite_large_or_small() {
+    // Two products in a row, so that the second meets what overflowed; numbers of 24 bits from end to end of the range.
+    let numbers = [f32::MAX, f32::MIN, f32::MAX / 8.0, 1.000_000_1, -2f32.powi(-100) / 3.0];
+    for backend in backends() {
+        let factor = |value: f32| host(DType::Bf16, &[1, 1], &[value]);
+        let four = backend.prepare_linear(&[factor(4.0)], DType::F32).unwrap();
+        let half = backend.prepare_linear(&[factor(0.5)], DType::F32).unwrap();
+        let x = upload(&backend, DType::F32, numbers.len(), 1, &numbers);
+        let mut four_times = backend.alloc(DType::F32, numbers.len(), 1).unwrap();
+        let mut twice = backend.alloc(DType::F32, numbers.len(), 1).unwrap();
+        backend.linear(&x, &four, None, &mut four_times).unwrap();
+        backend.linear(&four_times, &half, None, &mut twice).unwrap();
+        let expected = numbers.map(|number| number * 4.0 * 0.5);
+        assert_eq!(values(&backend, &twice), expected, "{}", backend.describe());
+    }
+}
+
+#[test]
 fn wrong_shapes_types_and_non_finite_weights_are_refused() {
     let backend = CpuBackend::new(1).unwrap();
     let square = host(DType::F32, &[4, 4], &[0.5; 16]);
@@ -184,10 +206,10 @@ fn wrong_shapes_types_and_non_finite_weights_are_refused() {
 }
 
 /// Asserts that rows of a product with a bias are those of a product of the row alone.
-fn check_rows(isa: Isa, dtype: DType, [rows, inputs, outputs]: [usize; 3], seed: u64) {
+fn check_rows(isa: Isa, (stored, dtype): (DType, DType), [rows, inputs, outputs]: [usize; 3], seed: u64) {
     let backend = CpuBackend::with_isa(2, isa).unwrap();
-    let (x, w) = (random(seed, dtype, rows * inputs), random(seed + 1, dtype, outputs * inputs));
-    let weight = backend.prepare_linear(&[host(dtype, &[outputs, inputs], &w)], dtype).unwrap();
+    let (x, w) = (random(seed, dtype, rows * inputs), random(seed + 1, stored, outputs * inputs));
+    let weight = backend.prepare_linear(&[host(stored, &[outputs, inputs], &w)], dtype).unwrap();
     let bias = random(seed + 2, dtype, outputs);
     let device_x = upload(&backend, dtype, rows, inputs, &x);
     let mut out = backend.alloc(dtype, rows, outputs).unwrap();
@@ -199,7 +221,10 @@ fn check_rows(isa: Isa, dtype: DType, [rows, inputs, outputs]: [usize; 3], seed:
         backend.linear(&one, &weight, Some(&bias), &mut single).unwrap();
         let row_bytes = outputs * dtype.size();
         let expected = &whole[row * row_bytes..(row + 1) * row_bytes];
-        assert!(bytes(&backend, &single) == expected, "{dtype} on {isa}: row {row} of {rows} x {inputs} x {outputs}");
+        assert!(
+            bytes(&backend, &single) == expected,
+            "{stored} {dtype} on {isa}: row {row} of {rows} x {inputs} x {outputs}"
+        );
     }
 }
 
@@ -207,10 +232,14 @@ fn check_rows(isa: Isa, dtype: DType, [rows, inputs, outputs]: [usize; 3], seed:
 fn a_rows_bits_do_not_depend_on_its_block() {
     for isa in instruction_sets() {
         // More rows than a block has, more inputs than a chunk, and an odd number of tiles.
-        check_rows(isa, DType::Bf16, [1101, 64, 33], 1);
-        check_rows(isa, DType::Bf16, [45, 2080, 40], 2);
-        // Rows that conflict in caches.
-        check_rows(isa, DType::Bf16, [33, 4096, 40], 3);
+        for types in [(DType::Bf16, DType::Bf16), (DType::Bf16, DType::F32)] {
+            check_rows(isa, types, [1101, 64, 33], 1);
+            check_rows(isa, types, [45, 2080, 40], 2);
+            // Rows that conflict in caches.
+            check_rows(isa, types, [33, 4096, 40], 3);
+        }
+        // More rows than are split at once.
+        check_rows(isa, (DType::Bf16, DType::F32), [300, 8192, 5], 4);
     }
 }
 
@@ -220,9 +249,9 @@ proptest! {
     /// A row computed alone, first, or in the middle of many others has the same bits.
     #[test]
     fn a_rows_bits_do_not_depend_on_the_others(
-        rows in 1usize..140, inputs in 1usize..90, outputs in 1usize..80, dtype in 0usize..3, seed in 0u64..1000,
+        rows in 1usize..140, inputs in 1usize..90, outputs in 1usize..80, types in 0usize..4, seed in 0u64..1000,
         isa in prop::sample::select(instruction_sets()),
     ) {
-        check_rows(isa, DTYPES[dtype], [rows, inputs, outputs], seed);
+        check_rows(isa, STORED_AND_RUN[types], [rows, inputs, outputs], seed);
     }
 }

@@ -43,18 +43,24 @@ impl Isa {
         }
     }
 
+    /// Whether products of f32 with weights that bf16 holds are made of products of bf16.
+    pub(super) fn splits(self) -> bool {
+        self == Isa::Amx
+    }
+
     /// Names the arithmetic: two backends with the same name agree to the last bit in every operation and type.
     ///
     /// Up to AVX-512 all instruction sets share one chain of fused multiply-adds an output. `vdpbf16ps` and
     /// `tdpbf16ps` add the products of bf16 in pairs, in orders of their own, round in between to nearest even
     /// whatever the rounding mode is, and take subnormal inputs and results for zero (Intel's manual, volume 2).
-    /// Other types than bf16 keep the common chain there too. The number goes up in all of them when the bits of an
+    /// Other types than bf16 keep the common chain there too, apart from f32 on weights that are stored as bf16 where
+    /// there are tiles: see `gemm::amx`. The number goes up in all of them when the bits of an
     /// operation that they share change.
     pub fn kernel_id(self) -> &'static str {
         match self {
             Isa::Portable | Isa::Avx2 | Isa::Avx512 => "cpu-fma-2",
             Isa::Avx512Bf16 => "cpu-bf16dot-2",
-            Isa::Amx => "cpu-amx-2",
+            Isa::Amx => "cpu-amx-3",
         }
     }
 

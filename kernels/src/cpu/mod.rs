@@ -99,11 +99,11 @@ impl Backend for CpuBackend {
     }
 
     fn prepare_linear(&self, weights: &[HostTensor], run: DType) -> Result<PackedWeights, KernelError> {
-        self.pool.install(|| PackedWeights::stacked(weights, run))
+        self.pool.install(|| PackedWeights::stacked(weights, run, self.isa.splits()))
     }
 
     fn prepare_gated(&self, gate: &HostTensor, up: &HostTensor, run: DType) -> Result<PackedWeights, KernelError> {
-        self.pool.install(|| PackedWeights::gated(gate, up, run))
+        self.pool.install(|| PackedWeights::gated(gate, up, run, self.isa.splits()))
     }
 
     fn prepare_vector(&self, parts: &[HostTensor], run: DType) -> Result<Vec<f32>, KernelError> {

@@ -87,7 +87,11 @@ fn put<E: Element, const N: usize, const DOTS: bool>(values: [f32; N], out: &mut
         }
         None => {
             for (out, value) in out.iter_mut().zip(&values) {
-                let value = if DOTS && value.is_subnormal() { 0.0f32.copysign(*value) } else { *value };
+                let value = if DOTS && E::DTYPE == DType::Bf16 && value.is_subnormal() {
+                    0.0f32.copysign(*value)
+                } else {
+                    *value
+                };
                 *out = E::from_f32(value);
             }
         }

@@ -50,11 +50,11 @@ pub fn multiply<E: Epilogue>(
     scratch: &mut AlignedBytes,
 ) -> Result<(), KernelError> {
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Amx && weights.dtype == DType::Bf16 {
+    if isa == Isa::Amx && weights.stored == DType::Bf16 {
         // SAFETY: this `Isa` comes from `Isa::detect`, which got the permission and saw all lower features.
         return unsafe { amx::multiply(x, weights, epilogue, scratch) };
     }
-    let dots = isa == Isa::Avx512Bf16 && weights.dtype == DType::Bf16;
+    let dots = isa == Isa::Avx512Bf16 && weights.stored == DType::Bf16;
     let words = if dots { weights.inputs() / 2 } else { weights.inputs() };
     let row_bytes = words * size_of::<u32>();
     let block_rows = (PACKED_BYTES / row_bytes.max(1) / TASK_ROWS).max(1) * TASK_ROWS;
@@ -127,7 +127,7 @@ fn run_avx2<E: Epilogue>(task: &Task<'_>, epilogue: &E) {
 fn run<M: MicroKernel, E: Epilogue>(task: &Task<'_>, epilogue: &E) {
     let inputs = task.weights.inputs();
     let panel = task.weights.panel(task.panel);
-    let input_bytes = PANEL * task.weights.dtype.size();
+    let input_bytes = PANEL * task.weights.stored.size();
     // Words of an input in the packed block: a word is a pair of inputs for dot products.
     let inputs_of_word = if M::DOTS { 2 } else { 1 };
     let mut tiles: [Tile; TASK_TILES] = [[[0.0; PANEL]; ROWS]; TASK_TILES];
@@ -140,7 +140,7 @@ fn run<M: MicroKernel, E: Epilogue>(task: &Task<'_>, epilogue: &E) {
             let activations = &task.packed[from..from + block / inputs_of_word * ROWS];
             // SAFETY: `multiply` chose `M` by detection; `activations` and `panel` hold `block` inputs, an even number for
             // bf16 as `PackedWeights` keeps all of them even, and `1 <= rows <= ROWS`.
-            unsafe { M::tile(task.weights.dtype, block, rows, activations, panel, tile) };
+            unsafe { M::tile(task.weights.stored, block, rows, activations, panel, tile) };
         }
     }
     for (first, tile) in (task.first..task.first + task.rows).step_by(ROWS).zip(&tiles) {

@@ -27,6 +27,8 @@ pub(super) const TILE_INPUTS: usize = 32;
 /// A weight matrix in panels.
 pub struct PackedWeights {
     pub(super) dtype: DType,
+    /// The type of the elements in the panels: `dtype`, or bf16 where that holds all of them.
+    pub(super) stored: DType,
     out_features: usize,
     in_features: usize,
     gated: bool,
@@ -35,16 +37,17 @@ pub struct PackedWeights {
 }
 
 impl PackedWeights {
-    /// Stacks matrices of equal `in_features` and packs them in `run`.
+    /// Stacks matrices of equal `in_features` and packs them in `run`, or, for f32 with `narrow`, in bf16 where all of
+    /// them are stored so already.
     ///
     /// # Errors
     /// Shapes that do not fit, or an element that is not finite once rounded to `run`.
-    pub fn stacked(weights: &[HostTensor], run: DType) -> Result<Self, KernelError> {
+    pub fn stacked(weights: &[HostTensor], run: DType, narrow: bool) -> Result<Self, KernelError> {
         let mut sources = Vec::new();
         for weight in weights {
             sources.extend(RowSource::all(weight, weights[0].shape())?);
         }
-        Self::pack(&sources, run, false)
+        Self::pack(&sources, run, narrow, false)
     }
 
     /// Packs a gate and an up projection so that both halves of a SwiGLU pair meet in one panel: the first half of a
@@ -52,7 +55,7 @@ impl PackedWeights {
     ///
     /// # Errors
     /// As [`PackedWeights::stacked`], or when the two shapes differ.
-    pub fn gated(gate: &HostTensor, up: &HostTensor, run: DType) -> Result<Self, KernelError> {
+    pub fn gated(gate: &HostTensor, up: &HostTensor, run: DType, narrow: bool) -> Result<Self, KernelError> {
         if gate.shape() != up.shape() {
             return Err(KernelError::shape("gated linear", format!("gate {:?}, up {:?}", gate.shape(), up.shape())));
         }
@@ -66,34 +69,38 @@ impl PackedWeights {
                 sources.resize(sources.len().next_multiple_of(half_panel), RowSource::Padding);
             }
         }
-        let mut packed = Self::pack(&sources, run, true)?;
+        let mut packed = Self::pack(&sources, run, narrow, true)?;
         packed.out_features = gates.len();
         Ok(packed)
     }
 
-    fn pack(sources: &[RowSource<'_>], run: DType, gated: bool) -> Result<Self, KernelError> {
+    fn pack(sources: &[RowSource<'_>], run: DType, narrow: bool, gated: bool) -> Result<Self, KernelError> {
+        let stored =
+            if run == DType::F32 && narrow && sources.iter().all(RowSource::is_bf16) { DType::Bf16 } else { run };
         let in_features = sources.iter().find_map(RowSource::columns).unwrap_or(0);
         let panels = sources.len().div_ceil(PANEL);
-        let panel_bytes = PANEL * Self::padded_inputs(run, in_features) * run.size();
+        let panel_bytes = PANEL * Self::padded_inputs(stored, in_features) * stored.size();
         let mut data = AlignedBytes::zeroed("prepare linear", panels * panel_bytes)?;
         let non_finite = data
             .as_mut_slice()
             .par_chunks_mut(panel_bytes.max(1))
             .zip(sources.par_chunks(PANEL))
-            .map(|(panel, rows)| match run == DType::Bf16 && pack_pairs_panel(rows, bytemuck::cast_slice_mut(panel)) {
-                true => None,
-                false => with_element!(run, E => pack_panel::<E>(rows, bytemuck::cast_slice_mut(panel))),
+            .map(|(panel, rows)| {
+                match stored == DType::Bf16 && pack_pairs_panel(rows, bytemuck::cast_slice_mut(panel)) {
+                    true => None,
+                    false => with_element!(stored, E => pack_panel::<E>(rows, bytemuck::cast_slice_mut(panel))),
+                }
             })
             .find_map_first(|bad| bad);
         if let Some((index, value)) = non_finite {
             return Err(KernelError::NotFinite { op: "prepare linear", index, value });
         }
-        Ok(PackedWeights { dtype: run, out_features: sources.len(), in_features, gated, panel_bytes, data })
+        Ok(PackedWeights { dtype: run, stored, out_features: sources.len(), in_features, gated, panel_bytes, data })
     }
 
     /// Inputs of a panel: whole tiles for bf16.
-    fn padded_inputs(run: DType, in_features: usize) -> usize {
-        match run {
+    fn padded_inputs(stored: DType, in_features: usize) -> usize {
+        match stored {
             DType::Bf16 => in_features.next_multiple_of(TILE_INPUTS),
             DType::F16 | DType::F32 => in_features,
         }
@@ -101,7 +108,7 @@ impl PackedWeights {
 
     /// Inputs a micro-kernel of fused multiply-adds walks through: even for bf16, whose pairs share a word.
     pub(super) fn inputs(&self) -> usize {
-        match self.dtype {
+        match self.stored {
             DType::Bf16 => self.in_features.next_multiple_of(2),
             DType::F16 | DType::F32 => self.in_features,
         }
@@ -109,7 +116,7 @@ impl PackedWeights {
 
     /// Inputs of a panel with its padding, which is zeros: a multiple of [`TILE_INPUTS`] for bf16.
     pub(super) fn panel_inputs(&self) -> usize {
-        Self::padded_inputs(self.dtype, self.in_features)
+        Self::padded_inputs(self.stored, self.in_features)
     }
 
     /// The number of panels.
@@ -179,6 +186,10 @@ impl<'a> RowSource<'a> {
             bytes,
             first_index: row * columns,
         }))
+    }
+
+    fn is_bf16(&self) -> bool {
+        matches!(self, RowSource::Row { dtype: DType::Bf16, .. } | RowSource::Padding)
     }
 
     fn columns(&self) -> Option<usize> {
