@@ -201,7 +201,7 @@ fn why(chosen: &Standing, left: &[Standing], cells: &[&Cell]) -> String {
     }
     let failure = match eager_failed {
         0 => String::new(),
-        n => format!("; eager failed in {n}"),
+        n => format!(" where both came through; eager failed in {n}"),
     };
     match chosen.time {
         Some(_) => format!("{}: {}{failure}", plural(chosen.cells), against_eager(chosen)),
