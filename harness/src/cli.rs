@@ -3,15 +3,20 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands;
 use crate::commands::cache::CacheArgs;
+use crate::commands::completions::CompletionsArgs;
+use crate::commands::datasets::DatasetsArgs;
 use crate::commands::env::EnvArgs;
 use crate::commands::explain::ExplainArgs;
 use crate::commands::features::FeaturesArgs;
 use crate::commands::import::ImportArgs;
+use crate::commands::models::ModelsArgs;
 use crate::commands::profile::ProfileArgs;
+use crate::commands::recommend::RecommendArgs;
+use crate::commands::report::ReportArgs;
 use crate::commands::run::RunArgs;
 use crate::error::Result;
 use crate::panics;
@@ -19,20 +24,48 @@ use crate::panics;
 mod log;
 mod one_line;
 
+/// What most people want to type, before anything else.
+const EXAMPLES: &str = "Examples:
+  actbench run                                measure lazy against eager with what is built in
+  actbench run --model ./smollm2 --dataset data.jsonl --samples 2000
+  actbench report results.json --out report   a page, charts and CSV of what was measured
+  actbench recommend results.json             which mode to take for which size of run
+  actbench explain                            what the lazy plans are and what they will cost
+  actbench profile                            where the time goes
+  actbench run --help                         every setting";
+
+const AFTER_HELP: &str = "Exit status: 0 done, 1 a case failed, 2 bad usage or input, 130 interrupted.
+`actbench --help` says more; `actbench COMMAND --help` has each command's examples.";
+
+const AFTER_LONG_HELP: &str = "Output:
+  Standard output carries what was asked for and can be piped; progress, warnings and errors go to standard error.
+  --json, where a command has it, prints the same for programs.
+
+Variables:
+  NO_COLOR=1            no colours
+  ACTBENCH_LOG=debug    what happens inside, on standard error
+  ACTBENCH_CPU_ISA      instructions of the CPU: amx, avx512bf16, avx512, avx2 or portable
+  HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE
+                        where models of the Hugging Face hub are kept and asked for
+
+Exit status:
+  0    done
+  1    a case failed
+  2    bad usage or input
+  130  interrupted";
+
 /// Lazy or eager activation extraction for probes: measures both, end to end.
+///
+/// A probe reads one vector a sample off a model's activations. `run` gets these vectors eagerly (full tensors in host
+/// memory) and lazily (an optimised, streamed plan, with an optional disk cache), each case in a process of its own and
+/// repeated in random order, trains the same probes on both, and says which is faster and which needs less memory.
 #[derive(Debug, Parser)]
 #[command(
     name = "actbench",
     version,
-    before_help = "Examples:\n  \
-                   actbench run                 measure lazy against eager with what is built in\n  \
-                   actbench run --help          every setting\n  \
-                   actbench explain             what the lazy plans are and what they will cost\n  \
-                   actbench profile             where the time goes\n  \
-                   actbench import model.gguf --out model\n  \
-                   actbench env                 what a result file says of this machine",
-    after_help = "Exit status: 0 done, 1 a case failed, 2 bad usage or input, 130 interrupted.\n\
-                  ACTBENCH_LOG=debug shows what happens inside."
+    before_help = EXAMPLES,
+    after_help = AFTER_HELP,
+    after_long_help = AFTER_LONG_HELP
 )]
 struct Cli {
     #[command(subcommand)]
@@ -43,6 +76,10 @@ struct Cli {
 enum Command {
     /// Run the two workloads, lazy against eager, and write a result file.
     Run(Box<RunArgs>),
+    /// Make a report of result files: REPORT.md, report.html, CSV and charts.
+    Report(ReportArgs),
+    /// Say which mode to take for small, medium and large runs, from result files.
+    Recommend(RecommendArgs),
     /// Show what the lazy plans of a run are and what they will cost, without running them.
     Explain(Box<ExplainArgs>),
     /// Show where the time of a run goes, operation by operation.
@@ -55,9 +92,22 @@ enum Command {
     Cache(Box<CacheArgs>),
     /// Show what a result file would say of this machine and this build.
     Env(EnvArgs),
+    /// List the models that are built in and the forms in which others are named.
+    Models(ModelsArgs),
+    /// List the data sets that are built in and the forms in which others are named.
+    Datasets(DatasetsArgs),
+    /// Print completions for a shell.
+    Completions(CompletionsArgs),
     /// Run one case; started by `run`.
     #[command(hide = true)]
     Worker,
+}
+
+/// The command line as people see it, for what describes it: without the commands that are not for them.
+pub fn command() -> clap::Command {
+    let whole = Cli::command();
+    let shown: Vec<clap::Command> = whole.get_subcommands().filter(|it| !it.is_hide_set()).cloned().collect();
+    clap::Command::new("actbench").version(env!("CARGO_PKG_VERSION")).subcommand_required(true).subcommands(shown)
 }
 
 /// Runs the program on its own arguments.
@@ -82,12 +132,17 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => commands::run::run(&args),
+        Command::Report(args) => commands::report::report(&args).map(|()| ExitCode::SUCCESS),
+        Command::Recommend(args) => commands::recommend::recommend(&args).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => commands::explain::explain(&args).map(|()| ExitCode::SUCCESS),
         Command::Profile(args) => commands::profile::profile(&args),
         Command::Import(args) => commands::import::import(&args).map(|()| ExitCode::SUCCESS),
         Command::Features(args) => commands::features::features(&args).map(|()| ExitCode::SUCCESS),
         Command::Cache(args) => commands::cache::cache(&args).map(|()| ExitCode::SUCCESS),
         Command::Env(args) => commands::env::env(&args).map(|()| ExitCode::SUCCESS),
+        Command::Models(args) => commands::models::models(&args).map(|()| ExitCode::SUCCESS),
+        Command::Datasets(args) => commands::datasets::datasets(&args).map(|()| ExitCode::SUCCESS),
+        Command::Completions(args) => commands::completions::completions(&args).map(|()| ExitCode::SUCCESS),
         Command::Worker => Ok(commands::worker::worker()),
     }
 }

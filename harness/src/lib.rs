@@ -9,6 +9,7 @@
 pub mod acts;
 pub mod cli;
 pub mod commands;
+pub mod crossover;
 pub mod data;
 pub mod eager;
 pub mod error;

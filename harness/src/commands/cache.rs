@@ -23,6 +23,9 @@ use crate::workload::{deepest, layers_of, load_model, request, with_layers};
 /// on with by the same command. A file that these settings wrote is checked, every byte of it, and kept; a file
 /// of other settings is refused.
 #[derive(Args, Clone, Debug)]
+#[command(before_help = "Examples:\n  \
+    actbench cache --out features.safetensors\n  \
+    actbench cache --model ./smollm2 --dataset data.jsonl --sweep-layers 16 --out features.safetensors")]
 pub struct CacheArgs {
     /// What is run.
     #[command(flatten)]

@@ -25,6 +25,9 @@ use crate::workload::{deepest, layers_of, load_model, request, with_layers};
 /// Tensors: tokens (flat), offsets, mask, labels, is_train, layer_ids, pooled [n, l, h] in f32; training samples first.
 /// Metadata: model, pool, dtype, extract_s.
 #[derive(Args, Clone, Debug)]
+#[command(before_help = "Examples:\n  \
+    actbench features --out features.safetensors\n  \
+    actbench features --samples 40 --dtype fp32 --method eager --out features.safetensors")]
 pub struct FeaturesArgs {
     /// What is run.
     #[command(flatten)]

@@ -10,6 +10,8 @@ use crate::import::import_with_bar;
 /// Turns a GGUF file of a Llama model into a folder that `--model` takes: configuration, tokenizer, and weights in
 /// bfloat16.
 #[derive(Args, Clone, Debug)]
+#[command(before_help = "Examples:\n  \
+    actbench import model.gguf --out model")]
 pub struct ImportArgs {
     /// The GGUF file.
     #[arg(value_name = "FILE")]

@@ -323,6 +323,7 @@ fn extra_fields(
             put("n_layers", json!(extracted.layers.len()));
             put("cs", json!(config.sweep_cs));
             put("n_trials", json!(scores.trials.len()));
+            put("aurocs", json!(scores.by_layer(config.sweep_cs.len())));
             put("best_layer", json!(scores.best.layer));
             put("best_c", json!(scores.best.c));
             put("best_auroc", json!(scores.best.auroc));

@@ -32,6 +32,13 @@ pub struct Scores {
     pub best: Trial,
 }
 
+impl Scores {
+    /// The AUROCs of `n_cs` probes a layer: one list a layer, in the order of the values of C.
+    pub fn by_layer(&self, n_cs: usize) -> Vec<Vec<f64>> {
+        self.trials.chunks(n_cs.max(1)).map(|of_layer| of_layer.iter().map(|trial| trial.auroc).collect()).collect()
+    }
+}
+
 /// How probes are trained.
 #[derive(Clone, Copy)]
 pub struct Training<'a> {

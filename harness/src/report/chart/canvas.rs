@@ -1,0 +1,156 @@
+//! What all charts are drawn with: colours, text, markers, and the file around the drawing.
+//!
+//! `plotters` writes colours as attributes. Each colour here stands for one purpose, so that a style sheet can exchange it
+//! where the reader prefers a dark page: [`THEME`] does that, in each SVG file as in the page. A viewer that knows nothing of
+//! style sheets shows the light colours.
+
+use plotters::backend::SVGBackend;
+use plotters::coord::Shift;
+use plotters::drawing::{DrawingArea, IntoDrawingArea};
+use plotters::element::{Circle, Cross, Polygon, Rectangle};
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{IntoFont, RGBColor, ShapeStyle, TextStyle};
+
+use crate::error::{Error, Result};
+use crate::workload::case::Method;
+
+/// The page behind a chart.
+pub const BACKGROUND: RGBColor = RGBColor(0xFF, 0xFF, 0xFF);
+/// Text and axes.
+pub const INK: RGBColor = RGBColor(0x1F, 0x23, 0x28);
+/// Lines of the grid.
+pub const GRID: RGBColor = RGBColor(0xD8, 0xDE, 0xE4);
+/// The mode eager, and what costs.
+pub const EAGER: RGBColor = RGBColor(0xB3, 0x4A, 0x0A);
+/// The mode lazy.
+pub const LAZY: RGBColor = RGBColor(0x0B, 0x5C, 0xAD);
+/// The mode lazy-disk, and what saves.
+pub const LAZY_DISK: RGBColor = RGBColor(0x1A, 0x7F, 0x5A);
+/// Text on a fill that no theme exchanges.
+pub const FIXED_DARK: RGBColor = RGBColor(0x10, 0x10, 0x10);
+/// The same on a dark fill.
+pub const FIXED_LIGHT: RGBColor = RGBColor(0xFD, 0xFD, 0xFD);
+
+/// Exchanges the colours for those of a dark page.
+pub const THEME: &str = "@media (prefers-color-scheme: dark) {\
+[fill=\"#FFFFFF\"]{fill:#0D1117}\
+[fill=\"#1F2328\"]{fill:#E6EDF3}[stroke=\"#1F2328\"]{stroke:#E6EDF3}\
+[fill=\"#D8DEE4\"]{fill:#30363D}[stroke=\"#D8DEE4\"]{stroke:#30363D}\
+[fill=\"#B34A0A\"]{fill:#F0883E}[stroke=\"#B34A0A\"]{stroke:#F0883E}\
+[fill=\"#0B5CAD\"]{fill:#58A6FF}[stroke=\"#0B5CAD\"]{stroke:#58A6FF}\
+[fill=\"#1A7F5A\"]{fill:#3FB98A}[stroke=\"#1A7F5A\"]{stroke:#3FB98A}}";
+
+/// Height of the strip above a drawing in which its legend stands.
+pub const LEGEND: i32 = 36;
+
+/// A drawing.
+pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// The colour of a mode.
+pub fn colour(method: Method) -> RGBColor {
+    match method {
+        Method::Eager => EAGER,
+        Method::Lazy => LAZY,
+        Method::LazyDisk => LAZY_DISK,
+    }
+}
+
+/// A shape that tells series apart without their colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marker {
+    /// Of eager.
+    Circle,
+    /// Of lazy.
+    Square,
+    /// Of lazy-disk.
+    Triangle,
+    /// Of what never came through.
+    Cross,
+}
+
+impl Marker {
+    /// The marker of a mode.
+    pub fn of(method: Method) -> Self {
+        match method {
+            Method::Eager => Marker::Circle,
+            Method::Lazy => Marker::Square,
+            Method::LazyDisk => Marker::Triangle,
+        }
+    }
+
+    /// Draws it around `(x, y)`.
+    pub fn draw(self, area: &Area<'_>, (x, y): (i32, i32), colour: RGBColor) -> Result<()> {
+        let filled = ShapeStyle::from(&colour).filled();
+        match self {
+            Marker::Circle => area.draw(&Circle::new((x, y), 5, filled)),
+            Marker::Square => area.draw(&Rectangle::new([(x - 4, y - 4), (x + 5, y + 5)], filled)),
+            Marker::Triangle => area.draw(&Polygon::new(vec![(x - 6, y + 5), (x + 6, y + 5), (x, y - 6)], filled)),
+            Marker::Cross => area.draw(&Cross::new((x, y), 6, ShapeStyle::from(&colour).stroke_width(2))),
+        }
+        .map_err(failed)
+    }
+}
+
+/// Text of `size` pixels, anchored at its place as `horizontal` says, in the middle of its height.
+pub fn text_style(size: u32, colour: RGBColor, horizontal: HPos) -> TextStyle<'static> {
+    ("sans-serif", size).into_font().color(&colour).pos(Pos::new(horizontal, VPos::Center))
+}
+
+/// Writes `text` at a place.
+pub fn write(area: &Area<'_>, text: &str, place: (i32, i32), style: &TextStyle<'_>) -> Result<()> {
+    area.draw_text(text, style, place).map_err(failed)
+}
+
+/// Names beside their markers along the top of the drawing, in a second line where one is too short.
+pub fn legend(area: &Area<'_>, entries: &[(String, RGBColor, Marker)]) -> Result<()> {
+    const LEFT: i32 = 70;
+    let right = i32::try_from(area.dim_in_pixel().0).unwrap_or(i32::MAX);
+    let (mut x, mut y) = (LEFT, 10);
+    for (name, colour, marker) in entries {
+        let width = 28 + width_of(name, 15);
+        if x + width > right && x > LEFT {
+            (x, y) = (LEFT, 28);
+        }
+        marker.draw(area, (x, y), *colour)?;
+        write(area, name, (x + 11, y), &text_style(15, INK, HPos::Left))?;
+        x += width;
+    }
+    Ok(())
+}
+
+/// About how wide `text` is in a sans-serif font of `size` pixels: no font is at hand to ask.
+pub fn width_of(text: &str, size: i32) -> i32 {
+    i32::try_from(text.chars().count()).unwrap_or(1000) * size * 11 / 20
+}
+
+/// The SVG file of a drawing of `width` by `height`, with a title and a description for those who hear it.
+pub fn svg(
+    (width, height): (u32, u32),
+    title: &str,
+    description: &str,
+    draw: impl FnOnce(&Area<'_>) -> Result<()>,
+) -> Result<String> {
+    let mut drawing = String::new();
+    {
+        let area = SVGBackend::with_string(&mut drawing, (width, height)).into_drawing_area();
+        area.fill(&BACKGROUND).map_err(failed)?;
+        draw(&area)?;
+        area.present().map_err(failed)?;
+    }
+    let body = drawing.split_once('>').map_or(drawing.as_str(), |(_, body)| body);
+    let (title, description) = (escaped(title), escaped(description));
+    Ok(format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
+         role=\"img\" aria-label=\"{title}. {description}\">\n<title>{title}</title>\n<style>{THEME}</style>{body}"
+    ))
+}
+
+/// Text as XML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// An error of the drawing library, which none is known to be when drawing into memory.
+pub fn failed(error: impl std::fmt::Display) -> Error {
+    Error::Numeric(format!("a chart could not be drawn: {error}"))
+}

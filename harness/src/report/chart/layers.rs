@@ -1,0 +1,112 @@
+//! Speed-up and memory reduction against layers, of each lazy mode.
+
+use super::axis::Axis;
+use super::canvas::{EAGER, LAZY, LAZY_DISK, Marker, svg};
+use super::xy::{Point, SIZE, Series, Xy};
+use super::{Chart, varying};
+use crate::crossover::answer::Measure;
+use crate::crossover::{Cell, Setting};
+use crate::error::Result;
+use crate::report::document::{Table, ratio_cell, text_cell, whole_cell};
+use crate::workload::case::{Method, Task};
+
+/// A chart for each setting, the layers apart, and number of samples.
+pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
+    // Where one side never came through there is no ratio to draw.
+    let compared = cells.iter().filter(|cell| {
+        cell.comparisons.iter().any(|(_, comparison)| MEASURES.iter().any(|(it, ..)| it.ratio(comparison).is_some()))
+    });
+    let key = |cell: &Cell| (Setting { layers: 0, ..cell.setting.clone() }, cell.samples);
+    let mut groups: Vec<Vec<&Cell>> = Vec::new();
+    for cell in compared {
+        match groups.iter_mut().find(|group| key(group[0]) == key(cell)) {
+            Some(group) => match group.iter_mut().find(|other| other.setting.layers == cell.setting.layers) {
+                // Of two runs of one place, the latest counts.
+                Some(other) if other.date < cell.date => *other = cell,
+                Some(_) => {}
+                None => group.push(cell),
+            },
+            None => groups.push(vec![cell]),
+        }
+    }
+    let groups = varying(groups, |cell| cell.setting.layers);
+    groups.iter().enumerate().map(|(index, group)| chart(index, group)).collect()
+}
+
+const MEASURES: [(Measure, &str, Marker); 3] = [
+    (Measure::Time, "time", Marker::Square),
+    (Measure::CpuMemory, "CPU memory", Marker::Circle),
+    (Measure::GpuMemory, "GPU memory", Marker::Triangle),
+];
+
+fn chart(index: usize, group: &[&Cell]) -> Result<Chart> {
+    let methods: Vec<Method> = [Method::Lazy, Method::LazyDisk]
+        .into_iter()
+        .filter(|method| group.iter().any(|cell| cell.comparison(*method).is_some()))
+        .collect();
+    let mut series = Vec::new();
+    for method in &methods {
+        for (measure, name, marker) in MEASURES {
+            let points: Vec<Point> = group.iter().filter_map(|cell| point(cell, *method, measure)).collect();
+            if !points.is_empty() {
+                let colour = match (method, measure) {
+                    (Method::LazyDisk, _) => LAZY_DISK,
+                    (_, Measure::Time) => LAZY,
+                    _ => EAGER,
+                };
+                let name = if methods.len() > 1 { format!("{method} {name}") } else { name.to_owned() };
+                series.push(Series { name, colour, marker, points, failures: Vec::new() });
+            }
+        }
+    }
+    let heights = series.iter().flat_map(|it| &it.points).flat_map(|point| {
+        let (low, high) = point.ends.unwrap_or((point.y, point.y));
+        [point.y, low, high]
+    });
+    let what = match group[0].setting.task {
+        Task::Train => "layer",
+        Task::Sweep => "layers",
+    };
+    let xy = Xy {
+        x: Axis::of_whole(what, group.iter().map(|cell| cell.setting.layers as f64)),
+        y: Axis::logarithmic("eager / lazy", heights.chain([1.0])),
+        reference: Some(1.0),
+        series,
+    };
+    let samples = group[0].samples;
+    let title = format!(
+        "Speed-up and memory reduction against layers: {}, {samples} samples",
+        group[0].setting.label_without_layers()
+    );
+    let description = "Ratios eager / lazy, above the line at 1 lazy is better; the vertical axis is logarithmic; bars are intervals.";
+    Ok(Chart {
+        name: format!("ratios-against-layers-{}", index + 1),
+        svg: svg(SIZE, &title, description, |area| xy.draw(area))?,
+        description: description.to_owned(),
+        table: table(group, what),
+        title,
+    })
+}
+
+fn point(cell: &Cell, method: Method, measure: Measure) -> Option<Point> {
+    let (ratio, interval) = measure.ratio(cell.comparison(method)?)?;
+    let ends = interval.map(|interval| (interval.low, interval.high));
+    Some(Point { x: cell.setting.layers as f64, y: ratio, ends })
+}
+
+fn table(group: &[&Cell], what: &str) -> Table {
+    let heads = [&format!("#{what}"), "mode", "#speed-up", "#CPU memory reduction", "#GPU memory reduction"];
+    let mut table = Table::new("", &heads);
+    for cell in group {
+        for (method, comparison) in &cell.comparisons {
+            let ratio = |measure: Measure| {
+                let found = measure.ratio(comparison);
+                ratio_cell(found.map(|(ratio, _)| ratio), found.and_then(|(_, interval)| interval))
+            };
+            let mut line = vec![whole_cell(cell.setting.layers), text_cell(method)];
+            line.extend([Measure::Time, Measure::CpuMemory, Measure::GpuMemory].map(ratio));
+            table.push(line);
+        }
+    }
+    table
+}

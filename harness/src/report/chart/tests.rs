@@ -1,0 +1,158 @@
+//! Charts of made-up cells: places in the drawing, and what is drawn at all.
+
+use serde_json::json;
+
+use super::waterfall::{Step, steps};
+use super::*;
+use crate::crossover::tests::{file, file_without_eager};
+use crate::crossover::{NamedResults, cells_of};
+use crate::results::tests::{file_of, ok_row};
+use crate::runner::schedule::tests::config;
+use crate::workload::case::{Method, RunConfig, Task};
+
+fn drawn(files: &[NamedResults]) -> Vec<Chart> {
+    charts(&cells_of(files)).unwrap()
+}
+
+#[track_caller]
+fn named<'a>(charts: &'a [Chart], name: &str) -> &'a Chart {
+    let names: Vec<&str> = charts.iter().map(|chart| chart.name.as_str()).collect();
+    charts.iter().find(|chart| chart.name == name).unwrap_or_else(|| panic!("no {name} among {names:?}"))
+}
+
+/// The attribute of each element of a kind and colour, in the order in which they were drawn.
+fn attributes(svg: &str, element: &str, colour: &str, attribute: &str) -> Vec<f64> {
+    let of_kind = svg.lines().filter(|line| line.starts_with(&format!("<{element} ")) && line.contains(colour));
+    let value = |line: &str| line.split(&format!(" {attribute}=\"")).nth(1)?.split('"').next()?.parse().ok();
+    of_kind.filter_map(value).collect()
+}
+
+const EAGER: &str = "#B34A0A";
+
+#[test]
+fn points_stand_where_their_logarithms_do() {
+    let files = [file(100, 2.0, 2.0), file(1000, 2.0, 2.0), file(10_000, 2.0, 2.0)];
+    let charts = drawn(&files);
+    let chart = named(&charts, "time-against-samples-1");
+    // The first circle is the legend's. Time and samples grow tenfold from point to point.
+    let (x, y) = (attributes(&chart.svg, "circle", EAGER, "cx"), attributes(&chart.svg, "circle", EAGER, "cy"));
+    assert_eq!(x.len(), 4);
+    assert!(((x[3] - x[2]) - (x[2] - x[1])).abs() <= 1.0 && x[2] - x[1] > 100.0, "{x:?}");
+    assert!(((y[3] - y[2]) - (y[2] - y[1])).abs() <= 1.0 && y[1] - y[2] > 50.0, "{y:?}");
+    assert_eq!(chart.table.rows.len(), 6);
+    assert!(chart.svg.contains(">\n10,000\n<"), "a tick at each size");
+}
+
+#[test]
+fn what_never_came_through_is_marked_at_its_size() {
+    let charts = drawn(&[file(100, 2.0, 2.0), file_without_eager(1000)]);
+    for name in ["time-against-samples-1", "memory-against-samples-1"] {
+        let chart = named(&charts, name);
+        assert!(chart.svg.contains("eager: oom") && chart.svg.contains("never came through"), "{}", chart.svg);
+        assert_eq!(chart.table.rows[2][2].text, "oom");
+    }
+    let intact = drawn(&[file(100, 2.0, 2.0)]);
+    assert!(!named(&intact, "time-against-samples-1").svg.contains("oom"));
+}
+
+#[test]
+fn only_groups_that_vary_are_drawn_against_what_varies() {
+    let mut deeper = file(100, 2.0, 2.0);
+    deeper.results.config.layer = Some(7);
+    let charts = drawn(&[file(100, 2.0, 2.0), file(200, 2.0, 2.0), deeper]);
+    let count = |prefix: &str| charts.iter().filter(|chart| chart.name.starts_with(prefix)).count();
+    // Layer 4 has two sizes and layer 7 one; at 100 samples there are two layers and at 200 one.
+    assert_eq!((count("time-against"), count("ratios-against"), count("time-breakdown")), (1, 1, 2));
+    assert_eq!(count("rules") + count("auroc"), 0);
+}
+
+#[test]
+fn a_reader_without_eyes_and_one_in_the_dark_have_what_they_need() {
+    for chart in drawn(&[file(100, 2.0, 2.0), file_without_eager(1000)]) {
+        assert!(chart.svg.contains("role=\"img\" aria-label=") && chart.svg.contains("prefers-color-scheme: dark"));
+        assert!(chart.svg.trim_end().ends_with("</svg>") && !chart.table.rows.is_empty());
+        // A colour that the theme does not know would stay as it is on a dark page.
+        for colour in chart.svg.split(['"']).filter(|part| part.len() == 7 && part.starts_with('#')) {
+            assert!(THEME.contains(colour), "{colour} in {}", chart.name);
+        }
+    }
+}
+
+#[test]
+fn names_are_no_markup() {
+    let mut file = file(100, 2.0, 2.0);
+    file.results.config.model = Some("<script>\"&".to_owned());
+    for chart in drawn(&[file]) {
+        assert!(!chart.svg.contains("<script"), "{}", chart.svg);
+    }
+}
+
+/// A sweep of two layers and two values of C, with its rules measured.
+fn sweep() -> NamedResults {
+    let rows = (0..6).flat_map(|block| {
+        let drift = 1.0 + block as f64;
+        let row = |ablated: Option<&str>, seconds: f64| {
+            let mut row = ok_row(Task::Sweep, Method::Lazy, block, seconds * drift, 200.0);
+            row.extra.insert("cs".to_owned(), json!([0.1, 1.0]));
+            row.extra.insert("aurocs".to_owned(), json!([[0.5, 0.75], [0.875, 1.0]]));
+            if let Some(rule) = ablated {
+                row.extra.insert("ablated".to_owned(), json!(rule));
+            }
+            row
+        };
+        [row(None, 1.0), row(Some("packing"), 2.0), row(Some("prefix"), 2.5), row(Some("all"), 3.0)]
+    });
+    let config = RunConfig { tasks: vec![Task::Sweep], methods: vec![Method::Lazy], sweep_layers: Some(2), ..config() };
+    NamedResults { name: "sweep.json".to_owned(), results: file_of(config, rows.collect::<Vec<_>>()) }
+}
+
+#[test]
+fn the_waterfall_leads_from_the_full_plan_to_the_one_without_rules() {
+    let cells = cells_of(&[sweep()]);
+    let steps = steps(&cells[0].ablation).unwrap();
+    let heights: Vec<(&str, f64, f64)> = steps
+        .iter()
+        .map(|step| (step.name.as_str(), (step.from * 1e6).round() / 1e6, (step.to * 1e6).round() / 1e6))
+        .collect();
+    // The median block has a drift of 3.5; the two rules overlap.
+    assert_eq!(
+        heights,
+        [
+            ("full plan", 0.0, 3.5),
+            ("packing", 3.5, 7.0),
+            ("prefix", 7.0, 12.25),
+            ("together", 12.25, 10.5),
+            ("no rules", 0.0, 10.5)
+        ]
+    );
+    assert!(steps.windows(2).all(|pair| pair[1].whole || (pair[0].to - pair[1].from).abs() <= 1e-12));
+    let _: &Step = &steps[0];
+    named(&drawn(&[sweep()]), "rules-1");
+}
+
+#[test]
+fn the_heat_map_has_a_shade_and_a_number_a_probe() {
+    let charts = drawn(&[sweep()]);
+    let chart = named(&charts, "auroc-1");
+    let shades: Vec<f64> = ["#F7FBFF", "#084580"]
+        .iter()
+        .flat_map(|colour| attributes(&chart.svg, "rect", &format!("fill=\"{colour}\""), "y"))
+        .collect();
+    assert_eq!(shades.len(), 2, "the lowest and the highest have the ends of the scale");
+    assert!(shades[0] < shades[1], "layer 0 stands above layer 1");
+    for auroc in ["0.5000", "0.7500", "0.8750", "1.0000"] {
+        assert!(chart.svg.contains(auroc));
+    }
+    assert_eq!(chart.table.columns, ["layer", "C = 0.1", "C = 1"]);
+}
+
+#[test]
+fn a_grid_that_is_not_whole_is_not_drawn() {
+    for aurocs in [json!([[0.5], [0.5, 0.6]]), json!([]), json!("none"), json!([[null, 1.0]])] {
+        let mut file = sweep();
+        for row in &mut file.results.rows {
+            row.extra.insert("aurocs".to_owned(), aurocs.clone());
+        }
+        assert!(!drawn(&[file]).iter().any(|chart| chart.name.starts_with("auroc")), "{aurocs}");
+    }
+}

@@ -1,0 +1,129 @@
+//! Where lazy begins to win and which mode to take, as tables and as plain text.
+
+use comfy_table::{ContentArrangement, Table as TextTable};
+
+use super::tables::{NONE, Table, TableCell, ratio_cell, text, whole};
+use crate::crossover::Cell;
+use crate::crossover::answer::{answers, count};
+use crate::crossover::recommend::{Evidence, Recommendation, Size, SizeBounds, recommendations};
+use crate::report::table::style;
+use crate::results::summary::Interval;
+
+/// A line a setting, lazy mode and measure.
+pub fn crossover_table(cells: &[Cell]) -> Table {
+    let mut table = Table::new(
+        "Interpolated between the sizes tried, linear in the logarithms; the interval is where those of the ratios cross 1.",
+        &["task", "model", "setting", "mode", "measure", "sizes tried", "lazy wins"],
+    );
+    for answer in answers(cells) {
+        let sizes: Vec<String> = answer.sizes.iter().map(|size| count(*size as f64)).collect();
+        table.push(vec![
+            text(answer.setting.task),
+            text(&answer.setting.model),
+            text(answer.setting.label()),
+            text(answer.method),
+            text(answer.measure),
+            text(sizes.join(", ")),
+            text(answer.text()),
+        ]);
+    }
+    table
+}
+
+/// A line a device and size.
+pub fn recommendation_table(recommendations: &[Recommendation], bounds: SizeBounds) -> Table {
+    let mut table = Table::new(
+        "The mode that failed least, then the fastest; of those within 5 % of its time, the one that takes the least memory.",
+        &["device", "size", "samples", "mode", "why"],
+    );
+    for it in recommendations {
+        table.push(vec![
+            text(it.device),
+            text(it.size),
+            text(samples(it.size, bounds)),
+            text(it.mode.map_or_else(|| NONE.to_owned(), |mode| mode.to_string())),
+            text(&it.why),
+        ]);
+    }
+    table
+}
+
+/// The rows behind the recommendations.
+pub fn evidence_table(recommendations: &[Recommendation]) -> Table {
+    let mut table = Table::new(
+        "Ratios are eager / lazy. Memory is the GPU's where there is one, else resident memory.",
+        &[
+            "device",
+            "size",
+            "run",
+            "task",
+            "model",
+            "#samples",
+            "layers",
+            "pool",
+            "mode",
+            "#speed-up",
+            "#memory reduction",
+            "failed",
+        ],
+    );
+    for recommendation in recommendations {
+        for row in &recommendation.evidence {
+            table.push(evidence_line(recommendation, row));
+        }
+    }
+    table
+}
+
+fn samples(size: Size, bounds: SizeBounds) -> String {
+    let (medium, large) = (count(bounds.medium_from as f64), count(bounds.large_from as f64));
+    match size {
+        Size::Small => format!("below {medium}"),
+        Size::Medium => format!("{medium} to {large}"),
+        Size::Large => format!("from {large}"),
+    }
+}
+
+fn evidence_line(recommendation: &Recommendation, row: &Evidence) -> Vec<TableCell> {
+    let ratio = |value: Option<(f64, Option<Interval>)>| {
+        ratio_cell(value.map(|(ratio, _)| ratio), value.and_then(|(_, interval)| interval))
+    };
+    vec![
+        text(recommendation.device),
+        text(recommendation.size),
+        text(&row.run),
+        text(row.task),
+        text(&row.model),
+        whole(row.samples),
+        text(&row.depth),
+        text(&row.pool),
+        text(row.method),
+        ratio(row.time),
+        ratio(row.memory),
+        text(row.failure.map_or_else(|| NONE.to_owned(), |(method, status)| format!("{method}: {status}"))),
+    ]
+}
+
+/// All of it as plain text, as `actbench recommend` prints it.
+pub fn recommendation_text(cells: &[Cell], bounds: SizeBounds) -> String {
+    let found = recommendations(cells, bounds);
+    let part = |table: &Table| format!("{}{}\n", text_table(table), table.caption);
+    [part(&recommendation_table(&found, bounds)), part(&evidence_table(&found)), part(&crossover_table(cells))]
+        .join("\n")
+}
+
+/// A table as text, numbers to the right, columns with nothing in them left out.
+pub fn text_table(table: &Table) -> String {
+    let table = table.clone().without_empty_columns();
+    let mut shown = TextTable::new();
+    shown.load_style(style()).set_content_arrangement(ContentArrangement::Disabled).set_header(&table.columns);
+    for row in &table.rows {
+        shown.add_row(row.iter().map(|cell| &cell.text));
+    }
+    for (column, numeric) in shown.column_iter_mut().zip(&table.numeric) {
+        if *numeric {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
+    }
+    format!("{}\n", shown.trim_fmt())
+}

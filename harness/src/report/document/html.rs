@@ -1,0 +1,42 @@
+//! The report as one HTML page that needs nothing but itself.
+
+use serde::Serialize;
+
+use super::Document;
+use super::render::render;
+use crate::error::Result;
+use crate::report::chart::{Chart, THEME};
+
+const TEMPLATE: &str = include_str!("templates/report.html");
+const STYLE: &str = include_str!("templates/report.css");
+const SCRIPT: &str = include_str!("templates/report.js");
+
+/// What the template sees.
+#[derive(Serialize)]
+struct Page<'a> {
+    document: &'a Document,
+    charts: Vec<PageChart<'a>>,
+    style: &'static str,
+    theme: &'static str,
+    script: &'static str,
+}
+
+/// A chart in the page.
+#[derive(Serialize)]
+struct PageChart<'a> {
+    #[serde(flatten)]
+    chart: &'a Chart,
+    /// Its SVG without a style sheet: the page has one for all.
+    drawing: String,
+}
+
+/// `report.html`: the sections of the Markdown, tables that sort, charts in the page.
+///
+/// # Errors
+/// None that a caller could cause: the template is built in.
+pub fn html(document: &Document, charts: &[Chart]) -> Result<String> {
+    let style_of_file = format!("<style>{THEME}</style>");
+    let charts = charts.iter().map(|chart| PageChart { chart, drawing: chart.svg.replace(&style_of_file, "") });
+    let page = Page { document, charts: charts.collect(), style: STYLE, theme: THEME, script: SCRIPT };
+    render("report.html", TEMPLATE, page)
+}

@@ -1,0 +1,123 @@
+//! Where figures come from: machines and builds, command lines, result files.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::tables::{Table, text, whole};
+use crate::crossover::NamedResults;
+use crate::results::Status;
+
+/// A machine and build.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EnvironmentPart {
+    /// The runs made there.
+    pub runs: Vec<String>,
+    /// Names and values, in the order of the result file; what is unknown is left out.
+    pub facts: Vec<(String, String)>,
+}
+
+/// How a run was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CommandPart {
+    /// The result file.
+    pub run: String,
+    /// The command line, quoted for a shell.
+    pub command: String,
+}
+
+/// Each environment once; the date and the command line are the run's, not the machine's.
+pub(super) fn environments(files: &[NamedResults]) -> Vec<EnvironmentPart> {
+    let mut parts: Vec<EnvironmentPart> = Vec::new();
+    for file in files {
+        let facts = match serde_json::to_value(&file.results.environment) {
+            Ok(Value::Object(facts)) => facts,
+            _ => Default::default(),
+        };
+        let facts: Vec<(String, String)> = facts
+            .iter()
+            .filter(|(name, _)| !["date", "command_line"].contains(&name.as_str()))
+            .filter_map(|(name, value)| Some((name.replace('_', " "), fact(value)?)))
+            .collect();
+        match parts.iter_mut().find(|part| part.facts == facts) {
+            Some(part) => part.runs.push(file.name.clone()),
+            None => parts.push(EnvironmentPart { runs: vec![file.name.clone()], facts }),
+        }
+    }
+    parts
+}
+
+/// A value as people write it; none for null and for nothing.
+fn fact(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::Bool(value) => Some(if *value { "yes" } else { "no" }.to_owned()),
+        Value::Number(number) if number.is_f64() => number.as_f64().map(|number| format!("{number:.0}")),
+        Value::Number(number) => Some(number.to_string()),
+        Value::String(text) => (!text.is_empty()).then(|| text.clone()),
+        Value::Array(values) => {
+            let facts: Vec<String> = values.iter().filter_map(fact).collect();
+            (!facts.is_empty()).then(|| facts.join(", "))
+        }
+        Value::Object(values) => {
+            let facts = values.iter().filter_map(|(name, value)| Some(format!("{name} {}", fact(value)?)));
+            let facts: Vec<String> = facts.collect();
+            (!facts.is_empty()).then(|| facts.join(", "))
+        }
+    }
+}
+
+/// The command line of each file.
+pub(super) fn commands(files: &[NamedResults]) -> Vec<CommandPart> {
+    let command = |file: &NamedResults| {
+        let arguments = file.results.environment.command_line.iter();
+        arguments.map(|argument| quoted(argument)).collect::<Vec<_>>().join(" ")
+    };
+    files.iter().map(|file| CommandPart { run: file.name.clone(), command: command(file) }).collect()
+}
+
+/// `argument` as a POSIX shell reads it back.
+fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    match !argument.is_empty() && argument.chars().all(plain) {
+        true => argument.to_owned(),
+        false => format!("'{}'", argument.replace('\'', "'\\''")),
+    }
+}
+
+/// What is in each file.
+pub(super) fn result_files(files: &[NamedResults]) -> Table {
+    let mut table = Table::new("", &["file", "begun", "#observations", "#failed"]);
+    for file in files {
+        let rows = &file.results.rows;
+        table.push(vec![
+            text(&file.name),
+            text(&file.results.environment.date),
+            whole(rows.len()),
+            whole(rows.iter().filter(|row| row.status != Status::Ok).count()),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn arguments_come_back_from_a_shell_as_they_were() {
+        assert_eq!(quoted("--sweep-cs=0.1,1"), "--sweep-cs=0.1,1");
+        assert_eq!(quoted("my model"), "'my model'");
+        assert_eq!(quoted("it's"), "'it'\\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
+    fn facts_that_are_not_known_are_left_out() {
+        assert_eq!(fact(&json!(["a", null, 2])).as_deref(), Some("a, 2"));
+        assert_eq!(fact(&json!([])), None);
+        assert_eq!(fact(&json!({"a": true, "b": null})).as_deref(), Some("a yes"));
+        assert_eq!(fact(&json!(23982.5)).as_deref(), Some("23982"));
+    }
+}

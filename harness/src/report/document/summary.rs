@@ -1,0 +1,154 @@
+//! The summary table: one line a run, task and lazy mode, every ratio with its interval.
+
+use super::tables::{NONE, Table, TableCell, number, ratio_cell, text, whole};
+use crate::crossover::answer::Measure;
+use crate::crossover::{Cell, MethodFigures};
+use crate::results::summary::Comparison;
+use crate::workload::case::{Method, Task};
+
+/// The table.
+pub(super) fn table(cells: &[Cell]) -> Table {
+    let mut table = Table::new(
+        "Ratios are eager / lazy: above 1 lazy is better. The metric's difference is lazy - eager.",
+        &[
+            "run",
+            "task",
+            "mode",
+            "model",
+            "#samples",
+            "layers",
+            "pool",
+            "dtype",
+            "device",
+            "#speed-up",
+            "#CPU memory reduction",
+            "#GPU allocation reduction",
+            "#GPU reserved reduction",
+            "#metric delta",
+            "#blocks",
+        ],
+    );
+    for cell in cells {
+        for (method, comparison) in &cell.comparisons {
+            table.push(line(cell, *method, comparison));
+        }
+    }
+    table
+}
+
+fn line(cell: &Cell, method: Method, comparison: &Comparison) -> Vec<TableCell> {
+    let (setting, intervals) = (&cell.setting, &comparison.intervals);
+    let mut speedup = ratio_cell(comparison.speedup_lazy_vs_eager, intervals.speedup_lazy_vs_eager);
+    if speedup.number.is_none() {
+        speedup.text = one_side(cell, method);
+    }
+    let blocks = intervals.speedup_lazy_vs_eager.map(|interval| interval.n);
+    vec![
+        text(&cell.run),
+        text(setting.task),
+        text(method),
+        text(&setting.model),
+        whole(cell.samples),
+        text(setting.depth()),
+        text(&setting.pool),
+        text(&setting.dtype),
+        text(setting.device),
+        speedup,
+        ratio_cell(comparison.cpu_mem_reduction_x, intervals.cpu_mem_reduction_x),
+        ratio_cell(comparison.gpu_alloc_reduction_x, intervals.gpu_alloc_reduction_x),
+        ratio_cell(comparison.gpu_reserved_reduction_x, intervals.gpu_reserved_reduction_x),
+        number(comparison.metric_delta, delta),
+        match blocks {
+            Some(blocks) => whole(blocks),
+            None => number(comparison.speedup_lazy_vs_eager.map(|_| 1.0), |one| {
+                one.map_or_else(|| NONE.to_owned(), |_| "1".to_owned())
+            }),
+        },
+    ]
+}
+
+/// `eager: oom` where there is nothing to compare with.
+fn one_side(cell: &Cell, method: Method) -> String {
+    let failed = |method: Method| {
+        let figures = cell.method(method).filter(|figures| figures.never_came_through())?;
+        figures.failure.as_ref().map(|(status, _)| format!("{method}: {status}"))
+    };
+    let failures: Vec<String> = [Method::Eager, method].into_iter().filter_map(failed).collect();
+    if failures.is_empty() { NONE.to_owned() } else { failures.join(", ") }
+}
+
+/// A difference of metrics with its sign; one that rounds to nothing is 0.
+fn delta(value: Option<f64>) -> String {
+    value.map_or_else(
+        || NONE.to_owned(),
+        |value| match value.abs() < 5e-5 {
+            true => "0.0000".to_owned(),
+            false => format!("{value:+.4}"),
+        },
+    )
+}
+
+/// `sweep, lazy: in 4 of 4 runs faster (1.58x to 3.10x), in 3 of 4 less memory (...)`, for each workload and mode.
+pub(super) fn conclusions(cells: &[Cell]) -> Vec<String> {
+    let mut sentences = Vec::new();
+    for task in [Task::Train, Task::Sweep] {
+        for method in [Method::Lazy, Method::LazyDisk] {
+            let of_task = cells.iter().filter(|cell| cell.setting.task == task);
+            let compared: Vec<(&Cell, &Comparison)> =
+                of_task.filter_map(|cell| Some((cell, cell.comparison(method)?))).collect();
+            if !compared.is_empty() {
+                sentences.push(format!(
+                    "{task}, {method} against eager in {}: {}; {}{}.",
+                    plural(compared.len(), "run"),
+                    told(&compared, Measure::Time, "faster", "slower", "no difference in time"),
+                    told(&compared, Measure::CpuMemory, "less memory", "more memory", "no difference in memory"),
+                    failures(&compared, method),
+                ));
+            }
+        }
+    }
+    sentences
+}
+
+fn told(compared: &[(&Cell, &Comparison)], measure: Measure, better: &str, worse: &str, same: &str) -> String {
+    let (mut gains, mut losses, mut open) = (Vec::new(), Vec::new(), 0);
+    for (_, comparison) in compared {
+        match measure.ratio(comparison) {
+            Some((_, Some(interval))) if interval.low <= 1.0 && interval.high >= 1.0 => open += 1,
+            Some((ratio, _)) if ratio > 1.0 => gains.push(ratio),
+            Some((ratio, _)) => losses.push(1.0 / ratio),
+            None => {}
+        }
+    }
+    let range = |ratios: &[f64]| {
+        let (low, high) = ratios.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), it| (low.min(*it), high.max(*it)));
+        if ratios.len() == 1 { format!("{low:.2}x") } else { format!("{low:.2}x to {high:.2}x") }
+    };
+    let mut parts = Vec::new();
+    for (ratios, word) in [(gains, better), (losses, worse)] {
+        if !ratios.is_empty() {
+            parts.push(format!("{word} in {} ({})", ratios.len(), range(&ratios)));
+        }
+    }
+    if open > 0 {
+        parts.push(format!("{same} shown in {open}"));
+    }
+    if parts.is_empty() { format!("{same} measured") } else { parts.join(", ") }
+}
+
+fn failures(compared: &[(&Cell, &Comparison)], method: Method) -> String {
+    let failed = |method: Method| {
+        let never =
+            compared.iter().filter(|(cell, _)| cell.method(method).is_some_and(MethodFigures::never_came_through));
+        match never.count() {
+            0 => String::new(),
+            n => format!("; {method} never came through in {n}"),
+        }
+    };
+    failed(Method::Eager) + &failed(method)
+}
+
+/// `1 run`, `2 runs`.
+pub(super) fn plural(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}

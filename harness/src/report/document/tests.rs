@@ -1,0 +1,121 @@
+//! Reports of made-up result files.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::crossover::tests::{file, file_without_eager};
+use crate::report::chart::charts;
+
+fn document(files: &[NamedResults]) -> Document {
+    Document::new(files, SizeBounds::default(), vec![Attachment::new("report.html", "the same as a page")])
+}
+
+#[test]
+fn every_section_of_the_markdown() {
+    let files = [file(100, 0.5, 2.0), file(1000, 2.0, 4.0), file_without_eager(20_000)];
+    let charts = charts(&cells_of(&files)).unwrap();
+    insta::assert_snapshot!(markdown(&document(&files), &charts).unwrap());
+}
+
+#[test]
+fn a_run_without_anything_in_it_is_still_a_report() {
+    let mut empty = file(100, 2.0, 2.0);
+    empty.results.rows.clear();
+    let files = [empty];
+    let charts = charts(&cells_of(&files)).unwrap();
+    let text = markdown(&document(&files), &charts).unwrap();
+    assert!(text.contains("not measured"), "{text}");
+    assert!(html(&document(&files), &charts).unwrap().contains("not measured"));
+}
+
+#[test]
+fn the_page_asks_nothing_of_a_network_and_believes_no_name() {
+    let mut odd = file(100, 2.0, 2.0);
+    odd.name = "a|b<img src=x onerror=alert(1)>.json".to_owned();
+    odd.results.config.model = Some("</script><script>alert(1)</script>".to_owned());
+    let files = [odd];
+    let document = document(&files);
+    let page = html(&document, &charts(&cells_of(&files)).unwrap()).unwrap();
+    assert!(!page.contains("<script>alert") && !page.contains("<img"), "{page}");
+    let addresses = page.match_indices("http").map(|(at, _)| &page[at..(at + 30).min(page.len())]);
+    for address in addresses {
+        assert!(address.starts_with("http-equiv") || address.starts_with("http://www.w3.org/2000/svg"), "{address}");
+    }
+    let text = markdown(&document, &[]).unwrap();
+    assert!(text.contains("a\\|b&lt;img"), "{text}");
+}
+
+#[test]
+fn tables_of_the_page_can_be_sorted_by_value() {
+    let page = html(&document(&[file(100, 2.0, 2.0)]), &[]).unwrap();
+    assert!(page.contains("data-number=\"100.0\">100</td>"), "{page}");
+    assert!(page.contains("<button type=\"button\">speed-up</button>"));
+}
+
+#[test]
+fn csv_has_numbers_in_full_and_failures_in_words() {
+    let files = [file(100, 2.0, 2.0), file_without_eager(1000)];
+    let read = |bytes: Vec<u8>| -> Vec<std::collections::BTreeMap<String, String>> {
+        let mut reader = ::csv::Reader::from_reader(bytes.as_slice());
+        reader.deserialize().collect::<Result<_, _>>().unwrap()
+    };
+    let summary = read(summary_csv(&document(&files).summary).unwrap());
+    assert_eq!(summary.len(), 2);
+    let speedup: f64 = summary[0]["speed-up"].parse().unwrap();
+    let (low, high): (f64, f64) =
+        (summary[0]["speed-up low"].parse().unwrap(), summary[0]["speed-up high"].parse().unwrap());
+    assert!(low < speedup && speedup < high && (speedup - 2.0).abs() < 0.05);
+    assert_eq!(summary[1]["speed-up"], "eager: oom");
+    let rows = read(rows_csv(&files).unwrap());
+    assert_eq!(rows.len(), 24);
+    assert_eq!((rows[0]["run"].as_str(), rows[0]["task"].as_str()), ("cell-100.json", "train"));
+    assert!(rows.iter().any(|row| row["status"] == "oom" && row["oom_bytes"] == "99" && row["elapsed_s"].is_empty()));
+    assert!(rows.iter().any(|row| row["feature_digest"] == "d1"));
+}
+
+#[test]
+fn the_recommendation_as_text() {
+    let files = [file(100, 0.5, 2.0), file(1000, 2.0, 4.0), file_without_eager(20_000)];
+    insta::assert_snapshot!(recommendation_text(&cells_of(&files), SizeBounds::default()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Files can be edited by hand and cut by anything; a report of them is made, or refused, but never a panic.
+    #[test]
+    fn no_number_is_too_odd_for_a_report(
+        odd in prop::collection::vec((0_usize..24, 0_usize..6, prop::sample::select(ODD.to_vec())), 1..12),
+        layers in prop::sample::select(vec![0, 1, usize::MAX]),
+        samples in prop::sample::select(vec![0, 1, 7, usize::MAX]),
+    ) {
+        let mut files = [file(100, 0.5, 2.0), file(1000, 2.0, 4.0)];
+        files[0].results.config.layer = Some(layers);
+        files[1].results.config.samples = samples;
+        for (row, column, value) in odd {
+            let row = &mut files[row % 2].results.rows[row / 2];
+            let value = Some(value);
+            match column {
+                0 => row.elapsed_s = value,
+                1 => row.extract_s = value,
+                2 => row.cpu_peak_rss_mb = value,
+                3 => row.gpu_peak_alloc_mb = value,
+                4 => row.metric_value = value,
+                _ => {
+                    row.extra.insert("cs".to_owned(), serde_json::json!([value]));
+                    row.extra.insert("aurocs".to_owned(), serde_json::json!([[value]]));
+                }
+            }
+        }
+        let document = document(&files);
+        let charts = charts(&cells_of(&files)).unwrap();
+        prop_assert!(html(&document, &charts).is_ok() && markdown(&document, &charts).is_ok());
+        prop_assert!(summary_csv(&document.summary).is_ok() && rows_csv(&files).is_ok());
+        for chart in &charts {
+            prop_assert!(!chart.svg.contains("NaN") && !chart.svg.contains("\"inf"), "{}", chart.svg);
+        }
+    }
+}
+
+/// Values that arithmetic trips over.
+const ODD: [f64; 8] = [0.0, -1.0, 1e-320, 1e-12, 1e12, 1e300, f64::MAX, 1.0];
