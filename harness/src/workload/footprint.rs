@@ -107,10 +107,12 @@ mod tests {
         assert_eq!(SIZES.extraction(Holding::Batch), batch);
         assert_eq!(SIZES.extraction(Holding::Pooled), batch + pooled);
         assert_eq!(SIZES.extraction(Holding::Full), batch + pooled + full);
-        assert_eq!(SIZES.probe(1), 100 * 16 * 12);
-        assert_eq!(SIZES.probe(64), 4 * 100 * 16 * 12, "four layers, however many threads");
+        // Features take 4 + 8 + 4 bytes, the square matrix of the smaller dimension and its factor 8 each.
+        let layer = 100 * 16 * 16 + 16 * 16 * 16;
+        assert_eq!(SIZES.probe(1), layer);
+        assert_eq!(SIZES.probe(64), 4 * layer, "four layers, however many threads");
         let many = Sizes { sides: [(20_000, 10), (5_000, 10)], hidden: 576, ..SIZES };
-        assert_eq!(many.probe(64), 25_000 * 576 * 12, "one at a time");
+        assert_eq!(many.probe(64), 25_000 * 576 * 16 + 576 * 576 * 16, "one at a time");
     }
 
     #[test]
