@@ -31,9 +31,17 @@ fn a_lower_instruction_set_gives_the_same_auroc_to_a_thousandth() {
         assert_eq!(best.len(), 2);
         for (task, metric) in &best {
             let difference = (metric - avx2[task]).abs();
-            // One chain of sums an output serves every instruction set but for bf16.
-            let tolerance = if dtype == "fp32" { 0.0 } else { 1e-3 };
-            assert!(difference <= tolerance, "{task} {dtype}: {metric} and {}", avx2[task]);
+            assert!(difference <= 1e-3, "{task} {dtype}: {metric} and {}", avx2[task]);
         }
     }
+}
+
+#[test]
+fn an_instruction_set_that_does_not_exist_is_refused_by_name() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command(&["run", "--methods", "lazy", "--repetitions", "1", "--warmup", "0"]);
+    command.env("ACTBENCH_CPU_ISA", "avx-512");
+    let assert = assert_cmd::Command::from_std(command).assert().code(1);
+    let message = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    assert!(message.contains("ACTBENCH_CPU_ISA=avx-512: use one of portable, avx2"), "{message}");
 }

@@ -13,6 +13,12 @@ pub enum KernelError {
         /// What was asked for.
         name: String,
     },
+    /// The environment asks for an instruction set that does not exist here.
+    #[error("{}={name}: use one of portable, avx2, avx512, avx512bf16, amx, or unset it", crate::cpu::ISA_VARIABLE)]
+    UnknownIsa {
+        /// What was asked for.
+        name: String,
+    },
     /// Shapes that do not fit each other.
     #[error("{op}: {what}")]
     Shape {

@@ -64,6 +64,11 @@ impl Isa {
         }
     }
 
+    /// Whether `name` is that of an instruction set, or empty.
+    pub(super) fn is_name(name: &std::ffi::OsStr) -> bool {
+        name.is_empty() || Self::ALL.iter().any(|isa| name == isa.name())
+    }
+
     fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",

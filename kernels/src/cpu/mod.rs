@@ -42,8 +42,11 @@ impl CpuBackend {
     /// A backend with `threads` threads, on the best instruction set there is.
     ///
     /// # Errors
-    /// When the threads cannot be started.
+    /// When the threads cannot be started, or [`ISA_VARIABLE`] holds what is no instruction set.
     pub fn new(threads: usize) -> Result<Self, KernelError> {
+        if let Some(name) = std::env::var_os(ISA_VARIABLE).filter(|name| !Isa::is_name(name)) {
+            return Err(KernelError::UnknownIsa { name: name.to_string_lossy().into_owned() });
+        }
         Self::with_isa(threads, Isa::detect())
     }
 
