@@ -13,6 +13,7 @@ pub mod crossover;
 pub mod data;
 pub mod eager;
 pub mod error;
+pub mod gate;
 pub mod import;
 pub mod measure;
 pub mod model;

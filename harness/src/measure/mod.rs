@@ -1,6 +1,7 @@
 //! What is measured beside time: peaks of memory, and the machine it was measured on.
 
 pub mod environment;
+pub mod fingerprint;
 pub mod gpu;
 pub mod limit;
 pub mod memory;
