@@ -2,9 +2,12 @@
 
 use std::fs;
 
+use actbench_kernels::cpu::Isa;
 use serde::{Deserialize, Serialize};
 
 use super::MEGABYTE;
+use super::conditions::{Warning, conditions, warnings};
+use super::fingerprint::Fingerprint;
 use super::gpu::gpus;
 
 /// What the result file says of the machine and the build. Unknown is null.
@@ -24,6 +27,12 @@ pub struct Environment {
     pub governor: Option<String>,
     /// Kernel name and release.
     pub kernel: Option<String>,
+    /// Instructions that the CPU's kernels use; see `ACTBENCH_CPU_ISA`.
+    #[serde(default)]
+    pub instruction_set: Option<String>,
+    /// Transparent huge pages: `always`, `madvise` or `never`.
+    #[serde(default)]
+    pub huge_pages: Option<String>,
     /// Names of the GPUs, as their driver gives them.
     pub gpus: Vec<String>,
     /// Version of the GPU driver.
@@ -36,12 +45,27 @@ pub struct Environment {
     pub rustc: Option<String>,
     /// `release` or `debug`.
     pub profile: String,
+    /// What it was built for, as in `x86_64-unknown-linux-gnu`.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// Features it was built with.
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// Flags for the compiler beyond those of the profile.
+    #[serde(default)]
+    pub rustflags: Option<String>,
     /// Commit it was built from.
     pub commit: Option<String>,
     /// Whether the tree had changes then.
     pub dirty: Option<bool>,
     /// The arguments it was started with, the program's name first.
     pub command_line: Vec<String>,
+    /// Digests of the above that say which figures may be compared; none in files from before there were any.
+    #[serde(default)]
+    pub fingerprint: Option<Fingerprint>,
+    /// What disturbed the measurement, before and during it, and what to do about it.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
 }
 
 impl Environment {
@@ -51,7 +75,9 @@ impl Environment {
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let gpu = gpus();
         let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        Environment {
+        let state = conditions();
+        let features = env!("ACTBENCH_FEATURES").split(',').filter(|feature| !feature.is_empty());
+        let mut environment = Environment {
             date: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             cpu_model: field(&cpuinfo, "model name"),
             cores_logical: std::thread::available_parallelism().map_or(1, usize::from),
@@ -61,16 +87,25 @@ impl Environment {
             kernel: line("/proc/sys/kernel/ostype")
                 .zip(line("/proc/sys/kernel/osrelease"))
                 .map(|(name, release)| format!("{name} {release}")),
+            instruction_set: Some(Isa::detect().to_string()),
+            huge_pages: state.huge_pages.clone(),
             gpus: gpu.names,
             driver: gpu.driver,
             cuda: gpu.cuda,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             rustc: known(env!("ACTBENCH_RUSTC")),
             profile: env!("ACTBENCH_PROFILE").to_owned(),
+            target: known(env!("ACTBENCH_TARGET")),
+            features: features.map(str::to_owned).collect(),
+            rustflags: known(env!("ACTBENCH_RUSTFLAGS")),
             commit: known(env!("ACTBENCH_COMMIT")),
             dirty: env!("ACTBENCH_DIRTY").parse().ok(),
             command_line: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
-        }
+            fingerprint: None,
+            warnings: warnings(&state),
+        };
+        environment.fingerprint = Some(Fingerprint::of(&environment));
+        environment
     }
 }
 

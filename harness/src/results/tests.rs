@@ -23,15 +23,22 @@ pub(crate) fn environment() -> Environment {
         ram_mb: Some(1024.0),
         governor: None,
         kernel: Some("Linux 6.1".to_owned()),
+        instruction_set: None,
+        huge_pages: None,
         gpus: Vec::new(),
         driver: None,
         cuda: None,
         version: "0.1.0".to_owned(),
         rustc: None,
         profile: "release".to_owned(),
+        target: None,
+        features: Vec::new(),
+        rustflags: None,
         commit: None,
         dirty: None,
         command_line: vec!["actbench".to_owned(), "run".to_owned()],
+        fingerprint: None,
+        warnings: Vec::new(),
     }
 }
 

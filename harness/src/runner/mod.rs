@@ -7,7 +7,9 @@ use self::ending::{Ended, Ending};
 use self::progress::RunProgress;
 use self::schedule::{Slot, schedule};
 use crate::error::{Error, Result};
+use crate::measure::conditions::{Counters, Warning, during, short_line};
 use crate::measure::environment::Environment;
+use crate::measure::page_cache;
 use crate::results::{ResultFile, Row, Status};
 use crate::workload::case::{CaseSpec, Fault, Method, RunConfig, Task};
 
@@ -60,8 +62,10 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
         .tempdir_in(&parent)
         .map_err(Error::io("create a folder in", &parent))?;
     let slots = schedule(&config)?;
+    let environment = environment(&config, options);
+    let before = Counters::read(Path::new("/"));
     let progress = RunProgress::new(slots.len(), options.quiet);
-    let mut results = ResultFile::new(config, Environment::read());
+    let mut results = ResultFile::new(config, environment);
     let (mut stopped, mut any_well) = (None, false);
     for (index, slot) in slots.into_iter().enumerate() {
         progress.begin(index, slot);
@@ -92,7 +96,31 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
         }
     }
     progress.finish();
+    let disturbed = during(&Counters::read(Path::new("/")).since(&before));
+    tell(&disturbed, options);
+    if !disturbed.is_empty() && !results.rows.is_empty() {
+        results.environment.warnings.extend(disturbed);
+        results.write(&options.output)?;
+    }
     Ok(RunReport { results, stopped })
+}
+
+/// Where the run takes place, with what disturbs it, which is also told in a line.
+fn environment(config: &RunConfig, options: &RunOptions) -> Environment {
+    let mut environment = Environment::read();
+    let model = Path::new(&options.located_model);
+    // A preset's weights are made and not read.
+    if model.exists() {
+        environment.warnings.extend(page_cache::warning(model, config.warmup));
+    }
+    tell(&environment.warnings, options);
+    environment
+}
+
+fn tell(warnings: &[Warning], options: &RunOptions) {
+    if let Some(line) = short_line(warnings).filter(|_| !options.quiet) {
+        eprintln!("warning: {line}");
+    }
 }
 
 /// One case, with a folder of its own that is gone afterwards.
