@@ -7,11 +7,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands;
 use crate::commands::cache::CacheArgs;
+use crate::commands::compare::CompareArgs;
 use crate::commands::completions::CompletionsArgs;
 use crate::commands::datasets::DatasetsArgs;
 use crate::commands::env::EnvArgs;
 use crate::commands::explain::ExplainArgs;
 use crate::commands::features::FeaturesArgs;
+use crate::commands::history::HistoryArgs;
 use crate::commands::import::ImportArgs;
 use crate::commands::models::ModelsArgs;
 use crate::commands::profile::ProfileArgs;
@@ -80,6 +82,10 @@ enum Command {
     Report(ReportArgs),
     /// Say which mode to take for small, medium and large runs, from result files.
     Recommend(RecommendArgs),
+    /// Compare two result files; judges them where a history of runs lets it.
+    Compare(CompareArgs),
+    /// Keep results over commits: add to a folder, list, plot, find where figures changed.
+    History(HistoryArgs),
     /// Show what the lazy plans of a run are and what they will cost, without running them.
     Explain(Box<ExplainArgs>),
     /// Show where the time of a run goes, operation by operation.
@@ -90,7 +96,7 @@ enum Command {
     Features(Box<FeaturesArgs>),
     /// Write the pooled features of a run to a cache file, or check the one that is there.
     Cache(Box<CacheArgs>),
-    /// Show what a result file would say of this machine and this build.
+    /// Show this machine and this build, and what about them disturbs measurements.
     Env(EnvArgs),
     /// List the models that are built in and the forms in which others are named.
     Models(ModelsArgs),
@@ -134,6 +140,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Run(args) => commands::run::run(&args),
         Command::Report(args) => commands::report::report(&args).map(|()| ExitCode::SUCCESS),
         Command::Recommend(args) => commands::recommend::recommend(&args).map(|()| ExitCode::SUCCESS),
+        Command::Compare(args) => commands::compare::compare(&args),
+        Command::History(args) => commands::history::history(&args),
         Command::Explain(args) => commands::explain::explain(&args).map(|()| ExitCode::SUCCESS),
         Command::Profile(args) => commands::profile::profile(&args),
         Command::Import(args) => commands::import::import(&args).map(|()| ExitCode::SUCCESS),

@@ -9,11 +9,13 @@
 pub mod acts;
 pub mod cli;
 pub mod commands;
+pub mod compare;
 pub mod crossover;
 pub mod data;
 pub mod eager;
 pub mod error;
 pub mod gate;
+pub mod history;
 pub mod import;
 pub mod measure;
 pub mod model;

@@ -1,11 +1,13 @@
 //! The subcommands, one a file.
 
 pub mod cache;
+pub mod compare;
 pub mod completions;
 pub mod datasets;
 pub mod env;
 pub mod explain;
 pub mod features;
+pub mod history;
 pub mod import;
 pub mod models;
 pub mod profile;

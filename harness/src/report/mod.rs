@@ -2,8 +2,11 @@
 
 pub mod ablation;
 pub mod chart;
+pub mod compare;
 pub mod document;
 pub mod format;
+pub mod gate;
+pub mod history;
 pub mod profile;
 pub mod sentence;
 pub mod table;

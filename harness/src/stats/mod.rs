@@ -6,8 +6,11 @@
 //! which timings' log-ratios are far closer to than to a normal one. [`summary`] and [`outliers`] describe one
 //! series; outliers are named and kept.
 
+pub mod change_points;
 pub mod hodges_lehmann;
 pub mod outliers;
+pub mod prediction;
+pub mod rank_sum;
 pub mod ratio;
 pub mod signed_rank;
 pub mod summary;
