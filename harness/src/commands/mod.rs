@@ -6,6 +6,7 @@ pub mod completions;
 pub mod datasets;
 pub mod env;
 pub mod explain;
+pub mod exports;
 pub mod features;
 pub mod history;
 pub mod import;
