@@ -12,12 +12,14 @@ use crate::commands::datasets::DatasetsArgs;
 use crate::commands::env::EnvArgs;
 use crate::commands::explain::ExplainArgs;
 use crate::commands::features::FeaturesArgs;
+use crate::commands::gate::GateArgs;
 use crate::commands::import::ImportArgs;
 use crate::commands::models::ModelsArgs;
 use crate::commands::profile::ProfileArgs;
 use crate::commands::recommend::RecommendArgs;
 use crate::commands::report::ReportArgs;
 use crate::commands::run::RunArgs;
+use crate::commands::selftest::SelftestArgs;
 use crate::error::Result;
 use crate::panics;
 
@@ -80,6 +82,10 @@ enum Command {
     Report(ReportArgs),
     /// Say which mode to take for small, medium and large runs, from result files.
     Recommend(RecommendArgs),
+    /// Gate a change: pairs of two programs on this machine, and an exit status that says whether head is worse.
+    Gate(Box<GateArgs>),
+    /// Try the regression gate on known slowdowns: false alarms, power, the smallest slowdown it resolves.
+    Selftest(SelftestArgs),
     /// Show what the lazy plans of a run are and what they will cost, without running them.
     Explain(Box<ExplainArgs>),
     /// Show where the time of a run goes, operation by operation.
@@ -134,6 +140,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Run(args) => commands::run::run(&args),
         Command::Report(args) => commands::report::report(&args).map(|()| ExitCode::SUCCESS),
         Command::Recommend(args) => commands::recommend::recommend(&args).map(|()| ExitCode::SUCCESS),
+        Command::Gate(args) => commands::gate::gate(&args),
+        Command::Selftest(args) => commands::selftest::selftest(&args),
         Command::Explain(args) => commands::explain::explain(&args).map(|()| ExitCode::SUCCESS),
         Command::Profile(args) => commands::profile::profile(&args),
         Command::Import(args) => commands::import::import(&args).map(|()| ExitCode::SUCCESS),

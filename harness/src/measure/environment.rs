@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::MEGABYTE;
 use super::gpu::gpus;
+use super::resolution::{self, Resolution};
 
 /// What the result file says of the machine and the build. Unknown is null.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,9 @@ pub struct Environment {
     pub dirty: Option<bool>,
     /// The arguments it was started with, the program's name first.
     pub command_line: Vec<String>,
+    /// What `actbench selftest` found out about this machine; none if it was never run here.
+    #[serde(default)]
+    pub resolution: Option<Resolution>,
 }
 
 impl Environment {
@@ -51,7 +55,7 @@ impl Environment {
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let gpu = gpus();
         let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        Environment {
+        let mut environment = Environment {
             date: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             cpu_model: field(&cpuinfo, "model name"),
             cores_logical: std::thread::available_parallelism().map_or(1, usize::from),
@@ -70,7 +74,10 @@ impl Environment {
             commit: known(env!("ACTBENCH_COMMIT")),
             dirty: env!("ACTBENCH_DIRTY").parse().ok(),
             command_line: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
-        }
+            resolution: None,
+        };
+        environment.resolution = resolution::known(&environment);
+        environment
     }
 }
 

@@ -4,7 +4,9 @@ pub mod ablation;
 pub mod chart;
 pub mod document;
 pub mod format;
+pub mod gate;
 pub mod profile;
+pub mod selftest;
 pub mod sentence;
 pub mod table;
 

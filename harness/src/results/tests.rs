@@ -31,6 +31,7 @@ pub(crate) fn environment() -> Environment {
         profile: "release".to_owned(),
         commit: None,
         dirty: None,
+        resolution: None,
         command_line: vec!["actbench".to_owned(), "run".to_owned()],
     }
 }
