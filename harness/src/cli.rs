@@ -13,6 +13,7 @@ use crate::commands::datasets::DatasetsArgs;
 use crate::commands::env::EnvArgs;
 use crate::commands::explain::ExplainArgs;
 use crate::commands::features::FeaturesArgs;
+use crate::commands::gate::GateArgs;
 use crate::commands::history::HistoryArgs;
 use crate::commands::import::ImportArgs;
 use crate::commands::models::ModelsArgs;
@@ -20,6 +21,7 @@ use crate::commands::profile::ProfileArgs;
 use crate::commands::recommend::RecommendArgs;
 use crate::commands::report::ReportArgs;
 use crate::commands::run::RunArgs;
+use crate::commands::selftest::SelftestArgs;
 use crate::error::Result;
 use crate::panics;
 
@@ -86,6 +88,10 @@ enum Command {
     Compare(CompareArgs),
     /// Keep results over commits: add to a folder, list, plot, find where figures changed.
     History(HistoryArgs),
+    /// Gate a change: pairs of two programs on this machine, and an exit status that says whether head is worse.
+    Gate(Box<GateArgs>),
+    /// Try the regression gate on known slowdowns: false alarms, power, the smallest slowdown it resolves.
+    Selftest(SelftestArgs),
     /// Show what the lazy plans of a run are and what they will cost, without running them.
     Explain(Box<ExplainArgs>),
     /// Show where the time of a run goes, operation by operation.
@@ -142,6 +148,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Recommend(args) => commands::recommend::recommend(&args).map(|()| ExitCode::SUCCESS),
         Command::Compare(args) => commands::compare::compare(&args),
         Command::History(args) => commands::history::history(&args),
+        Command::Gate(args) => commands::gate::gate(&args),
+        Command::Selftest(args) => commands::selftest::selftest(&args),
         Command::Explain(args) => commands::explain::explain(&args).map(|()| ExitCode::SUCCESS),
         Command::Profile(args) => commands::profile::profile(&args),
         Command::Import(args) => commands::import::import(&args).map(|()| ExitCode::SUCCESS),

@@ -24,6 +24,7 @@ pub mod probe;
 pub mod report;
 pub mod results;
 pub mod runner;
+pub mod selftest;
 pub mod stats;
 pub mod text;
 pub mod tokens;

@@ -46,6 +46,8 @@ pub struct Design {
     pub count_margin: f64,
     /// AUROC: a difference of at most this much is none.
     pub auroc_tolerance: f64,
+    /// Whether other features than base's pass; their own AUROC is still compared.
+    pub allow_other_features: bool,
 }
 
 impl Design {
@@ -62,10 +64,11 @@ impl Design {
             look_delta: 0.01,
             pass_level: 0.05,
             confirm_pairs: 0,
-            memory_margin_share: 0.005,
+            memory_margin_share: 0.002,
             memory_margin_mb: 0.25,
             count_margin: 0.001,
             auroc_tolerance: 1e-6,
+            allow_other_features: false,
         }
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::design::Design;
 use super::metric::Metric;
 use crate::measure::environment::Environment;
+pub use crate::measure::resolution::Resolution;
 
 /// The schema's name and version; raised when a name changes its meaning.
 pub const SCHEMA: &str = "actbench-gate/1";
@@ -48,22 +49,6 @@ pub struct Identity {
     pub build: String,
     /// What the program says of itself: version, profile, compiler.
     pub description: Option<String>,
-}
-
-/// What `actbench selftest` found out about a machine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Resolution {
-    /// The machine's fingerprint.
-    pub machine: String,
-    /// When it was found out, RFC 3339 in UTC.
-    pub date: String,
-    /// The smallest slowdown tried that was caught in at least 90 % of the trials, as a share (0.05 is 5 %); none if
-    /// none was.
-    pub smallest_effect: Option<f64>,
-    /// Trials without any difference.
-    pub trials_without_difference: usize,
-    /// Alarms among them.
-    pub false_alarms: usize,
 }
 
 /// A case.

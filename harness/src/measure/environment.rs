@@ -9,6 +9,7 @@ use super::MEGABYTE;
 use super::conditions::{Warning, conditions, warnings};
 use super::fingerprint::Fingerprint;
 use super::gpu::gpus;
+use super::resolution::{self, Resolution};
 
 /// What the result file says of the machine and the build. Unknown is null.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,6 +67,9 @@ pub struct Environment {
     /// What disturbed the measurement, before and during it, and what to do about it.
     #[serde(default)]
     pub warnings: Vec<Warning>,
+    /// What `actbench selftest` found out about this machine; none if it was never run here.
+    #[serde(default)]
+    pub resolution: Option<Resolution>,
 }
 
 impl Environment {
@@ -101,10 +105,12 @@ impl Environment {
             commit: known(env!("ACTBENCH_COMMIT")),
             dirty: env!("ACTBENCH_DIRTY").parse().ok(),
             command_line: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
+            resolution: None,
             fingerprint: None,
             warnings: warnings(&state),
         };
         environment.fingerprint = Some(Fingerprint::of(&environment));
+        environment.resolution = resolution::known(&environment);
         environment
     }
 }

@@ -8,6 +8,8 @@ pub mod limit;
 pub mod memory;
 pub mod mounts;
 pub mod page_cache;
+pub mod processor;
+pub mod resolution;
 
 /// Bytes of a megabyte in every figure here: 2^20.
 pub const MEGABYTE: f64 = 1024.0 * 1024.0;

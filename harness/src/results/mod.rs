@@ -11,6 +11,7 @@ use crate::measure::environment::Environment;
 use crate::workload::case::{RunConfig, Task};
 
 pub mod ablation;
+pub mod adaptive;
 pub mod row;
 pub mod summary;
 #[cfg(test)]

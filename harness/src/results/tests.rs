@@ -36,6 +36,7 @@ pub(crate) fn environment() -> Environment {
         rustflags: None,
         commit: None,
         dirty: None,
+        resolution: None,
         command_line: vec!["actbench".to_owned(), "run".to_owned()],
         fingerprint: None,
         warnings: Vec::new(),

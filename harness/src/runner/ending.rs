@@ -105,6 +105,15 @@ fn allocation_failure(stderr: &str) -> Option<Failure> {
     Some(Failure { message: line.to_owned(), bad_input: false, out_of_memory_bytes: Some(bytes) })
 }
 
+/// An exit status in words.
+pub fn describe(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => format!("ended by {}", signal_name(signal)),
+        (None, Some(code)) => format!("exit status {code}"),
+        (None, None) => "no exit status".to_owned(),
+    }
+}
+
 /// The names of the signals that end a process by themselves; others by number.
 fn signal_name(signal: i32) -> String {
     let name = match signal {

@@ -17,6 +17,7 @@ pub mod child;
 pub mod ending;
 pub mod interrupt;
 mod progress;
+pub mod program;
 pub mod protocol;
 pub mod schedule;
 mod streams;

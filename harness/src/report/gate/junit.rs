@@ -34,9 +34,11 @@ pub fn junit(report: &GateReport) -> Result<String> {
 }
 
 fn test(class: &str, name: &str, verdict: Verdict, message: &str) -> TestCase {
+    // XML reads a line's end in an attribute as a space.
+    let message = message.replace(['\n', '\r'], " ");
     let status = |kind| {
         let mut status = TestCaseStatus::non_success(kind);
-        status.set_message(message);
+        status.set_message(message.as_str());
         status
     };
     let status = match verdict {
@@ -45,7 +47,7 @@ fn test(class: &str, name: &str, verdict: Verdict, message: &str) -> TestCase {
         Verdict::Broken => status(NonSuccessKind::Error),
         Verdict::Inconclusive => {
             let mut status = TestCaseStatus::skipped();
-            status.set_message(message);
+            status.set_message(message.as_str());
             status
         }
     };

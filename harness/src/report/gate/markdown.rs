@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::table::chance;
 use super::words::{ends, headline, reason, resolution};
 use crate::gate::design::Mode;
 use crate::gate::report::Identity;
@@ -65,7 +66,7 @@ fn table(report: &GateReport) -> Table {
                 number_cell(metric.base_median, show),
                 number_cell(metric.head_median, show),
                 text_cell(ratio.as_deref().unwrap_or("-")),
-                number_cell(metric.p, |p| p.map_or_else(|| "-".to_owned(), |p| format!("{p:.3}"))),
+                number_cell(metric.p, |p| p.map_or_else(|| "-".to_owned(), chance)),
                 whole_cell(metric.n_pairs),
                 text_cell(metric.verdict),
                 text_cell(metric.note.as_deref().unwrap_or("-")),

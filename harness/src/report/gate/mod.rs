@@ -7,6 +7,7 @@ mod bencher;
 mod benchmark_action;
 mod junit;
 mod markdown;
+mod table;
 mod words;
 
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use self::bencher::bencher;
 pub use self::benchmark_action::benchmark_action;
 pub use self::junit::junit;
 pub use self::markdown::markdown;
+pub use self::table::render;
 pub use self::words::{figures, headline, resolution};
 use crate::error::{Error, Result};
 use crate::gate::GateReport;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::table::chance;
 use crate::gate::{CaseReport, GateReport, MetricReport, Outcome, Verdict};
 use crate::report::compare::shown_as;
 
@@ -57,7 +58,7 @@ pub fn figures(metric: &MetricReport) -> String {
         let _ = write!(text, ", {} to {}{unit}", show(Some(base)), show(Some(head)));
     }
     if let Some(p) = metric.p {
-        let _ = write!(text, ", p {p:.2}");
+        let _ = write!(text, ", p {}", chance(p));
     }
     let _ = write!(text, ", {}: {}", counted(metric.n_pairs, "pair"), metric.verdict);
     if let Some(note) = &metric.note {
