@@ -28,7 +28,7 @@ pub mod sources;
 pub mod tensor;
 
 pub use axes::{Axes, Axis};
-pub use cost::{PlanCost, RuleCosts};
+pub use cost::{LargestBatch, PlanCost, RuleCosts};
 pub use fingerprint::Fingerprint;
 pub use mask::SequenceMask;
 pub use operation::{BatchSelection, Device, Operation};

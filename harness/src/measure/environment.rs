@@ -115,6 +115,40 @@ impl Environment {
     }
 }
 
+impl Environment {
+    /// In what the machine or the build differs from another's, as `cpu_model: A and B`; empty where figures compare.
+    pub fn differences(&self, other: &Environment) -> Vec<String> {
+        // Firmware and kernels keep a varying little of the memory for themselves.
+        let ram = |environment: &Environment| environment.ram_mb.map(|megabytes| (megabytes / 256.0).round() / 4.0);
+        let facts = |environment: &Environment| {
+            let Environment { cpu_model, cores_logical, cores_physical, governor, kernel, gpus, .. } = environment;
+            let Environment { driver, cuda, version, rustc, profile, commit, dirty, .. } = environment;
+            let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());
+            let cores = cores_physical.map_or_else(|| "unknown".to_owned(), |cores| cores.to_string());
+            let memory = ram(environment).map_or_else(|| "unknown".to_owned(), |gigabytes| format!("{gigabytes:.2} GiB"));
+            [
+                ("processor", text(cpu_model)),
+                ("processors", cores_logical.to_string()),
+                ("cores", cores),
+                ("memory", memory),
+                ("governor", text(governor)),
+                ("kernel", text(kernel)),
+                ("GPUs", gpus.join(", ")),
+                ("driver", text(driver)),
+                ("CUDA", text(cuda)),
+                ("version", version.clone()),
+                ("compiler", text(rustc)),
+                ("profile", profile.clone()),
+                ("commit", text(commit)),
+                ("changes since the commit", dirty.map_or("unknown", |dirty| if dirty { "yes" } else { "no" }).to_owned()),
+            ]
+        };
+        let pairs = facts(self).into_iter().zip(facts(other));
+        let different = pairs.filter(|((_, mine), (_, theirs))| mine != theirs);
+        different.map(|((name, mine), (_, theirs))| format!("{name}: {mine} and {theirs}")).collect()
+    }
+}
+
 /// The first value of a `name : value` line.
 fn field(text: &str, name: &str) -> Option<String> {
     text.lines()
@@ -152,6 +186,17 @@ mod tests {
                        processor : 2\nphysical id : 0\ncore id : 1\n";
         assert_eq!(physical_cores(cpuinfo), Some(2));
         assert_eq!(physical_cores("processor : 0\n"), None);
+    }
+
+    #[test]
+    fn what_differs_is_named_and_the_time_is_not() {
+        let here = Environment::read();
+        let later = Environment { date: "2030-01-01T00:00:00Z".to_owned(), command_line: Vec::new(), ..here.clone() };
+        assert_eq!(here.differences(&later), [""; 0]);
+        let there = Environment { cpu_model: Some("Another".to_owned()), version: "9".to_owned(), ..here.clone() };
+        let told = here.differences(&there);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with("processor: ") && told[0].ends_with(" and Another"), "{told:?}");
     }
 
     #[test]

@@ -76,6 +76,7 @@ pub(crate) fn out_of_memory() -> Ending {
         message: "out of memory: activations would take 99 bytes".to_owned(),
         bad_input: false,
         out_of_memory_bytes: Some(99),
+        predicted: true,
     })
 }
 

@@ -35,6 +35,8 @@ pub struct RunOptions {
     pub timeout: Option<Duration>,
     /// Show nothing on standard error.
     pub quiet: bool,
+    /// What stands before each case where the run is a part of something larger, such as `cell 3 of 12`.
+    pub title: Option<String>,
     /// What the children are told the model is, once it was found: a folder or a preset.
     pub located_model: String,
     /// Failures to act out, for tests.
@@ -65,18 +67,24 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
     let slots = schedule(&config)?;
     let environment = environment(&config, options);
     let before = Counters::read(Path::new("/"));
-    let progress = RunProgress::new(slots.len(), options.quiet);
+    let progress = RunProgress::new(slots.len(), options.title.as_deref(), options.quiet);
     let mut results = ResultFile::new(config, environment);
     let (mut stopped, mut any_well) = (None, false);
+    let mut hopeless: Vec<(Slot, Ended)> = Vec::new();
     for (index, slot) in slots.into_iter().enumerate() {
         progress.begin(index, slot);
-        let ended = match run_slot(&results.config, slot, options, folder.path(), &progress) {
+        let known = hopeless.iter().find(|(known, _)| known.case() == slot.case()).map(|(_, ended)| ended.clone());
+        let ended = match known.map_or_else(|| run_slot(&results.config, slot, options, folder.path(), &progress), Ok) {
             Ok(ended) => ended,
             Err(error) => {
                 stopped = Some(error);
                 break;
             }
         };
+        // What was predicted not to fit is not loaded again to hear the same.
+        if matches!(&ended.ending, Ending::Failed(failure) if failure.predicted) {
+            hopeless.push((slot, ended.clone()));
+        }
         let bad_input = match &ended.ending {
             Ending::Failed(failure) if failure.bad_input && !any_well => Some(failure.message.clone()),
             _ => None,

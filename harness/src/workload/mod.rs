@@ -17,6 +17,7 @@ use crate::measure::{limit, memory};
 use crate::model::ActivationModel;
 
 pub mod ablation;
+pub mod calibrate;
 pub mod case;
 pub mod extract;
 pub mod features;
@@ -49,6 +50,14 @@ const DEFAULT_SWEEP_LAYERS: usize = 16;
 /// # Errors
 /// Anything wrong with the settings, the model's files, the data or the chat template.
 pub fn preflight(config: &RunConfig, quiet: bool) -> Result<Preflight> {
+    preflight_with_data(config, quiet).map(|(preflight, _)| preflight)
+}
+
+/// The same, with what was read.
+///
+/// # Errors
+/// As [`preflight`].
+pub fn preflight_with_data(config: &RunConfig, quiet: bool) -> Result<(Preflight, Prepared)> {
     config.check()?;
     let mut warnings = check_device(config.device_map)?;
     let prepared = prepare(request(config, quiet))?;
@@ -63,13 +72,9 @@ pub fn preflight(config: &RunConfig, quiet: bool) -> Result<Preflight> {
             prepared.model.check(prepared.model.config.n_layers - 1)?;
         }
     }
-    warnings.extend(prepared.warnings);
-    Ok(Preflight {
-        config,
-        located_model: prepared.model.location.to_string(),
-        n_layers: prepared.model.config.n_layers,
-        warnings,
-    })
+    warnings.extend(prepared.warnings.iter().cloned());
+    let located_model = prepared.model.location.to_string();
+    Ok((Preflight { config, located_model, n_layers: prepared.model.config.n_layers, warnings }, prepared))
 }
 
 /// Runs one case in this process.
@@ -95,6 +100,8 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         cache_folder: on_disk.then_some(spec.cache_folder.as_path()),
     };
 
+    // What loading freed is no part of what is measured.
+    memory::return_freed();
     observer.loaded();
     observer.phase(Phase::Extracting);
     let sizes = sizes(&config, &prepared, layers.len());
@@ -201,8 +208,12 @@ pub fn request(config: &RunConfig, quiet: bool) -> Request<'_> {
 
 /// The settings with the layers that follow the model filled in.
 pub fn with_layers(config: &RunConfig, prepared: &Prepared) -> RunConfig {
-    let n_layers = prepared.model.config.n_layers;
-    let (layer, sweep_layers) = match prepared.model.embedded {
+    with_layers_of(config, prepared.model.config.n_layers, prepared.model.embedded)
+}
+
+/// The same for a model of `n_layers` blocks, which may be the embedded one.
+pub fn with_layers_of(config: &RunConfig, n_layers: usize, embedded: bool) -> RunConfig {
+    let (layer, sweep_layers) = match embedded {
         true => (n_layers / 2, n_layers),
         false => (DEFAULT_LAYER, DEFAULT_SWEEP_LAYERS),
     };
