@@ -7,6 +7,7 @@ pub mod format;
 pub mod profile;
 pub mod sentence;
 pub mod table;
+pub mod trace;
 
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
-use super::{Argument, CudaBackend, Device, KernelSet, Launch};
+use super::{Argument, CudaBackend, Device, DeviceClock, KernelSet, Launch};
 use crate::error::KernelError;
 
 /// The CUDA backend on the emulator.
@@ -277,6 +278,38 @@ impl Device for Emulator {
             Some(index) => Err(Self::error(format!("{} wrote behind the end of its argument {index}", launch.kernel))),
             None => Ok(()),
         }
+    }
+}
+
+/// Work has ended when a call returns, so a mark is the time of the CPU's clock.
+impl DeviceClock for Emulator {
+    type Mark = Instant;
+
+    fn mark(&self) -> Result<Instant, KernelError> {
+        Ok(Instant::now())
+    }
+
+    fn milliseconds(&self, from: &Instant, to: &Instant) -> Result<f64, KernelError> {
+        Ok(to.duration_since(*from).as_secs_f64() * 1e3)
+    }
+
+    fn wait(&self) -> Result<(), KernelError> {
+        Ok(())
+    }
+
+    fn cache_bytes(&self) -> usize {
+        0
+    }
+
+    fn overwrite(&self, buffer: &mut EmulatedBuffer) -> Result<(), KernelError> {
+        buffer.as_mut_slice().fill(0);
+        Ok(())
+    }
+
+    fn copy(&self, from: &EmulatedBuffer, to: &mut EmulatedBuffer) -> Result<(), KernelError> {
+        let bytes = from.len.min(to.len);
+        to.as_mut_slice()[..bytes].copy_from_slice(&from.as_slice()[..bytes]);
+        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ use crate::host::HostTensor;
 
 mod architecture;
 mod attention;
+mod clock;
 #[cfg(feature = "cuda")]
 pub mod compiler;
 #[cfg(feature = "cuda")]
@@ -29,10 +30,13 @@ mod prepare;
 mod rows;
 pub mod sources;
 mod tensor;
+mod timeline;
 
 pub use architecture::Architecture;
+pub use clock::DeviceClock;
 pub use device::{Argument, Device, Launch};
 pub use tensor::{CudaTensor, CudaVector, CudaWeights};
+pub use timeline::Timeline;
 
 /// Which kernels a backend uses. The choice an operation makes depends on types and widths, never on rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use super::cubins::{CubinFolders, Nvrtc, Origin};
 use super::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch};
 use crate::error::KernelError;
 
+mod clock;
 mod memory;
 mod modules;
 mod probe;
