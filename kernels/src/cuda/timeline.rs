@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Architecture, Argument, Device, DeviceClock, Launch};
+use super::{Architecture, Argument, Device, DeviceClock, Launch, MemoryUse};
 use crate::error::KernelError;
 use crate::profiled::{DeviceSpan, Lane, Profile};
 
@@ -127,5 +127,17 @@ impl<D: DeviceClock> Device for Timeline<D> {
 
     fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, Self::Buffer>]) -> Result<(), KernelError> {
         self.around(Lane::Kernels, &launch.kernel, 0, || self.device.launch(launch, arguments))
+    }
+
+    fn memory_use(&self) -> Result<Option<MemoryUse>, KernelError> {
+        self.device.memory_use()
+    }
+
+    fn reset_memory_high(&self) -> Result<(), KernelError> {
+        self.device.reset_memory_high()
+    }
+
+    fn free_memory(&self) -> Result<Option<u64>, KernelError> {
+        self.device.free_memory()
     }
 }

@@ -5,6 +5,7 @@
 //! kernels by the device's own clock, and says in which call each was launched.
 
 use crate::backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
+use crate::device_use::DeviceUse;
 use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
@@ -251,5 +252,17 @@ impl<B: Backend> Backend for Profiled<B> {
         let work = Work { flops: 0, bytes: x.bytes_of(2 * rows) };
         let shape = x.columns.to_string();
         self.profile.record("download", shape, work, || self.backend.download(&x.inner, rows, out))
+    }
+
+    fn device_use(&self) -> Result<Option<DeviceUse>, KernelError> {
+        self.backend.device_use()
+    }
+
+    fn reset_device_use(&self) -> Result<(), KernelError> {
+        self.backend.reset_device_use()
+    }
+
+    fn free_memory(&self) -> Result<Option<u64>, KernelError> {
+        self.backend.free_memory()
     }
 }

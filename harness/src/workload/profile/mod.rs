@@ -8,11 +8,13 @@ use actbench_kernels::profiled::{Recording, SpanKind};
 use actbench_kernels::{CpuBackend, KernelError, Profile, Profiled};
 
 use super::case::{CaseObserver, Method, Phase, RunConfig, Task};
+use super::device::Placement;
 use super::extract::Extraction;
+use super::gpus::OpenGpus;
 use super::prepare::Prepared;
-use super::{deepest_run, extract_features, layers_of, load_model_on, score_probes};
+use super::{deepest_run, device, extract_features, layers_of, load_model_on, score_probes};
 use crate::acts::{ProgressSink, Rules};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::ActivationModel;
 
 mod ceilings;
@@ -57,6 +59,17 @@ pub struct RunProfile {
 /// # Errors
 /// As [`run_case`](super::run_case).
 pub fn profile_run(config: &RunConfig, prepared: &Prepared, say: &dyn Fn(&str)) -> Result<RunProfile> {
+    let choice = device::choose(config, prepared)?;
+    if let Some(note) = &choice.note {
+        say(&format!("note: {note}"));
+    }
+    if let Placement::Gpu(gpus, ordinal) = choice.placement {
+        return match gpus.open(&[ordinal])? {
+            OpenGpus::Driver(backends) => profile_run_on_first(backends, config, prepared, say),
+            #[cfg(feature = "emulator")]
+            OpenGpus::Emulator(backends) => profile_run_on_first(backends, config, prepared, say),
+        };
+    }
     let observer: Arc<dyn CaseObserver> = Arc::new(Silent);
     let profile = Profile::default();
     say("measuring the machine's best");
@@ -67,11 +80,18 @@ pub fn profile_run(config: &RunConfig, prepared: &Prepared, say: &dyn Fn(&str)) 
     Ok(RunProfile { device: None, ceilings, cases })
 }
 
+fn profile_run_on_first<D: DeviceClock>(
+    backends: Vec<CudaBackend<D>>,
+    config: &RunConfig,
+    prepared: &Prepared,
+    say: &dyn Fn(&str),
+) -> Result<RunProfile> {
+    let backend = backends.into_iter().next().ok_or_else(|| Error::usage("no device was opened"))?;
+    profile_run_on(&Arc::new(backend.into_device()), config, prepared, say)
+}
+
 /// The same on a device, its kernels and copies timed by its own clock.
-///
-/// # Errors
-/// As [`run_case`](super::run_case).
-pub fn profile_run_on<D: DeviceClock + Clone>(
+fn profile_run_on<D: DeviceClock + Clone>(
     device: &D,
     config: &RunConfig,
     prepared: &Prepared,

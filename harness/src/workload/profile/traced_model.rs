@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actbench_kernels::profiled::SpanKind;
-use actbench_kernels::{DType, Profile};
+use actbench_kernels::{DType, DeviceUse, Profile};
 
 use crate::error::Result;
 use crate::model::{ActivationModel, LayerOutput, LayerSink, TokenBatch};
@@ -59,5 +59,13 @@ impl ActivationModel for TracedModel {
     ) -> Result<()> {
         let detail = format!("{} rows, {} carried", batch.ids.len(), batch.n_carried);
         self.profile.span(SpanKind::Batch, "batch", detail, || self.model.run(batch, layers, output, sink))
+    }
+
+    fn device_use(&self) -> Result<Option<DeviceUse>> {
+        self.model.device_use()
+    }
+
+    fn reset_device_use(&self) -> Result<()> {
+        self.model.reset_device_use()
     }
 }

@@ -13,7 +13,7 @@ const OLDEST_DRIVER: i32 = 12080;
 
 /// Every function of the driver that is called. They are looked up when they are first called, and a missing one would
 /// be a panic there.
-const FUNCTIONS: [&str; 41] = [
+const FUNCTIONS: [&str; 43] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuGetErrorName",
@@ -34,6 +34,8 @@ const FUNCTIONS: [&str; 41] = [
     "cuMemPoolDestroy",
     "cuMemPoolSetAttribute",
     "cuMemPoolGetAttribute",
+    "cuMemPoolTrimTo",
+    "cuMemGetInfo_v2",
     "cuMemAllocFromPoolAsync",
     "cuMemFreeAsync",
     "cuMemAlloc_v2",
