@@ -55,6 +55,8 @@ Variables:
   NO_COLOR=1            no colours
   ACTBENCH_LOG=debug    what happens inside, on standard error
   ACTBENCH_CPU_ISA      instructions of the CPU: amx, avx512bf16, avx512, avx2 or portable
+  ACTBENCH_CUDA         GPUs to see: none; split:K for K logical ones on GPU 0; emulator:K or emulator:K:SIZE for K
+                        emulated ones (of SIZE of memory), in builds with the feature emulator; unset, the driver's
   HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE
                         where models of the Hugging Face hub are kept and asked for
 

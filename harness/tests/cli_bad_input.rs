@@ -47,8 +47,8 @@ error: invalid value 'cuda:x' for '--device-map <DEVICE>': unknown device 'cuda:
 #[test]
 fn a_gpu_that_is_not_there_is_refused() {
     assert_snapshot!(refusals(&["--device-map cuda", "--device-map cuda:3"]), @r#"
-error: --device-map cuda: there is no GPU that this build can use; use --device-map cpu or auto
-error: --device-map cuda:3: there is no GPU that this build can use; use --device-map cpu or auto
+error: --device-map cuda: ACTBENCH_CUDA=none hides whatever there is; unset it, or pass --device-map auto or cpu
+error: --device-map cuda:3: ACTBENCH_CUDA=none hides whatever there is; unset it, or pass --device-map auto or cpu
 "#);
 }
 

@@ -94,9 +94,10 @@ fn on_gpu(arguments: &Arguments, cpu: &CpuBackend) -> Result<Report, RunError> {
         let built = if cfg!(feature = "emulator") { "" } else { ", in a program built with --features emulator" };
         RunError::NoDevice(absence.to_string(), built)
     })?;
-    let prebuilt = arguments.cubins.clone().or_else(beside_the_program);
-    let mut options =
-        DriverOptions { cubins: CubinFolders { prebuilt: prebuilt.clone(), ..CubinFolders::of_user() }, checked: true };
+    let mut cubins = CubinFolders::of_program();
+    cubins.prebuilt = arguments.cubins.clone().or(cubins.prebuilt);
+    let prebuilt = cubins.prebuilt.clone();
+    let mut options = DriverOptions { cubins, checked: true };
     let device = Arc::new(DriverDevice::open(arguments.device, &options)?);
     let description = device.describe();
     let origins = device
@@ -121,12 +122,6 @@ fn on_gpu(arguments: &Arguments, cpu: &CpuBackend) -> Result<Report, RunError> {
         }
     }
     Ok(report)
-}
-
-/// The folder `cubins` beside the program, if it is one of machine code.
-fn beside_the_program() -> Option<PathBuf> {
-    let folder = std::env::current_exe().ok()?.parent()?.join("cubins");
-    folder.join("manifest.json").is_file().then_some(folder)
 }
 
 /// Where machine code came from, for people.

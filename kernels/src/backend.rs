@@ -9,6 +9,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::device_use::DeviceUse;
 use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
@@ -288,4 +289,28 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Copies the first `rows` rows of `x` to host memory. `out` is exactly that many bytes.
     fn download(&self, x: &Self::Tensor, rows: usize, out: &mut [u8]) -> Result<(), KernelError>;
+
+    /// What the device has used since [`Backend::reset_device_use`]; none where the device is the host itself.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    fn device_use(&self) -> Result<Option<DeviceUse>, KernelError> {
+        Ok(None)
+    }
+
+    /// Starts what [`Backend::device_use`] counts anew, and gives memory back that nothing is in.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    fn reset_device_use(&self) -> Result<(), KernelError> {
+        Ok(())
+    }
+
+    /// Bytes that can still be allocated; none where nobody counts them.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    fn free_memory(&self) -> Result<Option<u64>, KernelError> {
+        Ok(None)
+    }
 }

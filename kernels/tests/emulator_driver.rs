@@ -76,7 +76,7 @@ fn threads_share_a_device_and_keep_their_bits() {
             });
         }
     });
-    assert_eq!(device.memory_use().unwrap().used, 0);
+    assert_eq!(device.memory_use().unwrap().unwrap().used, 0);
 }
 
 #[test]
@@ -111,22 +111,22 @@ fn memory_is_counted_and_its_high_water_marks_start_anew() {
     for (settings, has_pool) in [("", true), ("pools=0", false)] {
         let _driver = StandIn::new(settings);
         let device = open(false);
-        assert_eq!(device.memory_use().unwrap().used, 0);
+        assert_eq!(device.memory_use().unwrap().unwrap().used, 0);
         let small = device.alloc(1000).unwrap();
         let large = device.alloc(5 << 20).unwrap();
-        let both = device.memory_use().unwrap();
+        let both = device.memory_use().unwrap().unwrap();
         assert_eq!((both.used, both.used_high), (1000 + (5 << 20), 1000 + (5 << 20)));
         assert!(both.reserved >= both.used && both.reserved_high >= both.reserved, "{both:?}");
         drop(large);
-        let one = device.memory_use().unwrap();
+        let one = device.memory_use().unwrap().unwrap();
         assert_eq!((one.used, one.used_high), (1000, both.used_high));
         // A pool keeps what is given back; without one nothing is kept.
         assert_eq!(one.reserved, if has_pool { both.reserved } else { 1000 });
         device.reset_memory_high().unwrap();
-        let reset = device.memory_use().unwrap();
+        let reset = device.memory_use().unwrap().unwrap();
         assert_eq!((reset.used_high, reset.reserved_high), (1000, reset.reserved));
         drop(small);
-        assert_eq!(device.memory_use().unwrap().used, 0);
+        assert_eq!(device.memory_use().unwrap().unwrap().used, 0);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::tokens::TokenSet;
 use crate::workload::case::{CaseObserver, Method, Phase, Task};
 use crate::workload::extract::{Extraction, plan};
 use crate::workload::prepare::{LabelledTokens, Prepared, prepare};
-use crate::workload::{deepest, layers_of, load_model, request, with_layers};
+use crate::workload::{deepest, device, layers_of, load_model, request, with_layers};
 
 /// Write pooled features of the layers of a sweep to a cache file, or check the one that is there.
 ///
@@ -50,6 +50,9 @@ pub fn cache(args: &CacheArgs) -> Result<()> {
         eprintln!("warning: {warning}");
     }
     let config = with_layers(&config, &prepared);
+    if let Some(note) = device::choose(&config, &prepared)?.note {
+        eprintln!("note: {note}");
+    }
     let deepest = deepest(&config, args.task);
     let layers = layers_of(&config, args.task);
     let observer: Arc<dyn CaseObserver> = Arc::new(Silent);

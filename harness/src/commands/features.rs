@@ -18,7 +18,7 @@ use crate::workload::case::{CaseObserver, Method, Phase, Task};
 use crate::workload::extract::{Extracted, Extraction, eager_layers, lazy_layers};
 use crate::workload::features::LayerFeatures;
 use crate::workload::prepare::{LabelledTokens, Prepared, prepare};
-use crate::workload::{deepest, layers_of, load_model, request, with_layers};
+use crate::workload::{deepest, device, layers_of, load_model, request, with_layers};
 
 /// Write tokens, masks, labels and pooled features of the layers of a sweep to a file.
 ///
@@ -55,6 +55,9 @@ pub fn features(args: &FeaturesArgs) -> Result<()> {
         eprintln!("warning: {warning}");
     }
     let config = with_layers(&config, &prepared);
+    if let Some(note) = device::choose(&config, &prepared)?.note {
+        eprintln!("note: {note}");
+    }
     let deepest = deepest(&config, args.tasks);
     let layers = layers_of(&config, args.tasks);
     let observer: Arc<dyn CaseObserver> = Arc::new(Silent);

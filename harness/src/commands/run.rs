@@ -106,6 +106,9 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     for warning in &preflight.warnings {
         eprintln!("warning: {warning}");
     }
+    if let Some(note) = preflight.device_note.as_ref().filter(|_| !args.quiet) {
+        eprintln!("note: {note}");
+    }
     warn_of_cache_in_memory(&preflight.config, args.cache_dir.as_deref());
     interrupt::install()?;
     let options = args.options(preflight.located_model)?;

@@ -9,6 +9,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use crate::workload::gpus::VARIABLE;
+
 /// How long the driver's tool may take; it hangs when the driver does.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -23,8 +25,26 @@ pub struct Gpus {
     pub cuda: Option<String>,
 }
 
-/// Asks the kernel module's files, and the driver's tool for what they do not hold.
+/// The GPUs that a model can run on: emulated and logical ones as what they are, real ones as the system names them.
 pub fn gpus() -> Gpus {
+    let seen = crate::workload::gpus::Gpus::find().ok().and_then(std::result::Result::ok);
+    let names = seen.iter().flat_map(|seen| seen.devices.iter().map(|gpu| gpu.name.clone())).collect();
+    let cuda = seen.as_ref().and_then(|seen| seen.cuda.clone());
+    match std::env::var_os(VARIABLE) {
+        Some(_) => Gpus { names, driver: of_system().driver.filter(|_| cuda.is_some()), cuda },
+        None => {
+            let system = of_system();
+            Gpus {
+                names: if system.names.is_empty() { names } else { system.names },
+                cuda: system.cuda.or(cuda),
+                ..system
+            }
+        }
+    }
+}
+
+/// Asks the kernel module's files, and the driver's tool for what they do not hold.
+fn of_system() -> Gpus {
     let folder = Path::new("/proc/driver/nvidia");
     let Ok(version) = fs::read_to_string(folder.join("version")) else {
         return Gpus::default();

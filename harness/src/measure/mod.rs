@@ -1,5 +1,6 @@
 //! What is measured beside time: peaks of memory, and the machine it was measured on.
 
+pub mod clocks;
 pub mod conditions;
 pub mod environment;
 pub mod fingerprint;

@@ -1,5 +1,6 @@
 //! A model's shape, read from Hugging Face's `config.json` and checked once.
 
+use actbench_kernels::DType;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -125,6 +126,13 @@ impl ModelConfig {
         let attention = self.hidden_size * (2 * self.query_width() + 2 * self.kv_width());
         let mlp = 3 * self.hidden_size * self.intermediate_size;
         2 * (attention + mlp) as u64
+    }
+
+    /// Bytes of the embedding and of blocks `0..n_blocks`, stored as `dtype`; norms and biases are left out.
+    pub fn weight_bytes(&self, n_blocks: usize, dtype: DType) -> u64 {
+        let blocks = (n_blocks as u64).saturating_mul(self.linear_flops_per_block() / 2);
+        let embedding = (self.vocab_size as u64).saturating_mul(self.hidden_size as u64);
+        blocks.saturating_add(embedding).saturating_mul(dtype.size() as u64)
     }
 
     /// The rotary frequencies, `head_dim / 2` of them, in radians a position.

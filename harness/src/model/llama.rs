@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use actbench_kernels::{AttentionShape, Backend, DType, HostTensor, KernelError};
+use actbench_kernels::{AttentionShape, Backend, DType, DeviceUse, HostTensor, KernelError};
 
 use super::config::ModelConfig;
 use super::loader::{Loader, not_finite, tensor_named};
@@ -344,6 +344,14 @@ impl<B: Backend> ActivationModel for Llama<B> {
 
     fn flops(&self, batch: &TokenBatch, n_blocks: usize) -> u64 {
         self.config.flops(batch, n_blocks)
+    }
+
+    fn device_use(&self) -> Result<Option<DeviceUse>> {
+        Ok(self.backend.device_use()?)
+    }
+
+    fn reset_device_use(&self) -> Result<()> {
+        Ok(self.backend.reset_device_use()?)
     }
 
     fn run(

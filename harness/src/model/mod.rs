@@ -3,7 +3,7 @@
 //! `locate` finds a model's folder or preset, `config` and `weights` read and check it, `llama` composes backend
 //! operations into a forward pass, `outline` stands for a model whose weights nobody needs. Callers outside see [`ActivationModel`] alone and know no device.
 
-use actbench_kernels::{AttentionLayout, DType, PoolGroups, PoolMethod};
+use actbench_kernels::{AttentionLayout, DType, DeviceUse, PoolGroups, PoolMethod};
 
 use crate::error::Result;
 
@@ -106,4 +106,21 @@ pub trait ActivationModel: Send + Sync {
         output: LayerOutput<'_>,
         sink: &mut LayerSink<'_>,
     ) -> Result<()>;
+
+    /// What the devices have used since [`ActivationModel::reset_device_use`]; none where the model is in the host's
+    /// memory.
+    ///
+    /// # Errors
+    /// A failure of a device.
+    fn device_use(&self) -> Result<Option<DeviceUse>> {
+        Ok(None)
+    }
+
+    /// Starts what [`ActivationModel::device_use`] counts anew, and gives memory of devices back that nothing is in.
+    ///
+    /// # Errors
+    /// A failure of a device.
+    fn reset_device_use(&self) -> Result<()> {
+        Ok(())
+    }
 }

@@ -11,6 +11,7 @@ pub mod profile;
 pub mod selftest;
 pub mod sentence;
 pub mod table;
+pub mod trace;
 
 #[cfg(test)]
 mod tests;

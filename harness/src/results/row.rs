@@ -127,6 +127,8 @@ impl Row {
         self.train_eval_s = finite(outcome.train_eval_s);
         self.metric_name = outcome.metric_name.clone();
         self.metric_value = finite(outcome.metric_value);
+        self.gpu_peak_alloc_mb = outcome.gpu.and_then(|gpu| finite(gpu.alloc_mb));
+        self.gpu_peak_reserved_mb = outcome.gpu.and_then(|gpu| finite(gpu.reserved_mb));
         self.extra = outcome.extra.clone();
         match (self.elapsed_s, self.metric_value) {
             (Some(_), Some(_)) => self.status = Status::Ok,

@@ -62,6 +62,7 @@ pub(crate) fn ok_row(task: Task, method: Method, block: usize, seconds: f64, rss
         train_eval_s: 0.25 * seconds,
         metric_name: "auroc".to_owned(),
         metric_value: 0.975,
+        gpu: None,
         extra: Map::from_iter([("feature_digest".to_owned(), json!("d1"))]),
     };
     row(task, method, block, Ending::Done(outcome, peaks(rss_mb)))

@@ -172,6 +172,7 @@ mod tests {
                 train_eval_s: 0.5,
                 metric_name: "auroc".to_owned(),
                 metric_value: 0.9,
+                gpu: None,
                 extra: serde_json::Map::new(),
             };
             let peaks = Peaks {

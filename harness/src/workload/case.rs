@@ -333,6 +333,18 @@ pub struct CaseOutcome {
     pub metric_name: String,
     /// Its value.
     pub metric_value: f64,
+    /// What the GPUs it ran on held at most; none where it ran on the CPU.
+    #[serde(default)]
+    pub gpu: Option<GpuPeaks>,
     /// Everything else, with the names of the result file.
     pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+/// High-water marks of GPU memory in the measured part of a case, summed over its GPUs, in MB of 2^20 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GpuPeaks {
+    /// Memory in use.
+    pub alloc_mb: f64,
+    /// Memory that the pools had taken from the devices.
+    pub reserved_mb: f64,
 }

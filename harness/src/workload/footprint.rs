@@ -68,7 +68,7 @@ impl Sizes {
 
     /// A batch's intermediate results, about: residual stream, its norm, queries, keys, values and attention's output
     /// of `hidden` columns at most, and gate and up of the feed-forward part.
-    fn batch(&self) -> u64 {
+    pub fn batch(&self) -> u64 {
         let longest = self.sides.iter().map(|(_, longest)| *longest).max().unwrap_or(0);
         let columns = product(&[6, self.hidden as u64]).saturating_add(product(&[2, self.intermediate as u64]));
         product(&[self.batch_size as u64, longest as u64, columns, self.element as u64])

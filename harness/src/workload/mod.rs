@@ -6,22 +6,26 @@ use std::time::Instant;
 use actbench_kernels::{Backend, CpuBackend};
 use serde_json::json;
 
-use self::case::{CaseObserver, CaseOutcome, CaseSpec, DeviceMap, Method, Phase, RunConfig, Task};
+use self::case::{CaseObserver, CaseOutcome, CaseSpec, GpuPeaks, Method, Phase, RunConfig, Task};
+use self::device::Placement;
 use self::extract::{Extracted, Extraction};
 use self::footprint::{Holding, Sizes};
+use self::gpus::OpenGpus;
 use self::prepare::{Prepared, Request, prepare};
 use self::score::{Scores, Training};
 use crate::acts::{Progress, ProgressSink, Rule, Rules};
 use crate::error::{Error, Result};
-use crate::measure::{limit, memory};
+use crate::measure::{MEGABYTE, limit, memory};
 use crate::model::ActivationModel;
 
 pub mod ablation;
 pub mod calibrate;
 pub mod case;
+pub mod device;
 pub mod extract;
 pub mod features;
 pub mod footprint;
+pub mod gpus;
 pub mod names;
 pub mod prepare;
 pub mod profile;
@@ -38,6 +42,8 @@ pub struct Preflight {
     pub n_layers: usize,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// Where the model will run and why, where the settings leave it open.
+    pub device_note: Option<String>,
 }
 
 /// Layer of the task `train` where none is named, and layers of the task `sweep`; the embedded model has fewer.
@@ -59,7 +65,6 @@ pub fn preflight(config: &RunConfig, quiet: bool) -> Result<Preflight> {
 /// As [`preflight`].
 pub fn preflight_with_data(config: &RunConfig, quiet: bool) -> Result<(Preflight, Prepared)> {
     config.check()?;
-    let mut warnings = check_device(config.device_map)?;
     let prepared = prepare(request(config, quiet))?;
     let config = with_layers(config, &prepared);
     for task in &config.tasks {
@@ -72,9 +77,15 @@ pub fn preflight_with_data(config: &RunConfig, quiet: bool) -> Result<(Preflight
             prepared.model.check(prepared.model.config.n_layers - 1)?;
         }
     }
-    warnings.extend(prepared.warnings.iter().cloned());
-    let located_model = prepared.model.location.to_string();
-    Ok((Preflight { config, located_model, n_layers: prepared.model.config.n_layers, warnings }, prepared))
+    let device_note = device::choose(&config, &prepared)?.note;
+    let preflight = Preflight {
+        config,
+        located_model: prepared.model.location.to_string(),
+        n_layers: prepared.model.config.n_layers,
+        warnings: prepared.warnings.clone(),
+        device_note,
+    };
+    Ok((preflight, prepared))
 }
 
 /// Runs one case in this process.
@@ -102,6 +113,8 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
 
     // What loading freed is no part of what is measured.
     memory::return_freed();
+    let loading = model.device_use()?;
+    model.reset_device_use()?;
     observer.loaded();
     observer.phase(Phase::Extracting);
     let sizes = sizes(&config, &prepared, layers.len());
@@ -121,6 +134,7 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     let extract_s = start.elapsed().as_secs_f64();
     // No method needs the weights again, so the probes' matrices may stand where they stood.
     let described_model = model.describe();
+    let on_device = model.device_use()?;
     drop(model);
     memory::return_freed();
     footprint::check("the matrices of the probes", memory::resident(), sizes.probe(config.n_threads()), limit)?;
@@ -136,12 +150,21 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     let mut extra = extra_fields(spec.task, &config, &prepared, &extracted, &scores)?;
     extra.insert("lazy_cache_disk".to_owned(), json!(on_disk));
     extra.insert("model".to_owned(), json!(described_model));
+    if let Some(on_device) = on_device {
+        extra.insert("host_to_device_bytes".to_owned(), json!(on_device.to_device));
+        extra.insert("device_to_host_bytes".to_owned(), json!(on_device.to_host));
+        extra.insert("load_host_to_device_bytes".to_owned(), json!(loading.map(|loading| loading.to_device)));
+    }
     Ok(CaseOutcome {
         elapsed_s,
         extract_s,
         train_eval_s: elapsed_s - extract_s,
         metric_name: metric_name.to_owned(),
         metric_value,
+        gpu: on_device.map(|used| GpuPeaks {
+            alloc_mb: used.used_high as f64 / MEGABYTE,
+            reserved_mb: used.reserved_high as f64 / MEGABYTE,
+        }),
         extra,
     })
 }
@@ -280,8 +303,28 @@ pub fn load_model(
     deepest: usize,
     observer: &Arc<dyn CaseObserver>,
 ) -> Result<Arc<dyn ActivationModel>> {
-    check_device(config.device_map)?;
-    load_model_on(CpuBackend::new(config.n_threads())?, prepared, config, deepest, observer)
+    let (gpus, ordinal) = match device::choose(config, prepared)?.placement {
+        Placement::Cpu => {
+            return load_model_on(CpuBackend::new(config.n_threads())?, prepared, config, deepest, observer);
+        }
+        Placement::Gpu(gpus, ordinal) => (gpus, ordinal),
+    };
+    match gpus.open(&[ordinal])? {
+        OpenGpus::Driver(backends) => load_model_on_first(backends, prepared, config, deepest, observer),
+        #[cfg(feature = "emulator")]
+        OpenGpus::Emulator(backends) => load_model_on_first(backends, prepared, config, deepest, observer),
+    }
+}
+
+fn load_model_on_first<B: Backend>(
+    backends: Vec<B>,
+    prepared: &Prepared,
+    config: &RunConfig,
+    deepest: usize,
+    observer: &Arc<dyn CaseObserver>,
+) -> Result<Arc<dyn ActivationModel>> {
+    let backend = backends.into_iter().next().ok_or_else(|| Error::usage("no device was opened"))?;
+    load_model_on(backend, prepared, config, deepest, observer)
 }
 
 /// The same on a backend of the caller's.
@@ -295,19 +338,6 @@ fn load_model_on<B: Backend>(
     let max_positions = prepared.train.tokens.max_len().max(prepared.test.tokens.max_len());
     let mut progress = |done: usize, total: usize| observer.progress(done as u64, total as u64, "blocks");
     Ok(Arc::new(prepared.model.load(backend, config.dtype, deepest, max_positions, &mut progress)?))
-}
-
-/// Refuses devices that are not there.
-fn check_device(device_map: DeviceMap) -> Result<Vec<String>> {
-    match device_map {
-        DeviceMap::Auto | DeviceMap::Cpu => Ok(Vec::new()),
-        DeviceMap::Balanced => {
-            Ok(vec!["--device-map balanced: there is no GPU to balance over, running on the CPU".to_owned()])
-        }
-        DeviceMap::Cuda(_) => Err(Error::usage(format!(
-            "--device-map {device_map}: there is no GPU that this build can use; use --device-map cpu or auto"
-        ))),
-    }
 }
 
 fn extra_fields(

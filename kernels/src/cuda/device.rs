@@ -8,6 +8,19 @@ use std::sync::Arc;
 use super::Architecture;
 use crate::error::KernelError;
 
+/// Bytes of a device's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Asked for and not given back.
+    pub used: u64,
+    /// The most of it so far.
+    pub used_high: u64,
+    /// Taken from the device, by the pool where there is one.
+    pub reserved: u64,
+    /// The most of it so far.
+    pub reserved_high: u64,
+}
+
 /// The shape of a launch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
@@ -79,6 +92,30 @@ pub trait Device: Send + Sync + 'static {
     /// # Errors
     /// No such kernel, arguments that are not its parameters, or a failure of the device.
     fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, Self::Buffer>]) -> Result<(), KernelError>;
+
+    /// How much of the device's memory is in use, and was at most; none where nobody counts it.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    fn memory_use(&self) -> Result<Option<MemoryUse>, KernelError> {
+        Ok(None)
+    }
+
+    /// Gives back what the pool holds for nobody, and starts the high-water marks anew.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    fn reset_memory_high(&self) -> Result<(), KernelError> {
+        Ok(())
+    }
+
+    /// Bytes that can still be allocated; none where nobody counts them.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    fn free_memory(&self) -> Result<Option<u64>, KernelError> {
+        Ok(None)
+    }
 }
 
 /// A device that several backends share, such as one of each set of kernels.
@@ -111,5 +148,17 @@ impl<D: Device> Device for Arc<D> {
 
     fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, Self::Buffer>]) -> Result<(), KernelError> {
         D::launch(self, launch, arguments)
+    }
+
+    fn memory_use(&self) -> Result<Option<MemoryUse>, KernelError> {
+        D::memory_use(self)
+    }
+
+    fn reset_memory_high(&self) -> Result<(), KernelError> {
+        D::reset_memory_high(self)
+    }
+
+    fn free_memory(&self) -> Result<Option<u64>, KernelError> {
+        D::free_memory(self)
     }
 }

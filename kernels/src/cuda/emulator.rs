@@ -7,9 +7,11 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ops::Range;
 use std::path::Path;
 use std::ptr::{self, NonNull};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use super::{Argument, CudaBackend, Device, KernelSet, Launch};
+use super::emulated_memory::EmulatedMemory;
+use super::{Argument, CudaBackend, Device, DeviceClock, KernelSet, Launch, MemoryUse};
 use crate::error::KernelError;
 
 /// The CUDA backend on the emulator.
@@ -104,6 +106,9 @@ const POISON: u8 = 0xff;
 /// The emulated device.
 pub struct Emulator {
     options: EmulatorOptions,
+    /// Its number, where several stand side by side.
+    ordinal: usize,
+    memory: Arc<EmulatedMemory>,
     /// Kernels whose name begins with this are launched in the place of those without: a planted fault.
     prefix: CString,
 }
@@ -112,6 +117,7 @@ pub struct Emulator {
 pub struct EmulatedBuffer {
     start: NonNull<u8>,
     len: usize,
+    memory: Arc<EmulatedMemory>,
 }
 
 // SAFETY: the buffer owns its memory and hands out references under the usual borrow rules alone.
@@ -143,6 +149,7 @@ impl Drop for EmulatedBuffer {
     fn drop(&mut self) {
         // SAFETY: allocated with this very size and freed here alone.
         unsafe { actbench_emulator_free(self.start.as_ptr(), self.len) }
+        self.memory.give_back(self.len);
     }
 }
 
@@ -158,14 +165,20 @@ impl EmulatedBackend {
     /// A name with a NUL in it.
     pub fn planted(options: EmulatorOptions, kernels: KernelSet, fault: &str) -> Result<Self, KernelError> {
         let prefix = CString::new(format!("{fault}/")).map_err(|_| Emulator::error("a name with NUL"))?;
-        Ok(CudaBackend::new(Emulator { options, prefix }, kernels))
+        Ok(CudaBackend::new(Emulator { prefix, ..Emulator::new(options) }, kernels))
     }
 }
 
 impl Emulator {
     /// A device that executes as `options` say.
     pub fn new(options: EmulatorOptions) -> Self {
-        Emulator { options, prefix: CString::default() }
+        Emulator::numbered(options, 0, None)
+    }
+
+    /// The device of that number, with so many bytes of memory or as many as the host has.
+    pub fn numbered(options: EmulatorOptions, ordinal: usize, memory_bytes: Option<u64>) -> Self {
+        let memory = Arc::new(EmulatedMemory::of(memory_bytes));
+        Emulator { options, ordinal, memory, prefix: CString::default() }
     }
 
     fn error(message: impl Into<String>) -> KernelError {
@@ -177,14 +190,25 @@ impl Device for Emulator {
     type Buffer = EmulatedBuffer;
 
     fn describe(&self) -> String {
-        "emulated cuda".to_owned()
+        match self.ordinal {
+            0 => "emulated cuda".to_owned(),
+            ordinal => format!("emulated cuda:{ordinal}"),
+        }
     }
 
     fn alloc(&self, bytes: usize) -> Result<EmulatedBuffer, KernelError> {
+        let too_much = || KernelError::OutOfMemory { op: "alloc", bytes, device: self.describe() };
+        if !self.memory.take(bytes) {
+            return Err(too_much());
+        }
         // SAFETY: any size may be asked for; the answer is memory of NaN bytes or null.
-        let start = NonNull::new(unsafe { actbench_emulator_alloc(bytes) });
-        let start = start.ok_or_else(|| KernelError::OutOfMemory { op: "alloc", bytes, device: self.describe() })?;
-        Ok(EmulatedBuffer { start, len: bytes })
+        match NonNull::new(unsafe { actbench_emulator_alloc(bytes) }) {
+            Some(start) => Ok(EmulatedBuffer { start, len: bytes, memory: self.memory.clone() }),
+            None => {
+                self.memory.give_back(bytes);
+                Err(too_much())
+            }
+        }
     }
 
     fn write(&self, buffer: &mut EmulatedBuffer, bytes: &[u8]) -> Result<(), KernelError> {
@@ -277,6 +301,51 @@ impl Device for Emulator {
             Some(index) => Err(Self::error(format!("{} wrote behind the end of its argument {index}", launch.kernel))),
             None => Ok(()),
         }
+    }
+
+    fn memory_use(&self) -> Result<Option<MemoryUse>, KernelError> {
+        Ok(Some(self.memory.in_use()))
+    }
+
+    fn reset_memory_high(&self) -> Result<(), KernelError> {
+        self.memory.reset_high();
+        Ok(())
+    }
+
+    fn free_memory(&self) -> Result<Option<u64>, KernelError> {
+        Ok(self.memory.free())
+    }
+}
+
+/// Work has ended when a call returns, so a mark is the time of the CPU's clock.
+impl DeviceClock for Emulator {
+    type Mark = Instant;
+
+    fn mark(&self) -> Result<Instant, KernelError> {
+        Ok(Instant::now())
+    }
+
+    fn milliseconds(&self, from: &Instant, to: &Instant) -> Result<f64, KernelError> {
+        Ok(to.duration_since(*from).as_secs_f64() * 1e3)
+    }
+
+    fn wait(&self) -> Result<(), KernelError> {
+        Ok(())
+    }
+
+    fn cache_bytes(&self) -> usize {
+        0
+    }
+
+    fn overwrite(&self, buffer: &mut EmulatedBuffer) -> Result<(), KernelError> {
+        buffer.as_mut_slice().fill(0);
+        Ok(())
+    }
+
+    fn copy(&self, from: &EmulatedBuffer, to: &mut EmulatedBuffer) -> Result<(), KernelError> {
+        let bytes = from.len.min(to.len);
+        to.as_mut_slice()[..bytes].copy_from_slice(&from.as_slice()[..bytes]);
+        Ok(())
     }
 }
 

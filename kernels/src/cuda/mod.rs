@@ -8,12 +8,14 @@ use std::ops::Range;
 
 use crate::backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
 use crate::check;
+use crate::device_use::DeviceUse;
 use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
 
 mod architecture;
 mod attention;
+mod clock;
 #[cfg(feature = "cuda")]
 pub mod compiler;
 #[cfg(feature = "cuda")]
@@ -22,6 +24,8 @@ mod device;
 #[cfg(feature = "cuda")]
 pub mod driver;
 #[cfg(feature = "emulator")]
+mod emulated_memory;
+#[cfg(feature = "emulator")]
 pub mod emulator;
 mod linear;
 mod pool;
@@ -29,10 +33,16 @@ mod prepare;
 mod rows;
 pub mod sources;
 mod tensor;
+mod timeline;
+mod traffic;
 
 pub use architecture::Architecture;
-pub use device::{Argument, Device, Launch};
+pub use clock::DeviceClock;
+pub use device::{Argument, Device, Launch, MemoryUse};
 pub use tensor::{CudaTensor, CudaVector, CudaWeights};
+pub use timeline::Timeline;
+
+use traffic::Traffic;
 
 /// Which kernels a backend uses. The choice an operation makes depends on types and widths, never on rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,17 +57,23 @@ pub enum KernelSet {
 pub struct CudaBackend<D: Device> {
     device: D,
     kernels: KernelSet,
+    traffic: Traffic,
 }
 
 impl<D: Device> CudaBackend<D> {
     /// A backend that runs `kernels` on `device`.
     pub fn new(device: D, kernels: KernelSet) -> Self {
-        CudaBackend { device, kernels }
+        CudaBackend { device, kernels, traffic: Traffic::default() }
     }
 
     /// The device.
     pub fn device(&self) -> &D {
         &self.device
+    }
+
+    /// The device alone.
+    pub fn into_device(self) -> D {
+        self.device
     }
 
     /// Launches, unless the grid is empty.
@@ -72,8 +88,20 @@ impl<D: Device> CudaBackend<D> {
     fn upload(&self, values: &[u32]) -> Result<D::Buffer, KernelError> {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         let mut buffer = self.device.alloc(bytes.len())?;
-        self.device.write(&mut buffer, bytes)?;
+        self.write(&mut buffer, bytes)?;
         Ok(buffer)
+    }
+
+    /// Copies `bytes` to the start of `buffer`, counted.
+    fn write(&self, buffer: &mut D::Buffer, bytes: &[u8]) -> Result<(), KernelError> {
+        self.traffic.add_to_device(bytes.len());
+        self.device.write(buffer, bytes)
+    }
+
+    /// Copies the start of `buffer` to `out`, counted.
+    fn read(&self, buffer: &D::Buffer, out: &mut [u8]) -> Result<(), KernelError> {
+        self.traffic.add_to_host(out.len());
+        self.device.read(buffer, out)
     }
 
     /// Marks rows that a launch will write, so that one left out shows where the device can do that.
@@ -265,6 +293,25 @@ impl<D: Device> Backend for CudaBackend<D> {
     fn download(&self, x: &Self::Tensor, rows: usize, out: &mut [u8]) -> Result<(), KernelError> {
         check::fits("download", "x", x, rows, x.columns)?;
         check::width("download", "out", out.len(), rows * x.row_bytes())?;
-        self.device.read(&x.buffer, out)
+        self.read(&x.buffer, out)
+    }
+
+    fn device_use(&self) -> Result<Option<DeviceUse>, KernelError> {
+        let memory = self.device.memory_use()?.unwrap_or_default();
+        Ok(Some(DeviceUse {
+            used_high: memory.used_high,
+            reserved_high: memory.reserved_high,
+            to_device: self.traffic.to_device(),
+            to_host: self.traffic.to_host(),
+        }))
+    }
+
+    fn reset_device_use(&self) -> Result<(), KernelError> {
+        self.traffic.reset();
+        self.device.reset_memory_high()
+    }
+
+    fn free_memory(&self) -> Result<Option<u64>, KernelError> {
+        self.device.free_memory()
     }
 }

@@ -79,7 +79,7 @@ impl<D: Device> CudaBackend<D> {
             values.extend(rounded);
         }
         let mut buffer = self.device.alloc(values.len() * size_of::<f32>())?;
-        self.device.write(&mut buffer, bytemuck::cast_slice(&values))?;
+        self.write(&mut buffer, bytemuck::cast_slice(&values))?;
         Ok(CudaVector { buffer, len: values.len() })
     }
 
@@ -94,9 +94,9 @@ impl<D: Device> CudaBackend<D> {
     ) -> Result<(), KernelError> {
         let (n_rows, columns) = matrix(op, source)?;
         let mut stored = self.device.alloc(source.bytes().len())?;
-        self.device.write(&mut stored, source.bytes())?;
+        self.write(&mut stored, source.bytes())?;
         let mut first_bad = self.device.alloc(size_of::<u64>())?;
-        self.device.write(&mut first_bad, &u64::MAX.to_ne_bytes())?;
+        self.write(&mut first_bad, &u64::MAX.to_ne_bytes())?;
         let blocks = count(op, (n_rows * columns).div_ceil(THREADS as usize))?;
         let launch = Launch {
             kernel: format!("cast_{}_{run}", source.dtype()),
@@ -115,7 +115,7 @@ impl<D: Device> CudaBackend<D> {
         ];
         self.launch(&launch, &mut arguments)?;
         let mut found = [0; size_of::<u64>()];
-        self.device.read(&first_bad, &mut found)?;
+        self.read(&first_bad, &mut found)?;
         let index = u64::from_ne_bytes(found);
         if index == u64::MAX {
             return Ok(());

@@ -1,16 +1,19 @@
 //! A backend around another that times every operation, with its work and its traffic.
 //!
 //! The wrapper keeps the shapes of what it hands out, so that it needs nothing of a backend but the interface. It times
-//! from call to return: a backend whose operations return before they are done is to be measured by its own clock.
+//! from call to return. Operations of a device return before they are done: there `cuda::Timeline` adds the times of the
+//! kernels by the device's own clock, and says in which call each was launched.
 
 use crate::backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
+use crate::device_use::DeviceUse;
 use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
 
+mod ranges;
 mod record;
 
-pub use record::{Entries, Entry, Profile, Work};
+pub use record::{DeviceSpan, Entries, Entry, HostSpan, Lane, Profile, Recording, SpanKind, Work};
 
 /// `B`, timed.
 pub struct Profiled<B> {
@@ -249,5 +252,17 @@ impl<B: Backend> Backend for Profiled<B> {
         let work = Work { flops: 0, bytes: x.bytes_of(2 * rows) };
         let shape = x.columns.to_string();
         self.profile.record("download", shape, work, || self.backend.download(&x.inner, rows, out))
+    }
+
+    fn device_use(&self) -> Result<Option<DeviceUse>, KernelError> {
+        self.backend.device_use()
+    }
+
+    fn reset_device_use(&self) -> Result<(), KernelError> {
+        self.backend.reset_device_use()
+    }
+
+    fn free_memory(&self) -> Result<Option<u64>, KernelError> {
+        self.backend.free_memory()
     }
 }

@@ -438,6 +438,19 @@ API int cuMemPoolSetAttribute(void* pool, int attribute, void* value) {
   else return INVALID_VALUE;
   return SUCCESS;
 }
+API int cuMemPoolTrimTo(void* pool, size_t bytes) {
+  ENTER;
+  Pool* trimmed = static_cast<Pool*>(pool);
+  const uint64_t held = (trimmed->used + POOL_STEP - 1) / POOL_STEP * POOL_STEP;
+  trimmed->reserved = std::min<uint64_t>(trimmed->reserved, std::max<uint64_t>(held, bytes));
+  return SUCCESS;
+}
+API int cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
+  ENTER;
+  *total = settings.memory;
+  *free_bytes = settings.memory - std::min(settings.memory, used_bytes);
+  return SUCCESS;
+}
 API int cuMemAllocFromPoolAsync(uint64_t* start, size_t bytes, void* pool, void*) {
   ALONE;
   return allocate(start, bytes, static_cast<Pool*>(pool));

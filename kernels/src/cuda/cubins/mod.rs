@@ -35,6 +35,13 @@ impl CubinFolders {
         let caches = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
         CubinFolders { prebuilt: None, cache: caches.map(|caches| caches.join("actbench").join("cubins")) }
     }
+
+    /// The folder `cubins` beside the program, if it is one of machine code, and the user's cache folder.
+    pub fn of_program() -> Self {
+        let beside = || Some(std::env::current_exe().ok()?.parent()?.join("cubins"));
+        let prebuilt = beside().filter(|folder| folder.join("manifest.json").is_file());
+        CubinFolders { prebuilt, ..CubinFolders::of_user() }
+    }
 }
 
 /// Where a cubin came from.

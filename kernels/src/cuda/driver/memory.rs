@@ -10,6 +10,7 @@ use cudarc::driver::sys::{self, CUmemPool_attribute as PoolAttribute};
 use cudarc::driver::{DriverError, result};
 
 use super::session::Session;
+use crate::cuda::MemoryUse;
 use crate::error::KernelError;
 
 /// All ones is a NaN in each storage type.
@@ -18,19 +19,6 @@ pub(super) const POISON: u8 = 0xff;
 /// Bytes in front of and behind each buffer of a checked device that no kernel may touch. A multiple of the alignment
 /// that the driver gives.
 const GUARD: usize = 256;
-
-/// Bytes of a device's memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemoryUse {
-    /// Asked for and not given back.
-    pub used: u64,
-    /// The most of it so far.
-    pub used_high: u64,
-    /// Taken from the device, by the pool where there is one.
-    pub reserved: u64,
-    /// The most of it so far.
-    pub reserved_high: u64,
-}
 
 /// Where buffers come from.
 pub(super) struct Memory {
@@ -133,6 +121,24 @@ impl Memory {
             reserved: attribute(PoolAttribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?,
             reserved_high: attribute(PoolAttribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH)?,
         })
+    }
+
+    /// Bytes that can still be had: what the device has free, and what the pool holds for nobody.
+    pub(super) fn free(&self) -> Result<u64, KernelError> {
+        self.session.enter("memory")?;
+        let (free, _) = self.session.check("memory", || "asking for free memory".to_owned(), result::mem_get_info())?;
+        let in_use = self.in_use()?;
+        Ok(free as u64 + in_use.reserved.saturating_sub(in_use.used))
+    }
+
+    /// Gives what the pool holds for nobody back to the device. Memory that was given back to the pool but not yet in the
+    /// stream stays.
+    pub(super) fn trim(&self) -> Result<(), KernelError> {
+        let Some(pool) = &self.pool else { return Ok(()) };
+        self.session.enter("memory")?;
+        // SAFETY: the pool lives as long as `self`, and memory that is in use is not touched.
+        let trimmed = unsafe { result::mem_pool::trim_to(pool.0, 0) };
+        self.session.check("memory", || "trimming the memory pool".to_owned(), trimmed)
     }
 
     /// Starts the high-water marks anew from what is in use now.

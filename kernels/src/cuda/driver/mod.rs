@@ -15,6 +15,7 @@ use super::cubins::{CubinFolders, Nvrtc, Origin};
 use super::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch};
 use crate::error::KernelError;
 
+mod clock;
 mod memory;
 mod modules;
 mod probe;
@@ -23,7 +24,8 @@ mod timing;
 mod transfer;
 mod words;
 
-pub use memory::{DriverBuffer, MemoryUse};
+pub use super::MemoryUse;
+pub use memory::DriverBuffer;
 pub use probe::{Absence, DeviceFacts, probe};
 pub use timing::LaunchTime;
 
@@ -69,22 +71,6 @@ impl DriverDevice {
     /// Where the machine code of each source came from.
     pub fn origins(&self) -> &[(&'static str, Origin)] {
         self.kernels.origins()
-    }
-
-    /// How much of the device's memory is in use, and was at most.
-    ///
-    /// # Errors
-    /// A failure of the driver.
-    pub fn memory_use(&self) -> Result<MemoryUse, KernelError> {
-        self.memory.in_use()
-    }
-
-    /// Starts the high-water marks of [`DriverDevice::memory_use`] anew.
-    ///
-    /// # Errors
-    /// A failure of the driver.
-    pub fn reset_memory_high(&self) -> Result<(), KernelError> {
-        self.memory.reset_high()
     }
 
     /// What the context was lost to, if a kernel broke it. Nothing works after that.
@@ -265,5 +251,19 @@ impl Device for DriverDevice {
             }
         }
         Ok(())
+    }
+
+    fn memory_use(&self) -> Result<Option<MemoryUse>, KernelError> {
+        self.memory.in_use().map(Some)
+    }
+
+    fn reset_memory_high(&self) -> Result<(), KernelError> {
+        self.session.synchronize("memory", || "waiting for what holds memory".to_owned())?;
+        self.memory.trim()?;
+        self.memory.reset_high()
+    }
+
+    fn free_memory(&self) -> Result<Option<u64>, KernelError> {
+        self.memory.free().map(Some)
     }
 }
