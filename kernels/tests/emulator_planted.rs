@@ -29,6 +29,8 @@ fn run<B: Backend>(fault: &Planted, backend: &B) -> Vec<u8> {
         "pool" => operations::pool(backend, DType::F16, 130, PoolMethod::Sum),
         "attention" => operations::attention(backend, DType::F32, shape, [5, 300]),
         "linear_mma" => operations::product(backend, Product::Linear, true, DType::F16, (0, 130), 136, 130),
+        // More steps than slots, and a tail of each side.
+        "linear_wgmma" => operations::product(backend, Product::Linear, true, DType::F16, (0, 130), 392, 262),
         "attention_mma" => operations::attention(backend, DType::F16, shape, [3, 150]),
         other => panic!("no operation for a fault in {other}"),
     }
@@ -41,7 +43,11 @@ fn symptom(fault: &Planted, options: EmulatorOptions, expected: &[u8]) -> Option
         "attention" => DType::F32,
         _ => DType::F16,
     };
-    let kernels = if fault.file.ends_with("_mma") { KernelSet::Fast } else { KernelSet::Plain };
+    let kernels = match fault.file {
+        file if file.ends_with("_wgmma") => KernelSet::Fast,
+        file if file.ends_with("_mma") => KernelSet::Mma,
+        _ => KernelSet::Plain,
+    };
     let backend = EmulatedBackend::planted(options, kernels, fault.name).unwrap();
     let got = match catch_unwind(AssertUnwindSafe(|| run(fault, &backend))) {
         Ok(got) => got,

@@ -7,8 +7,9 @@
 
 namespace emulator {
 
-alignas(1024) static unsigned char arena_bytes[ARENA_BYTES];
-unsigned char* arena = arena_bytes;
+// Addresses in shared memory count from here.
+alignas(1024) static unsigned char arena_bytes[DYNAMIC_OFFSET + ARENA_BYTES];
+unsigned char* arena = arena_bytes + DYNAMIC_OFFSET;
 std::vector<Memory> memory;
 
 namespace {
@@ -99,24 +100,36 @@ void* static_shared(const void* site, size_t bytes, size_t alignment) {
   return arena + offset;
 }
 
-unsigned shared_offset(const void* pointer, size_t bytes) {
+unsigned shared_address(const void* pointer, size_t bytes) {
   const auto* byte = static_cast<const unsigned char*>(pointer);
   if (byte < arena || byte + bytes > arena + block.shared_end) fail("an address is not in shared memory");
-  return static_cast<unsigned>(byte - arena);
+  return static_cast<unsigned>(byte - arena_bytes);
 }
 
-void issue_copy(void* to, const void* from, unsigned bytes) {
-  const auto address = reinterpret_cast<uintptr_t>(from);
-  if (shared_offset(to, 16) % 16 != 0 || address % 16 != 0) {
-    fail("thread %u copies asynchronously between addresses that are not multiples of 16", current->linear);
+unsigned char* at_shared_address(unsigned address, size_t bytes) {
+  if (address < DYNAMIC_OFFSET || address + bytes > DYNAMIC_OFFSET + block.shared_end) {
+    fail("%zu bytes at the address %u are not in shared memory", bytes, address);
   }
-  if (bytes > 16) fail("thread %u copies %u of 16 bytes asynchronously", current->linear, bytes);
+  return arena_bytes + address;
+}
+
+void check_readable(const void* from, size_t bytes, const char* what) {
+  const auto address = reinterpret_cast<uintptr_t>(from);
   bool inside = bytes == 0;
   for (const Memory& given : memory) {
     const auto start = reinterpret_cast<uintptr_t>(given.start);
     inside = inside || (address >= start && address + bytes <= start + given.bytes);
   }
-  if (!inside) fail("thread %u copies asynchronously from beyond its memory", current->linear);
+  if (!inside) fail("thread %u copies %s from beyond its memory", current->linear, what);
+}
+
+void issue_copy(void* to, const void* from, unsigned bytes) {
+  const auto address = reinterpret_cast<uintptr_t>(from);
+  if (shared_address(to, 16) % 16 != 0 || address % 16 != 0) {
+    fail("thread %u copies asynchronously between addresses that are not multiples of 16", current->linear);
+  }
+  if (bytes > 16) fail("thread %u copies %u of 16 bytes asynchronously", current->linear, bytes);
+  check_readable(from, bytes, "asynchronously");
   const Copy copy = {to, from, bytes};
   if (options.copies == 0 || (options.copies == 2 && next_random() % 2 == 0)) {
     run_copy(copy);

@@ -1,7 +1,7 @@
 //! Launches of attention, `attention.cu` and, on tensor cores, `attention_mma.cu`, and the tables that tell a block which rows are its own.
 
 use super::linear::fits_tensor_cores;
-use super::{Argument, CudaBackend, CudaTensor, Device, KernelSet, Launch, count};
+use super::{Argument, CudaBackend, CudaTensor, Device, Launch, count};
 use crate::backend::{AttentionLayout, AttentionShape};
 use crate::error::KernelError;
 
@@ -65,7 +65,7 @@ impl<D: Device> CudaBackend<D> {
             let what = format!("heads of {} elements, the kernels take {MAX_HEAD_DIM} at most", shape.head_dim);
             return Err(KernelError::shape(OP, what));
         }
-        let fast = self.kernels == KernelSet::Fast && fits_tensor_cores(query.dtype, count(OP, shape.head_dim)?);
+        let fast = self.uses_tensor_cores() && fits_tensor_cores(query.dtype, count(OP, shape.head_dim)?);
         let tables = Tables::new(layout, if fast { FAST_TILE } else { PLAIN_TILE })?;
         let padded = FAST_HEAD_DIMS.into_iter().find(|width| shape.head_dim <= *width as usize).unwrap_or_default();
         let launch = Launch {

@@ -29,17 +29,22 @@ mod prepare;
 mod rows;
 pub mod sources;
 mod tensor;
+mod tiles;
 
 pub use architecture::Architecture;
 pub use device::{Argument, Device, Launch};
 pub use tensor::{CudaTensor, CudaVector, CudaWeights};
+pub use tiles::Tiles;
 
 /// Which kernels a backend uses. The choice an operation makes depends on types and widths, never on rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelSet {
     /// One output a thread, for reference: the bits of the CPU backend `cpu-fma-2`.
     Plain,
-    /// Tensor cores for f16 and bf16 where widths are multiples of 8 elements; plain kernels for the rest.
+    /// Tensor cores for f16 and bf16 where widths are multiples of 8 elements, by the instructions that every device
+    /// from `sm_80` on has; plain kernels for the rest.
+    Mma,
+    /// The same with the best that the device has: products by `wgmma` on `sm_90`.
     Fast,
 }
 
@@ -58,6 +63,16 @@ impl<D: Device> CudaBackend<D> {
     /// The device.
     pub fn device(&self) -> &D {
         &self.device
+    }
+
+    /// Whether 16-bit types go to tensor cores.
+    fn uses_tensor_cores(&self) -> bool {
+        self.kernels != KernelSet::Plain
+    }
+
+    /// Whether products go to the warpgroup instructions that `sm_90` alone has.
+    fn uses_wgmma(&self) -> bool {
+        self.kernels == KernelSet::Fast && self.device.architecture().is_some_and(Architecture::has_wgmma)
     }
 
     /// Launches, unless the grid is empty.
@@ -100,6 +115,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     fn describe(&self) -> String {
         let kernels = match self.kernels {
             KernelSet::Plain => "plain",
+            KernelSet::Mma => "mma",
             KernelSet::Fast => "fast",
         };
         format!("{} ({kernels} kernels)", self.device.describe())
@@ -108,7 +124,8 @@ impl<D: Device> Backend for CudaBackend<D> {
     fn kernel_id(&self) -> String {
         match self.kernels {
             KernelSet::Plain => "cuda-plain-1".to_owned(),
-            KernelSet::Fast => "cuda-mma-1".to_owned(),
+            KernelSet::Fast if self.uses_wgmma() => "cuda-wgmma-1".to_owned(),
+            KernelSet::Fast | KernelSet::Mma => "cuda-mma-1".to_owned(),
         }
     }
 
