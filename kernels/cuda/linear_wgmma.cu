@@ -12,6 +12,7 @@
 // that the tensor cores always have work.
 // In a tile a row is 128 bytes, its eight 16-byte chunks swapped by the row (the 128-byte swizzle of tensor maps and
 // descriptors).
+// Where `outputs` is a multiple of 8, lanes exchange sums so that each has eight neighbours and stores 16 bytes at once.
 // Blocks go through the result in bands of BAND tiles of rows, so that what runs at the same time shares tiles in L2.
 // The order of a sum is that of the inputs in steps of 16, whatever the row's place and neighbours: its bits are its own.
 // Launch: 384 threads; grid (tiles of rows * tiles of weight rows); SHARED_BYTES of dynamic shared memory. x and weights
@@ -52,7 +53,7 @@ DEVICE Place place_of_block(u32 rows, u32 weight_rows) {
   return {(first + within % height) * TILE_ROWS, within / height * TILE_OUTPUTS};
 }
 
-// Stores two neighbouring sums of a row; `column` is the first one's weight row, an even number.
+// Stores two neighbouring sums of a row, for any number of outputs; `column` is the first one's weight row, an even number.
 template <class E, Epilogue EPILOGUE>
 DEVICE void store_pair(float first, float second, const float* bias, u64 row, u32 column, u32 outputs, E* out) {
   if (EPILOGUE == SWIGLU) {
@@ -72,6 +73,77 @@ DEVICE void store_pair(float first, float second, const float* bias, u64 row, u3
     if (bias) second += bias[column + 1];
     stored[1] = from_float<E>(EPILOGUE == ADD ? to_float(stored[1]) + second : second);
   }
+}
+
+// Of four neighbouring lanes each has two columns of eight: of four such eights lane q gets the whole of number q.
+DEVICE void gather_eight(const float (&sums)[128], u32 first, u32 lane, float (&eight)[8]) {
+  float pairs[4][2];
+#pragma unroll
+  for (u32 i = 0; i < 4; i++) {
+    pairs[i][0] = sums[first + i * 4];
+    pairs[i][1] = sums[first + i * 4 + 1];
+  }
+  // A 4 x 4 transposition of pairs, first of neighbours, then of neighbours of neighbours.
+#pragma unroll
+  for (u32 distance = 1; distance <= 2; distance *= 2) {
+    const bool upper = (lane & distance) != 0;
+#pragma unroll
+    for (u32 low = 0; low < 4; low++) {
+      if ((low & distance) != 0) continue;
+      const u32 high = low + distance;
+#pragma unroll
+      for (u32 i = 0; i < 2; i++) {
+        const float got = shuffle_xor(upper ? pairs[low][i] : pairs[high][i], distance);
+        if (upper) {
+          pairs[low][i] = got;
+        } else {
+          pairs[high][i] = got;
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (u32 i = 0; i < 8; i++) eight[i] = pairs[i / 2][i % 2];
+}
+
+// Stores eight neighbouring sums of a row whose elements of `out` begin at a multiple of what is stored at once.
+template <class E, Epilogue EPILOGUE>
+DEVICE void store_eight(float (&eight)[8], const float* bias, u64 row, u32 column, u32 outputs, E* out) {
+  if (EPILOGUE == SWIGLU) {
+    const u32 output = column / 2;
+    if (output >= outputs) return;
+    if (bias) {
+      float of_gates[4], of_ups[4];
+      load_floats(bias + output, of_gates);
+      load_floats(bias + outputs + output, of_ups);
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) {
+        eight[i * 2] += of_gates[i];
+        eight[i * 2 + 1] += of_ups[i];
+      }
+    }
+    float values[4];
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) values[i] = silu(eight[i * 2]) * eight[i * 2 + 1];
+    const uint2 words = {pack_pair<E>(values[0], values[1]), pack_pair<E>(values[2], values[3])};
+    *reinterpret_cast<uint2*>(out + row * outputs + output) = words;
+    return;
+  }
+  if (column >= outputs) return;
+  E* stored = out + row * outputs + column;
+  if (bias) {
+    float biases[8];
+    load_floats(bias + column, biases);
+#pragma unroll
+    for (u32 i = 0; i < 8; i++) eight[i] += biases[i];
+  }
+  if (EPILOGUE == ADD) {
+    float old[8];
+    load_wide(stored, old);
+#pragma unroll
+    for (u32 i = 0; i < 8; i++) eight[i] = old[i] + eight[i];
+  }
+  store_wide(stored, eight);
 }
 
 // What the one copying thread does.
@@ -101,7 +173,7 @@ DEVICE void multiply_slots(const unsigned char* ring, u64* filled, u64* drained,
     fence_products();
 #pragma unroll
     for (u32 part = 0; part < TILE_INPUTS / 16; part++) {
-      multiply_64x256x16<E>(sums, a + part * (STEP_BYTES / 16), b + part * (STEP_BYTES / 16));
+      multiply_64x256x16<E>(sums, a + part * (STEP_BYTES / 16), b + part * (STEP_BYTES / 16), step + part > 0);
     }
     commit_products();
     // The products of this step may go on; those of the step before are over, and nobody needs its slot.
@@ -140,15 +212,30 @@ DEVICE void linear_wgmma(const TensorMap& x, const TensorMap& weights, const flo
     return;
   }
   take_registers<CONSUMER_REGISTERS>();
+  // The first product replaces what is in them. Zeros to begin with would be written between products as the compiler sees
+  // it, and it would let each product end before the next.
   float sums[128];
-#pragma unroll
-  for (u32 i = 0; i < 128; i++) sums[i] = 0.0f;
   multiply_slots<E>(ring, filled, drained, warpgroup - 1, n_steps, sums);
 
   const u32 thread = threadIdx.x % WARPGROUP, lane = thread % 32;
+  const u32 first_row = place.first_row + (warpgroup - 1) * ROWS_OF_A_WARPGROUP + thread / 32 * 16 + lane / 4;
+  if (outputs % 8 == 0) {
+#pragma unroll
+    for (u32 group = 0; group < TILE_OUTPUTS / 32; group++) {
+      const u32 column = place.first_output + group * 32 + lane % 4 * 8;
+#pragma unroll
+      for (u32 half = 0; half < 2; half++) {
+        float eight[8];
+        gather_eight(sums, group * 16 + half * 2, lane, eight);
+        const u32 row = first_row + half * 8;
+        if (row < rows) store_eight<E, EPILOGUE>(eight, bias, row, column, outputs, out);
+      }
+    }
+    return;
+  }
 #pragma unroll
   for (u32 half = 0; half < 2; half++) {
-    const u32 row = place.first_row + (warpgroup - 1) * ROWS_OF_A_WARPGROUP + thread / 32 * 16 + half * 8 + lane / 4;
+    const u32 row = first_row + half * 8;
     if (row >= rows) continue;
 #pragma unroll
     for (u32 j = 0; j < TILE_OUTPUTS / 8; j++) {

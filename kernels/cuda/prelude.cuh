@@ -41,6 +41,8 @@ DEVICE float fast_exp2(float x) {
   return power;
 }
 DEVICE void atomic_min(u64* address, u64 value) { atomicMin(address, value); }
+DEVICE void atomic_max(u64* address, u64 value) { atomicMax(address, value); }
+DEVICE void atomic_add(u64* address, u64 value) { atomicAdd(address, value); }
 
 DEVICE float to_float(float value) { return value; }
 DEVICE float to_float(bf16 value) { return bits_to_float(static_cast<u32>(value.bits) << 16); }
@@ -207,15 +209,16 @@ template <u32 GROUPS_LEFT>
 DEVICE void wait_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(GROUPS_LEFT) : "memory");
 }
-// Starts sums += a b^T by the warpgroup: a is 64x16, b is 256x16, both in shared memory as `tile_descriptor` says. Lane l
-// of warp w holds rows 16 w + l / 4 and 8 more; of columns 8 j to 8 j + 8 sums 4 j to 4 j + 3, as of `mma_16x8x16`.
+// Starts sums = a b^T, or sums += a b^T if it `adds`, by the warpgroup: a is 64x16, b is 256x16, both in shared memory as
+// `tile_descriptor` says. Lane l of warp w holds rows 16 w + l / 4 and 8 more; of columns 8 j to 8 j + 8 sums 4 j to
+// 4 j + 3, as of `mma_16x8x16`.
 template <class E>
-__device__ void multiply_64x256x16(float (&sums)[128], u64 a, u64 b);
+__device__ void multiply_64x256x16(float (&sums)[128], u64 a, u64 b, bool adds);
 #define SUMS_4(i) "+f"(sums[i]), "+f"(sums[i + 1]), "+f"(sums[i + 2]), "+f"(sums[i + 3])
 #define SUMS_16(i) SUMS_4(i), SUMS_4(i + 4), SUMS_4(i + 8), SUMS_4(i + 12)
 #define MULTIPLY_64X256X16(E, TYPE)                                                                                   \
   template <>                                                                                                         \
-  __device__ __forceinline__ void multiply_64x256x16<E>(float (&sums)[128], u64 a, u64 b) {                           \
+  __device__ __forceinline__ void multiply_64x256x16<E>(float (&sums)[128], u64 a, u64 b, bool adds) {                \
     asm volatile(                                                                                                     \
         "{.reg .pred adds;\n"                                                                                         \
         "setp.ne.b32 adds, %130, 0;\n"                                                                                \
@@ -230,7 +233,7 @@ __device__ void multiply_64x256x16(float (&sums)[128], u64 a, u64 b);
         "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "           \
         "%128, %129, adds, 1, 1, 0, 0;}"                                                                              \
         : SUMS_16(0), SUMS_16(16), SUMS_16(32), SUMS_16(48), SUMS_16(64), SUMS_16(80), SUMS_16(96), SUMS_16(112)      \
-        : "l"(a), "l"(b), "n"(1));                                                                                    \
+        : "l"(a), "l"(b), "r"(adds ? 1 : 0));                                                                                  \
   }
 MULTIPLY_64X256X16(bf16, "bf16")
 MULTIPLY_64X256X16(f16, "f16")
@@ -256,6 +259,56 @@ DEVICE u64 tile_descriptor(const void* start) {
 }
 
 DEVICE float minus_infinity() { return bits_to_float(0xff800000u); }
+
+// The bits of an element as it is stored.
+DEVICE u32 bits_of(float value) { return float_to_bits(value); }
+template <class E>
+DEVICE u32 bits_of(E value) {
+  return value.bits;
+}
+
+// What a thread moves at once: 16 bytes, from and to addresses that are a multiple of 16.
+template <class E>
+constexpr u32 WIDE = 16 / sizeof(E);
+
+DEVICE void unpack_word(u32 word, float* to, float) { to[0] = bits_to_float(word); }
+template <class E>
+DEVICE void unpack_word(u32 word, float* to, E) {
+  to[0] = to_float(E{static_cast<unsigned short>(word)});
+  to[1] = to_float(E{static_cast<unsigned short>(word >> 16)});
+}
+DEVICE u32 pack_word(const float* from, float) { return float_to_bits(from[0]); }
+template <class E>
+DEVICE u32 pack_word(const float* from, E) {
+  return pack_pair<E>(from[0], from[1]);
+}
+template <class E>
+DEVICE void load_wide(const E* from, float (&values)[WIDE<E>]) {
+  constexpr u32 IN_A_WORD = 4 / sizeof(E);
+  const uint4 words = *reinterpret_cast<const uint4*>(from);
+  unpack_word(words.x, values, E{});
+  unpack_word(words.y, values + IN_A_WORD, E{});
+  unpack_word(words.z, values + 2 * IN_A_WORD, E{});
+  unpack_word(words.w, values + 3 * IN_A_WORD, E{});
+}
+template <class E>
+DEVICE void store_wide(E* to, const float (&values)[WIDE<E>]) {
+  constexpr u32 IN_A_WORD = 4 / sizeof(E);
+  const uint4 words = {pack_word(values, E{}), pack_word(values + IN_A_WORD, E{}), pack_word(values + 2 * IN_A_WORD, E{}),
+                       pack_word(values + 3 * IN_A_WORD, E{})};
+  *reinterpret_cast<uint4*>(to) = words;
+}
+// `COUNT` floats, a multiple of four.
+template <u32 COUNT>
+DEVICE void load_floats(const float* from, float (&values)[COUNT]) {
+#pragma unroll
+  for (u32 i = 0; i < COUNT; i += 4) {
+    float four[4];
+    load_wide(from + i, four);
+#pragma unroll
+    for (u32 j = 0; j < 4; j++) values[i + j] = four[j];
+  }
+}
 
 // e^x for x <= 0 or moderate positive x, within 2 units in the last place: Cody and Waite's range reduction and the
 // polynomial of Cephes' expf. The library's expf differs between a device and a CPU; this one is the CPU backend's.

@@ -243,11 +243,11 @@ fn a_checked_device_sees_a_row_written_beyond_the_end_and_one_left_out() {
         let _driver = StandIn::new(&format!("fault={fault}"));
         let backend = CudaBackend::new(open(true), kernels);
         let x = upload(&backend, DType::Bf16, rows, 16, &vec![1.0; rows * 16]);
-        let matrix = host(DType::Bf16, &[40, 16], &[1.0; 640]);
+        let matrix = host(DType::Bf16, &[42, 16], &[1.0; 672]);
         let weight = backend.prepare_linear(&[matrix], DType::Bf16).unwrap();
-        let mut out = backend.alloc(DType::Bf16, rows, 40).unwrap();
+        let mut out = backend.alloc(DType::Bf16, rows, 42).unwrap();
         backend.linear(&x, &weight, None, &mut out).map(|()| {
-            let mut bytes = vec![0; rows * 40 * 2];
+            let mut bytes = vec![0; rows * 42 * 2];
             backend.download(&out, rows, &mut bytes).unwrap();
             DType::Bf16.to_f32_vec(&bytes).iter().filter(|value| value.is_nan()).count()
         })
@@ -262,9 +262,9 @@ fn a_checked_device_sees_a_row_written_beyond_the_end_and_one_left_out() {
 #[test]
 fn the_device_decides_on_the_kernels_of_products() {
     for (architecture, kernel, id) in [
-        (80, "linear_mma_bf16", "cuda-mma-1"),
+        (80, "linear_mma_bf16", "cuda-mma-2"),
         (90, "linear_wgmma_bf16", "cuda-wgmma-1"),
-        (100, "linear_mma_bf16", "cuda-mma-1"),
+        (100, "linear_mma_bf16", "cuda-mma-2"),
     ] {
         let _driver = StandIn::new(&format!("architecture={architecture}"));
         let folder = tempfile::tempdir().unwrap();
@@ -307,7 +307,10 @@ fn a_matrix_that_no_map_can_be_made_of_is_refused_with_its_rule() {
         };
         error(device.launch(&launch, &mut [Argument::Tiles(tiles)]))
     };
-    insta::assert_snapshot!([map(8, 60), map(8, 72)].join("\n"), @"");
+    insta::assert_snapshot!([map(8, 60), map(8, 72)].join("\n"), @r"
+launch on cuda:0: mapping 8 x 60 elements of bf16 by tiles of 128 x 64: rows of 120 bytes by tiles of 128, not multiples of 16
+launch on cuda:0: mapping 8 x 72 elements of bf16 by tiles of 128 x 64: 8 rows of 144 bytes in a buffer of 1024
+");
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn products_of_warpgroups_have_the_bits_of_those_of_warps() {
 #[test]
 fn attention_agrees_with_the_cpu_in_every_mode() {
     let cpu = fused_multiply_add_cpu();
-    let shapes = [(4, 2, 16), (3, 1, 64), (2, 2, 80), (1, 1, 256)];
+    let shapes = [(4, 2, 16), (3, 1, 64), (2, 2, 80), (1, 1, 96), (2, 1, 128), (1, 1, 256)];
     for (index, options) in EmulatorOptions::matrix().into_iter().enumerate() {
         let backend = fast(options);
         for (number, (n_heads, n_kv_heads, head_dim)) in shapes.into_iter().enumerate() {

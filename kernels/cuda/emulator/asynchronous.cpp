@@ -125,7 +125,7 @@ void fence_products() { current->warp->products.is_fenced = true; }
 void issue_product(const Product& product) {
   ProductQueue& queue = current->warp->products;
   if (!queue.is_fenced) fail("thread %u: the first product of a group is not fenced", current->linear);
-  queue.issued = (queue.issued ^ product.a) * 0x9e3779b97f4a7c15ull + product.b;
+  queue.issued = (queue.issued ^ product.a) * 0x9e3779b97f4a7c15ull + product.b + product.adds;
   if (options.copies == 0 || (options.copies == 2 && queue.pending.empty() && next_random() % 2 == 0)) {
     run_product(product, *current->warp);
   } else {
@@ -166,6 +166,8 @@ void read_operand(uint64_t descriptor, unsigned first_row, unsigned rows, uint16
   }
   // Layouts 1, 2 and 3 have rows of 128, 64 and 32 bytes.
   const unsigned row_bytes = 256 >> layout;
+  // Chunks are swapped by address, so the pattern of eight rows must begin where it begins in memory.
+  if (start / row_bytes % 8 != 0) fail("wgmma: a matrix at the address %u, not a multiple of %u", start, 8 * row_bytes);
   for (unsigned row = 0; row < rows; row++) {
     const unsigned in_matrix = first_row + row;
     const unsigned from = start + in_matrix / 8 * eight_rows + in_matrix % 8 * row_bytes;

@@ -28,6 +28,9 @@
 #define gridDim (emulator::grid_size)
 #define __syncthreads() emulator::barrier(__FILE__, __LINE__)
 
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
@@ -56,6 +59,10 @@ DEVICE float fast_exp2(float x) { return exp2f(x); }
 DEVICE void atomic_min(u64* address, u64 value) {
   if (value < *address) *address = value;
 }
+DEVICE void atomic_max(u64* address, u64 value) {
+  if (value > *address) *address = value;
+}
+DEVICE void atomic_add(u64* address, u64 value) { *address += value; }
 
 DEVICE float to_float(float value) { return value; }
 DEVICE float to_float(bf16 value) { return bits_to_float(static_cast<u32>(value.bits) << 16); }
@@ -231,7 +238,7 @@ inline void emulated_wgmma(const emulator::Product& product, unsigned first_row)
     return sums[lane / 4 + i / 2 % 2 * 8][i / 4 * 8 + lane % 4 * 2 + i % 2];
   };
   for (u32 lane = 0; lane < 32; lane++) {
-    for (u32 i = 0; i < 128; i++) place(lane, i) = product.sums[lane][i];
+    for (u32 i = 0; i < 128; i++) place(lane, i) = product.adds ? product.sums[lane][i] : 0.0f;
   }
   for (u32 row = 0; row < 16; row++) {
     for (u32 k = 0; k < 16; k++) {
@@ -245,15 +252,16 @@ inline void emulated_wgmma(const emulator::Product& product, unsigned first_row)
 struct EmulatedWgmmaInput {
   u64 a, b;
   float* sums;
+  bool adds;
 };
 template <class E>
-DEVICE void multiply_64x256x16(float (&sums)[128], u64 a, u64 b) {
-  const EmulatedWgmmaInput in = {a, b, sums};
+DEVICE void multiply_64x256x16(float (&sums)[128], u64 a, u64 b, bool adds) {
+  const EmulatedWgmmaInput in = {a, b, sums, adds};
   emulator::collective<EmulatedWgmmaInput, u32>("wgmma", ~0u, in, [](const EmulatedWgmmaInput* lanes, u32*) {
-    emulator::Product product = {lanes[0].a, lanes[0].b, {}, emulated_wgmma<E>};
+    emulator::Product product = {lanes[0].a, lanes[0].b, lanes[0].adds, {}, emulated_wgmma<E>};
     for (u32 lane = 0; lane < 32; lane++) {
-      if (lanes[lane].a != product.a || lanes[lane].b != product.b) {
-        emulator::fail("wgmma: lanes of a warp have different descriptors");
+      if (lanes[lane].a != product.a || lanes[lane].b != product.b || lanes[lane].adds != product.adds) {
+        emulator::fail("wgmma: lanes of a warp have different operands");
       }
       product.sums[lane] = lanes[lane].sums;
     }

@@ -69,6 +69,7 @@ struct Rendezvous {
 // A product of a warpgroup as one of its warps takes part: descriptors and the 32 lanes' sums.
 struct Product {
   uint64_t a, b;
+  bool adds;  // to the sums, or replaces them
   float* sums[WARP];
   void (*run)(const Product& product, unsigned first_row);
 };

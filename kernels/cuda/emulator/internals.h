@@ -66,6 +66,8 @@ void start_shared_memory(size_t dynamic_bytes);
 void check_guards();
 // Ends the launch unless `bytes` bytes from `from` on are of one of its memories.
 void check_readable(const void* from, size_t bytes, const char* what);
+// Forgets what was said of a stack that is used anew.
+void allow_stack(void* start, size_t bytes);
 void watch_faults();
 void forget_faults();
 

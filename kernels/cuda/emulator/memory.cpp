@@ -5,6 +5,18 @@
 
 #include "internals.h"
 
+// In a build with AddressSanitizer it is told what a kernel may touch: it names the line of the kernel that goes beyond.
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+
+#include <cstdlib>
+#define FORBID(start, bytes) __asan_poison_memory_region(start, bytes)
+#define ALLOW(start, bytes) __asan_unpoison_memory_region(start, bytes)
+#else
+#define FORBID(start, bytes) ((void)(start), (void)(bytes))
+#define ALLOW(start, bytes) ((void)(start), (void)(bytes))
+#endif
+
 namespace emulator {
 
 // Addresses in shared memory count from here.
@@ -53,7 +65,9 @@ void on_fault(int, siginfo_t* fault, void*) {
 }  // namespace
 
 void start_shared_memory(size_t dynamic_bytes) {
+  ALLOW(arena, ARENA_BYTES);
   std::memset(arena, POISON, used_bytes);
+  FORBID(arena + dynamic_bytes, ARENA_BYTES - dynamic_bytes);
   block.statics.clear();
   block.dynamic_bytes = dynamic_bytes;
   block.shared_end = (dynamic_bytes + GUARD + 127) / 128 * 128;
@@ -61,6 +75,7 @@ void start_shared_memory(size_t dynamic_bytes) {
 }
 
 void check_guards() {
+  ALLOW(arena, ARENA_BYTES);
   const size_t first_static = block.statics.empty() ? block.shared_end : block.statics[0].offset;
   if (!untouched(block.dynamic_bytes, first_static)) {
     failure = "wrote behind its " + std::to_string(block.dynamic_bytes) + " bytes of dynamic shared memory";
@@ -97,6 +112,7 @@ void* static_shared(const void* site, size_t bytes, size_t alignment) {
   block.statics.push_back({site, offset, bytes});
   block.shared_end = offset + bytes + GUARD;
   used_bytes = block.shared_end;
+  ALLOW(arena + offset, bytes);
   return arena + offset;
 }
 
@@ -153,10 +169,19 @@ void wait_copies(int groups_left) {
 
 }  // namespace emulator
 
+void emulator::allow_stack(void* start, size_t bytes) { ALLOW(start, bytes); }
+
 // Device memory of NaN bytes, or null. It is given back with `actbench_emulator_free` and the same size.
 extern "C" unsigned char* actbench_emulator_alloc(size_t bytes) {
   using namespace emulator;
   if (bytes > SIZE_MAX / 4) return nullptr;
+#if defined(__SANITIZE_ADDRESS__)
+  auto* sanitized = static_cast<unsigned char*>(std::malloc(device_bytes(bytes) + 1));
+  if (!sanitized) return nullptr;
+  std::memset(sanitized, POISON, device_bytes(bytes) + 1);
+  FORBID(sanitized + bytes, device_bytes(bytes) + 1 - bytes);
+  return sanitized;
+#endif
   const size_t pages = device_pages(device_bytes(bytes));
   void* mapped = mmap(nullptr, pages + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED) return nullptr;
@@ -171,6 +196,10 @@ extern "C" unsigned char* actbench_emulator_alloc(size_t bytes) {
 
 extern "C" void actbench_emulator_free(unsigned char* start, size_t bytes) {
   using namespace emulator;
+#if defined(__SANITIZE_ADDRESS__)
+  std::free(start);
+  return;
+#endif
   const size_t pages = device_pages(device_bytes(bytes));
   munmap(start + device_bytes(bytes) - pages, pages + PAGE);
 }

@@ -172,6 +172,7 @@ void prepare_fiber(unsigned linear) {
   fiber.waits_line = 0;
   fiber.copies.pending.clear();
   fiber.copies.group_ends.clear();
+  allow_stack(stacks + linear * STACK_BYTES + PAGE, STACK_BYTES - PAGE);
   // As if `actbench_switch_fiber` had been called by nobody: six saved registers, then the address it returns to. The
   // empty word above makes the stack pointer 8 short of a multiple of 16, which the calling convention asks for.
   auto top = reinterpret_cast<void**>(stacks + (linear + 1) * STACK_BYTES);

@@ -19,6 +19,15 @@ const FAST_TILE: usize = 64;
 /// Widths that the fast kernels are compiled for; narrower heads are filled with zeros in shared memory.
 const FAST_HEAD_DIMS: [u32; 3] = [64, 128, 256];
 
+/// Threads of a block.
+pub(super) const THREADS: u32 = 128;
+
+/// Shared memory of a block of the fast kernels of heads of `width`: tiles of queries, keys and values, 64 rows of 2-byte
+/// elements each.
+pub(super) const fn fast_shared_bytes(width: u32) -> u32 {
+    3 * 64 * width * 2
+}
+
 /// A layout as the kernels read it.
 struct Tables {
     /// `[first query row, its position, rows, first entry of the sequence in key_rows]` of each tile.
@@ -74,9 +83,8 @@ impl<D: Device> CudaBackend<D> {
                 false => format!("attention_{}", query.dtype),
             },
             grid: [count(OP, tables.tiles.len())?, count(OP, shape.n_heads)?, 1],
-            threads: 128,
-            // Tiles of queries, keys and values, 64 rows of 2-byte elements each.
-            shared_bytes: if fast { 3 * 64 * padded * 2 } else { 0 },
+            threads: THREADS,
+            shared_bytes: if fast { fast_shared_bytes(padded) } else { 0 },
         };
         let tiles = self.upload(tables.tiles.as_flattened())?;
         let key_rows = self.upload(&tables.key_rows)?;

@@ -215,6 +215,11 @@ impl Emulator {
         Emulator { options, architecture: Architecture::new(90), prefix: CString::default() }
     }
 
+    /// The same in the place of a device of `architecture`.
+    pub fn standing_for(self, architecture: Architecture) -> Self {
+        Emulator { architecture, ..self }
+    }
+
     fn error(message: impl Into<String>) -> KernelError {
         KernelError::Device { op: "launch", device: "emulator".to_owned(), message: message.into() }
     }

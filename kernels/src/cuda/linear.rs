@@ -8,20 +8,21 @@ use crate::error::KernelError;
 const PLAIN_THREADS: u32 = 128;
 
 /// How the kernels on tensor cores cut a product into blocks. Never by the number of rows: a row's bits are its own.
-struct Tiling {
+pub(super) struct Tiling {
     rows: u32,
     weight_rows: u32,
     /// Inputs of a step.
     inputs: u32,
-    threads: u32,
-    shared_bytes: u32,
+    pub(super) threads: u32,
+    pub(super) shared_bytes: u32,
 }
 
 /// Of `linear_mma.cu`: three stages of both tiles, of 2-byte elements.
-const MMA: Tiling = Tiling { rows: 128, weight_rows: 128, inputs: 32, threads: 256, shared_bytes: 3 * 256 * 32 * 2 };
+pub(super) const MMA: Tiling =
+    Tiling { rows: 128, weight_rows: 128, inputs: 32, threads: 256, shared_bytes: 3 * 256 * 32 * 2 };
 
 /// Of `linear_wgmma.cu`: four stages, which the kernel moves to the next multiple of 1024 bytes.
-const WGMMA: Tiling =
+pub(super) const WGMMA: Tiling =
     Tiling { rows: 128, weight_rows: 256, inputs: 64, threads: 384, shared_bytes: 4 * 384 * 64 * 2 + 1024 };
 
 /// Whether the fast kernels take rows of `width` elements of `dtype`: they copy 16 bytes at a time.
@@ -44,7 +45,7 @@ impl<D: Device> CudaBackend<D> {
         let bias = bias.map_or(Argument::Null, |bias| Argument::Read(&bias.buffer));
         if self.uses_tensor_cores() && fits_tensor_cores(x.dtype, inputs) {
             let weight_rows = if weight.shape.gated { count(kernel, 2 * weight.shape.out_features)? } else { outputs };
-            if self.uses_wgmma() {
+            if self.uses_wgmma() && inputs > 0 {
                 let tiles = |buffer, rows: u32, tile_rows| Tiles {
                     buffer,
                     dtype: x.dtype,

@@ -14,6 +14,7 @@ use crate::host::HostTensor;
 
 mod architecture;
 mod attention;
+mod compare;
 #[cfg(feature = "cuda")]
 pub mod compiler;
 #[cfg(feature = "cuda")]
@@ -24,6 +25,7 @@ pub mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 mod linear;
+pub mod occupancy;
 mod pool;
 mod prepare;
 mod rows;
@@ -32,6 +34,7 @@ mod tensor;
 mod tiles;
 
 pub use architecture::Architecture;
+pub use compare::DeviceDifference;
 pub use device::{Argument, Device, Launch};
 pub use tensor::{CudaTensor, CudaVector, CudaWeights};
 pub use tiles::Tiles;
@@ -42,11 +45,14 @@ pub enum KernelSet {
     /// One output a thread, for reference: the bits of the CPU backend `cpu-fma-2`.
     Plain,
     /// Tensor cores for f16 and bf16 where widths are multiples of 8 elements, by the instructions that every device
-    /// from `sm_80` on has; plain kernels for the rest.
+    /// from `sm_80` on has; rows 16 bytes at a time where they are multiples of that; plain kernels for the rest.
     Mma,
     /// The same with the best that the device has: products by `wgmma` on `sm_90`.
     Fast,
 }
+
+/// What a thread of the wide kernels moves at once.
+const WIDE_BYTES: usize = 16;
 
 /// The CUDA kernels on a device.
 pub struct CudaBackend<D: Device> {
@@ -68,6 +74,11 @@ impl<D: Device> CudaBackend<D> {
     /// Whether 16-bit types go to tensor cores.
     fn uses_tensor_cores(&self) -> bool {
         self.kernels != KernelSet::Plain
+    }
+
+    /// Whether rows of `columns` elements of `dtype` go to the kernels that move 16 bytes at a time.
+    fn moves_wide(&self, dtype: DType, columns: usize) -> bool {
+        self.kernels != KernelSet::Plain && (columns * dtype.size()).is_multiple_of(WIDE_BYTES)
     }
 
     /// Whether products go to the warpgroup instructions that `sm_90` alone has.
@@ -125,7 +136,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         match self.kernels {
             KernelSet::Plain => "cuda-plain-1".to_owned(),
             KernelSet::Fast if self.uses_wgmma() => "cuda-wgmma-1".to_owned(),
-            KernelSet::Fast | KernelSet::Mma => "cuda-mma-1".to_owned(),
+            KernelSet::Fast | KernelSet::Mma => "cuda-mma-2".to_owned(),
         }
     }
 

@@ -47,6 +47,7 @@ pub const SOURCES: &[KernelSource] = &[
     source!("attention.cu", None),
     source!("attention_mma.cu", None),
     source!("cast.cu", None),
+    source!("compare.cu", None),
     source!("gather_rows.cu", None),
     source!("linear.cu", None),
     source!("linear_mma.cu", None),

@@ -93,7 +93,15 @@ mod tests {
             Tiles { tile_columns: 128, ..fine() }.check(240),
             Tiles { rows: usize::MAX, ..fine() }.check(240),
         ];
-        insta::assert_snapshot!(told.map(Result::unwrap_err).join("\n"), @"");
+        insta::assert_snapshot!(told.map(Result::unwrap_err).join("\n"), @r"
+5 rows of 48 bytes in a buffer of 239
+a matrix or a tile of nothing
+rows of 40 bytes by tiles of 128, not multiples of 16
+rows of 48 bytes by tiles of 40, not multiples of 16
+tiles of 257 x 64, more than 256
+swizzled rows of 256 bytes, more than 128
+18446744073709551615 rows of 48 bytes in a buffer of 240
+");
         assert_eq!(Tiles { tile_columns: 128, swizzled: false, ..fine() }.check(240), Ok(()));
     }
 }

@@ -31,8 +31,26 @@ pub const PLANTED: &[Planted] = &[
     Planted {
         name: "pool_tail_off_by_one",
         file: "pool",
-        find: "entry < end; entry++",
-        replace: "entry + 1 < end; entry++",
+        find: "entry < end; entry++) {\n    const float",
+        replace: "entry + 1 < end; entry++) {\n    const float",
+    },
+    Planted {
+        name: "pool_wide_columns_left_out",
+        file: "pool",
+        find: "blockIdx.y * blockDim.x + threadIdx.x) * WIDE<E>;\n  if (column >= columns) return;",
+        replace: "blockIdx.y * blockDim.x + threadIdx.x) * WIDE<E>;\n  if (column + WIDE<E> >= columns) return;",
+    },
+    Planted {
+        name: "norm_wide_missing_barrier",
+        file: "rms_norm",
+        find: "__syncthreads();\n  sum = warps[0];",
+        replace: "sum = warps[0];",
+    },
+    Planted {
+        name: "norm_wide_reads_beyond_the_row",
+        file: "rms_norm",
+        find: "column < columns; column += WIDE_THREADS * WIDE<E>) {\n    load_wide(row + column, values);\n#pragma",
+        replace: "column <= columns; column += WIDE_THREADS * WIDE<E>) {\n    load_wide(row + column, values);\n#pragma",
     },
     Planted {
         name: "attention_weights_overwritten_early",
@@ -233,6 +251,18 @@ pub const PLANTED: &[Planted] = &[
         file: "linear_wgmma",
         find: "if (column + 1 < outputs)",
         replace: "if (column + 2 < outputs)",
+    },
+    Planted {
+        name: "wgmma_unwritten_eight",
+        file: "linear_wgmma",
+        find: "if (column >= outputs) return;",
+        replace: "if (column + 8 >= outputs) return;",
+    },
+    Planted {
+        name: "wgmma_lanes_exchange_the_wrong_sums",
+        file: "linear_wgmma",
+        find: "upper ? pairs[low][i] : pairs[high][i]",
+        replace: "upper ? pairs[high][i] : pairs[low][i]",
     },
     Planted {
         name: "wgmma_last_inputs_left_out",
