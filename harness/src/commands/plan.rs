@@ -132,7 +132,9 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
     let (job, mut notes) = job(&config, &sketch, made_up, false)?;
     let calibration = calibrated(&job, &args.calibration, &folder)?;
     if made_up.is_some() && args.shared_tokens == 0 {
-        notes.push("no tokens are taken to be shared; a system prompt that all have is named by --shared-tokens".to_owned());
+        notes.push(
+            "no tokens are taken to be shared; a system prompt that all have is named by --shared-tokens".to_owned(),
+        );
     }
     let planned = Planned { job, calibration, notes };
     let predictions = predict(&planned.job, &planned.calibration)?;
@@ -157,10 +159,15 @@ fn job(config: &RunConfig, sketch: &Sketch, made_up: Option<MadeUpTokens>, quiet
             Job::made_up(&config, sketch.config.clone(), sketch.made_up, tokens)?
         }
         (None, Some(preset)) => {
-            let stand_in = RunConfig { model: Some(format!("synthetic:{}", preset.name)), ..with_layers_of(config, sketch.config.n_layers, false) };
+            let stand_in = RunConfig {
+                model: Some(format!("synthetic:{}", preset.name)),
+                ..with_layers_of(config, sketch.config.n_layers, false)
+            };
             check_layers(&stand_in, sketch.config.n_layers)?;
             let data = prepare(request(&stand_in, quiet))?;
-            notes.push("tokens are those of the bundled tokenizer, of which there are more than of the model's own".to_owned());
+            notes.push(
+                "tokens are those of the bundled tokenizer, of which there are more than of the model's own".to_owned(),
+            );
             let named = RunConfig { model: config.model.clone(), ..stand_in };
             Job::of(&named, &data).with_mapped_weights()
         }
@@ -285,7 +292,8 @@ fn plan_text(planned: &Planned, predictions: &[Prediction], room: Room) -> Strin
 
 /// The columns of a prediction after `first`.
 fn prediction_table(first: &[&str]) -> Table {
-    let heads = ["#time s", "#extract s", "#peak RSS MB", "#peak heap MB", "#GPU MB", "#disk MB", "#rows", "#TFLOP", "fits"];
+    let heads =
+        ["#time s", "#extract s", "#peak RSS MB", "#peak heap MB", "#GPU MB", "#disk MB", "#rows", "#TFLOP", "fits"];
     Table::new("", &[first, &heads].concat())
 }
 
@@ -316,7 +324,8 @@ pub fn dry_run(cells_to_list: &[&CellFlags], args: &CalibrationArgs, json: bool,
     interrupt::install()?;
     let folder = std::env::temp_dir();
     let mut table = prediction_table(&["cell", "task", "method"]);
-    let (mut listed, mut total, mut known) = (Vec::new(), 0.0, Vec::<(Option<String>, DType, usize, usize, Calibration)>::new());
+    let (mut listed, mut total, mut known) =
+        (Vec::new(), 0.0, Vec::<(Option<String>, DType, usize, usize, Calibration)>::new());
     let (mut notes, mut oom) = (Vec::<String>::new(), 0);
     for (number, cell) in cells_to_list.iter().enumerate() {
         if !quiet {

@@ -48,7 +48,8 @@ fn case_events(process: usize, case: &CaseProfile, events: &mut Vec<Value>) {
         };
         let mut arguments = json!({ "detail": span.detail });
         if span.work.bytes > 0 {
-            arguments = json!({ "shape": span.detail, "flops": span.work.flops, "bytes": span.work.bytes, "call": span.call });
+            arguments =
+                json!({ "shape": span.detail, "flops": span.work.flops, "bytes": span.work.bytes, "call": span.call });
         }
         let event = complete(process, span.thread, (&span.name, category), span.start, span.duration, arguments);
         spans.push((span.start, std::cmp::Reverse(span.duration), event));

@@ -138,9 +138,8 @@ impl CaseReport {
     }
 }
 
-const HEADER: [&str; 11] = [
-    "operation", "shape", "calls", "total ms", "median us", "share", "GFLOP", "GB", "GFLOP/s", "GB/s", "of peak",
-];
+const HEADER: [&str; 11] =
+    ["operation", "shape", "calls", "total ms", "median us", "share", "GFLOP", "GB", "GFLOP/s", "GB/s", "of peak"];
 
 /// The whole text: the ceilings, then a table and a line on the rest for each case.
 pub fn render(report: &ProfileReport) -> String {

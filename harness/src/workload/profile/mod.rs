@@ -74,9 +74,8 @@ pub fn profile_run(config: &RunConfig, prepared: &Prepared, say: &dyn Fn(&str)) 
     let profile = Profile::default();
     say("measuring the machine's best");
     let ceilings = Ceilings::measure(config)?;
-    let cases = each_case(config, say, |task, method| {
-        profile_case(task, method, config, prepared, &observer, &profile)
-    })?;
+    let cases =
+        each_case(config, say, |task, method| profile_case(task, method, config, prepared, &observer, &profile))?;
     Ok(RunProfile { device: None, ceilings, cases })
 }
 

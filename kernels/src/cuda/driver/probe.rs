@@ -13,7 +13,7 @@ const OLDEST_DRIVER: i32 = 12080;
 
 /// Every function of the driver that is called. They are looked up when they are first called, and a missing one would
 /// be a panic there.
-const FUNCTIONS: [&str; 43] = [
+const FUNCTIONS: &[&str] = &[
     "cuInit",
     "cuDriverGetVersion",
     "cuGetErrorName",
@@ -51,6 +51,7 @@ const FUNCTIONS: [&str; 43] = [
     "cuModuleGetFunction",
     "cuFuncSetAttribute",
     "cuFuncGetParamInfo",
+    "cuTensorMapEncodeTiled",
     "cuLaunchKernel",
     "cuEventCreate",
     "cuEventRecord",
