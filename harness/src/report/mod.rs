@@ -6,6 +6,7 @@ pub mod document;
 pub mod format;
 pub mod gate;
 pub mod profile;
+pub mod quality;
 pub mod selftest;
 pub mod sentence;
 pub mod table;
