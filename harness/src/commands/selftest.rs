@@ -37,14 +37,14 @@ pub struct SelftestArgs {
     /// Gates with nothing changed
     #[arg(long, default_value_t = 40, value_name = "N")]
     pub unchanged: usize,
-    /// Gates of each change
+    /// Gates of each slowdown; growths of memory, which are easier to see, get half as many
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub changed: usize,
     /// Slowdowns to try, as shares
     #[arg(long, value_delimiter = ',', default_value = "0.02,0.05,0.10", value_name = "SHARE,...")]
     pub slowdowns: Vec<f64>,
     /// Samples of the case, which is the task train by lazy on the embedded model
-    #[arg(long, default_value_t = 300, value_name = "N")]
+    #[arg(long, default_value_t = 60, value_name = "N")]
     pub samples: usize,
     /// Threads of the case
     #[arg(long, default_value_t = 1, value_name = "N")]

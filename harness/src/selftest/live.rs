@@ -44,7 +44,7 @@ pub struct Plan {
     pub arguments: Vec<String>,
     /// Gates with nothing changed.
     pub unchanged_gates: usize,
-    /// Gates of each change.
+    /// Gates of each slowdown; growths of memory get half as many.
     pub changed_gates: usize,
     /// Slowdowns, as shares.
     pub slowdowns: Vec<f64>,
@@ -138,7 +138,11 @@ pub fn run(plan: &Plan, listener: &mut dyn GateListener) -> Result<Live> {
     // In random order, so that a bad minute of the machine is not the fault of one change.
     let mut order: Vec<usize> = Vec::new();
     for (index, change) in changes.iter().enumerate() {
-        let gates = if *change == Change::None { plan.unchanged_gates } else { plan.changed_gates };
+        let gates = match change {
+            Change::None => plan.unchanged_gates,
+            Change::Slowdown(_) => plan.changed_gates,
+            Change::MemoryShare(_) | Change::MemoryBytes(_) => plan.changed_gates.div_ceil(2),
+        };
         order.extend(std::iter::repeat_n(index, gates));
     }
     order.shuffle(&mut ChaCha8Rng::seed_from_u64(plan.seed));
