@@ -111,7 +111,7 @@ std::map<uint64_t, Allocation> allocations;
 std::map<uintptr_t, size_t> pinned;
 std::set<Stream*> streams;
 std::set<Pool*> pools;
-std::map<std::string, std::unique_ptr<Function>> functions;
+std::map<std::pair<const Module*, std::string>, std::unique_ptr<Function>> functions;
 char context_object;
 thread_local void* current_context;
 
@@ -606,7 +606,7 @@ API int cuModuleGetFunction(void** function, void* module, const char* name) {
   size_t sizes[64];
   const long n = actbench_emulator_parameters(name, sizes, 64);
   if (n < 0 || (!searched->has_any && !searched->kernels.count(name))) return NOT_FOUND;
-  auto& found = functions[name];
+  auto& found = functions[{searched, name}];
   found.reset(new Function{name, std::vector<size_t>(sizes, sizes + n), UNASKED_SHARED});
   *function = found.get();
   return SUCCESS;
