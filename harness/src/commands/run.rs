@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::halved;
 use super::settings::SettingsArgs;
 use crate::error::{Error, Result};
 use crate::measure::mounts::is_in_memory;
@@ -181,6 +182,9 @@ pub(super) fn verdict(results: &ResultFile) -> bool {
                 eprintln!("error: {task} {method}: {} of {total} failed, {}: {reason}", failed.len(), first.status);
             }
         }
+        let of_task = results.rows.iter().filter(|row| row.task == *task);
+        let halvings = of_task.filter_map(|row| row.extra.get("batches_halved")?.as_u64()).max();
+        halved::tell(&task.to_string(), halvings.unwrap_or(0));
         if results.task_summary(*task).digests_agree == Some(false) {
             well = false;
             eprintln!("error: {task}: the methods trained their probes on different features; their digests are");

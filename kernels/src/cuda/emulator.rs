@@ -361,6 +361,11 @@ impl Device for Emulator {
         }
     }
 
+    /// Copies are over at once, and callers take the same way as on a GPU.
+    fn copies_overlap(&self) -> bool {
+        true
+    }
+
     fn memory_use(&self) -> Result<Option<MemoryUse>, KernelError> {
         Ok(Some(self.memory.in_use()))
     }

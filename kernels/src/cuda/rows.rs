@@ -41,7 +41,7 @@ impl<D: Device> CudaBackend<D> {
         let (launch, columns) = self.moving(op, x.dtype, x.columns, rows.len())?;
         let mut arguments = [
             Argument::Read(&x.buffer),
-            Argument::Read(&table),
+            Argument::Read(&*table),
             Argument::U64(0),
             Argument::U32(columns),
             Argument::Write(&mut out.buffer),
@@ -115,7 +115,7 @@ impl<D: Device> CudaBackend<D> {
         let launch = per_row(OP, format!("rope{wide}_{}", x.dtype), positions.len())?;
         let mut arguments = [
             Argument::Write(&mut x.buffer),
-            Argument::Read(&table),
+            Argument::Read(&*table),
             Argument::Read(&cos.buffer),
             Argument::Read(&sin.buffer),
             Argument::U32(count(OP, x.columns)?),

@@ -29,6 +29,7 @@ const FUNCTIONS: &[&str] = &[
     "cuCtxSetCurrent",
     "cuStreamCreate",
     "cuStreamSynchronize",
+    "cuStreamWaitEvent",
     "cuStreamDestroy_v2",
     "cuMemPoolCreate",
     "cuMemPoolDestroy",
