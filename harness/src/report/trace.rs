@@ -46,10 +46,12 @@ fn case_events(process: usize, case: &CaseProfile, events: &mut Vec<Value>) {
             SpanKind::Batch => "batch",
             SpanKind::Operation => "operation",
         };
-        let mut arguments = json!({ "detail": span.detail });
-        if span.work.bytes > 0 {
-            arguments = json!({ "shape": span.detail, "flops": span.work.flops, "bytes": span.work.bytes, "call": span.call });
-        }
+        let arguments = match span.kind {
+            SpanKind::Phase | SpanKind::Batch => json!({ "detail": span.detail }),
+            SpanKind::Operation => {
+                json!({ "shape": span.detail, "flops": span.work.flops, "bytes": span.work.bytes, "call": span.call })
+            }
+        };
         let event = complete(process, span.thread, (&span.name, category), span.start, span.duration, arguments);
         spans.push((span.start, std::cmp::Reverse(span.duration), event));
     }
@@ -135,6 +137,15 @@ mod tests {
             extracting,
             training: empty(),
         };
-        insta::assert_snapshot!(render(&[case]), @"");
+        insta::assert_snapshot!(render(&[case]), @r#"
+{"displayTimeUnit":"ns","traceEvents":[
+{"ph":"M","name":"process_name","pid":1,"tid":0,"args":{"name":"sweep lazy"}},
+{"ph":"M","name":"thread_name","pid":1,"tid":1,"args":{"name":"host thread 1"}},
+{"ph":"M","name":"thread_name","pid":1,"tid":10010,"args":{"name":"device 1: kernels"}},
+{"ph":"X","name":"batch","cat":"batch","pid":1,"tid":1,"ts":1.001,"dur":2.0,"args":{"detail":"d"}},
+{"ph":"X","name":"linear","cat":"operation","pid":1,"tid":1,"ts":1.001,"dur":0.1,"args":{"shape":"d","flops":6,"bytes":4,"call":7}},
+{"ph":"X","name":"linear_bf16","cat":"kernel","pid":1,"tid":10010,"ts":2.001,"dur":0.5,"args":{"call":7}}
+]}
+"#);
     }
 }

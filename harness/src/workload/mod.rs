@@ -20,6 +20,7 @@ use crate::model::ActivationModel;
 
 pub mod ablation;
 pub mod case;
+pub mod check;
 pub mod device;
 pub mod extract;
 pub mod features;

@@ -33,15 +33,14 @@ struct Pending<M> {
 }
 
 impl<D: DeviceClock> Timeline<D> {
-    /// Around `device`; what it does goes to `profile`.
+    /// Around `device`, the one with this `number`; what it does goes to `profile`.
     ///
     /// # Errors
     /// A failure of the device.
-    pub fn new(device: D, profile: Profile) -> Result<Self, KernelError> {
+    pub fn new(device: D, number: usize, profile: Profile) -> Result<Self, KernelError> {
         let mark = device.mark()?;
         device.wait()?;
         let origin = (mark, profile.now());
-        let number = profile.device();
         Ok(Timeline { device, profile, number, origin, pending: Mutex::default() })
     }
 

@@ -75,7 +75,7 @@ impl Lane {
 /// A stretch of time on a device, by its own clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceSpan {
-    /// Number of the device, from 0 on, in the order in which devices were met.
+    /// Number of the device, from 0 on.
     pub device: usize,
     /// What it was doing.
     pub lane: Lane,
@@ -173,14 +173,12 @@ pub struct Profile {
 #[derive(Debug)]
 struct Shared {
     begin: Instant,
-    devices: AtomicUsize,
     recording: Mutex<Recording>,
 }
 
 impl Default for Profile {
     fn default() -> Self {
-        let (devices, recording) = Default::default();
-        Profile { shared: Arc::new(Shared { begin: Instant::now(), devices, recording }) }
+        Profile { shared: Arc::new(Shared { begin: Instant::now(), recording: Mutex::default() }) }
     }
 }
 
@@ -240,11 +238,6 @@ impl Profile {
     /// Time since the profile began.
     pub fn now(&self) -> Duration {
         self.shared.begin.elapsed()
-    }
-
-    /// A number for one more device.
-    pub(crate) fn device(&self) -> usize {
-        self.shared.devices.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Records what a device did.

@@ -158,7 +158,7 @@ fn profile_case_on<D: DeviceClock + Clone>(
     profile: &Profile,
 ) -> Result<CaseProfile> {
     let deepest = deepest_run(config, task, method, prepared)?;
-    let timeline = Arc::new(Timeline::new(device.clone(), profile.clone())?);
+    let timeline = Arc::new(Timeline::new(device.clone(), 0, profile.clone())?);
     let load = || -> Result<Arc<dyn ActivationModel>> {
         let backend = CudaBackend::new(timeline.clone(), KernelSet::Fast);
         load_model_on(Profiled::new(backend, profile.clone()), prepared, config, deepest, observer)
