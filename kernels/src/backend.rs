@@ -13,6 +13,7 @@ use crate::device_use::DeviceUse;
 use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
+use crate::pending::PendingCopy;
 
 /// How the masked positions of one sample become one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -289,6 +290,25 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Copies the first `rows` rows of `x` to host memory. `out` is exactly that many bytes.
     fn download(&self, x: &Self::Tensor, rows: usize, out: &mut [u8]) -> Result<(), KernelError>;
+
+    /// Copies the rows `bytes` from host memory to the first rows of `out`, which has at least as many. `bytes` may change
+    /// as soon as this returns.
+    ///
+    /// # Errors
+    /// No whole number of rows, or more than `out` has.
+    fn upload(&self, bytes: &[u8], out: &mut Self::Tensor) -> Result<(), KernelError>;
+
+    /// Whether [`Backend::download_later`] returns before the copy is over.
+    fn copies_overlap(&self) -> bool {
+        false
+    }
+
+    /// Copies the first `rows` rows of `x` to host memory while the device goes on: what it computes from now on may be
+    /// under way beside the copy.
+    ///
+    /// # Errors
+    /// More rows than `x` has, or a failure of the device.
+    fn download_later(&self, x: Self::Tensor, rows: usize) -> Result<Box<dyn PendingCopy>, KernelError>;
 
     /// What the device has used since [`Backend::reset_device_use`]; none where the device is the host itself.
     ///

@@ -58,6 +58,16 @@ pub(crate) fn fits(
     ))
 }
 
+/// `bytes` bytes are whole rows of `tensor`, and no more than it has.
+pub(crate) fn uploaded(bytes: usize, tensor: &impl Matrix) -> Result<(), KernelError> {
+    let row_bytes = tensor.columns() * tensor.dtype().size();
+    if bytes == 0 || (row_bytes > 0 && bytes.is_multiple_of(row_bytes) && bytes / row_bytes <= tensor.rows()) {
+        return Ok(());
+    }
+    let what = format!("{bytes} bytes for {} rows of {row_bytes}", tensor.rows());
+    Err(KernelError::shape("upload", what))
+}
+
 /// `x W^T` into `out`, with a bias of `biases` values an output.
 pub(crate) fn product(
     op: &'static str,

@@ -12,6 +12,7 @@ pub mod device_use;
 pub mod dtype;
 pub mod error;
 pub mod host;
+pub mod pending;
 pub mod profiled;
 
 pub use backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
@@ -21,4 +22,5 @@ pub use device_use::DeviceUse;
 pub use dtype::DType;
 pub use error::KernelError;
 pub use host::HostTensor;
+pub use pending::PendingCopy;
 pub use profiled::{Profile, Profiled};

@@ -271,3 +271,83 @@ fn machine_code_that_is_none_is_refused_before_the_driver_reads_it() {
     options.cubins.prebuilt = Some(folder.path().to_path_buf());
     insta::assert_snapshot!(error(DriverDevice::open(0, &options)), @"load kernels on cuda:0: attention.cu for sm_90: this is no machine code");
 }
+
+#[test]
+fn copies_that_wait_for_nobody_keep_every_byte_whatever_stream_runs_first() {
+    for settings in ["", "others=1", "pools=0", "pools=0 others=1"] {
+        let _driver = StandIn::new(settings);
+        let device = open(false);
+        let backend = CudaBackend::new(device.clone(), KernelSet::Plain);
+        let columns = 24;
+        let rows_of = |step: u32, rows: usize| -> Vec<f32> {
+            (0..rows * columns).map(|index| (step as usize * 1000 + index) as f32).collect()
+        };
+        let mut pending = std::collections::VecDeque::new();
+        let mut working = backend.alloc(DType::F32, 40, columns).unwrap();
+        for step in 0..60u32 {
+            let rows = 40 - step as usize % 7;
+            let x = upload(&backend, DType::F32, rows, columns, &rows_of(step, rows));
+            // The same memory step after step, as a model's workspace is.
+            backend.copy_rows(&x, 0, rows, &mut working, 0).unwrap();
+            let picked: Vec<u32> = (0..rows as u32).rev().collect();
+            let mut leaving = backend.alloc(DType::F32, rows, columns).unwrap();
+            backend.gather_rows(&working, &picked, &mut leaving).unwrap();
+            pending.push_back((step, rows, backend.download_later(leaving, rows).unwrap()));
+            if pending.len() > 2 {
+                let (step, rows, mut copy) = pending.pop_front().unwrap();
+                let expected: Vec<f32> = rows_of(step, rows).chunks(columns).rev().flatten().copied().collect();
+                assert_eq!(DType::F32.to_f32_vec(copy.wait().unwrap()), expected, "{settings} step {step}");
+                assert_eq!(DType::F32.to_f32_vec(copy.wait().unwrap()), expected, "asked again");
+            }
+        }
+        // A copy that nobody waits for is waited for before its memory goes.
+        drop(pending);
+        let used = device.memory_use().unwrap().unwrap();
+        assert!(used.used > 0 && used.used_high < (60 * 40 * columns * 4) as u64, "{used:?}");
+    }
+}
+
+#[test]
+fn tables_go_to_the_device_once_and_no_upload_waits_for_it() {
+    let _driver = StandIn::new("");
+    let device = open(false);
+    let backend = CudaBackend::new(device.clone(), KernelSet::Plain);
+    let x = upload(&backend, DType::F32, 8, 16, &[1.0; 128]);
+    backend.reset_device_use().unwrap();
+    let mut out = backend.alloc(DType::F32, 8, 16).unwrap();
+    for _ in 0..5 {
+        backend.gather_rows(&x, &[7, 6, 5], &mut out).unwrap();
+    }
+    let used = backend.device_use().unwrap().unwrap();
+    assert_eq!((used.to_device, used.to_host), (12, 0));
+    // More than the pinned memory takes at once: halves are used again only when the copies from them have ended.
+    let mut expected = Vec::new();
+    let mut pending = Vec::new();
+    for step in 0..40u32 {
+        let picked: Vec<u32> = (0..50_000).map(|index| (index + step) % 8).collect();
+        let mut wide = backend.alloc(DType::F32, picked.len(), 16).unwrap();
+        backend.gather_rows(&x, &picked, &mut wide).unwrap();
+        let mut last = backend.alloc(DType::F32, 1, 16).unwrap();
+        backend.copy_rows(&wide, 0, 1, &mut last, 0).unwrap();
+        expected.push(vec![1.0f32; 16]);
+        pending.push(backend.download_later(last, 1).unwrap());
+    }
+    let got: Vec<Vec<f32>> = pending.iter_mut().map(|copy| DType::F32.to_f32_vec(copy.wait().unwrap())).collect();
+    assert_eq!(got, expected);
+}
+
+#[test]
+fn memory_that_work_still_to_come_gives_back_is_waited_for() {
+    let _driver = StandIn::new("memory=30000000");
+    let device = open(false);
+    let first = device.alloc(20_000_000).unwrap();
+    drop(first);
+    // The stand-in has not come to the free yet; a pool that gave up here would fail a run that fits.
+    assert!(device.alloc(20_000_000).is_ok());
+    let (kept, free) = (device.alloc(10_000_000).unwrap(), device.free_memory().unwrap().unwrap());
+    assert!((15_000_000..=20_000_000).contains(&free), "{free}");
+    drop(kept);
+    device.reset_memory_high().unwrap();
+    let reset = device.memory_use().unwrap().unwrap();
+    assert_eq!((reset.used_high, reset.reserved, reset.reserved_high), (0, 0, 0));
+}

@@ -16,6 +16,7 @@ use crate::check;
 use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
+use crate::pending::{Arrived, PendingCopy};
 
 mod aligned;
 mod attention;
@@ -253,5 +254,16 @@ impl Backend for CpuBackend {
         check::width("download", "out", out.len(), rows * x.row_bytes())?;
         out.copy_from_slice(&x.bytes()[..rows * x.row_bytes()]);
         Ok(())
+    }
+
+    fn upload(&self, bytes: &[u8], out: &mut CpuTensor) -> Result<(), KernelError> {
+        check::uploaded(bytes.len(), out)?;
+        out.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn download_later(&self, x: CpuTensor, rows: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
+        check::fits("download", "x", &x, rows, x.columns())?;
+        Ok(Box::new(Arrived(x.bytes()[..rows * x.row_bytes()].to_vec())))
     }
 }

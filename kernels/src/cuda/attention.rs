@@ -83,8 +83,8 @@ impl<D: Device> CudaBackend<D> {
         let mut arguments = [
             Argument::Read(&query.buffer),
             Argument::Read(&keys_values.buffer),
-            Argument::Read(&tiles),
-            Argument::Read(&key_rows),
+            Argument::Read(&*tiles),
+            Argument::Read(&*key_rows),
             Argument::U32(count(OP, shape.n_heads)?),
             Argument::U32(count(OP, shape.n_kv_heads)?),
             Argument::U32(count(OP, shape.head_dim)?),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::Architecture;
 use crate::error::KernelError;
+use crate::pending::{Arrived, PendingCopy};
 
 /// Bytes of a device's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,6 +94,32 @@ pub trait Device: Send + Sync + 'static {
     /// No such kernel, arguments that are not its parameters, or a failure of the device.
     fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, Self::Buffer>]) -> Result<(), KernelError>;
 
+    /// New memory with `bytes` in it, for what is launched from now on. `bytes` may change as soon as this returns, and
+    /// where the device can copy beside what it computes nobody waits.
+    ///
+    /// # Errors
+    /// No memory, or a failure of the device.
+    fn upload(&self, bytes: &[u8]) -> Result<Self::Buffer, KernelError> {
+        let mut buffer = self.alloc(bytes.len())?;
+        self.write(&mut buffer, bytes)?;
+        Ok(buffer)
+    }
+
+    /// Whether [`Device::read_later`] returns before the copy is over.
+    fn copies_overlap(&self) -> bool {
+        false
+    }
+
+    /// Copies the first `bytes` bytes of `buffer`, as everything launched before leaves them, while more is launched.
+    ///
+    /// # Errors
+    /// More bytes than the buffer has, or a failure of the device.
+    fn read_later(&self, buffer: Self::Buffer, bytes: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
+        let mut out = vec![0; bytes];
+        self.read(&buffer, &mut out)?;
+        Ok(Box::new(Arrived(out)))
+    }
+
     /// How much of the device's memory is in use, and was at most; none where nobody counts it.
     ///
     /// # Errors
@@ -148,6 +175,18 @@ impl<D: Device> Device for Arc<D> {
 
     fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, Self::Buffer>]) -> Result<(), KernelError> {
         D::launch(self, launch, arguments)
+    }
+
+    fn upload(&self, bytes: &[u8]) -> Result<Self::Buffer, KernelError> {
+        D::upload(self, bytes)
+    }
+
+    fn copies_overlap(&self) -> bool {
+        D::copies_overlap(self)
+    }
+
+    fn read_later(&self, buffer: Self::Buffer, bytes: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
+        D::read_later(self, buffer, bytes)
     }
 
     fn memory_use(&self) -> Result<Option<MemoryUse>, KernelError> {

@@ -13,6 +13,7 @@ use std::time::Instant;
 use super::emulated_memory::EmulatedMemory;
 use super::{Argument, CudaBackend, Device, DeviceClock, KernelSet, Launch, MemoryUse};
 use crate::error::KernelError;
+use crate::profiled::Lane;
 
 /// The CUDA backend on the emulator.
 pub type EmulatedBackend = CudaBackend<Emulator>;
@@ -303,6 +304,11 @@ impl Device for Emulator {
         }
     }
 
+    /// Copies are over at once, and callers take the same way as on a GPU.
+    fn copies_overlap(&self) -> bool {
+        true
+    }
+
     fn memory_use(&self) -> Result<Option<MemoryUse>, KernelError> {
         Ok(Some(self.memory.in_use()))
     }
@@ -321,8 +327,12 @@ impl Device for Emulator {
 impl DeviceClock for Emulator {
     type Mark = Instant;
 
-    fn mark(&self) -> Result<Instant, KernelError> {
+    fn mark_in(&self, _lane: Lane) -> Result<Instant, KernelError> {
         Ok(Instant::now())
+    }
+
+    fn uploads_beside(&self, _bytes: usize) -> bool {
+        false
     }
 
     fn milliseconds(&self, from: &Instant, to: &Instant) -> Result<f64, KernelError> {

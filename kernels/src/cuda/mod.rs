@@ -5,6 +5,7 @@
 //! the sums of the CPU backend `cpu-fma-2` in its order, the fast ones use tensor cores where the shapes allow it.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
 use crate::check;
@@ -12,6 +13,7 @@ use crate::device_use::DeviceUse;
 use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
+use crate::pending::PendingCopy;
 
 mod architecture;
 mod attention;
@@ -32,6 +34,7 @@ mod pool;
 mod prepare;
 mod rows;
 pub mod sources;
+mod tables;
 mod tensor;
 mod timeline;
 mod traffic;
@@ -42,6 +45,7 @@ pub use device::{Argument, Device, Launch, MemoryUse};
 pub use tensor::{CudaTensor, CudaVector, CudaWeights};
 pub use timeline::Timeline;
 
+use tables::Tables;
 use traffic::Traffic;
 
 /// Which kernels a backend uses. The choice an operation makes depends on types and widths, never on rows.
@@ -58,12 +62,13 @@ pub struct CudaBackend<D: Device> {
     device: D,
     kernels: KernelSet,
     traffic: Traffic,
+    tables: Tables<D::Buffer>,
 }
 
 impl<D: Device> CudaBackend<D> {
     /// A backend that runs `kernels` on `device`.
     pub fn new(device: D, kernels: KernelSet) -> Self {
-        CudaBackend { device, kernels, traffic: Traffic::default() }
+        CudaBackend { device, kernels, traffic: Traffic::default(), tables: Tables::default() }
     }
 
     /// The device.
@@ -85,11 +90,12 @@ impl<D: Device> CudaBackend<D> {
     }
 
     /// A buffer of `values`, for the tables that go with a launch.
-    fn upload(&self, values: &[u32]) -> Result<D::Buffer, KernelError> {
-        let bytes: &[u8] = bytemuck::cast_slice(values);
-        let mut buffer = self.device.alloc(bytes.len())?;
-        self.write(&mut buffer, bytes)?;
-        Ok(buffer)
+    fn upload(&self, values: &[u32]) -> Result<Arc<D::Buffer>, KernelError> {
+        self.tables.of(values, || {
+            let bytes: &[u8] = bytemuck::cast_slice(values);
+            self.traffic.add_to_device(bytes.len());
+            self.device.upload(bytes)
+        })
     }
 
     /// Copies `bytes` to the start of `buffer`, counted.
@@ -296,6 +302,23 @@ impl<D: Device> Backend for CudaBackend<D> {
         self.read(&x.buffer, out)
     }
 
+    fn upload(&self, bytes: &[u8], out: &mut Self::Tensor) -> Result<(), KernelError> {
+        check::uploaded(bytes.len(), out)?;
+        self.poison(out, 0..bytes.len() / out.row_bytes().max(1))?;
+        self.write(&mut out.buffer, bytes)
+    }
+
+    fn copies_overlap(&self) -> bool {
+        self.device.copies_overlap()
+    }
+
+    fn download_later(&self, x: Self::Tensor, rows: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
+        check::fits("download", "x", &x, rows, x.columns)?;
+        let bytes = rows * x.row_bytes();
+        self.traffic.add_to_host(bytes);
+        self.device.read_later(x.buffer, bytes)
+    }
+
     fn device_use(&self) -> Result<Option<DeviceUse>, KernelError> {
         let memory = self.device.memory_use()?.unwrap_or_default();
         Ok(Some(DeviceUse {
@@ -308,6 +331,7 @@ impl<D: Device> Backend for CudaBackend<D> {
 
     fn reset_device_use(&self) -> Result<(), KernelError> {
         self.traffic.reset();
+        self.tables.clear();
         self.device.reset_memory_high()
     }
 

@@ -42,8 +42,8 @@ impl<D: Device> CudaBackend<D> {
         };
         let mut arguments = [
             Argument::Read(&x.buffer),
-            Argument::Read(&offsets),
-            Argument::Read(&rows),
+            Argument::Read(&*offsets),
+            Argument::Read(&*rows),
             Argument::U32(columns),
             Argument::U32(method),
             Argument::Write(&mut out.buffer),

@@ -22,7 +22,7 @@ impl<D: Device> CudaBackend<D> {
         let table = self.upload(rows)?;
         let mut arguments = [
             Argument::Read(&x.buffer),
-            Argument::Read(&table),
+            Argument::Read(&*table),
             Argument::U64(0),
             Argument::U32(count(op, x.columns)?),
             Argument::Write(&mut out.buffer),
@@ -88,7 +88,7 @@ impl<D: Device> CudaBackend<D> {
         let launch = per_row(OP, "rope", x.dtype, positions.len())?;
         let mut arguments = [
             Argument::Write(&mut x.buffer),
-            Argument::Read(&table),
+            Argument::Read(&*table),
             Argument::Read(&cos.buffer),
             Argument::Read(&sin.buffer),
             Argument::U32(count(OP, x.columns)?),

@@ -9,6 +9,7 @@ use crate::device_use::DeviceUse;
 use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
+use crate::pending::PendingCopy;
 
 mod ranges;
 mod record;
@@ -252,6 +253,23 @@ impl<B: Backend> Backend for Profiled<B> {
         let work = Work { flops: 0, bytes: x.bytes_of(2 * rows) };
         let shape = x.columns.to_string();
         self.profile.record("download", shape, work, || self.backend.download(&x.inner, rows, out))
+    }
+
+    fn upload(&self, bytes: &[u8], out: &mut Self::Tensor) -> Result<(), KernelError> {
+        let work = Work { flops: 0, bytes: 2 * bytes.len() as u64 };
+        let shape = out.columns.to_string();
+        self.profile.record("upload", shape, work, || self.backend.upload(bytes, &mut out.inner))
+    }
+
+    fn copies_overlap(&self) -> bool {
+        self.backend.copies_overlap()
+    }
+
+    /// What is timed is the start of the copy alone, where it goes on afterwards.
+    fn download_later(&self, x: Self::Tensor, rows: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
+        let work = Work { flops: 0, bytes: x.bytes_of(2 * rows) };
+        let shape = x.columns.to_string();
+        self.profile.record("download", shape, work, || self.backend.download_later(x.inner, rows))
     }
 
     fn device_use(&self) -> Result<Option<DeviceUse>, KernelError> {

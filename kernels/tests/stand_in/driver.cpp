@@ -1,8 +1,9 @@
 // A stand-in for the library of a GPU's driver: the functions that this project calls, on the CPU, for its tests.
 //
 // Kernels run in the emulator. What is checked is how the driver is used:
-//   - the stream is as late as it may be: copies, fills, launches and frees wait until the host waits for them, so that
-//     a host that reads too early or reuses pinned memory too early sees wrong bytes;
+//   - streams are as late as they may be: copies, fills, launches and frees wait until the host waits for them, so that
+//     a host that reads too early or reuses pinned memory too early sees wrong bytes; nothing but events orders one
+//     stream's work with another's, and with others=1 the other streams run as far ahead as events let them;
 //   - calls need a current context; copies and fills must stay inside one allocation; nothing is freed twice;
 //   - a launch must name a kernel of its module, keep to the limits of a device, and have asked for dynamic shared
 //     memory beyond 48 KiB;
@@ -12,6 +13,7 @@
 //
 // STAND_IN_DRIVER, or `stand_in_settings` in the same process, is a list such as "devices=0 memory=1000000":
 //   devices=N  version=N (as the driver counts)  architecture=N  memory=BYTES  pools=0
+//   others=1  whenever a stream has to run, all others run first
 //   break=KERNEL  launches of it are an illegal address;  fault=NAME  runs the kernels with that planted fault
 #include <chrono>
 #include <cstdint>
@@ -63,7 +65,7 @@ constexpr unsigned UNASKED_SHARED = 48 << 10, MOST_SHARED = 227 << 10;
 constexpr size_t POOL_STEP = 2 << 20;  // a pool takes memory from the device in steps
 
 struct Settings {
-  int devices = 1, version = 13000, architecture = 90, pools = 1;
+  int devices = 1, version = 13000, architecture = 90, pools = 1, others = 0;
   size_t memory = size_t{4} << 30;
   std::string broken, fault;
 };
@@ -77,9 +79,18 @@ struct Function {
   std::vector<size_t> parameters;
   unsigned shared_bytes;
 };
-struct Event {
-  bool recorded, over;
+struct Stream {
+  std::deque<std::function<void()>> work;
+  bool running = false;
+};
+// A place in a stream, which an event that is recorded again no longer stands for.
+struct Record {
+  Stream* on;
+  bool over = false;
   std::chrono::steady_clock::time_point time;
+};
+struct Event {
+  std::shared_ptr<Record> latest;  // none before it is recorded
 };
 struct Pool {
   uint64_t threshold, used, used_high, reserved, reserved_high;
@@ -98,9 +109,10 @@ size_t leaks, used_bytes;
 int retained;
 std::map<uint64_t, Allocation> allocations;
 std::map<uintptr_t, size_t> pinned;
-std::deque<std::function<void()>> stream;
+std::set<Stream*> streams;
+std::set<Pool*> pools;
 std::map<std::string, std::unique_ptr<Function>> functions;
-char context_object, stream_object;
+char context_object;
 thread_local void* current_context;
 
 void set(const std::string& text) {
@@ -114,6 +126,7 @@ void set(const std::string& text) {
     else if (name == "architecture") settings.architecture = std::stoi(value);
     else if (name == "memory") settings.memory = std::stoull(value);
     else if (name == "pools") settings.pools = std::stoi(value);
+    else if (name == "others") settings.others = std::stoi(value);
     else if (name == "break") settings.broken = value;
     else if (name == "fault") settings.fault = value + "/";
     else { fprintf(stderr, "stand-in driver: unknown setting %s\n", word.c_str()); abort(); }
@@ -126,14 +139,31 @@ struct FromEnvironment {
   }
 } from_environment;
 
-// Runs what waits in the stream, up to `event` if there is one.
-void run(const Event* event = nullptr) {
-  while (!stream.empty() && !(event && event->over)) {
-    const auto work = std::move(stream.front());
-    stream.pop_front();
+// Runs what waits in a stream, up to `until` if there is one.
+void run(Stream* stream, const Record* until = nullptr) {
+  const bool was_running = stream->running;
+  stream->running = true;
+  if (settings.others) {
+    const std::set<Stream*> all = streams;
+    for (Stream* other : all) {
+      if (!other->running) run(other);
+    }
+  }
+  while (!stream->work.empty() && !(until && until->over)) {
+    const auto work = std::move(stream->work.front());
+    stream->work.pop_front();
     work();
   }
+  stream->running = was_running;
 }
+
+// Runs what waits anywhere.
+void run_all() {
+  const std::set<Stream*> all = streams;
+  for (Stream* stream : all) run(stream);
+}
+
+std::deque<std::function<void()>>& work_of(void* stream) { return static_cast<Stream*>(stream)->work; }
 
 // What most functions begin with.
 int entered() {
@@ -175,6 +205,14 @@ void release(uint64_t start) {
   if (Pool* pool = found->second.pool) pool->used -= found->second.bytes;
   actbench_emulator_free(reinterpret_cast<unsigned char*>(start), found->second.bytes);
   allocations.erase(found);
+}
+
+// A copy or fill that comes to memory which was given back in the meantime.
+bool is_gone(uint64_t start, size_t bytes) {
+  if (holding(start, bytes)) return false;
+  fprintf(stderr, "stand-in driver: %zu bytes were given back before work on them ended\n", bytes);
+  broken_by = ILLEGAL_ADDRESS;
+  return true;
 }
 
 bool is_pinned(const void* start, size_t bytes) {
@@ -263,7 +301,7 @@ const char* name_of(int error) {
 // Settings for the next device, which also forgets a broken context.
 API void stand_in_settings(const char* text) {
   ALONE;
-  stream.clear();
+  for (Stream* stream : streams) stream->work.clear();
   broken_by = 0;
   // What a broken context never gave back.
   while (!allocations.empty()) {
@@ -334,7 +372,7 @@ API int cuDevicePrimaryCtxRelease_v2(int) {
   ALONE;
   if (retained == 0) return INVALID_CONTEXT;
   if (--retained == 0) {
-    run();
+    run_all();
     leaks += allocations.size() + pinned.size();
     if (!allocations.empty()) fprintf(stderr, "stand-in driver: %zu allocations were left\n", allocations.size());
   }
@@ -351,17 +389,30 @@ API int cuCtxSetCurrent(void* context) {
 
 API int cuStreamCreate(void** created, unsigned) {
   ENTER;
-  *created = &stream_object;
+  *created = *streams.insert(new Stream()).first;
   return SUCCESS;
 }
-API int cuStreamSynchronize(void*) {
+API int cuStreamSynchronize(void* stream) {
   ENTER;
-  run();
+  run(static_cast<Stream*>(stream));
   return broken_by;
 }
-API int cuStreamDestroy_v2(void*) {
+API int cuStreamWaitEvent(void* stream, void* event, unsigned) {
   ENTER;
-  run();
+  // What the event stands for now, whatever it is recorded for later.
+  if (std::shared_ptr<Record> record = static_cast<Event*>(event)->latest) {
+    work_of(stream).push_back([record] {
+      if (!record->over) run(record->on, record.get());
+    });
+  }
+  return SUCCESS;
+}
+API int cuStreamDestroy_v2(void* stream) {
+  ALONE;
+  // Work goes on after the call, which nobody can tell from work that ends within it.
+  run_all();
+  streams.erase(static_cast<Stream*>(stream));
+  delete static_cast<Stream*>(stream);
   return SUCCESS;
 }
 
@@ -370,45 +421,45 @@ API int cuEventCreate(void** event, unsigned) {
   *event = new Event();
   return SUCCESS;
 }
-API int cuEventRecord(void* event, void*) {
+API int cuEventRecord(void* event, void* stream) {
   ENTER;
-  Event* recorded = static_cast<Event*>(event);
-  recorded->recorded = true;
-  recorded->over = false;
-  stream.push_back([recorded] {
-    recorded->over = true;
-    recorded->time = std::chrono::steady_clock::now();
+  auto record = std::make_shared<Record>();
+  record->on = static_cast<Stream*>(stream);
+  static_cast<Event*>(event)->latest = record;
+  work_of(stream).push_back([record] {
+    record->over = true;
+    record->time = std::chrono::steady_clock::now();
   });
   return SUCCESS;
 }
 API int cuEventSynchronize(void* event) {
   ENTER;
-  const Event* waited = static_cast<Event*>(event);
-  if (waited->recorded) run(waited);
+  const std::shared_ptr<Record> record = static_cast<Event*>(event)->latest;
+  if (record && !record->over) run(record->on, record.get());
   return broken_by;
 }
 API int cuEventElapsedTime_v2(float* milliseconds, void* start, void* end) {
   ENTER;
-  const Event *first = static_cast<Event*>(start), *last = static_cast<Event*>(end);
-  if (!first->over || !last->over) return NOT_READY;
+  const std::shared_ptr<Record> first = static_cast<Event*>(start)->latest, last = static_cast<Event*>(end)->latest;
+  if (!first || !last || !first->over || !last->over) return NOT_READY;
   *milliseconds = std::chrono::duration<float, std::milli>(last->time - first->time).count();
   return SUCCESS;
 }
 API int cuEventDestroy_v2(void* event) {
   ALONE;
-  run();
   delete static_cast<Event*>(event);
   return SUCCESS;
 }
 
 API int cuMemPoolCreate(void** pool, const void*) {
   ENTER;
-  *pool = new Pool();
+  *pool = *pools.insert(new Pool()).first;
   return SUCCESS;
 }
 API int cuMemPoolDestroy(void* pool) {
   ALONE;
-  run();
+  run_all();
+  pools.erase(static_cast<Pool*>(pool));
   delete static_cast<Pool*>(pool);
   return SUCCESS;
 }
@@ -448,7 +499,9 @@ API int cuMemPoolTrimTo(void* pool, size_t bytes) {
 API int cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
   ENTER;
   *total = settings.memory;
-  *free_bytes = settings.memory - std::min(settings.memory, used_bytes);
+  size_t taken = used_bytes;
+  for (const Pool* pool : pools) taken += pool->reserved - pool->used;
+  *free_bytes = settings.memory - std::min(settings.memory, taken);
   return SUCCESS;
 }
 API int cuMemAllocFromPoolAsync(uint64_t* start, size_t bytes, void* pool, void*) {
@@ -459,19 +512,19 @@ API int cuMemAlloc_v2(uint64_t* start, size_t bytes) {
   ALONE;
   return allocate(start, bytes, nullptr);
 }
-API int cuMemFreeAsync(uint64_t start, void*) {
+API int cuMemFreeAsync(uint64_t start, void* stream) {
   ENTER;
   const auto found = allocations.find(start);
   if (found == allocations.end() || found->second.given_back || !found->second.pool) return INVALID_VALUE;
   found->second.given_back = true;
-  stream.push_back([start] { release(start); });
+  work_of(stream).push_back([start] { release(start); });
   return SUCCESS;
 }
 API int cuMemFree_v2(uint64_t start) {
   ENTER;
   const auto found = allocations.find(start);
   if (found == allocations.end() || found->second.pool) return INVALID_VALUE;
-  run();
+  run_all();
   release(start);
   return SUCCESS;
 }
@@ -485,43 +538,48 @@ API int cuMemHostAlloc(void** start, size_t bytes, unsigned) {
 }
 API int cuMemFreeHost(void* start) {
   ALONE;
-  if (!pinned.erase(reinterpret_cast<uintptr_t>(start))) return INVALID_VALUE;
-  run();
+  if (!pinned.count(reinterpret_cast<uintptr_t>(start))) return INVALID_VALUE;
+  run_all();
+  pinned.erase(reinterpret_cast<uintptr_t>(start));
   free(start);
   return SUCCESS;
 }
 
-API int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void*) {
+API int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void* stream) {
   ENTER;
   if (!holding(to, bytes)) return INVALID_VALUE;
-  if (is_pinned(from, bytes)) {
-    // Read when the stream comes to it.
-    stream.push_back([=] { std::memcpy(reinterpret_cast<void*>(to), from, bytes); });
-    return SUCCESS;
-  }
-  // From pageable memory the bytes are taken before the call returns.
   const auto* first = static_cast<const unsigned char*>(from);
-  stream.push_back([to, taken = std::vector<unsigned char>(first, first + bytes)] {
-    std::memcpy(reinterpret_cast<void*>(to), taken.data(), taken.size());
+  // Pinned memory is read when the stream comes to it; from pageable memory the bytes are taken before the call returns.
+  std::vector<unsigned char> taken;
+  if (!is_pinned(from, bytes)) taken.assign(first, first + bytes);
+  work_of(stream).push_back([=] {
+    if (!is_gone(to, bytes)) std::memcpy(reinterpret_cast<void*>(to), taken.empty() ? first : taken.data(), bytes);
   });
   return SUCCESS;
 }
-API int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void*) {
+API int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream) {
   ENTER;
   if (!holding(from, bytes)) return INVALID_VALUE;
-  stream.push_back([=] { std::memcpy(to, reinterpret_cast<const void*>(from), bytes); });
+  work_of(stream).push_back([=] {
+    if (!is_gone(from, bytes)) std::memcpy(to, reinterpret_cast<const void*>(from), bytes);
+  });
   return SUCCESS;
 }
-API int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void*) {
+API int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void* stream) {
   ENTER;
   if (!holding(to, bytes) || !holding(from, bytes)) return INVALID_VALUE;
-  stream.push_back([=] { std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes); });
+  work_of(stream).push_back([=] {
+    if (is_gone(from, bytes) || is_gone(to, bytes)) return;
+    std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes);
+  });
   return SUCCESS;
 }
-API int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void*) {
+API int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void* stream) {
   ENTER;
   if (!holding(to, bytes)) return INVALID_VALUE;
-  stream.push_back([=] { std::memset(reinterpret_cast<void*>(to), value, bytes); });
+  work_of(stream).push_back([=] {
+    if (!is_gone(to, bytes)) std::memset(reinterpret_cast<void*>(to), value, bytes);
+  });
   return SUCCESS;
 }
 
@@ -537,7 +595,7 @@ API int cuModuleLoadData(void** module, const void* image) {
 }
 API int cuModuleUnload(void* module) {
   ALONE;
-  run();
+  run_all();
   delete static_cast<Module*>(module);
   return SUCCESS;
 }
@@ -572,7 +630,7 @@ API int cuFuncGetParamInfo(void* function, size_t index, size_t* offset, size_t*
   return SUCCESS;
 }
 API int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned threads_y,
-                       unsigned threads_z, unsigned shared_bytes, void*, void** parameters, void**) {
+                       unsigned threads_z, unsigned shared_bytes, void* stream, void** parameters, void**) {
   ENTER;
   const Function* launched = static_cast<Function*>(function);
   if (x == 0 || y == 0 || z == 0 || x > 0x7fffffffu || y > 65535 || z > 65535 || threads == 0 || threads > 1024 ||
@@ -585,7 +643,7 @@ API int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsig
     std::memcpy(&value, parameters[i], launched->parameters[i]);
     values.push_back(value);
   }
-  stream.push_back([=, copy = *launched] {
+  work_of(stream).push_back([=, copy = *launched] {
     const unsigned grid[3] = {x, y, z};
     execute(copy, grid, threads, shared_bytes, values);
   });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cudarc::driver::sys::{self, CUmemPool_attribute as PoolAttribute};
-use cudarc::driver::{DriverError, result};
+use cudarc::driver::{CudaStream, DriverError, result};
 
 use super::session::Session;
 use crate::cuda::MemoryUse;
@@ -58,17 +58,36 @@ impl Memory {
         Ok(Arc::new(Memory { session, pool, guard, used: AtomicU64::new(0), used_high: AtomicU64::new(0) }))
     }
 
-    /// Memory of `len` bytes, and at least one, as the driver has no empty memory.
+    /// Whether memory can be had in the order of any stream and used without a word to the kernels' stream.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.pool.is_some() && self.guard == 0
+    }
+
+    /// Memory of `len` bytes, and at least one, as the driver has no empty memory. It is the kernels' stream's.
     pub(super) fn alloc(self: &Arc<Self>, len: usize) -> Result<DriverBuffer, KernelError> {
+        self.alloc_on(&self.session.stream, len)
+    }
+
+    /// The same in the order of `stream`.
+    pub(super) fn alloc_on(self: &Arc<Self>, stream: &CudaStream, len: usize) -> Result<DriverBuffer, KernelError> {
         const OP: &str = "alloc";
         self.session.enter(OP)?;
         let too_much = || KernelError::OutOfMemory { op: OP, bytes: len, device: self.session.device() };
         let bytes = len.max(1).checked_add(2 * self.guard).ok_or_else(too_much)?;
-        let base = match &self.pool {
+        let request = || match &self.pool {
             // SAFETY: the context is this thread's, and pool and stream are of it.
-            Some(pool) => unsafe { result::mem_pool::alloc_async(pool.0, bytes, self.session.stream.cu_stream()) },
+            Some(pool) => unsafe { result::mem_pool::alloc_async(pool.0, bytes, stream.cu_stream()) },
             // SAFETY: as above.
             None => unsafe { result::malloc_sync(bytes) },
+        };
+        let base = match request() {
+            Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
+                // Some of it may be given back by work that is still to come, or lie in pieces in the pool.
+                self.session.synchronize_all(OP, || "waiting for memory".to_owned())?;
+                self.trim()?;
+                request()
+            }
+            other => other,
         };
         let base = match base {
             Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => return Err(too_much()),

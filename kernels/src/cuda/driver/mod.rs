@@ -1,7 +1,8 @@
 //! A GPU behind its driver, as a [`Device`]: what the emulator of the tests stands for.
 //!
 //! Nothing of CUDA is needed to build this. The driver's library is looked for when a device is opened, through
-//! `cudarc`; [`probe`] says what is there. All work of a device goes through one stream, in the order it was given.
+//! `cudarc`; [`probe`] says what is there. Kernels go through one stream, in the order they were given; small copies to
+//! the device and copies from it that can wait have streams of their own, ordered with the kernels by events.
 //!
 //! So far this has run against the stand-in driver of the tests alone (`kernels/tests/stand_in/`), which executes the
 //! kernels on the CPU and checks how the driver is used. It has never run on a GPU.
@@ -14,10 +15,13 @@ use cudarc::driver::result;
 use super::cubins::{CubinFolders, Nvrtc, Origin};
 use super::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch};
 use crate::error::KernelError;
+use crate::pending::{Arrived, PendingCopy};
 
 mod clock;
+mod incoming;
 mod memory;
 mod modules;
+mod outgoing;
 mod probe;
 mod session;
 mod timing;
@@ -45,6 +49,8 @@ pub struct DriverDevice {
     session: Arc<session::Session>,
     memory: Arc<memory::Memory>,
     staging: transfer::Staging,
+    incoming: incoming::Incoming,
+    stock: Arc<outgoing::Stock>,
     kernels: modules::Kernels,
     timer: timing::Timer,
     checked: bool,
@@ -59,8 +65,8 @@ impl DriverDevice {
         let session = session::Session::open(ordinal)?;
         let kernels = modules::Kernels::load(&session, &options.cubins, &Nvrtc)?;
         let memory = memory::Memory::new(session.clone(), options.checked)?;
-        let (staging, timer) = Default::default();
-        Ok(DriverDevice { session, memory, staging, kernels, timer, checked: options.checked })
+        let (staging, incoming, stock, timer) = Default::default();
+        Ok(DriverDevice { session, memory, staging, incoming, stock, kernels, timer, checked: options.checked })
     }
 
     /// What the device is.
@@ -253,12 +259,40 @@ impl Device for DriverDevice {
         Ok(())
     }
 
+    fn upload(&self, bytes: &[u8]) -> Result<DriverBuffer, KernelError> {
+        if let Some(buffer) = self.incoming.upload(&self.memory, bytes)? {
+            return Ok(buffer);
+        }
+        let mut buffer = self.memory.alloc(bytes.len())?;
+        self.write(&mut buffer, bytes)?;
+        Ok(buffer)
+    }
+
+    fn copies_overlap(&self) -> bool {
+        true
+    }
+
+    fn read_later(&self, buffer: DriverBuffer, bytes: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
+        self.fits("read", bytes, &buffer)?;
+        self.session.enter("read")?;
+        match self.stock.take(&self.session, bytes) {
+            Ok(piece) => Ok(Box::new(outgoing::Outgoing::start(&self.session, &self.stock, buffer, piece, bytes)?)),
+            Err(_) => {
+                // No pinned memory is to be had: slower, and right all the same.
+                let mut out = vec![0; bytes];
+                self.staging.read(&self.session, &buffer, &mut out)?;
+                Ok(Box::new(Arrived(out)))
+            }
+        }
+    }
+
     fn memory_use(&self) -> Result<Option<MemoryUse>, KernelError> {
         self.memory.in_use().map(Some)
     }
 
     fn reset_memory_high(&self) -> Result<(), KernelError> {
-        self.session.synchronize("memory", || "waiting for what holds memory".to_owned())?;
+        self.session.enter("memory")?;
+        self.session.synchronize_all("memory", || "waiting for what holds memory".to_owned())?;
         self.memory.trim()?;
         self.memory.reset_high()
     }

@@ -13,7 +13,7 @@ const OLDEST_DRIVER: i32 = 12080;
 
 /// Every function of the driver that is called. They are looked up when they are first called, and a missing one would
 /// be a panic there.
-const FUNCTIONS: [&str; 43] = [
+const FUNCTIONS: [&str; 44] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuGetErrorName",
@@ -29,6 +29,7 @@ const FUNCTIONS: [&str; 43] = [
     "cuCtxSetCurrent",
     "cuStreamCreate",
     "cuStreamSynchronize",
+    "cuStreamWaitEvent",
     "cuStreamDestroy_v2",
     "cuMemPoolCreate",
     "cuMemPoolDestroy",

@@ -8,10 +8,15 @@ use super::probe::{DeviceFacts, probe_one};
 use super::words::{is_fatal, words};
 use crate::error::KernelError;
 
-/// A device's primary context and the stream that all work goes through, in the order it was given.
+/// A device's primary context and its streams: that of the kernels, which all work goes through in the order it was
+/// given, and one for each way of the copies that go on beside it.
 pub(super) struct Session {
     pub(super) context: Arc<CudaContext>,
     pub(super) stream: Arc<CudaStream>,
+    /// Copies to memory that no kernel has seen yet.
+    pub(super) copy_in: Arc<CudaStream>,
+    /// Copies from memory that no kernel will write any more.
+    pub(super) copy_out: Arc<CudaStream>,
     pub(super) facts: DeviceFacts,
     /// What the context was lost to.
     lost: OnceLock<String>,
@@ -32,11 +37,13 @@ impl Session {
             message: format!("{facts}: {}", words(error)),
         };
         let context = CudaContext::new(ordinal).map_err(failed)?;
-        // SAFETY: all memory of this context is used on the one stream below, so that no events are needed to order
-        // its uses. Otherwise each launch would wait for and record events.
+        // SAFETY: what orders the uses of memory on the three streams are this module's own events. Otherwise each launch
+        // would wait for and record events.
         unsafe { context.disable_event_tracking() };
-        let stream = context.new_stream().map_err(failed)?;
-        Ok(Arc::new(Session { context, stream, facts, lost: OnceLock::new(), last_launch: Mutex::new(None) }))
+        let stream = || context.new_stream().map_err(failed);
+        let (stream, copy_in, copy_out) = (stream()?, stream()?, stream()?);
+        let (lost, last_launch) = (OnceLock::new(), Mutex::new(None));
+        Ok(Arc::new(Session { context, stream, copy_in, copy_out, facts, lost, last_launch }))
     }
 
     /// The device in errors.
@@ -89,6 +96,12 @@ impl Session {
         self.check(op, what, self.stream.synchronize())?;
         *self.last_launch.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
+    }
+
+    /// Waits for everything that was given to any of the streams.
+    pub(super) fn synchronize_all(&self, op: &'static str, what: impl FnOnce() -> String) -> Result<(), KernelError> {
+        let streams = [&self.copy_in, &self.copy_out, &self.stream];
+        self.check(op, what, streams.into_iter().try_for_each(|stream| stream.synchronize()))
     }
 
     /// Notes a launch, for errors that show later.

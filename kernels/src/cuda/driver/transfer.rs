@@ -14,6 +14,10 @@ use crate::error::KernelError;
 /// Bytes of a part: long enough that its copy takes far longer than to start it.
 pub(super) const PART: usize = 4 << 20;
 
+/// The most bytes of a copy that goes to the driver as it is: up to there it copies them before it returns, and no longer
+/// waits for the device ("API synchronization behavior" in its reference).
+const SMALL: usize = 64 << 10;
+
 /// The pinned parts, made when the first large copy needs them.
 #[derive(Default)]
 pub(super) struct Staging(Mutex<Option<[Part; 2]>>);
@@ -46,7 +50,7 @@ impl Staging {
         bytes: usize,
         copy: impl FnOnce(Option<&mut [Part; 2]>) -> Result<T, DriverError>,
     ) -> Result<T, DriverError> {
-        if bytes <= PART {
+        if bytes <= SMALL {
             return copy(None);
         }
         let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
