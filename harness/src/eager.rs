@@ -8,13 +8,14 @@ use actbench_kernels::PoolMethod;
 use bytes::Bytes;
 
 use crate::acts::batches::{Batches, Batching, ScheduledBatch};
+use crate::acts::flight::{Flight, fly};
 use crate::acts::pooling::pool_groups;
 use crate::acts::prefix::SharedPrefixes;
 use crate::acts::progress::Monitor;
 use crate::acts::sources::check_tokens;
 use crate::acts::{ActTensor, Axes, ExtractionStats, ProgressSink, SequenceMask, Signature};
 use crate::error::{Error, Result};
-use crate::model::{ActivationModel, LayerOutput};
+use crate::model::ActivationModel;
 use crate::tokens::TokenSet;
 
 /// Activations, and what it took to get them.
@@ -45,11 +46,10 @@ pub fn extract_layer_pooled(
     let signature = Signature { axes: Axes::BH, seq_len: 1, has_mask: false, ..run.signature(&[layer])? };
     let mut bytes = reserve(&signature)?;
     run.batches(|scheduled, _, rows| {
-        let first = bytes.len();
-        bytes.resize(first + scheduled.samples.len() * vector_bytes, 0);
+        let out = block_of(&mut bytes, scheduled, vector_bytes);
         let rows_of =
             |sample: usize| scheduled.masked.rows_of(sample).iter().map(|row| vector(rows, *row, vector_bytes));
-        pool_groups(dtype, method, hidden_size, rows_of, &mut bytes[first..]);
+        pool_groups(dtype, method, hidden_size, rows_of, out);
         Ok(())
     })?;
     let tensor = ActTensor::new(Axes::BH, &signature.shape(), dtype, [layer], None, Bytes::from(bytes))?;
@@ -73,15 +73,10 @@ pub fn extract_full(
     let mut bytes = reserve(&signature)?;
     let (sample_bytes, block_bytes, vector_bytes) =
         (signature.sample_bytes(), signature.block_bytes(), signature.vector_bytes());
-    let mut first = 0;
     run.batches(|scheduled, layer, rows| {
-        if layer == run.layers[0] {
-            // Pages are touched batch by batch, not all beforehand.
-            first = bytes.len();
-            bytes.resize(first + scheduled.samples.len() * sample_bytes, 0);
-        }
         let Some(position) = signature.layer_position(layer) else { return Ok(()) };
-        for (sample, out) in bytes[first..].chunks_exact_mut(sample_bytes).enumerate() {
+        let block = block_of(&mut bytes, scheduled, sample_bytes);
+        for (sample, out) in block.chunks_exact_mut(sample_bytes).enumerate() {
             let block = out[position * block_bytes..].chunks_exact_mut(vector_bytes);
             for (row, out) in scheduled.whole.rows_of(sample).iter().zip(block) {
                 out.copy_from_slice(vector(rows, *row, vector_bytes));
@@ -148,23 +143,36 @@ impl<'a> Run<'a> {
         let batching =
             Batching { max_samples: self.batch_size, max_rows: usize::MAX, padded: true, masked_only: false };
         let vector_bytes = self.model.hidden_size() * self.model.dtype().size();
+        // Nothing passes from one batch to the next, so that any lane can take any of them.
+        let mut batches = Batches::new(self.tokens, &SharedPrefixes::none(&all), batching);
+        let mut checked = |flight: &mut Flight<()>, layer: usize, rows: &[u8]| {
+            if rows.len() != flight.n_rows * vector_bytes {
+                let what = format!("handed out {} bytes for {} rows of {vector_bytes}", rows.len(), flight.n_rows);
+                return Err(actbench_kernels::KernelError::shape("model", what).into());
+            }
+            take(&flight.scheduled, layer, rows)
+        };
         let mut done = 0;
-        for scheduled in Batches::new(self.tokens, &SharedPrefixes::none(&all), batching) {
-            let n_rows = scheduled.batch.ids.len();
-            self.model.run(&scheduled.batch, &self.layers, LayerOutput::Rows, &mut |layer, rows| {
-                if rows.len() != n_rows * vector_bytes {
-                    let what = format!("handed out {} bytes for {n_rows} rows of {vector_bytes}", rows.len());
-                    return Err(actbench_kernels::KernelError::shape("model", what).into());
-                }
-                take(&scheduled, layer, rows)
-            })?;
-            let n_blocks = self.layers.last().map_or(0, |deepest| deepest + 1);
-            self.monitor.add_batch(n_rows, self.model.flops(&scheduled.batch, n_blocks));
-            done += scheduled.samples.len();
+        let mut landed = |flight: Flight<()>| {
+            self.monitor.add_batch(flight.n_rows, flight.flops);
+            done += flight.scheduled.samples.len();
             self.monitor.report_samples(done, self.tokens.len());
-        }
-        Ok(())
+            Ok(())
+        };
+        fly(self.model, &self.layers, None, &mut |_| batches.next(), &mut checked, &mut landed)
+            .map_err(|crash| crash.error)
     }
+}
+
+/// The bytes of a batch's samples, which are consecutive, `sample_bytes` each. Pages are touched batch by batch as they
+/// come, not all beforehand.
+fn block_of<'a>(bytes: &'a mut Vec<u8>, scheduled: &ScheduledBatch, sample_bytes: usize) -> &'a mut [u8] {
+    let first = scheduled.samples.first().map_or(0, |sample| sample * sample_bytes);
+    let end = first + scheduled.samples.len() * sample_bytes;
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    &mut bytes[first..end]
 }
 
 /// Memory for all of `signature`, not yet touched.

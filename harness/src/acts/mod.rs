@@ -12,6 +12,7 @@ pub mod cache_file;
 pub mod cost;
 mod execute;
 mod explain;
+pub(crate) mod flight;
 pub mod fingerprint;
 pub mod logical;
 pub mod mask;

@@ -31,6 +31,8 @@ pub struct ExtractionStats {
     pub batches: u64,
     /// Floating-point operations of those rows: products with weights and of attention.
     pub flops: u64,
+    /// How often batches were halved because a device had no memory for them.
+    pub halvings: u64,
 }
 
 /// Counts and reports while plans run. Clones count into the same place.
@@ -47,6 +49,7 @@ struct Counters {
     tokens_computed: AtomicU64,
     batches: AtomicU64,
     flops: AtomicU64,
+    halvings: AtomicU64,
 }
 
 impl Monitor {
@@ -83,6 +86,11 @@ impl Monitor {
         self.counters.flops.fetch_add(flops, Ordering::Relaxed);
     }
 
+    /// Batches are halved from now on.
+    pub(crate) fn add_halving(&self) {
+        self.counters.halvings.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Tells the sink, if there is one, of samples done.
     pub(crate) fn report_samples(&self, done: usize, total: usize) {
         if let Some(sink) = &self.sink {
@@ -97,6 +105,7 @@ impl Monitor {
             tokens_computed: self.counters.tokens_computed.load(Ordering::Relaxed),
             batches: self.counters.batches.load(Ordering::Relaxed),
             flops: self.counters.flops.load(Ordering::Relaxed),
+            halvings: self.counters.halvings.load(Ordering::Relaxed),
         }
     }
 }

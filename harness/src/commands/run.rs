@@ -157,6 +157,13 @@ fn verdict(results: &ResultFile) -> bool {
                 eprintln!("error: {task} {method}: {} of {total} failed, {}: {reason}", failed.len(), first.status);
             }
         }
+        let of_task = results.rows.iter().filter(|row| row.task == *task);
+        if let Some(halved) = of_task.filter_map(|row| row.extra.get("batches_halved")?.as_u64()).max() {
+            eprintln!(
+                "warning: {task}: batches were halved {halved} times as the device had no memory for them; the features are the \
+                 same, and a lower --batch-size saves the attempts"
+            );
+        }
         if results.task_summary(*task).digests_agree == Some(false) {
             well = false;
             eprintln!("error: {task}: the methods trained their probes on different features; their digests are");

@@ -63,7 +63,8 @@ pub struct SettingsArgs {
     /// Storage type of weights and activations: bf16, fp16 or fp32 (or bfloat16, float16, float32)
     #[arg(long, default_value = "bf16", value_name = "DTYPE")]
     pub dtype: DType,
-    /// Where the model runs: auto, cpu, cuda, cuda:N or balanced
+    /// Where the model runs: auto, cpu, cuda, cuda:N, balanced (blocks split over the GPUs) or replicas:K (the model on
+    /// each of K GPUs)
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device_map: DeviceMap,
     /// Let lazy mean lazy with the disk cache

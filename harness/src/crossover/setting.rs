@@ -29,9 +29,10 @@ impl Device {
         let several = results.environment.gpus.len() > 1;
         match (on_gpu, results.config.device_map) {
             (true, DeviceMap::Balanced) if several => Device::SeveralGpus,
+            (_, DeviceMap::Replicas(count)) if count > 1 => Device::SeveralGpus,
             (true, _) => Device::OneGpu,
             // Where every case failed there are no figures, and what was asked for has to do.
-            (false, DeviceMap::Cuda(_)) => Device::OneGpu,
+            (false, DeviceMap::Cuda(_) | DeviceMap::Replicas(_)) => Device::OneGpu,
             (false, DeviceMap::Balanced) if several => Device::SeveralGpus,
             (false, _) => Device::Cpu,
         }

@@ -74,7 +74,9 @@ impl<B: Backend> Loader<'_, B> {
         let name = "embed_tokens.weight";
         let table = self.tensor(name, &[self.config.vocab_size, self.config.hidden_size])?;
         let prepared = self.backend.prepare_embedding(&table, self.dtype);
-        self.named([(name.to_owned(), &table)], prepared)
+        let prepared = self.named([(name.to_owned(), &table)], prepared)?;
+        self.weights.release(&table);
+        Ok(prepared)
     }
 
     /// The prepared weights of block `layer`. Pages of mapped weights are let go once they are packed.

@@ -1,7 +1,7 @@
 //! Models: where they are, what shape they have, their weights, and their forward pass.
 //!
 //! `locate` finds a model's folder or preset, `config` and `weights` read and check it, `llama` composes backend
-//! operations into a forward pass, `outline` stands for a model whose weights nobody needs. Callers outside see [`ActivationModel`] alone and know no device.
+//! operations into a forward pass on one device or over several, `replicas` runs one on each of several, `outline` stands for a model whose weights nobody needs. Callers outside see [`ActivationModel`] alone and know no device.
 
 use actbench_kernels::{AttentionLayout, DType, DeviceUse, PoolGroups, PoolMethod};
 
@@ -14,6 +14,7 @@ mod loader;
 pub mod locate;
 pub mod open;
 pub mod outline;
+pub mod replicas;
 pub mod weights;
 
 /// Rows of tokens for one forward pass, and the rows it shares with the pass before.
@@ -67,6 +68,52 @@ pub enum LayerOutput<'a> {
     },
 }
 
+/// A batch to run, and what leaves the device for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Tells steps apart where their outputs come back.
+    pub id: u64,
+    /// What is run.
+    pub batch: TokenBatch,
+    /// What leaves the device for each layer.
+    pub output: StepOutput,
+}
+
+/// [`LayerOutput`], owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepOutput {
+    /// See [`LayerOutput::Rows`].
+    Rows,
+    /// See [`LayerOutput::Pooled`].
+    Pooled {
+        /// See there.
+        groups: PoolGroups,
+        /// See there.
+        deepest_groups: Option<PoolGroups>,
+        /// See there.
+        method: PoolMethod,
+    },
+}
+
+impl StepOutput {
+    /// The same, borrowed.
+    pub fn as_layer_output(&self) -> LayerOutput<'_> {
+        match self {
+            StepOutput::Rows => LayerOutput::Rows,
+            StepOutput::Pooled { groups, deepest_groups, method } => {
+                LayerOutput::Pooled { groups, deepest_groups: deepest_groups.as_ref(), method: *method }
+            }
+        }
+    }
+}
+
+/// Gives the next step of a lane, or none when the lane has no more; see [`ActivationModel::run_all`].
+pub type StepSource<'a> = dyn FnMut(usize) -> Option<Step> + 'a;
+
+/// Receives `(id, layer, bytes)` as [`LayerSink`] does: the layers of a step in increasing order, and the steps of a lane
+/// in the order given.
+pub type StepSink<'a> = dyn FnMut(u64, usize, &[u8]) -> Result<()> + 'a;
+
 /// Receives `(layer, bytes)` for each layer asked for, in increasing order: native-endian rows in the model's dtype.
 pub type LayerSink<'a> = dyn FnMut(usize, &[u8]) -> Result<()> + 'a;
 
@@ -106,6 +153,36 @@ pub trait ActivationModel: Send + Sync {
         output: LayerOutput<'_>,
         sink: &mut LayerSink<'_>,
     ) -> Result<()>;
+
+    /// Walks over samples that can be under way side by side. Batches of a walk that carry rows belong to one lane.
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    /// Rows of one batch that the free memory of the devices has room for; none where nobody counts it. Nothing of a walk
+    /// that was begun may be asked for afterwards.
+    ///
+    /// # Errors
+    /// A failure of a device.
+    fn rows_that_fit(&self) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
+    /// Runs the steps that `next` gives for each of the lanes, as [`ActivationModel::run`] would one by one, with copies
+    /// and several batches under way at a time.
+    ///
+    /// # Errors
+    /// As for [`ActivationModel::run`]. Steps that were given and whose deepest layer did not come are not done.
+    fn run_all(&self, layers: &[usize], next: &mut StepSource<'_>, sink: &mut StepSink<'_>) -> Result<()> {
+        for lane in 0..self.lanes() {
+            while let Some(step) = next(lane) {
+                self.run(&step.batch, layers, step.output.as_layer_output(), &mut |layer, rows| {
+                    sink(step.id, layer, rows)
+                })?;
+            }
+        }
+        Ok(())
+    }
 
     /// What the devices have used since [`ActivationModel::reset_device_use`]; none where the model is in the host's
     /// memory.

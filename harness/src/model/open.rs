@@ -62,19 +62,19 @@ impl OpenModel {
         })
     }
 
-    /// Loads the blocks up to `deepest` on `backend`.
+    /// Loads the blocks up to `deepest` over `backends`, split by free memory.
     ///
     /// # Errors
-    /// As [`Llama::load`].
-    pub fn load<B: Backend>(
+    /// As [`Llama::load_over`].
+    pub fn load_over<B: Backend>(
         &self,
-        backend: B,
+        backends: Vec<B>,
         dtype: DType,
         deepest: usize,
         max_positions: usize,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Llama<B>> {
         let options = LoadOptions { dtype, n_blocks: deepest + 1, max_positions };
-        Llama::load(backend, self.config.clone(), self.weights.clone(), &options, progress)
+        Llama::load_over(backends, self.config.clone(), self.weights.clone(), &options, progress)
     }
 }

@@ -66,6 +66,8 @@ pub enum DeviceMap {
     Cuda(usize),
     /// All GPUs, blocks split between them.
     Balanced,
+    /// So many GPUs, the whole model on each and the samples dealt to them.
+    Replicas(usize),
 }
 
 impl fmt::Display for DeviceMap {
@@ -76,6 +78,7 @@ impl fmt::Display for DeviceMap {
             DeviceMap::Cuda(0) => f.write_str("cuda"),
             DeviceMap::Cuda(index) => write!(f, "cuda:{index}"),
             DeviceMap::Balanced => f.write_str("balanced"),
+            DeviceMap::Replicas(count) => write!(f, "replicas:{count}"),
         }
     }
 }
@@ -90,8 +93,11 @@ impl FromStr for DeviceMap {
             "cuda" => Ok(DeviceMap::Cuda(0)),
             "balanced" => Ok(DeviceMap::Balanced),
             _ => {
-                text.strip_prefix("cuda:").and_then(|index| index.parse().ok()).map(DeviceMap::Cuda).ok_or_else(|| {
-                    Error::usage(format!("unknown device '{text}': use auto, cpu, cuda, cuda:N or balanced"))
+                let number = |prefix: &str| text.strip_prefix(prefix).and_then(|number| number.parse::<usize>().ok());
+                let replicas = || number("replicas:").filter(|count| *count > 0).map(DeviceMap::Replicas);
+                number("cuda:").map(DeviceMap::Cuda).or_else(replicas).ok_or_else(|| {
+                    let known = "use auto, cpu, cuda, cuda:N, balanced or replicas:K";
+                    Error::usage(format!("unknown device '{text}': {known}"))
                 })
             }
         }

@@ -3,7 +3,7 @@
 use indicatif::BinaryBytes;
 
 use super::case::{DeviceMap, RunConfig};
-use super::gpus::{Gpu, Gpus, NoGpu};
+use super::gpus::{Gpu, Gpus, NoGpu, VARIABLE};
 use super::prepare::Prepared;
 use super::{Sizes, deepest_run, layers_of, sizes};
 use crate::error::{Error, Result};
@@ -12,13 +12,22 @@ use crate::error::{Error, Result};
 /// have some of it.
 const USABLE: f64 = 0.9;
 
+/// How a model is arranged on the GPUs that it is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrangement {
+    /// Its blocks are split between them, if there are several.
+    Split,
+    /// All of it is on each.
+    Replicas,
+}
+
 /// Where a model goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Placement {
     /// On the CPU.
     Cpu,
-    /// On one GPU.
-    Gpu(Gpus, usize),
+    /// On GPUs, by number.
+    Gpus(Gpus, Vec<usize>, Arrangement),
 }
 
 /// Where a model goes, and what to say of it.
@@ -52,21 +61,33 @@ fn decide(map: DeviceMap, found: std::result::Result<Gpus, NoGpu>, needed: u64) 
         (Err(NoGpu { why, .. }), DeviceMap::Balanced) => {
             return cpu(format!("--device-map balanced: there is no GPU to balance over, running on the CPU: {why}"));
         }
-        (Err(NoGpu { why, advice }), DeviceMap::Cuda(_)) => {
+        (Err(NoGpu { why, advice }), DeviceMap::Cuda(_) | DeviceMap::Replicas(_)) => {
             let what = format!("--device-map {map}: {why}; {advice}, or pass --device-map auto or cpu");
             return Err(Error::usage(what));
         }
     };
-    let on = |gpus: Gpus, ordinal: usize, note| Ok(Choice { placement: Placement::Gpu(gpus, ordinal), note });
+    let there = gpus.devices.len();
+    let on = |gpus: Gpus, ordinal: usize, note| {
+        Ok(Choice { placement: Placement::Gpus(gpus, vec![ordinal], Arrangement::Split), note })
+    };
     match map {
         DeviceMap::Cpu => Ok(Choice { placement: Placement::Cpu, note: None }),
-        DeviceMap::Cuda(ordinal) if ordinal < gpus.devices.len() => on(gpus, ordinal, None),
+        DeviceMap::Cuda(ordinal) if ordinal < there => on(gpus, ordinal, None),
         DeviceMap::Cuda(ordinal) => {
-            let there = gpus.devices.len();
             let numbers = if there == 1 { "device 0".to_owned() } else { format!("devices 0 to {}", there - 1) };
             Err(Error::usage(format!("--device-map {map}: there is no GPU {ordinal}, only {numbers}")))
         }
-        DeviceMap::Balanced => on(gpus, 0, None),
+        DeviceMap::Balanced => {
+            let note = (there == 1).then(|| "--device-map balanced: there is one GPU, and all blocks go on it".to_owned());
+            Ok(Choice { placement: Placement::Gpus(gpus, (0..there).collect(), Arrangement::Split), note })
+        }
+        DeviceMap::Replicas(count) if count > there => Err(Error::usage(format!(
+            "--device-map {map}: there are {there} GPUs; pass replicas:{there} or fewer, or {VARIABLE}=split:{count} for {count} \
+             logical ones on GPU 0"
+        ))),
+        DeviceMap::Replicas(count) => {
+            Ok(Choice { placement: Placement::Gpus(gpus, (0..count).collect(), Arrangement::Replicas), note: None })
+        }
         DeviceMap::Auto => match gpus.devices.iter().position(|gpu| fits(gpu, needed)) {
             Some(ordinal) => {
                 let note = format!("running on GPU {ordinal}, {}", gpus.devices[ordinal].name);
@@ -121,7 +142,10 @@ mod tests {
             Ok(Choice { placement, note }) => {
                 let place = match placement {
                     Placement::Cpu => "cpu".to_owned(),
-                    Placement::Gpu(_, ordinal) => format!("gpu {ordinal}"),
+                    Placement::Gpus(_, ordinals, arrangement) => match ordinals[..] {
+                        [ordinal] => format!("gpu {ordinal}"),
+                        _ => format!("{arrangement:?} {ordinals:?}"),
+                    },
                 };
                 format!("{place}: {}", note.unwrap_or_default())
             }
@@ -142,6 +166,10 @@ mod tests {
         insta::assert_snapshot!(told(DeviceMap::Cuda(1), gpus(&[1, 1]), 90), @"gpu 1: ");
         insta::assert_snapshot!(told(DeviceMap::Cuda(2), gpus(&[1, 1]), 90), @"2: --device-map cuda:2: there is no GPU 2, only devices 0 to 1");
         insta::assert_snapshot!(told(DeviceMap::Cuda(0), no_driver(), 1), @"2: --device-map cuda: no driver; install one, or pass --device-map auto or cpu");
+        insta::assert_snapshot!(told(DeviceMap::Balanced, gpus(&[1, 1]), 90), @"Split [0, 1]: ");
+        insta::assert_snapshot!(told(DeviceMap::Balanced, gpus(&[1]), 90), @"gpu 0: --device-map balanced: there is one GPU, and all blocks go on it");
+        insta::assert_snapshot!(told(DeviceMap::Replicas(2), gpus(&[1, 1, 1]), 90), @"Replicas [0, 1]: ");
+        insta::assert_snapshot!(told(DeviceMap::Replicas(3), gpus(&[1, 1]), 90), @"2: --device-map replicas:3: there are 2 GPUs; pass replicas:2 or fewer, or ACTBENCH_CUDA=split:3 for 3 logical ones on GPU 0");
         insta::assert_snapshot!(told(DeviceMap::Balanced, no_driver(), 1), @"cpu: --device-map balanced: there is no GPU to balance over, running on the CPU: no driver");
     }
 }

@@ -144,5 +144,6 @@ fn sum(a: ExtractionStats, b: ExtractionStats) -> ExtractionStats {
         tokens_computed: a.tokens_computed + b.tokens_computed,
         batches: a.batches + b.batches,
         flops: a.flops + b.flops,
+        halvings: a.halvings + b.halvings,
     }
 }

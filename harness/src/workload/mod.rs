@@ -7,7 +7,7 @@ use actbench_kernels::{Backend, CpuBackend};
 use serde_json::json;
 
 use self::case::{CaseObserver, CaseOutcome, CaseSpec, GpuPeaks, Method, Phase, RunConfig, Task};
-use self::device::Placement;
+use self::device::{Arrangement, Placement};
 use self::extract::{Extracted, Extraction};
 use self::footprint::{Holding, Sizes};
 use self::gpus::OpenGpus;
@@ -17,6 +17,7 @@ use crate::acts::{Progress, ProgressSink, Rule, Rules};
 use crate::error::{Error, Result};
 use crate::measure::{MEGABYTE, limit, memory};
 use crate::model::ActivationModel;
+use crate::model::replicas::Replicas;
 
 pub mod ablation;
 pub mod case;
@@ -288,28 +289,39 @@ pub fn load_model(
     deepest: usize,
     observer: &Arc<dyn CaseObserver>,
 ) -> Result<Arc<dyn ActivationModel>> {
-    let (gpus, ordinal) = match device::choose(config, prepared)?.placement {
+    let (gpus, ordinals, arrangement) = match device::choose(config, prepared)?.placement {
         Placement::Cpu => {
             return load_model_on(CpuBackend::new(config.n_threads())?, prepared, config, deepest, observer);
         }
-        Placement::Gpu(gpus, ordinal) => (gpus, ordinal),
+        Placement::Gpus(gpus, ordinals, arrangement) => (gpus, ordinals, arrangement),
     };
-    match gpus.open(&[ordinal])? {
-        OpenGpus::Driver(backends) => load_model_on_first(backends, prepared, config, deepest, observer),
+    match gpus.open(&ordinals)? {
+        OpenGpus::Driver(backends) => arrange(backends, arrangement, prepared, config, deepest, observer),
         #[cfg(feature = "emulator")]
-        OpenGpus::Emulator(backends) => load_model_on_first(backends, prepared, config, deepest, observer),
+        OpenGpus::Emulator(backends) => arrange(backends, arrangement, prepared, config, deepest, observer),
     }
 }
 
-fn load_model_on_first<B: Backend>(
+/// The same on several devices.
+fn arrange<B: Backend>(
     backends: Vec<B>,
+    arrangement: Arrangement,
     prepared: &Prepared,
     config: &RunConfig,
     deepest: usize,
     observer: &Arc<dyn CaseObserver>,
 ) -> Result<Arc<dyn ActivationModel>> {
-    let backend = backends.into_iter().next().ok_or_else(|| Error::usage("no device was opened"))?;
-    load_model_on(backend, prepared, config, deepest, observer)
+    let max_positions = prepared.train.tokens.max_len().max(prepared.test.tokens.max_len());
+    let mut progress = |done: usize, total: usize| observer.progress(done as u64, total as u64, "blocks");
+    let mut load =
+        |backends: Vec<B>| prepared.model.load_over(backends, config.dtype, deepest, max_positions, &mut progress);
+    match arrangement {
+        Arrangement::Split => Ok(Arc::new(load(backends)?)),
+        Arrangement::Replicas => {
+            let models = backends.into_iter().map(|backend| load(vec![backend])).collect::<Result<Vec<_>>>()?;
+            Ok(Arc::new(Replicas::new(models)?))
+        }
+    }
 }
 
 /// The same on a backend of the caller's.
@@ -320,9 +332,7 @@ fn load_model_on<B: Backend>(
     deepest: usize,
     observer: &Arc<dyn CaseObserver>,
 ) -> Result<Arc<dyn ActivationModel>> {
-    let max_positions = prepared.train.tokens.max_len().max(prepared.test.tokens.max_len());
-    let mut progress = |done: usize, total: usize| observer.progress(done as u64, total as u64, "blocks");
-    Ok(Arc::new(prepared.model.load(backend, config.dtype, deepest, max_positions, &mut progress)?))
+    arrange(vec![backend], Arrangement::Split, prepared, config, deepest, observer)
 }
 
 fn extra_fields(
@@ -360,6 +370,9 @@ fn extra_fields(
     put("tokens_computed", json!(extracted.stats.tokens_computed));
     put("batches", json!(extracted.stats.batches));
     put("flops", json!(extracted.stats.flops));
+    if extracted.stats.halvings > 0 {
+        put("batches_halved", json!(extracted.stats.halvings));
+    }
     put("cache_bytes", json!(extracted.cache_bytes));
     Ok(extra)
 }

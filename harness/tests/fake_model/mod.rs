@@ -11,7 +11,7 @@ use actbench::acts::{ActTensor, Axes, SequenceMask};
 use actbench::model::{ActivationModel, LayerOutput, LayerSink, TokenBatch};
 use actbench::tokens::{TokenSequence, TokenSet};
 use actbench_kernels::backend::AttentionSegment;
-use actbench_kernels::{DType, PoolGroups, PoolMethod};
+use actbench_kernels::{DType, KernelError, PoolGroups, PoolMethod};
 use bytes::Bytes;
 
 /// Columns of the residual stream: no power of two, so that strides that are mixed up show.
@@ -24,6 +24,10 @@ pub struct FakeModel {
     pub dtype: DType,
     /// Fails at this run, counted from 0.
     pub fails_at: Option<usize>,
+    /// Rows of a batch that its memory has room for; larger batches are refused as a device does.
+    pub memory_rows: Option<usize>,
+    /// Walks that it takes side by side.
+    pub n_lanes: usize,
     pub log: Mutex<Log>,
     kept: Mutex<Kept>,
 }
@@ -51,7 +55,15 @@ struct Kept {
 
 impl FakeModel {
     pub fn new(n_layers: usize, dtype: DType) -> Self {
-        FakeModel { n_layers, dtype, fails_at: None, log: Mutex::default(), kept: Mutex::default() }
+        FakeModel {
+            n_layers,
+            dtype,
+            fails_at: None,
+            memory_rows: None,
+            n_lanes: 1,
+            log: Mutex::default(),
+            kept: Mutex::default(),
+        }
     }
 
     /// A model that fails at its run number `run`.
@@ -144,6 +156,10 @@ impl ActivationModel for FakeModel {
         format!("fake, {} layers x {HIDDEN} in {}", self.n_layers, self.dtype)
     }
 
+    fn lanes(&self) -> usize {
+        self.n_lanes
+    }
+
     fn flops(&self, batch: &TokenBatch, n_blocks: usize) -> u64 {
         100 * (n_blocks * batch.ids.len()) as u64
     }
@@ -166,6 +182,10 @@ impl ActivationModel for FakeModel {
             let mut log = self.log.lock().unwrap();
             if self.fails_at == Some(log.runs) {
                 return Err(actbench::Error::Numeric("the model was told to fail".to_owned()));
+            }
+            if self.memory_rows.is_some_and(|rows| batch.ids.len() > rows) {
+                let bytes = batch.ids.len() * HIDDEN;
+                return Err(KernelError::OutOfMemory { op: "alloc", bytes, device: "fake".to_owned() }.into());
             }
             log.runs += 1;
             log.rows += batch.ids.len();

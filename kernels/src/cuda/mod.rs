@@ -154,6 +154,9 @@ impl<D: Device> Backend for CudaBackend<D> {
     fn resize(&self, tensor: &mut Self::Tensor, rows: usize) -> Result<(), KernelError> {
         let bytes = tensor::bytes(tensor.dtype, rows, tensor.columns)?;
         if bytes > tensor.capacity {
+            // The old memory goes first: both at once may be more than there is.
+            tensor.capacity = 0;
+            tensor.buffer = self.device.alloc(0)?;
             tensor.buffer = self.device.alloc(bytes)?;
             tensor.capacity = bytes;
         }

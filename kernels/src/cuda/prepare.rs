@@ -7,6 +7,9 @@ use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
 
+/// Bytes of a weight that are on the device as they are stored, while they are converted.
+const PIECE_BYTES: usize = 64 << 20;
+
 /// Threads of a block of the cast.
 const THREADS: u32 = 256;
 
@@ -83,7 +86,7 @@ impl<D: Device> CudaBackend<D> {
         Ok(CudaVector { buffer, len: values.len() })
     }
 
-    /// Converts `source` to `run` into rows of `out`.
+    /// Converts `source` to `run` into rows of `out`, a piece at a time, so that a large table is not on the device twice.
     fn cast(
         &self,
         op: &'static str,
@@ -93,38 +96,48 @@ impl<D: Device> CudaBackend<D> {
         out: &mut D::Buffer,
     ) -> Result<(), KernelError> {
         let (n_rows, columns) = matrix(op, source)?;
-        let mut stored = self.device.alloc(source.bytes().len())?;
-        self.write(&mut stored, source.bytes())?;
+        let row_bytes = columns * source.dtype().size();
+        let at_a_time = (PIECE_BYTES / row_bytes.max(1)).max(1);
         let mut first_bad = self.device.alloc(size_of::<u64>())?;
         self.write(&mut first_bad, &u64::MAX.to_ne_bytes())?;
-        let blocks = count(op, (n_rows * columns).div_ceil(THREADS as usize))?;
-        let launch = Launch {
-            kernel: format!("cast_{}_{run}", source.dtype()),
-            grid: [blocks, 1, 1],
-            threads: THREADS,
-            shared_bytes: 0,
-        };
-        let mut arguments = [
-            Argument::Read(&stored),
-            Argument::U64(n_rows as u64),
-            Argument::U64(columns as u64),
-            Argument::U64(rows.first as u64),
-            Argument::U64(rows.step as u64),
-            Argument::Write(out),
-            Argument::Write(&mut first_bad),
-        ];
-        self.launch(&launch, &mut arguments)?;
-        let mut found = [0; size_of::<u64>()];
-        self.read(&first_bad, &mut found)?;
-        let index = u64::from_ne_bytes(found);
-        if index == u64::MAX {
-            return Ok(());
+        for first in (0..n_rows).step_by(at_a_time) {
+            let n_rows = at_a_time.min(n_rows - first);
+            let piece = &source.bytes()[first * row_bytes..(first + n_rows) * row_bytes];
+            let mut stored = self.device.alloc(piece.len())?;
+            self.write(&mut stored, piece)?;
+            let launch = Launch {
+                kernel: format!("cast_{}_{run}", source.dtype()),
+                grid: [count(op, (n_rows * columns).div_ceil(THREADS as usize))?, 1, 1],
+                threads: THREADS,
+                shared_bytes: 0,
+            };
+            let mut arguments = [
+                Argument::Read(&stored),
+                Argument::U64(n_rows as u64),
+                Argument::U64(columns as u64),
+                Argument::U64((rows.first + first * rows.step) as u64),
+                Argument::U64(rows.step as u64),
+                Argument::Write(&mut *out),
+                Argument::Write(&mut first_bad),
+            ];
+            self.launch(&launch, &mut arguments)?;
+            let mut found = [0; size_of::<u64>()];
+            self.read(&first_bad, &mut found)?;
+            let index = u64::from_ne_bytes(found);
+            if index != u64::MAX {
+                return Err(not_finite(op, source, run, first * columns + index as usize));
+            }
         }
-        let (index, size) = (index as usize, source.dtype().size());
-        let element = source.bytes().get(index * size..(index + 1) * size).unwrap_or_default();
-        let value = run.to_f32_vec(&run.from_f32_slice(&source.dtype().to_f32_vec(element)));
-        Err(KernelError::NotFinite { op, index, value: value.first().copied().unwrap_or(f32::NAN) })
+        Ok(())
     }
+}
+
+/// Element `index` of `source` is not finite once it is rounded to `run`.
+fn not_finite(op: &'static str, source: &HostTensor, run: DType, index: usize) -> KernelError {
+    let size = source.dtype().size();
+    let element = source.bytes().get(index * size..(index + 1) * size).unwrap_or_default();
+    let value = run.to_f32_vec(&run.from_f32_slice(&source.dtype().to_f32_vec(element)));
+    KernelError::NotFinite { op, index, value: value.first().copied().unwrap_or(f32::NAN) }
 }
 
 /// The extents of a matrix.

@@ -191,7 +191,8 @@ int allocate(uint64_t* out, size_t bytes, Pool* pool) {
   if (pool) {
     pool->used += bytes;
     pool->used_high = std::max(pool->used_high, pool->used);
-    pool->reserved = std::max(pool->reserved, (pool->used + POOL_STEP - 1) / POOL_STEP * POOL_STEP);
+    const uint64_t steps = (pool->used + POOL_STEP - 1) / POOL_STEP * POOL_STEP;
+    pool->reserved = std::max(pool->reserved, std::min<uint64_t>(steps, settings.memory));
     pool->reserved_high = std::max(pool->reserved_high, pool->reserved);
   }
   *out = reinterpret_cast<uint64_t>(start);

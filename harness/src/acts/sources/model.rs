@@ -1,6 +1,6 @@
 //! Activations that a model has yet to compute.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,8 +9,9 @@ use bytes::Bytes;
 
 use super::{ChunkSink, SourceRequest, list};
 use crate::acts::axes::Axes;
-use crate::acts::batches::{Batches, Batching, ScheduledBatch};
+use crate::acts::batches::{Batches, Batching};
 use crate::acts::fingerprint::Fingerprint;
+use crate::acts::flight::{Crash, Flight, fly};
 use crate::acts::mask::SequenceMask;
 use crate::acts::prefix::SharedPrefixes;
 use crate::acts::progress::Monitor;
@@ -18,7 +19,7 @@ use crate::acts::rules::Rule;
 use crate::acts::signature::Signature;
 use crate::acts::tensor::ActTensor;
 use crate::error::{Error, Result};
-use crate::model::{ActivationModel, LayerOutput};
+use crate::model::ActivationModel;
 use crate::tokens::TokenSet;
 
 /// Bytes of results that one batch may hand out, unless the caller's own batch size asks for more.
@@ -106,23 +107,52 @@ impl ModelSource {
 
     /// The batches that `request` runs as: one at a time, so that memory holds one.
     pub(crate) fn batches(&self, request: &SourceRequest<'_>) -> Result<Batches<'_>> {
-        let rules = request.rules;
-        let packed = rules.has(Rule::Packing);
-        let prefixes = match packed && rules.has(Rule::Prefix) {
+        let prefixes = self.prefixes(request);
+        Ok(Batches::new(&self.tokens, &prefixes, self.batching(request)?))
+    }
+
+    /// The order in which samples are visited, and what each shares with the one before.
+    fn prefixes(&self, request: &SourceRequest<'_>) -> SharedPrefixes {
+        match request.rules.has(Rule::Packing) && request.rules.has(Rule::Prefix) {
             true => SharedPrefixes::of(&self.tokens, request.samples),
             false => SharedPrefixes::none(request.samples),
-        };
+        }
+    }
+
+    /// How large batches are: as the caller asked, or less where a device has no room for as much.
+    fn batching(&self, request: &SourceRequest<'_>) -> Result<Batching> {
+        let rules = request.rules;
+        let packed = rules.has(Rule::Packing);
         let masked_only = rules.has(Rule::Mask) && request.pool.is_some();
+        let fitting = self.model.rows_that_fit()?.unwrap_or(usize::MAX).max(1);
         // A packed batch has as many rows as the largest padded one could have, so that it needs no more memory;
         // with rows shared that is many samples, of which no more are taken than results have room.
-        let max_rows = self.batch_size.saturating_mul(self.signature.seq_len);
+        let max_rows = self.batch_size.saturating_mul(self.signature.seq_len).min(fitting);
         let sample_bytes = request.chunk_signature(&self.signature, 1)?.sample_bytes();
         let room = BATCH_RESULT_BYTES / sample_bytes.max(1);
-        let batching = match packed {
+        Ok(match packed {
             true => Batching { max_samples: room.max(self.batch_size), max_rows, padded: false, masked_only },
-            false => Batching { max_samples: self.batch_size, max_rows: usize::MAX, padded: true, masked_only },
-        };
-        Ok(Batches::new(&self.tokens, &prefixes, batching))
+            false => {
+                let fitting_samples = (fitting / self.signature.seq_len.max(1)).max(1);
+                let max_samples = self.batch_size.min(fitting_samples);
+                Batching { max_samples, max_rows: usize::MAX, padded: true, masked_only }
+            }
+        })
+    }
+
+    /// Samples dealt to the lanes of the model, in the order of their visits, so that those who share rows stay together.
+    fn deal(&self, request: &SourceRequest<'_>) -> Vec<Vec<usize>> {
+        let prefixes = self.prefixes(request);
+        let rows = |(sample, shared): (usize, usize)| self.tokens.sequences[sample].len() - shared;
+        let n_lanes = self.model.lanes().max(1);
+        let total: usize = prefixes.visits().map(rows).sum();
+        let mut lanes = vec![Vec::new(); n_lanes];
+        let mut before = 0;
+        for visit in prefixes.visits() {
+            lanes[(before * n_lanes / total.max(1)).min(n_lanes - 1)].push(visit.0);
+            before += rows(visit);
+        }
+        lanes
     }
 
     /// The layers that `request` runs, increasing: one past the needed ones if the rule that stops there is off.
@@ -141,57 +171,88 @@ impl ModelSource {
             return Ok(());
         }
         monitor.add_tokens(self.n_tokens(request.samples));
-        let layers = self.run_layers(request);
-        let mut done = 0;
-        for scheduled in self.batches(request)? {
-            let chunk = self.run(&scheduled, request, &layers)?;
-            let n_blocks = layers.last().map_or(0, |deepest| deepest + 1);
-            monitor.add_batch(scheduled.batch.ids.len(), self.model.flops(&scheduled.batch, n_blocks));
-            sink(&scheduled.samples, chunk)?;
-            done += scheduled.samples.len();
-            monitor.report_samples(done, request.samples.len());
+        let mut batching = self.batching(request)?;
+        let mut done: HashSet<usize> = HashSet::new();
+        let mut left = request.samples.to_vec();
+        loop {
+            let request_left = SourceRequest { samples: &left, ..*request };
+            let mut deliver = |samples: &[usize], chunk: ActTensor| {
+                sink(samples, chunk)?;
+                done.extend(samples);
+                monitor.report_samples(done.len(), request.samples.len());
+                Ok(())
+            };
+            let Err(crash) = self.pass(&request_left, batching, monitor, &mut deliver) else { return Ok(()) };
+            let Some((samples, rows)) = crash.half() else { return Err(crash.error) };
+            tracing::debug!(samples, rows, error = %crash.error, "batches are halved");
+            match batching.padded {
+                true => batching.max_samples = samples,
+                false => batching.max_rows = rows,
+            }
+            monitor.add_halving();
+            // What a batch was given of the one before is computed anew: rows have the same bits in any batch.
+            left.retain(|sample| !done.contains(sample));
         }
-        Ok(())
     }
 
-    /// Runs one batch; the samples that end in it come back, in its order.
-    fn run(&self, scheduled: &ScheduledBatch, request: &SourceRequest<'_>, layers: &[usize]) -> Result<ActTensor> {
-        let signature = request.chunk_signature(&self.signature, scheduled.samples.len())?;
+    /// Runs all samples of `request`, batch by batch; the samples of each come to `deliver` in its order.
+    fn pass(
+        &self,
+        request: &SourceRequest<'_>,
+        batching: Batching,
+        monitor: &Monitor,
+        deliver: &mut ChunkSink<'_>,
+    ) -> std::result::Result<(), Crash> {
+        let layers = self.run_layers(request);
+        let lanes = self.deal(request);
+        let mut lanes: Vec<Batches<'_>> = lanes
+            .iter()
+            .map(|samples| {
+                let prefixes = self.prefixes(&SourceRequest { samples, ..*request });
+                Batches::new(&self.tokens, &prefixes, batching)
+            })
+            .collect();
         let positions: HashMap<usize, usize> =
             request.layers.iter().enumerate().map(|(position, layer)| (*layer, position)).collect();
-        let mut bytes = vec![0; signature.n_bytes()];
-        let whole = &scheduled.whole;
-        let (output, n_rows) = match request.pool {
-            Some(method) => {
-                let deepest_groups = scheduled.masked_deepest.as_ref();
-                let output = LayerOutput::Pooled { groups: &scheduled.masked, deepest_groups, method };
-                (output, scheduled.masked.len())
-            }
-            None => (LayerOutput::Rows, scheduled.batch.ids.len() + scheduled.batch.n_carried),
-        };
-        let mut handed_out = 0;
-        self.model.run(&scheduled.batch, layers, output, &mut |layer, rows| {
+        let mut take = |flight: &mut Flight<Chunk>, layer: usize, rows: &[u8]| {
             let Some(position) = positions.get(&layer) else { return Ok(()) };
-            check_rows(rows, n_rows, &signature)?;
-            handed_out += 1;
+            let signature = request.chunk_signature(&self.signature, flight.scheduled.samples.len())?;
+            check_rows(rows, flight.n_rows_out, &signature)?;
+            let chunk = &mut flight.state;
+            chunk.bytes.resize(signature.n_bytes(), 0);
+            chunk.n_layers += 1;
             match request.pool {
-                Some(_) => place(&mut bytes, &signature, *position, |sample, out| {
+                Some(_) => place(&mut chunk.bytes, &signature, *position, |sample, out| {
                     out.copy_from_slice(&rows[sample * out.len()..(sample + 1) * out.len()]);
                 }),
-                None => place(&mut bytes, &signature, *position, |sample, out| {
-                    copy_rows(rows, whole, sample, signature.vector_bytes(), out);
+                None => place(&mut chunk.bytes, &signature, *position, |sample, out| {
+                    copy_rows(rows, &flight.scheduled.whole, sample, signature.vector_bytes(), out);
                 }),
             }
             Ok(())
-        })?;
-        if handed_out != request.layers.len() {
-            let what = format!("{handed_out} layers were handed out where {} were asked for", request.layers.len());
-            return Err(KernelError::shape("model", what).into());
-        }
-        let mask =
-            signature.has_mask.then(|| SequenceMask::of_tokens(&self.tokens, &scheduled.samples, signature.seq_len));
-        ActTensor::from_signature(signature, mask, Bytes::from(bytes))
+        };
+        let mut landed = |flight: Flight<Chunk>| {
+            let samples = &flight.scheduled.samples;
+            if flight.state.n_layers != request.layers.len() {
+                let (got, wanted) = (flight.state.n_layers, request.layers.len());
+                let what = format!("{got} layers were handed out where {wanted} were asked for");
+                return Err(KernelError::shape("model", what).into());
+            }
+            monitor.add_batch(flight.n_rows, flight.flops);
+            let signature = request.chunk_signature(&self.signature, samples.len())?;
+            let mask = signature.has_mask.then(|| SequenceMask::of_tokens(&self.tokens, samples, signature.seq_len));
+            deliver(samples, ActTensor::from_signature(signature, mask, Bytes::from(flight.state.bytes))?)
+        };
+        let mut next = |lane: usize| lanes.get_mut(lane).and_then(Iterator::next);
+        fly(self.model.as_ref(), &layers, request.pool, &mut next, &mut take, &mut landed)
     }
+}
+
+/// The results of a batch, while its layers come.
+#[derive(Default)]
+struct Chunk {
+    bytes: Vec<u8>,
+    n_layers: usize,
 }
 
 /// Lets `fill` write each sample's block at `layer`, a position along `l`.
