@@ -32,34 +32,34 @@ pub(super) fn check(
     extent: Extent,
     found: &mut dyn FnMut(Finding),
 ) -> Result<()> {
-    let (gpus, ordinal) = match &subject.choice.placement {
+    let (gpus, ordinals) = match &subject.choice.placement {
         Placement::Cpu => {
             let threads = subject.config.n_threads();
-            return on(&|| CpuBackend::new(threads), folder, extent, found);
+            return on(&|| Ok(vec![CpuBackend::new(threads)?]), folder, extent, found);
         }
-        Placement::Gpu(gpus, ordinal) => (gpus, *ordinal),
+        Placement::Gpus(gpus, ordinals, _) => (gpus, ordinals),
     };
-    match gpus.open(&[ordinal])? {
-        OpenGpus::Driver(backends) => on_first(backends, folder, extent, found),
+    match gpus.open(ordinals)? {
+        OpenGpus::Driver(backends) => on_devices(backends, folder, extent, found),
         #[cfg(feature = "emulator")]
-        OpenGpus::Emulator(backends) => on_first(backends, folder, extent, found),
+        OpenGpus::Emulator(backends) => on_devices(backends, folder, extent, found),
     }
 }
 
-/// One device for all goldens: to open one takes longer than most of them.
-fn on_first<D: DeviceClock>(
+/// The same devices for all goldens: to open one takes longer than most of them.
+fn on_devices<D: DeviceClock>(
     backends: Vec<CudaBackend<D>>,
     folder: &Path,
     extent: Extent,
     found: &mut dyn FnMut(Finding),
 ) -> Result<()> {
-    let backend = backends.into_iter().next().ok_or_else(|| Error::usage("no device was opened"))?;
-    let device = Arc::new(backend.into_device());
-    on(&|| Ok(CudaBackend::new(device.clone(), KernelSet::Fast)), folder, extent, found)
+    let devices: Vec<Arc<D>> = backends.into_iter().map(|backend| Arc::new(backend.into_device())).collect();
+    let backend = |device: &Arc<D>| CudaBackend::new(device.clone(), KernelSet::Fast);
+    on(&|| Ok(devices.iter().map(backend).collect()), folder, extent, found)
 }
 
 fn on<B: Backend>(
-    open: &dyn Fn() -> std::result::Result<B, KernelError>,
+    open: &dyn Fn() -> std::result::Result<Vec<B>, KernelError>,
     folder: &Path,
     extent: Extent,
     found: &mut dyn FnMut(Finding),
@@ -69,7 +69,7 @@ fn on<B: Backend>(
     for name in cases_in(folder).map_err(unreadable)? {
         let golden = Golden::load_from(&folder.join(&name), &name).map_err(unreadable)?;
         for dtype in dtypes {
-            let result = open().map_err(Error::from).and_then(|backend| worst_error(backend, &golden, *dtype));
+            let result = open().map_err(Error::from).and_then(|backends| worst_error(backends, &golden, *dtype));
             let result = result.map_err(|error| error.to_string()).and_then(|worst| worst);
             found(Finding::of(format!("golden {name} {dtype}"), result.map(|worst| format!("error {worst:.1e}"))));
         }
@@ -79,7 +79,7 @@ fn on<B: Backend>(
 
 /// The largest relative error of any layer of any sequence, or what is beyond the tolerance.
 fn worst_error<B: Backend>(
-    backend: B,
+    backends: Vec<B>,
     golden: &Golden,
     dtype: DType,
 ) -> Result<std::result::Result<f64, String>> {
@@ -88,7 +88,7 @@ fn worst_error<B: Backend>(
     let config = ModelConfig::parse(&text, &golden.name)?;
     let weights = Arc::new(Weights::open(&golden.directory)?);
     let options = LoadOptions { dtype, n_blocks: golden.n_layers, max_positions: MAX_POSITIONS };
-    let model = Llama::load(backend, config, weights, &options, &mut |_, _| ())?;
+    let model = Llama::load_over(backends, config, weights, &options, &mut |_, _| ())?;
     let layers: Vec<usize> = (0..golden.n_layers).collect();
     let mut worst: std::result::Result<f64, String> = Ok(0.0);
     let mut seen = 0;

@@ -81,8 +81,9 @@ impl Subject {
     pub fn describe(&self) -> String {
         match &self.choice.placement {
             Placement::Cpu => "cpu".to_owned(),
-            Placement::Gpu(gpus, ordinal) => {
-                gpus.devices.get(*ordinal).map_or_else(|| format!("cuda:{ordinal}"), |gpu| gpu.name.clone())
+            Placement::Gpus(gpus, ordinals, _) => {
+                let name = |ordinal: &usize| gpus.devices.get(*ordinal).map(|gpu| gpu.name.clone());
+                ordinals.iter().filter_map(name).collect::<Vec<_>>().join(", ")
             }
         }
     }
