@@ -92,7 +92,7 @@ fn assert_nested(track: &Track) {
 }
 
 #[test]
-fn the_trace_has_phases_around_batches_around_operations() {
+fn the_trace_has_phases_batches_and_operations_that_lie_in_each_other_or_apart() {
     let sandbox = Sandbox::new();
     let arguments = ["profile", "--samples", "20", "--methods", "eager,lazy", "--tasks", "train", "-q", "--trace", "t.json"];
     assert_cmd::Command::from_std(sandbox.command(&arguments)).assert().code(0);

@@ -70,7 +70,9 @@ impl Subject {
         let tasks = vec![Task::Sweep];
         let methods = vec![Method::Lazy];
         let dataset = Some(if extent.all_dtypes { "embedded" } else { "embedded:short" }.to_owned());
-        let config = RunConfig { tasks, methods, dataset, samples: extent.samples, ..config.clone() };
+        // Half of the samples on each side: with few of them a smaller side would lack a class.
+        let (samples, train_frac) = (extent.samples, 0.5);
+        let config = RunConfig { tasks, methods, dataset, samples, train_frac, ..config.clone() };
         let prepared = prepare(request(&config, true))?;
         let config = with_layers(&config, &prepared);
         let choice = device::choose(&config, &prepared)?;
