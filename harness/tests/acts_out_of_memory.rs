@@ -28,7 +28,9 @@ fn plan(model: &Arc<FakeModel>, no_opt: &[&str]) -> Acts {
 }
 
 fn model(memory_rows: Option<usize>, n_lanes: usize) -> Arc<FakeModel> {
-    Arc::new(FakeModel { memory_rows, n_lanes, ..FakeModel::new(4, DType::Bf16) })
+    let mut model = FakeModel::new(4, DType::Bf16);
+    (model.memory_rows, model.n_lanes) = (memory_rows, n_lanes);
+    Arc::new(model)
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::halved;
 use super::settings::SettingsArgs;
 use crate::acts::{Acts, Progress, Rules};
 use crate::error::Result;
@@ -70,6 +71,7 @@ pub fn cache(args: &CacheArgs) -> Result<()> {
     let plan = plan(&model, &samples, &layers, how)?.with_progress(Arc::new(|_: Progress| ()));
     let plan = plan.with_stop(interrupt::requested);
     let cached = plan.cache(Some(&args.out))?;
+    halved::tell("cache", plan.stats().halvings);
     check(&cached)?;
     let tokens_run = plan.stats().tokens_total;
     println!("{}: {}; ran the model on {tokens_run} of {n_tokens} tokens", args.out.display(), cached.signature());

@@ -11,6 +11,7 @@ use clap::Args;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
+use super::halved;
 use super::settings::SettingsArgs;
 use crate::acts::{Progress, ProgressSink, Rules};
 use crate::error::{Error, Result};
@@ -75,6 +76,7 @@ pub fn features(args: &FeaturesArgs) -> Result<()> {
         Method::Lazy | Method::LazyDisk => lazy_layers(&model, &prepared, &layers, how, &sink)?,
     };
     let extract_s = start.elapsed().as_secs_f64();
+    halved::tell("features", extracted.stats.halvings);
     let metadata = HashMap::from([
         ("model".to_owned(), config.model.clone().unwrap_or_else(|| "embedded".to_owned())),
         ("pool".to_owned(), config.pool.to_string()),

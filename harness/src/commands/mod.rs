@@ -7,6 +7,7 @@ pub mod datasets;
 pub mod env;
 pub mod explain;
 pub mod features;
+pub mod halved;
 pub mod import;
 pub mod models;
 pub mod profile;

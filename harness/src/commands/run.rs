@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::halved;
 use super::settings::SettingsArgs;
 use crate::error::{Error, Result};
 use crate::measure::mounts::is_in_memory;
@@ -158,12 +159,8 @@ fn verdict(results: &ResultFile) -> bool {
             }
         }
         let of_task = results.rows.iter().filter(|row| row.task == *task);
-        if let Some(halved) = of_task.filter_map(|row| row.extra.get("batches_halved")?.as_u64()).max() {
-            eprintln!(
-                "warning: {task}: batches were halved {halved} times as the device had no memory for them; the features are the \
-                 same, and a lower --batch-size saves the attempts"
-            );
-        }
+        let halvings = of_task.filter_map(|row| row.extra.get("batches_halved")?.as_u64()).max();
+        halved::tell(&task.to_string(), halvings.unwrap_or(0));
         if results.task_summary(*task).digests_agree == Some(false) {
             well = false;
             eprintln!("error: {task}: the methods trained their probes on different features; their digests are");

@@ -49,7 +49,15 @@ pub fn choose(config: &RunConfig, prepared: &Prepared) -> Result<Choice> {
     if map == DeviceMap::Cpu {
         return Ok(Choice { placement: Placement::Cpu, note: None });
     }
-    decide(map, Gpus::find()?, needed_bytes(config, prepared)?)
+    let mut found = Gpus::find()?;
+    if map == DeviceMap::Auto
+        && let Ok(gpus) = &found
+        && let Some(why) = gpus.lacks_kernels()
+    {
+        // Whoever asks for a GPU by name gets this as an error; who leaves it open is not to be stopped by it.
+        found = Err(NoGpu { why: format!("there is a GPU, {}, but {why}", gpus.devices[0].name), advice: "" });
+    }
+    decide(map, found, needed_bytes(config, prepared)?)
 }
 
 /// The decision itself, where a model and its batches take `needed` bytes.

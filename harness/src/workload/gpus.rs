@@ -4,11 +4,11 @@
 
 use std::str::FromStr;
 
-use actbench_kernels::cuda::KernelSet;
-use actbench_kernels::cuda::cubins::CubinFolders;
+use actbench_kernels::cuda::cubins::{CubinFolders, Nvrtc, obtainable};
 use actbench_kernels::cuda::driver::{DriverDevice, DriverOptions, probe};
 #[cfg(feature = "emulator")]
 use actbench_kernels::cuda::emulator::{CopyTime, EmulatedBackend, Emulator, EmulatorOptions, ThreadOrder};
+use actbench_kernels::cuda::{Architecture, KernelSet};
 use actbench_kernels::{CudaBackend, KernelError};
 use bytesize::ByteSize;
 
@@ -92,6 +92,8 @@ pub struct NoGpu {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gpus {
     visible: Visible,
+    /// What machine code the first of them runs; none in the emulator.
+    architecture: Option<Architecture>,
     /// By number.
     pub devices: Vec<Gpu>,
     /// The driver's version as CUDA counts, `13.0`; none in the emulator.
@@ -111,7 +113,7 @@ impl Gpus {
     /// Those of a test.
     #[cfg(test)]
     pub(super) fn of(visible: Visible, devices: Vec<Gpu>) -> Gpus {
-        Gpus { visible, devices, cuda: None }
+        Gpus { visible, architecture: None, devices, cuda: None }
     }
 
     /// Looks for GPUs.
@@ -133,7 +135,7 @@ impl Gpus {
             }
             Visible::Emulator(count, memory_bytes) => {
                 let device = |ordinal| Gpu { name: format!("emulated cuda:{ordinal}"), memory_bytes };
-                Ok(Ok(Gpus { visible, devices: (0..count).map(device).collect(), cuda: None }))
+                Ok(Ok(Gpus { visible, architecture: None, devices: (0..count).map(device).collect(), cuda: None }))
             }
             Visible::Driver | Visible::Split(_) => Ok(Gpus::of_driver(visible)),
         }
@@ -152,7 +154,13 @@ impl Gpus {
                 .collect(),
             _ => found.iter().map(|facts| gpu(&facts.name, facts.memory_bytes)).collect(),
         };
-        Ok(Gpus { visible, devices, cuda })
+        Ok(Gpus { visible, architecture: Some(first.architecture), devices, cuda })
+    }
+
+    /// Why kernels cannot be had for these GPUs, if they cannot: no machine code, and no compiler.
+    pub fn lacks_kernels(&self) -> Option<String> {
+        let obtainable = obtainable(&CubinFolders::of_program(), &Nvrtc, self.architecture?);
+        obtainable.err().map(|error| error.to_string())
     }
 
     /// Opens the devices `ordinals`: each gets a context, a stream and a memory pool.

@@ -59,7 +59,7 @@ enum Result {
   ILLEGAL_ADDRESS = 700,
 };
 enum DeviceAttribute { MULTIPROCESSORS = 16, L2_BYTES = 38, MAJOR = 75, MINOR = 76, SHARED_BYTES = 97, POOLS = 115 };
-enum PoolAttribute { THRESHOLD = 4, RESERVED = 5, RESERVED_HIGH = 6, USED = 7, USED_HIGH = 8 };
+enum PoolAttribute { REUSE_WITH_WAITS = 3, THRESHOLD = 4, RESERVED = 5, RESERVED_HIGH = 6, USED = 7, USED_HIGH = 8 };
 constexpr int MAX_DYNAMIC_SHARED = 8;  // a function's attribute
 constexpr unsigned UNASKED_SHARED = 48 << 10, MOST_SHARED = 227 << 10;
 constexpr size_t POOL_STEP = 2 << 20;  // a pool takes memory from the device in steps
@@ -111,7 +111,7 @@ std::map<uint64_t, Allocation> allocations;
 std::map<uintptr_t, size_t> pinned;
 std::set<Stream*> streams;
 std::set<Pool*> pools;
-std::map<std::string, std::unique_ptr<Function>> functions;
+std::map<std::pair<const Module*, std::string>, std::unique_ptr<Function>> functions;
 char context_object;
 thread_local void* current_context;
 
@@ -484,6 +484,7 @@ API int cuMemPoolSetAttribute(void* pool, int attribute, void* value) {
   Pool* changed = static_cast<Pool*>(pool);
   uint64_t given;
   std::memcpy(&given, value, sizeof given);
+  if (attribute == REUSE_WITH_WAITS) return SUCCESS;  // memory is never handed out twice here
   if (attribute == THRESHOLD) changed->threshold = given;
   else if (attribute == RESERVED_HIGH && given == 0) changed->reserved_high = changed->reserved;
   else if (attribute == USED_HIGH && given == 0) changed->used_high = changed->used;
@@ -606,7 +607,7 @@ API int cuModuleGetFunction(void** function, void* module, const char* name) {
   size_t sizes[64];
   const long n = actbench_emulator_parameters(name, sizes, 64);
   if (n < 0 || (!searched->has_any && !searched->kernels.count(name))) return NOT_FOUND;
-  auto& found = functions[name];
+  auto& found = functions[{searched, name}];
   found.reset(new Function{name, std::vector<size_t>(sizes, sizes + n), UNASKED_SHARED});
   *function = found.get();
   return SUCCESS;

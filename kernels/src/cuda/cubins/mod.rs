@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::Architecture;
 use super::compiler::{self, OPTIONS};
-use super::sources::{KernelSource, PRELUDE};
+use super::sources::{KernelSource, PRELUDE, SOURCES};
 use crate::error::KernelError;
 
 mod cache;
@@ -126,6 +126,24 @@ pub fn find(
     // A folder that cannot be written costs the next run time and this one nothing.
     let kept = entry.write(&bytes).err().map(|error| format!("{}: {error}", folder.display()));
     Ok(Cubin { bytes, origin: Origin::Compiled(kept) })
+}
+
+/// Whether machine code of every source can be had for `device`: without making any, and without a device.
+///
+/// # Errors
+/// What [`find`] would fail with, a source that does not compile apart.
+pub fn obtainable(folders: &CubinFolders, compiler: &impl Compiler, device: Architecture) -> Result<(), KernelError> {
+    let prebuilt = folders.prebuilt.as_deref().map(Prebuilt::open).transpose()?;
+    for source in SOURCES {
+        let is_there = prebuilt.as_ref().map(|folder| folder.find(source, device)).transpose()?.flatten().is_some();
+        if !is_there {
+            // One that compiles one source compiles all.
+            return compiler.version().map(|_| ()).map_err(|absent| {
+                error(format!("there is no machine code for {device}, and no compiler to make it: {absent}"))
+            });
+        }
+    }
+    Ok(())
 }
 
 /// A digest of everything that the compiler reads: the source and what it includes.

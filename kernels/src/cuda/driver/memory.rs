@@ -200,6 +200,8 @@ impl Pool {
         let pool = Pool(unsafe { result::mem_pool::create(&properties) }?);
         // By default a pool gives back everything at each wait for the stream.
         pool.set_attribute(PoolAttribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, u64::MAX)?;
+        // Otherwise a copy to the device could be made to wait for the kernels whose memory it is given.
+        pool.set_attribute(PoolAttribute::CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES, 0)?;
         Ok(pool)
     }
 
