@@ -90,10 +90,8 @@ enum Product {
 pub fn operations<B: Backend>(sizes: Sizes, plain: bool) -> Vec<Operation<B>> {
     let Sizes { rows, hidden, wide, heads, sequence, .. } = sizes;
     let bf16 = DType::Bf16;
-    let mut operations = vec![
-        product(Product::Plain, bf16, [rows, hidden, hidden]),
-        attention(bf16, heads, rows / sequence, sequence),
-    ];
+    let mut operations =
+        vec![product(Product::Plain, bf16, [rows, hidden, hidden]), attention(bf16, heads, rows / sequence, sequence)];
     if plain {
         return operations;
     }

@@ -19,7 +19,8 @@ fn emulated(sandbox: &Sandbox, arguments: &[&str]) -> Command {
 #[test]
 fn kernels_gaps_and_copies_of_a_device_are_in_the_report_and_the_trace() {
     let sandbox = Sandbox::new();
-    let mut arguments = vec!["profile", "--device-map", "cuda", "--tasks", "train", "--json", "-q", "--trace", "t.json"];
+    let mut arguments =
+        vec!["profile", "--device-map", "cuda", "--tasks", "train", "--json", "-q", "--trace", "t.json"];
     arguments.extend(SMALL);
     let output = emulated(&sandbox, &arguments).assert().code(0).get_output().clone();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();

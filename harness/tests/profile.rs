@@ -86,7 +86,10 @@ fn assert_nested(track: &Track) {
         while open.last().is_some_and(|outer| outer <= start) {
             open.pop();
         }
-        assert!(open.last().is_none_or(|outer| end <= outer), "{start} to {end} crosses the end of the event around it");
+        assert!(
+            open.last().is_none_or(|outer| end <= outer),
+            "{start} to {end} crosses the end of the event around it"
+        );
         open.push(*end);
     }
 }
@@ -94,7 +97,8 @@ fn assert_nested(track: &Track) {
 #[test]
 fn the_trace_has_phases_batches_and_operations_that_lie_in_each_other_or_apart() {
     let sandbox = Sandbox::new();
-    let arguments = ["profile", "--samples", "20", "--methods", "eager,lazy", "--tasks", "train", "-q", "--trace", "t.json"];
+    let arguments =
+        ["profile", "--samples", "20", "--methods", "eager,lazy", "--tasks", "train", "-q", "--trace", "t.json"];
     assert_cmd::Command::from_std(sandbox.command(&arguments)).assert().code(0);
     let trace: Value = serde_json::from_slice(&std::fs::read(sandbox.path("t.json")).unwrap()).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();

@@ -33,8 +33,7 @@ fn kernels_and_copies_are_spans_of_the_calls_that_they_belong_to() {
     assert!(loading.device.iter().any(|span| span.lane == Lane::ToDevice && span.bytes == 40 * 64 * 2));
     assert!(loading.device.iter().all(|span| span.device == 3 && span.call.is_none()));
 
-    let (mut x, mut out) =
-        (backend.alloc(DType::Bf16, 40, 64).unwrap(), backend.alloc(DType::Bf16, 40, 48).unwrap());
+    let (mut x, mut out) = (backend.alloc(DType::Bf16, 40, 64).unwrap(), backend.alloc(DType::Bf16, 40, 48).unwrap());
     backend.embed(&table, &(0..40).collect::<Vec<u32>>(), &mut x).unwrap();
     backend.linear(&x, &weight, None, &mut out).unwrap();
     let mut bytes = vec![0; 40 * 48 * 2];

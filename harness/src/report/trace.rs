@@ -35,7 +35,8 @@ fn case_events(process: usize, case: &CaseProfile, events: &mut Vec<Value>) {
     let host: Vec<&HostSpan> = recordings.iter().flat_map(|recording| &recording.host).collect();
     let device: Vec<&DeviceSpan> = recordings.iter().flat_map(|recording| &recording.device).collect();
     events.push(name("process_name", process, 0, &format!("{} {}", case.task, case.method)));
-    for (batch, number) in host.iter().map(|span| (span.kind == SpanKind::Batch, span.thread)).collect::<BTreeSet<_>>() {
+    for (batch, number) in host.iter().map(|span| (span.kind == SpanKind::Batch, span.thread)).collect::<BTreeSet<_>>()
+    {
         let (track, told) = match batch {
             true => (FIRST_BATCH_TRACK + number, format!("batches, {number} under way")),
             false => (number, format!("host thread {number}")),

@@ -216,7 +216,9 @@ impl Profile {
         let duration = self.now().saturating_sub(start);
         let call = CALLS.fetch_add(1, Ordering::Relaxed);
         let (kind, name, work) = (SpanKind::Batch, Cow::Borrowed("batch"), Work::default());
-        self.with(|recording| recording.host.push(HostSpan { kind, name, detail, work, thread, start, duration, call }));
+        self.with(|recording| {
+            recording.host.push(HostSpan { kind, name, detail, work, thread, start, duration, call })
+        });
     }
 
     fn span_of<T>(

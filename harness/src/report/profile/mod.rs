@@ -156,7 +156,6 @@ fn digits(value: f64) -> String {
     }
 }
 
-
 /// The whole text: the ceilings, then a table and a line on the rest for each case.
 pub fn render(report: &ProfileReport) -> String {
     let (unit, prefix) = flops_unit(report);
@@ -170,7 +169,8 @@ pub fn render(report: &ProfileReport) -> String {
     for case in &report.cases {
         let with_kernels = case.operations.iter().any(|operation| !operation.kernels.is_empty());
         let (work, rate) = (format!("{prefix}FLOP"), format!("{prefix}FLOP/s"));
-        let names = ["operation", "shape", "calls", "total ms", "median us", "share", &work, "GB", &rate, "GB/s", "of peak"];
+        let names =
+            ["operation", "shape", "calls", "total ms", "median us", "share", &work, "GB", &rate, "GB/s", "of peak"];
         let mut header = names.map(str::to_owned).to_vec();
         header.extend(with_kernels.then(|| "kernels".to_owned()));
         let mut table = Table::new();

@@ -26,12 +26,7 @@ pub(super) fn tolerance(dtype: DType) -> f64 {
 }
 
 /// Every golden in every type of `extent`, all layers.
-pub(super) fn check(
-    subject: &Subject,
-    folder: &Path,
-    extent: Extent,
-    found: &mut dyn FnMut(Finding),
-) -> Result<()> {
+pub(super) fn check(subject: &Subject, folder: &Path, extent: Extent, found: &mut dyn FnMut(Finding)) -> Result<()> {
     let (gpus, ordinals) = match &subject.choice.placement {
         Placement::Cpu => {
             let threads = subject.config.n_threads();
@@ -64,7 +59,8 @@ fn on<B: Backend>(
     extent: Extent,
     found: &mut dyn FnMut(Finding),
 ) -> Result<()> {
-    let unreadable = |error: actbench_fixtures::golden::GoldenError| Error::input(folder.display().to_string(), error.to_string());
+    let unreadable =
+        |error: actbench_fixtures::golden::GoldenError| Error::input(folder.display().to_string(), error.to_string());
     let dtypes = if extent.all_dtypes { &[DType::F32, DType::F16, DType::Bf16][..] } else { &[DType::Bf16] };
     for name in cases_in(folder).map_err(unreadable)? {
         let golden = Golden::load_from(&folder.join(&name), &name).map_err(unreadable)?;

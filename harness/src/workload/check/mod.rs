@@ -95,12 +95,7 @@ impl Subject {
 ///
 /// # Errors
 /// Goldens that cannot be read. What goes wrong on the device is a finding.
-pub fn run(
-    subject: &Subject,
-    folder: &Path,
-    extent: Extent,
-    tell: &mut dyn FnMut(&Finding),
-) -> Result<Vec<Finding>> {
+pub fn run(subject: &Subject, folder: &Path, extent: Extent, tell: &mut dyn FnMut(&Finding)) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let mut found = |finding: Finding| {
         tell(&finding);

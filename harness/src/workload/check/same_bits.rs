@@ -10,7 +10,7 @@ use super::{Extent, Finding, Subject};
 use crate::acts::{ProgressSink, Rule, Rules};
 use crate::error::{Error, Result};
 use crate::model::ActivationModel;
-use crate::workload::case::{CaseObserver, Method, Phase, RunConfig, Task};
+use crate::workload::case::{CaseObserver, Method, RunConfig, Silent, Task};
 use crate::workload::extract::{Extracted, Extraction};
 use crate::workload::{extract_features, features, layers_of, load_model, score_probes};
 
@@ -40,9 +40,7 @@ fn ways() -> Vec<Way> {
         way(Method::LazyDisk, 5, Rules::all(), ""),
         way(Method::Lazy, 5, Rules::none(), ", no rule"),
     ];
-    ways.extend(
-        Rule::ALL.map(|rule| way(Method::Lazy, 5, Rules::all().without(rule), &format!(", without {rule}"))),
-    );
+    ways.extend(Rule::ALL.map(|rule| way(Method::Lazy, 5, Rules::all().without(rule), &format!(", without {rule}"))));
     ways
 }
 
@@ -58,12 +56,7 @@ pub(super) fn check(subject: &Subject, extent: Extent, found: &mut dyn FnMut(Fin
     Ok(())
 }
 
-fn check_dtype(
-    subject: &Subject,
-    config: &RunConfig,
-    extent: Extent,
-    found: &mut dyn FnMut(Finding),
-) -> Result<()> {
+fn check_dtype(subject: &Subject, config: &RunConfig, extent: Extent, found: &mut dyn FnMut(Finding)) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("actbench-check-").tempdir();
     let folder = folder.map_err(Error::io("create a folder in", std::env::temp_dir()))?;
     let prepared = &subject.prepared;
@@ -130,14 +123,4 @@ fn against(ours: &Extracted, theirs: &Extracted, dtype: DType) -> Result<std::re
         }
     }
     Ok(Ok(format!("error {worst:.1e}")))
-}
-
-/// Nobody listens.
-struct Silent;
-
-impl CaseObserver for Silent {
-    fn phase(&self, _phase: Phase) {}
-    fn progress(&self, _done: u64, _total: u64, _unit: &str) {}
-    fn loaded(&self) {}
-    fn measured(&self) {}
 }

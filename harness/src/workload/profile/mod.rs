@@ -7,7 +7,7 @@ use actbench_kernels::cuda::{CudaBackend, DeviceClock, KernelSet, Timeline};
 use actbench_kernels::profiled::Recording;
 use actbench_kernels::{CpuBackend, KernelError, Profile, Profiled};
 
-use super::case::{CaseObserver, Method, Phase, RunConfig, Task};
+use super::case::{CaseObserver, Method, RunConfig, Silent, Task};
 use super::device::{Arrangement, Placement};
 use super::extract::Extraction;
 use super::gpus::OpenGpus;
@@ -74,9 +74,8 @@ pub fn profile_run(config: &RunConfig, prepared: &Prepared, say: &dyn Fn(&str)) 
     let profile = Profile::default();
     say("measuring the machine's best");
     let ceilings = Ceilings::measure(config)?;
-    let cases = each_case(config, say, |task, method| {
-        profile_case(task, method, config, prepared, &observer, &profile)
-    })?;
+    let cases =
+        each_case(config, say, |task, method| profile_case(task, method, config, prepared, &observer, &profile))?;
     Ok(RunProfile { device: None, ceilings, cases })
 }
 
@@ -114,16 +113,6 @@ fn each_case(
         }
     }
     Ok(cases)
-}
-
-/// Nobody listens.
-struct Silent;
-
-impl CaseObserver for Silent {
-    fn phase(&self, _phase: Phase) {}
-    fn progress(&self, _done: u64, _total: u64, _unit: &str) {}
-    fn loaded(&self) {}
-    fn measured(&self) {}
 }
 
 fn profile_case(
