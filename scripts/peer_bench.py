@@ -9,9 +9,9 @@ Ours is a process a measurement, `actbench run --repetitions 1 --warmup 0`, whic
 Theirs is this process, after one warm-up batch. Both take the same token ids, mask and split.
 
 - raw: one layer's pooled rows with every rule of the plan off but `depth` (the peer stops there too): the same padded
-  batches in the same order. At batch size 8, and at the peer's best of 8, 32 and 64.
+  batches in the same order. At batch size 8, and at the peer's best of those in --bench-batch-sizes.
 - train, sweep: the product with all rules. `extract` is what precedes the probes; `probes` are theirs by scikit-learn,
-  one after the other; `whole` is both.
+  one after the other; `whole` is both. Without scikit-learn `extract` alone is compared.
 """
 
 import itertools
@@ -26,9 +26,8 @@ import tempfile
 from pathlib import Path
 
 from hf_model import UsageError
-from peer_checks import probe_task
+from peer_checks import HAS_PROBES, probe_task
 
-BATCH_SIZES = (8, 32, 64)
 RULES_OFF_IN_RAW = ("packing", "mask", "pooling", "prefix", "layers", "batch")
 CONFIDENCE = 0.95
 
@@ -79,7 +78,8 @@ class Bench:
         layers = [self.arguments.layer] if task == "train" else list(range(self.arguments.sweep_layers))
         self.peer.batch_size = batch_size
         pooled, extract_s = self.peer.extract(self.features, layers)
-        probes_s = probe_task(task, pooled, self.features, self.arguments)[1] if with_probes else 0.0
+        probes = with_probes and HAS_PROBES
+        probes_s = probe_task(task, pooled, self.features, self.arguments)[1] if probes else 0.0
         return {"extract_s": extract_s, "train_eval_s": probes_s, "elapsed_s": extract_s + probes_s}
 
     def measurements(self, best):
@@ -119,11 +119,11 @@ class Bench:
                 ("sweep, lazy-disk: probes", "ours sweep lazy-disk", "theirs sweep", "train_eval_s"),
                 ("sweep, eager: whole", "ours sweep eager", "theirs sweep", "elapsed_s"),
             ]
-        return lines
+        return [line for line in lines if HAS_PROBES or line[3] == "extract_s"]
 
     def run(self):
         """Measures all blocks and prints the table."""
-        times = {size: self.theirs("train", size)["extract_s"] for size in BATCH_SIZES}
+        times = {size: self.theirs("train", size)["extract_s"] for size in self.arguments.bench_batch_sizes}
         best = min(times, key=times.get)
         told = ", ".join(f"{size}: {seconds:.2f} s" for size, seconds in times.items())
         print(f"the peer's batch sizes, once each: {told}", flush=True)

@@ -27,10 +27,11 @@ Examples:
     python scripts/peer_hf.py --model smollm2 --tasks train --features train.safetensors
 
 Exit status: 0 the features agree, 1 they do not or a token differs, 2 bad usage or input. What it needs is in
-requirements.txt.
+requirements.txt; without scikit-learn there are no probes, and everything else is as it is.
 """
 
 import argparse
+import contextlib
 import json
 import resource
 import shutil
@@ -46,7 +47,14 @@ from features_file import POOLS, FeaturesError, load_features
 from hf_model import Peer, UsageError
 from peer_bench import Bench
 from peer_checks import check_tokens, probe_or_not, relative_errors
-from threadpoolctl import threadpool_limits
+
+try:
+    from threadpoolctl import threadpool_limits
+except ImportError:
+    # Comes with scikit-learn and limits what that would use.
+    def threadpool_limits(limits=None):
+        return contextlib.nullcontext()
+
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TOLERANCE = {"bf16": 2e-2, "fp16": 2e-2, "fp32": 1e-4}
@@ -123,6 +131,12 @@ def parse_arguments():
         metavar="BLOCKS",
         help="time both sides alternately in so many blocks, with intervals, instead of comparing features",
     )
+    peer.add_argument(
+        "--bench-batch-sizes",
+        default="8,32,64",
+        metavar="N,N,...",
+        help="batch sizes of which the peer's best is looked for (default: 8,32,64)",
+    )
     arguments = parser.parse_args()
 
     arguments.dtype = DTYPE_NAMES[arguments.dtype]
@@ -134,6 +148,10 @@ def parse_arguments():
         arguments.sweep_cs = [float(c) for c in arguments.sweep_cs.split(",")]
     except ValueError:
         parser.error(f"--sweep-cs: `{arguments.sweep_cs}` is not a list of numbers")
+    sizes = arguments.bench_batch_sizes.split(",")
+    if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
+        parser.error(f"--bench-batch-sizes: `{arguments.bench_batch_sizes}` is not a list of numbers above 0")
+    arguments.bench_batch_sizes = [int(size) for size in sizes]
     for name in ("samples", "batch_size", "sweep_layers"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")

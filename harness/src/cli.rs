@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands;
 use crate::commands::cache::CacheArgs;
+use crate::commands::check::CheckArgs;
 use crate::commands::compare::CompareArgs;
 use crate::commands::completions::CompletionsArgs;
 use crate::commands::datasets::DatasetsArgs;
@@ -116,6 +117,8 @@ enum Command {
     Features(Box<FeaturesArgs>),
     /// Write the pooled features of a run to a cache file, or check the one that is there.
     Cache(Box<CacheArgs>),
+    /// Check that a device gives reference values, and the same bits every way.
+    Check(CheckArgs),
     /// Show this machine and this build, and what about them disturbs measurements.
     Env(EnvArgs),
     /// List the models that are built in and the forms in which others are named.
@@ -172,6 +175,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Import(args) => commands::import::import(&args).map(|()| ExitCode::SUCCESS),
         Command::Features(args) => commands::features::features(&args).map(|()| ExitCode::SUCCESS),
         Command::Cache(args) => commands::cache::cache(&args).map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => commands::check::check(&args),
         Command::Env(args) => commands::env::env(&args).map(|()| ExitCode::SUCCESS),
         Command::Models(args) => commands::models::models(&args).map(|()| ExitCode::SUCCESS),
         Command::Datasets(args) => commands::datasets::datasets(&args).map(|()| ExitCode::SUCCESS),

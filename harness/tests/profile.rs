@@ -95,7 +95,7 @@ fn assert_nested(track: &Track) {
 }
 
 #[test]
-fn the_trace_has_phases_around_batches_around_operations() {
+fn the_trace_has_phases_batches_and_operations_that_lie_in_each_other_or_apart() {
     let sandbox = Sandbox::new();
     let arguments =
         ["profile", "--samples", "20", "--methods", "eager,lazy", "--tasks", "train", "-q", "--trace", "t.json"];
@@ -119,7 +119,7 @@ fn the_trace_has_phases_around_batches_around_operations() {
         if event["cat"] == "phase" {
             *seen.entry((process, event["name"].as_str().unwrap().to_owned())).or_default() += 1;
         }
-        assert!(event["cat"] != "operation" || event["args"]["bytes"].as_u64() > Some(0), "{event}");
+        assert!(event["cat"] != "operation" || event["args"]["bytes"].is_u64(), "{event}");
     }
     assert!(named >= 4, "processes and threads have names");
     for process in [1, 2] {

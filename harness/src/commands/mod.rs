@@ -1,6 +1,7 @@
 //! The subcommands, one a file.
 
 pub mod cache;
+pub mod check;
 pub mod compare;
 pub mod completions;
 pub mod datasets;

@@ -1,7 +1,7 @@
 //! A profile as a trace: the JSON of Chrome's trace viewer, which Perfetto (ui.perfetto.dev) reads too.
 //!
-//! Each case is a process there, each thread of the host and each lane of a device a track of it. Phases hold batches,
-//! batches hold operations. All events are complete ones (`"ph": "X"`) with a start and a duration, in the order of their
+//! Each case is a process there, each thread of the host and each lane of a device a track of it. Phases hold operations;
+//! batches have tracks of their own, as several can be under way at a time. All events are complete ones (`"ph": "X"`) with a start and a duration, in the order of their
 //! starts, as "Trace Event Format" has them; times are microseconds since the profile began, with three decimals, which
 //! is a nanosecond, so that an event lies in another exactly where its span did.
 
@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 use crate::workload::profile::CaseProfile;
 
+/// Tracks of batches under way are numbered from here on, above all threads.
+const FIRST_BATCH_TRACK: usize = 5_000;
 /// Tracks of devices are numbered from here on, above all threads; a device has so many.
 const FIRST_DEVICE_TRACK: usize = 10_000;
 const TRACKS_OF_A_DEVICE: usize = 10;
@@ -33,8 +35,13 @@ fn case_events(process: usize, case: &CaseProfile, events: &mut Vec<Value>) {
     let host: Vec<&HostSpan> = recordings.iter().flat_map(|recording| &recording.host).collect();
     let device: Vec<&DeviceSpan> = recordings.iter().flat_map(|recording| &recording.device).collect();
     events.push(name("process_name", process, 0, &format!("{} {}", case.task, case.method)));
-    for thread in host.iter().map(|span| span.thread).collect::<BTreeSet<usize>>() {
-        events.push(name("thread_name", process, thread, &format!("host thread {thread}")));
+    for (batch, number) in host.iter().map(|span| (span.kind == SpanKind::Batch, span.thread)).collect::<BTreeSet<_>>()
+    {
+        let (track, told) = match batch {
+            true => (FIRST_BATCH_TRACK + number, format!("batches, {number} under way")),
+            false => (number, format!("host thread {number}")),
+        };
+        events.push(name("thread_name", process, track, &told));
     }
     for (number, lane) in device.iter().map(|span| (span.device, span.lane)).collect::<BTreeSet<_>>() {
         events.push(name("thread_name", process, track(number, lane), &format!("device {number}: {}", lane.name())));
@@ -46,12 +53,14 @@ fn case_events(process: usize, case: &CaseProfile, events: &mut Vec<Value>) {
             SpanKind::Batch => "batch",
             SpanKind::Operation => "operation",
         };
-        let mut arguments = json!({ "detail": span.detail });
-        if span.work.bytes > 0 {
-            arguments =
-                json!({ "shape": span.detail, "flops": span.work.flops, "bytes": span.work.bytes, "call": span.call });
-        }
-        let event = complete(process, span.thread, (&span.name, category), span.start, span.duration, arguments);
+        let arguments = match span.kind {
+            SpanKind::Phase | SpanKind::Batch => json!({ "detail": span.detail }),
+            SpanKind::Operation => {
+                json!({ "shape": span.detail, "flops": span.work.flops, "bytes": span.work.bytes, "call": span.call })
+            }
+        };
+        let track = if span.kind == SpanKind::Batch { FIRST_BATCH_TRACK + span.thread } else { span.thread };
+        let event = complete(process, track, (&span.name, category), span.start, span.duration, arguments);
         spans.push((span.start, std::cmp::Reverse(span.duration), event));
     }
     for span in device {
@@ -136,6 +145,16 @@ mod tests {
             extracting,
             training: empty(),
         };
-        insta::assert_snapshot!(render(&[case]), @"");
+        insta::assert_snapshot!(render(&[case]), @r#"
+{"displayTimeUnit":"ns","traceEvents":[
+{"ph":"M","name":"process_name","pid":1,"tid":0,"args":{"name":"sweep lazy"}},
+{"ph":"M","name":"thread_name","pid":1,"tid":1,"args":{"name":"host thread 1"}},
+{"ph":"M","name":"thread_name","pid":1,"tid":5001,"args":{"name":"batches, 1 under way"}},
+{"ph":"M","name":"thread_name","pid":1,"tid":10010,"args":{"name":"device 1: kernels"}},
+{"ph":"X","name":"batch","cat":"batch","pid":1,"tid":5001,"ts":1.001,"dur":2.0,"args":{"detail":"d"}},
+{"ph":"X","name":"linear","cat":"operation","pid":1,"tid":1,"ts":1.001,"dur":0.1,"args":{"shape":"d","flops":6,"bytes":4,"call":7}},
+{"ph":"X","name":"linear_bf16","cat":"kernel","pid":1,"tid":10010,"ts":2.001,"dur":0.5,"args":{"call":7}}
+]}
+"#);
     }
 }

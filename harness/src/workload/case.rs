@@ -339,6 +339,16 @@ pub trait CaseObserver: Send + Sync {
     fn measured(&self);
 }
 
+/// Nobody hears of it.
+pub struct Silent;
+
+impl CaseObserver for Silent {
+    fn phase(&self, _phase: Phase) {}
+    fn progress(&self, _done: u64, _total: u64, _unit: &str) {}
+    fn loaded(&self) {}
+    fn measured(&self) {}
+}
+
 /// What a case came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CaseOutcome {

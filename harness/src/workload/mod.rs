@@ -22,6 +22,7 @@ use crate::model::replicas::Replicas;
 pub mod ablation;
 pub mod calibrate;
 pub mod case;
+pub mod check;
 pub mod device;
 pub mod extract;
 pub mod features;

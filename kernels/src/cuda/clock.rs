@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Device;
 use crate::error::KernelError;
+use crate::profiled::Lane;
 
 /// A device that can tell how long its own work took.
 ///
@@ -13,11 +14,22 @@ pub trait DeviceClock: Device {
     /// A moment in the device's order of work.
     type Mark: Send + Sync;
 
-    /// The moment at which everything that was launched so far has ended. Returns before that.
+    /// The moment at which everything of `lane` that was asked for so far has ended. Returns before that.
     ///
     /// # Errors
     /// A failure of the device.
-    fn mark(&self) -> Result<Self::Mark, KernelError>;
+    fn mark_in(&self, lane: Lane) -> Result<Self::Mark, KernelError>;
+
+    /// The same of the lane of the kernels.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    fn mark(&self) -> Result<Self::Mark, KernelError> {
+        self.mark_in(Lane::Kernels)
+    }
+
+    /// Whether [`Device::upload`] copies so many bytes beside the kernels, and not among them.
+    fn uploads_beside(&self, bytes: usize) -> bool;
 
     /// Milliseconds from one mark to a later one. Waits for both.
     ///
@@ -51,8 +63,12 @@ pub trait DeviceClock: Device {
 impl<D: DeviceClock> DeviceClock for Arc<D> {
     type Mark = D::Mark;
 
-    fn mark(&self) -> Result<Self::Mark, KernelError> {
-        D::mark(self)
+    fn mark_in(&self, lane: Lane) -> Result<Self::Mark, KernelError> {
+        D::mark_in(self, lane)
+    }
+
+    fn uploads_beside(&self, bytes: usize) -> bool {
+        D::uploads_beside(self, bytes)
     }
 
     fn milliseconds(&self, from: &Self::Mark, to: &Self::Mark) -> Result<f64, KernelError> {

@@ -14,6 +14,7 @@ use super::emulated_memory::EmulatedMemory;
 use super::tiles::SWIZZLED_ROW_BYTES;
 use super::{Architecture, Argument, CudaBackend, Device, DeviceClock, KernelSet, Launch, MemoryUse, Tiles};
 use crate::error::KernelError;
+use crate::profiled::Lane;
 
 /// The CUDA backend on the emulator.
 pub type EmulatedBackend = CudaBackend<Emulator>;
@@ -384,8 +385,12 @@ impl Device for Emulator {
 impl DeviceClock for Emulator {
     type Mark = Instant;
 
-    fn mark(&self) -> Result<Instant, KernelError> {
+    fn mark_in(&self, _lane: Lane) -> Result<Instant, KernelError> {
         Ok(Instant::now())
+    }
+
+    fn uploads_beside(&self, _bytes: usize) -> bool {
+        false
     }
 
     fn milliseconds(&self, from: &Instant, to: &Instant) -> Result<f64, KernelError> {

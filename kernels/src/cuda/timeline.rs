@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{Architecture, Argument, Device, DeviceClock, Launch, MemoryUse};
 use crate::error::KernelError;
+use crate::pending::PendingCopy;
 use crate::profiled::{DeviceSpan, Lane, Profile};
 
 /// `D`, its work noted in a profile.
@@ -30,18 +31,19 @@ struct Pending<M> {
     call: Option<u64>,
     start: M,
     end: M,
+    /// What a copy of a lane of its own waits for in that of the kernels.
+    not_before: Option<M>,
 }
 
 impl<D: DeviceClock> Timeline<D> {
-    /// Around `device`; what it does goes to `profile`.
+    /// Around `device`, the one with this `number`; what it does goes to `profile`.
     ///
     /// # Errors
     /// A failure of the device.
-    pub fn new(device: D, profile: Profile) -> Result<Self, KernelError> {
+    pub fn new(device: D, number: usize, profile: Profile) -> Result<Self, KernelError> {
         let mark = device.mark()?;
         device.wait()?;
         let origin = (mark, profile.now());
-        let number = profile.device();
         Ok(Timeline { device, profile, number, origin, pending: Mutex::default() })
     }
 
@@ -64,14 +66,17 @@ impl<D: DeviceClock> Timeline<D> {
             Ok(Duration::try_from_secs_f64(self.device.milliseconds(from, to)? / 1e3).unwrap_or_default())
         };
         for work in pending {
-            let start = *at + time(origin, &work.start)?;
+            let (mut start, end) = (time(origin, &work.start)?, time(origin, &work.end)?);
+            if let Some(not_before) = &work.not_before {
+                start = start.max(time(origin, not_before)?);
+            }
             spans.push(DeviceSpan {
                 device: self.number,
                 lane: work.lane,
                 name: work.name,
                 bytes: work.bytes,
-                start,
-                duration: time(&work.start, &work.end)?,
+                start: *at + start,
+                duration: end.saturating_sub(start),
                 call: work.call,
             });
         }
@@ -79,20 +84,22 @@ impl<D: DeviceClock> Timeline<D> {
         Ok(())
     }
 
-    /// Runs `work` between two marks.
+    /// Runs `work` between two marks of the lane that it is ordered in.
     fn around<T>(
         &self,
-        lane: Lane,
+        (lane, order): (Lane, Lane),
         name: &str,
         bytes: usize,
         work: impl FnOnce() -> Result<T, KernelError>,
     ) -> Result<T, KernelError> {
-        let start = self.device.mark()?;
+        let waits = lane == Lane::FromDevice && order == lane;
+        let not_before = if waits { Some(self.device.mark()?) } else { None };
+        let start = self.device.mark_in(order)?;
         let result = work()?;
-        let end = self.device.mark()?;
+        let end = self.device.mark_in(order)?;
         let (name, bytes, call) = (name.to_owned(), bytes as u64, Profile::current_call());
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        pending.push(Pending { lane, name, bytes, call, start, end });
+        pending.push(Pending { lane, name, bytes, call, start, end, not_before });
         Ok(result)
     }
 }
@@ -113,12 +120,12 @@ impl<D: DeviceClock> Device for Timeline<D> {
     }
 
     fn write(&self, buffer: &mut Self::Buffer, bytes: &[u8]) -> Result<(), KernelError> {
-        self.around(Lane::ToDevice, "copy", bytes.len(), || self.device.write(buffer, bytes))
+        self.around((Lane::ToDevice, Lane::Kernels), "copy", bytes.len(), || self.device.write(buffer, bytes))
     }
 
     fn read(&self, buffer: &Self::Buffer, out: &mut [u8]) -> Result<(), KernelError> {
         let bytes = out.len();
-        self.around(Lane::FromDevice, "copy", bytes, || self.device.read(buffer, out))
+        self.around((Lane::FromDevice, Lane::Kernels), "copy", bytes, || self.device.read(buffer, out))
     }
 
     fn poison(&self, buffer: &mut Self::Buffer, bytes: Range<usize>) -> Result<(), KernelError> {
@@ -126,7 +133,25 @@ impl<D: DeviceClock> Device for Timeline<D> {
     }
 
     fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, Self::Buffer>]) -> Result<(), KernelError> {
-        self.around(Lane::Kernels, &launch.kernel, 0, || self.device.launch(launch, arguments))
+        self.around((Lane::Kernels, Lane::Kernels), &launch.kernel, 0, || self.device.launch(launch, arguments))
+    }
+
+    fn upload(&self, bytes: &[u8]) -> Result<Self::Buffer, KernelError> {
+        if self.device.uploads_beside(bytes.len()) {
+            return self.around((Lane::ToDevice, Lane::ToDevice), "copy", bytes.len(), || self.device.upload(bytes));
+        }
+        let mut buffer = self.alloc(bytes.len())?;
+        self.write(&mut buffer, bytes)?;
+        Ok(buffer)
+    }
+
+    fn copies_overlap(&self) -> bool {
+        self.device.copies_overlap()
+    }
+
+    fn read_later(&self, buffer: Self::Buffer, bytes: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
+        let order = if self.device.copies_overlap() { Lane::FromDevice } else { Lane::Kernels };
+        self.around((Lane::FromDevice, order), "copy", bytes, || self.device.read_later(buffer, bytes))
     }
 
     fn memory_use(&self) -> Result<Option<MemoryUse>, KernelError> {

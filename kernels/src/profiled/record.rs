@@ -18,12 +18,13 @@ pub struct Work {
     pub bytes: u64,
 }
 
-/// What a span on the host is a span of. Those of one thread lie in each other in this order.
+/// What a span on the host is a span of. Phases and operations of one thread lie in each other or apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SpanKind {
     /// Loading, extracting, training.
     Phase,
-    /// One forward pass.
+    /// One forward pass, from when it is given to when its deepest layer is there. Several can be under way at a time, so
+    /// that these belong to no thread.
     Batch,
     /// One operation of a backend.
     Operation,
@@ -40,7 +41,8 @@ pub struct HostSpan {
     pub detail: String,
     /// What was done in it, of an operation.
     pub work: Work,
-    /// Number of the thread, from 1 on, in the order in which threads were met.
+    /// Number of the thread, from 1 on, in the order in which threads were met. Of a batch, the lowest number that no other
+    /// batch under way has.
     pub thread: usize,
     /// Since the profile began.
     pub start: Duration,
@@ -75,7 +77,7 @@ impl Lane {
 /// A stretch of time on a device, by its own clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceSpan {
-    /// Number of the device, from 0 on, in the order in which devices were met.
+    /// Number of the device, from 0 on.
     pub device: usize,
     /// What it was doing.
     pub lane: Lane,
@@ -173,14 +175,12 @@ pub struct Profile {
 #[derive(Debug)]
 struct Shared {
     begin: Instant,
-    devices: AtomicUsize,
     recording: Mutex<Recording>,
 }
 
 impl Default for Profile {
     fn default() -> Self {
-        let (devices, recording) = Default::default();
-        Profile { shared: Arc::new(Shared { begin: Instant::now(), devices, recording }) }
+        Profile { shared: Arc::new(Shared { begin: Instant::now(), recording: Mutex::default() }) }
     }
 }
 
@@ -205,10 +205,20 @@ impl Profile {
         result
     }
 
-    /// Runs `call`, a phase or a batch, and records it.
-    pub fn span<T>(&self, kind: SpanKind, name: &'static str, detail: String, call: impl FnOnce() -> T) -> T {
+    /// Runs `call`, a phase, and records it.
+    pub fn phase<T>(&self, name: &'static str, detail: String, call: impl FnOnce() -> T) -> T {
         let number = CALLS.fetch_add(1, Ordering::Relaxed);
-        self.span_of(kind, Cow::Borrowed(name), detail, Work::default(), number, call)
+        self.span_of(SpanKind::Phase, Cow::Borrowed(name), detail, Work::default(), number, call)
+    }
+
+    /// Records a batch that was given at `start` and is done now, as number `thread` of those under way.
+    pub fn batch(&self, detail: String, thread: usize, start: Duration) {
+        let duration = self.now().saturating_sub(start);
+        let call = CALLS.fetch_add(1, Ordering::Relaxed);
+        let (kind, name, work) = (SpanKind::Batch, Cow::Borrowed("batch"), Work::default());
+        self.with(|recording| {
+            recording.host.push(HostSpan { kind, name, detail, work, thread, start, duration, call })
+        });
     }
 
     fn span_of<T>(
@@ -240,11 +250,6 @@ impl Profile {
     /// Time since the profile began.
     pub fn now(&self) -> Duration {
         self.shared.begin.elapsed()
-    }
-
-    /// A number for one more device.
-    pub(crate) fn device(&self) -> usize {
-        self.shared.devices.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Records what a device did.
@@ -312,7 +317,7 @@ mod tests {
     #[test]
     fn spans_lie_in_each_other_and_threads_have_numbers() {
         let profile = Profile::default();
-        profile.span(SpanKind::Phase, "extracting", String::new(), || {
+        profile.phase("extracting", String::new(), || {
             profile.record("linear", String::new(), Work::default(), || ());
             std::thread::scope(|scope| {
                 scope.spawn(|| profile.record("pool", String::new(), Work::default(), || ()));

@@ -138,30 +138,49 @@ impl CaseReport {
     }
 }
 
-const HEADER: [&str; 11] =
-    ["operation", "shape", "calls", "total ms", "median us", "share", "GFLOP", "GB", "GFLOP/s", "GB/s", "of peak"];
+/// From so many floating-point operations a second on, rates are told in units of 10^12.
+const TERA_FROM: f64 = 1e13;
+
+/// The unit of floating-point operations: how many, and the prefix.
+fn flops_unit(report: &ProfileReport) -> (f64, &'static str) {
+    if report.ceiling_flops_per_s >= TERA_FROM { (1e12, "T") } else { (1e9, "G") }
+}
+
+/// A number with about three digits that count.
+fn digits(value: f64) -> String {
+    match value {
+        value if value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value if value >= 0.1 || value == 0.0 => format!("{value:.2}"),
+        value => format!("{value:.4}"),
+    }
+}
 
 /// The whole text: the ceilings, then a table and a line on the rest for each case.
 pub fn render(report: &ProfileReport) -> String {
+    let (unit, prefix) = flops_unit(report);
     let place = report.device.clone().unwrap_or_else(|| format!("{} threads", report.threads));
     let mut text = format!(
-        "{}, {place}; at best {:.0} GFLOP/s in a product and {:.1} GB/s in a copy, measured in this run\n",
+        "{}, {place}; at best {} {prefix}FLOP/s in a product and {} GB/s in a copy, measured in this run\n",
         report.dtype,
-        report.ceiling_flops_per_s / 1e9,
-        report.ceiling_bytes_per_s / 1e9
+        digits(report.ceiling_flops_per_s / unit),
+        digits(report.ceiling_bytes_per_s / 1e9)
     );
     for case in &report.cases {
         let with_kernels = case.operations.iter().any(|operation| !operation.kernels.is_empty());
-        let mut header = HEADER.map(str::to_owned).to_vec();
+        let (work, rate) = (format!("{prefix}FLOP"), format!("{prefix}FLOP/s"));
+        let names =
+            ["operation", "shape", "calls", "total ms", "median us", "share", &work, "GB", &rate, "GB/s", "of peak"];
+        let mut header = names.map(str::to_owned).to_vec();
         header.extend(with_kernels.then(|| "kernels".to_owned()));
         let mut table = Table::new();
         table.load_style(style()).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
         for operation in &case.operations {
-            let mut cells = line(operation);
+            let mut cells = line(operation, unit);
             cells.extend(with_kernels.then(|| operation.kernels.join(", ")));
             table.add_row(cells);
         }
-        for column in table.column_iter_mut().skip(2).take(HEADER.len() - 2) {
+        for column in table.column_iter_mut().skip(2).take(names.len() - 2) {
             column.set_cell_alignment(CellAlignment::Right);
         }
         // Writing to a string cannot fail.
@@ -185,7 +204,7 @@ fn devices(device: &DeviceReport, text: &mut String) {
     let share = if device.span_s > 0.0 { 100.0 * device.busy_s / device.span_s } else { 0.0 };
     let _ = writeln!(
         text,
-        "device {}: {} launches, busy for {:.3} s of {:.3} s ({share:.0}%); {} gaps of {:.1} ms in all, median {:.1} us, \
+        "device {}: {} launches, busy for {:.3} s of {:.3} s ({share:.0}%); gaps: {}, {:.1} ms in all, median {:.1} us, \
          longest {:.1} us",
         device.device,
         device.launches,
@@ -205,18 +224,19 @@ fn devices(device: &DeviceReport, text: &mut String) {
     }
 }
 
-fn line(operation: &OperationReport) -> Vec<String> {
+fn line(operation: &OperationReport, unit: f64) -> Vec<String> {
+    let flops = |amount: Option<f64>| amount.map_or_else(|| "-".to_owned(), |amount| digits(amount / unit));
     vec![
-        operation.op.to_owned(),
+        operation.op.clone(),
         operation.shape.clone(),
         HumanCount(operation.calls as u64).to_string(),
         format!("{:.1}", operation.total_s * 1e3),
         format!("{:.1}", operation.median_s * 1e6),
         format!("{:.1}%", 100.0 * operation.share),
-        operation.flops.map_or_else(|| "-".to_owned(), |flops| format!("{:.2}", flops as f64 / 1e9)),
-        format!("{:.2}", operation.bytes as f64 / 1e9),
-        operation.flops_per_s.map_or_else(|| "-".to_owned(), |rate| format!("{:.1}", rate / 1e9)),
-        format!("{:.1}", operation.bytes_per_s / 1e9),
+        flops(operation.flops.map(|flops| flops as f64)),
+        digits(operation.bytes as f64 / 1e9),
+        flops(operation.flops_per_s),
+        digits(operation.bytes_per_s / 1e9),
         format!("{:.1}%", 100.0 * operation.of_peak),
     ]
 }
@@ -272,7 +292,16 @@ mod tests {
             ("linear", "576 -> 1536", 200, LINEAR),
             ("rms norm", "576", 50, NORM),
         ];
-        insta::assert_snapshot!(render(&report(recording(&operations), None)), @"");
+        insta::assert_snapshot!(render(&report(recording(&operations), None)), @r"
+bf16, 2 threads; at best 400 GFLOP/s in a product and 40.0 GB/s in a copy, measured in this run
+
+sweep lazy: 1.000 s until the features are there
+ operation   shape         calls   total ms   median us   share   GFLOP     GB   GFLOP/s   GB/s   of peak
+──────────────────────────────────────────────────────────────────────────────────────────────────────────
+ linear      576 -> 1536       3      600.0    200000.0   60.0%     120   0.60       200   1.00     50.0%
+ rms norm    576               2      100.0     50000.0   10.0%       -   2.00         -   20.0     50.0%
+outside of operations 0.300 s (30.0%); probes 0.250 s
+");
     }
 
     #[test]
@@ -292,6 +321,19 @@ mod tests {
         span(Lane::Kernels, "linear_mma_bf16", 0, 100, 200, 0);
         span(Lane::Kernels, "rms_norm_bf16", 0, 350, 50, 1);
         span(Lane::FromDevice, "copy", 4_000_000, 375, 50, 1);
-        insta::assert_snapshot!(render(&report(recording, Some("a device".to_owned()))), @"");
+        insta::assert_snapshot!(render(&report(recording, Some("a device".to_owned()))), @r"
+bf16, a device; at best 400 GFLOP/s in a product and 40.0 GB/s in a copy, measured in this run
+
+sweep lazy: 1.000 s until the features are there
+ operation   shape         calls   total ms   median us   share   GFLOP     GB   GFLOP/s   GB/s   of peak   kernels
+────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+ linear      576 -> 1536       1      200.0    200000.0   20.0%    40.0   0.20       200   1.00     50.0%   linear_mma_bf16
+ rms norm    576               1       50.0     50000.0    5.0%       -   1.00         -   20.0     50.0%   rms_norm_bf16
+outside of operations 0.750 s (75.0%); probes 0.250 s
+device 0: 2 launches, busy for 0.250 s of 0.300 s (83%); gaps: 1, 50.0 ms in all, median 50000.0 us, longest 50000.0 us
+  weights to the device: none
+  copies to the device: none
+  copies from the device: 1 of 4.0 MB in 50.0 ms (0.1 GB/s), 50% of it while a kernel ran
+");
     }
 }

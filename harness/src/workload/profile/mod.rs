@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actbench_kernels::cuda::{CudaBackend, DeviceClock, KernelSet, Timeline};
-use actbench_kernels::profiled::{Recording, SpanKind};
+use actbench_kernels::profiled::Recording;
 use actbench_kernels::{CpuBackend, KernelError, Profile, Profiled};
 
-use super::case::{CaseObserver, Method, Phase, RunConfig, Task};
-use super::device::Placement;
+use super::case::{CaseObserver, Method, RunConfig, Silent, Task};
+use super::device::{Arrangement, Placement};
 use super::extract::Extraction;
 use super::gpus::OpenGpus;
 use super::prepare::Prepared;
-use super::{deepest_run, device, extract_features, layers_of, load_model_on, score_probes};
+use super::{arrange, deepest_run, device, extract_features, layers_of, load_model_on, score_probes};
 use crate::acts::{ProgressSink, Rules};
 use crate::error::{Error, Result};
 use crate::model::ActivationModel;
@@ -63,11 +63,11 @@ pub fn profile_run(config: &RunConfig, prepared: &Prepared, say: &dyn Fn(&str)) 
     if let Some(note) = &choice.note {
         say(&format!("note: {note}"));
     }
-    if let Placement::Gpu(gpus, ordinal) = choice.placement {
-        return match gpus.open(&[ordinal])? {
-            OpenGpus::Driver(backends) => profile_run_on_first(backends, config, prepared, say),
+    if let Placement::Gpus(gpus, ordinals, arrangement) = choice.placement {
+        return match gpus.open(&ordinals)? {
+            OpenGpus::Driver(backends) => profile_run_on(backends, arrangement, config, prepared, say),
             #[cfg(feature = "emulator")]
-            OpenGpus::Emulator(backends) => profile_run_on_first(backends, config, prepared, say),
+            OpenGpus::Emulator(backends) => profile_run_on(backends, arrangement, config, prepared, say),
         };
     }
     let observer: Arc<dyn CaseObserver> = Arc::new(Silent);
@@ -79,31 +79,25 @@ pub fn profile_run(config: &RunConfig, prepared: &Prepared, say: &dyn Fn(&str)) 
     Ok(RunProfile { device: None, ceilings, cases })
 }
 
-fn profile_run_on_first<D: DeviceClock>(
+/// The same on devices, their kernels and copies timed by their own clocks.
+fn profile_run_on<D: DeviceClock>(
     backends: Vec<CudaBackend<D>>,
+    arrangement: Arrangement,
     config: &RunConfig,
     prepared: &Prepared,
     say: &dyn Fn(&str),
 ) -> Result<RunProfile> {
-    let backend = backends.into_iter().next().ok_or_else(|| Error::usage("no device was opened"))?;
-    profile_run_on(&Arc::new(backend.into_device()), config, prepared, say)
-}
-
-/// The same on a device, its kernels and copies timed by its own clock.
-fn profile_run_on<D: DeviceClock + Clone>(
-    device: &D,
-    config: &RunConfig,
-    prepared: &Prepared,
-    say: &dyn Fn(&str),
-) -> Result<RunProfile> {
+    let devices: Vec<Arc<D>> = backends.into_iter().map(|backend| Arc::new(backend.into_device())).collect();
+    let first = devices.first().ok_or_else(|| Error::usage("no device was opened"))?;
     let observer: Arc<dyn CaseObserver> = Arc::new(Silent);
     let profile = Profile::default();
     say("measuring the device's best");
-    let ceilings = Ceilings::measure_on(device, config.dtype)?;
+    let ceilings = Ceilings::measure_on(first, config.dtype)?;
     let cases = each_case(config, say, |task, method| {
-        profile_case_on(device, task, method, config, prepared, &observer, &profile)
+        profile_case_on(&devices, arrangement, task, method, config, prepared, &observer, &profile)
     })?;
-    Ok(RunProfile { device: Some(device.describe()), ceilings, cases })
+    let described: Vec<String> = devices.iter().map(|device| device.describe()).collect();
+    Ok(RunProfile { device: Some(described.join("; ")), ceilings, cases })
 }
 
 fn each_case(
@@ -119,16 +113,6 @@ fn each_case(
         }
     }
     Ok(cases)
-}
-
-/// Nobody listens.
-struct Silent;
-
-impl CaseObserver for Silent {
-    fn phase(&self, _phase: Phase) {}
-    fn progress(&self, _done: u64, _total: u64, _unit: &str) {}
-    fn loaded(&self) {}
-    fn measured(&self) {}
 }
 
 fn profile_case(
@@ -147,8 +131,10 @@ fn profile_case(
     run_recorded(task, method, config, prepared, profile, load, || Ok(()))
 }
 
-fn profile_case_on<D: DeviceClock + Clone>(
-    device: &D,
+#[allow(clippy::too_many_arguments)] // A case, where it runs, and who hears of it.
+fn profile_case_on<D: DeviceClock>(
+    devices: &[Arc<D>],
+    arrangement: Arrangement,
     task: Task,
     method: Method,
     config: &RunConfig,
@@ -157,12 +143,19 @@ fn profile_case_on<D: DeviceClock + Clone>(
     profile: &Profile,
 ) -> Result<CaseProfile> {
     let deepest = deepest_run(config, task, method, prepared)?;
-    let timeline = Arc::new(Timeline::new(device.clone(), profile.clone())?);
+    let timelines: std::result::Result<Vec<_>, KernelError> = devices
+        .iter()
+        .enumerate()
+        .map(|(number, device)| Ok(Arc::new(Timeline::new(device.clone(), number, profile.clone())?)))
+        .collect();
+    let timelines = timelines?;
     let load = || -> Result<Arc<dyn ActivationModel>> {
-        let backend = CudaBackend::new(timeline.clone(), KernelSet::Fast);
-        load_model_on(Profiled::new(backend, profile.clone()), prepared, config, deepest, observer)
+        let backend = |timeline: &Arc<_>| CudaBackend::new(Arc::clone(timeline), KernelSet::Fast);
+        let backends = timelines.iter().map(|timeline| Profiled::new(backend(timeline), profile.clone())).collect();
+        arrange(backends, arrangement, prepared, config, deepest, observer)
     };
-    run_recorded(task, method, config, prepared, profile, load, || timeline.finish())
+    let finish = || timelines.iter().try_for_each(|timeline| timeline.finish());
+    run_recorded(task, method, config, prepared, profile, load, finish)
 }
 
 /// Loads by `load` and runs the case. `finish` brings what a device did into the profile.
@@ -186,19 +179,19 @@ fn run_recorded(
     let sink: ProgressSink = Arc::new(|_| ());
     let told = || format!("{task} {method}");
     profile.take();
-    let model = profile.span(SpanKind::Phase, "loading", told(), load)?;
+    let model = profile.phase("loading", told(), load)?;
     finish()?;
     let loading = profile.take();
     let model: Arc<dyn ActivationModel> = Arc::new(TracedModel::new(model, profile.clone()));
     let start = Instant::now();
-    let extracted = profile.span(SpanKind::Phase, "extracting", told(), || {
+    let extracted = profile.phase("extracting", told(), || {
         extract_features(task, method, &model, prepared, &layers_of(config, task), how, &sink)
     })?;
     let extract_s = start.elapsed().as_secs_f64();
     finish()?;
     let extracting = profile.take();
     let start = Instant::now();
-    profile.span(SpanKind::Phase, "training", told(), || score_probes(task, config, &extracted, prepared, &sink))?;
+    profile.phase("training", told(), || score_probes(task, config, &extracted, prepared, &sink))?;
     let train_eval_s = start.elapsed().as_secs_f64();
     Ok(CaseProfile { task, method, extract_s, train_eval_s, loading, extracting, training: profile.take() })
 }

@@ -1,19 +1,30 @@
-//! A GPU's clock: events on its stream.
+//! A GPU's clock: events on its streams.
 
 use cudarc::driver::{CudaEvent, result};
 
 use super::DriverDevice;
+use super::incoming::Incoming;
 use super::memory::DriverBuffer;
-use super::timing::{elapsed, event};
+use super::timing::{elapsed, event_in};
 use crate::cuda::{Device as _, DeviceClock};
 use crate::error::KernelError;
+use crate::profiled::Lane;
 
 impl DeviceClock for DriverDevice {
     type Mark = CudaEvent;
 
-    fn mark(&self) -> Result<CudaEvent, KernelError> {
+    fn mark_in(&self, lane: Lane) -> Result<CudaEvent, KernelError> {
         self.session.enter("timing")?;
-        self.session.check("timing", || "recording an event".to_owned(), event(&self.session))
+        let stream = match lane {
+            Lane::Kernels => &self.session.stream,
+            Lane::ToDevice => &self.session.copy_in,
+            Lane::FromDevice => &self.session.copy_out,
+        };
+        self.session.check("timing", || "recording an event".to_owned(), event_in(&self.session, stream))
+    }
+
+    fn uploads_beside(&self, bytes: usize) -> bool {
+        Incoming::takes(&self.memory, bytes)
     }
 
     fn milliseconds(&self, from: &CudaEvent, to: &CudaEvent) -> Result<f64, KernelError> {
@@ -23,7 +34,7 @@ impl DeviceClock for DriverDevice {
 
     fn wait(&self) -> Result<(), KernelError> {
         self.session.enter("wait")?;
-        self.session.synchronize("wait", || format!("waiting for {}", self.describe()))
+        self.session.synchronize_all("wait", || format!("waiting for {}", self.describe()))
     }
 
     fn cache_bytes(&self) -> usize {

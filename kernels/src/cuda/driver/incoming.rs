@@ -82,11 +82,16 @@ impl Halves {
 }
 
 impl Incoming {
+    /// Whether so many bytes go this way, if there is pinned memory.
+    pub(super) fn takes(memory: &Memory, bytes: usize) -> bool {
+        bytes > 0 && bytes <= HALF && memory.is_ordered()
+    }
+
     /// New memory with `bytes` in it, for the kernels that are launched from now on; none where this way is not open:
     /// too many bytes, no memory in a stream's order, no pinned memory.
     pub(super) fn upload(&self, memory: &Arc<Memory>, bytes: &[u8]) -> Result<Option<DriverBuffer>, KernelError> {
         let session = &memory.session;
-        if bytes.is_empty() || bytes.len() > HALF || !memory.is_ordered() {
+        if !Self::takes(memory, bytes.len()) {
             return Ok(None);
         }
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);

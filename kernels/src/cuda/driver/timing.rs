@@ -6,7 +6,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use cudarc::driver::{CudaEvent, DriverError, result, sys};
+use cudarc::driver::{CudaEvent, CudaStream, DriverError, result, sys};
 
 use super::memory::DriverBuffer;
 use super::session::Session;
@@ -39,10 +39,15 @@ pub(super) fn fill_bytes(l2_bytes: usize) -> usize {
     LEAST_FILL_BYTES.max(2 * l2_bytes)
 }
 
-/// An event that knows its time.
-pub(super) fn event(session: &Session) -> Result<CudaEvent, DriverError> {
+/// An event of the kernels' stream that knows its time.
+fn event(session: &Session) -> Result<CudaEvent, DriverError> {
+    event_in(session, &session.stream)
+}
+
+/// An event of `stream` that knows its time.
+pub(super) fn event_in(session: &Session, stream: &CudaStream) -> Result<CudaEvent, DriverError> {
     let event = session.context.new_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT))?;
-    event.record(&session.stream)?;
+    event.record(stream)?;
     Ok(event)
 }
 
