@@ -4,7 +4,7 @@
 # usage: scripts/small_matrix.sh [MODEL_DIR]   (default: target/smollm2, fetched once)
 #
 # Needs a release build (or ACTBENCH), python3, and Chromium or Chrome for the picture. OUT names another folder for what is
-# made, such as one to look at first: the README's picture is then left as it is.
+# made, such as one to look at first: the README's picture is then left as it is. MATRIX names another file than the preset.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -12,6 +12,7 @@ actbench=$(realpath "${ACTBENCH:-target/release/actbench}")
 model=${1:-target/smollm2}
 ACTBENCH=$actbench scripts/get_smollm2.sh "$model"
 model=$(realpath "$model")
+[ -z "${MATRIX:-}" ] || MATRIX=$(realpath "$MATRIX")
 out=$(realpath -m "${OUT:-docs/measurements/small-matrix}")
 
 # Commands and names are kept in the results, so they are those that a reader would type: relative, and from one folder.
@@ -24,7 +25,9 @@ export PATH="$work/bin:$PATH"
 cd "$work"
 ln -s "$model" smollm2
 
-matrix=(matrix --preset small --model-at synthetic:smollm2-135m=smollm2)
+which=(--preset small)
+[ -z "${MATRIX:-}" ] || { cp "$MATRIX" matrix.toml && which=(matrix.toml); }
+matrix=(matrix "${which[@]}" --model-at synthetic:smollm2-135m=smollm2)
 start=$SECONDS
 actbench "${matrix[@]}" --dry-run --json --quiet >predicted.json
 actbench "${matrix[@]}" --out small-matrix | tee sentences.txt

@@ -12,9 +12,7 @@ use crate::acts::pooling::pool_groups;
 use crate::acts::prefix::SharedPrefixes;
 use crate::acts::progress::Monitor;
 use crate::acts::sources::check_tokens;
-use crate::acts::{
-    ActTensor, Axes, ExtractionStats, LargestBatch, PlanCost, ProgressSink, SequenceMask, Signature,
-};
+use crate::acts::{ActTensor, Axes, ExtractionStats, LargestBatch, PlanCost, ProgressSink, SequenceMask, Signature};
 use crate::error::{Error, Result};
 use crate::model::{ActivationModel, LayerOutput};
 use crate::tokens::TokenSet;
@@ -102,12 +100,7 @@ pub fn extract_full(
 ///
 /// # Errors
 /// As for [`extract_layer_pooled`], failures of the model apart.
-pub fn cost(
-    model: &dyn ActivationModel,
-    tokens: &TokenSet,
-    layers: &[usize],
-    batch_size: usize,
-) -> Result<PlanCost> {
+pub fn cost(model: &dyn ActivationModel, tokens: &TokenSet, layers: &[usize], batch_size: usize) -> Result<PlanCost> {
     let run = Run::new(model, tokens, layers, batch_size, None)?;
     let blocks = run.layers.last().map_or(0, |deepest| deepest + 1);
     let mut cost = PlanCost {

@@ -148,7 +148,10 @@ pub fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
         clock.done(ready.work);
     }
     if !args.quiet {
-        eprintln!("the results are in {0}; `actbench report {0} --out report` makes a page of them", args.out.display());
+        eprintln!(
+            "the results are in {0}; `actbench report {0} --out report` makes a page of them",
+            args.out.display()
+        );
     }
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

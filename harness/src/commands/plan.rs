@@ -12,6 +12,7 @@ use super::result_files;
 use super::settings::SettingsArgs;
 use crate::error::{Error, Result};
 use crate::matrix::CellFlags;
+use crate::measure::memory::heap;
 use crate::measure::{MEGABYTE, limit};
 use crate::model::outline::{Sketch, config_of};
 use crate::planner::calibration::Calibration;
@@ -24,7 +25,7 @@ use crate::runner::ending::Ending;
 use crate::runner::{child, interrupt};
 use crate::workload::calibrate::measure;
 use crate::workload::case::{CaseSpec, Method, RunConfig, Task};
-use crate::workload::prepare::prepare;
+use crate::workload::prepare::{Prepared, prepare};
 use crate::workload::{check_depth, request, with_layers, with_layers_of};
 
 /// Say what a run will take by each method, which methods fit, and which to take, before anything runs.
@@ -132,7 +133,9 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
     let (job, mut notes) = job(&config, &sketch, made_up, false)?;
     let calibration = calibrated(&job, &args.calibration, &folder)?;
     if made_up.is_some() && args.shared_tokens == 0 {
-        notes.push("no tokens are taken to be shared; a system prompt that all have is named by --shared-tokens".to_owned());
+        notes.push(
+            "no tokens are taken to be shared; a system prompt that all have is named by --shared-tokens".to_owned(),
+        );
     }
     let planned = Planned { job, calibration, notes };
     let predictions = predict(&planned.job, &planned.calibration)?;
@@ -157,22 +160,36 @@ fn job(config: &RunConfig, sketch: &Sketch, made_up: Option<MadeUpTokens>, quiet
             Job::made_up(&config, sketch.config.clone(), sketch.made_up, tokens)?
         }
         (None, Some(preset)) => {
-            let stand_in = RunConfig { model: Some(format!("synthetic:{}", preset.name)), ..with_layers_of(config, sketch.config.n_layers, false) };
+            let stand_in = RunConfig {
+                model: Some(format!("synthetic:{}", preset.name)),
+                ..with_layers_of(config, sketch.config.n_layers, false)
+            };
             check_layers(&stand_in, sketch.config.n_layers)?;
-            let data = prepare(request(&stand_in, quiet))?;
-            notes.push("tokens are those of the bundled tokenizer, of which there are more than of the model's own".to_owned());
+            let (data, bytes) = prepared(&stand_in, quiet)?;
+            notes.push(
+                "tokens are those of the bundled tokenizer, of which there are more than of the model's own".to_owned(),
+            );
             let named = RunConfig { model: config.model.clone(), ..stand_in };
-            Job::of(&named, &data).with_mapped_weights()
+            // The model's own tokenizer takes more than the bundled one, which knows few tokens.
+            let bytes = bytes + sketch.config.vocab_size as u64 * memory::TOKENIZER_BYTES;
+            Job::of(&named, &data).with_mapped_weights().with_data_bytes(bytes)
         }
         (None, None) => {
-            let data = prepare(request(config, quiet))?;
+            let (data, bytes) = prepared(config, quiet)?;
             let config = with_layers(config, &data);
             check_layers(&config, data.model.config.n_layers)?;
             notes.extend(data.warnings.iter().cloned());
-            Job::of(&config, &data)
+            Job::of(&config, &data).with_data_bytes(bytes)
         }
     };
     Ok((job, notes))
+}
+
+/// What a case reads before it loads weights, and the bytes that it then has on the heap.
+fn prepared(config: &RunConfig, quiet: bool) -> Result<(Prepared, u64)> {
+    let before = heap();
+    let data = prepare(request(config, quiet))?;
+    Ok((data, heap().saturating_sub(before)))
 }
 
 fn check_layers(config: &RunConfig, n_layers: usize) -> Result<()> {
@@ -193,9 +210,9 @@ fn calibrated(job: &Job, args: &CalibrationArgs, folder: &Path) -> Result<Calibr
 fn with_base(calibration: Calibration) -> Result<Calibration> {
     let flags = ["--tasks=train", "--methods=lazy", "--samples=20", "--memory-limit=none"].map(str::to_owned);
     let config = run_args(&flags).map_err(Error::usage)?.config();
-    let data = prepare(request(&config, true))?;
+    let (data, bytes) = prepared(&config, true)?;
     let config = with_layers(&config, &data);
-    let job = Job::of(&config, &data);
+    let job = Job::of(&config, &data).with_data_bytes(bytes);
     let folder = tempfile::Builder::new().prefix("actbench-plan-").tempdir();
     let folder = folder.map_err(Error::io("create a folder in", std::env::temp_dir()))?;
     let spec = CaseSpec {
@@ -285,7 +302,8 @@ fn plan_text(planned: &Planned, predictions: &[Prediction], room: Room) -> Strin
 
 /// The columns of a prediction after `first`.
 fn prediction_table(first: &[&str]) -> Table {
-    let heads = ["#time s", "#extract s", "#peak RSS MB", "#peak heap MB", "#GPU MB", "#disk MB", "#rows", "#TFLOP", "fits"];
+    let heads =
+        ["#time s", "#extract s", "#peak RSS MB", "#peak heap MB", "#GPU MB", "#disk MB", "#rows", "#TFLOP", "fits"];
     Table::new("", &[first, &heads].concat())
 }
 
@@ -316,7 +334,8 @@ pub fn dry_run(cells_to_list: &[&CellFlags], args: &CalibrationArgs, json: bool,
     interrupt::install()?;
     let folder = std::env::temp_dir();
     let mut table = prediction_table(&["cell", "task", "method"]);
-    let (mut listed, mut total, mut known) = (Vec::new(), 0.0, Vec::<(Option<String>, DType, usize, usize, Calibration)>::new());
+    let (mut listed, mut total, mut known) =
+        (Vec::new(), 0.0, Vec::<(Option<String>, DType, usize, usize, Calibration)>::new());
     let (mut notes, mut oom) = (Vec::<String>::new(), 0);
     for (number, cell) in cells_to_list.iter().enumerate() {
         if !quiet {

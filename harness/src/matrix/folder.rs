@@ -180,7 +180,10 @@ pub fn done(path: &Path, cell: &CellFlags) -> PathBuf {
 fn check(path: &Path, manifest: &Manifest, resume: bool) -> Result<()> {
     if path.join(MANIFEST).exists() {
         if !resume {
-            return Err(Error::file(path, "holds a matrix already; add --resume to go on with it, or name another folder"));
+            return Err(Error::file(
+                path,
+                "holds a matrix already; add --resume to go on with it, or name another folder",
+            ));
         }
         let there = Manifest::read(path)?;
         let difference = there.difference(manifest).or_else(|| {

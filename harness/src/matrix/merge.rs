@@ -88,8 +88,9 @@ fn read(folder: &Path, cell: &CellFlags) -> Result<Option<(PathBuf, Vec<u8>, Res
         return Ok(None);
     }
     let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-    let results: ResultFile = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::file(&path, format!("is no whole result file: {error}; remove it and run the cell again")))?;
+    let results: ResultFile = serde_json::from_slice(&bytes).map_err(|error| {
+        Error::file(&path, format!("is no whole result file: {error}; remove it and run the cell again"))
+    })?;
     match results.schema == SCHEMA {
         true => Ok(Some((path, bytes, results))),
         false => Err(Error::file(&path, format!("has the schema '{}', not {SCHEMA}", results.schema))),

@@ -14,9 +14,25 @@ struct Flags;
 
 impl RunFlags for Flags {
     fn names(&self) -> Vec<String> {
-        ["model", "dataset", "samples", "layer", "sweep-layers", "pool", "dtype", "batch-size", "tasks", "no-opt", "ablate"]
-            .map(str::to_owned)
-            .to_vec()
+        [
+            "model",
+            "dataset",
+            "samples",
+            "layer",
+            "sweep-layers",
+            "pool",
+            "dtype",
+            "batch-size",
+            "tasks",
+            "no-opt",
+            "ablate",
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    fn is_switch(&self, name: &str) -> bool {
+        name == "ablate"
     }
 
     fn check(&self, flags: &[String]) -> Result<(), String> {
@@ -104,7 +120,26 @@ fn what_is_wrong_is_told_with_its_line_and_what_to_write() {
         "[settings]",
     ];
     let all: Vec<String> = texts.map(told).to_vec();
-    insta::assert_snapshot!(all.join("\n"), @"");
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    m.toml:1: 'samples' is not known at the top: there are seed, settings, grid
+    m.toml:2: 'sample' is not known in a grid: write samples
+    m.toml:3: 'quite-unknown' is not known in [settings]: take a flag of `actbench run` without its dashes
+    m.toml:1: grids are a list: write [[grid]], with two brackets
+    m.toml:2: layers is a list: write layers = [8, 16, "all"]
+    m.toml:3: layers holds '0', which is no number of layers from 1 on: write layers = [8, 16, "all"]
+    m.toml:2: samples is empty: write samples = [200, 2000]
+    m.toml:2: samples holds '1' twice: write samples = [200, 2000]
+    m.toml:2: models holds what is no text and no number: write models = ["synthetic:llama-3.2-1b", "./smollm2"]
+    m.toml:1: unknown: no such model
+    m.toml:2: --pool=bad is bad
+    m.toml:3: --pool=bad is bad
+    m.toml:2: pool holds what is no text, number, true, false or list of these
+    m.toml:1: seed is a whole number: write seed = 0
+    m.toml:1: settings is a table: write [settings]
+    m.toml:1: a grid is a table: write [[grid]] and below it its lists, as samples = [200, 2000]
+    m.toml:2: is not TOML: invalid basic string, expected `"`
+    m.toml:1: there is no grid: write [[grid]] and below it its lists, as samples = [200, 2000]
+    "#);
 }
 
 #[test]
@@ -130,7 +165,9 @@ fn a_folder_keeps_what_is_done_and_refuses_what_it_was_not_begun_with() {
     let matrix = parse("[[grid]]\nsamples = [1, 2]\n").unwrap();
     let manifest = folder::Manifest::new(&matrix, Shard::WHOLE);
     let begun = folder::MatrixFolder::open(&path, &manifest, "text", false).unwrap();
-    assert!(folder::MatrixFolder::open(&path, &manifest, "text", true).unwrap_err().to_string().contains("another process"));
+    assert!(
+        folder::MatrixFolder::open(&path, &manifest, "text", true).unwrap_err().to_string().contains("another process")
+    );
     std::fs::write(begun.running(&matrix.cells[0]), "half").unwrap();
     assert!(!begun.is_done(&matrix.cells[0]));
     drop(begun);

@@ -84,7 +84,8 @@ impl Environment {
             let Environment { driver, cuda, version, rustc, profile, commit, dirty, .. } = environment;
             let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());
             let cores = cores_physical.map_or_else(|| "unknown".to_owned(), |cores| cores.to_string());
-            let memory = ram(environment).map_or_else(|| "unknown".to_owned(), |gigabytes| format!("{gigabytes:.2} GiB"));
+            let memory =
+                ram(environment).map_or_else(|| "unknown".to_owned(), |gigabytes| format!("{gigabytes:.2} GiB"));
             [
                 ("processor", text(cpu_model)),
                 ("processors", cores_logical.to_string()),
@@ -99,7 +100,10 @@ impl Environment {
                 ("compiler", text(rustc)),
                 ("profile", profile.clone()),
                 ("commit", text(commit)),
-                ("changes since the commit", dirty.map_or("unknown", |dirty| if dirty { "yes" } else { "no" }).to_owned()),
+                (
+                    "changes since the commit",
+                    dirty.map_or("unknown", |dirty| if dirty { "yes" } else { "no" }).to_owned(),
+                ),
             ]
         };
         let pairs = facts(self).into_iter().zip(facts(other));

@@ -101,7 +101,8 @@ fn probe_rate(row: &Row, cs: usize, job: &Job) -> Option<f64> {
     };
     let hidden = job.model.hidden_size;
     let layer = crate::workload::score::matrix_bytes(samples as usize, hidden);
-    let turns = (layers / (crate::workload::score::side_by_side(job.config.n_threads(), layer) as f64).min(layers)).ceil();
+    let turns =
+        (layers / (crate::workload::score::side_by_side(job.config.n_threads(), layer) as f64).min(layers)).ceil();
     let work = probe_work(samples, hidden as f64, cs) * turns;
     row.train_eval_s.filter(|seconds| *seconds > 0.0).map(|seconds| work / seconds)
 }

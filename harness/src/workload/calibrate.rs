@@ -147,7 +147,8 @@ fn host_rates(config: &RunConfig, hidden: usize) -> Result<(f64, f64, ActTensor)
     let vector = hidden * config.dtype.size();
     let sample = POSITIONS * vector;
     let samples = (FULL_BYTES / sample).max(2);
-    let row: Vec<u8> = config.dtype.from_f32_slice(&(0..hidden).map(|at| at as f32 / hidden as f32).collect::<Vec<_>>());
+    let row: Vec<u8> =
+        config.dtype.from_f32_slice(&(0..hidden).map(|at| at as f32 / hidden as f32).collect::<Vec<_>>());
     let start = Instant::now();
     let mut bytes: Vec<u8> = Vec::with_capacity(samples * sample);
     for _ in 0..samples {
