@@ -79,6 +79,11 @@ impl RunFlags for CellParser<'_> {
         names.filter(|name| !NOT_OF_A_CELL.contains(name)).map(str::to_owned).collect()
     }
 
+    fn is_switch(&self, name: &str) -> bool {
+        let is_flag = |argument: &clap::Arg| matches!(argument.get_action(), clap::ArgAction::SetTrue);
+        parser().get_arguments().any(|argument| argument.get_long() == Some(name) && is_flag(argument))
+    }
+
     fn check(&self, flags: &[String]) -> Result<(), String> {
         run_args(flags)?.config().check().map_err(|error| error.to_string())
     }

@@ -12,6 +12,7 @@ use super::result_files;
 use super::settings::SettingsArgs;
 use crate::error::{Error, Result};
 use crate::matrix::CellFlags;
+use crate::measure::memory::heap;
 use crate::measure::{MEGABYTE, limit};
 use crate::model::outline::{Sketch, config_of};
 use crate::planner::calibration::Calibration;
@@ -26,7 +27,7 @@ use crate::runner::{child, interrupt};
 use crate::workload::calibrate::measure;
 use crate::workload::case::{CaseSpec, Method, RunConfig, Task};
 use crate::workload::injection::Injection;
-use crate::workload::prepare::prepare;
+use crate::workload::prepare::{Prepared, prepare};
 use crate::workload::{check_depth, request, with_layers, with_layers_of};
 
 /// Say what a run will take by each method, which methods fit, and which to take, before anything runs.
@@ -166,22 +167,31 @@ fn job(config: &RunConfig, sketch: &Sketch, made_up: Option<MadeUpTokens>, quiet
                 ..with_layers_of(config, sketch.config.n_layers, false)
             };
             check_layers(&stand_in, sketch.config.n_layers)?;
-            let data = prepare(request(&stand_in, quiet))?;
+            let (data, bytes) = prepared(&stand_in, quiet)?;
             notes.push(
                 "tokens are those of the bundled tokenizer, of which there are more than of the model's own".to_owned(),
             );
             let named = RunConfig { model: config.model.clone(), ..stand_in };
-            Job::of(&named, &data).with_mapped_weights()
+            // The model's own tokenizer takes more than the bundled one, which knows few tokens.
+            let bytes = bytes + sketch.config.vocab_size as u64 * memory::TOKENIZER_BYTES;
+            Job::of(&named, &data).with_mapped_weights().with_data_bytes(bytes)
         }
         (None, None) => {
-            let data = prepare(request(config, quiet))?;
+            let (data, bytes) = prepared(config, quiet)?;
             let config = with_layers(config, &data);
             check_layers(&config, data.model.config.n_layers)?;
             notes.extend(data.warnings.iter().cloned());
-            Job::of(&config, &data)
+            Job::of(&config, &data).with_data_bytes(bytes)
         }
     };
     Ok((job, notes))
+}
+
+/// What a case reads before it loads weights, and the bytes that it then has on the heap.
+fn prepared(config: &RunConfig, quiet: bool) -> Result<(Prepared, u64)> {
+    let before = heap();
+    let data = prepare(request(config, quiet))?;
+    Ok((data, heap().saturating_sub(before)))
 }
 
 fn check_layers(config: &RunConfig, n_layers: usize) -> Result<()> {
@@ -202,9 +212,9 @@ fn calibrated(job: &Job, args: &CalibrationArgs, folder: &Path) -> Result<Calibr
 fn with_base(calibration: Calibration) -> Result<Calibration> {
     let flags = ["--tasks=train", "--methods=lazy", "--samples=20", "--memory-limit=none"].map(str::to_owned);
     let config = run_args(&flags).map_err(Error::usage)?.config();
-    let data = prepare(request(&config, true))?;
+    let (data, bytes) = prepared(&config, true)?;
     let config = with_layers(&config, &data);
-    let job = Job::of(&config, &data);
+    let job = Job::of(&config, &data).with_data_bytes(bytes);
     let folder = tempfile::Builder::new().prefix("actbench-plan-").tempdir();
     let folder = folder.map_err(Error::io("create a folder in", std::env::temp_dir()))?;
     let spec = CaseSpec {

@@ -40,6 +40,8 @@ const MOST_CELLS: usize = 100_000;
 pub trait RunFlags {
     /// Names of the flags that a file may set, without dashes.
     fn names(&self) -> Vec<String>;
+    /// Whether the flag `name` takes no value.
+    fn is_switch(&self, name: &str) -> bool;
     /// Whether `run` takes these flags.
     ///
     /// # Errors
@@ -217,6 +219,9 @@ impl<'a> Reader<'a> {
     fn flag<'t>(&self, line: usize, key: &'t str, value: &Spanned<DeValue<'_>>) -> Result<Value<'t>> {
         let refuse = || self.refuse(line, format!("{key} holds what is no text, number, true, false or list of these"));
         let mut found = Value { line, values: Vec::new(), switch: None, is_list: false, key };
+        if self.flags.is_switch(key) && !matches!(value.get_ref(), DeValue::Boolean(_)) {
+            return Err(self.refuse(line, format!("{key} is on or off: write {key} = true")));
+        }
         match value.get_ref() {
             DeValue::Boolean(on) => found.switch = Some(*on),
             DeValue::Array(array) => {
@@ -275,7 +280,7 @@ impl<'a> Reader<'a> {
         let mut name = format!("{:03}", index + 1);
         for (key, value) in chosen {
             let resolved = match (*key, *value) {
-                ("layers", "all") => self.flags.n_layers(model)?.to_string(),
+                ("layers", "all") => self.flags.n_layers(model).map_err(|error| self.refuse(line, error))?.to_string(),
                 (_, value) => value.to_owned(),
             };
             name.push_str(&name_part(key, &resolved));

@@ -102,3 +102,50 @@ fn choice(task: Task, predictions: &[Prediction], room: Room) -> Choice {
 fn gigabytes(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prediction(method: Method, rss_bytes: u64, disk_bytes: u64, elapsed_s: f64) -> Prediction {
+        Prediction {
+            task: Task::Sweep,
+            method,
+            rss_bytes,
+            heap_bytes: rss_bytes,
+            gpu_bytes: 0,
+            disk_bytes,
+            flops: 0,
+            rows: 0,
+            load_s: 0.0,
+            extract_s: elapsed_s,
+            train_eval_s: 0.0,
+            elapsed_s,
+        }
+    }
+
+    #[test]
+    fn the_fastest_that_fits_is_taken_and_of_equals_the_smallest() {
+        let predictions = [
+            prediction(Method::Eager, 9000, 0, 1.0),
+            prediction(Method::Lazy, 500, 0, 2.0),
+            prediction(Method::LazyDisk, 300, 700, 2.05),
+        ];
+        let taken = |memory, disk| choices(&predictions, Room { memory, disk }).remove(0);
+        assert_eq!(taken(None, None).method, Some(Method::Eager));
+        let choice = taken(Some(9000), None);
+        assert_eq!(choice.method, Some(Method::Eager), "the limit itself fits");
+        let choice = taken(Some(8999), None);
+        assert_eq!(choice.method, Some(Method::LazyDisk));
+        assert!(
+            choice.why.starts_with("eager wants 8.79 KiB where it may use 8.79 KiB; lazy takes 0.98x"),
+            "{}",
+            choice.why
+        );
+        let choice = taken(Some(8999), Some(699));
+        assert_eq!(choice.method, Some(Method::Lazy));
+        assert!(choice.why.contains("lazy-disk wants 700 B of disk where 699 B are free"), "{}", choice.why);
+        let choice = taken(Some(100), None);
+        assert_eq!((choice.method, choice.why.starts_with("no method fits: the smallest wants 300 B")), (None, true));
+    }
+}

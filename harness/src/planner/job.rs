@@ -31,6 +31,8 @@ pub struct Job {
     sides: [LabelledTokens; 2],
     /// How many samples each sample of the sides stands for.
     times: f64,
+    /// Bytes that the tokenizer and the tokens take, where they were read.
+    pub data_bytes: Option<u64>,
 }
 
 /// Sequences of which nothing is known but their extents.
@@ -53,6 +55,7 @@ impl Job {
             made_up: matches!(data.model.location, ModelLocation::Synthetic(_)),
             sides: [data.train.clone(), data.test.clone()],
             times: 1.0,
+            data_bytes: None,
         }
     }
 
@@ -60,6 +63,12 @@ impl Job {
     #[must_use]
     pub fn with_mapped_weights(self) -> Self {
         Job { made_up: false, ..self }
+    }
+
+    /// The same whose tokenizer and tokens are known to take `bytes`. 0 is what a program counts that has another allocator.
+    #[must_use]
+    pub fn with_data_bytes(self, bytes: u64) -> Self {
+        Job { data_bytes: (bytes > 0).then_some(bytes), ..self }
     }
 
     /// Of made-up sequences.
@@ -90,7 +99,8 @@ impl Job {
             LabelledTokens { tokens: Arc::new(TokenSet { sequences: samples.map(sequence).collect() }), labels }
         };
         let sides = [side(0..n_train), side(n_train..counted)];
-        Ok(Job { config: config.clone(), model, made_up, sides, times: config.samples.max(2) as f64 / counted as f64 })
+        let times = config.samples.max(2) as f64 / counted as f64;
+        Ok(Job { config: config.clone(), model, made_up, sides, times, data_bytes: None })
     }
 
     /// Tasks and methods, in the order of the settings.

@@ -20,8 +20,11 @@ const FAULT_AROUND: u64 = 64 << 10;
 /// Bytes that a batch's results may take before it is handed out; see `acts::sources`.
 const BATCH_RESULT_BYTES: u64 = 8 << 20;
 
-/// Bytes of what a token costs beside its rows: id, mask, prefix tree and the text it came from.
-const TOKEN_BYTES: u64 = 24;
+/// Bytes of a token of the data: id and mask, and what sequences take beside them.
+const TOKEN_BYTES: u64 = 8;
+
+/// Bytes that a tokenizer takes for each token that it knows, about: what SmolLM2's takes (44 MB for 49,152).
+pub const TOKENIZER_BYTES: u64 = 900;
 
 /// What a case takes, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +61,8 @@ pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibrat
         _ => pooled,
     };
     let (tokens, _) = job.tokens();
-    let base = tokens * TOKEN_BYTES;
+    let unread = tokens * TOKEN_BYTES + model.vocab_size as u64 * TOKENIZER_BYTES;
+    let base = job.data_bytes.unwrap_or(unread);
     let extraction = base + heap_embedding + weights + workspace + features;
     // The weights are gone by then, and so is a batch; a file of features is read a layer at a time.
     let held = if on_disk { 0 } else { pooled };

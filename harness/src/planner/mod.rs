@@ -13,6 +13,8 @@ pub mod calibration;
 pub mod choice;
 pub mod job;
 pub mod memory;
+#[cfg(test)]
+mod tests;
 pub mod time;
 
 use calibration::Calibration;
