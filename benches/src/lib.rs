@@ -1,6 +1,8 @@
 //! What the benchmarks share: seeded tensors at real models' shapes. No input is zeros, because zeros are faster
 //! than numbers on some processors and compress in caches.
 
+pub mod device_time;
+pub mod gpu_operations;
 pub mod peak;
 
 use std::error::Error;

@@ -64,6 +64,19 @@ fn assert_well(row: &Value, metric: &str) {
 }
 
 #[test]
+fn what_disturbs_a_run_is_told_in_a_line_and_kept_in_the_file() {
+    let sandbox = Sandbox::new();
+    let output = sandbox.run(&["--repetitions", "1", "--tasks", "train", "--methods", "lazy"]);
+    assert_eq!(output.status.code(), Some(0));
+    let told = stderr(&output);
+    let line = told.lines().find(|line| line.starts_with("warning: the machine disturbs")).unwrap();
+    assert!(line.contains("debug build") && line.contains("actbench env"), "{line}");
+    let environment = &sandbox.results()["environment"];
+    assert_eq!(environment["warnings"][0]["level"], "warning", "{environment}");
+    assert_eq!(environment["fingerprint"]["build"].as_str().unwrap().len(), 16);
+}
+
+#[test]
 fn the_payload_on_standard_output_is_the_file() {
     let sandbox = Sandbox::new();
     let output =
@@ -173,7 +186,7 @@ fn fewer_rows_than_asked_for_is_a_warning() {
 #[test]
 fn the_environment_is_printed_as_the_result_file_would_hold_it() {
     let sandbox = Sandbox::new();
-    let output = sandbox.output(&["env"]);
+    let output = sandbox.output(&["env", "--json"]);
     assert_eq!(output.status.code(), Some(0));
     let environment: Value = serde_json::from_str(&stdout(&output)).unwrap();
     let names: Vec<&String> = environment.as_object().unwrap().keys().collect();
@@ -193,12 +206,29 @@ fn the_environment_is_printed_as_the_result_file_would_hold_it() {
         "commit",
         "dirty",
         "command_line",
+        "instruction_set",
+        "huge_pages",
+        "target",
+        "features",
+        "rustflags",
     ] {
         assert!(names.iter().any(|known| *known == name), "{name}: {environment}");
     }
     let date = environment["date"].as_str().unwrap();
     assert!(date.ends_with('Z') && date.contains('T'), "{date}");
     assert_eq!(environment["command_line"][1], "env");
+    assert_eq!(environment["fingerprint"]["machine"].as_str().unwrap().len(), 16);
+    // The tests' program is a debug build, so that one finding is always there.
+    let warnings = environment["warnings"].as_array().unwrap();
+    let debug = warnings.iter().find(|warning| warning["kind"] == "debug_build").unwrap();
+    assert!(debug["advice"].as_str().unwrap().contains("--release"), "{debug}");
+    let people = stdout(&sandbox.output(&["env"]));
+    for heading in ["Machine ", "Build ", "Findings\n", "warning: this is a debug build"] {
+        assert!(people.contains(heading), "{heading}: {people}");
+    }
+    let absent = sandbox.output(&["env", "--files", "absent"]);
+    assert_eq!(absent.status.code(), Some(2));
+    assert!(stderr(&absent).starts_with("error: absent: "), "{}", stderr(&absent));
 }
 
 #[test]

@@ -1,18 +1,28 @@
 //! The subcommands, one a file.
 
 pub mod cache;
+pub mod compare;
 pub mod completions;
 pub mod datasets;
 pub mod env;
 pub mod explain;
+pub mod exports;
 pub mod features;
+pub mod gate;
+mod gate_progress;
 pub mod halved;
+pub mod history;
 pub mod import;
+pub mod matrix;
+mod matrix_file;
+pub mod merge;
 pub mod models;
+pub mod plan;
 pub mod profile;
 pub mod recommend;
 pub mod report;
 pub mod result_files;
 pub mod run;
+pub mod selftest;
 pub mod settings;
 pub mod worker;

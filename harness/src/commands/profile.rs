@@ -1,17 +1,18 @@
 //! `actbench profile`: where the time of a run goes, operation by operation.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 
 use super::run::RunArgs;
 use crate::error::{Error, Result};
 use crate::report::profile::{ProfileReport, render};
-use crate::workload::case::{CaseObserver, Phase};
+use crate::report::trace;
+use crate::results::{check_writable, write_whole};
 use crate::workload::prepare::prepare;
-use crate::workload::profile::{Ceilings, profile_case};
+use crate::workload::profile::profile_run;
 use crate::workload::{check_depth, request, with_layers};
 
 /// Show where the time of a run goes: calls, time, share, rates and how near they are to the machine's best.
@@ -23,13 +24,17 @@ use crate::workload::{check_depth, request, with_layers};
     allow_negative_numbers = true,
     before_help = "Examples:\n  \
     actbench profile --methods lazy\n  \
-    actbench profile --tasks train --methods lazy --no-opt prefix --model ./smollm2 --dataset repe --data-dir ./data",
+    actbench profile --tasks train --methods lazy --no-opt prefix --model ./smollm2 --dataset repe --data-dir ./data\n  \
+    actbench profile --methods lazy --trace trace.json",
     after_help = "Exit status: 0 done, 1 a case failed, 2 bad usage or input."
 )]
 pub struct ProfileArgs {
     /// A run's flags.
     #[command(flatten)]
     pub run: RunArgs,
+    /// Write a trace of phases, batches, operations, kernels and copies for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -52,17 +57,15 @@ pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
             eprintln!("{what}");
         }
     };
-    say("measuring the machine's best");
-    let ceilings = Ceilings::measure(&config)?;
-    let observer: Arc<dyn CaseObserver> = Arc::new(Silent);
-    let mut cases = Vec::new();
-    for task in &config.tasks {
-        for method in &config.methods {
-            say(&format!("running {task} {method}"));
-            cases.push(profile_case(*task, *method, &config, &prepared, &observer)?);
-        }
+    if let Some(path) = &args.trace {
+        check_writable(path, "--trace", "the trace")?;
     }
-    let report = ProfileReport::new(&config, ceilings, &cases);
+    let run = profile_run(&config, &prepared, &say)?;
+    if let Some(path) = &args.trace {
+        write_whole(path, trace::render(&run.cases).as_bytes())?;
+        say(&format!("{}: open it at https://ui.perfetto.dev or in chrome://tracing", path.display()));
+    }
+    let report = ProfileReport::new(&config, run.device, run.ceilings, &run.cases);
     let text = match args.run.json {
         true => serde_json::to_string_pretty(&report).map_err(|error| Error::usage(error.to_string()))? + "\n",
         false => render(&report),
@@ -70,14 +73,4 @@ pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
     // A closed pipe, as of `| head`, is no failure.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(ExitCode::SUCCESS)
-}
-
-/// Nobody listens.
-struct Silent;
-
-impl CaseObserver for Silent {
-    fn phase(&self, _phase: Phase) {}
-    fn progress(&self, _done: u64, _total: u64, _unit: &str) {}
-    fn loaded(&self) {}
-    fn measured(&self) {}
 }

@@ -77,6 +77,23 @@ impl RunArgs {
         let (tasks, methods) = (distinct(&self.tasks), distinct(&self.methods));
         RunConfig { ablate: self.ablate, ..self.settings.config(tasks, methods, self.repetitions, self.warmup) }
     }
+
+    /// How the run is carried out; the model was found at `located_model`.
+    ///
+    /// # Errors
+    /// This program cannot be found.
+    pub fn options(&self, located_model: String) -> Result<RunOptions> {
+        Ok(RunOptions {
+            program: std::env::current_exe().map_err(Error::io("find", "this program"))?,
+            output: self.output.clone(),
+            cache_folder: self.cache_dir.clone(),
+            timeout: self.timeout,
+            quiet: self.quiet,
+            title: None,
+            located_model,
+            faults: self.inject_fault.clone(),
+        })
+    }
 }
 
 /// Runs the command.
@@ -95,15 +112,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     }
     warn_of_cache_in_memory(&preflight.config, args.cache_dir.as_deref());
     interrupt::install()?;
-    let options = RunOptions {
-        program: std::env::current_exe().map_err(Error::io("find", "this program"))?,
-        output: args.output.clone(),
-        cache_folder: args.cache_dir.clone(),
-        timeout: args.timeout,
-        quiet: args.quiet,
-        located_model: preflight.located_model,
-        faults: args.inject_fault.clone(),
-    };
+    let options = args.options(preflight.located_model)?;
     let report = run_cases(preflight.config, &options)?;
     if !report.results.rows.is_empty() {
         print(args.json, &report.results)?;
@@ -124,7 +133,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
 }
 
 /// A cache file in memory counts as memory: the figures would be right, and the name of the method wrong.
-fn warn_of_cache_in_memory(config: &RunConfig, cache_folder: Option<&Path>) {
+pub(super) fn warn_of_cache_in_memory(config: &RunConfig, cache_folder: Option<&Path>) {
     let folder = cache_folder.map_or_else(std::env::temp_dir, Path::to_path_buf);
     if config.methods.iter().any(|method| config.caches_on_disk(*method)) && is_in_memory(&folder) {
         eprintln!(
@@ -145,7 +154,7 @@ fn print(json: bool, results: &ResultFile) -> Result<()> {
 }
 
 /// Whether all cases came through and agree; says on standard error what did not.
-fn verdict(results: &ResultFile) -> bool {
+pub(super) fn verdict(results: &ResultFile) -> bool {
     let mut well = true;
     for task in &results.config.tasks {
         for method in &results.config.methods {
@@ -185,7 +194,8 @@ fn distinct<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
     distinct
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+/// Seconds, or a number with a unit as in 90s, 10m, 2h.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
     let seconds = match unit {
         "" | "s" => 1.0,
@@ -200,7 +210,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "must be above 0 and not astronomical".to_owned())
 }
 
-fn parse_fault(text: &str) -> Result<(Task, Method, Fault), String> {
+pub(super) fn parse_fault(text: &str) -> Result<(Task, Method, Fault), String> {
     let parts = text.split_once('=').and_then(|(case, fault)| Some((case.split_once('/')?, fault)));
     let ((task, method), fault) = parts.ok_or("write TASK/METHOD=FAULT")?;
     Ok((Task::from_str(task, false)?, Method::from_str(method, false)?, Fault::from_str(fault, false)?))

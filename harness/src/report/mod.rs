@@ -2,11 +2,16 @@
 
 pub mod ablation;
 pub mod chart;
+pub mod compare;
 pub mod document;
 pub mod format;
+pub mod gate;
+pub mod history;
 pub mod profile;
+pub mod selftest;
 pub mod sentence;
 pub mod table;
+pub mod trace;
 
 #[cfg(test)]
 mod tests;

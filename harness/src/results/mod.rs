@@ -11,6 +11,7 @@ use crate::measure::environment::Environment;
 use crate::workload::case::{RunConfig, Task};
 
 pub mod ablation;
+pub mod adaptive;
 pub mod row;
 pub mod summary;
 #[cfg(test)]
@@ -103,19 +104,27 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// The path is a folder, or its folder is not there or cannot be written to.
 pub fn check_output(path: &Path) -> Result<()> {
+    check_writable(path, "--output", "the result file")
+}
+
+/// The same of any file, `what`, that `flag` names.
+///
+/// # Errors
+/// As [`check_output`].
+pub fn check_writable(path: &Path, flag: &str, what: &str) -> Result<()> {
     if path.is_dir() {
-        return Err(Error::file(path, "is a folder; --output names the result file"));
+        return Err(Error::file(path, format!("is a folder; {flag} names {what}")));
     }
     let folder = folder_of(path);
     match tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::file(
             path,
-            format!("cannot be written (--output): there is no folder {}; make it, or name another", folder.display()),
+            format!("cannot be written ({flag}): there is no folder {}; make it, or name another", folder.display()),
         )),
         // The text names the temporary file, which says nothing to anyone; the kind alone is what went wrong.
         Err(error) => {
-            Err(Error::file(path, format!("cannot be written (--output): {}; name another place", error.kind())))
+            Err(Error::file(path, format!("cannot be written ({flag}): {}; name another place", error.kind())))
         }
     }
 }

@@ -7,13 +7,16 @@ use self::ending::{Ended, Ending};
 use self::progress::RunProgress;
 use self::schedule::{Slot, schedule};
 use crate::error::{Error, Result};
+use crate::measure::conditions::{Counters, Warning, during, short_line};
 use crate::measure::environment::Environment;
+use crate::measure::page_cache;
 use crate::results::{ResultFile, Row, Status};
 use crate::workload::case::{CaseSpec, Fault, Method, RunConfig, Task};
 
 pub mod child;
 pub mod ending;
 pub mod interrupt;
+pub mod program;
 mod progress;
 pub mod protocol;
 pub mod schedule;
@@ -32,6 +35,8 @@ pub struct RunOptions {
     pub timeout: Option<Duration>,
     /// Show nothing on standard error.
     pub quiet: bool,
+    /// What stands before each case where the run is a part of something larger, such as `cell 3 of 12`.
+    pub title: Option<String>,
     /// What the children are told the model is, once it was found: a folder or a preset.
     pub located_model: String,
     /// Failures to act out, for tests.
@@ -60,18 +65,26 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
         .tempdir_in(&parent)
         .map_err(Error::io("create a folder in", &parent))?;
     let slots = schedule(&config)?;
-    let progress = RunProgress::new(slots.len(), options.quiet);
-    let mut results = ResultFile::new(config, Environment::read());
+    let environment = environment(&config, options);
+    let before = Counters::read(Path::new("/"));
+    let progress = RunProgress::new(slots.len(), options.title.as_deref(), options.quiet);
+    let mut results = ResultFile::new(config, environment);
     let (mut stopped, mut any_well) = (None, false);
+    let mut hopeless: Vec<(Slot, Ended)> = Vec::new();
     for (index, slot) in slots.into_iter().enumerate() {
         progress.begin(index, slot);
-        let ended = match run_slot(&results.config, slot, options, folder.path(), &progress) {
+        let known = hopeless.iter().find(|(known, _)| known.case() == slot.case()).map(|(_, ended)| ended.clone());
+        let ended = match known.map_or_else(|| run_slot(&results.config, slot, options, folder.path(), &progress), Ok) {
             Ok(ended) => ended,
             Err(error) => {
                 stopped = Some(error);
                 break;
             }
         };
+        // What was predicted not to fit is not loaded again to hear the same.
+        if matches!(&ended.ending, Ending::Failed(failure) if failure.predicted) {
+            hopeless.push((slot, ended.clone()));
+        }
         let bad_input = match &ended.ending {
             Ending::Failed(failure) if failure.bad_input && !any_well => Some(failure.message.clone()),
             _ => None,
@@ -92,7 +105,31 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
         }
     }
     progress.finish();
+    let disturbed = during(&Counters::read(Path::new("/")).since(&before));
+    tell(&disturbed, options);
+    if !disturbed.is_empty() && !results.rows.is_empty() {
+        results.environment.warnings.extend(disturbed);
+        results.write(&options.output)?;
+    }
     Ok(RunReport { results, stopped })
+}
+
+/// Where the run takes place, with what disturbs it, which is also told in a line.
+fn environment(config: &RunConfig, options: &RunOptions) -> Environment {
+    let mut environment = Environment::read();
+    let model = Path::new(&options.located_model);
+    // A preset's weights are made and not read.
+    if model.exists() {
+        environment.warnings.extend(page_cache::warning(model, config.warmup));
+    }
+    tell(&environment.warnings, options);
+    environment
+}
+
+fn tell(warnings: &[Warning], options: &RunOptions) {
+    if let Some(line) = short_line(warnings).filter(|_| !options.quiet) {
+        eprintln!("warning: {line}");
+    }
 }
 
 /// One case, with a folder of its own that is gone afterwards.

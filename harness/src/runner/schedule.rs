@@ -26,6 +26,13 @@ pub struct Slot {
     pub block: Option<usize>,
 }
 
+impl Slot {
+    /// What is run, whichever the block.
+    pub fn case(&self) -> (Task, Method, Option<Ablation>) {
+        (self.task, self.method, self.ablation)
+    }
+}
+
 /// All slots of a run, in order: warm-up blocks, then counted blocks.
 ///
 /// # Errors

@@ -20,6 +20,7 @@ use crate::model::ActivationModel;
 use crate::model::replicas::Replicas;
 
 pub mod ablation;
+pub mod calibrate;
 pub mod case;
 pub mod device;
 pub mod extract;
@@ -56,6 +57,14 @@ const DEFAULT_SWEEP_LAYERS: usize = 16;
 /// # Errors
 /// Anything wrong with the settings, the model's files, the data or the chat template.
 pub fn preflight(config: &RunConfig, quiet: bool) -> Result<Preflight> {
+    preflight_with_data(config, quiet).map(|(preflight, _)| preflight)
+}
+
+/// The same, with what was read.
+///
+/// # Errors
+/// As [`preflight`].
+pub fn preflight_with_data(config: &RunConfig, quiet: bool) -> Result<(Preflight, Prepared)> {
     config.check()?;
     let prepared = prepare(request(config, quiet))?;
     let config = with_layers(config, &prepared);
@@ -70,13 +79,14 @@ pub fn preflight(config: &RunConfig, quiet: bool) -> Result<Preflight> {
         }
     }
     let device_note = device::choose(&config, &prepared)?.note;
-    Ok(Preflight {
+    let preflight = Preflight {
         config,
         located_model: prepared.model.location.to_string(),
         n_layers: prepared.model.config.n_layers,
-        warnings: prepared.warnings,
+        warnings: prepared.warnings.clone(),
         device_note,
-    })
+    };
+    Ok((preflight, prepared))
 }
 
 /// Runs one case in this process.
@@ -102,6 +112,8 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         cache_folder: on_disk.then_some(spec.cache_folder.as_path()),
     };
 
+    // What loading freed is no part of what is measured.
+    memory::return_freed();
     let loading = model.device_use()?;
     model.reset_device_use()?;
     observer.loaded();
@@ -220,8 +232,12 @@ pub fn request(config: &RunConfig, quiet: bool) -> Request<'_> {
 
 /// The settings with the layers that follow the model filled in.
 pub fn with_layers(config: &RunConfig, prepared: &Prepared) -> RunConfig {
-    let n_layers = prepared.model.config.n_layers;
-    let (layer, sweep_layers) = match prepared.model.embedded {
+    with_layers_of(config, prepared.model.config.n_layers, prepared.model.embedded)
+}
+
+/// The same for a model of `n_layers` blocks, which may be the embedded one.
+pub fn with_layers_of(config: &RunConfig, n_layers: usize, embedded: bool) -> RunConfig {
+    let (layer, sweep_layers) = match embedded {
         true => (n_layers / 2, n_layers),
         false => (DEFAULT_LAYER, DEFAULT_SWEEP_LAYERS),
     };

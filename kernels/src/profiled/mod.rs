@@ -1,7 +1,8 @@
 //! A backend around another that times every operation, with its work and its traffic.
 //!
 //! The wrapper keeps the shapes of what it hands out, so that it needs nothing of a backend but the interface. It times
-//! from call to return: a backend whose operations return before they are done is to be measured by its own clock.
+//! from call to return. Operations of a device return before they are done: there `cuda::Timeline` adds the times of the
+//! kernels by the device's own clock, and says in which call each was launched.
 
 use crate::backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
 use crate::device_use::DeviceUse;
@@ -10,9 +11,10 @@ use crate::error::KernelError;
 use crate::host::HostTensor;
 use crate::pending::PendingCopy;
 
+mod ranges;
 mod record;
 
-pub use record::{Entries, Entry, Profile, Work};
+pub use record::{DeviceSpan, Entries, Entry, HostSpan, Lane, Profile, Recording, SpanKind, Work};
 
 /// `B`, timed.
 pub struct Profiled<B> {

@@ -1,8 +1,13 @@
-//! What a profile holds: one entry for each operation and shape, with the time, the work and the traffic of its calls.
+//! What a profile holds: spans of time on the host's threads and on a device, with the work that was done in them.
 
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::ranges::Range;
 
 /// The work of one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,14 +18,102 @@ pub struct Work {
     pub bytes: u64,
 }
 
+/// What a span on the host is a span of. Those of one thread lie in each other in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SpanKind {
+    /// Loading, extracting, training.
+    Phase,
+    /// One forward pass.
+    Batch,
+    /// One operation of a backend.
+    Operation,
+}
+
+/// A stretch of time on a thread of the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostSpan {
+    /// What it is a span of.
+    pub kind: SpanKind,
+    /// The phase, the batch or the operation.
+    pub name: Cow<'static, str>,
+    /// What tells spans of one name apart: shapes of an operation, sizes of a batch.
+    pub detail: String,
+    /// What was done in it, of an operation.
+    pub work: Work,
+    /// Number of the thread, from 1 on, in the order in which threads were met.
+    pub thread: usize,
+    /// Since the profile began.
+    pub start: Duration,
+    /// From call to return.
+    pub duration: Duration,
+    /// A number of its own, by which spans of a device name the call that they belong to.
+    pub call: u64,
+}
+
+/// What a device was doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Running kernels.
+    Kernels,
+    /// Taking bytes from the host.
+    ToDevice,
+    /// Giving bytes to the host.
+    FromDevice,
+}
+
+impl Lane {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Lane::Kernels => "kernels",
+            Lane::ToDevice => "copies to the device",
+            Lane::FromDevice => "copies from the device",
+        }
+    }
+}
+
+/// A stretch of time on a device, by its own clock.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceSpan {
+    /// Number of the device, from 0 on, in the order in which devices were met.
+    pub device: usize,
+    /// What it was doing.
+    pub lane: Lane,
+    /// The kernel, or `copy`.
+    pub name: String,
+    /// Bytes of a copy.
+    pub bytes: u64,
+    /// Since the profile began, by the device's clock laid beside the host's.
+    pub start: Duration,
+    /// By the device's clock.
+    pub duration: Duration,
+    /// The call on the host that it belongs to; none outside of operations.
+    pub call: Option<u64>,
+}
+
+/// All that was recorded in some time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Recording {
+    /// In the order in which they ended.
+    pub host: Vec<HostSpan>,
+    /// In the order of the device's work, device by device.
+    pub device: Vec<DeviceSpan>,
+}
+
 /// All calls of one operation on one shape.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
-    /// How long each call took, in the order of the calls.
+    /// How long each call took, in the order of the calls: on the device where it had kernels of its own, else on the
+    /// host from call to return.
     pub durations: Vec<Duration>,
     /// Of all calls together.
     pub work: Work,
+    /// The kernels of a call, in order, one name for each; none on a backend without kernels.
+    pub kernels: Vec<String>,
 }
+
+/// Keyed by the operation's name and what tells its shapes apart.
+pub type Entries = BTreeMap<(String, String), Entry>;
 
 impl Entry {
     /// Of all calls together.
@@ -36,32 +129,136 @@ impl Entry {
     }
 }
 
-/// Entries by operation and shape, shared by those who record and those who read.
-#[derive(Clone, Debug, Default)]
-pub struct Profile {
-    entries: Arc<Mutex<Entries>>,
+impl Recording {
+    /// The operations by name and shape.
+    pub fn entries(&self) -> Entries {
+        let mut kernels: BTreeMap<u64, (Duration, Vec<&str>)> = BTreeMap::new();
+        for span in self.device.iter().filter(|span| span.lane == Lane::Kernels) {
+            if let Some(call) = span.call {
+                let (duration, names) = kernels.entry(call).or_default();
+                *duration += span.duration;
+                names.push(&span.name);
+            }
+        }
+        let mut entries = Entries::new();
+        for span in self.host.iter().filter(|span| span.kind == SpanKind::Operation) {
+            let entry = entries.entry((span.name.to_string(), span.detail.clone())).or_default();
+            let on_device = kernels.get(&span.call);
+            entry.durations.push(on_device.map_or(span.duration, |(duration, _)| *duration));
+            entry.work.flops += span.work.flops;
+            entry.work.bytes += span.work.bytes;
+            for name in on_device.map(|(_, names)| names.as_slice()).unwrap_or_default() {
+                if !entry.kernels.iter().any(|known| known == name) {
+                    entry.kernels.push((*name).to_owned());
+                }
+            }
+        }
+        entries
+    }
+
+    /// This and `other`, which came after it.
+    pub fn followed_by(mut self, other: Recording) -> Recording {
+        self.host.extend(other.host);
+        self.device.extend(other.device);
+        self
+    }
 }
 
-/// Keyed by the operation's name and what tells its shapes apart.
-pub type Entries = BTreeMap<(&'static str, String), Entry>;
+/// Spans, shared by those who record and those who read.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    begin: Instant,
+    devices: AtomicUsize,
+    recording: Mutex<Recording>,
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        let (devices, recording) = Default::default();
+        Profile { shared: Arc::new(Shared { begin: Instant::now(), devices, recording }) }
+    }
+}
+
+/// Calls of all profiles, so that no two have one number.
+static CALLS: AtomicU64 = AtomicU64::new(1);
+/// Threads that were met.
+static THREADS: AtomicUsize = AtomicUsize::new(1);
+
+thread_local! {
+    static THREAD: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+    /// The operation that this thread is in.
+    static CURRENT: Cell<Option<u64>> = const { Cell::new(None) };
+}
 
 impl Profile {
-    /// Runs `call` and records it.
+    /// Runs `call`, an operation, and records it.
     pub fn record<T>(&self, op: &'static str, shape: String, work: Work, call: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
-        let result = call();
-        let duration = start.elapsed();
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = entries.entry((op, shape)).or_default();
-        entry.durations.push(duration);
-        entry.work.flops += work.flops;
-        entry.work.bytes += work.bytes;
+        let number = CALLS.fetch_add(1, Ordering::Relaxed);
+        let before = CURRENT.replace(Some(number));
+        let result = self.span_of(SpanKind::Operation, Cow::Borrowed(op), shape, work, number, call);
+        CURRENT.set(before);
         result
     }
 
-    /// What was recorded so far; recording starts anew.
-    pub fn take(&self) -> Entries {
-        std::mem::take(&mut *self.entries.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Runs `call`, a phase or a batch, and records it.
+    pub fn span<T>(&self, kind: SpanKind, name: &'static str, detail: String, call: impl FnOnce() -> T) -> T {
+        let number = CALLS.fetch_add(1, Ordering::Relaxed);
+        self.span_of(kind, Cow::Borrowed(name), detail, Work::default(), number, call)
+    }
+
+    fn span_of<T>(
+        &self,
+        kind: SpanKind,
+        name: Cow<'static, str>,
+        detail: String,
+        work: Work,
+        call: u64,
+        run: impl FnOnce() -> T,
+    ) -> T {
+        let range = Range::push(&name, &detail);
+        let start = self.now();
+        let result = run();
+        let duration = self.now().saturating_sub(start);
+        drop(range);
+        let thread = THREAD.with(|thread| *thread);
+        self.with(|recording| {
+            recording.host.push(HostSpan { kind, name, detail, work, thread, start, duration, call });
+        });
+        result
+    }
+
+    /// The operation that the calling thread is in, if it is in one.
+    pub fn current_call() -> Option<u64> {
+        CURRENT.get()
+    }
+
+    /// Time since the profile began.
+    pub fn now(&self) -> Duration {
+        self.shared.begin.elapsed()
+    }
+
+    /// A number for one more device.
+    pub(crate) fn device(&self) -> usize {
+        self.shared.devices.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Records what a device did.
+    pub(crate) fn device_spans(&self, spans: Vec<DeviceSpan>) {
+        self.with(|recording| recording.device.extend(spans));
+    }
+
+    /// What was recorded so far; recording goes on.
+    pub fn take(&self) -> Recording {
+        self.with(std::mem::take)
+    }
+
+    fn with<T>(&self, call: impl FnOnce(&mut Recording) -> T) -> T {
+        call(&mut self.shared.recording.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -76,12 +273,56 @@ mod tests {
         assert_eq!(profile.record("linear", "2x3".to_owned(), work, || 7), 7);
         profile.record("linear", "2x3".to_owned(), work, || ());
         profile.record("linear", "4x3".to_owned(), work, || ());
-        let entries = profile.take();
+        let entries = profile.take().entries();
         assert_eq!(entries.len(), 2);
-        let entry = &entries[&("linear", "2x3".to_owned())];
+        let entry = &entries[&("linear".to_owned(), "2x3".to_owned())];
         assert_eq!((entry.durations.len(), entry.work), (2, Work { flops: 20, bytes: 6 }));
         assert!(entry.total() >= entry.median());
-        assert!(profile.take().is_empty());
+        assert_eq!(profile.take(), Recording::default());
         assert_eq!(Entry::default().median(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_call_with_kernels_takes_their_time_and_names() {
+        let profile = Profile::default();
+        let call = profile.record("attention", "8".to_owned(), Work::default(), || Profile::current_call().unwrap());
+        assert_eq!(Profile::current_call(), None);
+        let span = |lane, name: &str, millis, call| DeviceSpan {
+            device: 0,
+            lane,
+            name: name.to_owned(),
+            bytes: 0,
+            start: Duration::ZERO,
+            duration: Duration::from_millis(millis),
+            call,
+        };
+        profile.device_spans(vec![
+            span(Lane::ToDevice, "copy", 50, Some(call)),
+            span(Lane::Kernels, "scores", 2, Some(call)),
+            span(Lane::Kernels, "sums", 3, Some(call)),
+            span(Lane::Kernels, "sums", 3, Some(call)),
+            span(Lane::Kernels, "of nobody", 90, None),
+        ]);
+        let entries = profile.take().entries();
+        let entry = entries.values().next().unwrap();
+        assert_eq!(entry.durations, [Duration::from_millis(8)]);
+        assert_eq!(entry.kernels, ["scores", "sums"]);
+    }
+
+    #[test]
+    fn spans_lie_in_each_other_and_threads_have_numbers() {
+        let profile = Profile::default();
+        profile.span(SpanKind::Phase, "extracting", String::new(), || {
+            profile.record("linear", String::new(), Work::default(), || ());
+            std::thread::scope(|scope| {
+                scope.spawn(|| profile.record("pool", String::new(), Work::default(), || ()));
+            });
+        });
+        let recording = profile.take();
+        let [linear, pool, phase] = &recording.host[..] else { unreachable!("three spans") };
+        assert!(phase.start <= linear.start && linear.start + linear.duration <= phase.start + phase.duration);
+        assert_eq!(linear.thread, phase.thread);
+        assert_ne!(pool.thread, phase.thread);
+        assert!(linear.call != pool.call && pool.call != phase.call);
     }
 }

@@ -13,7 +13,7 @@ const OLDEST_DRIVER: i32 = 12080;
 
 /// Every function of the driver that is called. They are looked up when they are first called, and a missing one would
 /// be a panic there.
-const FUNCTIONS: [&str; 44] = [
+const FUNCTIONS: &[&str] = &[
     "cuInit",
     "cuDriverGetVersion",
     "cuGetErrorName",
@@ -52,6 +52,7 @@ const FUNCTIONS: [&str; 44] = [
     "cuModuleGetFunction",
     "cuFuncSetAttribute",
     "cuFuncGetParamInfo",
+    "cuTensorMapEncodeTiled",
     "cuLaunchKernel",
     "cuEventCreate",
     "cuEventRecord",
@@ -79,6 +80,8 @@ pub struct DeviceFacts {
     pub shared_bytes: usize,
     /// Whether memory can be had in a stream's order.
     pub has_pools: bool,
+    /// Where it is on the bus, as other tools name it (`0000:3b:00.0`); none where the driver does not tell.
+    pub bus_id: Option<String>,
     /// The driver's version as CUDA counts: 13000 is 13.0.
     pub driver_version: i32,
 }
@@ -183,7 +186,14 @@ fn facts(ordinal: i32, driver_version: i32) -> Result<DeviceFacts, DriverError> 
     let attribute = |attribute| unsafe { result::device::get_attribute(device, attribute) };
     let size = |which| attribute(which).map(|value| usize::try_from(value).unwrap_or(0));
     let number = |which| attribute(which).map(|value| u32::try_from(value).unwrap_or(0));
+    let bus_id = || -> Option<String> {
+        let domain = attribute(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID).ok()?;
+        let bus = attribute(Attribute::CU_DEVICE_ATTRIBUTE_PCI_BUS_ID).ok()?;
+        let slot = attribute(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID).ok()?;
+        Some(format!("{domain:04x}:{bus:02x}:{slot:02x}.0"))
+    };
     Ok(DeviceFacts {
+        bus_id: bus_id(),
         ordinal: usize::try_from(ordinal).unwrap_or(0),
         name: result::device::get_name(device)?,
         architecture: Architecture::new(

@@ -40,14 +40,14 @@ pub(super) fn fill_bytes(l2_bytes: usize) -> usize {
 }
 
 /// An event that knows its time.
-fn event(session: &Session) -> Result<CudaEvent, DriverError> {
+pub(super) fn event(session: &Session) -> Result<CudaEvent, DriverError> {
     let event = session.context.new_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT))?;
     event.record(&session.stream)?;
     Ok(event)
 }
 
 /// Milliseconds between two events, once both are over.
-fn elapsed(start: &CudaEvent, end: &CudaEvent) -> Result<f64, DriverError> {
+pub(super) fn elapsed(start: &CudaEvent, end: &CudaEvent) -> Result<f64, DriverError> {
     start.elapsed_ms(end).map(f64::from)
 }
 

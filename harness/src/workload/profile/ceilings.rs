@@ -1,19 +1,13 @@
-//! A case run under a profile: every operation of the model timed, beside what the machine can do at best.
+//! What the machine, or a device of it, does at best: a large product and a large copy, measured in the same run.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actbench_kernels::profiled::Entries;
-use actbench_kernels::{Backend, CpuBackend, DType, HostTensor, Profile, Profiled};
+use actbench_kernels::cuda::{CudaBackend, DeviceClock, KernelSet};
+use actbench_kernels::{Backend, CpuBackend, DType, HostTensor};
 use rayon::prelude::*;
 
-use super::case::{CaseObserver, Method, RunConfig, Task};
-use super::extract::Extraction;
-use super::prepare::Prepared;
-use super::{deepest_run, extract_features, layers_of, load_model_on, score_probes};
-use crate::acts::{ProgressSink, Rules};
 use crate::error::Result;
-use crate::model::ActivationModel;
+use crate::workload::case::RunConfig;
 
 /// How long each of the two probes of the machine's best measures, after a warm-up.
 const PROBE_TIME: Duration = Duration::from_millis(300);
@@ -44,6 +38,26 @@ impl Ceilings {
             [product_rate(&backend, config.dtype, config.dtype)?, product_rate(&backend, DType::Bf16, config.dtype)?];
         Ok(Ceilings { flops: rates[0].max(rates[1]), bytes: copy_rate(&backend) })
     }
+
+    /// The same on a device, by its own clock. The product is by the kernels that the model runs on.
+    ///
+    /// # Errors
+    /// No memory for the probes, or a failure of the device.
+    pub fn measure_on<D: DeviceClock + Clone>(device: &D, run: DType) -> Result<Self> {
+        // Only a GPU has an architecture; the emulator takes minutes for what fills one.
+        let size = usize::from(device.architecture().is_none());
+        let backend = CudaBackend::new(device.clone(), KernelSet::Fast);
+        let [rows, inputs, outputs] = DEVICE_PRODUCTS[size];
+        let (weight, x, mut out) = operands(&backend, DEVICE_PRODUCTS[size], run, run)?;
+        let seconds = shortest_on(device, || Ok(backend.linear(&x, &weight, None, &mut out)?))?;
+        let flops = 2.0 * (rows * inputs * outputs) as f64 / seconds;
+        drop((weight, x, out));
+        let bytes = DEVICE_BYTES[size];
+        let (mut from, mut to) = (device.alloc(bytes)?, device.alloc(bytes)?);
+        device.overwrite(&mut from)?;
+        let seconds = shortest_on(device, || Ok(device.copy(&from, &mut to)?))?;
+        Ok(Ceilings { flops, bytes: 2.0 * bytes as f64 / seconds })
+    }
 }
 
 /// Repeats `call` for [`PROBE_TIME`] and gives the shortest duration, which other users of the machine disturb least.
@@ -58,16 +72,27 @@ fn shortest<E>(mut call: impl FnMut() -> Result<(), E>) -> Result<Duration, E> {
     Ok(shortest)
 }
 
-/// Floating-point operations a second of a product in `run` with weights that are stored as `stored`.
-fn product_rate(backend: &CpuBackend, stored: DType, run: DType) -> Result<f64> {
-    let [rows, inputs, outputs] = PROBE_PRODUCT;
+/// Weights, activations and room for the result of a product of `[rows, inputs, outputs]`.
+fn operands<B: Backend>(
+    backend: &B,
+    [rows, inputs, outputs]: [usize; 3],
+    stored: DType,
+    run: DType,
+) -> Result<(B::Linear, B::Tensor, B::Tensor)> {
     // Any values but zeros, which some processors multiply faster.
     let values = |len: usize| (0..len).map(|index| ((index * 37 % 101) as f32 - 50.0) / 64.0).collect::<Vec<f32>>();
     let host = |rows: usize, columns: usize| HostTensor::from_f32(stored, vec![rows, columns], &values(rows * columns));
     let weight = backend.prepare_linear(&[host(outputs, inputs)?], run)?;
     let table = backend.prepare_embedding(&host(rows, inputs)?, run)?;
-    let (mut x, mut out) = (backend.alloc(run, rows, inputs)?, backend.alloc(run, rows, outputs)?);
+    let (mut x, out) = (backend.alloc(run, rows, inputs)?, backend.alloc(run, rows, outputs)?);
     backend.embed(&table, &(0..rows as u32).collect::<Vec<u32>>(), &mut x)?;
+    Ok((weight, x, out))
+}
+
+/// Floating-point operations a second of a product in `run` with weights that are stored as `stored`.
+fn product_rate(backend: &CpuBackend, stored: DType, run: DType) -> Result<f64> {
+    let [rows, inputs, outputs] = PROBE_PRODUCT;
+    let (weight, x, mut out) = operands(backend, PROBE_PRODUCT, stored, run)?;
     let duration = shortest(|| backend.linear(&x, &weight, None, &mut out))?;
     Ok(2.0 * (rows * inputs * outputs) as f64 / duration.as_secs_f64())
 }
@@ -86,52 +111,21 @@ fn copy_rate(backend: &CpuBackend) -> f64 {
     2.0 * PROBE_BYTES as f64 / duration.as_secs_f64()
 }
 
-/// What a case took, by operation.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CaseProfile {
-    /// What was done.
-    pub task: Task,
-    /// How.
-    pub method: Method,
-    /// Seconds until the features were there.
-    pub extract_s: f64,
-    /// Seconds of training and scoring.
-    pub train_eval_s: f64,
-    /// The model's operations.
-    pub entries: Entries,
-}
+/// Rows, inputs and outputs of the product on a GPU, which fills it many times over, and on what only stands for one.
+const DEVICE_PRODUCTS: [[usize; 3]; 2] = [[4096, 4096, 4096], [64, 64, 64]];
+/// Bytes of the copy on a GPU, past its cache, and on what only stands for one.
+const DEVICE_BYTES: [usize; 2] = [512 << 20, 1 << 20];
+/// Repetitions of either on a device; the shortest counts.
+const DEVICE_REPEATS: usize = 7;
 
-/// Runs one case in this process, its model timed operation by operation. `config` has its layers filled in.
-///
-/// # Errors
-/// As [`run_case`](super::run_case).
-pub fn profile_case(
-    task: Task,
-    method: Method,
-    config: &RunConfig,
-    prepared: &Prepared,
-    observer: &Arc<dyn CaseObserver>,
-) -> Result<CaseProfile> {
-    let profile = Profile::default();
-    let backend = Profiled::new(CpuBackend::new(config.n_threads())?, profile.clone());
-    let deepest = deepest_run(config, task, method, prepared)?;
-    let model: Arc<dyn ActivationModel> = load_model_on(backend, prepared, config, deepest, observer)?;
-    let folder = tempfile::Builder::new().prefix("actbench-profile-").tempdir();
-    let folder = folder.map_err(crate::error::Error::io("create a folder in", std::env::temp_dir()))?;
-    let how = Extraction {
-        batch_size: config.batch_size,
-        pool: config.pool,
-        rules: Rules::all_but(&config.no_opt)?,
-        cache_folder: config.caches_on_disk(method).then_some(folder.path()),
-    };
-    let sink: ProgressSink = Arc::new(|_| ());
-    // What loading recorded is not asked for.
-    profile.take();
-    let start = Instant::now();
-    let extracted = extract_features(task, method, &model, prepared, &layers_of(config, task), how, &sink)?;
-    let extract_s = start.elapsed().as_secs_f64();
-    let entries = profile.take();
-    let start = Instant::now();
-    score_probes(task, config, &extracted, prepared, &sink)?;
-    Ok(CaseProfile { task, method, extract_s, train_eval_s: start.elapsed().as_secs_f64(), entries })
+/// The shortest of some runs of `call` by the device's clock, in seconds, after one that meets cold memory.
+fn shortest_on<D: DeviceClock>(device: &D, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
+    call()?;
+    let mut shortest = f64::INFINITY;
+    for _ in 0..DEVICE_REPEATS {
+        let start = device.mark()?;
+        call()?;
+        shortest = shortest.min(device.milliseconds(&start, &device.mark()?)? / 1e3);
+    }
+    Ok(shortest)
 }

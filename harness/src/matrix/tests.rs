@@ -1,0 +1,1 @@
+//! Files to cells, orders and shards.

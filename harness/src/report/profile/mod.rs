@@ -1,0 +1,297 @@
+//! A profile as text and as JSON: a line an operation, the largest share first.
+
+use std::fmt::Write as _;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+use indicatif::HumanCount;
+use serde::Serialize;
+
+use super::table::style;
+use crate::workload::case::{Method, RunConfig, Task};
+use crate::workload::profile::{CaseProfile, Ceilings};
+
+mod device;
+
+pub use device::{Copies, DeviceReport, Gaps};
+
+/// What a profile comes to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ProfileReport {
+    /// Storage type of weights and activations.
+    pub dtype: String,
+    /// Threads of the model's operations on the CPU, and of the probes.
+    pub threads: usize,
+    /// The device that ran the model; null on the CPU.
+    pub device: Option<String>,
+    /// Floating-point operations a second of a large product, measured in this run.
+    pub ceiling_flops_per_s: f64,
+    /// Bytes a second, read and written, of a large copy, measured in this run.
+    pub ceiling_bytes_per_s: f64,
+    /// The cases, in the order in which they ran.
+    pub cases: Vec<CaseReport>,
+}
+
+/// One case.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CaseReport {
+    /// What was done.
+    pub task: Task,
+    /// How.
+    pub method: Method,
+    /// Seconds until the features were there.
+    pub extract_s: f64,
+    /// Of those, seconds outside of the model's operations: planning, copying features, writing the cache. On a device,
+    /// seconds in which none of their kernels ran.
+    pub outside_s: f64,
+    /// Seconds of training and scoring.
+    pub train_eval_s: f64,
+    /// The model's operations, the largest share first.
+    pub operations: Vec<OperationReport>,
+    /// What the devices did; empty on the CPU.
+    pub devices: Vec<DeviceReport>,
+}
+
+/// All calls of one operation on one shape.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OperationReport {
+    /// The operation.
+    pub op: String,
+    /// What tells its shapes apart: `inputs -> outputs`, `heads / key-value heads x size`, columns.
+    pub shape: String,
+    /// The kernels that ran it on a device, in order.
+    pub kernels: Vec<String>,
+    /// How often it was called.
+    pub calls: usize,
+    /// Seconds of all calls: of their kernels, by the device's clock, where there are any.
+    pub total_s: f64,
+    /// Seconds of the middle call.
+    pub median_s: f64,
+    /// Of the case's extraction.
+    pub share: f64,
+    /// Floating-point operations of all calls; null for operations that are limited by memory.
+    pub flops: Option<u64>,
+    /// Bytes that all calls had to move at least: inputs, weights, outputs.
+    pub bytes: u64,
+    /// Floating-point operations a second; null for operations that are limited by memory.
+    pub flops_per_s: Option<f64>,
+    /// Bytes a second of those.
+    pub bytes_per_s: f64,
+    /// How near the nearer of the two ceilings is.
+    pub of_peak: f64,
+}
+
+impl ProfileReport {
+    /// Sums up `cases`, run as `config` says, on `device` if that is not the CPU.
+    pub fn new(config: &RunConfig, device: Option<String>, ceilings: Ceilings, cases: &[CaseProfile]) -> Self {
+        ProfileReport {
+            dtype: config.dtype.to_string(),
+            threads: config.n_threads(),
+            device,
+            ceiling_flops_per_s: ceilings.flops,
+            ceiling_bytes_per_s: ceilings.bytes,
+            cases: cases.iter().map(|case| CaseReport::new(case, ceilings)).collect(),
+        }
+    }
+}
+
+impl CaseReport {
+    fn new(case: &CaseProfile, ceilings: Ceilings) -> Self {
+        let mut operations: Vec<OperationReport> = case
+            .extracting
+            .entries()
+            .into_iter()
+            .map(|((op, shape), entry)| {
+                let total_s = entry.total().as_secs_f64();
+                // A clock too coarse for the operation gives no rate.
+                let rate = |amount: u64| if total_s > 0.0 { amount as f64 / total_s } else { 0.0 };
+                let flops = (entry.work.flops > 0).then_some(entry.work.flops);
+                let flops_per_s = flops.map(rate);
+                let bytes_per_s = rate(entry.work.bytes);
+                OperationReport {
+                    op,
+                    shape,
+                    calls: entry.durations.len(),
+                    total_s,
+                    median_s: entry.median().as_secs_f64(),
+                    share: if case.extract_s > 0.0 { total_s / case.extract_s } else { 0.0 },
+                    flops,
+                    bytes: entry.work.bytes,
+                    flops_per_s,
+                    bytes_per_s,
+                    kernels: entry.kernels,
+                    of_peak: (flops_per_s.unwrap_or(0.0) / ceilings.flops).max(bytes_per_s / ceilings.bytes),
+                }
+            })
+            .collect();
+        operations.sort_by(|a, b| b.total_s.total_cmp(&a.total_s));
+        let inside: f64 = operations.iter().map(|operation| operation.total_s).sum();
+        CaseReport {
+            task: case.task,
+            method: case.method,
+            extract_s: case.extract_s,
+            // Operations of several devices may take more together than the case took.
+            outside_s: (case.extract_s - inside).max(0.0),
+            train_eval_s: case.train_eval_s,
+            operations,
+            devices: DeviceReport::of(&case.loading, &case.extracting),
+        }
+    }
+}
+
+const HEADER: [&str; 11] =
+    ["operation", "shape", "calls", "total ms", "median us", "share", "GFLOP", "GB", "GFLOP/s", "GB/s", "of peak"];
+
+/// The whole text: the ceilings, then a table and a line on the rest for each case.
+pub fn render(report: &ProfileReport) -> String {
+    let place = report.device.clone().unwrap_or_else(|| format!("{} threads", report.threads));
+    let mut text = format!(
+        "{}, {place}; at best {:.0} GFLOP/s in a product and {:.1} GB/s in a copy, measured in this run\n",
+        report.dtype,
+        report.ceiling_flops_per_s / 1e9,
+        report.ceiling_bytes_per_s / 1e9
+    );
+    for case in &report.cases {
+        let with_kernels = case.operations.iter().any(|operation| !operation.kernels.is_empty());
+        let mut header = HEADER.map(str::to_owned).to_vec();
+        header.extend(with_kernels.then(|| "kernels".to_owned()));
+        let mut table = Table::new();
+        table.load_style(style()).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+        for operation in &case.operations {
+            let mut cells = line(operation);
+            cells.extend(with_kernels.then(|| operation.kernels.join(", ")));
+            table.add_row(cells);
+        }
+        for column in table.column_iter_mut().skip(2).take(HEADER.len() - 2) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "\n{} {}: {:.3} s until the features are there", case.task, case.method, case.extract_s);
+        let _ = writeln!(text, "{}", table.trim_fmt());
+        let _ = writeln!(
+            text,
+            "outside of operations {:.3} s ({:.1}%); probes {:.3} s",
+            case.outside_s,
+            if case.extract_s > 0.0 { 100.0 * case.outside_s / case.extract_s } else { 0.0 },
+            case.train_eval_s
+        );
+        for device in &case.devices {
+            devices(device, &mut text);
+        }
+    }
+    text
+}
+
+fn devices(device: &DeviceReport, text: &mut String) {
+    let share = if device.span_s > 0.0 { 100.0 * device.busy_s / device.span_s } else { 0.0 };
+    let _ = writeln!(
+        text,
+        "device {}: {} launches, busy for {:.3} s of {:.3} s ({share:.0}%); {} gaps of {:.1} ms in all, median {:.1} us, \
+         longest {:.1} us",
+        device.device,
+        device.launches,
+        device.busy_s,
+        device.span_s,
+        device.gaps.count,
+        device.gaps.total_s * 1e3,
+        device.gaps.median_s * 1e6,
+        device.gaps.longest_s * 1e6
+    );
+    for (what, copies) in [
+        ("weights to the device", &device.loaded),
+        ("copies to the device", &device.to_device),
+        ("copies from the device", &device.from_device),
+    ] {
+        let _ = writeln!(text, "  {what}: {}", copies.told());
+    }
+}
+
+fn line(operation: &OperationReport) -> Vec<String> {
+    vec![
+        operation.op.to_owned(),
+        operation.shape.clone(),
+        HumanCount(operation.calls as u64).to_string(),
+        format!("{:.1}", operation.total_s * 1e3),
+        format!("{:.1}", operation.median_s * 1e6),
+        format!("{:.1}%", 100.0 * operation.share),
+        operation.flops.map_or_else(|| "-".to_owned(), |flops| format!("{:.2}", flops as f64 / 1e9)),
+        format!("{:.2}", operation.bytes as f64 / 1e9),
+        operation.flops_per_s.map_or_else(|| "-".to_owned(), |rate| format!("{:.1}", rate / 1e9)),
+        format!("{:.1}", operation.bytes_per_s / 1e9),
+        format!("{:.1}%", 100.0 * operation.of_peak),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use actbench_kernels::profiled::{DeviceSpan, HostSpan, Lane, Recording, SpanKind, Work};
+
+    use super::*;
+    use crate::runner::schedule::tests::config;
+
+    /// Operations one after the other, each with its shape, its milliseconds and its work.
+    fn recording(operations: &[(&'static str, &str, u64, Work)]) -> Recording {
+        let mut start = Duration::ZERO;
+        let mut host = Vec::new();
+        for (call, (name, detail, millis, work)) in operations.iter().enumerate() {
+            let duration = Duration::from_millis(*millis);
+            let (name, detail, call) = ((*name).into(), (*detail).to_owned(), call as u64);
+            let kind = SpanKind::Operation;
+            host.push(HostSpan { kind, name, detail, work: *work, thread: 1, start, duration, call });
+            start += duration;
+        }
+        Recording { host, device: Vec::new() }
+    }
+
+    fn report(extracting: Recording, device: Option<String>) -> ProfileReport {
+        let empty = Recording::default;
+        let (task, method) = (Task::Sweep, Method::Lazy);
+        let case = CaseProfile {
+            task,
+            method,
+            extract_s: 1.0,
+            train_eval_s: 0.25,
+            loading: empty(),
+            extracting,
+            training: empty(),
+        };
+        let config = RunConfig { threads: Some(2), ..config() };
+        ProfileReport::new(&config, device, Ceilings { flops: 400e9, bytes: 40e9 }, &[case])
+    }
+
+    const LINEAR: Work = Work { flops: 40_000_000_000, bytes: 200_000_000 };
+    const NORM: Work = Work { flops: 0, bytes: 1_000_000_000 };
+
+    #[test]
+    fn operations_are_told_by_their_share() {
+        let operations = [
+            ("linear", "576 -> 1536", 100, LINEAR),
+            ("rms norm", "576", 50, NORM),
+            ("linear", "576 -> 1536", 300, LINEAR),
+            ("linear", "576 -> 1536", 200, LINEAR),
+            ("rms norm", "576", 50, NORM),
+        ];
+        insta::assert_snapshot!(render(&report(recording(&operations), None)), @"");
+    }
+
+    #[test]
+    fn a_device_is_told_by_its_kernels_its_gaps_and_its_copies() {
+        let mut recording = recording(&[("linear", "576 -> 1536", 1, LINEAR), ("rms norm", "576", 1, NORM)]);
+        let mut span = |lane, name: &str, bytes, start, millis, call| {
+            recording.device.push(DeviceSpan {
+                device: 0,
+                lane,
+                name: name.to_owned(),
+                bytes,
+                start: Duration::from_millis(start),
+                duration: Duration::from_millis(millis),
+                call: Some(call),
+            });
+        };
+        span(Lane::Kernels, "linear_mma_bf16", 0, 100, 200, 0);
+        span(Lane::Kernels, "rms_norm_bf16", 0, 350, 50, 1);
+        span(Lane::FromDevice, "copy", 4_000_000, 375, 50, 1);
+        insta::assert_snapshot!(render(&report(recording, Some("a device".to_owned()))), @"");
+    }
+}

@@ -1,0 +1,141 @@
+//! A profile as a trace: the JSON of Chrome's trace viewer, which Perfetto (ui.perfetto.dev) reads too.
+//!
+//! Each case is a process there, each thread of the host and each lane of a device a track of it. Phases hold batches,
+//! batches hold operations. All events are complete ones (`"ph": "X"`) with a start and a duration, in the order of their
+//! starts, as "Trace Event Format" has them; times are microseconds since the profile began, with three decimals, which
+//! is a nanosecond, so that an event lies in another exactly where its span did.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use actbench_kernels::profiled::{DeviceSpan, HostSpan, Lane, SpanKind};
+use serde_json::{Value, json};
+
+use crate::workload::profile::CaseProfile;
+
+/// Tracks of devices are numbered from here on, above all threads; a device has so many.
+const FIRST_DEVICE_TRACK: usize = 10_000;
+const TRACKS_OF_A_DEVICE: usize = 10;
+
+/// The whole file.
+pub fn render(cases: &[CaseProfile]) -> String {
+    let mut events = Vec::new();
+    for (index, case) in cases.iter().enumerate() {
+        case_events(index + 1, case, &mut events);
+    }
+    // One event a line, so that a diff or a pager is of use.
+    let lines: Vec<String> = events.iter().map(Value::to_string).collect();
+    format!("{{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n{}\n]}}\n", lines.join(",\n"))
+}
+
+fn case_events(process: usize, case: &CaseProfile, events: &mut Vec<Value>) {
+    let recordings = [&case.loading, &case.extracting, &case.training];
+    let host: Vec<&HostSpan> = recordings.iter().flat_map(|recording| &recording.host).collect();
+    let device: Vec<&DeviceSpan> = recordings.iter().flat_map(|recording| &recording.device).collect();
+    events.push(name("process_name", process, 0, &format!("{} {}", case.task, case.method)));
+    for thread in host.iter().map(|span| span.thread).collect::<BTreeSet<usize>>() {
+        events.push(name("thread_name", process, thread, &format!("host thread {thread}")));
+    }
+    for (number, lane) in device.iter().map(|span| (span.device, span.lane)).collect::<BTreeSet<_>>() {
+        events.push(name("thread_name", process, track(number, lane), &format!("device {number}: {}", lane.name())));
+    }
+    let mut spans: Vec<(Duration, std::cmp::Reverse<Duration>, Value)> = Vec::new();
+    for span in host {
+        let category = match span.kind {
+            SpanKind::Phase => "phase",
+            SpanKind::Batch => "batch",
+            SpanKind::Operation => "operation",
+        };
+        let mut arguments = json!({ "detail": span.detail });
+        if span.work.bytes > 0 {
+            arguments =
+                json!({ "shape": span.detail, "flops": span.work.flops, "bytes": span.work.bytes, "call": span.call });
+        }
+        let event = complete(process, span.thread, (&span.name, category), span.start, span.duration, arguments);
+        spans.push((span.start, std::cmp::Reverse(span.duration), event));
+    }
+    for span in device {
+        let (category, arguments) = match span.lane {
+            Lane::Kernels => ("kernel", json!({ "call": span.call })),
+            Lane::ToDevice | Lane::FromDevice => ("copy", json!({ "bytes": span.bytes, "call": span.call })),
+        };
+        let track = track(span.device, span.lane);
+        let event = complete(process, track, (&span.name, category), span.start, span.duration, arguments);
+        spans.push((span.start, std::cmp::Reverse(span.duration), event));
+    }
+    // Where two begin together, the one that holds the other comes first.
+    spans.sort_by_key(|(start, duration, _)| (*start, *duration));
+    events.extend(spans.into_iter().map(|(_, _, event)| event));
+}
+
+fn track(device: usize, lane: Lane) -> usize {
+    FIRST_DEVICE_TRACK + TRACKS_OF_A_DEVICE * device + lane as usize
+}
+
+fn name(what: &str, process: usize, thread: usize, name: &str) -> Value {
+    json!({ "ph": "M", "name": what, "pid": process, "tid": thread, "args": { "name": name } })
+}
+
+fn complete(
+    process: usize,
+    thread: usize,
+    (name, category): (&str, &str),
+    start: Duration,
+    duration: Duration,
+    arguments: Value,
+) -> Value {
+    let microseconds = |time: Duration| time.as_nanos() as f64 / 1e3;
+    json!({
+        "ph": "X", "name": name, "cat": category, "pid": process, "tid": thread,
+        "ts": microseconds(start), "dur": microseconds(duration), "args": arguments,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use actbench_kernels::profiled::{Recording, Work};
+
+    use super::*;
+    use crate::workload::case::{Method, Task};
+
+    #[test]
+    fn spans_become_events_in_the_order_of_their_starts() {
+        let host = |kind, name: &'static str, start, duration, work| HostSpan {
+            kind,
+            name: name.into(),
+            detail: "d".to_owned(),
+            work,
+            thread: 1,
+            start: Duration::from_nanos(start),
+            duration: Duration::from_nanos(duration),
+            call: 7,
+        };
+        let kernel = DeviceSpan {
+            device: 1,
+            lane: Lane::Kernels,
+            name: "linear_bf16".to_owned(),
+            bytes: 0,
+            start: Duration::from_nanos(2_001),
+            duration: Duration::from_nanos(500),
+            call: Some(7),
+        };
+        let extracting = Recording {
+            host: vec![
+                host(SpanKind::Operation, "linear", 1_001, 100, Work { flops: 6, bytes: 4 }),
+                host(SpanKind::Batch, "batch", 1_001, 2_000, Work::default()),
+            ],
+            device: vec![kernel],
+        };
+        let empty = Recording::default;
+        let case = CaseProfile {
+            task: Task::Sweep,
+            method: Method::Lazy,
+            extract_s: 0.0,
+            train_eval_s: 0.0,
+            loading: empty(),
+            extracting,
+            training: empty(),
+        };
+        insta::assert_snapshot!(render(&[case]), @"");
+    }
+}
