@@ -102,7 +102,6 @@ fn every_planted_fault_is_seen() {
     said("mma_missing_wait", "asynchronous copies it did not wait for");
     said("wgmma_missing_fence", "is not fenced");
     said("wgmma_missing_wait_for_products", "products that it did not wait for");
-    said("wgmma_counts_too_few_arrivals", "arrives at a barrier that has its 7 arrivals");
     said("wgmma_barriers_not_initialised_in_time", "a barrier that was not initialised");
     said("wgmma_ring_is_not_aligned", "not a multiple of 1024");
     said("wgmma_expects_too_many_bytes", "threads wait at mbarrier");

@@ -24,5 +24,6 @@ pub mod report;
 pub mod result_files;
 pub mod run;
 pub mod selftest;
+mod selftest_progress;
 pub mod settings;
 pub mod worker;

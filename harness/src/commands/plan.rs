@@ -20,10 +20,12 @@ use crate::planner::job::{Job, MadeUpTokens};
 use crate::planner::{Prediction, memory, predict};
 use crate::report::document::{Table, number_cell, text_cell, text_table, whole_cell};
 use crate::report::format::{megabytes, seconds};
+use crate::results::adaptive::Stopping;
 use crate::runner::ending::Ending;
 use crate::runner::{child, interrupt};
 use crate::workload::calibrate::measure;
 use crate::workload::case::{CaseSpec, Method, RunConfig, Task};
+use crate::workload::injection::Injection;
 use crate::workload::prepare::prepare;
 use crate::workload::{check_depth, request, with_layers, with_layers_of};
 
@@ -113,7 +115,7 @@ struct Planned {
 /// Bad settings or input, or no room to measure.
 pub fn plan(args: &PlanArgs) -> Result<()> {
     interrupt::install()?;
-    let config = args.settings.config(args.tasks.clone(), args.methods.clone(), 1, 0);
+    let config = args.settings.config(args.tasks.clone(), args.methods.clone(), Some(1), 0);
     let sketch = config_of(config.model.as_deref(), false)?;
     let config = match args.layers {
         None => config,
@@ -211,6 +213,7 @@ fn with_base(calibration: Calibration) -> Result<Calibration> {
         config: RunConfig { model: Some("synthetic:tiny".to_owned()), ..config },
         cache_folder: folder.path().to_path_buf(),
         fault: None,
+        injection: Injection::default(),
     };
     let program = std::env::current_exe().map_err(Error::io("find", "this program"))?;
     let start = std::time::Instant::now();
@@ -357,7 +360,9 @@ pub fn dry_run(cells_to_list: &[&CellFlags], args: &CalibrationArgs, json: bool,
             table.push([first, cells(prediction, room)].concat());
             let lacks = room.lacks(prediction);
             // One that does not fit is loaded once, to hear that.
-            let runs = (config.repetitions + config.warmup) as f64;
+            // Without a number, the fewest blocks that a run takes.
+            let repetitions = config.repetitions.unwrap_or(Stopping::default().fewest_blocks);
+            let runs = (repetitions + config.warmup) as f64;
             total += match lacks {
                 None => runs * (prediction.load_s + prediction.elapsed_s),
                 Some(_) => prediction.load_s,

@@ -31,8 +31,9 @@ const PLANTED: [Planted; 4] = [
     Planted {
         file: "pool.cu",
         kernel: "pool_wide_bf16",
-        find: "for (u32 i = 0; i < WIDE<E>; i++) values[i] = 0.0f;",
-        replace: "for (u32 i = 0; i < WIDE<E>; i++) values[(begin + i) % WIDE<E>] = end;",
+        find: "#pragma unroll\n  for (u32 i = 0; i < WIDE<E>; i++) values[i] = 0.0f;",
+        replace: "float kept[64];\n  for (u32 i = 0; i < 64; i++) kept[i * end % 64] = begin + i;\n  \
+                  for (u32 i = 0; i < WIDE<E>; i++) values[i] = kept[begin * i % 64];",
         told: "stack frame",
     },
     Planted {
