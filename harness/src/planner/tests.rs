@@ -8,6 +8,7 @@ use super::predict;
 use crate::model::config::ModelConfig;
 use crate::runner::schedule::tests::config;
 use crate::workload::case::{CaseObserver, CaseSpec, Method, Phase, RunConfig, Task};
+use crate::workload::injection::Injection;
 use crate::workload::prepare::prepare;
 use crate::workload::{request, run_case, with_layers};
 
@@ -49,7 +50,14 @@ fn rows_batches_and_operations_are_those_that_a_case_then_reports() {
     for (task, method) in job.cases() {
         let place = folder.path().join(format!("{task}-{method}"));
         std::fs::create_dir(&place).unwrap();
-        let spec = CaseSpec { task, method, config: config.clone(), cache_folder: place, fault: None };
+        let spec = CaseSpec {
+            task,
+            method,
+            config: config.clone(),
+            cache_folder: place,
+            fault: None,
+            injection: Injection::default(),
+        };
         let extra = run_case(&spec, &observer).unwrap().extra;
         let count = job.count(task, method).unwrap();
         for (name, counted) in [
