@@ -2,6 +2,7 @@
 //! than numbers on some processors and compress in caches.
 
 pub mod peak;
+pub mod primitives;
 
 use std::error::Error;
 
