@@ -6,8 +6,8 @@
 use std::error::Error;
 use std::hint::black_box;
 
-use actbench::acts::prefix::SharedPrefixes;
 use actbench::acts::Acts;
+use actbench::acts::prefix::SharedPrefixes;
 use actbench_kernels::{Backend, CpuBackend, DType, PoolGroups, PoolMethod};
 
 use crate::{embedded_tokens, random_activations, random_tensor};

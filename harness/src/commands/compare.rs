@@ -63,7 +63,9 @@ pub fn compare(args: &CompareArgs) -> Result<ExitCode> {
     let history = args.history.as_deref().map(folder::read).transpose()?.unwrap_or_default();
     let comparison = compare_results(&base, &head, &history, margins)?;
     match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&comparison).map_err(|error| Error::usage(error.to_string()))?),
+        true => {
+            println!("{}", serde_json::to_string_pretty(&comparison).map_err(|error| Error::usage(error.to_string()))?)
+        }
         false => print!("{}", render(&comparison)),
     }
     Ok(ExitCode::from(comparison.outcome.exit_code()))

@@ -41,7 +41,10 @@ pub struct EnvArgs {
 /// A path that does not exist.
 pub fn env(args: &EnvArgs) -> Result<()> {
     if let Some(absent) = args.files.iter().find(|path| !path.exists()) {
-        return Err(Error::file(absent, "does not exist; --files names files or folders to look for in the page cache"));
+        return Err(Error::file(
+            absent,
+            "does not exist; --files names files or folders to look for in the page cache",
+        ));
     }
     let before = Counters::read(Path::new("/"));
     std::thread::sleep(WATCHED);

@@ -33,7 +33,8 @@ impl FromStr for Export {
             .split_once('=')
             .filter(|(_, path)| !path.is_empty())
             .ok_or_else(|| format!("write FORM=PATH, as in junit=gate.xml; forms are {}", forms.join(", ")))?;
-        let form = Form::from_str(form, false).map_err(|_| format!("no form '{form}'; there are {}", forms.join(", ")))?;
+        let form =
+            Form::from_str(form, false).map_err(|_| format!("no form '{form}'; there are {}", forms.join(", ")))?;
         Ok(Export { form, path: path.into() })
     }
 }
@@ -54,7 +55,8 @@ pub fn write_exports(report: &GateReport, exports: &[Export], summary: Option<&P
     }
     if let Some(summary) = summary {
         // Other steps of the job have their part of this file.
-        let mut file = OpenOptions::new().append(true).create(true).open(summary).map_err(Error::io("open", summary))?;
+        let mut file =
+            OpenOptions::new().append(true).create(true).open(summary).map_err(Error::io("open", summary))?;
         file.write_all(format!("{}\n", markdown(report)).as_bytes()).map_err(Error::io("write", summary))?;
     }
     Ok(())

@@ -152,10 +152,8 @@ pub fn gate(args: &GateArgs) -> Result<ExitCode> {
         "head_arguments": args.head_arg,
     });
     let journal = journal(args, &design, (&base.identity, &head.identity), &machine, cases)?;
-    let program = |ready: &Ready, arguments: &[String]| Program {
-        path: ready.program.clone(),
-        arguments: arguments.to_vec(),
-    };
+    let program =
+        |ready: &Ready, arguments: &[String]| Program { path: ready.program.clone(), arguments: arguments.to_vec() };
     let (base_program, head_program) = (program(&base, &args.base_arg), program(&head, &args.head_arg));
     let mut source = Programs::new(suite, base_program, head_program, args.metrics.clone(), args.timeout)?;
     let mut progress = GateProgress::new(Some(journal), args.quiet);

@@ -70,10 +70,8 @@ pub fn gate(args: &GateArgs) -> Result<ExitCode> {
     let counts = counts(args, &base, &head, &mut notes)?;
     let (of_base, of_head) = counts.unzip();
     let options = &args.criterion;
-    let effort = Effort {
-        warm_up_s: options.warm_up_time.as_secs_f64(),
-        measurement_s: options.measurement_time.as_secs_f64(),
-    };
+    let effort =
+        Effort { warm_up_s: options.warm_up_time.as_secs_f64(), measurement_s: options.measurement_time.as_secs_f64() };
     let (mut source, one_sided) = CriterionSource::new(
         Benches { program: base.program.clone(), counts: of_base },
         Benches { program: head.program.clone(), counts: of_head },
@@ -126,7 +124,8 @@ fn ready(args: &GateArgs, side: Side, can_count: bool) -> Result<Ready> {
         let identity = Identity { path: file.clone(), revision: None, build, description: None };
         return Ok(Ready { identity, program: file.clone(), instructions: counter.clone(), _built: Vec::new() });
     }
-    let revision = revision.as_ref().ok_or_else(|| Error::usage(format!("name {side} with --{side}-bin or --{side}-rev")))?;
+    let revision =
+        revision.as_ref().ok_or_else(|| Error::usage(format!("name {side} with --{side}-bin or --{side}-rev")))?;
     let build = |bench: &str, features: &[&str]| {
         revisions::build_bench(Path::new("."), revision, side, bench, features, args.quiet)
     };
@@ -182,6 +181,10 @@ fn counts(
 
 /// Benchmarks that were not gated, so that nobody takes them for passed.
 fn left_out(one_sided: &OneSided) -> Vec<String> {
-    let told = |names: &[String], what: &str| (!names.is_empty()).then(|| format!("not gated, {what}: {}", names.join(", ")));
-    [told(&one_sided.gone, "only base has them"), told(&one_sided.new, "only head has them")].into_iter().flatten().collect()
+    let told =
+        |names: &[String], what: &str| (!names.is_empty()).then(|| format!("not gated, {what}: {}", names.join(", ")));
+    [told(&one_sided.gone, "only base has them"), told(&one_sided.new, "only head has them")]
+        .into_iter()
+        .flatten()
+        .collect()
 }

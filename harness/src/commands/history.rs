@@ -117,7 +117,10 @@ fn plot(dir: &Path, out: &Path) -> Result<()> {
     let series = all_series(&entries)?;
     let charts = charts(&series)?;
     if charts.is_empty() {
-        return Err(Error::file(dir, "has no series of two runs or more to draw; add runs with `actbench history add`"));
+        return Err(Error::file(
+            dir,
+            "has no series of two runs or more to draw; add runs with `actbench history add`",
+        ));
     }
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
     for chart in &charts {

@@ -40,7 +40,11 @@ pub fn figure(
     }
     if head.failed > 0 {
         compared.verdict = Verdict::Broken;
-        compared.note = Some(format!("{} of {} repetitions failed", head.failed, head.failed + head.values.len().max(head.digests.len())));
+        compared.note = Some(format!(
+            "{} of {} repetitions failed",
+            head.failed,
+            head.failed + head.values.len().max(head.digests.len())
+        ));
         return Ok(compared);
     }
     if head.values.is_empty() && head.digests.is_empty() {
@@ -140,7 +144,8 @@ fn by_history(compared: &mut FigureComparison, series: &Series, margins: &Margin
             Verdict::Pass
         } else {
             // No alarm is no proof where the history scatters more than what must not pass.
-            compared.note = Some(format!("past runs scatter: only {:+.0}% would show", 100.0 * prediction.margin / mean));
+            compared.note =
+                Some(format!("past runs scatter: only {:+.0}% would show", 100.0 * prediction.margin / mean));
             Verdict::Inconclusive
         };
     }

@@ -133,7 +133,8 @@ pub fn compare(base: &ResultFile, head: &ResultFile, history: &[Entry], margins:
     }
     // A figure that base had and head has not is a loss, not a pass.
     for figure in &of_base {
-        let case_is_in_head = head.config.tasks.contains(&figure.case.task) && head.config.methods.contains(&figure.case.method);
+        let case_is_in_head =
+            head.config.tasks.contains(&figure.case.task) && head.config.methods.contains(&figure.case.method);
         if case_is_in_head && !of_head.iter().any(|other| (other.case, other.metric) == (figure.case, figure.metric)) {
             compared.push(judge::lost(figure));
         }

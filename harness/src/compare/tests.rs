@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::history::tests::{run, runs};
-use crate::runner::schedule::tests::config;
 use crate::results::tests::{file_of, out_of_memory, row};
+use crate::runner::schedule::tests::config;
 use crate::workload::case::{Method, Task};
 
 const MARGINS: Margins = Margins { delta: 0.01, effect: 0.05, memory_share: 0.005, memory_mb: 0.25, auroc: 1e-6 };
@@ -112,7 +112,10 @@ fn results_that_changed_are_a_regression() {
         row.extra.insert("feature_digest".to_owned(), "d2".into());
     });
     let comparison = compared(&run(1, 2.0), &head, &[]);
-    assert_eq!((comparison.outcome, lazy(&comparison, Metric::FeatureDigest).verdict), (Outcome::Regressed, Verdict::Regressed));
+    assert_eq!(
+        (comparison.outcome, lazy(&comparison, Metric::FeatureDigest).verdict),
+        (Outcome::Regressed, Verdict::Regressed)
+    );
     let mut head = run(2, 2.0);
     head.rows.iter_mut().for_each(|row| row.metric_value = Some(0.9));
     assert_eq!(compared(&run(1, 2.0), &head, &[]).outcome, Outcome::Regressed);

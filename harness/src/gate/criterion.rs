@@ -134,7 +134,8 @@ impl Source for CriterionSource {
             "--nresamples".into(),
             "1000".into(),
         ];
-        let variables: [(&str, &OsStr); 2] = [("CRITERION_HOME", own.path().as_os_str()), ("TMPDIR", own.path().as_os_str())];
+        let variables: [(&str, &OsStr); 2] =
+            [("CRITERION_HOME", own.path().as_os_str()), ("TMPDIR", own.path().as_os_str())];
         let finished = program::run(&self.side(side).program, &arguments, &variables, None, self.timeout)?;
         if let Some(failure) = finished.failure() {
             return Ok(Observed::Failed(failure));
@@ -164,12 +165,18 @@ fn list(path: &Path, timeout: Option<Duration>) -> Result<Vec<String>> {
     let variables: [(&str, &OsStr); 1] = [("CRITERION_HOME", folder.path().as_os_str())];
     let finished = program::run(path, &["--bench".into(), "--list".into()], &variables, None, timeout)?;
     if let Some(failure) = finished.failure() {
-        return Err(Error::file(path, format!("does not list its benchmarks: {failure}; name a criterion bench program")));
+        return Err(Error::file(
+            path,
+            format!("does not list its benchmarks: {failure}; name a criterion bench program"),
+        ));
     }
     let names: Vec<String> =
         finished.stdout.lines().filter_map(|line| line.strip_suffix(": benchmark")).map(str::to_owned).collect();
     match names.is_empty() {
-        true => Err(Error::file(path, "lists no benchmark; name a criterion bench program, as `cargo bench --no-run` names it")),
+        true => Err(Error::file(
+            path,
+            "lists no benchmark; name a criterion bench program, as `cargo bench --no-run` names it",
+        )),
         false => Ok(names),
     }
 }
@@ -254,7 +261,8 @@ mod tests {
             assert!(matches!(source.observe("pool", Side::Head).unwrap(), Observed::Failed(_)), "{bad}");
         }
         let silent = folder.path().join("silent");
-        fs::write(&silent, "#!/bin/sh\n[ \"$2\" = --list ] && echo 'pool: benchmark' || echo 'skipped: no file' >&2\n").unwrap();
+        fs::write(&silent, "#!/bin/sh\n[ \"$2\" = --list ] && echo 'pool: benchmark' || echo 'skipped: no file' >&2\n")
+            .unwrap();
         fs::set_permissions(&silent, fs::Permissions::from_mode(0o755)).unwrap();
         let silent = Benches { program: silent, counts: None };
         let (mut source, _) = CriterionSource::new(base.clone(), silent, "", EFFORT, None).unwrap();

@@ -43,8 +43,10 @@ pub fn missing(path: &OsStr) -> Option<String> {
 /// It does not come through, or counts nothing.
 pub fn count(path: &Path, timeout: Option<Duration>) -> Result<Counts> {
     let path = std::fs::canonicalize(path).map_err(Error::io("find", path))?;
-    let folder =
-        tempfile::Builder::new().prefix("actbench-gate-").tempdir().map_err(Error::io("create", std::env::temp_dir()))?;
+    let folder = tempfile::Builder::new()
+        .prefix("actbench-gate-")
+        .tempdir()
+        .map_err(Error::io("create", std::env::temp_dir()))?;
     let home = folder.path().as_os_str();
     let mut arguments: Vec<OsString> = ["--bench", "--nosummary", "--save-summary=json"].map(OsString::from).into();
     arguments.push(OsString::from_iter([OsStr::new("--home="), home]));
@@ -62,12 +64,15 @@ pub fn count(path: &Path, timeout: Option<Duration>) -> Result<Counts> {
     for file in summaries(folder.path()) {
         let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
         let value: Value = serde_json::from_str(&text).map_err(|error| Error::file(&file, error.to_string()))?;
-        let (name, count) =
-            counted(&value).ok_or_else(|| Error::file(&file, "holds no count of instructions in a form that is known"))?;
+        let (name, count) = counted(&value)
+            .ok_or_else(|| Error::file(&file, "holds no count of instructions in a form that is known"))?;
         counts.insert(name, count);
     }
     match counts.is_empty() {
-        true => Err(Error::file(path, "counted nothing; name a bench program of gungraun, as `cargo bench --no-run` names it")),
+        true => Err(Error::file(
+            path,
+            "counted nothing; name a bench program of gungraun, as `cargo bench --no-run` names it",
+        )),
         false => Ok(counts),
     }
 }
@@ -151,7 +156,8 @@ mod tests {
     #[test]
     fn the_witness_tells_layout_from_work() {
         use Verdict::{Inconclusive, Pass, Regressed};
-        let mut cases = [case(Regressed, Pass), case(Regressed, Regressed), case(Pass, Regressed), case(Inconclusive, Pass)];
+        let mut cases =
+            [case(Regressed, Pass), case(Regressed, Regressed), case(Pass, Regressed), case(Inconclusive, Pass)];
         bear_witness(&mut cases);
         let notes: Vec<&str> = cases.iter().map(|case| case.metrics[0].note.as_deref().unwrap_or("")).collect();
         assert!(notes[0].starts_with("time up, instructions flat"), "{notes:?}");

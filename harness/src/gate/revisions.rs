@@ -52,7 +52,8 @@ impl Drop for WorkTree {
 /// There is no such revision or repository, it does not build (with the compiler's last lines), or the user interrupts.
 pub fn build(folder: &Path, revision: &str, side: Side, profile: &str, quiet: bool) -> Result<Built> {
     let checkout = CheckedOut::new(folder, revision, side, quiet)?;
-    let arguments = ["build", "--locked", "--quiet", "--package", "actbench", "--bin", "actbench", "--profile", profile];
+    let arguments =
+        ["build", "--locked", "--quiet", "--package", "actbench", "--bin", "actbench", "--profile", profile];
     checkout.cargo(&arguments, revision)?;
     let folder = match profile {
         "dev" => "debug",
@@ -77,7 +78,8 @@ pub fn build_bench(
     let checkout = CheckedOut::new(folder, revision, side, quiet)?;
     let features = features.join(",");
     let arguments = ["bench", "--no-run", "--locked", "--quiet", "--package", "actbench-benches", "--bench", bench];
-    let told = checkout.cargo(&[&arguments[..], &["--features", &features, "--message-format=json"]].concat(), revision)?;
+    let told =
+        checkout.cargo(&[&arguments[..], &["--features", &features, "--message-format=json"]].concat(), revision)?;
     let built = bench_program(&told, bench)
         .ok_or_else(|| Error::input(revision, format!("has no bench program {bench} that cargo tells of")))?;
     let program = checkout.copy(&built, bench)?;

@@ -11,8 +11,7 @@ use crate::stats::summary::median;
 use crate::workload::case::{Method, Task};
 
 /// Settings that say how often, how long and from where, and not what is worked on.
-const NOT_WORK: [&str; 8] =
-    ["tasks", "methods", "repetitions", "warmup", "budget", "precision", "ablate", "data_dir"];
+const NOT_WORK: [&str; 8] = ["tasks", "methods", "repetitions", "warmup", "budget", "precision", "ablate", "data_dir"];
 
 /// A task with a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -76,7 +75,13 @@ fn figure(case: Case, metric: Metric, rows: &[&Row]) -> Option<Figure> {
     digests.dedup();
     let values: Vec<f64> = ok.iter().filter_map(|row| value(row, metric)).collect();
     let nothing = values.is_empty() && digests.is_empty();
-    (!nothing || metric == Metric::Wall).then(|| Figure { case, metric, values, digests, failed: rows.len() - ok.len() })
+    (!nothing || metric == Metric::Wall).then(|| Figure {
+        case,
+        metric,
+        values,
+        digests,
+        failed: rows.len() - ok.len(),
+    })
 }
 
 fn value(row: &Row, metric: Metric) -> Option<f64> {

@@ -84,7 +84,8 @@ pub fn add(folder: &Path, path: &Path) -> Result<Added> {
     }
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     let stem = stem(&results);
-    let mut file = tempfile::Builder::new().prefix(".actbench-").tempfile_in(folder).map_err(Error::io("write", folder))?;
+    let mut file =
+        tempfile::Builder::new().prefix(".actbench-").tempfile_in(folder).map_err(Error::io("write", folder))?;
     file.write_all(&text).and_then(|()| file.as_file().sync_all()).map_err(Error::io("write", folder))?;
     #[cfg(unix)]
     {
@@ -118,9 +119,8 @@ pub fn add(folder: &Path, path: &Path) -> Result<Added> {
 fn stem(results: &ResultFile) -> String {
     let environment = &results.environment;
     // What an edited file holds must not lead out of the folder.
-    let plain = |text: &str, most: usize| -> String {
-        text.chars().filter(|c| c.is_ascii_alphanumeric()).take(most).collect()
-    };
+    let plain =
+        |text: &str, most: usize| -> String { text.chars().filter(|c| c.is_ascii_alphanumeric()).take(most).collect() };
     let dirty = if environment.dirty == Some(true) { "-changed" } else { "" };
     let commit = environment.commit.as_deref().map_or_else(|| "nocommit".to_owned(), |commit| plain(commit, 12));
     let machine = Fingerprint::of(environment).machine;

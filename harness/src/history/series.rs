@@ -32,11 +32,7 @@ impl SeriesKey {
         let work: Vec<String> = work_of(results).into_iter().map(|(name, value)| format!("{name}={value:?}")).collect();
         let digest = blake3::hash(work.join("\n").as_bytes()).to_hex();
         let fingerprint = Fingerprint::of(&results.environment);
-        SeriesKey {
-            work: digest.chars().take(16).collect(),
-            machine: fingerprint.machine,
-            build: fingerprint.build,
-        }
+        SeriesKey { work: digest.chars().take(16).collect(), machine: fingerprint.machine, build: fingerprint.build }
     }
 }
 

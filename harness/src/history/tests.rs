@@ -35,7 +35,10 @@ pub(crate) fn runs(levels: &[(usize, f64)]) -> Vec<Entry> {
     let mut random = ChaCha8Rng::seed_from_u64(7);
     let times: Vec<f64> = levels.iter().flat_map(|(n, level)| vec![*level; *n]).collect();
     let times = times.into_iter().map(|level| level * (1.0 + random.random_range(-0.017..0.017)));
-    times.enumerate().map(|(day, seconds)| Entry { name: format!("{day:03}.json"), results: run(day, seconds) }).collect()
+    times
+        .enumerate()
+        .map(|(day, seconds)| Entry { name: format!("{day:03}.json"), results: run(day, seconds) })
+        .collect()
 }
 
 fn of(series: &[Series], method: Method, metric: Metric) -> &Series {

@@ -28,7 +28,9 @@ impl Residency {
     /// Of the file `path`, or of all files right in the folder `path`; none where that cannot be told. Nothing is read.
     pub fn of(path: &Path) -> Option<Self> {
         let files: Vec<PathBuf> = match path.is_dir() {
-            true => fs::read_dir(path).ok()?.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect(),
+            true => {
+                fs::read_dir(path).ok()?.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect()
+            }
             false => vec![path.to_path_buf()],
         };
         let each: Option<Vec<Residency>> = files.iter().map(|file| of_file(file)).collect();
@@ -59,8 +61,14 @@ fn judge(name: &str, files: Residency, warmup: usize) -> Option<Warning> {
         files.bytes as f64 / MEGABYTE
     );
     Some(match warmup {
-        0 => Warning::new(Kind::PageCache, what, "keep --warmup at 1 or more, or read the files before: `cat FILES > /dev/null`"),
-        _ => Warning::note(Kind::PageCache, what, "nothing to do: the warm-up reads them, and its rows are not counted"),
+        0 => Warning::new(
+            Kind::PageCache,
+            what,
+            "keep --warmup at 1 or more, or read the files before: `cat FILES > /dev/null`",
+        ),
+        _ => {
+            Warning::note(Kind::PageCache, what, "nothing to do: the warm-up reads them, and its rows are not counted")
+        }
     })
 }
 

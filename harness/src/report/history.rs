@@ -9,7 +9,8 @@ use crate::stats::change_points::FEWEST;
 
 /// The runs, by date.
 pub fn runs_table(entries: &[Entry]) -> Table {
-    let mut table = Table::new("", &["run", "begun", "commit", "machine", "build", "model", "#samples", "#observations"]);
+    let mut table =
+        Table::new("", &["run", "begun", "commit", "machine", "build", "model", "#samples", "#observations"]);
     for entry in entries {
         let (environment, config) = (&entry.results.environment, &entry.results.config);
         let key = crate::history::SeriesKey::of(&entry.results);
@@ -86,7 +87,10 @@ pub fn named(metric: Metric) -> String {
 pub fn too_short(series: &[Series]) -> Option<String> {
     let short = series.iter().filter(|it| it.points.len() < FEWEST).count();
     (short > 0).then(|| {
-        format!("{short} of {} series have fewer than {FEWEST} runs, too few for a change to be told from chance", series.len())
+        format!(
+            "{short} of {} series have fewer than {FEWEST} runs, too few for a change to be told from chance",
+            series.len()
+        )
     })
 }
 
@@ -97,7 +101,10 @@ pub fn series_page(entries: &[Entry], series: &[Series], charts: &[Chart]) -> St
     text.push_str("\n\n## Changes\n\n");
     text.push_str(&markdown_table(&changes_table(series)));
     for chart in charts {
-        text.push_str(&format!("\n## {}\n\n![{}]({}.svg)\n\n{}\n", chart.title, chart.title, chart.name, chart.description));
+        text.push_str(&format!(
+            "\n## {}\n\n![{}]({}.svg)\n\n{}\n",
+            chart.title, chart.title, chart.name, chart.description
+        ));
     }
     text.push_str("\n## Series\n\n");
     text.push_str(&markdown_table(&series_table(series)));

@@ -135,7 +135,8 @@ mod tests {
     /// The statistic straight from its definition.
     fn statistic(left: &[f64], right: &[f64]) -> f64 {
         let mean = |a: &[f64], b: &[f64], skip: bool| {
-            let pairs = a.iter().enumerate().flat_map(|(i, x)| b.iter().enumerate().map(move |(j, y)| (i, j, (x - y).abs())));
+            let pairs =
+                a.iter().enumerate().flat_map(|(i, x)| b.iter().enumerate().map(move |(j, y)| (i, j, (x - y).abs())));
             let kept: Vec<f64> = pairs.filter(|(i, j, _)| !skip || i != j).map(|(.., distance)| distance).collect();
             kept.iter().sum::<f64>() / kept.len() as f64
         };

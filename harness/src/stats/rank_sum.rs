@@ -29,7 +29,10 @@ impl Shift {
         check_confidence(confidence)?;
         let n = base.len() * head.len();
         if n == 0 || n > MOST_DIFFERENCES {
-            return Err(Error::input("series", format!("{n} differences; from 1 to {MOST_DIFFERENCES} can be compared")));
+            return Err(Error::input(
+                "series",
+                format!("{n} differences; from 1 to {MOST_DIFFERENCES} can be compared"),
+            ));
         }
         let mut differences: Vec<f64> = head.iter().flat_map(|head| base.iter().map(move |base| head - base)).collect();
         differences.sort_unstable_by(f64::total_cmp);
@@ -106,7 +109,9 @@ mod tests {
     #[test]
     fn tails_are_those_of_the_recursion() {
         // Counted by the recursion of Mann and Whitney, 1947, in whole numbers; scipy's exact tails are the same.
-        for (m, n, u, expected) in [(5, 5, 2, 0.015873015873015872), (10, 10, 23, 0.02162852627248912), (8, 6, 8, 0.021312021312021312)] {
+        for (m, n, u, expected) in
+            [(5, 5, 2, 0.015873015873015872), (10, 10, 23, 0.02162852627248912), (8, 6, 8, 0.021312021312021312)]
+        {
             let tail: f64 = distribution(m, n).iter().take(u + 1).sum();
             assert!((tail - expected).abs() <= 1e-9, "{m} {n} {u}: {tail} instead of {expected}");
         }

@@ -50,7 +50,10 @@ impl Counters {
         let ticks = |of: fn(ProcessorTicks) -> u64| grown(self.ticks.map(of), earlier.ticks.map(of));
         let (total, stolen) = (ticks(|ticks| ticks.total), ticks(|ticks| ticks.stolen));
         Changes {
-            stolen_share: total.filter(|total| *total > 0).zip(stolen).map(|(total, stolen)| stolen as f64 / total as f64),
+            stolen_share: total
+                .filter(|total| *total > 0)
+                .zip(stolen)
+                .map(|(total, stolen)| stolen as f64 / total as f64),
             swapped_pages: grown(self.swapped_pages, earlier.swapped_pages),
             thermal_events: grown(self.thermal_events, earlier.thermal_events),
             quota_stops: grown(self.quota_stops, earlier.quota_stops),
@@ -65,8 +68,10 @@ mod tests {
     #[test]
     fn only_what_grew_is_a_change() {
         let ticks = |total, stolen| Some(ProcessorTicks { total, stolen });
-        let before = Counters { ticks: ticks(1000, 10), swapped_pages: Some(5), thermal_events: Some(9), quota_stops: None };
-        let after = Counters { ticks: ticks(1200, 20), swapped_pages: Some(8), thermal_events: Some(3), quota_stops: Some(1) };
+        let before =
+            Counters { ticks: ticks(1000, 10), swapped_pages: Some(5), thermal_events: Some(9), quota_stops: None };
+        let after =
+            Counters { ticks: ticks(1200, 20), swapped_pages: Some(8), thermal_events: Some(3), quota_stops: Some(1) };
         let changes = after.since(&before);
         assert_eq!((changes.stolen_share, changes.swapped_pages), (Some(0.05), Some(3)));
         assert_eq!((changes.thermal_events, changes.quota_stops), (None, None));

@@ -97,7 +97,11 @@ fn processors(state: &Conditions) -> Vec<Warning> {
         ));
     }
     if state.on_battery == Some(true) {
-        found.push(Warning::new(Kind::Battery, "the machine runs on its battery", "plug it in: batteries bring lower clocks"));
+        found.push(Warning::new(
+            Kind::Battery,
+            "the machine runs on its battery",
+            "plug it in: batteries bring lower clocks",
+        ));
     }
     found
 }
@@ -269,7 +273,8 @@ mod tests {
             Changes { stolen_share: Some(0.03), swapped_pages: Some(4), thermal_events: Some(1), quota_stops: Some(2) };
         let kinds: Vec<Kind> = during(&changes).into_iter().map(|warning| warning.kind).collect();
         assert_eq!(kinds, [Kind::Steal, Kind::Swap, Kind::Thermal, Kind::Quota]);
-        let calm = Changes { stolen_share: Some(0.0), swapped_pages: Some(0), thermal_events: Some(0), quota_stops: Some(0) };
+        let calm =
+            Changes { stolen_share: Some(0.0), swapped_pages: Some(0), thermal_events: Some(0), quota_stops: Some(0) };
         assert_eq!(during(&calm), []);
     }
 

@@ -135,5 +135,6 @@ impl Warning {
 pub fn short_line(warnings: &[Warning]) -> Option<String> {
     let told: Vec<&str> =
         warnings.iter().filter(|it| it.level == Level::Warning).map(|warning| warning.what.as_str()).collect();
-    (!told.is_empty()).then(|| format!("the machine disturbs measurements: {} (`actbench env` says what to do)", told.join("; ")))
+    (!told.is_empty())
+        .then(|| format!("the machine disturbs measurements: {} (`actbench env` says what to do)", told.join("; ")))
 }

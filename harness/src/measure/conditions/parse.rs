@@ -41,7 +41,11 @@ pub fn chosen(text: &str) -> Option<String> {
 /// `/proc/pressure/*`; see the kernel's Documentation/accounting/psi.rst.
 pub fn pressure_some(text: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix("some "))?;
-    line.split_whitespace().find_map(|word| word.strip_prefix("avg10="))?.parse().ok().filter(|share: &f64| share.is_finite())
+    line.split_whitespace()
+        .find_map(|word| word.strip_prefix("avg10="))?
+        .parse()
+        .ok()
+        .filter(|share: &f64| share.is_finite())
 }
 
 /// The processors that a control group may use at once: the file `cpu.max` of version 2, `quota period`; `max` is no limit.
@@ -138,7 +142,8 @@ mod tests {
 
     #[test]
     fn texts_that_are_something_else_are_nothing() {
-        for text in ["", "\n", "cpu", "cpu x y", "cpu 1 2", "nan nan nan", "[", "some avg10=", "0 0", "a,b", "0, 0xzz"] {
+        for text in ["", "\n", "cpu", "cpu x y", "cpu 1 2", "nan nan nan", "[", "some avg10=", "0 0", "a,b", "0, 0xzz"]
+        {
             assert_eq!(processor_ticks(text), None, "{text}");
             assert_eq!(load_average(text), None, "{text}");
             assert_eq!(named_number(text, "pswpin"), None, "{text}");

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::Conditions;
 use super::parse::{
-    chosen, gpu_processes, gpu_throttling, is_virtual, load_average, named_number, number, pressure_some, processor_quota,
-    processor_ticks,
+    chosen, gpu_processes, gpu_throttling, is_virtual, load_average, named_number, number, pressure_some,
+    processor_quota, processor_ticks,
 };
 use crate::measure::gpu;
 
@@ -169,7 +169,10 @@ mod tests {
         assert_eq!((found.memory_pressure, found.io_pressure), (Some(2.5), Some(7.5)));
         assert_eq!(found.huge_pages.as_deref(), Some("always"));
         let counters = Counters::read(root.path());
-        assert_eq!((counters.swapped_pages, counters.thermal_events, counters.quota_stops), (Some(7), Some(7), Some(6)));
+        assert_eq!(
+            (counters.swapped_pages, counters.thermal_events, counters.quota_stops),
+            (Some(7), Some(7), Some(6))
+        );
         fs::create_dir_all(root.path().join("sys/devices/system/cpu/intel_pstate")).unwrap();
         fs::write(root.path().join("sys/devices/system/cpu/intel_pstate/no_turbo"), "1\n").unwrap();
         assert_eq!(turbo(root.path()), Some(false));

@@ -22,13 +22,27 @@ impl Axis {
         let (low, high) = if high / low < 1.5 { (low / 1.5, high * 1.5) } else { (low, high) };
         let spare = (high / low).powf(0.1);
         let (low, high) = (low / spare, high * spare);
-        Axis { label: label.to_owned(), logarithmic: true, low, high, ticks: decade_ticks(low, high), names: Vec::new() }
+        Axis {
+            label: label.to_owned(),
+            logarithmic: true,
+            low,
+            high,
+            ticks: decade_ticks(low, high),
+            names: Vec::new(),
+        }
     }
 
     /// Linear from 0 to a little more than the largest of `values`.
     pub fn from_zero(label: &str, values: impl Iterator<Item = f64>) -> Self {
         let high = range(values).map_or(1.0, |(_, high)| high).max(PLAUSIBLE.0) * 1.12;
-        Axis { label: label.to_owned(), logarithmic: false, low: 0.0, high, ticks: round_ticks(0.0, high), names: Vec::new() }
+        Axis {
+            label: label.to_owned(),
+            logarithmic: false,
+            low: 0.0,
+            high,
+            ticks: round_ticks(0.0, high),
+            names: Vec::new(),
+        }
     }
 
     /// Linear around whole numbers, with ticks at them.
@@ -38,7 +52,14 @@ impl Axis {
         ticks.sort_by(f64::total_cmp);
         ticks.dedup();
         let spare = (0.08 * (high - low)).max(1.0);
-        Axis { label: label.to_owned(), logarithmic: false, low: low - spare, high: high + spare, ticks, names: Vec::new() }
+        Axis {
+            label: label.to_owned(),
+            logarithmic: false,
+            low: low - spare,
+            high: high + spare,
+            ticks,
+            names: Vec::new(),
+        }
     }
 
     /// Linear around `values`, not down to 0, so that small changes are seen; never narrower than a tenth of the largest.

@@ -26,8 +26,11 @@ pub fn charts(series: &[Series]) -> Result<Vec<Chart>> {
 
 fn chart(index: usize, group: &[&Series]) -> Result<Chart> {
     // Runs of all modes by date; one that is missing in a mode leaves a gap there and not a shift.
-    let mut runs: Vec<(&str, &str, &str)> =
-        group.iter().flat_map(|it| &it.points).map(|it| (it.date.as_str(), it.run.as_str(), it.label.as_str())).collect();
+    let mut runs: Vec<(&str, &str, &str)> = group
+        .iter()
+        .flat_map(|it| &it.points)
+        .map(|it| (it.date.as_str(), it.run.as_str(), it.label.as_str()))
+        .collect();
     runs.sort_unstable();
     runs.dedup();
     let place = |run: &str| runs.iter().position(|(_, other, _)| *other == run).map_or(0.0, |index| (index + 1) as f64);
@@ -62,7 +65,8 @@ fn chart(index: usize, group: &[&Series]) -> Result<Chart> {
         series: lines,
     };
     let title = format!("{} {} on {}", first.case.task, first.metric, &first.key.machine[..8]);
-    let description = "Medians of runs by date, bars from the smallest to the largest observation; a line upright is a change.";
+    let description =
+        "Medians of runs by date, bars from the smallest to the largest observation; a line upright is a change.";
     Ok(Chart {
         name: format!("history-{}-{}-{}", index + 1, first.case.task, first.metric),
         svg: svg(SIZE, &title, description, |area| xy.draw(area))?,

@@ -19,7 +19,9 @@ pub fn junit(report: &GateReport) -> Result<String> {
             suite.add_test_case(test(&case.name, metric.metric.name(), metric.verdict, &figures(metric)));
         }
         // A case that broke before any metric was there, or for another reason than its metrics.
-        if case.metrics.is_empty() || (case.verdict == Verdict::Broken && case.metrics.iter().all(|it| it.verdict != Verdict::Broken)) {
+        if case.metrics.is_empty()
+            || (case.verdict == Verdict::Broken && case.metrics.iter().all(|it| it.verdict != Verdict::Broken))
+        {
             let reason = case.reason.as_deref().unwrap_or("nothing was measured");
             suite.add_test_case(test(&case.name, "measured", Verdict::Broken, reason));
         }

@@ -23,12 +23,20 @@ pub fn markdown(report: &GateReport) -> String {
         text.push('\n');
     }
     let better = report.cases.iter().filter(|case| case.verdict == Verdict::Improved).count();
-    let _ = writeln!(text, "<details><summary>All figures{}</summary>\n", match better {
-        0 => String::new(),
-        n => format!(", {n} better"),
-    });
+    let _ = writeln!(
+        text,
+        "<details><summary>All figures{}</summary>\n",
+        match better {
+            0 => String::new(),
+            n => format!(", {n} better"),
+        }
+    );
     text.push_str(&markdown_table(&table(report)));
-    let _ = writeln!(text, "\nRatios are head / base: above 1 means that head takes more. {}\n\n</details>\n", design(report));
+    let _ = writeln!(
+        text,
+        "\nRatios are head / base: above 1 means that head takes more. {}\n\n</details>\n",
+        design(report)
+    );
     let _ = writeln!(text, "{}", escaped(&resolution(report)));
     for warning in &report.warnings {
         let _ = writeln!(text, "\n> {}", escaped(warning));
@@ -55,7 +63,17 @@ fn table(report: &GateReport) -> Table {
             let dash = || text_cell("-");
             let note = text_cell(case.reason.as_deref().unwrap_or("nothing was measured"));
             let pairs = whole_cell(case.pairs);
-            table.push(vec![text_cell(&case.name), dash(), dash(), dash(), dash(), dash(), pairs, text_cell(case.verdict), note]);
+            table.push(vec![
+                text_cell(&case.name),
+                dash(),
+                dash(),
+                dash(),
+                dash(),
+                dash(),
+                pairs,
+                text_cell(case.verdict),
+                note,
+            ]);
         }
         for metric in &case.metrics {
             let show = shown_as(metric.metric);

@@ -67,6 +67,7 @@ pub fn export(form: Form, report: &GateReport) -> Result<String> {
 }
 
 fn pretty(value: &impl serde::Serialize) -> Result<String> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| Error::usage(format!("the report as JSON: {error}")))?;
+    let text =
+        serde_json::to_string_pretty(value).map_err(|error| Error::usage(format!("the report as JSON: {error}")))?;
     Ok(text + "\n")
 }

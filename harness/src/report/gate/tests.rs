@@ -41,7 +41,8 @@ pub(crate) fn report() -> GateReport {
         head_median: Some(0.975),
         ..metric(Metric::Auroc, Verdict::Pass, 1.0)
     };
-    let digest = MetricReport { base_median: None, head_median: None, note: Some("the same".to_owned()), ..quality.clone() };
+    let digest =
+        MetricReport { base_median: None, head_median: None, note: Some("the same".to_owned()), ..quality.clone() };
     let digest = MetricReport { metric: Metric::FeatureDigest, ..digest };
     let broken = CaseReport {
         reason: Some("head: ended by signal 9,\n100% <gone>".to_owned()),
@@ -122,7 +123,10 @@ fn junit_is_xml_with_a_failure_an_error_and_a_skip() {
     assert_eq!((count("testsuite"), count("testcase")), (5, 8));
     assert_eq!((count("failure"), count("error"), count("skipped")), (1, 1, 1));
     let root = document.root_element();
-    assert_eq!((root.attribute("tests"), root.attribute("failures"), root.attribute("errors")), (Some("8"), Some("1"), Some("1")));
+    assert_eq!(
+        (root.attribute("tests"), root.attribute("failures"), root.attribute("errors")),
+        (Some("8"), Some("1"), Some("1"))
+    );
     let error = document.descendants().find(|node| node.has_tag_name("error")).unwrap();
     assert!(error.attribute("message").unwrap().contains("100% <gone>"), "{text}");
     insta::assert_snapshot!("junit", text);

@@ -80,8 +80,10 @@ pub fn reason(case: &CaseReport) -> Option<String> {
     let bad = |metric: &&MetricReport| metric.verdict == case.verdict;
     match case.verdict {
         Verdict::Pass | Verdict::Improved => None,
-        _ => Some(case.reason.clone().unwrap_or_else(|| {
-            case.metrics.iter().filter(bad).map(figures).collect::<Vec<_>>().join("; ")
-        })),
+        _ => Some(
+            case.reason
+                .clone()
+                .unwrap_or_else(|| case.metrics.iter().filter(bad).map(figures).collect::<Vec<_>>().join("; ")),
+        ),
     }
 }
