@@ -20,5 +20,6 @@ pub mod report;
 pub mod result_files;
 pub mod run;
 pub mod selftest;
+mod selftest_progress;
 pub mod settings;
 pub mod worker;

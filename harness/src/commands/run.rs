@@ -14,6 +14,7 @@ use crate::report::table;
 use crate::results::{ResultFile, Row, Status, check_output};
 use crate::runner::{RunOptions, interrupt, run as run_cases};
 use crate::workload::case::{Fault, Method, RunConfig, Task};
+use crate::workload::injection::Injection;
 use crate::workload::preflight;
 
 /// Run the two workloads, lazy against eager, each case in a process of its own, repeated in random order.
@@ -26,7 +27,7 @@ use crate::workload::preflight;
     before_help = "Examples:\n  \
     actbench run\n  \
     actbench run --model ./smollm2 --dataset repe --data-dir ./data --lazy-cache-disk\n  \
-    actbench run --tasks sweep --methods eager,lazy,lazy-disk --samples 2000 --repetitions 8\n  \
+    actbench run --tasks sweep --methods eager,lazy,lazy-disk --samples 2000 --budget 1h\n  \
     actbench run --tasks sweep --methods lazy --ablate\n  \
     actbench run --no-opt prefix --timeout 10m --output without-prefix.json",
     after_help = "Exit status: 0 done, 1 a case failed, 2 bad usage or input, 130 interrupted."
@@ -44,9 +45,12 @@ pub struct RunArgs {
     /// Also run the lazy plans without each optimiser rule, and without all, to show what each is worth
     #[arg(long)]
     pub ablate: bool,
-    /// Blocks of all cases that are counted
-    #[arg(long, default_value_t = 5, value_name = "N")]
-    pub repetitions: usize,
+    /// Blocks of all cases that are counted [default: 6 to 50, until every ratio of times is known to 1.5 %]
+    #[arg(long, value_name = "N")]
+    pub repetitions: Option<usize>,
+    /// The longest a run without --repetitions may take in all; one block is always run
+    #[arg(long, default_value = "10m", value_parser = parse_duration, conflicts_with = "repetitions", value_name = "TIME")]
+    pub budget: Duration,
     /// Blocks before them that are not
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub warmup: usize,
@@ -68,13 +72,23 @@ pub struct RunArgs {
     /// Let a case act out a failure: TASK/METHOD=FAULT; for tests of the runner
     #[arg(long, hide = true, value_parser = parse_fault)]
     pub inject_fault: Vec<(Task, Method, Fault)>,
+    /// Extract this share of the samples once more; for trying the regression gate
+    #[arg(long, hide = true, default_value_t = 0.0, value_parser = parse_work, value_name = "SHARE")]
+    pub inject_work: f64,
+    /// Hold so many bytes beside the case; for trying the regression gate
+    #[arg(long, hide = true, default_value_t = 0, value_name = "BYTES")]
+    pub inject_memory: u64,
 }
 
 impl RunArgs {
     /// The settings; a task or method that was named twice stands once.
     pub fn config(&self) -> RunConfig {
         let (tasks, methods) = (distinct(&self.tasks), distinct(&self.methods));
-        RunConfig { ablate: self.ablate, ..self.settings.config(tasks, methods, self.repetitions, self.warmup) }
+        RunConfig {
+            ablate: self.ablate,
+            budget_s: self.repetitions.is_none().then_some(self.budget.as_secs_f64()),
+            ..self.settings.config(tasks, methods, self.repetitions, self.warmup)
+        }
     }
 }
 
@@ -99,6 +113,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         quiet: args.quiet,
         located_model: preflight.located_model,
         faults: args.inject_fault.clone(),
+        injection: Injection { work: args.inject_work, memory_bytes: args.inject_memory },
     };
     let report = run_cases(preflight.config, &options)?;
     if !report.results.rows.is_empty() {
@@ -192,6 +207,11 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| "must be above 0 and not astronomical".to_owned())
+}
+
+fn parse_work(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share: &f64| (0.0..=10.0).contains(share));
+    share.ok_or_else(|| "must be a share between 0 and 10".to_owned())
 }
 
 fn parse_fault(text: &str) -> Result<(Task, Method, Fault), String> {

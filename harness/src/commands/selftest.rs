@@ -3,13 +3,19 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 
+use super::run::parse_duration;
+use super::selftest_progress::SelftestProgress;
 use crate::error::{Error, Result};
+use crate::measure::resolution;
 use crate::report::selftest as report;
 use crate::results::{check_output, write_whole};
+use crate::runner::interrupt;
+use crate::selftest::live::{self, Plan};
 use crate::selftest::noise::Noise;
 use crate::selftest::replay::replay;
 
@@ -28,6 +34,27 @@ pub struct SelftestArgs {
     /// Resamples of each kind of a replay
     #[arg(long, default_value_t = 2000, value_name = "N")]
     pub resamples: usize,
+    /// Gates with nothing changed
+    #[arg(long, default_value_t = 40, value_name = "N")]
+    pub unchanged: usize,
+    /// Gates of each slowdown; growths of memory, which are easier to see, get half as many
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub changed: usize,
+    /// Slowdowns to try, as shares
+    #[arg(long, value_delimiter = ',', default_value = "0.02,0.05,0.10", value_name = "SHARE,...")]
+    pub slowdowns: Vec<f64>,
+    /// Samples of the case, which is the task train by lazy on the embedded model
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    pub samples: usize,
+    /// Threads of the case
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub threads: usize,
+    /// The longest a run of the case may take: seconds, or with a unit as in 90s, 10m, 2h
+    #[arg(long, default_value = "2m", value_parser = parse_duration, value_name = "TIME")]
+    pub timeout: Duration,
+    /// Do not keep what was found for later reports
+    #[arg(long)]
+    pub forget: bool,
     /// Seed
     #[arg(long, default_value_t = 0, value_name = "SEED")]
     pub seed: u64,
@@ -47,7 +74,52 @@ pub fn selftest(args: &SelftestArgs) -> Result<ExitCode> {
     if let Some(path) = &args.output {
         check_output(path)?;
     }
-    replay_all(args)
+    match args.replay.is_empty() {
+        true => live(args),
+        false => replay_all(args),
+    }
+}
+
+fn live(args: &SelftestArgs) -> Result<ExitCode> {
+    for (flag, value) in [("--unchanged", args.unchanged), ("--changed", args.changed), ("--samples", args.samples)] {
+        if value == 0 {
+            return Err(Error::usage(format!("{flag} must be at least 1")));
+        }
+    }
+    if let Some(bad) = args.slowdowns.iter().find(|share| !(**share > 0.0 && **share < 1.0)) {
+        return Err(Error::usage(format!("--slowdowns {bad}: a share between 0 and 1, as in 0.05")));
+    }
+    interrupt::install()?;
+    let (samples, threads) = (args.samples.to_string(), args.threads.to_string());
+    let plan = Plan {
+        program: std::env::current_exe().map_err(Error::io("find", "this program"))?,
+        arguments: ["--samples", &samples, "--threads", &threads].map(str::to_owned).to_vec(),
+        unchanged_gates: args.unchanged,
+        changed_gates: args.changed,
+        slowdowns: args.slowdowns.clone(),
+        memory_shares: vec![0.02],
+        memory_bytes: vec![1 << 20],
+        seed: args.seed,
+        timeout: Some(args.timeout),
+    };
+    let mut progress = SelftestProgress::new(args.quiet);
+    let found = live::run(&plan, &mut progress);
+    progress.finish();
+    let found = found?;
+    print(&report::live(&found));
+    if let Some(path) = &args.output {
+        let value = serde_json::to_value(&found).map_err(|error| Error::file(path, error.to_string()))?;
+        write_json(path, &value)?;
+    }
+    if !args.forget {
+        let path = resolution::keep(&found.resolution)?;
+        print(&format!("kept for later reports in {}\n", path.display()));
+    }
+    let short = found.shortcomings();
+    for line in &short {
+        eprintln!("error: {line}");
+    }
+    Ok(if short.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn replay_all(args: &SelftestArgs) -> Result<ExitCode> {

@@ -20,6 +20,9 @@ pub mod revisions;
 pub mod source;
 pub mod suite;
 
+#[cfg(test)]
+mod tests;
+
 pub use metric::{Metric, Rule};
 pub use report::{CaseReport, GateReport, MetricReport, Outcome, Verdict};
 pub use source::{Observation, Observed, Side, Source};

@@ -11,7 +11,7 @@ use crate::stats::summary::median;
 use crate::workload::case::{Method, Task};
 
 /// Settings that say how often, how long and from where, and not what is worked on.
-const NOT_WORK: [&str; 8] = ["tasks", "methods", "repetitions", "warmup", "budget", "precision", "ablate", "data_dir"];
+const NOT_WORK: [&str; 7] = ["tasks", "methods", "repetitions", "warmup", "budget_s", "ablate", "data_dir"];
 
 /// A task with a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ pub mod format;
 pub mod gate;
 pub mod history;
 pub mod profile;
+pub mod quality;
 pub mod selftest;
 pub mod sentence;
 pub mod table;

@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use super::table::style;
 use crate::gate::Metric;
+use crate::selftest::live::{Live, Trial};
 use crate::selftest::replay::{Coverage, Rates, Replay, SuiteRates};
 
 /// `97.5 %`; four decimals of a share would suggest more than thousands of resamples know.
@@ -53,4 +54,31 @@ fn coverage(rows: &[Coverage]) -> String {
         vec![format!("{metric}, {pairs}"), percent(row.share), percent(row.nominal), format!("{:.1}", row.mean_pairs)]
     };
     text_of(&["intervals, pairs", "hold the truth", "should", "pairs"], rows.iter().map(line).collect())
+}
+
+/// What was found on this machine.
+pub fn live(live: &Live) -> String {
+    let mut text = format!(
+        "the case takes {} s and {:.1} MB; {}, {} cores\n\n",
+        super::format::seconds(Some(live.case_s)),
+        live.case_rss_mb,
+        live.environment.cpu_model.as_deref().unwrap_or("processor unknown"),
+        live.environment.cores_logical,
+    );
+    let line = |trial: &Trial| {
+        let realised = trial.realised.as_ref().map_or_else(
+            || "-".to_owned(),
+            |ratio| match ratio.low.zip(ratio.high) {
+                Some((low, high)) => format!("{:.4} ({low:.4} to {high:.4})", ratio.estimate),
+                None => format!("{:.4}", ratio.estimate),
+            },
+        );
+        let counts = [trial.gates, trial.regressed, trial.passed, trial.inconclusive, trial.broken];
+        let counts = counts.iter().map(usize::to_string).collect();
+        [vec![trial.change.to_string()], counts, vec![format!("{:.1}", trial.mean_pairs), realised]].concat()
+    };
+    let heads = ["changed", "gates", "regressed", "passed", "inconclusive", "broken", "pairs", "came to"];
+    let _ = writeln!(text, "{}\n", text_of(&heads, live.trials.iter().map(line).collect()));
+    let _ = writeln!(text, "{}", live.resolution.sentence());
+    text
 }

@@ -18,6 +18,7 @@ pub mod summary;
 pub(crate) mod tests;
 
 pub use row::{Row, Status};
+use adaptive::RunEnd;
 use summary::TaskSummary;
 
 /// The schema's name and version; raised when a name changes its meaning.
@@ -39,12 +40,15 @@ pub struct ResultFile {
     pub rows: Vec<Row>,
     /// What they come to, by task.
     pub summary: Map<String, Value>,
+    /// Why the run took as many blocks as it did; none while it lasts, and where it was stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<RunEnd>,
 }
 
 impl ResultFile {
     /// No observations yet.
     pub fn new(config: RunConfig, environment: Environment) -> Self {
-        ResultFile { schema: SCHEMA.to_owned(), config, environment, rows: Vec::new(), summary: Map::new() }
+        ResultFile { schema: SCHEMA.to_owned(), config, environment, rows: Vec::new(), summary: Map::new(), end: None }
     }
 
     /// Adds an observation and sums up anew.

@@ -54,6 +54,13 @@ pub struct Interval {
     pub n: usize,
 }
 
+impl Interval {
+    /// Whether it leaves open that both sides are alike.
+    pub fn holds_one(&self) -> bool {
+        self.low <= 1.0 && self.high >= 1.0
+    }
+}
+
 /// What a task comes to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskSummary {

@@ -5,19 +5,22 @@ use std::time::Duration;
 
 use self::ending::{Ended, Ending};
 use self::progress::RunProgress;
-use self::schedule::{Slot, schedule};
+use self::pacing::Pacing;
+use self::schedule::{Schedule, Slot};
 use crate::error::{Error, Result};
 use crate::measure::conditions::{Counters, Warning, during, short_line};
 use crate::measure::environment::Environment;
 use crate::measure::page_cache;
 use crate::results::{ResultFile, Row, Status};
 use crate::workload::case::{CaseSpec, Fault, Method, RunConfig, Task};
+use crate::workload::injection::Injection;
 
 pub mod child;
 pub mod ending;
 pub mod interrupt;
-pub mod program;
+mod pacing;
 mod progress;
+pub mod program;
 pub mod protocol;
 pub mod schedule;
 mod streams;
@@ -39,6 +42,8 @@ pub struct RunOptions {
     pub located_model: String,
     /// Failures to act out, for tests.
     pub faults: Vec<(Task, Method, Fault)>,
+    /// Work and memory beyond the cases' own, to try the regression gate on.
+    pub injection: Injection,
 }
 
 /// How a run ended.
@@ -62,38 +67,26 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
         .prefix("actbench-run-")
         .tempdir_in(&parent)
         .map_err(Error::io("create a folder in", &parent))?;
-    let slots = schedule(&config)?;
+    let mut schedule = Schedule::of(&config)?;
+    let n_cases = config.repetitions.map(|repetitions| (config.warmup + repetitions) * schedule.n_cases());
     let environment = environment(&config, options);
     let before = Counters::read(Path::new("/"));
-    let progress = RunProgress::new(slots.len(), options.quiet);
+    let progress = RunProgress::new(n_cases, options.quiet);
+    let mut pacing = Pacing::new(&config);
     let mut results = ResultFile::new(config, environment);
-    let (mut stopped, mut any_well) = (None, false);
-    for (index, slot) in slots.into_iter().enumerate() {
-        progress.begin(index, slot);
-        let ended = match run_slot(&results.config, slot, options, folder.path(), &progress) {
-            Ok(ended) => ended,
-            Err(error) => {
-                stopped = Some(error);
+    let mut stopped = None;
+    let mut told = Told { index: 0, any_well: false };
+    while stopped.is_none() {
+        match pacing.next(&results) {
+            Ok(block) => {
+                let slots = schedule.block(block.counted());
+                stopped = run_block(&slots, &mut results, options, folder.path(), &progress, &mut told)?;
+            }
+            Err(end) => {
+                results.end = Some(end);
+                results.write(&options.output)?;
                 break;
             }
-        };
-        let bad_input = match &ended.ending {
-            Ending::Failed(failure) if failure.bad_input && !any_well => Some(failure.message.clone()),
-            _ => None,
-        };
-        let row = Row::new(slot, ended);
-        any_well |= row.status == Status::Ok;
-        // Bad input ends the run with its one line; the same line as progress would be a second.
-        if bad_input.is_none() {
-            progress.end(index, slot, &row);
-        }
-        if slot.block.is_some() {
-            results.push(row);
-            results.write(&options.output)?;
-        }
-        if let Some(message) = bad_input {
-            stopped = Some(Error::Usage(message));
-            break;
         }
     }
     progress.finish();
@@ -124,6 +117,52 @@ fn tell(warnings: &[Warning], options: &RunOptions) {
     }
 }
 
+/// How far a run has come.
+struct Told {
+    /// Cases that were begun.
+    index: usize,
+    /// Whether any came through.
+    any_well: bool,
+}
+
+/// The cases of a block; gives why the run stops here, if it does.
+fn run_block(
+    slots: &[Slot],
+    results: &mut ResultFile,
+    options: &RunOptions,
+    folder: &Path,
+    progress: &RunProgress,
+    told: &mut Told,
+) -> Result<Option<Error>> {
+    for &slot in slots {
+        let index = told.index;
+        told.index += 1;
+        progress.begin(index, slot);
+        let ended = match run_slot(&results.config, slot, options, folder, progress) {
+            Ok(ended) => ended,
+            Err(error) => return Ok(Some(error)),
+        };
+        let bad_input = match &ended.ending {
+            Ending::Failed(failure) if failure.bad_input && !told.any_well => Some(failure.message.clone()),
+            _ => None,
+        };
+        let row = Row::new(slot, ended);
+        told.any_well |= row.status == Status::Ok;
+        // Bad input ends the run with its one line; the same line as progress would be a second.
+        if bad_input.is_none() {
+            progress.end(index, slot, &row);
+        }
+        if slot.block.is_some() {
+            results.push(row);
+            results.write(&options.output)?;
+        }
+        if let Some(message) = bad_input {
+            return Ok(Some(Error::Usage(message)));
+        }
+    }
+    Ok(None)
+}
+
 /// One case, with a folder of its own that is gone afterwards.
 fn run_slot(
     config: &RunConfig,
@@ -142,6 +181,7 @@ fn run_slot(
         config: RunConfig { model: Some(options.located_model.clone()), no_opt, ..config.clone() },
         cache_folder: own.path().to_path_buf(),
         fault,
+        injection: options.injection,
     };
     child::run(&options.program, &spec, options.timeout, &mut |message| progress.hear(message))
 }

@@ -2,7 +2,8 @@
 //! false alarms, its power, and the smallest slowdown that it can be trusted to see.
 //!
 //! [`noise`] and [`replay`] do it on recorded noise, thousands of times in seconds; [`live`] does it with real
-//! processes on this machine, and [`store`] keeps what came out for later reports.
+//! processes on this machine.
 
+pub mod live;
 pub mod noise;
 pub mod replay;

@@ -13,7 +13,7 @@ use self::prepare::{Prepared, Request, prepare};
 use self::score::{Scores, Training};
 use crate::acts::{Progress, ProgressSink, Rule, Rules};
 use crate::error::{Error, Result};
-use crate::measure::{limit, memory};
+use crate::measure::{limit, memory, processor};
 use crate::model::ActivationModel;
 
 pub mod ablation;
@@ -21,6 +21,7 @@ pub mod case;
 pub mod extract;
 pub mod features;
 pub mod footprint;
+pub mod injection;
 pub mod names;
 pub mod prepare;
 pub mod profile;
@@ -109,8 +110,11 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         let observer = observer.clone();
         Arc::new(move |step: Progress| observer.progress(step.done, step.total, step.unit))
     };
+    let ballast = spec.injection.ballast()?;
+    let cpu_before = processor::time_used();
     let start = Instant::now();
     let extracted = extract_features(spec.task, spec.method, &model, &prepared, &layers, how, &sink)?;
+    spec.injection.repeat((spec.task, spec.method), &model, &prepared, &layers, how)?;
     let extract_s = start.elapsed().as_secs_f64();
     // No method needs the weights again, so the probes' matrices may stand where they stood.
     let described_model = model.describe();
@@ -120,13 +124,16 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     observer.phase(Phase::Training);
     let scores = score_probes(spec.task, &config, &extracted, &prepared, &sink)?;
     let elapsed_s = start.elapsed().as_secs_f64();
+    let cpu_s = processor::time_used().zip(cpu_before).map(|(now, before)| now.saturating_sub(before).as_secs_f64());
     observer.measured();
+    drop(ballast);
 
     let (metric_name, metric_value) = match spec.task {
         Task::Train => ("auroc", scores.mean),
         Task::Sweep => ("mean_auroc", scores.mean),
     };
     let mut extra = extra_fields(spec.task, &config, &prepared, &extracted, &scores)?;
+    extra.insert("cpu_s".to_owned(), json!(cpu_s));
     extra.insert("lazy_cache_disk".to_owned(), json!(on_disk));
     extra.insert("model".to_owned(), json!(described_model));
     Ok(CaseOutcome {
