@@ -33,22 +33,9 @@ import pathlib
 import sys
 
 
-def count(value):
-    """The first number below the field `Ir`, wherever it is."""
-    if isinstance(value, dict):
-        if "Ir" in value:
-            return number(value["Ir"])
-        value = list(value.values())
-    if isinstance(value, list):
-        return next((found for found in map(count, value) if found is not None), None)
-    return None
-
-
-def number(value):
-    if isinstance(value, (int, float)):
-        return value
-    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-    return next((found for found in map(number, values) if found is not None), None)
+def count(summary):
+    """Callgrind's instructions of all threads and parts together."""
+    return summary["profiles"][0]["data"]["total"]["metrics"]["Ir"]["values"]["new"]
 
 
 def counts(run):

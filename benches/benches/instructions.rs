@@ -3,21 +3,18 @@
 //!
 //! Needs `valgrind`, and `gungraun-runner` of this version in `PATH`; see `scripts/count_instructions.sh`.
 
-use std::error::Error;
-use std::hint::black_box;
-
-use actbench_benches::primitives::{self, Work};
+use actbench_benches::primitives::{self, Prepared};
 use gungraun::prelude::*;
 
 /// An input that cannot be made ends the benchmark with its reason.
-fn prepared(name: &str) -> (Work, Result<(), Box<dyn Error>>) {
+fn prepared(name: &str) -> Prepared {
     match primitives::prepare(name) {
         Ok(work) => (work, Ok(())),
         Err(error) => (Box::new(|| Ok(())), Err(error)),
     }
 }
 
-fn done(result: (Work, Result<(), Box<dyn Error>>)) {
+fn done(result: Prepared) {
     if let Err(error) = result.1 {
         eprintln!("error: {error}");
         std::process::exit(1);
@@ -30,10 +27,8 @@ fn done(result: (Work, Result<(), Box<dyn Error>>)) {
 #[bench::cache_read("cache-read")]
 #[bench::prefix_tree("prefix-tree")]
 #[bench::planner("planner")]
-fn primitive((mut work, prepared): (Work, Result<(), Box<dyn Error>>)) -> (Work, Result<(), Box<dyn Error>>) {
-    // Returned whole, so that nothing is dropped while instructions are counted.
-    let result = prepared.and_then(|()| black_box(&mut work)());
-    (work, result)
+fn primitive(prepared: Prepared) -> Prepared {
+    primitives::once(prepared)
 }
 
 library_benchmark_group!(name = primitives_group, benchmarks = primitive);

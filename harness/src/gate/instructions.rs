@@ -99,26 +99,11 @@ fn counted(summary: &Value) -> Option<(String, f64)> {
     Some((name, instructions(summary)?))
 }
 
-/// The count is the field `Ir` of the metrics of Callgrind, wherever this version of the form has it.
-fn instructions(value: &Value) -> Option<f64> {
-    match value {
-        Value::Object(fields) => match fields.get("Ir") {
-            Some(found) => first_number(found),
-            None => fields.values().find_map(instructions),
-        },
-        Value::Array(values) => values.iter().find_map(instructions),
-        _ => None,
-    }
-}
-
-/// The new count of `{"metrics": {"Left": {"Int": 5}}}`: the left side is what was measured now.
-fn first_number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Number(number) => number.as_f64(),
-        Value::Object(fields) => fields.values().find_map(first_number),
-        Value::Array(values) => values.iter().find_map(first_number),
-        _ => None,
-    }
+/// Callgrind's count `Ir` of all threads and parts together, of what was measured now.
+fn instructions(summary: &Value) -> Option<f64> {
+    let profiles = summary.get("profiles")?.as_array()?;
+    let count = profiles.iter().find_map(|profile| profile.pointer("/data/total/metrics/Ir/values/new"))?;
+    count.as_f64().filter(|count| count.is_finite() && *count > 0.0)
 }
 
 /// Says of each slower benchmark what its instructions witness.
@@ -164,6 +149,22 @@ mod tests {
         assert!(notes[1].starts_with("time up, instructions up"), "{notes:?}");
         assert!(notes[2].starts_with("instructions up, time not"), "{notes:?}");
         assert_eq!(notes[3], "");
+    }
+
+    #[test]
+    fn counts_are_read_from_gungrauns_summary() {
+        // As gungraun 0.20 writes it, cut down to what is read and what could be taken for it.
+        let summary = serde_json::json!({
+            "id": "cache_read",
+            "profiles": [{"data": {
+                "parts": [{"metrics": {"Ir": {"values": {"new": 7}}}}],
+                "total": {"metrics": {"Dr": {"values": {"new": 16}}, "Ir": {"values": {"new": 50, "old": 49}}}}
+            }}]
+        });
+        assert_eq!(counted(&summary), Some(("cache-read".to_owned(), 50.0)));
+        for none in ["{}", r#"{"id": "a"}"#, r#"{"id": "a", "profiles": []}"#] {
+            assert_eq!(counted(&serde_json::from_str(none).unwrap()), None, "{none}");
+        }
     }
 
     #[test]
