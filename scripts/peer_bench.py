@@ -11,7 +11,8 @@ Theirs is this process, after one warm-up batch. Both take the same token ids, m
 - raw: one layer's pooled rows with every rule of the plan off but `depth` (the peer stops there too): the same padded
   batches in the same order. At batch size 8, and at the peer's best of those in --bench-batch-sizes.
 - train, sweep: the product with all rules. `extract` is what precedes the probes; `probes` are theirs by scikit-learn,
-  one after the other; `whole` is both. Without scikit-learn `extract` alone is compared.
+  one after the other, and the sweep's also by torch's own L-BFGS; `whole` is extraction and the probes of scikit-learn.
+  Without scikit-learn `extract` alone is compared.
 """
 
 import itertools
@@ -26,7 +27,7 @@ import tempfile
 from pathlib import Path
 
 from hf_model import UsageError
-from peer_checks import HAS_PROBES, probe_task
+from peer_checks import HAS_PROBES, probe_task, torch_probe_auroc
 
 RULES_OFF_IN_RAW = ("packing", "mask", "pooling", "prefix", "layers", "batch")
 CONFIDENCE = 0.95
@@ -80,7 +81,10 @@ class Bench:
         pooled, extract_s = self.peer.extract(self.features, layers)
         probes = with_probes and HAS_PROBES
         probes_s = probe_task(task, pooled, self.features, self.arguments)[1] if probes else 0.0
-        return {"extract_s": extract_s, "train_eval_s": probes_s, "elapsed_s": extract_s + probes_s}
+        times = {"extract_s": extract_s, "train_eval_s": probes_s, "elapsed_s": extract_s + probes_s}
+        if probes and task == "sweep":
+            times["torch_probes_s"] = probe_task(task, pooled, self.features, self.arguments, torch_probe_auroc)[1]
+        return times
 
     def measurements(self, best):
         """Name of each measurement of a block, and how it is made."""
@@ -103,7 +107,7 @@ class Bench:
         return named
 
     def comparisons(self, best):
-        """`(label, ours, theirs, field)` of each line of the table."""
+        """`(label, ours, theirs, field, their field)` of each line of the table; their field is ours where it is left out."""
         lines = [(f"raw forward, batch {self.arguments.batch_size}", "ours raw", "theirs train", "extract_s")]
         if best != self.arguments.batch_size:
             lines += [(f"raw forward, batch {best}, their best", "ours raw, best", "theirs train, best", "extract_s")]
@@ -116,7 +120,14 @@ class Bench:
             lines += [
                 ("sweep, lazy-disk: whole", "ours sweep lazy-disk", "theirs sweep", "elapsed_s"),
                 ("sweep, lazy-disk: extract", "ours sweep lazy-disk", "theirs sweep", "extract_s"),
-                ("sweep, lazy-disk: probes", "ours sweep lazy-disk", "theirs sweep", "train_eval_s"),
+                ("sweep, lazy-disk: probes, by scikit-learn", "ours sweep lazy-disk", "theirs sweep", "train_eval_s"),
+                (
+                    "sweep, lazy-disk: probes, by torch",
+                    "ours sweep lazy-disk",
+                    "theirs sweep",
+                    "train_eval_s",
+                    "torch_probes_s",
+                ),
                 ("sweep, eager: whole", "ours sweep eager", "theirs sweep", "elapsed_s"),
             ]
         return [line for line in lines if HAS_PROBES or line[3] == "extract_s"]
@@ -140,9 +151,10 @@ class Bench:
     def print_table(self, best):
         rows = [["measurement", "ours s", "theirs s", "theirs / ours", "interval"]]
         confidence = 0.0
-        for label, ours, theirs, field in self.comparisons(best):
+        for label, ours, theirs, field, *their_field in self.comparisons(best):
+            other = their_field[0] if their_field else field
             pairs = [
-                (a[field], b[field]) for a, b in zip(self.observations[ours], self.observations[theirs], strict=True)
+                (a[field], b[other]) for a, b in zip(self.observations[ours], self.observations[theirs], strict=True)
             ]
             estimate, low, high, confidence = ratio_interval([b / a for a, b in pairs])
             medians = [f"{statistics.median(side):.3f}" for side in zip(*pairs, strict=True)]

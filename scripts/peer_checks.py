@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import torch
 import transformers
 from hf_model import UsageError, model_source
 
@@ -48,7 +49,30 @@ def probe_auroc(features, labels, is_train, c, max_iter):
     return roc_auc_score(labels[~is_train], probe.decision_function((test - mean) / deviation))
 
 
-def probe_task(task, pooled, features, arguments):
+def torch_probe_auroc(features, labels, is_train, c, max_iter):
+    """The same by torch's L-BFGS from zero: mean BCE + ||w||^2 / (2 C n), the objective as a user of torch writes it."""
+    rows, targets = torch.from_numpy(features), torch.from_numpy(labels.astype(np.float32))
+    train, test = rows[is_train], rows[~is_train]
+    mean, deviation = train.mean(dim=0), train.std(dim=0).clamp_min(1e-8)
+    train, targets = (train - mean) / deviation, targets[is_train]
+    weights = torch.zeros(train.shape[1], requires_grad=True)
+    bias = torch.zeros(1, requires_grad=True)
+    solver = torch.optim.LBFGS([weights, bias], max_iter=max_iter, line_search_fn="strong_wolfe")
+
+    def closure():
+        solver.zero_grad()
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(train @ weights + bias, targets)
+        loss = losses + weights.square().sum() / (2 * c * len(train))
+        loss.backward()
+        return loss
+
+    solver.step(closure)
+    with torch.no_grad():
+        scores = ((test - mean) / deviation) @ weights + bias
+    return roc_auc_score(labels[~is_train], scores.numpy())
+
+
+def probe_task(task, pooled, features, arguments, fit=probe_auroc):
     """`(auroc, seconds)`: of the one probe of train, or the mean over all trials of sweep."""
     labels, is_train = features.labels.astype(int), features.is_train.astype(bool)
     for name, split in (("training", is_train), ("test", ~is_train)):
@@ -56,11 +80,11 @@ def probe_task(task, pooled, features, arguments):
             raise UsageError(f"the {name} rows do not have both classes, so there is no probe")
     start = time.perf_counter()
     if task == "train":
-        auroc = probe_auroc(pooled[:, 0], labels, is_train, arguments.train_c, arguments.train_max_iter)
+        auroc = fit(pooled[:, 0], labels, is_train, arguments.train_c, arguments.train_max_iter)
     else:
         trials = [(layer, c) for layer in range(pooled.shape[1]) for c in arguments.sweep_cs]
         auroc = statistics.fmean(
-            probe_auroc(pooled[:, layer], labels, is_train, c, arguments.sweep_max_iter) for layer, c in trials
+            fit(pooled[:, layer], labels, is_train, c, arguments.sweep_max_iter) for layer, c in trials
         )
     return auroc, time.perf_counter() - start
 

@@ -4,6 +4,7 @@
 pub mod device_time;
 pub mod gpu_operations;
 pub mod peak;
+pub mod primitives;
 
 use std::error::Error;
 

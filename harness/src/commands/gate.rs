@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::exports::{Export, step_summary, write_exports};
+use super::gate_criterion::{self, CriterionArgs};
 use super::gate_progress::GateProgress;
 use super::run::parse_duration;
 use crate::error::{Error, Result};
@@ -39,7 +40,9 @@ use crate::runner::interrupt;
     before_help = "Examples:\n  \
     actbench gate --base-rev main --head-rev HEAD\n  \
     actbench gate --base-bin old/actbench --head-bin target/release/actbench --suite suite.toml --output gate.json\n  \
-    actbench gate --base-rev main --head-rev HEAD --resume",
+    actbench gate --base-rev main --head-rev HEAD --resume\n  \
+    actbench gate --base-rev main --head-rev HEAD --export junit=gate.xml --export markdown=gate.md\n  \
+    actbench gate --criterion --base-rev main --head-rev HEAD",
     after_help = "Exit status: 0 pass, 1 regressed, 2 broken (or bad usage), 3 inconclusive, 130 interrupted."
 )]
 pub struct GateArgs {
@@ -100,6 +103,9 @@ pub struct GateArgs {
     /// Show no progress
     #[arg(long, short)]
     pub quiet: bool,
+    /// Benchmarks instead of runs.
+    #[command(flatten)]
+    pub criterion: CriterionArgs,
     /// More arguments for base's runs; for tests
     #[arg(long, hide = true, allow_hyphen_values = true, value_name = "ARG")]
     pub base_arg: Vec<String>,
@@ -122,6 +128,9 @@ struct Ready {
 /// Bad usage or input, a commit that does not build, an interrupt.
 pub fn gate(args: &GateArgs) -> Result<ExitCode> {
     check_output(&args.output)?;
+    if args.criterion.criterion {
+        return gate_criterion::gate(args);
+    }
     let suite = match &args.suite {
         Some(path) => Suite::read(path)?,
         None => Suite::built_in()?,
@@ -136,7 +145,13 @@ pub fn gate(args: &GateArgs) -> Result<ExitCode> {
         eprintln!("warning: {line}");
     }
     let machine = fingerprint::machine(&environment);
-    let journal = journal(args, &design, (&base.identity, &head.identity), &machine, &suite)?;
+    let cases = json!({
+        "suite": suite,
+        "metrics": args.metrics,
+        "base_arguments": args.base_arg,
+        "head_arguments": args.head_arg,
+    });
+    let journal = journal(args, &design, (&base.identity, &head.identity), &machine, cases)?;
     let program =
         |ready: &Ready, arguments: &[String]| Program { path: ready.program.clone(), arguments: arguments.to_vec() };
     let (base_program, head_program) = (program(&base, &args.base_arg), program(&head, &args.head_arg));
@@ -161,7 +176,7 @@ pub fn gate(args: &GateArgs) -> Result<ExitCode> {
 }
 
 /// Writes and prints the outcome, and turns it into the exit status.
-fn finish(args: &GateArgs, report: &GateReport) -> Result<ExitCode> {
+pub(super) fn finish(args: &GateArgs, report: &GateReport) -> Result<ExitCode> {
     let text = serde_json::to_string_pretty(report).map_err(|error| Error::file(&args.output, error.to_string()))?;
     write_whole(&args.output, format!("{text}\n").as_bytes())?;
     // A closed pipe, as of `| head`, is no failure of the gate.
@@ -171,12 +186,12 @@ fn finish(args: &GateArgs, report: &GateReport) -> Result<ExitCode> {
 }
 
 /// What disturbs measurements here, in a sentence each.
-fn told(warnings: &[Warning]) -> Vec<String> {
+pub(super) fn told(warnings: &[Warning]) -> Vec<String> {
     let matters = warnings.iter().filter(|warning| warning.level == Level::Warning);
     matters.map(|warning| format!("{}; {}", warning.what, warning.advice)).collect()
 }
 
-fn design(args: &GateArgs, n_cases: usize) -> Design {
+pub(super) fn design(args: &GateArgs, n_cases: usize) -> Design {
     let design = match n_cases {
         1 => Design { look_delta: args.delta, ..Design::looks(args.seed) },
         _ => Design::screen_confirm(args.seed),
@@ -207,20 +222,14 @@ fn ready(args: &GateArgs, side: Side) -> Result<Ready> {
     Ok(Ready { identity: Identity { path, revision, build, description: None }, program, _built: built })
 }
 
-fn journal(
+pub(super) fn journal(
     args: &GateArgs,
     design: &Design,
     (base, head): (&Identity, &Identity),
     machine: &str,
-    suite: &Suite,
+    cases: Value,
 ) -> Result<Journal> {
     let path = journal_path(&args.output);
-    let cases = json!({
-        "suite": suite,
-        "metrics": args.metrics,
-        "base_arguments": args.base_arg,
-        "head_arguments": args.head_arg,
-    });
     let subject = Subject::new(design, base, head, machine, cases);
     if !args.resume {
         return Journal::begin(&path, &subject);
@@ -233,11 +242,11 @@ fn journal(
 }
 
 /// `gate.json` has its journal in `gate.journal.jsonl`.
-fn journal_path(output: &Path) -> PathBuf {
+pub(super) fn journal_path(output: &Path) -> PathBuf {
     output.with_extension("journal.jsonl")
 }
 
-fn tell_how_to_go_on(error: &Error, output: &Path) {
+pub(super) fn tell_how_to_go_on(error: &Error, output: &Path) {
     if matches!(error, Error::Interrupted) {
         eprintln!("the pairs so far are in {}; --resume goes on with them", journal_path(output).display());
     }

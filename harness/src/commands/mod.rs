@@ -10,6 +10,7 @@ pub mod explain;
 pub mod exports;
 pub mod features;
 pub mod gate;
+mod gate_criterion;
 mod gate_progress;
 pub mod halved;
 pub mod history;

@@ -7,8 +7,10 @@
 //! and tried on recorded noise.
 
 mod case;
+pub mod criterion;
 pub mod design;
 pub mod engine;
+pub mod instructions;
 pub mod journal;
 pub mod judge;
 pub mod metric;

@@ -64,7 +64,7 @@ fn runs_of_other_work_or_other_machines_are_series_of_their_own() {
     entries[1].results.config.samples += 1;
     entries[2].results.environment.cores_logical += 1;
     entries[3].results.environment.rustc = Some("another".to_owned());
-    entries[4].results.config.repetitions = Some(40);
+    entries[4].results.config.repetitions = Some(77);
     let series = all_series(&entries).unwrap();
     let mut lengths: Vec<usize> = series
         .iter()

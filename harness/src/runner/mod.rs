@@ -71,10 +71,10 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
         .map_err(Error::io("create a folder in", &parent))?;
     let mut schedule = Schedule::of(&config)?;
     let n_cases = config.repetitions.map(|repetitions| (config.warmup + repetitions) * schedule.n_cases());
-    let progress = RunProgress::new(n_cases, options.title.as_deref(), options.quiet);
-    let mut pacing = Pacing::new(&config);
     let environment = environment(&config, options);
     let before = Counters::read(Path::new("/"));
+    let progress = RunProgress::new(n_cases, options.title.as_deref(), options.quiet);
+    let mut pacing = Pacing::new(&config);
     let mut results = ResultFile::new(config, environment);
     let mut stopped = None;
     let mut told = Told { index: 0, any_well: false, hopeless: Vec::new() };
@@ -99,6 +99,24 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
         results.write(&options.output)?;
     }
     Ok(RunReport { results, stopped })
+}
+
+/// Where the run takes place, with what disturbs it, which is also told in a line.
+fn environment(config: &RunConfig, options: &RunOptions) -> Environment {
+    let mut environment = Environment::read();
+    let model = Path::new(&options.located_model);
+    // A preset's weights are made and not read.
+    if model.exists() {
+        environment.warnings.extend(page_cache::warning(model, config.warmup));
+    }
+    tell(&environment.warnings, options);
+    environment
+}
+
+fn tell(warnings: &[Warning], options: &RunOptions) {
+    if let Some(line) = short_line(warnings).filter(|_| !options.quiet) {
+        eprintln!("warning: {line}");
+    }
 }
 
 /// How far a run has come.
@@ -152,24 +170,6 @@ fn run_block(
         }
     }
     Ok(None)
-}
-
-/// Where the run takes place, with what disturbs it, which is also told in a line.
-fn environment(config: &RunConfig, options: &RunOptions) -> Environment {
-    let mut environment = Environment::read();
-    let model = Path::new(&options.located_model);
-    // A preset's weights are made and not read.
-    if model.exists() {
-        environment.warnings.extend(page_cache::warning(model, config.warmup));
-    }
-    tell(&environment.warnings, options);
-    environment
-}
-
-fn tell(warnings: &[Warning], options: &RunOptions) {
-    if let Some(line) = short_line(warnings).filter(|_| !options.quiet) {
-        eprintln!("warning: {line}");
-    }
 }
 
 /// One case, with a folder of its own that is gone afterwards.
