@@ -82,7 +82,10 @@ mod tests {
     fn rows(blocks: usize, noise: f64) -> Vec<Row> {
         let block = |block: usize| {
             let swing = if block % 2 == 0 { 1.0 + noise } else { 1.0 - noise };
-            [ok_row(Task::Train, Method::Eager, block, 2.0 * swing, 50.0), ok_row(Task::Train, Method::Lazy, block, 1.0, 30.0)]
+            [
+                ok_row(Task::Train, Method::Eager, block, 2.0 * swing, 50.0),
+                ok_row(Task::Train, Method::Lazy, block, 1.0, 30.0),
+            ]
         };
         (0..blocks).flat_map(block).collect()
     }

@@ -198,7 +198,8 @@ fn source(plan: &Plan, head_arguments: Vec<String>) -> Result<Programs> {
         args: plan.arguments.clone(),
     };
     let program = |path: &Path, arguments: Vec<String>| Program { path: path.to_path_buf(), arguments };
-    let metrics = vec![Metric::Wall, Metric::Cpu, Metric::PeakRss, Metric::PeakHeap, Metric::Auroc, Metric::FeatureDigest];
+    let metrics =
+        vec![Metric::Wall, Metric::Cpu, Metric::PeakRss, Metric::PeakHeap, Metric::Auroc, Metric::FeatureDigest];
     Programs::new(
         Suite { args: Vec::new(), cases: vec![case] },
         program(&plan.program, Vec::new()),
@@ -228,7 +229,8 @@ impl Pilot {
             pairs.push((value(Side::Base)?, value(Side::Head)?));
         }
         let of = |metric: Metric| -> (Vec<f64>, Vec<f64>) {
-            let value = |values: &std::collections::BTreeMap<Metric, f64>| values.get(&metric).copied().unwrap_or(f64::NAN);
+            let value =
+                |values: &std::collections::BTreeMap<Metric, f64>| values.get(&metric).copied().unwrap_or(f64::NAN);
             pairs.iter().map(|(base, head)| (value(&base.values), value(&head.values))).unzip()
         };
         let (base, head) = of(Metric::Wall);
@@ -340,7 +342,9 @@ impl Live {
                 Change::Slowdown(share) if share >= 0.0499 && (caught as f64) < POWER * gates as f64 => {
                     format!("{caught} of {gates} caught")
                 }
-                Change::MemoryShare(_) | Change::MemoryBytes(_) if caught < gates => format!("{caught} of {gates} caught"),
+                Change::MemoryShare(_) | Change::MemoryBytes(_) if caught < gates => {
+                    format!("{caught} of {gates} caught")
+                }
                 _ if trial.broken > 0 => format!("{} of {gates} gates broken", trial.broken),
                 _ => continue,
             };

@@ -57,7 +57,14 @@ impl Injection {
             let tokens = Arc::new(TokenSet { sequences });
             match (method, task) {
                 (Method::Eager, Task::Train) => {
-                    black_box(eager::extract_layer_pooled(&**model, &tokens, layers[0], how.batch_size, how.pool, None)?);
+                    black_box(eager::extract_layer_pooled(
+                        &**model,
+                        &tokens,
+                        layers[0],
+                        how.batch_size,
+                        how.pool,
+                        None,
+                    )?);
                 }
                 (Method::Eager, Task::Sweep) => {
                     black_box(eager::extract_full(&**model, &tokens, layers, how.batch_size, None)?);
