@@ -78,7 +78,8 @@ fn what_cannot_be_measured_is_exit_2() {
     let killed = program(&sandbox, "killed", 0.5, "kill -9 $$");
     let silent = program(&sandbox, "silent", 0.5, "exit 0");
     let late = program(&sandbox, "late", 0.5, "[ $(grep -c late RUNS) -lt 5 ] || exit 3");
-    fs::write(&late, fs::read_to_string(&late).unwrap().replace("RUNS", &sandbox.path("runs").to_string_lossy())).unwrap();
+    fs::write(&late, fs::read_to_string(&late).unwrap().replace("RUNS", &sandbox.path("runs").to_string_lossy()))
+        .unwrap();
     for (head, reason) in
         [(&killed, "SIGKILL"), (&silent, "ended well and printed no result"), (&late, "exit status 3")]
     {
@@ -193,7 +194,8 @@ fn commits_are_built_and_gated_and_their_work_trees_are_gone_afterwards() {
     };
     let manifest = "[package]\nname = \"actbench\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[workspace]\n";
     fs::write(repository.join("Cargo.toml"), manifest).unwrap();
-    fs::write(repository.join("Cargo.lock"), "version = 4\n\n[[package]]\nname = \"actbench\"\nversion = \"0.1.0\"\n").unwrap();
+    fs::write(repository.join("Cargo.lock"), "version = 4\n\n[[package]]\nname = \"actbench\"\nversion = \"0.1.0\"\n")
+        .unwrap();
     let source = |seconds: &str| {
         let row = format!(
             "{{\"rows\":[{{\"status\":\"ok\",\"elapsed_s\":{seconds},\"cpu_peak_rss_mb\":30.0,\"cpu_peak_heap_mb\":9.0,\
@@ -208,7 +210,8 @@ fn commits_are_built_and_gated_and_their_work_trees_are_gone_afterwards() {
     source("0.6");
     git(&["commit", "--quiet", "-a", "-m", "two"]);
     let suite = suite(&sandbox);
-    let arguments = ["gate", "--base-rev", "HEAD~1", "--head-rev", "HEAD", "--build-profile", "dev", "--suite", &suite, "-q"];
+    let arguments =
+        ["gate", "--base-rev", "HEAD~1", "--head-rev", "HEAD", "--build-profile", "dev", "--suite", &suite, "-q"];
     let run = |arguments: &[&str]| {
         let mut command = sandbox.command(arguments);
         command.current_dir(&repository).env("ACTBENCH_CACHE", sandbox.path("cache")).output().unwrap()

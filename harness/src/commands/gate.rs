@@ -128,10 +128,8 @@ pub fn gate(args: &GateArgs) -> Result<ExitCode> {
     let environment = Environment::read();
     let machine = fingerprint::machine(&environment);
     let journal = journal(args, &design, (&base.identity, &head.identity), &machine, &suite)?;
-    let program = |ready: &Ready, arguments: &[String]| Program {
-        path: ready.program.clone(),
-        arguments: arguments.to_vec(),
-    };
+    let program =
+        |ready: &Ready, arguments: &[String]| Program { path: ready.program.clone(), arguments: arguments.to_vec() };
     let (base_program, head_program) = (program(&base, &args.base_arg), program(&head, &args.head_arg));
     let mut source = Programs::new(suite, base_program, head_program, args.metrics.clone(), args.timeout)?;
     let mut progress = GateProgress::new(Some(journal), args.quiet);

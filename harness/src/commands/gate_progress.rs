@@ -26,7 +26,8 @@ impl GateProgress {
         let terminal = std::io::stderr().is_terminal();
         let bar = (terminal && !quiet).then(|| {
             let bar = ProgressBar::new(0);
-            if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} rounds ({eta} left at most)") {
+            if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} rounds ({eta} left at most)")
+            {
                 bar.set_style(style);
             }
             bar.enable_steady_tick(Duration::from_millis(200));
@@ -79,7 +80,8 @@ impl Listener for GateProgress {
             bar.set_message(self.round.clone());
         } else if self.lines {
             let spent = self.start.elapsed().as_secs_f64();
-            let rate = if self.taken == 0 { String::new() } else { format!(", {:.2} s a pair", spent / self.taken as f64) };
+            let rate =
+                if self.taken == 0 { String::new() } else { format!(", {:.2} s a pair", spent / self.taken as f64) };
             eprintln!("{}, {spent:.0} s{rate}", self.round);
         }
     }

@@ -82,7 +82,13 @@ pub struct SettingsArgs {
 
 impl SettingsArgs {
     /// The settings of a run of `tasks` by `methods`.
-    pub fn config(&self, tasks: Vec<Task>, methods: Vec<Method>, repetitions: Option<usize>, warmup: usize) -> RunConfig {
+    pub fn config(
+        &self,
+        tasks: Vec<Task>,
+        methods: Vec<Method>,
+        repetitions: Option<usize>,
+        warmup: usize,
+    ) -> RunConfig {
         RunConfig {
             tasks,
             methods,

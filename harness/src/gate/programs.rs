@@ -53,8 +53,10 @@ impl Programs {
             program.path = std::fs::canonicalize(&program.path).map_err(Error::io("find", &program.path))?;
         }
         let [base, head] = programs;
-        let folder =
-            tempfile::Builder::new().prefix("actbench-gate-").tempdir().map_err(Error::io("create", std::env::temp_dir()))?;
+        let folder = tempfile::Builder::new()
+            .prefix("actbench-gate-")
+            .tempdir()
+            .map_err(Error::io("create", std::env::temp_dir()))?;
         Ok(Programs { suite, base, head, metrics, timeout, folder })
     }
 }

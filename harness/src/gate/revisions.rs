@@ -48,8 +48,10 @@ pub fn build(folder: &Path, revision: &str, side: Side, profile: &str, quiet: bo
     let what = format!("--{side}-rev {revision}: no such commit in {}", repository.display());
     let name = format!("{revision}^{{commit}}");
     let commit = git(&repository, &["rev-parse", "--verify", "--quiet", "--end-of-options", &name], &what)?;
-    let temporary =
-        tempfile::Builder::new().prefix("actbench-rev-").tempdir().map_err(Error::io("create", std::env::temp_dir()))?;
+    let temporary = tempfile::Builder::new()
+        .prefix("actbench-rev-")
+        .tempdir()
+        .map_err(Error::io("create", std::env::temp_dir()))?;
     let tree = WorkTree { repository: repository.clone(), folder: temporary };
     let source = tree.folder.path().join("tree");
     let place = source.display().to_string();
@@ -70,7 +72,8 @@ pub fn build(folder: &Path, revision: &str, side: Side, profile: &str, quiet: bo
 }
 
 fn compile(source: &Path, target: &Path, profile: &str, revision: &str) -> Result<()> {
-    let arguments = ["build", "--locked", "--quiet", "--package", "actbench", "--bin", "actbench", "--profile", profile];
+    let arguments =
+        ["build", "--locked", "--quiet", "--package", "actbench", "--bin", "actbench", "--profile", profile];
     let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let variables = [("CARGO_TARGET_DIR", target.as_os_str())];

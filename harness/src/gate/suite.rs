@@ -72,7 +72,8 @@ impl Suite {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self> {
-        let suite: Suite = toml::from_str(text).map_err(|error| Error::file(path, error.to_string().trim().to_owned()))?;
+        let suite: Suite =
+            toml::from_str(text).map_err(|error| Error::file(path, error.to_string().trim().to_owned()))?;
         if suite.cases.is_empty() {
             return Err(Error::file(path, "no [[case]]: a suite that measures nothing cannot pass"));
         }
@@ -107,7 +108,6 @@ impl Suite {
         arguments
     }
 }
-
 
 #[cfg(test)]
 mod tests {

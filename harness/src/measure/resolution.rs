@@ -59,9 +59,8 @@ fn read(path: &Path) -> Option<Resolution> {
 /// # Errors
 /// There is no cache folder, or it cannot be written to.
 pub fn keep(resolution: &Resolution) -> Result<PathBuf> {
-    let folder = cache_folder().ok_or_else(|| {
-        Error::usage("no folder to keep the self-test's result in: set HOME or XDG_CACHE_HOME")
-    })?;
+    let folder = cache_folder()
+        .ok_or_else(|| Error::usage("no folder to keep the self-test's result in: set HOME or XDG_CACHE_HOME"))?;
     std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
     let path = file(&folder, &resolution.machine);
     let text = serde_json::to_string_pretty(resolution).map_err(|error| Error::file(&path, error.to_string()))?;
@@ -86,8 +85,7 @@ mod tests {
             trials_without_difference: 40,
             false_alarms: 0,
         };
-        let wanted =
-            "this machine resolves slowdowns from 5 % on (0 false alarms in 40 trials, actbench selftest of 2026-11-27)";
+        let wanted = "this machine resolves slowdowns from 5 % on (0 false alarms in 40 trials, actbench selftest of 2026-11-27)";
         assert_eq!(resolution.sentence(), wanted);
         let none = Resolution { smallest_effect: None, ..resolution };
         assert!(none.sentence().starts_with("this machine resolves no slowdown that was tried"));

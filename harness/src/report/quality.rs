@@ -34,10 +34,14 @@ fn end(end: RunEnd) -> Option<String> {
         RunEnd::Fixed { .. } => return None,
         RunEnd::Enough { blocks } => format!("{blocks} blocks: every ratio of times is known to 1.5 %"),
         RunEnd::Budget { blocks } => {
-            format!("{blocks} blocks: another would not fit into --budget, and a ratio of times is known to less than 1.5 %")
+            format!(
+                "{blocks} blocks: another would not fit into --budget, and a ratio of times is known to less than 1.5 %"
+            )
         }
         RunEnd::Most { blocks } => {
-            format!("{blocks} blocks, the most: a ratio of times is still known to less than 1.5 %; is the machine busy?")
+            format!(
+                "{blocks} blocks, the most: a ratio of times is still known to less than 1.5 %; is the machine busy?"
+            )
         }
     })
 }
@@ -63,7 +67,10 @@ fn drift(what: &str, values: &[f64]) -> Option<String> {
     let trend = Trend::of(values).ok()??;
     (!trend.is_steady()).then(|| {
         let change = 100.0 * (trend.last_over_first - 1.0);
-        format!("not steady: {what} changed by {change:+.0} % from the first third of the run to the last (p {:.3})", trend.p)
+        format!(
+            "not steady: {what} changed by {change:+.0} % from the first third of the run to the last (p {:.3})",
+            trend.p
+        )
     })
 }
 
@@ -80,24 +87,24 @@ fn outliers(task: Task, method: Method, rows: &[&Row]) -> Option<String> {
     let named: Vec<String> = severe
         .map(|((repetition, time), _)| format!("repetition {repetition} ({:+.0} %)", 100.0 * (time / median - 1.0)))
         .collect();
-    (!named.is_empty()).then(|| format!("far from the other times of {task} {method}, and counted: {}", named.join(", ")))
+    (!named.is_empty())
+        .then(|| format!("far from the other times of {task} {method}, and counted: {}", named.join(", ")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::tests::{environment, ok_row};
+    use crate::results::tests::{file_of, ok_row};
     use crate::runner::schedule::tests::config;
     use crate::workload::case::RunConfig;
 
     fn results(times: &[f64]) -> ResultFile {
         let config = RunConfig { tasks: vec![Task::Train], methods: vec![Method::Eager, Method::Lazy], ..config() };
-        let mut results = ResultFile::new(config, environment());
-        for (block, time) in times.iter().enumerate() {
-            results.push(ok_row(Task::Train, Method::Eager, block, 2.0, 50.0));
-            results.push(ok_row(Task::Train, Method::Lazy, block, *time, 30.0));
-        }
-        results
+        let block = |(block, time): (usize, &f64)| {
+            let eager = ok_row(Task::Train, Method::Eager, block, 2.0, 50.0);
+            [eager, ok_row(Task::Train, Method::Lazy, block, *time, 30.0)]
+        };
+        file_of(config, times.iter().enumerate().flat_map(block))
     }
 
     #[test]

@@ -17,8 +17,8 @@ pub mod summary;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use row::{Row, Status};
 use adaptive::RunEnd;
+pub use row::{Row, Status};
 use summary::TaskSummary;
 
 /// The schema's name and version; raised when a name changes its meaning.

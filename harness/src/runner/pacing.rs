@@ -59,7 +59,9 @@ impl Pacing {
             Some(repetitions) if done >= repetitions => return end(|blocks| RunEnd::Fixed { blocks }),
             Some(_) => {}
             None if done >= self.stopping.most_blocks => return end(|blocks| RunEnd::Most { blocks }),
-            None if self.stopping.has_enough(config, &results.rows, done) => return end(|blocks| RunEnd::Enough { blocks }),
+            None if self.stopping.has_enough(config, &results.rows, done) => {
+                return end(|blocks| RunEnd::Enough { blocks });
+            }
             // One block is measured whatever the budget: a run that measured nothing is of no use to anyone.
             None if done > 0 && !Stopping::fits(config.budget(), spent, self.longest_block) => {
                 return end(|blocks| RunEnd::Budget { blocks });

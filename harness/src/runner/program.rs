@@ -115,7 +115,8 @@ mod tests {
     use super::*;
 
     fn shell(script: &str, timeout: Option<Duration>) -> Finished {
-        run(Path::new("/bin/sh"), &["-c".into(), script.into()], &[("WORD", OsStr::new("heard"))], None, timeout).unwrap()
+        run(Path::new("/bin/sh"), &["-c".into(), script.into()], &[("WORD", OsStr::new("heard"))], None, timeout)
+            .unwrap()
     }
 
     #[test]

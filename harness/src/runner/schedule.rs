@@ -45,7 +45,12 @@ impl Schedule {
         let mut cases = Vec::new();
         for (&task, &method) in config.tasks.iter().flat_map(|task| config.methods.iter().map(move |it| (task, it))) {
             let of_lazy = ablations.iter().copied().filter(|_| method != Method::Eager).map(Some);
-            cases.extend([None].into_iter().chain(of_lazy).map(|ablation| Slot { task, method, ablation, block: None }));
+            cases.extend([None].into_iter().chain(of_lazy).map(|ablation| Slot {
+                task,
+                method,
+                ablation,
+                block: None,
+            }));
         }
         Ok(Schedule { cases, rng: ChaCha8Rng::seed_from_u64(config.seed) })
     }
