@@ -1,5 +1,6 @@
 //! What to know of the measurements themselves: why there are so many, whether they were steady, and which stand out.
 
+use crate::measure::resolution::Resolution;
 use crate::results::adaptive::RunEnd;
 use crate::results::{ResultFile, Row, Status};
 use crate::stats::outliers::{Outlier, flag_outliers};
@@ -25,6 +26,7 @@ pub fn lines(results: &ResultFile) -> Vec<String> {
             lines.extend(drift(&format!("the ratio of times of {task}, eager / {method},"), &ratios));
         }
     }
+    lines.extend(results.environment.resolution.as_ref().map(Resolution::sentence));
     lines
 }
 
