@@ -72,9 +72,9 @@ pub struct RunArgs {
     /// Let a case act out a failure: TASK/METHOD=FAULT; for tests of the runner
     #[arg(long, hide = true, value_parser = parse_fault)]
     pub inject_fault: Vec<(Task, Method, Fault)>,
-    /// Extract this share of the samples once more; for trying the regression gate
-    #[arg(long, hide = true, default_value_t = 0.0, value_parser = parse_work, value_name = "SHARE")]
-    pub inject_work: f64,
+    /// Do so many units of work beside the case; for trying the regression gate
+    #[arg(long, hide = true, default_value_t = 0, value_name = "UNITS")]
+    pub inject_work: u64,
     /// Hold so many bytes beside the case; for trying the regression gate
     #[arg(long, hide = true, default_value_t = 0, value_name = "BYTES")]
     pub inject_memory: u64,
@@ -113,7 +113,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         quiet: args.quiet,
         located_model: preflight.located_model,
         faults: args.inject_fault.clone(),
-        injection: Injection { work: args.inject_work, memory_bytes: args.inject_memory },
+        injection: Injection { work_units: args.inject_work, memory_bytes: args.inject_memory },
     };
     let report = run_cases(preflight.config, &options)?;
     if !report.results.rows.is_empty() {
@@ -207,11 +207,6 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| "must be above 0 and not astronomical".to_owned())
-}
-
-fn parse_work(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share: &f64| (0.0..=10.0).contains(share));
-    share.ok_or_else(|| "must be a share between 0 and 10".to_owned())
 }
 
 fn parse_fault(text: &str) -> Result<(Task, Method, Fault), String> {
