@@ -61,7 +61,7 @@ fn pooling() -> Result<Work, Box<dyn Error>> {
     let tensor = random_activations(1, 128, 8, 512)?;
     Ok(Box::new(move || {
         for method in PoolMethod::ALL {
-            black_box(black_box(&tensor).pool(method, Axis::L)?);
+            black_box(black_box(&tensor).pool(method, Axis::Layer)?);
         }
         Ok(())
     }))
