@@ -21,8 +21,6 @@ if ! command -v gungraun-runner >/dev/null; then
 fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-# The C library picks its routines by the processor; the same ones each time.
-export RAYON_NUM_THREADS=1
 for run in first second; do
   cargo bench --locked --quiet -p actbench-benches --features instructions --bench instructions -- \
     --home="$folder/$run" --save-summary=json --nosummary

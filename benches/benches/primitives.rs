@@ -3,14 +3,14 @@
 use std::error::Error;
 use std::time::Duration;
 
-use actbench_benches::primitives::PRIMITIVES;
+use actbench_benches::primitives::{PRIMITIVES, prepare};
 use actbench_benches::skip_on_error;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn all(criterion: &mut Criterion) {
     for primitive in PRIMITIVES {
         let bench = |criterion: &mut Criterion| -> Result<(), Box<dyn Error>> {
-            let mut work = (primitive.prepare)()?;
+            let mut work = prepare(primitive.name)?;
             work()?;
             criterion.bench_function(primitive.name, |bencher| bencher.iter(&mut work));
             Ok(())

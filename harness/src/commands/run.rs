@@ -73,9 +73,9 @@ pub struct RunArgs {
     /// Let a case act out a failure: TASK/METHOD=FAULT; for tests of the runner
     #[arg(long, hide = true, value_parser = parse_fault)]
     pub inject_fault: Vec<(Task, Method, Fault)>,
-    /// Extract this share of the samples once more; for trying the regression gate
-    #[arg(long, hide = true, default_value_t = 0.0, value_parser = parse_work, value_name = "SHARE")]
-    pub inject_work: f64,
+    /// Do so many units of work beside the case; for trying the regression gate
+    #[arg(long, hide = true, default_value_t = 0, value_name = "UNITS")]
+    pub inject_work: u64,
     /// Hold so many bytes beside the case; for trying the regression gate
     #[arg(long, hide = true, default_value_t = 0, value_name = "BYTES")]
     pub inject_memory: u64,
@@ -106,7 +106,7 @@ impl RunArgs {
             title: None,
             located_model,
             faults: self.inject_fault.clone(),
-            injection: Injection { work: self.inject_work, memory_bytes: self.inject_memory },
+            injection: Injection { work_units: self.inject_work, memory_bytes: self.inject_memory },
         })
     }
 }
@@ -223,11 +223,6 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| "must be above 0 and not astronomical".to_owned())
-}
-
-fn parse_work(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share: &f64| (0.0..=10.0).contains(share));
-    share.ok_or_else(|| "must be a share between 0 and 10".to_owned())
 }
 
 pub(super) fn parse_fault(text: &str) -> Result<(Task, Method, Fault), String> {

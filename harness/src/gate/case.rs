@@ -40,12 +40,13 @@ impl Case {
             }
         };
         let (Some(base), Some(head)) = (whole(pair.base, Side::Base), whole(pair.head, Side::Head)) else { return };
-        let known: BTreeSet<Metric> = self
-            .required
-            .iter()
-            .copied()
-            .chain(Metric::ALL.into_iter().filter(|it| base.has(*it) || head.has(*it)))
-            .collect();
+        let before = self.metrics();
+        let found = Metric::ALL.into_iter().filter(|metric| base.has(*metric) || head.has(*metric));
+        let known: BTreeSet<Metric> = before.iter().copied().chain(found).collect();
+        let begun = !(self.screen.is_empty() && self.confirm.is_empty());
+        if let Some(metric) = known.iter().find(|metric| begun && !before.contains(metric)) {
+            self.broken.get_or_insert(format!("{metric} was not measured in the pairs before"));
+        }
         for (observation, side) in [(&base, Side::Base), (&head, Side::Head)] {
             if let Some(metric) = known.iter().find(|metric| !observation.has(**metric)) {
                 self.broken.get_or_insert(format!("{side} did not measure {metric}"));

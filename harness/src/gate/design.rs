@@ -79,7 +79,7 @@ impl Design {
             looks: vec![10, 20],
             look_level: 0.10,
             look_delta: 0.0,
-            confirm_pairs: 30,
+            confirm_pairs: 40,
             ..Self::looks(seed)
         }
     }

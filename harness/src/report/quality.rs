@@ -1,5 +1,6 @@
 //! What to know of the measurements themselves: why there are so many, whether they were steady, and which stand out.
 
+use crate::measure::resolution::Resolution;
 use crate::results::adaptive::RunEnd;
 use crate::results::{ResultFile, Row, Status};
 use crate::stats::outliers::{Outlier, flag_outliers};
@@ -25,6 +26,7 @@ pub fn lines(results: &ResultFile) -> Vec<String> {
             lines.extend(drift(&format!("the ratio of times of {task}, eager / {method},"), &ratios));
         }
     }
+    lines.extend(results.environment.resolution.as_ref().map(Resolution::sentence));
     lines
 }
 
@@ -94,18 +96,17 @@ fn outliers(task: Task, method: Method, rows: &[&Row]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::tests::{environment, ok_row};
+    use crate::results::tests::{file_of, ok_row};
     use crate::runner::schedule::tests::config;
     use crate::workload::case::RunConfig;
 
     fn results(times: &[f64]) -> ResultFile {
         let config = RunConfig { tasks: vec![Task::Train], methods: vec![Method::Eager, Method::Lazy], ..config() };
-        let mut results = ResultFile::new(config, environment());
-        for (block, time) in times.iter().enumerate() {
-            results.push(ok_row(Task::Train, Method::Eager, block, 2.0, 50.0));
-            results.push(ok_row(Task::Train, Method::Lazy, block, *time, 30.0));
-        }
-        results
+        let block = |(block, time): (usize, &f64)| {
+            let eager = ok_row(Task::Train, Method::Eager, block, 2.0, 50.0);
+            [eager, ok_row(Task::Train, Method::Lazy, block, *time, 30.0)]
+        };
+        file_of(config, times.iter().enumerate().flat_map(block))
     }
 
     #[test]

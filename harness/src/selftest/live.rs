@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::gate::design::Design;
 use crate::gate::engine::{self, Listener, Pair};
 use crate::gate::programs::{Program, Programs};
-use crate::gate::source::{Observed, Side, Source};
+use crate::gate::source::{Observation, Observed, Side, Source};
 use crate::gate::suite::{Suite, SuiteCase};
 use crate::gate::{CaseReport, Metric, Verdict};
 use crate::measure::MEGABYTE;
@@ -29,11 +29,20 @@ pub const SCHEMA: &str = "actbench-selftest/1";
 /// A slowdown counts as resolved when at least this share of its gates caught it.
 pub const POWER: f64 = 0.9;
 
+/// The case's name.
+const CASE: &str = "train-lazy";
+
 /// Pairs of the pilot.
 const PILOT_PAIRS: usize = 10;
 
-/// Extra work of the pilot: large against the noise.
-const PILOT_WORK: f64 = 0.5;
+/// Units of work that the pilot begins with; four times as many, until the case is slowed by [`PILOT_SLOWDOWN`].
+const PILOT_UNITS: u64 = 1 << 10;
+
+/// A slowdown that is large against the noise, so that it is known to some percent of itself.
+const PILOT_SLOWDOWN: f64 = 0.3;
+
+/// More units than this are hours; a case that they do not slow is not being measured.
+const MOST_UNITS: u64 = 1 << 28;
 
 /// What is tried.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,7 +73,7 @@ pub struct Plan {
 pub enum Change {
     /// Nothing.
     None,
-    /// This share of the case's work once more.
+    /// Work that takes this share of the case's time.
     Slowdown(f64),
     /// Memory of this share of the case's peak.
     MemoryShare(f64),
@@ -108,8 +117,8 @@ pub struct Live {
     pub case_s: f64,
     /// Median peak RSS of the case, in MB.
     pub case_rss_mb: f64,
-    /// The share of the samples that is extracted again for a slowdown of 1 %, over 1 %.
-    pub work_per_slowdown: f64,
+    /// Units of work that double the case's time.
+    pub units_to_double: f64,
     /// What came of each change.
     pub trials: Vec<Trial>,
     /// In short.
@@ -163,7 +172,7 @@ pub fn run(plan: &Plan, listener: &mut dyn GateListener) -> Result<Live> {
         design: Design::looks(plan.seed),
         case_s: pilot.seconds,
         case_rss_mb: pilot.rss_mb,
-        work_per_slowdown: pilot.work_per_slowdown,
+        units_to_double: pilot.units_to_double,
         trials,
         resolution,
     })
@@ -191,12 +200,8 @@ fn resolution(environment: &Environment, trials: &[Trial]) -> Resolution {
 }
 
 fn source(plan: &Plan, head_arguments: Vec<String>) -> Result<Programs> {
-    let case = SuiteCase {
-        name: "train-lazy".to_owned(),
-        task: Task::Train,
-        method: Method::Lazy,
-        args: plan.arguments.clone(),
-    };
+    let case =
+        SuiteCase { name: CASE.to_owned(), task: Task::Train, method: Method::Lazy, args: plan.arguments.clone() };
     let program = |path: &Path, arguments: Vec<String>| Program { path: path.to_path_buf(), arguments };
     let metrics =
         vec![Metric::Wall, Metric::Cpu, Metric::PeakRss, Metric::PeakHeap, Metric::Auroc, Metric::FeatureDigest];
@@ -209,57 +214,60 @@ fn source(plan: &Plan, head_arguments: Vec<String>) -> Result<Programs> {
     )
 }
 
-/// What the case takes, and how much extra work makes how much of a slowdown: extracting a share of the samples again
-/// takes more than that share of the time where every extraction has fixed costs.
+/// What the case takes, and how much extra work makes how much of a slowdown.
 struct Pilot {
     seconds: f64,
     rss_mb: f64,
-    work_per_slowdown: f64,
+    units_to_double: f64,
 }
 
 impl Pilot {
     fn run(plan: &Plan) -> Result<Self> {
-        let mut source = source(plan, work(PILOT_WORK))?;
-        let mut pairs = Vec::new();
-        for _ in 0..PILOT_PAIRS {
-            let mut value = |side: Side| match source.observe("train-lazy", side)? {
-                Observed::Measured(observation) => Ok(observation),
-                Observed::Failed(reason) => Err(Error::Numeric(format!("the case does not run: {reason}"))),
+        let mut units = PILOT_UNITS;
+        loop {
+            let pairs = pilot_pairs(plan, units)?;
+            let of = |metric: Metric| -> (Vec<f64>, Vec<f64>) {
+                let value = |it: &Observation| it.values.get(&metric).copied().unwrap_or(f64::NAN);
+                pairs.iter().map(|(base, head)| (value(base), value(head))).unzip()
             };
-            pairs.push((value(Side::Base)?, value(Side::Head)?));
+            let (base, head) = of(Metric::Wall);
+            let slowdown = RatioEstimate::of_pairs(&head, &base, 0.95)?.estimate - 1.0;
+            if slowdown >= PILOT_SLOWDOWN {
+                let rss_mb = median(&of(Metric::PeakRss).0)?;
+                return Ok(Pilot { seconds: median(&base)?, rss_mb, units_to_double: units as f64 / slowdown });
+            }
+            units *= 4;
+            if units > MOST_UNITS {
+                return Err(Error::Numeric(
+                    "extra work does not slow the case: its times cannot be measured here".to_owned(),
+                ));
+            }
         }
-        let of = |metric: Metric| -> (Vec<f64>, Vec<f64>) {
-            let value =
-                |values: &std::collections::BTreeMap<Metric, f64>| values.get(&metric).copied().unwrap_or(f64::NAN);
-            pairs.iter().map(|(base, head)| (value(&base.values), value(&head.values))).unzip()
-        };
-        let (base, head) = of(Metric::Wall);
-        let slowdown = RatioEstimate::of_pairs(&head, &base, 0.95)?.estimate - 1.0;
-        let work_per_slowdown = PILOT_WORK / slowdown;
-        if !(work_per_slowdown > 0.1 && work_per_slowdown < 10.0) {
-            let what = format!(
-                "{:.0} % more work made the case {:.1} % slower: the machine is too busy, or the case too short",
-                100.0 * PILOT_WORK,
-                100.0 * slowdown
-            );
-            return Err(Error::Numeric(what));
-        }
-        Ok(Pilot { seconds: median(&base)?, rss_mb: median(&of(Metric::PeakRss).0)?, work_per_slowdown })
     }
 
     fn head_arguments(&self, change: Change) -> Vec<String> {
         let memory = |bytes: u64| vec!["--inject-memory".to_owned(), bytes.to_string()];
         match change {
             Change::None => Vec::new(),
-            Change::Slowdown(share) => work(share * self.work_per_slowdown),
+            Change::Slowdown(share) => work((share * self.units_to_double).round() as u64),
             Change::MemoryShare(share) => memory((share * self.rss_mb * MEGABYTE).round() as u64),
             Change::MemoryBytes(bytes) => memory(bytes),
         }
     }
 }
 
-fn work(share: f64) -> Vec<String> {
-    vec!["--inject-work".to_owned(), format!("{share:.6}")]
+fn work(units: u64) -> Vec<String> {
+    vec!["--inject-work".to_owned(), units.to_string()]
+}
+
+/// Pairs of the case without and with so much extra work.
+fn pilot_pairs(plan: &Plan, units: u64) -> Result<Vec<(Observation, Observation)>> {
+    let mut source = source(plan, work(units))?;
+    let mut value = |side: Side| match source.observe(CASE, side)? {
+        Observed::Measured(observation) => Ok(observation),
+        Observed::Failed(reason) => Err(Error::Numeric(format!("the case does not run: {reason}"))),
+    };
+    (0..PILOT_PAIRS).map(|_| Ok((value(Side::Base)?, value(Side::Head)?))).collect()
 }
 
 /// A gate that was run.

@@ -1,23 +1,20 @@
 //! Extra work and memory in a case, on purpose: what the regression gate is tried on.
 
 use std::hint::black_box;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::case::{Method, Task};
-use super::extract::{Extraction, plan};
-use super::prepare::{LabelledTokens, Prepared};
-use crate::eager;
 use crate::error::{Error, Result};
-use crate::model::ActivationModel;
-use crate::tokens::TokenSet;
+
+/// Numbers that a unit of work reads: 64 KiB, which every processor has a cache for.
+const UNIT: usize = 16 << 10;
 
 /// What a case does beyond its work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Injection {
-    /// The share of the samples that are extracted once more, and thrown away.
-    pub work: f64,
+    /// Units of extra work: in each, a sum of squares of 16,384 numbers, one addition waiting for the other. The same
+    /// work in every run, whatever else the machine does, and in steps of some microseconds.
+    pub work_units: u64,
     /// Bytes that are held from the beginning to the end of what is measured.
     pub memory_bytes: u64,
 }
@@ -36,45 +33,26 @@ impl Injection {
         Ok(black_box(ballast))
     }
 
-    /// Extracts the first samples of both sides once more, the way that the case did.
-    ///
-    /// # Errors
-    /// As the case's own extraction.
-    pub fn repeat(
-        &self,
-        (task, method): (Task, Method),
-        model: &Arc<dyn ActivationModel>,
-        prepared: &Prepared,
-        layers: &[usize],
-        how: Extraction<'_>,
-    ) -> Result<()> {
-        for side in [&prepared.train, &prepared.test] {
-            let n = (self.work * side.tokens.len() as f64).round() as usize;
-            if n == 0 {
-                continue;
-            }
-            let sequences = side.tokens.sequences.iter().cycle().take(n).cloned().collect();
-            let tokens = Arc::new(TokenSet { sequences });
-            match (method, task) {
-                (Method::Eager, Task::Train) => {
-                    black_box(eager::extract_layer_pooled(
-                        &**model,
-                        &tokens,
-                        layers[0],
-                        how.batch_size,
-                        how.pool,
-                        None,
-                    )?);
-                }
-                (Method::Eager, Task::Sweep) => {
-                    black_box(eager::extract_full(&**model, &tokens, layers, how.batch_size, None)?);
-                }
-                (Method::Lazy | Method::LazyDisk, _) => {
-                    let part = LabelledTokens { labels: side.labels.iter().copied().cycle().take(n).collect(), tokens };
-                    black_box(plan(model, &part, layers, Extraction { cache_folder: None, ..how })?.cache(None)?);
-                }
-            }
+    /// Does the work.
+    pub fn work(&self) {
+        if self.work_units == 0 {
+            return;
         }
-        Ok(())
+        let numbers: Vec<f32> = (0..UNIT).map(|index| index as f32 / UNIT as f32).collect();
+        for _ in 0..self.work_units {
+            black_box(black_box(&numbers).iter().fold(0.0f32, |sum, number| sum + number * number));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_not_there_is_refused_with_its_bytes() {
+        let injection = Injection { work_units: 0, memory_bytes: u64::MAX };
+        assert!(matches!(injection.ballast(), Err(Error::OutOfMemory { bytes: u64::MAX, .. })));
+        assert_eq!(Injection { memory_bytes: 5000, ..injection }.ballast().unwrap(), [1; 5000]);
     }
 }

@@ -136,7 +136,7 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     let cpu_before = processor::time_used();
     let start = Instant::now();
     let extracted = extract_features(spec.task, spec.method, &model, &prepared, &layers, how, &sink)?;
-    spec.injection.repeat((spec.task, spec.method), &model, &prepared, &layers, how)?;
+    spec.injection.work();
     let extract_s = start.elapsed().as_secs_f64();
     // No method needs the weights again, so the probes' matrices may stand where they stood.
     let described_model = model.describe();

@@ -30,7 +30,12 @@ pub(super) fn environments(files: &[NamedResults]) -> Vec<EnvironmentPart> {
     let mut parts: Vec<EnvironmentPart> = Vec::new();
     for file in files {
         let facts = match serde_json::to_value(&file.results.environment) {
-            Ok(Value::Object(facts)) => facts,
+            Ok(Value::Object(mut facts)) => {
+                if let Some(resolution) = &file.results.environment.resolution {
+                    facts.insert("resolution".to_owned(), Value::String(resolution.sentence()));
+                }
+                facts
+            }
             _ => Default::default(),
         };
         let facts: Vec<(String, String)> = facts
