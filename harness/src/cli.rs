@@ -32,6 +32,8 @@ const EXAMPLES: &str = "Examples:
   actbench run --model ./smollm2 --dataset data.jsonl --samples 2000
   actbench report results.json --out report   a page, charts and CSV of what was measured
   actbench recommend results.json             which mode to take for which size of run
+  actbench gate --base-rev main --head-rev HEAD
+                                              is a change slower, hungrier or different?
   actbench explain                            what the lazy plans are and what they will cost
   actbench profile                            where the time goes
   actbench run --help                         every setting";
