@@ -6,7 +6,7 @@ actbench=${ACTBENCH:-target/release/actbench}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
-"$actbench" run --output "$folder/results.json"
+"$actbench" run --budget 30s --output "$folder/results.json"
 python3 - "$folder/results.json" <<'PYTHON'
 import json
 import sys

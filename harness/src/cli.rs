@@ -41,6 +41,8 @@ const EXAMPLES: &str = "Examples:
   actbench matrix --preset small --out small  many runs, saved one by one; --resume after a stop
   actbench report results.json --out report   a page, charts and CSV of what was measured
   actbench recommend results.json             which mode to take for which size of run
+  actbench gate --base-rev main --head-rev HEAD
+                                              is a change slower, hungrier or different?
   actbench explain                            what the lazy plans are and what they will cost
   actbench profile                            where the time goes
   actbench run --help                         every setting";
