@@ -246,7 +246,10 @@ step() {
     0) result=ok what=$(figure "$name") ;;
     "$skipped") result=skipped what=$(tail -n 1 "$name.log") ;;
     124 | 137) result=FAILED what="took longer than $limit s; see $name.log" ;;
-    *) result=FAILED what="status $status: $(grep -v '^ *$' "$name.log" | tail -n 1 | cut -c 1-160)" ;;
+    *)
+        what=$(grep -m 1 -E '^(FAILED |error)' "$name.log" || grep -v '^ *$' "$name.log" | tail -n 1)
+        result=FAILED what="status $status: ${what:0:160}"
+        ;;
     esac
     [ $result != FAILED ] || failed=1
     # A step that was ended leaves what it would have removed.
