@@ -135,7 +135,7 @@ fn kernels<D: DeviceClock>(
             group.bench_function(BenchmarkId::new("cold", &name), |bencher| {
                 bencher.iter_custom(|iterations| {
                     timer
-                        .each(iterations, || device.overwrite(&mut scratch), || launch())
+                        .each(iterations, || device.overwrite(&mut scratch), &mut launch)
                         .unwrap_or_else(|error| leave(&error))
                 });
             });
