@@ -1,4 +1,4 @@
-//! Writes the commit, whether the tree was clean, and the compiler into the program, for the result file.
+//! Writes the commit, whether the tree was clean, the compiler and its settings into the program, for the result file.
 
 use std::process::Command;
 
@@ -22,6 +22,14 @@ fn main() {
     println!("cargo:rustc-env=ACTBENCH_DIRTY={dirty}");
     println!("cargo:rustc-env=ACTBENCH_RUSTC={rustc}");
     println!("cargo:rustc-env=ACTBENCH_PROFILE={}", std::env::var("PROFILE").unwrap_or_default());
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let mut features: Vec<String> = std::env::vars()
+        .filter_map(|(name, _)| Some(name.strip_prefix("CARGO_FEATURE_")?.to_lowercase().replace('_', "-")))
+        .collect();
+    features.sort();
+    println!("cargo:rustc-env=ACTBENCH_FEATURES={}", features.join(","));
+    println!("cargo:rustc-env=ACTBENCH_TARGET={}", variable("TARGET"));
+    println!("cargo:rustc-env=ACTBENCH_RUSTFLAGS={}", variable("CARGO_ENCODED_RUSTFLAGS").replace('\u{1f}', " "));
     for path in ["HEAD", "index"] {
         if let Some(path) = of_ours(&["rev-parse", "--git-path", path]) {
             println!("cargo:rerun-if-changed={path}");

@@ -19,7 +19,11 @@ mod emulator {
     use std::path::{Path, PathBuf};
     use std::{env, fs, io};
 
+    /// Set by `scripts/check_kernels_sanitized.sh`: kernels and emulator with checks of every access.
+    const SANITIZED: &str = "ACTBENCH_EMULATOR_SANITIZED";
+
     pub fn compile() -> Result<(), io::Error> {
+        println!("cargo::rerun-if-env-changed={SANITIZED}");
         println!("cargo::rerun-if-changed=cuda");
         println!("cargo::rerun-if-changed=tests/planted");
         println!("cargo::rerun-if-changed=tests/stand_in/driver.cpp");
@@ -39,7 +43,10 @@ mod emulator {
         source
             .push_str("extern \"C\" const int actbench_emulated_kernels;\nconst int actbench_emulated_kernels = 1;\n");
         source.push_str("namespace self_test {\n#include \"emulator/self_test.cu\"\n}\n");
-        plant_faults(&cuda, &output, &mut source)?;
+        let is_sanitized = env::var_os(SANITIZED).is_some();
+        if !is_sanitized {
+            plant_faults(&cuda, &output, &mut source)?;
+        }
         fs::write(&combined, source)?;
         let mut build = cc::Build::new();
         build
@@ -54,8 +61,25 @@ mod emulator {
             // Kernels read elements as wider words, which a device compiler allows.
             .flag("-fno-strict-aliasing")
             .flag("-Wno-unknown-pragmas")
+            // A note on tensor maps by value, of interest to whoever mixes compilers from before 2011.
+            .flag("-Wno-psabi")
             .file(&combined)
-            .files(["scheduler.cpp", "memory.cpp", "launch.cpp"].map(|name| cuda.join("emulator").join(name)));
+            .files(
+                ["asynchronous.cpp", "scheduler.cpp", "memory.cpp", "launch.cpp"]
+                    .map(|name| cuda.join("emulator").join(name)),
+            );
+        if is_sanitized {
+            // Addresses, and among what is undefined what a device would stop at: addresses that are not a multiple of what is
+            // read there, and indices beyond an array.
+            build.flags([
+                "-fsanitize=address,alignment,bounds",
+                "-fno-sanitize-recover=all",
+                "-fno-omit-frame-pointer",
+            ]);
+            build.opt_level(1).debug(true);
+            println!("cargo::rustc-link-lib=asan");
+            println!("cargo::rustc-link-lib=ubsan");
+        }
         // The C++ library goes into the programs: they may be carried to machines that have none.
         build.cpp_link_stdlib(None);
         build.try_compile("actbench_emulated_kernels").map_err(io::Error::other)?;
@@ -101,6 +125,10 @@ mod emulator {
 
     /// Writes a copy of a kernel source for each planted fault and includes it under the fault's name.
     fn plant_faults(cuda: &Path, output: &Path, source: &mut String) -> Result<(), io::Error> {
+        // A fault may leave a name without a use.
+        for warning in ["-Wunused-variable", "-Wunused-parameter", "-Wunused-function"] {
+            let _ = writeln!(source, "#pragma GCC diagnostic ignored \"{warning}\"");
+        }
         for fault in super::planted::PLANTED {
             let text = fs::read_to_string(cuda.join(fault.file).with_extension("cu"))?;
             if text.matches(fault.find).count() != 1 {

@@ -5,8 +5,9 @@ Needs numpy and scipy. Usage, from the repository's root:
 
     python scripts/make_stats_goldens.py
 
-Tests without ties come from scipy's exact signed-rank test. Tests with ties, tails and intervals are counted by brute
-force or in whole numbers, by code that shares nothing with the Rust side.
+Tests without ties come from scipy's exact signed-rank test, trends from its exact test of Kendall's tau. Tests with ties,
+tails, intervals and Holm's correction are counted by brute force or in whole numbers, by code that shares nothing with
+the Rust side.
 """
 
 import itertools
@@ -159,6 +160,53 @@ def summary(rng):
     return cases
 
 
+def holm(rng):
+    """Holm's correction as the closed test of Bonferroni's: each set of tests that a test is in has to reject."""
+    cases = []
+    for n in [1, 2, 5, 9]:
+        chances = (rng.uniform(0, 1, n) ** 3).tolist()
+        if n == 9:
+            chances[3] = chances[4]
+        adjusted = [
+            max(
+                min(1.0, len(chosen) * min(chances[j] for j in chosen))
+                for size in range(1, n + 1)
+                for chosen in itertools.combinations(range(n), size)
+                if i in chosen
+            )
+            for i in range(n)
+        ]
+        cases.append({"name": f"holm {n}", "chances": chances, "adjusted": adjusted})
+    return cases
+
+
+def trend(rng):
+    cases = []
+    for n, slope in [(6, 0.05), (7, 0.0), (12, 0.01), (25, -0.004), (40, 0.002), (40, 0.02)]:
+        values = np.exp(slope * np.arange(n) + 0.05 * rng.standard_normal(n))
+        found = stats.kendalltau(np.arange(n), values, method="exact")
+        cases.append(
+            {
+                "name": f"trend {n} {slope}",
+                "values": values.tolist(),
+                "tau": float(found.statistic),
+                "p": float(found.pvalue),
+                "last_over_first": float(np.median(values[-(n // 3) :]) / np.median(values[: n // 3])),
+            }
+        )
+    return cases
+
+
+def coverage(rng):
+    """How many intervals hold the centre: as many as scipy's two-sided test does not reject."""
+    cases = []
+    for n in [6, 10, 20]:
+        series = 0.05 * rng.standard_t(3, (60, n))
+        holds = [float(stats.wilcoxon(row, method="exact").pvalue) > 0.05 for row in series]
+        cases.append({"name": f"coverage {n}", "series": series.tolist(), "nominal": 0.95, "holds": int(sum(holds))})
+    return cases
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(11)
@@ -168,6 +216,9 @@ if __name__ == "__main__":
         "hodges_lehmann": hodges_lehmann(rng),
         "ratio": ratio(rng),
         "summary": summary(rng),
+        "holm": holm(rng),
+        "trend": trend(rng),
+        "coverage": coverage(rng),
     }
     path = FOLDER / "stats.json"
     path.write_text(json.dumps(goldens, indent=1) + "\n")

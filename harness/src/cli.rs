@@ -8,27 +8,37 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::commands;
 use crate::commands::cache::CacheArgs;
 use crate::commands::check::CheckArgs;
+use crate::commands::compare::CompareArgs;
 use crate::commands::completions::CompletionsArgs;
 use crate::commands::datasets::DatasetsArgs;
 use crate::commands::env::EnvArgs;
 use crate::commands::explain::ExplainArgs;
 use crate::commands::features::FeaturesArgs;
+use crate::commands::gate::GateArgs;
+use crate::commands::history::HistoryArgs;
 use crate::commands::import::ImportArgs;
+use crate::commands::matrix::MatrixArgs;
+use crate::commands::merge::MergeArgs;
 use crate::commands::models::ModelsArgs;
+use crate::commands::plan::PlanArgs;
 use crate::commands::profile::ProfileArgs;
 use crate::commands::recommend::RecommendArgs;
 use crate::commands::report::ReportArgs;
 use crate::commands::run::RunArgs;
+use crate::commands::selftest::SelftestArgs;
 use crate::error::Result;
 use crate::panics;
 
 mod log;
-mod one_line;
+pub(crate) mod one_line;
 
 /// What most people want to type, before anything else.
 const EXAMPLES: &str = "Examples:
   actbench run                                measure lazy against eager with what is built in
   actbench run --model ./smollm2 --dataset data.jsonl --samples 2000
+  actbench plan --model Llama-3.1-8B-Instruct --samples 10000 --layers 24 --seq-len 256
+                                              what that will take, by each method, and which to use
+  actbench matrix --preset small --out small  many runs, saved one by one; --resume after a stop
   actbench report results.json --out report   a page, charts and CSV of what was measured
   actbench recommend results.json             which mode to take for which size of run
   actbench explain                            what the lazy plans are and what they will cost
@@ -79,10 +89,24 @@ struct Cli {
 enum Command {
     /// Run the two workloads, lazy against eager, and write a result file.
     Run(Box<RunArgs>),
+    /// Say what a run will take by each method, which methods fit, and which to take.
+    Plan(Box<PlanArgs>),
+    /// Run every cell of a matrix of models, samples, layers and other settings.
+    Matrix(Box<MatrixArgs>),
+    /// Join the folders of a matrix that was run in shards.
+    Merge(MergeArgs),
     /// Make a report of result files: REPORT.md, report.html, CSV and charts.
     Report(ReportArgs),
     /// Say which mode to take for small, medium and large runs, from result files.
     Recommend(RecommendArgs),
+    /// Compare two result files; judges them where a history of runs lets it.
+    Compare(CompareArgs),
+    /// Keep results over commits: add to a folder, list, plot, find where figures changed.
+    History(HistoryArgs),
+    /// Gate a change: pairs of two programs on this machine, and an exit status that says whether head is worse.
+    Gate(Box<GateArgs>),
+    /// Try the regression gate on known slowdowns: false alarms, power, the smallest slowdown it resolves.
+    Selftest(SelftestArgs),
     /// Show what the lazy plans of a run are and what they will cost, without running them.
     Explain(Box<ExplainArgs>),
     /// Show where the time of a run goes, operation by operation.
@@ -95,7 +119,7 @@ enum Command {
     Cache(Box<CacheArgs>),
     /// Check that a device gives reference values, and the same bits every way.
     Check(CheckArgs),
-    /// Show what a result file would say of this machine and this build.
+    /// Show this machine and this build, and what about them disturbs measurements.
     Env(EnvArgs),
     /// List the models that are built in and the forms in which others are named.
     Models(ModelsArgs),
@@ -137,8 +161,15 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => commands::run::run(&args),
+        Command::Plan(args) => commands::plan::plan(&args).map(|()| ExitCode::SUCCESS),
+        Command::Matrix(args) => commands::matrix::matrix(&args),
+        Command::Merge(args) => commands::merge::merge(&args).map(|()| ExitCode::SUCCESS),
         Command::Report(args) => commands::report::report(&args).map(|()| ExitCode::SUCCESS),
         Command::Recommend(args) => commands::recommend::recommend(&args).map(|()| ExitCode::SUCCESS),
+        Command::Compare(args) => commands::compare::compare(&args),
+        Command::History(args) => commands::history::history(&args),
+        Command::Gate(args) => commands::gate::gate(&args),
+        Command::Selftest(args) => commands::selftest::selftest(&args),
         Command::Explain(args) => commands::explain::explain(&args).map(|()| ExitCode::SUCCESS),
         Command::Profile(args) => commands::profile::profile(&args),
         Command::Import(args) => commands::import::import(&args).map(|()| ExitCode::SUCCESS),

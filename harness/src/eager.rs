@@ -13,7 +13,7 @@ use crate::acts::pooling::pool_groups;
 use crate::acts::prefix::SharedPrefixes;
 use crate::acts::progress::Monitor;
 use crate::acts::sources::check_tokens;
-use crate::acts::{ActTensor, Axes, ExtractionStats, ProgressSink, SequenceMask, Signature};
+use crate::acts::{ActTensor, Axes, ExtractionStats, LargestBatch, PlanCost, ProgressSink, SequenceMask, Signature};
 use crate::error::{Error, Result};
 use crate::model::ActivationModel;
 use crate::tokens::TokenSet;
@@ -91,6 +91,38 @@ pub fn extract_full(
     Ok(EagerExtraction { tensor, stats: run.monitor.stats() })
 }
 
+/// What either of the above asks of the model for `layers`, counted from the same batches, without running any.
+///
+/// # Errors
+/// As for [`extract_layer_pooled`], failures of the model apart.
+pub fn cost(model: &dyn ActivationModel, tokens: &TokenSet, layers: &[usize], batch_size: usize) -> Result<PlanCost> {
+    let run = Run::new(model, tokens, layers, batch_size, None)?;
+    let blocks = run.layers.last().map_or(0, |deepest| deepest + 1);
+    let mut cost = PlanCost {
+        samples: tokens.len() as u64,
+        tokens: tokens.n_tokens() as u64,
+        blocks: blocks as u64,
+        ..PlanCost::default()
+    };
+    let vector_bytes = model.hidden_size() * model.dtype().size();
+    for scheduled in batches(tokens, batch_size, &(0..tokens.len()).collect::<Vec<_>>()) {
+        let rows = scheduled.batch.ids.len();
+        cost.rows += rows as u64;
+        cost.deepest_rows += rows as u64;
+        cost.batches += 1;
+        cost.flops += model.flops(&scheduled.batch, blocks);
+        cost.bytes_out += (rows * layers.len() * vector_bytes) as u64;
+        cost.largest = cost.largest.or(LargestBatch::of(&scheduled));
+    }
+    Ok(cost)
+}
+
+/// All samples in the order given, padded to the longest of each batch.
+pub fn batches<'a>(tokens: &'a TokenSet, batch_size: usize, all: &[usize]) -> Batches<'a> {
+    let batching = Batching { max_samples: batch_size, max_rows: usize::MAX, padded: true, masked_only: false };
+    Batches::new(tokens, &SharedPrefixes::none(all), batching)
+}
+
 /// A pass of a model over all samples.
 struct Run<'a> {
     model: &'a dyn ActivationModel,
@@ -140,11 +172,9 @@ impl<'a> Run<'a> {
     fn batches(&self, mut take: impl FnMut(&ScheduledBatch, usize, &[u8]) -> Result<()>) -> Result<()> {
         self.monitor.add_tokens(self.tokens.n_tokens());
         let all: Vec<usize> = (0..self.tokens.len()).collect();
-        let batching =
-            Batching { max_samples: self.batch_size, max_rows: usize::MAX, padded: true, masked_only: false };
         let vector_bytes = self.model.hidden_size() * self.model.dtype().size();
         // Nothing passes from one batch to the next, so that any lane can take any of them.
-        let mut batches = Batches::new(self.tokens, &SharedPrefixes::none(&all), batching);
+        let mut batches = batches(self.tokens, self.batch_size, &all);
         let mut checked = |flight: &mut Flight<()>, layer: usize, rows: &[u8]| {
             if rows.len() != flight.n_rows * vector_bytes {
                 let what = format!("handed out {} bytes for {} rows of {vector_bytes}", rows.len(), flight.n_rows);

@@ -65,7 +65,8 @@ fn eager_takes_its_batches_as_they_are() {
     let sequences = sequences();
     let pairs: Vec<(&[u32], &[bool])> = sequences.iter().map(|(ids, mask)| (&ids[..], &mask[..])).collect();
     let model = model(Some(20), 1);
-    let error = eager::extract_layer_pooled(model.as_ref(), &token_set(&pairs), 1, 6, PoolMethod::Mean, None).unwrap_err();
+    let error =
+        eager::extract_layer_pooled(model.as_ref(), &token_set(&pairs), 1, 6, PoolMethod::Mean, None).unwrap_err();
     assert!(matches!(error, Error::Kernel(KernelError::OutOfMemory { .. })), "{error}");
 }
 

@@ -29,7 +29,7 @@ fn a_model_that_is_not_there_is_named() {
     assert_snapshot!(refused("./absent"), @"error: ./absent: no such model: give a folder, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
     assert_snapshot!(refused(sandbox.path("absent/model").to_str().unwrap()), @"error: [DIR]/absent/model: no such model: give a folder, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
     assert_snapshot!(refused("absent.gguf"), @"error: absent.gguf: no such model: give a folder, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
-    assert_snapshot!(refused("synthetic:absent"), @"error: no preset 'absent' for synthetic models; there are tiny, smollm2-135m, llama-3.2-1b, llama-3.1-8b");
+    assert_snapshot!(refused("synthetic:absent"), @"error: no preset 'absent' for synthetic models; there are tiny, smollm2-135m, smollm2-360m, tinyllama-1.1b, llama-3.2-1b, smollm2-1.7b, llama-3.2-3b, llama-3.1-8b, llama-3.1-70b");
     assert_snapshot!(refused(""), @"error: --model: no such model: give a folder, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
     assert_snapshot!(refused("some-owner/some-model"), @"error: some-owner/some-model: no local folder of that name, and the hub could not be reached ([REASON]): check the network, or name a local folder");
     assert_snapshot!(refused(sandbox.path("temporary").to_str().unwrap()), @"error: [DIR]/temporary: has no config.json, so it is no model folder");

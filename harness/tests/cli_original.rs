@@ -144,10 +144,13 @@ fn the_line_with_sweep_alone_works() {
     assert_line_works("sweep");
 }
 
-/// What was said on standard error, but for the warning on systems that keep temporary files in memory.
+/// What was said on standard error, but for the warning on systems that keep temporary files in memory and for where
+/// the model runs.
 fn told(output: &Output) -> String {
     let lines = stderr(output);
-    lines.split_inclusive('\n').filter(|line| !line.contains("keeps its files in memory")).collect()
+    let is_of_system =
+        |line: &&str| line.contains("keeps its files in memory") || line.starts_with("note: running on ");
+    lines.split_inclusive('\n').filter(|line| !is_of_system(line)).collect()
 }
 
 #[test]

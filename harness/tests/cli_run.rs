@@ -39,7 +39,8 @@ fn all_tasks_and_methods_come_through_with_every_figure_and_the_same_features() 
     for name in ["cs", "best_layer", "best_c", "best_auroc", "tokens_total", "tokens_computed"] {
         assert!(!trials["extra"][name].is_null(), "{name}: {trials}");
     }
-    assert_eq!(told.lines().count(), 12, "a line a case when piped: {told}");
+    let cases = told.lines().filter(|line| line.starts_with("case ")).count();
+    assert_eq!(cases, 12, "a line a case when piped: {told}");
     assert!(!table.contains('\u{1b}') && !told.contains('\u{1b}'), "no colours when piped");
     assert_eq!(sandbox.leftovers(), [""; 0]);
 }
@@ -61,6 +62,19 @@ fn assert_well(row: &Value, metric: &str) {
     assert_eq!(row["extra"]["feature_digest"].as_str().unwrap().len(), 64, "{row}");
     assert_eq!(row["extra"]["n_train"], 16);
     assert_eq!(row["extra"]["n_test"], 4);
+}
+
+#[test]
+fn what_disturbs_a_run_is_told_in_a_line_and_kept_in_the_file() {
+    let sandbox = Sandbox::new();
+    let output = sandbox.run(&["--repetitions", "1", "--tasks", "train", "--methods", "lazy"]);
+    assert_eq!(output.status.code(), Some(0));
+    let told = stderr(&output);
+    let line = told.lines().find(|line| line.starts_with("warning: the machine disturbs")).unwrap();
+    assert!(line.contains("debug build") && line.contains("actbench env"), "{line}");
+    let environment = &sandbox.results()["environment"];
+    assert_eq!(environment["warnings"][0]["level"], "warning", "{environment}");
+    assert_eq!(environment["fingerprint"]["build"].as_str().unwrap().len(), 16);
 }
 
 #[test]
@@ -144,7 +158,7 @@ fn warm_up_cases_are_run_and_not_counted() {
     let settings = ["run", "--samples", "20", "--layer", "1", "--tasks", "train", "--threads", "1"];
     let output = sandbox.output(&[&settings[..], &["--warmup", "1", "--repetitions", "1"]].concat());
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(stderr(&output).lines().count(), 4);
+    assert_eq!(stderr(&output).lines().filter(|line| line.starts_with("case ")).count(), 4);
     assert_eq!(stderr(&output).matches("warm-up").count(), 2);
     let results = sandbox.results();
     assert_eq!(results["rows"].as_array().unwrap().len(), 2);
@@ -173,7 +187,7 @@ fn fewer_rows_than_asked_for_is_a_warning() {
 #[test]
 fn the_environment_is_printed_as_the_result_file_would_hold_it() {
     let sandbox = Sandbox::new();
-    let output = sandbox.output(&["env"]);
+    let output = sandbox.output(&["env", "--json"]);
     assert_eq!(output.status.code(), Some(0));
     let environment: Value = serde_json::from_str(&stdout(&output)).unwrap();
     let names: Vec<&String> = environment.as_object().unwrap().keys().collect();
@@ -193,12 +207,29 @@ fn the_environment_is_printed_as_the_result_file_would_hold_it() {
         "commit",
         "dirty",
         "command_line",
+        "instruction_set",
+        "huge_pages",
+        "target",
+        "features",
+        "rustflags",
     ] {
         assert!(names.iter().any(|known| *known == name), "{name}: {environment}");
     }
     let date = environment["date"].as_str().unwrap();
     assert!(date.ends_with('Z') && date.contains('T'), "{date}");
     assert_eq!(environment["command_line"][1], "env");
+    assert_eq!(environment["fingerprint"]["machine"].as_str().unwrap().len(), 16);
+    // The tests' program is a debug build, so that one finding is always there.
+    let warnings = environment["warnings"].as_array().unwrap();
+    let debug = warnings.iter().find(|warning| warning["kind"] == "debug_build").unwrap();
+    assert!(debug["advice"].as_str().unwrap().contains("--release"), "{debug}");
+    let people = stdout(&sandbox.output(&["env"]));
+    for heading in ["Machine ", "Build ", "Findings\n", "warning: this is a debug build"] {
+        assert!(people.contains(heading), "{heading}: {people}");
+    }
+    let absent = sandbox.output(&["env", "--files", "absent"]);
+    assert_eq!(absent.status.code(), Some(2));
+    assert!(stderr(&absent).starts_with("error: absent: "), "{}", stderr(&absent));
 }
 
 #[test]

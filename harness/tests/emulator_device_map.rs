@@ -127,7 +127,10 @@ fn a_run_tells_what_the_device_held_and_that_lazy_moves_pooled_rows_alone() {
     assert_eq!(results["environment"]["gpus"], serde_json::json!(["emulated cuda:0", "emulated cuda:1"]));
     for ((task, method), row) in rows(&results) {
         let (used, reserved) = (&row["gpu_peak_alloc_mb"], &row["gpu_peak_reserved_mb"]);
-        assert!(used.as_f64().unwrap() > 0.0 && reserved.as_f64() >= used.as_f64(), "{task} {method}: {used} {reserved}");
+        assert!(
+            used.as_f64().unwrap() > 0.0 && reserved.as_f64() >= used.as_f64(),
+            "{task} {method}: {used} {reserved}"
+        );
         let layers = if task == "train" { 1 } else { LAYERS as u64 };
         let moved = row["extra"]["device_to_host_bytes"].as_u64().unwrap();
         let computed = row["extra"]["tokens_computed"].as_u64().unwrap();
@@ -136,7 +139,10 @@ fn a_run_tells_what_the_device_held_and_that_lazy_moves_pooled_rows_alone() {
         assert_eq!(moved, expected, "{task} {method}");
         assert!(row["extra"]["model"].as_str().unwrap().contains("on emulated cuda"), "{row}");
         let weights = row["extra"]["load_host_to_device_bytes"].as_u64().unwrap();
-        assert!(row["extra"]["host_to_device_bytes"].as_u64().unwrap() < weights, "{task} {method}: weights went twice");
+        assert!(
+            row["extra"]["host_to_device_bytes"].as_u64().unwrap() < weights,
+            "{task} {method}: weights went twice"
+        );
     }
     for task in ["train", "sweep"] {
         let summary = &results["summary"][task];
@@ -252,7 +258,10 @@ fn over_the_stand_in_driver_too_whatever_stream_runs_first() {
     let results = sandbox.results();
     assert_eq!(results["environment"]["cuda"], "13.0");
     for (case, row) in rows(&results) {
-        assert!(row["gpu_peak_reserved_mb"].as_f64().unwrap() >= row["gpu_peak_alloc_mb"].as_f64().unwrap(), "{case:?}");
+        assert!(
+            row["gpu_peak_reserved_mb"].as_f64().unwrap() >= row["gpu_peak_alloc_mb"].as_f64().unwrap(),
+            "{case:?}"
+        );
     }
     assert_eq!(results["summary"]["sweep"]["digests_agree"], true);
 }

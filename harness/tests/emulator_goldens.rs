@@ -103,14 +103,16 @@ fn plain_kernels_are_within_the_goldens_and_have_the_bits_of_the_cpu() {
 fn fast_kernels_are_within_the_goldens() {
     for (index, name) in cases().unwrap().iter().enumerate() {
         let golden = Golden::load(name).unwrap();
-        for (dtype_index, dtype) in DTYPES.into_iter().enumerate().skip(1) {
+        for (dtype_index, dtype) in DTYPES.into_iter().enumerate() {
             let (options, method) = choice(5 * index + dtype_index);
-            let got = run(&golden, dtype, method, EmulatedBackend::emulated(options, KernelSet::Fast));
-            check(&golden, dtype, &got, "fast");
             let expected = run(&golden, dtype, method, fused_multiply_add_cpu());
-            let (got, expected) = (dtype.to_f32_vec(&got.pooled), dtype.to_f32_vec(&expected.pooled));
-            if let Err(error) = compare(&expected, &got, 2e-2) {
-                panic!("{name} {dtype} {options:?}, {method} pools: {error}");
+            let expected = dtype.to_f32_vec(&expected.pooled);
+            for kernels in [KernelSet::Mma, KernelSet::Fast] {
+                let got = run(&golden, dtype, method, EmulatedBackend::emulated(options, kernels));
+                check(&golden, dtype, &got, &format!("{kernels:?}"));
+                if let Err(error) = compare(&expected, &dtype.to_f32_vec(&got.pooled), 2e-2) {
+                    panic!("{name} {dtype} {kernels:?} {options:?}, {method} pools: {error}");
+                }
             }
         }
     }

@@ -69,7 +69,7 @@ fn sharing_packing_and_restricting_change_no_bit() {
     let all: Vec<usize> = (0..tokens.len()).collect();
     let reversed: Vec<usize> = all.iter().rev().copied().collect();
     let one = Batching { max_samples: 1, max_rows: 1, padded: false, masked_only: false };
-    for kernels in [KernelSet::Plain, KernelSet::Fast] {
+    for kernels in [KernelSet::Plain, KernelSet::Mma, KernelSet::Fast] {
         for dtype in [DType::F32, DType::F16, DType::Bf16] {
             let expected =
                 features(&tiny(dtype, kernels, ThreadOrder::Forward), &tokens, &SharedPrefixes::none(&all), one);

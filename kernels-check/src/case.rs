@@ -128,12 +128,12 @@ fn fixed() -> Vec<Operation> {
     let mut operations = Vec::new();
     for product in [Product::Linear, Product::Residual, Product::SwiGlu] {
         for (rows, inputs, outputs, biased) in
-            [(1, 8, 1, true), (129, 72, 130, true), (5, 7, 33, false), (64, 232, 96, false)]
+            [(1, 8, 1, true), (129, 72, 130, true), (5, 7, 33, false), (64, 328, 96, false), (3, 64, 264, true)]
         {
             operations.push(Operation::Product { product, rows, inputs, outputs, biased });
         }
     }
-    for columns in [1, 17, 130] {
+    for columns in [1, 17, 130, 136] {
         operations.push(Operation::RmsNorm { rows: 4, columns });
         operations.push(Operation::Gather { rows: 9, columns });
         operations.push(Operation::Copy { rows: 3, columns });
@@ -144,12 +144,14 @@ fn fixed() -> Vec<Operation> {
             operations.push(Operation::Cast { from, rows: 3, columns });
         }
     }
-    for head_dim in [2, 10, 160] {
+    for head_dim in [2, 10, 64, 160] {
         operations.push(Operation::Rope { rows: 3, head_dim });
     }
-    for (n_heads, n_kv_heads, head_dim) in [(2, 1, 16), (3, 1, 12), (1, 1, 80), (1, 1, 256)] {
+    for (n_heads, n_kv_heads, head_dim) in
+        [(2, 1, 16), (3, 1, 12), (1, 1, 64), (1, 1, 80), (1, 1, 96), (1, 1, 128), (1, 1, 256)]
+    {
         let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
-        operations.push(Operation::Attention { shape, lens: vec![65, 1, 150] });
+        operations.push(Operation::Attention { shape, lens: vec![65, 1, 80] });
     }
     operations
 }

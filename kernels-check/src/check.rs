@@ -1,4 +1,4 @@
-//! Each case on the device by the plain and by the fast kernels: against the CPU, against each other, and rows alone.
+//! Each case on the device by every set of kernels: against the CPU, against the plain ones, and rows alone.
 //!
 //! The device fills what a launch will write with NaN, so that an element left out is a difference.
 
@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use actbench_kernels::CpuBackend;
 use actbench_kernels::cuda::sources::{KernelSource, SOURCES};
 use actbench_kernels::cuda::{CudaBackend, Device, KernelSet};
-use actbench_kernels::{CpuBackend, DType};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::case::Case;
 use crate::compare::{compare, tolerance};
 use crate::differences::Differences;
+use crate::inputs::{upload, widen};
 use crate::operation::compute;
 use crate::recording::Recording;
 
@@ -64,11 +65,12 @@ pub struct Found {
     pub lost: Option<String>,
 }
 
-/// A device with both sets of kernels, and what they are compared with.
+/// The sets of kernels, in the order of their ladder.
+pub const SETS: [KernelSet; 3] = [KernelSet::Plain, KernelSet::Mma, KernelSet::Fast];
+
+/// A device with every set of kernels, and what they are compared with.
 pub struct Checker<'a, D: Device> {
     device: Arc<Recording<D>>,
-    plain: CudaBackend<Arc<Recording<D>>>,
-    fast: CudaBackend<Arc<Recording<D>>>,
     cpu: &'a CpuBackend,
     /// Whether plain kernels must have the CPU's bits: known of the emulator, expected of a GPU.
     exact: bool,
@@ -80,15 +82,7 @@ impl<'a, D: Device> Checker<'a, D> {
     /// Of `device`, which should be a checked one.
     pub fn new(device: Arc<D>, cpu: &'a CpuBackend, exact: bool) -> Self {
         let device = Arc::new(Recording::new(device));
-        Checker {
-            plain: CudaBackend::new(device.clone(), KernelSet::Plain),
-            fast: CudaBackend::new(device.clone(), KernelSet::Fast),
-            device,
-            cpu,
-            exact,
-            found: Found::default(),
-            launched: BTreeSet::new(),
-        }
+        Checker { device, cpu, exact, found: Found::default(), launched: BTreeSet::new() }
     }
 
     /// Runs `cases` and compares with the emulator where `differences` can. `lost` says what the device was lost to.
@@ -107,40 +101,46 @@ impl<'a, D: Device> Checker<'a, D> {
                 break;
             }
         }
-        let known = SOURCES.iter().flat_map(KernelSource::kernels);
+        let device = self.device.architecture();
+        let sources = SOURCES.iter().filter(|source| device.is_none_or(|device| source.is_for(device)));
+        let known = sources.flat_map(KernelSource::kernels);
         self.found.not_launched = known.filter(|kernel| !self.launched.contains(*kernel)).map(str::to_owned).collect();
         self.found
     }
 
     fn check(&mut self, case: &Case, expected: &[u8], differences: &mut Differences) {
-        let plain = self.check_set(case, KernelSet::Plain, expected, None, differences);
-        // There is no fast kernel for f32.
-        if case.dtype != DType::F32 {
-            self.check_set(case, KernelSet::Fast, expected, plain.as_deref(), differences);
+        let (mut plain, mut checked) = (None, BTreeSet::new());
+        for set in SETS {
+            let got = self.check_set(case, set, expected, plain.as_deref(), &mut checked, differences);
+            if set == KernelSet::Plain {
+                plain = got;
+            }
         }
     }
 
-    /// One set of kernels on one case. The bytes of the result, if there is one.
+    /// One set of kernels on one case, unless it is served by a kernel that was checked on it. The bytes of the result, if
+    /// there is one.
     fn check_set(
         &mut self,
         case: &Case,
         set: KernelSet,
         expected: &[u8],
         plain: Option<&[u8]>,
+        checked: &mut BTreeSet<String>,
         differences: &mut Differences,
     ) -> Option<Vec<u8>> {
-        let backend = if set == KernelSet::Plain { &self.plain } else { &self.fast };
+        let backend = &CudaBackend::new(self.device.clone(), set);
         self.device.take();
         let result = compute(backend, case, 0..case.rows());
         let mut launched = self.device.take();
         let kernel = launched.iter().find(|kernel| kernel.starts_with(case.kernels())).cloned();
         self.launched.append(&mut launched);
         let kernel = kernel.unwrap_or_else(|| format!("{}{}", case.kernels(), case.dtype));
-        let is_fast = kernel.contains("_mma_");
-        if set == KernelSet::Fast && !is_fast && result.as_deref().ok() == plain {
-            // The fast set has no kernel for these shapes and used the plain one, as it should.
+        // A result that differs from the same kernel's is looked at.
+        if !checked.insert(kernel.clone()) && result.as_deref().ok() == plain.or(result.as_deref().ok()) {
             return result.ok();
         }
+        let is_fast = ["_mma_", "_wgmma_", "rms_norm_wide_"].iter().any(|part| kernel.contains(part));
         let entry = self.found.kernels.entry(kernel.clone()).or_default();
         entry.cases += 1;
         // A fast kernel has its own order of sums, and attention rounds its weights as well.
@@ -163,7 +163,11 @@ impl<'a, D: Device> Checker<'a, D> {
             if !difference.is_within(entry.tolerance) {
                 entry.fail(case, &difference.place.unwrap_or_default());
             }
+            if widen(case.dtype, &got).iter().chain(&widen(case.dtype, plain)).all(|value| value.is_finite()) {
+                self.check_comparison(backend, case, &got, plain);
+            }
         }
+        let entry = self.found.kernels.entry(kernel.clone()).or_default();
         let row_bytes = case.columns() * case.dtype.size();
         for range in ranges(case) {
             let whole = got.get(range.start * row_bytes..range.end * row_bytes).unwrap_or_default();
@@ -179,6 +183,37 @@ impl<'a, D: Device> Checker<'a, D> {
         }
         differences.compare(case, set, &kernel, &got);
         Some(got)
+    }
+}
+
+impl<D: Device> Checker<'_, D> {
+    /// The comparison on the device, of two results of a case: it must find what the host finds, in all and in some rows.
+    fn check_comparison(&mut self, backend: &CudaBackend<Arc<Recording<D>>>, case: &Case, got: &[u8], expected: &[u8]) {
+        let (rows, columns, dtype) = (case.rows(), case.columns(), case.dtype);
+        let uploaded = |bytes: &[u8]| upload(backend, dtype, rows, columns, &widen(dtype, bytes));
+        let both = uploaded(got).and_then(|got| Ok((got, uploaded(expected)?)));
+        let entry = self.found.kernels.entry(format!("compare_{dtype}")).or_default();
+        entry.cases += 1;
+        let (on_device, expected_on_device) = match both {
+            Ok(both) => both,
+            Err(error) => return entry.fail(case, &error.to_string()),
+        };
+        for some in [rows, rows.div_ceil(2)] {
+            let part = |bytes: &'_ [u8]| bytes.get(..some * columns * dtype.size()).unwrap_or_default().to_vec();
+            let host = compare(&part(got), &part(expected), dtype, columns, "the plain kernel");
+            match backend.compare(&on_device, &expected_on_device, some) {
+                Err(error) => entry.fail(case, &error.to_string()),
+                Ok(found) => {
+                    let worst = f64::from(found.farthest) / f64::from(found.largest).max(1e-30);
+                    let same =
+                        found.elements == host.elements as u64 && (worst - host.worst).abs() <= 1e-6 * host.worst;
+                    match same || (worst.is_nan() && host.worst.is_infinite()) {
+                        true => entry.rows_alone += 1,
+                        false => entry.fail(case, &format!("{found:?} where the host finds {host:?}")),
+                    }
+                }
+            }
+        }
     }
 }
 

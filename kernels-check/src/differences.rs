@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use actbench_kernels::cuda::KernelSet;
+use actbench_kernels::cuda::{Architecture, KernelSet};
 use serde::Serialize;
 
 use crate::case::Case;
@@ -28,6 +28,8 @@ pub struct KernelDifference {
 pub struct Differences {
     /// Nothing to compare with: the device is the emulator, or the program has none.
     enabled: bool,
+    /// What the emulator stands for: it should use the kernels that the GPU uses.
+    device: Option<Architecture>,
     kernels: BTreeMap<String, KernelDifference>,
 }
 
@@ -36,9 +38,9 @@ pub struct Differences {
 const MOST_MULTIPLICATIONS: usize = 8_000_000;
 
 impl Differences {
-    /// For a run on a GPU.
-    pub fn of_a_gpu() -> Self {
-        Differences { enabled: cfg!(feature = "emulator"), kernels: BTreeMap::new() }
+    /// For a run on a GPU of this architecture.
+    pub fn of_a_gpu(device: Option<Architecture>) -> Self {
+        Differences { enabled: cfg!(feature = "emulator"), device, kernels: BTreeMap::new() }
     }
 
     /// For a run on the emulator itself.
@@ -52,7 +54,7 @@ impl Differences {
         if !self.enabled {
             return;
         }
-        let Some(expected) = emulated(case, set) else { return };
+        let Some(expected) = emulated(case, set, self.device) else { return };
         let difference = compare(got, &expected, case.dtype, case.columns(), "the emulator");
         let entry = self.kernels.entry(kernel.to_owned()).or_default();
         entry.cases += 1;
@@ -72,8 +74,9 @@ impl Differences {
 
 /// The emulator's result, unless it would take long.
 #[cfg(feature = "emulator")]
-fn emulated(case: &Case, set: KernelSet) -> Option<Vec<u8>> {
-    use actbench_kernels::cuda::emulator::EmulatedBackend;
+fn emulated(case: &Case, set: KernelSet, device: Option<Architecture>) -> Option<Vec<u8>> {
+    use actbench_kernels::cuda::CudaBackend;
+    use actbench_kernels::cuda::emulator::Emulator;
 
     use crate::case::Operation;
 
@@ -82,11 +85,12 @@ fn emulated(case: &Case, set: KernelSet) -> Option<Vec<u8>> {
         Operation::Attention { shape, lens } => lens.iter().map(|len| len * len * shape.query_width()).sum(),
         _ => case.rows() * case.columns(),
     };
-    let backend = EmulatedBackend::emulated(crate::run::emulator_options(case.seed), set);
+    let emulator = Emulator::new(crate::run::emulator_options(case.seed)).standing_for(device?);
+    let backend = CudaBackend::new(emulator, set);
     (work <= MOST_MULTIPLICATIONS).then(|| crate::operation::compute(&backend, case, 0..case.rows()).ok()).flatten()
 }
 
 #[cfg(not(feature = "emulator"))]
-fn emulated(_case: &Case, _set: KernelSet) -> Option<Vec<u8>> {
+fn emulated(_case: &Case, _set: KernelSet, _device: Option<Architecture>) -> Option<Vec<u8>> {
     None
 }

@@ -105,7 +105,7 @@ fn on_gpu(arguments: &Arguments, cpu: &CpuBackend) -> Result<Report, RunError> {
         .iter()
         .map(|(source, origin)| ((*source).to_owned(), told(origin, prebuilt.as_deref(), device.architecture())))
         .collect();
-    let mut differences = Differences::of_a_gpu();
+    let mut differences = Differences::of_a_gpu(device.architecture());
     let side = if arguments.quick { 140 } else { 300 };
     let found = Checker::new(device.clone(), cpu, false)
         .run(&chosen(arguments, side, true), &mut differences, || device.lost().map(str::to_owned));

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use actbench_kernels::cuda::CudaBackend;
 use actbench_kernels::cuda::driver::DriverDevice;
-use actbench_kernels::cuda::{CudaBackend, KernelSet};
 use actbench_kernels::{AttentionShape, DType, KernelError, PoolMethod};
 use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::case::{Case, Operation, Product};
+use crate::check::SETS;
 use crate::operation::Prepared;
 
 /// How often an operation is timed; the median counts. The first run, which meets memory never touched, is not among them.
@@ -58,7 +59,7 @@ pub struct Timings {
     pub kernels: Vec<Timing>,
 }
 
-/// Times every operation by the plain kernels and, where there are any, by the fast ones.
+/// Times every operation by each kernel of its ladder that the device has.
 ///
 /// # Errors
 /// Those of the device.
@@ -72,11 +73,11 @@ pub fn time(device: DriverDevice, sizes: Sizes) -> Result<Option<Timings>, Kerne
     let copy = 2.0 * copy_bytes as f64 / (device.copy_milliseconds(copy_bytes, REPEATS)? * 1e6);
     let mut kernels = Vec::new();
     for case in cases(rows, hidden) {
-        for set in [KernelSet::Plain, KernelSet::Fast] {
+        for set in SETS {
             let backend = CudaBackend::new(device.clone(), set);
             let mut timing = run(&device, &backend, &case)?;
             timing.share_of_copy = timing.gigabytes_per_second / copy;
-            // Where the fast set uses the plain kernel there is nothing new to time.
+            // Where a set uses the kernel of the one before there is nothing new to time.
             if kernels.last().is_none_or(|last: &Timing| last.kernel != timing.kernel) {
                 kernels.push(timing);
             }

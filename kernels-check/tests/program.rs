@@ -110,12 +110,20 @@ mod with_the_emulator {
         let found = json(&file);
         let report = &found["report"];
         assert_eq!((&found["passed"], &report["emulated"]), (&true.into(), &false.into()));
-        assert!(out.contains("stand-in for a GPU (sm_90") && out.contains("9 of sm_90 from"), "{out}");
+        assert!(out.contains("stand-in for a GPU (sm_90") && out.contains("11 of sm_90 from"), "{out}");
         // The stand-in executes the kernels by the emulator, so there is nothing to differ.
         assert!(out.contains("results compared with the emulator have its bits"), "{out}");
         let timed = report["timings"]["kernels"].as_array().unwrap();
         let names: Vec<&str> = timed.iter().map(|timing| timing["kernel"].as_str().unwrap()).collect();
-        for kernel in ["linear_bf16", "linear_mma_bf16", "attention_mma_f16_64", "rms_norm_bf16", "pool_bf16"] {
+        for kernel in [
+            "linear_bf16",
+            "linear_mma_bf16",
+            "linear_wgmma_bf16",
+            "attention_mma_f16_64",
+            "rms_norm_bf16",
+            "rms_norm_wide_bf16",
+            "pool_bf16",
+        ] {
             assert!(names.contains(&kernel), "{names:?}");
         }
         for timing in timed {
@@ -131,6 +139,7 @@ mod with_the_emulator {
         for (fault, words) in [
             ("linear_unwritten_output", ["FAILED linear_bf16: linear bf16", "NaN where the CPU has"]),
             ("mma_row_beyond_the_end", ["FAILED linear_mma_f16: linear f16", "wrote outside its argument 6"]),
+            ("wgmma_unwritten_output", ["FAILED linear_wgmma_bf16: linear bf16", "NaN where the CPU has"]),
             ("pool_tail_off_by_one", ["FAILED pool_f32: ", "where the CPU has"]),
             ("flash_old_sum_not_corrected", ["FAILED attention_mma_bf16_", "where the plain kernel has"]),
         ] {

@@ -7,7 +7,7 @@
 // score is one chain over the head, the sum of the weights and each output one chain over the positions: the order of
 // the CPU backend, so the bits are its too, and a row depends on its own sequence alone.
 // Launch: one block of 128 threads a tile and head; grid (tiles, heads). head_dim is at most 256.
-// Version 1, plain: one row at a time. attention_mma.cu has the fast version for f16 and bf16.
+// Version 1, plain: one row at a time. attention_mma.cu is version 2, for f16 and bf16.
 #include "prelude.cuh"
 
 constexpr u32 THREADS = 128;

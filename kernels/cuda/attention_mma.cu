@@ -1,5 +1,6 @@
 // Causal attention on tensor cores, for f16 and bf16: what attention.cu computes, in the manner of FlashAttention-2
-// (Dao 2023), with the softmax kept as a running maximum and a running sum over blocks of keys.
+// (Dao 2023), with the softmax kept as a running maximum and a running sum over blocks of keys. Version 2 of the ladder, by
+// mma.sync, ldmatrix and cp.async, for every device from sm_80 on.
 //
 // Tensors, tiles and key_rows are those of attention.cu; a tile is up to 64 query rows, `head_dim` a multiple of 8 and
 // at most HEAD, to which it is filled with zeros. A block serves one tile and head: 4 warps of 16 query rows each walk

@@ -2,6 +2,7 @@
 //
 // x is [_, columns], out [_, columns], rows u32. The embedding is this kernel over the table of tokens.
 // Launch: one block of 128 threads a row of out.
+// Version 1, plain: an element at a time. Version 2, wide: 16 bytes at a time, of any type; `columns` counts those.
 #include "prelude.cuh"
 
 template <class E>
@@ -21,3 +22,4 @@ DEVICE void gather(const E* x, const u32* rows, u64 from, u32 columns, E* out, u
 GATHER_KERNEL(gather_rows_f32, float)
 GATHER_KERNEL(gather_rows_f16, f16)
 GATHER_KERNEL(gather_rows_bf16, bf16)
+GATHER_KERNEL(gather_rows_wide, uint4)

@@ -7,7 +7,8 @@
 //                    G and U in turn, bias is [bias_gate | bias_up]
 // Each sum is one chain of fused multiply-adds in input order, so the bits are the CPU backend's and a row's own.
 // Launch: 128 threads a block, one an output; grid (rows, ceil(outputs / 128)).
-// Version 1, plain: no tiles. linear_mma.cu has the fast version for f16 and bf16.
+// Version 1, plain: no tiles. For f16 and bf16 there are version 2, linear_mma.cu, on the tensor cores of every device, and
+// version 3, linear_wgmma.cu, on those of sm_90. In f32 this one alone keeps all bits: tensor cores would round its inputs.
 #include "prelude.cuh"
 
 template <class E>

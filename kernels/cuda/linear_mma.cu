@@ -1,5 +1,6 @@
 // Products with weights on tensor cores, for f16 and bf16: what linear.cu computes, with f32 sums in tiles.
 //
+// Version 2 of the ladder, by mma.sync, ldmatrix and cp.async, for every device from sm_80 on. linear_wgmma.cu is version 3.
 // Shapes and epilogues are those of linear.cu; `inputs` is a multiple of 8, so that rows start at multiples of 16
 // bytes. A block computes 128 rows by 128 weight rows in steps of 32 inputs. 8 warps, 2 x 4, each 64 x 32 as 4 x 4
 // products of m16n8k16. A ring of STAGES tiles in shared memory is filled by asynchronous copies while older ones are

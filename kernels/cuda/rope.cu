@@ -1,7 +1,10 @@
 // Rotary positions (Su et al. 2021) in the half-split layout of Hugging Face, in place.
 //
 // x is [rows, columns]; the first heads * head_dim columns of row i are rotated by the angles of position positions[i].
-// cos and sin are f32 [positions, head_dim / 2]. Launch: one block of 128 threads a row.
+// cos and sin are f32 [positions, head_dim / 2]; what they hold is the host's: default, llama3 and linear positions differ
+// in nothing else. Launch: one block of 128 threads a row.
+// Version 1, plain: a pair at a time. Version 2, wide: as many pairs as 16 bytes have elements, where half a head and a row
+// are multiples of 16 bytes; the same bits.
 #include "prelude.cuh"
 
 template <class E>
@@ -18,13 +21,38 @@ DEVICE void rope(E* x, const u32* positions, const float* cos, const float* sin,
   }
 }
 
-#define ROPE_KERNEL(name, E)                                                                                           \
+template <class E>
+DEVICE void rope_wide(E* x, const u32* positions, const float* cos, const float* sin, u32 columns, u32 heads,
+                      u32 head_dim) {
+  const u32 half = head_dim / 2;
+  const u64 angles = static_cast<u64>(positions[blockIdx.x]) * half;
+  E* row = x + static_cast<u64>(blockIdx.x) * columns;
+  for (u32 pair = threadIdx.x * WIDE<E>; pair < heads * half; pair += blockDim.x * WIDE<E>) {
+    E* first = row + pair / half * head_dim + pair % half;
+    float a[WIDE<E>], b[WIDE<E>], c[WIDE<E>], s[WIDE<E>], rotated[WIDE<E>];
+    load_wide(first, a);
+    load_wide(first + half, b);
+    load_floats(cos + angles + pair % half, c);
+    load_floats(sin + angles + pair % half, s);
+#pragma unroll
+    for (u32 i = 0; i < WIDE<E>; i++) rotated[i] = fmaf(a[i], c[i], -(b[i] * s[i]));
+    store_wide(first, rotated);
+#pragma unroll
+    for (u32 i = 0; i < WIDE<E>; i++) rotated[i] = fmaf(b[i], c[i], a[i] * s[i]);
+    store_wide(first + half, rotated);
+  }
+}
+
+#define ROPE_KERNEL(name, E, body)                                                                                     \
   KERNEL __launch_bounds__(128) name(E* x, const u32* positions, const float* cos, const float* sin, u32 columns,      \
                                      u32 heads, u32 head_dim) {                                                        \
-    rope<E>(x, positions, cos, sin, columns, heads, head_dim);                                                         \
+    body<E>(x, positions, cos, sin, columns, heads, head_dim);                                                         \
   }                                                                                                                    \
   REGISTER_KERNEL(name);
 
-ROPE_KERNEL(rope_f32, float)
-ROPE_KERNEL(rope_f16, f16)
-ROPE_KERNEL(rope_bf16, bf16)
+ROPE_KERNEL(rope_f32, float, rope)
+ROPE_KERNEL(rope_f16, f16, rope)
+ROPE_KERNEL(rope_bf16, bf16, rope)
+ROPE_KERNEL(rope_wide_f32, float, rope_wide)
+ROPE_KERNEL(rope_wide_f16, f16, rope_wide)
+ROPE_KERNEL(rope_wide_bf16, bf16, rope_wide)

@@ -10,7 +10,8 @@ mod stand_in;
 use std::sync::Arc;
 
 use actbench_kernels::cuda::driver::{DriverDevice, DriverOptions, probe};
-use actbench_kernels::cuda::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch};
+use actbench_kernels::cuda::emulator::STAND_IN_CUBIN;
+use actbench_kernels::cuda::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch, Tiles};
 use actbench_kernels::{AttentionShape, Backend, DType, KernelError, PoolMethod};
 use common::*;
 use operations::PRODUCTS;
@@ -50,13 +51,15 @@ fn plain_kernels_have_the_bits_of_the_cpu_and_fast_ones_are_near() {
             let _driver = StandIn::new(settings);
             let device = open(checked);
             let plain = CudaBackend::new(device.clone(), KernelSet::Plain);
-            let fast = CudaBackend::new(device, KernelSet::Fast);
+            let fast = [KernelSet::Mma, KernelSet::Fast].map(|kernels| CudaBackend::new(device.clone(), kernels));
             for dtype in DTYPES {
                 let expected = every_operation(&fused_multiply_add_cpu(), dtype);
                 assert!(every_operation(&plain, dtype) == expected, "{dtype} differs from the CPU");
-                for ((what, got), (_, expected)) in every_operation(&fast, dtype).iter().zip(&expected) {
-                    let expected: Vec<f64> = dtype.to_f32_vec(expected).into_iter().map(f64::from).collect();
-                    assert_close(&dtype.to_f32_vec(got), &expected, 2.0 * tolerance(dtype), what);
+                for backend in &fast {
+                    for ((what, got), (_, expected)) in every_operation(backend, dtype).iter().zip(&expected) {
+                        let expected: Vec<f64> = dtype.to_f32_vec(expected).into_iter().map(f64::from).collect();
+                        assert_close(&dtype.to_f32_vec(got), &expected, 2.0 * tolerance(dtype), what);
+                    }
                 }
             }
         }
@@ -236,22 +239,78 @@ fn a_refused_launch_is_told_with_its_shape_and_arguments() {
 
 #[test]
 fn a_checked_device_sees_a_row_written_beyond_the_end_and_one_left_out() {
-    let product = |fault: &str, rows| {
+    let product = |kernels, fault: &str, rows| {
         let _driver = StandIn::new(&format!("fault={fault}"));
-        let backend = CudaBackend::new(open(true), KernelSet::Fast);
+        let backend = CudaBackend::new(open(true), kernels);
         let x = upload(&backend, DType::Bf16, rows, 16, &vec![1.0; rows * 16]);
-        let matrix = host(DType::Bf16, &[40, 16], &[1.0; 640]);
+        let matrix = host(DType::Bf16, &[42, 16], &[1.0; 672]);
         let weight = backend.prepare_linear(&[matrix], DType::Bf16).unwrap();
-        let mut out = backend.alloc(DType::Bf16, rows, 40).unwrap();
+        let mut out = backend.alloc(DType::Bf16, rows, 42).unwrap();
         backend.linear(&x, &weight, None, &mut out).map(|()| {
-            let mut bytes = vec![0; rows * 40 * 2];
+            let mut bytes = vec![0; rows * 42 * 2];
             backend.download(&out, rows, &mut bytes).unwrap();
             DType::Bf16.to_f32_vec(&bytes).iter().filter(|value| value.is_nan()).count()
         })
     };
-    let message = error(product("mma_row_beyond_the_end", 3));
-    assert!(message.contains("wrote outside its argument 6"), "{message}");
-    assert_eq!(product("mma_unwritten_output", 3).unwrap(), 3);
+    for (kernels, name) in [(KernelSet::Mma, "mma"), (KernelSet::Fast, "wgmma")] {
+        let message = error(product(kernels, &format!("{name}_row_beyond_the_end"), 3));
+        assert!(message.contains("wrote outside its argument 6"), "{message}");
+        assert_eq!(product(kernels, &format!("{name}_unwritten_output"), 3).unwrap(), 3);
+    }
+}
+
+#[test]
+fn the_device_decides_on_the_kernels_of_products() {
+    for (architecture, kernel, id) in [
+        (80, "linear_mma_bf16", "cuda-mma-2"),
+        (90, "linear_wgmma_bf16", "cuda-wgmma-1"),
+        (100, "linear_mma_bf16", "cuda-mma-2"),
+    ] {
+        let _driver = StandIn::new(&format!("architecture={architecture}"));
+        let folder = tempfile::tempdir().unwrap();
+        let cubins: Vec<_> = actbench_kernels::cuda::sources::SOURCES
+            .iter()
+            .map(|source| (source, Architecture::new(architecture), STAND_IN_CUBIN.to_vec()))
+            .collect();
+        actbench_kernels::cuda::cubins::write_prebuilt(folder.path(), "the tests", &cubins).unwrap();
+        let mut options: DriverOptions = options(false);
+        options.cubins.prebuilt = Some(folder.path().to_path_buf());
+        let device = Arc::new(DriverDevice::open(0, &options).unwrap());
+        let backend = CudaBackend::new(device.clone(), KernelSet::Fast);
+        assert_eq!(backend.kernel_id(), id);
+        device.start_timing().unwrap();
+        // Whatever the number of rows.
+        for rows in [1, 130] {
+            operations::product(&backend, operations::Product::Linear, false, DType::Bf16, (0, rows), 16, 8);
+        }
+        let launches = device.stop_timing().unwrap();
+        let products: Vec<_> = launches.iter().filter(|launch| launch.kernel.starts_with("linear")).collect();
+        assert!(products.len() == 2 && products.iter().all(|launch| launch.kernel == kernel), "{launches:?}");
+    }
+}
+
+#[test]
+fn a_matrix_that_no_map_can_be_made_of_is_refused_with_its_rule() {
+    let _driver = StandIn::new("");
+    let device = open(false);
+    let buffer = device.alloc(1024).unwrap();
+    let launch = Launch { kernel: "linear_wgmma_bf16".to_owned(), grid: [1, 1, 1], threads: 384, shared_bytes: 0 };
+    let map = |rows, columns| {
+        let tiles = Tiles {
+            buffer: &buffer,
+            dtype: DType::Bf16,
+            rows,
+            columns,
+            tile_rows: 128,
+            tile_columns: 64,
+            swizzled: true,
+        };
+        error(device.launch(&launch, &mut [Argument::Tiles(tiles)]))
+    };
+    insta::assert_snapshot!([map(8, 60), map(8, 72)].join("\n"), @r"
+launch on cuda:0: mapping 8 x 60 elements of bf16 by tiles of 128 x 64: rows of 120 bytes by tiles of 128, not multiples of 16
+launch on cuda:0: mapping 8 x 72 elements of bf16 by tiles of 128 x 64: 8 rows of 144 bytes in a buffer of 1024
+");
 }
 
 #[test]

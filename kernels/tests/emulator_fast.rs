@@ -16,6 +16,9 @@ use proptest::prelude::*;
 
 const HALVES: [DType; 2] = [DType::F16, DType::Bf16];
 
+/// The kernels of every device with tensor cores, and those of `sm_90`, which differ in products alone.
+const FAST: [KernelSet; 2] = [KernelSet::Mma, KernelSet::Fast];
+
 fn fast(options: EmulatorOptions) -> EmulatedBackend {
     EmulatedBackend::emulated(options, KernelSet::Fast)
 }
@@ -31,19 +34,37 @@ fn assert_near(got: &[u8], expected: &[u8], dtype: DType, what: &str) {
 #[test]
 fn products_agree_with_the_cpu_in_every_mode() {
     let cpu = fused_multiply_add_cpu();
-    // Tails in rows, outputs and inputs; more steps than the ring has slots; odd outputs.
-    let shapes = [(1, 8, 1), (130, 40, 131), (5, 232, 64), (64, 96, 130)];
+    // Tails in rows, outputs and inputs; more steps than the rings have slots; odd outputs; two tiles of each side.
+    let mma = [(1, 8, 1), (130, 40, 131), (5, 232, 64), (64, 96, 130)];
+    let wgmma = [(1, 8, 1), (130, 40, 259), (5, 392, 64), (64, 136, 130)];
     for (index, options) in EmulatorOptions::matrix().into_iter().enumerate() {
-        let backend = fast(options);
-        for (number, (rows, inputs, outputs)) in shapes.into_iter().enumerate() {
-            for (turn, product) in PRODUCTS.into_iter().enumerate() {
-                // Type and bias alternate, so that every shape and product meets both over the modes.
-                let (dtype, biased) = (HALVES[(index + turn) % 2], (index + number) % 2 == 0);
-                let compute = (product, biased, dtype, (0, rows), inputs, outputs);
-                let expected = operations::product(&cpu, compute.0, biased, dtype, compute.3, inputs, outputs);
-                let got = operations::product(&backend, compute.0, biased, dtype, compute.3, inputs, outputs);
-                assert_near(&got, &expected, dtype, &format!("{compute:?} {options:?}"));
+        for (kernels, shapes) in FAST.into_iter().zip([mma, wgmma]) {
+            let backend = EmulatedBackend::emulated(options, kernels);
+            for (number, (rows, inputs, outputs)) in shapes.into_iter().enumerate() {
+                for (turn, product) in PRODUCTS.into_iter().enumerate() {
+                    // Type and bias alternate, so that every shape and product meets both over the modes.
+                    let (dtype, biased) = (HALVES[(index + turn) % 2], (index + number) % 2 == 0);
+                    let what =
+                        format!("{kernels:?} {product:?} {biased} {dtype} {rows} {inputs} {outputs} {options:?}");
+                    let expected = operations::product(&cpu, product, biased, dtype, (0, rows), inputs, outputs);
+                    let got = operations::product(&backend, product, biased, dtype, (0, rows), inputs, outputs);
+                    assert_near(&got, &expected, dtype, &what);
+                }
             }
+        }
+    }
+}
+
+/// Both add up in the order of inputs, and the emulator rounds both the same way; a device may not.
+#[test]
+fn products_of_warpgroups_have_the_bits_of_those_of_warps() {
+    for (index, options) in EmulatorOptions::matrix().into_iter().enumerate().step_by(4) {
+        for (product, dtype) in PRODUCTS.into_iter().zip([HALVES[index % 2], HALVES[0], HALVES[1]]) {
+            let [mma, wgmma] = FAST.map(|kernels| {
+                let backend = EmulatedBackend::emulated(options, kernels);
+                operations::product(&backend, product, true, dtype, (0, 70), 328, 150)
+            });
+            assert!(mma == wgmma, "{product:?} {dtype} {options:?}");
         }
     }
 }
@@ -51,7 +72,7 @@ fn products_agree_with_the_cpu_in_every_mode() {
 #[test]
 fn attention_agrees_with_the_cpu_in_every_mode() {
     let cpu = fused_multiply_add_cpu();
-    let shapes = [(4, 2, 16), (3, 1, 64), (2, 2, 80), (1, 1, 256)];
+    let shapes = [(4, 2, 16), (3, 1, 64), (2, 2, 80), (1, 1, 96), (2, 1, 128), (1, 1, 256)];
     for (index, options) in EmulatorOptions::matrix().into_iter().enumerate() {
         let backend = fast(options);
         for (number, (n_heads, n_kv_heads, head_dim)) in shapes.into_iter().enumerate() {
@@ -70,15 +91,16 @@ fn attention_agrees_with_the_cpu_in_every_mode() {
 #[test]
 fn a_rows_bits_do_not_depend_on_the_others() {
     for (index, options) in EmulatorOptions::matrix().into_iter().enumerate().step_by(4) {
-        let backend = fast(options);
         let dtype = HALVES[index % 2];
-        for product in PRODUCTS {
+        for (kernels, product) in FAST.into_iter().flat_map(|kernels| PRODUCTS.map(|product| (kernels, product))) {
+            let backend = EmulatedBackend::emulated(options, kernels);
             let all = operations::product(&backend, product, true, dtype, (0, 131), 72, 40);
             for (from, to) in [(0, 1), (127, 131), (64, 129)] {
                 let part = operations::product(&backend, product, true, dtype, (from, to), 72, 40);
-                assert!(part == all[from * 40 * 2..to * 40 * 2], "{product:?} {dtype} {from}..{to}");
+                assert!(part == all[from * 40 * 2..to * 40 * 2], "{kernels:?} {product:?} {dtype} {from}..{to}");
             }
         }
+        let backend = fast(options);
         let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 40 };
         let row_bytes = shape.query_width() * 2;
         let whole = operations::attention_of_a_node(&backend, dtype, shape, 140, 0);
@@ -113,14 +135,16 @@ proptest! {
 
     #[test]
     fn products_of_any_shape_agree_with_the_cpu(
-        options in any_mode(), product in prop::sample::select(PRODUCTS.to_vec()), biased in any::<bool>(),
+        options in any_mode(), kernels in prop::sample::select(FAST.to_vec()),
+        product in prop::sample::select(PRODUCTS.to_vec()), biased in any::<bool>(),
         dtype in prop::sample::select(HALVES.to_vec()), rows in 1usize..150, chunks in 1usize..16,
         outputs in 1usize..150,
     ) {
         let inputs = 8 * chunks;
         let expected =
             operations::product(&fused_multiply_add_cpu(), product, biased, dtype, (0, rows), inputs, outputs);
-        let got = operations::product(&fast(options), product, biased, dtype, (0, rows), inputs, outputs);
+        let backend = EmulatedBackend::emulated(options, kernels);
+        let got = operations::product(&backend, product, biased, dtype, (0, rows), inputs, outputs);
         assert_near(&got, &expected, dtype, "a product");
     }
 

@@ -75,9 +75,71 @@ fn norms_rotations_copies_and_pools() {
     }
 }
 
+/// What moves 16 bytes at a time moves the same bits, where rows are so wide and where they are not.
+#[test]
+fn wide_kernels_have_the_bits_of_plain_ones_but_for_the_norm() {
+    for (options, plain) in emulated() {
+        let wide = EmulatedBackend::emulated(options, KernelSet::Mma);
+        for dtype in DTYPES {
+            for columns in [8, 12, 136, 2064] {
+                let copies = |backend| operations::copies(backend, dtype, columns);
+                assert!(copies(&wide) == copies(&plain), "copies {dtype} {columns} {options:?}");
+                for method in PoolMethod::ALL {
+                    let pool = |backend| operations::pool(backend, dtype, columns, method);
+                    assert!(pool(&wide) == pool(&plain), "{method} pool {dtype} {columns} {options:?}");
+                }
+                let norm = |backend: &EmulatedBackend| {
+                    let bytes = operations::rms_norm(backend, dtype, 4, columns);
+                    dtype.to_f32_vec(&bytes)
+                };
+                let expected: Vec<f64> = norm(&plain).into_iter().map(f64::from).collect();
+                assert_close(
+                    &norm(&wide),
+                    &expected,
+                    2.0 * tolerance(dtype),
+                    &format!("{dtype} {columns} {options:?}"),
+                );
+            }
+            for head_dim in [10, 16, 64, 80, 96, 128, 256] {
+                let rope = |backend| operations::rope(backend, dtype, head_dim, &[3, 0, 9]);
+                assert!(rope(&wide) == rope(&plain), "rope {dtype} {head_dim} {options:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tensors_are_compared_where_they_are() {
+    for (_, backend) in emulated() {
+        for dtype in DTYPES {
+            let (rows, columns) = (5, 130);
+            let mut values = random(1, dtype, rows * columns);
+            values[7] = -0.0;
+            let expected = upload(&backend, dtype, rows, columns, &values);
+            let same = backend.compare(&expected, &expected, rows).unwrap();
+            assert_eq!((same.elements, same.first, same.farthest), (0, None, 0.0));
+            let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+            assert_eq!(same.largest, largest);
+            values[7] = 0.0;
+            values[200] += 0.5;
+            values[649] = dtype.to_f32_vec(&dtype.from_f32_slice(&[values[649] - 0.25]))[0];
+            let got = upload(&backend, dtype, rows, columns, &values);
+            let found = backend.compare(&got, &expected, rows).unwrap();
+            assert_eq!((found.elements, found.first), (3, Some(7)), "{found:?}");
+            assert!((found.farthest - 0.5).abs() < 0.01, "{found:?}");
+            assert_eq!(backend.compare(&got, &expected, 2).unwrap().elements, 2);
+            // Memory that nothing was written to is NaN in the emulator.
+            let untouched = backend.alloc(dtype, rows, columns).unwrap();
+            let found = backend.compare(&untouched, &expected, rows).unwrap();
+            assert!(found.farthest.is_nan() && found.elements == 650, "{found:?}");
+            assert!(backend.compare(&got, &expected, 6).is_err());
+        }
+    }
+}
+
 #[test]
 fn attention_over_ragged_rows_and_prefix_trees() {
-    let shapes = [(4, 2, 16), (3, 1, 24), (2, 2, 80), (1, 1, 256)];
+    let shapes = [(4, 2, 16), (3, 1, 24), (2, 1, 64), (2, 2, 80), (1, 1, 96), (1, 1, 128), (1, 1, 256)];
     for (n_heads, n_kv_heads, head_dim) in shapes {
         let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
         for dtype in DTYPES {

@@ -13,8 +13,8 @@ mod planted;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use actbench_kernels::cuda::KernelSet;
-use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatorOptions};
+use actbench_kernels::cuda::emulator::{EmulatedBackend, Emulator, EmulatorOptions};
+use actbench_kernels::cuda::{Argument, Device, KernelSet, Launch, Tiles};
 use actbench_kernels::{AttentionShape, Backend, DType, PoolMethod};
 use common::*;
 use operations::Product;
@@ -24,11 +24,16 @@ use planted::{PLANTED, Planted};
 fn run<B: Backend>(fault: &Planted, backend: &B) -> Vec<u8> {
     let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 48 };
     match fault.file {
-        "rms_norm" => operations::rms_norm(backend, DType::Bf16, 4, 130),
+        "rms_norm" => operations::rms_norm(backend, DType::Bf16, 4, 136),
         "linear" => operations::product(backend, Product::Linear, true, DType::F16, (0, 3), 20, 131),
-        "pool" => operations::pool(backend, DType::F16, 130, PoolMethod::Sum),
+        "pool" => operations::pool(backend, DType::F16, 136, PoolMethod::Sum),
         "attention" => operations::attention(backend, DType::F32, shape, [5, 300]),
         "linear_mma" => operations::product(backend, Product::Linear, true, DType::F16, (0, 130), 136, 130),
+        // More steps than slots, and a tail of each side; outputs that are stored one by one and eight at a time.
+        "linear_wgmma" => {
+            let outputs = if ["eight", "exchange"].iter().any(|word| fault.name.contains(word)) { 264 } else { 262 };
+            operations::product(backend, Product::Linear, true, DType::F16, (0, 130), 392, outputs)
+        }
         "attention_mma" => operations::attention(backend, DType::F16, shape, [3, 150]),
         other => panic!("no operation for a fault in {other}"),
     }
@@ -41,7 +46,11 @@ fn symptom(fault: &Planted, options: EmulatorOptions, expected: &[u8]) -> Option
         "attention" => DType::F32,
         _ => DType::F16,
     };
-    let kernels = if fault.file.ends_with("_mma") { KernelSet::Fast } else { KernelSet::Plain };
+    let kernels = match fault.file {
+        file if file.ends_with("_wgmma") => KernelSet::Fast,
+        file if file.ends_with("_mma") || fault.name.contains("_wide_") => KernelSet::Mma,
+        _ => KernelSet::Plain,
+    };
     let backend = EmulatedBackend::planted(options, kernels, fault.name).unwrap();
     let got = match catch_unwind(AssertUnwindSafe(|| run(fault, &backend))) {
         Ok(got) => got,
@@ -91,6 +100,68 @@ fn every_planted_fault_is_seen() {
     said("mma_row_beyond_the_end", "reaches beyond the end of argument 6");
     said("mma_copies_a_row_too_many", "from beyond its memory");
     said("mma_missing_wait", "asynchronous copies it did not wait for");
+    said("wgmma_missing_fence", "is not fenced");
+    said("wgmma_missing_wait_for_products", "products that it did not wait for");
+    said("wgmma_barriers_not_initialised_in_time", "a barrier that was not initialised");
+    said("wgmma_ring_is_not_aligned", "not a multiple of 1024");
+    said("wgmma_expects_too_many_bytes", "threads wait at mbarrier");
+    said("wgmma_one_warp_multiplies_less", "warp 11 has other products than its warpgroup");
+    said("wgmma_takes_more_registers_than_there_are", "registers");
+    said("wgmma_row_beyond_the_end", "reaches beyond the end of argument 6");
     said("flash_warp_skips_a_barrier", "is at the barrier");
     said("flash_lanes_leave_their_warp", "deadlock: ");
+}
+
+/// Faults of the host: maps that do not fit the kernel.
+#[test]
+fn maps_of_other_tiles_than_the_kernels_are_seen() {
+    let [rows, inputs, outputs] = [130, 136, 40];
+    let launched = |options: EmulatorOptions, tile_rows, tile_columns, swizzled| {
+        let device = Emulator::new(options);
+        let upload = |seed, len| {
+            let bytes = DType::Bf16.from_f32_slice(&random(seed, DType::Bf16, len));
+            let mut buffer = device.alloc(bytes.len()).unwrap();
+            device.write(&mut buffer, &bytes).unwrap();
+            buffer
+        };
+        let (x, weights) = (upload(1, rows * inputs), upload(2, outputs * inputs));
+        let mut out = device.alloc(rows * outputs * 2).unwrap();
+        let tiles = |buffer, rows, tile_rows| Tiles {
+            buffer,
+            dtype: DType::Bf16,
+            rows,
+            columns: inputs,
+            tile_rows,
+            tile_columns,
+            swizzled,
+        };
+        let launch = Launch {
+            kernel: "linear_wgmma_bf16".to_owned(),
+            grid: [2, 1, 1],
+            threads: 384,
+            shared_bytes: 4 * 384 * 64 * 2 + 1024,
+        };
+        let mut arguments = [
+            Argument::Tiles(tiles(&x, rows, tile_rows)),
+            Argument::Tiles(tiles(&weights, outputs, 256)),
+            Argument::Null,
+            Argument::U32(rows as u32),
+            Argument::U32(inputs as u32),
+            Argument::U32(outputs as u32),
+            Argument::Write(&mut out),
+        ];
+        device.launch(&launch, &mut arguments).map_err(|error| error.to_string())?;
+        let mut bytes = vec![0; rows * outputs * 2];
+        device.read(&out, &mut bytes).unwrap();
+        Ok::<_, String>(bytes)
+    };
+    let whole = launched(EmulatorOptions::matrix()[0], 128, 64, true).unwrap();
+    for options in EmulatorOptions::matrix() {
+        assert!(launched(options, 128, 64, true).unwrap() == whole, "{options:?}");
+        assert!(launched(options, 128, 64, false).unwrap() != whole, "no swizzle goes unseen with {options:?}");
+        for (tile_rows, tile_columns) in [(64, 64), (128, 32)] {
+            let message = launched(options, tile_rows, tile_columns, true).unwrap_err();
+            assert!(message.contains("deadlock: ") && message.contains("threads wait at mbarrier"), "{message}");
+        }
+    }
 }

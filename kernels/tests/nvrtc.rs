@@ -90,7 +90,11 @@ fn what_does_not_compile_is_told_in_the_compilers_words() {
     if !compiler_is_here("what_does_not_compile_is_told_in_the_compilers_words") {
         return;
     }
-    let broken = KernelSource { file: "broken.cu", text: "#include \"prelude.cuh\"\nKERNEL broken(nonsense x) {}\n" };
+    let broken = KernelSource {
+        file: "broken.cu",
+        text: "#include \"prelude.cuh\"\nKERNEL broken(nonsense x) {}\n",
+        only: None,
+    };
     let error = compile(&broken, SM_90).err().unwrap().to_string();
     assert!(error.contains("broken.cu") && error.contains("nonsense"), "{error}");
     let error = compile(&SOURCES[0], Architecture::new(1)).err().unwrap().to_string();

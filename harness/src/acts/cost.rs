@@ -5,6 +5,7 @@ use std::ops::Add;
 
 use indicatif::{BinaryBytes, HumanCount};
 
+use super::batches::ScheduledBatch;
 use super::execute::Places;
 use super::plan::Acts;
 use super::rules::{Rule, Rules};
@@ -30,6 +31,44 @@ pub struct PlanCost {
     pub flops: u64,
     /// Bytes that leave the device.
     pub bytes_out: u64,
+    /// What the largest of its batches have, each figure by itself.
+    pub largest: LargestBatch,
+}
+
+/// The most of each that any batch of a plan has: what its buffers grow to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LargestBatch {
+    /// Own rows.
+    pub rows: u64,
+    /// Rows carried over from the batch before.
+    pub carried: u64,
+    /// Rows kept for the batch after.
+    pub kept: u64,
+    /// Samples that end in it.
+    pub samples: u64,
+}
+
+impl LargestBatch {
+    /// The larger of each.
+    #[must_use]
+    pub fn or(self, other: LargestBatch) -> Self {
+        LargestBatch {
+            rows: self.rows.max(other.rows),
+            carried: self.carried.max(other.carried),
+            kept: self.kept.max(other.kept),
+            samples: self.samples.max(other.samples),
+        }
+    }
+
+    /// Of one batch.
+    pub(crate) fn of(scheduled: &ScheduledBatch) -> Self {
+        LargestBatch {
+            rows: scheduled.batch.ids.len() as u64,
+            carried: scheduled.batch.n_carried as u64,
+            kept: scheduled.batch.keep.len() as u64,
+            samples: scheduled.samples.len() as u64,
+        }
+    }
 }
 
 impl Add for PlanCost {
@@ -46,6 +85,7 @@ impl Add for PlanCost {
             blocks: self.blocks.max(other.blocks),
             flops: self.flops + other.flops,
             bytes_out: self.bytes_out + other.bytes_out,
+            largest: self.largest.or(other.largest),
         }
     }
 }
@@ -156,6 +196,19 @@ impl Acts {
         Ok(Some(RuleCosts { with_rules: self.cost_on(source)?, without, without_all }))
     }
 
+    /// The first `n` batches that the model would be run on, in their order, each as it stands on the one before; none
+    /// where no model runs.
+    ///
+    /// # Errors
+    /// As for [`Acts::logical`].
+    pub fn first_batches(&self, n: usize) -> Result<Vec<ScheduledBatch>> {
+        let Source::Model(source) = self.source() else { return Ok(Vec::new()) };
+        let plan = self.optimised()?;
+        let samples: Vec<usize> = (0..source.signature().n_samples).collect();
+        let request = SourceRequest { samples: &samples, layers: &plan.layers, pool: plan.pool, rules: plan.rules };
+        Ok(source.batches(&request)?.take(n).collect())
+    }
+
     fn cost_on(&self, source: &ModelSource) -> Result<PlanCost> {
         let plan = self.optimised()?;
         let samples = match plan.all_samples {
@@ -177,6 +230,7 @@ impl Acts {
             cost.rows += rows as u64;
             cost.deepest_rows += scheduled.batch.deepest.as_ref().map_or(rows, |deepest| deepest.rows.len()) as u64;
             cost.batches += 1;
+            cost.largest = cost.largest.or(LargestBatch::of(&scheduled));
             cost.flops += model.flops(&scheduled.batch, blocks);
             let handed_out = match plan.pool {
                 Some(_) => scheduled.samples.len(),

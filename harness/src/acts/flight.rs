@@ -76,7 +76,8 @@ pub(crate) fn fly<S: Default>(
         Some(Step { id: last_id, batch, output })
     };
     let mut receive = |id: u64, layer: usize, rows: &[u8]| {
-        let unknown = || Error::Disagreement(format!("the model handed out layer {layer} of a batch that is not under way"));
+        let unknown =
+            || Error::Disagreement(format!("the model handed out layer {layer} of a batch that is not under way"));
         let mut flights = under_way.borrow_mut();
         take(flights.get_mut(&id).ok_or_else(unknown)?, layer, rows)?;
         if layer + 1 < n_blocks {
@@ -91,7 +92,10 @@ pub(crate) fn fly<S: Default>(
     let error = match ran {
         Err(error) => error,
         Ok(()) if flights.is_empty() => return Ok(()),
-        Ok(()) => KernelError::shape("model", format!("{} batches never came to layer {}", flights.len(), n_blocks - 1)).into(),
+        Ok(()) => {
+            KernelError::shape("model", format!("{} batches never came to layer {}", flights.len(), n_blocks - 1))
+                .into()
+        }
     };
     let sizes = flights.values().map(|flight| (flight.scheduled.samples.len(), flight.n_rows));
     Err(Crash { error, largest: sizes.filter(|(samples, _)| *samples > 1).max_by_key(|(_, rows)| *rows) })

@@ -12,8 +12,8 @@ pub mod cache_file;
 pub mod cost;
 mod execute;
 mod explain;
-pub(crate) mod flight;
 pub mod fingerprint;
+pub(crate) mod flight;
 pub mod logical;
 pub mod mask;
 pub mod operation;
@@ -29,7 +29,7 @@ pub mod sources;
 pub mod tensor;
 
 pub use axes::{Axes, Axis};
-pub use cost::{PlanCost, RuleCosts};
+pub use cost::{LargestBatch, PlanCost, RuleCosts};
 pub use fingerprint::Fingerprint;
 pub use mask::SequenceMask;
 pub use operation::{BatchSelection, Device, Operation};

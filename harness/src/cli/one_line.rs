@@ -17,7 +17,7 @@ pub fn tell(error: &clap::Error) -> ExitCode {
 }
 
 /// The lines of `text` up to the usage, joined.
-fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim);
     let told = lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
     let mut joined = String::new();

@@ -44,7 +44,7 @@ pub struct CacheArgs {
 /// # Errors
 /// Bad settings or input, a file that is damaged or of other settings, or one that cannot be written.
 pub fn cache(args: &CacheArgs) -> Result<()> {
-    let config = args.settings.config(vec![args.task], vec![Method::LazyDisk], 1, 0);
+    let config = args.settings.config(vec![args.task], vec![Method::LazyDisk], Some(1), 0);
     config.check()?;
     let prepared = prepare(request(&config, false))?;
     for warning in &prepared.warnings {

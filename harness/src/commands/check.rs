@@ -96,6 +96,6 @@ fn config(device_map: DeviceMap) -> RunConfig {
         settings: super::settings::SettingsArgs,
     }
     let settings = <Defaults as clap::Parser>::parse_from(["actbench"]).settings;
-    let config = settings.config(vec![Task::Sweep], vec![Method::Lazy], 1, 0);
+    let config = settings.config(vec![Task::Sweep], vec![Method::Lazy], Some(1), 0);
     RunConfig { device_map, sweep_cs: vec![1.0], ..config }
 }

@@ -49,7 +49,7 @@ pub struct FeaturesArgs {
 /// # Errors
 /// Bad settings or input, or a file that cannot be written.
 pub fn features(args: &FeaturesArgs) -> Result<()> {
-    let config = args.settings.config(vec![args.tasks], vec![args.method], 1, 0);
+    let config = args.settings.config(vec![args.tasks], vec![args.method], Some(1), 0);
     config.check()?;
     let prepared = prepare(request(&config, false))?;
     for warning in &prepared.warnings {

@@ -15,6 +15,7 @@ use crate::report::table;
 use crate::results::{ResultFile, Row, Status, check_output};
 use crate::runner::{RunOptions, interrupt, run as run_cases};
 use crate::workload::case::{Fault, Method, RunConfig, Task};
+use crate::workload::injection::Injection;
 use crate::workload::preflight;
 
 /// Run the two workloads, lazy against eager, each case in a process of its own, repeated in random order.
@@ -27,7 +28,7 @@ use crate::workload::preflight;
     before_help = "Examples:\n  \
     actbench run\n  \
     actbench run --model ./smollm2 --dataset repe --data-dir ./data --lazy-cache-disk\n  \
-    actbench run --tasks sweep --methods eager,lazy,lazy-disk --samples 2000 --repetitions 8\n  \
+    actbench run --tasks sweep --methods eager,lazy,lazy-disk --samples 2000 --budget 1h\n  \
     actbench run --tasks sweep --methods lazy --ablate\n  \
     actbench run --no-opt prefix --timeout 10m --output without-prefix.json",
     after_help = "Exit status: 0 done, 1 a case failed, 2 bad usage or input, 130 interrupted."
@@ -45,9 +46,12 @@ pub struct RunArgs {
     /// Also run the lazy plans without each optimiser rule, and without all, to show what each is worth
     #[arg(long)]
     pub ablate: bool,
-    /// Blocks of all cases that are counted
-    #[arg(long, default_value_t = 5, value_name = "N")]
-    pub repetitions: usize,
+    /// Blocks of all cases that are counted [default: 6 to 50, until every ratio of times is known to 1.5 %]
+    #[arg(long, value_name = "N")]
+    pub repetitions: Option<usize>,
+    /// The longest a run without --repetitions may take in all; one block is always run
+    #[arg(long, default_value = "10m", value_parser = parse_duration, conflicts_with = "repetitions", value_name = "TIME")]
+    pub budget: Duration,
     /// Blocks before them that are not
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub warmup: usize,
@@ -69,13 +73,41 @@ pub struct RunArgs {
     /// Let a case act out a failure: TASK/METHOD=FAULT; for tests of the runner
     #[arg(long, hide = true, value_parser = parse_fault)]
     pub inject_fault: Vec<(Task, Method, Fault)>,
+    /// Extract this share of the samples once more; for trying the regression gate
+    #[arg(long, hide = true, default_value_t = 0.0, value_parser = parse_work, value_name = "SHARE")]
+    pub inject_work: f64,
+    /// Hold so many bytes beside the case; for trying the regression gate
+    #[arg(long, hide = true, default_value_t = 0, value_name = "BYTES")]
+    pub inject_memory: u64,
 }
 
 impl RunArgs {
     /// The settings; a task or method that was named twice stands once.
     pub fn config(&self) -> RunConfig {
         let (tasks, methods) = (distinct(&self.tasks), distinct(&self.methods));
-        RunConfig { ablate: self.ablate, ..self.settings.config(tasks, methods, self.repetitions, self.warmup) }
+        RunConfig {
+            ablate: self.ablate,
+            budget_s: self.repetitions.is_none().then_some(self.budget.as_secs_f64()),
+            ..self.settings.config(tasks, methods, self.repetitions, self.warmup)
+        }
+    }
+
+    /// How the run is carried out; the model was found at `located_model`.
+    ///
+    /// # Errors
+    /// This program cannot be found.
+    pub fn options(&self, located_model: String) -> Result<RunOptions> {
+        Ok(RunOptions {
+            program: std::env::current_exe().map_err(Error::io("find", "this program"))?,
+            output: self.output.clone(),
+            cache_folder: self.cache_dir.clone(),
+            timeout: self.timeout,
+            quiet: self.quiet,
+            title: None,
+            located_model,
+            faults: self.inject_fault.clone(),
+            injection: Injection { work: self.inject_work, memory_bytes: self.inject_memory },
+        })
     }
 }
 
@@ -95,15 +127,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     }
     warn_of_cache_in_memory(&preflight.config, args.cache_dir.as_deref());
     interrupt::install()?;
-    let options = RunOptions {
-        program: std::env::current_exe().map_err(Error::io("find", "this program"))?,
-        output: args.output.clone(),
-        cache_folder: args.cache_dir.clone(),
-        timeout: args.timeout,
-        quiet: args.quiet,
-        located_model: preflight.located_model,
-        faults: args.inject_fault.clone(),
-    };
+    let options = args.options(preflight.located_model)?;
     let report = run_cases(preflight.config, &options)?;
     if !report.results.rows.is_empty() {
         print(args.json, &report.results)?;
@@ -124,7 +148,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
 }
 
 /// A cache file in memory counts as memory: the figures would be right, and the name of the method wrong.
-fn warn_of_cache_in_memory(config: &RunConfig, cache_folder: Option<&Path>) {
+pub(super) fn warn_of_cache_in_memory(config: &RunConfig, cache_folder: Option<&Path>) {
     let folder = cache_folder.map_or_else(std::env::temp_dir, Path::to_path_buf);
     if config.methods.iter().any(|method| config.caches_on_disk(*method)) && is_in_memory(&folder) {
         eprintln!(
@@ -145,7 +169,7 @@ fn print(json: bool, results: &ResultFile) -> Result<()> {
 }
 
 /// Whether all cases came through and agree; says on standard error what did not.
-fn verdict(results: &ResultFile) -> bool {
+pub(super) fn verdict(results: &ResultFile) -> bool {
     let mut well = true;
     for task in &results.config.tasks {
         for method in &results.config.methods {
@@ -185,7 +209,8 @@ fn distinct<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
     distinct
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+/// Seconds, or a number with a unit as in 90s, 10m, 2h.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
     let seconds = match unit {
         "" | "s" => 1.0,
@@ -200,7 +225,12 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "must be above 0 and not astronomical".to_owned())
 }
 
-fn parse_fault(text: &str) -> Result<(Task, Method, Fault), String> {
+fn parse_work(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share: &f64| (0.0..=10.0).contains(share));
+    share.ok_or_else(|| "must be a share between 0 and 10".to_owned())
+}
+
+pub(super) fn parse_fault(text: &str) -> Result<(Task, Method, Fault), String> {
     let parts = text.split_once('=').and_then(|(case, fault)| Some((case.split_once('/')?, fault)));
     let ((task, method), fault) = parts.ok_or("write TASK/METHOD=FAULT")?;
     Ok((Task::from_str(task, false)?, Method::from_str(method, false)?, Fault::from_str(fault, false)?))

@@ -83,7 +83,13 @@ pub struct SettingsArgs {
 
 impl SettingsArgs {
     /// The settings of a run of `tasks` by `methods`.
-    pub fn config(&self, tasks: Vec<Task>, methods: Vec<Method>, repetitions: usize, warmup: usize) -> RunConfig {
+    pub fn config(
+        &self,
+        tasks: Vec<Task>,
+        methods: Vec<Method>,
+        repetitions: Option<usize>,
+        warmup: usize,
+    ) -> RunConfig {
         RunConfig {
             tasks,
             methods,
@@ -111,6 +117,7 @@ impl SettingsArgs {
             no_opt: self.no_opt.clone(),
             ablate: false,
             repetitions,
+            budget_s: None,
             warmup,
         }
     }

@@ -2,10 +2,14 @@
 
 use std::fs;
 
+use actbench_kernels::cpu::Isa;
 use serde::{Deserialize, Serialize};
 
 use super::MEGABYTE;
+use super::conditions::{Warning, conditions, warnings};
+use super::fingerprint::Fingerprint;
 use super::gpu::gpus;
+use super::resolution::{self, Resolution};
 
 /// What the result file says of the machine and the build. Unknown is null.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +28,12 @@ pub struct Environment {
     pub governor: Option<String>,
     /// Kernel name and release.
     pub kernel: Option<String>,
+    /// Instructions that the CPU's kernels use; see `ACTBENCH_CPU_ISA`.
+    #[serde(default)]
+    pub instruction_set: Option<String>,
+    /// Transparent huge pages: `always`, `madvise` or `never`.
+    #[serde(default)]
+    pub huge_pages: Option<String>,
     /// Names of the GPUs, as their driver gives them.
     pub gpus: Vec<String>,
     /// Version of the GPU driver.
@@ -36,12 +46,30 @@ pub struct Environment {
     pub rustc: Option<String>,
     /// `release` or `debug`.
     pub profile: String,
+    /// What it was built for, as in `x86_64-unknown-linux-gnu`.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// Features it was built with.
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// Flags for the compiler beyond those of the profile.
+    #[serde(default)]
+    pub rustflags: Option<String>,
     /// Commit it was built from.
     pub commit: Option<String>,
     /// Whether the tree had changes then.
     pub dirty: Option<bool>,
     /// The arguments it was started with, the program's name first.
     pub command_line: Vec<String>,
+    /// Digests of the above that say which figures may be compared; none in files from before there were any.
+    #[serde(default)]
+    pub fingerprint: Option<Fingerprint>,
+    /// What disturbed the measurement, before and during it, and what to do about it.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
+    /// What `actbench selftest` found out about this machine; none if it was never run here.
+    #[serde(default)]
+    pub resolution: Option<Resolution>,
 }
 
 impl Environment {
@@ -51,7 +79,9 @@ impl Environment {
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let gpu = gpus();
         let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        Environment {
+        let state = conditions();
+        let features = env!("ACTBENCH_FEATURES").split(',').filter(|feature| !feature.is_empty());
+        let mut environment = Environment {
             date: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             cpu_model: field(&cpuinfo, "model name"),
             cores_logical: std::thread::available_parallelism().map_or(1, usize::from),
@@ -61,16 +91,65 @@ impl Environment {
             kernel: line("/proc/sys/kernel/ostype")
                 .zip(line("/proc/sys/kernel/osrelease"))
                 .map(|(name, release)| format!("{name} {release}")),
+            instruction_set: Some(Isa::detect().to_string()),
+            huge_pages: state.huge_pages.clone(),
             gpus: gpu.names,
             driver: gpu.driver,
             cuda: gpu.cuda,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             rustc: known(env!("ACTBENCH_RUSTC")),
             profile: env!("ACTBENCH_PROFILE").to_owned(),
+            target: known(env!("ACTBENCH_TARGET")),
+            features: features.map(str::to_owned).collect(),
+            rustflags: known(env!("ACTBENCH_RUSTFLAGS")),
             commit: known(env!("ACTBENCH_COMMIT")),
             dirty: env!("ACTBENCH_DIRTY").parse().ok(),
             command_line: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
-        }
+            resolution: None,
+            fingerprint: None,
+            warnings: warnings(&state),
+        };
+        environment.fingerprint = Some(Fingerprint::of(&environment));
+        environment.resolution = resolution::known(&environment);
+        environment
+    }
+}
+
+impl Environment {
+    /// In what the machine or the build differs from another's, as `cpu_model: A and B`; empty where figures compare.
+    pub fn differences(&self, other: &Environment) -> Vec<String> {
+        // Firmware and kernels keep a varying little of the memory for themselves.
+        let ram = |environment: &Environment| environment.ram_mb.map(|megabytes| (megabytes / 256.0).round() / 4.0);
+        let facts = |environment: &Environment| {
+            let Environment { cpu_model, cores_logical, cores_physical, governor, kernel, gpus, .. } = environment;
+            let Environment { driver, cuda, version, rustc, profile, commit, dirty, .. } = environment;
+            let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());
+            let cores = cores_physical.map_or_else(|| "unknown".to_owned(), |cores| cores.to_string());
+            let memory =
+                ram(environment).map_or_else(|| "unknown".to_owned(), |gigabytes| format!("{gigabytes:.2} GiB"));
+            [
+                ("processor", text(cpu_model)),
+                ("processors", cores_logical.to_string()),
+                ("cores", cores),
+                ("memory", memory),
+                ("governor", text(governor)),
+                ("kernel", text(kernel)),
+                ("GPUs", gpus.join(", ")),
+                ("driver", text(driver)),
+                ("CUDA", text(cuda)),
+                ("version", version.clone()),
+                ("compiler", text(rustc)),
+                ("profile", profile.clone()),
+                ("commit", text(commit)),
+                (
+                    "changes since the commit",
+                    dirty.map_or("unknown", |dirty| if dirty { "yes" } else { "no" }).to_owned(),
+                ),
+            ]
+        };
+        let pairs = facts(self).into_iter().zip(facts(other));
+        let different = pairs.filter(|((_, mine), (_, theirs))| mine != theirs);
+        different.map(|((name, mine), (_, theirs))| format!("{name}: {mine} and {theirs}")).collect()
     }
 }
 
@@ -111,6 +190,17 @@ mod tests {
                        processor : 2\nphysical id : 0\ncore id : 1\n";
         assert_eq!(physical_cores(cpuinfo), Some(2));
         assert_eq!(physical_cores("processor : 0\n"), None);
+    }
+
+    #[test]
+    fn what_differs_is_named_and_the_time_is_not() {
+        let here = Environment::read();
+        let later = Environment { date: "2030-01-01T00:00:00Z".to_owned(), command_line: Vec::new(), ..here.clone() };
+        assert_eq!(here.differences(&later), [""; 0]);
+        let there = Environment { cpu_model: Some("Another".to_owned()), version: "9".to_owned(), ..here.clone() };
+        let told = here.differences(&there);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with("processor: ") && told[0].ends_with(" and Another"), "{told:?}");
     }
 
     #[test]

@@ -53,7 +53,7 @@ fn of_system() -> Gpus {
     let mut folders: Vec<_> = cards.map(|card| card.path()).collect();
     folders.sort();
     let names = folders.iter().filter_map(|card| model(&fs::read_to_string(card.join("information")).ok()?)).collect();
-    Gpus { names, driver: driver(&version), cuda: tool().as_deref().and_then(cuda) }
+    Gpus { names, driver: driver(&version), cuda: tool(&[]).as_deref().and_then(cuda) }
 }
 
 /// The line `Model: NVIDIA H100`.
@@ -76,10 +76,17 @@ fn cuda(table: &str) -> Option<String> {
     word.starts_with(|c: char| c.is_ascii_digit()).then(|| word.to_owned())
 }
 
+/// What the driver's tool answers to `arguments`; none where there is no driver, so that a machine without a GPU never
+/// starts it.
+pub fn query(arguments: &[&str]) -> Option<String> {
+    Path::new("/proc/driver/nvidia/version").exists().then(|| tool(arguments)).flatten()
+}
+
 /// What `nvidia-smi` prints, if it does so in time.
-fn tool() -> Option<String> {
-    let mut child =
-        Command::new("nvidia-smi").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+fn tool(arguments: &[&str]) -> Option<String> {
+    let mut command = Command::new("nvidia-smi");
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().ok()?;
     let mut stdout = child.stdout.take()?;
     let (sender, receiver) = channel();
     thread::spawn(move || {

@@ -75,6 +75,11 @@ pub fn peaks(baseline: Baseline) -> Peaks {
     }
 }
 
+/// Bytes on the heap now; 0 where the program has another allocator.
+pub fn heap() -> u64 {
+    PeakAlloc.current_usage() as u64
+}
+
 /// Bytes resident now; 0 where the system does not say.
 pub fn resident() -> u64 {
     status_mb("VmRSS").map_or(0, |megabytes| (megabytes * MEGABYTE) as u64)

@@ -1,7 +1,7 @@
 //! Where a model is: what `--model` says becomes a folder with a checkpoint in it, or a synthetic preset.
 
 mod hub;
-mod places;
+pub mod places;
 #[cfg(test)]
 mod tests;
 

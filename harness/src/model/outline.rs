@@ -1,10 +1,39 @@
 //! A model known by its configuration alone: plans on it can be built and their cost told, without any weights.
 
+use actbench_fixtures::presets::Preset;
 use actbench_kernels::DType;
 
 use super::config::ModelConfig;
+use super::locate::{ModelLocation, locate};
 use super::{ActivationModel, LayerOutput, LayerSink, TokenBatch};
 use crate::error::{Error, Result};
+
+/// What is known of a model from its name and its configuration alone.
+#[derive(Clone, Debug)]
+pub struct Sketch {
+    /// Its shape.
+    pub config: ModelConfig,
+    /// Whether its weights are made up in memory; those of files are mapped.
+    pub made_up: bool,
+    /// The preset that stands for it where its own files were not looked at.
+    pub stand_in: Option<&'static Preset>,
+}
+
+/// The configuration of the model that `name` names. One that is published under the name of a preset is known by that, so
+/// that nothing has to be fetched; others are found as [`locate`] finds them.
+///
+/// # Errors
+/// There is no such model, or its configuration is broken.
+pub fn config_of(name: Option<&str>, quiet: bool) -> Result<Sketch> {
+    let is_folder = name.is_some_and(|name| std::path::Path::new(name).exists());
+    if let Some(preset) = name.filter(|_| !is_folder).and_then(Preset::of_published) {
+        let config = ModelConfig::parse(&preset.config_json(), preset.name)?;
+        return Ok(Sketch { config, made_up: false, stand_in: Some(preset) });
+    }
+    let location = locate(name, quiet)?;
+    let config = ModelConfig::parse(&location.config_json()?, &location.to_string())?;
+    Ok(Sketch { config, made_up: matches!(location, ModelLocation::Synthetic(_)), stand_in: None })
+}
 
 /// Stands for a model where nothing is to be run.
 #[derive(Clone, Debug)]

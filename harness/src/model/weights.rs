@@ -39,7 +39,7 @@ pub struct Weights {
 #[derive(Debug)]
 enum Source {
     Files(WeightFiles),
-    Synthetic { preset: &'static Preset, seed: u64, shapes: BTreeMap<String, Vec<usize>> },
+    Synthetic { preset: Preset, seed: u64, shapes: BTreeMap<String, Vec<usize>> },
 }
 
 impl Weights {
@@ -54,9 +54,9 @@ impl Weights {
     }
 
     /// Made-up bfloat16 weights of the shape of `preset`.
-    pub fn synthetic(preset: &'static Preset, seed: u64) -> Weights {
+    pub fn synthetic(preset: &Preset, seed: u64) -> Weights {
         let shapes = preset.shape.tensors().into_iter().map(|spec| (spec.name, spec.shape)).collect();
-        Weights { source: Source::Synthetic { preset, seed, shapes }, fingerprint: OnceLock::new() }
+        Weights { source: Source::Synthetic { preset: *preset, seed, shapes }, fingerprint: OnceLock::new() }
     }
 
     /// Whether there is a tensor of that name.

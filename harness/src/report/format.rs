@@ -31,6 +31,16 @@ pub fn ratio(value: Option<f64>, interval: Option<Interval>) -> String {
     }
 }
 
+/// The same, or `1.01x (0.98 to 1.03, no difference shown)` where the interval leaves that open.
+pub fn ratio_in_words(value: Option<f64>, interval: Option<Interval>) -> String {
+    match (value, interval.filter(Interval::holds_one)) {
+        (Some(value), Some(interval)) => {
+            format!("{value:.2}x ({:.2} to {:.2}, no difference shown)", interval.low, interval.high)
+        }
+        _ => ratio(value, interval),
+    }
+}
+
 fn dash() -> String {
     "-".to_owned()
 }
@@ -49,5 +59,7 @@ mod tests {
         let interval = Interval { low: 2.9, high: 3.3, confidence: 0.95, n: 6 };
         assert_eq!(ratio(Some(3.1), Some(interval)), "3.10x (2.90 to 3.30)");
         assert_eq!(ratio(Some(3.1), None), "3.10x");
+        let around_one = Interval { low: 0.98, high: 1.03, ..interval };
+        assert_eq!(ratio_in_words(Some(1.01), Some(around_one)), "1.01x (0.98 to 1.03, no difference shown)");
     }
 }

@@ -2,9 +2,14 @@
 
 pub mod ablation;
 pub mod chart;
+pub mod compare;
 pub mod document;
 pub mod format;
+pub mod gate;
+pub mod history;
 pub mod profile;
+pub mod quality;
+pub mod selftest;
 pub mod sentence;
 pub mod table;
 pub mod trace;

@@ -45,7 +45,7 @@ fn one_side(task: Task, method: Method, rows: &[Row]) -> Option<String> {
 
 /// `was 2.90x faster (2.70 to 3.10)`; none where the interval holds 1, for then no difference is shown.
 fn clause(ratio: f64, interval: Option<Interval>, verb: &str, better: &str, worse: &str) -> Option<String> {
-    if interval.is_some_and(|interval| interval.low <= 1.0 && interval.high >= 1.0) {
+    if interval.is_some_and(|interval| interval.holds_one()) {
         return None;
     }
     let (word, ratio, ends) = match ratio >= 1.0 {

@@ -5,7 +5,8 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, ContentArrangement, ContentLineStyle, LineStyle, Table, TableStyle};
 
 use super::ablation;
-use super::format::{megabytes, metric, ratio, seconds};
+use super::format::{megabytes, metric, ratio_in_words, seconds};
+use super::quality;
 use super::sentence::sentence;
 use crate::results::summary::{Comparison, TaskSummary};
 use crate::results::{ResultFile, Row, Status};
@@ -42,6 +43,9 @@ pub fn render(results: &ResultFile) -> String {
         if let Some(sentence) = sentence(task, method, comparison, &results.rows) {
             let _ = writeln!(text, "{sentence}");
         }
+    }
+    for line in quality::lines(results) {
+        let _ = writeln!(text, "{line}");
     }
     if summaries.iter().any(|(_, summary)| !summary.ablation.is_empty()) {
         let _ = write!(text, "\n{}", ablation::render(&summaries));
@@ -113,7 +117,7 @@ fn ratios(task: Task, method: Method, comparison: &Comparison) -> Option<String>
     let told: Vec<String> = figures
         .into_iter()
         .filter(|(_, value, _)| value.is_some())
-        .map(|(name, value, interval)| format!("{name} {}", ratio(value, interval)))
+        .map(|(name, value, interval)| format!("{name} {}", ratio_in_words(value, interval)))
         .collect();
     let footing = match intervals.speedup_lazy_vs_eager {
         Some(interval) => format!("; {:.1}% intervals, {} blocks", 100.0 * interval.confidence, interval.n),

@@ -30,7 +30,7 @@ fn both_tasks_with_intervals() {
      sweep   eager    5     20.0        15.0           5.00          1500            750             -                 -   0.9750
      sweep   lazy     5     20.0        15.0           5.00          1602            801             -                 -   0.9750
     train, eager / lazy: time 2.00x (1.96 to 2.04), peak RSS 1.25x (1.25 to 1.25); 93.8% intervals, 5 blocks
-    sweep, eager / lazy: time 1.00x (0.92 to 1.08), peak RSS 0.94x (0.94 to 0.94); 93.8% intervals, 5 blocks
+    sweep, eager / lazy: time 1.00x (0.92 to 1.08, no difference shown), peak RSS 0.94x (0.94 to 0.94); 93.8% intervals, 5 blocks
     train: lazy was 2.00x faster (1.96 to 2.04) and used 1.25x less memory (1.25 to 1.25); same AUROC.
     sweep: lazy showed no difference in time and used 1.07x more memory (1.07 to 1.07); same AUROC.
     ");

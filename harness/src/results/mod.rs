@@ -11,11 +11,13 @@ use crate::measure::environment::Environment;
 use crate::workload::case::{RunConfig, Task};
 
 pub mod ablation;
+pub mod adaptive;
 pub mod row;
 pub mod summary;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use adaptive::RunEnd;
 pub use row::{Row, Status};
 use summary::TaskSummary;
 
@@ -38,12 +40,15 @@ pub struct ResultFile {
     pub rows: Vec<Row>,
     /// What they come to, by task.
     pub summary: Map<String, Value>,
+    /// Why the run took as many blocks as it did; none while it lasts, and where it was stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<RunEnd>,
 }
 
 impl ResultFile {
     /// No observations yet.
     pub fn new(config: RunConfig, environment: Environment) -> Self {
-        ResultFile { schema: SCHEMA.to_owned(), config, environment, rows: Vec::new(), summary: Map::new() }
+        ResultFile { schema: SCHEMA.to_owned(), config, environment, rows: Vec::new(), summary: Map::new(), end: None }
     }
 
     /// Adds an observation and sums up anew.

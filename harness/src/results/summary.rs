@@ -54,6 +54,13 @@ pub struct Interval {
     pub n: usize,
 }
 
+impl Interval {
+    /// Whether it leaves open that both sides are alike.
+    pub fn holds_one(&self) -> bool {
+        self.low <= 1.0 && self.high >= 1.0
+    }
+}
+
 /// What a task comes to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskSummary {
@@ -109,14 +116,7 @@ impl TaskSummary {
 impl Comparison {
     /// Eager against `method`, over the blocks in which both came through.
     fn of(rows: &[&Row], method: Method) -> Self {
-        let ratio = |value: fn(&Row) -> Option<f64>| -> Option<RatioEstimate> {
-            let pairs: Vec<(f64, f64)> = blocks(rows, method)
-                .filter_map(|(eager, lazy)| value(eager).zip(value(lazy)))
-                .filter(|(eager, lazy)| *eager > 0.0 && *lazy > 0.0)
-                .collect();
-            let (eager, lazy): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
-            RatioEstimate::of_pairs(&eager, &lazy, CONFIDENCE).ok()
-        };
+        let ratio = |value: fn(&Row) -> Option<f64>| ratio(rows, method, value);
         let time = ratio(|row| row.elapsed_s);
         let memory = ratio(|row| row.cpu_peak_rss_mb);
         let gpu_alloc = ratio(|row| row.gpu_peak_alloc_mb);
@@ -139,6 +139,24 @@ impl Comparison {
             metric_delta: metric(method).zip(metric(Method::Eager)).map(|(lazy, eager)| lazy - eager),
         }
     }
+}
+
+/// The ratios of times of `task`, eager over each lazy method that has a block in common with it.
+pub fn time_ratios(task: Task, rows: &[Row]) -> Vec<RatioEstimate> {
+    let rows: Vec<&Row> = rows.iter().filter(|row| row.task == task && row.ablated().is_none()).collect();
+    [Method::Lazy, Method::LazyDisk]
+        .into_iter()
+        .filter_map(|method| ratio(&rows, method, |row| row.elapsed_s))
+        .collect()
+}
+
+/// Eager over `method` by `value`, over the blocks in which both came through and have one that is above 0.
+fn ratio(rows: &[&Row], method: Method, value: fn(&Row) -> Option<f64>) -> Option<RatioEstimate> {
+    let pairs = blocks(rows, method)
+        .filter_map(|(eager, lazy)| value(eager).zip(value(lazy)))
+        .filter(|(eager, lazy)| *eager > 0.0 && *lazy > 0.0);
+    let (eager, lazy): (Vec<f64>, Vec<f64>) = pairs.unzip();
+    RatioEstimate::of_pairs(&eager, &lazy, CONFIDENCE).ok()
 }
 
 /// Pairs of an eager row and a row of `method` that came through in the same block.

@@ -23,15 +23,23 @@ pub(crate) fn environment() -> Environment {
         ram_mb: Some(1024.0),
         governor: None,
         kernel: Some("Linux 6.1".to_owned()),
+        instruction_set: None,
+        huge_pages: None,
         gpus: Vec::new(),
         driver: None,
         cuda: None,
         version: "0.1.0".to_owned(),
         rustc: None,
         profile: "release".to_owned(),
+        target: None,
+        features: Vec::new(),
+        rustflags: None,
         commit: None,
         dirty: None,
+        resolution: None,
         command_line: vec!["actbench".to_owned(), "run".to_owned()],
+        fingerprint: None,
+        warnings: Vec::new(),
     }
 }
 
@@ -69,6 +77,7 @@ pub(crate) fn out_of_memory() -> Ending {
         message: "out of memory: activations would take 99 bytes".to_owned(),
         bad_input: false,
         out_of_memory_bytes: Some(99),
+        predicted: true,
     })
 }
 

@@ -150,7 +150,7 @@ impl Drop for Running {
 
 /// Gives the child a group of its own, so that the terminal's Ctrl-C reaches the parent alone, which then ends the
 /// whole group; and on Linux has the kernel end the child should the parent die without a chance to.
-fn tie_to_parent(command: &mut Command) {
+pub(super) fn tie_to_parent(command: &mut Command) {
     command.process_group(0);
     #[cfg(target_os = "linux")]
     {

@@ -102,7 +102,16 @@ impl Ended {
 fn allocation_failure(stderr: &str) -> Option<Failure> {
     let line = stderr.lines().rev().find(|line| line.starts_with("memory allocation of "))?;
     let bytes = line.split_whitespace().nth(3)?.parse().ok()?;
-    Some(Failure { message: line.to_owned(), bad_input: false, out_of_memory_bytes: Some(bytes) })
+    Some(Failure { message: line.to_owned(), bad_input: false, out_of_memory_bytes: Some(bytes), predicted: false })
+}
+
+/// An exit status in words.
+pub fn describe(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => format!("ended by {}", signal_name(signal)),
+        (None, Some(code)) => format!("exit status {code}"),
+        (None, None) => "no exit status".to_owned(),
+    }
 }
 
 /// The names of the signals that end a process by themselves; others by number.

@@ -4,16 +4,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::ending::{Ended, Ending};
+use self::pacing::Pacing;
 use self::progress::RunProgress;
-use self::schedule::{Slot, schedule};
+use self::schedule::{Schedule, Slot};
 use crate::error::{Error, Result};
+use crate::measure::conditions::{Counters, Warning, during, short_line};
 use crate::measure::environment::Environment;
+use crate::measure::page_cache;
 use crate::results::{ResultFile, Row, Status};
 use crate::workload::case::{CaseSpec, Fault, Method, RunConfig, Task};
+use crate::workload::injection::Injection;
 
 pub mod child;
 pub mod ending;
 pub mod interrupt;
+mod pacing;
+pub mod program;
 mod progress;
 pub mod protocol;
 pub mod schedule;
@@ -32,10 +38,14 @@ pub struct RunOptions {
     pub timeout: Option<Duration>,
     /// Show nothing on standard error.
     pub quiet: bool,
+    /// What stands before each case where the run is a part of something larger, such as `cell 3 of 12`.
+    pub title: Option<String>,
     /// What the children are told the model is, once it was found: a folder or a preset.
     pub located_model: String,
     /// Failures to act out, for tests.
     pub faults: Vec<(Task, Method, Fault)>,
+    /// Work and memory beyond the cases' own, to try the regression gate on.
+    pub injection: Injection,
 }
 
 /// How a run ended.
@@ -59,25 +69,76 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
         .prefix("actbench-run-")
         .tempdir_in(&parent)
         .map_err(Error::io("create a folder in", &parent))?;
-    let slots = schedule(&config)?;
-    let progress = RunProgress::new(slots.len(), options.quiet);
-    let mut results = ResultFile::new(config, Environment::read());
-    let (mut stopped, mut any_well) = (None, false);
-    for (index, slot) in slots.into_iter().enumerate() {
-        progress.begin(index, slot);
-        let ended = match run_slot(&results.config, slot, options, folder.path(), &progress) {
-            Ok(ended) => ended,
-            Err(error) => {
-                stopped = Some(error);
+    let mut schedule = Schedule::of(&config)?;
+    let n_cases = config.repetitions.map(|repetitions| (config.warmup + repetitions) * schedule.n_cases());
+    let progress = RunProgress::new(n_cases, options.title.as_deref(), options.quiet);
+    let mut pacing = Pacing::new(&config);
+    let environment = environment(&config, options);
+    let before = Counters::read(Path::new("/"));
+    let mut results = ResultFile::new(config, environment);
+    let mut stopped = None;
+    let mut told = Told { index: 0, any_well: false, hopeless: Vec::new() };
+    while stopped.is_none() {
+        match pacing.next(&results) {
+            Ok(block) => {
+                let slots = schedule.block(block.counted());
+                stopped = run_block(&slots, &mut results, options, folder.path(), &progress, &mut told)?;
+            }
+            Err(end) => {
+                results.end = Some(end);
+                results.write(&options.output)?;
                 break;
             }
+        }
+    }
+    progress.finish();
+    let disturbed = during(&Counters::read(Path::new("/")).since(&before));
+    tell(&disturbed, options);
+    if !disturbed.is_empty() && !results.rows.is_empty() {
+        results.environment.warnings.extend(disturbed);
+        results.write(&options.output)?;
+    }
+    Ok(RunReport { results, stopped })
+}
+
+/// How far a run has come.
+struct Told {
+    /// Cases that were begun.
+    index: usize,
+    /// Whether any came through.
+    any_well: bool,
+    /// Cases that were predicted not to fit, and how they ended.
+    hopeless: Vec<(Slot, Ended)>,
+}
+
+/// The cases of a block; gives why the run stops here, if it does.
+fn run_block(
+    slots: &[Slot],
+    results: &mut ResultFile,
+    options: &RunOptions,
+    folder: &Path,
+    progress: &RunProgress,
+    told: &mut Told,
+) -> Result<Option<Error>> {
+    for &slot in slots {
+        let index = told.index;
+        told.index += 1;
+        progress.begin(index, slot);
+        let known = told.hopeless.iter().find(|(known, _)| known.case() == slot.case()).map(|(_, ended)| ended.clone());
+        let ended = match known.map_or_else(|| run_slot(&results.config, slot, options, folder, progress), Ok) {
+            Ok(ended) => ended,
+            Err(error) => return Ok(Some(error)),
         };
+        // What was predicted not to fit is not loaded again to hear the same.
+        if matches!(&ended.ending, Ending::Failed(failure) if failure.predicted) {
+            told.hopeless.push((slot, ended.clone()));
+        }
         let bad_input = match &ended.ending {
-            Ending::Failed(failure) if failure.bad_input && !any_well => Some(failure.message.clone()),
+            Ending::Failed(failure) if failure.bad_input && !told.any_well => Some(failure.message.clone()),
             _ => None,
         };
         let row = Row::new(slot, ended);
-        any_well |= row.status == Status::Ok;
+        told.any_well |= row.status == Status::Ok;
         // Bad input ends the run with its one line; the same line as progress would be a second.
         if bad_input.is_none() {
             progress.end(index, slot, &row);
@@ -87,12 +148,28 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
             results.write(&options.output)?;
         }
         if let Some(message) = bad_input {
-            stopped = Some(Error::Usage(message));
-            break;
+            return Ok(Some(Error::Usage(message)));
         }
     }
-    progress.finish();
-    Ok(RunReport { results, stopped })
+    Ok(None)
+}
+
+/// Where the run takes place, with what disturbs it, which is also told in a line.
+fn environment(config: &RunConfig, options: &RunOptions) -> Environment {
+    let mut environment = Environment::read();
+    let model = Path::new(&options.located_model);
+    // A preset's weights are made and not read.
+    if model.exists() {
+        environment.warnings.extend(page_cache::warning(model, config.warmup));
+    }
+    tell(&environment.warnings, options);
+    environment
+}
+
+fn tell(warnings: &[Warning], options: &RunOptions) {
+    if let Some(line) = short_line(warnings).filter(|_| !options.quiet) {
+        eprintln!("warning: {line}");
+    }
 }
 
 /// One case, with a folder of its own that is gone afterwards.
@@ -113,6 +190,7 @@ fn run_slot(
         config: RunConfig { model: Some(options.located_model.clone()), no_opt, ..config.clone() },
         cache_folder: own.path().to_path_buf(),
         fault,
+        injection: options.injection,
     };
     child::run(&options.program, &spec, options.timeout, &mut |message| progress.hear(message))
 }

@@ -13,12 +13,14 @@ use crate::results::{Row, Status};
 pub struct RunProgress {
     bar: Option<ProgressBar>,
     lines: bool,
-    n_cases: usize,
+    n_cases: Option<usize>,
+    /// Stands before each case, with what parts it from there.
+    title: String,
 }
 
 impl RunProgress {
-    /// For a run of `n_cases` cases.
-    pub fn new(n_cases: usize, quiet: bool) -> Self {
+    /// For a run of `n_cases` cases, none where that shows as it goes; the run is `title` of something larger.
+    pub fn new(n_cases: Option<usize>, title: Option<&str>, quiet: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = (terminal && !quiet).then(|| {
             let bar = ProgressBar::new(0);
@@ -30,13 +32,14 @@ impl RunProgress {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        RunProgress { bar, lines: !terminal && !quiet, n_cases }
+        let title = title.map_or_else(String::new, |title| format!("{title}: "));
+        RunProgress { bar, lines: !terminal && !quiet, n_cases, title }
     }
 
     /// Case `index` (from 0 on) begins.
     pub fn begin(&self, index: usize, slot: Slot) {
         if let Some(bar) = &self.bar {
-            bar.set_prefix(format!("case {} of {}: {}", index + 1, self.n_cases, label(slot)));
+            bar.set_prefix(format!("{}{}: {}", self.title, self.place(index), label(slot)));
             bar.set_message("starting");
             bar.set_length(0);
             bar.reset();
@@ -66,12 +69,19 @@ impl RunProgress {
             (Status::Ok, Some(elapsed), Some(metric)) => format!("{elapsed:.2} s, {} {metric:.4}", row.metric_name),
             _ => format!("{}: {}", row.status, row.reason.as_deref().unwrap_or("no reason given")),
         };
-        let line = format!("case {} of {}: {}: {figures}", index + 1, self.n_cases, label(slot));
+        let line = format!("{}{}: {}: {figures}", self.title, self.place(index), label(slot));
         match &self.bar {
             Some(bar) if row.status != Status::Ok => bar.println(line),
             Some(_) => {}
             None if self.lines => eprintln!("{line}"),
             None => {}
+        }
+    }
+
+    fn place(&self, index: usize) -> String {
+        match self.n_cases {
+            Some(n_cases) => format!("case {} of {n_cases}", index + 1),
+            None => format!("case {}", index + 1),
         }
     }
 

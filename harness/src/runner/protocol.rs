@@ -57,6 +57,9 @@ pub struct Failure {
     pub bad_input: bool,
     /// Bytes that were asked for and not there.
     pub out_of_memory_bytes: Option<u64>,
+    /// Whether nothing was tried, because it was predicted not to fit.
+    #[serde(default)]
+    pub predicted: bool,
 }
 
 impl From<&Error> for Failure {
@@ -66,7 +69,8 @@ impl From<&Error> for Failure {
             Error::Kernel(actbench_kernels::KernelError::OutOfMemory { bytes, .. }) => Some(*bytes as u64),
             _ => None,
         };
-        Failure { message: error.to_string(), bad_input: error.exit_code() == 2, out_of_memory_bytes }
+        let predicted = matches!(error, Error::OverMemoryLimit { .. });
+        Failure { message: error.to_string(), bad_input: error.exit_code() == 2, out_of_memory_bytes, predicted }
     }
 }
 

@@ -26,31 +26,53 @@ pub struct Slot {
     pub block: Option<usize>,
 }
 
-/// All slots of a run, in order: warm-up blocks, then counted blocks.
-///
-/// # Errors
-/// A rule that does not exist.
-pub fn schedule(config: &RunConfig) -> Result<Vec<Slot>> {
-    let ablations = match config.ablate {
-        true => Ablation::of(Rules::all_but(&config.no_opt)?),
-        false => Vec::new(),
-    };
-    let cases = |block: Option<usize>| -> Vec<Slot> {
-        let mut slots = Vec::new();
+impl Slot {
+    /// What is run, whichever the block.
+    pub fn case(&self) -> (Task, Method, Option<Ablation>) {
+        (self.task, self.method, self.ablation)
+    }
+}
+
+/// The cases of a run, handed out a block at a time.
+pub struct Schedule {
+    cases: Vec<Slot>,
+    rng: ChaCha8Rng,
+}
+
+impl Schedule {
+    /// Of the cases of `config`.
+    ///
+    /// # Errors
+    /// A rule that does not exist.
+    pub fn of(config: &RunConfig) -> Result<Self> {
+        let ablations = match config.ablate {
+            true => Ablation::of(Rules::all_but(&config.no_opt)?),
+            false => Vec::new(),
+        };
+        let mut cases = Vec::new();
         for (&task, &method) in config.tasks.iter().flat_map(|task| config.methods.iter().map(move |it| (task, it))) {
             let of_lazy = ablations.iter().copied().filter(|_| method != Method::Eager).map(Some);
-            slots.extend([None].into_iter().chain(of_lazy).map(|ablation| Slot { task, method, ablation, block }));
+            cases.extend([None].into_iter().chain(of_lazy).map(|ablation| Slot {
+                task,
+                method,
+                ablation,
+                block: None,
+            }));
         }
+        Ok(Schedule { cases, rng: ChaCha8Rng::seed_from_u64(config.seed) })
+    }
+
+    /// Cases of a block.
+    pub fn n_cases(&self) -> usize {
+        self.cases.len()
+    }
+
+    /// The next block's cases in an order of its own; `block` is its number, none for a warm-up.
+    pub fn block(&mut self, block: Option<usize>) -> Vec<Slot> {
+        let mut slots: Vec<Slot> = self.cases.iter().map(|slot| Slot { block, ..*slot }).collect();
+        slots.shuffle(&mut self.rng);
         slots
-    };
-    let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
-    let blocks = std::iter::repeat_n(None, config.warmup).chain((0..config.repetitions).map(Some));
-    let slots = blocks.flat_map(|block| {
-        let mut slots = cases(block);
-        slots.shuffle(&mut rng);
-        slots
-    });
-    Ok(slots.collect())
+    }
 }
 
 #[cfg(test)]
@@ -89,9 +111,17 @@ pub(crate) mod tests {
             data_dir: None,
             no_opt: Vec::new(),
             ablate: false,
-            repetitions: 8,
+            repetitions: Some(8),
+            budget_s: None,
             warmup: 1,
         }
+    }
+
+    /// All slots of a run of a fixed number of blocks.
+    fn schedule(config: &RunConfig) -> Result<Vec<Slot>> {
+        let mut schedule = Schedule::of(config)?;
+        let blocks = std::iter::repeat_n(None, config.warmup).chain((0..config.repetitions.unwrap()).map(Some));
+        Ok(blocks.flat_map(|block| schedule.block(block)).collect())
     }
 
     #[test]

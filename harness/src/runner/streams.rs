@@ -34,6 +34,22 @@ pub fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
+/// The longest output that is kept whole.
+const LONGEST_OUTPUT: u64 = 64 << 20;
+
+/// All of `stream`, up to 64 MiB, sent once it ends; the rest is read and dropped, so that its writer can end.
+pub fn whole(mut stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        let mut kept = Vec::new();
+        // What could be read is what there is, whether the stream ended well or not.
+        let _ = (&mut stream).take(LONGEST_OUTPUT).read_to_end(&mut kept);
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        let _ = sender.send(String::from_utf8_lossy(&kept).into_owned());
+    });
+    receiver
+}
+
 /// The last 64 kB of `stream`, sent once it ends.
 pub fn tail(mut stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();

@@ -4,6 +4,8 @@
 //! Wolfe and Chicken, "Nonparametric Statistical Methods", 3.2 and 3.3. On resampled benchmark noise of 10 to 40 pairs
 //! its coverage is the nominal one, where the bootstrap of the mean (BCa) falls short by up to nine points.
 
+use std::sync::Arc;
+
 use super::signed_rank::SignedRankDistribution;
 use super::{check_confidence, check_observations};
 use crate::error::{Error, Result};
@@ -12,7 +14,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq)]
 pub struct WalshAverages {
     sorted: Vec<f64>,
-    null: SignedRankDistribution,
+    null: Arc<SignedRankDistribution>,
     n: usize,
 }
 
@@ -49,7 +51,7 @@ impl WalshAverages {
             sorted.extend(observations[i..].iter().map(|second| 0.5 * first + 0.5 * second));
         }
         sorted.sort_unstable_by(f64::total_cmp);
-        Ok(Self { sorted, null: SignedRankDistribution::new(n), n })
+        Ok(Self { sorted, null: SignedRankDistribution::shared(n), n })
     }
 
     /// How many observations there are.

@@ -3,23 +3,31 @@
 //! A unit is one paired observation (one block of a run: lazy and eager measured next to each other). [`ratio`] turns
 //! pairs into a ratio with an interval, by the median of Walsh averages ([`hodges_lehmann`]) of the log-ratios and the
 //! exact null distribution of the signed-rank statistic ([`signed_rank`]); both hold for any symmetric distribution,
-//! which timings' log-ratios are far closer to than to a normal one. [`summary`] and [`outliers`] describe one
-//! series; outliers are named and kept.
+//! which timings' log-ratios are far closer to than to a normal one. [`holm`] corrects for several tests at once.
+//! [`summary`] and [`outliers`] describe one series, where outliers are named and kept; [`trend`] says whether it
+//! drifts.
 
+pub mod change_points;
 pub mod hodges_lehmann;
+pub mod holm;
 pub mod outliers;
+pub mod prediction;
+pub mod rank_sum;
 pub mod ratio;
 pub mod signed_rank;
 pub mod summary;
+pub mod trend;
 
 #[cfg(test)]
 mod tests;
 
 pub use hodges_lehmann::{Interval, WalshAverages};
+pub use holm::holm;
 pub use outliers::{Outlier, OutlierFences};
 pub use ratio::RatioEstimate;
 pub use signed_rank::{SignedRankDistribution, SignedRankTest};
 pub use summary::Summary;
+pub use trend::Trend;
 
 use crate::error::{Error, Result};
 

@@ -1,8 +1,14 @@
 //! Wilcoxon's signed-rank statistic, with its exact null distribution: no normal approximation, which is off just
 //! where benchmarks live (10 to 40 pairs, and small levels).
 
+use std::sync::{Arc, OnceLock};
+
 use super::check_observations;
 use crate::error::Result;
+
+/// Up to so many differences the distribution is computed once for the whole program: a gate asks for the same few
+/// over and over.
+const KEPT: usize = 64;
 
 /// The null distribution of the sum of the ranks of the positive differences, when each rank is positive with chance
 /// one half, independently.
@@ -25,6 +31,15 @@ impl SignedRankDistribution {
     /// For `n` differences without ties: the ranks are `1..=n`, the sums `0..=n (n + 1) / 2`.
     pub fn new(n: usize) -> Self {
         Self::of_ranks((1..=n).collect(), false)
+    }
+
+    /// The same as [`SignedRankDistribution::new`], computed once where `n` is usual.
+    pub fn shared(n: usize) -> Arc<Self> {
+        static DISTRIBUTIONS: [OnceLock<Arc<SignedRankDistribution>>; KEPT + 1] = [const { OnceLock::new() }; KEPT + 1];
+        match DISTRIBUTIONS.get(n) {
+            Some(distribution) => distribution.get_or_init(|| Arc::new(Self::new(n))).clone(),
+            None => Arc::new(Self::new(n)),
+        }
     }
 
     /// For any ranks; `halves` says that they are doubled.
@@ -116,7 +131,12 @@ impl SignedRankTest {
             doubled_statistic += doubled * tied.iter().filter(|difference| **difference > 0.0).count();
             doubled_ranks.extend(std::iter::repeat_n(doubled, tied.len()));
         }
-        let distribution = SignedRankDistribution::of_ranks(doubled_ranks, true);
+        // Without ties the doubled ranks are 2, 4, 6, ...
+        let untied = doubled_ranks.iter().enumerate().all(|(index, rank)| *rank == 2 * (index + 1));
+        let distribution = match untied {
+            true => SignedRankDistribution::shared(doubled_ranks.len()),
+            false => Arc::new(SignedRankDistribution::of_ranks(doubled_ranks, true)),
+        };
         let statistic = doubled_statistic as f64 / 2.0;
         let (p_greater, p_less) = (distribution.at_least(statistic), distribution.at_most(statistic));
         let p_two_sided = (2.0 * p_greater.min(p_less)).min(1.0);

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::summary::quantile;
-use super::{RatioEstimate, SignedRankDistribution, SignedRankTest, Summary, WalshAverages};
+use super::{RatioEstimate, SignedRankDistribution, SignedRankTest, Summary, Trend, WalshAverages, holm};
 
 fn goldens(key: &str) -> Vec<Value> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/stats/stats.json");
@@ -79,5 +79,39 @@ fn summaries_are_numpys() {
         assert_close(summary.upper_quartile, &case, "upper_quartile");
         assert_close(summary.median_absolute_deviation, &case, "median_absolute_deviation");
         assert_close(quantile(&values, 0.9).unwrap(), &case, "q90");
+    }
+}
+
+#[test]
+fn holms_correction_is_the_closed_test_of_bonferronis() {
+    for case in goldens("holm") {
+        let adjusted = holm(&series(&case, "chances")).unwrap();
+        for (found, wanted) in adjusted.iter().zip(series(&case, "adjusted")) {
+            assert!((found - wanted).abs() <= 1e-9, "{}: {found} instead of {wanted}", case["name"]);
+        }
+    }
+}
+
+#[test]
+fn trends_are_scipys_exact_kendall_tests() {
+    for case in goldens("trend") {
+        let trend = Trend::of(&series(&case, "values")).unwrap().unwrap();
+        assert_close(trend.tau, &case, "tau");
+        assert_close(trend.p, &case, "p");
+        assert_close(trend.last_over_first, &case, "last_over_first");
+    }
+}
+
+#[test]
+fn intervals_hold_the_centre_where_scipys_test_does_not_reject_it() {
+    for case in goldens("coverage") {
+        let nominal = case["nominal"].as_f64().unwrap();
+        let all = case["series"].as_array().unwrap();
+        let holds = |series: &&Value| {
+            let values: Vec<f64> = series.as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect();
+            let interval = WalshAverages::of(&values).unwrap().interval(nominal).unwrap().unwrap();
+            interval.low <= 0.0 && 0.0 <= interval.high
+        };
+        assert_eq!(all.iter().filter(holds).count() as u64, case["holds"].as_u64().unwrap(), "{}", case["name"]);
     }
 }

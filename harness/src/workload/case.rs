@@ -3,11 +3,13 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use actbench_kernels::{DType, PoolMethod};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use super::injection::Injection;
 use crate::acts::Rules;
 use crate::error::{Error, Result};
 use crate::measure::limit::MemoryLimit;
@@ -185,8 +187,11 @@ pub struct RunConfig {
     /// Whether the lazy plans are also run without each rule.
     #[serde(default)]
     pub ablate: bool,
-    /// Counted blocks.
-    pub repetitions: usize,
+    /// Counted blocks; none is until the ratios of times are known well enough, or the budget is used up.
+    pub repetitions: Option<usize>,
+    /// Seconds that a run without a number of repetitions may take; none is no limit.
+    #[serde(default)]
+    pub budget_s: Option<f64>,
     /// Blocks before them that are not counted.
     pub warmup: usize,
 }
@@ -211,7 +216,7 @@ impl RunConfig {
         for (flag, value) in [
             ("--samples", self.samples),
             ("--batch-size", self.batch_size),
-            ("--repetitions", self.repetitions),
+            ("--repetitions", self.repetitions.unwrap_or(1)),
             ("--train-max-iter", self.train_max_iter),
             ("--sweep-max-iter", self.sweep_max_iter),
             ("--threads", self.threads.unwrap_or(1)),
@@ -240,6 +245,11 @@ impl RunConfig {
         method == Method::LazyDisk || (method == Method::Lazy && self.lazy_cache_disk)
     }
 
+    /// The time that a run without a number of repetitions may take.
+    pub fn budget(&self) -> Option<Duration> {
+        self.budget_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    }
+
     /// The number of threads to use.
     pub fn n_threads(&self) -> usize {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
@@ -260,6 +270,9 @@ pub struct CaseSpec {
     /// A failure to act out instead, for the tests of the runner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
+    /// Work and memory beyond the case's own, to try the regression gate on.
+    #[serde(default)]
+    pub injection: Injection,
 }
 
 /// Failures that a child can be told to act out, so that the runner's answer to each can be tested.

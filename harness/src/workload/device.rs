@@ -86,7 +86,8 @@ fn decide(map: DeviceMap, found: std::result::Result<Gpus, NoGpu>, needed: u64) 
             Err(Error::usage(format!("--device-map {map}: there is no GPU {ordinal}, only {numbers}")))
         }
         DeviceMap::Balanced => {
-            let note = (there == 1).then(|| "--device-map balanced: there is one GPU, and all blocks go on it".to_owned());
+            let note =
+                (there == 1).then(|| "--device-map balanced: there is one GPU, and all blocks go on it".to_owned());
             Ok(Choice { placement: Placement::Gpus(gpus, (0..there).collect(), Arrangement::Split), note })
         }
         DeviceMap::Replicas(count) if count > there => Err(Error::usage(format!(

@@ -15,11 +15,12 @@ use self::prepare::{Prepared, Request, prepare};
 use self::score::{Scores, Training};
 use crate::acts::{Progress, ProgressSink, Rule, Rules};
 use crate::error::{Error, Result};
-use crate::measure::{MEGABYTE, limit, memory};
+use crate::measure::{MEGABYTE, limit, memory, processor};
 use crate::model::ActivationModel;
 use crate::model::replicas::Replicas;
 
 pub mod ablation;
+pub mod calibrate;
 pub mod case;
 pub mod check;
 pub mod device;
@@ -27,6 +28,7 @@ pub mod extract;
 pub mod features;
 pub mod footprint;
 pub mod gpus;
+pub mod injection;
 pub mod names;
 pub mod prepare;
 pub mod profile;
@@ -57,6 +59,14 @@ const DEFAULT_SWEEP_LAYERS: usize = 16;
 /// # Errors
 /// Anything wrong with the settings, the model's files, the data or the chat template.
 pub fn preflight(config: &RunConfig, quiet: bool) -> Result<Preflight> {
+    preflight_with_data(config, quiet).map(|(preflight, _)| preflight)
+}
+
+/// The same, with what was read.
+///
+/// # Errors
+/// As [`preflight`].
+pub fn preflight_with_data(config: &RunConfig, quiet: bool) -> Result<(Preflight, Prepared)> {
     config.check()?;
     let prepared = prepare(request(config, quiet))?;
     let config = with_layers(config, &prepared);
@@ -71,13 +81,14 @@ pub fn preflight(config: &RunConfig, quiet: bool) -> Result<Preflight> {
         }
     }
     let device_note = device::choose(&config, &prepared)?.note;
-    Ok(Preflight {
+    let preflight = Preflight {
         config,
         located_model: prepared.model.location.to_string(),
         n_layers: prepared.model.config.n_layers,
-        warnings: prepared.warnings,
+        warnings: prepared.warnings.clone(),
         device_note,
-    })
+    };
+    Ok((preflight, prepared))
 }
 
 /// Runs one case in this process.
@@ -103,6 +114,8 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         cache_folder: on_disk.then_some(spec.cache_folder.as_path()),
     };
 
+    // What loading freed is no part of what is measured.
+    memory::return_freed();
     let loading = model.device_use()?;
     model.reset_device_use()?;
     observer.loaded();
@@ -119,8 +132,11 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         let observer = observer.clone();
         Arc::new(move |step: Progress| observer.progress(step.done, step.total, step.unit))
     };
+    let ballast = spec.injection.ballast()?;
+    let cpu_before = processor::time_used();
     let start = Instant::now();
     let extracted = extract_features(spec.task, spec.method, &model, &prepared, &layers, how, &sink)?;
+    spec.injection.repeat((spec.task, spec.method), &model, &prepared, &layers, how)?;
     let extract_s = start.elapsed().as_secs_f64();
     // No method needs the weights again, so the probes' matrices may stand where they stood.
     let described_model = model.describe();
@@ -131,13 +147,16 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     observer.phase(Phase::Training);
     let scores = score_probes(spec.task, &config, &extracted, &prepared, &sink)?;
     let elapsed_s = start.elapsed().as_secs_f64();
+    let cpu_s = processor::time_used().zip(cpu_before).map(|(now, before)| now.saturating_sub(before).as_secs_f64());
     observer.measured();
+    drop(ballast);
 
     let (metric_name, metric_value) = match spec.task {
         Task::Train => ("auroc", scores.mean),
         Task::Sweep => ("mean_auroc", scores.mean),
     };
     let mut extra = extra_fields(spec.task, &config, &prepared, &extracted, &scores)?;
+    extra.insert("cpu_s".to_owned(), json!(cpu_s));
     extra.insert("lazy_cache_disk".to_owned(), json!(on_disk));
     extra.insert("model".to_owned(), json!(described_model));
     if let Some(on_device) = on_device {
@@ -221,8 +240,12 @@ pub fn request(config: &RunConfig, quiet: bool) -> Request<'_> {
 
 /// The settings with the layers that follow the model filled in.
 pub fn with_layers(config: &RunConfig, prepared: &Prepared) -> RunConfig {
-    let n_layers = prepared.model.config.n_layers;
-    let (layer, sweep_layers) = match prepared.model.embedded {
+    with_layers_of(config, prepared.model.config.n_layers, prepared.model.embedded)
+}
+
+/// The same for a model of `n_layers` blocks, which may be the embedded one.
+pub fn with_layers_of(config: &RunConfig, n_layers: usize, embedded: bool) -> RunConfig {
+    let (layer, sweep_layers) = match embedded {
         true => (n_layers / 2, n_layers),
         false => (DEFAULT_LAYER, DEFAULT_SWEEP_LAYERS),
     };

@@ -10,6 +10,7 @@
 #define __restrict__ __restrict
 
 #define KERNEL static void
+#define BY_VALUE const
 #define DEVICE static inline
 #define SHARED_ARRAY(type, name, count)                                                            \
   static char name##_site;                                                               \
@@ -27,6 +28,9 @@
 #define gridDim (emulator::grid_size)
 #define __syncthreads() emulator::barrier(__FILE__, __LINE__)
 
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
@@ -55,6 +59,10 @@ DEVICE float fast_exp2(float x) { return exp2f(x); }
 DEVICE void atomic_min(u64* address, u64 value) {
   if (value < *address) *address = value;
 }
+DEVICE void atomic_max(u64* address, u64 value) {
+  if (value > *address) *address = value;
+}
+DEVICE void atomic_add(u64* address, u64 value) { *address += value; }
 
 DEVICE float to_float(float value) { return value; }
 DEVICE float to_float(bf16 value) { return bits_to_float(static_cast<u32>(value.bits) << 16); }
@@ -112,7 +120,7 @@ struct EmulatedFragments {
 };
 template <bool TRANSPOSED>
 DEVICE void load_fragments(u32 (&fragments)[4], const void* row) {
-  if (emulator::shared_offset(row, 16) % 16 != 0) emulator::fail("ldmatrix: an address is not a multiple of 16");
+  if (emulator::shared_address(row, 16) % 16 != 0) emulator::fail("ldmatrix: an address is not a multiple of 16");
   const EmulatedFragments loaded = emulator::collective<const void*, EmulatedFragments>(
       TRANSPOSED ? "ldmatrix.trans" : "ldmatrix", ~0u, row, [](const void* const* rows, EmulatedFragments* out) {
         // Matrix m has its eight rows at the addresses of lanes 8m..8m+8; a lane gets two neighbours of row lane / 4.
@@ -172,4 +180,91 @@ DEVICE void mma_16x8x16(float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1) {
   const EmulatedMmaInput in = {{a[0], a[1], a[2], a[3]}, {b0, b1}, {sums[0], sums[1], sums[2], sums[3]}};
   const auto out = emulator::collective<EmulatedMmaInput, EmulatedMmaOutput>("mma", ~0u, in, emulated_mma<E>);
   for (int i = 0; i < 4; i++) sums[i] = out.sums[i];
+}
+
+// ---- sm_90a alone
+
+struct alignas(64) TensorMap {
+  emulator::TensorMap map;
+};
+
+DEVICE u32 shared_address(const void* pointer) { return emulator::shared_address(pointer, 1); }
+DEVICE void init_barrier(u64* barrier, u32 arrivals) {
+  emulator::init_barrier(reinterpret_cast<uint64_t*>(barrier), arrivals);
+}
+DEVICE void fence_barriers() {}
+DEVICE void arrive_at(u64* barrier) { emulator::arrive_at(reinterpret_cast<uint64_t*>(barrier), 0); }
+DEVICE void arrive_expecting(u64* barrier, u32 bytes) {
+  emulator::arrive_at(reinterpret_cast<uint64_t*>(barrier), bytes);
+}
+DEVICE void wait_at(u64* barrier, u32 parity) { emulator::wait_at(reinterpret_cast<uint64_t*>(barrier), parity); }
+DEVICE void copy_tile_async(void* to_shared, const TensorMap& map, u64* barrier, u32 column, u32 row) {
+  emulator::issue_tile(to_shared, map.map, reinterpret_cast<uint64_t*>(barrier), column, row);
+}
+DEVICE void prefetch_map(const TensorMap&) {}
+
+// What the last lane to arrive does once for its warp.
+template <class Body>
+DEVICE void once_a_warp(const char* operation, Body body) {
+  emulator::collective<u32, u32>(operation, ~0u, 0, [&](const u32*, u32*) { body(); });
+}
+template <u32 REGISTERS>
+DEVICE void give_up_registers() {
+  once_a_warp("setmaxnreg.dec", [] { emulator::set_registers(REGISTERS, true); });
+}
+template <u32 REGISTERS>
+DEVICE void take_registers() {
+  once_a_warp("setmaxnreg.inc", [] { emulator::set_registers(REGISTERS, false); });
+}
+DEVICE void fence_products() { once_a_warp("wgmma.fence", emulator::fence_products); }
+DEVICE void commit_products() { once_a_warp("wgmma.commit_group", emulator::commit_products); }
+template <u32 GROUPS_LEFT>
+DEVICE void wait_products() {
+  once_a_warp("wgmma.wait_group", [] { emulator::wait_products(GROUPS_LEFT); });
+}
+
+// The part of one warp: 16 rows, which begin at `first_row` of the first operand, and all 256 columns.
+template <class E>
+inline void emulated_wgmma(const emulator::Product& product, unsigned first_row) {
+  static uint16_t a_bits[16][16], b_bits[256][16];
+  static float a[16][16], b[16][256], sums[16][256];
+  emulator::read_operand(product.a, first_row, 16, a_bits);
+  emulator::read_operand(product.b, 0, 256, b_bits);
+  for (u32 k = 0; k < 16; k++) {
+    for (u32 row = 0; row < 16; row++) a[row][k] = to_float(E{a_bits[row][k]});
+    for (u32 column = 0; column < 256; column++) b[k][column] = to_float(E{b_bits[column][k]});
+  }
+  const auto place = [](u32 lane, u32 i) -> float& {
+    return sums[lane / 4 + i / 2 % 2 * 8][i / 4 * 8 + lane % 4 * 2 + i % 2];
+  };
+  for (u32 lane = 0; lane < 32; lane++) {
+    for (u32 i = 0; i < 128; i++) place(lane, i) = product.adds ? product.sums[lane][i] : 0.0f;
+  }
+  for (u32 row = 0; row < 16; row++) {
+    for (u32 k = 0; k < 16; k++) {
+      for (u32 column = 0; column < 256; column++) sums[row][column] += a[row][k] * b[k][column];
+    }
+  }
+  for (u32 lane = 0; lane < 32; lane++) {
+    for (u32 i = 0; i < 128; i++) product.sums[lane][i] = place(lane, i);
+  }
+}
+struct EmulatedWgmmaInput {
+  u64 a, b;
+  float* sums;
+  bool adds;
+};
+template <class E>
+DEVICE void multiply_64x256x16(float (&sums)[128], u64 a, u64 b, bool adds) {
+  const EmulatedWgmmaInput in = {a, b, sums, adds};
+  emulator::collective<EmulatedWgmmaInput, u32>("wgmma", ~0u, in, [](const EmulatedWgmmaInput* lanes, u32*) {
+    emulator::Product product = {lanes[0].a, lanes[0].b, lanes[0].adds, {}, emulated_wgmma<E>};
+    for (u32 lane = 0; lane < 32; lane++) {
+      if (lanes[lane].a != product.a || lanes[lane].b != product.b || lanes[lane].adds != product.adds) {
+        emulator::fail("wgmma: lanes of a warp have different operands");
+      }
+      product.sums[lane] = lanes[lane].sums;
+    }
+    emulator::issue_product(product);
+  });
 }

@@ -6,8 +6,14 @@
 //
 // What is checked besides the results:
 //   - shared memory, static and dynamic, holds NaN bytes when a block starts, and guard bytes lie behind each array;
-//   - asynchronous copies happen at once, as late as the program allows, or some one way and some the other, and read
-//     nothing but the memory that the launch was given;
+//   - asynchronous copies and products of warpgroups happen at once, as late as the program allows, or some one way and
+//     some the other, and read nothing but the memory that the launch was given. As late as allowed is, for what a
+//     thread waits for by count, that wait; for copies of tiles, which barriers count, when no thread can go on;
+//   - barriers that count are initialised before they are used, get no more arrivals than they were promised, and no
+//     copy is still under way when the block ends;
+//   - products of a warpgroup are fenced, waited for, the same for its four warps, and their descriptors are decoded bit by
+//     bit as the PTX manual defines them; the registers that warpgroups give up and take are enough for all;
+//   - dynamic shared memory begins at a multiple of 128 bytes and of no more, as behind static arrays on a device;
 //   - threads take turns in order, in reverse order or in a random order, and a warp runs on until it has to wait for
 //     the block, so that another warp may be a whole stretch between two barriers behind;
 //   - a block in which all threads wait is a deadlock, named with the block and the places where threads wait;
@@ -15,10 +21,14 @@
 //   - the sizes of a launch's arguments must be those of the kernel's parameters;
 //   - device memory ends at a page that cannot be touched, so that a read or a write beyond it names its thread.
 //
-// Limits. No memory model: a write is seen by the next fiber at once, so missing fences and volatile reads go unseen.
+// Limits. No memory model: a write is seen by the next fiber at once, so missing fences of memory (`fence_barriers`) and
+// volatile reads go unseen, as do registers that are touched while products are under way and still have their old
+// values.
 // No bank conflicts, no timing, no register limits. Blocks run one after another, so a kernel whose blocks wait for
 // each other hangs in the deadlock check. Operations of a warp take all its lanes; masks of some lanes are refused.
-// The rounding inside `mma` is that of a chain of f32 additions, not a tensor core's. Only x86-64 is supported.
+// The rounding inside `mma` and `wgmma` is that of a chain of f32 additions, not a tensor core's. Of tensor maps there are
+// matrices, of `wgmma` m64n256k16 with both operands in shared memory, of its layouts the swizzled ones along the sum.
+// Only x86-64 is supported.
 #pragma once
 
 #include <cmath>
@@ -56,10 +66,37 @@ struct Rendezvous {
   alignas(16) unsigned char out[2][WARP * 64];
 };
 
+// A product of a warpgroup as one of its warps takes part: descriptors and the 32 lanes' sums.
+struct Product {
+  uint64_t a, b;
+  bool adds;  // to the sums, or replaces them
+  float* sums[WARP];
+  void (*run)(const Product& product, unsigned first_row);
+};
+
+// The products of one warp in issue order, and where its committed groups end.
+struct ProductQueue {
+  std::vector<Product> pending;
+  std::vector<size_t> group_ends;
+  bool is_fenced;
+  uint64_t issued;  // a digest of all products so far, which is the same for the four warps
+};
+
 struct Warp {
   unsigned lanes;
   Rendezvous rendezvous;
+  ProductQueue products;
+  unsigned registers;  // of a thread, that it may use
 };
+
+// A matrix as a tensor map holds it; its bytes are those that the host wrote (`RawTensorMap` in emulator.rs).
+struct TensorMap {
+  const unsigned char* start;
+  uint64_t columns, rows, row_bytes;
+  uint32_t tile_columns, tile_rows, element_bytes, swizzled_bytes;
+  uint64_t unused[10];
+};
+static_assert(sizeof(TensorMap) == 128, "a tensor map has 128 bytes");
 
 // The device memory behind each argument of a launch; none for a number.
 struct Memory {
@@ -85,6 +122,7 @@ struct Fiber {
   unsigned linear, lane;
   Warp* warp;
   bool done;
+  uint64_t waits_since;  // the progress at which it last found that it has to wait
   const char* waits_at;  // what it waits for, or null
   int waits_line;
   CopyQueue copies;
@@ -101,12 +139,26 @@ void* static_shared(const void* site, size_t bytes, size_t alignment);
 void issue_copy(void* to, const void* from, unsigned bytes);
 void commit_copies();
 void wait_copies(int groups_left);
+void init_barrier(uint64_t* barrier, unsigned arrivals);
+void arrive_at(uint64_t* barrier, unsigned expected_bytes);
+void wait_at(uint64_t* barrier, unsigned parity);
+void issue_tile(void* to, const TensorMap& map, uint64_t* barrier, unsigned column, unsigned row);
+// Called by one lane for its warp.
+void fence_products();
+void issue_product(const Product& product);
+void commit_products();
+void wait_products(unsigned groups_left);
+// Sets what a thread of the warp may use: fewer registers than now, or more.
+void set_registers(unsigned registers, bool gives_up);
+// `rows` rows of 16 elements from `first_row` on of the matrix that a descriptor names.
+void read_operand(uint64_t descriptor, unsigned first_row, unsigned rows, uint16_t (*out)[16]);
 // The warp's buffers of this operation; `last` says whether the caller completes it.
 Rendezvous& arrive(const char* operation, unsigned mask, unsigned* parity, bool* last);
 void complete(Rendezvous& rendezvous);
 void await(Rendezvous& rendezvous, unsigned parity);
-// An offset into shared memory of `bytes` bytes that lie inside it.
-unsigned shared_offset(const void* pointer, size_t bytes);
+// The address in shared memory of `bytes` bytes that lie inside it, and the byte at an address.
+unsigned shared_address(const void* pointer, size_t bytes);
+unsigned char* at_shared_address(unsigned address, size_t bytes);
 
 // All lanes of the warp bring `in`; the last one turns them into all results at once.
 template <class In, class Out, class Body>

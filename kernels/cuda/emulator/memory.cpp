@@ -5,10 +5,23 @@
 
 #include "internals.h"
 
+// In a build with AddressSanitizer it is told what a kernel may touch: it names the line of the kernel that goes beyond.
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+
+#include <cstdlib>
+#define FORBID(start, bytes) __asan_poison_memory_region(start, bytes)
+#define ALLOW(start, bytes) __asan_unpoison_memory_region(start, bytes)
+#else
+#define FORBID(start, bytes) ((void)(start), (void)(bytes))
+#define ALLOW(start, bytes) ((void)(start), (void)(bytes))
+#endif
+
 namespace emulator {
 
-alignas(1024) static unsigned char arena_bytes[ARENA_BYTES];
-unsigned char* arena = arena_bytes;
+// Addresses in shared memory count from here.
+alignas(1024) static unsigned char arena_bytes[DYNAMIC_OFFSET + ARENA_BYTES];
+unsigned char* arena = arena_bytes + DYNAMIC_OFFSET;
 std::vector<Memory> memory;
 
 namespace {
@@ -52,7 +65,9 @@ void on_fault(int, siginfo_t* fault, void*) {
 }  // namespace
 
 void start_shared_memory(size_t dynamic_bytes) {
+  ALLOW(arena, ARENA_BYTES);
   std::memset(arena, POISON, used_bytes);
+  FORBID(arena + dynamic_bytes, ARENA_BYTES - dynamic_bytes);
   block.statics.clear();
   block.dynamic_bytes = dynamic_bytes;
   block.shared_end = (dynamic_bytes + GUARD + 127) / 128 * 128;
@@ -60,6 +75,7 @@ void start_shared_memory(size_t dynamic_bytes) {
 }
 
 void check_guards() {
+  ALLOW(arena, ARENA_BYTES);
   const size_t first_static = block.statics.empty() ? block.shared_end : block.statics[0].offset;
   if (!untouched(block.dynamic_bytes, first_static)) {
     failure = "wrote behind its " + std::to_string(block.dynamic_bytes) + " bytes of dynamic shared memory";
@@ -96,27 +112,40 @@ void* static_shared(const void* site, size_t bytes, size_t alignment) {
   block.statics.push_back({site, offset, bytes});
   block.shared_end = offset + bytes + GUARD;
   used_bytes = block.shared_end;
+  ALLOW(arena + offset, bytes);
   return arena + offset;
 }
 
-unsigned shared_offset(const void* pointer, size_t bytes) {
+unsigned shared_address(const void* pointer, size_t bytes) {
   const auto* byte = static_cast<const unsigned char*>(pointer);
   if (byte < arena || byte + bytes > arena + block.shared_end) fail("an address is not in shared memory");
-  return static_cast<unsigned>(byte - arena);
+  return static_cast<unsigned>(byte - arena_bytes);
 }
 
-void issue_copy(void* to, const void* from, unsigned bytes) {
-  const auto address = reinterpret_cast<uintptr_t>(from);
-  if (shared_offset(to, 16) % 16 != 0 || address % 16 != 0) {
-    fail("thread %u copies asynchronously between addresses that are not multiples of 16", current->linear);
+unsigned char* at_shared_address(unsigned address, size_t bytes) {
+  if (address < DYNAMIC_OFFSET || address + bytes > DYNAMIC_OFFSET + block.shared_end) {
+    fail("%zu bytes at the address %u are not in shared memory", bytes, address);
   }
-  if (bytes > 16) fail("thread %u copies %u of 16 bytes asynchronously", current->linear, bytes);
+  return arena_bytes + address;
+}
+
+void check_readable(const void* from, size_t bytes, const char* what) {
+  const auto address = reinterpret_cast<uintptr_t>(from);
   bool inside = bytes == 0;
   for (const Memory& given : memory) {
     const auto start = reinterpret_cast<uintptr_t>(given.start);
     inside = inside || (address >= start && address + bytes <= start + given.bytes);
   }
-  if (!inside) fail("thread %u copies asynchronously from beyond its memory", current->linear);
+  if (!inside) fail("thread %u copies %s from beyond its memory", current->linear, what);
+}
+
+void issue_copy(void* to, const void* from, unsigned bytes) {
+  const auto address = reinterpret_cast<uintptr_t>(from);
+  if (shared_address(to, 16) % 16 != 0 || address % 16 != 0) {
+    fail("thread %u copies asynchronously between addresses that are not multiples of 16", current->linear);
+  }
+  if (bytes > 16) fail("thread %u copies %u of 16 bytes asynchronously", current->linear, bytes);
+  check_readable(from, bytes, "asynchronously");
   const Copy copy = {to, from, bytes};
   if (options.copies == 0 || (options.copies == 2 && next_random() % 2 == 0)) {
     run_copy(copy);
@@ -140,10 +169,19 @@ void wait_copies(int groups_left) {
 
 }  // namespace emulator
 
+void emulator::allow_stack(void* start, size_t bytes) { ALLOW(start, bytes); }
+
 // Device memory of NaN bytes, or null. It is given back with `actbench_emulator_free` and the same size.
 extern "C" unsigned char* actbench_emulator_alloc(size_t bytes) {
   using namespace emulator;
   if (bytes > SIZE_MAX / 4) return nullptr;
+#if defined(__SANITIZE_ADDRESS__)
+  auto* sanitized = static_cast<unsigned char*>(std::malloc(device_bytes(bytes) + 1));
+  if (!sanitized) return nullptr;
+  std::memset(sanitized, POISON, device_bytes(bytes) + 1);
+  FORBID(sanitized + bytes, device_bytes(bytes) + 1 - bytes);
+  return sanitized;
+#endif
   const size_t pages = device_pages(device_bytes(bytes));
   void* mapped = mmap(nullptr, pages + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED) return nullptr;
@@ -158,6 +196,10 @@ extern "C" unsigned char* actbench_emulator_alloc(size_t bytes) {
 
 extern "C" void actbench_emulator_free(unsigned char* start, size_t bytes) {
   using namespace emulator;
+#if defined(__SANITIZE_ADDRESS__)
+  std::free(start);
+  return;
+#endif
   const size_t pages = device_pages(device_bytes(bytes));
   munmap(start + device_bytes(bytes) - pages, pages + PAGE);
 }

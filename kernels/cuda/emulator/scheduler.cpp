@@ -114,24 +114,30 @@ std::string who_waits_where() {
   return text;
 }
 
+// All threads have found, since the last progress, that they have to wait.
+bool nobody_can_go_on() {
+  if (block.waiting_since != block.progress) {
+    block.waiting_since = block.progress;
+    block.waiting = 0;
+    block.idle_turns_of_warp = 0;
+  }
+  if (current->waits_since != block.progress) {
+    current->waits_since = block.progress;
+    block.waiting++;
+  }
+  return block.waiting == block.live;
+}
+
 // The current thread cannot go on: lets the others run, or ends the launch when nobody can. A warp keeps the turn until
 // all its threads wait, so that warps are as far apart as barriers allow; in random order it may lose it at any time.
 void wait_turn() {
-  if (block.progress != block.seen_progress) {
-    block.seen_progress = block.progress;
-    block.idle_turns = 0;
-    block.idle_turns_of_warp = 0;
-  } else {
-    block.idle_turns++;
-    block.idle_turns_of_warp++;
-  }
-  // By now every warp has had turns of all its threads; in random order, but for a chance of one in millions.
-  const uint64_t turns = options.order == 2 ? 64 : 4;
-  if (block.idle_turns > turns * WARP * (block.warps.size() + 1)) {
+  block.idle_turns_of_warp++;
+  if (nobody_can_go_on() && !run_a_tile_copy()) {
     const std::string who = who_waits_where();
     const auto ended = static_cast<unsigned>(block.fibers.size()) - block.live;
     fail("deadlock: %s; %u threads have ended", who.c_str(), ended);
   }
+  if (options.copies == 2 && next_random() % 256 == 0) run_a_tile_copy();
   if (block.idle_turns_of_warp > WARP || (options.order == 2 && next_random() % 64 == 0)) pass_to_next_warp();
   switch_to_next();
 }
@@ -161,10 +167,12 @@ void prepare_fiber(unsigned linear) {
   fiber.lane = linear % WARP;
   fiber.warp = &block.warps[linear / WARP];
   fiber.done = false;
+  fiber.waits_since = ~0ull;
   fiber.waits_at = nullptr;
   fiber.waits_line = 0;
   fiber.copies.pending.clear();
   fiber.copies.group_ends.clear();
+  allow_stack(stacks + linear * STACK_BYTES + PAGE, STACK_BYTES - PAGE);
   // As if `actbench_switch_fiber` had been called by nobody: six saved registers, then the address it returns to. The
   // empty word above makes the stack pointer 8 short of a multiple of 16, which the calling convention asks for.
   auto top = reinterpret_cast<void**>(stacks + (linear + 1) * STACK_BYTES);
@@ -190,9 +198,9 @@ void start_block(unsigned n_threads, size_t dynamic_bytes) {
   start_shared_memory(dynamic_bytes);
   block.barrier_arrived = 0;
   block.barrier_generation = 0;
-  block.idle_turns = 0;
   block.idle_turns_of_warp = 0;
-  block.seen_progress = block.progress;
+  block.waiting_since = block.progress;
+  block.waiting = 0;
   block.live = n_threads;
   block.random_state = (options.seed + 1) * 0x9e3779b97f4a7c15ull + block_index.x + 131ull * block_index.y + 1;
   for (unsigned warp = 0; warp < block.warps.size(); warp++) {
@@ -200,6 +208,7 @@ void start_block(unsigned n_threads, size_t dynamic_bytes) {
     block.warps[warp].rendezvous.arrived = 0;
     block.warps[warp].rendezvous.generation = 0;
   }
+  start_asynchronous(n_threads);
   for (unsigned i = 0; i < n_threads; i++) prepare_fiber(i);
   order_threads();
 }
@@ -234,6 +243,7 @@ void run_blocks(unsigned n_threads, size_t dynamic_bytes, Thunk kernel, void** a
           current = next_of_warp();
         }
         actbench_switch_fiber(&launcher_stack, current->stack_pointer);
+        if (!failed) check_asynchronous();
         if (!failed) check_guards();
         if (failed) return;
       }
@@ -299,6 +309,12 @@ void complete(Rendezvous& meeting) {
   meeting.arrived = 0;
   meeting.generation++;
   block.progress++;
+}
+
+void await_progress(const char* what) {
+  current->waits_at = what;
+  wait_turn();
+  current->waits_at = nullptr;
 }
 
 void await(Rendezvous& meeting, unsigned parity) {

@@ -29,6 +29,11 @@ impl Architecture {
         Architecture { number: self.number, specific: self.number == HOPPER }
     }
 
+    /// Whether a device of this capability has the warpgroup products and the tensor copies of `sm_90a`.
+    pub const fn has_wgmma(self) -> bool {
+        self.number == HOPPER
+    }
+
     /// Whether a device of architecture `device` runs machine code made for this one: the same major version, and a
     /// minor version that is not above the device's (CUDA C++ Programming Guide, "Binary Compatibility"); exactly the
     /// device's where the code is specific.
@@ -88,6 +93,7 @@ mod tests {
         assert_eq!(Architecture::new(90).code().to_string(), "sm_90a");
         assert_eq!(Architecture::new(86).code().to_string(), "sm_86");
         for number in [80, 86, 89, 90, 100, 120] {
+            assert_eq!(Architecture::new(number).has_wgmma(), number == 90);
             assert!(Architecture::new(number).code().runs_on(Architecture::new(number)));
         }
     }

@@ -1,7 +1,7 @@
 //! Launches of attention, `attention.cu` and, on tensor cores, `attention_mma.cu`, and the tables that tell a block which rows are its own.
 
 use super::linear::fits_tensor_cores;
-use super::{Argument, CudaBackend, CudaTensor, Device, KernelSet, Launch, count};
+use super::{Argument, CudaBackend, CudaTensor, Device, Launch, count};
 use crate::backend::{AttentionLayout, AttentionShape};
 use crate::error::KernelError;
 
@@ -18,6 +18,15 @@ const FAST_TILE: usize = 64;
 
 /// Widths that the fast kernels are compiled for; narrower heads are filled with zeros in shared memory.
 const FAST_HEAD_DIMS: [u32; 3] = [64, 128, 256];
+
+/// Threads of a block.
+pub(super) const THREADS: u32 = 128;
+
+/// Shared memory of a block of the fast kernels of heads of `width`: tiles of queries, keys and values, 64 rows of 2-byte
+/// elements each.
+pub(super) const fn fast_shared_bytes(width: u32) -> u32 {
+    3 * 64 * width * 2
+}
 
 /// A layout as the kernels read it.
 struct Tables {
@@ -65,7 +74,7 @@ impl<D: Device> CudaBackend<D> {
             let what = format!("heads of {} elements, the kernels take {MAX_HEAD_DIM} at most", shape.head_dim);
             return Err(KernelError::shape(OP, what));
         }
-        let fast = self.kernels == KernelSet::Fast && fits_tensor_cores(query.dtype, count(OP, shape.head_dim)?);
+        let fast = self.uses_tensor_cores() && fits_tensor_cores(query.dtype, count(OP, shape.head_dim)?);
         let tables = Tables::new(layout, if fast { FAST_TILE } else { PLAIN_TILE })?;
         let padded = FAST_HEAD_DIMS.into_iter().find(|width| shape.head_dim <= *width as usize).unwrap_or_default();
         let launch = Launch {
@@ -74,9 +83,8 @@ impl<D: Device> CudaBackend<D> {
                 false => format!("attention_{}", query.dtype),
             },
             grid: [count(OP, tables.tiles.len())?, count(OP, shape.n_heads)?, 1],
-            threads: 128,
-            // Tiles of queries, keys and values, 64 rows of 2-byte elements each.
-            shared_bytes: if fast { 3 * 64 * padded * 2 } else { 0 },
+            threads: THREADS,
+            shared_bytes: if fast { fast_shared_bytes(padded) } else { 0 },
         };
         let tiles = self.upload(tables.tiles.as_flattened())?;
         let key_rows = self.upload(&tables.key_rows)?;

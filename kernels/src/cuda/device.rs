@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::Architecture;
+use super::{Architecture, Tiles};
 use crate::error::KernelError;
 use crate::pending::{Arrived, PendingCopy};
 
@@ -41,6 +41,8 @@ pub enum Argument<'a, B> {
     Read(&'a B),
     /// Memory that the kernel writes, and may read.
     Write(&'a mut B),
+    /// A matrix that the kernel copies tile by tile: a tensor map, for kernels of `sm_90a` alone.
+    Tiles(Tiles<'a, B>),
     /// A pointer to nothing, where a parameter is optional.
     Null,
     /// A 32-bit count.
@@ -59,7 +61,7 @@ pub trait Device: Send + Sync + 'static {
     /// What the device is, for people.
     fn describe(&self) -> String;
 
-    /// What machine code it runs. None where there is none, as in an emulator.
+    /// What machine code it runs, which decides on the kernels. An emulator names what it stands for.
     fn architecture(&self) -> Option<Architecture> {
         None
     }

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::emulated_memory::EmulatedMemory;
-use super::{Argument, CudaBackend, Device, DeviceClock, KernelSet, Launch, MemoryUse};
+use super::tiles::SWIZZLED_ROW_BYTES;
+use super::{Architecture, Argument, CudaBackend, Device, DeviceClock, KernelSet, Launch, MemoryUse, Tiles};
 use crate::error::KernelError;
 use crate::profiled::Lane;
 
@@ -72,6 +73,50 @@ struct RawOptions {
     seed: u64,
 }
 
+/// A tensor map, as the C++ side reads it: as large as a driver's, which says no more of its own.
+#[repr(C, align(64))]
+struct RawTensorMap {
+    start: *const u8,
+    /// Innermost first, as are the tile's sides.
+    extents: [u64; 2],
+    row_bytes: u64,
+    tile: [u32; 2],
+    element_bytes: u32,
+    /// Bytes over which chunks of 16 are swapped, or 0.
+    swizzled_bytes: u32,
+    unused: [u64; 10],
+}
+
+/// A parameter in memory of its own.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Slot([u8; size_of::<RawTensorMap>()]);
+
+impl From<u64> for Slot {
+    fn from(value: u64) -> Slot {
+        let mut slot = [0; size_of::<RawTensorMap>()];
+        slot[..8].copy_from_slice(&value.to_ne_bytes());
+        Slot(slot)
+    }
+}
+
+impl Slot {
+    fn of_map(tiles: &Tiles<'_, EmulatedBuffer>) -> Result<Slot, KernelError> {
+        tiles.check(tiles.buffer.len).map_err(Emulator::error)?;
+        let map = RawTensorMap {
+            start: tiles.buffer.start.as_ptr().cast_const(),
+            extents: [tiles.columns as u64, tiles.rows as u64],
+            row_bytes: tiles.row_bytes() as u64,
+            tile: [tiles.tile_columns, tiles.tile_rows],
+            element_bytes: tiles.dtype.size() as u32,
+            swizzled_bytes: if tiles.swizzled { SWIZZLED_ROW_BYTES as u32 } else { 0 },
+            unused: [0; 10],
+        };
+        // SAFETY: the map has no padding, so all its bytes are initialised.
+        Ok(Slot(unsafe { std::mem::transmute::<RawTensorMap, [u8; size_of::<RawTensorMap>()]>(map) }))
+    }
+}
+
 /// Memory that a launch may read, as the C++ side reads it.
 #[repr(C)]
 struct RawMemory {
@@ -110,6 +155,8 @@ pub struct Emulator {
     /// Its number, where several stand side by side.
     ordinal: usize,
     memory: Arc<EmulatedMemory>,
+    /// The device it stands for. All kernels run on it, whatever that is; a backend chooses by it.
+    architecture: Architecture,
     /// Kernels whose name begins with this are launched in the place of those without: a planted fault.
     prefix: CString,
 }
@@ -155,7 +202,7 @@ impl Drop for EmulatedBuffer {
 }
 
 impl EmulatedBackend {
-    /// A backend that executes `kernels` as `options` say.
+    /// A backend that executes `kernels`, those for `sm_90` where that has its own, as `options` say.
     pub fn emulated(options: EmulatorOptions, kernels: KernelSet) -> Self {
         CudaBackend::new(Emulator::new(options), kernels)
     }
@@ -171,7 +218,7 @@ impl EmulatedBackend {
 }
 
 impl Emulator {
-    /// A device that executes as `options` say.
+    /// A device that executes as `options` say and stands for `sm_90`, the one with kernels of its own.
     pub fn new(options: EmulatorOptions) -> Self {
         Emulator::numbered(options, 0, None)
     }
@@ -179,7 +226,12 @@ impl Emulator {
     /// The device of that number, with so many bytes of memory or as many as the host has.
     pub fn numbered(options: EmulatorOptions, ordinal: usize, memory_bytes: Option<u64>) -> Self {
         let memory = Arc::new(EmulatedMemory::of(memory_bytes));
-        Emulator { options, ordinal, memory, prefix: CString::default() }
+        Emulator { options, ordinal, memory, architecture: Architecture::new(90), prefix: CString::default() }
+    }
+
+    /// The same in the place of a device of `architecture`.
+    pub fn standing_for(self, architecture: Architecture) -> Self {
+        Emulator { architecture, ..self }
     }
 
     fn error(message: impl Into<String>) -> KernelError {
@@ -195,6 +247,10 @@ impl Device for Emulator {
             0 => "emulated cuda".to_owned(),
             ordinal => format!("emulated cuda:{ordinal}"),
         }
+    }
+
+    fn architecture(&self) -> Option<Architecture> {
+        Some(self.architecture)
     }
 
     fn alloc(&self, bytes: usize) -> Result<EmulatedBuffer, KernelError> {
@@ -239,18 +295,19 @@ impl Device for Emulator {
     }
 
     fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, EmulatedBuffer>]) -> Result<(), KernelError> {
-        // Each parameter in 8 bytes of its own, and a pointer to it, as `cuLaunchKernel` takes them.
-        let mut slots: Vec<[u8; 8]> = Vec::with_capacity(arguments.len());
+        // Each parameter in memory of its own, and a pointer to it, as `cuLaunchKernel` takes them.
+        let mut slots: Vec<Slot> = Vec::with_capacity(arguments.len());
         let mut sizes = Vec::with_capacity(arguments.len());
         let mut memory = Vec::new();
         for argument in arguments.iter() {
             let (slot, size, given) = match argument {
-                Argument::Read(buffer) => ((buffer.start.as_ptr() as u64).to_ne_bytes(), 8, Some(&**buffer)),
-                Argument::Write(buffer) => ((buffer.start.as_ptr() as u64).to_ne_bytes(), 8, Some(&**buffer)),
-                Argument::Null => ([0; 8], 8, None),
-                Argument::U32(value) => (u64::from(*value).to_le_bytes(), 4, None),
-                Argument::U64(value) => (value.to_le_bytes(), 8, None),
-                Argument::F32(value) => (u64::from(value.to_bits()).to_le_bytes(), 4, None),
+                Argument::Read(buffer) => ((buffer.start.as_ptr() as u64).into(), 8, Some(&**buffer)),
+                Argument::Write(buffer) => ((buffer.start.as_ptr() as u64).into(), 8, Some(&**buffer)),
+                Argument::Tiles(tiles) => (Slot::of_map(tiles)?, size_of::<Slot>(), Some(tiles.buffer)),
+                Argument::Null => (0.into(), 8, None),
+                Argument::U32(value) => (u64::from(*value).into(), 4, None),
+                Argument::U64(value) => ((*value).into(), 8, None),
+                Argument::F32(value) => (u64::from(value.to_bits()).into(), 4, None),
             };
             memory.push(RawMemory {
                 start: given.map_or(ptr::null(), |buffer| buffer.start.as_ptr().cast_const()),
@@ -259,7 +316,7 @@ impl Device for Emulator {
             slots.push(slot);
             sizes.push(size);
         }
-        let mut pointers: Vec<*mut c_void> = slots.iter_mut().map(|slot| slot.as_mut_ptr().cast()).collect();
+        let mut pointers: Vec<*mut c_void> = slots.iter_mut().map(|slot| slot.0.as_mut_ptr().cast()).collect();
         let name = CString::new(launch.kernel.as_str()).map_err(|_| Self::error("a name with NUL"))?;
         let options = RawOptions {
             order: self.options.order as u32,
@@ -296,6 +353,7 @@ impl Device for Emulator {
         let overwritten = arguments.iter().position(|argument| match argument {
             Argument::Read(buffer) => !buffer.is_intact(),
             Argument::Write(buffer) => !buffer.is_intact(),
+            Argument::Tiles(tiles) => !tiles.buffer.is_intact(),
             _ => false,
         });
         match overwritten {

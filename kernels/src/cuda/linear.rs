@@ -1,20 +1,29 @@
-//! Launches of products with weights: `linear.cu` and, on tensor cores, `linear_mma.cu`.
+//! Launches of products with weights: `linear.cu` and, on tensor cores, `linear_mma.cu` or `linear_wgmma.cu`.
 
-use super::{Argument, CudaBackend, CudaTensor, CudaVector, CudaWeights, Device, KernelSet, Launch, count};
+use super::{Argument, CudaBackend, CudaTensor, CudaVector, CudaWeights, Device, Launch, Tiles, count};
 use crate::dtype::DType;
 use crate::error::KernelError;
 
 /// Threads of a block of the plain kernels, one an output.
 const PLAIN_THREADS: u32 = 128;
 
-/// Rows and weight rows of a tile of the fast kernels.
-const FAST_TILE: u32 = 128;
+/// How the kernels on tensor cores cut a product into blocks. Never by the number of rows: a row's bits are its own.
+pub(super) struct Tiling {
+    rows: u32,
+    weight_rows: u32,
+    /// Inputs of a step.
+    inputs: u32,
+    pub(super) threads: u32,
+    pub(super) shared_bytes: u32,
+}
 
-/// Threads of a block of the fast kernels.
-const FAST_THREADS: u32 = 256;
+/// Of `linear_mma.cu`: three stages of both tiles, of 2-byte elements.
+pub(super) const MMA: Tiling =
+    Tiling { rows: 128, weight_rows: 128, inputs: 32, threads: 256, shared_bytes: 3 * 256 * 32 * 2 };
 
-/// Three stages of 128 rows and 128 weight rows by 32 inputs of 2 bytes.
-const FAST_SHARED_BYTES: u32 = 3 * 2 * FAST_TILE * 32 * 2;
+/// Of `linear_wgmma.cu`: four stages, which the kernel moves to the next multiple of 1024 bytes.
+pub(super) const WGMMA: Tiling =
+    Tiling { rows: 128, weight_rows: 256, inputs: 64, threads: 384, shared_bytes: 4 * 384 * 64 * 2 + 1024 };
 
 /// Whether the fast kernels take rows of `width` elements of `dtype`: they copy 16 bytes at a time.
 pub(super) fn fits_tensor_cores(dtype: DType, width: u32) -> bool {
@@ -33,18 +42,47 @@ impl<D: Device> CudaBackend<D> {
     ) -> Result<(), KernelError> {
         let (rows, inputs) = (count(kernel, x.rows)?, count(kernel, weight.shape.in_features)?);
         let outputs = count(kernel, weight.shape.out_features)?;
-        if self.kernels == KernelSet::Fast && fits_tensor_cores(x.dtype, inputs) {
+        let bias = bias.map_or(Argument::Null, |bias| Argument::Read(&bias.buffer));
+        if self.uses_tensor_cores() && fits_tensor_cores(x.dtype, inputs) {
             let weight_rows = if weight.shape.gated { count(kernel, 2 * weight.shape.out_features)? } else { outputs };
+            if self.uses_wgmma() && inputs > 0 {
+                let tiles = |buffer, rows: u32, tile_rows| Tiles {
+                    buffer,
+                    dtype: x.dtype,
+                    rows: rows as usize,
+                    columns: inputs as usize,
+                    tile_rows,
+                    tile_columns: WGMMA.inputs,
+                    swizzled: true,
+                };
+                let blocks = rows.div_ceil(WGMMA.rows) as usize * weight_rows.div_ceil(WGMMA.weight_rows) as usize;
+                let launch = Launch {
+                    kernel: format!("{kernel}_wgmma_{}", x.dtype),
+                    grid: [count(kernel, blocks)?, 1, 1],
+                    threads: WGMMA.threads,
+                    shared_bytes: WGMMA.shared_bytes,
+                };
+                let mut arguments = [
+                    Argument::Tiles(tiles(&x.buffer, rows, WGMMA.rows)),
+                    Argument::Tiles(tiles(&weight.buffer, weight_rows, WGMMA.weight_rows)),
+                    bias,
+                    Argument::U32(rows),
+                    Argument::U32(inputs),
+                    Argument::U32(outputs),
+                    Argument::Write(&mut out.buffer),
+                ];
+                return self.launch(&launch, &mut arguments);
+            }
             let launch = Launch {
                 kernel: format!("{kernel}_mma_{}", x.dtype),
-                grid: [weight_rows.div_ceil(FAST_TILE), rows.div_ceil(FAST_TILE), 1],
-                threads: FAST_THREADS,
-                shared_bytes: FAST_SHARED_BYTES,
+                grid: [weight_rows.div_ceil(MMA.weight_rows), rows.div_ceil(MMA.rows), 1],
+                threads: MMA.threads,
+                shared_bytes: MMA.shared_bytes,
             };
             let mut arguments = [
                 Argument::Read(&x.buffer),
                 Argument::Read(&weight.buffer),
-                bias.map_or(Argument::Null, |bias| Argument::Read(&bias.buffer)),
+                bias,
                 Argument::U32(rows),
                 Argument::U32(inputs),
                 Argument::U32(outputs),
@@ -61,7 +99,7 @@ impl<D: Device> CudaBackend<D> {
         let mut arguments = [
             Argument::Read(&x.buffer),
             Argument::Read(&weight.buffer),
-            bias.map_or(Argument::Null, |bias| Argument::Read(&bias.buffer)),
+            bias,
             Argument::U32(inputs),
             Argument::U32(outputs),
             Argument::Write(&mut out.buffer),

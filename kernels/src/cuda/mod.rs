@@ -18,6 +18,7 @@ use crate::pending::PendingCopy;
 mod architecture;
 mod attention;
 mod clock;
+mod compare;
 #[cfg(feature = "cuda")]
 pub mod compiler;
 #[cfg(feature = "cuda")]
@@ -30,19 +31,23 @@ mod emulated_memory;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 mod linear;
+pub mod occupancy;
 mod pool;
 mod prepare;
 mod rows;
 pub mod sources;
 mod tables;
 mod tensor;
+mod tiles;
 mod timeline;
 mod traffic;
 
 pub use architecture::Architecture;
 pub use clock::DeviceClock;
+pub use compare::DeviceDifference;
 pub use device::{Argument, Device, Launch, MemoryUse};
 pub use tensor::{CudaTensor, CudaVector, CudaWeights};
+pub use tiles::Tiles;
 pub use timeline::Timeline;
 
 use tables::Tables;
@@ -53,9 +58,15 @@ use traffic::Traffic;
 pub enum KernelSet {
     /// One output a thread, for reference: the bits of the CPU backend `cpu-fma-2`.
     Plain,
-    /// Tensor cores for f16 and bf16 where widths are multiples of 8 elements; plain kernels for the rest.
+    /// Tensor cores for f16 and bf16 where widths are multiples of 8 elements, by the instructions that every device
+    /// from `sm_80` on has; rows 16 bytes at a time where they are multiples of that; plain kernels for the rest.
+    Mma,
+    /// The same with the best that the device has: products by `wgmma` on `sm_90`.
     Fast,
 }
+
+/// What a thread of the wide kernels moves at once.
+const WIDE_BYTES: usize = 16;
 
 /// The CUDA kernels on a device.
 pub struct CudaBackend<D: Device> {
@@ -79,6 +90,21 @@ impl<D: Device> CudaBackend<D> {
     /// The device alone.
     pub fn into_device(self) -> D {
         self.device
+    }
+
+    /// Whether 16-bit types go to tensor cores.
+    fn uses_tensor_cores(&self) -> bool {
+        self.kernels != KernelSet::Plain
+    }
+
+    /// Whether rows of `columns` elements of `dtype` go to the kernels that move 16 bytes at a time.
+    fn moves_wide(&self, dtype: DType, columns: usize) -> bool {
+        self.kernels != KernelSet::Plain && (columns * dtype.size()).is_multiple_of(WIDE_BYTES)
+    }
+
+    /// Whether products go to the warpgroup instructions that `sm_90` alone has.
+    fn uses_wgmma(&self) -> bool {
+        self.kernels == KernelSet::Fast && self.device.architecture().is_some_and(Architecture::has_wgmma)
     }
 
     /// Launches, unless the grid is empty.
@@ -134,6 +160,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     fn describe(&self) -> String {
         let kernels = match self.kernels {
             KernelSet::Plain => "plain",
+            KernelSet::Mma => "mma",
             KernelSet::Fast => "fast",
         };
         format!("{} ({kernels} kernels)", self.device.describe())
@@ -142,7 +169,8 @@ impl<D: Device> Backend for CudaBackend<D> {
     fn kernel_id(&self) -> String {
         match self.kernels {
             KernelSet::Plain => "cuda-plain-1".to_owned(),
-            KernelSet::Fast => "cuda-mma-1".to_owned(),
+            KernelSet::Fast if self.uses_wgmma() => "cuda-wgmma-1".to_owned(),
+            KernelSet::Fast | KernelSet::Mma => "cuda-mma-2".to_owned(),
         }
     }
 

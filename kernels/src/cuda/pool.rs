@@ -1,12 +1,12 @@
-//! Launches of pooling: `pool.cu`, a block for 128 columns of a group.
+//! Launches of pooling: `pool.cu`, a block for 128 columns of a group, or for 128 times 16 bytes of them.
 
-use super::{Argument, CudaBackend, CudaTensor, Device, Launch, count};
+use super::{Argument, CudaBackend, CudaTensor, Device, Launch, WIDE_BYTES, count};
 use crate::backend::{PoolGroups, PoolMethod};
 use crate::error::KernelError;
 
 const OP: &str = "pool";
 
-/// Threads of a block, one a column.
+/// Threads of a block, one a column or 16 bytes of them.
 const THREADS: u32 = 128;
 
 impl<D: Device> CudaBackend<D> {
@@ -27,9 +27,11 @@ impl<D: Device> CudaBackend<D> {
         }
         let (offsets, rows) = (self.upload(&offsets)?, self.upload(&rows)?);
         let columns = count(OP, x.columns)?;
+        let is_wide = self.moves_wide(x.dtype, x.columns);
+        let (wide, of_a_thread) = if is_wide { ("_wide", (WIDE_BYTES / x.dtype.size()) as u32) } else { ("", 1) };
         let launch = Launch {
-            kernel: format!("pool_{}", x.dtype),
-            grid: [count(OP, groups.len())?, columns.div_ceil(THREADS), 1],
+            kernel: format!("pool{wide}_{}", x.dtype),
+            grid: [count(OP, groups.len())?, columns.div_ceil(THREADS * of_a_thread), 1],
             threads: THREADS,
             shared_bytes: 0,
         };

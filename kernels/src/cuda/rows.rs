@@ -1,15 +1,33 @@
-//! Launches of what works on each row alone: `gather_rows.cu`, `rms_norm.cu` and `rope.cu`, one block a row.
+//! Launches of what works on each row alone: `gather_rows.cu`, `rms_norm.cu` and `rope.cu`, one block a row. Rows of a
+//! multiple of 16 bytes have kernels of their own, but for plain ones.
 
-use super::{Argument, CudaBackend, CudaTensor, CudaVector, Device, Launch, count};
+use super::{Argument, CudaBackend, CudaTensor, CudaVector, Device, Launch, WIDE_BYTES, count};
 use crate::dtype::DType;
 use crate::error::KernelError;
 
 /// A launch of one block of 128 threads a row.
-fn per_row(op: &'static str, kernel: &str, dtype: DType, rows: usize) -> Result<Launch, KernelError> {
-    Ok(Launch { kernel: format!("{kernel}_{dtype}"), grid: [count(op, rows)?, 1, 1], threads: 128, shared_bytes: 0 })
+fn per_row(op: &'static str, kernel: String, rows: usize) -> Result<Launch, KernelError> {
+    Ok(Launch { kernel, grid: [count(op, rows)?, 1, 1], threads: 128, shared_bytes: 0 })
 }
 
 impl<D: Device> CudaBackend<D> {
+    /// The launch that moves rows of `columns` elements, and what it counts them in.
+    fn moving(
+        &self,
+        op: &'static str,
+        dtype: DType,
+        columns: usize,
+        rows: usize,
+    ) -> Result<(Launch, u32), KernelError> {
+        match self.moves_wide(dtype, columns) {
+            true => {
+                let launch = per_row(op, "gather_rows_wide".to_owned(), rows)?;
+                Ok((launch, count(op, columns * dtype.size() / WIDE_BYTES)?))
+            }
+            false => Ok((per_row(op, format!("gather_rows_{dtype}"), rows)?, count(op, columns)?)),
+        }
+    }
+
     /// `out[i] = x[rows[i]]`.
     pub(super) fn gather(
         &self,
@@ -20,15 +38,16 @@ impl<D: Device> CudaBackend<D> {
     ) -> Result<(), KernelError> {
         self.poison(out, 0..rows.len())?;
         let table = self.upload(rows)?;
+        let (launch, columns) = self.moving(op, x.dtype, x.columns, rows.len())?;
         let mut arguments = [
             Argument::Read(&x.buffer),
             Argument::Read(&*table),
             Argument::U64(0),
-            Argument::U32(count(op, x.columns)?),
+            Argument::U32(columns),
             Argument::Write(&mut out.buffer),
             Argument::U64(0),
         ];
-        self.launch(&per_row(op, "gather_rows", x.dtype, rows.len())?, &mut arguments)
+        self.launch(&launch, &mut arguments)
     }
 
     /// Rows `from..from + len` of `x` to the rows of `out` from `to` on.
@@ -42,15 +61,16 @@ impl<D: Device> CudaBackend<D> {
     ) -> Result<(), KernelError> {
         const OP: &str = "copy rows";
         self.poison(out, to..to + len)?;
+        let (launch, columns) = self.moving(OP, x.dtype, x.columns, len)?;
         let mut arguments = [
             Argument::Read(&x.buffer),
             Argument::Null,
             Argument::U64(from as u64),
-            Argument::U32(count(OP, x.columns)?),
+            Argument::U32(columns),
             Argument::Write(&mut out.buffer),
             Argument::U64(to as u64),
         ];
-        self.launch(&per_row(OP, "gather_rows", x.dtype, len)?, &mut arguments)
+        self.launch(&launch, &mut arguments)
     }
 
     /// RMSNorm of every row.
@@ -63,6 +83,10 @@ impl<D: Device> CudaBackend<D> {
     ) -> Result<(), KernelError> {
         const OP: &str = "rms norm";
         self.poison(out, 0..x.rows)?;
+        let launch = match self.moves_wide(x.dtype, x.columns) {
+            true => Launch { threads: 256, ..per_row(OP, format!("rms_norm_wide_{}", x.dtype), x.rows)? },
+            false => per_row(OP, format!("rms_norm_{}", x.dtype), x.rows)?,
+        };
         let mut arguments = [
             Argument::Read(&x.buffer),
             Argument::Read(&scale.buffer),
@@ -70,7 +94,7 @@ impl<D: Device> CudaBackend<D> {
             Argument::F32(eps),
             Argument::Write(&mut out.buffer),
         ];
-        self.launch(&per_row(OP, "rms_norm", x.dtype, x.rows)?, &mut arguments)
+        self.launch(&launch, &mut arguments)
     }
 
     /// Rotary positions of the first `n_heads` heads of every row that has a position.
@@ -85,7 +109,10 @@ impl<D: Device> CudaBackend<D> {
     ) -> Result<(), KernelError> {
         const OP: &str = "rope";
         let table = self.upload(positions)?;
-        let launch = per_row(OP, "rope", x.dtype, positions.len())?;
+        // Both halves of each head in every row begin at a multiple of what is moved at once.
+        let is_wide = self.moves_wide(x.dtype, head_dim / 2) && self.moves_wide(x.dtype, x.columns);
+        let wide = if is_wide { "_wide" } else { "" };
+        let launch = per_row(OP, format!("rope{wide}_{}", x.dtype), positions.len())?;
         let mut arguments = [
             Argument::Write(&mut x.buffer),
             Argument::Read(&*table),

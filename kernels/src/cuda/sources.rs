@@ -1,14 +1,23 @@
 //! The kernel sources, in the program itself: a device's compiler needs no file beside it.
 
+use super::Architecture;
+
 /// One source file of `kernels/cuda/`.
 pub struct KernelSource {
     /// The file's name.
     pub file: &'static str,
     /// Its text.
     pub text: &'static str,
+    /// The one capability that it is for, where it uses what no other has.
+    pub only: Option<Architecture>,
 }
 
 impl KernelSource {
+    /// Whether it is for a device of this capability.
+    pub fn is_for(&self, device: Architecture) -> bool {
+        self.only.is_none_or(|only| only.code().runs_on(device))
+    }
+
     /// The names of its kernels: what the macros that end in `KERNEL` are given first, one a line.
     pub fn kernels(&self) -> impl Iterator<Item = &'static str> {
         self.text.lines().filter_map(|line| {
@@ -24,20 +33,29 @@ pub fn source_of(name: &str) -> Option<&'static KernelSource> {
     SOURCES.iter().find(|source| source.kernels().any(|kernel| kernel == name))
 }
 
-macro_rules! sources {
-    ($($file:literal)*) => {
-        &[$(KernelSource { file: $file, text: include_str!(concat!("../../cuda/", $file)) }),*]
+macro_rules! source {
+    ($file:literal, $only:expr) => {
+        KernelSource { file: $file, text: include_str!(concat!("../../cuda/", $file)), only: $only }
     };
 }
 
 /// What every source includes, under this name.
-pub const PRELUDE: &KernelSource = &KernelSource { file: "prelude.cuh", text: include_str!("../../cuda/prelude.cuh") };
+pub const PRELUDE: &KernelSource = &source!("prelude.cuh", None);
 
 /// All sources.
-pub const SOURCES: &[KernelSource] = sources!(
-    "attention.cu" "attention_mma.cu" "cast.cu" "gather_rows.cu" "linear.cu" "linear_mma.cu" "pool.cu" "rms_norm.cu"
-    "rope.cu"
-);
+pub const SOURCES: &[KernelSource] = &[
+    source!("attention.cu", None),
+    source!("attention_mma.cu", None),
+    source!("cast.cu", None),
+    source!("compare.cu", None),
+    source!("gather_rows.cu", None),
+    source!("linear.cu", None),
+    source!("linear_mma.cu", None),
+    source!("linear_wgmma.cu", Some(Architecture::new(90))),
+    source!("pool.cu", None),
+    source!("rms_norm.cu", None),
+    source!("rope.cu", None),
+];
 
 #[cfg(test)]
 mod tests {
@@ -67,6 +85,14 @@ mod tests {
         assert_eq!(named, compiled);
         assert_eq!(source_of("linear_residual_mma_f16").unwrap().file, "linear_mma.cu");
         assert!(source_of("linear_residual_mma").is_none());
+    }
+
+    #[test]
+    fn a_source_for_one_device_is_for_no_other() {
+        let only: Vec<_> = SOURCES.iter().filter(|source| !source.is_for(Architecture::new(100))).collect();
+        assert_eq!(only.iter().map(|source| source.file).collect::<Vec<_>>(), ["linear_wgmma.cu"]);
+        assert!(SOURCES.iter().all(|source| source.is_for(Architecture::new(90))));
+        assert!(!only.iter().any(|source| source.is_for(Architecture::new(89))));
     }
 
     #[test]

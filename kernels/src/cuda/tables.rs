@@ -57,7 +57,7 @@ mod tests {
             ask(value);
         }
         // One more pushes out the one that was used longest ago.
-        [99, 1, 0].map(&mut ask);
+        let _ = [99, 1, 0].map(&mut ask);
         assert_eq!(made, (0..KEPT as u32).chain([99, 0]).collect::<Vec<_>>());
     }
 }

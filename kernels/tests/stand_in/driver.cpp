@@ -5,6 +5,7 @@
 //     a host that reads too early or reuses pinned memory too early sees wrong bytes; nothing but events orders one
 //     stream's work with another's, and with others=1 the other streams run as far ahead as events let them;
 //   - calls need a current context; copies and fills must stay inside one allocation; nothing is freed twice;
+//   - a tensor map must be one that the driver's reference allows, of memory that is allocated;
 //   - a launch must name a kernel of its module, keep to the limits of a device, and have asked for dynamic shared
 //     memory beyond 48 KiB;
 //   - a kernel that reaches outside its memory breaks the context for good, as on a GPU;
@@ -244,21 +245,29 @@ bool read_kernels(const unsigned char* image, std::set<std::string>* kernels) {
   return true;
 }
 
+// A parameter's bytes; a tensor map is the largest.
+struct alignas(64) Value {
+  unsigned char bytes[sizeof(emulator::TensorMap)];
+};
+
 // Executes a launch whose parameters were copied to `values`.
 void execute(const Function& function, const unsigned grid[3], unsigned threads, unsigned shared_bytes,
-             std::vector<uint64_t> values) {
+             std::vector<Value> values) {
   if (broken_by) return;
   std::vector<void*> arguments;
   std::vector<emulator::Memory> memory;
   for (size_t i = 0; i < values.size(); i++) {
     arguments.push_back(&values[i]);
     emulator::Memory given = {};
-    if (function.parameters[i] == 8) {
-      auto after = allocations.upper_bound(values[i]);
-      if (after != allocations.begin() && holding(values[i], 0)) {
+    // A pointer, or a map that begins with one.
+    uint64_t start;
+    std::memcpy(&start, values[i].bytes, 8);
+    if (function.parameters[i] >= 8) {
+      auto after = allocations.upper_bound(start);
+      if (after != allocations.begin() && holding(start, 0)) {
         --after;
-        given.start = reinterpret_cast<const unsigned char*>(values[i]);
-        given.bytes = after->first + after->second.bytes - values[i];
+        given.start = reinterpret_cast<const unsigned char*>(start);
+        given.bytes = after->first + after->second.bytes - start;
       }
     }
     memory.push_back(given);
@@ -624,11 +633,33 @@ API int cuFuncGetParamInfo(void* function, size_t index, size_t* offset, size_t*
   if (index >= sizes.size()) return INVALID_VALUE;
   size_t at = 0;
   for (size_t i = 0; i <= index; i++) {
-    at = (at + sizes[i] - 1) / sizes[i] * sizes[i];
+    const size_t alignment = sizes[i] < 64 ? sizes[i] : 64;
+    at = (at + alignment - 1) / alignment * alignment;
     *offset = at;
     at += sizes[i];
   }
   *size = sizes[index];
+  return SUCCESS;
+}
+// Matrices of two dimensions, with the limits of the driver's reference.
+API int cuTensorMapEncodeTiled(void* map, int type, unsigned rank, void* start, const uint64_t* extents,
+                               const uint64_t* strides, const unsigned* tile, const unsigned* steps, int interleave,
+                               int swizzle, int, int fill) {
+  ENTER;
+  const size_t element = type == 6 || type == 9 ? 2 : type == 7 ? 4 : 0;
+  const auto address = reinterpret_cast<uint64_t>(start);
+  const bool is_a_matrix = element != 0 && rank == 2 && interleave == 0 && fill == 0 && steps[0] == 1 && steps[1] == 1;
+  if (!is_a_matrix || reinterpret_cast<uint64_t>(map) % 64 != 0 || address % 16 != 0) return INVALID_VALUE;
+  for (int i = 0; i < 2; i++) {
+    if (extents[i] == 0 || extents[i] > (1ull << 32) || tile[i] == 0 || tile[i] > 256) return INVALID_VALUE;
+  }
+  const size_t tile_row = tile[0] * element;
+  if (strides[0] % 16 != 0 || strides[0] >= (1ull << 40) || strides[0] < extents[0] * element) return INVALID_VALUE;
+  if (tile_row % 16 != 0 || (swizzle == 3 ? tile_row > 128 : swizzle != 0)) return INVALID_VALUE;
+  if (!holding(address, (extents[1] - 1) * strides[0] + extents[0] * element)) return INVALID_VALUE;
+  const emulator::TensorMap encoded = {static_cast<unsigned char*>(start), extents[0], extents[1], strides[0], tile[0],
+                                       tile[1], static_cast<uint32_t>(element), swizzle == 3 ? 128u : 0u, {}};
+  std::memcpy(map, &encoded, sizeof encoded);
   return SUCCESS;
 }
 API int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned threads_y,
@@ -639,10 +670,10 @@ API int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsig
       threads_y != 1 || threads_z != 1 || shared_bytes > launched->shared_bytes) {
     return INVALID_VALUE;
   }
-  std::vector<uint64_t> values;
+  std::vector<Value> values;
   for (size_t i = 0; i < launched->parameters.size(); i++) {
-    uint64_t value = 0;
-    std::memcpy(&value, parameters[i], launched->parameters[i]);
+    Value value = {};
+    std::memcpy(value.bytes, parameters[i], launched->parameters[i]);
     values.push_back(value);
   }
   work_of(stream).push_back([=, copy = *launched] {

@@ -19,7 +19,10 @@ pub(super) fn by_free_memory(
     let room: Vec<f64> = match free[..n_devices].iter().copied().collect::<Option<Vec<u64>>>() {
         Some(free) => {
             let of_first = free[0].saturating_sub(embedding_bytes);
-            std::iter::once(of_first).chain(free[1..].iter().copied()).map(|bytes| (bytes.max(block_bytes)) as f64).collect()
+            std::iter::once(of_first)
+                .chain(free[1..].iter().copied())
+                .map(|bytes| (bytes.max(block_bytes)) as f64)
+                .collect()
         }
         None => vec![1.0; n_devices],
     };

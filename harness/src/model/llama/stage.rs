@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use actbench_kernels::{AttentionShape, Backend, DType, HostTensor, KernelError, PendingCopy};
 
+use super::LoadOptions;
 use super::outlet::Outlet;
 use super::workspace::{Kept, Workspace, kept_bytes, row_bytes};
-use super::LoadOptions;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
 use crate::model::loader::{Loader, not_finite, tensor_named};

@@ -64,10 +64,8 @@ impl<B: Backend> Workspace<B> {
 /// Bytes that one row of a batch takes: the tensors of a workspace, copies of it on their way to the host, and tables.
 pub(super) fn row_bytes(config: &ModelConfig, dtype: DType) -> u64 {
     let of_stream = 4 + super::outlet::UNDER_WAY + 1;
-    let columns = of_stream * config.hidden_size
-        + 2 * config.query_width()
-        + 2 * config.kv_width()
-        + config.intermediate_size;
+    let columns =
+        of_stream * config.hidden_size + 2 * config.query_width() + 2 * config.kv_width() + config.intermediate_size;
     (columns * dtype.size() + 16 * size_of::<u32>()) as u64
 }
 

@@ -40,7 +40,7 @@ fn nothing_embedded_and_synthetic_are_presets() {
     assert!(tiny.weights().unwrap().contains("model.norm.weight"));
     let large = locate_in(Some("synthetic:llama-3.1-8b"), &places, true).unwrap();
     assert!(large.config_json().unwrap().contains("\"intermediate_size\": 14336"));
-    insta::assert_snapshot!(refusal("synthetic:gpt", &places), @"no preset 'gpt' for synthetic models; there are tiny, smollm2-135m, llama-3.2-1b, llama-3.1-8b");
+    insta::assert_snapshot!(refusal("synthetic:gpt", &places), @"no preset 'gpt' for synthetic models; there are tiny, smollm2-135m, smollm2-360m, tinyllama-1.1b, llama-3.2-1b, smollm2-1.7b, llama-3.2-3b, llama-3.1-8b, llama-3.1-70b");
 }
 
 #[test]

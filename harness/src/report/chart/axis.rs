@@ -9,6 +9,7 @@ pub struct Axis {
     low: f64,
     high: f64,
     ticks: Vec<f64>,
+    names: Vec<(f64, String)>,
 }
 
 impl Axis {
@@ -21,13 +22,27 @@ impl Axis {
         let (low, high) = if high / low < 1.5 { (low / 1.5, high * 1.5) } else { (low, high) };
         let spare = (high / low).powf(0.1);
         let (low, high) = (low / spare, high * spare);
-        Axis { label: label.to_owned(), logarithmic: true, low, high, ticks: decade_ticks(low, high) }
+        Axis {
+            label: label.to_owned(),
+            logarithmic: true,
+            low,
+            high,
+            ticks: decade_ticks(low, high),
+            names: Vec::new(),
+        }
     }
 
     /// Linear from 0 to a little more than the largest of `values`.
     pub fn from_zero(label: &str, values: impl Iterator<Item = f64>) -> Self {
         let high = range(values).map_or(1.0, |(_, high)| high).max(PLAUSIBLE.0) * 1.12;
-        Axis { label: label.to_owned(), logarithmic: false, low: 0.0, high, ticks: round_ticks(0.0, high) }
+        Axis {
+            label: label.to_owned(),
+            logarithmic: false,
+            low: 0.0,
+            high,
+            ticks: round_ticks(0.0, high),
+            names: Vec::new(),
+        }
     }
 
     /// Linear around whole numbers, with ticks at them.
@@ -37,7 +52,40 @@ impl Axis {
         ticks.sort_by(f64::total_cmp);
         ticks.dedup();
         let spare = (0.08 * (high - low)).max(1.0);
-        Axis { label: label.to_owned(), logarithmic: false, low: low - spare, high: high + spare, ticks }
+        Axis {
+            label: label.to_owned(),
+            logarithmic: false,
+            low: low - spare,
+            high: high + spare,
+            ticks,
+            names: Vec::new(),
+        }
+    }
+
+    /// Linear around `values`, not down to 0, so that small changes are seen; never narrower than a tenth of the largest.
+    pub fn around(label: &str, values: impl Iterator<Item = f64>) -> Self {
+        let (low, high) = range(values).unwrap_or((0.0, 1.0));
+        let spare = (0.1 * (high - low)).max(0.05 * high).max(PLAUSIBLE.0);
+        let (low, high) = ((low - spare).max(0.0), high + spare);
+        let ticks = round_ticks(0.0, high - low);
+        let step = ticks.get(1).copied().unwrap_or(high);
+        let first = (low / step).ceil();
+        let ticks = (0..20).map(|tick| (first + f64::from(tick)) * step).take_while(|tick| *tick <= high).collect();
+        Axis { label: label.to_owned(), logarithmic: false, low, high, ticks, names: Vec::new() }
+    }
+
+    /// With a tick at each of these places, with its name.
+    #[must_use]
+    pub fn with_names(mut self, names: Vec<(f64, String)>) -> Self {
+        self.ticks = names.iter().map(|(place, _)| *place).collect();
+        self.names = names;
+        self
+    }
+
+    /// What stands at a tick.
+    pub fn text(&self, tick: f64) -> String {
+        let name = self.names.iter().find(|(place, _)| *place == tick).map(|(_, name)| name.clone());
+        name.unwrap_or_else(|| tick_text(tick))
     }
 
     /// With ticks at `ticks` where they are few enough to be read.
@@ -129,6 +177,9 @@ mod tests {
         assert_eq!(sizes.ticks(), [50.0, 400.0, 3000.0]);
         assert_eq!(sizes.clone().with_ticks(vec![50.0, 51.0]).ticks(), sizes.ticks());
         assert_eq!(Axis::from_zero("s", [0.43].into_iter()).ticks(), [0.0, 0.1, 0.2, 0.30000000000000004, 0.4]);
+        assert_eq!(Axis::around("s", [2.0, 2.1].into_iter()).ticks(), [1.9000000000000001, 2.0, 2.1, 2.2]);
+        let named = Axis::of_whole("commit", [1.0, 2.0].into_iter()).with_names(vec![(2.0, "abc".to_owned())]);
+        assert_eq!((named.ticks(), named.text(2.0).as_str(), named.text(1.0).as_str()), (&[2.0][..], "abc", "1"));
         assert_eq!(Axis::logarithmic("x", [1e-3, 1e4].into_iter()).ticks().len(), 8);
     }
 

@@ -71,6 +71,7 @@ fn chart(index: usize, group: &[&Cell]) -> Result<Chart> {
         x: Axis::of_whole(what, group.iter().map(|cell| cell.setting.layers as f64)),
         y: Axis::logarithmic("eager / lazy", heights.chain([1.0])),
         reference: Some(1.0),
+        marks: Vec::new(),
         series,
     };
     let samples = group[0].samples;

@@ -8,6 +8,7 @@ mod axis;
 mod breakdown;
 mod canvas;
 mod heat_map;
+pub mod history;
 mod layers;
 mod samples;
 mod waterfall;

@@ -71,6 +71,7 @@ fn chart(index: usize, group: &[&Cell], measured: &Measured) -> Result<Chart> {
         x: Axis::logarithmic("samples", sizes.iter().copied()).with_ticks(sizes),
         y: Axis::logarithmic(measured.axis, heights),
         reference: None,
+        marks: Vec::new(),
         series,
     };
     let label = group[0].setting.label();

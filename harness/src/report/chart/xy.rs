@@ -50,6 +50,8 @@ pub struct Xy {
     pub y: Axis,
     /// A line across at this height.
     pub reference: Option<f64>,
+    /// Lines upright at these places.
+    pub marks: Vec<f64>,
     /// What is drawn.
     pub series: Vec<Series>,
 }
@@ -82,12 +84,16 @@ impl Xy {
         for tick in self.x.ticks() {
             let x = self.place(*tick, 1.0).0;
             rule((x, top), (x, bottom), GRID)?;
-            write(area, &tick_text(*tick), (x, bottom + 14), &text_style(14, INK, HPos::Center))?;
+            write(area, &self.x.text(*tick), (x, bottom + 14), &text_style(14, INK, HPos::Center))?;
         }
         for tick in self.y.ticks() {
             let y = self.place(1.0, *tick).1;
             rule((left, y), (right, y), GRID)?;
             write(area, &tick_text(*tick), (left - 8, y), &text_style(14, INK, HPos::Right))?;
+        }
+        for mark in &self.marks {
+            let x = self.place(*mark, 1.0).0;
+            rule((x, top), (x, bottom), INK)?;
         }
         if let Some(reference) = self.reference {
             let y = self.place(1.0, reference).1;

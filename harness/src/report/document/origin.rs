@@ -35,7 +35,7 @@ pub(super) fn environments(files: &[NamedResults]) -> Vec<EnvironmentPart> {
         };
         let facts: Vec<(String, String)> = facts
             .iter()
-            .filter(|(name, _)| !["date", "command_line"].contains(&name.as_str()))
+            .filter(|(name, _)| !["date", "command_line", "warnings"].contains(&name.as_str()))
             .filter_map(|(name, value)| Some((name.replace('_', " "), fact(value)?)))
             .collect();
         match parts.iter_mut().find(|part| part.facts == facts) {

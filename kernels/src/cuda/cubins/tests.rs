@@ -67,7 +67,7 @@ fn what_was_compiled_once_is_read_the_next_time() {
 fn other_architectures_versions_and_sources_are_other_entries() {
     let folder = tempfile::tempdir().unwrap();
     let (compiler, folders) = (Counting::default(), cached(folder.path()));
-    let changed = KernelSource { file: SOURCES[0].file, text: "// changed" };
+    let changed = KernelSource { file: SOURCES[0].file, text: "// changed", only: None };
     find(&folders, &compiler, &SOURCES[0], SM_90).unwrap();
     for (compiler, source, architecture) in [
         (&compiler, &SOURCES[0], Architecture::new(80)),
@@ -141,7 +141,7 @@ fn an_architecture_that_the_folder_lacks_is_compiled_or_named() {
 fn a_folder_of_other_sources_is_refused_though_a_compiler_is_there() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &[90]);
-    let changed = KernelSource { file: SOURCES[0].file, text: "// changed" };
+    let changed = KernelSource { file: SOURCES[0].file, text: "// changed", only: None };
     let error = find(&prebuilt(folder.path()), &Counting::default(), &changed, SM_90).unwrap_err().to_string();
     assert!(error.contains("attention.sm_90.cubin: compiled from another attention.cu"), "{error}");
 }

@@ -24,6 +24,7 @@ mod modules;
 mod outgoing;
 mod probe;
 mod session;
+mod tensor_map;
 mod timing;
 mod transfer;
 mod words;
@@ -122,6 +123,12 @@ impl DriverDevice {
             .map(|argument| match argument {
                 Argument::Read(buffer) => format!("{} bytes to read", buffer.len()),
                 Argument::Write(buffer) => format!("{} bytes to write", buffer.len()),
+                Argument::Tiles(tiles) => {
+                    format!(
+                        "{} x {} by tiles of {} x {}",
+                        tiles.rows, tiles.columns, tiles.tile_rows, tiles.tile_columns
+                    )
+                }
                 Argument::Null => "nothing".to_owned(),
                 Argument::U32(value) => value.to_string(),
                 Argument::U64(value) => value.to_string(),
@@ -156,10 +163,18 @@ impl CudaBackend<DriverDevice> {
     }
 }
 
-/// A parameter as the driver reads it: its first bytes count.
+/// A parameter as the driver reads it: its first bytes count. The largest is a tensor map.
 #[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct Slot([u8; 8]);
+#[repr(C, align(128))]
+struct Slot([u8; tensor_map::BYTES]);
+
+impl From<u64> for Slot {
+    fn from(value: u64) -> Slot {
+        let mut slot = [0; tensor_map::BYTES];
+        slot[..8].copy_from_slice(&value.to_le_bytes());
+        Slot(slot)
+    }
+}
 
 impl Device for DriverDevice {
     type Buffer = DriverBuffer;
@@ -205,15 +220,16 @@ impl Device for DriverDevice {
         let mut slots: Vec<Slot> = Vec::with_capacity(arguments.len());
         let mut sizes = Vec::with_capacity(arguments.len());
         for argument in arguments.iter() {
-            let (value, size) = match argument {
-                Argument::Read(buffer) => (buffer.start(), 8),
-                Argument::Write(buffer) => (buffer.start(), 8),
-                Argument::Null => (0, 8),
-                Argument::U32(value) => (u64::from(*value), 4),
-                Argument::U64(value) => (*value, 8),
-                Argument::F32(value) => (u64::from(value.to_bits()), 4),
+            let (slot, size) = match argument {
+                Argument::Read(buffer) => (buffer.start().into(), 8),
+                Argument::Write(buffer) => (buffer.start().into(), 8),
+                Argument::Tiles(tiles) => (Slot(tensor_map::encode(&self.session, tiles)?), tensor_map::BYTES),
+                Argument::Null => (0.into(), 8),
+                Argument::U32(value) => (u64::from(*value).into(), 4),
+                Argument::U64(value) => ((*value).into(), 8),
+                Argument::F32(value) => (u64::from(value.to_bits()).into(), 4),
             };
-            slots.push(Slot(value.to_le_bytes()));
+            slots.push(slot);
             sizes.push(size);
         }
         if sizes != kernel.parameters {
@@ -248,6 +264,7 @@ impl Device for DriverDevice {
                 let untouched = match argument {
                     Argument::Read(buffer) => self.memory.untouched_around(buffer)?,
                     Argument::Write(buffer) => self.memory.untouched_around(buffer)?,
+                    Argument::Tiles(tiles) => self.memory.untouched_around(tiles.buffer)?,
                     _ => true,
                 };
                 if !untouched {

@@ -39,19 +39,20 @@ pub(super) struct Kernel {
 }
 
 impl Kernels {
-    /// Finds machine code for every source, in parallel as it may have to be compiled, and loads it.
+    /// Finds machine code for every source that is for the device, in parallel as it may have to be compiled, and loads it.
     pub(super) fn load(
         session: &Session,
         folders: &CubinFolders,
         compiler: &impl Compiler,
     ) -> Result<Self, KernelError> {
         let architecture = session.facts.architecture;
+        let sources: Vec<_> = SOURCES.iter().filter(|source| source.is_for(architecture)).collect();
         let cubins: Vec<_> =
-            SOURCES.par_iter().map(|source| find(folders, compiler, source, architecture)).collect::<Result<_, _>>()?;
+            sources.par_iter().map(|source| find(folders, compiler, source, architecture)).collect::<Result<_, _>>()?;
         let mut kernels =
             Kernels { modules: HashMap::new(), functions: Mutex::new(HashMap::new()), origins: Vec::new() };
         session.enter("load kernels")?;
-        for (source, cubin) in SOURCES.iter().zip(cubins) {
+        for (source, cubin) in sources.into_iter().zip(cubins) {
             // The driver takes no length and trusts what it reads.
             if !cubin.bytes.starts_with(b"\x7fELF") {
                 let message = format!("{} for {architecture}: this is no machine code", source.file);

@@ -13,7 +13,7 @@ const OLDEST_DRIVER: i32 = 12080;
 
 /// Every function of the driver that is called. They are looked up when they are first called, and a missing one would
 /// be a panic there.
-const FUNCTIONS: [&str; 44] = [
+const FUNCTIONS: &[&str] = &[
     "cuInit",
     "cuDriverGetVersion",
     "cuGetErrorName",
@@ -52,6 +52,7 @@ const FUNCTIONS: [&str; 44] = [
     "cuModuleGetFunction",
     "cuFuncSetAttribute",
     "cuFuncGetParamInfo",
+    "cuTensorMapEncodeTiled",
     "cuLaunchKernel",
     "cuEventCreate",
     "cuEventRecord",

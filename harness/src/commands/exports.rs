@@ -1,0 +1,108 @@
+//! `--export FORM=PATH`: a gate's report written in the forms that others read.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::ValueEnum;
+
+use crate::error::{Error, Result};
+use crate::gate::GateReport;
+use crate::report::gate::{Form, export, markdown};
+use crate::results::write_whole;
+
+/// The file that GitHub's runner shows on a job's page.
+pub const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
+
+/// A form and where it goes; `-` is standard output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Export {
+    /// The form.
+    pub form: Form,
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl FromStr for Export {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let forms: Vec<String> = Form::value_variants().iter().map(Form::to_string).collect();
+        let (form, path) = text
+            .split_once('=')
+            .filter(|(_, path)| !path.is_empty())
+            .ok_or_else(|| format!("write FORM=PATH, as in junit=gate.xml; forms are {}", forms.join(", ")))?;
+        let form =
+            Form::from_str(form, false).map_err(|_| format!("no form '{form}'; there are {}", forms.join(", ")))?;
+        Ok(Export { form, path: path.into() })
+    }
+}
+
+/// Writes `report` in each form, and appends it as Markdown to the file that `summary` names.
+///
+/// # Errors
+/// A file that cannot be written; those before it are.
+pub fn write_exports(report: &GateReport, exports: &[Export], summary: Option<&Path>) -> Result<()> {
+    for Export { form, path } in exports {
+        let text = export(*form, report)?;
+        if path == Path::new("-") {
+            // A closed pipe, as of `| head`, is no failure of the gate.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+        } else {
+            write_whole(path, text.as_bytes())?;
+        }
+    }
+    if let Some(summary) = summary {
+        // Other steps of the job have their part of this file.
+        let mut file =
+            OpenOptions::new().append(true).create(true).open(summary).map_err(Error::io("open", summary))?;
+        file.write_all(format!("{}\n", markdown(report)).as_bytes()).map_err(Error::io("write", summary))?;
+    }
+    Ok(())
+}
+
+/// Where a job's summary goes, as GitHub's runner says it.
+pub fn step_summary() -> Option<PathBuf> {
+    std::env::var_os(STEP_SUMMARY).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::report::gate::tests::report;
+
+    #[test]
+    fn every_form_is_written_and_the_summary_is_added_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let exports: Vec<Export> = Form::value_variants()
+            .iter()
+            .map(|form| format!("{form}={}", folder.path().join(form.to_string()).display()).parse().unwrap())
+            .collect();
+        let summary = folder.path().join("summary.md");
+        fs::write(&summary, "earlier\n").unwrap();
+        write_exports(&report(), &exports, Some(&summary)).unwrap();
+        write_exports(&report(), &[], Some(&summary)).unwrap();
+        for export in &exports {
+            assert!(fs::metadata(&export.path).unwrap().len() > 100, "{}", export.form);
+        }
+        let text = fs::read_to_string(&summary).unwrap();
+        assert!(text.starts_with("earlier\n"), "{text}");
+        assert_eq!(text.matches("## actbench gate").count(), 2);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), exports.len() + 1);
+        let nowhere = ["json=/proc/none/gate.json".parse().unwrap()];
+        assert!(write_exports(&report(), &nowhere, None).unwrap_err().to_string().contains("/proc/none"));
+    }
+
+    #[test]
+    fn what_is_no_export_says_what_would_be() {
+        for bad in ["junit", "junit=", "xml=a", ""] {
+            let error = bad.parse::<Export>().unwrap_err();
+            assert!(error.contains("benchmark-action"), "{bad}: {error}");
+        }
+        let export: Export = "markdown=a=b.md".parse().unwrap();
+        assert_eq!((export.form, export.path.to_str()), (Form::Markdown, Some("a=b.md")));
+    }
+}

@@ -1,0 +1,218 @@
+//! Files to cells, orders and shards.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::file::{Matrix, RunFlags};
+use super::order::{Shard, order};
+use super::{PRESETS, folder, merge};
+use crate::error::{Error, Result};
+
+/// A parser of flags that knows a few.
+struct Flags;
+
+impl RunFlags for Flags {
+    fn names(&self) -> Vec<String> {
+        [
+            "model",
+            "dataset",
+            "samples",
+            "layer",
+            "sweep-layers",
+            "pool",
+            "dtype",
+            "batch-size",
+            "tasks",
+            "no-opt",
+            "ablate",
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    fn is_switch(&self, name: &str) -> bool {
+        name == "ablate"
+    }
+
+    fn check(&self, flags: &[String]) -> Result<(), String> {
+        let bad = flags.iter().find(|flag| flag.contains("bad"));
+        bad.map_or(Ok(()), |flag| Err(format!("{flag} is bad")))
+    }
+
+    fn n_layers(&self, model: Option<&str>) -> Result<usize> {
+        match model {
+            Some("deep") => Ok(32),
+            None => Ok(8),
+            Some(other) => Err(Error::input(other, "no such model")),
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Matrix> {
+    Matrix::parse(text, "m.toml", &Flags)
+}
+
+fn told(text: &str) -> String {
+    parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn every_combination_of_a_grid_is_a_cell_and_the_last_list_varies_fastest() {
+    let matrix = parse(
+        r#"
+        seed = 7
+        [settings]
+        dataset = "d"
+        pool = "last"
+        [[grid]]
+        models = ["deep"]
+        samples = [10, 20]
+        layers = [8, "all"]
+        [[grid]]
+        dataset = "other"
+        pools = ["mean", "max"]
+        no-opt = ["prefix", "mask"]
+        ablate = true
+        "#,
+    )
+    .unwrap();
+    assert_eq!(matrix.seed, 7);
+    let lines: Vec<String> = matrix.cells.iter().map(|cell| format!("{}: {}", cell.name, cell.text())).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    001-deep-n10-l8: --dataset=d --pool=last --model deep --samples 10 --layer 7 --sweep-layers 8
+    002-deep-n10-l32: --dataset=d --pool=last --model deep --samples 10 --layer 31 --sweep-layers 32
+    003-deep-n20-l8: --dataset=d --pool=last --model deep --samples 20 --layer 7 --sweep-layers 8
+    004-deep-n20-l32: --dataset=d --pool=last --model deep --samples 20 --layer 31 --sweep-layers 32
+    005-mean: --ablate --dataset=other --no-opt=prefix --no-opt=mask --pool mean
+    006-max: --ablate --dataset=other --no-opt=prefix --no-opt=mask --pool max
+    ");
+}
+
+#[test]
+fn a_layer_that_is_named_stays_and_a_grid_may_have_no_list() {
+    let matrix = parse("[settings]\nlayer = 3\n[[grid]]\nlayers = [4, \"all\"]\n[[grid]]\nsamples = 5\n").unwrap();
+    let texts: Vec<String> = matrix.cells.iter().map(super::CellFlags::text).collect();
+    assert_eq!(texts, ["--layer=3 --sweep-layers 4", "--layer=3 --sweep-layers 8", "--layer=3 --samples=5"]);
+    assert_eq!(parse("grid = []").unwrap().cells, []);
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_line_and_what_to_write() {
+    let texts = [
+        "samples = [1]",
+        "[[grid]]\nsample = [1]",
+        "[settings]\n\nquite-unknown = 1\n[[grid]]\n",
+        "[grid]\nsamples = [1]",
+        "[[grid]]\nlayers = 8",
+        "[[grid]]\nlayers = [8,\n0]",
+        "[[grid]]\nsamples = []",
+        "[[grid]]\nsamples = [1, 1]",
+        "[[grid]]\nmodels = [[\"a\"]]",
+        "[[grid]]\nmodels = [\"unknown\"]\nlayers = [\"all\"]",
+        "[[grid]]\npool = \"bad\"",
+        "[[grid]]\npools = [\"mean\",\n  \"bad\"]",
+        "[[grid]]\npool = 1979-05-27",
+        "seed = \"x\"",
+        "settings = 3",
+        "grid = [1]",
+        "[settings]\nmodel = \"a\n",
+        "[settings]",
+    ];
+    let all: Vec<String> = texts.map(told).to_vec();
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    m.toml:1: 'samples' is not known at the top: there are seed, settings, grid
+    m.toml:2: 'sample' is not known in a grid: write samples
+    m.toml:3: 'quite-unknown' is not known in [settings]: take a flag of `actbench run` without its dashes
+    m.toml:1: grids are a list: write [[grid]], with two brackets
+    m.toml:2: layers is a list: write layers = [8, 16, "all"]
+    m.toml:3: layers holds '0', which is no number of layers from 1 on: write layers = [8, 16, "all"]
+    m.toml:2: samples is empty: write samples = [200, 2000]
+    m.toml:2: samples holds '1' twice: write samples = [200, 2000]
+    m.toml:2: models holds what is no text and no number: write models = ["synthetic:llama-3.2-1b", "./smollm2"]
+    m.toml:1: unknown: no such model
+    m.toml:2: --pool=bad is bad
+    m.toml:3: --pool=bad is bad
+    m.toml:2: pool holds what is no text, number, true, false or list of these
+    m.toml:1: seed is a whole number: write seed = 0
+    m.toml:1: settings is a table: write [settings]
+    m.toml:1: a grid is a table: write [[grid]] and below it its lists, as samples = [200, 2000]
+    m.toml:2: is not TOML: invalid basic string, expected `"`
+    m.toml:1: there is no grid: write [[grid]] and below it its lists, as samples = [200, 2000]
+    "#);
+}
+
+#[test]
+fn a_slip_that_makes_millions_of_cells_is_told() {
+    let list = (1..=400).map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
+    let text = format!("[[grid]]\nsamples = [{list}]\nbatch-sizes = [{list}]\n");
+    assert!(told(&text).starts_with("m.toml:1: makes more than 100000 cells"), "{}", told(&text));
+}
+
+#[test]
+fn the_presets_are_there_and_shards_are_read_back() {
+    assert_eq!(PRESETS.map(|(name, _)| name), ["small", "paper"]);
+    for bad in ["", "1", "0/2", "3/2", "a/b", "1/2/3", "-1/2"] {
+        assert!(bad.parse::<Shard>().is_err(), "{bad}");
+    }
+    assert_eq!("2/4".parse::<Shard>().unwrap().to_string(), "2/4");
+}
+
+#[test]
+fn a_folder_keeps_what_is_done_and_refuses_what_it_was_not_begun_with() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("m");
+    let matrix = parse("[[grid]]\nsamples = [1, 2]\n").unwrap();
+    let manifest = folder::Manifest::new(&matrix, Shard::WHOLE);
+    let begun = folder::MatrixFolder::open(&path, &manifest, "text", false).unwrap();
+    assert!(
+        folder::MatrixFolder::open(&path, &manifest, "text", true).unwrap_err().to_string().contains("another process")
+    );
+    std::fs::write(begun.running(&matrix.cells[0]), "half").unwrap();
+    assert!(!begun.is_done(&matrix.cells[0]));
+    drop(begun);
+    let error = folder::MatrixFolder::open(&path, &manifest, "text", false).unwrap_err().to_string();
+    assert!(error.contains("--resume"), "{error}");
+    let resumed = folder::MatrixFolder::open(&path, &manifest, "text", true).unwrap();
+    assert!(!resumed.running(&matrix.cells[0]).exists(), "what a killed process left is gone");
+    drop(resumed);
+    let other = folder::Manifest::new(&parse("[[grid]]\nsamples = [1, 3]\n").unwrap(), Shard::WHOLE);
+    let error = folder::MatrixFolder::open(&path, &other, "text", true).unwrap_err().to_string();
+    assert!(error.contains("--samples 2") && error.contains("--samples 3"), "{error}");
+    std::fs::write(place.path().join("file"), "").unwrap();
+    let error = folder::MatrixFolder::open(place.path(), &manifest, "text", true).unwrap_err().to_string();
+    assert!(error.contains("holds other files"), "{error}");
+    let error = merge::merge(&[place.path().to_path_buf()], &place.path().join("out"), false).unwrap_err().to_string();
+    assert!(error.contains("matrix.json"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn cells_are_the_product_of_the_lists_each_with_a_name_of_its_own(
+        lengths in prop::collection::vec(0usize..4, 6), seed in any::<u32>(), of in 1usize..6,
+    ) {
+        let axes = ["models", "samples", "layers", "pools", "dtypes", "batch-sizes"];
+        let lists = axes.iter().zip(&lengths).filter(|(_, length)| **length > 0).map(|(axis, length)| {
+            let values = (1..=*length).map(|value| value.to_string()).collect::<Vec<_>>();
+            format!("{axis} = [{}]\n", values.join(", "))
+        });
+        let text = format!("seed = {seed}\n[[grid]]\n{}", lists.collect::<String>());
+        let matrix = parse(&text).unwrap();
+        let n: usize = lengths.iter().map(|length| (*length).max(1)).product();
+        prop_assert_eq!(matrix.cells.len(), n);
+        let names: BTreeSet<&str> = matrix.cells.iter().map(|cell| cell.name.as_str()).collect();
+        let flags: BTreeSet<&Vec<String>> = matrix.cells.iter().map(|cell| &cell.flags).collect();
+        prop_assert_eq!((names.len(), flags.len()), (n, n));
+
+        // Shards are of one order, together all of it, and none is more than one cell larger than another.
+        let whole = order(n, matrix.seed, Shard::WHOLE);
+        let mut sorted = whole.clone();
+        sorted.sort_unstable();
+        prop_assert_eq!(sorted, (0..n).collect::<Vec<_>>());
+        let shards: Vec<Vec<usize>> = (1..=of).map(|index| order(n, matrix.seed, Shard { index, of })).collect();
+        for (place, cell) in whole.iter().enumerate() {
+            prop_assert_eq!(shards[place % of][place / of], *cell);
+        }
+        prop_assert_eq!(shards.iter().map(Vec::len).sum::<usize>(), n);
+    }
+}

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The error rates of the regression gate: on recorded noise (seconds), and with --live on this machine (minutes; leave it
+# alone meanwhile). Fails where the gate falls short of what docs/measurements/statistics.md says it keeps.
+#
+#   scripts/selftest.sh [--live] [--resamples N] [--out DIR]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+actbench=${ACTBENCH:-target/release/actbench}
+live=
+resamples=2000
+out=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --live) live=1 ;;
+    --resamples) resamples=$2; shift ;;
+    --out) out=$2; shift ;;
+    *) echo "error: unknown argument '$1'" >&2; exit 2 ;;
+  esac
+  shift
+done
+if [ -z "$out" ]; then
+  out=$(mktemp -d)
+  trap 'rm -rf "$out"' EXIT
+fi
+mkdir -p "$out"
+
+noise=harness/tests/data/noise
+"$actbench" selftest --resamples "$resamples" --output "$out/replay.json" \
+  --replay $noise/quiet_cpu.jsonl $noise/quiet_mem.jsonl $noise/noisy_cpu.jsonl $noise/noisy_mem.jsonl
+python3 scripts/check_replay.py "$out/replay.json"
+if [ -n "$live" ]; then
+  "$actbench" selftest --unchanged 40 --changed 20 --output "$out/live.json"
+fi
