@@ -36,9 +36,7 @@ cargo build --locked --quiet --profile $profile -p actbench --features emulator
 strip -o "$partial/actbench" "$target/$built/actbench"
 cargo build --locked --quiet --profile $profile -p actbench-kernels-check --features emulator
 strip -o "$partial/kernels-check" "$target/$built/kernels-check"
-bench_profile=bench
-[ $profile = release ] || bench_profile=$profile
-bench=$(cargo bench --locked --quiet --no-run --profile $bench_profile -p actbench-benches --features emulator --bench gpu \
+bench=$(cargo bench --locked --quiet --no-run --profile $profile -p actbench-benches --features emulator --bench gpu \
     --message-format=json | sed -n 's/.*"executable":"\([^"]*\/gpu-[0-9a-f]*\)".*/\1/p' | tail -n 1)
 [ -n "$bench" ] || { echo "the benchmark gpu was not built" >&2; exit 1; }
 strip -o "$partial/gpu-bench" "$bench"

@@ -168,7 +168,7 @@ peer() {
     "$python" "$here/scripts/peer_hf.py" "${work[@]}" --tasks sweep --sweep-cs 1.0 --pool last || status=$?
     "$python" "$here/scripts/peer_hf.py" "${work[@]}" --tasks train --bench $blocks --bench-batch-sizes $sizes || status=$?
     # 2.5 GB that the next run makes anew.
-    rm -rf random-model
+    rm -rf random-model random-model.unfinished
     return $status
 }
 
@@ -216,7 +216,7 @@ table() {
 interrupted() {
     [ -z "$pid" ] || kill -TERM "$pid" 2>/dev/null
     wait
-    rm -rf random-model
+    rm -rf random-model random-model.unfinished
     echo 'interrupted' >&2
     table
     exit 130
@@ -246,9 +246,14 @@ step() {
     0) result=ok what=$(figure "$name") ;;
     "$skipped") result=skipped what=$(tail -n 1 "$name.log") ;;
     124 | 137) result=FAILED what="took longer than $limit s; see $name.log" ;;
-    *) result=FAILED what="status $status: $(grep -v '^ *$' "$name.log" | tail -n 1 | cut -c 1-160)" ;;
+    *)
+        what=$(grep -m 1 -E '^(FAILED |error)' "$name.log" || grep -v '^ *$' "$name.log" | tail -n 1)
+        result=FAILED what="status $status: ${what:0:160}"
+        ;;
     esac
     [ $result != FAILED ] || failed=1
+    # A step that was ended leaves what it would have removed.
+    rm -rf random-model random-model.unfinished
     rows+=("$name"$'\t'$result$'\t'$((SECONDS - start))$'\t'"$what")
 }
 

@@ -74,6 +74,6 @@ fn an_emulated_device_has_the_goldens_and_the_same_bits_every_way() {
     let found: Value = serde_json::from_slice(&std::fs::read(sandbox.path("check.json")).unwrap()).unwrap();
     let findings = found["findings"].as_array().unwrap();
     let of = |words: &str| findings.iter().filter(|finding| finding["what"].as_str().unwrap().contains(words)).count();
-    assert!(of("golden") >= 18 && of("features") >= 13 && of("against the CPU") == 1, "{text}");
+    assert!(of("golden") >= 18 && of("features") >= 6 && of("against the CPU") == 1, "{text}");
     assert_eq!(found["passed"], true);
 }

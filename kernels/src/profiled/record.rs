@@ -230,11 +230,12 @@ impl Profile {
         call: u64,
         run: impl FnOnce() -> T,
     ) -> T {
-        let range = Range::push(&name, &detail);
-        let start = self.now();
-        let result = run();
-        let duration = self.now().saturating_sub(start);
-        drop(range);
+        let (start, result, duration) = {
+            let _range = Range::push(&name, &detail);
+            let start = self.now();
+            let result = run();
+            (start, result, self.now().saturating_sub(start))
+        };
         let thread = THREAD.with(|thread| *thread);
         self.with(|recording| {
             recording.host.push(HostSpan { kind, name, detail, work, thread, start, duration, call });

@@ -25,7 +25,8 @@ struct Way {
     told: String,
 }
 
-fn ways() -> Vec<Way> {
+/// All ways; in a quick check those without the rules one by one.
+fn ways(extent: Extent) -> Vec<Way> {
     let way = |method: Method, batch_size, rules, without: &str| Way {
         method,
         batch_size,
@@ -40,6 +41,9 @@ fn ways() -> Vec<Way> {
         way(Method::LazyDisk, 5, Rules::all(), ""),
         way(Method::Lazy, 5, Rules::none(), ", no rule"),
     ];
+    if extent == Extent::QUICK {
+        return ways;
+    }
     ways.extend(Rule::ALL.map(|rule| way(Method::Lazy, 5, Rules::all().without(rule), &format!(", without {rule}"))));
     ways
 }
@@ -78,7 +82,8 @@ fn check_dtype(subject: &Subject, config: &RunConfig, extent: Extent, found: &mu
     };
     let model = load_model(prepared, config, deepest, &observer)?;
     let mut reference: Option<(String, Extracted)> = None;
-    for (number, way) in ways().iter().enumerate() {
+    let ways = ways(extent);
+    for (number, way) in ways.iter().enumerate() {
         let extracted = features_of(&model, way, number)?;
         let digest = features::digest(&extracted.layers)?;
         match &reference {
@@ -86,7 +91,7 @@ fn check_dtype(subject: &Subject, config: &RunConfig, extent: Extent, found: &mu
             Some((expected, _)) => {
                 let same = match digest == *expected {
                     true => Ok("the same bits".to_owned()),
-                    false => Err(format!("digest {digest}, and {expected} by {}", ways()[0].told)),
+                    false => Err(format!("digest {digest}, and {expected} by {}", ways[0].told)),
                 };
                 found(Finding::of(format!("features {} by {}", config.dtype, way.told), same));
             }
@@ -96,7 +101,7 @@ fn check_dtype(subject: &Subject, config: &RunConfig, extent: Extent, found: &mu
     let Some((_, ours)) = reference else { return Ok(()) };
     let on_cpu = RunConfig { dtype: config.dtype, ..subject.on_cpu() };
     let model = load_model(prepared, &on_cpu, deepest, &observer)?;
-    let theirs = features_of(&model, &ways()[3], ways().len())?;
+    let theirs = features_of(&model, &ways[3], ways.len())?;
     drop(model);
     found(Finding::of(format!("features {} against the CPU", config.dtype), against(&ours, &theirs, config.dtype)?));
     if extent.probes {
