@@ -116,9 +116,10 @@ impl<T: Real> Symmetric<T> {
     }
 
     /// The factor of `diag(root) A diag(root) + shift I` for this matrix `A`, whose eigenvalues are none below 0.
-    pub(super) fn scaled_and_shifted(&self, root: &Array1<f64>, shift: f64) -> Factor<T> {
+    /// It lies in the memory of `spent`, where there is one.
+    pub(super) fn scaled_and_shifted(&self, root: &Array1<f64>, shift: f64, spent: Option<Factor<T>>) -> Factor<T> {
         let roots: Vec<T> = root.iter().map(|&value| T::from_f64(value)).collect();
-        self.factor(shift, |column, source, target| {
+        self.factor(shift, spent, |column, source, target| {
             let of_column = roots[column];
             for ((out, &value), &of_row) in target.iter_mut().zip(source).zip(&roots[column..]) {
                 *out = value * (of_row * of_column);
@@ -126,9 +127,9 @@ impl<T: Real> Symmetric<T> {
         })
     }
 
-    /// The factor of this matrix with `shift` added to its diagonal.
-    pub(super) fn shifted(&self, shift: f64) -> Factor<T> {
-        self.factor(shift, |_, source, target| target.copy_from_slice(source))
+    /// The factor of this matrix with `shift` added to its diagonal, in the memory of `spent`, where there is one.
+    pub(super) fn shifted(&self, shift: f64, spent: Option<Factor<T>>) -> Factor<T> {
+        self.factor(shift, spent, |_, source, target| target.copy_from_slice(source))
     }
 
     /// The factor of the matrix that `fill` makes of this one, a column from the diagonal down at a time, with `shift` added
@@ -136,9 +137,12 @@ impl<T: Real> Symmetric<T> {
     ///
     /// A matrix that rounding has made indefinite is shifted further, by its own rounding and ten times more a time: the
     /// result is then the factor of a nearby matrix, whose solutions are directions of descent still.
-    fn factor(&self, shift: f64, fill: impl Fn(usize, &[T], &mut [T])) -> Factor<T> {
+    fn factor(&self, shift: f64, spent: Option<Factor<T>>, fill: impl Fn(usize, &[T], &mut [T])) -> Factor<T> {
         let size = self.values.nrows();
-        let mut matrix = Mat::zeros(size, size);
+        let mut matrix = match spent {
+            Some(Factor { lower }) if lower.nrows() == size => lower,
+            _ => Mat::zeros(size, size),
+        };
         let mut more = 0.0;
         loop {
             let mut largest = 0.0_f64;
@@ -257,17 +261,17 @@ mod tests {
             let root = vector(size).mapv(|value| 0.1 + value.abs());
             let expected = vector(size);
             let right = matrix.times(&(&expected * &root)) * &root + &expected * 0.5;
-            assert_near(&matrix.scaled_and_shifted(&root, 0.5).solve(&right), &expected, 1e-9, "scaled");
+            assert_near(&matrix.scaled_and_shifted(&root, 0.5, None).solve(&right), &expected, 1e-9, "scaled");
             let right = matrix.times(&expected) + &expected * 0.5;
-            assert_near(&matrix.shifted(0.5).solve(&right), &expected, 1e-9, "shifted");
+            assert_near(&matrix.shifted(0.5, None).solve(&right), &expected, 1e-9, "shifted");
         }
     }
 
     #[test]
     fn a_matrix_that_rounding_made_singular_still_gives_numbers() {
         let (large, ones) = (features(100, 2) * 1e8, Array1::ones(100));
-        let exact = Symmetric::<f64>::of_rows(large.view()).shifted(1.0).solve(&ones);
-        let rough = Symmetric::<f32>::of_rows(large.view()).shifted(1.0).solve(&ones);
+        let exact = Symmetric::<f64>::of_rows(large.view()).shifted(1.0, None).solve(&ones);
+        let rough = Symmetric::<f32>::of_rows(large.view()).shifted(1.0, None).solve(&ones);
         assert!(exact.iter().chain(&rough).all(|x| x.is_finite()));
     }
 }

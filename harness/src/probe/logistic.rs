@@ -59,15 +59,17 @@ impl<'a> Problem<'a> {
             return Err(Error::input("training features", "no column, so there is nothing to train on"));
         }
         if !all_within(features, LARGEST_FEATURE) {
-            return Err(match features.indexed_iter().find(|(_, value)| value.is_finite() && value.abs() > LARGEST_FEATURE) {
-                Some(((sample, column), value)) if features.iter().all(|value| value.is_finite()) => Error::input(
-                    "training features",
-                    format!(
-                        "sample {sample}, column {column} is {value:e}, too large for a standardised feature; standardise first"
+            return Err(
+                match features.indexed_iter().find(|(_, value)| value.is_finite() && value.abs() > LARGEST_FEATURE) {
+                    Some(((sample, column), value)) if features.iter().all(|value| value.is_finite()) => Error::input(
+                        "training features",
+                        format!(
+                            "sample {sample}, column {column} is {value:e}, too large for a standardised feature; standardise first"
+                        ),
                     ),
-                ),
-                _ => not_finite("training features", features),
-            });
+                    _ => not_finite("training features", features),
+                },
+            );
         }
         Ok(Self { features, labels, c })
     }

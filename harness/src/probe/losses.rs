@@ -43,16 +43,22 @@ impl Vectorised for Pass<'_> {
         let (labels, labels_left) = self.labels.as_chunks::<LANES>();
         let (residuals, residuals_left) = self.residuals.as_chunks_mut::<LANES>();
         for ((decisions, labels), residuals) in decisions.iter().zip(labels).zip(residuals) {
+            // Step by step for all lanes, each step a vector.
+            let signs: [f64; LANES] = std::array::from_fn(|lane| sign(labels[lane]));
+            let against: [f64; LANES] = std::array::from_fn(|lane| signs[lane] * decisions[lane]);
+            let small: [f64; LANES] = std::array::from_fn(|lane| exp_of_negative(-against[lane].abs()));
+            let shares: [f64; LANES] = std::array::from_fn(|lane| ln_1p_of_share(small[lane]));
             for lane in 0..LANES {
-                let (loss, residual) = loss(decisions[lane], labels[lane]);
-                sums[lane] += loss;
-                residuals[lane] = residual;
+                sums[lane] += positive_part(against[lane]) + shares[lane];
+                residuals[lane] = signs[lane] * probability(against[lane], small[lane]);
             }
         }
         for (lane, residual) in residuals_left.iter_mut().enumerate() {
-            let (loss, of_sample) = loss(decisions_left[lane], labels_left[lane]);
-            sums[lane] += loss;
-            *residual = of_sample;
+            let sign = sign(labels_left[lane]);
+            let against = sign * decisions_left[lane];
+            let small = exp_of_negative(-against.abs());
+            sums[lane] += positive_part(against) + ln_1p_of_share(small);
+            *residual = sign * probability(against, small);
         }
         let mut sum = 0.0;
         for lane in sums {
@@ -62,18 +68,24 @@ impl Vectorised for Pass<'_> {
     }
 }
 
-/// The loss and the residual of one sample.
+/// -1 for a positive and 1 for a negative sample: times the decision it is what speaks against the label, whose softplus is
+/// the loss and whose sigmoid, times this sign, the residual: no difference of large numbers.
 #[inline(always)]
-fn loss(decision: f64, label: u8) -> (f64, f64) {
-    // -1 for a positive and 1 for a negative sample: the loss is softplus(z) for a negative, softplus(-z) for a positive
-    // one, without a difference of large numbers, and the residual the derivative of that.
-    let sign = 1.0 - 2.0 * f64::from(label);
-    let against = sign * decision;
-    let small = exp_of_negative(-against.abs());
-    let probability = if against >= 0.0 { 1.0 } else { small } / (1.0 + small);
-    // A comparison and not `max`, which would lose a NaN.
-    let positive_part = if against < 0.0 { 0.0 } else { against };
-    (positive_part + ln_1p_of_share(small), sign * probability)
+fn sign(label: u8) -> f64 {
+    1.0 - 2.0 * f64::from(label)
+}
+
+/// The sigmoid of `against`, where `small` is `e^-|against|`.
+#[inline(always)]
+fn probability(against: f64, small: f64) -> f64 {
+    let above = if against >= 0.0 { 1.0 } else { small };
+    above / (1.0 + small)
+}
+
+/// By a comparison and not `max`, which would lose a NaN.
+#[inline(always)]
+fn positive_part(x: f64) -> f64 {
+    if x < 0.0 { 0.0 } else { x }
 }
 
 /// `e^x` for `x <= 0`; below -708, where the exponent ends, it stays there.

@@ -72,7 +72,11 @@ pub(super) fn transposed_times(matrix: ArrayView2<'_, f32>, vector: &[f64]) -> A
             // Four rows at a time, so that the sums are read and written once for four.
             for (four, &factors) in fours.iter().enumerate() {
                 let first = 4 * four;
-                add_four(sums, [rows.row(first), rows.row(first + 1), rows.row(first + 2), rows.row(first + 3)], factors);
+                add_four(
+                    sums,
+                    [rows.row(first), rows.row(first + 1), rows.row(first + 2), rows.row(first + 3)],
+                    factors,
+                );
             }
             for (place, &factor) in left.iter().enumerate() {
                 add(sums, rows.row(4 * fours.len() + place), factor);
@@ -197,14 +201,15 @@ fn dot(row: &[f32], vector: &[f64]) -> f64 {
     let mut sums = [0.0; LANES];
     let ((values, value_tail), (factors, factor_tail)) = (row.as_chunks::<LANES>(), vector.as_chunks::<LANES>());
     for (values, factors) in values.iter().zip(factors) {
-        for ((sum, &value), &factor) in sums.iter_mut().zip(values).zip(factors) {
-            *sum += f64::from(value) * factor;
+        for lane in 0..LANES {
+            sums[lane] += f64::from(values[lane]) * factors[lane];
         }
     }
-    for ((sum, &value), &factor) in sums.iter_mut().zip(value_tail).zip(factor_tail) {
-        *sum += f64::from(value) * factor;
+    let mut tail = 0.0;
+    for (&value, &factor) in value_tail.iter().zip(factor_tail) {
+        tail += f64::from(value) * factor;
     }
-    joined(sums)
+    joined(sums) + tail
 }
 
 #[inline(always)]
@@ -212,27 +217,25 @@ fn squares(row: &[f32]) -> f64 {
     let mut sums = [0.0; LANES];
     let (values, tail) = row.as_chunks::<LANES>();
     for values in values {
-        for (sum, &value) in sums.iter_mut().zip(values) {
-            *sum += f64::from(value) * f64::from(value);
+        for lane in 0..LANES {
+            sums[lane] += f64::from(values[lane]) * f64::from(values[lane]);
         }
     }
-    for (sum, &value) in sums.iter_mut().zip(tail) {
-        *sum += f64::from(value) * f64::from(value);
+    let mut left = 0.0;
+    for &value in tail {
+        left += f64::from(value) * f64::from(value);
     }
-    joined(sums)
+    joined(sums) + left
 }
 
-/// The sum of all lanes, in a fixed order.
+/// The sum of all lanes, in a fixed order: neighbours 16, 8, ... 1 apart. Spelled out, because lanes that are reached by a
+/// number known only to a loop are kept in memory.
 #[inline(always)]
-fn joined(mut sums: [f64; LANES]) -> f64 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            sums[lane] += sums[lane + width];
-        }
-        width /= 2;
-    }
-    sums[0]
+fn joined(sums: [f64; LANES]) -> f64 {
+    let sums: [f64; 16] = std::array::from_fn(|lane| sums[lane] + sums[lane + 16]);
+    let sums: [f64; 8] = std::array::from_fn(|lane| sums[lane] + sums[lane + 8]);
+    let sums: [f64; 4] = std::array::from_fn(|lane| sums[lane] + sums[lane + 4]);
+    (sums[0] + sums[2]) + (sums[1] + sums[3])
 }
 
 #[inline(always)]

@@ -74,7 +74,8 @@ impl Standardiser {
         let mut standard_deviation = Array1::zeros(columns);
         let mut finite = true;
         for (column, first) in first.iter().enumerate() {
-            let (sum, squares) = (moments[column / LANES][column % LANES], moments[column / LANES][LANES + column % LANES]);
+            let (sum, squares) =
+                (moments[column / LANES][column % LANES], moments[column / LANES][LANES + column % LANES]);
             // Neither can overflow with finite features.
             finite &= squares.is_finite();
             mean[column] = first + sum / n;
@@ -185,11 +186,10 @@ impl<E: Stored> Vectorised for Standardised<'_, E> {
 fn add_moments<E: Stored>(moments: &mut [[f64; 2 * LANES]], first: &[f64], row: &[E]) {
     let ((values, value_tail), (firsts, first_tail)) = (row.as_chunks::<LANES>(), first.as_chunks::<LANES>());
     for ((moments, values), firsts) in moments.iter_mut().zip(values).zip(firsts) {
-        let (sums, squares) = moments.split_at_mut(LANES);
-        for (((sum, square), &value), first) in sums.iter_mut().zip(squares).zip(values).zip(firsts) {
-            let difference = f64::from(value.widened()) - first;
-            *sum += difference;
-            *square += difference * difference;
+        let differences: [f64; LANES] = std::array::from_fn(|lane| f64::from(values[lane].widened()) - firsts[lane]);
+        for lane in 0..LANES {
+            moments[lane] += differences[lane];
+            moments[LANES + lane] += differences[lane] * differences[lane];
         }
     }
     if let Some(moments) = moments.get_mut(values.len()) {
@@ -290,10 +290,12 @@ mod tests {
             let (mean, deviation) = (wide.mean_axis(Axis(0)).unwrap(), wide.std_axis(Axis(0), 1.0));
             for column in 0..columns {
                 assert!((standardiser.mean()[column] - mean[column]).abs() <= 1e-11);
-                assert!((standardiser.standard_deviation()[column] - deviation[column]).abs() <= 1e-11 * deviation[column]);
+                assert!(
+                    (standardiser.standard_deviation()[column] - deviation[column]).abs() <= 1e-11 * deviation[column]
+                );
             }
-            let turned = features.t().as_standard_layout().reversed_axes();
-            let by_columns = turned.view();
+            let turned = features.t().as_standard_layout().into_owned();
+            let by_columns = turned.t();
             assert_eq!(Standardiser::fit(by_columns).unwrap(), standardiser);
             let out = standardiser.apply("features", features.view()).unwrap();
             assert_eq!(standardiser.apply("features", by_columns).unwrap(), out);
@@ -302,9 +304,11 @@ mod tests {
 
     #[test]
     fn bf16_is_read_as_the_f32_it_stands_for() {
-        let stored = Array2::from_shape_fn((21, 19), |(i, j)| bf16::from_f32(((i * 5 + j * 3) % 23) as f32 * 0.37 - 3.0));
+        let stored =
+            Array2::from_shape_fn((21, 19), |(i, j)| bf16::from_f32(((i * 5 + j * 3) % 23) as f32 * 0.37 - 3.0));
         let wide = stored.mapv(bf16::to_f32);
-        let (from_stored, from_wide) = (Standardiser::fit(stored.view()).unwrap(), Standardiser::fit(wide.view()).unwrap());
+        let (from_stored, from_wide) =
+            (Standardiser::fit(stored.view()).unwrap(), Standardiser::fit(wide.view()).unwrap());
         assert_eq!(from_stored, from_wide);
         assert_eq!(from_stored.apply("", stored.view()).unwrap(), from_wide.apply("", wide.view()).unwrap());
         let mut broken = stored.clone();

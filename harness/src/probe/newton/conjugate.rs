@@ -84,7 +84,7 @@ impl System for ConjugateSystem<'_> {
         gradient_by_weights(self.features, iterate, residual, c)
     }
 
-    fn model(&self, curvature: Array1<f64>, c: f64) -> ConjugateModel {
+    fn model(&self, curvature: Array1<f64>, c: f64, _: Option<ConjugateModel>) -> ConjugateModel {
         let inverse_diagonal = self.preconditioner(&curvature, c);
         ConjugateModel { curvature, c, inverse_diagonal }
     }

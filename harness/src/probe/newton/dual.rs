@@ -68,9 +68,9 @@ impl<T: Real> System for DualSystem<'_, T> {
         Gradient { by_point, product, by_bias: residual.sum() }
     }
 
-    fn model(&self, curvature: Array1<f64>, c: f64) -> DualModel<T> {
+    fn model(&self, curvature: Array1<f64>, c: f64, spent: Option<DualModel<T>>) -> DualModel<T> {
         let root = curvature.mapv(f64::sqrt);
-        let factor = self.inner_products.scaled_and_shifted(&(&root * c.sqrt()), 1.0);
+        let factor = self.inner_products.scaled_and_shifted(&(&root * c.sqrt()), 1.0, spent.map(|spent| spent.factor));
         let of_bias = factor.solve(&root) * &root;
         DualModel { c, root, of_bias, factor }
     }
@@ -107,7 +107,7 @@ impl<T: Real> System for DualSystem<'_, T> {
         let products = Symmetric::<f64>::of_rows(self.features);
         let squares = sum_of_squares(self.features);
         let ridge = (PROJECTION_RIDGE * squares / self.dimension() as f64).max(f64::MIN_POSITIVE);
-        products.shifted(ridge).solve(&self.image(weights))
+        products.shifted(ridge, None).solve(&self.image(weights))
     }
 
     fn weights(&self, point: &Array1<f64>) -> Array1<f64> {

@@ -49,8 +49,9 @@ use crate::error::Result;
 /// as a hundred passes over as many samples.
 pub const LARGEST_FACTORISED: usize = 2048;
 
-/// The iteration ends where the gradient is this small beside that of the featureless probe.
-const RELATIVE_GRADIENT: f64 = 1e-8;
+/// The iteration ends where the gradient is this small beside that of the featureless probe. Convergence is faster than
+/// linear: the objective is then right to ten digits or more, as half the square of this times the condition goes.
+const RELATIVE_GRADIENT: f64 = 1e-6;
 
 /// A step that left more than this share of the gradient is followed by a new factorisation. Measured on features of a
 /// language model, 480 samples of 16 layers at three `C`: 0.55 to 0.72 take the same time within 5 %, 0.35 and 0.8 half
@@ -220,14 +221,11 @@ impl<'a, S: System> Path<'a, S> {
             if slope.norm.is_nan() || iterations == max_iterations {
                 break;
             }
-            if !S::KEEPS_MODELS || slope.norm > POOR_REDUCTION * last_norm {
-                *model = None;
-            }
-            let had_model = model.is_some();
-            let mut found = self.search(&current, &slope, model, &mut secants, c);
+            let is_poor = !S::KEEPS_MODELS || slope.norm > POOR_REDUCTION * last_norm;
+            let had_model = model.is_some() && !is_poor;
+            let mut found = self.search(&current, &slope, (model, is_poor), &mut secants, c);
             if found.is_none() && had_model {
-                *model = None;
-                found = self.search(&current, &slope, model, &mut secants, c);
+                found = self.search(&current, &slope, (model, true), &mut secants, c);
             }
             let Some(Found { step: Step { direction: mut taken, .. }, trial, descent }) = found else { break };
             iterations += 1;
@@ -253,19 +251,24 @@ impl<'a, S: System> Path<'a, S> {
         Slope { norm: self.system.norm(&gradient), gradient, objective, residual: Array1::from_vec(losses.residuals) }
     }
 
-    /// A step with `model`, or a new one where there is none, corrected by `secants`; nothing where it leads up.
+    /// A step with the model there is, or with a new one where there is none or it `is_poor`, corrected by `secants`;
+    /// nothing where it leads up.
     fn search(
         &self,
         current: &Iterate,
         slope: &Slope,
-        model: &mut Option<S::Model>,
+        (model, is_poor): (&mut Option<S::Model>, bool),
         secants: &mut Secants,
         c: f64,
     ) -> Option<Found> {
-        let model = model.get_or_insert_with(|| {
-            secants.clear();
-            let curvature = slope.residual.mapv(|r| (r.abs() * (1.0 - r.abs())).max(SMALLEST_CURVATURE));
-            self.system.model(curvature, c)
+        let kept = model.take();
+        let model = model.insert(match kept {
+            Some(kept) if !is_poor => kept,
+            spent => {
+                secants.clear();
+                let curvature = slope.residual.mapv(|r| (r.abs() * (1.0 - r.abs())).max(SMALLEST_CURVATURE));
+                self.system.model(curvature, c, spent)
+            }
         });
         let mut direction = secants.solve(self.system, model, &slope.gradient, slope.norm / self.scale);
         direction.scale(-1.0);

@@ -48,8 +48,9 @@ impl<T: Real> System for PrimalSystem<'_, T> {
         gradient_by_weights(self.features, iterate, residual, c)
     }
 
-    fn model(&self, curvature: Array1<f64>, c: f64) -> PrimalModel<T> {
-        let factor = Symmetric::of_weighted_columns(self.features, &curvature).shifted(1.0 / c);
+    fn model(&self, curvature: Array1<f64>, c: f64, spent: Option<PrimalModel<T>>) -> PrimalModel<T> {
+        let factor =
+            Symmetric::of_weighted_columns(self.features, &curvature).shifted(1.0 / c, spent.map(|spent| spent.factor));
         let mixed = transposed_times(self.features, &curvature.to_vec());
         let of_bias = factor.solve(&mixed);
         // Above zero in exact arithmetic; the bound keeps a difference of equal numbers from dividing.

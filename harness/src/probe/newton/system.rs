@@ -97,8 +97,9 @@ pub(super) trait System {
     /// The gradient at `iterate`, where `residual` is the predicted probability less the label.
     fn gradient(&self, iterate: &Iterate, residual: &[f64], c: f64) -> Gradient;
 
-    /// The model of the objective where the losses' second derivatives are `curvature`, all above zero.
-    fn model(&self, curvature: Array1<f64>, c: f64) -> Self::Model;
+    /// The model of the objective where the losses' second derivatives are `curvature`, all above zero; in the memory of a
+    /// `spent` one, where there is one.
+    fn model(&self, curvature: Array1<f64>, c: f64, spent: Option<Self::Model>) -> Self::Model;
 
     /// The direction whose gradient of the model is `gradient`, exact or nearly so: the inverse Hessian times it.
     ///
