@@ -149,7 +149,7 @@ proptest! {
         };
         let (probe, mirror) = (fit(&features), fit(&permuted));
         for (place, &column) in order.iter().enumerate() {
-            prop_assert!((mirror.weights[place] - probe.weights[column]).abs() <= 1e-6);
+            prop_assert!((mirror.weights[place] - probe.weights[column]).abs() <= 1e-5);
         }
     }
 }
