@@ -4,8 +4,11 @@
 //! causal attention keeps padding rows from changing any other. As in the lazy plan, no block past the deepest layer
 //! is run: the baseline is not made slower than it has to be.
 
+use std::ops::Range;
+
 use actbench_kernels::PoolMethod;
 use bytes::Bytes;
+use memmap2::MmapMut;
 
 use crate::acts::batches::{Batches, Batching, ScheduledBatch};
 use crate::acts::flight::{Flight, fly};
@@ -70,13 +73,19 @@ pub fn extract_full(
 ) -> Result<EagerExtraction> {
     let run = Run::new(model, tokens, layers, batch_size, progress)?;
     let signature = run.signature(layers)?;
-    let mut bytes = reserve(&signature)?;
+    let mut tensor = FullTensor::reserve(&signature)?;
     let (sample_bytes, block_bytes, vector_bytes) =
         (signature.sample_bytes(), signature.block_bytes(), signature.vector_bytes());
     run.batches(|scheduled, layer, rows| {
+        // Samples of a batch are consecutive.
+        let first = scheduled.samples.first().map_or(0, |sample| sample * sample_bytes);
+        let block = first..first + scheduled.samples.len() * sample_bytes;
+        if layer == run.layers[0] {
+            // Pages are touched batch by batch, not all beforehand.
+            tensor.touch(block.clone());
+        }
         let Some(position) = signature.layer_position(layer) else { return Ok(()) };
-        let block = block_of(&mut bytes, scheduled, sample_bytes);
-        for (sample, out) in block.chunks_exact_mut(sample_bytes).enumerate() {
+        for (sample, out) in tensor.memory[block].chunks_exact_mut(sample_bytes).enumerate() {
             let block = out[position * block_bytes..].chunks_exact_mut(vector_bytes);
             for (row, out) in scheduled.whole.rows_of(sample).iter().zip(block) {
                 out.copy_from_slice(vector(rows, *row, vector_bytes));
@@ -87,7 +96,7 @@ pub fn extract_full(
     let samples: Vec<usize> = (0..tokens.len()).collect();
     let mask = SequenceMask::of_tokens(tokens, &samples, signature.seq_len);
     let tensor =
-        ActTensor::new(Axes::BLSH, &signature.shape(), signature.dtype, layers, Some(mask), Bytes::from(bytes))?;
+        ActTensor::new(Axes::BLSH, &signature.shape(), signature.dtype, layers, Some(mask), tensor.into_bytes())?;
     Ok(EagerExtraction { tensor, stats: run.monitor.stats() })
 }
 
@@ -194,6 +203,45 @@ impl<'a> Run<'a> {
     }
 }
 
+/// The memory of a full tensor: zeros that the system hands out on the first touch.
+///
+/// Hundreds of megabytes come in pages of 4 KiB otherwise, each with an interrupt, and were filled with zeros twice, once
+/// by the system and once here.
+struct FullTensor {
+    memory: MmapMut,
+    n_bytes: usize,
+}
+
+impl FullTensor {
+    /// Asks for all of `signature`, without touching it.
+    fn reserve(signature: &Signature) -> Result<Self> {
+        let n_bytes = signature.n_bytes();
+        // A map of nothing is refused.
+        let memory = MmapMut::map_anon(n_bytes.max(1)).map_err(|_| out_of_memory(signature))?;
+        // A system without large pages does as well, only slower.
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        Ok(FullTensor { memory, n_bytes })
+    }
+
+    /// Makes the zeros of `range` resident: what is behind a sequence is a part of the tensor as much as its positions.
+    fn touch(&mut self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        if self.memory.advise_range(memmap2::Advice::PopulateWrite, range.start, range.len()).is_ok() {
+            return;
+        }
+        self.memory[range].fill(0);
+    }
+
+    fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self.memory).slice(..self.n_bytes)
+    }
+}
+
+fn out_of_memory(signature: &Signature) -> Error {
+    Error::OutOfMemory { what: format!("activations {signature}"), bytes: signature.n_bytes() as u64 }
+}
+
 /// The bytes of a batch's samples, which are consecutive, `sample_bytes` each. Pages are touched batch by batch as they
 /// come, not all beforehand.
 fn block_of<'a>(bytes: &'a mut Vec<u8>, scheduled: &ScheduledBatch, sample_bytes: usize) -> &'a mut [u8] {
@@ -209,9 +257,7 @@ fn block_of<'a>(bytes: &'a mut Vec<u8>, scheduled: &ScheduledBatch, sample_bytes
 fn reserve(signature: &Signature) -> Result<Vec<u8>> {
     let wanted = signature.n_bytes();
     let mut bytes = Vec::new();
-    bytes
-        .try_reserve_exact(wanted)
-        .map_err(|_| Error::OutOfMemory { what: format!("activations {signature}"), bytes: wanted as u64 })?;
+    bytes.try_reserve_exact(wanted).map_err(|_| out_of_memory(signature))?;
     Ok(bytes)
 }
 
@@ -234,8 +280,30 @@ mod tests {
             dtype: actbench_kernels::DType::Bf16,
             has_mask: true,
         };
-        let error = reserve(&signature.checked().unwrap()).unwrap_err();
-        assert!(matches!(error, Error::OutOfMemory { bytes, .. } if bytes == 1 << 61), "{error}");
-        assert!(error.to_string().contains("blsh [1073741824, 2, 1048576, 512] bf16"), "{error}");
+        let signature = signature.checked().unwrap();
+        for error in [reserve(&signature).unwrap_err(), FullTensor::reserve(&signature).err().unwrap()] {
+            assert!(matches!(error, Error::OutOfMemory { bytes, .. } if bytes == 1 << 61), "{error}");
+            assert!(error.to_string().contains("blsh [1073741824, 2, 1048576, 512] bf16"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_was_touched_or_not_is_zeros() {
+        let signature = Signature {
+            axes: Axes::BLSH,
+            n_samples: 3,
+            layer_ids: [0].into(),
+            seq_len: 1000,
+            hidden_size: 7,
+            dtype: actbench_kernels::DType::F32,
+            has_mask: true,
+        };
+        let mut tensor = FullTensor::reserve(&signature).unwrap();
+        tensor.touch(0..signature.sample_bytes());
+        tensor.memory[5] = 1;
+        tensor.touch(signature.sample_bytes()..2 * signature.sample_bytes());
+        let bytes = tensor.into_bytes();
+        assert_eq!((bytes.len(), bytes[5]), (signature.n_bytes(), 1));
+        assert_eq!(bytes.iter().filter(|byte| **byte != 0).count(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! Dense linear algebra of the probes: products of features with vectors, symmetric products, and Cholesky factors.
+//! Dense linear algebra of the probes: symmetric products of features, and their Cholesky factors.
 //!
 //! The work is faer's, on one thread, so that its order of summation is fixed; features and vectors stay ndarray's.
 
@@ -15,28 +15,6 @@ use ndarray::{Array1, ArrayView2};
 /// Samples that are weighted at a time on the way into a symmetric product.
 const SAMPLES_AT_A_TIME: usize = 1024;
 
-/// `matrix` `[n, h]` times `vector` `[h]`.
-pub(super) fn times(matrix: ArrayView2<'_, f64>, vector: &Array1<f64>) -> Array1<f64> {
-    match (row_major(&matrix), vector.as_slice()) {
-        (Some(matrix), Some(vector)) => Array1::from_vec(product(matrix, vector)),
-        _ => matrix.dot(vector),
-    }
-}
-
-/// The transpose of `matrix` `[n, h]` times `vector` `[n]`.
-pub(super) fn transposed_times(matrix: ArrayView2<'_, f64>, vector: &Array1<f64>) -> Array1<f64> {
-    match (row_major(&matrix), vector.as_slice()) {
-        (Some(matrix), Some(vector)) => Array1::from_vec(product(matrix.transpose(), vector)),
-        _ => matrix.t().dot(vector),
-    }
-}
-
-/// `matrix` as faer sees it, where its rows lie one after another.
-fn row_major<'a>(matrix: &'a ArrayView2<'_, f64>) -> Option<MatRef<'a, f64>> {
-    let (rows, columns) = matrix.dim();
-    matrix.as_slice().map(|values| MatRef::from_row_major_slice(values, rows, columns))
-}
-
 fn product<T: Real>(matrix: MatRef<'_, T>, vector: &[T]) -> Vec<T> {
     let mut out = vec![T::zero(); matrix.nrows()];
     let into = ColMut::from_slice_mut(&mut out).as_mat_mut();
@@ -49,6 +27,9 @@ pub(super) trait Real: RealField + Copy {
     /// The distance from 1 to the next number.
     const EPSILON: f64;
 
+    /// The lower triangle of `X X^T` for `features` `X` `[n, h]`, whose rows lie one after another.
+    fn rows_by_rows(features: &[f32], shape: (usize, usize)) -> Mat<Self>;
+
     /// The nearest value of this precision.
     fn from_f64(value: f64) -> Self;
 
@@ -58,6 +39,12 @@ pub(super) trait Real: RealField + Copy {
 
 impl Real for f32 {
     const EPSILON: f64 = f32::EPSILON as f64;
+
+    fn rows_by_rows(features: &[f32], (samples, columns): (usize, usize)) -> Mat<Self> {
+        let mut product = Mat::zeros(samples, samples);
+        add_product(product.as_mut(), MatRef::from_row_major_slice(features, samples, columns));
+        product
+    }
 
     fn from_f64(value: f64) -> Self {
         value as f32
@@ -70,6 +57,13 @@ impl Real for f32 {
 
 impl Real for f64 {
     const EPSILON: f64 = f64::EPSILON;
+
+    fn rows_by_rows(features: &[f32], (samples, columns): (usize, usize)) -> Mat<Self> {
+        let wide: Vec<f64> = features.iter().copied().map(f64::from).collect();
+        let mut product = Mat::zeros(samples, samples);
+        add_product(product.as_mut(), MatRef::from_row_major_slice(&wide, samples, columns));
+        product
+    }
 
     fn from_f64(value: f64) -> Self {
         value
@@ -88,22 +82,17 @@ pub(super) struct Symmetric<T: Real> {
 
 impl<T: Real> Symmetric<T> {
     /// `X X^T` of `features` `X` `[n, h]`, in the precision of `T` throughout.
-    pub(super) fn of_rows(features: ArrayView2<'_, f64>) -> Self {
-        let (samples, columns) = features.dim();
-        // Samples as columns: a sample's features lie together here as they do there.
-        let mut transposed = Mat::zeros(columns, samples);
-        for (sample, row) in features.outer_iter().enumerate() {
-            let into = transposed.col_as_slice_mut(sample).iter_mut();
-            into.zip(row).for_each(|(out, &value)| *out = T::from_f64(value));
-        }
-        let mut values = Mat::zeros(samples, samples);
-        add_product(values.as_mut(), transposed.transpose());
+    pub(super) fn of_rows(features: ArrayView2<'_, f32>) -> Self {
+        let mut values = match features.as_slice() {
+            Some(rows) => T::rows_by_rows(rows, features.dim()),
+            None => T::rows_by_rows(&features.iter().copied().collect::<Vec<_>>(), features.dim()),
+        };
         mirror(&mut values);
         Self { values }
     }
 
     /// `X^T diag(weights) X` of `features` `X` `[n, h]`, for weights that are not negative, in the precision of `T`.
-    pub(super) fn of_weighted_columns(features: ArrayView2<'_, f64>, weights: &Array1<f64>) -> Self {
+    pub(super) fn of_weighted_columns(features: ArrayView2<'_, f32>, weights: &Array1<f64>) -> Self {
         let (samples, columns) = features.dim();
         let mut values = Mat::zeros(columns, columns);
         let mut weighted = Mat::zeros(columns, SAMPLES_AT_A_TIME.min(samples));
@@ -112,7 +101,7 @@ impl<T: Real> Symmetric<T> {
             for sample in start..end {
                 let root = weights[sample].sqrt();
                 let into = weighted.col_as_slice_mut(sample - start).iter_mut();
-                into.zip(features.row(sample)).for_each(|(out, value)| *out = T::from_f64(value * root));
+                into.zip(features.row(sample)).for_each(|(out, &value)| *out = T::from_f64(f64::from(value) * root));
             }
             add_product(values.as_mut(), weighted.get(.., ..end - start));
         }
@@ -127,23 +116,33 @@ impl<T: Real> Symmetric<T> {
     }
 
     /// The factor of `diag(root) A diag(root) + shift I` for this matrix `A`, whose eigenvalues are none below 0.
-    pub(super) fn scaled_and_shifted(&self, root: &Array1<f64>, shift: f64) -> Factor<T> {
+    /// It lies in the memory of `spent`, where there is one.
+    pub(super) fn scaled_and_shifted(&self, root: &Array1<f64>, shift: f64, spent: Option<Factor<T>>) -> Factor<T> {
         let roots: Vec<T> = root.iter().map(|&value| T::from_f64(value)).collect();
-        self.factor(shift, |value, row, column| value * (roots[row] * roots[column]))
+        self.factor(shift, spent, |column, source, target| {
+            let of_column = roots[column];
+            for ((out, &value), &of_row) in target.iter_mut().zip(source).zip(&roots[column..]) {
+                *out = value * (of_row * of_column);
+            }
+        })
     }
 
-    /// The factor of this matrix with `shift` added to its diagonal.
-    pub(super) fn shifted(&self, shift: f64) -> Factor<T> {
-        self.factor(shift, |value, _, _| value)
+    /// The factor of this matrix with `shift` added to its diagonal, in the memory of `spent`, where there is one.
+    pub(super) fn shifted(&self, shift: f64, spent: Option<Factor<T>>) -> Factor<T> {
+        self.factor(shift, spent, |_, source, target| target.copy_from_slice(source))
     }
 
-    /// The factor of the matrix of `entry(value, row, column)` with `shift` added to its diagonal.
+    /// The factor of the matrix that `fill` makes of this one, a column from the diagonal down at a time, with `shift` added
+    /// to its diagonal.
     ///
     /// A matrix that rounding has made indefinite is shifted further, by its own rounding and ten times more a time: the
     /// result is then the factor of a nearby matrix, whose solutions are directions of descent still.
-    fn factor(&self, shift: f64, entry: impl Fn(T, usize, usize) -> T) -> Factor<T> {
+    fn factor(&self, shift: f64, spent: Option<Factor<T>>, fill: impl Fn(usize, &[T], &mut [T])) -> Factor<T> {
         let size = self.values.nrows();
-        let mut matrix = Mat::zeros(size, size);
+        let mut matrix = match spent {
+            Some(Factor { lower }) if lower.nrows() == size => lower,
+            _ => Mat::zeros(size, size),
+        };
         let mut more = 0.0;
         loop {
             let mut largest = 0.0_f64;
@@ -151,9 +150,7 @@ impl<T: Real> Symmetric<T> {
                 // The lower triangle is all that is read.
                 let source = &self.values.col_as_slice(column)[column..];
                 let target = &mut matrix.col_as_slice_mut(column)[column..];
-                for (place, (out, &value)) in target.iter_mut().zip(source).enumerate() {
-                    *out = entry(value, column + place, column);
-                }
+                fill(column, source, target);
                 target[0] += T::from_f64(shift + more);
                 largest = largest.max(target[0].to_f64());
             }
@@ -181,11 +178,19 @@ fn add_product<T: Real>(to: MatMut<'_, T>, factor: MatRef<'_, T>) {
     triangular::matmul(to, lower, Accum::Add, factor, all, factor.transpose(), all, T::one(), Par::Seq);
 }
 
+/// Columns and rows that are exchanged at a time by [`mirror`]: their lines of both triangles fit the first cache.
+const MIRRORED: usize = 32;
+
 /// Makes the upper triangle that of the transpose.
 fn mirror<T: Real>(matrix: &mut Mat<T>) {
-    for column in 1..matrix.ncols() {
-        for row in 0..column {
-            matrix[(row, column)] = matrix[(column, row)];
+    let size = matrix.ncols();
+    for first_column in (0..size).step_by(MIRRORED) {
+        for first_row in (0..=first_column).step_by(MIRRORED) {
+            for column in first_column..size.min(first_column + MIRRORED) {
+                for row in first_row..column.min(first_row + MIRRORED) {
+                    matrix[(row, column)] = matrix[(column, row)];
+                }
+            }
         }
     }
 }
@@ -214,8 +219,8 @@ mod tests {
 
     use super::*;
 
-    fn features(samples: usize, columns: usize) -> Array2<f64> {
-        Array2::from_shape_fn((samples, columns), |(i, j)| (((i + 3) * (j + 7) * 31) % 97) as f64 / 48.0 - 1.0)
+    fn features(samples: usize, columns: usize) -> Array2<f32> {
+        Array2::from_shape_fn((samples, columns), |(i, j)| (((i + 3) * (j + 7) * 31) % 97) as f32 / 48.0 - 1.0)
     }
 
     fn vector(size: usize) -> Array1<f64> {
@@ -231,30 +236,19 @@ mod tests {
     }
 
     #[test]
-    fn products_are_those_of_ndarray() {
-        for (samples, columns) in [(1, 1), (3, 5), (17, 64), (130, 33)] {
-            let matrix = features(samples, columns);
-            let (long, short) = (vector(samples), vector(columns));
-            assert_near(&times(matrix.view(), &short), &matrix.dot(&short), 1e-12, "rows");
-            assert_near(&transposed_times(matrix.view(), &long), &matrix.t().dot(&long), 1e-12, "columns");
-            let turned = matrix.t();
-            assert_near(&times(turned, &long), &turned.dot(&long), 1e-12, "rows that do not lie together");
-        }
-    }
-
-    #[test]
     fn symmetric_products_are_what_they_say() {
         for (samples, columns) in [(1, 3), (40, 7), (9, 70), (SAMPLES_AT_A_TIME + 5, 6)] {
             let matrix = features(samples, columns);
             let weights = vector(samples).mapv(|value| value.abs() / 12.0);
-            let weighted = &matrix * &weights.view().insert_axis(Axis(1));
-            let by_columns = matrix.t().dot(&weighted).dot(&vector(columns));
+            let wide = matrix.mapv(f64::from);
+            let weighted = &wide * &weights.view().insert_axis(Axis(1));
+            let by_columns = wide.t().dot(&weighted).dot(&vector(columns));
             let exact = Symmetric::<f64>::of_weighted_columns(matrix.view(), &weights);
             let rough = Symmetric::<f32>::of_weighted_columns(matrix.view(), &weights);
             assert_near(&exact.times(&vector(columns)), &by_columns, 1e-12, "columns");
             assert_near(&rough.times(&vector(columns)), &by_columns, 1e-5, "columns in single precision");
             if samples <= 64 {
-                let by_rows = matrix.dot(&matrix.t()).dot(&vector(samples));
+                let by_rows = wide.dot(&wide.t()).dot(&vector(samples));
                 assert_near(&Symmetric::<f64>::of_rows(matrix.view()).times(&vector(samples)), &by_rows, 1e-12, "rows");
             }
         }
@@ -267,17 +261,17 @@ mod tests {
             let root = vector(size).mapv(|value| 0.1 + value.abs());
             let expected = vector(size);
             let right = matrix.times(&(&expected * &root)) * &root + &expected * 0.5;
-            assert_near(&matrix.scaled_and_shifted(&root, 0.5).solve(&right), &expected, 1e-9, "scaled");
+            assert_near(&matrix.scaled_and_shifted(&root, 0.5, None).solve(&right), &expected, 1e-9, "scaled");
             let right = matrix.times(&expected) + &expected * 0.5;
-            assert_near(&matrix.shifted(0.5).solve(&right), &expected, 1e-9, "shifted");
+            assert_near(&matrix.shifted(0.5, None).solve(&right), &expected, 1e-9, "shifted");
         }
     }
 
     #[test]
     fn a_matrix_that_rounding_made_singular_still_gives_numbers() {
         let (large, ones) = (features(100, 2) * 1e8, Array1::ones(100));
-        let exact = Symmetric::<f64>::of_rows(large.view()).shifted(1.0).solve(&ones);
-        let rough = Symmetric::<f32>::of_rows(large.view()).shifted(1.0).solve(&ones);
+        let exact = Symmetric::<f64>::of_rows(large.view()).shifted(1.0, None).solve(&ones);
+        let rough = Symmetric::<f32>::of_rows(large.view()).shifted(1.0, None).solve(&ones);
         assert!(exact.iter().chain(&rough).all(|x| x.is_finite()));
     }
 }

@@ -20,9 +20,10 @@
 use linfa::traits::Fit;
 use linfa::{DatasetBase, ParamGuard};
 use linfa_logistic::LogisticRegression;
-use ndarray::{Array1, ArrayView1, CowArray, s};
+use ndarray::{Array1, ArrayView1, s};
 
 use super::logistic::{CONVERGED_GRADIENT_NORM, Parameters, Problem, Solution, Solver};
+use super::products::{sum_of_squares, times};
 use crate::error::{Error, Result};
 
 /// Norm of the *mean* gradient at which the iteration stops, if the noise allows it. Well below
@@ -51,10 +52,7 @@ impl Solver for LinfaSolver {
         let start = start.unwrap_or(&featureless);
         let scaling = Scaling::of(problem);
         let scaled_start = Parameters { weights: &start.weights / scaling.factor, bias: start.bias };
-        let records = match scaling.factor {
-            1.0 => CowArray::from(problem.features()),
-            factor => CowArray::from(&problem.features() * factor),
-        };
+        let records = problem.features().mapv(|value| f64::from(value) * scaling.factor);
         let regression = LogisticRegression::default()
             .alpha(scaling.factor.powi(2) / problem.c())
             .max_iterations(max_iterations as u64)
@@ -84,12 +82,12 @@ struct Scaling {
 }
 
 impl Scaling {
-    /// No scaling (and no copy of the features) in all but extreme shapes: the factor is 1 as long as the first trial
+    /// No scaling in all but extreme shapes: the factor is 1 as long as the first trial
     /// stays within [`LARGEST_FIRST_DECISION`], else it makes the curvature along that trial the bias's own.
     fn of(problem: &Problem<'_>) -> Self {
         let samples = problem.labels().len() as f64;
         let (mean_gradient, _) = problem.gradient(&problem.featureless());
-        let trial = problem.features().dot(&mean_gradient) * samples;
+        let trial = times(problem.features(), &mean_gradient) * samples;
         let factor = if trial.iter().any(|decision| decision.abs() > LARGEST_FIRST_DECISION) {
             samples.powf(1.5) * mean_gradient.dot(&mean_gradient).sqrt() / trial.dot(&trial).sqrt()
         } else {
@@ -105,7 +103,7 @@ impl Scaling {
     /// and of the bias's ones, plus the penalty's.
     fn tolerance(problem: &Problem<'_>, factor: f64) -> f64 {
         let samples = problem.labels().len() as f64;
-        let squares: f64 = problem.features().iter().map(|value| (value * factor).powi(2)).sum();
+        let squares = sum_of_squares(problem.features()) * factor.powi(2);
         let curvature = (squares + samples) / 4.0 + factor.powi(2) / problem.c();
         let rounding = f64::EPSILON * samples * std::f64::consts::LN_2;
         let noise = (2.0 * curvature * ROUNDINGS_PER_STEP * rounding).sqrt();
@@ -154,22 +152,23 @@ mod tests {
     use super::*;
 
     /// 60 samples of 4 features of about `size`, with labels that the first feature half tells.
-    fn features(size: f64) -> (Array2<f64>, Vec<u8>) {
+    fn features(size: f64) -> (Array2<f32>, Vec<u8>) {
         let value = |i: usize, j: usize| (((i + 1) * (37 + 11 * j) * (j + 3)) % 101) as f64 / 50.0 - 1.0;
-        let features = Array2::from_shape_fn((60, 4), |(i, j)| size * value(i, j));
+        let features = Array2::from_shape_fn((60, 4), |(i, j)| (size * value(i, j)) as f32);
         let labels = (0..60).map(|i| u8::from(value(i, 0) + 1.5 * value(i, 3) * value(i, 1) > 0.1)).collect();
         (features, labels)
     }
 
     #[test]
-    fn features_of_a_common_size_are_not_copied() {
+    fn features_of_a_common_size_are_not_scaled() {
         let (features, labels) = features(1.0);
         assert_eq!(Scaling::of(&Problem::new(features.view(), &labels, 1.0).unwrap()).factor, 1.0);
     }
 
     #[test]
     fn a_far_first_trial_is_scaled_down_and_the_minimum_is_the_same() {
-        let size = 5e3;
+        // A power of two, so that the large features are the small ones to the last bit.
+        let size = 4096.0;
         let (small, labels) = features(1.0);
         let (large, _) = features(size);
         let small = Problem::new(small.view(), &labels, 1.0).unwrap();

@@ -13,9 +13,10 @@
 use ndarray::{Array1, ArrayView2};
 
 use super::auroc::count_classes;
-use super::dense::{times, transposed_times};
+use super::losses::Losses;
 use super::newton::NewtonSolver;
-use super::standardise::{all_within, check_features};
+use super::products::{all_within, times, transposed_times};
+use super::standardise::not_finite;
 use crate::error::{Error, Result};
 
 /// A mean gradient of this Euclidean norm or less counts as converged: on standardised features the weights are then
@@ -28,12 +29,12 @@ pub const C_RANGE: std::ops::RangeInclusive<f64> = 1e-8..=1e8;
 
 /// No feature may be larger. Standardised training features of `n` samples are at most `sqrt(n)`, so this is met by
 /// whatever was standardised, and it keeps solvers out of the region where every loss saturates.
-pub const LARGEST_FEATURE: f64 = 1e4;
+pub const LARGEST_FEATURE: f32 = 1e4;
 
 /// What is minimised: features `[n, h]`, labels `[n]` and `C`, checked when it is made.
 #[derive(Clone, Copy, Debug)]
 pub struct Problem<'a> {
-    features: ArrayView2<'a, f64>,
+    features: ArrayView2<'a, f32>,
     labels: &'a [u8],
     c: f64,
 }
@@ -45,7 +46,7 @@ impl<'a> Problem<'a> {
     ///
     /// `C` outside [`C_RANGE`], lengths that differ, a label other than 0 and 1, labels of one class only, or a feature
     /// that is not finite or above [`LARGEST_FEATURE`] (the message names its sample and column).
-    pub fn new(features: ArrayView2<'a, f64>, labels: &'a [u8], c: f64) -> Result<Self> {
+    pub fn new(features: ArrayView2<'a, f32>, labels: &'a [u8], c: f64) -> Result<Self> {
         check_c(c)?;
         if features.nrows() != labels.len() {
             return Err(Error::input(
@@ -54,23 +55,27 @@ impl<'a> Problem<'a> {
             ));
         }
         count_classes("training labels", labels)?;
-        check_features("training features", features)?;
-        let mut large = features.indexed_iter().filter(|(_, value)| value.abs() > LARGEST_FEATURE);
-        if !all_within(features, LARGEST_FEATURE)
-            && let Some(((sample, column), value)) = large.next()
-        {
-            return Err(Error::input(
-                "training features",
-                format!(
-                    "sample {sample}, column {column} is {value:e}, too large for a standardised feature; standardise first"
-                ),
-            ));
+        if features.ncols() == 0 {
+            return Err(Error::input("training features", "no column, so there is nothing to train on"));
+        }
+        if !all_within(features, LARGEST_FEATURE) {
+            return Err(
+                match features.indexed_iter().find(|(_, value)| value.is_finite() && value.abs() > LARGEST_FEATURE) {
+                    Some(((sample, column), value)) if features.iter().all(|value| value.is_finite()) => Error::input(
+                        "training features",
+                        format!(
+                            "sample {sample}, column {column} is {value:e}, too large for a standardised feature; standardise first"
+                        ),
+                    ),
+                    _ => not_finite("training features", features),
+                },
+            );
         }
         Ok(Self { features, labels, c })
     }
 
     /// The features, `[n, h]`.
-    pub fn features(&self) -> ArrayView2<'a, f64> {
+    pub fn features(&self) -> ArrayView2<'a, f32> {
         self.features
     }
 
@@ -108,30 +113,24 @@ impl<'a> Problem<'a> {
     }
 
     fn objective_of(&self, parameters: &Parameters, decisions: &Array1<f64>) -> f64 {
+        self.penalised(parameters, Losses::of(&decisions.to_vec(), self.labels).sum)
+    }
+
+    fn penalised(&self, parameters: &Parameters, loss: f64) -> f64 {
         let n = self.labels.len() as f64;
-        let loss: f64 = decisions
-            .iter()
-            .zip(self.labels)
-            // softplus(-z) for a positive, softplus(z) for a negative sample: no difference of large numbers.
-            .map(|(&z, &label)| softplus(if label == 1 { -z } else { z }))
-            .sum();
         loss / n + parameters.weights.dot(&parameters.weights) / (2.0 * self.c * n)
     }
 
     /// The gradient of `J`: by the weights `[h]`, and by the bias.
     pub fn gradient(&self, parameters: &Parameters) -> (Array1<f64>, f64) {
-        self.gradient_of(parameters, parameters.decide(self.features))
+        self.gradient_of(parameters, Losses::of(&parameters.decide(self.features).to_vec(), self.labels).residuals)
     }
 
-    fn gradient_of(&self, parameters: &Parameters, decisions: Array1<f64>) -> (Array1<f64>, f64) {
+    fn gradient_of(&self, parameters: &Parameters, residuals: Vec<f64>) -> (Array1<f64>, f64) {
         let n = self.labels.len() as f64;
-        let mut residual = decisions;
-        for (z, &label) in residual.iter_mut().zip(self.labels) {
-            *z = sigmoid(*z) - f64::from(label);
-        }
-        let mut by_weights = transposed_times(self.features, &residual);
+        let mut by_weights = transposed_times(self.features, &residuals);
         by_weights.scaled_add(1.0 / self.c, &parameters.weights);
-        (by_weights / n, residual.sum() / n)
+        (by_weights / n, residuals.iter().sum::<f64>() / n)
     }
 
     /// Euclidean norm of [`Problem::gradient`], weights and bias together.
@@ -151,7 +150,7 @@ pub struct Parameters {
 
 impl Parameters {
     /// `x . w + b` of each row; the caller has checked the number of columns.
-    fn decide(&self, features: ArrayView2<'_, f64>) -> Array1<f64> {
+    fn decide(&self, features: ArrayView2<'_, f32>) -> Array1<f64> {
         times(features, &self.weights) + self.bias
     }
 
@@ -222,7 +221,7 @@ impl Probe {
     /// # Errors
     ///
     /// Another number of columns than the probe has weights.
-    pub fn decision_function(&self, features: ArrayView2<'_, f64>) -> Result<Array1<f64>> {
+    pub fn decision_function(&self, features: ArrayView2<'_, f32>) -> Result<Array1<f64>> {
         if features.ncols() != self.weights.len() {
             return Err(Error::input(
                 "features",
@@ -239,7 +238,7 @@ impl Probe {
 }
 
 /// Fits with the default solver from zero: see [`Problem`] for the arguments and [`fit_with`] for the errors.
-pub fn fit(features: ArrayView2<'_, f64>, labels: &[u8], c: f64, max_iterations: usize) -> Result<Probe> {
+pub fn fit(features: ArrayView2<'_, f32>, labels: &[u8], c: f64, max_iterations: usize) -> Result<Probe> {
     fit_with(&NewtonSolver, &Problem::new(features.reborrow(), labels, c)?, None, max_iterations)
 }
 
@@ -281,9 +280,9 @@ pub fn fit_path(solver: &dyn Solver, problem: &Problem<'_>, cs: &[f64], max_iter
 /// The probe of a solution, measured by the objective itself and not by what the solver thinks of it.
 fn probe_of(solver: &dyn Solver, problem: &Problem<'_>, solution: Solution) -> Result<Probe> {
     let Solution { parameters, iterations } = solution;
-    let decisions = parameters.decide(problem.features());
-    let objective = problem.objective_of(&parameters, &decisions);
-    let gradient_norm = norm(&problem.gradient_of(&parameters, decisions));
+    let losses = Losses::of(&parameters.decide(problem.features()).to_vec(), problem.labels());
+    let objective = problem.penalised(&parameters, losses.sum);
+    let gradient_norm = norm(&problem.gradient_of(&parameters, losses.residuals));
     if !(parameters.is_finite() && objective.is_finite() && gradient_norm.is_finite()) {
         return Err(Error::Numeric(format!(
             "the solver {} ended with a NaN or infinity on {} samples of {} features at C {}; standardise the features or lower C",
@@ -319,14 +318,4 @@ fn check_iterations(max_iterations: usize) -> Result<()> {
 /// Euclidean norm of a gradient by weights and by bias.
 fn norm((by_weights, by_bias): &(Array1<f64>, f64)) -> f64 {
     (by_weights.dot(by_weights) + by_bias * by_bias).sqrt()
-}
-
-/// `ln(1 + e^z)` without overflow.
-pub(super) fn softplus(z: f64) -> f64 {
-    z.max(0.0) + (-z.abs()).exp().ln_1p()
-}
-
-/// `1 / (1 + e^-z)`; an overflowing exponential gives the right limit.
-pub(super) fn sigmoid(z: f64) -> f64 {
-    1.0 / (1.0 + (-z).exp())
 }

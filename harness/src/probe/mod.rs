@@ -10,7 +10,9 @@ pub mod auroc;
 mod dense;
 pub mod linfa_solver;
 pub mod logistic;
+mod losses;
 pub mod newton;
+mod products;
 pub mod standardise;
 
 #[cfg(test)]
@@ -22,16 +24,16 @@ pub use auroc::auroc;
 pub use linfa_solver::LinfaSolver;
 pub use logistic::{Parameters, Probe, Problem, Solution, Solver, fit, fit_path, fit_with};
 pub use newton::NewtonSolver;
-pub use standardise::Standardiser;
+pub use standardise::{Standardiser, Stored};
 
 use crate::error::{Error, Result};
 
 /// One layer's features of both splits, standardised by the training split, with their labels.
 #[derive(Clone, Debug)]
 pub struct SplitFeatures<'a> {
-    train: Array2<f64>,
+    train: Array2<f32>,
     train_labels: &'a [u8],
-    test: Array2<f64>,
+    test: Array2<f32>,
     test_labels: &'a [u8],
 }
 
@@ -41,10 +43,10 @@ impl<'a> SplitFeatures<'a> {
     /// # Errors
     ///
     /// What [`Standardiser::fit`] and [`Standardiser::apply`] refuse, and numbers of labels and samples that differ.
-    pub fn standardised(
-        train: ArrayView2<'_, f32>,
+    pub fn standardised<E: Stored>(
+        train: ArrayView2<'_, E>,
         train_labels: &'a [u8],
-        test: ArrayView2<'_, f32>,
+        test: ArrayView2<'_, E>,
         test_labels: &'a [u8],
     ) -> Result<Self> {
         for (name, rows, labels) in [("training", train.nrows(), train_labels), ("test", test.nrows(), test_labels)] {

@@ -32,6 +32,10 @@ fn numbers<T: bytemuck::AnyBitPattern>(file: &SafeTensors<'_>, name: &str, dtype
     (tensor.shape().to_vec(), values)
 }
 
+/// Standardised features are f32 here and f64 in the golden file: the objective, its gradient and the decisions may differ
+/// by that, a tenth of what is promised. Areas may not.
+const ROUNDED_FEATURES: f64 = 1e-7;
+
 /// A case of the golden file; the outer length of the fitted numbers is that of `cs`.
 struct Golden {
     name: &'static str,
@@ -78,7 +82,7 @@ fn goldens() -> Vec<Golden> {
 }
 
 impl Golden {
-    fn standardised_train(&self) -> Array2<f64> {
+    fn standardised_train(&self) -> Array2<f32> {
         let standardiser = Standardiser::fit(self.train.view()).unwrap();
         standardiser.apply("training features", self.train.view()).unwrap()
     }
@@ -110,7 +114,7 @@ fn converged_fits_are_scikit_learns() {
             }
             let tolerance = 1e-3 * golden.bias[i].abs() + 1e-5 * largest;
             assert_close(outcome.probe.bias, golden.bias[i], tolerance, &format!("{what}, bias"));
-            assert_close(outcome.probe.objective, golden.objective[i], 1e-9, &format!("{what}, objective"));
+            assert_close(outcome.probe.objective, golden.objective[i], ROUNDED_FEATURES, &format!("{what}, objective"));
             assert_close(outcome.auroc, golden.auroc[i], 1e-9, &format!("{what}, AUROC"));
             assert_eq!((outcome.n_train, outcome.n_test), (golden.train.nrows(), golden.test.nrows()));
         }
@@ -124,8 +128,8 @@ fn the_reference_minimum_has_our_objective_and_no_gradient() {
         for (i, &c) in golden.cs.iter().enumerate() {
             let problem = Problem::new(features.view(), &golden.train_labels, c).unwrap();
             let minimum = Parameters { weights: golden.weights.row(i).to_owned(), bias: golden.bias[i] };
-            assert_close(problem.objective(&minimum), golden.objective[i], 1e-9, golden.name);
-            assert_close(problem.gradient_norm(&minimum), 0.0, 1e-9, golden.name);
+            assert_close(problem.objective(&minimum), golden.objective[i], ROUNDED_FEATURES, golden.name);
+            assert_close(problem.gradient_norm(&minimum), 0.0, ROUNDED_FEATURES, golden.name);
         }
     }
 }
@@ -142,7 +146,7 @@ fn the_reference_weights_give_the_reference_decisions() {
             probe.bias = golden.bias[i];
             let decision = probe.decision_function(test.view()).unwrap();
             for (&actual, &expected) in decision.iter().zip(golden.decision.row(i)) {
-                assert_close(actual, expected, 1e-9 * (1.0 + expected.abs()), golden.name);
+                assert_close(actual, expected, 10.0 * ROUNDED_FEATURES * (1.0 + expected.abs()), golden.name);
             }
             let area = auroc(&decision.to_vec(), &golden.test_labels).unwrap();
             assert_close(area, golden.auroc[i], 1e-9, golden.name);
@@ -158,9 +162,13 @@ fn the_usual_iteration_limits_leave_the_area_where_it_converges() {
             for limit in [60, 100] {
                 let outcome = split.score(c, limit).unwrap();
                 assert!(outcome.probe.weights.iter().all(|weight| weight.is_finite()));
-                // Never below the minimum, and close above it.
+                // Not below the minimum, but for the rounding of the features, and close above it.
                 let excess = outcome.probe.objective - golden.objective[i];
-                assert!((-1e-12..=0.02).contains(&excess), "{} at C {c}, limit {limit}: {excess:e}", golden.name);
+                assert!(
+                    (-ROUNDED_FEATURES..=0.02).contains(&excess),
+                    "{} at C {c}, limit {limit}: {excess:e}",
+                    golden.name
+                );
                 assert_close(outcome.auroc, golden.auroc[i], 0.02, &format!("{} at C {c}, limit {limit}", golden.name));
             }
         }
@@ -246,7 +254,7 @@ fn refusals_say_what_and_where() {
         assert!(message(fit(x.view(), &y, c, 10)).starts_with("C is "));
     }
     assert!(message(fit(x.view(), &y, 1.0, 0)).contains("at least 1 iteration"));
-    let nan = array![[0.0, 1.0], [1.0, f64::NAN], [0.5, 0.25]];
+    let nan = array![[0.0, 1.0], [1.0, f32::NAN], [0.5, 0.25]];
     assert!(message(fit(nan.view(), &y, 1.0, 10)).contains("sample 1, column 1 is NaN"));
     let large = array![[0.0, 1.0], [1.0, 0.0], [-1e5, 0.25]];
     assert!(message(fit(large.view(), &y, 1.0, 10)).contains("sample 2, column 0 is -1e5"));
@@ -275,14 +283,14 @@ fn a_split_is_checked_as_a_whole() {
 }
 
 /// Problems of any shape, with repeated rows and columns, features up to `6 * 10^scale`, and `C` over its whole range.
-fn problems(scale: std::ops::Range<i32>) -> impl Strategy<Value = (Array2<f64>, Vec<u8>, f64)> {
+fn problems(scale: std::ops::Range<i32>) -> impl Strategy<Value = (Array2<f32>, Vec<u8>, f64)> {
     (2_usize..14, 1_usize..9, -8_i32..9, scale).prop_flat_map(|(n, h, exponent, scale)| {
         let values = prop::collection::vec(-6_i32..7, n * h);
         let labels = prop::collection::vec(0_u8..2, n);
         (values, labels).prop_map(move |(values, mut labels)| {
             labels[0] = 1 - labels[n - 1];
-            let factor = 10.0_f64.powi(scale);
-            let features = values.into_iter().map(|value| f64::from(value) * factor).collect();
+            let factor = 10.0_f32.powi(scale);
+            let features = values.into_iter().map(|value| value as f32 * factor).collect();
             (Array2::from_shape_vec((n, h), features).unwrap(), labels, 10.0_f64.powi(exponent))
         })
     })

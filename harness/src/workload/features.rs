@@ -1,7 +1,8 @@
 //! The features of both sides of a split: what the probes are trained on, and what one truth is checked by.
 
 use actbench_kernels::DType;
-use ndarray::Array2;
+use half::bf16;
+use ndarray::{Array2, ArrayView2};
 
 use super::prepare::Prepared;
 use crate::acts::{ActTensor, Acts, Axes};
@@ -63,11 +64,27 @@ impl LayerFeatures {
 /// # Errors
 /// When the tensor has other axes.
 pub fn to_matrix(tensor: &ActTensor) -> Result<Array2<f32>> {
-    let shape = tensor.shape();
-    let &[rows, columns] = shape.as_slice() else {
-        return Err(Error::Disagreement(format!("features have axes {}, not bh", tensor.axes())));
+    Array2::from_shape_vec(shape(tensor)?, tensor.to_f32_vec()).map_err(|error| Error::Numeric(error.to_string()))
+}
+
+/// The values of a `bh` tensor of bf16 where they are, `[n, h]`; none where they are of another type or not aligned.
+///
+/// # Errors
+/// When the tensor has other axes.
+pub fn bf16_matrix(tensor: &ActTensor) -> Result<Option<ArrayView2<'_, bf16>>> {
+    let shape = shape(tensor)?;
+    let values = match tensor.dtype() {
+        DType::Bf16 => bytemuck::try_cast_slice(tensor.bytes()).ok(),
+        _ => None,
     };
-    Array2::from_shape_vec((rows, columns), tensor.to_f32_vec()).map_err(|error| Error::Numeric(error.to_string()))
+    Ok(values.and_then(|values| ArrayView2::from_shape(shape, values).ok()))
+}
+
+fn shape(tensor: &ActTensor) -> Result<(usize, usize)> {
+    match tensor.shape().as_slice() {
+        &[rows, columns] => Ok((rows, columns)),
+        _ => Err(Error::Disagreement(format!("features have axes {}, not bh", tensor.axes()))),
+    }
 }
 
 /// A digest of the features of all layers in order: shapes, dtype and bytes, training side first.

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::features::{LayerFeatures, to_matrix};
+use super::features::{LayerFeatures, bf16_matrix, to_matrix};
 use super::prepare::Prepared;
 use crate::acts::{Progress, ProgressSink};
 use crate::error::{Error, Result};
@@ -55,12 +55,12 @@ pub struct Training<'a> {
 /// Bytes of the matrices of several layers that are worked on at a time; a single layer may take more.
 const SIDE_BY_SIDE_BYTES: u64 = 64 << 20;
 
-/// Bytes of one layer's matrices: `f32` features, their standardised `f64`, what of them the solver copies in `f32`, and
-/// its square matrix and factor in `f64`, of the smaller dimension.
+/// Bytes of one layer's matrices: features as stored and in `f32`, standardised in `f32`, what of them the solver copies in
+/// `f64`, and its square matrix and factor in `f64`, of the smaller dimension.
 pub fn matrix_bytes(n_samples: usize, hidden_size: usize) -> u64 {
     let (samples, features) = (n_samples as u64, hidden_size as u64);
     let square = samples.min(features).saturating_pow(2).saturating_mul(2 * 8);
-    samples.saturating_mul(features).saturating_mul(4 + 8 + 4).saturating_add(square)
+    samples.saturating_mul(features).saturating_mul(4 + 4 + 8).saturating_add(square)
 }
 
 /// Layers of `layer_bytes` each that `threads` threads work on at a time: with many samples few, so that probes need no
@@ -86,8 +86,14 @@ pub fn score(
     // Told under the lock, so that the counts come in order.
     let done = Mutex::new(0);
     let of_layer = |features: &LayerFeatures| -> Result<Vec<Trial>> {
-        let (train, test) = (to_matrix(&features.train()?)?, to_matrix(&features.test()?)?);
-        let split = SplitFeatures::standardised(train.view(), train_labels, test.view(), test_labels)?;
+        let (train, test) = (features.train()?, features.test()?);
+        let split = match (bf16_matrix(&train)?, bf16_matrix(&test)?) {
+            (Some(train), Some(test)) => SplitFeatures::standardised(train, train_labels, test, test_labels)?,
+            _ => {
+                let (train, test) = (to_matrix(&train)?, to_matrix(&test)?);
+                SplitFeatures::standardised(train.view(), train_labels, test.view(), test_labels)?
+            }
+        };
         // The probes are trained on the standardised features alone.
         drop((train, test));
         let outcomes = split.score_path(training.solver, training.cs, training.max_iterations)?;

@@ -6,7 +6,7 @@
 
 use ndarray::{Array1, ArrayView2, Axis};
 
-use super::super::dense::times;
+use super::super::products::{times, weighted_products};
 use super::primal::{gradient_by_weights, norm_by_weights, pairing_by_weights, step_of_weights};
 use super::system::{Direction, Gradient, Iterate, Step, System};
 
@@ -18,7 +18,7 @@ const ROUGHEST: f64 = 0.1;
 
 /// A layer's training samples as they are.
 pub(super) struct ConjugateSystem<'a> {
-    features: ArrayView2<'a, f64>,
+    features: ArrayView2<'a, f32>,
 }
 
 /// A value for each unknown: weights and bias together.
@@ -41,26 +41,22 @@ impl Unknowns {
 
 impl<'a> ConjugateSystem<'a> {
     /// Takes `features` `[n, h]`.
-    pub(super) fn new(features: ArrayView2<'a, f64>) -> Self {
+    pub(super) fn new(features: ArrayView2<'a, f32>) -> Self {
         Self { features }
     }
 
     /// The Hessian times `direction`; a sample's features are read once, for both of the products they take part in.
     fn hessian_times(&self, direction: &Unknowns, curvature: &Array1<f64>, c: f64) -> Unknowns {
-        let mut product = Unknowns { weights: &direction.weights / c, bias: 0.0 };
-        for (row, &curvature) in self.features.axis_iter(Axis(0)).zip(curvature) {
-            let weight = curvature * (row.dot(&direction.weights) + direction.bias);
-            product.weights.scaled_add(weight, &row);
-            product.bias += weight;
-        }
-        product
+        let (mut weights, bias) = weighted_products(self.features, &direction.weights, direction.bias, curvature);
+        weights.scaled_add(1.0 / c, &direction.weights);
+        Unknowns { weights, bias }
     }
 
     /// One over the Hessian's diagonal.
     fn preconditioner(&self, curvature: &Array1<f64>, c: f64) -> Unknowns {
         let mut diagonal = Array1::from_elem(self.features.ncols(), 1.0 / c);
         for (row, &curvature) in self.features.axis_iter(Axis(0)).zip(curvature) {
-            diagonal.zip_mut_with(&row, |sum, value| *sum += curvature * value * value);
+            diagonal.zip_mut_with(&row, |sum, &value| *sum += curvature * f64::from(value) * f64::from(value));
         }
         Unknowns { weights: diagonal.mapv(f64::recip), bias: 1.0 / curvature.sum() }
     }
@@ -84,11 +80,11 @@ impl System for ConjugateSystem<'_> {
         self.features.ncols()
     }
 
-    fn gradient(&self, iterate: &Iterate, residual: &Array1<f64>, c: f64) -> Gradient {
+    fn gradient(&self, iterate: &Iterate, residual: &[f64], c: f64) -> Gradient {
         gradient_by_weights(self.features, iterate, residual, c)
     }
 
-    fn model(&self, curvature: Array1<f64>, c: f64) -> ConjugateModel {
+    fn model(&self, curvature: Array1<f64>, c: f64, _: Option<ConjugateModel>) -> ConjugateModel {
         let inverse_diagonal = self.preconditioner(&curvature, c);
         ConjugateModel { curvature, c, inverse_diagonal }
     }

@@ -16,9 +16,10 @@
 //! `K` and the factor of `B` may be of single precision ([`Real`]): the steps are then a little off, and so are the
 //! decisions that they add up to, which is why the iteration ends only where [`Iterate::at`] has computed them anew.
 
-use ndarray::{Array1, ArrayView2};
+use ndarray::{Array1, ArrayView1, ArrayView2};
 
-use super::super::dense::{Factor, Real, Symmetric, times, transposed_times};
+use super::super::dense::{Factor, Real, Symmetric};
+use super::super::products::{sum_of_squares, times, transposed_times};
 use super::system::{Direction, Gradient, Iterate, Step, System};
 
 /// The ridge of a projection on the span of the samples, beside the mean of `K`'s eigenvalues.
@@ -26,14 +27,14 @@ const PROJECTION_RIDGE: f64 = 1e-11;
 
 /// A layer's training samples by their inner products.
 pub(super) struct DualSystem<'a, T: Real> {
-    features: ArrayView2<'a, f64>,
+    features: ArrayView2<'a, f32>,
     /// `K`.
     inner_products: Symmetric<T>,
 }
 
 impl<'a, T: Real> DualSystem<'a, T> {
     /// Computes `K` of `features` `[n, h]`.
-    pub(super) fn new(features: ArrayView2<'a, f64>) -> Self {
+    pub(super) fn new(features: ArrayView2<'a, f32>) -> Self {
         Self { features, inner_products: Symmetric::of_rows(features) }
     }
 }
@@ -59,16 +60,17 @@ impl<T: Real> System for DualSystem<'_, T> {
         self.features.nrows()
     }
 
-    fn gradient(&self, iterate: &Iterate, residual: &Array1<f64>, c: f64) -> Gradient {
-        let by_point = residual + &(&iterate.point / c);
+    fn gradient(&self, iterate: &Iterate, residual: &[f64], c: f64) -> Gradient {
+        let residual = ArrayView1::from(residual);
+        let by_point = &residual + &(&iterate.point / c);
         // Of v itself and not of its parts, whose rounding would outlast the gradient.
         let product = self.inner_products.times(&by_point);
         Gradient { by_point, product, by_bias: residual.sum() }
     }
 
-    fn model(&self, curvature: Array1<f64>, c: f64) -> DualModel<T> {
+    fn model(&self, curvature: Array1<f64>, c: f64, spent: Option<DualModel<T>>) -> DualModel<T> {
         let root = curvature.mapv(f64::sqrt);
-        let factor = self.inner_products.scaled_and_shifted(&(&root * c.sqrt()), 1.0);
+        let factor = self.inner_products.scaled_and_shifted(&(&root * c.sqrt()), 1.0, spent.map(|spent| spent.factor));
         let of_bias = factor.solve(&root) * &root;
         DualModel { c, root, of_bias, factor }
     }
@@ -103,13 +105,13 @@ impl<T: Real> System for DualSystem<'_, T> {
 
     fn point_of(&self, weights: &Array1<f64>) -> Array1<f64> {
         let products = Symmetric::<f64>::of_rows(self.features);
-        let squares: f64 = self.features.iter().map(|value| value * value).sum();
+        let squares = sum_of_squares(self.features);
         let ridge = (PROJECTION_RIDGE * squares / self.dimension() as f64).max(f64::MIN_POSITIVE);
-        products.shifted(ridge).solve(&self.image(weights))
+        products.shifted(ridge, None).solve(&self.image(weights))
     }
 
     fn weights(&self, point: &Array1<f64>) -> Array1<f64> {
-        transposed_times(self.features, point)
+        transposed_times(self.features, &point.to_vec())
     }
 
     fn image(&self, weights: &Array1<f64>) -> Array1<f64> {

@@ -5,18 +5,19 @@
 
 use ndarray::{Array1, ArrayView2};
 
-use super::super::dense::{Factor, Real, Symmetric, times, transposed_times};
+use super::super::dense::{Factor, Real, Symmetric};
+use super::super::products::{times, transposed_times};
 use super::system::{Direction, Gradient, Iterate, Step, System};
 
 /// A layer's training samples as they are.
 pub(super) struct PrimalSystem<'a, T: Real> {
-    features: ArrayView2<'a, f64>,
+    features: ArrayView2<'a, f32>,
     precision: std::marker::PhantomData<T>,
 }
 
 impl<'a, T: Real> PrimalSystem<'a, T> {
     /// Takes `features` `[n, h]`.
-    pub(super) fn new(features: ArrayView2<'a, f64>) -> Self {
+    pub(super) fn new(features: ArrayView2<'a, f32>) -> Self {
         Self { features, precision: std::marker::PhantomData }
     }
 }
@@ -43,13 +44,14 @@ impl<T: Real> System for PrimalSystem<'_, T> {
         self.features.ncols()
     }
 
-    fn gradient(&self, iterate: &Iterate, residual: &Array1<f64>, c: f64) -> Gradient {
+    fn gradient(&self, iterate: &Iterate, residual: &[f64], c: f64) -> Gradient {
         gradient_by_weights(self.features, iterate, residual, c)
     }
 
-    fn model(&self, curvature: Array1<f64>, c: f64) -> PrimalModel<T> {
-        let factor = Symmetric::of_weighted_columns(self.features, &curvature).shifted(1.0 / c);
-        let mixed = transposed_times(self.features, &curvature);
+    fn model(&self, curvature: Array1<f64>, c: f64, spent: Option<PrimalModel<T>>) -> PrimalModel<T> {
+        let factor =
+            Symmetric::of_weighted_columns(self.features, &curvature).shifted(1.0 / c, spent.map(|spent| spent.factor));
+        let mixed = transposed_times(self.features, &curvature.to_vec());
         let of_bias = factor.solve(&mixed);
         // Above zero in exact arithmetic; the bound keeps a difference of equal numbers from dividing.
         let total = curvature.sum();
@@ -91,13 +93,13 @@ impl<T: Real> System for PrimalSystem<'_, T> {
 
 /// The gradient where the point is the weights.
 pub(super) fn gradient_by_weights(
-    features: ArrayView2<'_, f64>,
+    features: ArrayView2<'_, f32>,
     iterate: &Iterate,
-    residual: &Array1<f64>,
+    residual: &[f64],
     c: f64,
 ) -> Gradient {
     let by_point = transposed_times(features, residual) + &(&iterate.point / c);
-    Gradient { by_point, product: Array1::zeros(0), by_bias: residual.sum() }
+    Gradient { by_point, product: Array1::zeros(0), by_bias: residual.iter().sum() }
 }
 
 /// The inner product where the point is the weights.
@@ -111,7 +113,7 @@ pub(super) fn norm_by_weights(gradient: &Gradient) -> f64 {
 }
 
 /// The step where the point is the weights.
-pub(super) fn step_of_weights(features: ArrayView2<'_, f64>, iterate: &Iterate, direction: Direction) -> Step {
+pub(super) fn step_of_weights(features: ArrayView2<'_, f32>, iterate: &Iterate, direction: Direction) -> Step {
     Step {
         weights_by_change: iterate.point.dot(&direction.point),
         squared_norm: direction.point.dot(&direction.point),

@@ -5,7 +5,7 @@
 
 use ndarray::Array1;
 
-use super::super::logistic::{sigmoid, softplus};
+use super::super::losses::Losses;
 
 /// A place of the iteration.
 #[derive(Clone, Debug)]
@@ -95,10 +95,11 @@ pub(super) trait System {
     fn dimension(&self) -> usize;
 
     /// The gradient at `iterate`, where `residual` is the predicted probability less the label.
-    fn gradient(&self, iterate: &Iterate, residual: &Array1<f64>, c: f64) -> Gradient;
+    fn gradient(&self, iterate: &Iterate, residual: &[f64], c: f64) -> Gradient;
 
-    /// The model of the objective where the losses' second derivatives are `curvature`, all above zero.
-    fn model(&self, curvature: Array1<f64>, c: f64) -> Self::Model;
+    /// The model of the objective where the losses' second derivatives are `curvature`, all above zero; in the memory of a
+    /// `spent` one, where there is one.
+    fn model(&self, curvature: Array1<f64>, c: f64, spent: Option<Self::Model>) -> Self::Model;
 
     /// The direction whose gradient of the model is `gradient`, exact or nearly so: the inverse Hessian times it.
     ///
@@ -124,43 +125,59 @@ pub(super) trait System {
     fn image(&self, weights: &Array1<f64>) -> Array1<f64>;
 }
 
-impl Iterate {
-    /// The place of `point` and `bias`, exact to the rounding of double precision.
-    pub(super) fn at<S: System>(system: &S, point: Array1<f64>, bias: f64) -> Self {
-        let weights = system.weights(&point);
-        Self { point, bias, decisions: system.image(&weights) + bias, squared_norm: weights.dot(&weights) }
-    }
+/// Where a step of some length leads.
+pub(super) struct Trial {
+    /// How much of the step it is.
+    pub(super) length: f64,
+    decisions: Array1<f64>,
+    squared_norm: f64,
+    /// What the samples come to there.
+    pub(super) losses: Losses,
+}
 
-    /// Goes `length` of `step`.
-    pub(super) fn advance(&mut self, step: &Step, length: f64) {
-        self.squared_norm += length * (2.0 * step.weights_by_change + length * step.squared_norm);
-        self.point.scaled_add(length, &step.direction.point);
-        self.bias += length * step.direction.bias;
-        self.decisions.scaled_add(length, &step.decisions);
-    }
-
-    /// The predicted probability of label 1 less the label, for each sample.
-    pub(super) fn residual(&self, labels: &[u8]) -> Array1<f64> {
-        let of = |(&z, &label): (&f64, &u8)| if label == 1 { -sigmoid(-z) } else { sigmoid(z) };
-        self.decisions.iter().zip(labels).map(of).collect()
-    }
-
-    /// The summed objective.
-    pub(super) fn objective(&self, labels: &[u8], c: f64) -> f64 {
-        let loss: f64 = self.decisions.iter().zip(labels).map(|(&z, &label)| loss(z, label)).sum();
-        loss + self.squared_norm / (2.0 * c)
-    }
-
-    /// The summed objective `length` of `step` away.
-    pub(super) fn objective_along(&self, step: &Step, length: f64, labels: &[u8], c: f64) -> f64 {
-        let decisions = self.decisions.iter().zip(&step.decisions).map(|(z, change)| z + length * change);
-        let loss: f64 = decisions.zip(labels).map(|(z, &label)| loss(z, label)).sum();
-        let squared_norm = self.squared_norm + length * (2.0 * step.weights_by_change + length * step.squared_norm);
-        loss + squared_norm / (2.0 * c)
+impl Trial {
+    /// The summed objective there.
+    pub(super) fn objective(&self, c: f64) -> f64 {
+        self.losses.sum + self.squared_norm / (2.0 * c)
     }
 }
 
-/// The loss of one sample.
-fn loss(decision: f64, label: u8) -> f64 {
-    softplus(if label == 1 { -decision } else { decision })
+impl Iterate {
+    /// The place of `point` and `bias`, exact to the rounding of double precision, and its weights.
+    pub(super) fn at<S: System>(system: &S, point: Array1<f64>, bias: f64) -> (Self, Array1<f64>) {
+        let weights = system.weights(&point);
+        let squared_norm = weights.dot(&weights);
+        (Self { point, bias, decisions: system.image(&weights) + bias, squared_norm }, weights)
+    }
+
+    /// What the samples come to.
+    pub(super) fn losses(&self, labels: &[u8]) -> Losses {
+        match self.decisions.as_slice() {
+            Some(decisions) => Losses::of(decisions, labels),
+            None => Losses::of(&self.decisions.to_vec(), labels),
+        }
+    }
+
+    /// The summed objective, where the samples come to `losses`.
+    pub(super) fn objective(&self, losses: &Losses, c: f64) -> f64 {
+        losses.sum + self.squared_norm / (2.0 * c)
+    }
+
+    /// What is found `length` of `step` away.
+    pub(super) fn trial(&self, step: &Step, length: f64, labels: &[u8]) -> Trial {
+        let mut decisions = self.decisions.clone();
+        decisions.scaled_add(length, &step.decisions);
+        let squared_norm = self.squared_norm + length * (2.0 * step.weights_by_change + length * step.squared_norm);
+        let losses = Losses::of(decisions.as_slice().unwrap_or_default(), labels);
+        Trial { length, decisions, squared_norm, losses }
+    }
+
+    /// Goes to `trial`, which `change` leads to; gives what the samples come to there.
+    pub(super) fn advance(&mut self, change: &Direction, trial: Trial) -> Losses {
+        self.squared_norm = trial.squared_norm;
+        self.point += &change.point;
+        self.bias += change.bias;
+        self.decisions = trial.decisions;
+        trial.losses
+    }
 }

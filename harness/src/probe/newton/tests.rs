@@ -9,7 +9,7 @@ use super::super::logistic::{Problem, fit_path, fit_with};
 use super::*;
 
 /// Features with a shared direction that carries the label in part; both classes present.
-fn data(n: usize, h: usize, seed: usize, signal: f64) -> (Array2<f64>, Vec<u8>) {
+fn data(n: usize, h: usize, seed: usize, signal: f64) -> (Array2<f32>, Vec<u8>) {
     let value = |i: usize, j: usize| {
         let mixed =
             (i + 1).wrapping_mul(2_654_435_761).wrapping_add((j + 1).wrapping_mul(40_503)) ^ seed.wrapping_mul(97);
@@ -17,13 +17,15 @@ fn data(n: usize, h: usize, seed: usize, signal: f64) -> (Array2<f64>, Vec<u8>) 
     };
     let labels: Vec<u8> = (0..n).map(|i| (i % 2) as u8).collect();
     let features = Array2::from_shape_fn((n, h), |(i, j)| {
-        value(i, j) + 0.7 * value(i, h) + signal * f64::from(labels[i]) * ((j % 3) as f64 - 1.0)
+        (value(i, j) + 0.7 * value(i, h) + signal * f64::from(labels[i]) * ((j % 3) as f64 - 1.0)) as f32
     });
     (features, labels)
 }
 
 fn with_system<S: System>(problem: &Problem<'_>, system: &S) -> Solution {
-    along_path(problem, system, None, &[problem.c()], 100).swap_remove(0)
+    let squares = sum_of_squares(problem.features());
+    let path = PathOfCs { problem, squares, start: None, cs: &[problem.c()], max_iterations: 100 };
+    path.solutions(system).swap_remove(0)
 }
 
 #[test]
@@ -37,7 +39,7 @@ fn all_forms_find_one_minimum() {
                 ("primal", with_system(&problem, &PrimalSystem::<f64>::new(features.view()))),
                 ("conjugate", with_system(&problem, &ConjugateSystem::new(features.view()))),
             ];
-            if Precision::of(features.view(), c) == Precision::Single {
+            if Precision::of(sum_of_squares(features.view()), c) == Precision::Single {
                 // Each where it is used: the other's matrix is singular but for the penalty.
                 found.push(match n < h {
                     true => ("single dual", with_system(&problem, &DualSystem::<f32>::new(features.view()))),
@@ -46,7 +48,8 @@ fn all_forms_find_one_minimum() {
             }
             for (form, Solution { parameters, iterations }) in found {
                 let norm = problem.gradient_norm(&parameters);
-                assert!(norm <= 1e-8, "{form}, {n} x {h} at C {c}: gradient {norm:e} after {iterations:?}");
+                let enough = RELATIVE_GRADIENT * problem.gradient_norm(&problem.featureless());
+                assert!(norm <= enough + 1e-14, "{form}, {n} x {h} at C {c}: gradient {norm:e} after {iterations:?}");
                 let few = iterations.is_some_and(|iterations| iterations < 60);
                 assert!(few, "{form}, {n} x {h} at C {c}: {iterations:?} iterations");
             }
@@ -73,7 +76,7 @@ fn separable_duplicated_and_constant_data_converge() {
         for probe in fit_path(&NewtonSolver, &problem, &[100.0, 0.01, 1.0], 60).unwrap() {
             // The iteration ends by the gradient beside that of the featureless probe.
             let featureless = problem.gradient_norm(&problem.featureless());
-            assert!(probe.gradient_norm <= 1e-8 * featureless + 1e-14, "{:e}", probe.gradient_norm);
+            assert!(probe.gradient_norm <= RELATIVE_GRADIENT * featureless + 1e-14, "{:e}", probe.gradient_norm);
         }
     }
 }
@@ -86,7 +89,7 @@ fn a_path_is_in_the_order_asked_for_and_equals_single_fits() {
     let probes = fit_path(&NewtonSolver, &problem, &cs, 60).unwrap();
     for (probe, c) in probes.iter().zip(cs) {
         let single = fit_with(&NewtonSolver, &problem.with_c(c).unwrap(), None, 60).unwrap();
-        assert!((probe.objective - single.objective).abs() <= 1e-13, "C {c}");
+        assert!((probe.objective - single.objective).abs() <= 1e-9, "C {c}");
         assert!(probe.iterations.is_some_and(|iterations| iterations < 30));
     }
 }
@@ -108,7 +111,7 @@ fn the_iteration_limit_holds() {
 fn the_bits_do_not_depend_on_the_number_of_threads() {
     let layers: Vec<_> = (0..8).map(|seed| data(48, 80, seed, 0.3)).collect();
     let fit_on = |threads: usize| -> Vec<Vec<Parameters>> {
-        let fit = |(features, labels): &(Array2<f64>, Vec<u8>)| {
+        let fit = |(features, labels): &(Array2<f32>, Vec<u8>)| {
             let problem = Problem::new(features.view(), labels, 1.0).unwrap();
             let probes = fit_path(&NewtonSolver, &problem, &[0.1, 1.0, 10.0], 60).unwrap();
             probes.iter().map(|probe| probe.parameters()).collect()
@@ -133,7 +136,7 @@ proptest! {
         let theirs = fit_with(&LinfaSolver, &problem, None, 5000).unwrap();
         let gap = (ours.objective - theirs.objective).abs() / ours.objective;
         prop_assert!(gap <= 1e-6, "{} {}", ours.objective, theirs.objective);
-        prop_assert!(ours.objective <= theirs.objective * (1.0 + 1e-12));
+        prop_assert!(ours.objective <= theirs.objective * (1.0 + 1e-9));
     }
 
     #[test]
@@ -141,12 +144,12 @@ proptest! {
         let (features, labels) = data(n, h, seed, 0.5);
         let order: Vec<usize> = (0..h).rev().collect();
         let permuted = features.select(Axis(1), &order);
-        let fit = |features: &Array2<f64>| {
+        let fit = |features: &Array2<f32>| {
             fit_with(&NewtonSolver, &Problem::new(features.view(), &labels, 1.0).unwrap(), None, 100).unwrap()
         };
         let (probe, mirror) = (fit(&features), fit(&permuted));
         for (place, &column) in order.iter().enumerate() {
-            prop_assert!((mirror.weights[place] - probe.weights[column]).abs() <= 1e-6);
+            prop_assert!((mirror.weights[place] - probe.weights[column]).abs() <= 1e-5);
         }
     }
 }
