@@ -28,7 +28,7 @@ if told=$(test_kernels --test emulator_device -- --exact memory_ends_where_it_en
     echo 'a read beyond the end of a buffer was not seen' >&2
     exit 1
 fi
-for words in heap-buffer-overflow read_beyond self_test.cu; do
+for words in AddressSanitizer read_beyond self_test.cu:; do
     if ! grep -q "$words" <<<"$told"; then
         printf '%s\n' "$told" >&2
         echo "a read beyond the end of a buffer was not told with $words" >&2

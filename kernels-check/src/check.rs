@@ -214,6 +214,8 @@ impl<D: Device> Checker<'_, D> {
                 }
             }
         }
+        // Launches of its own, which the next case would forget.
+        self.launched.append(&mut self.device.take());
     }
 }
 
