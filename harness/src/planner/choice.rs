@@ -137,7 +137,11 @@ mod tests {
         assert_eq!(choice.method, Some(Method::Eager), "the limit itself fits");
         let choice = taken(Some(8999), None);
         assert_eq!(choice.method, Some(Method::LazyDisk));
-        assert!(choice.why.starts_with("eager wants 8.79 KiB where it may use 8.79 KiB; lazy takes 0.98x"), "{}", choice.why);
+        assert!(
+            choice.why.starts_with("eager wants 8.79 KiB where it may use 8.79 KiB; lazy takes 0.98x"),
+            "{}",
+            choice.why
+        );
         let choice = taken(Some(8999), Some(699));
         assert_eq!(choice.method, Some(Method::Lazy));
         assert!(choice.why.contains("lazy-disk wants 700 B of disk where 699 B are free"), "{}", choice.why);

@@ -52,9 +52,12 @@ fn rows_batches_and_operations_are_those_that_a_case_then_reports() {
         let spec = CaseSpec { task, method, config: config.clone(), cache_folder: place, fault: None };
         let extra = run_case(&spec, &observer).unwrap().extra;
         let count = job.count(task, method).unwrap();
-        for (name, counted) in
-            [("flops", count.flops), ("tokens_computed", count.rows), ("batches", count.batches), ("tokens_total", count.tokens)]
-        {
+        for (name, counted) in [
+            ("flops", count.flops),
+            ("tokens_computed", count.rows),
+            ("batches", count.batches),
+            ("tokens_total", count.tokens),
+        ] {
             assert_eq!(extra[name].as_u64(), Some(counted), "{task} {method}: {name}");
         }
     }
