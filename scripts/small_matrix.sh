@@ -56,8 +56,8 @@ PYTHON
   cat <<'MARKDOWN'
 # The matrix `small`
 
-SmolLM2-135M-Instruct and the shape of Llama-3.2-1B cut to 4 layers with made-up weights, by three methods, at three sizes each;
-and one cell whose full tensors are larger than the memory of the machine. `scripts/small_matrix.sh` makes this page and what
+SmolLM2-135M-Instruct, and the shape of Llama-3.2-1B cut to its first layers with made-up weights, by three methods at several
+sizes; and one cell whose full tensors are larger than the memory of the machine. `scripts/small_matrix.sh` makes this page and what
 it names anew.
 
 MARKDOWN

@@ -183,14 +183,18 @@ fn check_cells(args: &MatrixArgs, matrix: &Matrix, mine: &[usize], folder: &Matr
     Ok(ready)
 }
 
-/// One sentence a task and lazy method, on standard output.
+/// One sentence a task and lazy method, on standard output; where there is nothing to compare, how each method ended.
 fn tell(cell: &CellFlags, results: &ResultFile) {
     println!("{}", cell.name);
     for task in &results.config.tasks {
         let summary = results.task_summary(*task);
-        for (method, comparison) in summary.by_method() {
-            if let Some(sentence) = sentence(*task, method, comparison, &results.rows) {
-                println!("  {sentence}");
+        let of = |(method, comparison)| sentence(*task, method, comparison, &results.rows);
+        let sentences: Vec<String> = summary.by_method().filter_map(of).collect();
+        sentences.iter().for_each(|sentence| println!("  {sentence}"));
+        for method in results.config.methods.iter().filter(|_| sentences.is_empty()) {
+            let mut own = results.rows.iter().filter(|row| (row.task, row.method) == (*task, *method));
+            if let Some(row) = own.next() {
+                println!("  {task}: {method} {}", row.reason.as_deref().unwrap_or("came through"));
             }
         }
     }

@@ -86,10 +86,12 @@ impl Job {
         let counted = (COUNTED_TOKENS / length).clamp(2, config.samples.max(2));
         let n_train = ((counted as f64 * config.train_frac).round() as usize).clamp(1, counted - 1);
         let sequence = |sample: usize| {
-            // The first token that is not shared tells each sequence from all others.
-            let id = |position: usize| match position {
-                position if position < shared => (position % model.vocab_size) as u32,
-                _ => ((sample * 31 + position) % model.vocab_size) as u32,
+            // The first two tokens that are not shared tell each sequence from all others.
+            let id = |position: usize| match position.checked_sub(shared) {
+                None => (position % model.vocab_size) as u32,
+                Some(0) => (sample % model.vocab_size) as u32,
+                Some(1) => (sample / model.vocab_size % model.vocab_size) as u32,
+                Some(_) => ((sample * 31 + position) % model.vocab_size) as u32,
             };
             let mask = (0..length).map(|position| position >= length - pooled).collect();
             TokenSequence { ids: (0..length).map(id).collect(), mask }
