@@ -121,10 +121,6 @@ impl ActivationModel for TracedModel {
         })
     }
 
-    fn rows_that_fit(&self) -> Result<Option<usize>> {
-        self.model.rows_that_fit()
-    }
-
     fn device_use(&self) -> Result<Option<DeviceUse>> {
         self.model.device_use()
     }
