@@ -3,6 +3,8 @@
 //!
 //! Needs `valgrind`, and `gungraun-runner` of this version in `PATH`; see `scripts/count_instructions.sh`.
 
+#![allow(missing_docs, reason = "gungraun's macros make public items without documentation")]
+
 use actbench_benches::primitives::{self, Prepared};
 use gungraun::prelude::*;
 

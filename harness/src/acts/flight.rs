@@ -42,6 +42,9 @@ impl Crash {
     }
 }
 
+/// Receives the rows of a layer of a batch.
+type Take<'a, S> = dyn FnMut(&mut Flight<S>, usize, &[u8]) -> Result<()> + 'a;
+
 /// Runs the batches that `next` gives for each lane of `model`. `take` is given each layer's rows, pooled if `pool` says
 /// how, in increasing order; `landed` each batch once its deepest layer is there.
 pub(crate) fn fly<S: Default>(
@@ -49,7 +52,7 @@ pub(crate) fn fly<S: Default>(
     layers: &[usize],
     pool: Option<PoolMethod>,
     next: &mut dyn FnMut(usize) -> Option<ScheduledBatch>,
-    take: &mut dyn FnMut(&mut Flight<S>, usize, &[u8]) -> Result<()>,
+    take: &mut Take<'_, S>,
     landed: &mut dyn FnMut(Flight<S>) -> Result<()>,
 ) -> std::result::Result<(), Crash> {
     let under_way: RefCell<HashMap<u64, Flight<S>>> = RefCell::new(HashMap::new());

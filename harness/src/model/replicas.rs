@@ -123,10 +123,10 @@ impl<M: ActivationModel> ActivationModel for Replicas<M> {
                     while under_way[lane] < AHEAD
                         && let Some(open) = feed
                     {
-                        match next(lane).map(|step| open.send(step)) {
-                            Some(Ok(())) => under_way[lane] += 1,
+                        match next(lane).map(|step| open.send(step).is_ok()) {
+                            Some(true) => under_way[lane] += 1,
                             // No more steps, or the copy has ended and will say why.
-                            Some(Err(_)) | None => *feed = None,
+                            Some(false) | None => *feed = None,
                         }
                     }
                 }

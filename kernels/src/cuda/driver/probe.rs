@@ -170,7 +170,7 @@ fn start() -> Result<i32, Absence> {
         })?;
     }
     let (major, minor) = version(number);
-    if let Some(missing) = FUNCTIONS.iter().find(|name| lacks(name)) {
+    if let Some(missing) = FUNCTIONS.iter().copied().find(|name| lacks(name)) {
         return Err(Absence::OldDriver(format!("version {major}.{minor} without {missing}")));
     }
     if number < OLDEST_DRIVER {
