@@ -103,7 +103,8 @@ fn assert_line_works(tasks: &str) {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let results = sandbox.results();
     let names: Vec<&String> = results.as_object().unwrap().keys().collect();
-    assert_eq!(names, ["schema", "config", "environment", "rows", "summary"]);
+    // The original's names come first; why the run ended stands behind them.
+    assert_eq!(names, ["schema", "config", "environment", "rows", "summary", "end"]);
 
     let config = &results["config"];
     assert_eq!(config["tasks"], Value::from(tasks.split(',').collect::<Vec<_>>()));

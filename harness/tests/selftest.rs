@@ -57,7 +57,7 @@ fn a_short_try_with_real_processes_is_kept_for_later_reports() {
     assert_eq!(found["trials"].as_array().unwrap().len(), 4);
     let memory = found["trials"].as_array().unwrap().iter().find(|it| it["change"]["memory-bytes"] == 1 << 20).unwrap();
     assert_eq!(memory["broken"], 0, "{memory}");
-    let mut command = sandbox.command(&["env"]);
+    let mut command = sandbox.command(&["env", "--json"]);
     let output = command.env("ACTBENCH_CACHE", sandbox.path("cache")).output().unwrap();
     let environment: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(environment["resolution"], found["resolution"]);

@@ -124,9 +124,12 @@ pub fn refusal(sandbox: &Sandbox, arguments: &[&str]) -> String {
     }
     let output = assert_cmd::Command::from_std(command).assert().code(2).stdout("").get_output().clone();
     let told = String::from_utf8(output.stderr).unwrap();
-    // Where the model would have run is said before a case finds a broken weight.
-    let told =
-        told.strip_prefix("note: running on the CPU: ACTBENCH_CUDA=none hides whatever there is\n").unwrap_or(&told);
+    // Where the model would have run, and what disturbs the machine, is said before a case finds a broken weight.
+    let is_of_machine = |line: &&str| {
+        line.starts_with("note: running on the CPU: ACTBENCH_CUDA=none")
+            || line.starts_with("warning: the machine disturbs")
+    };
+    let told: String = told.split_inclusive('\n').filter(|line| !is_of_machine(line)).collect();
     let line = told.strip_suffix('\n').unwrap_or_else(|| panic!("no whole line: {told:?}"));
     assert!(line.starts_with("error: ") && !line.contains(['\n', '\r', '\u{1b}']), "{told}");
     assert!(!sandbox.path("results.json").exists(), "a result file was written");

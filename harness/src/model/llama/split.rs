@@ -48,6 +48,8 @@ pub(super) fn by_free_memory(
 mod tests {
     use proptest::prelude::*;
 
+    use std::slice;
+
     use super::*;
 
     #[test]
@@ -56,8 +58,8 @@ mod tests {
         assert_eq!(by_free_memory(16, 1, 0, &[Some(300), Some(100)]), [0..12, 12..16]);
         assert_eq!(by_free_memory(16, 1, 200, &[Some(300), Some(100)]), [0..8, 8..16]);
         assert_eq!(by_free_memory(3, 1, 0, &[Some(1); 5]), [0..1, 1..2, 2..3]);
-        assert_eq!(by_free_memory(4, 1, 0, &[Some(7)]), [0..4]);
-        assert_eq!(by_free_memory(0, 1, 0, &[None, None]), [0..0]);
+        assert_eq!(by_free_memory(4, 1, 0, &[Some(7)]).as_slice(), slice::from_ref(&(0..4)));
+        assert_eq!(by_free_memory(0, 1, 0, &[None, None]).as_slice(), slice::from_ref(&(0..0)));
     }
 
     proptest! {
