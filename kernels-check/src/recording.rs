@@ -40,6 +40,10 @@ impl<D: Device> Device for Recording<D> {
         self.device.architecture()
     }
 
+    fn is_emulated(&self) -> bool {
+        self.device.is_emulated()
+    }
+
     fn alloc(&self, bytes: usize) -> Result<Self::Buffer, KernelError> {
         self.device.alloc(bytes)
     }

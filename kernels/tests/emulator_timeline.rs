@@ -45,7 +45,10 @@ fn kernels_and_copies_are_spans_of_the_calls_that_they_belong_to() {
 
     let of = |lane| recording.device.iter().filter(|span| span.lane == lane).collect::<Vec<&DeviceSpan>>();
     let kernels = of(Lane::Kernels);
-    assert_eq!(kernels.iter().map(|span| &span.name[..]).collect::<Vec<_>>(), ["gather_rows_wide", "linear_wgmma_bf16"]);
+    assert_eq!(
+        kernels.iter().map(|span| &span.name[..]).collect::<Vec<_>>(),
+        ["gather_rows_wide", "linear_wgmma_bf16"]
+    );
     assert!(kernels[0].start + kernels[0].duration <= kernels[1].start + Duration::from_micros(1), "{kernels:?}");
     assert!(kernels.iter().all(|span| span.duration > Duration::ZERO));
     // The token ids went ahead of the kernel that reads them.

@@ -66,6 +66,11 @@ pub trait Device: Send + Sync + 'static {
         None
     }
 
+    /// Whether it only stands for a GPU: its times say nothing, and what fills a GPU would take it minutes.
+    fn is_emulated(&self) -> bool {
+        false
+    }
+
     /// Memory of `bytes` bytes, which may be none. Its contents are unspecified.
     ///
     /// # Errors
@@ -157,6 +162,10 @@ impl<D: Device> Device for Arc<D> {
 
     fn architecture(&self) -> Option<Architecture> {
         D::architecture(self)
+    }
+
+    fn is_emulated(&self) -> bool {
+        D::is_emulated(self)
     }
 
     fn alloc(&self, bytes: usize) -> Result<Self::Buffer, KernelError> {

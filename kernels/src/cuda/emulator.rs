@@ -253,6 +253,10 @@ impl Device for Emulator {
         Some(self.architecture)
     }
 
+    fn is_emulated(&self) -> bool {
+        true
+    }
+
     fn alloc(&self, bytes: usize) -> Result<EmulatedBuffer, KernelError> {
         let too_much = || KernelError::OutOfMemory { op: "alloc", bytes, device: self.describe() };
         if !self.memory.take(bytes) {

@@ -115,6 +115,10 @@ impl<D: DeviceClock> Device for Timeline<D> {
         self.device.architecture()
     }
 
+    fn is_emulated(&self) -> bool {
+        self.device.is_emulated()
+    }
+
     fn alloc(&self, bytes: usize) -> Result<Self::Buffer, KernelError> {
         self.device.alloc(bytes)
     }

@@ -44,8 +44,7 @@ impl Ceilings {
     /// # Errors
     /// No memory for the probes, or a failure of the device.
     pub fn measure_on<D: DeviceClock + Clone>(device: &D, run: DType) -> Result<Self> {
-        // Only a GPU has an architecture; the emulator takes minutes for what fills one.
-        let size = usize::from(device.architecture().is_none());
+        let size = usize::from(device.is_emulated());
         let backend = CudaBackend::new(device.clone(), KernelSet::Fast);
         let [rows, inputs, outputs] = DEVICE_PRODUCTS[size];
         let (weight, x, mut out) = operands(&backend, DEVICE_PRODUCTS[size], run, run)?;
