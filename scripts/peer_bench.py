@@ -13,6 +13,7 @@ Theirs is this process, after one warm-up batch. Both take the same token ids, m
 - train, sweep: the product with all rules. `extract` is what precedes the probes; `probes` are theirs by scikit-learn,
   one after the other, and the sweep's also by torch's own L-BFGS; `whole` is extraction and the probes of scikit-learn.
   Without scikit-learn `extract` alone is compared.
+- `--bench-probes`: the probes of the sweep alone, both sides on actbench's features: no forward pass of the peer.
 """
 
 import itertools
@@ -61,6 +62,8 @@ class Bench:
     def __init__(self, arguments, peer, features, run_flags, program):
         self.arguments, self.peer, self.features = arguments, peer, features
         self.run_flags, self.program = run_flags, program
+        # Without a peer its probes are trained on our features.
+        self.probes_only = peer is None
         self.observations = {}
 
     def ours(self, task, method, batch_size, *flags):
@@ -77,8 +80,11 @@ class Bench:
     def theirs(self, task, batch_size, with_probes=False):
         """Seconds of extraction, and of probes where wanted."""
         layers = [self.arguments.layer] if task == "train" else list(range(self.arguments.sweep_layers))
-        self.peer.batch_size = batch_size
-        pooled, extract_s = self.peer.extract(self.features, layers)
+        if self.probes_only:
+            pooled, extract_s = self.features.layers(layers), 0.0
+        else:
+            self.peer.batch_size = batch_size
+            pooled, extract_s = self.peer.extract(self.features, layers)
         probes = with_probes and HAS_PROBES
         probes_s = probe_task(task, pooled, self.features, self.arguments)[1] if probes else 0.0
         times = {"extract_s": extract_s, "train_eval_s": probes_s, "elapsed_s": extract_s + probes_s}
@@ -90,6 +96,11 @@ class Bench:
         """Name of each measurement of a block, and how it is made."""
         raw = [flag for rule in RULES_OFF_IN_RAW for flag in ("--no-opt", rule)]
         batch = self.arguments.batch_size
+        if self.probes_only:
+            return {
+                "ours sweep lazy-disk": lambda: self.ours("sweep", "lazy-disk", batch),
+                "theirs sweep": lambda: self.theirs("sweep", batch, with_probes=True),
+            }
         named = {
             "ours raw": lambda: self.ours("train", "lazy", batch, *raw),
             "ours raw, best": lambda: self.ours("train", "lazy", best, *raw),
@@ -130,14 +141,13 @@ class Bench:
                 ),
                 ("sweep, eager: whole", "ours sweep eager", "theirs sweep", "elapsed_s"),
             ]
+        if self.probes_only:
+            return [line for line in lines if line[3] == "train_eval_s"]
         return [line for line in lines if HAS_PROBES or line[3] == "extract_s"]
 
     def run(self):
         """Measures all blocks and prints the table."""
-        times = {size: self.theirs("train", size)["extract_s"] for size in self.arguments.bench_batch_sizes}
-        best = min(times, key=times.get)
-        told = ", ".join(f"{size}: {seconds:.2f} s" for size, seconds in times.items())
-        print(f"the peer's batch sizes, once each: {told}", flush=True)
+        best = self.arguments.batch_size if self.probes_only else self.best_batch_size()
         named = self.measurements(best)
         order = random.Random(self.arguments.seed)
         for block in range(self.arguments.bench):
@@ -147,6 +157,13 @@ class Bench:
                 self.observations.setdefault(name, []).append(named[name]())
             print(f"block {block + 1} of {self.arguments.bench} done", file=sys.stderr, flush=True)
         self.print_table(best)
+
+    def best_batch_size(self):
+        """The peer's fastest of the batch sizes asked for, each timed once."""
+        times = {size: self.theirs("train", size)["extract_s"] for size in self.arguments.bench_batch_sizes}
+        told = ", ".join(f"{size}: {seconds:.2f} s" for size, seconds in times.items())
+        print(f"the peer's batch sizes, once each: {told}", flush=True)
+        return min(times, key=times.get)
 
     def print_table(self, best):
         rows = [["measurement", "ours s", "theirs s", "theirs / ours", "interval"]]

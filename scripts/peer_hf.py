@@ -46,7 +46,7 @@ import transformers
 from features_file import POOLS, FeaturesError, load_features
 from hf_model import Peer, UsageError
 from peer_bench import Bench
-from peer_checks import check_tokens, probe_or_not, relative_errors
+from peer_checks import HAS_PROBES, check_tokens, probe_or_not, relative_errors
 
 try:
     from threadpoolctl import threadpool_limits
@@ -137,6 +137,11 @@ def parse_arguments():
         metavar="N,N,...",
         help="batch sizes of which the peer's best is looked for (default: 8,32,64)",
     )
+    peer.add_argument(
+        "--bench-probes",
+        action="store_true",
+        help="with --bench: time the probes of the sweep alone, both sides on actbench's features",
+    )
     arguments = parser.parse_args()
 
     arguments.dtype = DTYPE_NAMES[arguments.dtype]
@@ -152,6 +157,8 @@ def parse_arguments():
     if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
         parser.error(f"--bench-batch-sizes: `{arguments.bench_batch_sizes}` is not a list of numbers above 0")
     arguments.bench_batch_sizes = [int(size) for size in sizes]
+    if arguments.bench_probes and not (arguments.bench and "sweep" in arguments.tasks and HAS_PROBES):
+        parser.error("--bench-probes needs --bench, the task sweep and scikit-learn")
     for name in ("samples", "batch_size", "sweep_layers"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
@@ -332,8 +339,10 @@ def run(arguments):
 def run_bench(arguments):
     """Times both sides alternately; the tokens are those of a run of actbench."""
     with tempfile.TemporaryDirectory() as folder:
-        features = run_actbench_features("train", arguments, Path(folder) / "train.safetensors")
-    peer = Peer(arguments, max(layers_of_task(each, arguments)[-1] for each in arguments.tasks))
+        task = "sweep" if arguments.bench_probes else "train"
+        features = run_actbench_features(task, arguments, Path(folder) / f"{task}.safetensors")
+    deepest = max(layers_of_task(each, arguments)[-1] for each in arguments.tasks)
+    peer = None if arguments.bench_probes else Peer(arguments, deepest)
     print(
         f"{arguments.model}, {arguments.dtype}, {len(features)} rows, {len(features.tokens)} tokens; peer: transformers "
         f"{transformers.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
