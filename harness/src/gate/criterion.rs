@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::instructions::Counts;
+use super::instructions::{Counts, files_ending};
 use super::metric::Metric;
 use super::source::{Observation, Observed, Side, Source};
 use crate::error::{Error, Result};
@@ -183,18 +183,7 @@ fn list(path: &Path, timeout: Option<Duration>) -> Result<Vec<String>> {
 
 /// The files with what was measured now; `base` and `change` beside them are criterion's own comparison.
 fn estimates(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for path in std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.ends_with("new/estimates.json") {
-                found.push(path);
-            }
-        }
-    }
-    found
+    files_ending(folder, "new/estimates.json")
 }
 
 /// The median time of an iteration, in seconds; criterion writes nanoseconds.

@@ -57,7 +57,7 @@ pub fn count(path: &Path, timeout: Option<Duration>) -> Result<Counts> {
         return Err(Error::file(path, format!("counts no instructions: {failure}")));
     }
     let mut counts = Counts::new();
-    for file in summaries(folder.path()) {
+    for file in files_ending(folder.path(), "summary.json") {
         let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
         let value: Value = serde_json::from_str(&text).map_err(|error| Error::file(&file, error.to_string()))?;
         let (name, count) = counted(&value)
@@ -73,14 +73,15 @@ pub fn count(path: &Path, timeout: Option<Duration>) -> Result<Counts> {
     }
 }
 
-fn summaries(folder: &Path) -> Vec<PathBuf> {
+/// All files below `folder` whose paths end with `tail`, in the order of their paths.
+pub(super) fn files_ending(folder: &Path, tail: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
         for path in std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
             if path.is_dir() {
                 folders.push(path);
-            } else if path.ends_with("summary.json") {
+            } else if path.ends_with(tail) {
                 found.push(path);
             }
         }
