@@ -7,6 +7,8 @@
 //! of its own; [`results`] is the file that keeps what was measured, [`matrix`] runs many
 //! of them and [`planner`] says beforehand what they will take, [`stats`] says how sure it is, and [`report`] shows it.
 
+#![warn(clippy::print_stdout)] // `commands::stdout` does not panic where the pipe is closed.
+
 pub mod acts;
 pub mod cli;
 pub mod commands;

@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::halved;
 use super::settings::SettingsArgs;
+use super::stdout;
 use crate::acts::{Acts, Progress, Rules};
 use crate::error::Result;
 use crate::runner::interrupt;
@@ -74,7 +75,11 @@ pub fn cache(args: &CacheArgs) -> Result<()> {
     halved::tell("cache", plan.stats().halvings);
     check(&cached)?;
     let tokens_run = plan.stats().tokens_total;
-    println!("{}: {}; ran the model on {tokens_run} of {n_tokens} tokens", args.out.display(), cached.signature());
+    stdout::line(format_args!(
+        "{}: {}; ran the model on {tokens_run} of {n_tokens} tokens",
+        args.out.display(),
+        cached.signature()
+    ));
     Ok(())
 }
 

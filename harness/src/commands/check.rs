@@ -1,12 +1,12 @@
 //! `actbench check`: whether a device gives the right values, and the same bits every way.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
 
+use super::stdout;
 use crate::error::{Error, Result};
 use crate::results::{check_writable, write_whole};
 use crate::workload::case::{DeviceMap, Method, RunConfig, Task};
@@ -51,16 +51,14 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode> {
     }
     let extent = if args.quick { Extent::QUICK } else { Extent::WHOLE };
     let subject = Subject::find(&config(args.device_map), extent)?;
-    let mut out = std::io::stdout();
-    // A closed pipe, as of `| head`, is no failure.
-    let _ = writeln!(out, "{}", subject.describe());
+    stdout::line(subject.describe());
     if args.list {
         return Ok(ExitCode::SUCCESS);
     }
     let folder = args.goldens.clone().unwrap_or_else(goldens_folder);
     let mut tell = |finding: &Finding| {
         let verdict = if finding.passed { "ok    " } else { "FAILED" };
-        let _ = writeln!(out, "{verdict} {}: {}", finding.what, finding.detail);
+        stdout::line(format_args!("{verdict} {}: {}", finding.what, finding.detail));
     };
     let findings = run(&subject, &folder, extent, &mut tell)?;
     let failed = findings.iter().filter(|finding| !finding.passed).count();
@@ -70,7 +68,7 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode> {
         text.push(b'\n');
         write_whole(path, &text)?;
     }
-    let _ = writeln!(std::io::stdout(), "{}", summary(findings.len(), failed));
+    stdout::line(summary(findings.len(), failed));
     Ok(if failed == 0 && !findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::stdout;
 use crate::compare::{Margins, compare as compare_results};
 use crate::error::{Error, Result};
 use crate::gate::design::Design;
@@ -64,9 +65,9 @@ pub fn compare(args: &CompareArgs) -> Result<ExitCode> {
     let comparison = compare_results(&base, &head, &history, margins)?;
     match args.json {
         true => {
-            println!("{}", serde_json::to_string_pretty(&comparison).map_err(|error| Error::usage(error.to_string()))?)
+            stdout::line(serde_json::to_string_pretty(&comparison).map_err(|error| Error::usage(error.to_string()))?)
         }
-        false => print!("{}", render(&comparison)),
+        false => stdout::text(render(&comparison)),
     }
     Ok(ExitCode::from(comparison.outcome.exit_code()))
 }

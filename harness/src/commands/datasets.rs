@@ -1,10 +1,9 @@
 //! `actbench datasets`: the data sets that are known by name, and how files are laid out.
 
-use std::io::Write as _;
-
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::stdout;
 use crate::data::REGISTERED;
 use crate::error::{Error, Result};
 use crate::report::document::{Table, text_cell, text_table};
@@ -45,7 +44,7 @@ pub fn datasets(args: &DatasetsArgs) -> Result<()> {
         }
     };
     // A closed pipe, as of `| head`, is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    stdout::text(text);
     Ok(())
 }
 

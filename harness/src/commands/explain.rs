@@ -1,11 +1,11 @@
 //! `actbench explain`: what the lazy plans of a run are, what the optimiser makes of them, and what they will cost.
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use clap::Args;
 
 use super::run::RunArgs;
+use super::stdout;
 use crate::acts::{Acts, RuleCosts, Rules};
 use crate::error::{Error, Result};
 use crate::model::ActivationModel;
@@ -48,7 +48,7 @@ pub fn explain(args: &ExplainArgs) -> Result<()> {
     let config = with_layers(&config, &prepared);
     let texts = config.tasks.iter().map(|task| task_text(*task, &config, &prepared)).collect::<Result<Vec<_>>>()?;
     // A closed pipe, as of `| head`, is no failure.
-    let _ = writeln!(std::io::stdout(), "{}", texts.join("\n\n"));
+    stdout::line(texts.join("\n\n"));
     Ok(())
 }
 

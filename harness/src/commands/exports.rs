@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 
+use super::stdout;
 use crate::error::{Error, Result};
 use crate::gate::GateReport;
 use crate::report::gate::{Form, export, markdown};
@@ -48,7 +49,7 @@ pub fn write_exports(report: &GateReport, exports: &[Export], summary: Option<&P
         let text = export(*form, report)?;
         if path == Path::new("-") {
             // A closed pipe, as of `| head`, is no failure of the gate.
-            let _ = std::io::stdout().write_all(text.as_bytes());
+            stdout::text(text);
         } else {
             write_whole(path, text.as_bytes())?;
         }

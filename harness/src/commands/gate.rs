@@ -1,6 +1,5 @@
 //! `actbench gate`: is head worse than base on this machine? Paired, journaled, with an exit status that says so.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use super::exports::{Export, step_summary, write_exports};
 use super::gate_criterion::{self, CriterionArgs};
 use super::gate_progress::GateProgress;
 use super::run::parse_duration;
+use super::stdout;
 use crate::error::{Error, Result};
 use crate::gate::design::Design;
 use crate::gate::engine;
@@ -180,7 +180,7 @@ pub(super) fn finish(args: &GateArgs, report: &GateReport) -> Result<ExitCode> {
     let text = serde_json::to_string_pretty(report).map_err(|error| Error::file(&args.output, error.to_string()))?;
     write_whole(&args.output, format!("{text}\n").as_bytes())?;
     // A closed pipe, as of `| head`, is no failure of the gate.
-    let _ = std::io::stdout().write_all(report::gate::render(report).as_bytes());
+    stdout::text(report::gate::render(report));
     write_exports(report, &args.export, step_summary().as_deref())?;
     Ok(ExitCode::from(report.outcome.exit_code()))
 }

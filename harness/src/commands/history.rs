@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use super::stdout;
 use crate::error::{Error, Result};
 use crate::history::{Added, Series, all_series, folder};
 use crate::report::chart::history::charts;
@@ -91,7 +92,7 @@ pub fn history(args: &HistoryArgs) -> Result<ExitCode> {
 fn add(dir: &Path, results: &[PathBuf]) -> Result<()> {
     for path in results {
         match folder::add(dir, path)? {
-            Added::As(target) => println!("{}", target.display()),
+            Added::As(target) => stdout::line(target.display()),
             Added::Already(target) => eprintln!("{} is there already, as {}", path.display(), target.display()),
         }
     }
@@ -105,10 +106,14 @@ fn list(dir: &Path, json: bool) -> Result<()> {
         return print_json(&series);
     }
     if entries.is_empty() {
-        println!("no runs in {}; add some: `actbench history add {} results.json`", dir.display(), dir.display());
+        stdout::line(format_args!(
+            "no runs in {}; add some: `actbench history add {} results.json`",
+            dir.display(),
+            dir.display()
+        ));
         return Ok(());
     }
-    print!("{}\n{}", text_table(&runs_table(&entries)), text_table(&series_table(&series)));
+    stdout::text(format_args!("{}\n{}", text_table(&runs_table(&entries)), text_table(&series_table(&series))));
     Ok(())
 }
 
@@ -129,7 +134,7 @@ fn plot(dir: &Path, out: &Path) -> Result<()> {
     let page = out.join("HISTORY.md");
     // Last, so that a page that is there is whole.
     write_whole(&page, series_page(&entries, &series, &charts).as_bytes())?;
-    println!("{}", page.display());
+    stdout::line(page.display());
     Ok(())
 }
 
@@ -141,11 +146,11 @@ fn check(dir: &Path, recent: usize, json: bool) -> Result<u8> {
     } else {
         let changes: Table = changes_table(&series);
         match changes.rows.is_empty() {
-            true => println!("no figure changed"),
-            false => print!("{}", text_table(&changes)),
+            true => stdout::line("no figure changed"),
+            false => stdout::text(text_table(&changes)),
         }
         if let Some(sentence) = too_short(&series) {
-            println!("{sentence}");
+            stdout::line(format_args!("{sentence}"));
         }
     }
     let worse = series.iter().filter(|it| changed_for_the_worse(it, recent)).count();
@@ -166,6 +171,6 @@ fn changed_for_the_worse(series: &Series, recent: usize) -> bool {
 }
 
 fn print_json(series: &[Series]) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(series).map_err(|error| Error::usage(error.to_string()))?);
+    stdout::line(serde_json::to_string_pretty(series).map_err(|error| Error::usage(error.to_string()))?);
     Ok(())
 }

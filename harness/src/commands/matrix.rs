@@ -9,6 +9,7 @@ use clap::Args;
 use super::matrix_file::{MatrixFileArgs, run_args};
 use super::plan::{CalibrationArgs, dry_run};
 use super::run::{self, RunArgs};
+use super::stdout;
 use crate::error::{Error, Result};
 use crate::matrix::folder::{Manifest, MatrixFolder};
 use crate::matrix::order::{Shard, order};
@@ -185,16 +186,16 @@ fn check_cells(args: &MatrixArgs, matrix: &Matrix, mine: &[usize], folder: &Matr
 
 /// One sentence a task and lazy method, on standard output; where there is nothing to compare, how each method ended.
 fn tell(cell: &CellFlags, results: &ResultFile) {
-    println!("{}", cell.name);
+    stdout::line(&cell.name);
     for task in &results.config.tasks {
         let summary = results.task_summary(*task);
         let of = |(method, comparison)| sentence(*task, method, comparison, &results.rows);
         let sentences: Vec<String> = summary.by_method().filter_map(of).collect();
-        sentences.iter().for_each(|sentence| println!("  {sentence}"));
+        sentences.iter().for_each(|sentence| stdout::line(format_args!("  {sentence}")));
         for method in results.config.methods.iter().filter(|_| sentences.is_empty()) {
             let mut own = results.rows.iter().filter(|row| (row.task, row.method) == (*task, *method));
             if let Some(row) = own.next() {
-                println!("  {task}: {method} {}", row.reason.as_deref().unwrap_or("came through"));
+                stdout::line(format_args!("  {task}: {method} {}", row.reason.as_deref().unwrap_or("came through")));
             }
         }
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::stdout;
 use crate::error::Result;
 use crate::matrix::merge::merge as join;
 
@@ -42,6 +43,6 @@ pub fn merge(args: &MergeArgs) -> Result<()> {
     if !merged.missing.is_empty() {
         eprintln!("warning: {} cells are missing: {}", merged.missing.len(), merged.missing.join(", "));
     }
-    println!("{} cells in {}", merged.cells, args.out.display());
+    stdout::line(format_args!("{} cells in {}", merged.cells, args.out.display()));
     Ok(())
 }

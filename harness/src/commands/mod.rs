@@ -28,4 +28,5 @@ pub mod run;
 pub mod selftest;
 mod selftest_progress;
 pub mod settings;
+mod stdout;
 pub mod worker;

@@ -1,12 +1,11 @@
 //! `actbench models`: the models that need no download, and how others are named.
 
-use std::io::Write as _;
-
 use actbench_fixtures::presets::PRESETS;
 use actbench_kernels::DType;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::stdout;
 use crate::error::{Error, Result};
 use crate::report::document::{Table, TableCell, number_cell, text_cell, text_table, whole_cell};
 
@@ -49,7 +48,7 @@ pub fn models(args: &ModelsArgs) -> Result<()> {
         }
     };
     // A closed pipe, as of `| head`, is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    stdout::text(text);
     Ok(())
 }
 

@@ -1,6 +1,5 @@
 //! `actbench plan`: what a run will take by each method, which methods fit, and which to take.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use actbench_kernels::DType;
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 use super::matrix_file::run_args;
 use super::result_files;
 use super::settings::SettingsArgs;
+use super::stdout;
 use crate::error::{Error, Result};
 use crate::matrix::CellFlags;
 use crate::measure::memory::heap;
@@ -147,7 +147,7 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
         false => plan_text(&planned, &predictions, room),
     };
     // A closed pipe, as of `| head`, is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    stdout::text(text);
     Ok(())
 }
 
@@ -401,6 +401,6 @@ pub fn dry_run(cells_to_list: &[&CellFlags], args: &CalibrationArgs, json: bool,
             text
         }
     };
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    stdout::text(text);
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! `actbench profile`: where the time of a run goes, operation by operation.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::run::RunArgs;
+use super::stdout;
 use crate::error::{Error, Result};
 use crate::report::profile::{ProfileReport, render};
 use crate::report::trace;
@@ -71,6 +71,6 @@ pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
         false => render(&report),
     };
     // A closed pipe, as of `| head`, is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    stdout::text(text);
     Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,11 @@
 //! `actbench recommend`: the mode to take by default, from result files.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::result_files;
+use super::stdout;
 use crate::crossover::answer::answers;
 use crate::crossover::cells_of;
 use crate::crossover::recommend::{SizeBounds, recommendations};
@@ -83,6 +83,6 @@ pub fn recommend(args: &RecommendArgs) -> Result<()> {
         false => recommendation_text(&cells, bounds),
     };
     // A closed pipe, as of `| head`, is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    stdout::text(text);
     Ok(())
 }

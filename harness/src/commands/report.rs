@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::recommend::BoundsArgs;
 use super::result_files;
+use super::stdout;
 use crate::crossover::{NamedResults, cells_of};
 use crate::error::{Error, Result};
 use crate::report::chart::{Chart, charts};
@@ -57,8 +58,8 @@ pub fn report(args: &ReportArgs) -> Result<()> {
     write("report.html", html(&document, &charts)?.as_bytes())?;
     // Last, so that a report that is there is whole.
     write("REPORT.md", markdown(&document, &charts)?.as_bytes())?;
-    println!("{}", Path::new(&args.out).join("REPORT.md").display());
-    println!("{}", Path::new(&args.out).join("report.html").display());
+    stdout::line(Path::new(&args.out).join("REPORT.md").display());
+    stdout::line(Path::new(&args.out).join("report.html").display());
     Ok(())
 }
 

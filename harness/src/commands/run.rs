@@ -1,6 +1,5 @@
 //! `actbench run`: both workloads, lazy against eager, repeated; a result file and a table.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::halved;
 use super::settings::SettingsArgs;
+use super::stdout;
 use crate::error::{Error, Result};
 use crate::measure::mounts::is_in_memory;
 use crate::report::table;
@@ -164,7 +164,7 @@ fn print(json: bool, results: &ResultFile) -> Result<()> {
         false => table::render(results),
     };
     // A closed pipe, as of `| head`, is no failure of the run.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    stdout::text(text);
     Ok(())
 }
 

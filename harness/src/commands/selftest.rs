@@ -1,6 +1,5 @@
 //! `actbench selftest`: how often the gate cries wolf on this machine, and how small a slowdown it sees.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use serde_json::json;
 
 use super::run::parse_duration;
 use super::selftest_progress::SelftestProgress;
+use super::stdout;
 use crate::error::{Error, Result};
 use crate::measure::resolution;
 use crate::report::selftest as report;
@@ -147,5 +147,5 @@ fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
 
 /// A closed pipe, as of `| head`, is no failure.
 fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    stdout::text(text);
 }

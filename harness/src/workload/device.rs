@@ -30,6 +30,19 @@ pub enum Placement {
     Gpus(Gpus, Vec<usize>, Arrangement),
 }
 
+impl Placement {
+    /// Two logical devices of the one GPU that this is on, each with streams and a pool of its own; none of anything else.
+    pub(super) fn on_two(&self, arrangement: Arrangement) -> Option<Placement> {
+        match self {
+            Placement::Gpus(gpus, ordinals, _) => match ordinals[..] {
+                [ordinal] => Some(Placement::Gpus(gpus.clone(), vec![ordinal; 2], arrangement)),
+                _ => None,
+            },
+            Placement::Cpu => None,
+        }
+    }
+}
+
 /// Where a model goes, and what to say of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {

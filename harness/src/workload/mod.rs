@@ -312,13 +312,24 @@ pub fn load_model(
     deepest: usize,
     observer: &Arc<dyn CaseObserver>,
 ) -> Result<Arc<dyn ActivationModel>> {
-    let (gpus, ordinals, arrangement) = match device::choose(config, prepared)?.placement {
+    load_model_at(&device::choose(config, prepared)?.placement, prepared, config, deepest, observer)
+}
+
+/// The same where `placement` says.
+fn load_model_at(
+    placement: &Placement,
+    prepared: &Prepared,
+    config: &RunConfig,
+    deepest: usize,
+    observer: &Arc<dyn CaseObserver>,
+) -> Result<Arc<dyn ActivationModel>> {
+    let (gpus, ordinals, arrangement) = match placement {
         Placement::Cpu => {
             return load_model_on(CpuBackend::new(config.n_threads())?, prepared, config, deepest, observer);
         }
-        Placement::Gpus(gpus, ordinals, arrangement) => (gpus, ordinals, arrangement),
+        Placement::Gpus(gpus, ordinals, arrangement) => (gpus, ordinals, *arrangement),
     };
-    match gpus.open(&ordinals)? {
+    match gpus.open(ordinals)? {
         OpenGpus::Driver(backends) => arrange(backends, arrangement, prepared, config, deepest, observer),
         #[cfg(feature = "emulator")]
         OpenGpus::Emulator(backends) => arrange(backends, arrangement, prepared, config, deepest, observer),

@@ -1,4 +1,6 @@
-//! Features by every method, batch size and set of rules: the same bits on one device, and near those of the CPU.
+//! Features by every method, batch size, set of rules and arrangement: the same bits on one device, and near those of the CPU.
+//!
+//! Arrangements over several devices are tried on two logical ones of the device that is checked.
 
 use std::sync::Arc;
 
@@ -11,8 +13,9 @@ use crate::acts::{ProgressSink, Rule, Rules};
 use crate::error::{Error, Result};
 use crate::model::ActivationModel;
 use crate::workload::case::{CaseObserver, Method, RunConfig, Silent, Task};
+use crate::workload::device::Arrangement;
 use crate::workload::extract::{Extracted, Extraction};
-use crate::workload::{extract_features, features, layers_of, load_model, score_probes};
+use crate::workload::{extract_features, features, layers_of, load_model, load_model_at, score_probes};
 
 /// How far the AUROC of probes may be from that on the CPU.
 const MOST_AUROC_DIFFERENCE: f64 = 0.005;
@@ -81,27 +84,32 @@ fn check_dtype(subject: &Subject, config: &RunConfig, extent: Extent, found: &mu
         extract_features(Task::Sweep, way.method, model, prepared, &layers, how, &sink)
     };
     let model = load_model(prepared, config, deepest, &observer)?;
-    let mut reference: Option<(String, Extracted)> = None;
     let ways = ways(extent);
-    for (number, way) in ways.iter().enumerate() {
-        let extracted = features_of(&model, way, number)?;
+    let ours = features_of(&model, &ways[0], 0)?;
+    let expected = features::digest(&ours.layers)?;
+    let mut judge = |extracted: &Extracted, told: &str| -> Result<()> {
         let digest = features::digest(&extracted.layers)?;
-        match &reference {
-            None => reference = Some((digest, extracted)),
-            Some((expected, _)) => {
-                let same = match digest == *expected {
-                    true => Ok("the same bits".to_owned()),
-                    false => Err(format!("digest {digest}, and {expected} by {}", ways[0].told)),
-                };
-                found(Finding::of(format!("features {} by {}", config.dtype, way.told), same));
-            }
-        }
+        let same = match digest == expected {
+            true => Ok("the same bits".to_owned()),
+            false => Err(format!("digest {digest}, and {expected} by {}", ways[0].told)),
+        };
+        found(Finding::of(format!("features {} by {told}", config.dtype), same));
+        Ok(())
+    };
+    for (number, way) in ways.iter().enumerate().skip(1) {
+        judge(&features_of(&model, way, number)?, &way.told)?;
     }
     drop(model);
-    let Some((_, ours)) = reference else { return Ok(()) };
+    let lazy = &ways[3];
+    for (arrangement, told) in [(Arrangement::Split, "blocks on two devices"), (Arrangement::Replicas, "two replicas")]
+    {
+        let Some(placement) = subject.choice.placement.on_two(arrangement) else { continue };
+        let model = load_model_at(&placement, prepared, config, deepest, &observer)?;
+        judge(&features_of(&model, lazy, ways.len())?, &format!("{}, {told}", lazy.told))?;
+    }
     let on_cpu = RunConfig { dtype: config.dtype, ..subject.on_cpu() };
     let model = load_model(prepared, &on_cpu, deepest, &observer)?;
-    let theirs = features_of(&model, &ways[3], ways.len())?;
+    let theirs = features_of(&model, lazy, ways.len())?;
     drop(model);
     found(Finding::of(format!("features {} against the CPU", config.dtype), against(&ours, &theirs, config.dtype)?));
     if extent.probes {
