@@ -2,16 +2,20 @@
 # The error rates of the regression gate: on recorded noise (seconds), and with --live on this machine (minutes; leave it
 # alone meanwhile). Fails where the gate falls short of what docs/measurements/statistics.md says it keeps.
 #
-#   scripts/selftest.sh [--live] [--resamples N] [--out DIR]
+#   scripts/selftest.sh [--live] [--designs] [--resamples N] [--out DIR]
+#
+# --designs also replays the designs that the gate has not: what they would do is in docs/measurements/statistics.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 actbench=${ACTBENCH:-target/release/actbench}
 live=
+designs=
 resamples=2000
 out=
 while [ $# -gt 0 ]; do
   case $1 in
     --live) live=1 ;;
+    --designs) designs=1 ;;
     --resamples) resamples=$2; shift ;;
     --out) out=$2; shift ;;
     *) echo "error: unknown argument '$1'" >&2; exit 2 ;;
@@ -28,6 +32,14 @@ noise=harness/tests/data/noise
 "$actbench" selftest --resamples "$resamples" --output "$out/replay.json" \
   --replay $noise/quiet_cpu.jsonl $noise/quiet_mem.jsonl $noise/noisy_cpu.jsonl $noise/noisy_mem.jsonl
 python3 scripts/check_replay.py "$out/replay.json"
+if [ -n "$designs" ]; then
+  for design in '--confirm-pairs 30' '--memory-margin 0.005'; do
+    printf '\n== %s\n\n' "$design"
+    # shellcheck disable=SC2086 # A flag and its value.
+    "$actbench" selftest --resamples "$resamples" $design --output "$out/replay${design// /-}.json" \
+      --replay $noise/quiet_cpu.jsonl $noise/quiet_mem.jsonl $noise/noisy_cpu.jsonl $noise/noisy_mem.jsonl
+  done
+fi
 if [ -n "$live" ]; then
   "$actbench" selftest --unchanged 40 --changed 20 --output "$out/live.json"
 fi

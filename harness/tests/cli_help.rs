@@ -38,6 +38,24 @@ fn help_begins_with_examples() {
 }
 
 #[test]
+fn no_color_wins_over_everything() {
+    let sandbox = Sandbox::new();
+    let told = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let output = sandbox.command(arguments).envs(variables.iter().copied()).output().unwrap();
+        format!("{}{}", stdout(&output), stderr(&output))
+    };
+    let forced = ("CLICOLOR_FORCE", "1");
+    assert!(
+        told(&["run", "--help"], &[forced]).contains('\u{1b}'),
+        "nothing has colours, so that this would show nothing"
+    );
+    for arguments in [&["run", "--help"][..], &["run", "--bogus"], &["run", "--samples", "1"], &["models"]] {
+        let text = told(arguments, &[forced, ("NO_COLOR", "1")]);
+        assert!(!text.is_empty() && !text.contains('\u{1b}'), "{arguments:?}: {text:?}");
+    }
+}
+
+#[test]
 fn completions_know_the_commands_and_not_the_worker() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = told(&["completions", shell]);

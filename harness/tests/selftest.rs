@@ -37,6 +37,28 @@ fn a_replay_follows_its_seed_and_tells_a_slowdown_from_none() {
 }
 
 #[test]
+fn another_design_can_be_replayed() {
+    let sandbox = Sandbox::new();
+    let file = record("quiet_mem");
+    let grown = |design: &[&str]| {
+        let arguments = ["selftest", "--replay", &file, "--resamples", "10", "--output", "found.json"];
+        let told = sandbox.output(&[&arguments[..], design].concat());
+        assert_eq!(told.status.code(), Some(0), "{}", stderr(&told));
+        let found: Value = serde_json::from_slice(&std::fs::read(sandbox.path("found.json")).unwrap()).unwrap();
+        let cases = found["records"][0]["replay"]["cases"].as_array().unwrap();
+        cases.iter().find(|it| it["injected"] == "+1 MiB memory").unwrap()["regressed"].as_f64().unwrap()
+    };
+    // 1 MiB is 0.4 % of what these runs take.
+    assert_eq!(grown(&[]), 1.0);
+    assert_eq!(grown(&["--memory-margin", "0.005"]), 0.0);
+    for bad in [["--memory-margin", "2"], ["--memory-margin", "nan"], ["--confirm-pairs", "4"]] {
+        let output = sandbox.output(&[&["selftest", "--replay", &file], &bad[..]].concat());
+        assert_eq!(output.status.code(), Some(2), "{bad:?}");
+        assert!(stderr(&output).contains(bad[0]), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_record_that_is_none_is_refused_with_its_line() {
     let sandbox = Sandbox::new();
     std::fs::write(sandbox.path("noise.jsonl"), "0.5\n").unwrap();

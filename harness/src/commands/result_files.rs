@@ -31,7 +31,22 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<NamedResults>> {
             files.push(result_file(path, parse(path)?)?);
         }
     }
+    shorten(&mut files);
     Ok(files)
+}
+
+/// Leaves out the folders that the names of all files begin with: they tell nothing apart, and make tables wide.
+fn shorten(files: &mut [NamedResults]) {
+    let folders = |name: &str| Path::new(name).parent().map(|folder| folder.components().count()).unwrap_or(0);
+    let shared = |one: &str, other: &str| {
+        let pairs = Path::new(one).components().zip(Path::new(other).components());
+        pairs.take_while(|(one, other)| one == other).count()
+    };
+    let (Some(first), true) = (files.first().map(|file| file.name.clone()), files.len() > 1) else { return };
+    let common = files.iter().map(|file| shared(&first, &file.name).min(folders(&file.name))).min().unwrap_or(0);
+    for file in files {
+        file.name = Path::new(&file.name).components().skip(common).collect::<PathBuf>().display().to_string();
+    }
 }
 
 /// The `.json` files below `folder`, by path.

@@ -17,7 +17,10 @@ use crate::results::{check_output, write_whole};
 use crate::runner::interrupt;
 use crate::selftest::live::{self, Plan};
 use crate::selftest::noise::Noise;
-use crate::selftest::replay::replay;
+use crate::selftest::replay::{Resampling, replay};
+
+/// The signed-rank test of so many pairs has a level below 5 % at all.
+const FEWEST_CONFIRMING: usize = 5;
 
 /// Try the gate on known slowdowns: its false alarms, its power, and the smallest slowdown it resolves.
 #[derive(Args, Clone, Debug)]
@@ -34,6 +37,12 @@ pub struct SelftestArgs {
     /// Resamples of each kind of a replay
     #[arg(long, default_value_t = 2000, value_name = "N")]
     pub resamples: usize,
+    /// Fresh pairs that confirm a flag in a replay, to try another design than the gate's
+    #[arg(long, requires = "replay", value_name = "N")]
+    pub confirm_pairs: Option<usize>,
+    /// The growth of memory, as a share, that is none in a replay, likewise
+    #[arg(long, requires = "replay", value_name = "SHARE")]
+    pub memory_margin: Option<f64>,
     /// Gates with nothing changed
     #[arg(long, default_value_t = 40, value_name = "N")]
     pub unchanged: usize,
@@ -106,14 +115,14 @@ fn live(args: &SelftestArgs) -> Result<ExitCode> {
     let found = live::run(&plan, &mut progress);
     progress.finish();
     let found = found?;
-    print(&report::live(&found));
+    stdout::text(report::live(&found));
     if let Some(path) = &args.output {
         let value = serde_json::to_value(&found).map_err(|error| Error::file(path, error.to_string()))?;
         write_json(path, &value)?;
     }
     if !args.forget {
         let path = resolution::keep(&found.resolution)?;
-        print(&format!("kept for later reports in {}\n", path.display()));
+        stdout::text(format_args!("kept for later reports in {}\n", path.display()));
     }
     let short = found.shortcomings();
     for line in &short {
@@ -126,12 +135,26 @@ fn replay_all(args: &SelftestArgs) -> Result<ExitCode> {
     if args.resamples == 0 {
         return Err(Error::usage("--resamples must be at least 1"));
     }
+    if args.confirm_pairs.is_some_and(|pairs| pairs < FEWEST_CONFIRMING) {
+        return Err(Error::usage(format!(
+            "--confirm-pairs must be at least {FEWEST_CONFIRMING}: fewer confirm nothing"
+        )));
+    }
+    if let Some(bad) = args.memory_margin.filter(|share| !(0.0..1.0).contains(share)) {
+        return Err(Error::usage(format!("--memory-margin {bad}: a share from 0 up to 1, as in 0.005")));
+    }
+    let how = Resampling {
+        resamples: args.resamples,
+        seed: args.seed,
+        confirm_pairs: args.confirm_pairs,
+        memory_margin_share: args.memory_margin,
+    };
     let mut all = Vec::new();
     for path in &args.replay {
         let noise = Noise::read(path)?;
-        let found = replay(&noise, args.resamples, args.seed)?;
+        let found = replay(&noise, &how)?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        print(&format!("{}\n", report::replay(&name, &found)));
+        stdout::text(format_args!("{}\n", report::replay(&name, &found)));
         all.push(json!({ "name": name, "replay": found }));
     }
     if let Some(path) = &args.output {
@@ -143,9 +166,4 @@ fn replay_all(args: &SelftestArgs) -> Result<ExitCode> {
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Error::file(path, error.to_string()))?;
     write_whole(path, format!("{text}\n").as_bytes())
-}
-
-/// A closed pipe, as of `| head`, is no failure.
-fn print(text: &str) {
-    stdout::text(text);
 }

@@ -3,6 +3,8 @@
 //! The peak is that of two phases: extraction, with the weights, and training, without them. What the program does while it
 //! runs to keep a case within a limit (`workload::footprint`) counts the same things from the memory that is there then.
 
+use actbench_kernels::cpu::allocated_bytes;
+
 use super::calibration::Calibration;
 use super::job::Job;
 use crate::acts::PlanCost;
@@ -53,8 +55,9 @@ pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibrat
     let embedding = (model.vocab_size * model.hidden_size) as u64 * 2;
     let touched = embedding.min(job.distinct_tokens() * FAULT_AROUND);
     let (heap_embedding, mapped_embedding) = if job.made_up { (embedding, 0) } else { (0, touched) };
-    let weights = block_bytes(model, calibration.weight_element) * count.blocks;
-    let workspace = workspace(job, method, count, layers);
+    let weights = block_bytes(model, calibration.weight_element, allocated_bytes) * count.blocks;
+    let buffers = workspace(job, method, count, layers);
+    let workspace = buffers.iter().copied().map(allocated_bytes).sum::<u64>();
     let features = match (method, task) {
         (Method::Eager, Task::Sweep) => full + pooled,
         _ if on_disk => 0,
@@ -73,45 +76,51 @@ pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibrat
     // What extraction maps of files beside the heap; for training the pages of the layer that is read.
     let mapped = if extraction >= training { mapped_embedding } else { 0 };
     let disk = if on_disk { pooled } else { 0 };
-    let plain_weights = block_bytes(model, element) * count.blocks;
+    // A GPU's buffers are as long as what is in them.
+    let plain_weights = block_bytes(model, element, |bytes| bytes) * count.blocks;
     Memory {
         rss: calibration.base_rss + extraction.max(training) + mapped,
         heap,
-        gpu: (model.vocab_size * model.hidden_size) as u64 * element + plain_weights + workspace,
+        gpu: (model.vocab_size * model.hidden_size) as u64 * element + plain_weights + buffers.iter().sum::<u64>(),
         disk,
     }
 }
 
-/// Bytes of one block's weights, packed in elements of `element` bytes.
-fn block_bytes(model: &ModelConfig, element: u64) -> u64 {
+/// Bytes of one block's weights, packed in elements of `element` bytes, where a buffer takes what `allocated` says.
+fn block_bytes(model: &ModelConfig, element: u64, allocated: impl Fn(u64) -> u64) -> u64 {
     let (hidden, inner) = (model.hidden_size as u64, model.intermediate_size as u64);
     let (query, kv) = (model.query_width() as u64, model.kv_width() as u64);
-    let packed = |outputs: u64, inputs: u64| outputs.next_multiple_of(PANEL) * inputs.next_multiple_of(PANEL) * element;
+    let packed = |outputs: u64, inputs: u64| {
+        allocated(outputs.next_multiple_of(PANEL) * inputs.next_multiple_of(PANEL) * element)
+    };
     let attention = packed(query, hidden) + packed(2 * kv, hidden) + packed(hidden, query);
     let norms = 2 * hidden * 4;
     // Gate and up lie in one panel, half of it each.
     attention + packed(2 * inner, hidden) + packed(hidden, inner) + norms
 }
 
-/// Bytes of a model's buffers: they grow to the largest batch and are kept.
-fn workspace(job: &Job, method: Method, count: &PlanCost, layers: u64) -> u64 {
+/// Bytes of each of a model's buffers: they grow to the largest batch and are kept.
+fn workspace(job: &Job, method: Method, count: &PlanCost, layers: u64) -> Vec<u64> {
     let (model, element) = (&job.model, job.config.dtype.size() as u64);
     let (hidden, inner) = (model.hidden_size as u64, model.intermediate_size as u64);
     let (query, kv) = (model.query_width() as u64, 2 * model.kv_width() as u64);
     let batch = count.largest;
     let pooled = method != Method::Eager;
-    // Stream and norm, queries and attention's output, gate times up; keys and values of carried rows too.
-    let mut elements = batch.rows * (2 * hidden + 2 * query + inner) + (batch.rows + batch.carried) * kv;
-    // Rows kept for the next batch: keys and values of each block, outputs of each layer.
-    elements += batch.kept * (count.blocks * kv + layers * hidden);
     let handed_out = if pooled { batch.samples * hidden } else { batch.rows * hidden };
+    // Stream and norm, queries and attention's output, gate times up; keys and values of carried rows too.
+    let mut elements = vec![batch.rows * hidden; 2];
+    elements.extend([batch.rows * query; 2]);
+    elements.extend([batch.rows * inner, (batch.rows + batch.carried) * kv, handed_out]);
+    // Rows kept for the next batch: keys and values of each block, outputs of each layer.
+    elements.extend((0..count.blocks).map(|_| batch.kept * kv));
+    elements.extend((0..layers).map(|_| batch.kept * hidden));
     if pooled {
         // The deepest block's rows, a layer's output with the carried rows, and pooled vectors.
-        elements += batch.rows * hidden + handed_out;
+        elements.extend([batch.rows * hidden, handed_out]);
         if batch.kept + batch.carried > 0 {
-            elements += (batch.rows + batch.carried) * hidden;
+            elements.push((batch.rows + batch.carried) * hidden);
         }
     }
     let results = if pooled { (batch.samples * layers * hidden * element).min(BATCH_RESULT_BYTES) } else { 0 };
-    (elements + handed_out) * element + results
+    elements.into_iter().map(|elements| elements * element).chain([results]).collect()
 }

@@ -92,18 +92,42 @@ pub struct Coverage {
     pub mean_pairs: f64,
 }
 
-/// Replays `noise`: `resamples` of each kind, all from `seed`.
+/// How a record is replayed.
+#[derive(Clone, Copy, Debug)]
+pub struct Resampling {
+    /// Of each kind.
+    pub resamples: usize,
+    /// What all of them are drawn from.
+    pub seed: u64,
+    /// Fresh pairs that confirm a flag, where they are not those of the gate.
+    pub confirm_pairs: Option<usize>,
+    /// The growth of memory that is none, as a share, where it is not that of the gate.
+    pub memory_margin_share: Option<f64>,
+}
+
+impl Resampling {
+    /// `design` with what is to be tried in place of the gate's own.
+    fn of(&self, design: Design) -> Design {
+        // Where nothing is confirmed there are no pairs to take another number of.
+        let confirm_pairs = self.confirm_pairs.filter(|_| design.confirm_pairs > 0).unwrap_or(design.confirm_pairs);
+        let memory_margin_share = self.memory_margin_share.unwrap_or(design.memory_margin_share);
+        Design { confirm_pairs, memory_margin_share, ..design }
+    }
+}
+
+/// Replays `noise`.
 ///
 /// # Errors
 /// Whatever the engine fails with, which a record that was read cannot bring about.
-pub fn replay(noise: &Noise, resamples: usize, seed: u64) -> Result<Replay> {
+pub fn replay(noise: &Noise, how: &Resampling) -> Result<Replay> {
+    let Resampling { resamples, seed, .. } = *how;
     let has_memory = noise.metrics.iter().any(|metric| metric.rule() == Rule::Memory);
     let of_memory = |injection: &Injection| injection.memory_share > 0.0 || injection.memory_mb > 0.0;
     let injections = || INJECTIONS.into_iter().filter(|(_, it)| has_memory || !of_memory(it));
-    let cases = injections().map(|(name, it)| case_rates(noise, name, it, resamples, seed)).collect::<Result<_>>()?;
+    let cases = injections().map(|(name, it)| case_rates(noise, name, it, how)).collect::<Result<_>>()?;
     let suites = injections()
         .filter(|(_, it)| !of_memory(it))
-        .map(|(name, it)| suite_rates(noise, name, it, resamples, seed))
+        .map(|(name, it)| suite_rates(noise, name, it, how))
         .collect::<Result<_>>()?;
     let times = noise.metrics.iter().filter(|metric| metric.rule() == Rule::Time);
     let coverage = times
@@ -117,13 +141,13 @@ fn share<T>(items: &[T], holds: impl Fn(&T) -> bool) -> f64 {
     items.iter().filter(|item| holds(item)).count() as f64 / items.len() as f64
 }
 
-fn case_rates(noise: &Noise, name: &str, injection: Injection, resamples: usize, seed: u64) -> Result<Rates> {
-    let cases: Vec<CaseReport> = (0..resamples)
+fn case_rates(noise: &Noise, name: &str, injection: Injection, how: &Resampling) -> Result<Rates> {
+    let cases: Vec<CaseReport> = (0..how.resamples)
         .into_par_iter()
         .map(|index| {
-            let seed = seed_of(seed, index);
+            let seed = seed_of(how.seed, index);
             let mut source = NoiseSource::new(noise, vec![injection], seed);
-            engine::run(&mut source, &Design::looks(seed), &mut Silent)
+            engine::run(&mut source, &how.of(Design::looks(seed)), &mut Silent)
         })
         .collect::<Result<Vec<_>>>()?
         .into_iter()
@@ -138,17 +162,17 @@ fn case_rates(noise: &Noise, name: &str, injection: Injection, resamples: usize,
     })
 }
 
-fn suite_rates(noise: &Noise, name: &str, injection: Injection, resamples: usize, seed: u64) -> Result<SuiteRates> {
+fn suite_rates(noise: &Noise, name: &str, injection: Injection, how: &Resampling) -> Result<SuiteRates> {
     // The slowed case is the first; which one it is makes no difference to the engine.
     let mut injections = vec![Injection::default(); SUITE_CASES];
     injections[0] = injection;
     let slowed = injection != Injection::default();
-    let suites: Vec<Vec<CaseReport>> = (0..resamples)
+    let suites: Vec<Vec<CaseReport>> = (0..how.resamples)
         .into_par_iter()
         .map(|index| {
-            let seed = seed_of(seed, index);
+            let seed = seed_of(how.seed, index);
             let mut source = NoiseSource::new(noise, injections.clone(), seed);
-            engine::run(&mut source, &Design::screen_confirm(seed), &mut Silent)
+            engine::run(&mut source, &how.of(Design::screen_confirm(seed)), &mut Silent)
         })
         .collect::<Result<_>>()?;
     let regressed = |case: &CaseReport| case.verdict == Verdict::Regressed;
@@ -162,7 +186,7 @@ fn suite_rates(noise: &Noise, name: &str, injection: Injection, resamples: usize
         inconclusive: share(&suites, |suite| {
             suite.iter().any(|case| case.verdict == Verdict::Inconclusive) && !suite.iter().any(regressed)
         }),
-        mean_pairs: pairs as f64 / (resamples * SUITE_CASES) as f64,
+        mean_pairs: pairs as f64 / (how.resamples * SUITE_CASES) as f64,
     })
 }
 

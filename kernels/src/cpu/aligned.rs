@@ -36,7 +36,7 @@ impl AlignedBytes {
             return Ok(AlignedBytes { pointer: NonNull::<AlignedLine>::dangling().cast(), len: 0, allocation: None });
         }
         let out_of_memory = || KernelError::OutOfMemory { op, bytes: len, device: "cpu".to_owned() };
-        let alignment = if len >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT };
+        let alignment = alignment(len);
         // Aligned by hand: asked for an alignment, the allocator has no zero pages to give and writes zeros itself.
         let layout = len
             .checked_add(alignment)
@@ -69,6 +69,17 @@ impl AlignedBytes {
     }
 }
 
+/// What a buffer of `len` bytes begins at a multiple of.
+fn alignment(len: usize) -> usize {
+    if len >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT }
+}
+
+/// Bytes that a tensor or packed matrix of `len` bytes takes from the allocator: what its alignment needs comes on top.
+pub fn allocated_bytes(len: u64) -> u64 {
+    let on_top = alignment(usize::try_from(len).unwrap_or(usize::MAX)) as u64;
+    if len == 0 { 0 } else { len.saturating_add(on_top) }
+}
+
 impl Drop for AlignedBytes {
     fn drop(&mut self) {
         if let Some((start, layout)) = self.allocation {
@@ -94,6 +105,15 @@ mod tests {
             assert!(buffer.as_slice().iter().all(|byte| *byte == 0));
             buffer.as_mut_slice().fill(1);
             assert_eq!(buffer.as_slice().len(), len);
+        }
+    }
+
+    #[test]
+    fn what_a_buffer_takes_is_told() {
+        for len in [0, 1, 4097, HUGE_PAGE - 1, HUGE_PAGE, 2 * HUGE_PAGE + 5] {
+            let buffer = AlignedBytes::zeroed("test", len).unwrap();
+            let taken = buffer.allocation.map_or(0, |(_, layout)| layout.size());
+            assert_eq!(allocated_bytes(len as u64), taken as u64, "{len}");
         }
     }
 

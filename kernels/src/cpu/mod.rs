@@ -27,6 +27,7 @@ mod pool;
 mod rows;
 mod tensor;
 
+pub use aligned::allocated_bytes;
 pub use gemm::PackedWeights;
 pub use isa::{ISA_VARIABLE, Isa};
 pub use tensor::CpuTensor;
