@@ -190,7 +190,7 @@ figure() {
     kernels)
         {
             sed -n 's/^cases  *\([0-9]*\),.*/\1 cases/p' "$log"
-            sed -n 's/^A copy on the device moves \(.*\) GB\/s; the best product did \(.*\) TFLOP.*/copy \1 GB\/s; product \2 TFLOP\/s/p' "$log"
+            sed -n 's/^A copy on the device moves \(.*\) GB\/s; the best product did \(.*\) TFLOP.*/copy \1 GB\/s, product \2 TFLOP\/s/p' "$log"
         } | joined
         ;;
     check) tail -n 1 "$log" ;;
