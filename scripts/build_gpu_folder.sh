@@ -3,7 +3,7 @@
 #
 #   scripts/build_gpu_folder.sh [--profile dev] [DIR]      (target/gpu-folder)
 #
-# The folder holds `scripts/gpu_check.sh`, which checks and measures everything in nine minutes, and what it runs:
+# The folder holds `scripts/gpu_check.sh`, which checks and measures everything in seven minutes, and what it runs:
 # `kernels-check`, `actbench` and `gpu-bench` (criterion's benchmarks of the device), all with the emulator in them, to
 # compare a GPU with and for dry runs; `cubins/` for sm_80, sm_86, sm_89, sm_90a, sm_100 and sm_120 with their manifest;
 # the goldens and the tokenizer; the comparison with transformers; a README and SHA256SUMS. There it needs Linux on x86-64
@@ -48,7 +48,7 @@ cp scripts/gpu_check.sh scripts/ncu.sh scripts/{peer_hf,peer_bench,peer_checks,h
 cat >"$partial/README" <<TEXT
 actbench $("$partial/actbench" --version | cut -d' ' -f2), and everything that checks and measures it on a GPU.
 
-  scripts/gpu_check.sh                   all of it, in nine minutes: a table at the end, files in gpu-check/
+  scripts/gpu_check.sh                   all of it, in seven minutes: a table at the end, files in gpu-check/
   scripts/gpu_check.sh --emulator        a dry run on the CPU; no GPU is touched
   ./kernels-check                        every kernel on the GPU: against the CPU, its plain version and the emulator; speed
   ./actbench check --device-map cuda     reference values, and the same bits by every way to the features

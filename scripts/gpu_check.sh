@@ -8,16 +8,17 @@
 #   machine      what this machine is; nvidia-smi, if it is there
 #   kernels      kernels-check: every kernel against the CPU and its plain version, differences from the emulator, times
 #   check        goldens of transformers in float64, and the same bits in all modes, batch sizes and rules
-#   memcheck     compute-sanitizer over small shapes of every kernel, where there is one
-#   racecheck    the same for races
-#   bench        criterion by the device's clock: every kernel and the forward pass
-#   run          both tasks by all methods on the 1B model
-#   profile      where the time goes on the 1B model, with a trace
 #   peer         transformers and torch on the same weights and tokens: hidden states compared, both timed in turns
+#   run          both tasks by all methods on the 1B model
+#   bench        criterion by the device's clock: every kernel and the forward pass
+#   profile      where the time goes on the 1B model, with a trace
+#   memcheck     compute-sanitizer over small shapes of every kernel, where there is one
+#   racecheck    the same for races, beside it: neither measures anything
 #
-# Each step has a time limit of its own and is run whatever became of those before it; all together take less than nine
-# minutes. What they print, and their files, are in DIR; a table at the end says what became of each. PYTHON names the
-# interpreter of the last step, which is left out where it has no torch.
+# What is needed most comes first. Each step has a time limit of its own and is run whatever became of those before it; all
+# together take less than seven minutes. What they print, and their files, are in DIR; a table at the end says what became
+# of each, in summary.txt and, to be kept with the sources, in summary.md. PYTHON names the interpreter of the step `peer`,
+# which is left out where it has no torch.
 #
 # --emulator is a dry run without a GPU: the kernels are executed on the CPU, at shapes of a moment. It shows that all of
 # this works, and no speed.
@@ -61,8 +62,8 @@ cd "$out" || exit 2
 out=$PWD
 
 # Seconds for everything; a step gets what is left where that is less than its own limit.
-readonly total=525
-readonly names=(machine kernels check memcheck racecheck bench run profile peer)
+readonly total=420
+readonly names=(machine kernels check peer run bench profile memcheck racecheck)
 for name in ${only//,/ }; do
     [[ " ${names[*]} " == *" $name "* ]] || fail "there is no step $name; there are ${names[*]}"
 done
@@ -115,7 +116,8 @@ sanitize() {
         return $skipped
     fi
     # Another status than those of kernels-check, so that it is seen who complains.
-    compute-sanitizer --tool "$1" --error-exitcode 9 "$here/kernels-check" --quick --shapes 0 --times none
+    # Calls that fail are the driver's answers to questions, and the program's own business.
+    compute-sanitizer --tool "$1" --report-api-errors no --error-exitcode 9 "$here/kernels-check" --quick --shapes 0 --times none
     local status=$?
     if [ $status -ne 0 ] && grep -qiE 'not supported|unable to (attach|inject)|insufficient permission' "$1.log"; then
         echo 'compute-sanitizer does not work on this machine'
@@ -151,7 +153,7 @@ peer() {
         echo "$python has not what it needs: $(echo "$why" | tail -n 1)"
         return $skipped
     fi
-    local device=cuda preset=(--preset llama-3.2-1b --rows 128 --tokens 256) layers=16 rows=128 batch=32 blocks=3 sizes=8,32,64,128
+    local device=cuda preset=(--preset llama-3.2-1b --rows 128 --tokens 256) layers=16 rows=128 batch=64 blocks=3 sizes=16,64,128
     if [ "$emulator" = yes ]; then
         device=cpu preset=(--preset smollm2-135m --layers 1 --rows 8 --tokens 24) layers=1 rows=8 batch=4 blocks=1 sizes=4,8
     elif ! why=$("$python" -c 'import torch; assert torch.cuda.is_available(), "torch sees no GPU"' 2>&1); then
@@ -160,30 +162,54 @@ peer() {
     fi
     rm -rf random-model
     "$python" "$here/scripts/random_model.py" "${preset[@]}" --out random-model || return
+    echo "the model is there after $SECONDS s"
     local work=(--model random-model --dataset random-model/rows.jsonl --samples "$rows" --dtype bf16 --batch-size $batch
         --layer $((layers - 1)) --sweep-layers "$layers" --device $device --actbench "$here/actbench"
         "--actbench-flags=--device-map cuda")
     local status=0
     # The last token's own hidden state, in every layer.
     "$python" "$here/scripts/peer_hf.py" "${work[@]}" --tasks sweep --sweep-cs 1.0 --pool last || status=$?
+    echo "compared after $SECONDS s"
     "$python" "$here/scripts/peer_hf.py" "${work[@]}" --tasks train --bench $blocks --bench-batch-sizes $sizes || status=$?
     # 2.5 GB that the next run makes anew.
     rm -rf random-model random-model.unfinished
     return $status
 }
 
+# Lines of standard input as one, with semicolons between them.
+joined() { paste -sd ';' | sed 's/;/; /g'; }
+
+# What `actbench env` says of $1 in the log of the step `machine`.
+fact() { sed -n "s/^  $1  *//p" machine.log 2>/dev/null | head -n 1; }
+
 # The figure of a step that matters, from what it printed.
 figure() {
     local log=$1.log
     case $1 in
-    machine) sed -n 's/.*"gpus": *\[* *"\(.*\)".*/\1/p;s/^ *"\(.*cuda.*\)",*$/\1/p' "$log" | head -n 1 ;;
-    kernels) sed -n 's/^A copy on the device moves \(.*\) GB\/s; the best product did \(.*\) TFLOP.*/copy \1 GB\/s, product \2 TFLOP\/s/p;s/^cases  *\(.*\)/\1/p' "$log" | tail -n 1 ;;
+    machine) { fact GPUs; fact 'GPU driver' | sed 's/^/driver /'; fact processor; } | joined ;;
+    kernels)
+        {
+            sed -n 's/^cases  *\([0-9]*\),.*/\1 cases/p' "$log"
+            sed -n 's/^A copy on the device moves \(.*\) GB\/s; the best product did \(.*\) TFLOP.*/copy \1 GB\/s, product \2 TFLOP\/s/p' "$log"
+        } | joined
+        ;;
     check) tail -n 1 "$log" ;;
-    memcheck | racecheck) grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$log" | tail -n 1 | sed 's/^=* *//' ;;
-    bench) echo "$(grep -cE 'time:|Success' "$log") measured$(grep -m 1 'clocks after' "$log" >/dev/null && grep -c 'slowed down by' "$log" | sed 's/^/, slowed down in /')" ;;
-    run) grep -E '^train: ' "$log" | tail -n 1 | sed 's/^train: //;s/;.*//' ;;
+    peer)
+        {
+            sed -nE 's/^.*against float32: actbench ([^,]*), .*, ([0-9.]+ times theirs);.*/error \1, \2/p' "$log"
+            sed -nE 's/^raw forward, (batch [0-9]+(, their best)?)  +[^ ]+  +[^ ]+  +([^ ]+x)  .*/raw forward, \1: \3/p' "$log"
+        } | joined
+        ;;
+    run) sed -nE 's/^((train|sweep): [^;]*);.*/\1/p' "$log" | joined ;;
+    bench)
+        {
+            echo "$(grep -cE 'time:|Success' "$log") measured"
+            grep -q 'clocks after' "$log" && grep -c 'slowed down by' "$log" | sed 's/^/slowed down in /'
+            sed -n '/^forward\//,$s/.*thrpt: *\[[^ ]* [^ ]* \([^ ]*\) \([^ ]*\) .*/forward of 8192 tokens \1 \2/p' "$log" | tail -n 1
+        } | joined
+        ;;
     profile) grep -E '^device 0: ' "$log" | tail -n 1 | sed 's/^device 0: //;s/;.*//' ;;
-    peer) grep -E '^raw forward' "$log" | tail -n 1 | sed 's/  */ /g' ;;
+    memcheck | racecheck) grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$log" | tail -n 1 | sed 's/^=* *//' ;;
     esac
 }
 
@@ -197,9 +223,11 @@ if [ "$emulator" = no ] && ! why=$("$here/actbench" check --device-map cuda --li
     fail "$(tail -n 1 <<<"$why" | sed 's/^error: //'); $0 --emulator is a dry run without a GPU"
 fi
 
-pid=
 rows=()
 failed=0
+declare -A pids starts limits
+
+readonly dry='A dry run in the emulator: nothing ran on a GPU, and no figure is one of speed.'
 
 table() {
     {
@@ -208,13 +236,29 @@ table() {
             IFS=$'\t' read -r name result seconds what <<<"$row"
             printf '%-10s %-8s %8s  %s\n' "$name" "$result" "$seconds" "$what"
         done
-        [ "$emulator" = no ] || echo 'A dry run in the emulator: nothing ran on a GPU, and no figure is one of speed.'
+        [ "$emulator" = no ] || echo "$dry"
         echo "$SECONDS s in all; files in $out"
     } | tee summary.txt
+    {
+        echo '# A machine with a GPU, checked and measured'
+        echo
+        local gpu driver
+        gpu=$(fact GPUs) driver=$(fact 'GPU driver')
+        echo "GPU: ${gpu:-none}, driver ${driver:-none}. CPU: $(fact processor), $(fact threads) threads, $(fact memory)."
+        [ "$emulator" = no ] || printf '\n%s\n' "$dry"
+        printf '\n```sh\nscripts/gpu_check.sh%s\n```\n\n' "$(printf ' %s' "${arguments[@]}" | sed -E 's/ --out [^ ]+//;s/^ $//')"
+        echo '| step | result | seconds | the figure that matters |'
+        echo '|---|---|---:|---|'
+        for row in "${rows[@]}"; do
+            IFS=$'\t' read -r name result seconds what <<<"$row"
+            echo "| $name | $result | $seconds | ${what//|/\\|} |"
+        done
+        printf '\n%s s in all.\n' "$SECONDS"
+    } >summary.md
 }
 
 interrupted() {
-    [ -z "$pid" ] || kill -TERM "$pid" 2>/dev/null
+    [ ${#pids[@]} -eq 0 ] || kill -TERM "${pids[@]}" 2>/dev/null
     wait
     rm -rf random-model random-model.unfinished
     echo 'interrupted' >&2
@@ -223,9 +267,9 @@ interrupted() {
 }
 trap interrupted INT TERM
 
-# Runs the step $1, for $2 seconds at most.
-step() {
-    local name=$1 limit=$2 left=$((total - SECONDS)) start=$SECONDS status result what
+# Starts the step $1, which has $2 seconds at most, if it is wanted.
+start() {
+    local name=$1 limit=$2 left=$((total - SECONDS))
     if [ -n "$only" ] && [[ ",$only," != *",$name,"* ]]; then
         return
     fi
@@ -238,34 +282,53 @@ step() {
     # `timeout` makes a process group of it, so that the limit ends everything that the step started.
     (cd "$from" && GPU_CHECK_STEP=$name exec timeout --kill-after=5 "$limit" "$BASH" "$self" "${arguments[@]}") \
         >"$name.log" 2>&1 </dev/null &
-    pid=$!
-    wait $pid
+    pids[$name]=$! starts[$name]=$SECONDS limits[$name]=$limit
+}
+
+# Waits for the step $1, if it was started, and notes what became of it.
+finish() {
+    local name=$1 status result what
+    [ -n "${pids[$name]:-}" ] || return
+    wait "${pids[$name]}"
     status=$?
-    pid=
+    unset "pids[$name]"
     case $status in
     0) result=ok what=$(figure "$name") ;;
     "$skipped") result=skipped what=$(tail -n 1 "$name.log") ;;
-    124 | 137) result=FAILED what="took longer than $limit s; see $name.log" ;;
+    124 | 137)
+        result=FAILED what="took longer than ${limits[$name]} s; see $name.log"
+        # What was found until then is worth as much as ever.
+        local found
+        found=$(figure "$name")
+        [ -z "$found" ] || what+=": $found"
+        ;;
     *)
-        what=$(grep -m 1 -E '^(FAILED |error)' "$name.log" || grep -v '^ *$' "$name.log" | tail -n 1)
+        what=$(grep -m 1 -E '^(FAILED |error|peer_hf: )' "$name.log" || grep -v '^ *$' "$name.log" | tail -n 1)
         result=FAILED what="status $status: ${what:0:160}"
         ;;
     esac
     [ $result != FAILED ] || failed=1
     # A step that was ended leaves what it would have removed.
     rm -rf random-model random-model.unfinished
-    rows+=("$name"$'\t'$result$'\t'$((SECONDS - start))$'\t'"$what")
+    rows+=("$name"$'\t'$result$'\t'$((SECONDS - starts[$name]))$'\t'"$what")
+}
+
+step() {
+    start "$1" "$2"
+    finish "$1"
 }
 
 step machine 20
-step kernels 120
-step check 90
-step memcheck 60
-step racecheck 60
-step bench 100
-step run 150
-step profile 60
-step peer 120
+step kernels 60
+step check 45
+step peer 110
+step run 90
+step bench 90
+step profile 30
+start memcheck 80
+start racecheck 80
+finish memcheck
+finish racecheck
 echo
 table
 exit $failed

@@ -32,14 +32,18 @@ def model_source(model):
 
 
 class Peer:
-    """A transformers model without LM head, final norm and blocks that no task needs."""
+    """A transformers model without LM head, final norm and blocks that no task needs.
 
-    def __init__(self, arguments, deepest):
+    As a reference for a run in a 16-bit type it computes in float32, with the weights as that type has them, by
+    attention written out: nothing of it is rounded to less (peer_hf.py keeps TF32 off).
+    """
+
+    def __init__(self, arguments, deepest, is_reference=False):
         try:
             model = transformers.AutoModel.from_pretrained(
                 **model_source(arguments.model),
                 dtype=TORCH_TYPES[arguments.dtype],
-                attn_implementation=arguments.attention,
+                attn_implementation="eager" if is_reference else arguments.attention,
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise UsageError(f"--model {arguments.model}: transformers cannot load it ({error})") from None
@@ -54,7 +58,8 @@ class Peer:
             )
         model.norm = torch.nn.Identity()
         model.layers = model.layers[: deepest + 1]
-        self.model = model.eval().to(arguments.device)
+        model = model.eval().to(arguments.device)
+        self.model = model.float() if is_reference else model
         self.blocks = model.layers
         self.device = torch.device(arguments.device)
         self.batch_size = arguments.batch_size

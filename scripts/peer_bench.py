@@ -119,7 +119,9 @@ class Bench:
 
     def comparisons(self, best):
         """`(label, ours, theirs, field, their field)` of each line of the table; their field is ours where it is left out."""
-        lines = [(f"raw forward, batch {self.arguments.batch_size}", "ours raw", "theirs train", "extract_s")]
+        label = f"raw forward, batch {self.arguments.batch_size}"
+        label += ", their best" if best == self.arguments.batch_size else ""
+        lines = [(label, "ours raw", "theirs train", "extract_s")]
         if best != self.arguments.batch_size:
             lines += [(f"raw forward, batch {best}, their best", "ours raw, best", "theirs train, best", "extract_s")]
         if "train" in self.arguments.tasks:
@@ -155,8 +157,16 @@ class Bench:
             order.shuffle(names)
             for name in names:
                 self.observations.setdefault(name, []).append(named[name]())
-            print(f"block {block + 1} of {self.arguments.bench} done", file=sys.stderr, flush=True)
+            print(f"block {block + 1} of {self.arguments.bench} done: {self.last_ratios(best)}", file=sys.stderr, flush=True)
         self.print_table(best)
+
+    def last_ratios(self, best):
+        """The ratios of the last block, for who looks on; and for a log that ends here because the time was up."""
+        ratios = []
+        for label, ours, theirs, field, *their_field in self.comparisons(best):
+            ours_s, theirs_s = self.observations[ours][-1][field], self.observations[theirs][-1][(their_field or [field])[0]]
+            ratios.append(f"{label} {theirs_s / ours_s:.2f}x")
+        return "; ".join(ratios)
 
     def best_batch_size(self):
         """The peer's fastest of the batch sizes asked for, each timed once."""

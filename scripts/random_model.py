@@ -5,21 +5,26 @@
     python scripts/peer_hf.py --model random-1b --dataset random-1b/rows.jsonl --samples 64 \\
         --tasks train --layer 3 --batch-size 64 --dtype bf16 --bench 5
 
-torch draws and saves the weights, so transformers and actbench read the same file. The shapes are those of the presets
-in fixtures/src/presets.rs; blocks can be fewer. The tokenizer is the bundled one, whose ids all models of these presets
-have. Every dialogue has exactly the tokens asked for, template and all, and words drawn from a seed, so that prefixes
-longer than the template's are not shared. Labels alternate and mean nothing.
+torch draws the weights, so transformers and actbench read the same file: matrices normal with a deviation of 0.02, as
+transformers starts a model, and norms 1. The shapes are those of the presets in fixtures/src/presets.rs; blocks can be
+fewer. The tokenizer is the bundled one, whose ids all models of these presets have. Every dialogue has exactly the
+tokens asked for, template and all, and words drawn from a seed, so that prefixes longer than the template's are not
+shared. Labels alternate and mean nothing.
 """
 
 import argparse
+import hashlib
 import json
+import os
 import random
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 import transformers
+from safetensors.torch import save_file
 
 TOKENIZER = Path(__file__).resolve().parent.parent / "fixtures" / "data" / "tokenizer"
 LLAMA_3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -46,6 +51,10 @@ PRESETS = {
         "rope_scaling": {"rope_type": "llama3", "factor": 32.0, **LLAMA_3_ROPE},
     },
 }
+# The standard deviation of weights, which is what models of this architecture start with.
+STD = 0.02
+# Elements that one thread draws at a time.
+PART = 1 << 22
 # Single tokens of the bundled tokenizer when a space stands before them (checked when the rows are made).
 WORDS = ("the", "and", "of", "to", "in", "is", "that", "for", "with", "was", "as", "on", "be", "at", "by", "not")
 
@@ -71,8 +80,27 @@ def parse_arguments():
     return arguments
 
 
+def draw(name, shape, seed, threads):
+    """The bf16 tensor `name`, normal about 0, by all of `threads`.
+
+    Each part has a generator of its own: torch's drawing on a CPU is serial, and the values shall not depend on the
+    number of processors.
+    """
+    tensor = torch.empty(shape, dtype=torch.bfloat16)
+    parts = tensor.view(-1).split(PART)
+
+    def fill(number):
+        # 32 bits, as torch's generator on a CPU takes no more.
+        key = hashlib.blake2b(f"{seed} {name} {number}".encode(), digest_size=4).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(key))
+        parts[number].copy_(torch.empty(len(parts[number])).normal_(0.0, STD, generator=generator))
+
+    list(threads.map(fill, range(len(parts))))
+    return tensor
+
+
 def write_model(arguments, folder):
-    """Weights by torch in bf16, as `model.safetensors` with `config.json`."""
+    """Weights in bf16, as `model.safetensors` with `config.json`."""
     shape = PRESETS[arguments.preset] | {"num_hidden_layers": arguments.layers}
     config = transformers.LlamaConfig(
         **shape,
@@ -81,10 +109,24 @@ def write_model(arguments, folder):
         max_position_embeddings=131_072,
         bos_token_id=1,
         eos_token_id=2,
+        architectures=["LlamaForCausalLM"],
+        dtype="bfloat16",
     )
-    torch.manual_seed(arguments.seed)
-    model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
-    model.save_pretrained(folder)
+    # Names and shapes alone: nothing is drawn that would be drawn again.
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(config)
+    # A part is one thread's, and torch needs no more of them within it.
+    torch.set_num_threads(1)
+    weights = {}
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for name, parameter in model.named_parameters():
+            if name.endswith("norm.weight"):
+                weights[name] = torch.ones(parameter.shape, dtype=torch.bfloat16)
+            # The head is the embedding, and no file has it twice.
+            elif name != "lm_head.weight":
+                weights[name] = draw(name, parameter.shape, arguments.seed, threads)
+    config.save_pretrained(folder)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def write_rows(arguments, folder):

@@ -17,13 +17,17 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
+import safetensors.torch
 import tokenizers
+import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
+import hf_model
 import peer_bench
 import peer_checks
 import peer_hf
+import random_model
 from features_file import Features, FeaturesError, load_features
 
 GOLDENS = Path(__file__).resolve().parent.parent / "fixtures" / "data" / "goldens"
@@ -124,9 +128,11 @@ class PeerAgrees(ScriptTest):
             self.assertEqual(status, 0, err)
             self.assertEqual(out.count("agree"), 2)
 
-    def test_every_golden_agrees_in_fp32_and_bf16(self):
+    def test_every_golden_agrees_in_fp32_and_in_its_own_16_bit_type(self):
         for case in sorted(GOLDENS.iterdir()):
-            for dtype in ("fp32", "bf16"):
+            # What is judged in 16 bits is the error of a run, not that of weights which had to be rounded first.
+            own = [dtype for dtype, name in (("bf16", "-bf16"), ("fp16", "-f16")) if name in case.name]
+            for dtype in ("fp32", *own):
                 with self.subTest(case=case.name, dtype=dtype):
                     status, _, err = self.compare(golden_features(case=case, dtype=dtype), case=case)
                     self.assertEqual(status, 0, err)
@@ -169,6 +175,107 @@ class PeerFails(ScriptTest):
         features = golden_features()
         features.pooled[0, 0, 0] = 1e-9
         self.assertEqual(self.compare(features)[0], 1)
+
+
+class PeerIn16Bits(ScriptTest):
+    """What is judged there is the error against the peer in float32, beside the peer's own."""
+
+    CASE = GOLDENS / "gqa2-bf16-tied"
+
+    def setUp(self):
+        super().setUp()
+        self.features = golden_features(case=self.CASE, dtype="bf16", empty_mask=False)
+        arguments = mock.Mock(
+            model=str(self.CASE), dtype="bf16", attention="sdpa", device="cpu", batch_size=3, pool="mean"
+        )
+        layers = self.features.layer_ids.tolist()
+        self.theirs = hf_model.Peer(arguments, layers[-1]).extract(self.features, layers)[0]
+        reference = hf_model.Peer(arguments, layers[-1], is_reference=True)
+        self.assertEqual({parameter.dtype for parameter in reference.model.parameters()}, {torch.float32})
+        self.reference = reference.extract(self.features, layers)[0]
+
+    def outcome(self, pooled):
+        self.features.pooled = pooled
+        return self.compare(self.features, "--tasks", "sweep", case=self.CASE)
+
+    def test_the_peers_own_features_are_as_far_from_the_reference_as_the_peers(self):
+        status, out, err = self.outcome(self.theirs)
+        self.assertEqual(status, 0, err)
+        self.assertIn("1.000 times theirs; the two are apart by 0.000e+00 of a layer", out)
+        self.assertIn("the same in fp32", out)
+
+    def test_the_reference_itself_passes_and_is_told_as_no_error(self):
+        status, out, err = self.outcome(self.reference)
+        self.assertEqual(status, 0, err)
+        self.assertIn("against float32: actbench 0.000e+00", out)
+
+    def test_more_than_the_peers_error_fails_though_it_is_small(self):
+        for factor, expected in ((1.05, 0), (1.2, 1)):
+            pooled = self.reference + factor * (self.theirs - self.reference)
+            layer_error, _ = peer_checks.relative_errors(pooled, self.reference)
+            self.assertLess(layer_error, peer_checks.TOLERANCE["bf16"])
+            status, out, err = self.outcome(pooled)
+            self.assertEqual(status, expected, err)
+            self.assertEqual("DIFFER" in out, expected == 1)
+            self.assertEqual("of a layer (at most" in err, expected == 1)
+
+    def test_an_error_above_the_tolerance_fails_however_large_the_peers_is(self):
+        far = self.reference * 1.03
+        _, their_errors, complaint = peer_checks.judge(far, far, self.reference, "bf16")
+        self.assertGreater(their_errors[0], peer_checks.TOLERANCE["bf16"])
+        self.assertIn("of a layer (at most 2.00e-02)", complaint)
+
+    def test_nan_on_any_side_fails(self):
+        def broken(values):
+            values = values.copy()
+            values[1, 0, 0] = np.nan
+            return values
+
+        self.assertEqual(self.outcome(broken(self.theirs))[0], 1)
+        for theirs, reference in (
+            (broken(self.theirs), self.reference),
+            (self.theirs, broken(self.reference)),
+        ):
+            self.assertIsNotNone(peer_checks.judge(self.theirs, theirs, reference, "bf16")[2])
+
+
+class RandomModel(ScriptTest):
+    """The model of the measurements: the same bytes by any number of threads, and what transformers takes."""
+
+    def made(self, name, *flags, cpus=3):
+        out = self.folder / name
+        argv = ["random_model.py", "--preset", "smollm2-135m", "--layers", "1", "--rows", "2", "--tokens", "24"]
+        with mock.patch.object(sys, "argv", [*argv, "--out", str(out), *flags]):
+            with mock.patch("os.cpu_count", return_value=cpus), contextlib.redirect_stdout(io.StringIO()):
+                threads = torch.get_num_threads()
+                random_model.main()
+                torch.set_num_threads(threads)
+        return out
+
+    def test_weights_are_drawn_from_the_seed_and_loaded_whole(self):
+        first = self.made("first")
+        weights = safetensors.torch.load_file(first / "model.safetensors")
+        again = safetensors.torch.load_file(self.made("again", cpus=1) / "model.safetensors")
+        other = safetensors.torch.load_file(self.made("other", "--seed", "1") / "model.safetensors")
+        self.assertEqual(weights.keys(), again.keys())
+        for name, tensor in weights.items():
+            self.assertEqual(tensor.dtype, torch.bfloat16)
+            self.assertTrue(torch.equal(tensor, again[name]), name)
+            if name.endswith("norm.weight"):
+                self.assertTrue(torch.equal(tensor, torch.ones_like(tensor)), name)
+                continue
+            self.assertFalse(torch.equal(tensor, other[name]), name)
+            self.assertAlmostEqual(tensor.float().std().item(), 0.02, delta=2e-4)
+            self.assertLess(abs(tensor.float().mean().item()), 2e-4)
+        # Parts of one tensor, and tensors of one shape, are not the same values.
+        embedding = weights["model.embed_tokens.weight"].flatten()
+        self.assertFalse(torch.equal(embedding[:1000], embedding[random_model.PART :][:1000]))
+        gate, up = (weights[f"model.layers.0.mlp.{name}_proj.weight"] for name in ("gate", "up"))
+        self.assertFalse(torch.equal(gate, up))
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(first, output_loading_info=True)
+        self.assertFalse(info["missing_keys"] or info["unexpected_keys"], info)
+        self.assertEqual(model.dtype, torch.bfloat16)
+        self.assertIs(model.lm_head.weight, model.model.embed_tokens.weight)
 
 
 class BadInput(ScriptTest):

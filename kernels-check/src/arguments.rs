@@ -11,7 +11,7 @@ use crate::timing::Sizes;
 #[command(
     name = "kernels-check",
     version,
-    after_help = "Exit status: 0 every kernel passed, 1 a kernel failed, 2 nothing could be checked (and why)."
+    after_help = "Exit status: 0 every kernel passed, 1 a kernel failed, 2 nothing could be checked (and why), 130 interrupted: what was found until then is printed and written."
 )]
 pub struct Arguments {
     /// Number of the GPU, in the driver's order

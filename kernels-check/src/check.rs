@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use actbench_kernels::CpuBackend;
 use actbench_kernels::cuda::sources::{KernelSource, SOURCES};
 use actbench_kernels::cuda::{CudaBackend, Device, KernelSet};
+use actbench_kernels::{CpuBackend, HostTensor, KernelError};
+use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
@@ -16,8 +17,9 @@ use serde::Serialize;
 use crate::case::Case;
 use crate::compare::{compare, tolerance};
 use crate::differences::Differences;
-use crate::inputs::{upload, widen};
-use crate::operation::compute;
+use crate::inputs::{Inputs, all_finite, upload};
+use crate::operation::{Weights, compute, compute_all};
+use crate::progress::Progress;
 use crate::recording::Recording;
 
 /// Failures that are kept of one kernel: the first ones tell what is wrong.
@@ -85,22 +87,38 @@ impl<'a, D: Device> Checker<'a, D> {
         Checker { device, cpu, exact, found: Found::default(), launched: BTreeSet::new() }
     }
 
-    /// Runs `cases` and compares with the emulator where `differences` can. `lost` says what the device was lost to.
-    pub fn run(mut self, cases: &[Case], differences: &mut Differences, lost: impl Fn() -> Option<String>) -> Found {
+    /// Runs `cases`, until `progress` says that it is enough, and compares with the emulator where `differences` can.
+    /// `lost` says what the device was lost to.
+    pub fn run(
+        mut self,
+        cases: &[Case],
+        differences: &mut Differences,
+        progress: &Progress,
+        lost: impl Fn() -> Option<String>,
+    ) -> Found {
+        let mut failed = 0;
         for case in cases {
-            self.found.cases += 1;
-            match compute(self.cpu, case, 0..case.rows()) {
-                Ok(expected) => self.check(case, &expected, differences),
-                Err(error) => {
-                    let entry = self.found.kernels.entry(format!("{}{}", case.kernels(), case.dtype)).or_default();
-                    entry.fail(case, &format!("the CPU could not compute it: {error}"));
-                }
+            if progress.is_interrupted() {
+                return self.found;
             }
+            self.found.cases += 1;
+            let inputs = Inputs::new(case);
+            match compute_all(self.cpu, &inputs) {
+                Ok(expected) => self.check(&inputs, &expected, differences),
+                Err(error) => self.fail(case, &format!("the CPU could not compute it: {error}")),
+            }
+            let before = std::mem::replace(&mut failed, self.found.kernels.values().map(|kernel| kernel.failed).sum());
+            if failed > before {
+                progress.tell(&format!("FAILED {case}, seed {}", case.seed));
+            }
+            progress
+                .tell_now_and_then(|| format!("{} of {} cases, the last one {case}", self.found.cases, cases.len()));
             if let Some(why) = lost() {
                 self.found.lost = Some(why);
                 break;
             }
         }
+        progress.tell(&format!("{} of {} cases", self.found.cases, cases.len()));
         let device = self.device.architecture();
         let sources = SOURCES.iter().filter(|source| device.is_none_or(|device| source.is_for(device)));
         let known = sources.flat_map(KernelSource::kernels);
@@ -108,10 +126,21 @@ impl<'a, D: Device> Checker<'a, D> {
         self.found
     }
 
-    fn check(&mut self, case: &Case, expected: &[u8], differences: &mut Differences) {
+    /// Notes that nothing of `case` could be compared.
+    fn fail(&mut self, case: &Case, what: &str) {
+        self.found.kernels.entry(format!("{}{}", case.kernels(), case.dtype)).or_default().fail(case, what);
+    }
+
+    fn check(&mut self, inputs: &Inputs<'_>, expected: &[u8], differences: &mut Differences) {
+        // What is uploaded once serves all sets: they differ in launches alone.
+        let weights = match Weights::upload(&CudaBackend::new(self.device.clone(), SETS[0]), inputs) {
+            Ok(weights) => weights,
+            Err(error) => return self.fail(inputs.case, &error.to_string()),
+        };
+        self.launched.append(&mut self.device.take());
         let (mut plain, mut checked) = (None, BTreeSet::new());
         for set in SETS {
-            let got = self.check_set(case, set, expected, plain.as_deref(), &mut checked, differences);
+            let got = self.check_set(inputs, &weights, set, expected, plain.as_deref(), &mut checked, differences);
             if set == KernelSet::Plain {
                 plain = got;
             }
@@ -120,18 +149,20 @@ impl<'a, D: Device> Checker<'a, D> {
 
     /// One set of kernels on one case, unless it is served by a kernel that was checked on it. The bytes of the result, if
     /// there is one.
+    #[expect(clippy::too_many_arguments, reason = "they are what a result is compared with, each of another kind")]
     fn check_set(
         &mut self,
-        case: &Case,
+        inputs: &Inputs<'_>,
+        weights: &Weights<CudaBackend<Arc<Recording<D>>>>,
         set: KernelSet,
         expected: &[u8],
         plain: Option<&[u8]>,
         checked: &mut BTreeSet<String>,
         differences: &mut Differences,
     ) -> Option<Vec<u8>> {
-        let backend = &CudaBackend::new(self.device.clone(), set);
+        let (case, backend) = (inputs.case, &CudaBackend::new(self.device.clone(), set));
         self.device.take();
-        let result = compute(backend, case, 0..case.rows());
+        let result = compute(backend, inputs, weights, 0..case.rows());
         let mut launched = self.device.take();
         let kernel = launched.iter().find(|kernel| kernel.starts_with(case.kernels())).cloned();
         self.launched.append(&mut launched);
@@ -163,7 +194,7 @@ impl<'a, D: Device> Checker<'a, D> {
             if !difference.is_within(entry.tolerance) {
                 entry.fail(case, &difference.place.unwrap_or_default());
             }
-            if widen(case.dtype, &got).iter().chain(&widen(case.dtype, plain)).all(|value| value.is_finite()) {
+            if all_finite(case.dtype, &got) && all_finite(case.dtype, plain) {
                 self.check_comparison(backend, case, &got, plain);
             }
         }
@@ -171,7 +202,7 @@ impl<'a, D: Device> Checker<'a, D> {
         let row_bytes = case.columns() * case.dtype.size();
         for range in ranges(case) {
             let whole = got.get(range.start * row_bytes..range.end * row_bytes).unwrap_or_default();
-            match compute(backend, case, range.clone()) {
+            match compute(backend, inputs, weights, range.clone()) {
                 Ok(alone) if alone == whole => entry.rows_alone += 1,
                 Ok(alone) => {
                     let difference = compare(&alone, whole, case.dtype, case.columns(), "the whole batch");
@@ -190,7 +221,9 @@ impl<D: Device> Checker<'_, D> {
     /// The comparison on the device, of two results of a case: it must find what the host finds, in all and in some rows.
     fn check_comparison(&mut self, backend: &CudaBackend<Arc<Recording<D>>>, case: &Case, got: &[u8], expected: &[u8]) {
         let (rows, columns, dtype) = (case.rows(), case.columns(), case.dtype);
-        let uploaded = |bytes: &[u8]| upload(backend, dtype, rows, columns, &widen(dtype, bytes));
+        let uploaded = |bytes: &[u8]| -> Result<_, KernelError> {
+            upload(backend, &HostTensor::new(dtype, vec![rows, columns], Bytes::copy_from_slice(bytes))?)
+        };
         let both = uploaded(got).and_then(|got| Ok((got, uploaded(expected)?)));
         let entry = self.found.kernels.entry(format!("compare_{dtype}")).or_default();
         entry.cases += 1;

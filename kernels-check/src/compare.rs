@@ -1,8 +1,9 @@
 //! Two results of one case: how far apart, and where.
 
 use actbench_kernels::DType;
+use rayon::prelude::*;
 
-use crate::inputs::widen;
+use crate::inputs::{CHUNK, widen};
 
 /// How one result differs from another.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,22 +39,52 @@ pub fn compare(got: &[u8], expected: &[u8], dtype: DType, columns: usize, from: 
         let place = format!("{} bytes where {from} has {}", got.len(), expected.len());
         return Difference { elements: got.len().max(expected.len()), worst: f64::INFINITY, place: Some(place) };
     }
-    let elements =
-        got.chunks(dtype.size()).zip(expected.chunks(dtype.size())).filter(|(got, want)| got != want).count();
-    let (got, expected) = (widen(dtype, got), widen(dtype, expected));
-    let scale = expected.iter().fold(0.0f64, |scale, value| scale.max(f64::from(value.abs()))).max(1e-30);
+    let chunks = || got.par_chunks(CHUNK * dtype.size()).zip(expected.par_chunks(CHUNK * dtype.size()));
+    let elements = chunks()
+        .map(|(got, want)| got.chunks(dtype.size()).zip(want.chunks(dtype.size())).filter(|(a, b)| a != b).count())
+        .sum();
+    let largest = |bytes: &[u8]| widen(dtype, bytes).iter().fold(0.0, |most: f32, value| most.max(value.abs()));
+    let scale = f64::from(chunks().map(|(_, want)| largest(want)).reduce(|| 0.0, f32::max)).max(1e-30);
+    // The farthest element of each chunk, and of these the first.
+    let farthest: Vec<Farthest> =
+        chunks().map(|(got, want)| Farthest::of(&widen(dtype, got), &widen(dtype, want))).collect();
     let mut difference = Difference { elements, worst: 0.0, place: None };
-    for (index, (got, expected)) in got.iter().zip(&expected).enumerate() {
-        let distance = (f64::from(*got) - f64::from(*expected)).abs() / scale;
-        // A value that is no number is as far away as can be.
-        let distance = if distance.is_nan() { f64::INFINITY } else { distance };
+    for (chunk, farthest) in farthest.into_iter().enumerate() {
+        // Also beside an expected value that is infinite itself.
+        let distance = if farthest.distance.is_finite() { farthest.distance / scale } else { f64::INFINITY };
         if distance > difference.worst {
             difference.worst = distance;
+            let index = chunk * CHUNK + farthest.index;
             let (row, column) = (index / columns.max(1), index % columns.max(1));
-            difference.place = Some(format!("row {row}, column {column} is {got} where {from} has {expected}"));
+            let Farthest { got, want, .. } = farthest;
+            difference.place = Some(format!("row {row}, column {column} is {got} where {from} has {want}"));
         }
     }
     difference
+}
+
+/// The first of the elements that are farthest from what was expected.
+#[derive(Default)]
+struct Farthest {
+    distance: f64,
+    index: usize,
+    got: f32,
+    want: f32,
+}
+
+impl Farthest {
+    fn of(got: &[f32], want: &[f32]) -> Self {
+        let mut farthest = Farthest::default();
+        for (index, (got, want)) in got.iter().copied().zip(want.iter().copied()).enumerate() {
+            let distance = (f64::from(got) - f64::from(want)).abs();
+            // A value that is no number is as far away as can be.
+            let distance = if distance.is_nan() { f64::INFINITY } else { distance };
+            if distance > farthest.distance {
+                farthest = Farthest { distance, index, got, want };
+            }
+        }
+        farthest
+    }
 }
 
 #[cfg(test)]
@@ -81,7 +112,29 @@ mod tests {
     fn nan_is_never_near_and_lengths_must_agree() {
         assert_eq!(compared(&[f32::NAN, 1.0], &[1.0, 1.0]).worst, f64::INFINITY);
         assert_eq!(compared(&[1.0], &[f32::NAN]).worst, f64::INFINITY);
+        assert_eq!(compared(&[1.0, 2.0], &[f32::INFINITY, 2.0]).worst, f64::INFINITY);
         assert_eq!(compared(&[1.0], &[1.0, 1.0]).worst, f64::INFINITY);
+    }
+
+    #[test]
+    fn results_of_many_chunks_are_compared_as_one() {
+        let expected = vec![0.5f32; 3 * CHUNK + 5];
+        let mut got = expected.clone();
+        for (index, value) in [(7, 0.75), (CHUNK + 3, 1.0), (2 * CHUNK + 1, 1.0), (3 * CHUNK + 4, 0.5 + 1e-6)] {
+            got[index] = value;
+        }
+        let difference = compared(&got, &expected);
+        assert_eq!((difference.elements, difference.worst), (4, 1.0));
+        // Of two that are equally far the first.
+        let (row, column) = ((CHUNK + 3) / 2, (CHUNK + 3) % 2);
+        assert_eq!(difference.place.unwrap(), format!("row {row}, column {column} is 1 where the CPU has 0.5"));
+        // The largest expected value counts in all chunks, wherever it is.
+        let mut expected = expected;
+        expected[3 * CHUNK + 4] = 50.0;
+        got[3 * CHUNK + 4] = 50.0;
+        assert_eq!(compared(&got, &expected).worst, 0.01);
+        got[3 * CHUNK + 3] = f32::NAN;
+        assert_eq!(compared(&got, &expected).worst, f64::INFINITY);
     }
 
     #[test]

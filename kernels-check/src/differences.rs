@@ -1,12 +1,18 @@
 //! What a GPU computes otherwise than the emulator: the emulator stands for it in tests, and here is how well.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use actbench_kernels::cuda::{Architecture, KernelSet};
 use serde::Serialize;
 
-use crate::case::Case;
+use crate::case::{Case, Operation};
 use crate::compare::compare;
+use crate::progress::Progress;
 
 /// What one kernel computed otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -23,24 +29,46 @@ pub struct KernelDifference {
     pub example: Option<String>,
 }
 
-/// Compares a GPU with the emulator, if this program has one.
+/// Compares a GPU with the emulator, if this program has one. The emulator runs beside everything else, in a thread of
+/// its own: it does one launch at a time, however many processors there are.
 #[derive(Debug, Default)]
 pub struct Differences {
-    /// Nothing to compare with: the device is the emulator, or the program has none.
-    enabled: bool,
-    /// What the emulator stands for: it should use the kernels that the GPU uses.
-    device: Option<Architecture>,
-    kernels: BTreeMap<String, KernelDifference>,
+    /// Where results go; none where the device is the emulator, or the program has none.
+    emulator: Option<(Sender<Job>, JoinHandle<BTreeMap<String, KernelDifference>>)>,
+    /// Results that it has not come to.
+    waiting: Arc<AtomicUsize>,
 }
 
-/// The most multiplications of a product that the emulator is given: it does some ten millions a second.
-#[cfg(feature = "emulator")]
+/// A result to compare.
+#[derive(Debug)]
+struct Job {
+    case: Case,
+    set: KernelSet,
+    kernel: String,
+    got: Vec<u8>,
+}
+
+/// The most multiplications of a product that the emulator is given: it does some hundred millions a second.
 const MOST_MULTIPLICATIONS: usize = 8_000_000;
 
 impl Differences {
-    /// For a run on a GPU of this architecture.
-    pub fn of_a_gpu(device: Option<Architecture>) -> Self {
-        Differences { enabled: cfg!(feature = "emulator"), device, kernels: BTreeMap::new() }
+    /// For a run on a GPU of this architecture. Once `interrupted` is set, nothing is compared any more.
+    pub fn of_a_gpu(device: Option<Architecture>, interrupted: Arc<AtomicBool>) -> Self {
+        let Some(device) = device.filter(|_| cfg!(feature = "emulator")) else { return Differences::default() };
+        let (sender, jobs) = channel::<Job>();
+        let waiting = Arc::<AtomicUsize>::default();
+        let left = waiting.clone();
+        let emulator = std::thread::spawn(move || {
+            let mut kernels = BTreeMap::new();
+            for job in jobs {
+                if !interrupted.load(Ordering::SeqCst) {
+                    job.compare(device, &mut kernels);
+                }
+                left.fetch_sub(1, Ordering::SeqCst);
+            }
+            kernels
+        });
+        Differences { emulator: Some((sender, emulator)), waiting }
     }
 
     /// For a run on the emulator itself.
@@ -49,14 +77,49 @@ impl Differences {
         Differences::default()
     }
 
-    /// Compares `got`, which `kernel` computed, with the emulator's result of the same case.
+    /// Compares `got`, which `kernel` computed, with the emulator's result of the same case, unless that would take long.
     pub fn compare(&mut self, case: &Case, set: KernelSet, kernel: &str, got: &[u8]) {
-        if !self.enabled {
+        let Some((sender, _)) = &self.emulator else { return };
+        if multiplications(case) > MOST_MULTIPLICATIONS {
             return;
         }
-        let Some(expected) = emulated(case, set, self.device) else { return };
-        let difference = compare(got, &expected, case.dtype, case.columns(), "the emulator");
-        let entry = self.kernels.entry(kernel.to_owned()).or_default();
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let job = Job { case: case.clone(), set, kernel: kernel.to_owned(), got: got.to_vec() };
+        // It fails if the thread is gone, of which `found` tells.
+        let _ = sender.send(job);
+    }
+
+    /// What was found, by the kernel's name, once the emulator is done; nothing where nothing was compared.
+    pub fn found(self, progress: &Progress) -> Option<BTreeMap<String, KernelDifference>> {
+        let (sender, emulator) = self.emulator?;
+        drop(sender);
+        while !emulator.is_finished() {
+            progress
+                .tell_now_and_then(|| format!("{} results wait for the emulator", self.waiting.load(Ordering::SeqCst)));
+            std::thread::sleep(WAIT);
+        }
+        Some(emulator.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+}
+
+/// Between two looks at whether the emulator is done.
+const WAIT: Duration = Duration::from_millis(10);
+
+/// Of a product or attention; elements of what only moves them.
+fn multiplications(case: &Case) -> usize {
+    match &case.operation {
+        Operation::Product { rows, inputs, outputs, .. } => rows * inputs * outputs,
+        Operation::Attention { shape, lens } => lens.iter().map(|len| len * len * shape.query_width()).sum(),
+        _ => case.rows() * case.columns(),
+    }
+}
+
+impl Job {
+    fn compare(&self, device: Architecture, kernels: &mut BTreeMap<String, KernelDifference>) {
+        let case = &self.case;
+        let Some(expected) = emulated(case, self.set, device) else { return };
+        let difference = compare(&self.got, &expected, case.dtype, case.columns(), "the emulator");
+        let entry = kernels.entry(self.kernel.clone()).or_default();
         entry.cases += 1;
         entry.with_other_bits += usize::from(difference.elements > 0);
         entry.elements += difference.elements;
@@ -65,32 +128,22 @@ impl Differences {
             entry.example = difference.place.map(|place| format!("{case}, seed {}: {place}", case.seed));
         }
     }
-
-    /// What was found, by the kernel's name; nothing where nothing was compared.
-    pub fn found(self) -> Option<BTreeMap<String, KernelDifference>> {
-        self.enabled.then_some(self.kernels)
-    }
 }
 
-/// The emulator's result, unless it would take long.
+/// The emulator's result.
 #[cfg(feature = "emulator")]
-fn emulated(case: &Case, set: KernelSet, device: Option<Architecture>) -> Option<Vec<u8>> {
+fn emulated(case: &Case, set: KernelSet, device: Architecture) -> Option<Vec<u8>> {
     use actbench_kernels::cuda::CudaBackend;
     use actbench_kernels::cuda::emulator::Emulator;
 
-    use crate::case::Operation;
+    use crate::inputs::Inputs;
+    use crate::operation::compute_all;
 
-    let work = match &case.operation {
-        Operation::Product { rows, inputs, outputs, .. } => rows * inputs * outputs,
-        Operation::Attention { shape, lens } => lens.iter().map(|len| len * len * shape.query_width()).sum(),
-        _ => case.rows() * case.columns(),
-    };
-    let emulator = Emulator::new(crate::run::emulator_options(case.seed)).standing_for(device?);
-    let backend = CudaBackend::new(emulator, set);
-    (work <= MOST_MULTIPLICATIONS).then(|| crate::operation::compute(&backend, case, 0..case.rows()).ok()).flatten()
+    let emulator = Emulator::new(crate::run::emulator_options(case.seed)).standing_for(device);
+    compute_all(&CudaBackend::new(emulator, set), &Inputs::new(case)).ok()
 }
 
 #[cfg(not(feature = "emulator"))]
-fn emulated(_case: &Case, _set: KernelSet, _device: Option<Architecture>) -> Option<Vec<u8>> {
+fn emulated(_case: &Case, _set: KernelSet, _device: Architecture) -> Option<Vec<u8>> {
     None
 }

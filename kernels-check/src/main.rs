@@ -16,6 +16,7 @@ mod compare;
 mod differences;
 mod inputs;
 mod operation;
+mod progress;
 mod recording;
 mod report;
 mod run;
@@ -28,15 +29,16 @@ const PASSED: u8 = 0;
 const FAILED: u8 = 1;
 /// Nothing was checked: there is no device, no machine code, or the arguments are wrong.
 const COULD_NOT_RUN: u8 = 2;
+/// A signal ended the run early; what was found until then is told.
+const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     // Wrong arguments are told by clap, which ends with the status 2 as well.
     let arguments = Arguments::parse();
     ExitCode::from(match run::run(&arguments) {
-        Ok(report) => match report.passed() {
-            true => PASSED,
-            false => FAILED,
-        },
+        Ok(report) if report.interrupted => INTERRUPTED,
+        Ok(report) if report.passed() => PASSED,
+        Ok(_) => FAILED,
         Err(error) => {
             eprintln!("kernels-check: {error}");
             COULD_NOT_RUN

@@ -11,15 +11,43 @@ use actbench_kernels::{
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::case::{Case, Operation, Product};
-use crate::inputs::{host, of_every_size, random, upload};
+use crate::case::{Operation, Product};
+use crate::inputs::{Inputs, of_every_size, random, upload};
 
 /// Rows in front of those that a copy writes.
 const COPIED_TO: usize = 2;
 
+/// The weights of a case's product on a device, and nothing for other cases: the same for all rows and sets of kernels.
+pub struct Weights<B: Backend>(Option<(B::Linear, Option<B::Vector>)>);
+
+impl<B: Backend> Weights<B> {
+    /// Uploads them.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub fn upload(backend: &B, inputs: &Inputs<'_>) -> Result<Self, KernelError> {
+        let (case, dtype) = (inputs.case, inputs.case.dtype);
+        let Operation::Product { product, inputs: columns, outputs, biased, .. } = &case.operation else {
+            return Ok(Weights(None));
+        };
+        let matrix = |stream| {
+            let drawn = |len| random(case.seed, stream, dtype, 1.0, len);
+            inputs.rows(stream, dtype, [*outputs, *columns], 0..*outputs, drawn)
+        };
+        let gated = *product == Product::SwiGlu;
+        let weight = match gated {
+            true => backend.prepare_gated(&matrix(2)?, &matrix(5)?, dtype)?,
+            false => backend.prepare_linear(&[matrix(2)?], dtype)?,
+        };
+        let biases = if gated { 2 * outputs } else { *outputs };
+        let bias = biased.then(|| backend.prepare_vector(&[inputs.vector(3, dtype, biases)?], dtype)).transpose()?;
+        Ok(Weights(Some((weight, bias))))
+    }
+}
+
 /// The operation of a case with its inputs on the device.
-pub struct Prepared<B: Backend> {
-    call: Call<B>,
+pub struct Prepared<'w, B: Backend> {
+    call: Call<'w, B>,
     out: B::Tensor,
     /// Leading rows of `out` that are not the result's.
     skipped: usize,
@@ -39,8 +67,8 @@ pub struct Work {
     pub operations: Option<f64>,
 }
 
-enum Call<B: Backend> {
-    Product { product: Product, x: B::Tensor, weight: B::Linear, bias: Option<B::Vector> },
+enum Call<'w, B: Backend> {
+    Product { product: Product, x: B::Tensor, weight: &'w B::Linear, bias: Option<&'w B::Vector> },
     RmsNorm { x: B::Tensor, scale: B::Vector },
     Rope { head_dim: usize, positions: Vec<u32>, cos: B::Vector, sin: B::Vector },
     Gather { x: B::Tensor, rows: Vec<u32> },
@@ -50,44 +78,59 @@ enum Call<B: Backend> {
     Cast { table: HostTensor, dtype: DType, tokens: Vec<u32> },
 }
 
-/// The bytes of rows `range` of the result of `case`, computed without the other rows.
+/// The bytes of rows `range` of the result of a case, computed without the other rows.
 ///
 /// # Errors
 /// Those of the backend.
-pub fn compute<B: Backend>(backend: &B, case: &Case, range: Range<usize>) -> Result<Vec<u8>, KernelError> {
-    let mut prepared = Prepared::new(backend, case, range)?;
+pub fn compute<B: Backend>(
+    backend: &B,
+    inputs: &Inputs<'_>,
+    weights: &Weights<B>,
+    range: Range<usize>,
+) -> Result<Vec<u8>, KernelError> {
+    let mut prepared = Prepared::new(backend, inputs, weights, range)?;
     prepared.apply(backend)?;
     prepared.result(backend)
 }
 
-impl<B: Backend> Prepared<B> {
-    /// Uploads the inputs of rows `range`.
+/// The bytes of the whole result of a case.
+///
+/// # Errors
+/// Those of the backend.
+pub fn compute_all<B: Backend>(backend: &B, inputs: &Inputs<'_>) -> Result<Vec<u8>, KernelError> {
+    compute(backend, inputs, &Weights::upload(backend, inputs)?, 0..inputs.case.rows())
+}
+
+impl<'w, B: Backend> Prepared<'w, B> {
+    /// Uploads the inputs of rows `range`, weights apart.
     ///
     /// # Errors
-    /// Those of the backend.
-    pub fn new(backend: &B, case: &Case, range: Range<usize>) -> Result<Self, KernelError> {
+    /// Those of the backend, and weights of another case.
+    pub fn new(
+        backend: &B,
+        inputs: &Inputs<'_>,
+        weights: &'w Weights<B>,
+        range: Range<usize>,
+    ) -> Result<Self, KernelError> {
+        let case = inputs.case;
         let (dtype, rows, columns) = (case.dtype, range.len(), case.columns());
-        let values = |stream: u64, len: usize| random(case.seed, stream, dtype, len);
-        // A tensor of which the rows of `range` are uploaded.
-        let part = |stream: u64, columns: usize| {
-            let values = values(stream, range.end * columns);
-            upload(backend, dtype, rows, columns, values.get(range.start * columns..).unwrap_or_default())
+        // A tensor of `all` rows of which those of `range` are uploaded.
+        let some = |stream: u64, all: usize, columns: usize, largest: f32, range: Range<usize>| {
+            let drawn = |len| random(case.seed, stream, dtype, largest, len);
+            upload(backend, &inputs.rows(stream, dtype, [all, columns], range, drawn)?)
         };
+        let part = |stream: u64, columns: usize| some(stream, case.rows(), columns, 1.0, range.clone());
+        let whole = |stream: u64, all: usize, columns: usize| some(stream, all, columns, 1.0, 0..all);
         let vector = |stream: u64, dtype: DType, len: usize| {
-            backend.prepare_vector(&[host(dtype, &[len], &random(case.seed, stream, dtype, len))?], dtype)
+            backend.prepare_vector(&[inputs.vector(stream, dtype, len)?], dtype)
         };
         let mut skipped = 0;
         let (call, out) = match &case.operation {
-            Operation::Product { product, inputs, outputs, biased, .. } => {
-                let matrix = |stream| host(dtype, &[*outputs, *inputs], &values(stream, outputs * inputs));
-                let gated = *product == Product::SwiGlu;
-                let weight = match gated {
-                    true => backend.prepare_gated(&matrix(2)?, &matrix(5)?, dtype)?,
-                    false => backend.prepare_linear(&[matrix(2)?], dtype)?,
+            Operation::Product { product, inputs, outputs, .. } => {
+                let Some((weight, bias)) = &weights.0 else {
+                    return Err(KernelError::shape("inputs", format!("{case} without weights")));
                 };
-                let biases = if gated { 2 * outputs } else { *outputs };
-                let bias = biased.then(|| vector(3, dtype, biases)).transpose()?;
-                let call = Call::Product { product: *product, x: part(1, *inputs)?, weight, bias };
+                let call = Call::Product { product: *product, x: part(1, *inputs)?, weight, bias: bias.as_ref() };
                 // The stream that a residual is added to; the others overwrite it.
                 (call, part(4, *outputs)?)
             }
@@ -105,13 +148,13 @@ impl<B: Backend> Prepared<B> {
             Operation::Gather { rows: all, .. } => {
                 let mut rng = ChaCha8Rng::seed_from_u64(case.seed);
                 let picked: Vec<u32> = (0..*all).map(|_| rng.random_range(0..*all as u32)).collect();
-                let x = upload(backend, dtype, *all, columns, &values(1, all * columns))?;
+                let x = whole(1, *all, columns)?;
                 let rows = picked.get(range.clone()).unwrap_or_default().to_vec();
                 (Call::Gather { x, rows }, backend.alloc(dtype, range.len(), columns)?)
             }
             Operation::Copy { rows: all, .. } => {
                 skipped = COPIED_TO;
-                let x = upload(backend, dtype, *all, columns, &values(1, all * columns))?;
+                let x = whole(1, *all, columns)?;
                 let out = backend.alloc(dtype, skipped + rows, columns)?;
                 (Call::Copy { x, from: range.start, count: rows }, out)
             }
@@ -128,26 +171,22 @@ impl<B: Backend> Prepared<B> {
                         groups.push(members);
                     }
                 }
-                let x = upload(backend, dtype, x_rows as usize, columns, &values(1, x_rows as usize * columns))?;
+                let x = whole(1, x_rows as usize, columns)?;
                 (Call::Pool { x, groups, method: *method }, backend.alloc(dtype, rows, columns)?)
             }
             Operation::Attention { shape, lens } => {
-                // Larger queries, so that the softmax is far from uniform.
-                let query: Vec<f32> = values(1, range.end * columns).iter().map(|value| value * 4.0).collect();
-                let query = query.get(range.start * columns..).unwrap_or_default();
-                let all: usize = lens.iter().sum();
-                let width = 2 * shape.kv_width();
                 let call = Call::Attention {
-                    query: upload(backend, dtype, rows, columns, query)?,
-                    keys_values: upload(backend, dtype, all, width, &values(2, all * width))?,
+                    // Larger queries, so that the softmax is far from uniform.
+                    query: some(1, case.rows(), columns, 4.0, range.clone())?,
+                    keys_values: whole(2, case.rows(), 2 * shape.kv_width())?,
                     layout: layout(lens, &range),
                     shape: *shape,
                 };
                 (call, backend.alloc(dtype, rows, columns)?)
             }
-            Operation::Cast { from, .. } => {
-                let values = of_every_size(case.seed, *from, dtype, range.end * columns);
-                let table = host(*from, &[rows, columns], values.get(range.start * columns..).unwrap_or_default())?;
+            Operation::Cast { from, rows: all, .. } => {
+                let drawn = |len| of_every_size(case.seed, *from, dtype, len);
+                let table = inputs.rows(0, *from, [*all, columns], range.clone(), drawn)?;
                 let tokens = (0..rows as u32).collect();
                 (Call::Cast { table, dtype, tokens }, backend.alloc(dtype, rows, columns)?)
             }
@@ -168,9 +207,9 @@ impl<B: Backend> Prepared<B> {
         let out = &mut self.out;
         match &self.call {
             Call::Product { product, x, weight, bias } => match product {
-                Product::Linear => backend.linear(x, weight, bias.as_ref(), out),
-                Product::Residual => backend.linear_residual(x, weight, bias.as_ref(), out),
-                Product::SwiGlu => backend.linear_swiglu(x, weight, bias.as_ref(), out),
+                Product::Linear => backend.linear(x, weight, *bias, out),
+                Product::Residual => backend.linear_residual(x, weight, *bias, out),
+                Product::SwiGlu => backend.linear_swiglu(x, weight, *bias, out),
             },
             Call::RmsNorm { x, scale } => backend.rms_norm(x, scale, 1e-5, out),
             Call::Rope { head_dim, positions, cos, sin } => backend.rope(out, 2, *head_dim, positions, cos, sin),
@@ -258,13 +297,15 @@ fn layout(lens: &[usize], range: &Range<usize>) -> AttentionLayout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::case::{Extent, cases};
+    use crate::case::{Case, Extent, cases};
     use actbench_kernels::CpuBackend;
 
     fn work(operation: Operation) -> Work {
         let cpu = CpuBackend::new(1).unwrap();
         let case = Case { operation, dtype: DType::Bf16, seed: 0 };
-        Prepared::new(&cpu, &case, 0..case.rows()).unwrap().work()
+        let inputs = Inputs::new(&case);
+        let weights = Weights::upload(&cpu, &inputs).unwrap();
+        Prepared::new(&cpu, &inputs, &weights, 0..case.rows()).unwrap().work()
     }
 
     #[test]
@@ -272,11 +313,13 @@ mod tests {
         let cpu = CpuBackend::with_isa(1, actbench_kernels::cpu::Isa::Avx512).unwrap();
         for case in cases(5, Extent { shapes: 2, side: 40, of_models: false }) {
             let (rows, row_bytes) = (case.rows(), case.columns() * case.dtype.size());
-            let whole = compute(&cpu, &case, 0..rows).unwrap();
+            let whole = compute_all(&cpu, &Inputs::new(&case)).unwrap();
             assert_eq!(whole.len(), rows * row_bytes, "{case}");
             assert!(case.dtype.to_f32_vec(&whole).iter().all(|value| value.is_finite()), "{case}");
+            let inputs = Inputs::new(&case);
+            let weights = Weights::upload(&cpu, &inputs).unwrap();
             for range in [0..rows / 2, rows / 3..rows, rows - 1..rows] {
-                let alone = compute(&cpu, &case, range.clone()).unwrap();
+                let alone = compute(&cpu, &inputs, &weights, range.clone()).unwrap();
                 assert!(alone == whole[range.start * row_bytes..range.end * row_bytes], "{case} {range:?}");
             }
         }

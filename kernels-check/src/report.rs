@@ -33,12 +33,15 @@ pub struct Report {
     pub timings: Option<Timings>,
     /// Why nothing was timed though it was asked for.
     pub timing_error: Option<String>,
+    /// Whether the run was told to end before it had done everything.
+    pub interrupted: bool,
 }
 
 impl Report {
     /// Whether every kernel was launched and no check failed.
     pub fn passed(&self) -> bool {
-        self.found.lost.is_none()
+        !self.interrupted
+            && self.found.lost.is_none()
             && self.timing_error.is_none()
             && self.found.not_launched.is_empty()
             && !self.found.kernels.is_empty()

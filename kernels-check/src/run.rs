@@ -19,6 +19,7 @@ use crate::arguments::Arguments;
 use crate::case::{Case, Extent, cases};
 use crate::check::{Checker, Found};
 use crate::differences::Differences;
+use crate::progress::Progress;
 use crate::report::{FORMAT, Report};
 use crate::table;
 use crate::timing::{Sizes, time};
@@ -54,10 +55,12 @@ pub fn run(arguments: &Arguments) -> Result<Report, RunError> {
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     // The arithmetic that plain kernels repeat, whatever the processor has for bf16.
     let cpu = CpuBackend::with_isa(threads, Isa::Avx512)?;
-    let report = match arguments.emulator {
-        true => on_emulator(arguments, &cpu)?,
-        false => on_gpu(arguments, &cpu)?,
+    let progress = Progress::start();
+    let mut report = match arguments.emulator {
+        true => on_emulator(arguments, &cpu, &progress)?,
+        false => on_gpu(arguments, &cpu, &progress)?,
     };
+    report.interrupted = progress.is_interrupted();
     let text = table::render(&report);
     // A reader that closed the pipe has seen enough.
     let _ = io::stdout().lock().write_all(text.as_bytes());
@@ -80,6 +83,7 @@ fn report(arguments: &Arguments, cpu: &CpuBackend, device: String, found: Found)
         differences_from_emulator: None,
         timings: None,
         timing_error: None,
+        interrupted: false,
     }
 }
 
@@ -89,7 +93,7 @@ fn chosen(arguments: &Arguments, side: usize, of_models: bool) -> Vec<Case> {
     cases(arguments.seed, Extent { shapes, side, of_models: of_models && !arguments.quick })
 }
 
-fn on_gpu(arguments: &Arguments, cpu: &CpuBackend) -> Result<Report, RunError> {
+fn on_gpu(arguments: &Arguments, cpu: &CpuBackend, progress: &Progress) -> Result<Report, RunError> {
     probe().map_err(|absence| {
         let built = if cfg!(feature = "emulator") { "" } else { ", in a program built with --features emulator" };
         RunError::NoDevice(absence.to_string(), built)
@@ -105,18 +109,23 @@ fn on_gpu(arguments: &Arguments, cpu: &CpuBackend) -> Result<Report, RunError> {
         .iter()
         .map(|(source, origin)| ((*source).to_owned(), told(origin, prebuilt.as_deref(), device.architecture())))
         .collect();
-    let mut differences = Differences::of_a_gpu(device.architecture());
+    let mut differences = Differences::of_a_gpu(device.architecture(), progress.interruption());
     let side = if arguments.quick { 140 } else { 300 };
-    let found = Checker::new(device.clone(), cpu, false)
-        .run(&chosen(arguments, side, true), &mut differences, || device.lost().map(str::to_owned));
+    let found = Checker::new(device.clone(), cpu, false).run(
+        &chosen(arguments, side, true),
+        &mut differences,
+        progress,
+        || device.lost().map(str::to_owned),
+    );
     drop(device);
     let mut report = report(arguments, cpu, description, found);
     report.machine_code = origins;
-    report.differences_from_emulator = differences.found();
     let sizes = arguments.times.unwrap_or(if arguments.quick { Sizes::None } else { Sizes::Large });
-    if report.found.lost.is_none() && sizes != Sizes::None {
+    // The emulator is behind, and would take the processor from who launches what is timed.
+    report.differences_from_emulator = differences.found(progress);
+    if report.found.lost.is_none() && sizes != Sizes::None && !progress.is_interrupted() {
         options.checked = false;
-        match DriverDevice::open(arguments.device, &options).and_then(|device| time(device, sizes)) {
+        match DriverDevice::open(arguments.device, &options).and_then(|device| time(device, sizes, progress)) {
             Ok(timings) => report.timings = timings,
             Err(error) => report.timing_error = Some(error.to_string()),
         }
@@ -144,15 +153,16 @@ pub fn emulator_options(seed: u64) -> EmulatorOptions {
 }
 
 #[cfg(feature = "emulator")]
-fn on_emulator(arguments: &Arguments, cpu: &CpuBackend) -> Result<Report, RunError> {
+fn on_emulator(arguments: &Arguments, cpu: &CpuBackend, progress: &Progress) -> Result<Report, RunError> {
     let device = Arc::new(Emulator::new(emulator_options(arguments.seed)));
     let description = device.describe();
     let side = if arguments.quick { 96 } else { 140 };
-    let found = Checker::new(device, cpu, true).run(&chosen(arguments, side, false), &mut Differences::none(), || None);
+    let cases = chosen(arguments, side, false);
+    let found = Checker::new(device, cpu, true).run(&cases, &mut Differences::none(), progress, || None);
     Ok(report(arguments, cpu, description, found))
 }
 
 #[cfg(not(feature = "emulator"))]
-fn on_emulator(_arguments: &Arguments, _cpu: &CpuBackend) -> Result<Report, RunError> {
+fn on_emulator(_arguments: &Arguments, _cpu: &CpuBackend, _progress: &Progress) -> Result<Report, RunError> {
     Err(RunError::NoEmulator)
 }

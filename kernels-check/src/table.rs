@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, ContentArrangement, ContentLineStyle, LineStyle, Table, TableStyle};
 
 use crate::report::Report;
+use crate::timing::PLAIN_ROWS;
 
 /// Lines of differences from the emulator that are shown; the file has all.
 const SHOWN_DIFFERENCES: usize = 12;
@@ -34,6 +35,9 @@ pub fn render(report: &Report) -> String {
     }
     if let Some(lost) = &report.found.lost {
         let _ = writeln!(text, "FAILED the rest was not run: {lost}");
+    }
+    if report.interrupted {
+        let _ = writeln!(text, "FAILED the rest was not run: interrupted");
     }
     if !text.ends_with("\n\n") {
         text.push('\n');
@@ -113,7 +117,8 @@ fn timings(report: &Report, text: &mut String) {
     }
     let _ = writeln!(
         text,
-        "{}\n\nA copy on the device moves {} GB/s; the best product did {} TFLOP/s. Medians, with a cold cache.\n",
+        "{}\n\nA copy on the device moves {} GB/s; the best product did {} TFLOP/s. Medians, with a cold cache.\n\
+         Products and attention without tensor cores are timed on {PLAIN_ROWS} rows at most.\n",
         table.trim_fmt(),
         digits(timings.copy_gigabytes_per_second),
         digits(timings.best_product_teraflops)

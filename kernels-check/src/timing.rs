@@ -10,10 +10,22 @@ use serde::Serialize;
 
 use crate::case::{Case, Operation, Product};
 use crate::check::SETS;
-use crate::operation::Prepared;
+use crate::inputs::Inputs;
+use crate::operation::{Prepared, Weights};
+use crate::progress::Progress;
 
 /// How often an operation is timed; the median counts. The first run, which meets memory never touched, is not among them.
 const REPEATS: usize = 9;
+
+/// How often one is timed that takes longer than [`LONG_MILLISECONDS`]: of such times few are as good as many.
+const FEW_REPEATS: usize = 3;
+
+/// What is a long time for one run.
+const LONG_MILLISECONDS: f64 = 50.0;
+
+/// Rows on which products and attention without tensor cores are timed: as fast in operations a second as on more of
+/// them, and not for seconds.
+pub const PLAIN_ROWS: usize = 256;
 
 /// Bytes of the copy that kernels are compared with: far more than any cache holds.
 const COPY_BYTES: usize = 256 << 20;
@@ -59,11 +71,11 @@ pub struct Timings {
     pub kernels: Vec<Timing>,
 }
 
-/// Times every operation by each kernel of its ladder that the device has.
+/// Times every operation by each kernel of its ladder that the device has, until `progress` says that it is enough.
 ///
 /// # Errors
 /// Those of the device.
-pub fn time(device: DriverDevice, sizes: Sizes) -> Result<Option<Timings>, KernelError> {
+pub fn time(device: DriverDevice, sizes: Sizes, progress: &Progress) -> Result<Option<Timings>, KernelError> {
     let (rows, hidden, copy_bytes) = match sizes {
         Sizes::None => return Ok(None),
         Sizes::Small => (16, 128, 1 << 20),
@@ -71,14 +83,20 @@ pub fn time(device: DriverDevice, sizes: Sizes) -> Result<Option<Timings>, Kerne
     };
     let device = Arc::new(device);
     let copy = 2.0 * copy_bytes as f64 / (device.copy_milliseconds(copy_bytes, REPEATS)? * 1e6);
-    let mut kernels = Vec::new();
-    for case in cases(rows, hidden) {
+    let mut kernels: Vec<Timing> = Vec::new();
+    'cases: for case in cases(rows, hidden) {
+        let inputs = Inputs::new(&case);
+        let weights = Weights::upload(&CudaBackend::new(device.clone(), SETS[0]), &inputs)?;
         for set in SETS {
+            if progress.is_interrupted() {
+                break 'cases;
+            }
             let backend = CudaBackend::new(device.clone(), set);
-            let mut timing = run(&device, &backend, &case)?;
-            timing.share_of_copy = timing.gigabytes_per_second / copy;
+            let before = kernels.last().map_or("", |last| last.kernel.as_str());
             // Where a set uses the kernel of the one before there is nothing new to time.
-            if kernels.last().is_none_or(|last: &Timing| last.kernel != timing.kernel) {
+            if let Some(mut timing) = run(&device, &backend, &inputs, &weights, before)? {
+                timing.share_of_copy = timing.gigabytes_per_second / copy;
+                progress.tell(&format!("{}: {:.3} ms, {}", timing.kernel, timing.milliseconds, timing.case));
                 kernels.push(timing);
             }
         }
@@ -118,26 +136,81 @@ fn cases(rows: usize, hidden: usize) -> Vec<Case> {
     cases
 }
 
-fn run(device: &DriverDevice, backend: &CudaBackend<Arc<DriverDevice>>, case: &Case) -> Result<Timing, KernelError> {
-    let mut prepared = Prepared::new(backend, case, 0..case.rows())?;
-    device.start_timing()?;
-    let applied = (0..=REPEATS).try_for_each(|_| prepared.apply(backend));
-    let launches = device.stop_timing()?;
-    applied?;
-    // A run may be several launches.
-    let a_run = (launches.len() / (REPEATS + 1)).max(1);
-    let mut times: Vec<f64> =
-        launches.chunks(a_run).skip(1).map(|run| run.iter().map(|launch| launch.milliseconds).sum()).collect();
+type Cuda = CudaBackend<Arc<DriverDevice>>;
+
+/// Times the operation of `inputs`, unless its kernel is `before`.
+fn run(
+    device: &DriverDevice,
+    backend: &Cuda,
+    inputs: &Inputs<'_>,
+    weights: &Weights<Cuda>,
+    before: &str,
+) -> Result<Option<Timing>, KernelError> {
+    // The number of rows never decides on the kernel: a few tell which it is.
+    let (all, few) = (inputs.case.rows(), PLAIN_ROWS.min(inputs.case.rows()));
+    let mut prepared = Prepared::new(backend, inputs, weights, 0..few)?;
+    let (kernel, _) = apply(device, backend, &mut prepared, 1)?;
+    if kernel == before {
+        return Ok(None);
+    }
+    let rows = timed_rows(&kernel, prepared.work().operations.is_some(), all);
+    if rows != few {
+        prepared = Prepared::new(backend, inputs, weights, 0..rows)?;
+    }
+    let (_, first) = apply(device, backend, &mut prepared, 1)?;
+    let is_long = first.iter().any(|milliseconds| *milliseconds > LONG_MILLISECONDS);
+    let (kernel, mut times) = apply(device, backend, &mut prepared, if is_long { FEW_REPEATS } else { REPEATS })?;
     times.sort_by(f64::total_cmp);
     let milliseconds = times.get(times.len() / 2).copied().unwrap_or(f64::NAN);
     let work = prepared.work();
-    Ok(Timing {
-        kernel: launches.last().map(|launch| launch.kernel.clone()).unwrap_or_default(),
-        case: case.to_string(),
+    let case = inputs.case;
+    Ok(Some(Timing {
+        kernel,
+        case: if rows == all { case.to_string() } else { format!("{case}, {rows} rows of it") },
         milliseconds,
         gigabytes_per_second: work.bytes / (milliseconds * 1e6),
         share_of_copy: f64::NAN,
         teraflops: work.operations.map(|operations| operations / (milliseconds * 1e9)),
         share_of_best_product: None,
-    })
+    }))
+}
+
+/// On how many of `all` rows `kernel` is timed.
+fn timed_rows(kernel: &str, mostly_multiplies: bool, all: usize) -> usize {
+    let on_tensor_cores = kernel.contains("_mma_") || kernel.contains("_wgmma_");
+    if mostly_multiplies && !on_tensor_cores { PLAIN_ROWS.min(all) } else { all }
+}
+
+/// Runs an operation `repeats` times.
+///
+/// # Returns
+/// Its kernel, and the milliseconds of each run.
+fn apply(
+    device: &DriverDevice,
+    backend: &Cuda,
+    prepared: &mut Prepared<'_, Cuda>,
+    repeats: usize,
+) -> Result<(String, Vec<f64>), KernelError> {
+    device.start_timing()?;
+    let applied = (0..repeats).try_for_each(|_| prepared.apply(backend));
+    let launches = device.stop_timing()?;
+    applied?;
+    // A run may be several launches.
+    let a_run = (launches.len() / repeats).max(1);
+    let times = launches.chunks(a_run).map(|run| run.iter().map(|launch| launch.milliseconds).sum()).collect();
+    Ok((launches.last().map(|launch| launch.kernel.clone()).unwrap_or_default(), times))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_and_attention_without_tensor_cores_are_timed_on_few_rows() {
+        assert_eq!(timed_rows("linear_swiglu_bf16", true, 4096), PLAIN_ROWS);
+        assert_eq!(timed_rows("attention_f32", true, 100), 100);
+        assert_eq!(timed_rows("linear_mma_bf16", true, 4096), 4096);
+        assert_eq!(timed_rows("linear_wgmma_f16", true, 4096), 4096);
+        assert_eq!(timed_rows("rms_norm_bf16", false, 4096), 4096);
+    }
 }

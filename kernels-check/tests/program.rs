@@ -47,6 +47,9 @@ fn without_the_emulator_it_says_how_to_build_with_it() {
 
 #[cfg(feature = "emulator")]
 mod with_the_emulator {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::Stdio;
+
     use super::*;
     use actbench_kernels::cuda::Architecture;
     use actbench_kernels::cuda::cubins::write_prebuilt;
@@ -187,6 +190,35 @@ kernels-check: open on cuda:2: there is no CUDA device 2: the driver has 2, coun
 kernels-check: the CUDA driver is too old: version 11.8; 12.8 or later is needed; --emulator checks the kernels on the CPU
 kernels-check: find kernels on cuda: FOLDER/manifest.json: EOF while parsing a value at line 1 column 0; write the folder with scripts/check_cuda_kernels.sh --out
 ");
+    }
+
+    #[test]
+    fn a_run_that_is_told_to_end_prints_and_writes_what_it_has_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("found.json");
+        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("kernels-check"))
+            .args(["--emulator", "--shapes", "1000", "--json"])
+            .arg(&file)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It says how far it is without being asked.
+        let mut told = String::new();
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut told).unwrap();
+        assert!(told.contains(" cases, the last one "), "{told}");
+        let ended = std::process::Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status();
+        assert!(ended.unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let out = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(130), "{out}");
+        assert!(out.contains("\nFAILED the rest was not run: interrupted\n") && out.ends_with("\nFAILED\n"), "{out}");
+        assert!(!out.contains("never launched"), "{out}");
+        let found = json(&file);
+        assert_eq!((&found["passed"], &found["report"]["interrupted"]), (&false.into(), &true.into()));
+        let kernels = found["report"]["found"]["kernels"].as_object().unwrap();
+        assert!(kernels.values().any(|kernel| kernel["cases"].as_u64() > Some(0)), "{found}");
+        assert!(found["report"]["found"]["cases"].as_u64() < Some(10_000), "{found}");
     }
 
     #[test]

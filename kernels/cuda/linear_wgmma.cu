@@ -7,16 +7,23 @@
 // bytes. A block computes 128 rows by 256 weight rows in steps of 64 inputs. Of its three warpgroups the first only
 // copies: one thread fills a ring of STAGES slots through the tensor memory accelerator, which writes zeros for what lies
 // beyond the matrices. The other two take 64 rows each, 64 x 256 sums in their registers, for which the first gives up
-// its own. Two barriers a slot order them: `filled` counts the bytes of its tiles, `drained` the warps that are done with
-// it. A warp is done with a slot when the products of the next one have been started and those of this one are over, so
-// that the tensor cores always have work.
+// its own.
+// Two blocks of a cluster have the same weight rows, and the rows of the second follow those of the first. Each copies its
+// own x and half of the weights, which the accelerator hands to both: of what a block needs in a step, 48 KiB, 32 are
+// read from L2 for it. Without this, reading from L2 takes longer than the products do.
+// Two barriers a slot order them: `filled` counts the bytes of its tiles, whichever block they come from, and `drained`
+// the warps of both blocks that are done with it in theirs. A warp is done with a slot when the products of the next one
+// have been started and those of this one are over, so that the tensor cores always have work. It says so only where the
+// slot is filled once more: then the other block waits for the word, and has not ended before. The last tiles are
+// waited for in both blocks, so nothing reaches a block that has ended, and no barrier is needed at the end.
 // In a tile a row is 128 bytes, its eight 16-byte chunks swapped by the row (the 128-byte swizzle of tensor maps and
 // descriptors).
 // Where `outputs` is a multiple of 8, lanes exchange sums so that each has eight neighbours and stores 16 bytes at once.
-// Blocks go through the result in bands of BAND tiles of rows, so that what runs at the same time shares tiles in L2.
+// Blocks go through the result in bands of BAND tiles of rows, so that what runs at the same time shares tiles in L2. The
+// tiles of rows are rounded up to whole clusters; a block beyond the rows multiplies zeros and stores nothing.
 // The order of a sum is that of the inputs in steps of 16, whatever the row's place and neighbours: its bits are its own.
-// Launch: 384 threads; grid (tiles of rows * tiles of weight rows); SHARED_BYTES of dynamic shared memory. x and weights
-// are tensor maps of tiles of 128 and 256 rows by 64 inputs, swizzled.
+// Launch: 384 threads; grid (tiles of rows, an even number, * tiles of weight rows); SHARED_BYTES of dynamic shared memory.
+// x and weights are tensor maps of tiles of 128 rows by 64 inputs, swizzled.
 #include "prelude.cuh"
 
 constexpr u32 TILE_ROWS = 128, TILE_OUTPUTS = 256, TILE_INPUTS = 64;
@@ -25,7 +32,11 @@ constexpr u32 THREADS = 384;
 constexpr u32 WARPGROUP = 128;
 constexpr u32 ROWS_OF_A_WARPGROUP = 64;
 constexpr u32 CONSUMER_WARPS = 8;
+constexpr u32 CLUSTER_BLOCKS = 2, ALL_BLOCKS = (1 << CLUSTER_BLOCKS) - 1;
+constexpr u32 CLUSTER_ROWS = CLUSTER_BLOCKS * TILE_ROWS;
+constexpr u32 COPIED_OUTPUTS = TILE_OUTPUTS / CLUSTER_BLOCKS;
 constexpr u32 BAND = 16;
+static_assert(BAND % CLUSTER_BLOCKS == 0, "blocks of a cluster must have the same weight rows");
 
 // Bytes of shared memory: elements have 2.
 constexpr u32 ROW_BYTES = TILE_INPUTS * 2;
@@ -42,12 +53,14 @@ static_assert(WARPGROUP * (PRODUCER_REGISTERS + 2 * CONSUMER_REGISTERS) <= 65536
 
 enum Epilogue { STORE, ADD, SWIGLU };
 
-// The tiles of a block: consecutive blocks go down the rows of a band before they go on to the next weight rows.
+// The tiles of a block: consecutive blocks go down the rows of a band before they go on to the next weight rows. A band is
+// whole clusters high, so that those of a cluster are consecutive rows of the same weight rows.
 struct Place {
   u32 first_row, first_output;
 };
 DEVICE Place place_of_block(u32 rows, u32 weight_rows) {
-  const u32 row_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, output_tiles = (weight_rows + TILE_OUTPUTS - 1) / TILE_OUTPUTS;
+  const u32 row_tiles = (rows + CLUSTER_ROWS - 1) / CLUSTER_ROWS * CLUSTER_BLOCKS;
+  const u32 output_tiles = (weight_rows + TILE_OUTPUTS - 1) / TILE_OUTPUTS;
   const u32 first = blockIdx.x / (BAND * output_tiles) * BAND, within = blockIdx.x % (BAND * output_tiles);
   const u32 height = row_tiles - first < BAND ? row_tiles - first : BAND;
   return {(first + within % height) * TILE_ROWS, within / height * TILE_OUTPUTS};
@@ -149,14 +162,17 @@ DEVICE void store_eight(float (&eight)[8], const float* bias, u64 row, u32 colum
 // What the one copying thread does.
 DEVICE void fill_slots(const TensorMap& x, const TensorMap& weights, unsigned char* ring, u64* filled, u64* drained,
                        Place place, u32 n_steps) {
+  const u32 copied = block_of_cluster() * COPIED_OUTPUTS;
   for (u32 step = 0; step < n_steps; step++) {
     const u32 slot = step % STAGES, round = step / STAGES;
     // In the first round slots are empty: the phase in front of a barrier's first counts as over.
     wait_at(&drained[slot], (round + 1) % 2);
     unsigned char* tiles = ring + slot * SLOT_BYTES;
+    // The other block's half may have come already: the barrier then counts less than no bytes for a moment.
     arrive_expecting(&filled[slot], SLOT_BYTES);
     copy_tile_async(tiles, x, &filled[slot], step * TILE_INPUTS, place.first_row);
-    copy_tile_async(tiles + X_BYTES, weights, &filled[slot], step * TILE_INPUTS, place.first_output);
+    copy_tile_to_blocks_async(tiles + X_BYTES + copied * ROW_BYTES, weights, &filled[slot], step * TILE_INPUTS,
+                              place.first_output + copied, ALL_BLOCKS);
   }
 }
 
@@ -164,6 +180,7 @@ DEVICE void fill_slots(const TensorMap& x, const TensorMap& weights, unsigned ch
 template <class E>
 DEVICE void multiply_slots(const unsigned char* ring, u64* filled, u64* drained, u32 consumer, u32 n_steps,
                            float (&sums)[128]) {
+  const u32 lane = threadIdx.x % 32;
   for (u32 step = 0; step < n_steps; step++) {
     const u32 slot = step % STAGES, round = step / STAGES;
     wait_at(&filled[slot], round % 2);
@@ -176,9 +193,11 @@ DEVICE void multiply_slots(const unsigned char* ring, u64* filled, u64* drained,
       multiply_64x256x16<E>(sums, a + part * (STEP_BYTES / 16), b + part * (STEP_BYTES / 16), step + part > 0);
     }
     commit_products();
-    // The products of this step may go on; those of the step before are over, and nobody needs its slot.
+    // The products of this step may go on; those of the step before are over, and this warp does not need its slot.
     wait_products<1>();
-    if (step > 0 && threadIdx.x % 32 == 0) arrive_at(&drained[(step - 1) % STAGES]);
+    const bool is_filled_again = step > 0 && step - 1 + STAGES < n_steps;
+    // A lane a block.
+    if (is_filled_again && lane < CLUSTER_BLOCKS) arrive_at_block(&drained[(step - 1) % STAGES], lane);
   }
   wait_products<0>();
 }
@@ -199,11 +218,12 @@ DEVICE void linear_wgmma(const TensorMap& x, const TensorMap& weights, const flo
     prefetch_map(weights);
     for (u32 slot = 0; slot < STAGES; slot++) {
       init_barrier(&filled[slot], 1);
-      init_barrier(&drained[slot], CONSUMER_WARPS);
+      init_barrier(&drained[slot], CLUSTER_BLOCKS * CONSUMER_WARPS);
     }
     fence_barriers();
   }
-  __syncthreads();
+  // The other block uses this one's barriers as well.
+  synchronize_cluster();
 
   const u32 warpgroup = threadIdx.x / WARPGROUP;
   if (warpgroup == 0) {
@@ -246,8 +266,9 @@ DEVICE void linear_wgmma(const TensorMap& x, const TensorMap& weights, const flo
 }
 
 #define LINEAR_WGMMA_KERNEL(name, E, EPILOGUE)                                                                      \
-  KERNEL __launch_bounds__(THREADS, 1) name(BY_VALUE TensorMap x, BY_VALUE TensorMap weights, const float* bias,    \
-                                            u32 rows, u32 inputs, u32 outputs, E* out) {                            \
+  KERNEL_OF_CLUSTERS(name, CLUSTER_BLOCKS)                                                                          \
+  __launch_bounds__(THREADS, 1) name(BY_VALUE TensorMap x, BY_VALUE TensorMap weights, const float* bias, u32 rows, \
+                                     u32 inputs, u32 outputs, E* out) {                                             \
     linear_wgmma<E, EPILOGUE>(x, weights, bias, rows, inputs, outputs, out);                                        \
   }                                                                                                                 \
   REGISTER_KERNEL(name);

@@ -22,6 +22,8 @@ struct f16 {
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 
 #define KERNEL extern "C" __global__ void
+// A kernel whose blocks run in clusters: `blocks` neighbours in x at the same time, each on a multiprocessor of its own.
+#define KERNEL_OF_CLUSTERS(name, blocks) KERNEL __cluster_dims__(blocks, 1, 1)
 #define BY_VALUE const __grid_constant__
 #define DEVICE static __device__ __forceinline__
 #define SHARED_ARRAY(type, name, count) __shared__ type name[count]
@@ -188,7 +190,42 @@ DEVICE void copy_tile_async(void* to_shared, const TensorMap& map, u64* barrier,
       "l"(&map), "r"(shared_address(barrier)), "r"(column), "r"(row)
       : "memory");
 }
+// The same to the same place of each block of the cluster whose bit is set in `blocks`, read once; each block's bytes are
+// counted at its own barrier, which lies where `barrier` does.
+DEVICE void copy_tile_to_blocks_async(void* to_shared, const TensorMap& map, u64* barrier, u32 column, u32 row,
+                                      u32 blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+      "[%1, {%3, %4}], [%2], %5;" ::"r"(shared_address(to_shared)),
+      "l"(&map), "r"(shared_address(barrier)), "r"(column), "r"(row), "h"(static_cast<unsigned short>(blocks))
+      : "memory");
+}
 DEVICE void prefetch_map(const TensorMap& map) { asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory"); }
+
+// The number of this block in its cluster.
+DEVICE u32 block_of_cluster() {
+  u32 block;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(block));
+  return block;
+}
+// Waits for all threads of all blocks of the cluster. Of memory it orders nothing but what `fence_barriers` shows.
+DEVICE void synchronize_cluster() {
+  asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+}
+// Arrives at the barrier that block `block` of the cluster has where this one has `barrier`; that block must not have ended.
+// Says that products and copies are over that this thread has waited for. What threads write it orders within their block
+// alone: the order of the whole cluster would be a fence of all memory at each arrival.
+DEVICE void arrive_at_block(u64* barrier, u32 block) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+      "}" ::"r"(shared_address(barrier)),
+      "r"(block)
+      : "memory");
+}
 
 // The registers that each thread of this warpgroup may use from now on: fewer, or more once others have given them up.
 template <u32 REGISTERS>

@@ -67,6 +67,34 @@ fn broken_rules_are_named_with_kernel_and_block() {
 }
 
 #[test]
+fn blocks_of_a_cluster_run_at_the_same_time() {
+    for options in EmulatorOptions::matrix() {
+        let numbers = floats(launch(options, "meet_in_cluster", 32, 0, &[], 64).unwrap());
+        assert_eq!(numbers, [[0.0; 32], [1.0; 32]].concat(), "{options:?}");
+        assert!(launch(options, "leave_cluster", 32, 0, &[], 32).is_ok(), "{options:?}");
+    }
+}
+
+#[test]
+fn what_blocks_of_a_cluster_must_not_do_is_named() {
+    for options in EmulatorOptions::matrix() {
+        let message = |kernel| launch(options, kernel, 32, 0, &[], 64).unwrap_err();
+        let late = message("answer_too_late");
+        assert!(
+            late.contains("block (0,0,0): a thread arrives at a barrier of block 1 of the cluster, which"),
+            "{late}"
+        );
+        let apart = message("wait_apart_in_cluster");
+        assert!(apart.contains("deadlock: 32 threads wait at mbarrier"), "{apart}");
+        assert!(apart.contains("32 threads wait at the cluster's barrier self_test.cu:"), "{apart}");
+        assert!(message("wait_at_two_cluster_barriers").contains("while others are at self_test.cu:"));
+        assert!(message("reach_beyond_cluster").contains("there is no block 2 in a cluster of 2"));
+        let grid = message("four_in_a_cluster");
+        assert!(grid.contains("on 2 x 1 x 1 blocks in clusters of 4 x 32 threads"), "{grid}");
+    }
+}
+
+#[test]
 fn copies_that_nobody_waits_for_or_that_read_too_far_are_refused() {
     let matrix = EmulatorOptions::matrix();
     let (early, late) = (matrix[0], matrix[1]);

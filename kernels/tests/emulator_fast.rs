@@ -36,7 +36,7 @@ fn products_agree_with_the_cpu_in_every_mode() {
     let cpu = fused_multiply_add_cpu();
     // Tails in rows, outputs and inputs; more steps than the rings have slots; odd outputs; two tiles of each side.
     let mma = [(1, 8, 1), (130, 40, 131), (5, 232, 64), (64, 96, 130)];
-    let wgmma = [(1, 8, 1), (130, 40, 259), (5, 392, 64), (64, 136, 130)];
+    let wgmma = [(1, 8, 1), (130, 40, 259), (5, 392, 64), (300, 136, 130)];
     for (index, options) in EmulatorOptions::matrix().into_iter().enumerate() {
         for (kernels, shapes) in FAST.into_iter().zip([mma, wgmma]) {
             let backend = EmulatedBackend::emulated(options, kernels);
@@ -52,6 +52,19 @@ fn products_agree_with_the_cpu_in_every_mode() {
                 }
             }
         }
+    }
+}
+
+/// Blocks of `wgmma` run in clusters and go through the rows in bands of 16 tiles.
+#[test]
+fn products_of_more_rows_than_a_band_of_tiles_agree_with_the_cpu() {
+    let (rows, inputs, outputs) = (2200, 8, 258);
+    let cpu = fused_multiply_add_cpu();
+    for (options, dtype) in EmulatorOptions::matrix().into_iter().step_by(4).zip([DType::F16, DType::Bf16, DType::F16])
+    {
+        let expected = operations::product(&cpu, Product::Linear, true, dtype, (0, rows), inputs, outputs);
+        let got = operations::product(&fast(options), Product::Linear, true, dtype, (0, rows), inputs, outputs);
+        assert_near(&got, &expected, dtype, &format!("{dtype} {options:?}"));
     }
 }
 

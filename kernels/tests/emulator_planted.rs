@@ -103,6 +103,11 @@ fn every_planted_fault_is_seen() {
     said("wgmma_missing_fence", "is not fenced");
     said("wgmma_missing_wait_for_products", "products that it did not wait for");
     said("wgmma_barriers_not_initialised_in_time", "a barrier that was not initialised");
+    said("wgmma_cluster_not_awaited", "a barrier that was not initialised");
+    said("wgmma_arrives_where_nobody_waits", "arrives at a barrier of block");
+    said("wgmma_arrives_where_nobody_waits", "arrivals of other blocks under way");
+    said("wgmma_tells_its_own_block_alone", "deadlock: ");
+    said("wgmma_copies_for_its_own_block_alone", "deadlock: ");
     said("wgmma_ring_is_not_aligned", "not a multiple of 1024");
     said("wgmma_expects_too_many_bytes", "threads wait at mbarrier");
     said("wgmma_one_warp_multiplies_less", "warp 11 has other products than its warpgroup");
@@ -143,7 +148,7 @@ fn maps_of_other_tiles_than_the_kernels_are_seen() {
         };
         let mut arguments = [
             Argument::Tiles(tiles(&x, rows, tile_rows)),
-            Argument::Tiles(tiles(&weights, outputs, 256)),
+            Argument::Tiles(tiles(&weights, outputs, 128)),
             Argument::Null,
             Argument::U32(rows as u32),
             Argument::U32(inputs as u32),

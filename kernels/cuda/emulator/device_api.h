@@ -10,20 +10,23 @@
 #define __restrict__ __restrict
 
 #define KERNEL static void
+#define KERNEL_OF_CLUSTERS(name, blocks)                                                           \
+  static const emulator::ClusterRegistration clusters_of_##name(KERNEL_PREFIX, #name, blocks);     \
+  KERNEL
 #define BY_VALUE const
 #define DEVICE static inline
 #define SHARED_ARRAY(type, name, count)                                                            \
   static char name##_site;                                                               \
   type(&name)[count] = *static_cast<type(*)[count]>(                                               \
       emulator::static_shared(&name##_site, sizeof(type) * (count), alignof(type) < 16 ? 16 : alignof(type)))
-#define DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(emulator::arena)
+#define DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(emulator::current->block->arena)
 // The prefix tells planted faults from the kernel they were planted in; the build script sets it.
 #define REGISTER_KERNEL(name)                                                                      \
   static const emulator::Registration registration_of_##name(                                      \
       KERNEL_PREFIX, #name, [](void** arguments) { emulator::call(&name, arguments); }, emulator::sizes(&name))
 
 #define threadIdx (emulator::current->thread)
-#define blockIdx (emulator::block_index)
+#define blockIdx (emulator::current->block->index)
 #define blockDim (emulator::block_size)
 #define gridDim (emulator::grid_size)
 #define __syncthreads() emulator::barrier(__FILE__, __LINE__)
@@ -199,9 +202,20 @@ DEVICE void arrive_expecting(u64* barrier, u32 bytes) {
 }
 DEVICE void wait_at(u64* barrier, u32 parity) { emulator::wait_at(reinterpret_cast<uint64_t*>(barrier), parity); }
 DEVICE void copy_tile_async(void* to_shared, const TensorMap& map, u64* barrier, u32 column, u32 row) {
-  emulator::issue_tile(to_shared, map.map, reinterpret_cast<uint64_t*>(barrier), column, row);
+  emulator::issue_tile(to_shared, map.map, reinterpret_cast<uint64_t*>(barrier), column, row,
+                       1u << emulator::current->block->rank);
 }
 DEVICE void prefetch_map(const TensorMap&) {}
+
+#define synchronize_cluster() emulator::cluster_barrier(__FILE__, __LINE__)
+DEVICE u32 block_of_cluster() { return emulator::current->block->rank; }
+DEVICE void arrive_at_block(u64* barrier, u32 block) {
+  emulator::arrive_at_block(reinterpret_cast<uint64_t*>(barrier), block);
+}
+DEVICE void copy_tile_to_blocks_async(void* to_shared, const TensorMap& map, u64* barrier, u32 column, u32 row,
+                                      u32 blocks) {
+  emulator::issue_tile(to_shared, map.map, reinterpret_cast<uint64_t*>(barrier), column, row, blocks);
+}
 
 // What the last lane to arrive does once for its warp.
 template <class Body>

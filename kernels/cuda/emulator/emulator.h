@@ -1,8 +1,9 @@
 // A CPU that behaves like a CUDA device, for tests: the same kernel sources are compiled as C++17 and executed.
 //
-// One fiber stands for a thread of a block. Fibers of a block run in turn on the calling thread and switch only where
-// the kernel waits: at a barrier, at an operation of a whole warp, or for a copy. Blocks run one after another. A
-// launch is deterministic: its result is a function of the sources, the arguments and the `Options`.
+// One fiber stands for a thread. Fibers of the blocks of a cluster run in turn on the calling thread and switch only where
+// the kernel waits: at a barrier, at an operation of a whole warp, or for a copy. Clusters run one after another; a
+// kernel that asks for none has clusters of one block. A launch is deterministic: its result is a function of the
+// sources, the arguments and the `Options`.
 //
 // What is checked besides the results:
 //   - shared memory, static and dynamic, holds NaN bytes when a block starts, and guard bytes lie behind each array;
@@ -11,21 +12,26 @@
 //     thread waits for by count, that wait; for copies of tiles, which barriers count, when no thread can go on;
 //   - barriers that count are initialised before they are used, get no more arrivals than they were promised, and no
 //     copy is still under way when the block ends;
+//   - blocks of a cluster have shared memory of their own and reach each other's by copies of tiles and by arrivals alone,
+//     both of which come at each block early or late for itself. What comes after that block has ended, or is on its way
+//     then, ends the launch. So does a grid that is not a multiple of the cluster;
 //   - products of a warpgroup are fenced, waited for, the same for its four warps, and their descriptors are decoded bit by
 //     bit as the PTX manual defines them; the registers that warpgroups give up and take are enough for all;
 //   - dynamic shared memory begins at a multiple of 128 bytes and of no more, as behind static arrays on a device;
 //   - threads take turns in order, in reverse order or in a random order, and a warp runs on until it has to wait for
 //     the block, so that another warp may be a whole stretch between two barriers behind;
-//   - a block in which all threads wait is a deadlock, named with the block and the places where threads wait;
-//   - a barrier must be the same line of code for all threads; an operation of a warp the same operation for all lanes;
+//   - a cluster in which all threads wait is a deadlock, named with the block and the places where threads wait;
+//   - a barrier, of a block or of a cluster, must be the same line of code for all threads; an operation of a warp the same
+//     operation for all lanes;
 //   - the sizes of a launch's arguments must be those of the kernel's parameters;
 //   - device memory ends at a page that cannot be touched, so that a read or a write beyond it names its thread.
 //
 // Limits. No memory model: a write is seen by the next fiber at once, so missing fences of memory (`fence_barriers`) and
 // volatile reads go unseen, as do registers that are touched while products are under way and still have their old
 // values.
-// No bank conflicts, no timing, no register limits. Blocks run one after another, so a kernel whose blocks wait for
+// No bank conflicts, no timing, no register limits. Clusters run one after another, so a kernel whose clusters wait for
 // each other hangs in the deadlock check. Operations of a warp take all its lanes; masks of some lanes are refused.
+// Threads do not load from another block's shared memory nor store to it.
 // The rounding inside `mma` and `wgmma` is that of a chain of f32 additions, not a tensor core's. Of tensor maps there are
 // matrices, of `wgmma` m64n256k16 with both operands in shared memory, of its layouts the swizzled ones along the sum.
 // Only x86-64 is supported.
@@ -53,6 +59,9 @@ struct Options {
 
 constexpr unsigned WARP = 32;
 constexpr unsigned MAX_THREADS = 1024;
+// Blocks of a cluster that every device with clusters takes, and threads of one for which there are stacks.
+constexpr unsigned MAX_CLUSTER_BLOCKS = 8;
+constexpr unsigned MAX_CLUSTER_THREADS = 2 * MAX_THREADS;
 // Shared memory of one block on the largest devices, 227 KiB, and room for guards.
 constexpr size_t SHARED_BYTES = 227 << 10;
 constexpr size_t ARENA_BYTES = SHARED_BYTES + (16 << 10);
@@ -82,7 +91,11 @@ struct ProductQueue {
   uint64_t issued;  // a digest of all products so far, which is the same for the four warps
 };
 
+struct Fiber;
+struct Block;
+
 struct Warp {
+  Fiber* first;
   unsigned lanes;
   Rendezvous rendezvous;
   ProductQueue products;
@@ -120,21 +133,48 @@ struct Fiber {
   void* stack_pointer;
   Dim3 thread;
   unsigned linear, lane;
+  Block* block;
   Warp* warp;
   bool done;
   uint64_t waits_since;  // the progress at which it last found that it has to wait
   const char* waits_at;  // what it waits for, or null
-  int waits_line;
+  int waits_line;        // of a barrier
+  bool waits_for_cluster;
   CopyQueue copies;
 };
 
-extern unsigned char* arena;  // the block's shared memory
+// A barrier of all threads of a block or of a cluster.
+struct Meeting {
+  unsigned arrived, generation;
+  const char* file;
+  int line;
+};
+
+// One static array of shared memory: the declaration it belongs to and where it lies.
+struct StaticArray {
+  const void* site;
+  size_t offset, bytes;
+};
+
+struct Block {
+  Dim3 index;
+  unsigned rank;         // in its cluster
+  unsigned char* arena;  // its shared memory, the dynamic first
+  std::vector<StaticArray> statics;
+  size_t dynamic_bytes, shared_end;
+  std::vector<Fiber> fibers;
+  std::vector<Warp> warps;
+  unsigned live;
+  Meeting barrier;
+};
+
 extern Fiber* current;
-extern Dim3 block_index, block_size, grid_size;
+extern Dim3 block_size, grid_size;
 
 // Ends the launch with a message.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 void barrier(const char* file, int line);
+void cluster_barrier(const char* file, int line);
 void* static_shared(const void* site, size_t bytes, size_t alignment);
 void issue_copy(void* to, const void* from, unsigned bytes);
 void commit_copies();
@@ -142,7 +182,10 @@ void wait_copies(int groups_left);
 void init_barrier(uint64_t* barrier, unsigned arrivals);
 void arrive_at(uint64_t* barrier, unsigned expected_bytes);
 void wait_at(uint64_t* barrier, unsigned parity);
-void issue_tile(void* to, const TensorMap& map, uint64_t* barrier, unsigned column, unsigned row);
+// Arrives at the barrier that block `rank` of the cluster has where this block has `barrier`.
+void arrive_at_block(uint64_t* barrier, unsigned rank);
+// Copies to the same place of each block whose bit is set in `blocks`, and counts the bytes at the same barrier of each.
+void issue_tile(void* to, const TensorMap& map, uint64_t* barrier, unsigned column, unsigned row, unsigned blocks);
 // Called by one lane for its warp.
 void fence_products();
 void issue_product(const Product& product);
@@ -156,9 +199,9 @@ void read_operand(uint64_t descriptor, unsigned first_row, unsigned rows, uint16
 Rendezvous& arrive(const char* operation, unsigned mask, unsigned* parity, bool* last);
 void complete(Rendezvous& rendezvous);
 void await(Rendezvous& rendezvous, unsigned parity);
-// The address in shared memory of `bytes` bytes that lie inside it, and the byte at an address.
+// The address in this block's shared memory of `bytes` bytes that lie inside it, and the byte at an address.
 unsigned shared_address(const void* pointer, size_t bytes);
-unsigned char* at_shared_address(unsigned address, size_t bytes);
+unsigned char* at_shared_address(const Block& block, unsigned address, size_t bytes);
 
 // All lanes of the warp bring `in`; the last one turns them into all results at once.
 template <class In, class Out, class Body>
@@ -184,6 +227,11 @@ using Thunk = void (*)(void** arguments);
 // A kernel under its name. Kernels register themselves before `main`.
 struct Registration {
   Registration(const char* prefix, const char* name, Thunk thunk, std::vector<size_t> argument_sizes);
+};
+
+// That a kernel runs in clusters of `blocks` blocks.
+struct ClusterRegistration {
+  ClusterRegistration(const char* prefix, const char* name, unsigned blocks);
 };
 
 template <class... Parameters, size_t... Index>

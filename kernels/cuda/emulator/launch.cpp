@@ -20,10 +20,20 @@ std::map<std::string, Kernel>& kernels() {
   return registered;
 }
 
+// The blocks of a cluster, of kernels that ask for one.
+std::map<std::string, unsigned>& cluster_sizes() {
+  static std::map<std::string, unsigned> registered;
+  return registered;
+}
+
 }  // namespace
 
 Registration::Registration(const char* prefix, const char* name, Thunk thunk, std::vector<size_t> argument_sizes) {
   kernels()[std::string(prefix) + name] = {thunk, std::move(argument_sizes)};
+}
+
+ClusterRegistration::ClusterRegistration(const char* prefix, const char* name, unsigned blocks) {
+  cluster_sizes()[std::string(prefix) + name] = blocks;
 }
 
 }  // namespace emulator
@@ -50,6 +60,13 @@ extern "C" int actbench_emulator_launch(const char* prefix, const char* name, co
              grid[0], grid[1], grid[2], n, shared_bytes);
     return 1;
   }
+  const auto sized = cluster_sizes().find(found->first);
+  const unsigned n_blocks = sized == cluster_sizes().end() ? 1 : sized->second;
+  if (n_blocks == 0 || n_blocks > MAX_CLUSTER_BLOCKS || n * n_blocks > MAX_CLUSTER_THREADS || grid[0] % n_blocks != 0) {
+    snprintf(message, message_len, "%s cannot be launched on %u x %u x %u blocks in clusters of %u x %llu threads", name,
+             grid[0], grid[1], grid[2], n_blocks, n);
+    return 1;
+  }
   const std::vector<size_t> sizes(argument_sizes, argument_sizes + n_arguments);
   if (sizes != found->second.argument_sizes) {
     snprintf(message, message_len, "%s was given %zu arguments of other sizes than its %zu parameters", name,
@@ -57,7 +74,7 @@ extern "C" int actbench_emulator_launch(const char* prefix, const char* name, co
     return 1;
   }
   if (!allocate_stacks()) {
-    snprintf(message, message_len, "no memory for the stacks of %u threads", MAX_THREADS);
+    snprintf(message, message_len, "no memory for the stacks of %u threads", MAX_CLUSTER_THREADS);
     return 1;
   }
   options = *launch_options;
@@ -66,11 +83,11 @@ extern "C" int actbench_emulator_launch(const char* prefix, const char* name, co
   block_size = {threads[0], threads[1], threads[2]};
   failed = false;
   watch_faults();
-  run_blocks(static_cast<unsigned>(n), shared_bytes, found->second.thunk, arguments);
+  run_clusters(n_blocks, static_cast<unsigned>(n), shared_bytes, found->second.thunk, arguments);
   forget_faults();
   if (failed) {
-    snprintf(message, message_len, "%s, block (%u,%u,%u): %s", name, block_index.x, block_index.y, block_index.z,
-             failure.c_str());
+    snprintf(message, message_len, "%s, block (%u,%u,%u): %s", name, failed_block.x, failed_block.y,
+             failed_block.z, failure.c_str());
     return 1;
   }
   return 0;

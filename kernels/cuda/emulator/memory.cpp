@@ -19,19 +19,20 @@
 
 namespace emulator {
 
-// Addresses in shared memory count from here.
-alignas(1024) static unsigned char arena_bytes[DYNAMIC_OFFSET + ARENA_BYTES];
-unsigned char* arena = arena_bytes + DYNAMIC_OFFSET;
 std::vector<Memory> memory;
 
 namespace {
 
-// Bytes from the start of the arena that may not be poison: all, before the first block.
-size_t used_bytes = ARENA_BYTES;
+// The shared memory of a block of a cluster.
+struct Arena {
+  alignas(1024) unsigned char bytes[DYNAMIC_OFFSET + ARENA_BYTES];  // addresses count from here
+  size_t unused_bytes;  // at its end, which are poison: none, before the first block
+};
+Arena arenas[MAX_CLUSTER_BLOCKS];
 
-bool untouched(size_t from, size_t to) {
+bool untouched(const Block& block, size_t from, size_t to) {
   for (size_t i = from; i < to; i++) {
-    if (arena[i] != POISON) return false;
+    if (block.arena[i] != POISON) return false;
   }
   return true;
 }
@@ -64,28 +65,28 @@ void on_fault(int, siginfo_t* fault, void*) {
 
 }  // namespace
 
-void start_shared_memory(size_t dynamic_bytes) {
-  ALLOW(arena, ARENA_BYTES);
-  std::memset(arena, POISON, used_bytes);
-  FORBID(arena + dynamic_bytes, ARENA_BYTES - dynamic_bytes);
+void start_shared_memory(Block& block, size_t dynamic_bytes) {
+  Arena& arena = arenas[block.rank];
+  block.arena = arena.bytes + DYNAMIC_OFFSET;
+  ALLOW(block.arena, ARENA_BYTES);
+  std::memset(block.arena, POISON, ARENA_BYTES - arena.unused_bytes);
+  FORBID(block.arena + dynamic_bytes, ARENA_BYTES - dynamic_bytes);
   block.statics.clear();
   block.dynamic_bytes = dynamic_bytes;
   block.shared_end = (dynamic_bytes + GUARD + 127) / 128 * 128;
-  used_bytes = block.shared_end;
+  arena.unused_bytes = ARENA_BYTES - block.shared_end;
 }
 
-void check_guards() {
-  ALLOW(arena, ARENA_BYTES);
+void check_guards(const Block& block) {
+  ALLOW(block.arena, ARENA_BYTES);
   const size_t first_static = block.statics.empty() ? block.shared_end : block.statics[0].offset;
-  if (!untouched(block.dynamic_bytes, first_static)) {
-    failure = "wrote behind its " + std::to_string(block.dynamic_bytes) + " bytes of dynamic shared memory";
-    failed = true;
+  if (!untouched(block, block.dynamic_bytes, first_static)) {
+    told(block, "wrote behind its " + std::to_string(block.dynamic_bytes) + " bytes of dynamic shared memory");
   }
   for (const StaticArray& array : block.statics) {
     const size_t end = array.offset + array.bytes;
-    if (!untouched(end, end + GUARD)) {
-      failure = "wrote behind a static shared array of " + std::to_string(array.bytes) + " bytes";
-      failed = true;
+    if (!untouched(block, end, end + GUARD)) {
+      told(block, "wrote behind a static shared array of " + std::to_string(array.bytes) + " bytes");
     }
   }
 }
@@ -100,33 +101,36 @@ void watch_faults() {
 void forget_faults() {
   sigaction(SIGSEGV, &old_fault_action, nullptr);
   // A kernel that broke a rule may have written anywhere.
-  if (failed) used_bytes = ARENA_BYTES;
+  if (!failed) return;
+  for (Arena& arena : arenas) arena.unused_bytes = 0;
 }
 
 void* static_shared(const void* site, size_t bytes, size_t alignment) {
+  Block& block = *current->block;
   for (const StaticArray& array : block.statics) {
-    if (array.site == site) return arena + array.offset;
+    if (array.site == site) return block.arena + array.offset;
   }
   const size_t offset = (block.shared_end + alignment - 1) / alignment * alignment;
   if (offset + bytes + GUARD > ARENA_BYTES) fail("more shared memory than %zu bytes", SHARED_BYTES);
   block.statics.push_back({site, offset, bytes});
   block.shared_end = offset + bytes + GUARD;
-  used_bytes = block.shared_end;
-  ALLOW(arena + offset, bytes);
-  return arena + offset;
+  arenas[block.rank].unused_bytes = ARENA_BYTES - block.shared_end;
+  ALLOW(block.arena + offset, bytes);
+  return block.arena + offset;
 }
 
 unsigned shared_address(const void* pointer, size_t bytes) {
   const auto* byte = static_cast<const unsigned char*>(pointer);
-  if (byte < arena || byte + bytes > arena + block.shared_end) fail("an address is not in shared memory");
-  return static_cast<unsigned>(byte - arena_bytes);
+  const Block& block = *current->block;
+  if (byte < block.arena || byte + bytes > block.arena + block.shared_end) fail("an address is not in shared memory");
+  return DYNAMIC_OFFSET + static_cast<unsigned>(byte - block.arena);
 }
 
-unsigned char* at_shared_address(unsigned address, size_t bytes) {
+unsigned char* at_shared_address(const Block& block, unsigned address, size_t bytes) {
   if (address < DYNAMIC_OFFSET || address + bytes > DYNAMIC_OFFSET + block.shared_end) {
     fail("%zu bytes at the address %u are not in shared memory", bytes, address);
   }
-  return arena_bytes + address;
+  return block.arena + (address - DYNAMIC_OFFSET);
 }
 
 void check_readable(const void* from, size_t bytes, const char* what) {

@@ -3,6 +3,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -41,17 +42,18 @@ actbench_switch_fiber:
 namespace emulator {
 
 Fiber* current;
-Dim3 block_index, block_size, grid_size;
-Block block;
+Dim3 block_size, grid_size;
+Cluster cluster;
 Options options;
 std::string failure;
+Dim3 failed_block;
 bool failed;
 
 uint64_t next_random() {
-  block.random_state ^= block.random_state << 13;
-  block.random_state ^= block.random_state >> 7;
-  block.random_state ^= block.random_state << 17;
-  return block.random_state;
+  cluster.random_state ^= cluster.random_state << 13;
+  cluster.random_state ^= cluster.random_state >> 7;
+  cluster.random_state ^= cluster.random_state << 17;
+  return cluster.random_state;
 }
 
 namespace {
@@ -65,25 +67,25 @@ char* stacks;
 
 // The next thread of the warp whose turn it is, or null when all of them have ended.
 Fiber* next_of_warp() {
-  const unsigned first = block.warp_order[block.warp_turn] * WARP;
+  const Warp& warp = *cluster.warp_order[cluster.warp_turn];
   for (unsigned step = 0; step < WARP; step++) {
-    block.lane_turn = (block.lane_turn + 1) % WARP;
-    const unsigned linear = first + block.lane_order[block.lane_turn];
-    if (linear < block.fibers.size() && !block.fibers[linear].done) return &block.fibers[linear];
+    cluster.lane_turn = (cluster.lane_turn + 1) % WARP;
+    const unsigned lane = cluster.lane_order[cluster.lane_turn];
+    if (lane < warp.lanes && !warp.first[lane].done) return &warp.first[lane];
   }
   return nullptr;
 }
 
 void pass_to_next_warp() {
-  const auto n_warps = static_cast<unsigned>(block.warps.size());
+  const auto n_warps = static_cast<unsigned>(cluster.warp_order.size());
   const unsigned step = options.order == 2 ? 1 + static_cast<unsigned>(next_random() % n_warps) : 1;
-  block.warp_turn = (block.warp_turn + step) % n_warps;
-  block.idle_turns_of_warp = 0;
+  cluster.warp_turn = (cluster.warp_turn + step) % n_warps;
+  cluster.idle_turns_of_warp = 0;
 }
 
 void switch_to_next() {
   Fiber* leaving = current;
-  if (failed || block.live == 0) {
+  if (failed || cluster.live == 0) {
     current = nullptr;
     actbench_switch_fiber(&leaving->stack_pointer, launcher_stack);
     return;
@@ -101,11 +103,16 @@ void switch_to_next() {
 // "96 threads wait at gemm.cu:12, 32 threads wait at shfl".
 std::string who_waits_where() {
   std::map<std::string, unsigned> places;
-  for (const Fiber& fiber : block.fibers) {
-    if (fiber.done) continue;
-    std::string place = fiber.waits_at ? fiber.waits_at : "nothing";
-    if (fiber.waits_line > 0) place = "barrier " + place + ":" + std::to_string(fiber.waits_line);
-    places[place]++;
+  for (const Block& block : cluster.blocks) {
+    for (const Fiber& fiber : block.fibers) {
+      if (fiber.done) continue;
+      std::string place = fiber.waits_at ? fiber.waits_at : "nothing";
+      if (fiber.waits_line > 0) {
+        place = (fiber.waits_for_cluster ? "the cluster's barrier " : "barrier ") + place + ":" +
+                std::to_string(fiber.waits_line);
+      }
+      places[place]++;
+    }
   }
   std::string text;
   for (const auto& [place, count] : places) {
@@ -116,35 +123,63 @@ std::string who_waits_where() {
 
 // All threads have found, since the last progress, that they have to wait.
 bool nobody_can_go_on() {
-  if (block.waiting_since != block.progress) {
-    block.waiting_since = block.progress;
-    block.waiting = 0;
-    block.idle_turns_of_warp = 0;
+  if (cluster.waiting_since != cluster.progress) {
+    cluster.waiting_since = cluster.progress;
+    cluster.waiting = 0;
+    cluster.idle_turns_of_warp = 0;
   }
-  if (current->waits_since != block.progress) {
-    current->waits_since = block.progress;
-    block.waiting++;
+  if (current->waits_since != cluster.progress) {
+    current->waits_since = cluster.progress;
+    cluster.waiting++;
   }
-  return block.waiting == block.live;
+  return cluster.waiting == cluster.live;
 }
 
 // The current thread cannot go on: lets the others run, or ends the launch when nobody can. A warp keeps the turn until
 // all its threads wait, so that warps are as far apart as barriers allow; in random order it may lose it at any time.
 void wait_turn() {
-  block.idle_turns_of_warp++;
-  if (nobody_can_go_on() && !run_a_tile_copy()) {
+  cluster.idle_turns_of_warp++;
+  if (nobody_can_go_on() && !deliver_one()) {
     const std::string who = who_waits_where();
-    const auto ended = static_cast<unsigned>(block.fibers.size()) - block.live;
+    const auto n_threads = cluster.blocks.size() * cluster.blocks[0].fibers.size();
+    const auto ended = static_cast<unsigned>(n_threads) - cluster.live;
     fail("deadlock: %s; %u threads have ended", who.c_str(), ended);
   }
-  if (options.copies == 2 && next_random() % 256 == 0) run_a_tile_copy();
-  if (block.idle_turns_of_warp > WARP || (options.order == 2 && next_random() % 64 == 0)) pass_to_next_warp();
+  if (options.copies == 2 && next_random() % 256 == 0) deliver_one();
+  if (cluster.idle_turns_of_warp > WARP || (options.order == 2 && next_random() % 64 == 0)) pass_to_next_warp();
   switch_to_next();
 }
 
 const char* base_name(const char* path) {
   const char* slash = std::strrchr(path, '/');
   return slash ? slash + 1 : path;
+}
+
+// Waits until all threads of `live` have come to the meeting. As on a device, threads that have ended are not waited for.
+void meet(Meeting& meeting, const unsigned& live, const char* file, int line) {
+  if (meeting.arrived == 0) {
+    meeting.file = base_name(file);
+    meeting.line = line;
+  } else if (meeting.line != line) {
+    fail("thread %u is at the barrier %s:%d while others are at %s:%d", current->linear, base_name(file), line,
+         meeting.file, meeting.line);
+  }
+  const unsigned generation = meeting.generation;
+  meeting.arrived++;
+  cluster.progress++;
+  current->waits_at = base_name(file);
+  current->waits_line = line;
+  while (meeting.generation == generation) {
+    if (meeting.arrived == live) {
+      meeting.arrived = 0;
+      meeting.generation++;
+      cluster.progress++;
+      break;
+    }
+    wait_turn();
+  }
+  current->waits_at = nullptr;
+  current->waits_line = 0;
 }
 
 void fiber_main() {
@@ -154,28 +189,32 @@ void fiber_main() {
          current->copies.pending.size());
   }
   current->done = true;
-  block.live--;
-  block.progress++;
+  cluster.live--;
+  cluster.progress++;
+  if (--current->block->live == 0) check_deliveries(*current->block);
   switch_to_next();
   std::abort();
 }
 
-void prepare_fiber(unsigned linear) {
+void prepare_fiber(Block& block, unsigned linear) {
   Fiber& fiber = block.fibers[linear];
   fiber.thread = {linear % block_size.x, linear / block_size.x % block_size.y, linear / (block_size.x * block_size.y)};
   fiber.linear = linear;
   fiber.lane = linear % WARP;
+  fiber.block = &block;
   fiber.warp = &block.warps[linear / WARP];
   fiber.done = false;
   fiber.waits_since = ~0ull;
   fiber.waits_at = nullptr;
   fiber.waits_line = 0;
+  fiber.waits_for_cluster = false;
   fiber.copies.pending.clear();
   fiber.copies.group_ends.clear();
-  allow_stack(stacks + linear * STACK_BYTES + PAGE, STACK_BYTES - PAGE);
+  char* stack = stacks + (block.rank * block.fibers.size() + linear) * STACK_BYTES;
+  allow_stack(stack + PAGE, STACK_BYTES - PAGE);
   // As if `actbench_switch_fiber` had been called by nobody: six saved registers, then the address it returns to. The
   // empty word above makes the stack pointer 8 short of a multiple of 16, which the calling convention asks for.
-  auto top = reinterpret_cast<void**>(stacks + (linear + 1) * STACK_BYTES);
+  auto top = reinterpret_cast<void**>(stack + STACK_BYTES);
   *--top = nullptr;
   *--top = reinterpret_cast<void*>(&fiber_main);
   for (int saved = 0; saved < 6; saved++) *--top = nullptr;
@@ -183,72 +222,101 @@ void prepare_fiber(unsigned linear) {
 }
 
 void order_threads() {
-  const auto n_warps = static_cast<unsigned>(block.warps.size());
-  for (unsigned i = 0; i < n_warps; i++) block.warp_order[i] = options.order == 1 ? n_warps - 1 - i : i;
-  for (unsigned i = 0; i < WARP; i++) block.lane_order[i] = options.order == 1 ? WARP - 1 - i : i;
-  if (options.order == 2) {
-    for (unsigned i = n_warps; i > 1; i--) std::swap(block.warp_order[i - 1], block.warp_order[next_random() % i]);
-    for (unsigned i = WARP; i > 1; i--) std::swap(block.lane_order[i - 1], block.lane_order[next_random() % i]);
+  cluster.warp_order.clear();
+  for (Block& block : cluster.blocks) {
+    for (Warp& warp : block.warps) cluster.warp_order.push_back(&warp);
   }
-  block.warp_turn = 0;
-  block.lane_turn = WARP - 1;
+  const auto n_warps = static_cast<unsigned>(cluster.warp_order.size());
+  if (options.order == 1) std::reverse(cluster.warp_order.begin(), cluster.warp_order.end());
+  for (unsigned i = 0; i < WARP; i++) cluster.lane_order[i] = options.order == 1 ? WARP - 1 - i : i;
+  if (options.order == 2) {
+    for (unsigned i = n_warps; i > 1; i--) std::swap(cluster.warp_order[i - 1], cluster.warp_order[next_random() % i]);
+    for (unsigned i = WARP; i > 1; i--) std::swap(cluster.lane_order[i - 1], cluster.lane_order[next_random() % i]);
+  }
+  cluster.warp_turn = 0;
+  cluster.lane_turn = WARP - 1;
 }
 
-void start_block(unsigned n_threads, size_t dynamic_bytes) {
-  start_shared_memory(dynamic_bytes);
-  block.barrier_arrived = 0;
-  block.barrier_generation = 0;
-  block.idle_turns_of_warp = 0;
-  block.waiting_since = block.progress;
-  block.waiting = 0;
+void start_block(Block& block, Dim3 index, unsigned rank, unsigned n_threads, size_t dynamic_bytes) {
+  block.index = index;
+  block.rank = rank;
+  block.barrier = {};
   block.live = n_threads;
-  block.random_state = (options.seed + 1) * 0x9e3779b97f4a7c15ull + block_index.x + 131ull * block_index.y + 1;
+  block.fibers.resize(n_threads);
+  block.warps.resize((n_threads + WARP - 1) / WARP);
+  start_shared_memory(block, dynamic_bytes);
   for (unsigned warp = 0; warp < block.warps.size(); warp++) {
+    block.warps[warp].first = &block.fibers[warp * WARP];
     block.warps[warp].lanes = n_threads - warp * WARP < WARP ? n_threads - warp * WARP : WARP;
     block.warps[warp].rendezvous.arrived = 0;
     block.warps[warp].rendezvous.generation = 0;
   }
-  start_asynchronous(n_threads);
-  for (unsigned i = 0; i < n_threads; i++) prepare_fiber(i);
+  start_asynchronous(block);
+  for (unsigned i = 0; i < n_threads; i++) prepare_fiber(block, i);
+}
+
+// Starts the cluster whose first block is `first`; its blocks are neighbours in x.
+void start_cluster(Dim3 first, unsigned n_threads, size_t dynamic_bytes) {
+  cluster.deliveries.clear();
+  cluster.barrier = {};
+  cluster.idle_turns_of_warp = 0;
+  cluster.waiting_since = cluster.progress;
+  cluster.waiting = 0;
+  cluster.live = n_threads * static_cast<unsigned>(cluster.blocks.size());
+  cluster.random_state = (options.seed + 1) * 0x9e3779b97f4a7c15ull + first.x + 131ull * first.y + 1;
+  for (unsigned rank = 0; rank < cluster.blocks.size(); rank++) {
+    start_block(cluster.blocks[rank], {first.x + rank, first.y, first.z}, rank, n_threads, dynamic_bytes);
+  }
   order_threads();
+}
+
+// Runs the cluster that was started, until all its threads have ended or one has failed.
+void run_cluster() {
+  current = next_of_warp();
+  while (!current) {
+    pass_to_next_warp();
+    current = next_of_warp();
+  }
+  actbench_switch_fiber(&launcher_stack, current->stack_pointer);
+  for (const Block& block : cluster.blocks) {
+    if (!failed) check_asynchronous(block);
+    if (!failed) check_guards(block);
+  }
 }
 
 }  // namespace
 
 bool allocate_stacks() {
   if (stacks) return true;
-  void* mapped = mmap(nullptr, MAX_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE,
+  void* mapped = mmap(nullptr, MAX_CLUSTER_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapped == MAP_FAILED) return false;
   stacks = static_cast<char*>(mapped);
   // The lowest page of each stack is out of bounds, so that an overflow is a fault and not another thread's values.
-  for (unsigned i = 0; i < MAX_THREADS; i++) mprotect(stacks + i * STACK_BYTES, PAGE, PROT_NONE);
+  for (unsigned i = 0; i < MAX_CLUSTER_THREADS; i++) mprotect(stacks + i * STACK_BYTES, PAGE, PROT_NONE);
   return true;
 }
 
-void run_blocks(unsigned n_threads, size_t dynamic_bytes, Thunk kernel, void** arguments) {
+void run_clusters(unsigned n_blocks, unsigned n_threads, size_t dynamic_bytes, Thunk kernel, void** arguments) {
   running = kernel;
   running_arguments = arguments;
-  block.fibers.resize(n_threads);
-  block.warps.resize((n_threads + WARP - 1) / WARP);
-  block.warp_order.resize(block.warps.size());
+  cluster.blocks.resize(n_blocks);
   for (unsigned z = 0; z < grid_size.z; z++) {
     for (unsigned y = 0; y < grid_size.y; y++) {
-      for (unsigned x = 0; x < grid_size.x; x++) {
-        block_index = {x, y, z};
-        start_block(n_threads, dynamic_bytes);
-        current = next_of_warp();
-        while (!current) {
-          pass_to_next_warp();
-          current = next_of_warp();
-        }
-        actbench_switch_fiber(&launcher_stack, current->stack_pointer);
-        if (!failed) check_asynchronous();
-        if (!failed) check_guards();
+      for (unsigned x = 0; x < grid_size.x; x += n_blocks) {
+        start_cluster({x, y, z}, n_threads, dynamic_bytes);
+        run_cluster();
         if (failed) return;
       }
     }
   }
+}
+
+void told(const Block& block, std::string text) {
+  if (failed) return;
+  failure = std::move(text);
+  failed_block = block.index;
+  failed = true;
 }
 
 void fail(const char* format, ...) {
@@ -257,37 +325,18 @@ void fail(const char* format, ...) {
   va_start(arguments, format);
   vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
-  failure = text;
-  failed = true;
+  told(*current->block, text);
   switch_to_next();
   std::abort();
 }
 
-void barrier(const char* file, int line) {
-  if (block.barrier_arrived == 0) {
-    block.barrier_file = base_name(file);
-    block.barrier_line = line;
-  } else if (block.barrier_line != line) {
-    fail("thread %u is at the barrier %s:%d while others are at %s:%d", current->linear, base_name(file), line,
-         block.barrier_file, block.barrier_line);
-  }
-  const unsigned generation = block.barrier_generation;
-  block.barrier_arrived++;
-  block.progress++;
-  current->waits_at = base_name(file);
-  current->waits_line = line;
-  while (block.barrier_generation == generation) {
-    // As on a device, threads that have ended are not waited for.
-    if (block.barrier_arrived == block.live) {
-      block.barrier_arrived = 0;
-      block.barrier_generation++;
-      block.progress++;
-      break;
-    }
-    wait_turn();
-  }
-  current->waits_at = nullptr;
-  current->waits_line = 0;
+void barrier(const char* file, int line) { meet(current->block->barrier, current->block->live, file, line); }
+
+// Arrivals that were sent before may come later: the barrier orders no memory.
+void cluster_barrier(const char* file, int line) {
+  current->waits_for_cluster = true;
+  meet(cluster.barrier, cluster.live, file, line);
+  current->waits_for_cluster = false;
 }
 
 Rendezvous& arrive(const char* operation, unsigned mask, unsigned* parity, bool* last) {
@@ -301,14 +350,14 @@ Rendezvous& arrive(const char* operation, unsigned mask, unsigned* parity, bool*
   }
   *parity = meeting.generation & 1;
   *last = ++meeting.arrived == lanes;
-  block.progress++;
+  cluster.progress++;
   return meeting;
 }
 
 void complete(Rendezvous& meeting) {
   meeting.arrived = 0;
   meeting.generation++;
-  block.progress++;
+  cluster.progress++;
 }
 
 void await_progress(const char* what) {

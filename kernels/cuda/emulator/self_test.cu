@@ -99,3 +99,76 @@ KERNEL load_by_ldmatrix(const f16* x, u32* out) {
   for (u32 i = 0; i < 4; i++) out[128 + threadIdx.x * 4 + i] = words[i];
 }
 REGISTER_KERNEL(load_by_ldmatrix);
+
+// out[block * 32 + thread] is the block's number in its cluster, by way of its own shared memory, once the other block has
+// arrived at its barrier.
+KERNEL_OF_CLUSTERS(meet_in_cluster, 2) meet_in_cluster(float* out) {
+  SHARED_ARRAY(u64, told, 1);
+  SHARED_ARRAY(float, number, 1);
+  if (threadIdx.x == 0) {
+    init_barrier(told, 1);
+    fence_barriers();
+    number[0] = static_cast<float>(block_of_cluster());
+  }
+  synchronize_cluster();
+  if (threadIdx.x == 0) arrive_at_block(told, 1 - block_of_cluster());
+  wait_at(told, 0);
+  out[blockIdx.x * blockDim.x + threadIdx.x] = number[0];
+}
+REGISTER_KERNEL(meet_in_cluster);
+
+// Threads that have ended are not waited for, neither those of a block that is gone.
+KERNEL_OF_CLUSTERS(leave_cluster, 2) leave_cluster(float* out) {
+  if (block_of_cluster() == 1) return;
+  synchronize_cluster();
+  out[threadIdx.x] = 0.0f;
+}
+REGISTER_KERNEL(leave_cluster);
+
+// Block 1 tells block 0 and ends, then block 0 answers.
+KERNEL_OF_CLUSTERS(answer_too_late, 2) answer_too_late(float* out) {
+  SHARED_ARRAY(u64, told, 1);
+  if (threadIdx.x == 0) {
+    init_barrier(told, 32);
+    fence_barriers();
+  }
+  synchronize_cluster();
+  if (block_of_cluster() == 0) wait_at(told, 0);
+  arrive_at_block(told, 1 - block_of_cluster());
+  out[threadIdx.x] = 0.0f;
+}
+REGISTER_KERNEL(answer_too_late);
+
+// Block 1 waits for an arrival that never comes while block 0 waits for block 1.
+KERNEL_OF_CLUSTERS(wait_apart_in_cluster, 2) wait_apart_in_cluster(float* out) {
+  SHARED_ARRAY(u64, told, 1);
+  if (threadIdx.x == 0) init_barrier(told, 1);
+  __syncthreads();
+  if (block_of_cluster() == 1) wait_at(told, 0);
+  synchronize_cluster();
+  out[threadIdx.x] = 0.0f;
+}
+REGISTER_KERNEL(wait_apart_in_cluster);
+
+KERNEL_OF_CLUSTERS(wait_at_two_cluster_barriers, 2) wait_at_two_cluster_barriers(float* out) {
+  if (block_of_cluster() == 0) {
+    synchronize_cluster();
+  } else {
+    synchronize_cluster();
+  }
+  out[threadIdx.x] = 0.0f;
+}
+REGISTER_KERNEL(wait_at_two_cluster_barriers);
+
+KERNEL_OF_CLUSTERS(reach_beyond_cluster, 2) reach_beyond_cluster(float* out) {
+  SHARED_ARRAY(u64, told, 1);
+  if (threadIdx.x == 0) {
+    init_barrier(told, 1);
+    arrive_at_block(told, 2);
+  }
+  out[threadIdx.x] = 0.0f;
+}
+REGISTER_KERNEL(reach_beyond_cluster);
+
+KERNEL_OF_CLUSTERS(four_in_a_cluster, 4) four_in_a_cluster(float* out) { out[threadIdx.x] = 0.0f; }
+REGISTER_KERNEL(four_in_a_cluster);

@@ -17,9 +17,9 @@ const PLANTED: [Planted; 4] = [
     Planted {
         file: "linear_wgmma.cu",
         kernel: "linear_wgmma_bf16",
-        find: "  float sums[128];\n  multiply_slots",
-        replace: "  float sums[128];\n  for (u32 i = 0; i < 128; i++) sums[i] = rows;\n  multiply_slots",
-        told: "C7515",
+        find: "    commit_products();\n",
+        replace: "    commit_products();\n    sums[0] += 1.0f;\n",
+        told: "C7511",
     },
     Planted {
         file: "linear_wgmma.cu",

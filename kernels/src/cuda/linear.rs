@@ -13,17 +13,38 @@ pub(super) struct Tiling {
     weight_rows: u32,
     /// Inputs of a step.
     inputs: u32,
+    /// Blocks with consecutive rows and the same weight rows, of which each copies its part for all.
+    cluster_blocks: u32,
     pub(super) threads: u32,
     pub(super) shared_bytes: u32,
 }
 
 /// Of `linear_mma.cu`: three stages of both tiles, of 2-byte elements.
 pub(super) const MMA: Tiling =
-    Tiling { rows: 128, weight_rows: 128, inputs: 32, threads: 256, shared_bytes: 3 * 256 * 32 * 2 };
+    Tiling { rows: 128, weight_rows: 128, inputs: 32, cluster_blocks: 1, threads: 256, shared_bytes: 3 * 256 * 32 * 2 };
 
 /// Of `linear_wgmma.cu`: four stages, which the kernel moves to the next multiple of 1024 bytes.
-pub(super) const WGMMA: Tiling =
-    Tiling { rows: 128, weight_rows: 256, inputs: 64, threads: 384, shared_bytes: 4 * 384 * 64 * 2 + 1024 };
+pub(super) const WGMMA: Tiling = Tiling {
+    rows: 128,
+    weight_rows: 256,
+    inputs: 64,
+    cluster_blocks: 2,
+    threads: 384,
+    shared_bytes: 4 * 384 * 64 * 2 + 1024,
+};
+
+impl Tiling {
+    /// Blocks of a product: whole clusters of them for each tile of weight rows.
+    fn blocks(&self, rows: u32, weight_rows: u32) -> usize {
+        let row_tiles = rows.div_ceil(self.rows).next_multiple_of(self.cluster_blocks);
+        row_tiles as usize * weight_rows.div_ceil(self.weight_rows) as usize
+    }
+
+    /// Rows of weights that a block copies at a time, of the tile that its cluster shares.
+    fn copied_weight_rows(&self) -> u32 {
+        self.weight_rows / self.cluster_blocks
+    }
+}
 
 /// Whether the fast kernels take rows of `width` elements of `dtype`: they copy 16 bytes at a time.
 pub(super) fn fits_tensor_cores(dtype: DType, width: u32) -> bool {
@@ -55,16 +76,15 @@ impl<D: Device> CudaBackend<D> {
                     tile_columns: WGMMA.inputs,
                     swizzled: true,
                 };
-                let blocks = rows.div_ceil(WGMMA.rows) as usize * weight_rows.div_ceil(WGMMA.weight_rows) as usize;
                 let launch = Launch {
                     kernel: format!("{kernel}_wgmma_{}", x.dtype),
-                    grid: [count(kernel, blocks)?, 1, 1],
+                    grid: [count(kernel, WGMMA.blocks(rows, weight_rows))?, 1, 1],
                     threads: WGMMA.threads,
                     shared_bytes: WGMMA.shared_bytes,
                 };
                 let mut arguments = [
                     Argument::Tiles(tiles(&x.buffer, rows, WGMMA.rows)),
-                    Argument::Tiles(tiles(&weight.buffer, weight_rows, WGMMA.weight_rows)),
+                    Argument::Tiles(tiles(&weight.buffer, weight_rows, WGMMA.copied_weight_rows())),
                     bias,
                     Argument::U32(rows),
                     Argument::U32(inputs),
@@ -105,5 +125,18 @@ impl<D: Device> CudaBackend<D> {
             Argument::Write(&mut out.buffer),
         ];
         self.launch(&launch, &mut arguments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_whole_clusters_for_each_tile_of_weight_rows() {
+        let grids = [(1, 1), (128, 256), (129, 256), (257, 257), (1867, 2048)];
+        assert_eq!(grids.map(|(rows, weight_rows)| WGMMA.blocks(rows, weight_rows)), [2, 2, 2, 8, 128]);
+        assert_eq!(grids.map(|(rows, weight_rows)| MMA.blocks(rows, weight_rows)), [1, 2, 4, 9, 240]);
+        assert_eq!((WGMMA.copied_weight_rows(), MMA.copied_weight_rows()), (128, 128));
     }
 }

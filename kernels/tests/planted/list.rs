@@ -152,8 +152,10 @@ pub const PLANTED: &[Planted] = &[
     Planted {
         name: "wgmma_early_slot_release",
         file: "linear_wgmma",
-        find: "if (step > 0 && threadIdx.x % 32 == 0) arrive_at(&drained[(step - 1) % STAGES]);",
-        replace: "if (threadIdx.x % 32 == 0) arrive_at(&drained[slot]);",
+        find: "step > 0 && step - 1 + STAGES < n_steps;\n    // A lane a block.\n    \
+               if (is_filled_again && lane < CLUSTER_BLOCKS) arrive_at_block(&drained[(step - 1) % STAGES], lane);",
+        replace: "step + STAGES < n_steps;\n    \
+                  if (is_filled_again && lane < CLUSTER_BLOCKS) arrive_at_block(&drained[slot], lane);",
     },
     Planted {
         name: "wgmma_missing_wait_for_copies",
@@ -183,8 +185,8 @@ pub const PLANTED: &[Planted] = &[
     Planted {
         name: "wgmma_counts_too_few_arrivals",
         file: "linear_wgmma",
-        find: "init_barrier(&drained[slot], CONSUMER_WARPS);",
-        replace: "init_barrier(&drained[slot], CONSUMER_WARPS - 1);",
+        find: "init_barrier(&drained[slot], CLUSTER_BLOCKS * CONSUMER_WARPS);",
+        replace: "init_barrier(&drained[slot], CLUSTER_BLOCKS * CONSUMER_WARPS - 1);",
     },
     Planted {
         name: "wgmma_ring_is_not_aligned",
@@ -195,8 +197,63 @@ pub const PLANTED: &[Planted] = &[
     Planted {
         name: "wgmma_barriers_not_initialised_in_time",
         file: "linear_wgmma",
-        find: "__syncthreads();\n\n  const u32 warpgroup",
-        replace: "const u32 warpgroup",
+        find: "synchronize_cluster();",
+        replace: "",
+    },
+    Planted {
+        name: "wgmma_cluster_not_awaited",
+        file: "linear_wgmma",
+        find: "synchronize_cluster();",
+        replace: "__syncthreads();",
+    },
+    Planted {
+        name: "wgmma_counts_one_blocks_warps",
+        file: "linear_wgmma",
+        find: "init_barrier(&drained[slot], CLUSTER_BLOCKS * CONSUMER_WARPS);",
+        replace: "init_barrier(&drained[slot], CONSUMER_WARPS);",
+    },
+    // Each block waits for its own warps alone, and overwrites what the other one multiplies.
+    Planted {
+        name: "wgmma_waits_for_its_own_block_alone",
+        file: "linear_wgmma",
+        find: "lane < CLUSTER_BLOCKS) arrive_at_block(&drained[(step - 1) % STAGES], lane);",
+        replace: "lane < CLUSTER_BLOCKS) arrive_at(&drained[(step - 1) % STAGES]);",
+    },
+    Planted {
+        name: "wgmma_tells_its_own_block_alone",
+        file: "linear_wgmma",
+        find: "lane < CLUSTER_BLOCKS) arrive_at_block(",
+        replace: "lane == block_of_cluster()) arrive_at_block(",
+    },
+    Planted {
+        name: "wgmma_arrives_where_nobody_waits",
+        file: "linear_wgmma",
+        find: "step > 0 && step - 1 + STAGES < n_steps;",
+        replace: "step > 0;",
+    },
+    Planted {
+        name: "wgmma_both_blocks_copy_the_same_half",
+        file: "linear_wgmma",
+        find: "place.first_output + copied, ALL_BLOCKS",
+        replace: "place.first_output, ALL_BLOCKS",
+    },
+    Planted {
+        name: "wgmma_halves_in_one_place",
+        file: "linear_wgmma",
+        find: "tiles + X_BYTES + copied * ROW_BYTES,",
+        replace: "tiles + X_BYTES,",
+    },
+    Planted {
+        name: "wgmma_copies_for_its_own_block_alone",
+        file: "linear_wgmma",
+        find: "copied, ALL_BLOCKS);",
+        replace: "copied, 1 << block_of_cluster());",
+    },
+    Planted {
+        name: "wgmma_blocks_of_a_cluster_apart",
+        file: "linear_wgmma",
+        find: "/ CLUSTER_ROWS * CLUSTER_BLOCKS;",
+        replace: "/ CLUSTER_ROWS * CLUSTER_BLOCKS - 1;",
     },
     Planted {
         name: "wgmma_expects_too_few_bytes",

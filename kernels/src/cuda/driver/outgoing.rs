@@ -18,6 +18,13 @@ const KEPT: usize = 4;
 /// The least bytes of a piece.
 const LEAST: usize = 64 << 10;
 
+/// Bytes of a piece made for `bytes` bytes. Batches differ a little in size, and the next ones should fit too; but not far
+/// more is made than was asked for, as that takes the host as long as copying as many bytes several times over (an H100 in
+/// a virtual machine: 0.6 ms for each MB, where the copy takes 0.02 ms).
+fn piece_bytes(bytes: usize) -> usize {
+    bytes.saturating_add(bytes / 8).checked_next_multiple_of(LEAST).unwrap_or(bytes).max(LEAST)
+}
+
 /// Pieces that no copy is using.
 #[derive(Default)]
 pub(super) struct Stock(Mutex<Vec<PinnedHostSlice<u8>>>);
@@ -30,10 +37,8 @@ impl Stock {
         if let Some((index, _)) = fitting.min_by_key(|(_, piece)| piece.len()) {
             return Ok(pieces.swap_remove(index));
         }
-        // Batches differ a little in size: in powers of two few sizes are asked for.
-        let bytes = bytes.max(LEAST).checked_next_power_of_two().unwrap_or(bytes);
         // SAFETY: nothing of the memory is read but what a copy has written.
-        unsafe { session.context.alloc_pinned_with_flags(bytes, 0) }
+        unsafe { session.context.alloc_pinned_with_flags(piece_bytes(bytes), 0) }
     }
 
     /// Takes a piece back; the smallest are let go if there are too many.
@@ -116,5 +121,20 @@ impl Drop for Outgoing {
         if let Some(piece) = self.piece.take() {
             self.stock.give_back(piece);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_has_room_for_batches_that_are_a_little_larger_and_for_no_more() {
+        assert_eq!((piece_bytes(0), piece_bytes(1), piece_bytes(LEAST)), (LEAST, LEAST, 2 * LEAST));
+        for bytes in [LEAST + 1, 8_257_536, 1 << 24, (1 << 24) + 1] {
+            let piece = piece_bytes(bytes);
+            assert!(piece >= bytes + bytes / 8 && piece < bytes + bytes / 8 + LEAST, "{bytes}: {piece}");
+        }
+        assert!(piece_bytes(usize::MAX) == usize::MAX);
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::{CudaEvent, DriverError, PinnedHostSlice, result, sys};
+use rayon::prelude::*;
 
 use super::memory::DriverBuffer;
 use super::session::Session;
@@ -17,6 +18,18 @@ pub(super) const PART: usize = 4 << 20;
 /// The most bytes of a copy that goes to the driver as it is: up to there it copies them before it returns, and no longer
 /// waits for the device ("API synchronization behavior" in its reference).
 const SMALL: usize = 64 << 10;
+
+/// Bytes that one thread copies of a part: one alone copies slower than a device takes them.
+const PER_THREAD: usize = 512 << 10;
+
+/// Copies `from` to `to`, which are of one length, by several threads if they are long.
+fn copy_bytes(from: &[u8], to: &mut [u8]) {
+    // A thread of the pool that waits for others takes on other work meanwhile, which might want the parts that it holds.
+    if from.len() <= PER_THREAD || rayon::current_thread_index().is_some() {
+        return to.copy_from_slice(from);
+    }
+    to.par_chunks_mut(PER_THREAD).zip(from.par_chunks(PER_THREAD)).for_each(|(to, from)| to.copy_from_slice(from));
+}
 
 /// The pinned parts, made when the first large copy needs them.
 #[derive(Default)]
@@ -72,7 +85,7 @@ impl Staging {
             for (index, chunk) in bytes.chunks(PART).enumerate() {
                 let part = &mut parts[index % 2];
                 let staged = &mut part.bytes()?[..chunk.len()];
-                staged.copy_from_slice(chunk);
+                copy_bytes(chunk, staged);
                 let to = start + (index * PART) as sys::CUdeviceptr;
                 // SAFETY: as above, and `Part::bytes` waits for this copy before the part is touched again.
                 unsafe { result::memcpy_htod_async(to, staged, stream) }?;
@@ -106,12 +119,30 @@ impl Staging {
                 }
                 if let Some(before) = index.checked_sub(1) {
                     let chunk = &mut out[before * PART..len.min((before + 1) * PART)];
-                    chunk.copy_from_slice(&parts[before % 2].bytes()?[..chunk.len()]);
+                    let staged = parts[before % 2].bytes()?;
+                    copy_bytes(&staged[..chunk.len()], chunk);
                 }
             }
             Ok(())
         });
         session.check("read", what, copied)?;
         session.synchronize("read", what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_of_any_length_are_whole_inside_a_pool_and_outside() {
+        let from: Vec<u8> = (0..2 * PER_THREAD + 7).map(|index| (index % 251) as u8).collect();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        for len in [0, 1, PER_THREAD, PER_THREAD + 1, from.len()] {
+            let (mut outside, mut inside) = (vec![0; len], vec![0; len]);
+            copy_bytes(&from[..len], &mut outside);
+            pool.install(|| copy_bytes(&from[..len], &mut inside));
+            assert!(outside == from[..len] && inside == from[..len], "{len}");
+        }
     }
 }
