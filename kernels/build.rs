@@ -22,11 +22,17 @@ mod emulator {
     /// Set by `scripts/check_kernels_sanitized.sh`: kernels and emulator with checks of every access.
     const SANITIZED: &str = "ACTBENCH_EMULATOR_SANITIZED";
 
+    /// The stand-in driver of the tests, by what its files do.
+    const STAND_IN: [&str; 6] =
+        ["device.cpp", "streams.cpp", "memory.cpp", "modules.cpp", "graphs.cpp", "tensor_maps.cpp"];
+
     pub fn compile() -> Result<(), io::Error> {
         println!("cargo::rerun-if-env-changed={SANITIZED}");
         println!("cargo::rerun-if-changed=cuda");
         println!("cargo::rerun-if-changed=tests/planted");
-        println!("cargo::rerun-if-changed=tests/stand_in/driver.cpp");
+        for file in STAND_IN.iter().chain(&["internals.h"]) {
+            println!("cargo::rerun-if-changed=tests/stand_in/{file}");
+        }
         let variable = |name: &str| env::var(name).map_err(io::Error::other);
         if variable("CARGO_CFG_TARGET_ARCH")? != "x86_64" || variable("CARGO_CFG_TARGET_OS")? != "linux" {
             return Err(io::Error::other("the feature `emulator` works on x86-64 Linux alone: build without it"));
@@ -111,7 +117,7 @@ mod emulator {
         command
             .args(["-shared", "-Wl,-soname,libcuda.so", "-Wl,-Bsymbolic", "-o"])
             .arg(folder.join("libcuda.so"))
-            .arg("tests/stand_in/driver.cpp")
+            .args(STAND_IN.map(|file| format!("tests/stand_in/{file}")))
             .args(["-Wl,--whole-archive"])
             .arg(output.join("libactbench_emulated_kernels.a"))
             .args(["-Wl,--no-whole-archive"]);

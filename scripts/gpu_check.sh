@@ -326,7 +326,7 @@ step kernels 60
 step check 45
 step peer 110
 step run 90
-step bench 90
+step bench 125
 step profile 30
 start memcheck 80
 start racecheck 80

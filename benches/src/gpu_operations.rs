@@ -24,6 +24,10 @@ pub struct Sizes {
     pub blocks: usize,
     /// Rows of the forward passes.
     pub forward_rows: &'static [usize],
+    /// A smaller model, which short batches are run on too; all its blocks.
+    pub short_preset: Option<&'static str>,
+    /// Tokens of a short batch.
+    pub short_rows: usize,
 }
 
 impl Sizes {
@@ -37,6 +41,8 @@ impl Sizes {
         preset: "llama-3.2-1b",
         blocks: 16,
         forward_rows: &[128, 2048, 8192],
+        short_preset: Some("smollm2-135m"),
+        short_rows: 64,
     };
     /// A moment in the emulator.
     pub const SMALL: Sizes = Sizes {
@@ -48,6 +54,8 @@ impl Sizes {
         preset: "tiny",
         blocks: 1,
         forward_rows: &[16],
+        short_preset: None,
+        short_rows: 8,
     };
 }
 

@@ -2,6 +2,7 @@
 //! than numbers on some processors and compress in caches.
 
 pub mod device_time;
+pub mod forward_passes;
 pub mod gpu_operations;
 pub mod peak;
 pub mod primitives;

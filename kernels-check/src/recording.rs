@@ -61,7 +61,7 @@ impl<D: Device> Device for Recording<D> {
     }
 
     fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, Self::Buffer>]) -> Result<(), KernelError> {
-        self.launched().insert(launch.kernel.clone());
+        self.launched().insert(launch.kernel.to_string());
         self.device.launch(launch, arguments)
     }
 }

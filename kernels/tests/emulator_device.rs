@@ -5,7 +5,8 @@
 mod common;
 
 use actbench_kernels::DType;
-use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatedBuffer, EmulatorOptions};
+use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatedBuffer, EmulatorOptions, emulated_parameters};
+use actbench_kernels::cuda::sources::SOURCES;
 use actbench_kernels::cuda::{Argument, Device, KernelSet, Launch};
 use common::random;
 
@@ -31,7 +32,7 @@ fn launch(
     let mut out = device.alloc(out_len * 4).unwrap();
     let mut arguments: Vec<Argument<'_, EmulatedBuffer>> = buffers.iter().map(Argument::Read).collect();
     arguments.push(Argument::Write(&mut out));
-    let launch = Launch { kernel: kernel.to_owned(), grid: [2, 1, 1], threads, shared_bytes };
+    let launch = Launch { kernel: kernel.to_owned().into(), grid: [2, 1, 1], threads, shared_bytes };
     device.launch(&launch, &mut arguments).map_err(|error| error.to_string())?;
     let mut words = vec![0u32; out_len];
     device.read(&out, bytemuck::cast_slice_mut(&mut words)).unwrap();
@@ -174,4 +175,15 @@ fn matrices_are_handed_out_as_documented() {
             assert_eq!(words[(128 + lane * 4 + matrix) as usize], transposed);
         }
     }
+}
+
+#[test]
+fn every_kernel_has_as_many_parameters_as_its_source_says() {
+    for source in SOURCES {
+        for kernel in source.kernels() {
+            assert_eq!(source.parameters(), emulated_parameters(kernel), "{kernel}");
+            assert!(source.parameters().is_some_and(|count| count > 0), "{kernel}");
+        }
+    }
+    assert_eq!(emulated_parameters("no such kernel"), None);
 }

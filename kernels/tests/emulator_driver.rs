@@ -48,7 +48,7 @@ fn every_operation<B: Backend>(backend: &B, dtype: DType) -> Vec<(String, Vec<u8
 fn plain_kernels_have_the_bits_of_the_cpu_and_fast_ones_are_near() {
     for settings in ["", "pools=0"] {
         for checked in [false, true] {
-            let _driver = StandIn::new(settings);
+            let driver = StandIn::new(settings);
             let device = open(checked);
             let plain = CudaBackend::new(device.clone(), KernelSet::Plain);
             let fast = [KernelSet::Mma, KernelSet::Fast].map(|kernels| CudaBackend::new(device.clone(), kernels));
@@ -62,6 +62,8 @@ fn plain_kernels_have_the_bits_of_the_cpu_and_fast_ones_are_near() {
                     }
                 }
             }
+            // Tools that watch the driver report each question that it refuses.
+            assert_eq!(driver.counted("refused"), 0);
         }
     }
 }
@@ -203,8 +205,12 @@ fn memory_that_cannot_be_had_is_an_error_with_the_bytes_and_the_device_goes_on()
 fn arguments_that_are_not_the_kernels_never_reach_the_driver() {
     let _driver = StandIn::new("");
     let device = open(false);
-    let launch =
-        |kernel: &str, shared_bytes| Launch { kernel: kernel.to_owned(), grid: [1, 1, 1], threads: 32, shared_bytes };
+    let launch = |kernel: &str, shared_bytes| Launch {
+        kernel: kernel.to_owned().into(),
+        grid: [1, 1, 1],
+        threads: 32,
+        shared_bytes,
+    };
     let mut arguments = [Argument::U32(1), Argument::F32(0.5)];
     let told = [
         error(device.launch(&launch("rms_norm_f32", 0), &mut arguments)),
@@ -229,7 +235,7 @@ fn a_refused_launch_is_told_with_its_shape_and_arguments() {
     let _driver = StandIn::new("");
     let device = open(false);
     let (x, scale, mut out) = (device.alloc(64).unwrap(), device.alloc(64).unwrap(), device.alloc(64).unwrap());
-    let launch = Launch { kernel: "rms_norm_f32".to_owned(), grid: [1, 70_000, 1], threads: 128, shared_bytes: 0 };
+    let launch = Launch { kernel: "rms_norm_f32".into(), grid: [1, 70_000, 1], threads: 128, shared_bytes: 0 };
     let mut arguments =
         [Argument::Read(&x), Argument::Read(&scale), Argument::U32(16), Argument::F32(1e-5), Argument::Write(&mut out)];
     insta::assert_snapshot!(error(device.launch(&launch, &mut arguments)), @"launch on cuda:0: rms_norm_f32 on 1 x 70000 x 1 blocks of 128 threads with 0 bytes of shared memory, given 64 bytes to read, 64 bytes to read, 16, 0.00001, 64 bytes to write: CUDA_ERROR_INVALID_VALUE (invalid argument)");
@@ -294,7 +300,7 @@ fn a_matrix_that_no_map_can_be_made_of_is_refused_with_its_rule() {
     let _driver = StandIn::new("");
     let device = open(false);
     let buffer = device.alloc(1024).unwrap();
-    let launch = Launch { kernel: "linear_wgmma_bf16".to_owned(), grid: [1, 1, 1], threads: 384, shared_bytes: 0 };
+    let launch = Launch { kernel: "linear_wgmma_bf16".into(), grid: [1, 1, 1], threads: 384, shared_bytes: 0 };
     let map = |rows, columns| {
         let tiles = Tiles {
             buffer: &buffer,

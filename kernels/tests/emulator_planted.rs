@@ -141,7 +141,7 @@ fn maps_of_other_tiles_than_the_kernels_are_seen() {
             swizzled,
         };
         let launch = Launch {
-            kernel: "linear_wgmma_bf16".to_owned(),
+            kernel: "linear_wgmma_bf16".into(),
             grid: [2, 1, 1],
             threads: 384,
             shared_bytes: 4 * 384 * 64 * 2 + 1024,

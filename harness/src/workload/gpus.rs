@@ -2,6 +2,7 @@
 //!
 //! Looking for them makes no context: that is for the process that runs a model on one.
 
+use std::ffi::OsStr;
 use std::str::FromStr;
 
 use actbench_kernels::cuda::cubins::{CubinFolders, Nvrtc, obtainable};
@@ -16,6 +17,9 @@ use crate::error::{Error, Result};
 
 /// What GPUs are looked for: unset, those that the driver has.
 pub const VARIABLE: &str = "ACTBENCH_CUDA";
+
+/// Whether launches of short batches go to a GPU together, as graphs: `on`, as when it is unset, or `off`.
+pub const GRAPHS_VARIABLE: &str = "ACTBENCH_CUDA_GRAPHS";
 
 /// More devices than anybody has, so that a mistyped number is no work for hours.
 const MOST_DEVICES: usize = 64;
@@ -92,6 +96,7 @@ pub struct NoGpu {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gpus {
     visible: Visible,
+    graphs: bool,
     /// What machine code the first of them runs; none in the emulator.
     architecture: Option<Architecture>,
     /// By number.
@@ -113,7 +118,7 @@ impl Gpus {
     /// Those of a test.
     #[cfg(test)]
     pub(super) fn of(visible: Visible, devices: Vec<Gpu>) -> Gpus {
-        Gpus { visible, architecture: None, devices, cuda: None }
+        Gpus { visible, graphs: true, architecture: None, devices, cuda: None }
     }
 
     /// Looks for GPUs.
@@ -121,7 +126,8 @@ impl Gpus {
     /// # Errors
     /// A variable that says nothing known, or asks for the emulator in a build without it.
     pub fn find() -> Result<std::result::Result<Gpus, NoGpu>> {
-        Gpus::find_as(Visible::of_environment()?)
+        let graphs = graphs_in(std::env::var_os(GRAPHS_VARIABLE).as_deref())?;
+        Ok(Gpus::find_as(Visible::of_environment()?)?.map(|gpus| Gpus { graphs, ..gpus }))
     }
 
     /// The same with the environment left out.
@@ -135,7 +141,8 @@ impl Gpus {
             }
             Visible::Emulator(count, memory_bytes) => {
                 let device = |ordinal| Gpu { name: format!("emulated cuda:{ordinal}"), memory_bytes };
-                Ok(Ok(Gpus { visible, architecture: None, devices: (0..count).map(device).collect(), cuda: None }))
+                let devices = (0..count).map(device).collect();
+                Ok(Ok(Gpus { visible, graphs: true, architecture: None, devices, cuda: None }))
             }
             Visible::Driver | Visible::Split(_) => Ok(Gpus::of_driver(visible)),
         }
@@ -154,7 +161,7 @@ impl Gpus {
                 .collect(),
             _ => found.iter().map(|facts| gpu(&facts.name, facts.memory_bytes)).collect(),
         };
-        Ok(Gpus { visible, architecture: Some(first.architecture), devices, cuda })
+        Ok(Gpus { visible, graphs: true, architecture: Some(first.architecture), devices, cuda })
     }
 
     /// Why kernels cannot be had for these GPUs, if they cannot: no machine code, and no compiler.
@@ -181,7 +188,9 @@ impl Gpus {
                 let options = DriverOptions { cubins: CubinFolders::of_program(), checked: false };
                 let open = |ordinal: &usize| -> std::result::Result<_, KernelError> {
                     let ordinal = if matches!(visible, Visible::Split(_)) { 0 } else { *ordinal };
-                    CudaBackend::open(ordinal, &options, KernelSet::Fast)
+                    let backend = CudaBackend::open(ordinal, &options, KernelSet::Fast)?;
+                    backend.device().set_graphs(self.graphs);
+                    Ok(backend)
                 };
                 let backends: std::result::Result<Vec<_>, _> = ordinals.iter().map(open).collect();
                 Ok(OpenGpus::Driver(backends?))
@@ -190,9 +199,26 @@ impl Gpus {
     }
 }
 
+/// What the value of [`GRAPHS_VARIABLE`] says.
+fn graphs_in(value: Option<&OsStr>) -> Result<bool> {
+    match value.map(OsStr::to_string_lossy).as_deref() {
+        None | Some("" | "on") => Ok(true),
+        Some("off") => Ok(false),
+        Some(other) => Err(Error::usage(format!("{GRAPHS_VARIABLE}={other}: use on or off, or unset it"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn graphs_are_made_unless_the_variable_says_off() {
+        let of = |text: &str| graphs_in(Some(OsStr::new(text)));
+        assert!(graphs_in(None).unwrap() && of("").unwrap() && of("on").unwrap() && !of("off").unwrap());
+        let error = of("0").unwrap_err();
+        assert_eq!((error.exit_code(), error.to_string().contains("use on or off")), (2, true), "{error}");
+    }
 
     #[test]
     fn the_variable_says_which_devices_are_seen() {

@@ -1,6 +1,7 @@
 //! Launches of attention, `attention.cu` and, on tensor cores, `attention_mma.cu`, and the tables that tell a block which rows are its own.
 
 use super::linear::fits_tensor_cores;
+use super::names::typed;
 use super::{Argument, CudaBackend, CudaTensor, Device, Launch, count};
 use crate::backend::{AttentionLayout, AttentionShape};
 use crate::error::KernelError;
@@ -78,10 +79,13 @@ impl<D: Device> CudaBackend<D> {
         let tables = Tables::new(layout, if fast { FAST_TILE } else { PLAIN_TILE })?;
         let padded = FAST_HEAD_DIMS.into_iter().find(|width| shape.head_dim <= *width as usize).unwrap_or_default();
         let launch = Launch {
-            kernel: match fast {
-                true => format!("attention_mma_{}_{padded}", query.dtype),
-                false => format!("attention_{}", query.dtype),
-            },
+            kernel: match (fast, padded) {
+                (false, _) => typed!("attention", query.dtype),
+                (true, 64) => typed!("attention_mma", query.dtype, "_64"),
+                (true, 128) => typed!("attention_mma", query.dtype, "_128"),
+                (true, _) => typed!("attention_mma", query.dtype, "_256"),
+            }
+            .into(),
             grid: [count(OP, tables.tiles.len())?, count(OP, shape.n_heads)?, 1],
             threads: THREADS,
             shared_bytes: if fast { fast_shared_bytes(padded) } else { 0 },

@@ -1,5 +1,6 @@
 //! Two results compared on the device that holds them: `compare.cu`.
 
+use super::names::typed;
 use super::{Argument, CudaBackend, CudaTensor, Device, Launch, count};
 use crate::check;
 use crate::error::KernelError;
@@ -41,7 +42,7 @@ impl<D: Device> CudaBackend<D> {
         let mut found = self.device.alloc(size_of_val(&words))?;
         self.device.write(&mut found, bytemuck::cast_slice(&words))?;
         let launch = Launch {
-            kernel: format!("compare_{}", got.dtype),
+            kernel: typed!("compare", got.dtype).into(),
             grid: [count(OP, elements.div_ceil(THREADS).min(MAX_BLOCKS))?, 1, 1],
             threads: THREADS as u32,
             shared_bytes: 0,

@@ -2,6 +2,7 @@
 //!
 //! The emulator of the tests implements it, and so does a GPU's driver, with the same names and the same arguments.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -25,8 +26,8 @@ pub struct MemoryUse {
 /// The shape of a launch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// The kernel's name, such as `rms_norm_bf16`.
-    pub kernel: String,
+    /// The kernel's name, such as `rms_norm_bf16`. Those of launches that come by the thousand are made at compile time.
+    pub kernel: Cow<'static, str>,
     /// Blocks in x, y and z. A grid with a zero is not launched.
     pub grid: [u32; 3],
     /// Threads of a block in x.
@@ -100,6 +101,23 @@ pub trait Device: Send + Sync + 'static {
     /// # Errors
     /// No such kernel, arguments that are not its parameters, or a failure of the device.
     fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, Self::Buffer>]) -> Result<(), KernelError>;
+
+    /// Runs `work` once. A device may hold back what this thread launches in it and take all of it together when `work` is
+    /// over, as a graph: that costs the host less than one launch after the other. What comes of it is the same.
+    ///
+    /// `rows` says how much there is to a launch: where a kernel takes long, nothing is gained. `place` tells groups with
+    /// other launches apart, as a device keeps what it made of a group for the next one of that place.
+    ///
+    /// # Errors
+    /// Those of `work`, and of a launch that was held back.
+    fn grouped(
+        &self,
+        _place: usize,
+        _rows: usize,
+        work: &mut dyn FnMut() -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
+        work()
+    }
 
     /// New memory with `bytes` in it, for what is launched from now on. `bytes` may change as soon as this returns, and
     /// where the device can copy beside what it computes nobody waits.
@@ -186,6 +204,15 @@ impl<D: Device> Device for Arc<D> {
 
     fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, Self::Buffer>]) -> Result<(), KernelError> {
         D::launch(self, launch, arguments)
+    }
+
+    fn grouped(
+        &self,
+        place: usize,
+        rows: usize,
+        work: &mut dyn FnMut() -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
+        D::grouped(self, place, rows, work)
     }
 
     fn upload(&self, bytes: &[u8]) -> Result<Self::Buffer, KernelError> {

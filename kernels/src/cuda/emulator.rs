@@ -3,7 +3,7 @@
 //! What it checks and what it cannot see is in `kernels/cuda/emulator/emulator.h`. It is slow and deterministic, and
 //! says nothing of a GPU's speed.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
 use std::ops::Range;
 use std::path::Path;
 use std::ptr::{self, NonNull};
@@ -139,6 +139,7 @@ unsafe extern "C" {
         message: *mut c_char,
         message_len: usize,
     ) -> c_int;
+    fn actbench_emulator_parameters(name: *const c_char, sizes: *mut usize, capacity: usize) -> c_long;
     fn actbench_emulator_alloc(bytes: usize) -> *mut u8;
     fn actbench_emulator_free(start: *mut u8, bytes: usize);
 }
@@ -321,7 +322,7 @@ impl Device for Emulator {
             sizes.push(size);
         }
         let mut pointers: Vec<*mut c_void> = slots.iter_mut().map(|slot| slot.0.as_mut_ptr().cast()).collect();
-        let name = CString::new(launch.kernel.as_str()).map_err(|_| Self::error("a name with NUL"))?;
+        let name = CString::new(&*launch.kernel).map_err(|_| Self::error("a name with NUL"))?;
         let options = RawOptions {
             order: self.options.order as u32,
             copies: self.options.copies as u32,
@@ -421,8 +422,15 @@ impl DeviceClock for Emulator {
     }
 }
 
+/// How many parameters the kernel `name` has, by the C++ compiler; none if there is no such kernel.
+pub fn emulated_parameters(name: &str) -> Option<usize> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the name is terminated, and with no capacity nothing is written.
+    usize::try_from(unsafe { actbench_emulator_parameters(name.as_ptr(), ptr::null_mut(), 0) }).ok()
+}
+
 /// The folder of the stand-in driver of the tests: a `libcuda.so` that runs the kernels in the emulator and checks how
-/// the driver is used. See `kernels/tests/stand_in/driver.cpp`.
+/// the driver is used. See `kernels/tests/stand_in/internals.h`.
 pub fn stand_in_folder() -> &'static Path {
     Path::new(env!("ACTBENCH_STAND_IN_FOLDER"))
 }

@@ -1,5 +1,8 @@
 //! Launches of products with weights: `linear.cu` and, on tensor cores, `linear_mma.cu` or `linear_wgmma.cu`.
 
+use std::borrow::Cow;
+
+use super::names::typed;
 use super::{Argument, CudaBackend, CudaTensor, CudaVector, CudaWeights, Device, Launch, Tiles, count};
 use crate::dtype::DType;
 use crate::error::KernelError;
@@ -46,26 +49,70 @@ impl Tiling {
     }
 }
 
+/// What happens to the result of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Product {
+    /// It is stored.
+    Plain,
+    /// It is added to what is there.
+    Residual,
+    /// Two of them become one by the gated unit.
+    Gated,
+}
+
+/// What a product is computed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    Plain,
+    Mma,
+    Wgmma,
+}
+
+impl Product {
+    fn name(self) -> &'static str {
+        match self {
+            Product::Plain => "linear",
+            Product::Residual => "linear_residual",
+            Product::Gated => "linear_swiglu",
+        }
+    }
+
+    fn kernel(self, unit: Unit, dtype: DType) -> Cow<'static, str> {
+        Cow::Borrowed(match (self, unit) {
+            (Product::Plain, Unit::Plain) => typed!("linear", dtype),
+            (Product::Plain, Unit::Mma) => typed!("linear_mma", dtype),
+            (Product::Plain, Unit::Wgmma) => typed!("linear_wgmma", dtype),
+            (Product::Residual, Unit::Plain) => typed!("linear_residual", dtype),
+            (Product::Residual, Unit::Mma) => typed!("linear_residual_mma", dtype),
+            (Product::Residual, Unit::Wgmma) => typed!("linear_residual_wgmma", dtype),
+            (Product::Gated, Unit::Plain) => typed!("linear_swiglu", dtype),
+            (Product::Gated, Unit::Mma) => typed!("linear_swiglu_mma", dtype),
+            (Product::Gated, Unit::Wgmma) => typed!("linear_swiglu_wgmma", dtype),
+        })
+    }
+}
+
 /// Whether the fast kernels take rows of `width` elements of `dtype`: they copy 16 bytes at a time.
 pub(super) fn fits_tensor_cores(dtype: DType, width: u32) -> bool {
     dtype != DType::F32 && width.is_multiple_of(8)
 }
 
 impl<D: Device> CudaBackend<D> {
-    /// The product of `kernel`, which is `linear`, `linear_residual` or `linear_swiglu`.
+    /// The product of `x` and `weight`, with what happens to it.
     pub(super) fn multiply(
         &self,
-        kernel: &'static str,
+        product: Product,
         x: &CudaTensor<D::Buffer>,
         weight: &CudaWeights<D::Buffer>,
         bias: Option<&CudaVector<D::Buffer>>,
         out: &mut CudaTensor<D::Buffer>,
     ) -> Result<(), KernelError> {
-        let (rows, inputs) = (count(kernel, x.rows)?, count(kernel, weight.shape.in_features)?);
-        let outputs = count(kernel, weight.shape.out_features)?;
+        let op = product.name();
+        let (rows, inputs) = (count(op, x.rows)?, count(op, weight.shape.in_features)?);
+        let outputs = count(op, weight.shape.out_features)?;
         let bias = bias.map_or(Argument::Null, |bias| Argument::Read(&bias.buffer));
         if self.uses_tensor_cores() && fits_tensor_cores(x.dtype, inputs) {
-            let weight_rows = if weight.shape.gated { count(kernel, 2 * weight.shape.out_features)? } else { outputs };
+            let weight_rows = if weight.shape.gated { count(op, 2 * weight.shape.out_features)? } else { outputs };
             if self.uses_wgmma() && inputs > 0 {
                 let tiles = |buffer, rows: u32, tile_rows| Tiles {
                     buffer,
@@ -77,8 +124,8 @@ impl<D: Device> CudaBackend<D> {
                     swizzled: true,
                 };
                 let launch = Launch {
-                    kernel: format!("{kernel}_wgmma_{}", x.dtype),
-                    grid: [count(kernel, WGMMA.blocks(rows, weight_rows))?, 1, 1],
+                    kernel: product.kernel(Unit::Wgmma, x.dtype),
+                    grid: [count(op, WGMMA.blocks(rows, weight_rows))?, 1, 1],
                     threads: WGMMA.threads,
                     shared_bytes: WGMMA.shared_bytes,
                 };
@@ -94,7 +141,7 @@ impl<D: Device> CudaBackend<D> {
                 return self.launch(&launch, &mut arguments);
             }
             let launch = Launch {
-                kernel: format!("{kernel}_mma_{}", x.dtype),
+                kernel: product.kernel(Unit::Mma, x.dtype),
                 grid: [weight_rows.div_ceil(MMA.weight_rows), rows.div_ceil(MMA.rows), 1],
                 threads: MMA.threads,
                 shared_bytes: MMA.shared_bytes,
@@ -111,7 +158,7 @@ impl<D: Device> CudaBackend<D> {
             return self.launch(&launch, &mut arguments);
         }
         let launch = Launch {
-            kernel: format!("{kernel}_{}", x.dtype),
+            kernel: product.kernel(Unit::Plain, x.dtype),
             grid: [rows, outputs.div_ceil(PLAIN_THREADS), 1],
             threads: PLAIN_THREADS,
             shared_bytes: 0,

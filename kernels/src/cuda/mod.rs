@@ -31,6 +31,7 @@ mod emulated_memory;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 mod linear;
+mod names;
 pub mod occupancy;
 mod pool;
 mod prepare;
@@ -50,6 +51,7 @@ pub use tensor::{CudaTensor, CudaVector, CudaWeights};
 pub use tiles::Tiles;
 pub use timeline::Timeline;
 
+use linear::Product;
 use tables::Tables;
 use traffic::Traffic;
 
@@ -242,7 +244,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     ) -> Result<(), KernelError> {
         check::product("linear", x, weight.shape, false, bias.map(|bias| bias.len), 1, out)?;
         self.poison(out, 0..x.rows)?;
-        self.multiply("linear", x, weight, bias, out)
+        self.multiply(Product::Plain, x, weight, bias, out)
     }
 
     fn linear_residual(
@@ -253,7 +255,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         stream: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
         check::product("linear residual", x, weight.shape, false, bias.map(|bias| bias.len), 1, stream)?;
-        self.multiply("linear_residual", x, weight, bias, stream)
+        self.multiply(Product::Residual, x, weight, bias, stream)
     }
 
     fn linear_swiglu(
@@ -265,7 +267,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     ) -> Result<(), KernelError> {
         check::product("linear swiglu", x, gate_up.shape, true, bias.map(|bias| bias.len), 2, out)?;
         self.poison(out, 0..x.rows)?;
-        self.multiply("linear_swiglu", x, gate_up, bias, out)
+        self.multiply(Product::Gated, x, gate_up, bias, out)
     }
 
     fn rope(
@@ -337,6 +339,15 @@ impl<D: Device> Backend for CudaBackend<D> {
         check::uploaded(bytes.len(), out)?;
         self.poison(out, 0..bytes.len() / out.row_bytes().max(1))?;
         self.write(&mut out.buffer, bytes)
+    }
+
+    fn grouped(
+        &self,
+        place: usize,
+        rows: usize,
+        work: &mut dyn FnMut() -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
+        self.device.grouped(place, rows, work)
     }
 
     fn copies_overlap(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Launches of pooling: `pool.cu`, a block for 128 columns of a group, or for 128 times 16 bytes of them.
 
+use super::names::typed;
 use super::{Argument, CudaBackend, CudaTensor, Device, Launch, WIDE_BYTES, count};
 use crate::backend::{PoolGroups, PoolMethod};
 use crate::error::KernelError;
@@ -28,9 +29,12 @@ impl<D: Device> CudaBackend<D> {
         let (offsets, rows) = (self.upload(&offsets)?, self.upload(&rows)?);
         let columns = count(OP, x.columns)?;
         let is_wide = self.moves_wide(x.dtype, x.columns);
-        let (wide, of_a_thread) = if is_wide { ("_wide", (WIDE_BYTES / x.dtype.size()) as u32) } else { ("", 1) };
+        let (kernel, of_a_thread) = match is_wide {
+            true => (typed!("pool_wide", x.dtype), (WIDE_BYTES / x.dtype.size()) as u32),
+            false => (typed!("pool", x.dtype), 1),
+        };
         let launch = Launch {
-            kernel: format!("pool{wide}_{}", x.dtype),
+            kernel: kernel.into(),
             grid: [count(OP, groups.len())?, columns.div_ceil(THREADS * of_a_thread), 1],
             threads: THREADS,
             shared_bytes: 0,

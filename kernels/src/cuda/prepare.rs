@@ -106,7 +106,7 @@ impl<D: Device> CudaBackend<D> {
             let mut stored = self.device.alloc(piece.len())?;
             self.write(&mut stored, piece)?;
             let launch = Launch {
-                kernel: format!("cast_{}_{run}", source.dtype()),
+                kernel: format!("cast_{}_{run}", source.dtype()).into(),
                 grid: [count(op, (n_rows * columns).div_ceil(THREADS as usize))?, 1, 1],
                 threads: THREADS,
                 shared_bytes: 0,

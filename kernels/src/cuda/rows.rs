@@ -1,13 +1,14 @@
 //! Launches of what works on each row alone: `gather_rows.cu`, `rms_norm.cu` and `rope.cu`, one block a row. Rows of a
 //! multiple of 16 bytes have kernels of their own, but for plain ones.
 
+use super::names::typed;
 use super::{Argument, CudaBackend, CudaTensor, CudaVector, Device, Launch, WIDE_BYTES, count};
 use crate::dtype::DType;
 use crate::error::KernelError;
 
 /// A launch of one block of 128 threads a row.
-fn per_row(op: &'static str, kernel: String, rows: usize) -> Result<Launch, KernelError> {
-    Ok(Launch { kernel, grid: [count(op, rows)?, 1, 1], threads: 128, shared_bytes: 0 })
+fn per_row(op: &'static str, kernel: &'static str, rows: usize) -> Result<Launch, KernelError> {
+    Ok(Launch { kernel: kernel.into(), grid: [count(op, rows)?, 1, 1], threads: 128, shared_bytes: 0 })
 }
 
 impl<D: Device> CudaBackend<D> {
@@ -21,10 +22,10 @@ impl<D: Device> CudaBackend<D> {
     ) -> Result<(Launch, u32), KernelError> {
         match self.moves_wide(dtype, columns) {
             true => {
-                let launch = per_row(op, "gather_rows_wide".to_owned(), rows)?;
+                let launch = per_row(op, "gather_rows_wide", rows)?;
                 Ok((launch, count(op, columns * dtype.size() / WIDE_BYTES)?))
             }
-            false => Ok((per_row(op, format!("gather_rows_{dtype}"), rows)?, count(op, columns)?)),
+            false => Ok((per_row(op, typed!("gather_rows", dtype), rows)?, count(op, columns)?)),
         }
     }
 
@@ -84,8 +85,8 @@ impl<D: Device> CudaBackend<D> {
         const OP: &str = "rms norm";
         self.poison(out, 0..x.rows)?;
         let launch = match self.moves_wide(x.dtype, x.columns) {
-            true => Launch { threads: 256, ..per_row(OP, format!("rms_norm_wide_{}", x.dtype), x.rows)? },
-            false => per_row(OP, format!("rms_norm_{}", x.dtype), x.rows)?,
+            true => Launch { threads: 256, ..per_row(OP, typed!("rms_norm_wide", x.dtype), x.rows)? },
+            false => per_row(OP, typed!("rms_norm", x.dtype), x.rows)?,
         };
         let mut arguments = [
             Argument::Read(&x.buffer),
@@ -111,8 +112,8 @@ impl<D: Device> CudaBackend<D> {
         let table = self.upload(positions)?;
         // Both halves of each head in every row begin at a multiple of what is moved at once.
         let is_wide = self.moves_wide(x.dtype, head_dim / 2) && self.moves_wide(x.dtype, x.columns);
-        let wide = if is_wide { "_wide" } else { "" };
-        let launch = per_row(OP, format!("rope{wide}_{}", x.dtype), positions.len())?;
+        let kernel = if is_wide { typed!("rope_wide", x.dtype) } else { typed!("rope", x.dtype) };
+        let launch = per_row(OP, kernel, positions.len())?;
         let mut arguments = [
             Argument::Write(&mut x.buffer),
             Argument::Read(&*table),

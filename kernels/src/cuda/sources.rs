@@ -26,6 +26,16 @@ impl KernelSource {
             is_macro.then(|| arguments.split([',', ')']).next()).flatten()
         })
     }
+
+    /// How many parameters each of its kernels has: what the one signature of the file lists, whose name the macro fills in.
+    /// A driver tells how many there are from CUDA 13.2 on alone.
+    ///
+    /// None of a text without a kernel.
+    pub fn parameters(&self) -> Option<usize> {
+        let (_, signature) = self.text.split_once(" name(")?;
+        let (listed, _) = signature.split_once(')')?;
+        Some(listed.split(',').count())
+    }
 }
 
 /// The source with the kernel `name`.
@@ -85,6 +95,17 @@ mod tests {
         assert_eq!(named, compiled);
         assert_eq!(source_of("linear_residual_mma_f16").unwrap().file, "linear_mma.cu");
         assert!(source_of("linear_residual_mma").is_none());
+    }
+
+    #[test]
+    fn each_file_has_one_signature_for_all_its_kernels() {
+        for source in SOURCES {
+            assert_eq!(source.text.matches(" name(").count(), 1, "{}", source.file);
+        }
+        let parameters = |kernel: &str| source_of(kernel).and_then(KernelSource::parameters);
+        assert_eq!(parameters("rms_norm_f32"), Some(5));
+        assert_eq!(parameters("attention_bf16"), Some(9));
+        assert_eq!(KernelSource { file: "none.cu", text: "// none", only: None }.parameters(), None);
     }
 
     #[test]

@@ -17,7 +17,8 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// The stand-in's own functions.
 struct Library {
     settings: extern "C" fn(*const c_char),
-    leaks: extern "C" fn() -> usize,
+    change: extern "C" fn(*const c_char),
+    count: extern "C" fn(*const c_char) -> usize,
 }
 
 /// Loads the library under the name that is looked for later: a loader that has a library of that name uses it.
@@ -35,19 +36,31 @@ fn library() -> &'static Library {
             assert!(!found.is_null(), "{name:?}");
             found
         };
-        // SAFETY: the functions have these types in driver.cpp.
+        // SAFETY: the functions have these types in device.cpp.
         unsafe {
             Library {
                 settings: std::mem::transmute::<*mut c_void, extern "C" fn(*const c_char)>(find("stand_in_settings")),
-                leaks: std::mem::transmute::<*mut c_void, extern "C" fn() -> usize>(find("stand_in_leaks")),
+                change: std::mem::transmute::<*mut c_void, extern "C" fn(*const c_char)>(find("stand_in_change")),
+                count: std::mem::transmute::<*mut c_void, extern "C" fn(*const c_char) -> usize>(find(
+                    "stand_in_count",
+                )),
             }
         }
     })
 }
 
+/// How often something happened so far; `stand_in_count` in device.cpp has what there is.
+fn count(what: &str) -> usize {
+    let what = CString::new(what).unwrap();
+    (library().count)(what.as_ptr())
+}
+
+/// What the driver counts, for [`StandIn::counted`].
+const COUNTED: [&str; 6] = ["leaks", "launches", "graphs", "graphs made", "changed", "refused"];
+
 /// The driver with settings of a test's own. Whoever drops it must have dropped the devices.
 pub struct StandIn {
-    leaks_before: usize,
+    before: [usize; COUNTED.len()],
     is_whole: bool,
     _alone: MutexGuard<'static, ()>,
 }
@@ -57,8 +70,20 @@ impl StandIn {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let text = CString::new(settings).unwrap();
         (library().settings)(text.as_ptr());
-        let leaks_before = (library().leaks)();
-        StandIn { leaks_before, is_whole: !settings.contains("break="), _alone: alone }
+        StandIn { before: COUNTED.map(count), is_whole: !settings.contains("break="), _alone: alone }
+    }
+
+    /// Other settings from now on, with everything that there is as it is.
+    pub fn change(&self, settings: &str) {
+        let text = CString::new(settings).unwrap();
+        (library().change)(text.as_ptr());
+    }
+
+    /// How often something happened since the settings were made.
+    #[track_caller]
+    pub fn counted(&self, what: &str) -> usize {
+        let index = COUNTED.iter().position(|known| *known == what).expect("something that is counted");
+        count(what) - self.before[index]
     }
 }
 
@@ -66,7 +91,7 @@ impl Drop for StandIn {
     fn drop(&mut self) {
         // A broken context gives nothing back.
         if self.is_whole && !std::thread::panicking() {
-            assert_eq!((library().leaks)(), self.leaks_before, "memory of the device was not given back");
+            assert_eq!(self.counted("leaks"), 0, "memory or graphs of the device were not given back");
         }
     }
 }

@@ -152,12 +152,18 @@ impl<B: Backend> Stage<B> {
             _ => return Err(Error::usage("a stage was given rows that are not for it")),
         }
         let last = deepest.min(self.first + self.blocks.len() - 1);
-        for layer in self.first..=last {
-            let few = batch.deepest.as_ref().filter(|_| layer == deepest);
-            self.run_block(layer, batch, few, work)?;
-            if layers.binary_search(&layer).is_ok() {
-                self.hand_out(layer, step, few, work, outlet)?;
+        let few_of = |layer: usize| batch.deepest.as_ref().filter(|_| layer == deepest);
+        let mut layer = self.first;
+        while layer <= last {
+            // Up to the next block that hands something out.
+            let wanted = layers.iter().copied().find(|wanted| *wanted >= layer).filter(|wanted| *wanted <= last);
+            let end = wanted.unwrap_or(last);
+            let mut blocks = || (layer..=end).try_for_each(|layer| self.run_block(layer, batch, few_of(layer), work));
+            self.backend.grouped(layer, rows, &mut blocks)?;
+            if wanted.is_some() {
+                self.hand_out(end, step, few_of(end), work, outlet)?;
             }
+            layer = end + 1;
         }
         work.kept.walk = batch.walk;
         work.kept.rows = batch.keep.len();
@@ -191,7 +197,7 @@ impl<B: Backend> Stage<B> {
         batch: &TokenBatch,
         few: Option<&DeepestRows>,
         work: &mut Workspace<B>,
-    ) -> Result<()> {
+    ) -> std::result::Result<(), KernelError> {
         let (backend, config, block) = (&self.backend, &self.config, &self.blocks[layer - self.first]);
         let shape =
             AttentionShape { n_heads: config.n_heads, n_kv_heads: config.n_kv_heads, head_dim: config.head_dim };
@@ -234,8 +240,7 @@ impl<B: Backend> Stage<B> {
         backend.linear_residual(&work.attended, &output.weight, output.bias.as_ref(), &mut work.stream)?;
         backend.rms_norm(&work.stream, &block.mlp_norm, eps, &mut work.normed)?;
         backend.linear_swiglu(&work.normed, &block.gate_up.weight, block.gate_up.bias.as_ref(), &mut work.gated)?;
-        backend.linear_residual(&work.gated, &block.down.weight, block.down.bias.as_ref(), &mut work.stream)?;
-        Ok(())
+        backend.linear_residual(&work.gated, &block.down.weight, block.down.bias.as_ref(), &mut work.stream)
     }
 
     /// Puts the carried rows of a layer's output behind the own ones, and keeps those the next batch needs.

@@ -14,7 +14,7 @@ impl DeviceClock for DriverDevice {
     type Mark = CudaEvent;
 
     fn mark_in(&self, lane: Lane) -> Result<CudaEvent, KernelError> {
-        self.session.enter("timing")?;
+        self.session.enter_in_order("timing")?;
         let stream = match lane {
             Lane::Kernels => &self.session.stream,
             Lane::ToDevice => &self.session.copy_in,
@@ -42,7 +42,7 @@ impl DeviceClock for DriverDevice {
     }
 
     fn overwrite(&self, buffer: &mut DriverBuffer) -> Result<(), KernelError> {
-        self.session.enter("timing")?;
+        self.session.enter_in_order("timing")?;
         let stream = self.session.stream.cu_stream();
         // SAFETY: the buffer has as many bytes, and memory is given back in the stream's order, so after this.
         let filled = unsafe { result::memset_d8_async(buffer.start(), 0, buffer.len(), stream) };
@@ -50,7 +50,7 @@ impl DeviceClock for DriverDevice {
     }
 
     fn copy(&self, from: &DriverBuffer, to: &mut DriverBuffer) -> Result<(), KernelError> {
-        self.session.enter("timing")?;
+        self.session.enter_in_order("timing")?;
         let (bytes, stream) = (from.len().min(to.len()), self.session.stream.cu_stream());
         // SAFETY: both buffers have as many bytes, and memory is given back in the stream's order, so after this.
         let copied = unsafe { result::memcpy_dtod_async(to.start(), from.start(), bytes, stream) };

@@ -235,17 +235,8 @@ impl DriverBuffer {
 
 impl Drop for DriverBuffer {
     fn drop(&mut self) {
-        let (memory, session) = (&self.memory, &self.memory.session);
+        let memory = &self.memory;
         memory.used.fetch_sub((self.len.max(1) + 2 * memory.guard) as u64, Ordering::Relaxed);
-        if session.context.bind_to_thread().is_err() {
-            return;
-        }
-        // Nobody is left to tell of a failure here; the next call meets whatever is wrong with the context.
-        let _ = match memory.pool {
-            // SAFETY: from `alloc`, on this stream, and given back here alone, after what was launched before.
-            Some(_) => unsafe { result::free_async(self.base, session.stream.cu_stream()) },
-            // SAFETY: as above; kernels that use the memory have ended.
-            None => session.stream.synchronize().and_then(|()| unsafe { result::free_sync(self.base) }),
-        };
+        memory.session.give_back(self.base);
     }
 }

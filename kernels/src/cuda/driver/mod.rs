@@ -10,18 +10,19 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use cudarc::driver::result;
-
 use super::cubins::{CubinFolders, Nvrtc, Origin};
 use super::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch};
 use crate::error::KernelError;
 use crate::pending::{Arrived, PendingCopy};
 
 mod clock;
+mod graphs;
+mod held;
 mod incoming;
 mod memory;
 mod modules;
 mod outgoing;
+mod prepared;
 mod probe;
 mod session;
 mod tensor_map;
@@ -30,9 +31,12 @@ mod transfer;
 mod words;
 
 pub use super::MemoryUse;
+pub use graphs::GraphUse;
 pub use memory::DriverBuffer;
 pub use probe::{Absence, DeviceFacts, probe};
 pub use timing::LaunchTime;
+
+use prepared::Prepared;
 
 /// How a device is opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +57,8 @@ pub struct DriverDevice {
     incoming: incoming::Incoming,
     stock: Arc<outgoing::Stock>,
     kernels: modules::Kernels,
+    maps: tensor_map::Maps,
+    graphs: graphs::Graphs,
     timer: timing::Timer,
     checked: bool,
 }
@@ -66,8 +72,9 @@ impl DriverDevice {
         let session = session::Session::open(ordinal)?;
         let kernels = modules::Kernels::load(&session, &options.cubins, &Nvrtc)?;
         let memory = memory::Memory::new(session.clone(), options.checked)?;
-        let (staging, incoming, stock, timer) = Default::default();
-        Ok(DriverDevice { session, memory, staging, incoming, stock, kernels, timer, checked: options.checked })
+        let (staging, incoming, stock, maps, graphs, timer) = Default::default();
+        let checked = options.checked;
+        Ok(DriverDevice { session, memory, staging, incoming, stock, kernels, maps, graphs, timer, checked })
     }
 
     /// What the device is.
@@ -115,33 +122,14 @@ impl DriverDevice {
         timing::copy_milliseconds(&self.session, &from, &to, repeats)
     }
 
-    /// A failed launch, or one that is told of.
-    fn told(launch: &Launch, arguments: &[Argument<'_, DriverBuffer>]) -> String {
-        let [x, y, z] = launch.grid;
-        let arguments: Vec<String> = arguments
-            .iter()
-            .map(|argument| match argument {
-                Argument::Read(buffer) => format!("{} bytes to read", buffer.len()),
-                Argument::Write(buffer) => format!("{} bytes to write", buffer.len()),
-                Argument::Tiles(tiles) => {
-                    format!(
-                        "{} x {} by tiles of {} x {}",
-                        tiles.rows, tiles.columns, tiles.tile_rows, tiles.tile_columns
-                    )
-                }
-                Argument::Null => "nothing".to_owned(),
-                Argument::U32(value) => value.to_string(),
-                Argument::U64(value) => value.to_string(),
-                Argument::F32(value) => value.to_string(),
-            })
-            .collect();
-        format!(
-            "{} on {x} x {y} x {z} blocks of {} threads with {} bytes of shared memory, given {}",
-            launch.kernel,
-            launch.threads,
-            launch.shared_bytes,
-            arguments.join(", ")
-        )
+    /// Whether groups of launches may become graphs, which they do unless this says otherwise.
+    pub fn set_graphs(&self, on: bool) {
+        self.graphs.set(on);
+    }
+
+    /// What became of groups of launches so far.
+    pub fn graph_use(&self) -> GraphUse {
+        self.graphs.usage()
     }
 
     /// An error unless `bytes` fit `buffer`.
@@ -163,19 +151,6 @@ impl CudaBackend<DriverDevice> {
     }
 }
 
-/// A parameter as the driver reads it: its first bytes count. The largest is a tensor map.
-#[derive(Clone, Copy)]
-#[repr(C, align(128))]
-struct Slot([u8; tensor_map::BYTES]);
-
-impl From<u64> for Slot {
-    fn from(value: u64) -> Slot {
-        let mut slot = [0; tensor_map::BYTES];
-        slot[..8].copy_from_slice(&value.to_le_bytes());
-        Slot(slot)
-    }
-}
-
 impl Device for DriverDevice {
     type Buffer = DriverBuffer;
 
@@ -193,13 +168,13 @@ impl Device for DriverDevice {
 
     fn write(&self, buffer: &mut DriverBuffer, bytes: &[u8]) -> Result<(), KernelError> {
         self.fits("write", bytes.len(), buffer)?;
-        self.session.enter("write")?;
+        self.session.enter_in_order("write")?;
         self.staging.write(&self.session, buffer, bytes)
     }
 
     fn read(&self, buffer: &DriverBuffer, out: &mut [u8]) -> Result<(), KernelError> {
         self.fits("read", out.len(), buffer)?;
-        self.session.enter("read")?;
+        self.session.enter_in_order("read")?;
         self.staging.read(&self.session, buffer, out)
     }
 
@@ -209,7 +184,7 @@ impl Device for DriverDevice {
         if !self.checked || bytes.is_empty() {
             return Ok(());
         }
-        self.session.enter("poison")?;
+        self.session.enter_in_order("poison")?;
         self.memory.fill("poison", buffer.start() + bytes.start as u64, bytes.len())
     }
 
@@ -217,71 +192,58 @@ impl Device for DriverDevice {
         const OP: &str = "launch";
         self.session.enter(OP)?;
         let kernel = self.kernels.kernel(&self.session, &launch.kernel, launch.shared_bytes)?;
-        let mut slots: Vec<Slot> = Vec::with_capacity(arguments.len());
-        let mut sizes = Vec::with_capacity(arguments.len());
-        for argument in arguments.iter() {
-            let (slot, size) = match argument {
-                Argument::Read(buffer) => (buffer.start().into(), 8),
-                Argument::Write(buffer) => (buffer.start().into(), 8),
-                Argument::Tiles(tiles) => (Slot(tensor_map::encode(&self.session, tiles)?), tensor_map::BYTES),
-                Argument::Null => (0.into(), 8),
-                Argument::U32(value) => (u64::from(*value).into(), 4),
-                Argument::U64(value) => ((*value).into(), 8),
-                Argument::F32(value) => (u64::from(value.to_bits()).into(), 4),
+        let prepared = Prepared::new(&self.session, &self.maps, kernel, launch, arguments)?;
+        let Some(prepared) = self.session.held.hold(prepared) else { return Ok(()) };
+        let launched = self.timer.around(&self.session, &launch.kernel, || prepared.launch(&self.session));
+        self.session.check(OP, || prepared.to_string(), launched)?;
+        if !self.checked {
+            self.session.launched(prepared);
+            return Ok(());
+        }
+        self.session.synchronize(OP, || prepared.to_string())?;
+        for (index, argument) in arguments.iter().enumerate() {
+            let untouched = match argument {
+                Argument::Read(buffer) => self.memory.untouched_around(buffer)?,
+                Argument::Write(buffer) => self.memory.untouched_around(buffer)?,
+                Argument::Tiles(tiles) => self.memory.untouched_around(tiles.buffer)?,
+                _ => true,
             };
-            slots.push(slot);
-            sizes.push(size);
-        }
-        if sizes != kernel.parameters {
-            let message = format!(
-                "{}: its parameters are of {:?} bytes, and it was given {sizes:?}",
-                launch.kernel, kernel.parameters
-            );
-            return Err(self.session.error(OP, message));
-        }
-        let mut pointers: Vec<_> = slots.iter_mut().map(|slot| slot.0.as_mut_ptr().cast()).collect();
-        let ([x, y, z], stream) = (launch.grid, self.session.stream.cu_stream());
-        let launched = self.timer.around(&self.session, &launch.kernel, || {
-            // SAFETY: number and sizes of the arguments are those of the kernel's parameters, as compared above. The driver
-            // copies them before it returns. Memory behind them is of this stream, so that it is given back after the
-            // kernel has ended. That a kernel keeps to the bounds that it is given is what the checks of kernels are for.
-            unsafe {
-                result::launch_kernel(
-                    kernel.function.cu_function(),
-                    (x, y, z),
-                    (launch.threads, 1, 1),
-                    launch.shared_bytes,
-                    stream,
-                    &mut pointers,
-                )
-            }
-        });
-        self.session.check(OP, || Self::told(launch, arguments), launched)?;
-        self.session.launched(Self::told(launch, arguments));
-        if self.checked {
-            self.session.synchronize(OP, || Self::told(launch, arguments))?;
-            for (index, argument) in arguments.iter().enumerate() {
-                let untouched = match argument {
-                    Argument::Read(buffer) => self.memory.untouched_around(buffer)?,
-                    Argument::Write(buffer) => self.memory.untouched_around(buffer)?,
-                    Argument::Tiles(tiles) => self.memory.untouched_around(tiles.buffer)?,
-                    _ => true,
-                };
-                if !untouched {
-                    let message = format!("{} wrote outside its argument {index}", Self::told(launch, arguments));
-                    return Err(self.session.error(OP, message));
-                }
+            if !untouched {
+                let message = format!("{prepared} wrote outside its argument {index}");
+                return Err(self.session.error(OP, message));
             }
         }
         Ok(())
+    }
+
+    /// One by one where launches are timed or checked, where there is much to each, and where the driver makes no graphs.
+    fn grouped(
+        &self,
+        place: usize,
+        rows: usize,
+        work: &mut dyn FnMut() -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
+        let alone = rows > graphs::MOST_ROWS || self.checked || self.timer.is_on() || !self.graphs.is_on();
+        let held = &self.session.held;
+        let Some(holding) = (!alone).then(|| held.begin(&self.session)).flatten() else { return work() };
+        let worked = work();
+        let launches = held.take();
+        let launched = match &worked {
+            Ok(()) => self.graphs.launch(&self.session, place, launches),
+            // What came before the failure is done, as it would be without a group.
+            Err(_) => self.session.launch_all(launches),
+        };
+        drop(holding);
+        worked.and(launched)
     }
 
     fn upload(&self, bytes: &[u8]) -> Result<DriverBuffer, KernelError> {
         if let Some(buffer) = self.incoming.upload(&self.memory, bytes)? {
             return Ok(buffer);
         }
-        let mut buffer = self.memory.alloc(bytes.len())?;
-        self.write(&mut buffer, bytes)?;
+        // No launch that is held back knows of this memory, so that nothing has to go before.
+        let buffer = self.memory.alloc(bytes.len())?;
+        self.staging.write(&self.session, &buffer, bytes)?;
         Ok(buffer)
     }
 
@@ -291,7 +253,7 @@ impl Device for DriverDevice {
 
     fn read_later(&self, buffer: DriverBuffer, bytes: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
         self.fits("read", bytes, &buffer)?;
-        self.session.enter("read")?;
+        self.session.enter_in_order("read")?;
         match self.stock.take(&self.session, bytes) {
             Ok(piece) => Ok(Box::new(outgoing::Outgoing::start(&self.session, &self.stock, buffer, piece, bytes)?)),
             Err(_) => {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cudarc::driver::sys::{self, CUfunction_attribute, CUresult};
+use cudarc::driver::sys::{self, CUfunction_attribute};
 use cudarc::driver::{CudaFunction, CudaModule, DriverError};
 use cudarc::nvrtc::Ptx;
 use rayon::prelude::*;
@@ -17,9 +17,6 @@ use crate::error::KernelError;
 /// Bytes of dynamic shared memory that a kernel has without asking.
 const UNASKED_SHARED_BYTES: u32 = 48 << 10;
 
-/// More parameters than any kernel has: what ends the asking if a driver never says that there are no more.
-const MAX_PARAMETERS: usize = 64;
-
 /// The loaded kernels of a device.
 pub(super) struct Kernels {
     /// By source file.
@@ -32,8 +29,13 @@ pub(super) struct Kernels {
 /// A kernel that can be launched.
 pub(super) struct Kernel {
     pub(super) function: CudaFunction,
+    pub(super) name: String,
     /// Bytes of each parameter.
     pub(super) parameters: Vec<usize>,
+    /// Where each begins, in words of 8 bytes, when they are laid one behind the other.
+    pub(super) places: Vec<usize>,
+    /// Words of all.
+    pub(super) words: usize,
     /// The most dynamic shared memory that was asked for so far.
     shared_bytes: Mutex<u32>,
 }
@@ -88,13 +90,23 @@ impl Kernels {
     }
 
     fn look_up(&self, session: &Session, name: &str) -> Result<Kernel, KernelError> {
-        let module = source_of(name).and_then(|source| self.modules.get(source.file));
-        let module = module.ok_or_else(|| session.error("launch", format!("there is no kernel {name}")))?;
+        let found = source_of(name).and_then(|source| Some((self.modules.get(source.file)?, source.parameters()?)));
+        let (module, count) = found.ok_or_else(|| session.error("launch", format!("there is no kernel {name}")))?;
         let function = module.load_function(name);
         let function = session.check("launch", || format!("looking up the kernel {name}"), function)?;
-        let parameters = parameters(&function);
+        let parameters = parameters(&function, count);
         let parameters = session.check("launch", || format!("asking for the parameters of {name}"), parameters)?;
-        Ok(Kernel { function, parameters, shared_bytes: Mutex::new(UNASKED_SHARED_BYTES) })
+        let mut words = 0;
+        let places = parameters
+            .iter()
+            .map(|bytes| {
+                let place = words;
+                words += bytes.div_ceil(size_of::<u64>());
+                place
+            })
+            .collect();
+        let shared_bytes = Mutex::new(UNASKED_SHARED_BYTES);
+        Ok(Kernel { function, name: name.to_owned(), parameters, places, words, shared_bytes })
     }
 }
 
@@ -118,19 +130,14 @@ impl Kernel {
     }
 }
 
-/// Bytes of each parameter of a kernel.
-fn parameters(function: &CudaFunction) -> Result<Vec<usize>, DriverError> {
-    let mut sizes = Vec::new();
-    for index in 0..MAX_PARAMETERS {
+/// Bytes of each of the `count` parameters of a kernel. To ask for one more would be an error, which tools that watch the
+/// driver report.
+fn parameters(function: &CudaFunction, count: usize) -> Result<Vec<usize>, DriverError> {
+    let size = |index| -> Result<usize, DriverError> {
         let (mut offset, mut size) = (0, 0);
         // SAFETY: the function's module is loaded for as long as `function` lives, and both places are of this scope.
-        let asked = unsafe { sys::cuFuncGetParamInfo(function.cu_function(), index, &mut offset, &mut size) };
-        match asked {
-            CUresult::CUDA_SUCCESS => sizes.push(size),
-            // There is no such parameter.
-            CUresult::CUDA_ERROR_INVALID_VALUE => break,
-            other => return Err(DriverError(other)),
-        }
-    }
-    Ok(sizes)
+        unsafe { sys::cuFuncGetParamInfo(function.cu_function(), index, &mut offset, &mut size) }.result()?;
+        Ok(size)
+    };
+    (0..count).map(size).collect()
 }

@@ -1,7 +1,10 @@
 //! Tensor maps: what tells a device how a kernel copies a matrix by tiles, in the driver's own form.
 
+use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::{Mutex, PoisonError};
 
+use cudarc::driver::DriverError;
 use cudarc::driver::sys::{
     self, CUtensorMap, CUtensorMapDataType as Element, CUtensorMapFloatOOBfill as Fill,
     CUtensorMapInterleave as Layout, CUtensorMapL2promotion as Promotion, CUtensorMapSwizzle as Swizzle,
@@ -16,15 +19,60 @@ use crate::error::KernelError;
 /// Bytes of a map, whatever is in them.
 pub(super) const BYTES: usize = size_of::<CUtensorMap>();
 
-/// The map of `tiles`, as a kernel takes it by value. It holds for as long as the buffer stays where it is, so one is
-/// made for each launch: keeping them would need to know when memory was given back.
-pub(super) fn encode(session: &Session, tiles: &Tiles<'_, DriverBuffer>) -> Result<[u8; BYTES], KernelError> {
-    const OP: &str = "launch";
-    let what = || {
-        let Tiles { rows, columns, tile_rows, tile_columns, dtype, .. } = tiles;
-        format!("mapping {rows} x {columns} elements of {dtype} by tiles of {tile_rows} x {tile_columns}")
-    };
-    tiles.check(tiles.buffer.len()).map_err(|rule| session.error(OP, format!("{}: {rule}", what())))?;
+/// A map in words, as a kernel takes it by value.
+pub(super) type Words = [u64; BYTES / size_of::<u64>()];
+
+/// The most maps that are kept: of the weights of a large model, and of the workspace for some hundred numbers of rows.
+const KEPT: usize = 2048;
+
+/// Maps that were made before. A map is an address and a shape and knows nothing of who has the memory, so that one
+/// stays right when the memory was given back and is another's.
+#[derive(Default)]
+pub(super) struct Maps(Mutex<HashMap<Matrix, Words>>);
+
+/// All that a map depends on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Matrix {
+    start: sys::CUdeviceptr,
+    dtype: DType,
+    extents: [usize; 2],
+    tile: [u32; 2],
+    is_swizzled: bool,
+}
+
+impl Maps {
+    /// The map of `tiles`.
+    ///
+    /// # Errors
+    /// A matrix that there is no map of, with the rule.
+    pub(super) fn of(&self, session: &Session, tiles: &Tiles<'_, DriverBuffer>) -> Result<Words, KernelError> {
+        let what = || {
+            let Tiles { rows, columns, tile_rows, tile_columns, dtype, .. } = tiles;
+            format!("mapping {rows} x {columns} elements of {dtype} by tiles of {tile_rows} x {tile_columns}")
+        };
+        tiles.check(tiles.buffer.len()).map_err(|rule| session.error("launch", format!("{}: {rule}", what())))?;
+        let matrix = Matrix {
+            start: tiles.buffer.start(),
+            dtype: tiles.dtype,
+            extents: [tiles.rows, tiles.columns],
+            tile: [tiles.tile_rows, tiles.tile_columns],
+            is_swizzled: tiles.swizzled,
+        };
+        let mut maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(map) = maps.get(&matrix) {
+            return Ok(*map);
+        }
+        let map = session.check("launch", what, encode(tiles))?;
+        if maps.len() >= KEPT {
+            maps.clear();
+        }
+        maps.insert(matrix, map);
+        Ok(map)
+    }
+}
+
+/// The map of `tiles`, which follow the rules of [`Tiles::check`].
+fn encode(tiles: &Tiles<'_, DriverBuffer>) -> Result<Words, DriverError> {
     let element = match tiles.dtype {
         DType::F32 => Element::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
         DType::F16 => Element::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
@@ -39,7 +87,7 @@ pub(super) fn encode(session: &Session, tiles: &Tiles<'_, DriverBuffer>) -> Resu
     let (tile, steps) = ([tiles.tile_columns, tiles.tile_rows], [1u32; 2]);
     let mut map = CUtensorMap { opaque: [0; 16] };
     // SAFETY: all pointers are to arrays of this scope with as many entries as a matrix has dimensions, and one stride
-    // fewer. The address is not read now; that the matrix lies in its buffer was checked above.
+    // fewer. The address is not read now; that the matrix lies in its buffer the caller has checked.
     let encoded = unsafe {
         sys::cuTensorMapEncodeTiled(
             &mut map,
@@ -57,10 +105,6 @@ pub(super) fn encode(session: &Session, tiles: &Tiles<'_, DriverBuffer>) -> Resu
             Fill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
         )
     };
-    session.check(OP, what, encoded.result())?;
-    let mut bytes = [0; BYTES];
-    for (part, word) in bytes.chunks_exact_mut(8).zip(map.opaque) {
-        part.copy_from_slice(&word.to_ne_bytes());
-    }
-    Ok(bytes)
+    encoded.result()?;
+    Ok(map.opaque)
 }

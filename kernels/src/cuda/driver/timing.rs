@@ -78,6 +78,11 @@ impl Timer {
             .collect()
     }
 
+    /// Whether launches are timed.
+    pub(super) fn is_on(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Runs `launch`, timed if this is on.
     pub(super) fn around(
         &self,
@@ -110,7 +115,7 @@ pub(super) fn copy_milliseconds(
         unsafe { result::memcpy_dtod_async(to.start(), from.start(), bytes, session.stream.cu_stream()) }?;
         elapsed(&start, &event(session)?)
     };
-    session.enter("timing")?;
+    session.enter_in_order("timing")?;
     // The first ones meet memory that was never touched.
     let times = (0..repeats + 2).map(|_| copy()).collect::<Result<Vec<f64>, DriverError>>();
     let mut times = session.check("timing", || format!("copying {bytes} bytes"), times)?.split_off(2);
