@@ -60,8 +60,8 @@ actbench $("$partial/actbench" --version | cut -d' ' -f2), and everything that c
 The programs take the machine code from cubins/ beside them; a GPU of another kind than those there needs NVRTC 13 on
 LD_LIBRARY_PATH. The comparison with transformers needs Python with torch and transformers.
 
-Made on a machine without a GPU. Unless docs/measurements/ of the sources says otherwise, none of this has ever run on a
-GPU, and nothing is known of its speed.
+Made on a machine without a GPU: kernels and programs were tried in the emulator. docs/measurements/gpu.md of the sources
+says what has run on which GPU.
 TEXT
 
 if [ $profile = release ]; then

@@ -4,8 +4,8 @@
 //! `cudarc`; [`probe`] says what is there. Kernels go through one stream, in the order they were given; small copies to
 //! the device and copies from it that can wait have streams of their own, ordered with the kernels by events.
 //!
-//! So far this has run against the stand-in driver of the tests alone (`kernels/tests/stand_in/`), which executes the
-//! kernels on the CPU and checks how the driver is used. It has never run on a GPU.
+//! The tests run it against a stand-in for the driver (`kernels/tests/stand_in/`), which executes the kernels on the CPU
+//! and checks how the driver is used; what has run on a GPU is in `docs/measurements/gpu.md`.
 
 use std::ops::Range;
 use std::sync::Arc;
