@@ -29,12 +29,15 @@ pub struct KernelDifference {
     pub example: Option<String>,
 }
 
+/// What was found, by the kernel's name.
+type Found = BTreeMap<String, KernelDifference>;
+
 /// Compares a GPU with the emulator, if this program has one. The emulator runs beside everything else, in a thread of
 /// its own: it does one launch at a time, however many processors there are.
 #[derive(Debug, Default)]
 pub struct Differences {
     /// Where results go; none where the device is the emulator, or the program has none.
-    emulator: Option<(Sender<Job>, JoinHandle<BTreeMap<String, KernelDifference>>)>,
+    emulator: Option<(Sender<Job>, JoinHandle<Found>)>,
     /// Results that it has not come to.
     waiting: Arc<AtomicUsize>,
 }
@@ -90,7 +93,7 @@ impl Differences {
     }
 
     /// What was found, by the kernel's name, once the emulator is done; nothing where nothing was compared.
-    pub fn found(self, progress: &Progress) -> Option<BTreeMap<String, KernelDifference>> {
+    pub fn found(self, progress: &Progress) -> Option<Found> {
         let (sender, emulator) = self.emulator?;
         drop(sender);
         while !emulator.is_finished() {
@@ -115,7 +118,7 @@ fn multiplications(case: &Case) -> usize {
 }
 
 impl Job {
-    fn compare(&self, device: Architecture, kernels: &mut BTreeMap<String, KernelDifference>) {
+    fn compare(&self, device: Architecture, kernels: &mut Found) {
         let case = &self.case;
         let Some(expected) = emulated(case, self.set, device) else { return };
         let difference = compare(&self.got, &expected, case.dtype, case.columns(), "the emulator");

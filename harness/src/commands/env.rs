@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::stdout;
 use crate::error::{Error, Result};
 use crate::measure::conditions::{Counters, Level, Warning, during};
 use crate::measure::environment::Environment;
@@ -58,7 +59,7 @@ pub fn env(args: &EnvArgs) -> Result<()> {
         true => serde_json::to_string_pretty(&environment).map_err(|error| Error::usage(error.to_string()))? + "\n",
         false => for_people(&environment),
     };
-    print!("{text}");
+    stdout::text(text);
     Ok(())
 }
 

@@ -72,6 +72,6 @@ fn attachments(files: &[NamedResults], charts: &[Chart]) -> Vec<Attachment> {
     ];
     let charts = charts.iter().map(|chart| Attachment::new(format!("charts/{}.svg", chart.name), chart.title.clone()));
     attachments.extend(charts);
-    attachments.extend(files.iter().map(|file| Attachment::new(file.name.clone(), "result file")));
+    attachments.extend(files.iter().map(|file| Attachment::new(file.path.clone(), "result file")));
     attachments
 }

@@ -81,5 +81,6 @@ fn result_file(path: &Path, value: Value) -> Result<NamedResults> {
     }
     let results: ResultFile = serde_json::from_value(value)
         .map_err(|error| Error::file(path, format!("is no whole result file: {error}; run it again")))?;
-    Ok(NamedResults { name: path.display().to_string(), results })
+    let path = path.display().to_string();
+    Ok(NamedResults { name: path.clone(), path, results })
 }

@@ -14,8 +14,10 @@ use crate::workload::case::{Method, Task};
 /// A result file with the name it is told by.
 #[derive(Clone, Debug)]
 pub struct NamedResults {
-    /// Its path as the user gave it.
+    /// What tells it from the other files: its path without the folders that all of them share.
     pub name: String,
+    /// Its path as the user gave it.
+    pub path: String,
     /// What is in it.
     pub results: ResultFile,
 }

@@ -41,7 +41,8 @@ fn named(samples: usize, rows: Vec<Row>) -> NamedResults {
         layer: Some(4),
         ..config()
     };
-    NamedResults { name: format!("cell-{samples}.json"), results: file_of(config, rows) }
+    let name = format!("cell-{samples}.json");
+    NamedResults { path: name.clone(), name, results: file_of(config, rows) }
 }
 
 fn texts(files: &[NamedResults]) -> Vec<String> {

@@ -103,7 +103,11 @@ fn sweep() -> NamedResults {
         [row(None, 1.0), row(Some("packing"), 2.0), row(Some("prefix"), 2.5), row(Some("all"), 3.0)]
     });
     let config = RunConfig { tasks: vec![Task::Sweep], methods: vec![Method::Lazy], sweep_layers: Some(2), ..config() };
-    NamedResults { name: "sweep.json".to_owned(), results: file_of(config, rows.collect::<Vec<_>>()) }
+    NamedResults {
+        name: "sweep.json".to_owned(),
+        path: "sweep.json".to_owned(),
+        results: file_of(config, rows.collect::<Vec<_>>()),
+    }
 }
 
 #[test]

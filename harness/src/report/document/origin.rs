@@ -95,7 +95,7 @@ pub(super) fn result_files(files: &[NamedResults]) -> Table {
     for file in files {
         let rows = &file.results.rows;
         table.push(vec![
-            text(&file.name),
+            text(&file.path),
             text(&file.results.environment.date),
             whole(rows.len()),
             whole(rows.iter().filter(|row| row.status != Status::Ok).count()),

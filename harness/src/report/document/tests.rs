@@ -32,6 +32,7 @@ fn a_run_without_anything_in_it_is_still_a_report() {
 fn the_page_asks_nothing_of_a_network_and_believes_no_name() {
     let mut odd = file(100, 2.0, 2.0);
     odd.name = "a|b<img src=x onerror=alert(1)>.json".to_owned();
+    odd.path.clone_from(&odd.name);
     odd.results.config.model = Some("</script><script>alert(1)</script>".to_owned());
     let files = [odd];
     let document = document(&files);
