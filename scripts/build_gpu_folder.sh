@@ -31,12 +31,13 @@ rm -rf "$partial"
 mkdir -p "$partial/scripts" "$partial/fixtures/data"
 
 [ $profile = dev ] || scripts/check_cuda_kernels.sh --out "$partial/cubins"
-# In builds of their own: features of one build are shared.
-cargo build --locked --quiet --profile $profile -p actbench --features emulator
+# A release is built program by program: features of one build are shared. That of the tests is there already, whole.
+of() { if [ $profile = dev ]; then echo --workspace; else echo "--package=$1"; fi; }
+cargo build --locked --quiet --profile $profile "$(of actbench)" --features emulator
 strip -o "$partial/actbench" "$target/$built/actbench"
-cargo build --locked --quiet --profile $profile -p actbench-kernels-check --features emulator
+cargo build --locked --quiet --profile $profile "$(of actbench-kernels-check)" --features emulator
 strip -o "$partial/kernels-check" "$target/$built/kernels-check"
-bench=$(cargo bench --locked --quiet --no-run --profile $profile -p actbench-benches --features emulator --bench gpu \
+bench=$(cargo bench --locked --quiet --no-run --profile $profile "$(of actbench-benches)" --features emulator --bench gpu \
     --message-format=json | sed -n 's/.*"executable":"\([^"]*\/gpu-[0-9a-f]*\)".*/\1/p' | tail -n 1)
 [ -n "$bench" ] || { echo "the benchmark gpu was not built" >&2; exit 1; }
 strip -o "$partial/gpu-bench" "$bench"
