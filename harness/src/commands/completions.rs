@@ -1,10 +1,9 @@
 //! `actbench completions`: what a shell needs to complete commands and flags.
 
-use std::io::Write as _;
-
 use clap::Args;
 use clap_complete::Shell;
 
+use super::stdout;
 use crate::error::Result;
 
 /// Print completions for a shell, to be put where the shell looks for them.
@@ -26,7 +25,6 @@ pub struct CompletionsArgs {
 pub fn completions(args: &CompletionsArgs) -> Result<()> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut crate::cli::command(), "actbench", &mut text);
-    // A closed pipe, as of `| head`, is no failure.
-    let _ = std::io::stdout().write_all(&text);
+    stdout::text(String::from_utf8_lossy(&text));
     Ok(())
 }

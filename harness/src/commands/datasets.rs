@@ -43,7 +43,6 @@ pub fn datasets(args: &DatasetsArgs) -> Result<()> {
             format!("{}\n{FORMS}", text_table(&table))
         }
     };
-    // A closed pipe, as of `| head`, is no failure.
     stdout::text(text);
     Ok(())
 }

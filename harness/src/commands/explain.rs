@@ -47,7 +47,6 @@ pub fn explain(args: &ExplainArgs) -> Result<()> {
     }
     let config = with_layers(&config, &prepared);
     let texts = config.tasks.iter().map(|task| task_text(*task, &config, &prepared)).collect::<Result<Vec<_>>>()?;
-    // A closed pipe, as of `| head`, is no failure.
     stdout::line(texts.join("\n\n"));
     Ok(())
 }

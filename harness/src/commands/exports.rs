@@ -48,7 +48,6 @@ pub fn write_exports(report: &GateReport, exports: &[Export], summary: Option<&P
     for Export { form, path } in exports {
         let text = export(*form, report)?;
         if path == Path::new("-") {
-            // A closed pipe, as of `| head`, is no failure of the gate.
             stdout::text(text);
         } else {
             write_whole(path, text.as_bytes())?;

@@ -179,7 +179,6 @@ pub fn gate(args: &GateArgs) -> Result<ExitCode> {
 pub(super) fn finish(args: &GateArgs, report: &GateReport) -> Result<ExitCode> {
     let text = serde_json::to_string_pretty(report).map_err(|error| Error::file(&args.output, error.to_string()))?;
     write_whole(&args.output, format!("{text}\n").as_bytes())?;
-    // A closed pipe, as of `| head`, is no failure of the gate.
     stdout::text(report::gate::render(report));
     write_exports(report, &args.export, step_summary().as_deref())?;
     Ok(ExitCode::from(report.outcome.exit_code()))

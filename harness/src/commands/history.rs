@@ -150,7 +150,7 @@ fn check(dir: &Path, recent: usize, json: bool) -> Result<u8> {
             false => stdout::text(text_table(&changes)),
         }
         if let Some(sentence) = too_short(&series) {
-            stdout::line(format_args!("{sentence}"));
+            stdout::line(sentence);
         }
     }
     let worse = series.iter().filter(|it| changed_for_the_worse(it, recent)).count();

@@ -47,7 +47,6 @@ pub fn models(args: &ModelsArgs) -> Result<()> {
             format!("{}\n{FORMS}", text_table(&table))
         }
     };
-    // A closed pipe, as of `| head`, is no failure.
     stdout::text(text);
     Ok(())
 }

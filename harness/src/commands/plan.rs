@@ -146,7 +146,6 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
         true => pretty(&plan_json(&planned, &predictions, room))?,
         false => plan_text(&planned, &predictions, room),
     };
-    // A closed pipe, as of `| head`, is no failure.
     stdout::text(text);
     Ok(())
 }

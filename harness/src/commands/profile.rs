@@ -70,7 +70,6 @@ pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
         true => serde_json::to_string_pretty(&report).map_err(|error| Error::usage(error.to_string()))? + "\n",
         false => render(&report),
     };
-    // A closed pipe, as of `| head`, is no failure.
     stdout::text(text);
     Ok(ExitCode::SUCCESS)
 }

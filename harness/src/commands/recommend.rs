@@ -82,7 +82,6 @@ pub fn recommend(args: &RecommendArgs) -> Result<()> {
         }
         false => recommendation_text(&cells, bounds),
     };
-    // A closed pipe, as of `| head`, is no failure.
     stdout::text(text);
     Ok(())
 }

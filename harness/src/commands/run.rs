@@ -163,7 +163,6 @@ fn print(json: bool, results: &ResultFile) -> Result<()> {
         true => serde_json::to_string_pretty(results).map_err(|error| Error::usage(error.to_string()))? + "\n",
         false => table::render(results),
     };
-    // A closed pipe, as of `| head`, is no failure of the run.
     stdout::text(text);
     Ok(())
 }
