@@ -208,7 +208,8 @@ figure() {
         {
             echo "$(grep -cE 'time:|Success' "$log") measured"
             grep -q 'clocks after' "$log" && grep -c 'slowed down by' "$log" | sed 's/^/slowed down in /'
-            sed -n '/^forward\//,$s/.*thrpt: *\[[^ ]* [^ ]* \([^ ]*\) \([^ ]*\) .*/forward of 8192 tokens \1 \2/p' "$log" | tail -n 1
+            awk '/^[a-z]/ { forward = /^forward\// } forward && /thrpt:/ { rate = $4 " " $5 }
+                END { if (rate) print "forward of 8192 tokens " rate }' "$log"
         } | joined
         ;;
     profile) grep -E '^device 0: ' "$log" | tail -n 1 | sed 's/^device 0: //;s/;.*//' ;;

@@ -8,8 +8,9 @@ give an interval of less than 95 %; the table says of how much.
 Ours is a process a measurement, `actbench run --repetitions 1 --warmup 0`, which times what comes after loading.
 Theirs is this process, after one warm-up batch. Both take the same token ids, mask and split.
 
-- raw: one layer's pooled rows with every rule of the plan off but `depth` (the peer stops there too): the same padded
-  batches in the same order. At batch size 8, and at the peer's best of those in --bench-batch-sizes.
+- raw: one layer's pooled rows without the rules of the plan that the peer has no counterpart of: the same padded batches in
+  the same order. It stops at the deepest layer, keeps that layer alone and pools where the rows are, and so do we. At
+  --batch-size, and at the peer's best of those in --bench-batch-sizes.
 - train, sweep: the product with all rules. `extract` is what precedes the probes; `probes` are theirs by scikit-learn,
   one after the other, and the sweep's also by torch's own L-BFGS; `whole` is extraction and the probes of scikit-learn.
   Without scikit-learn `extract` alone is compared.
@@ -30,7 +31,7 @@ from pathlib import Path
 from hf_model import UsageError
 from peer_checks import HAS_PROBES, probe_task, torch_probe_auroc
 
-RULES_OFF_IN_RAW = ("packing", "mask", "pooling", "prefix", "layers", "batch")
+RULES_OFF_IN_RAW = ("packing", "mask", "prefix", "batch")
 CONFIDENCE = 0.95
 
 
