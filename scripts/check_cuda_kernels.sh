@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Compiles the CUDA kernels with NVRTC for every architecture and checks the committed table of what they take.
 #
-#   scripts/check_cuda_kernels.sh [--update] [--out DIR]
+#   scripts/check_cuda_kernels.sh [--tests-build] [--update] [--out DIR]
 #
+# --tests-build takes the build of the workspace's tests, which must come first, for a build of its own.
 # --out writes the machine code and a manifest to DIR, for machines that have a GPU and no NVRTC (--cubins DIR there).
 # It is of these sources alone: a program built from others refuses it.
 #
@@ -23,6 +24,12 @@ fi
 # cudarc asks for libnvrtc.so among other names, which the package does not have: it has libnvrtc.so.13.
 export LD_LIBRARY_PATH=$tools/complete/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export NVDISASM=$tools/complete/bin/nvdisasm
-cargo run --locked --quiet -p actbench-kernels --example check_cuda_kernels -- "$@"
+selection=(-p actbench-kernels)
+if [ "${1:-}" = --tests-build ]; then
+    selection=(--workspace --features emulator)
+    shift
+fi
+cargo build --locked --quiet "${selection[@]}" --example check_cuda_kernels
+"${CARGO_TARGET_DIR:-target}/debug/examples/check_cuda_kernels" "$@"
 # The run-time path with the same compiler: what is compiled is kept, and folders of cubins are what they say.
-ACTBENCH_REQUIRE_NVRTC=1 cargo test --locked --quiet -p actbench-kernels --test nvrtc
+ACTBENCH_REQUIRE_NVRTC=1 cargo test --locked --quiet "${selection[@]}" --test nvrtc

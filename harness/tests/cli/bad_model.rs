@@ -1,0 +1,176 @@
+//! Models that are not there or are broken: one clear line on standard error and exit status 2.
+
+use crate::common_cli::{ModelFolder, SMALL_RUN, refusal, refused_model, refused_model_with};
+use crate::runner_support::{Sandbox, stderr};
+use half::bf16;
+use insta::assert_snapshot;
+use serde_json::json;
+
+const Q_PROJ: &str = "model.layers.1.self_attn.q_proj.weight";
+
+#[test]
+fn the_model_that_the_others_break_runs() {
+    let sandbox = Sandbox::new();
+    let folder = ModelFolder::whole().write(&sandbox);
+    let arguments = ["--repetitions", "1", "--quiet", "--model", folder.to_str().unwrap()];
+    let output = sandbox.run(&arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(sandbox.n_rows(), 4);
+}
+
+#[test]
+fn a_model_that_is_not_there_is_named() {
+    let sandbox = Sandbox::new();
+    let refused = |model: &str| refusal(&sandbox, &["--model", model]);
+    assert_snapshot!(refused("./absent"), @"error: ./absent: no such model: give a folder, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
+    assert_snapshot!(refused(sandbox.path("absent/model").to_str().unwrap()), @"error: [DIR]/absent/model: no such model: give a folder, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
+    assert_snapshot!(refused("absent.gguf"), @"error: absent.gguf: no such model: give a folder, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
+    assert_snapshot!(refused("synthetic:absent"), @"error: no preset 'absent' for synthetic models; there are tiny, smollm2-135m, smollm2-360m, tinyllama-1.1b, llama-3.2-1b, smollm2-1.7b, llama-3.2-3b, llama-3.1-8b, llama-3.1-70b");
+    assert_snapshot!(refused(""), @"error: --model: no such model: give a folder, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
+    assert_snapshot!(refused("some-owner/some-model"), @"error: some-owner/some-model: no local folder of that name, and the hub could not be reached ([REASON]): check the network, or name a local folder");
+    assert_snapshot!(refused(sandbox.path("temporary").to_str().unwrap()), @"error: [DIR]/temporary: has no config.json, so it is no model folder");
+}
+
+#[test]
+fn a_weight_file_that_is_not_whole_is_named() {
+    let refused = |damage: fn(&mut Vec<u8>)| refused_model(&ModelFolder { damage, ..ModelFolder::whole() });
+    // Cut in the data, in the header, and in the header's length.
+    assert_snapshot!(refused(|file| file.truncate(file.len() - 100)), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.self_attn.v_proj.weight' lies at bytes 58240 to 58496 of 58428 bytes of data: the file is truncated or corrupt; fetch the model's weights anew");
+    assert_snapshot!(refused(|file| file.truncate(100)), @"error: [DIR]/model/model.safetensors: claims a header of 2000 bytes, but 92 bytes follow: no safetensors file, or a truncated one; fetch the model's weights anew");
+    assert_snapshot!(refused(|file| file.truncate(5)), @"error: [DIR]/model/model.safetensors: is 5 bytes long, too short for a safetensors file; fetch the model's weights anew");
+    assert_snapshot!(refused(Vec::clear), @"error: [DIR]/model/model.safetensors: is 0 bytes long, too short for a safetensors file; fetch the model's weights anew");
+    // Flipped bytes of the header: its opening brace, and a byte that no text has.
+    assert_snapshot!(refused(|file| file[8] ^= 0xff), @"error: [DIR]/model/model.safetensors: its safetensors header is not valid: expected value at line 1 column 1; fetch the model's weights anew");
+    assert_snapshot!(refused(|file| file[40] = 0xff), @"error: [DIR]/model/model.safetensors: its safetensors header is not valid: invalid unicode code point at line 1 column 33; fetch the model's weights anew");
+    // A header that claims more bytes than there are.
+    assert_snapshot!(refused(|file| file[..8].copy_from_slice(&(1u64 << 20).to_le_bytes())), @"error: [DIR]/model/model.safetensors: claims a header of 1048576 bytes, but 60528 bytes follow: no safetensors file, or a truncated one; fetch the model's weights anew");
+    assert_snapshot!(refused(|file| file[..8].copy_from_slice(&u64::MAX.to_le_bytes())), @"error: [DIR]/model/model.safetensors: claims a header of 18446744073709551615 bytes, but 60528 bytes follow: no safetensors file, or a truncated one; fetch the model's weights anew");
+}
+
+#[test]
+fn a_tensor_that_claims_more_than_the_file_holds_is_named() {
+    let refused = refused_model(&ModelFolder {
+        damage: |file| {
+            // The header is followed by the data; a digit more in the last offset keeps the header's length.
+            let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+            let header = String::from_utf8(file[8..8 + length].to_vec()).unwrap();
+            let end = file.len() - 8 - length;
+            let claimed = header.replacen(&format!(",{end}]"), &format!(",{}]", end + 16), 1);
+            assert_eq!(claimed.len(), header.len());
+            file[8..8 + length].copy_from_slice(claimed.as_bytes());
+        },
+        ..ModelFolder::whole()
+    });
+    assert_snapshot!(refused, @"error: [DIR]/model/model.safetensors: tensor 'model.norm.weight' lies at bytes 58496 to 58544 of 58528 bytes of data: the file is truncated or corrupt; fetch the model's weights anew");
+}
+
+#[test]
+fn a_tensor_that_is_missing_or_of_another_shape_is_named() {
+    let mut missing = ModelFolder::whole();
+    missing.tensors.remove(Q_PROJ);
+    assert_snapshot!(refused_model(&missing), @"error: [DIR]/model: no tensor 'model.layers.1.self_attn.q_proj.weight'; the nearest of its 19 tensors is 'model.layers.0.self_attn.q_proj.weight'; config.json and the weights are not of one model, or not whole: fetch both anew");
+    let mut other_shape = ModelFolder::whole();
+    other_shape.tensors.insert(Q_PROJ.to_owned(), (vec![8, 16], vec![bf16::ONE; 8 * 16]));
+    assert_snapshot!(refused_model(&other_shape), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.self_attn.q_proj.weight' has shape [8, 16], config.json asks for [16, 16]; config.json and the weights are not of one model, or not whole: fetch both anew");
+    let mut none = ModelFolder::whole();
+    none.tensors.clear();
+    assert_snapshot!(refused_model(&none), @"error: [DIR]/model: no tensor 'model.embed_tokens.weight'; it has no tensors at all; config.json and the weights are not of one model, or not whole: fetch both anew");
+}
+
+#[test]
+fn a_tensor_past_the_deepest_layer_is_not_asked_for() {
+    let sandbox = Sandbox::new();
+    let mut model = ModelFolder::whole();
+    model.tensors.remove(Q_PROJ);
+    let folder = model.write(&sandbox);
+    let shallow = ["--tasks", "train", "--layer", "0", "--samples", "10", "--repetitions", "1", "--warmup", "0"];
+    let output = sandbox.output(&[&["run", "--model", folder.to_str().unwrap()], &shallow[..]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn weights_that_are_not_finite_are_named_though_a_child_finds_them() {
+    let refused = |tensor: &str, value: bf16| {
+        let mut model = ModelFolder::whole();
+        model.tensors.get_mut(tensor).unwrap().1[7] = value;
+        refused_model(&model)
+    };
+    assert_snapshot!(refused(Q_PROJ, bf16::NAN), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.self_attn.q_proj.weight': element 7 is NaN, and weights must be finite; fetch or convert the file anew");
+    assert_snapshot!(refused("model.layers.0.mlp.up_proj.weight", bf16::INFINITY), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.0.mlp.up_proj.weight': element 7 is inf, and weights must be finite; fetch or convert the file anew");
+    assert_snapshot!(refused("model.layers.1.post_attention_layernorm.weight", bf16::NEG_INFINITY), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.post_attention_layernorm.weight': element 7 is -inf, and weights must be finite; fetch or convert the file anew");
+    let mut embedding = ModelFolder::whole();
+    embedding.tensors.get_mut("model.embed_tokens.weight").unwrap().1.fill(bf16::NAN);
+    assert_snapshot!(refused_model(&embedding), @"error: [DIR]/model/model.safetensors: tensor 'model.embed_tokens.weight': element 0 is NaN, and weights must be finite; fetch or convert the file anew");
+    let mut large = ModelFolder::whole();
+    large.tensors.get_mut(Q_PROJ).unwrap().1[3] = bf16::from_f32(1e6);
+    assert_snapshot!(refused_model_with(&large, &[&SMALL_RUN[..], &["--dtype", "fp16"]].concat()), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.self_attn.q_proj.weight': element 3 is 9.99424e5, too large for f16; pass --dtype bf16 or fp32");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_run_is_named() {
+    let refused = |change: fn(&mut serde_json::Value)| {
+        let mut model = ModelFolder::whole();
+        change(&mut model.config);
+        refused_model(&model)
+    };
+    assert_snapshot!(refused(|config| config["model_type"] = json!("mamba")), @"error: [DIR]/model/config.json: unknown architecture 'mamba': only Llama models ('model_type': 'llama') can be run, so name one");
+    assert_snapshot!(refused(|config| *config = json!({"architectures": ["GPT2LMHeadModel"]})), @"error: [DIR]/model/config.json: unknown architecture 'GPT2LMHeadModel': only Llama models ('model_type': 'llama') can be run, so name one");
+    assert_snapshot!(refused(|config| *config = json!("not an object")), @"error: [DIR]/model/config.json: unknown architecture none named: only Llama models ('model_type': 'llama') can be run, so name one");
+    assert_snapshot!(refused(|config| config["hidden_size"] = json!("sixteen")), @r#"error: [DIR]/model/config.json: not a Llama configuration: invalid type: string "sixteen", expected usize; fetch the file anew"#);
+    assert_snapshot!(refused(|config| config["hidden_size"] = json!(0)), @"error: [DIR]/model/config.json: hidden_size is 0, it must be between 1 and 16777216");
+    assert_snapshot!(refused(|config| config["num_key_value_heads"] = json!(3)), @"error: [DIR]/model/config.json: 3 key/value heads do not divide 2 query heads");
+    assert_snapshot!(refused(|config| { config.as_object_mut().unwrap().remove("vocab_size"); }), @"error: [DIR]/model/config.json: not a Llama configuration: missing field `vocab_size`; fetch the file anew");
+    assert_snapshot!(refused(|config| config["hidden_act"] = json!("relu")), @"error: [DIR]/model/config.json: hidden_act is 'relu', only 'silu' is known");
+}
+
+#[test]
+fn a_configuration_that_is_no_json_is_named() {
+    let sandbox = Sandbox::new();
+    let folder = ModelFolder::whole().write(&sandbox);
+    let refused = |text: &[u8]| {
+        std::fs::write(folder.join("config.json"), text).unwrap();
+        refusal(&sandbox, &["--model", folder.to_str().unwrap()])
+    };
+    assert_snapshot!(refused(b"{\"model_type\": \"llama\","), @"error: [DIR]/model/config.json: not valid JSON: EOF while parsing a value at line 1 column 23; fetch the file anew");
+    assert_snapshot!(refused(b""), @"error: [DIR]/model/config.json: not valid JSON: EOF while parsing a value at line 1 column 0; fetch the file anew");
+    assert_snapshot!(refused(b"\xff\xfe"), @"error: [DIR]/model/config.json: is not UTF-8; fetch the file anew");
+}
+
+#[test]
+fn a_layer_too_deep_is_told_with_the_depth() {
+    let model = ModelFolder::whole();
+    assert_snapshot!(refused_model_with(&model, &["--tasks", "train", "--layer", "2"]), @"error: --layer 2 is too deep: the model has 2 layers; pass one of --layer 0 to 1");
+    assert_snapshot!(refused_model_with(&model, &["--tasks", "sweep", "--sweep-layers", "3"]), @"error: --sweep-layers 3 is too deep: layer 2 is asked for and the model has 2 layers; pass --sweep-layers 2 or fewer");
+}
+
+#[test]
+fn a_tokenizer_that_is_missing_or_broken_is_named() {
+    let refused = |tokenizer: Option<&str>| {
+        refused_model(&ModelFolder { tokenizer: tokenizer.map(str::to_owned), ..ModelFolder::whole() })
+    };
+    assert_snapshot!(refused(None), @"error: [DIR]/model: has no tokenizer.json; a tokenizer is needed in Hugging Face's fast format, which `save_pretrained` of a fast tokenizer writes");
+    assert_snapshot!(refused(Some("{")), @"error: [DIR]/model: tokenizer.json is not a tokenizer (EOF while parsing an object at line 1 column 1); fetch the file anew");
+    assert_snapshot!(refused(Some("{\"model\": {\"type\": \"BPE\", \"vocab\": {}, \"merges\": [\"a b\"]}}")), @"error: [DIR]/model: tokenizer.json is not a tokenizer (Token `a` out of vocabulary at line 1 column 58); fetch the file anew");
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_named() {
+    let mut model = ModelFolder::whole();
+    model.config["vocab_size"] = json!(300);
+    model.tensors.insert("model.embed_tokens.weight".to_owned(), (vec![300, 16], vec![bf16::ONE; 300 * 16]));
+    assert_snapshot!(refused_model(&model), @"error: [DIR]/model: tokenizer.json gives token 1328, but config.json has a vocabulary of 300: they are not of one model, so put the model's own tokenizer there");
+}
+
+#[test]
+fn a_template_that_fails_is_named() {
+    let refused = |source: &str| refused_model(&ModelFolder::with_template(source));
+    assert_snapshot!(refused("{{ raise_exception('Roles must\nalternate') }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template refuses: Roles must alternate; change that row of the data set, or the chat template");
+    assert_snapshot!(refused("{% for message in messages %}{{ message.content }"), @"error: [DIR]/model/tokenizer_config.json: the chat template fails: syntax error: unexpected `}`, expected end of variable block (line 1 of the template); mend it or fetch the file anew");
+    assert_snapshot!(refused("{{ messages[0].content | no_such_filter }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: unknown filter: filter no_such_filter is unknown (line 1 of the template); change that row of the data set, or the chat template");
+    assert_snapshot!(refused("{{ absent.attribute.of }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: undefined value (line 1 of the template); change that row of the data set, or the chat template");
+    assert_snapshot!(refused("{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: it does too much work for one dialogue (line 1 of the template); change that row of the data set, or the chat template");
+    assert_snapshot!(refused(""), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template does not show where assistant messages are: it does not write message 2 exactly once; change that row of the data set, or the chat template");
+    let mut none = ModelFolder::whole();
+    none.tokenizer_config.as_object_mut().unwrap().remove("chat_template");
+    assert_snapshot!(refused_model(&none), @"error: [DIR]/model: has no chat template, neither in chat_template.jinja nor in tokenizer_config.json; use an instruction-tuned model or put its template there");
+}

@@ -1,0 +1,34 @@
+//! `actbench explain`, on the embedded model and on what cannot be explained.
+
+use crate::runner_support::Sandbox;
+
+fn explained(arguments: &[&str]) -> String {
+    let sandbox = Sandbox::new();
+    let command = sandbox.command(&[&["explain"], arguments].concat());
+    let output = assert_cmd::Command::from_std(command).assert().code(0).get_output().clone();
+    assert!(!sandbox.path("results.json").exists(), "nothing is run");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_plans_of_both_tasks_on_the_embedded_model() {
+    insta::assert_snapshot!(explained(&["--samples", "40"]));
+}
+
+#[test]
+fn rules_that_are_off_have_no_line() {
+    let text = explained(&["--samples", "40", "--tasks", "train", "--no-opt", "prefix", "--no-opt", "mask"]);
+    assert!(text.contains("rules: depth, packing, pooling, layers, batch\n"), "{text}");
+    assert!(text.contains("without packing") && !text.contains("without prefix") && !text.contains("sweep"), "{text}");
+}
+
+#[test]
+fn a_command_line_of_run_is_taken_and_bad_ones_are_refused() {
+    let text =
+        explained(&["--samples", "20", "--repetitions", "3", "--methods", "lazy-disk", "--tasks", "sweep", "-q"]);
+    assert!(text.starts_with("sweep\n"), "{text}");
+    let sandbox = Sandbox::new();
+    let command = sandbox.command(&["explain", "--samples", "20", "--layer", "99"]);
+    let output = assert_cmd::Command::from_std(command).assert().code(2).stdout("").get_output().clone();
+    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @"error: --layer 99 is too deep: the model has 8 layers; pass one of --layer 0 to 7\n");
+}

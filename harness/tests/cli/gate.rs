@@ -1,0 +1,231 @@
+//! `actbench gate` with real children: verdicts and exit status, faults, and going on after a kill.
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+
+use crate::runner_support::{Running, Sandbox, children, stderr, stdout, wait_until};
+use serde_json::Value;
+
+const CASE: &str = "args = [\"--samples\", \"20\", \"--layer\", \"1\", \"--train-max-iter\", \"20\", \"--threads\", \"1\"]\n\
+    [[case]]\nname = \"train-lazy\"\ntask = \"train\"\nmethod = \"lazy\"\n";
+
+/// A program that says what `actbench run --json` says, in no time; it notes every run in `runs`.
+fn program(sandbox: &Sandbox, name: &str, seconds: f64, more: &str) -> String {
+    let path = sandbox.path(name);
+    let runs = sandbox.path("runs");
+    let row = format!(
+        "{{\"rows\":[{{\"status\":\"ok\",\"elapsed_s\":{seconds},\"cpu_peak_rss_mb\":30.0,\"cpu_peak_heap_mb\":9.0,\
+         \"metric_value\":0.9,\"extra\":{{\"cpu_s\":{seconds},\"feature_digest\":\"ab\"}}}}]}}"
+    );
+    fs::write(&path, format!("#!/bin/sh\necho {name} >> {}\n{more}\necho '{row}'\n", runs.display())).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.to_string_lossy().into_owned()
+}
+
+fn suite(sandbox: &Sandbox) -> String {
+    let path = sandbox.path("suite.toml");
+    fs::write(&path, CASE).unwrap();
+    path.to_string_lossy().into_owned()
+}
+
+fn gate(sandbox: &Sandbox, base: &str, head: &str, more: &[&str]) -> Output {
+    let suite = suite(sandbox);
+    let fixed = ["gate", "--base-bin", base, "--head-bin", head, "--suite", &suite, "--quiet"];
+    sandbox.output(&[&fixed[..], more].concat())
+}
+
+fn report(sandbox: &Sandbox) -> Value {
+    serde_json::from_str(&fs::read_to_string(sandbox.path("gate.json")).unwrap()).unwrap()
+}
+
+fn lines(path: PathBuf) -> usize {
+    fs::read_to_string(path).map_or(0, |text| text.lines().count())
+}
+
+fn temporary(sandbox: &Sandbox) -> Vec<String> {
+    let entries = fs::read_dir(sandbox.path("temporary")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn alike_passes_and_slower_regresses_with_figures() {
+    let sandbox = Sandbox::new();
+    let (base, head) = (program(&sandbox, "base", 0.5, ""), program(&sandbox, "head", 0.55, ""));
+    let output = gate(&sandbox, &base, &base, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("pass: 1 cases"), "{}", stdout(&output));
+    let output = gate(&sandbox, &base, &head, &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stdout(&output).contains("regressed: train-lazy (wall, cpu)"), "{}", stdout(&output));
+    let report = report(&sandbox);
+    assert_eq!((report["schema"].as_str(), report["outcome"].as_str()), (Some("actbench-gate/1"), Some("regressed")));
+    let wall = &report["cases"][0]["metrics"][0];
+    assert_eq!((wall["metric"].as_str(), wall["n_pairs"].as_u64()), (Some("wall"), Some(10)));
+    assert!((wall["estimate"].as_f64().unwrap() - 1.1).abs() < 1e-9, "{wall}");
+    assert_eq!(temporary(&sandbox), [""; 0]);
+}
+
+#[test]
+fn what_cannot_be_measured_is_exit_2() {
+    let sandbox = Sandbox::new();
+    let base = program(&sandbox, "base", 0.5, "");
+    let killed = program(&sandbox, "killed", 0.5, "kill -9 $$");
+    let silent = program(&sandbox, "silent", 0.5, "exit 0");
+    let late = program(&sandbox, "late", 0.5, "[ $(grep -c late RUNS) -lt 5 ] || exit 3");
+    fs::write(&late, fs::read_to_string(&late).unwrap().replace("RUNS", &sandbox.path("runs").to_string_lossy()))
+        .unwrap();
+    for (head, reason) in
+        [(&killed, "SIGKILL"), (&silent, "ended well and printed no result"), (&late, "exit status 3")]
+    {
+        let output = gate(&sandbox, &base, head, &[]);
+        assert_eq!(output.status.code(), Some(2), "{head}: {}{}", stdout(&output), stderr(&output));
+        assert!(stdout(&output).contains(reason), "{head}: {}", stdout(&output));
+        assert_eq!(report(&sandbox)["outcome"], "broken");
+    }
+    let output = gate(&sandbox, &base, "no/such/program", &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("no/such/program"), "{}", stderr(&output));
+    fs::write(sandbox.path("empty.toml"), "").unwrap();
+    let output = sandbox.output(&["gate", "--base-bin", &base, "--head-bin", &base, "--suite", "empty.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("measures nothing"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_program_that_hangs_is_ended_and_breaks_its_case() {
+    let sandbox = Sandbox::new();
+    let (base, head) = (program(&sandbox, "base", 0.5, ""), program(&sandbox, "head", 0.5, "sleep 60"));
+    let output = gate(&sandbox, &base, &head, &["--timeout", "0.3s"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stdout(&output).contains("--timeout"), "{}", stdout(&output));
+}
+
+/// Starts a gate and waits until its journal holds a few pairs.
+fn start(sandbox: &Sandbox, base: &str) -> Running {
+    let suite = suite(sandbox);
+    let mut command = sandbox.command(&["gate", "--base-bin", base, "--head-bin", base, "--suite", &suite, "--quiet"]);
+    let running = Running(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    wait_until("a few pairs", || lines(sandbox.path("gate.journal.jsonl")) >= 4);
+    running
+}
+
+#[test]
+fn a_gate_that_was_killed_goes_on_where_it_was() {
+    let sandbox = Sandbox::new();
+    let base = program(&sandbox, "base", 0.5, "sleep 0.05");
+    let mut running = start(&sandbox, &base);
+    running.0.kill().unwrap();
+    running.0.wait().unwrap();
+    let journal = fs::read_to_string(sandbox.path("gate.journal.jsonl")).unwrap();
+    let whole = journal.rfind('\n').unwrap() + 1;
+    let output = gate(&sandbox, &base, &base, &["--resume"]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    let after = fs::read_to_string(sandbox.path("gate.journal.jsonl")).unwrap();
+    assert!(after.starts_with(&journal[..whole]), "pairs that were there were not kept");
+    assert_eq!(after.lines().count(), 11, "a line of what was gated, ten pairs");
+    // At most the pair that was being taken ran twice.
+    assert!(lines(sandbox.path("runs")) <= 22, "{} runs", lines(sandbox.path("runs")));
+    let other = program(&sandbox, "other", 0.5, "");
+    let output = gate(&sandbox, &base, &other, &["--resume"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("the head program is another"), "{}", stderr(&output));
+}
+
+#[test]
+fn ctrl_c_leaves_no_child_and_says_how_to_go_on() {
+    let sandbox = Sandbox::new();
+    let base = program(&sandbox, "base", 0.5, "sleep 0.2");
+    let mut running = start(&sandbox, &base);
+    let id = running.0.id();
+    let mut child = None;
+    wait_until("a child", || {
+        child = children(id).first().copied();
+        child.is_some()
+    });
+    // SAFETY: a plain system call; the process has not been waited for, so its number is still its own.
+    assert_eq!(unsafe { libc::kill(id as i32, libc::SIGINT) }, 0);
+    let mut status = None;
+    wait_until("the end of the gate", || {
+        status = running.0.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(130));
+    assert!(children(id).is_empty() && !child.unwrap().is_alive());
+    assert_eq!(temporary(&sandbox), [""; 0]);
+    let told = std::io::read_to_string(running.0.stderr.take().unwrap()).unwrap();
+    assert!(told.contains("--resume") && told.trim_end().ends_with("error: interrupted"), "{told}");
+}
+
+#[test]
+fn this_very_program_agrees_with_itself_and_a_mebibyte_more_is_seen() {
+    let sandbox = Sandbox::new();
+    let actbench = env!("CARGO_BIN_EXE_actbench");
+    let metrics = ["--metrics", "peak-heap,auroc,feature-digest"];
+    let output = gate(&sandbox, actbench, actbench, &metrics);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    let more = ["--head-arg", "--inject-memory", "--head-arg", "1048576"];
+    let output = gate(&sandbox, actbench, actbench, &[&metrics[..], &more].concat());
+    assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("regressed: train-lazy (peak-heap)"), "{}", stdout(&output));
+    let fault = ["--head-arg", "--inject-fault", "--head-arg", "train/lazy=kill"];
+    let output = gate(&sandbox, actbench, actbench, &[&metrics[..], &fault].concat());
+    assert_eq!(output.status.code(), Some(2), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("SIGKILL"), "{}", stdout(&output));
+    assert_eq!(temporary(&sandbox), [""; 0]);
+}
+
+#[test]
+fn commits_are_built_and_gated_and_their_work_trees_are_gone_afterwards() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.path("repository");
+    fs::create_dir_all(repository.join("src")).unwrap();
+    let git = |arguments: &[&str]| {
+        let identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"];
+        let mut command = std::process::Command::new("git");
+        let output = command.current_dir(&repository).args(identity).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        stdout(&output)
+    };
+    let manifest = "[package]\nname = \"actbench\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[workspace]\n";
+    fs::write(repository.join("Cargo.toml"), manifest).unwrap();
+    fs::write(repository.join("Cargo.lock"), "version = 4\n\n[[package]]\nname = \"actbench\"\nversion = \"0.1.0\"\n")
+        .unwrap();
+    let source = |seconds: &str| {
+        let row = format!(
+            "{{\"rows\":[{{\"status\":\"ok\",\"elapsed_s\":{seconds},\"cpu_peak_rss_mb\":30.0,\"cpu_peak_heap_mb\":9.0,\
+             \"metric_value\":0.9,\"extra\":{{\"cpu_s\":0.5,\"feature_digest\":\"ab\"}}}}]}}"
+        );
+        fs::write(repository.join("src/main.rs"), format!("fn main() {{ println!(\"{{}}\", {row:?}); }}\n")).unwrap();
+    };
+    git(&["init", "--quiet"]);
+    source("0.5");
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "-m", "one"]);
+    source("0.6");
+    git(&["commit", "--quiet", "-a", "-m", "two"]);
+    let suite = suite(&sandbox);
+    let arguments =
+        ["gate", "--base-rev", "HEAD~1", "--head-rev", "HEAD", "--build-profile", "dev", "--suite", &suite, "-q"];
+    let run = |arguments: &[&str]| {
+        let mut command = sandbox.command(arguments);
+        command.current_dir(&repository).env("ACTBENCH_CACHE", sandbox.path("cache")).output().unwrap()
+    };
+    let output = run(&arguments);
+    assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("regressed: train-lazy (wall)"), "{}", stdout(&output));
+    assert_eq!(git(&["worktree", "list"]).lines().count(), 1);
+    assert_eq!(temporary(&sandbox), [""; 0]);
+    fs::write(repository.join("src/main.rs"), "fn main() { nonsense }\n").unwrap();
+    git(&["commit", "--quiet", "-a", "-m", "three"]);
+    let output = run(&arguments);
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    assert!(stderr(&output).contains("does not build") && stderr(&output).contains("nonsense"), "{}", stderr(&output));
+    let output = run(&["gate", "--base-rev", "no-such", "--head-rev", "HEAD", "-q"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--base-rev no-such: no such commit"), "{}", stderr(&output));
+    assert_eq!(git(&["worktree", "list"]).lines().count(), 1);
+    assert_eq!(temporary(&sandbox), [""; 0]);
+}

@@ -1,0 +1,136 @@
+//! `actbench history` and `actbench compare` on the file of a real run and on copies of it with other dates and times.
+
+use std::fs;
+
+use crate::runner_support::{Sandbox, stderr, stdout};
+use serde_json::{Value, json};
+
+/// A small run of its own, which the others are copies of.
+fn measured() -> (Sandbox, Value) {
+    let sandbox = Sandbox::new();
+    let output = sandbox.run(&["--tasks", "train", "--methods", "lazy", "--repetitions", "2", "--quiet"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let results = sandbox.results();
+    (sandbox, results)
+}
+
+/// The same run on hour `hour` of a month, whose times are all about `seconds`.
+fn copy(sandbox: &Sandbox, results: &Value, name: &str, hour: usize, seconds: f64) -> String {
+    let mut results = results.clone();
+    results["environment"]["date"] = json!(format!("2024-05-{:02}T{:02}:00:00Z", 1 + hour / 24, hour % 24));
+    results["environment"]["commit"] = json!(format!("{hour:040x}"));
+    for (index, row) in results["rows"].as_array_mut().unwrap().iter_mut().enumerate() {
+        row["elapsed_s"] = json!(seconds * (1.0 + 0.001 * index as f64));
+    }
+    fs::write(sandbox.path(name), serde_json::to_string(&results).unwrap()).unwrap();
+    name.to_owned()
+}
+
+/// A history of runs whose times scatter by half a per cent around each of `levels`.
+fn keep(sandbox: &Sandbox, results: &Value, folder: &str, levels: &[(usize, f64)]) {
+    let levels: Vec<f64> = levels.iter().flat_map(|(n, level)| vec![*level; *n]).collect();
+    let names: Vec<String> = levels
+        .iter()
+        .enumerate()
+        .map(|(hour, level)| {
+            let scatter = 1.0 + 0.005 * ((hour * 7 % 5) as f64 - 2.0) / 2.0;
+            copy(sandbox, results, &format!("temporary/{hour}.json"), hour, level * scatter)
+        })
+        .collect();
+    let arguments: Vec<&str> = ["history", "add", folder].into_iter().chain(names.iter().map(String::as_str)).collect();
+    let output = sandbox.output(&arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stdout(&output).lines().count(), levels.len());
+}
+
+#[test]
+fn runs_are_kept_listed_drawn_and_searched_for_changes() {
+    let (sandbox, results) = measured();
+    keep(&sandbox, &results, "kept", &[(15, 0.5), (15, 0.55)]);
+    let again = sandbox.output(&["history", "add", "kept", "temporary/3.json"]);
+    assert_eq!((again.status.code(), stdout(&again).as_str()), (Some(0), ""));
+    assert!(stderr(&again).contains("is there already"), "{}", stderr(&again));
+    assert_eq!(fs::read_dir(sandbox.path("kept")).unwrap().count(), 30);
+
+    let listed = stdout(&sandbox.output(&["history", "list", "kept"]));
+    assert!(listed.contains("20240501T000000Z-000000000000") && listed.contains("train lazy"), "{listed}");
+    let series: Value = serde_json::from_str(&stdout(&sandbox.output(&["history", "list", "kept", "--json"]))).unwrap();
+    let wall = series.as_array().unwrap().iter().find(|it| it["metric"] == "wall").unwrap();
+    assert_eq!((wall["points"].as_array().unwrap().len(), wall["changes"][0]["index"].as_u64()), (30, Some(15)));
+
+    let drawn = sandbox.output(&["history", "plot", "kept", "--out", "plots"]);
+    assert_eq!(drawn.status.code(), Some(0), "{}", stderr(&drawn));
+    let page = fs::read_to_string(sandbox.path("plots/HISTORY.md")).unwrap();
+    assert!(page.contains("+10.0%"), "{page}");
+    let charts: Vec<&str> = page.match_indices("](").map(|(at, _)| page[at + 2..].split(')').next().unwrap()).collect();
+    assert!(charts.len() >= 4, "{charts:?}");
+    for chart in charts {
+        let svg = fs::read_to_string(sandbox.path("plots").join(chart)).unwrap();
+        roxmltree::Document::parse(&svg).unwrap();
+    }
+
+    let recent = sandbox.output(&["history", "check", "kept", "--recent", "20"]);
+    assert_eq!(recent.status.code(), Some(1), "{}", stdout(&recent));
+    assert!(stdout(&recent).contains("wall, s") && stderr(&recent).contains("for the worse"), "{}", stdout(&recent));
+    assert_eq!(sandbox.output(&["history", "check", "kept", "--recent", "5"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_stored_result_is_judged_by_its_history_or_not_at_all() {
+    let (sandbox, results) = measured();
+    keep(&sandbox, &results, "kept", &[(12, 0.5)]);
+    copy(&sandbox, &results, "base.json", 20, 0.5);
+    copy(&sandbox, &results, "same.json", 30, 0.501);
+    copy(&sandbox, &results, "slow.json", 31, 0.55);
+    let judge = |head: &str, more: &[&str]| {
+        let output = sandbox.output(&[&["compare", "base.json", head], more].concat());
+        (output.status.code(), stdout(&output))
+    };
+    let (status, told) = judge("slow.json", &[]);
+    assert_eq!(status, Some(3), "{told}");
+    assert!(told.contains("advisory only") && told.contains("there is no history") && told.contains("1.100"), "{told}");
+    let (status, told) = judge("same.json", &["--history", "kept"]);
+    assert_eq!(status, Some(0), "{told}");
+    let (status, told) = judge("slow.json", &["--history", "kept"]);
+    assert_eq!(status, Some(1), "{told}");
+    let (status, told) = judge("slow.json", &["--history", "kept", "--json"]);
+    let comparison: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(
+        (status, comparison["outcome"].as_str(), comparison["n_history"].as_u64()),
+        (Some(1), Some("regressed"), Some(12))
+    );
+
+    // Another machine: nothing of the history counts, and the reason names what differs.
+    let mut other: Value = serde_json::from_str(&fs::read_to_string(sandbox.path("slow.json")).unwrap()).unwrap();
+    other["environment"]["kernel"] = json!("Another 1.0");
+    fs::write(sandbox.path("other.json"), other.to_string()).unwrap();
+    let (status, told) = judge("other.json", &["--history", "kept"]);
+    assert_eq!(status, Some(3), "{told}");
+    assert!(told.contains("the machines differ: kernel") && told.contains("against Another 1.0"), "{told}");
+    other["rows"][1]["status"] = json!("killed");
+    fs::write(sandbox.path("killed.json"), other.to_string()).unwrap();
+    assert_eq!(judge("killed.json", &["--history", "kept"]).0, Some(2));
+}
+
+#[test]
+fn what_is_no_history_is_refused_with_its_path() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("empty")).unwrap();
+    fs::write(sandbox.path("odd.json"), "{}").unwrap();
+    let refused = |arguments: &[&str], name: &str| {
+        let output = sandbox.output(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let told = stderr(&output);
+        assert!(told.starts_with("error: ") && told.contains(name) && told.lines().count() == 1, "{told}");
+    };
+    refused(&["history", "list", "absent"], "absent");
+    refused(&["history", "add", "kept", "odd.json"], "odd.json");
+    refused(&["history", "plot", "empty", "--out", "plots"], "empty");
+    refused(&["compare", "odd.json", "odd.json"], "odd.json");
+    refused(&["compare", "absent.json", "odd.json"], "absent.json");
+    let none = sandbox.output(&["history", "list", "empty"]);
+    assert_eq!(none.status.code(), Some(0));
+    assert!(stdout(&none).contains("history add"), "{}", stdout(&none));
+    assert_eq!(sandbox.output(&["history", "check", "empty"]).status.code(), Some(3));
+    assert!(!sandbox.path("kept").exists() && !sandbox.path("plots").exists());
+}

@@ -1,0 +1,77 @@
+//! A case that would not fit its memory limit is an `oom` row with the bytes it wanted, and the others go on.
+
+use crate::runner_support::{Sandbox, rows, stderr};
+use serde_json::Value;
+
+/// Enough samples that the full activations are far larger than what resident sizes vary by.
+const SWEEP: [&str; 18] = [
+    "run",
+    "--tasks",
+    "sweep",
+    "--samples",
+    "400",
+    "--sweep-cs",
+    "1.0",
+    "--sweep-max-iter",
+    "5",
+    "--repetitions",
+    "1",
+    "--warmup",
+    "0",
+    "--threads",
+    "2",
+    "--quiet",
+    "--methods",
+    "eager,lazy,lazy-disk",
+];
+
+fn oom_bytes(results: &Value, method: &str) -> u64 {
+    let row = rows(results, "sweep", method)[0];
+    assert_eq!(row["status"], "oom", "{row}");
+    assert!(row["reason"].as_str().unwrap().contains("--memory-limit"), "{row}");
+    row["extra"]["oom_bytes"].as_u64().unwrap()
+}
+
+#[test]
+fn a_limit_between_the_two_stops_eager_and_not_lazy() {
+    let sandbox = Sandbox::new();
+    // A limit that nothing fits tells what each wants.
+    let output = sandbox.output(&[&SWEEP[..], &["--memory-limit", "1"]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let results = sandbox.results();
+    let (eager, lazy) = (oom_bytes(&results, "eager"), oom_bytes(&results, "lazy"));
+    assert!(eager > lazy + (20 << 20), "{eager} and {lazy} are too near for the rest of this test");
+    assert!(lazy >= oom_bytes(&results, "lazy-disk"));
+
+    let limit = ((eager + lazy) / 2).to_string();
+    let output = sandbox.output(&[&SWEEP[..], &["--memory-limit", &limit]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let results = sandbox.results();
+    assert_eq!(results["config"]["memory_limit"], limit.as_str());
+    assert!(oom_bytes(&results, "eager") > limit.parse().unwrap());
+    for method in ["lazy", "lazy-disk"] {
+        let row = rows(&results, "sweep", method)[0];
+        assert_eq!(row["status"], "ok", "{row}");
+    }
+}
+
+#[test]
+fn without_a_limit_everything_runs() {
+    let sandbox = Sandbox::new();
+    let output = sandbox.run(&["--repetitions", "1", "--quiet", "--memory-limit", "none"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(sandbox.results()["config"]["memory_limit"], "none");
+}
+
+#[test]
+fn sizes_that_cannot_be_are_refused_in_one_line() {
+    let sandbox = Sandbox::new();
+    for bad in ["", "0", "-1", "much", "8 parsecs", "101%"] {
+        let output = sandbox.output(&["run", "--memory-limit", bad]);
+        let told = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{bad}: {told}");
+        assert_eq!(told.lines().count(), 1, "{bad}: {told}");
+        assert!(told.starts_with("error: ") && told.contains("--memory-limit"), "{bad}: {told}");
+        assert!(!sandbox.path("results.json").exists());
+    }
+}

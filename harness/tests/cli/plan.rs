@@ -1,0 +1,50 @@
+//! `actbench plan --calibrate`: rates from results that are there in place of this machine's.
+
+use std::fs;
+
+use crate::runner_support::{Sandbox, stderr, stdout};
+use serde_json::Value;
+
+/// Seconds of extraction that are predicted for the task train by `method`.
+fn predicted(sandbox: &Sandbox, results: &str, method: &str) -> f64 {
+    let output = sandbox.output(&["plan", "--samples", "5000", "--layers", "2", "--calibrate", results, "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let plan: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let predictions = plan["predictions"].as_array().unwrap();
+    let wanted = |case: &&Value| case["task"] == "train" && case["method"] == method;
+    predictions.iter().find(wanted).unwrap()["extract_s"].as_f64().unwrap()
+}
+
+#[test]
+fn rates_come_from_the_results_that_are_named() {
+    let sandbox = Sandbox::new();
+    let run =
+        ["run", "--samples", "40", "--tasks", "train", "--methods", "eager,lazy", "--repetitions", "1", "--warmup"];
+    let output = sandbox.output(&[&run[..], &["0", "--output", "here.json"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    // The same from a machine that is a hundred times slower, so that what is still measured here does not matter.
+    let mut results: Value = serde_json::from_slice(&fs::read(sandbox.path("here.json")).unwrap()).unwrap();
+    for row in results["rows"].as_array_mut().unwrap() {
+        row["extract_s"] = (100.0 * row["extract_s"].as_f64().unwrap()).into();
+    }
+    fs::write(sandbox.path("there.json"), results.to_string()).unwrap();
+    for method in ["eager", "lazy"] {
+        let ratio = predicted(&sandbox, "there.json", method) / predicted(&sandbox, "here.json", method);
+        assert!((30.0..=101.0).contains(&ratio), "{method}: {ratio}");
+    }
+}
+
+#[test]
+fn results_of_another_model_are_no_calibration() {
+    let sandbox = Sandbox::new();
+    let run =
+        ["run", "--samples", "40", "--tasks", "train", "--methods", "lazy", "--repetitions", "1", "--warmup", "0"];
+    let output = sandbox.output(&run);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for other in [["--dtype", "fp32"], ["--model", "synthetic:tiny"]] {
+        let plan = ["plan", "--samples", "100", "--layers", "2", "--calibrate", "results.json"];
+        let output = sandbox.output(&[&plan[..], &other[..]].concat());
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains("--calibrate: no case of the model"), "{}", stderr(&output));
+    }
+}

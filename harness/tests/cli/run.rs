@@ -1,0 +1,247 @@
+//! A run that goes well: the table, the payload, the file, progress, and command lines of other programs' making.
+
+use crate::runner_support::{SMALL, Sandbox, rows, stderr, stdout};
+use serde_json::Value;
+
+#[test]
+fn all_tasks_and_methods_come_through_with_every_figure_and_the_same_features() {
+    let sandbox = Sandbox::new();
+    let output = sandbox.run(&["--methods", "eager,lazy,lazy-disk", "--repetitions", "2"]);
+    let (told, table) = (stderr(&output), stdout(&output));
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    let results = sandbox.results();
+    for (task, metric) in [("train", "auroc"), ("sweep", "mean_auroc")] {
+        for method in ["eager", "lazy", "lazy-disk"] {
+            let rows = rows(&results, task, method);
+            assert_eq!(rows.len(), 2, "{task} {method}");
+            for row in rows {
+                assert_well(row, metric);
+                assert_eq!(row["extra"]["lazy_cache_disk"], method == "lazy-disk", "{row}");
+            }
+        }
+        let summary = &results["summary"][task];
+        assert_eq!(summary["digests_agree"], true);
+        for name in ["speedup_lazy_vs_eager", "cpu_mem_reduction_x"] {
+            assert!(summary[name].as_f64().unwrap() > 0.0, "{summary}");
+            assert!(summary["lazy_disk"][name].as_f64().unwrap() > 0.0, "{summary}");
+            let interval = &summary["intervals"][name];
+            assert!(interval["low"].as_f64().unwrap() <= interval["high"].as_f64().unwrap(), "{summary}");
+        }
+        assert_eq!(summary["metric_delta"], 0.0);
+        assert_eq!(summary["gpu_alloc_reduction_x"], Value::Null);
+        assert!(table.contains(&format!("{task}: lazy ")), "{table}");
+    }
+    let trials = rows(&results, "sweep", "lazy")[0];
+    assert_eq!(trials["extra"]["n_trials"], 2);
+    for name in ["cs", "best_layer", "best_c", "best_auroc", "tokens_total", "tokens_computed"] {
+        assert!(!trials["extra"][name].is_null(), "{name}: {trials}");
+    }
+    let cases = told.lines().filter(|line| line.starts_with("case ")).count();
+    assert_eq!(cases, 12, "a line a case when piped: {told}");
+    assert!(!table.contains('\u{1b}') && !told.contains('\u{1b}'), "no colours when piped");
+    assert_eq!(sandbox.leftovers(), [""; 0]);
+}
+
+#[track_caller]
+fn assert_well(row: &Value, metric: &str) {
+    assert_eq!(row["status"], "ok", "{row}");
+    assert_eq!(row["metric_name"], metric);
+    let figure = |name: &str| row[name].as_f64().unwrap_or_else(|| panic!("{name} of {row}"));
+    assert!((0.0..=1.0).contains(&figure("metric_value")), "{row}");
+    for name in ["elapsed_s", "extract_s", "train_eval_s", "cpu_peak_heap_mb"] {
+        assert!(figure(name) > 0.0, "{name} of {row}");
+    }
+    assert!(figure("extract_s") + figure("train_eval_s") <= figure("elapsed_s") + 1e-9, "{row}");
+    // A process of this size has some MB resident; one that inherited its parent's peak would still show in `rss`
+    // being equal everywhere, which `runner` guards against by reading VmHWM in the child.
+    assert!(figure("cpu_peak_rss_mb") > 4.0, "{row}");
+    assert_eq!((&row["gpu_peak_alloc_mb"], &row["gpu_peak_reserved_mb"]), (&Value::Null, &Value::Null));
+    assert_eq!(row["extra"]["feature_digest"].as_str().unwrap().len(), 64, "{row}");
+    assert_eq!(row["extra"]["n_train"], 16);
+    assert_eq!(row["extra"]["n_test"], 4);
+}
+
+#[test]
+fn what_disturbs_a_run_is_told_in_a_line_and_kept_in_the_file() {
+    let sandbox = Sandbox::new();
+    let output = sandbox.run(&["--repetitions", "1", "--tasks", "train", "--methods", "lazy"]);
+    assert_eq!(output.status.code(), Some(0));
+    let told = stderr(&output);
+    let line = told.lines().find(|line| line.starts_with("warning: the machine disturbs")).unwrap();
+    assert!(line.contains("debug build") && line.contains("actbench env"), "{line}");
+    let environment = &sandbox.results()["environment"];
+    assert_eq!(environment["warnings"][0]["level"], "warning", "{environment}");
+    assert_eq!(environment["fingerprint"]["build"].as_str().unwrap().len(), 16);
+}
+
+#[test]
+fn the_payload_on_standard_output_is_the_file() {
+    let sandbox = Sandbox::new();
+    let output =
+        sandbox.run(&["--repetitions", "1", "--tasks", "train", "--json", "--quiet", "--output", "results.json"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(stderr(&output), "");
+    assert_eq!(serde_json::from_str::<Value>(&stdout(&output)).unwrap(), sandbox.results());
+}
+
+#[test]
+fn a_run_repeats_bit_for_bit_what_does_not_depend_on_the_clock() {
+    let run = |threads: &str, batch_size: &str| {
+        let sandbox = Sandbox::new();
+        let arguments = ["--repetitions", "1", "--quiet", "--threads", threads, "--batch-size", batch_size];
+        // `SMALL` names the threads as well, so it is not used whole.
+        let output = sandbox.output(&[&["run"], &SMALL[..12], &arguments[..]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let results = sandbox.results();
+        let order: Vec<(Value, Value, Value, Value)> = results["rows"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| {
+                let digest = row["extra"]["feature_digest"].clone();
+                (row["task"].clone(), row["method"].clone(), digest, row["metric_value"].clone())
+            })
+            .collect();
+        order
+    };
+    let first = run("1", "8");
+    assert_eq!(first.len(), 4);
+    assert_eq!(first, run("2", "3"), "threads and batch size must not show");
+}
+
+#[test]
+fn command_lines_of_the_python_benchmark_work_after_run() {
+    let common = ["--dataset", "embedded", "--train-frac", "0.8", "--seed", "1", "--batch-size=4", "--pool", "mean"];
+    let common = [&common[..], &["--device-map", "cpu", "--lazy-cache-disk", "--output", "results.json"]].concat();
+    let lines: [(&[&str], usize); 3] = [
+        (
+            &[
+                "--tasks",
+                "train,sweep",
+                "--methods",
+                "eager,lazy",
+                "--dtype",
+                "float16",
+                "--layer",
+                "1",
+                "--sweep-layers",
+                "2",
+                "--sweep-cs",
+                "0.1,1.0,10.0",
+            ],
+            4,
+        ),
+        (&["--tasks", "train", "--layer=1", "--train-c", "1.0", "--train-max-iter", "100", "--dtype", "bfloat16"], 2),
+        (&["--tasks", "sweep", "--sweep-layers", "2", "--sweep-max-iter", "60", "--dtype", "fp32"], 2),
+    ];
+    for (line, n_rows) in lines {
+        let sandbox = Sandbox::new();
+        let few = ["--model", "synthetic:tiny", "--samples=20", "--repetitions", "1", "--warmup", "0", "--quiet"];
+        let output = sandbox.output(&[&["run"], line, &common, &few].concat());
+        assert_eq!(output.status.code(), Some(0), "{line:?}: {}", stderr(&output));
+        let results = sandbox.results();
+        assert_eq!(results["rows"].as_array().unwrap().len(), n_rows);
+        for row in results["rows"].as_array().unwrap() {
+            assert_eq!(row["status"], "ok");
+            assert_eq!(row["extra"]["lazy_cache_disk"], row["method"] == "lazy");
+        }
+        assert_eq!(results["config"]["lazy_cache_disk"], true);
+    }
+}
+
+#[test]
+fn warm_up_cases_are_run_and_not_counted() {
+    let sandbox = Sandbox::new();
+    let settings = ["run", "--samples", "20", "--layer", "1", "--tasks", "train", "--threads", "1"];
+    let output = sandbox.output(&[&settings[..], &["--warmup", "1", "--repetitions", "1"]].concat());
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(stderr(&output).lines().filter(|line| line.starts_with("case ")).count(), 4);
+    assert_eq!(stderr(&output).matches("warm-up").count(), 2);
+    let results = sandbox.results();
+    assert_eq!(results["rows"].as_array().unwrap().len(), 2);
+    assert_eq!(results["config"]["warmup"], 1);
+}
+
+#[test]
+fn fewer_rows_than_asked_for_is_a_warning() {
+    let sandbox = Sandbox::new();
+    let lines: String = (0..30)
+        .map(|row| {
+            let user = format!("{{\"role\":\"user\",\"content\":\"question {row}\"}}");
+            let answer = format!("{{\"role\":\"assistant\",\"content\":\"answer {row}\"}}");
+            format!("{{\"messages\":[{user},{answer}],\"label\":{}}}\n", row % 2)
+        })
+        .collect();
+    std::fs::write(sandbox.path("temporary/rows.jsonl"), lines).unwrap();
+    let dataset = ["--dataset", "temporary/rows.jsonl", "--samples", "600", "--layer", "1", "--warmup", "0"];
+    let rest = ["run", "--tasks", "train", "--methods", "lazy", "--repetitions", "1", "--quiet"];
+    let output = sandbox.output(&[&rest[..], &dataset].concat());
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.starts_with("warning: ") && told.contains("30") && told.contains("600"), "{told}");
+}
+
+#[test]
+fn the_environment_is_printed_as_the_result_file_would_hold_it() {
+    let sandbox = Sandbox::new();
+    let output = sandbox.output(&["env", "--json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let environment: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let names: Vec<&String> = environment.as_object().unwrap().keys().collect();
+    for name in [
+        "date",
+        "cpu_model",
+        "cores_logical",
+        "cores_physical",
+        "ram_mb",
+        "governor",
+        "kernel",
+        "gpus",
+        "driver",
+        "cuda",
+        "version",
+        "rustc",
+        "commit",
+        "dirty",
+        "command_line",
+        "instruction_set",
+        "huge_pages",
+        "target",
+        "features",
+        "rustflags",
+    ] {
+        assert!(names.iter().any(|known| *known == name), "{name}: {environment}");
+    }
+    let date = environment["date"].as_str().unwrap();
+    assert!(date.ends_with('Z') && date.contains('T'), "{date}");
+    assert_eq!(environment["command_line"][1], "env");
+    assert_eq!(environment["fingerprint"]["machine"].as_str().unwrap().len(), 16);
+    // The tests' program is a debug build, so that one finding is always there.
+    let warnings = environment["warnings"].as_array().unwrap();
+    let debug = warnings.iter().find(|warning| warning["kind"] == "debug_build").unwrap();
+    assert!(debug["advice"].as_str().unwrap().contains("--release"), "{debug}");
+    let people = stdout(&sandbox.output(&["env"]));
+    for heading in ["Machine ", "Build ", "Findings\n", "warning: this is a debug build"] {
+        assert!(people.contains(heading), "{heading}: {people}");
+    }
+    let absent = sandbox.output(&["env", "--files", "absent"]);
+    assert_eq!(absent.status.code(), Some(2));
+    assert!(stderr(&absent).starts_with("error: absent: "), "{}", stderr(&absent));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_disk_cache_in_memory_is_a_warning() {
+    let memory = std::path::Path::new("/dev/shm");
+    let Ok(folder) = tempfile::tempdir_in(memory) else {
+        eprintln!("skipped: no folder in memory to be had at {}", memory.display());
+        return;
+    };
+    let sandbox = Sandbox::new();
+    let settings = ["--tasks", "train", "--methods", "lazy-disk", "--repetitions", "1", "--quiet"];
+    let place = folder.path().to_str().unwrap();
+    let output = sandbox.run(&[&settings[..], &["--cache-dir", place]].concat());
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("keeps its files in memory"), "{}", stderr(&output));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the cache was left behind");
+}
