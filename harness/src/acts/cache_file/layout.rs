@@ -3,7 +3,7 @@
 //! Writer and reader both build it: the reader from the metadata it finds, after which the header must be, byte for
 //! byte, the one that the writer would have written.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use actbench_kernels::DType;
@@ -126,7 +126,7 @@ impl Layout {
     }
 
     /// Reads the signature and the fingerprint back from a file's metadata. The error says which entry is wrong.
-    pub(super) fn from_metadata(metadata: &HashMap<String, String>) -> Result<Self, String> {
+    pub(super) fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Self, String> {
         let entry = |name: &str| metadata.get(name).ok_or_else(|| format!("its metadata has no entry '{name}'"));
         let wrong = |name: &str| format!("the entry '{name}' of its metadata cannot be read");
         let numbers =
@@ -301,7 +301,7 @@ mod tests {
         let layout = Layout::new(signature(Axes::BH, 2), fingerprint).unwrap();
         let text = String::from_utf8(layout.header_with(&"f".repeat(64))[8..].to_vec()).unwrap();
         let header: Value = serde_json::from_str(&text).unwrap();
-        let metadata: HashMap<String, String> = serde_json::from_value(header["__metadata__"].clone()).unwrap();
+        let metadata: BTreeMap<String, String> = serde_json::from_value(header["__metadata__"].clone()).unwrap();
         assert_eq!(metadata["checksum"], "f".repeat(64));
         let again = Layout::from_metadata(&metadata).unwrap();
         assert_eq!(again.header, layout.header);

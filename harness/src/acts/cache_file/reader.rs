@@ -1,6 +1,6 @@
 //! Reads a cache file through a mapping: opening checks the header, and each chunk is checked when it is first read.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
@@ -229,7 +229,7 @@ fn read_layout(map: &[u8]) -> Result<Layout, String> {
 }
 
 /// The `__metadata__` of a safetensors header.
-fn read_metadata(map: &[u8]) -> Result<HashMap<String, String>, String> {
+fn read_metadata(map: &[u8]) -> Result<BTreeMap<String, String>, String> {
     let foreign = || "is not a safetensors file, and so no activation cache; give another path".to_owned();
     let (length, rest) = map.split_first_chunk::<8>().ok_or_else(foreign)?;
     let length = u64::from_le_bytes(*length);
@@ -239,7 +239,8 @@ fn read_metadata(map: &[u8]) -> Result<HashMap<String, String>, String> {
     let header = usize::try_from(length).ok().and_then(|length| rest.get(..length)).ok_or_else(|| {
         format!("is truncated: its header alone should have {length} bytes, the file has {}; {DELETE_IT}", map.len())
     })?;
-    let entries: HashMap<String, serde_json::Value> = serde_json::from_slice(header).map_err(|_| foreign())?;
+    // Ordered, here and in what is made of it: a hash map takes another number of instructions each time, and they are gated.
+    let entries: BTreeMap<String, serde_json::Value> = serde_json::from_slice(header).map_err(|_| foreign())?;
     let metadata = entries.get("__metadata__").cloned().unwrap_or_default();
     Ok(serde_json::from_value(metadata).unwrap_or_default())
 }
