@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::document::{Table, number_cell, text_cell, text_table};
-use super::format::{megabytes, metric, seconds};
+use super::format::{fine_seconds, megabytes, metric};
 use crate::compare::{Comparison, FigureComparison};
 use crate::gate::{Metric, Outcome, Rule};
 
@@ -70,7 +70,7 @@ fn table(comparison: &Comparison) -> Table {
 /// How values of a metric are written.
 pub fn shown_as(of: Metric) -> fn(Option<f64>) -> String {
     match of.rule() {
-        Rule::Time => seconds,
+        Rule::Time => fine_seconds,
         Rule::Memory => megabytes,
         Rule::Quality | Rule::Identity => metric,
         Rule::Count => |value| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}")),

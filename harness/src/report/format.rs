@@ -2,20 +2,26 @@
 
 use crate::results::summary::Interval;
 
-/// Seconds with three significant digits, and with three decimals from a hundredth of a second on; benchmarks may take
-/// microseconds.
+/// Seconds with three significant digits, and three decimals at most.
 pub fn seconds(value: Option<f64>) -> String {
     value.map_or_else(dash, |value| match value {
         value if value >= 100.0 => format!("{value:.0}"),
         value if value >= 10.0 => format!("{value:.1}"),
         value if value >= 1.0 => format!("{value:.2}"),
+        value => format!("{value:.3}"),
+    })
+}
+
+/// Seconds with three significant digits below a hundredth too: benchmarks may take microseconds.
+pub fn fine_seconds(value: Option<f64>) -> String {
+    value.map_or_else(dash, |value| match value {
         value if value > 0.0 && value < 1e-6 => format!("{value:.2e}"),
         value if value > 0.0 && value < 0.01 => {
             // Of 0.00061: the four decimals up to the first digit, and two more.
             let decimals = (-value.log10()).ceil() as usize + 2;
             format!("{value:.decimals$}")
         }
-        value => format!("{value:.3}"),
+        value => seconds(Some(value)),
     })
 }
 
@@ -61,13 +67,14 @@ mod tests {
         assert_eq!(seconds(Some(123.4)), "123");
         assert_eq!(seconds(Some(12.34)), "12.3");
         assert_eq!(seconds(Some(0.012_34)), "0.012");
-        assert_eq!(seconds(Some(0.001_234)), "0.00123");
-        assert_eq!(seconds(Some(0.000_612_3)), "0.000612");
-        assert_eq!(seconds(Some(0.000_000_123_4)), "1.23e-7");
-        assert_eq!(seconds(Some(0.0)), "0.000");
-        assert_eq!(seconds(Some(f64::NAN)), "NaN");
+        assert_eq!(fine_seconds(Some(0.001_234)), "0.00123");
+        assert_eq!(fine_seconds(Some(0.000_612_3)), "0.000612");
+        assert_eq!(fine_seconds(Some(0.000_000_123_4)), "1.23e-7");
+        assert_eq!(fine_seconds(Some(0.0)), "0.000");
+        assert_eq!(fine_seconds(Some(f64::NAN)), "NaN");
         assert_eq!(megabytes(Some(12.34)), "12.3");
-        assert_eq!(seconds(None), "-");
+        assert_eq!(fine_seconds(Some(12.34)), "12.3");
+        assert_eq!((seconds(None), fine_seconds(None)), ("-".to_owned(), "-".to_owned()));
         let interval = Interval { low: 2.9, high: 3.3, confidence: 0.95, n: 6 };
         assert_eq!(ratio(Some(3.1), Some(interval)), "3.10x (2.90 to 3.30)");
         assert_eq!(ratio(Some(3.1), None), "3.10x");

@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use crate::gate::report::Identity;
 use crate::gate::{CaseReport, GateReport, Metric, MetricReport, Outcome, Rule, Verdict};
-use crate::report::format::seconds;
+use crate::report::format::fine_seconds;
 use crate::report::table::style;
 
 const HEADER: [&str; 8] = ["case", "metric", "base", "head", "head / base", "pairs", "p", "verdict"];
@@ -67,7 +67,7 @@ pub fn ratio(metric: &MetricReport) -> Option<String> {
 /// A median with its unit.
 pub fn figure(metric: Metric, value: f64) -> String {
     match metric.rule() {
-        Rule::Time => format!("{} {}", seconds(Some(value)), metric.unit()),
+        Rule::Time => format!("{} {}", fine_seconds(Some(value)), metric.unit()),
         Rule::Memory => format!("{value:.2} {}", metric.unit()),
         Rule::Count => format!("{value:.0}"),
         Rule::Quality | Rule::Identity => format!("{value:.6}"),
