@@ -84,6 +84,7 @@ fn gate(sandbox: &Sandbox, variables: &[(&str, &str)]) -> Output {
         .env("ACTBENCH_CACHE", sandbox.path("cache"))
         .env("CARGO_NET_OFFLINE", "true")
         .env_remove("CARGO_TARGET_DIR")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env("TMPDIR", sandbox.path("temporary"))
         .env("GITHUB_OUTPUT", sandbox.path("output"))
         .env("GITHUB_STEP_SUMMARY", sandbox.path("summary.md"))
