@@ -64,7 +64,7 @@ void check_readable(const void* from, size_t bytes, const char* what);
 // Forgets what was said of a stack that is used anew.
 void allow_stack(void* start, size_t bytes);
 void watch_faults();
-void forget_faults();
+void forget_arenas();
 
 // asynchronous.cpp
 void start_asynchronous(Block& block);

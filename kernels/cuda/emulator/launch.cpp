@@ -84,7 +84,7 @@ extern "C" int actbench_emulator_launch(const char* prefix, const char* name, co
   failed = false;
   watch_faults();
   run_clusters(n_blocks, static_cast<unsigned>(n), shared_bytes, found->second.thunk, arguments);
-  forget_faults();
+  forget_arenas();
   if (failed) {
     snprintf(message, message_len, "%s, block (%u,%u,%u): %s", name, failed_block.x, failed_block.y,
              failed_block.z, failure.c_str());

@@ -49,7 +49,7 @@ size_t device_bytes(size_t bytes) { return (bytes + 15) / 16 * 16; }
 // A fault in the page behind one of the launch's memories ends the launch with a message; any other is not ours.
 struct sigaction old_fault_action;
 
-void on_fault(int, siginfo_t* fault, void*) {
+void on_fault(int signal, siginfo_t* fault, void* context) {
   const auto address = reinterpret_cast<uintptr_t>(fault->si_addr);
   for (size_t i = 0; current && i < memory.size(); i++) {
     if (!memory[i].start) continue;
@@ -59,8 +59,14 @@ void on_fault(int, siginfo_t* fault, void*) {
       fail("thread %u reaches beyond the end of argument %zu", current->linear, i);
     }
   }
-  // Coming back to the same instruction, the fault is met by whoever handled it before.
-  sigaction(SIGSEGV, &old_fault_action, nullptr);
+  if (old_fault_action.sa_flags & SA_SIGINFO) {
+    old_fault_action.sa_sigaction(signal, fault, context);
+  } else if (old_fault_action.sa_handler != SIG_DFL && old_fault_action.sa_handler != SIG_IGN) {
+    old_fault_action.sa_handler(signal);
+  } else {
+    // Coming back to the same instruction, the fault ends the process.
+    sigaction(SIGSEGV, &old_fault_action, nullptr);
+  }
 }
 
 }  // namespace
@@ -91,15 +97,19 @@ void check_guards(const Block& block) {
   }
 }
 
+// For good, and not for each launch: a program and the driver that it loads may have an emulator each, and where their
+// launches overlap, each would put back the other's handler as the one before its own, and a fault would go round for ever.
 void watch_faults() {
-  struct sigaction action = {};
-  action.sa_sigaction = on_fault;
-  action.sa_flags = SA_SIGINFO | SA_NODEFER;
-  sigaction(SIGSEGV, &action, &old_fault_action);
+  static const bool watches = [] {
+    struct sigaction action = {};
+    action.sa_sigaction = on_fault;
+    action.sa_flags = SA_SIGINFO | SA_NODEFER;
+    return sigaction(SIGSEGV, &action, &old_fault_action) == 0;
+  }();
+  (void)watches;
 }
 
-void forget_faults() {
-  sigaction(SIGSEGV, &old_fault_action, nullptr);
+void forget_arenas() {
   // A kernel that broke a rule may have written anywhere.
   if (!failed) return;
   for (Arena& arena : arenas) arena.unused_bytes = 0;
