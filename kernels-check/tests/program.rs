@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 use std::path::Path;
+use std::time::Duration;
 
 use assert_cmd::Command;
 
@@ -9,6 +10,8 @@ use assert_cmd::Command;
 fn program(libraries: &Path) -> Command {
     let mut command = Command::cargo_bin("kernels-check").unwrap();
     command.env("LD_LIBRARY_PATH", libraries).env("XDG_CACHE_HOME", libraries).env_remove("STAND_IN_DRIVER");
+    // It takes seconds. What never ends is a failure here, and not the end of the patience of whoever runs the tests.
+    command.timeout(Duration::from_secs(600));
     command
 }
 
