@@ -11,6 +11,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export ACTBENCH_EMULATOR_SANITIZED=1
+# The sanitizer names lines, whatever the profile keeps otherwise.
+export CARGO_PROFILE_DEV_DEBUG=line-tables-only
 # The emulator's threads have stacks of their own, which the sanitizer must not move; Rust's objects are not checked.
 export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:handle_segv=1
 runtime=$(${CXX:-g++} -print-file-name=libasan.so)
