@@ -17,10 +17,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-profile=release built=release
+profile=release programs=release
 if [ "${1:-}" = --profile ]; then
     [ "${2:-}" = dev ] || { echo "--profile takes dev alone; without it the build is a release" >&2; exit 2; }
-    profile=dev built=debug
+    profile=dev programs=debug
     shift 2
 fi
 folder=${1:-target/gpu-folder}
@@ -31,12 +31,14 @@ rm -rf "$partial"
 mkdir -p "$partial/scripts" "$partial/fixtures/data"
 
 [ $profile = dev ] || scripts/check_cuda_kernels.sh --out "$partial/cubins"
-# A release is built program by program: features of one build are shared. That of the tests is there already, whole.
+# A release is built program by program: features of one build are shared. The tests leave their programs behind, and what
+# they depend on has other features than in a build without them.
 of() { if [ $profile = dev ]; then echo --workspace; else echo "--package=$1"; fi; }
-cargo build --locked --quiet --profile $profile "$(of actbench)" --features emulator
-strip -o "$partial/actbench" "$target/$built/actbench"
-cargo build --locked --quiet --profile $profile "$(of actbench-kernels-check)" --features emulator
-strip -o "$partial/kernels-check" "$target/$built/kernels-check"
+built() { [ $profile = dev ] || cargo build --locked --quiet --profile release "$(of "$1")" --features emulator; }
+built actbench
+strip -o "$partial/actbench" "$target/$programs/actbench"
+built actbench-kernels-check
+strip -o "$partial/kernels-check" "$target/$programs/kernels-check"
 bench=$(cargo bench --locked --quiet --no-run --profile $profile "$(of actbench-benches)" --features emulator --bench gpu \
     --message-format=json | sed -n 's/.*"executable":"\([^"]*\/gpu-[0-9a-f]*\)".*/\1/p' | tail -n 1)
 [ -n "$bench" ] || { echo "the benchmark gpu was not built" >&2; exit 1; }
