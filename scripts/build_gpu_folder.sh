@@ -33,13 +33,14 @@ mkdir -p "$partial/scripts" "$partial/fixtures/data"
 [ $profile = dev ] || scripts/check_cuda_kernels.sh --out "$partial/cubins"
 # A release is built program by program: features of one build are shared. The tests leave their programs behind, and what
 # they depend on has other features than in a build without them.
-of() { if [ $profile = dev ]; then echo --workspace; else echo "--package=$1"; fi; }
-built() { [ $profile = dev ] || cargo build --locked --quiet --profile release "$(of "$1")" --features emulator; }
-built actbench
+bench_of=--package=actbench-benches
+[ $profile = release ] || bench_of=--workspace
+build() { [ $profile = dev ] || cargo build --locked --quiet --release --package "$1" --features emulator; }
+build actbench
 strip -o "$partial/actbench" "$target/$programs/actbench"
-built actbench-kernels-check
+build actbench-kernels-check
 strip -o "$partial/kernels-check" "$target/$programs/kernels-check"
-bench=$(cargo bench --locked --quiet --no-run --profile $profile "$(of actbench-benches)" --features emulator --bench gpu \
+bench=$(cargo bench --locked --quiet --no-run --profile $profile "$bench_of" --features emulator --bench gpu \
     --message-format=json | sed -n 's/.*"executable":"\([^"]*\/gpu-[0-9a-f]*\)".*/\1/p' | tail -n 1)
 [ -n "$bench" ] || { echo "the benchmark gpu was not built" >&2; exit 1; }
 strip -o "$partial/gpu-bench" "$bench"

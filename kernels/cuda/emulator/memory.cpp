@@ -3,6 +3,8 @@
 #include <signal.h>
 #include <sys/mman.h>
 
+#include <mutex>
+
 #include "internals.h"
 
 // In a build with AddressSanitizer it is told what a kernel may touch: it names the line of the kernel that goes beyond.
@@ -100,13 +102,13 @@ void check_guards(const Block& block) {
 // For good, and not for each launch: a program and the driver that it loads may have an emulator each, and where their
 // launches overlap, each would put back the other's handler as the one before its own, and a fault would go round for ever.
 void watch_faults() {
-  static const bool watches = [] {
+  static std::once_flag once;
+  std::call_once(once, [] {
     struct sigaction action = {};
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO | SA_NODEFER;
-    return sigaction(SIGSEGV, &action, &old_fault_action) == 0;
-  }();
-  (void)watches;
+    sigaction(SIGSEGV, &action, &old_fault_action);
+  });
 }
 
 void forget_arenas() {
