@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actbench::acts::{Acts, Axis};
+use actbench_activations::plan::{Acts, Axis};
 use actbench_benches::handing_model::HandingModel;
 use actbench_benches::{is_smoke_run, random_activations, skip_on_error};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actbench::measure::clocks::ClockProbe;
-use actbench::model::ActivationModel;
-use actbench::model::config::ModelConfig;
-use actbench::model::llama::{Llama, LoadOptions};
-use actbench::model::weights::Weights;
+use actbench_activations::model::ActivationModel;
+use actbench_activations::model::config::ModelConfig;
+use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::weights::Weights;
 use actbench_benches::device_time::{DeviceTime, leave};
 use actbench_benches::forward_passes::{Graphs, pooled_step, run_or_leave, short_batches};
 use actbench_benches::gpu_operations::{Sizes, operations};
@@ -207,9 +207,9 @@ impl<D: DeviceClock> Loaded<D> {
         })
     }
 
-    fn load(&self) -> actbench::Result<Llama<CudaBackend<Arc<D>>>> {
+    fn load(&self) -> actbench_activations::Result<Llama<CudaBackend<Arc<D>>>> {
         let Some(preset) = Preset::find(self.preset) else {
-            return Err(actbench::Error::usage(format!("there is no preset {}", self.preset)));
+            return Err(actbench_activations::Error::usage(format!("there is no preset {}", self.preset)));
         };
         let config = ModelConfig::parse(&preset.config_json(), self.preset)?;
         let options = LoadOptions { dtype: DType::Bf16, n_blocks: self.layer() + 1, max_positions: self.sequence };

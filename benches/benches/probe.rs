@@ -5,7 +5,7 @@ use std::error::Error;
 use std::hint::black_box;
 use std::time::Duration;
 
-use actbench::probe::{LinfaSolver, NewtonSolver, Solver, SplitFeatures};
+use actbench_activations::probe::{LinfaSolver, NewtonSolver, Solver, SplitFeatures};
 use actbench_benches::{is_smoke_run, skip_on_error};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use ndarray::{Array1, Array2, s};
@@ -49,7 +49,7 @@ fn layer(seed: u64, columns: usize) -> Layer {
 }
 
 /// Standardises, trains and scores: what `train_eval_s` of a sweep measures. Gives the sum of the areas.
-fn sweep(layers: &[Layer], solver: &dyn Solver) -> actbench::Result<f64> {
+fn sweep(layers: &[Layer], solver: &dyn Solver) -> actbench_activations::Result<f64> {
     let mut sum = 0.0;
     for Layer { features, labels } in layers {
         let (train, test) = (features.slice(s![..SAMPLES.0, ..]), features.slice(s![SAMPLES.0.., ..]));

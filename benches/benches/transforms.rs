@@ -6,10 +6,10 @@ use std::error::Error;
 use std::hint::black_box;
 use std::time::Duration;
 
-use actbench::acts::batches::{Batches, Batching};
-use actbench::acts::prefix::SharedPrefixes;
-use actbench::acts::{ActTensor, Acts, BatchSelection};
-use actbench::text::ChatTokenizer;
+use actbench_activations::plan::batches::{Batches, Batching};
+use actbench_activations::plan::prefix::SharedPrefixes;
+use actbench_activations::plan::{ActTensor, Acts, BatchSelection};
+use actbench_activations::text::ChatTokenizer;
 use actbench_benches::{embedded_dialogues, embedded_tokens, is_smoke_run, random_activations, skip_on_error};
 use actbench_kernels::DType;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -22,7 +22,7 @@ fn strided(n_samples: usize) -> Vec<i64> {
     (0..n_samples as i64).rev().step_by(4).collect()
 }
 
-type Transform = Box<dyn Fn() -> actbench::Result<ActTensor>>;
+type Transform = Box<dyn Fn() -> actbench_activations::Result<ActTensor>>;
 
 /// The widths of a 1B model: 16 layers of 2048 in bf16, 64 KiB a sample.
 fn tensors(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
@@ -34,7 +34,8 @@ fn tensors(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let half = BatchSelection::from(..n_samples as i64 / 2);
     let first_indices = BatchSelection::from(strided(n_samples / 2));
 
-    let on = |transform: fn(&ActTensor, &BatchSelection) -> actbench::Result<ActTensor>, rows: &BatchSelection| {
+    let on = |transform: fn(&ActTensor, &BatchSelection) -> actbench_activations::Result<ActTensor>,
+              rows: &BatchSelection| {
         let (tensor, rows) = (tensor.clone(), rows.clone());
         Box::new(move || transform(&tensor, &rows)) as Transform
     };

@@ -8,7 +8,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use actbench::model::{ActivationModel, Step, StepOutput, TokenBatch};
+use actbench_activations::model::{ActivationModel, Step, StepOutput, TokenBatch};
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{AttentionLayout, PoolGroups, PoolMethod};
 use criterion::{BenchmarkId, Criterion, Throughput};
@@ -44,7 +44,12 @@ pub fn pooled_step(sequences: usize, len: usize, vocabulary: usize) -> Step {
 ///
 /// # Errors
 /// Those of the model.
-pub fn run(model: &dyn ActivationModel, layer: usize, steps: &[Step], times: usize) -> Result<(), actbench::Error> {
+pub fn run(
+    model: &dyn ActivationModel,
+    layer: usize,
+    steps: &[Step],
+    times: usize,
+) -> Result<(), actbench_activations::Error> {
     let mut index = 0;
     let mut next = |_: usize| {
         let step = (index < steps.len() * times).then(|| steps[index % steps.len()].clone());

@@ -1,9 +1,9 @@
 //! A model that computes nothing: it hands out what it was given, so that only what comes after a model is measured.
 
-use actbench::acts::ActTensor;
-use actbench::model::{ActivationModel, LayerOutput, LayerSink, TokenBatch};
-use actbench::tokens::{TokenSequence, TokenSet};
-use actbench::{Error, Result};
+use actbench_activations::model::{ActivationModel, LayerOutput, LayerSink, TokenBatch};
+use actbench_activations::plan::ActTensor;
+use actbench_activations::tokens::{TokenSequence, TokenSet};
+use actbench_activations::{Error, Result};
 use actbench_kernels::DType;
 
 /// Stands for a model whose pooled activations, `[n, l, h]`, are known: sample `i` is the sequence of the one token `i`.

@@ -9,10 +9,10 @@ pub mod primitives;
 
 use std::error::Error;
 
-use actbench::acts::{ActTensor, Axes};
-use actbench::data;
-use actbench::text::ChatTokenizer;
-use actbench::tokens::TokenSet;
+use actbench_activations::data;
+use actbench_activations::plan::{ActTensor, Axes};
+use actbench_activations::text::ChatTokenizer;
+use actbench_activations::tokens::TokenSet;
 use actbench_kernels::{Backend, CpuBackend, DType, HostTensor, KernelError};
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
@@ -69,7 +69,7 @@ pub fn random_activations(
     n_samples: usize,
     n_layers: usize,
     hidden_size: usize,
-) -> actbench::Result<ActTensor> {
+) -> actbench_activations::Result<ActTensor> {
     let shape = [n_samples, n_layers, hidden_size];
     let layers: Vec<usize> = (0..n_layers).collect();
     // Rounded a sample at a time: all values at once as f32 would take twice the memory of the result.
@@ -87,7 +87,7 @@ pub fn random_activations(
 ///
 /// # Errors
 /// When the data set has no such number of rows.
-pub fn embedded_dialogues(rows: usize) -> actbench::Result<Vec<data::Dialogue>> {
+pub fn embedded_dialogues(rows: usize) -> actbench_activations::Result<Vec<data::Dialogue>> {
     let mut dialogues = data::load("embedded", None, rows)?.dialogues;
     dialogues.truncate(rows);
     Ok(dialogues)
@@ -97,7 +97,7 @@ pub fn embedded_dialogues(rows: usize) -> actbench::Result<Vec<data::Dialogue>> 
 ///
 /// # Errors
 /// When either cannot be had.
-pub fn embedded_tokens(rows: usize) -> actbench::Result<TokenSet> {
+pub fn embedded_tokens(rows: usize) -> actbench_activations::Result<TokenSet> {
     ChatTokenizer::bundled()?.encode_all(&embedded_dialogues(rows)?)
 }
 

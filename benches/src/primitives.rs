@@ -6,8 +6,8 @@
 use std::error::Error;
 use std::hint::black_box;
 
-use actbench::acts::prefix::SharedPrefixes;
-use actbench::acts::{Acts, Axis};
+use actbench_activations::plan::prefix::SharedPrefixes;
+use actbench_activations::plan::{Acts, Axis};
 use actbench_kernels::{DType, PoolMethod};
 
 use crate::{embedded_tokens, random_activations};

@@ -1,0 +1,75 @@
+//! `actbench explain`: what the lazy plans of a run are, what the optimiser makes of them, and what they will cost.
+
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::run::RunArgs;
+use super::stdout;
+use crate::error::{Error, Result};
+use crate::workload::case::{RunConfig, Task};
+use crate::workload::extract::{Extraction, plan};
+use crate::workload::prepare::{LabelledTokens, Prepared, prepare};
+use crate::workload::{layers_of, request, with_layers};
+use actbench_activations::model::ActivationModel;
+use actbench_activations::model::outline::ModelOutline;
+use actbench_activations::plan::{Acts, RuleCosts, Rules};
+
+/// Show what the lazy plans of a run are and what they will cost, without running them or reading any weights.
+///
+/// Takes the flags of `run`; those that say how a run is carried out and not what is run change nothing. For each task:
+/// the plan, its normal form, its optimised form, and one line a rule with what the plan would cost without it.
+#[derive(Args, Clone, Debug)]
+#[command(
+    allow_negative_numbers = true,
+    before_help = "Examples:\n  \
+    actbench explain\n  \
+    actbench explain --tasks train --no-opt prefix\n  \
+    actbench explain --model ./smollm2 --dataset repe --data-dir ./data",
+    after_help = "Exit status: 0 done, 2 bad usage or input."
+)]
+pub struct ExplainArgs {
+    /// A run's flags.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Bad settings or input.
+pub fn explain(args: &ExplainArgs) -> Result<()> {
+    let config = args.run.config();
+    config.check()?;
+    let prepared = prepare(request(&config, args.run.quiet))?;
+    for warning in &prepared.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let config = with_layers(&config, &prepared);
+    let texts = config.tasks.iter().map(|task| task_text(*task, &config, &prepared)).collect::<Result<Vec<_>>>()?;
+    stdout::line(texts.join("\n\n"));
+    Ok(())
+}
+
+fn task_text(task: Task, config: &RunConfig, prepared: &Prepared) -> Result<String> {
+    crate::workload::check_depth(config, task, prepared.model.config.n_layers)?;
+    let model: Arc<dyn ActivationModel> = Arc::new(ModelOutline::new(prepared.model.config.clone(), config.dtype));
+    let layers = layers_of(config, task);
+    let how = Extraction {
+        batch_size: config.batch_size,
+        pool: config.pool,
+        rules: Rules::all_but(&config.no_opt)?,
+        cache_folder: None,
+    };
+    let side = |side: &LabelledTokens| plan(&model, side, &layers, how);
+    let (train, test) = (side(&prepared.train)?, side(&prepared.test)?);
+    let costs = |plan: &Acts| -> Result<RuleCosts> {
+        plan.rule_costs()?.ok_or_else(|| Error::usage("this plan runs no model, so that there is nothing to explain"))
+    };
+    let total = costs(&train)? + costs(&test)?;
+    let sides = [("training side", train), ("test side", test)]
+        .into_iter()
+        .map(|(name, plan)| Ok(format!("{name}, {}", plan.explain_forms()?)))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(format!("{task}\n\n{}\n\nboth sides together\n{total}", sides.join("\n\n")))
+}

@@ -1,0 +1,154 @@
+//! `actbench features`: tokens, masks, labels and pooled features of a run in one safetensors file.
+//!
+//! Another program can then do the same work on the same tokens and compare: nothing has to be derived twice.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use actbench_kernels::DType;
+use clap::Args;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+use super::halved;
+use super::settings::SettingsArgs;
+use crate::error::{Error, Result};
+use crate::workload::case::{CaseObserver, Method, Phase, Task};
+use crate::workload::extract::{Extracted, Extraction, eager_layers, lazy_layers};
+use crate::workload::features::LayerFeatures;
+use crate::workload::prepare::{LabelledTokens, Prepared, prepare};
+use crate::workload::{deepest, device, layers_of, load_model, request, with_layers};
+use actbench_activations::plan::{Progress, ProgressSink, Rules};
+
+/// Write tokens, masks, labels and pooled features of the layers of a sweep to a file.
+///
+/// Tensors: tokens (flat), offsets, mask, labels, is_train, layer_ids, pooled [n, l, h] in f32; training samples first.
+/// Metadata: model, pool, dtype, extract_s.
+#[derive(Args, Clone, Debug)]
+#[command(before_help = "Examples:\n  \
+    actbench features --out features.safetensors\n  \
+    actbench features --samples 40 --dtype fp32 --method eager --out features.safetensors")]
+pub struct FeaturesArgs {
+    /// What is run.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+    /// Whose layers: that of train, or those of sweep
+    #[arg(long, default_value = "sweep", value_name = "TASK")]
+    pub tasks: Task,
+    /// How the features are extracted
+    #[arg(long, default_value = "lazy", value_name = "METHOD")]
+    pub method: Method,
+    /// The file
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Bad settings or input, or a file that cannot be written.
+pub fn features(args: &FeaturesArgs) -> Result<()> {
+    let config = args.settings.config(vec![args.tasks], vec![args.method], Some(1), 0);
+    config.check()?;
+    let prepared = prepare(request(&config, false))?;
+    for warning in &prepared.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let config = with_layers(&config, &prepared);
+    if let Some(note) = device::choose(&config, &prepared)?.note {
+        eprintln!("note: {note}");
+    }
+    let deepest = deepest(&config, args.tasks);
+    let layers = layers_of(&config, args.tasks);
+    let observer: Arc<dyn CaseObserver> = Arc::new(Silent);
+    let model = load_model(&prepared, &config, deepest, &observer)?;
+    let how = Extraction {
+        batch_size: config.batch_size,
+        pool: config.pool,
+        rules: Rules::all_but(&config.no_opt)?,
+        cache_folder: None,
+    };
+    let sink: ProgressSink = Arc::new(|_: Progress| ());
+    let start = std::time::Instant::now();
+    let extracted = match args.method {
+        Method::Eager => eager_layers(&model, &prepared, &layers, how, &sink)?,
+        Method::Lazy | Method::LazyDisk => lazy_layers(&model, &prepared, &layers, how, &sink)?,
+    };
+    let extract_s = start.elapsed().as_secs_f64();
+    halved::tell("features", extracted.stats.halvings);
+    let metadata = HashMap::from([
+        ("model".to_owned(), config.model.clone().unwrap_or_else(|| "embedded".to_owned())),
+        ("pool".to_owned(), config.pool.to_string()),
+        ("dtype".to_owned(), dtype_name(config.dtype).to_owned()),
+        ("method".to_owned(), args.method.to_string()),
+        ("extract_s".to_owned(), extract_s.to_string()),
+    ]);
+    write(args, &prepared, &extracted, metadata)
+}
+
+/// The name on the command line, where the flag and the library's own name differ.
+fn dtype_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "fp32",
+        DType::F16 => "fp16",
+        DType::Bf16 => "bf16",
+    }
+}
+
+fn write(
+    args: &FeaturesArgs,
+    prepared: &Prepared,
+    extracted: &Extracted,
+    metadata: HashMap<String, String>,
+) -> Result<()> {
+    let sides: [&LabelledTokens; 2] = [&prepared.train, &prepared.test];
+    let sequences = || sides.iter().flat_map(|side| &side.tokens.sequences);
+    let n_samples = sequences().count();
+    let tokens: Vec<i32> = sequences().flat_map(|sequence| sequence.ids.iter().map(|id| *id as i32)).collect();
+    let mask: Vec<u8> = sequences().flat_map(|sequence| sequence.mask.iter().map(|masked| u8::from(*masked))).collect();
+    let mut offsets = vec![0i64];
+    offsets.extend(sequences().scan(0i64, |end, sequence| {
+        *end += sequence.len() as i64;
+        Some(*end)
+    }));
+    let labels: Vec<u8> = sides.iter().flat_map(|side| side.labels.iter().copied()).collect();
+    let is_train: Vec<u8> =
+        [1u8, 0].iter().zip(sides).flat_map(|(flag, side)| vec![*flag; side.labels.len()]).collect();
+    let layer_ids: Vec<i32> = extracted.layers.iter().map(|features| features.layer as i32).collect();
+    let hidden = extracted.layers.first().map_or(0, LayerFeatures::hidden_size);
+    let mut pooled = vec![0.0f32; n_samples * layer_ids.len() * hidden];
+    for (index, features) in extracted.layers.iter().enumerate() {
+        let rows = [features.train()?.to_f32_vec(), features.test()?.to_f32_vec()].concat();
+        for (sample, row) in rows.chunks_exact(hidden).enumerate() {
+            let start = (sample * layer_ids.len() + index) * hidden;
+            pooled[start..start + hidden].copy_from_slice(row);
+        }
+    }
+    let tensors: [(&str, Dtype, Vec<usize>, &[u8]); 7] = [
+        ("tokens", Dtype::I32, vec![tokens.len()], bytemuck::cast_slice(&tokens)),
+        ("offsets", Dtype::I64, vec![offsets.len()], bytemuck::cast_slice(&offsets)),
+        ("mask", Dtype::U8, vec![mask.len()], &mask),
+        ("labels", Dtype::U8, vec![labels.len()], &labels),
+        ("is_train", Dtype::U8, vec![is_train.len()], &is_train),
+        ("layer_ids", Dtype::I32, vec![layer_ids.len()], bytemuck::cast_slice(&layer_ids)),
+        ("pooled", Dtype::F32, vec![n_samples, layer_ids.len(), hidden], bytemuck::cast_slice(&pooled)),
+    ];
+    let fail = |error: safetensors::SafeTensorError| Error::file(&args.out, format!("cannot be written: {error}"));
+    let views = tensors
+        .into_iter()
+        .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(dtype, shape, bytes).map_err(fail)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(fail)?;
+    crate::results::write_whole(&args.out, &bytes)
+}
+
+/// Nobody listens.
+struct Silent;
+
+impl CaseObserver for Silent {
+    fn phase(&self, _phase: Phase) {}
+    fn progress(&self, _done: u64, _total: u64, _unit: &str) {}
+    fn loaded(&self) {}
+    fn measured(&self) {}
+}

@@ -1,0 +1,27 @@
+//! actbench: should activation probes be trained from lazy or from eager activations, and is either of them slower
+//! or hungrier than before?
+//!
+//! The engine is [`actbench_activations`]; this crate measures it. [`workload`] composes the engine into the two benchmarked tasks;
+//! [`runner`] runs each case in a process of its own; [`results`] is the file that keeps the measurements; [`matrix`] runs many of
+//! them; [`planner`] predicts their cost; [`stats`] estimates their uncertainty; [`report`] presents them.
+
+#![warn(clippy::print_stdout)] // `commands::stdout` does not panic where the pipe is closed.
+
+pub mod cli;
+pub mod commands;
+pub mod compare;
+pub mod crossover;
+pub mod error;
+pub mod gate;
+pub mod history;
+pub mod matrix;
+pub mod measure;
+pub mod planner;
+pub mod report;
+pub mod results;
+pub mod runner;
+pub mod selftest;
+pub mod stats;
+pub mod workload;
+
+pub use error::{Error, Result};

@@ -1,0 +1,59 @@
+//! Seconds that a case takes: operations and bytes, each at the rate that this machine has for them.
+
+use super::calibration::Calibration;
+use super::job::Job;
+use crate::workload::case::{Method, Task};
+use crate::workload::layers_of;
+use crate::workload::score::{matrix_bytes, side_by_side};
+use actbench_activations::plan::PlanCost;
+
+/// What a case takes, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Time {
+    /// Reading or making the weights, which is not measured by a run.
+    pub load: f64,
+    /// Getting the features.
+    pub extract: f64,
+    /// Training and scoring the probes.
+    pub train_eval: f64,
+}
+
+/// Of one case, whose batches were counted as `count`.
+pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibration: &Calibration) -> Time {
+    let layers = layers_of(&job.config, task).len() as f64;
+    let vector = (job.model.hidden_size * job.config.dtype.size()) as f64;
+    let (samples, longest) = (job.samples(), job.longest());
+    let (_, pooled_tokens) = job.tokens();
+    let all_samples = (samples[0] + samples[1]) as f64;
+    let rate = if method == Method::Eager { calibration.eager_flops } else { calibration.lazy_flops };
+    let mut extract = count.flops as f64 / rate;
+    if (method, task) == (Method::Eager, Task::Sweep) {
+        let positions: u64 = samples.iter().zip(longest).map(|(samples, longest)| samples * longest).sum();
+        extract += positions as f64 * layers * vector / calibration.full_bytes;
+        extract += pooled_tokens as f64 * layers * vector / calibration.pool_bytes;
+    }
+    if job.config.caches_on_disk(method) {
+        extract += all_samples * layers * vector / calibration.disk_bytes + 2.0 * calibration.file_s;
+    }
+    let cs = match task {
+        Task::Train => 1,
+        Task::Sweep => job.config.sweep_cs.len(),
+    };
+    let layer = matrix_bytes(all_samples as usize, job.model.hidden_size);
+    let at_a_time = side_by_side(job.config.n_threads(), layer) as f64;
+    let probe = probe_work(all_samples, job.model.hidden_size as f64, cs) / calibration.probe_work;
+    let embedding = (job.model.vocab_size * job.model.hidden_size * 2) as f64;
+    let embedding_blocks = if job.made_up { embedding / calibration.block_bytes } else { 0.0 };
+    Time {
+        load: calibration.start_s + (count.blocks as f64 + embedding_blocks) * calibration.block_s,
+        extract,
+        train_eval: probe * (layers / at_a_time.min(layers)).ceil(),
+    }
+}
+
+/// What a layer's probes grow with: the square matrix of the smaller extent, its factor, and passes over the features for each
+/// step of each C.
+pub fn probe_work(samples: f64, features: f64, cs: usize) -> f64 {
+    let smaller = samples.min(features);
+    samples * features * smaller + smaller.powi(3) / 3.0 + samples * features * (40.0 + 60.0 * cs as f64)
+}

@@ -1,0 +1,127 @@
+//! Hidden states of small models on the device, against transformers in float64.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use actbench_fixtures::golden::{Golden, cases_in, compare};
+use actbench_kernels::backend::AttentionSegment;
+use actbench_kernels::cuda::{CudaBackend, DeviceClock, KernelSet};
+use actbench_kernels::{AttentionLayout, Backend, CpuBackend, DType, KernelError};
+
+use super::{Extent, Finding, Subject};
+use crate::error::{Error, Result};
+use crate::workload::device::Placement;
+use crate::workload::gpus::OpenGpus;
+use actbench_activations::model::config::ModelConfig;
+use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::weights::Weights;
+use actbench_activations::model::{ActivationModel, LayerOutput, TokenBatch};
+
+/// Longest sequence of a golden, and room for more.
+const MAX_POSITIONS: usize = 256;
+
+/// Relative errors that are allowed, of a layer in norm and of an element.
+pub(super) fn tolerance(dtype: DType) -> f64 {
+    if dtype == DType::F32 { 1e-4 } else { 2e-2 }
+}
+
+/// Every golden in every type of `extent`, all layers.
+pub(super) fn check(subject: &Subject, folder: &Path, extent: Extent, found: &mut dyn FnMut(Finding)) -> Result<()> {
+    let (gpus, ordinals) = match &subject.choice.placement {
+        Placement::Cpu => {
+            let threads = subject.config.n_threads();
+            return on(&|| Ok(vec![CpuBackend::new(threads)?]), folder, extent, found);
+        }
+        Placement::Gpus(gpus, ordinals, _) => (gpus, ordinals),
+    };
+    match gpus.open(ordinals)? {
+        OpenGpus::Driver(backends) => on_devices(backends, folder, extent, found),
+        #[cfg(feature = "emulator")]
+        OpenGpus::Emulator(backends) => on_devices(backends, folder, extent, found),
+    }
+}
+
+/// The same devices for all goldens: to open one takes longer than most of them.
+fn on_devices<D: DeviceClock>(
+    backends: Vec<CudaBackend<D>>,
+    folder: &Path,
+    extent: Extent,
+    found: &mut dyn FnMut(Finding),
+) -> Result<()> {
+    let devices: Vec<Arc<D>> = backends.into_iter().map(|backend| Arc::new(backend.into_device())).collect();
+    let backend = |device: &Arc<D>| CudaBackend::new(device.clone(), KernelSet::Fast);
+    on(&|| Ok(devices.iter().map(backend).collect()), folder, extent, found)
+}
+
+fn on<B: Backend>(
+    open: &dyn Fn() -> std::result::Result<Vec<B>, KernelError>,
+    folder: &Path,
+    extent: Extent,
+    found: &mut dyn FnMut(Finding),
+) -> Result<()> {
+    let unreadable =
+        |error: actbench_fixtures::golden::GoldenError| Error::input(folder.display().to_string(), error.to_string());
+    let dtypes = if extent.all_dtypes { &[DType::F32, DType::F16, DType::Bf16][..] } else { &[DType::Bf16] };
+    for name in cases_in(folder).map_err(unreadable)? {
+        let golden = Golden::load_from(&folder.join(&name), &name).map_err(unreadable)?;
+        for dtype in dtypes {
+            let result = open().map_err(Error::from).and_then(|backends| worst_error(backends, &golden, *dtype));
+            let result = result.map_err(|error| error.to_string()).and_then(|worst| worst);
+            found(Finding::of(format!("golden {name} {dtype}"), result.map(|worst| format!("error {worst:.1e}"))));
+        }
+    }
+    Ok(())
+}
+
+/// The largest relative error of any layer of any sequence, or what is beyond the tolerance.
+fn worst_error<B: Backend>(
+    backends: Vec<B>,
+    golden: &Golden,
+    dtype: DType,
+) -> Result<std::result::Result<f64, String>> {
+    let path = golden.directory.join("config.json");
+    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let config = ModelConfig::parse(&text, &golden.name)?;
+    let weights = Arc::new(Weights::open(&golden.directory)?);
+    let options = LoadOptions { dtype, n_blocks: golden.n_layers, max_positions: MAX_POSITIONS };
+    let model = Llama::load_over(backends, config, weights, &options, &mut |_, _| ())?;
+    let layers: Vec<usize> = (0..golden.n_layers).collect();
+    let mut worst: std::result::Result<f64, String> = Ok(0.0);
+    let mut seen = 0;
+    let mut sink = |layer: usize, bytes: &[u8]| {
+        seen += 1;
+        let values = dtype.to_f32_vec(bytes);
+        let mut rest = &values[..];
+        for sequence in &golden.sequences {
+            let (own, others) = rest.split_at((sequence.tokens.len() * golden.hidden_size).min(rest.len()));
+            rest = others;
+            let error = match golden.layer(sequence, layer) {
+                Some(reference) => compare(reference, own, tolerance(dtype)),
+                None => Err("there is no such layer".to_owned()),
+            };
+            if let Ok(so_far) = worst {
+                worst = error.map(|error| error.max(so_far)).map_err(|error| format!("layer {layer}: {error}"));
+            }
+        }
+        Ok(())
+    };
+    model.run(&batch(golden), &layers, LayerOutput::Rows, &mut sink)?;
+    Ok(worst.and_then(|worst| match seen == golden.n_layers {
+        true => Ok(worst),
+        false => Err(format!("{seen} of {} layers came back", golden.n_layers)),
+    }))
+}
+
+/// All sequences of a golden as one ragged batch.
+fn batch(golden: &Golden) -> TokenBatch {
+    let mut batch = TokenBatch::default();
+    let mut segments = Vec::new();
+    for sequence in &golden.sequences {
+        let (first, len) = (batch.ids.len(), sequence.tokens.len());
+        batch.ids.extend(&sequence.tokens);
+        batch.positions.extend(0..len as u32);
+        segments.push(AttentionSegment { query_row: first, start_position: 0, len, keys: vec![(first, len)] });
+    }
+    batch.layout = AttentionLayout { segments };
+    batch
+}

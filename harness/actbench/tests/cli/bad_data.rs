@@ -1,0 +1,144 @@
+//! Data sets that are not there or hold what cannot be used: one clear line on standard error and exit status 2.
+
+use std::sync::Arc;
+
+use crate::common_cli::{good_rows, lines, refusal, refused_data};
+use crate::runner_support::Sandbox;
+use insta::assert_snapshot;
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
+use serde_json::{Value, json};
+
+#[test]
+fn a_data_set_that_is_not_there_is_named() {
+    let sandbox = Sandbox::new();
+    let refused = |dataset: &str| refusal(&sandbox, &["--dataset", dataset]);
+    assert_snapshot!(refused(sandbox.path("absent.jsonl").to_str().unwrap()), @"error: [DIR]/absent.jsonl: no such file; check the path of the data set");
+    assert_snapshot!(refused("absent.csv"), @"error: absent.csv: no such file; check the path of the data set");
+    assert_snapshot!(refused("absent.parquet"), @"error: absent.parquet: no such file; check the path of the data set");
+    assert_snapshot!(refused("absent"), @"error: no data set is called `absent`; name one of embedded, embedded:short, embedded:medium, embedded:long, embedded:mixed, repe or give the path of a .jsonl, .csv or .parquet file");
+    assert_snapshot!(refused("embedded:endless"), @"error: no data set is called `embedded:endless`; the embedded ones are embedded:short, embedded:medium, embedded:long, embedded:mixed");
+    assert_snapshot!(refused("rows.txt"), @"error: no data set is called `rows.txt`; name one of embedded, embedded:short, embedded:medium, embedded:long, embedded:mixed, repe or give the path of a .jsonl, .csv or .parquet file");
+    assert_snapshot!(refused("repe"), @"error: repe: cannot be fetched from the hub (serteal/deception-repe: [REASON]); pass `--data-dir DIR` with a copy at DIR/repe/true_false_facts.csv");
+    assert_snapshot!(refusal(&sandbox, &["--dataset", "repe", "--data-dir", "absent"]), @"error: absent: has no repe/true_false_facts.csv, the local copy of `repe`; put it there or leave out --data-dir");
+}
+
+#[test]
+fn a_folder_in_place_of_a_file_is_named() {
+    let sandbox = Sandbox::new();
+    let refused = |name: &str| {
+        std::fs::create_dir(sandbox.path(name)).unwrap();
+        let told = refusal(&sandbox, &["--dataset", sandbox.path(name).to_str().unwrap()]);
+        std::fs::remove_dir(sandbox.path(name)).unwrap();
+        told
+    };
+    assert_snapshot!(refused("rows.jsonl"), @"error: [DIR]/rows.jsonl: is a folder; give the path of the file in it");
+    assert_snapshot!(refused("rows"), @"error: no data set is called `[DIR]/rows`; name one of embedded, embedded:short, embedded:medium, embedded:long, embedded:mixed, repe or give the path of a .jsonl, .csv or .parquet file");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_folder_that_may_not_be_read_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let sandbox = Sandbox::new();
+    let folder = sandbox.path("closed.jsonl");
+    std::fs::create_dir(&folder).unwrap();
+    let allow = |mode| std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(mode)).unwrap();
+    allow(0o000);
+    let told = refusal(&sandbox, &["--dataset", folder.to_str().unwrap()]);
+    allow(0o700);
+    assert_snapshot!(told, @"error: [DIR]/closed.jsonl: is a folder; give the path of the file in it");
+}
+
+/// What is said of good rows of which the fourth is changed.
+#[track_caller]
+fn refused_row(change: impl FnOnce(&mut Value)) -> String {
+    let mut rows = good_rows();
+    change(&mut rows[3]);
+    refused_data("rows.jsonl", lines(&rows))
+}
+
+#[test]
+fn a_row_that_cannot_be_used_is_named_by_its_line() {
+    assert_snapshot!(refused_row(|row| { row.as_object_mut().unwrap().remove("label"); }), @"error: [DIR]/rows.jsonl:4: has no `label`; label it 0 or 1, or remove it");
+    assert_snapshot!(refused_row(|row| row["label"] = Value::Null), @"error: [DIR]/rows.jsonl:4: has no `label`; label it 0 or 1, or remove it");
+    assert_snapshot!(refused_row(|row| row["label"] = json!(2)), @"error: [DIR]/rows.jsonl:4: label 2 is neither 0 nor 1; a probe here is binary, so map the labels to 0 and 1");
+    assert_snapshot!(refused_row(|row| row["label"] = json!("yes")), @r#"error: [DIR]/rows.jsonl:4: label "yes" is neither 0 nor 1; a probe here is binary, so map the labels to 0 and 1"#);
+    assert_snapshot!(refused_row(|row| row["messages"][0]["role"] = json!("tool")), @r#"error: [DIR]/rows.jsonl:4: message 1: unknown role "tool"; the roles are `system`, `user` and `assistant`"#);
+    assert_snapshot!(refused_row(|row| row["messages"] = json!([])), @"error: [DIR]/rows.jsonl:4: `messages` is empty; remove the row or give it messages");
+    assert_snapshot!(refused_row(|row| row["messages"][1]["content"] = json!(["a", "b"])), @"error: [DIR]/rows.jsonl:4: message 2: `content` is not a text; join its parts into one string");
+    assert_snapshot!(refused_row(|row| *row = json!([1, 2])), @r#"error: [DIR]/rows.jsonl:4: is not an object; a row is {"messages": [{"role", "content"}, ...], "label": 0 or 1}"#);
+}
+
+#[test]
+fn rows_of_one_class_are_refused() {
+    let mut rows = good_rows();
+    for row in &mut rows {
+        row["label"] = json!(1);
+    }
+    assert_snapshot!(refused_data("rows.jsonl", lines(&rows)), @"error: [DIR]/rows.jsonl: all 20 rows have label 1; a probe needs rows of both classes, so add rows with label 0");
+}
+
+#[test]
+fn so_few_rows_that_a_side_lacks_a_class_are_refused() {
+    let sandbox = Sandbox::new();
+    assert_snapshot!(refusal(&sandbox, &["--samples", "2"]), @"error: the training side would hold 1 rows of class 0 and 0 of class 1 (2 rows, 1 and 1 of the classes, --train-frac 0.8); it needs both, so raise --samples or change --train-frac");
+    assert_snapshot!(refusal(&sandbox, &["--samples", "10", "--train-frac", "0.01"]), @"error: the training side would hold 0 rows of class 0 and 0 of class 1 (10 rows, 5 and 5 of the classes, --train-frac 0.01); it needs both, so raise --samples or change --train-frac");
+}
+
+#[test]
+fn empty_files_are_refused() {
+    assert_snapshot!(refused_data("rows.jsonl", ""), @"error: [DIR]/rows.jsonl: holds no rows; a data set needs rows of both classes");
+    assert_snapshot!(refused_data("blank.jsonl", "\n \n"), @"error: [DIR]/blank.jsonl: holds no rows; a data set needs rows of both classes");
+    assert_snapshot!(refused_data("rows.csv", ""), @"error: [DIR]/rows.csv: has no column `label`; add one with 0 or 1 in each row");
+    assert_snapshot!(refused_data("header.csv", "messages,label\n"), @"error: [DIR]/header.csv: holds no rows; a data set needs rows of both classes");
+    assert_snapshot!(refused_data("rows.parquet", ""), @"error: [DIR]/rows.parquet: is not readable as Parquet: EOF: Parquet file too small. Size is 0 but need 8");
+}
+
+#[test]
+fn files_that_are_not_what_their_name_says_are_refused() {
+    assert_snapshot!(refused_data("rows.jsonl", "{\"messages\": [\n"), @"error: [DIR]/rows.jsonl:1: is not JSON: EOF while parsing a list (column 14); each line must be one whole JSON object");
+    assert_snapshot!(refused_data("latin.jsonl", b"\xe4\n"), @"error: [DIR]/latin.jsonl:1: is not UTF-8 (byte 0 of the line); convert the file to UTF-8");
+    assert_snapshot!(refused_data("rows.csv", "user,assistant,label\nA,B\n"), @"error: [DIR]/rows.csv:2: has 2 cells where the header has 3; quote cells that contain commas or line breaks");
+    assert_snapshot!(refused_data("columns.csv", "text,label\nA,1\n"), @"error: [DIR]/columns.csv: has the columns `text,label`; they must be `messages,label` (messages as JSON) or `system,user,assistant,label`");
+    assert_snapshot!(refused_data("rows.parquet", "PAR1 this is no Parquet at all PAR1"), @"error: [DIR]/rows.parquet: is not readable as Parquet: EOF: Parquet file too small. Size is 35 but need 543976553");
+}
+
+/// A small Parquet file that is fine.
+fn parquet() -> Vec<u8> {
+    let schema = "message rows { required binary messages (UTF8); required boolean label; }";
+    let mut bytes = Vec::new();
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::new())).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let text = ByteArray::from(good_rows()[0]["messages"].to_string().as_str());
+    column.typed::<ByteArrayType>().write_batch(&[text.clone(), text], None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<BoolType>().write_batch(&[false, true], None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+#[test]
+fn a_file_that_its_reader_panics_on_is_refused_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.parquet");
+    let good = parquet();
+    // Which bytes the reader panics on is its own affair, so they are looked for.
+    let panics = |position: usize, flip: u8| {
+        let mut damaged = good.clone();
+        damaged[position] ^= flip;
+        std::fs::write(&path, &damaged).unwrap();
+        let told = actbench_activations::data::load(path.to_str().unwrap(), None, 10).err()?.to_string();
+        told.contains("is damaged").then_some(damaged)
+    };
+    let flips = (0..good.len()).flat_map(|position| [0x01, 0x80, 0xff].map(|flip| (position, flip)));
+    let damaged = flips.into_iter().find_map(|(position, flip)| panics(position, flip)).unwrap();
+    assert_snapshot!(refused_data("rows.parquet", damaged), @"error: [DIR]/rows.parquet: is damaged; write the file anew");
+}

@@ -1,0 +1,220 @@
+//! The shell steps of `.github/workflows/gate.yml`, run as its jobs run them: on a real repository with two branches, whose
+//! program is a stand-in that says at once what a run would measure.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::runner_support::{Sandbox, stderr, stdout};
+
+const SUITE: &str = "[[case]]\nname = \"train-lazy\"\ntask = \"train\"\nmethod = \"lazy\"\n";
+
+fn script(name: &str) -> PathBuf {
+    fs::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts").join(name)).unwrap()
+}
+
+fn git(sandbox: &Sandbox, arguments: &[&str]) -> String {
+    let name = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"];
+    let mut command = Command::new("git");
+    command.args(name).args(arguments).current_dir(sandbox.path("repository"));
+    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    stdout(&output).trim().to_owned()
+}
+
+/// What a run that took `seconds` prints.
+fn row(seconds: f64) -> String {
+    format!(
+        "{{\"rows\":[{{\"status\":\"ok\",\"elapsed_s\":{seconds},\"cpu_peak_rss_mb\":30.0,\"cpu_peak_heap_mb\":9.0,\
+         \"metric_value\":0.9,\"extra\":{{\"cpu_s\":{seconds},\"feature_digest\":\"ab\"}}}}]}}"
+    )
+}
+
+/// Commits a package `actbench` whose program measures `seconds` whatever it is asked for.
+fn commit(sandbox: &Sandbox, seconds: f64) -> String {
+    let source = format!("fn main() {{ println!(\"{{}}\", r#\"{}\"#); }}\n", row(seconds));
+    fs::write(sandbox.path("repository/src/main.rs"), source).unwrap();
+    git(sandbox, &["add", "-A"]);
+    git(sandbox, &["commit", "--quiet", "--allow-empty", "-m", "change"]);
+    git(sandbox, &["rev-parse", "HEAD"])
+}
+
+/// A repository whose branch `change` was cut from `main`, which went on since.
+fn repository(sandbox: &Sandbox, before: f64, after: f64) -> String {
+    fs::create_dir_all(sandbox.path("repository/src")).unwrap();
+    let manifest = "[package]\nname = \"actbench\"\nversion = \"0.0.0\"\nedition = \"2024\"\n[workspace]\n";
+    fs::write(sandbox.path("repository/Cargo.toml"), manifest).unwrap();
+    fs::write(
+        sandbox.path("repository/Cargo.lock"),
+        "version = 4\n\n[[package]]\nname = \"actbench\"\nversion = \"0.0.0\"\n",
+    )
+    .unwrap();
+    fs::write(sandbox.path("suite.toml"), SUITE).unwrap();
+    git(sandbox, &["init", "--quiet"]);
+    let cut = commit(sandbox, before);
+    git(sandbox, &["checkout", "--quiet", "-b", "change"]);
+    commit(sandbox, after);
+    git(sandbox, &["checkout", "--quiet", "main"]);
+    // Much faster: were head compared with this, it would always be worse.
+    commit(sandbox, before / 10.0);
+    cut
+}
+
+/// A program that was built before.
+fn program(sandbox: &Sandbox, name: &str, text: &str) -> String {
+    let path = sandbox.path(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.to_string_lossy().into_owned()
+}
+
+/// The step `Gate`, with what its job sets.
+fn gate(sandbox: &Sandbox, variables: &[(&str, &str)]) -> Output {
+    let suite = sandbox.path("suite.toml").to_string_lossy().into_owned();
+    let mut command = Command::new("bash");
+    command
+        .arg(script("ci_gate.sh"))
+        .args(["main", "change", "gate-report", "--suite", &suite, "--quiet"])
+        .current_dir(sandbox.path("repository"))
+        .env("ACTBENCH", env!("CARGO_BIN_EXE_actbench"))
+        .env("ACTBENCH_CACHE", sandbox.path("cache"))
+        .env("CARGO_NET_OFFLINE", "true")
+        .env_remove("CARGO_TARGET_DIR")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env("TMPDIR", sandbox.path("temporary"))
+        .env("GITHUB_OUTPUT", sandbox.path("output"))
+        .env("GITHUB_STEP_SUMMARY", sandbox.path("summary.md"))
+        .envs(variables.iter().copied());
+    command.output().unwrap()
+}
+
+fn text(sandbox: &Sandbox, name: &str) -> String {
+    fs::read_to_string(sandbox.path(name)).unwrap()
+}
+
+#[test]
+fn a_slower_branch_is_gated_against_the_commit_it_was_cut_from() {
+    let sandbox = Sandbox::new();
+    let cut = repository(&sandbox, 0.5, 0.55);
+    let output = gate(&sandbox, &[]);
+    assert_eq!(output.status.code(), Some(1), "{} {}", stdout(&output), stderr(&output));
+    let told = stdout(&output);
+    assert!(told.contains(&format!("against {cut}")), "{told}");
+    assert!(told.lines().any(|line| line.starts_with("::error title=train-lazy%3A regressed::")), "{told}");
+    assert_eq!(text(&sandbox, "output"), "outcome=regressed\n");
+    assert!(text(&sandbox, "summary.md").starts_with("## actbench gate: regressed"));
+    let folder = "repository/gate-report";
+    assert!(text(&sandbox, &format!("{folder}/gate.md")).contains(&cut[..12]));
+    let tests = text(&sandbox, &format!("{folder}/gate.xml"));
+    assert!(
+        roxmltree::Document::parse(&tests).unwrap().descendants().any(|node| node.has_tag_name("failure")),
+        "{tests}"
+    );
+    for name in ["gate.json", "bencher.json", "benchmark-action.json"] {
+        let value: serde_json::Value = serde_json::from_str(&text(&sandbox, &format!("{folder}/{name}"))).unwrap();
+        assert!(!value.is_null(), "{name}");
+    }
+    let worktrees = git(&sandbox, &["worktree", "list"]);
+    assert_eq!(worktrees.lines().count(), 1, "a work tree was left behind: {worktrees}");
+}
+
+#[test]
+fn alike_passes_broken_fails_and_open_fails_where_it_is_asked_to() {
+    let sandbox = Sandbox::new();
+    repository(&sandbox, 0.5, 0.5);
+    let steady = program(&sandbox, "steady", &format!("echo '{}'", row(0.5)));
+    let killed = program(&sandbox, "killed", "kill -9 $$");
+    // Around 3 % slower, between what is no regression and what must not pass, and scattered far beyond both.
+    let count = sandbox.path("count").display().to_string();
+    let rows: Vec<String> = [0.05, -0.05, 0.2, -0.2]
+        .iter()
+        .enumerate()
+        .map(|(turn, scatter)| format!("{turn}) echo '{}' ;;", row(0.5 * f64::exp(0.03 + scatter))))
+        .collect();
+    let open = format!("n=$(wc -l < {count}); echo x >> {count}\ncase $((n % 4)) in {} esac", rows.join(" "));
+    let open = program(&sandbox, "open", &open);
+    let with = |head: &str, strict: &str| {
+        let _ = fs::remove_dir_all(sandbox.path("repository/gate-report"));
+        let _ = fs::remove_file(sandbox.path("output"));
+        fs::write(sandbox.path("count"), "").unwrap();
+        let output = gate(&sandbox, &[("GATE_BASE_BIN", &steady), ("GATE_HEAD_BIN", head), ("GATE_STRICT", strict)]);
+        (output.status.code(), text(&sandbox, "output"), stdout(&output))
+    };
+    let (status, outcome, told) = with(&steady, "1");
+    assert_eq!((status, outcome.as_str()), (Some(0), "outcome=pass\n"), "{told}");
+    let (status, outcome, told) = with(&killed, "0");
+    assert_eq!((status, outcome.as_str()), (Some(2), "outcome=broken\n"), "{told}");
+    assert!(told.contains("::error title=train-lazy%3A broken::"), "{told}");
+    let (status, outcome, told) = with(&open, "0");
+    assert_eq!((status, outcome.as_str()), (Some(0), "outcome=inconclusive\n"), "{told}");
+    assert_eq!(with(&open, "1").0, Some(3));
+    // A gate that cannot even begin says so under the pull request as well.
+    let (status, outcome, _) = with("/absent", "0");
+    assert_eq!((status, outcome.as_str()), (Some(2), "outcome=broken\n"));
+    assert!(text(&sandbox, "repository/gate-report/gate.md").contains("did not come to an end"));
+}
+
+#[test]
+fn branches_that_have_nothing_in_common_are_refused() {
+    let sandbox = Sandbox::new();
+    repository(&sandbox, 0.5, 0.5);
+    git(&sandbox, &["checkout", "--quiet", "--orphan", "apart"]);
+    commit(&sandbox, 0.7);
+    git(&sandbox, &["branch", "-f", "change"]);
+    let output = gate(&sandbox, &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("fetch-depth"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_comment_is_written_once_and_then_replaced() {
+    let sandbox = Sandbox::new();
+    // A `gh` that keeps what it is asked for, and knows of a comment once one was written.
+    fs::create_dir(sandbox.path("bin")).unwrap();
+    let log = sandbox.path("log").display().to_string();
+    let body = sandbox.path("body").display().to_string();
+    let gh = format!(
+        "echo \"$@\" >> {log}\ncase \"$*\" in *--paginate*) [ -f {body} ] && echo 77; exit 0;; esac\n\
+         for last; do :; done; cp \"${{last#body=@}}\" {body}"
+    );
+    program(&sandbox, "bin/gh", &gh);
+    fs::write(sandbox.path("gate.md"), format!("## actbench gate: pass\n{}", "x".repeat(70_000))).unwrap();
+    let comment = |number: &str| {
+        let path = format!("{}:{}", sandbox.path("bin").display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new("bash");
+        command.arg(script("ci_comment.sh")).args(["owner/name", number]).arg(sandbox.path("gate.md"));
+        command.env("PATH", path).env("TMPDIR", sandbox.path("temporary")).output().unwrap()
+    };
+    assert!(comment("12").status.success());
+    assert!(comment("12").status.success());
+    let log = text(&sandbox, "log");
+    let methods: Vec<&str> = log.lines().filter(|line| line.contains("--method")).collect();
+    assert_eq!(methods.len(), 2, "{log}");
+    assert!(methods[0].contains("--method POST repos/owner/name/issues/12/comments"), "{log}");
+    assert!(methods[1].contains("--method PATCH repos/owner/name/issues/comments/77"), "{log}");
+    let body = text(&sandbox, "body");
+    assert!(body.starts_with("<!-- actbench gate -->\n## actbench gate: pass\n"));
+    assert!(body.len() < 65_536 && body.ends_with("The rest is in the artifact of this job.\n"), "{}", body.len());
+    assert_eq!(comment("12; rm -rf /").status.code(), Some(2));
+    assert_eq!(fs::read_dir(sandbox.path("temporary")).unwrap().count(), 0);
+}
+
+#[test]
+fn the_workflow_runs_these_scripts_and_pins_every_action() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let workflow = fs::read_to_string(root.join(".github/workflows/gate.yml")).unwrap();
+    for name in ["scripts/ci_gate.sh", "scripts/ci_comment.sh", "workflow_call:"] {
+        assert!(workflow.contains(name), "{name}");
+    }
+    let actions: Vec<&str> =
+        workflow.lines().filter_map(|line| line.split_once("uses: ").map(|(_, action)| action)).collect();
+    assert!(actions.len() >= 4);
+    for action in actions {
+        let commit = action.split_once('@').unwrap().1.split_whitespace().next().unwrap();
+        assert!(commit.len() == 40 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{action}");
+    }
+}

@@ -1,0 +1,141 @@
+//! What a profile counts against what a plan counts, and `actbench profile` itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::runner_support::Sandbox;
+use actbench_activations::model::config::ModelConfig;
+use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::weights::Weights;
+use actbench_activations::plan::{Acts, Axis, Rule, Rules};
+use actbench_activations::tokens::{TokenSequence, TokenSet};
+use actbench_fixtures::presets::Preset;
+use actbench_kernels::{CpuBackend, DType, Profile, Profiled};
+use serde_json::Value;
+
+#[test]
+fn operations_do_the_work_that_the_plan_counts_and_change_no_bit() {
+    let preset = Preset::find("tiny").unwrap();
+    let config = ModelConfig::parse(&preset.config_json(), "tiny").unwrap();
+    let options = LoadOptions { dtype: DType::Bf16, n_blocks: config.n_layers, max_positions: 64 };
+    let weights = Arc::new(Weights::synthetic(preset, 3));
+    let profile = Profile::default();
+    let backend = Profiled::new(CpuBackend::new(2).unwrap(), profile.clone());
+    let timed = Llama::load(backend, config.clone(), weights.clone(), &options, &mut |_, _| ()).unwrap();
+    let plain = CpuBackend::new(2).unwrap();
+    let plain = Llama::load(plain, config, weights, &options, &mut |_, _| ()).unwrap();
+    let (timed, plain) = (Arc::new(timed), Arc::new(plain));
+    let sequence = |sample: u32| TokenSequence {
+        ids: (0..20 + sample).map(|position| if position < 12 { position } else { position * sample }).collect(),
+        mask: (0..20 + sample).map(|position| position % 3 == 0).collect(),
+    };
+    let tokens = Arc::new(TokenSet { sequences: (0..9).map(sequence).collect() });
+    for rules in [Rules::all(), Rules::none(), Rules::all().without(Rule::Prefix), Rules::all().without(Rule::Mask)] {
+        let plan = Acts::collect(timed.clone(), tokens.clone(), &[1, 3], 4).unwrap().with_rules(rules);
+        let plan = plan.mean_pool(Axis::Sequence).unwrap();
+        profile.take();
+        let features = plan.realize().unwrap();
+        let entries = profile.take().entries();
+        let flops: u64 = entries.values().map(|entry| entry.work.flops).sum();
+        assert_eq!(flops, plan.stats().flops, "{rules}");
+        assert!(entries.values().all(|entry| !entry.durations.is_empty()));
+        let other =
+            Acts::collect(plain.clone(), tokens.clone(), &[1, 3], 4).unwrap().mean_pool(Axis::Sequence).unwrap();
+        assert_eq!(features.bytes(), other.realize().unwrap().bytes());
+    }
+}
+
+#[test]
+fn the_command_tells_of_every_operation_of_every_case() {
+    let sandbox = Sandbox::new();
+    let arguments = ["profile", "--samples", "20", "--methods", "eager,lazy-disk", "--tasks", "sweep", "--json", "-q"];
+    let output = assert_cmd::Command::from_std(sandbox.command(&arguments)).assert().code(0).get_output().clone();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["ceiling_flops_per_s"].as_f64().unwrap() > 0.0);
+    let cases = report["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 2);
+    for case in cases {
+        let operations = case["operations"].as_array().unwrap();
+        let share: f64 = operations.iter().map(|operation| operation["share"].as_f64().unwrap()).sum();
+        assert!(share > 0.0 && share <= 1.0, "{share}");
+        for name in ["embed", "rms norm", "linear", "linear + residual", "linear + swiglu", "rope", "attention"] {
+            assert!(operations.iter().any(|operation| operation["op"] == name), "no {name}");
+        }
+        // Eager brings rows to the host and pools there.
+        let pools = operations.iter().any(|operation| operation["op"] == "pool");
+        assert_eq!(pools, case["method"] == "lazy-disk");
+    }
+    assert!(!sandbox.path("results.json").exists());
+    assert_eq!(sandbox.leftovers(), [""; 0]);
+}
+
+/// Of one track: `(start, end)` in nanoseconds, in the order of the file.
+type Track = Vec<(u64, u64)>;
+
+/// Every stretch lies in the one that is open when it begins, or begins after it has ended; starts never fall.
+#[track_caller]
+fn assert_nested(track: &Track) {
+    let mut open: Vec<u64> = Vec::new();
+    let mut last = 0;
+    for (start, end) in track {
+        assert!(*start >= last, "an event starts at {start} behind one that starts at {last}");
+        last = *start;
+        while open.last().is_some_and(|outer| outer <= start) {
+            open.pop();
+        }
+        assert!(
+            open.last().is_none_or(|outer| end <= outer),
+            "{start} to {end} crosses the end of the event around it"
+        );
+        open.push(*end);
+    }
+}
+
+#[test]
+fn the_trace_has_phases_batches_and_operations_that_lie_in_each_other_or_apart() {
+    let sandbox = Sandbox::new();
+    let arguments =
+        ["profile", "--samples", "20", "--methods", "eager,lazy", "--tasks", "train", "-q", "--trace", "t.json"];
+    assert_cmd::Command::from_std(sandbox.command(&arguments)).assert().code(0);
+    let trace: Value = serde_json::from_slice(&std::fs::read(sandbox.path("t.json")).unwrap()).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let mut tracks: BTreeMap<(u64, u64), Track> = BTreeMap::new();
+    let mut seen: BTreeMap<(u64, String), usize> = BTreeMap::new();
+    let mut named = 0;
+    for event in events {
+        let process = event["pid"].as_u64().unwrap();
+        if event["ph"] == "M" {
+            named += 1;
+            continue;
+        }
+        assert_eq!(event["ph"], "X", "{event}");
+        let nanoseconds = |name: &str| (event[name].as_f64().unwrap() * 1e3).round() as u64;
+        let (start, end) = (nanoseconds("ts"), nanoseconds("ts") + nanoseconds("dur"));
+        tracks.entry((process, event["tid"].as_u64().unwrap())).or_default().push((start, end));
+        *seen.entry((process, event["cat"].as_str().unwrap().to_owned())).or_default() += 1;
+        if event["cat"] == "phase" {
+            *seen.entry((process, event["name"].as_str().unwrap().to_owned())).or_default() += 1;
+        }
+        assert!(event["cat"] != "operation" || event["args"]["bytes"].is_u64(), "{event}");
+    }
+    assert!(named >= 4, "processes and threads have names");
+    for process in [1, 2] {
+        for phase in ["loading", "extracting", "training"] {
+            assert_eq!(seen.get(&(process, phase.to_owned())), Some(&1), "{phase}");
+        }
+        let count = |category: &str| seen.get(&(process, category.to_owned())).copied().unwrap_or_default();
+        assert!(count("batch") >= 2 && count("operation") > 10 * count("batch"), "{seen:?}");
+    }
+    tracks.values().for_each(assert_nested);
+    // A track that crosses is seen: the check can fail.
+    assert!(std::panic::catch_unwind(|| assert_nested(&vec![(0, 10), (5, 12)])).is_err());
+    assert!(std::panic::catch_unwind(|| assert_nested(&vec![(5, 6), (0, 1)])).is_err());
+}
+
+#[test]
+fn a_trace_that_cannot_be_written_is_named_before_anything_runs() {
+    let sandbox = Sandbox::new();
+    let arguments = ["profile", "--samples", "20", "-q", "--trace", "/nowhere/t.json"];
+    let output = assert_cmd::Command::from_std(sandbox.command(&arguments)).assert().code(2).get_output().clone();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/t.json"));
+}

@@ -1,0 +1,115 @@
+//! Whole forward passes and pools on the emulated CUDA kernels: against transformers in float64 and the CPU backend.
+
+use std::fs;
+use std::sync::Arc;
+
+use crate::golden_support::batch;
+use actbench_activations::model::config::ModelConfig;
+use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::weights::Weights;
+use actbench_activations::model::{ActivationModel, LayerOutput};
+use actbench_fixtures::golden::{Golden, cases, compare};
+use actbench_kernels::cpu::Isa;
+use actbench_kernels::cuda::KernelSet;
+use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatorOptions};
+use actbench_kernels::{Backend, CpuBackend, DType, PoolGroups, PoolMethod};
+
+const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
+
+/// The CPU without its instructions for bf16 sums, whose orders are their own.
+fn fused_multiply_add_cpu() -> CpuBackend {
+    CpuBackend::with_isa(2, Isa::Avx512).unwrap()
+}
+
+/// The outputs of all layers, and those of the deepest pooled over each sequence.
+struct Outputs {
+    layers: Vec<Vec<u8>>,
+    pooled: Vec<u8>,
+}
+
+fn run<B: Backend>(golden: &Golden, dtype: DType, method: PoolMethod, backend: B) -> Outputs {
+    let text = fs::read_to_string(golden.directory.join("config.json")).unwrap();
+    let config = ModelConfig::parse(&text, &golden.name).unwrap();
+    let weights = Arc::new(Weights::open(&golden.directory).unwrap());
+    let options = LoadOptions { dtype, n_blocks: golden.n_layers, max_positions: 256 };
+    let model = Llama::load(backend, config, weights, &options, &mut |_, _| ()).unwrap();
+    let batch = batch(golden);
+    let all: Vec<usize> = (0..golden.n_layers).collect();
+    let mut outputs = Outputs { layers: Vec::new(), pooled: Vec::new() };
+    let mut sink = |_: usize, bytes: &[u8]| {
+        outputs.layers.push(bytes.to_vec());
+        Ok(())
+    };
+    model.run(&batch, &all, LayerOutput::Rows, &mut sink).unwrap();
+    let mut groups = PoolGroups::new();
+    for segment in &batch.layout.segments {
+        let first = segment.query_row as u32;
+        groups.push(first..first + segment.len as u32);
+    }
+    let output = LayerOutput::Pooled { groups: &groups, deepest_groups: None, method };
+    let mut sink = |_: usize, bytes: &[u8]| {
+        outputs.pooled = bytes.to_vec();
+        Ok(())
+    };
+    model.run(&batch, &[golden.n_layers - 1], output, &mut sink).unwrap();
+    outputs
+}
+
+/// Every layer is within the tolerance of its golden.
+fn check(golden: &Golden, dtype: DType, outputs: &Outputs, what: &str) {
+    let tolerance = if dtype == DType::F32 { 1e-4 } else { 2e-2 };
+    assert_eq!(outputs.layers.len(), golden.n_layers);
+    for (layer, bytes) in outputs.layers.iter().enumerate() {
+        let values = dtype.to_f32_vec(bytes);
+        let mut rest = &values[..];
+        for sequence in &golden.sequences {
+            let (own, others) = rest.split_at(sequence.tokens.len() * golden.hidden_size);
+            rest = others;
+            if let Err(error) = compare(golden.layer(sequence, layer).unwrap(), own, tolerance) {
+                panic!("{} {dtype} {what}, layer {layer}: {error}", golden.name);
+            }
+        }
+        assert!(rest.is_empty());
+    }
+}
+
+/// The options and the pool of the run number `index`: over the goldens and types each meets each.
+fn choice(index: usize) -> (EmulatorOptions, PoolMethod) {
+    let matrix = EmulatorOptions::matrix();
+    let options = EmulatorOptions { seed: index as u64, ..matrix[index % matrix.len()] };
+    (options, PoolMethod::ALL[index % PoolMethod::ALL.len()])
+}
+
+#[test]
+fn plain_kernels_are_within_the_goldens_and_have_the_bits_of_the_cpu() {
+    for (index, name) in cases().unwrap().iter().enumerate() {
+        let golden = Golden::load(name).unwrap();
+        for (dtype_index, dtype) in DTYPES.into_iter().enumerate() {
+            let (options, method) = choice(5 * index + dtype_index);
+            let expected = run(&golden, dtype, method, fused_multiply_add_cpu());
+            let got = run(&golden, dtype, method, EmulatedBackend::emulated(options, KernelSet::Plain));
+            check(&golden, dtype, &got, "plain");
+            assert!(got.layers == expected.layers, "{name} {dtype} {options:?}: layers differ from the CPU's");
+            assert!(got.pooled == expected.pooled, "{name} {dtype} {options:?}: pools differ from the CPU's");
+        }
+    }
+}
+
+#[test]
+fn fast_kernels_are_within_the_goldens() {
+    for (index, name) in cases().unwrap().iter().enumerate() {
+        let golden = Golden::load(name).unwrap();
+        for (dtype_index, dtype) in DTYPES.into_iter().enumerate() {
+            let (options, method) = choice(5 * index + dtype_index);
+            let expected = run(&golden, dtype, method, fused_multiply_add_cpu());
+            let expected = dtype.to_f32_vec(&expected.pooled);
+            for kernels in [KernelSet::Mma, KernelSet::Fast] {
+                let got = run(&golden, dtype, method, EmulatedBackend::emulated(options, kernels));
+                check(&golden, dtype, &got, &format!("{kernels:?}"));
+                if let Err(error) = compare(&expected, &dtype.to_f32_vec(&got.pooled), 2e-2) {
+                    panic!("{name} {dtype} {kernels:?} {options:?}, {method} pools: {error}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Forward passes of short batches as graphs, over the stand-in driver: the bits of single launches.
+
+use std::sync::Arc;
+
+use crate::shared_prefixes::{features, tiny_over, tokens};
+use crate::stand_in::{StandIn, options};
+use actbench_activations::plan::batches::Batching;
+use actbench_activations::plan::prefix::SharedPrefixes;
+use actbench_kernels::cuda::driver::DriverDevice;
+use actbench_kernels::cuda::{CudaBackend, KernelSet};
+use actbench_kernels::{CpuBackend, DType};
+
+#[test]
+fn short_batches_of_every_kind_have_the_bits_of_single_launches() {
+    let tokens = tokens();
+    let all: Vec<usize> = (0..tokens.len()).collect();
+    let batching = |max_samples, masked_only| Batching { max_samples, max_rows: 200, padded: false, masked_only };
+    for settings in ["", "pools=0 others=1"] {
+        let driver = StandIn::new(settings);
+        let device = Arc::new(DriverDevice::open(0, &options(false)).unwrap());
+        let model = tiny_over(CudaBackend::new(device.clone(), KernelSet::Fast), DType::Bf16, 4);
+        for layers in [&[3][..], &[0, 1]] {
+            device.set_graphs(false);
+            let before = driver.counted("graphs");
+            let expected = features(&model, layers, &tokens, &SharedPrefixes::none(&all), batching(1, false));
+            assert_eq!(driver.counted("graphs"), before);
+            assert!(expected.iter().flatten().all(|row| row.iter().any(|byte| *byte != 0)));
+            device.set_graphs(true);
+            // Batches of changing lengths; rows that stay for the next one; the wanted rows alone in the deepest layer.
+            for (prefixes, batching) in [
+                (SharedPrefixes::none(&all), batching(1, false)),
+                (SharedPrefixes::of(&tokens, &all), batching(1, false)),
+                (SharedPrefixes::of(&tokens, &all), batching(2, true)),
+            ] {
+                let before = driver.counted("graphs");
+                let got = features(&model, layers, &tokens, &prefixes, batching);
+                assert!(got == expected, "{settings} {layers:?} {batching:?}");
+                assert!(driver.counted("graphs") >= before + layers.len(), "{settings} {layers:?} {batching:?}");
+            }
+        }
+        // Groups of one kind at one place share a graph: what is made does not grow with the batches.
+        let (used, made) = (driver.counted("graphs"), driver.counted("graphs made"));
+        assert!(made < used / 2, "{made} graphs were made for {used}");
+        assert_eq!(device.graph_use().refused, None);
+    }
+}
+
+#[test]
+fn a_device_without_graphs_and_the_cpu_run_the_same_passes() {
+    let tokens = tokens();
+    let all: Vec<usize> = (0..tokens.len()).collect();
+    let batching = Batching { max_samples: 2, max_rows: 200, padded: false, masked_only: true };
+    let pass = |model: &dyn actbench_activations::model::ActivationModel| {
+        features(model, &[1], &tokens, &SharedPrefixes::of(&tokens, &all), batching)
+    };
+    let on_driver = |settings: &str| {
+        let _driver = StandIn::new(settings);
+        let device = DriverDevice::open(0, &options(false)).unwrap();
+        pass(&tiny_over(CudaBackend::new(device, KernelSet::Plain), DType::F32, 2))
+    };
+    let expected =
+        pass(&tiny_over(CpuBackend::with_isa(2, actbench_kernels::cpu::Isa::Avx512).unwrap(), DType::F32, 2));
+    assert!(on_driver("") == expected && on_driver("graphs=0") == expected);
+}

@@ -1,0 +1,21 @@
+//! What runs on a GPU, on emulated ones and over the stand-in for a driver: forward passes, device maps, memory and profiles.
+#![cfg(feature = "emulator")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Helpers of tests may fail as tests do.
+
+#[path = "../common_cli/mod.rs"]
+mod common_cli;
+#[path = "../../../activations/tests/golden_support/mod.rs"]
+mod golden_support;
+#[path = "../runner_support/mod.rs"]
+mod runner_support;
+#[path = "../../../activations/tests/shared_prefixes/mod.rs"]
+mod shared_prefixes;
+#[path = "../../../../kernels/tests/stand_in/mod.rs"]
+mod stand_in;
+
+mod device_map;
+mod goldens;
+mod graphs;
+mod out_of_memory;
+mod profile;
+mod same_bits;

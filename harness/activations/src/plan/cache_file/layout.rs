@@ -1,0 +1,309 @@
+//! Where everything lies in a cache file, decided by the signature and the fingerprint alone.
+//!
+//! Writer and reader both build it: the reader from the metadata it finds, after which the header must be, byte for
+//! byte, the one that the writer would have written.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use actbench_kernels::DType;
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::plan::axes::{Axes, Axis};
+use crate::plan::fingerprint::Fingerprint;
+use crate::plan::signature::Signature;
+
+/// What the metadata entry `format` says.
+pub const FORMAT: &str = "actbench.acts";
+/// What the metadata entry `format_version` says.
+pub const FORMAT_VERSION: &str = "1";
+
+/// Bytes under one checksum: small beside a layer, so that reading a few samples verifies little, and large beside
+/// the 32 bytes of a digest.
+const CHUNK_BYTES: usize = 1 << 20;
+/// The header is padded so that data starts on a page.
+const HEADER_ALIGNMENT: usize = 4096;
+/// Bytes of a digest.
+pub(super) const DIGEST_BYTES: usize = 32;
+/// Stands for the checksum in the header while it is not known.
+const NO_CHECKSUM: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// One tensor of the file: rows (one a sample) in checksummed chunks.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    name: String,
+    dtype: &'static str,
+    shape: Vec<usize>,
+    /// First byte, counted from the first byte of data.
+    offset: usize,
+    /// Bytes of one row.
+    pub(super) row_bytes: usize,
+    n_rows: usize,
+    rows_per_chunk: usize,
+    /// Number of the first chunk, counted over the file.
+    first_chunk: usize,
+}
+
+impl Part {
+    /// The tensor's name in the file.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn n_bytes(&self) -> usize {
+        self.n_rows * self.row_bytes
+    }
+
+    pub(super) fn n_chunks(&self) -> usize {
+        self.n_rows.div_ceil(self.rows_per_chunk)
+    }
+
+    /// The file-wide number of the chunk that `row` is in.
+    pub(super) fn chunk_of(&self, row: usize) -> usize {
+        self.first_chunk + row / self.rows_per_chunk
+    }
+
+    /// File-wide chunk numbers of this part.
+    pub(super) fn chunks(&self) -> Range<usize> {
+        self.first_chunk..self.first_chunk + self.n_chunks()
+    }
+
+    /// The rows of a chunk given by its file-wide number.
+    pub(super) fn rows_of_chunk(&self, chunk: usize) -> Range<usize> {
+        let first = (chunk - self.first_chunk) * self.rows_per_chunk;
+        first..(first + self.rows_per_chunk).min(self.n_rows)
+    }
+
+    fn entry(&self) -> Value {
+        let end = self.offset + self.n_bytes();
+        json!({ "dtype": self.dtype, "shape": self.shape, "data_offsets": [self.offset, end] })
+    }
+}
+
+/// The places of everything in a file.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    pub(super) signature: Signature,
+    pub(super) fingerprint: Fingerprint,
+    /// One part a layer, or a single one.
+    pub(super) layers: Vec<Part>,
+    pub(super) mask: Option<Part>,
+    pub(super) checksums: Part,
+    /// Length and JSON, with zeros for the checksum.
+    pub(super) header: Vec<u8>,
+    /// Where the checksum's 64 characters stand in the file.
+    pub(super) checksum_at: usize,
+}
+
+impl Layout {
+    /// The layout of a file for activations of `signature`.
+    ///
+    /// # Errors
+    /// On a machine whose numbers are big-endian: the format's are not.
+    pub(super) fn new(signature: Signature, fingerprint: Fingerprint) -> Result<Self> {
+        if cfg!(target_endian = "big") {
+            return Err(Error::usage("cache files need a little-endian machine"));
+        }
+        let mut parts = Parts { offset: 0, chunk: 0 };
+        let inner: Vec<usize> = match signature.axes.has(Axis::Sequence) {
+            true => vec![signature.n_samples, signature.seq_len, signature.hidden_size],
+            false => vec![signature.n_samples, signature.hidden_size],
+        };
+        let dtype = safetensors_name(signature.dtype);
+        let names: Vec<String> = match signature.axes.has(Axis::Layer) {
+            true => signature.layer_ids.iter().map(|id| format!("layer.{id}")).collect(),
+            false => vec!["activations".to_owned()],
+        };
+        let layers: Vec<Part> =
+            names.into_iter().map(|name| parts.next(name, dtype, inner.clone(), signature.block_bytes())).collect();
+        let mask = signature.has_mask.then(|| {
+            parts.next("mask".to_owned(), "BOOL", vec![signature.n_samples, signature.seq_len], signature.seq_len)
+        });
+        let checksums = parts.next("checksums".to_owned(), "U8", vec![parts.chunk, DIGEST_BYTES], DIGEST_BYTES);
+        let (header, checksum_at) = header(&signature, &fingerprint, layers.iter().chain(&mask).chain([&checksums]))?;
+        Ok(Layout { signature, fingerprint, layers, mask, checksums, header, checksum_at })
+    }
+
+    /// Reads the signature and the fingerprint back from a file's metadata. The error says which entry is wrong.
+    pub(super) fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Self, String> {
+        let entry = |name: &str| metadata.get(name).ok_or_else(|| format!("its metadata has no entry '{name}'"));
+        let wrong = |name: &str| format!("the entry '{name}' of its metadata cannot be read");
+        let numbers =
+            |name: &str| -> Result<Vec<usize>, String> { serde_json::from_str(entry(name)?).map_err(|_| wrong(name)) };
+        let axes: Axes = entry("axes")?.parse().map_err(|_| wrong("axes"))?;
+        let shape = numbers("shape")?;
+        if shape.len() != axes.count() {
+            return Err(format!("axes {axes} do not fit shape {shape:?}"));
+        }
+        let extent = |axis: Axis| axes.name().find(axis.letter()).map_or(1, |index| shape[index]);
+        let signature = Signature {
+            axes,
+            n_samples: extent(Axis::Batch),
+            layer_ids: numbers("layer_ids")?.into(),
+            seq_len: extent(Axis::Sequence),
+            hidden_size: extent(Axis::Hidden),
+            dtype: entry("dtype")?.parse().map_err(|_| wrong("dtype"))?,
+            has_mask: entry("mask")? == "true",
+        };
+        if signature.n_layers() != extent(Axis::Layer) {
+            return Err(format!("{} layer numbers do not fit shape {shape:?}", signature.n_layers()));
+        }
+        let fingerprint = serde_json::from_str(entry("fingerprint_parts")?).map_err(|_| wrong("fingerprint_parts"))?;
+        let signature = signature.checked().map_err(|error| error.to_string())?;
+        Layout::new(signature, fingerprint).map_err(|error| error.to_string())
+    }
+
+    /// The parts under checksums.
+    pub(super) fn data_parts(&self) -> impl Iterator<Item = &Part> {
+        self.layers.iter().chain(&self.mask)
+    }
+
+    /// Bytes of the whole file.
+    pub(super) fn file_len(&self) -> usize {
+        self.header.len() + self.checksums.offset + self.checksums.n_bytes()
+    }
+
+    /// Where rows of a part stand in the file.
+    pub(super) fn rows(&self, part: &Part, rows: Range<usize>) -> Range<usize> {
+        let first = self.header.len() + part.offset;
+        first + rows.start * part.row_bytes..first + rows.end * part.row_bytes
+    }
+
+    /// Where the digests stand in the file.
+    pub(super) fn digests(&self) -> Range<usize> {
+        self.rows(&self.checksums, 0..self.checksums.n_rows)
+    }
+
+    /// The header's checksum, given all digests.
+    pub(super) fn checksum(&self, digests: &[u8]) -> String {
+        blake3::Hasher::new().update(&self.header).update(digests).finalize().to_hex().to_string()
+    }
+
+    /// The header with `checksum` in its place.
+    pub(super) fn header_with(&self, checksum: &str) -> Vec<u8> {
+        let mut header = self.header.clone();
+        if let Some(place) = header.get_mut(self.checksum_at..self.checksum_at + checksum.len()) {
+            place.copy_from_slice(checksum.as_bytes());
+        }
+        header
+    }
+}
+
+/// Lays parts out one behind the other.
+struct Parts {
+    offset: usize,
+    chunk: usize,
+}
+
+impl Parts {
+    fn next(&mut self, name: String, dtype: &'static str, shape: Vec<usize>, row_bytes: usize) -> Part {
+        let n_rows = shape[0];
+        let rows_per_chunk = (CHUNK_BYTES / row_bytes.max(1)).max(1);
+        let (offset, first_chunk) = (self.offset, self.chunk);
+        let part = Part { name, dtype, shape, offset, row_bytes, n_rows, rows_per_chunk, first_chunk };
+        self.offset += part.n_bytes();
+        self.chunk += part.n_chunks();
+        part
+    }
+}
+
+/// The header's bytes, and where the checksum stands in them.
+fn header<'a>(
+    signature: &Signature,
+    fingerprint: &Fingerprint,
+    parts: impl Iterator<Item = &'a Part>,
+) -> Result<(Vec<u8>, usize)> {
+    let json_text = |value: &Value| value.to_string();
+    let parts_of_fingerprint = serde_json::to_string(fingerprint)
+        .map_err(|error| Error::usage(format!("the plan's fingerprint cannot be written: {error}")))?;
+    let metadata = json!({
+        // First, so that its place is found before any text that a plan brings along.
+        "checksum": NO_CHECKSUM,
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "axes": signature.axes.name(),
+        "shape": json_text(&json!(signature.shape())),
+        "dtype": signature.dtype.name(),
+        "layer_ids": json_text(&json!(signature.layer_ids.to_vec())),
+        "mask": signature.has_mask.to_string(),
+        "chunk_bytes": CHUNK_BYTES.to_string(),
+        "plan_fingerprint": fingerprint.digest(),
+        "fingerprint_parts": parts_of_fingerprint,
+    });
+    let mut entries = Map::new();
+    entries.insert("__metadata__".to_owned(), metadata);
+    entries.extend(parts.map(|part| (part.name.clone(), part.entry())));
+    let mut text = Value::Object(entries).to_string();
+    let padded = (8 + text.len()).next_multiple_of(HEADER_ALIGNMENT) - 8;
+    text.extend(std::iter::repeat_n(' ', padded - text.len()));
+    let checksum_at = 8 + text.find(NO_CHECKSUM).unwrap_or_default();
+    let mut header = (text.len() as u64).to_le_bytes().to_vec();
+    header.extend_from_slice(text.as_bytes());
+    Ok((header, checksum_at))
+}
+
+/// The format's name of a storage type.
+fn safetensors_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "F32",
+        DType::F16 => "F16",
+        DType::Bf16 => "BF16",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signature(axes: Axes, n_samples: usize) -> Signature {
+        let sequence = axes.has(Axis::Sequence);
+        Signature {
+            axes,
+            n_samples,
+            layer_ids: [3, 1].into(),
+            seq_len: if sequence { 700 } else { 1 },
+            hidden_size: 500,
+            dtype: DType::Bf16,
+            has_mask: sequence,
+        }
+    }
+
+    #[test]
+    fn chunks_cover_every_row_once_and_cross_no_part() {
+        for (axes, n_samples) in [(Axes::BLSH, 5), (Axes::BLH, 3000), (Axes::BH, 1), (Axes::BSH, 0)] {
+            let layout = Layout::new(signature(axes, n_samples), Fingerprint::default()).unwrap();
+            let mut next_chunk = 0;
+            for part in layout.data_parts() {
+                let mut next_row = 0;
+                assert_eq!(part.chunks().start, next_chunk);
+                for chunk in part.chunks() {
+                    let rows = part.rows_of_chunk(chunk);
+                    assert_eq!(rows.start, next_row);
+                    assert!(!rows.is_empty() && rows.clone().all(|row| part.chunk_of(row) == chunk));
+                    assert!(rows.len() == 1 || rows.len() * part.row_bytes <= CHUNK_BYTES);
+                    next_row = rows.end;
+                }
+                assert_eq!(next_row, n_samples);
+                next_chunk = part.chunks().end;
+            }
+            assert_eq!(layout.checksums.n_rows, next_chunk);
+            assert_eq!(layout.digests().end, layout.file_len());
+            assert_eq!(layout.header.len() % HEADER_ALIGNMENT, 0);
+        }
+    }
+
+    #[test]
+    fn a_part_of_the_fingerprint_that_looks_like_a_checksum_is_left_alone() {
+        let mut fingerprint = Fingerprint::default();
+        fingerprint.set("checksum", NO_CHECKSUM);
+        fingerprint.set("model", "\"\\ \u{1F600}");
+        let layout = Layout::new(signature(Axes::BH, 2), fingerprint).unwrap();
+        let text = String::from_utf8(layout.header_with(&"f".repeat(64))[8..].to_vec()).unwrap();
+        let header: Value = serde_json::from_str(&text).unwrap();
+        let metadata: BTreeMap<String, String> = serde_json::from_value(header["__metadata__"].clone()).unwrap();
+        assert_eq!(metadata["checksum"], "f".repeat(64));
+        let again = Layout::from_metadata(&metadata).unwrap();
+        assert_eq!(again.header, layout.header);
+    }
+}

@@ -1,0 +1,178 @@
+//! How much of a plan the source does itself, and what is left to do on what it hands out.
+
+use std::fmt;
+use std::sync::Arc;
+
+use actbench_kernels::{DType, PoolMethod};
+
+use super::axes::Axis;
+use super::logical::LogicalPlan;
+use super::operation::{Operation, abbreviate};
+use super::rules::{Rule, Rules};
+use super::signature::Signature;
+
+/// A plan cut in two: a request to the source, and the operations on each batch that comes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OptimisedPlan {
+    /// The source's sample that each sample of the result is.
+    pub samples: Arc<[usize]>,
+    /// Whether the source is asked for all of its samples, wanted or not.
+    pub all_samples: bool,
+    /// The layers asked of the source, in order; its own where it has no axis `l`.
+    pub layers: Arc<[usize]>,
+    /// How the source pools axis `s` before it hands anything out, if it does.
+    pub pool: Option<PoolMethod>,
+    /// What is done to each batch afterwards.
+    pub remaining: Vec<Operation>,
+    /// The rules that shaped this plan; sources obey them as well.
+    pub rules: Rules,
+}
+
+impl OptimisedPlan {
+    /// Pushes down what `rules` allow.
+    pub fn of(source: &Signature, logical: &LogicalPlan, rules: Rules) -> Self {
+        let mut remaining = Vec::new();
+        let mut layers = logical.layers.clone();
+        if !rules.has(Rule::Layers) {
+            layers = source.layer_ids.clone();
+        }
+        if logical.drops_layer_axis {
+            remaining.extend(logical.layers.iter().map(|id| Operation::SelectLayer(*id)));
+        } else if layers != logical.layers {
+            remaining.push(Operation::SelectLayers(logical.layers.clone()));
+        }
+        let mut values = logical.values.clone();
+        let pushed = rules.has(Rule::Pooling).then(|| first_pool(&values)).flatten();
+        if let Some((index, _)) = pushed {
+            values.remove(index);
+        }
+        remaining.extend(values);
+        OptimisedPlan {
+            samples: logical.samples.clone(),
+            all_samples: !rules.has(Rule::Batch),
+            layers,
+            pool: pushed.map(|(_, method)| method),
+            remaining,
+            rules,
+        }
+    }
+
+    /// Whether what the source hands out is the result but for the name of its layer.
+    pub fn is_plain(&self) -> bool {
+        self.pool.is_none() && self.remaining.iter().all(|operation| matches!(operation, Operation::SelectLayer(_)))
+    }
+}
+
+/// The pool of `s` in `values` with its place, if it may move before everything else there.
+///
+/// A pool rounds, so it moves only past what it commutes with bit by bit: `last` copies one position, which commutes
+/// with casts and with pools of `l`; `max` picks one, which commutes with the exact cast, to `f32`. A sum commutes
+/// with nothing: a cast before it decides how it is rounded.
+fn first_pool(values: &[Operation]) -> Option<(usize, PoolMethod)> {
+    values
+        .iter()
+        .enumerate()
+        .find_map(|(index, operation)| match operation {
+            Operation::Pool { method, axis: Axis::Sequence } => Some((index, *method)),
+            _ => None,
+        })
+        .filter(|(index, method)| {
+            let exact = values[..*index].iter().all(|before| *before == Operation::Cast(DType::F32));
+            match method {
+                PoolMethod::Last => true,
+                PoolMethod::Max => exact,
+                PoolMethod::Mean | PoolMethod::Sum => *index == 0,
+            }
+        })
+}
+
+impl fmt::Display for OptimisedPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.all_samples {
+            true => writeln!(f, "source: every sample, of which [{}]", abbreviate(&self.samples))?,
+            false => writeln!(f, "source: samples [{}]", abbreviate(&self.samples))?,
+        }
+        writeln!(f, "source: layers [{}]", abbreviate(&self.layers))?;
+        if let Some(method) = self.pool {
+            writeln!(f, "source: {method}_pool(s)")?;
+        }
+        self.remaining.iter().try_for_each(|operation| writeln!(f, "batches: {operation}"))?;
+        write!(f, "rules: {}", self.rules)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::axes::Axes;
+
+    fn optimise(operations: &[Operation], rules: Rules) -> OptimisedPlan {
+        let source = Signature {
+            axes: Axes::BLSH,
+            n_samples: 6,
+            layer_ids: [0, 1, 2].into(),
+            seq_len: 3,
+            hidden_size: 2,
+            dtype: DType::Bf16,
+            has_mask: true,
+        };
+        OptimisedPlan::of(&source, &LogicalPlan::of(&source, operations).unwrap(), rules)
+    }
+
+    fn pool(method: PoolMethod, axis: Axis) -> Operation {
+        Operation::Pool { method, axis }
+    }
+
+    #[test]
+    fn a_pool_moves_to_the_source_past_selections() {
+        let operations = [
+            Operation::SliceBatch((..2).into()),
+            pool(PoolMethod::Mean, Axis::Sequence),
+            Operation::SelectLayer(1),
+            Operation::Cast(DType::F32),
+        ];
+        insta::assert_snapshot!(optimise(&operations, Rules::all()), @r"
+        source: samples [0, 1]
+        source: layers [1]
+        source: mean_pool(s)
+        batches: select_layer(1)
+        batches: cast(f32)
+        rules: depth, packing, mask, pooling, prefix, layers, batch
+        ");
+        insta::assert_snapshot!(optimise(&operations, Rules::none()), @r"
+        source: every sample, of which [0, 1]
+        source: layers [0, 1, 2]
+        batches: select_layer(1)
+        batches: mean_pool(s)
+        batches: cast(f32)
+        rules: none
+        ");
+    }
+
+    #[test]
+    fn a_pool_moves_past_a_cast_only_where_bits_stay() {
+        let moved = |method, casts: &[DType]| {
+            let mut operations: Vec<Operation> = casts.iter().map(|dtype| Operation::Cast(*dtype)).collect();
+            operations.push(pool(method, Axis::Sequence));
+            optimise(&operations, Rules::all()).pool
+        };
+        assert_eq!(moved(PoolMethod::Mean, &[DType::F32]), None);
+        assert_eq!(moved(PoolMethod::Sum, &[DType::F32]), None);
+        assert_eq!(moved(PoolMethod::Max, &[DType::F32]), Some(PoolMethod::Max));
+        assert_eq!(moved(PoolMethod::Max, &[DType::F32, DType::F16]), None);
+        assert_eq!(moved(PoolMethod::Last, &[DType::F32, DType::F16]), Some(PoolMethod::Last));
+        assert_eq!(moved(PoolMethod::Mean, &[DType::Bf16]), Some(PoolMethod::Mean));
+    }
+
+    #[test]
+    fn only_the_last_position_crosses_a_pool_of_layers() {
+        for method in PoolMethod::ALL {
+            let operations = [pool(PoolMethod::Sum, Axis::Layer), pool(method, Axis::Sequence)];
+            let plan = optimise(&operations, Rules::all());
+            let moved = (method == PoolMethod::Last).then_some(method);
+            assert_eq!((plan.pool, plan.remaining.len()), (moved, if moved.is_some() { 1 } else { 2 }));
+        }
+        assert!(!optimise(&[pool(PoolMethod::Sum, Axis::Layer)], Rules::all()).is_plain());
+        assert!(optimise(&[Operation::SelectLayer(2)], Rules::all()).is_plain());
+    }
+}

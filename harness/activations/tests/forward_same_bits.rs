@@ -1,0 +1,114 @@
+//! A sample's pooled features have the same bits however its rows are batched, shared, padded or restricted.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+use std::sync::Arc;
+
+use actbench_activations::model::config::ModelConfig;
+use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::weights::Weights;
+use actbench_activations::model::{ActivationModel, LayerOutput};
+use actbench_activations::plan::batches::{Batches, Batching};
+use actbench_activations::plan::prefix::SharedPrefixes;
+use actbench_activations::tokens::{TokenSequence, TokenSet};
+use actbench_fixtures::presets::Preset;
+use actbench_kernels::{CpuBackend, DType, PoolMethod};
+use proptest::prelude::*;
+
+fn tiny(dtype: DType, threads: usize) -> Llama<CpuBackend> {
+    let preset = Preset::find("tiny").unwrap();
+    let config = ModelConfig::parse(&preset.config_json(), "tiny").unwrap();
+    let weights = Arc::new(Weights::synthetic(preset, 7));
+    let options = LoadOptions { dtype, n_blocks: 3, max_positions: 64 };
+    Llama::load(CpuBackend::new(threads).unwrap(), config, weights, &options, &mut |_, _| ()).unwrap()
+}
+
+/// Pooled rows of layers 0 and 2, `[sample][layer]`.
+fn features(
+    model: &dyn ActivationModel,
+    tokens: &TokenSet,
+    prefixes: &SharedPrefixes,
+    batching: Batching,
+    method: PoolMethod,
+) -> Vec<[Vec<u8>; 2]> {
+    let mut features = vec![<[Vec<u8>; 2]>::default(); tokens.len()];
+    for scheduled in Batches::new(tokens, prefixes, batching) {
+        let output = LayerOutput::Pooled {
+            groups: &scheduled.masked,
+            deepest_groups: scheduled.masked_deepest.as_ref(),
+            method,
+        };
+        let mut sink = |layer: usize, bytes: &[u8]| {
+            let row_bytes = bytes.len() / scheduled.samples.len();
+            for (row, sample) in bytes.chunks_exact(row_bytes).zip(&scheduled.samples) {
+                features[*sample][layer / 2] = row.to_vec();
+            }
+            Ok(())
+        };
+        model.run(&scheduled.batch, &[0, 2], output, &mut sink).unwrap();
+    }
+    features
+}
+
+fn arbitrary_tokens() -> impl Strategy<Value = TokenSet> {
+    let stem = prop::collection::vec(0u32..4096, 0..20);
+    let tails = prop::collection::vec(prop::collection::vec((0u32..3, any::<bool>()), 1..12), 1..12);
+    (stem, tails).prop_map(|(stem, tails)| TokenSet {
+        sequences: tails
+            .into_iter()
+            .map(|tail| TokenSequence {
+                ids: stem.iter().copied().chain(tail.iter().map(|pair| pair.0)).collect(),
+                mask: stem.iter().map(|id| id % 2 == 0).chain(tail.iter().map(|pair| pair.1)).collect(),
+            })
+            .collect(),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn sharing_packing_padding_restricting_and_threads_change_no_bit(
+        tokens in arbitrary_tokens(), max_samples in 1usize..9, max_rows in 1usize..60, threads in 1usize..4,
+        method in prop::sample::select(PoolMethod::ALL.to_vec()),
+        dtype in prop::sample::select(vec![DType::F32, DType::F16, DType::Bf16]),
+    ) {
+        let all: Vec<usize> = (0..tokens.len()).collect();
+        let reversed: Vec<usize> = all.iter().rev().copied().collect();
+        let one = Batching { max_samples: 1, max_rows: 1, padded: false, masked_only: false };
+        let (single, several) = (tiny(dtype, 1), tiny(dtype, threads));
+        let expected = features(&single, &tokens, &SharedPrefixes::none(&all), one, method);
+        let batching = Batching { max_samples, max_rows, padded: false, masked_only: false };
+        for (prefixes, padded) in [
+            (SharedPrefixes::none(&reversed), false),
+            (SharedPrefixes::none(&all), true),
+            (SharedPrefixes::of(&tokens, &all), false),
+        ] {
+            for masked_only in [false, true] {
+                let batching = Batching { padded, masked_only, ..batching };
+                let got = features(&several, &tokens, &prefixes, batching, method);
+                prop_assert!(got == expected, "{:?}", batching);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_another_walk_are_refused() {
+    let tokens = TokenSet {
+        sequences: [[1u32, 2, 3], [1, 2, 4]]
+            .map(|ids| TokenSequence { ids: ids.to_vec(), mask: vec![true; 3] })
+            .to_vec(),
+    };
+    let prefixes = SharedPrefixes::of(&tokens, &[0, 1]);
+    let batching = Batching { max_samples: 1, max_rows: 1, padded: false, masked_only: false };
+    let batches: Vec<_> = Batches::new(&tokens, &prefixes, batching).collect();
+    let other: Vec<_> = Batches::new(&tokens, &prefixes, batching).collect();
+    let model = tiny(DType::F32, 1);
+    let run = |index: usize, batches: &[actbench_activations::plan::batches::ScheduledBatch]| {
+        model.run(&batches[index].batch, &[0], LayerOutput::Rows, &mut |_, _| Ok(()))
+    };
+    run(0, &batches).unwrap();
+    run(1, &batches).unwrap();
+    run(0, &batches).unwrap();
+    assert!(run(1, &other).unwrap_err().to_string().contains("another walk"));
+}

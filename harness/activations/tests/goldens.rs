@@ -1,0 +1,90 @@
+//! Every layer of every golden model against transformers in float64.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+mod golden_support;
+
+use std::fs;
+use std::sync::Arc;
+
+use actbench_activations::model::config::ModelConfig;
+use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::weights::Weights;
+use actbench_activations::model::{ActivationModel, LayerOutput};
+use actbench_fixtures::golden::{Golden, cases, compare};
+use actbench_kernels::cpu::Isa;
+use actbench_kernels::{CpuBackend, DType};
+use golden_support::batch;
+
+/// The largest error over the layers and sequences of a golden.
+fn check(golden: &Golden, dtype: DType, isa: Isa, tolerance: f64) -> f64 {
+    let text = fs::read_to_string(golden.directory.join("config.json")).unwrap();
+    let config = ModelConfig::parse(&text, &golden.name).unwrap();
+    let weights = Arc::new(Weights::open(&golden.directory).unwrap());
+    let n_layers = golden.n_layers;
+    assert_eq!(config.n_layers, n_layers);
+    let options = LoadOptions { dtype, n_blocks: n_layers, max_positions: 256 };
+    let backend = CpuBackend::with_isa(2, isa).unwrap();
+    let model = Llama::load(backend, config, weights, &options, &mut |_, _| ()).unwrap();
+    let layers: Vec<usize> = (0..n_layers).collect();
+    let (mut worst, mut seen) = (0.0f64, 0);
+    let mut sink = |layer: usize, bytes: &[u8]| {
+        let values = dtype.to_f32_vec(bytes);
+        let mut rest = &values[..];
+        for (index, sequence) in golden.sequences.iter().enumerate() {
+            let (own, others) = rest.split_at(sequence.tokens.len() * golden.hidden_size);
+            rest = others;
+            match compare(golden.layer(sequence, layer).unwrap(), own, tolerance) {
+                Ok(error) => worst = worst.max(error),
+                Err(error) => panic!("{} {dtype} {isa}, layer {layer}, sequence {index}: {error}", golden.name),
+            }
+        }
+        assert!(rest.is_empty());
+        seen += 1;
+        Ok(())
+    };
+    model.run(&batch(golden), &layers, LayerOutput::Rows, &mut sink).unwrap();
+    assert_eq!(seen, n_layers);
+    worst
+}
+
+#[test]
+fn f32_runs_are_within_a_ten_thousandth_on_every_instruction_set() {
+    for name in cases().unwrap() {
+        let golden = Golden::load(&name).unwrap();
+        for isa in Isa::ALL {
+            check(&golden, DType::F32, isa, 1e-4);
+        }
+    }
+}
+
+#[test]
+fn half_precision_runs_are_within_two_hundredths_on_every_instruction_set() {
+    for name in cases().unwrap() {
+        let golden = Golden::load(&name).unwrap();
+        for dtype in [DType::Bf16, DType::F16] {
+            for isa in Isa::ALL {
+                check(&golden, dtype, isa, 2e-2);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wrong_rotary_base_is_seen() {
+    let golden = Golden::load("gqa4-bf16-llama3-rope").unwrap();
+    let text = fs::read_to_string(golden.directory.join("config.json")).unwrap();
+    let config = ModelConfig::parse(&text.replace("500000.0", "10000.0"), "changed").unwrap();
+    let weights = Arc::new(Weights::open(&golden.directory).unwrap());
+    let options = LoadOptions { dtype: DType::F32, n_blocks: 1, max_positions: 256 };
+    let model = Llama::load(CpuBackend::new(1).unwrap(), config, weights, &options, &mut |_, _| ()).unwrap();
+    let mut differs = false;
+    let mut sink = |_: usize, bytes: &[u8]| {
+        let values = DType::F32.to_f32_vec(bytes);
+        let last = golden.sequences.last().unwrap();
+        let expected = golden.layer(last, 0).unwrap();
+        differs = compare(expected, &values[values.len() - expected.len()..], 1e-3).is_err();
+        Ok(())
+    };
+    model.run(&batch(&golden), &[0], LayerOutput::Rows, &mut sink).unwrap();
+    assert!(differs, "the goldens do not depend on positions");
+}

@@ -1,0 +1,174 @@
+//! One truth on a real forward pass: lazy, lazy through a file and eager give the same feature bytes, for any model, batch
+//! size, order of samples, number of threads and choice of optimiser rules.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::Arc;
+
+use actbench_activations::eager;
+use actbench_activations::model::config::ModelConfig;
+use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::weights::Weights;
+use actbench_activations::plan::{Acts, Axis, Rule, Rules};
+use actbench_activations::tokens::{TokenSequence, TokenSet};
+use actbench_fixtures::presets::{LlamaShape, Preset};
+use actbench_kernels::{CpuBackend, DType, PoolMethod};
+use proptest::prelude::*;
+use proptest::sample::{Index, select, subsequence};
+
+const VOCABULARY: usize = 61;
+
+/// A model of a golden's size: any number of heads and of blocks, widths that no vector register divides.
+#[derive(Clone, Debug)]
+struct ModelCase {
+    shape: LlamaShape,
+    dtype: DType,
+    seed: u64,
+}
+
+impl ModelCase {
+    /// Its weights on so many threads; all blocks, so that the rule `depth` can be off.
+    fn load(&self, threads: usize) -> Arc<Llama<CpuBackend>> {
+        // Weights keep their preset for as long as the process lasts; a test's few are no loss.
+        let preset: &'static Preset = Box::leak(Box::new(Preset {
+            name: "random",
+            shape: self.shape,
+            max_position_embeddings: 64,
+            rope_theta: 10_000.0,
+            rope_scaling: None,
+            rms_norm_eps: 1e-5,
+            bos_token_id: 1,
+            eos_token_id: 2,
+        }));
+        let config = ModelConfig::parse(&preset.config_json(), preset.name).unwrap();
+        let options = LoadOptions { dtype: self.dtype, n_blocks: self.shape.n_layers, max_positions: 64 };
+        let weights = Arc::new(Weights::synthetic(preset, self.seed));
+        let backend = CpuBackend::new(threads).unwrap();
+        Arc::new(Llama::load(backend, config, weights, &options, &mut |_, _| ()).unwrap())
+    }
+}
+
+fn any_model() -> impl Strategy<Value = ModelCase> {
+    let widths = (9usize..=64, 17usize..=90, 1usize..=4);
+    let heads = (1usize..=4, 1usize..=4, (2usize..=16).prop_map(|half| 2 * half));
+    let dtype = select(vec![DType::F32, DType::F16, DType::Bf16]);
+    (widths, heads, dtype, any::<u64>()).prop_map(|(widths, heads, dtype, seed)| ModelCase {
+        shape: LlamaShape {
+            vocab_size: VOCABULARY,
+            hidden_size: widths.0,
+            intermediate_size: widths.1,
+            n_layers: widths.2,
+            n_heads: heads.0 * heads.1,
+            n_kv_heads: heads.0,
+            head_dim: heads.2,
+            tie_word_embeddings: true,
+        },
+        dtype,
+        seed,
+    })
+}
+
+/// Sequences that share prefixes of every length, with any masks, empty ones among them.
+fn any_tokens() -> impl Strategy<Value = TokenSet> {
+    let token = (0u32..VOCABULARY as u32, any::<bool>());
+    let stems = prop::collection::vec(prop::collection::vec(token.clone(), 0..20), 1..4);
+    let tails = prop::collection::vec((any::<Index>(), prop::collection::vec((0u32..3, any::<bool>()), 1..12)), 1..24);
+    (stems, tails).prop_map(|(stems, tails)| {
+        let sequence = |(stem, tail): (Index, Vec<(u32, bool)>)| {
+            let (ids, mask) = stem.get(&stems).iter().copied().chain(tail).unzip();
+            TokenSequence { ids, mask }
+        };
+        TokenSet { sequences: tails.into_iter().map(sequence).collect() }
+    })
+}
+
+/// How features are extracted: everything that must not show in them.
+#[derive(Clone, Debug)]
+struct Way {
+    lazy_batch: usize,
+    eager_batch: usize,
+    threads: usize,
+    off: Vec<Rule>,
+    /// Sort keys of the samples, for their order.
+    order: Vec<u32>,
+    on_disk: bool,
+    /// Select layers before the pool, or after.
+    select_first: bool,
+}
+
+fn any_way() -> impl Strategy<Value = Way> {
+    let sizes = (1usize..=64, 1usize..=64, 1usize..=4);
+    let off = subsequence(Rule::ALL.to_vec(), 0..=Rule::ALL.len());
+    let order = prop::collection::vec(any::<u32>(), 24);
+    (sizes, off, order, any::<bool>(), any::<bool>()).prop_map(|(sizes, off, order, on_disk, select_first)| Way {
+        lazy_batch: sizes.0,
+        eager_batch: sizes.1,
+        threads: sizes.2,
+        off,
+        order,
+        on_disk,
+        select_first,
+    })
+}
+
+/// The bytes of each sample's features at each of `layers`, in the order of `tokens`: the eager way, sample by sample.
+fn reference(model: &Llama<CpuBackend>, tokens: &TokenSet, layers: &[usize], method: PoolMethod) -> Vec<Vec<u8>> {
+    let full = eager::extract_full(model, tokens, layers, 1, None).unwrap().tensor;
+    layers.iter().map(|layer| full.pool_layer(*layer, method).unwrap().bytes().to_vec()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    #[test]
+    fn lazy_lazy_through_a_file_and_eager_give_the_same_bytes(
+        case in any_model(), tokens in any_tokens(), method in select(PoolMethod::ALL.to_vec()), way in any_way(),
+        layers in subsequence(vec![0usize, 1, 2, 3], 1..=4).prop_shuffle(),
+    ) {
+        let mut layers: Vec<usize> = layers.into_iter().filter(|layer| *layer < case.shape.n_layers).collect();
+        if layers.is_empty() {
+            layers.push(case.shape.n_layers - 1);
+        }
+        let tokens = Arc::new(tokens);
+        let expected = reference(&case.load(1), &tokens, &layers, method);
+        let row_bytes = case.shape.hidden_size * case.dtype.size();
+        let row = |bytes: &[u8], sample: usize| bytes[sample * row_bytes..(sample + 1) * row_bytes].to_vec();
+        prop_assert!(expected.iter().all(|layer| layer.len() == tokens.len() * row_bytes));
+
+        // In another order, from a plan and from eager.
+        let mut order: Vec<usize> = (0..tokens.len()).collect();
+        order.sort_by_key(|sample| way.order[*sample]);
+        let sequences = order.iter().map(|sample| tokens.sequences[*sample].clone()).collect();
+        let shuffled = Arc::new(TokenSet { sequences });
+        let model = case.load(way.threads);
+        let rules = way.off.iter().copied().fold(Rules::all(), Rules::without);
+        let plan = Acts::collect(model.clone(), shuffled.clone(), &layers, way.lazy_batch).unwrap().with_rules(rules);
+        let (kept, folder) = (&layers[..layers.len().div_ceil(2)], tempfile::tempdir().unwrap());
+        let path = way.on_disk.then(|| folder.path().join("pooled.safetensors"));
+        let plan = match way.select_first {
+            true => plan.select_layers(kept).unwrap().pool(method, Axis::Sequence).unwrap(),
+            false => plan.pool(method, Axis::Sequence).unwrap(),
+        };
+        let cached = plan.cache(path.as_deref()).unwrap();
+        let back: Vec<i64> = (0..tokens.len())
+            .map(|sample| order.iter().position(|other| *other == sample).unwrap() as i64)
+            .collect();
+        let whole = eager::extract_full(model.as_ref(), &shuffled, &layers, way.eager_batch, None).unwrap().tensor;
+        for (index, layer) in kept.iter().enumerate() {
+            let lazy = cached.select_layer(*layer).unwrap().slice_batch(back.clone()).unwrap().realize().unwrap();
+            let pooled = whole.pool_layer(*layer, method).unwrap();
+            let streamed = eager::extract_layer_pooled(
+                model.as_ref(), &shuffled, *layer, way.eager_batch, method, None,
+            ).unwrap().tensor;
+            for (sample, place) in back.iter().enumerate() {
+                let expected = row(&expected[index], sample);
+                prop_assert!(row(lazy.bytes(), sample) == expected, "lazy, layer {}, sample {}", layer, sample);
+                for eager in [&pooled, &streamed] {
+                    prop_assert!(row(eager.bytes(), *place as usize) == expected, "eager, layer {}, sample {}", layer, sample);
+                }
+            }
+        }
+        let stats = plan.stats();
+        prop_assert!(!rules.has(Rule::Packing) || stats.tokens_computed <= stats.tokens_total);
+    }
+}

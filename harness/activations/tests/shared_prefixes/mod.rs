@@ -1,0 +1,65 @@
+//! Sequences of common stems and a small model over any backend: what the ways to a sample's features are compared on.
+
+#![allow(dead_code)] // Each test file is a crate of its own and uses a part of this.
+#![allow(clippy::unwrap_used)] // Helpers of tests may fail as tests do.
+
+use std::sync::Arc;
+
+use actbench_activations::model::config::ModelConfig;
+use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::weights::Weights;
+use actbench_activations::model::{ActivationModel, LayerOutput};
+use actbench_activations::plan::batches::{Batches, Batching};
+use actbench_activations::plan::prefix::SharedPrefixes;
+use actbench_activations::tokens::{TokenSequence, TokenSet};
+use actbench_fixtures::presets::Preset;
+use actbench_kernels::{Backend, DType, PoolMethod};
+
+/// The first blocks of the smallest preset.
+pub fn tiny_over<B: Backend>(backend: B, dtype: DType, n_blocks: usize) -> Llama<B> {
+    let preset = Preset::find("tiny").unwrap();
+    let config = ModelConfig::parse(&preset.config_json(), "tiny").unwrap();
+    let weights = Arc::new(Weights::synthetic(preset, 7));
+    let options = LoadOptions { dtype, n_blocks, max_positions: 96 };
+    Llama::load(backend, config, weights, &options, &mut |_, _| ()).unwrap()
+}
+
+/// Pooled rows of `layers`, `[sample][layer]`.
+pub fn features(
+    model: &dyn ActivationModel,
+    layers: &[usize],
+    tokens: &TokenSet,
+    prefixes: &SharedPrefixes,
+    batching: Batching,
+) -> Vec<Vec<Vec<u8>>> {
+    let mut features = vec![vec![Vec::new(); layers.len()]; tokens.len()];
+    for scheduled in Batches::new(tokens, prefixes, batching) {
+        let output = LayerOutput::Pooled {
+            groups: &scheduled.masked,
+            deepest_groups: scheduled.masked_deepest.as_ref(),
+            method: PoolMethod::Mean,
+        };
+        let mut sink = |layer: usize, bytes: &[u8]| {
+            let place = layers.iter().position(|known| *known == layer).unwrap();
+            let row_bytes = bytes.len() / scheduled.samples.len();
+            for (row, sample) in bytes.chunks_exact(row_bytes).zip(&scheduled.samples) {
+                features[*sample][place] = row.to_vec();
+            }
+            Ok(())
+        };
+        model.run(&scheduled.batch, layers, output, &mut sink).unwrap();
+    }
+    features
+}
+
+/// Sequences of a common stem; the longest crosses the 64 keys that the fast attention takes at once.
+pub fn tokens() -> TokenSet {
+    let stem: Vec<u32> = (0..59).map(|index| index * 7 % 64).collect();
+    let tails: [&[u32]; 5] = [&[1, 2, 3], &[1, 2, 4, 5, 6, 7, 8, 9], &[1, 2, 4, 5], &[9], &[9, 9, 1, 1, 2, 3, 5]];
+    let sequence = |(index, tail): (usize, &&[u32])| {
+        let ids: Vec<u32> = stem.iter().skip(20 * (index / 4)).chain(*tail).copied().collect();
+        let mask = (0..ids.len()).map(|position| position % 3 == 0 || position + 2 >= ids.len()).collect();
+        TokenSequence { ids, mask }
+    };
+    TokenSet { sequences: tails.iter().enumerate().map(sequence).collect() }
+}
