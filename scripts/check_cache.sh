@@ -6,8 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 actbench=${ACTBENCH:-target/release/actbench}
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+directory=$(mktemp -d)
+trap 'rm -rf "$directory"' EXIT
 
 python=${PYTHON:-target/python/bin/python}
 if [ -z "${PYTHON:-}" ] && ! "$python" -c 'import numpy, safetensors' 2>/dev/null; then
@@ -17,13 +17,13 @@ fi
 
 for dtype in bf16 fp16 fp32; do
   settings=(--samples 60 --dtype "$dtype")
-  "$actbench" cache "${settings[@]}" --out "$folder/$dtype.safetensors"
-  "$actbench" features "${settings[@]}" --out "$folder/$dtype.features"
-  "$python" scripts/check_cache_python.py "$folder/$dtype.safetensors" --features "$folder/$dtype.features"
+  "$actbench" cache "${settings[@]}" --out "$directory/$dtype.safetensors"
+  "$actbench" features "${settings[@]}" --out "$directory/$dtype.features"
+  "$python" scripts/check_cache_python.py "$directory/$dtype.safetensors" --features "$directory/$dtype.features"
 done
 
 # The check itself has to be able to fail: a flipped bit of the last value must be seen.
-"$python" - "$folder/bf16.safetensors" <<'PYTHON'
+"$python" - "$directory/bf16.safetensors" <<'PYTHON'
 import json
 import sys
 
@@ -35,7 +35,7 @@ with open(sys.argv[1], "r+b") as file:
     file.seek(8 + header + end - 2)
     file.write(bytes([byte ^ 1]))
 PYTHON
-if "$python" scripts/check_cache_python.py "$folder/bf16.safetensors" --features "$folder/bf16.features" 2>/dev/null; then
+if "$python" scripts/check_cache_python.py "$directory/bf16.safetensors" --features "$directory/bf16.features" 2>/dev/null; then
   echo 'FAILED: a flipped bit was not seen' >&2
   exit 1
 fi

@@ -3,11 +3,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 actbench=${ACTBENCH:-target/release/actbench}
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+directory=$(mktemp -d)
+trap 'rm -rf "$directory"' EXIT
 
-"$actbench" run --budget 30s --output "$folder/results.json"
-python3 - "$folder/results.json" <<'PYTHON'
+"$actbench" run --budget 30s --output "$directory/results.json"
+python3 - "$directory/results.json" <<'PYTHON'
 import json
 import sys
 

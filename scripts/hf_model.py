@@ -1,14 +1,14 @@
-"""A transformers model as a careful user would run it for pooled activations: peer_hf.py's side of the comparison.
+"""A transformers model run for pooled activations as a careful user would: peer_hf.py's side of the comparison.
 
-The base model without its LM head and final norm, blocks past the deepest layer cut off, right-padded batches with an
-attention mask, forward hooks on the blocks that are asked for, and pooling on the fly with sums in float32.
+The base model without its LM head, final norm and the blocks after the deepest requested layer, right-padded batches with
+an attention mask, forward hooks on the requested blocks, and pooling of each batch in float32.
 """
 
 import os
 import time
 from pathlib import Path
 
-# Nothing is ever fetched: a model is a local folder. Set before the import that reads it.
+# Nothing is downloaded: a model is a local directory. Set before the import that reads it.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
@@ -18,7 +18,7 @@ TORCH_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.floa
 
 
 class UsageError(Exception):
-    """What was asked cannot be done; one line that says why and what to do."""
+    """A request that cannot be fulfilled; the message is one line with the reason and a remedy."""
 
 
 def model_source(model):
@@ -34,8 +34,8 @@ def model_source(model):
 class Peer:
     """A transformers model without LM head, final norm and blocks that no task needs.
 
-    As a reference for a run in a 16-bit type it computes in float32, with the weights as that type has them, by
-    attention written out: nothing of it is rounded to less (peer_hf.py keeps TF32 off).
+    As a reference for a run in a 16-bit type it computes in float32, with weights rounded to that type and with
+    eager attention, so that no intermediate result is rounded further (peer_hf.py keeps TF32 off).
     """
 
     def __init__(self, arguments, deepest, is_reference=False):

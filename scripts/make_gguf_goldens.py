@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes harness/tests/data/gguf_blocks.safetensors: quantised blocks and what gguf-py makes of them.
+"""Makes harness/activations/tests/data/gguf_blocks.safetensors: quantized blocks and what gguf-py makes of them.
 
     make_gguf_goldens.py [OUT]
 
 For each tensor type: `<type>.blocks`, bytes from a seeded generator with scales of ordinary size, and
-`<type>.values`, the f32 values of gguf-py's dequantisation. Needs gguf, numpy and safetensors.
+`<type>.values`, the f32 values of gguf-py's dequantization. Needs gguf, numpy and safetensors.
 """
 
 import sys
@@ -22,7 +22,7 @@ BLOCKS = {"Q4_0": 4, "Q4_1": 4, "Q8_0": 4, "Q4_K": 2, "Q6_K": 2}
 
 def main():
     here = Path(__file__).resolve().parent.parent
-    out = Path(sys.argv[1]) if len(sys.argv) > 1 else here / "harness/tests/data/gguf_blocks.safetensors"
+    out = Path(sys.argv[1]) if len(sys.argv) > 1 else here / "harness/activations/tests/data/gguf_blocks.safetensors"
     random = np.random.default_rng(0)
     tensors = {}
     for name in ["F32", "F16", "BF16", *BLOCKS]:

@@ -30,7 +30,7 @@ sharing.
 
 Deterministic: weights and tokens come from numpy's PCG64 seeded with the case's name, torch runs on one thread, and
 files carry no date. Two runs on one machine with the versions of requirements.txt give the same bytes (`--check` runs
-the generator again and compares with the folder). On another CPU the order of float64 sums may differ and flip the
+the generator again and compares with the directory). On another CPU the order of float64 sums may differ and flip the
 last bit of a few float32 values of golden.safetensors; the models stay the same.
 
 Usage: python scripts/make_goldens.py [--out DIR] [--only CASE] [--check]
@@ -152,7 +152,7 @@ def random_parameter(name, shape, rng):
         return rng.normal(0.0, 0.4, shape)
     if "embed_tokens" in name:
         values = rng.normal(0.0, 1.0, shape)
-        # Mean square 1e-6: beside it an eps of 1e-5 or 1e-6 is not negligible.
+        # Mean square 1e-6: next to it an eps of 1e-5 or 1e-6 is not negligible.
         values[:TINY_EMBEDDING_ROWS] *= 1e-3
         return values
     # Rows of unit length times a gain: 1.3 for queries and keys makes logits of standard deviation near 1.3^2.
@@ -332,7 +332,7 @@ def make(case, directory):
 
 
 def differences(left, right):
-    """Names of files that differ between two case folders or are in one only."""
+    """Names of files that differ between two case directories or are in one only."""
     names = {path.name for path in left.iterdir()} | {path.name for path in right.iterdir()}
     _, differing, missing = filecmp.cmpfiles(left, right, sorted(names), shallow=False)
     return differing + missing
@@ -341,10 +341,10 @@ def differences(left, right):
 def main():
     parser = argparse.ArgumentParser(description="Make the golden models and their hidden states.")
     parser.add_argument(
-        "--out", type=Path, default=DEFAULT_OUT, help="folder of the cases (default: fixtures/data/goldens)"
+        "--out", type=Path, default=DEFAULT_OUT, help="directory of the cases (default: fixtures/data/goldens)"
     )
     parser.add_argument("--only", metavar="CASE", choices=[case.name for case in CASES], help="make this case alone")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the folder's bytes would change")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the directory's bytes would change")
     arguments = parser.parse_args()
     if arguments.out.exists() and not arguments.out.is_dir():
         parser.error(f"--out {arguments.out} is a file")

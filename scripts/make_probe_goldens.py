@@ -5,7 +5,7 @@ Needs numpy, scikit-learn and safetensors. Usage, from the repository's root:
 
     python scripts/make_probe_goldens.py
 
-Features are made in f32, standardised in f64 (training mean, unbiased deviation clamped at 1e-8) and fitted in f64 until
+Features are made in f32, standardized in f64 (training mean, unbiased deviation clamped at 1e-8) and fitted in f64 until
 the gradient is at rounding level, so that the file holds the minimum itself and not where some iteration stopped.
 """
 
@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-FOLDER = Path(__file__).resolve().parent.parent / "harness" / "tests" / "data" / "probe"
+DIRECTORY = Path(__file__).resolve().parent.parent / "harness" / "activations" / "tests" / "data" / "probe"
 CS = [0.1, 1.0, 10.0]
 
 
@@ -76,7 +76,7 @@ def make_probes():
         labels = np.concatenate([labels_of(rng, n_train, share, first), labels_of(rng, n_test, share, first)])
         raw = features_of(rng, labels, width, rank, signal)
         if name == "constant_column":
-            # Constant in training only: its weight is zero, so even the huge standardised test values say nothing.
+            # Constant in training only: its weight is zero, so even the huge standardized test values say nothing.
             raw[:n_train, 3] = np.float32(0.1)
         train, test = raw[:n_train], raw[n_train:]
         mean = train.astype(np.float64).mean(axis=0)
@@ -109,7 +109,7 @@ def make_probes():
             f"{name}.auroc": np.array(areas),
         }
     tensors["cs"] = np.array(CS)
-    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, FOLDER / "probes.safetensors")
+    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, DIRECTORY / "probes.safetensors")
 
 
 def make_areas():
@@ -122,12 +122,12 @@ def make_areas():
         scores = scores + 0.25 * labels
         area = roc_auc_score(labels, scores)
         cases.append({"scores": scores.tolist(), "labels": labels.tolist(), "auroc": float(area)})
-    (FOLDER / "auroc.json").write_text(json.dumps(cases) + "\n")
+    (DIRECTORY / "auroc.json").write_text(json.dumps(cases) + "\n")
 
 
 if __name__ == "__main__":
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
     make_probes()
     make_areas()
-    for path in sorted(FOLDER.iterdir()):
+    for path in sorted(DIRECTORY.iterdir()):
         print(path.name, path.stat().st_size, "bytes")

@@ -1,20 +1,20 @@
 """Times actbench and transformers alternately: `peer_hf.py --bench`.
 
-A block is every measurement once, in an order drawn from the seed. Ratios are taken within blocks, theirs / ours, so
-that what slows the machine for a minute slows both. Of the ratios' logarithms: the Hodges-Lehmann estimate (median of
-all pairwise means) and the exact signed-rank interval (Hollander, Wolfe and Chicken 2014, section 3.2). Few blocks
-give an interval of less than 95 %; the table says of how much.
+A block contains every measurement once, in an order drawn from the seed. Ratios (theirs / ours) are taken within
+blocks, so that a slow minute of the machine affects both sides. The logarithms of the ratios give the Hodges-Lehmann
+estimate (median of all pairwise means) and the exact signed-rank interval (Hollander, Wolfe and Chicken 2014, section
+3.2). With few blocks the interval has less than 95 % confidence; the table states the confidence.
 
-Ours is a process a measurement, `actbench run --repetitions 1 --warmup 0`, which times what comes after loading.
-Theirs is this process, after one warm-up batch. Both take the same token ids, mask and split.
+Ours: one process per measurement, `actbench run --repetitions 1 --warmup 0`, which excludes loading from its times.
+Theirs: this process, after one warm-up batch. Both use the same token ids, mask and split.
 
-- raw: one layer's pooled rows without the rules of the plan that the peer has no counterpart of: the same padded batches in
-  the same order. It stops at the deepest layer, keeps that layer alone and pools where the rows are, and so do we. At
-  --batch-size, and at the peer's best of those in --bench-batch-sizes.
-- train, sweep: the product with all rules. `extract` is what precedes the probes; `probes` are theirs by scikit-learn,
-  one after the other, and the sweep's also by torch's own L-BFGS; `whole` is extraction and the probes of scikit-learn.
-  Without scikit-learn `extract` alone is compared.
-- `--bench-probes`: the probes of the sweep alone, both sides on actbench's features: no forward pass of the peer.
+- raw: pooled features of one layer without the optimizer rules that the peer lacks: identical padded batches in the same
+  order. Both sides stop at the deepest layer, keep only that layer, and pool where the activations are. Measured at
+  --batch-size and at the peer's best of --bench-batch-sizes.
+- train, sweep: actbench with all rules. `extract` is everything before the probes. `probes` are scikit-learn's on their
+  side, one after another, and for the sweep also torch's L-BFGS. `whole` is extraction plus scikit-learn's probes.
+  Without scikit-learn only `extract` is compared.
+- `--bench-probes`: the probes of the sweep alone, both sides on actbench's features, without a forward pass of the peer.
 """
 
 import itertools
@@ -60,18 +60,18 @@ def ratio_interval(ratios):
 class Bench:
     """All measurements of one dtype."""
 
-    def __init__(self, arguments, peer, features, run_flags, program):
+    def __init__(self, arguments, peer, features, run_flags, binary):
         self.arguments, self.peer, self.features = arguments, peer, features
-        self.run_flags, self.program = run_flags, program
+        self.run_flags, self.binary = run_flags, binary
         # Without a peer its probes are trained on our features.
         self.probes_only = peer is None
         self.observations = {}
 
     def ours(self, task, method, batch_size, *flags):
         """One process of actbench: its row of the result file."""
-        with tempfile.TemporaryDirectory() as folder:
-            output = Path(folder) / "results.json"
-            command = [self.program, "run", *self.run_flags, "--tasks", task, "--methods", method]
+        with tempfile.TemporaryDirectory() as directory:
+            output = Path(directory) / "results.json"
+            command = [self.binary, "run", *self.run_flags, "--tasks", task, "--methods", method]
             command += ["--batch-size", str(batch_size), "--repetitions", "1", "--warmup", "0", "--quiet"]
             command += ["--output", str(output), *flags]
             if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode != 0:
@@ -172,8 +172,8 @@ class Bench:
     def best_batch_size(self):
         """The peer's fastest of the batch sizes asked for, each timed once."""
         times = {size: self.theirs("train", size)["extract_s"] for size in self.arguments.bench_batch_sizes}
-        told = ", ".join(f"{size}: {seconds:.2f} s" for size, seconds in times.items())
-        print(f"the peer's batch sizes, once each: {told}", flush=True)
+        text = ", ".join(f"{size}: {seconds:.2f} s" for size, seconds in times.items())
+        print(f"the peer's batch sizes, once each: {text}", flush=True)
         return min(times, key=times.get)
 
     def print_table(self, best):

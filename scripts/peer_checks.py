@@ -65,7 +65,7 @@ def judge(ours, theirs, reference, dtype):
 
 
 def probe_auroc(features, labels, is_train, c, max_iter):
-    """AUROC on the test rows of a logistic probe on `features [n, h]`, standardised as actbench does it."""
+    """AUROC on the test rows of a logistic probe on `features [n, h]`, standardized as actbench does it."""
     train, test = features[is_train], features[~is_train]
     mean, deviation = train.mean(axis=0), np.maximum(train.std(axis=0, ddof=1), 1e-8)
     with warnings.catch_warnings():

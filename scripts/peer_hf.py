@@ -1,28 +1,28 @@
 #!/usr/bin/env python3
 """Runs actbench's work with transformers and torch, compares the features, and prints both times.
 
-The peer is what a careful user of transformers would write: the base model without its LM head, blocks past the
-deepest layer cut off, right-padded batches with an attention mask, forward hooks on the blocks that are asked for,
-pooling on the fly with sums in float32, and scikit-learn's logistic regression as the probe.
+The peer is the code that a careful user of transformers would write: the base model without its LM head and without
+the blocks after the deepest requested layer, right-padded batches with an attention mask, forward hooks on the requested
+blocks, pooling of each batch in float32, and scikit-learn's logistic regression as the probe.
 
-Rows, token ids, mask and split are not derived again. They come from `actbench features` (scripts/features_file.py
-defines its file), together with actbench's own pooled features and the seconds it took for them. This script runs that
-command itself, once for each task, with its own flags, or reads files that were made before (--features).
+Samples, token ids, mask and split are not derived again. They come from `actbench features` (scripts/features_file.py
+defines its file), together with actbench's pooled features and their extraction time. This script runs that command once
+per task with its own flags, or reads existing files (--features).
 
-What is compared, layer by layer, `a` ours and `b` what they are held to, `[n, h]`:
-- `||a - b|| / ||b||` over the whole layer, at most 2e-2 in bf16 and fp16 and 1e-4 in fp32 (the worst layer counts);
-- the same for every row alone, at most 3 times that. One row of 600 that is entirely wrong, say swapped with its
-  neighbour, hides in the first number;
+The comparison works layer by layer on `a`, our features, and `b`, the reference, both `[n, h]`:
+- `||a - b|| / ||b||` over the whole layer is at most 2e-2 in bf16 and fp16 and 1e-4 in fp32 (the worst layer counts);
+- the same for every sample alone is at most 3 times that. The first number would hide one entirely wrong sample of 600,
+  for example one swapped with its neighbor;
 - neither may be NaN.
 
-In fp32 `b` is the peer. In 16-bit types the peer rounds as often as we do, and two such results are apart by about
-sqrt(2) of either's own error, which is no statement about ours. There `b` is a reference: the peer once more, in
-float32 (TF32 off) on the same 16-bit weights. The peer's own 16-bit features are held to it as well, and our error over
-a layer may be at most 1.1 times theirs. How far the two sides are apart is printed and not judged.
+In fp32 `b` is the peer. In 16-bit types the peer rounds as often as actbench, and two such results differ by about
+sqrt(2) times the error of either one, which does not measure our error. There `b` is a reference: the peer in float32
+(TF32 off) on the same 16-bit weights. The peer's 16-bit features are compared with it as well, and our error over a
+layer may be at most 1.1 times theirs. The difference between the two sides is printed and not judged.
 
-What is timed: seconds from token ids in memory to pooled features in memory, for both; theirs after one warm-up batch.
-Loading, tokenizing and the hand-over are not in it. Run this alone on the machine. One run of each is a look, not a
-measurement: times vary between runs. `--bench 5` measures, in five blocks (scripts/peer_bench.py).
+The time runs from token ids in memory to pooled features in memory, on both sides; theirs after one warm-up batch.
+Loading, tokenizing and transfer between the processes are excluded. Run this alone on the machine. One run of each side
+is not a measurement, because times vary between runs. `--bench 5` measures in five blocks (scripts/peer_bench.py).
 
 Examples:
     python scripts/peer_hf.py --model smollm2 --dataset repe --data-dir data --tasks train,sweep
@@ -31,8 +31,8 @@ Examples:
     actbench features --tasks train --model smollm2 --dataset repe --data-dir data --out train.safetensors
     python scripts/peer_hf.py --model smollm2 --tasks train --features train.safetensors
 
-Exit status: 0 the features agree, 1 they do not or a token differs, 2 bad usage or input. What it needs is in
-requirements.txt; without scikit-learn there are no probes, and everything else is as it is.
+Exit status: 0 the features agree, 1 they or the tokens differ, 2 bad usage or input. requirements.txt lists the needed
+packages. Without scikit-learn, probes are left out and the rest works.
 """
 
 import argparse
@@ -169,7 +169,7 @@ def parse_arguments():
     if arguments.threads is not None and arguments.threads < 1:
         parser.error("--threads must be at least 1")
     if arguments.check_tokens and arguments.data_dir is None:
-        parser.error("--check-tokens needs --data-dir, the folder that holds repe/true_false_facts.csv")
+        parser.error("--check-tokens needs --data-dir, the directory that holds repe/true_false_facts.csv")
     return arguments
 
 
@@ -179,7 +179,7 @@ def layers_of_task(task, arguments):
 
 
 def find_actbench(arguments):
-    """Path of the program: as given, the workspace's release build, or the one on the PATH."""
+    """Path of the binary: as given, the workspace's release build, or the one on the PATH."""
     if arguments.actbench:
         if not Path(arguments.actbench).is_file():
             raise UsageError(f"--actbench {arguments.actbench}: no such file")
@@ -214,11 +214,11 @@ def run_actbench_features(task, arguments, out):
     return load_features(out)
 
 
-def features_for(task, arguments, given, folder):
+def features_for(task, arguments, given, directory):
     """The features file of a task: one of those given, or a new one."""
     wanted = layers_of_task(task, arguments)
     if not given:
-        features = run_actbench_features(task, arguments, Path(folder) / f"{task}.safetensors")
+        features = run_actbench_features(task, arguments, Path(directory) / f"{task}.safetensors")
         given = [features]
     fitting = [features for features in given if set(wanted) <= set(features.layer_ids.tolist())]
     if not fitting:
@@ -312,9 +312,9 @@ def run(arguments):
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
     rows, lines, complaints, peer, reference = [COLUMNS], [], [], None, None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         for task in arguments.tasks:
-            features = features_for(task, arguments, given, folder)
+            features = features_for(task, arguments, given, directory)
             if peer is None:
                 if arguments.check_tokens:
                     complaints += check_tokens(features, arguments)
@@ -350,9 +350,9 @@ def run(arguments):
 
 def run_bench(arguments):
     """Times both sides alternately; the tokens are those of a run of actbench."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         task = "sweep" if arguments.bench_probes else "train"
-        features = run_actbench_features(task, arguments, Path(folder) / f"{task}.safetensors")
+        features = run_actbench_features(task, arguments, Path(directory) / f"{task}.safetensors")
     deepest = max(layers_of_task(each, arguments)[-1] for each in arguments.tasks)
     peer = None if arguments.bench_probes else Peer(arguments, deepest)
     print(

@@ -5,11 +5,11 @@
     python scripts/peer_hf.py --model random-1b --dataset random-1b/rows.jsonl --samples 64 \\
         --tasks train --layer 3 --batch-size 64 --dtype bf16 --bench 5
 
-torch draws the weights, so transformers and actbench read the same file: matrices normal with a deviation of 0.02, as
-transformers starts a model, and norms 1. The shapes are those of the presets in fixtures/src/presets.rs; blocks can be
-fewer. The tokenizer is the bundled one, whose ids all models of these presets have. Every dialogue has exactly the
-tokens asked for, template and all, and words drawn from a seed, so that prefixes longer than the template's are not
-shared. Labels alternate and mean nothing.
+torch draws the weights, and transformers and actbench read the same file: matrices are normal with standard deviation
+0.02, as transformers initializes a model, and norm weights are 1. Shapes are those of the presets in
+fixtures/src/presets.rs, with fewer blocks on request. The tokenizer is the bundled one, whose ids are valid for all these
+presets. Every dialogue has exactly the requested number of tokens, template included. Its words are drawn from a seed, so
+that no prefix beyond the template's is shared. Labels alternate and carry no meaning.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def parse_arguments():
     parser.add_argument("--rows", type=int, default=64, metavar="N", help="dialogues (default: 64)")
     parser.add_argument("--tokens", type=int, default=128, metavar="N", help="tokens of each of them (default: 128)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and words (default: 0)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory to make")
     arguments = parser.parse_args()
     n_layers = PRESETS[arguments.preset]["num_hidden_layers"]
     if arguments.layers is None:
@@ -99,7 +99,7 @@ def draw(name, shape, seed, threads):
     return tensor
 
 
-def write_model(arguments, folder):
+def write_model(arguments, directory):
     """Weights in bf16, as `model.safetensors` with `config.json`."""
     shape = PRESETS[arguments.preset] | {"num_hidden_layers": arguments.layers}
     config = transformers.LlamaConfig(
@@ -125,13 +125,13 @@ def write_model(arguments, folder):
             # The head is the embedding, and no file has it twice.
             elif name != "lm_head.weight":
                 weights[name] = draw(name, parameter.shape, arguments.seed, threads)
-    config.save_pretrained(folder)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(directory)
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
 
 
-def write_rows(arguments, folder):
-    """`rows.jsonl`: dialogues of exactly `--tokens` tokens; ends the program where the template alone has more."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+def write_rows(arguments, directory):
+    """`rows.jsonl`: dialogues of exactly `--tokens` tokens; exits if the template alone has more."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
     draw = random.Random(arguments.seed)
 
     def length(messages):
@@ -146,7 +146,7 @@ def write_rows(arguments, folder):
     n_words = arguments.tokens - length(dialogue(0))
     if n_words < 1:
         sys.exit(f"random_model: the template alone has {arguments.tokens - n_words} tokens; ask for more")
-    with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
+    with (directory / "rows.jsonl").open("w", encoding="utf-8") as file:
         for row in range(arguments.rows):
             messages = dialogue(n_words)
             if length(messages) != arguments.tokens:

@@ -79,12 +79,12 @@ def golden_features(pool="mean", case=CASE, dtype="fp32", empty_mask=True):
 
 
 class ScriptTest(unittest.TestCase):
-    """Runs peer_hf's main in this process, in a folder of its own."""
+    """Runs peer_hf's main in this process, in a directory of its own."""
 
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = Path(directory.name)
 
     def peer(self, *flags):
         """`(exit status, stdout, stderr)` of peer_hf with these flags."""
@@ -99,7 +99,7 @@ class ScriptTest(unittest.TestCase):
 
     def compare(self, features, *flags, case=CASE):
         """Saves the features and compares them with the peer in fp32, all layers, batches of 3 unequal rows."""
-        path = self.folder / "features.safetensors"
+        path = self.directory / "features.safetensors"
         features.save(path)
         n_layers = len(features.layer_ids)
         return self.peer(
@@ -178,7 +178,7 @@ class PeerFails(ScriptTest):
 
 
 class PeerIn16Bits(ScriptTest):
-    """What is judged there is the error against the peer in float32, beside the peer's own."""
+    """What is judged there is the error against the peer in float32, next to the peer's own."""
 
     CASE = GOLDENS / "gqa2-bf16-tied"
 
@@ -243,7 +243,7 @@ class RandomModel(ScriptTest):
     """The model of the measurements: the same bytes by any number of threads, and what transformers takes."""
 
     def made(self, name, *flags, cpus=3):
-        out = self.folder / name
+        out = self.directory / name
         argv = ["random_model.py", "--preset", "smollm2-135m", "--layers", "1", "--rows", "2", "--tokens", "24"]
         with mock.patch.object(sys, "argv", [*argv, "--out", str(out), *flags]):
             with mock.patch("os.cpu_count", return_value=cpus), contextlib.redirect_stdout(io.StringIO()):
@@ -293,8 +293,8 @@ class BadInput(ScriptTest):
         self.refused(self.compare(features, "--pool", "max"), "made with --pool mean")
         self.refused(self.compare(features, "--dtype", "bf16"), "made with --dtype fp32")
         self.refused(self.compare(features, "--check-tokens"), "needs --data-dir")
-        self.refused(self.compare(features, "--features", self.folder / "none"), "no such file")
-        self.refused(self.peer("--model", CASE, "--actbench", self.folder / "none"), "no such file")
+        self.refused(self.compare(features, "--features", self.directory / "none"), "no such file")
+        self.refused(self.peer("--model", CASE, "--actbench", self.directory / "none"), "no such file")
 
     def test_a_file_of_another_model_is_refused(self):
         smaller = GOLDENS / "gqa2-bf16-tied"
@@ -307,7 +307,7 @@ class BadInput(ScriptTest):
         def broken(name, value):
             features = golden_features()
             setattr(features, name, value(getattr(features, name)))
-            path = self.folder / "broken.safetensors"
+            path = self.directory / "broken.safetensors"
             features.save(path)
             with self.assertRaises(FeaturesError) as caught:
                 load_features(path)
@@ -322,7 +322,7 @@ class BadInput(ScriptTest):
         self.assertIn("`extract_s` is `nan`", broken("extract_s", lambda _: "nan"))
         self.assertIn("unknown pool", broken("pool", lambda _: "median"))
 
-        path = self.folder / "other.safetensors"
+        path = self.directory / "other.safetensors"
         save_file({"tokens": np.zeros(3, np.int32)}, path)
         with self.assertRaisesRegex(FeaturesError, "no tensor `offsets`"):
             load_features(path)
@@ -333,14 +333,14 @@ class BadInput(ScriptTest):
 
 class OurSide(ScriptTest):
     def test_actbench_is_called_once_a_task_and_its_results_join_the_table(self):
-        golden_features().save(self.folder / "made")
-        log = self.folder / "log"
-        program = self.folder / "actbench"
+        golden_features().save(self.directory / "made")
+        log = self.directory / "log"
+        program = self.directory / "actbench"
         program.write_text(
-            f'#!/bin/sh\necho "$@" >> {log}\nwhile [ "$1" != --out ]; do shift; done\ncp {self.folder / "made"} "$2"\n'
+            f'#!/bin/sh\necho "$@" >> {log}\nwhile [ "$1" != --out ]; do shift; done\ncp {self.directory / "made"} "$2"\n'
         )
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
-        results = self.folder / "results.json"
+        results = self.directory / "results.json"
         row = {"method": "lazy", "status": "ok", "train_eval_s": 0.125, "metric_value": 0.875}
         results.write_text(json.dumps({"rows": [{"task": "train", **row}, {"task": "sweep", **row}]}))
         status, out, err = self.peer(
@@ -396,10 +396,10 @@ class CheckTokens(ScriptTest):
         )
         tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
         self.tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=self.TEMPLATE)
-        self.model = self.folder / "model"
+        self.model = self.directory / "model"
         self.tokenizer.save_pretrained(self.model)
         (self.model / "config.json").write_text((CASE / "config.json").read_text())
-        data = self.folder / "data" / "repe"
+        data = self.directory / "data" / "repe"
         data.mkdir(parents=True)
         (data / "true_false_facts.csv").write_text(
             "statement,label\n" + "".join(f"{text},{int('black' not in text)}\n" for text in statements)
@@ -413,7 +413,7 @@ class CheckTokens(ScriptTest):
         row = golden_features()
         row.tokens, row.offsets, row.labels = ids, np.array([0, len(ids)]), np.array([label])
         row.mask = (np.arange(len(ids)) >= len(ids) - n_masked).astype(np.uint8)
-        arguments = mock.Mock(model=str(self.model), data_dir=str(self.folder / "data"))
+        arguments = mock.Mock(model=str(self.model), data_dir=str(self.directory / "data"))
         return peer_checks.check_tokens(row, arguments)
 
     def test_a_right_row_passes(self):
