@@ -30,7 +30,6 @@ use crate::error::Result;
 use actbench_activations::panics;
 
 mod log;
-pub(crate) mod one_line;
 
 /// What most people want to type, before anything else.
 const EXAMPLES: &str = "Examples:
@@ -147,7 +146,7 @@ pub fn main() -> ExitCode {
     log::start();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return one_line::tell(&error),
+        Err(error) => return commands::one_line::print(&error),
     };
     // The hook has told of a panic by the time that it arrives here; what is left is its exit status.
     match catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))) {

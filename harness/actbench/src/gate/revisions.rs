@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 use super::source::Side;
 use crate::error::{Error, Result};
-use crate::measure::resolution::cache_folder;
-use crate::runner::program::{self, Finished};
+use crate::measure::resolution::cache_directory;
+use crate::runner::program::{self, ProcessOutput};
 
 /// A program built from a commit.
 pub struct Built {
@@ -149,7 +149,7 @@ impl CheckedOut {
 
 /// Kept from one gate to the next: by repository, so that two projects do not evict each other's builds, and by side.
 fn target_folder(repository: &Path, side: Side) -> Result<PathBuf> {
-    let caches = cache_folder().ok_or_else(|| {
+    let caches = cache_directory().ok_or_else(|| {
         Error::usage("no folder to build in: set HOME, XDG_CACHE_HOME or ACTBENCH_CACHE, or name programs with --base-bin and --head-bin")
     })?;
     let digest = blake3::hash(repository.as_os_str().as_encoded_bytes()).to_hex();
@@ -162,7 +162,7 @@ fn target_folder(repository: &Path, side: Side) -> Result<PathBuf> {
 fn git(folder: &Path, arguments: &[&str], what: &str) -> Result<String> {
     let mut all: Vec<OsString> = vec!["-C".into(), folder.into()];
     all.extend(arguments.iter().map(OsString::from));
-    let finished: Finished = program::run(Path::new("git"), &all, &[], None, None)?;
+    let finished: ProcessOutput = program::run(Path::new("git"), &all, &[], None, None)?;
     match finished.failure() {
         None => Ok(finished.stdout.trim().to_owned()),
         Some(failure) => Err(Error::usage(format!("{what} (git: {failure})"))),

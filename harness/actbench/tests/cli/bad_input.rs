@@ -43,8 +43,8 @@ error: invalid value 'cuda:x' for '--device-map <DEVICE>': unknown device 'cuda:
 #[test]
 fn a_gpu_that_is_not_there_is_refused() {
     assert_snapshot!(refusals(&["--device-map cuda", "--device-map cuda:3"]), @r#"
-error: --device-map cuda: ACTBENCH_CUDA=none hides whatever there is; unset it, or pass --device-map auto or cpu
-error: --device-map cuda:3: ACTBENCH_CUDA=none hides whatever there is; unset it, or pass --device-map auto or cpu
+error: --device-map cuda: ACTBENCH_CUDA=none hides all GPUs; unset it, or pass --device-map auto or cpu
+error: --device-map cuda:3: ACTBENCH_CUDA=none hides all GPUs; unset it, or pass --device-map auto or cpu
 "#);
 }
 
@@ -124,8 +124,8 @@ error: --layer 99 is too deep: the model has 8 layers; pass one of --layer 0 to 
 fn an_output_that_cannot_be_written_is_found_before_any_work() {
     // A model that is not there comes second: the output is looked at before anything is read.
     assert_snapshot!(refusals(&["--output absent/results.json --model ./absent", "--output temporary"]), @r#"
-error: absent/results.json: cannot be written (--output): there is no folder absent; make it, or name another
-error: temporary: is a folder; --output names the result file
+error: absent/results.json: cannot be written (--output): the directory absent does not exist; create it or use another path
+error: temporary: is a directory; --output needs a file name for the result file
 "#);
 }
 
@@ -137,6 +137,6 @@ fn a_panic_of_a_child_is_an_error_in_one_line() {
     let told = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.contains("internal: acted out") && told.contains("please report it"), "{told}");
+    assert!(told.contains("internal error: acted out") && told.contains("please report it"), "{told}");
     assert!(!told.contains("RUST_BACKTRACE") && !told.contains("panicked at"), "{told}");
 }

@@ -4,18 +4,18 @@ use super::axis::Axis;
 use super::canvas::{Marker, colour, svg};
 use super::xy::{Point, SIZE, Series, Xy};
 use super::{Chart, by_setting, varying};
-use crate::crossover::{Cell, Device, Figure, MethodFigures};
+use crate::case::Method;
+use crate::crossover::{Cell, DeviceClass, MedianInterval, MethodFigures};
 use crate::error::Result;
 use crate::report::document::{Table, figure_cell, text_cell, whole_cell};
 use crate::report::format::{megabytes, seconds};
-use crate::workload::case::Method;
 
 /// What is drawn against samples.
 struct Measured {
     name: &'static str,
     title: &'static str,
     axis: &'static str,
-    of: fn(&MethodFigures) -> Option<Figure>,
+    of: fn(&MethodFigures) -> Option<MedianInterval>,
     show: fn(Option<f64>) -> String,
 }
 
@@ -47,7 +47,7 @@ pub(super) fn memory_charts(cells: &[Cell]) -> Result<Vec<Chart>> {
         of: |figures| figures.gpu_peak_alloc_mb,
         show: megabytes,
     };
-    let on_gpu: Vec<Cell> = cells.iter().filter(|cell| cell.setting.device != Device::Cpu).cloned().collect();
+    let on_gpu: Vec<Cell> = cells.iter().filter(|cell| cell.setting.device != DeviceClass::Cpu).cloned().collect();
     Ok([charts(cells, &host)?, charts(&on_gpu, &gpu)?].concat())
 }
 
@@ -92,7 +92,7 @@ fn one_series(group: &[&Cell], method: Method, measured: &Measured) -> Series {
         let figure = (measured.of)(figures)?;
         Some(Point { x, y: figure.median, ends: figure.interval })
     });
-    let failures = figures().filter(|(_, figures)| figures.never_came_through());
+    let failures = figures().filter(|(_, figures)| figures.never_succeeded());
     Series {
         name: method.to_string(),
         colour: colour(method),

@@ -1,10 +1,10 @@
 //! The summary table: one line a run, task and lazy mode, every ratio with its interval.
 
 use super::tables::{NONE, Table, TableCell, number, ratio_cell, text, whole};
-use crate::crossover::answer::Measure;
+use crate::case::{Method, Task};
+use crate::crossover::answer::ComparedQuantity;
 use crate::crossover::{Cell, MethodFigures};
 use crate::results::summary::Comparison;
-use crate::workload::case::{Method, Task};
 
 /// The table.
 pub(super) fn table(cells: &[Cell]) -> Table {
@@ -70,7 +70,7 @@ fn line(cell: &Cell, method: Method, comparison: &Comparison) -> Vec<TableCell> 
 /// `eager: oom` where there is nothing to compare with.
 fn one_side(cell: &Cell, method: Method) -> String {
     let failed = |method: Method| {
-        let figures = cell.method(method).filter(|figures| figures.never_came_through())?;
+        let figures = cell.method(method).filter(|figures| figures.never_succeeded())?;
         figures.failure.as_ref().map(|(status, _)| format!("{method}: {status}"))
     };
     let failures: Vec<String> = [Method::Eager, method].into_iter().filter_map(failed).collect();
@@ -100,8 +100,14 @@ pub(super) fn conclusions(cells: &[Cell]) -> Vec<String> {
                 sentences.push(format!(
                     "{task}, {method} against eager in {}: {}; {}{}.",
                     plural(compared.len(), "run"),
-                    told(&compared, Measure::Time, "faster", "slower", "no difference in time"),
-                    told(&compared, Measure::CpuMemory, "less memory", "more memory", "no difference in memory"),
+                    told(&compared, ComparedQuantity::Time, "faster", "slower", "no difference in time"),
+                    told(
+                        &compared,
+                        ComparedQuantity::CpuMemory,
+                        "less memory",
+                        "more memory",
+                        "no difference in memory"
+                    ),
                     failures(&compared, method),
                 ));
             }
@@ -110,7 +116,7 @@ pub(super) fn conclusions(cells: &[Cell]) -> Vec<String> {
     sentences
 }
 
-fn told(compared: &[(&Cell, &Comparison)], measure: Measure, better: &str, worse: &str, same: &str) -> String {
+fn told(compared: &[(&Cell, &Comparison)], measure: ComparedQuantity, better: &str, worse: &str, same: &str) -> String {
     let (mut gains, mut losses, mut open) = (Vec::new(), Vec::new(), 0);
     for (_, comparison) in compared {
         match measure.ratio(comparison) {
@@ -138,8 +144,7 @@ fn told(compared: &[(&Cell, &Comparison)], measure: Measure, better: &str, worse
 
 fn failures(compared: &[(&Cell, &Comparison)], method: Method) -> String {
     let failed = |method: Method| {
-        let never =
-            compared.iter().filter(|(cell, _)| cell.method(method).is_some_and(MethodFigures::never_came_through));
+        let never = compared.iter().filter(|(cell, _)| cell.method(method).is_some_and(MethodFigures::never_succeeded));
         match never.count() {
             0 => String::new(),
             n => format!("; {method} never came through in {n}"),
