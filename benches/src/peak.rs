@@ -1,16 +1,16 @@
-//! The most multiply-adds a core can do: loops over registers alone, beside which products are measured.
+//! The peak multiply-add rate of a core: loops over registers only, the reference for GEMM.
 
 use actbench_kernels::cpu::Isa;
 
-/// Instructions of one turn of a loop, in as many registers: enough to hide their latency.
+/// Independent instructions per loop iteration, one register each: enough to hide their latency.
 #[cfg(target_arch = "x86_64")]
 const CHAINS: u64 = 8;
 
-/// Runs about `turns` turns of the loop of `isa`'s fastest instruction for bf16 products on this thread and returns
-/// the floating-point operations done, or `None` where `isa` has no such loop here.
+/// Runs about `turns` iterations of the loop with `isa`'s fastest instruction for bf16 GEMM on this thread. Returns the
+/// number of floating-point operations, or `None` if there is no loop for `isa`.
 ///
-/// The instructions are fused multiply-adds for AVX2 and AVX-512, `vdpbf16ps` and `tdpbf16ps`. The caller passes an
-/// `isa` of this machine, as [`Isa::detect`] or a backend tells it; a higher one than that gives `None`.
+/// The instructions are fused multiply-adds for AVX2 and AVX-512, `vdpbf16ps` and `tdpbf16ps`. An `isa`
+/// above [`Isa::detect`] gives `None`.
 pub fn spin(isa: Isa, turns: u64) -> Option<u64> {
     if isa > Isa::detect() {
         return None;
@@ -103,7 +103,7 @@ mod x86 {
                 );
                 (2 * 2 * 16, turns)
             },
-            // A product of tiles takes 16 cycles, so a turn is longer than those above; so are fewer of them.
+            // A tile multiplication takes 16 cycles, so this loop runs fewer iterations than those above.
             // SAFETY: as above; the tiles are released again.
             Isa::Amx => unsafe {
                 let turns = (turns / 16).max(1);
