@@ -63,12 +63,12 @@ fn linear(criterion: &mut Criterion) -> Result<(), KernelError> {
 /// Multiplied by the number of threads it is the peak of `linear`.
 fn peaks(criterion: &mut Criterion) -> Result<(), KernelError> {
     /// Loop iterations, about 0.1 ms.
-    const TURNS: u64 = 100_000;
+    const ITERATIONS: u64 = 100_000;
     let mut group = criterion.benchmark_group("peak");
     for isa in Isa::ALL {
-        if let Some(operations) = peak::spin(isa, TURNS) {
+        if let Some(operations) = peak::spin(isa, ITERATIONS) {
             group.throughput(Throughput::Elements(operations));
-            group.bench_function(isa.to_string(), |bencher| bencher.iter(|| peak::spin(isa, black_box(TURNS))));
+            group.bench_function(isa.to_string(), |bencher| bencher.iter(|| peak::spin(isa, black_box(ITERATIONS))));
         }
     }
     group.finish();

@@ -55,7 +55,7 @@ pub struct Training<'a> {
 /// Bytes of the matrices of several layers that are worked on at a time; a single layer may take more.
 const SIDE_BY_SIDE_BYTES: u64 = 64 << 20;
 
-/// Bytes of one layer's matrices: features as stored and in `f32`, standardised in `f32`, what of them the solver copies in
+/// Bytes of one layer's matrices: features as stored and in `f32`, standardized in `f32`, what of them the solver copies in
 /// `f64`, and its square matrix and factor in `f64`, of the smaller dimension.
 pub fn matrix_bytes(n_samples: usize, hidden_size: usize) -> u64 {
     let (samples, features) = (n_samples as u64, hidden_size as u64);
@@ -88,13 +88,13 @@ pub fn score(
     let of_layer = |features: &LayerFeatures| -> Result<Vec<Trial>> {
         let (train, test) = (features.train()?, features.test()?);
         let split = match (bf16_matrix(&train)?, bf16_matrix(&test)?) {
-            (Some(train), Some(test)) => SplitFeatures::standardised(train, train_labels, test, test_labels)?,
+            (Some(train), Some(test)) => SplitFeatures::standardized(train, train_labels, test, test_labels)?,
             _ => {
                 let (train, test) = (to_matrix(&train)?, to_matrix(&test)?);
-                SplitFeatures::standardised(train.view(), train_labels, test.view(), test_labels)?
+                SplitFeatures::standardized(train.view(), train_labels, test.view(), test_labels)?
             }
         };
-        // The probes are trained on the standardised features alone.
+        // The probes are trained on the standardized features alone.
         drop((train, test));
         let outcomes = split.score_path(training.solver, training.cs, training.max_iterations)?;
         let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,6 +6,6 @@ pub const EMBEDDED: &str = "embedded";
 /// True and false facts under honest and deceptive instructions.
 pub(super) const REPE: &str = "repe";
 
-/// All names that [`load`](super::load) accepts in addition to paths, for help texts and error messages.
+/// All data set names except paths, for help texts and error messages.
 pub const REGISTERED: [&str; 6] =
     [EMBEDDED, "embedded:short", "embedded:medium", "embedded:long", "embedded:mixed", REPE];

@@ -207,17 +207,17 @@ fn mirror<T: FactorFloat>(matrix: &mut Mat<T>) {
 /// A symmetric positive definite matrix as `L L^T` (Golub and Van Loan, "Matrix Computations", section 4.2).
 #[derive(Clone, Debug)]
 pub(super) struct CholeskyFactor<T: FactorFloat> {
-    /// `L` `[m, m]`; what lies above the diagonal has no meaning.
+    /// `L` `[m, m]`; elements above the diagonal are undefined.
     lower: Mat<T>,
 }
 
 impl<T: FactorFloat> CholeskyFactor<T> {
-    /// `x` with `A x = right`.
+    /// Solves `A x = right` for `x`.
     pub(super) fn solve(&self, right: &Array1<f64>) -> Array1<f64> {
         let mut x: Vec<T> = right.iter().map(|&value| T::from_f64(value)).collect();
-        let into = ColMut::from_slice_mut(&mut x).as_mat_mut();
-        // It needs no memory of its own.
-        llt::solve::solve_in_place(self.lower.as_ref(), into, Par::Seq, MemStack::new(&mut []));
+        let solution = ColMut::from_slice_mut(&mut x).as_mat_mut();
+        // The sequential solver needs no scratch memory.
+        llt::solve::solve_in_place(self.lower.as_ref(), solution, Par::Seq, MemStack::new(&mut []));
         x.into_iter().map(T::to_f64).collect()
     }
 }

@@ -20,7 +20,7 @@ pub struct GgufFile {
 }
 
 impl GgufFile {
-    /// Maps a file and reads its header. Nobody may change the file while it is open.
+    /// Maps a file and reads its header. The file must not be changed while it is open.
     ///
     /// # Errors
     /// Not a complete GGUF file of version 2 or 3, or a tensor of an unsupported type.

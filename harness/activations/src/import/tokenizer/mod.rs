@@ -1,6 +1,6 @@
 //! Converts a GGUF file's tokenizer to `tokenizer.json` and `tokenizer_config.json`.
 //!
-//! A GGUF file has a vocabulary and the name of a pre-tokenizer; the rules of the pre-tokenizer are in the program that
+//! A GGUF file has a vocabulary and the name of a pre-tokenizer; the rules of the pre-tokenizer are in the code that
 //! reads the file. [`byte_level`] and [`sentence_piece`] write these rules to a `tokenizer.json`, in the form in which the
 //! models' authors published them.
 

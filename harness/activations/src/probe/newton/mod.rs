@@ -55,7 +55,7 @@ pub const MAX_FACTORIZED: usize = 2048;
 /// the minimum; with 1e-8 there are more steps for the same AUROC.
 const RELATIVE_GRADIENT: f64 = 1e-7;
 
-/// After a step that reduced the norm of the gradient to more than this fraction, the matrix is factorized again. Measured on
+/// If a step leaves more than this fraction of the norm of the gradient, the matrix is factorized again. Measured on
 /// features of a language model (480 samples, 16 layers, three `C`): values from 0.55 to 0.72 differ by less than 5 % in
 /// time, 0.35 and 0.8 take 1.5 times as long.
 const POOR_REDUCTION: f64 = 0.65;
