@@ -1,16 +1,16 @@
 //! The cache file compared with a plain copy and plain reads of the same bytes, on the same disk and in the same run.
 //!
-//! Writes do the same work on both sides: write to a temporary name, `fsync`, rename, `fsync` of the directory; the cache file
-//! from memory, the plain copy from the page cache. Reads do not: the plain side reads the same number of bytes sequentially
-//! through a buffer of 1 MiB and discards them, while the cache file verifies digests and builds the requested tensor. The
-//! read ratio is therefore the distance from a lower bound. The plain copy is a loop and not [`std::fs::copy`], because some
-//! file systems implement the latter without copying data.
+//! Writes do the same work on both sides: write to a temporary name, `fsync`, rename, `fsync` of the directory; the
+//! cache file from memory, the plain copy from the page cache. Reads do not: the plain side reads the same number of
+//! bytes sequentially through a buffer of 1 MiB and discards them, while the cache file verifies digests and builds
+//! the requested tensor. The read ratio is therefore the distance from a lower bound. The plain copy is a loop and
+//! not [`std::fs::copy`], because some file systems implement the latter without copying data.
 //!
-//! Each measurement of the cache file is paired with one of the plain side, alternately before and after it, so that other
-//! disk load affects both. The printed ratio is the median over the pairs without the warm-up. Writes are measured twice: of
-//! activations in memory, and of a model's activations, which are journaled so that an interrupted write can be resumed. The
-//! model replays stored activations. `ACTBENCH_BENCH_SAMPLES` sets the number of samples of 64 KiB; the default of 4096 is
-//! 256 MiB. Files are created in the system's temporary directory (`TMPDIR`).
+//! Each measurement of the cache file is paired with one of the plain side, alternately before and after it, so that
+//! other disk load affects both. The printed ratio is the median over the pairs without the warm-up. Writes are
+//! measured twice: of activations in memory, and of a model's activations, which are journaled so that an interrupted
+//! write can be resumed. The model replays stored activations. `ACTBENCH_BENCH_SAMPLES` sets the number of samples of
+//! 64 KiB; the default of 4096 is 256 MiB. Files are created in the system's temporary directory (`TMPDIR`).
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -46,7 +46,8 @@ fn n_samples() -> Result<usize, Box<dyn Error>> {
     }
 }
 
-/// Copies `source` to `target` as crash-safely as the cache file: temporary name, `fsync`, rename, `fsync` of the directory.
+/// Copies `source` to `target` as crash-safely as the cache file: temporary name, `fsync`, rename, `fsync` of the
+/// directory.
 fn plain_copy(source: &Path, target: &Path) -> Result<(), Box<dyn Error>> {
     let partial = target.with_extension("partial");
     let (mut reader, mut writer) = (File::open(source)?, File::create(&partial)?);
@@ -228,8 +229,8 @@ fn all(criterion: &mut Criterion) {
     skip_on_error(caching(criterion));
 }
 
-/// A pair of writes of 256 MiB takes up to two seconds, so a sample is one iteration. A short warm-up suffices, because the
-/// file is already in the page cache.
+/// A pair of writes of 256 MiB takes up to two seconds, so a sample is one iteration. A short warm-up suffices,
+/// because the file is already in the page cache.
 fn settings() -> Criterion {
     configured(Criterion::default(), 100, 1000)
 }

@@ -1,12 +1,12 @@
 //! The CUDA kernels and whole forward passes by the device's clock, and short batches by the host's clock.
 //!
-//! Each operation is measured twice. `cold`: the L2 cache is overwritten before every launch, and each launch is timed
-//! separately. `rotating`: launches follow without a gap, each with the next of several input sets whose total size is three
-//! times the L2 cache. Inputs are random, because multiplying zeros draws less power and allows higher clocks. The clocks,
-//! and the reasons for throttling, are printed after every operation.
+//! Each operation is measured twice. `cold`: the L2 cache is overwritten before every launch, and each launch is
+//! timed separately. `rotating`: launches follow without a gap, each with the next of several input sets whose total
+//! size is three times the L2 cache. Inputs are random, because multiplying zeros draws less power and allows higher
+//! clocks. The clocks, and the reasons for throttling, are printed after every operation.
 //!
-//! Without a GPU the benchmark prints that it is skipped. `ACTBENCH_CUDA=emulator` (feature `emulator`) runs the emulator on
-//! tiny shapes instead: that tests the benchmark, and its times mean nothing.
+//! Without a GPU the benchmark prints that it is skipped. `ACTBENCH_CUDA=emulator` (feature `emulator`) runs the
+//! emulator on tiny shapes instead: that tests the benchmark, and its times mean nothing.
 
 use std::cell::OnceCell;
 use std::hint::black_box;

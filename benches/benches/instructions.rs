@@ -1,5 +1,5 @@
-//! The instruction counts of the gated primitives, by Valgrind's Callgrind through gungraun. They are reproducible, so a
-//! difference of 0.1 % is a change. Valgrind does not support AVX-512, so the kernels run with AVX2 here.
+//! The instruction counts of the gated primitives, by Valgrind's Callgrind through gungraun. They are reproducible,
+//! so a difference of 0.1 % is a change. Valgrind does not support AVX-512, so the kernels run with AVX2 here.
 //!
 //! Needs `valgrind`, and `gungraun-runner` of this version in `PATH`; see `scripts/count_instructions.sh`.
 

@@ -1,5 +1,5 @@
-//! The backend operations at the shapes of real models. The throughput is floating-point operations (elements) for GEMM and
-//! attention, and bytes read and written for the others.
+//! The backend operations at the shapes of real models. The throughput is floating-point operations (elements) for
+//! GEMM and attention, and bytes read and written for the others.
 
 use std::hint::black_box;
 
@@ -10,8 +10,8 @@ use actbench_kernels::cpu::Isa;
 use actbench_kernels::{AttentionLayout, AttentionShape, Backend, DType, KernelError, PoolGroups, PoolMethod};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-/// `(name, K, N, gated)` of the projections of SmolLM2-135M and Llama-3.2-1B. Keys and values are one GEMM, and so are gated
-/// pairs.
+/// `(name, K, N, gated)` of the projections of SmolLM2-135M and Llama-3.2-1B. Keys and values are one GEMM, and so
+/// are gated pairs.
 const PROJECTIONS: [(&str, usize, usize, bool); 8] = [
     ("135m-query", 576, 576, false),
     ("135m-key-value", 576, 2 * 192, false),

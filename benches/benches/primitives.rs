@@ -1,5 +1,5 @@
-//! The time of the gated primitives. `actbench gate --criterion` interleaves the executables of two builds, one process per
-//! sample.
+//! The time of the gated primitives. `actbench gate --criterion` interleaves the executables of two builds, one
+//! process per sample.
 
 use std::error::Error;
 

@@ -1,5 +1,6 @@
-//! The probes of a sweep: 16 layers, three values of C, 480 training and 120 test samples, with both solvers (elements are
-//! probes). The layers run sequentially on one thread, so that the times do not depend on the number of cores.
+//! The probes of a sweep: 16 layers, three values of C, 480 training and 120 test samples, with both solvers
+//! (elements are probes). The layers run sequentially on one thread, so that the times do not depend on the number of
+//! cores.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -30,8 +31,9 @@ fn normal(rng: &mut ChaCha8Rng) -> f32 {
     (0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0
 }
 
-/// Features similar to those of a residual stream: 48 shared directions of decreasing strength, one of which predicts the
-/// label; independent noise per feature; scales that differ by orders of magnitude; means larger than the deviations.
+/// Features similar to those of a residual stream: 48 shared directions of decreasing strength, one of which predicts
+/// the label; independent noise per feature; scales that differ by orders of magnitude; means larger than the
+/// deviations.
 fn labeled_features(seed: u64, columns: usize) -> LabeledFeatures {
     const DIRECTIONS: usize = 48;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);

@@ -1,6 +1,6 @@
-//! Operations on activations and tokens outside the model: selections, slices and casts of tensors in memory (throughput in
-//! bytes of the result), building and optimizing plans (elements are plans), prefix sharing and batching (elements are
-//! tokens), and rendering and tokenizing dialogues (elements are dialogues).
+//! Operations on activations and tokens outside the model: selections, slices and casts of tensors in memory
+//! (throughput in bytes of the result), building and optimizing plans (elements are plans), prefix sharing and
+//! batching (elements are tokens), and rendering and tokenizing dialogues (elements are dialogues).
 
 use std::error::Error;
 use std::hint::black_box;
@@ -112,8 +112,8 @@ fn prefixes(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Rendering and tokenizing are measured together. The layout of a role sequence is cached, so only `open-tokenizer` starts
-/// without it.
+/// Rendering and tokenizing are measured together. The layout of a role sequence is cached, so only `open-tokenizer`
+/// starts without it.
 fn text(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let rows = if is_smoke_run() { 20 } else { 1000 };
     let dialogues = embedded_dialogues(rows)?;

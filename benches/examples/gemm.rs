@@ -1,5 +1,5 @@
-//! bf16 GEMM at the shapes of SmolLM2-135M and Llama-3.2-1B on two interleaved instruction sets: GFLOP/s, their ratio, and the
-//! percentage of the peak that loops over registers reach in the same run.
+//! bf16 GEMM at the shapes of SmolLM2-135M and Llama-3.2-1B on two interleaved instruction sets: GFLOP/s, their
+//! ratio, and the percentage of the peak that loops over registers reach in the same run.
 //!
 //! `cargo run --release -p actbench-benches --example gemm -- [before] [after] [threads]`. The defaults are the best
 //! instruction set with only fused multiply-adds, the best of the machine, and one thread.

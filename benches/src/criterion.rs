@@ -1,7 +1,7 @@
 //! Criterion settings that the benchmarks share.
 //!
-//! Criterion's defaults of 100 samples and eight seconds per benchmark would take nine minutes for `ops` alone. Ten samples
-//! are the minimum that criterion accepts. Plots would need a library that nothing else here uses.
+//! Criterion's defaults of 100 samples and eight seconds per benchmark would take nine minutes for `ops` alone. Ten
+//! samples are the minimum that criterion accepts. Plots would need a library that nothing else here uses.
 
 use std::time::Duration;
 

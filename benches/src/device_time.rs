@@ -24,7 +24,8 @@ impl<D: DeviceClock> DeviceTime<D> {
         result.unwrap_or_else(|error| exit_with(&error))
     }
 
-    /// The total nanoseconds of `iterations` calls, each between its own events and after `before`, which is not counted.
+    /// The total nanoseconds of `iterations` calls, each between its own events and after `before`, which is not
+    /// counted.
     ///
     /// # Errors
     /// A failure of the device.

@@ -1,9 +1,9 @@
 //! Forward passes of a model with synthetic weights: batches, and the time of short batches by the host's clock.
 //!
-//! Short batches need little device time, so they show the overhead of the host. Each is measured with separate launches and
-//! with CUDA graphs. `alone` is the latency from the call to the pooled rows on the host. `stream` is the time per batch with
-//! several batches of one length in flight. In `changing`, the lengths cycle through 16 values, so that every cached graph
-//! must be updated.
+//! Short batches need little device time, so they show the overhead of the host. Each is measured with separate
+//! launches and with CUDA graphs. `alone` is the latency from the call to the pooled rows on the host. `stream` is
+//! the time per batch with several batches of one length in flight. In `changing`, the lengths cycle through 16
+//! values, so that every cached graph must be updated.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -70,8 +70,8 @@ pub fn run_or_exit(model: &dyn ActivationModel, layer: usize, steps: &[Step], ti
     }
 }
 
-/// Measures batches of one sequence of `len` tokens through the blocks up to `layer` of the model `name`, which is loaded on
-/// first use.
+/// Measures batches of one sequence of `len` tokens through the blocks up to `layer` of the model `name`, which is
+/// loaded on first use.
 pub fn short_batches<'m>(
     criterion: &mut Criterion,
     (name, layer, len): (&str, usize, usize),

@@ -93,7 +93,8 @@ enum GemmEpilogue {
     Gated,
 }
 
-/// All operations of a forward pass and of pooling. For the plain kernels, which are a reference, only GEMM and attention.
+/// All operations of a forward pass and of pooling. For the plain kernels, which are a reference, only GEMM and
+/// attention.
 pub fn operations<B: Backend>(shapes: GpuShapes, plain: bool) -> Vec<GpuOperation<B>> {
     let GpuShapes { rows, hidden, wide, heads, sequence, .. } = shapes;
     let bf16 = DType::Bf16;

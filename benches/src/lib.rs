@@ -1,5 +1,5 @@
-//! Shared code of the benchmarks: seeded tensors at the shapes of real models. No input is zero, because some processors
-//! compute faster with zeros.
+//! Shared code of the benchmarks: seeded tensors at the shapes of real models. No input is zero, because some
+//! processors compute faster with zeros.
 
 pub mod criterion;
 pub mod device_time;
@@ -101,8 +101,8 @@ pub fn embedded_tokens(rows: usize) -> actbench_activations::Result<TokenSet> {
     ChatTokenizer::bundled()?.encode_all(&embedded_dialogues(rows)?)
 }
 
-/// Whether criterion only checks that each benchmark runs and measures nothing: with `--test`, or under `cargo test`, which
-/// does not pass `--bench` as `cargo bench` does.
+/// Whether criterion only checks that each benchmark runs and measures nothing: with `--test`, or under `cargo test`,
+/// which does not pass `--bench` as `cargo bench` does.
 pub fn is_smoke_run() -> bool {
     let has_flag = |flag: &str| std::env::args().any(|argument| argument == flag);
     has_flag("--test") || !has_flag("--bench")

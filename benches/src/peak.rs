@@ -6,8 +6,8 @@ use actbench_kernels::cpu::Isa;
 #[cfg(target_arch = "x86_64")]
 const CHAINS: u64 = 8;
 
-/// Runs about `iterations` iterations of the loop with `isa`'s fastest instruction for bf16 GEMM on this thread. Returns the
-/// number of floating-point operations, or `None` if there is no loop for `isa`.
+/// Runs about `iterations` iterations of the loop with `isa`'s fastest instruction for bf16 GEMM on this thread.
+/// Returns the number of floating-point operations, or `None` if there is no loop for `isa`.
 ///
 /// The instructions are fused multiply-adds for AVX2 and AVX-512, `vdpbf16ps` and `tdpbf16ps`. An `isa`
 /// above [`Isa::detect`] gives `None`.

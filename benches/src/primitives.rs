@@ -1,5 +1,5 @@
-//! The gated primitives, each as one unit of work. Criterion measures their time (`benches/primitives.rs`), Callgrind counts
-//! their instructions (`benches/instructions.rs`) under the same names, as a cross-check.
+//! The gated primitives, each as one unit of work. Criterion measures their time (`benches/primitives.rs`), Callgrind
+//! counts their instructions (`benches/instructions.rs`) under the same names, as a cross-check.
 //!
 //! They run on one thread and with fixed seeds, so that instruction counts are reproducible.
 

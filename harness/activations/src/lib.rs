@@ -35,7 +35,8 @@
 //! # }
 //! ```
 //!
-//! `examples/pool_layer.rs` writes such features to a safetensors file, `examples/train_probe.rs` trains a probe on them.
+//! `examples/pool_layer.rs` writes such features to a safetensors file, `examples/train_probe.rs` trains a probe on
+//! them.
 //!
 //! # Modules
 //!

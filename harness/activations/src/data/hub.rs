@@ -7,9 +7,9 @@ use hf_hub::api::sync::ApiBuilder;
 /// Extensions of readable files, the most compact format first.
 const READABLE_EXTENSIONS: [&str; 3] = [".parquet", ".jsonl", ".csv"];
 
-/// The local paths of the data files of the data set `id`, sorted by name. Files that are not in the cache are downloaded.
-/// The result is all files of the first readable format, because each split is a separate file. `endpoint` replaces the
-/// address of the hub and all settings of the hub in the environment.
+/// The local paths of the data files of the data set `id`, sorted by name. Files that are not in the cache are
+/// downloaded. The result is all files of the first readable format, because each split is a separate file.
+/// `endpoint` replaces the address of the hub and all settings of the hub in the environment.
 ///
 /// # Errors
 /// The reason why no file is available, on one line and without the name of the data set.

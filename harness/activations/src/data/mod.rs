@@ -1,8 +1,8 @@
 //! Data sets: labeled dialogues from the embedded generator, a registered name or a file.
 //!
-//! [`load`] loads a [`Dataset`] by name. [`split`] draws the training and the test rows from it. An
-//! invalid row is an error that names its line or row number. Skipping such rows would silently shrink the data set, and
-//! its results could not be reproduced from the file.
+//! [`load`] loads a [`Dataset`] by name. [`split`] draws the training and the test rows from it. An invalid row is an
+//! error that names its line or row number. Skipping such rows would silently shrink the data set, and its results
+//! could not be reproduced from the file.
 
 mod csv_file;
 mod dialogue;

@@ -1,7 +1,7 @@
 //! The registered data set `repe`: true statements under an honest and under a deceptive instruction.
 //!
-//! Rows of `statement,label` with label 1 are kept. Each yields two dialogues that differ only in the system message; the
-//! deceptive one has label 1. The statements are from the Representation Engineering repository (Zou et al. 2023,
+//! Rows of `statement,label` with label 1 are kept. Each yields two dialogues that differ only in the system message;
+//! the deceptive one has label 1. The statements are from the Representation Engineering repository (Zou et al. 2023,
 //! <https://arxiv.org/abs/2310.01405>).
 
 use std::path::{Path, PathBuf};

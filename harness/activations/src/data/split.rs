@@ -79,8 +79,9 @@ pub fn stratified_sample_and_split(labels: &[bool], samples: usize, train_frac: 
     Ok(DataSplit { train, test, requested: samples, taken })
 }
 
-/// Distributes `total` (at most the sum of `counts`) in proportion to `counts`. Each class gets its integer part; the row
-/// left over goes to the larger remainder, or to class 0 if they are equal. With two classes at most one row is left over.
+/// Distributes `total` (at most the sum of `counts`) in proportion to `counts`. Each class gets its integer part; the
+/// row left over goes to the larger remainder, or to class 0 if they are equal. With two classes at most one row is
+/// left over.
 fn largest_remainder(counts: [usize; 2], total: usize) -> [usize; 2] {
     let all = (counts[0] + counts[1]) as u128;
     if all == 0 {

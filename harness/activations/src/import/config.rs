@@ -39,8 +39,8 @@ impl LlamaMetadata {
     /// Reads and checks the metadata under `llama.`.
     ///
     /// # Errors
-    /// A missing or invalid value, or a variant of Llama that Hugging Face's `LlamaForCausalLM` does not support: experts,
-    /// head counts that differ by layer, partial rotary embeddings.
+    /// A missing or invalid value, or a variant of Llama that Hugging Face's `LlamaForCausalLM` does not support:
+    /// experts, head counts that differ by layer, partial rotary embeddings.
     pub fn read(gguf: &GgufFile) -> Result<LlamaMetadata> {
         let fail = |what: String| Err(Error::file(gguf.path(), what));
         if gguf.optional_count("llama.expert_count")?.is_some_and(|experts| experts > 0) {

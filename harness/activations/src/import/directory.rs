@@ -31,7 +31,8 @@ pub fn check_destination(out: &Path, force: bool) -> Result<()> {
     Ok(())
 }
 
-/// Calls `fill` with a temporary directory next to `out`, and renames that directory to `out` when `fill` has succeeded.
+/// Calls `fill` with a temporary directory next to `out`, and renames that directory to `out` when `fill` has
+/// succeeded.
 ///
 /// With `force`, the files are moved one by one into an existing directory, weights before configuration.
 ///

@@ -37,12 +37,12 @@ pub struct ImportSummary {
 
 /// Imports the GGUF file `file` into the directory `out`, with weights rounded to bfloat16.
 ///
-/// A directory that is not empty is an error unless `force` is set. With `force`, the model's files in it are replaced and
-/// all other files are kept. `progress` is called for each tensor.
+/// A directory that is not empty is an error unless `force` is set. With `force`, the model's files in it are
+/// replaced and all other files are kept. `progress` is called for each tensor.
 ///
 /// # Errors
-/// An incomplete or malformed file, an unsupported architecture, tensor type or tokenizer, or a directory that cannot be
-/// written. After an error no files are left.
+/// An incomplete or malformed file, an unsupported architecture, tensor type or tokenizer, or a directory that cannot
+/// be written. After an error no files are left.
 pub fn import_gguf(file: &Path, out: &Path, force: bool, progress: &mut ImportProgress<'_>) -> Result<ImportSummary> {
     directory::check_destination(out, force)?;
     let gguf = GgufFile::open(file)?;

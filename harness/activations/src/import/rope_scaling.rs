@@ -1,8 +1,8 @@
 //! Converts the scaling of rotary frequencies from a GGUF file to Hugging Face's parameters.
 //!
-//! A file of the Llama 3.1 family does not store its four parameters. It has a tensor `rope_freqs.weight` with the divisor
-//! of each frequency, which was computed from them. This module recovers the parameters from the divisors and accepts them
-//! only if they reproduce the tensor.
+//! A file of the Llama 3.1 family does not store its four parameters. It has a tensor `rope_freqs.weight` with the
+//! divisor of each frequency, which was computed from them. This module recovers the parameters from the divisors and
+//! accepts them only if they reproduce the tensor.
 
 use serde_json::{Value, json};
 
@@ -187,9 +187,9 @@ mod tests {
 
     #[test]
     fn factors_match_published_formula() {
-        // Computed by hand: with theta 500000 and width 64, frequency 0 has a wavelength of 2 pi positions (short), frequency 31
-        // in 2 pi 500000^(31/32) = 2.08e6 (long), frequency 16 in 2 pi 707.1 = 4442.9 (between 2048 and 8192):
-        // smooth = (8192/4442.9 - 1)/3 = 0.28128, 1/((1 - 0.28128)/32 + 0.28128) = 3.2925.
+        // Computed by hand: with theta 500000 and width 64, frequency 0 has a wavelength of 2 pi positions (short),
+        // frequency 31 in 2 pi 500000^(31/32) = 2.08e6 (long), frequency 16 in 2 pi 707.1 = 4442.9 (between 2048 and
+        // 8192): smooth = (8192/4442.9 - 1)/3 = 0.28128, 1/((1 - 0.28128)/32 + 0.28128) = 3.2925.
         let factors = factors(&LLAMA_3_2, 64);
         assert_eq!((factors[0], factors[31]), (1.0, 32.0));
         assert!((factors[16] - 3.2925).abs() < 1e-3, "{}", factors[16]);

@@ -1,12 +1,12 @@
-//! AUROC, the metric of a probe: the probability that a random positive sample scores above a random negative one, with ties
-//! counted as one half.
+//! AUROC, the metric of a probe: the probability that a random positive sample scores above a random negative one,
+//! with ties counted as one half.
 
 use crate::error::{Error, Result};
 
 /// Area under the receiver operating characteristic of `scores` `[n]` against `labels` `[n]` (0 or 1), in `0..=1`.
 ///
-/// With the rank sum `R` of the positive samples (ties get their mean rank) and `p` positive and `q` negative samples, the
-/// area is `(R - p (p + 1) / 2) / (p q)` (Hanley and McNeil, "The meaning and use of the area under a
+/// With the rank sum `R` of the positive samples (ties get their mean rank) and `p` positive and `q` negative
+/// samples, the area is `(R - p (p + 1) / 2) / (p q)` (Hanley and McNeil, "The meaning and use of the area under a
 /// receiver operating characteristic curve", 1982; the Mann-Whitney statistic). Ranks are summed as integers, so that
 /// only the last division rounds. Infinite scores are allowed.
 ///

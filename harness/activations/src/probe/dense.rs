@@ -115,8 +115,8 @@ impl<T: FactorFloat> SymmetricMatrix<T> {
         gemv(self.values.as_ref(), &vector).into_iter().map(T::to_f64).collect()
     }
 
-    /// The Cholesky factor of `diag(root) A diag(root) + shift I`, where this matrix `A` is positive semidefinite. Reuses the
-    /// memory of `spent`, if given.
+    /// The Cholesky factor of `diag(root) A diag(root) + shift I`, where this matrix `A` is positive semidefinite.
+    /// Reuses the memory of `spent`, if given.
     pub(super) fn scaled_and_shifted(
         &self,
         root: &Array1<f64>,
@@ -137,10 +137,12 @@ impl<T: FactorFloat> SymmetricMatrix<T> {
         self.factor(shift, spent, |_, source, target| target.copy_from_slice(source))
     }
 
-    /// The Cholesky factor of a transformed matrix plus `shift I`. `fill` transforms one column, from the diagonal down.
+    /// The Cholesky factor of a transformed matrix plus `shift I`. `fill` transforms one column, from the diagonal
+    /// down.
     ///
-    /// If rounding has made the matrix indefinite, the shift is increased: first by the rounding error of the matrix, then
-    /// tenfold each time. The result is the factor of a nearby matrix, whose solutions are still descent directions.
+    /// If rounding has made the matrix indefinite, the shift is increased: first by the rounding error of the matrix,
+    /// then tenfold each time. The result is the factor of a nearby matrix, whose solutions are still descent
+    /// directions.
     fn factor(
         &self,
         shift: f64,

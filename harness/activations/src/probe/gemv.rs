@@ -1,7 +1,7 @@
 //! Matrix-vector multiplication (GEMV) of features in `f32` with vectors in `f64`, computed in double precision.
 //!
-//! The loops have a fixed number of lanes and no fused multiply-add, so that all instruction sets give the same bits (see
-//! `simd`).
+//! The loops have a fixed number of lanes and no fused multiply-add, so that all instruction sets give the same bits
+//! (see `simd`).
 
 use ndarray::{Array1, ArrayView2, CowArray, Ix2};
 
@@ -67,7 +67,8 @@ pub(super) fn gemv_transposed(matrix: ArrayView2<'_, f32>, vector: &[f64]) -> Ar
     Array1::from_vec(acc)
 }
 
-/// `X^T diag(weights) (X v + bias)` for `matrix` `X` `[n, h]`, and the sum of the weighted values. Each row is read once.
+/// `X^T diag(weights) (X v + bias)` for `matrix` `X` `[n, h]`, and the sum of the weighted values. Each row is read
+/// once.
 pub(super) fn weighted_gram_gemv(
     matrix: ArrayView2<'_, f32>,
     vector: &Array1<f64>,
@@ -207,8 +208,8 @@ fn squares(row: &[f32]) -> f64 {
     reduce_lanes(acc) + left
 }
 
-/// The sum of all lanes in a fixed order: pairs at distance 16, 8, 4, 2 and 1. Unrolled, because the compiler keeps lanes
-/// that a loop variable indexes in memory.
+/// The sum of all lanes in a fixed order: pairs at distance 16, 8, 4, 2 and 1. Unrolled, because the compiler keeps
+/// lanes that a loop variable indexes in memory.
 #[inline(always)]
 fn reduce_lanes(acc: [f64; LANES]) -> f64 {
     let acc: [f64; 16] = std::array::from_fn(|lane| acc[lane] + acc[lane + 16]);

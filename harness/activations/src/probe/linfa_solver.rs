@@ -2,20 +2,20 @@
 //!
 //! The behavior of that crate (0.8.1, with argmin 0.11) determines this code:
 //!
-//! - It minimizes the *sum* of the losses plus `alpha |w|^2 / 2`, without a penalty on the intercept. That is `n` times the
-//!   objective of [`problem`](super::problem) if `alpha` is `1 / C`.
-//! - Its positive class is the one with more samples (the class of the first sample if the counts are equal), so the sign of
-//!   weights, intercept and start depends on the label counts.
-//! - It stops if the norm of the gradient of that sum is below the tolerance, if the cost does not change by a bit, at the
-//!   iteration limit, or silently if the line search fails. It then returns the best point found, which is the start if the
-//!   first step has failed.
-//! - Its line search has no iteration limit, and a NaN makes it run forever. A NaN occurs if two consecutive gradients are
-//!   equal to the last bit: if steps are below the rounding error (a tolerance below the noise), or if all losses saturate
-//!   (a large first trial).
+//! - It minimizes the *sum* of the losses plus `alpha |w|^2 / 2`, without a penalty on the intercept. That is `n`
+//!   times the objective of [`problem`](super::problem) if `alpha` is `1 / C`.
+//! - Its positive class is the one with more samples (the class of the first sample if the counts are equal), so the
+//!   sign of weights, intercept and start depends on the label counts.
+//! - It stops if the norm of the gradient of that sum is below the tolerance, if the cost does not change by a bit,
+//!   at the iteration limit, or silently if the line search fails. It then returns the best point found, which is the
+//!   start if the first step has failed.
+//! - Its line search has no iteration limit, and a NaN makes it run forever. A NaN occurs if two consecutive
+//!   gradients are equal to the last bit: if steps are below the rounding error (a tolerance below the noise), or if
+//!   all losses saturate (a large first trial).
 //!
-//! Therefore the tolerance is never below the noise (`FeatureScaling::tolerance`), features are scaled down if the first
-//! trial would be large (`FeatureScaling::new`), the gradient of the result is computed again, and a result equal to the
-//! start is an error.
+//! Therefore the tolerance is never below the noise (`FeatureScaling::tolerance`), features are scaled down if the
+//! first trial would be large (`FeatureScaling::new`), the gradient of the result is computed again, and a result
+//! equal to the start is an error.
 
 use linfa::traits::Fit;
 use linfa::{DatasetBase, ParamGuard};
@@ -34,8 +34,9 @@ const STOPPING_GRADIENT_NORM: f64 = 1e-7;
 /// A step must decrease the sum of the losses by this many rounding errors to be distinguishable from noise.
 const ROUNDINGS_PER_STEP: f64 = 20.0;
 
-/// The maximum decision in the first trial of the line search. The trial is the whole gradient. The losses are curved only
-/// within a few units of zero, so the search must shrink the step by about this factor, and it stops shrinking at `1e-10`.
+/// The maximum decision in the first trial of the line search. The trial is the whole gradient. The losses are curved
+/// only within a few units of zero, so the search must shrink the step by about this factor, and it stops shrinking
+/// at `1e-10`.
 const MAX_FIRST_DECISION: f64 = 1e7;
 
 /// Logistic regression by `linfa-logistic`, which does not report its number of iterations.
@@ -82,8 +83,8 @@ struct FeatureScaling {
 }
 
 impl FeatureScaling {
-    /// The factor is 1 if the first trial is within [`MAX_FIRST_DECISION`], which holds for all but extreme shapes. Otherwise
-    /// it makes the curvature along that trial equal to the curvature of the bias.
+    /// The factor is 1 if the first trial is within [`MAX_FIRST_DECISION`], which holds for all but extreme shapes.
+    /// Otherwise it makes the curvature along that trial equal to the curvature of the bias.
     fn new(problem: &Problem<'_>) -> Self {
         let samples = problem.labels().len() as f64;
         let (mean_gradient, _) = problem.gradient(&problem.featureless());
@@ -98,9 +99,9 @@ impl FeatureScaling {
 
     /// The stopping norm, raised to the level at which a step is visible in the sum of the losses.
     ///
-    /// With a curvature of at most `k`, a gradient `g` promises a decrease of at least `g^2 / (2 k)`. The loss is at most
-    /// `n ln 2`, with a relative error of `epsilon`. The curvature is at most a quarter of the sum of the squares of all
-    /// features and of the ones of the bias, plus the curvature of the penalty.
+    /// With a curvature of at most `k`, a gradient `g` promises a decrease of at least `g^2 / (2 k)`. The loss is at
+    /// most `n ln 2`, with a relative error of `epsilon`. The curvature is at most a quarter of the sum of the
+    /// squares of all features and of the ones of the bias, plus the curvature of the penalty.
     fn tolerance(problem: &Problem<'_>, factor: f64) -> f64 {
         let samples = problem.labels().len() as f64;
         let squares = sum_of_squares(problem.features()) * factor.powi(2);

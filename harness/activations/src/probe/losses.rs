@@ -1,8 +1,8 @@
 //! The logistic loss of many samples and its derivative, in one vectorized pass.
 //!
-//! The exponential and the logarithm of the standard library are calls with one number each; they took as long as the GEMV
-//! with the Gram matrix of the samples. The functions here are exact to a few units in the last place for their arguments,
-//! and give the same bits on every machine.
+//! The exponential and the logarithm of the standard library are calls with one number each; they took as long as the
+//! GEMV with the Gram matrix of the samples. The functions here are exact to a few units in the last place for their
+//! arguments, and give the same bits on every machine.
 
 use super::simd::{SimdLoop, run_simd};
 
@@ -68,8 +68,8 @@ impl SimdLoop for LossLoop<'_> {
     }
 }
 
-/// -1 for a positive and 1 for a negative sample. With `against = sign * decision`, the loss is `softplus(against)` and the
-/// residual `sign * sigmoid(against)`, without differences of large numbers.
+/// -1 for a positive and 1 for a negative sample. With `against = sign * decision`, the loss is `softplus(against)`
+/// and the residual `sign * sigmoid(against)`, without differences of large numbers.
 #[inline(always)]
 fn sign(label: u8) -> f64 {
     1.0 - 2.0 * f64::from(label)

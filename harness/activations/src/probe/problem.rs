@@ -6,9 +6,9 @@
 //! J(w, b) = 1/n sum_i [ softplus(z_i) - y_i z_i ]  +  |w|^2 / (2 C n),     z_i = x_i . w + b
 //! ```
 //!
-//! `C n J` is scikit-learn's `C sum log-loss + |w|^2 / 2`, so `C` has the same meaning; the bias is not penalized. With both
-//! classes present and a finite `C`, the objective is strictly convex in `w` and has one minimum, so all solvers that
-//! converge agree.
+//! `C n J` is scikit-learn's `C sum log-loss + |w|^2 / 2`, so `C` has the same meaning; the bias is not penalized.
+//! With both classes present and a finite `C`, the objective is strictly convex in `w` and has one minimum, so all
+//! solvers that converge agree.
 
 use ndarray::{Array1, ArrayView2};
 
@@ -18,16 +18,16 @@ use super::losses::Losses;
 use super::standardize::not_finite;
 use crate::error::{Error, Result};
 
-/// A probe has converged if the Euclidean norm of the mean gradient is at most this. On standardized features the weights
-/// then have about four correct digits, far more than the AUROC is sensitive to.
+/// A probe has converged if the Euclidean norm of the mean gradient is at most this. On standardized features the
+/// weights then have about four correct digits, far more than the AUROC is sensitive to.
 pub const CONVERGED_GRADIENT_NORM: f64 = 1e-5;
 
-/// The range of `C`. Within it, `f64` resolves both the loss and the penalty. The search grid of scikit-learn is 1e-4 to
-/// 1e4.
+/// The range of `C`. Within it, `f64` resolves both the loss and the penalty. The search grid of scikit-learn is 1e-4
+/// to 1e4.
 pub const C_RANGE: std::ops::RangeInclusive<f64> = 1e-8..=1e8;
 
-/// The maximum absolute value of a feature. Standardized training features of `n` samples are at most `sqrt(n)`, so they
-/// are always below; larger values would saturate every loss.
+/// The maximum absolute value of a feature. Standardized training features of `n` samples are at most `sqrt(n)`, so
+/// they are always below; larger values would saturate every loss.
 pub const MAX_FEATURE: f32 = 1e4;
 
 /// A validated problem: features `[n, h]`, labels `[n]` and `C`.
@@ -43,8 +43,8 @@ impl<'a> Problem<'a> {
     ///
     /// # Errors
     ///
-    /// `C` outside [`C_RANGE`], different lengths, a label other than 0 and 1, labels of one class only, or a feature that is
-    /// not finite or above [`MAX_FEATURE`] (the message names its sample and column).
+    /// `C` outside [`C_RANGE`], different lengths, a label other than 0 and 1, labels of one class only, or a feature
+    /// that is not finite or above [`MAX_FEATURE`] (the message names its sample and column).
     pub fn new(features: ArrayView2<'a, f32>, labels: &'a [u8], c: f64) -> Result<Self> {
         check_c(c)?;
         if features.nrows() != labels.len() {
@@ -98,8 +98,8 @@ impl<'a> Problem<'a> {
         Ok(Self { c, ..*self })
     }
 
-    /// Zero weights, with the log-odds of the classes as the bias: the best probe without features, and the initial point of
-    /// solvers.
+    /// Zero weights, with the log-odds of the classes as the bias: the best probe without features, and the initial
+    /// point of solvers.
     pub fn featureless(&self) -> Parameters {
         let positives = self.labels.iter().filter(|&&label| label == 1).count() as f64;
         let negatives = self.labels.len() as f64 - positives;

@@ -2,8 +2,8 @@
 //!
 //! The loops use no fused multiply-add, so that all instruction sets give the same bits.
 
-/// A loop that is compiled once per instruction set. `run` and all functions it calls must be `#[inline(always)]`: code that
-/// is not inlined is compiled for the oldest processors.
+/// A loop that is compiled once per instruction set. `run` and all functions it calls must be `#[inline(always)]`:
+/// code that is not inlined is compiled for the oldest processors.
 pub(super) trait SimdLoop {
     /// The result of the loop.
     type Output;

@@ -29,8 +29,9 @@ pub trait Solver: Sync {
     /// [`Error::Numeric`](crate::Error::Numeric) if no usable point was found.
     fn solve(&self, problem: &Problem<'_>, start: Option<&Parameters>, max_iterations: usize) -> Result<Solution>;
 
-    /// Minimizes the samples of `problem` at each of `cs`, in order, each in at most `max_iterations`; the `C` of `problem` is
-    /// ignored. Each fit starts at [`Problem::featureless`] unless the solver uses the solutions of other `C`.
+    /// Minimizes the samples of `problem` at each of `cs`, in order, each in at most `max_iterations`; the `C` of
+    /// `problem` is ignored. Each fit starts at [`Problem::featureless`] unless the solver uses the solutions of
+    /// other `C`.
     ///
     /// # Errors
     ///

@@ -60,8 +60,8 @@ impl<'a> SplitFeatures<'a> {
         self.outcome(fit_with(&NewtonSolver, &problem, None, max_iterations)?)
     }
 
-    /// Trains one probe per `C` on the training split, each in at most `max_iterations` iterations of `solver`, and scores it
-    /// by the AUROC on the test split. The outcomes are in the order of `cs`.
+    /// Trains one probe per `C` on the training split, each in at most `max_iterations` iterations of `solver`, and
+    /// scores it by the AUROC on the test split. The outcomes are in the order of `cs`.
     ///
     /// # Errors
     ///

@@ -1,5 +1,6 @@
-//! Standardization: every feature gets mean 0 and standard deviation 1 *on the training samples*, so that the penalty of the
-//! probe applies equally to all features. Test samples are transformed with the training statistics, never with their own.
+//! Standardization: every feature gets mean 0 and standard deviation 1 *on the training samples*, so that the penalty
+//! of the probe applies equally to all features. Test samples are transformed with the training statistics, never
+//! with their own.
 
 use half::bf16;
 use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
@@ -33,8 +34,8 @@ impl FeatureElement for bf16 {
 
 /// Mean and standard deviation of each feature, measured on the training samples.
 ///
-/// Statistics and arithmetic use f64 for all element types. The result is rounded to f32, with a relative error of 2^-24:
-/// far below the rounding error of the activations.
+/// Statistics and arithmetic use f64 for all element types. The result is rounded to f32, with a relative error of
+/// 2^-24: far below the rounding error of the activations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Standardizer {
     mean: Array1<f64>,
@@ -45,10 +46,11 @@ impl Standardizer {
     /// Measures `features` `[n, h]`: the mean, and the unbiased (divided by `n - 1`) standard deviation, at least
     /// [`MIN_STANDARD_DEVIATION`].
     ///
-    /// One pass over the differences to the first sample (Chan, Golub and LeVeque, "Algorithms for computing the sample
-    /// variance", 1983: shifted data). The differences are exactly zero for a constant feature, so its mean is exact and its
-    /// standardized training values are zeros, not a rounding error divided by [`MIN_STANDARD_DEVIATION`]. The first sample
-    /// is at most `sqrt(n)` deviations from the mean, so the variance is exact to `n` roundings for any mean.
+    /// One pass over the differences to the first sample (Chan, Golub and LeVeque, "Algorithms for computing the
+    /// sample variance", 1983: shifted data). The differences are exactly zero for a constant feature, so its mean is
+    /// exact and its standardized training values are zeros, not a rounding error divided by
+    /// [`MIN_STANDARD_DEVIATION`]. The first sample is at most `sqrt(n)` deviations from the mean, so the variance is
+    /// exact to `n` roundings for any mean.
     ///
     /// # Errors
     ///
@@ -87,8 +89,8 @@ impl Standardizer {
         Ok(Self { mean, standard_deviation })
     }
 
-    /// Standardizes `features` `[n, h]` and rounds to f32. A value beyond the range of f32 (for example of a feature that was
-    /// constant in training) is clamped.
+    /// Standardizes `features` `[n, h]` and rounds to f32. A value beyond the range of f32 (for example of a feature
+    /// that was constant in training) is clamped.
     ///
     /// # Errors
     ///
@@ -180,8 +182,8 @@ impl<E: FeatureElement> SimdLoop for StandardizeLoop<'_, E> {
     }
 }
 
-/// Adds the differences between `row` and `first`, and their squares. For each group of columns, `moments` has the sums,
-/// then the sums of squares.
+/// Adds the differences between `row` and `first`, and their squares. For each group of columns, `moments` has the
+/// sums, then the sums of squares.
 #[inline(always)]
 fn add_moments<E: FeatureElement>(moments: &mut [[f64; 2 * LANES]], first: &[f64], row: &[E]) {
     let ((values, value_tail), (firsts, first_tail)) = (row.as_chunks::<LANES>(), first.as_chunks::<LANES>());

@@ -281,7 +281,8 @@ fn invalid_split_is_rejected_with_side() {
     assert!(run(train.view(), &[0, 1, 1], narrow, &[0, 1]).contains("1 columns"));
 }
 
-/// Problems of small shapes with repeated rows and columns, features up to `6 * 10^scale`, and `C` over its whole range.
+/// Problems of small shapes with repeated rows and columns, features up to `6 * 10^scale`, and `C` over its whole
+/// range.
 fn problems(scale: std::ops::Range<i32>) -> impl Strategy<Value = (Array2<f32>, Vec<u8>, f64)> {
     (2_usize..14, 1_usize..9, -8_i32..9, scale).prop_flat_map(|(n, h, exponent, scale)| {
         let values = prop::collection::vec(-6_i32..7, n * h);

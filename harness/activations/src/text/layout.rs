@@ -1,8 +1,8 @@
 //! The text that a template writes around the messages of a dialogue, found by rendering markers in place of contents.
 //!
-//! For a sequence of roles the template is rendered with a unique marker as the content of each message. The text between
-//! two markers is the end of one message and the header of the next. To separate them, the dialogue is also rendered only
-//! up to the earlier message: the text after its last marker is the end of that message.
+//! For a sequence of roles the template is rendered with a unique marker as the content of each message. The text
+//! between two markers is the end of one message and the header of the next. To separate them, the dialogue is also
+//! rendered only up to the earlier message: the text after its last marker is the end of that message.
 //!
 //! ```text
 //! all:     <s>[user]\nMARK0[end]\n[bot]\nMARK1[end]\n
@@ -17,8 +17,8 @@ use crate::data::{ChatMessage, Role};
 use super::template::ChatTemplate;
 use super::turns;
 
-/// Encloses the number of a message in its marker. Characters of a private use area of Unicode: no template writes them,
-/// no case mapping changes them and no trimming removes them.
+/// Encloses the number of a message in its marker. Characters of a private use area of Unicode: no template writes
+/// them, no case mapping changes them and no trimming removes them.
 const MARKERS: [char; 2] = ['\u{f8f0}', '\u{f8f1}'];
 
 /// A part of a rendered text.
@@ -175,8 +175,8 @@ impl LayoutFinder<'_> {
             [.., RenderedPiece { kind: PieceKind::Content(message), .. }, end] if *message == last => end.literal(),
             _ => return Err(format!("it moves message {} if another message follows", last + 1)),
         };
-        // A template that also closes the dialogue writes more than the end of the message. The common leading tokens are
-        // the end of the message.
+        // A template that also closes the dialogue writes more than the end of the message. The common leading tokens
+        // are the end of the message.
         let end = if text.starts_with(end) { end.len() } else { self.common_tokens(end, text)? };
         // Whitespace between messages belongs to the earlier one, like the line break of ChatML.
         let rest = &text[end..];
@@ -192,8 +192,8 @@ impl LayoutFinder<'_> {
         Ok(if text.is_char_boundary(end) { end } else { 0 })
     }
 
-    /// The byte of `text`, the literal before a leading assistant message, at which the header of that message begins. The
-    /// header can follow a beginning-of-text token or a default system message of the template.
+    /// The byte of `text`, the literal before a leading assistant message, at which the header of that message
+    /// begins. The header can follow a beginning-of-text token or a default system message of the template.
     fn end_of_preamble(&self, text: &str) -> usize {
         // The header that the message would have after a question.
         let mut messages = vec![ChatMessage::new(Role::User, marker(self.messages.len()))];

@@ -42,8 +42,8 @@ pub(super) fn install(environment: &mut Environment<'static>, today: NaiveDate) 
     environment.set_unknown_method_callback(method);
 }
 
-/// Whether Python's `str.strip` removes the character: Unicode whitespace, and four separators that Unicode does not class
-/// as whitespace.
+/// Whether Python's `str.strip` removes the character: Unicode whitespace, and four separators that Unicode does not
+/// class as whitespace.
 pub(super) fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
 }
@@ -61,7 +61,8 @@ fn invalid_operation(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, what)
 }
 
-/// Methods of Python's strings. The first ones are missing in the compatibility callback or use Rust's whitespace there.
+/// Methods of Python's strings. The first ones are missing in the compatibility callback or use Rust's whitespace
+/// there.
 fn method(state: &mut State<'_, '_>, value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
     if let Some(text) = value.as_str() {
         let first = arguments.first().and_then(Value::as_str);

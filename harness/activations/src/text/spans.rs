@@ -1,9 +1,9 @@
 //! Locates the assistant messages in a rendered dialogue.
 //!
-//! The [`TemplateLayout`] of the roles lists the literals and contents of the text, and the contents are known, so the text
-//! is matched exactly. There is no search, so contents that look like the template's own markup cannot mislead. Templates
-//! that change certain contents (drop a thinking section, omit an empty message) do not match. Their boundaries come from
-//! rendering the dialogue up to each message.
+//! The [`TemplateLayout`] of the roles lists the literals and contents of the text, and the contents are known, so
+//! the text is matched exactly. There is no search, so contents that look like the template's own markup cannot
+//! mislead. Templates that change certain contents (drop a thinking section, omit an empty message) do not match.
+//! Their boundaries come from rendering the dialogue up to each message.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -15,8 +15,8 @@ use super::mask::MaskKind;
 use super::python;
 use super::template::ChatTemplate;
 
-/// The byte ranges of `text` that belong to assistant messages, in order and not empty. `mask` selects whole messages or
-/// contents. `text` was rendered from `messages`, which have the roles of `layout`.
+/// The byte ranges of `text` that belong to assistant messages, in order and not empty. `mask` selects whole messages
+/// or contents. `text` was rendered from `messages`, which have the roles of `layout`.
 ///
 /// # Errors
 /// The text does not show where the messages are.
@@ -90,8 +90,8 @@ fn by_layout(
     let variants: Vec<Vec<&str>> = messages.iter().map(|message| variants(&message.content)).collect();
     let mut failed = HashSet::new();
     let mut ends = Vec::with_capacity(pieces.len());
-    // Depth-first search with an explicit stack: its depth is the number of pieces, which the data controls, so recursion
-    // could overflow the call stack.
+    // Depth-first search with an explicit stack: its depth is the number of pieces, which the data controls, so
+    // recursion could overflow the call stack.
     let mut tried = vec![0];
     while let Some(choice) = tried.last_mut() {
         let index = ends.len();

@@ -1,8 +1,8 @@
 //! Chat templates: the Jinja templates of tokenizers, rendered like Hugging Face's `apply_chat_template`.
 //!
-//! A template is untrusted code. It runs with limits on work and recursion, so a hostile template ends in an error. It can
-//! read the messages, the special tokens and a date from the caller, but not the clock: the rendered text determines the
-//! activations and must be reproducible.
+//! A template is untrusted code. It runs with limits on work and recursion, so a hostile template ends in an error.
+//! It can read the messages, the special tokens and a date from the caller, but not the clock: the rendered text
+//! determines the activations and must be reproducible.
 
 use std::error::Error as _;
 use std::fmt;
@@ -16,8 +16,8 @@ use crate::data::ChatMessage;
 
 use super::python;
 
-/// The default date of `strftime_now`. Templates that print a date make the features depend on it, so it is constant: the
-/// date that the Llama 3.1 template falls back to without `strftime_now`.
+/// The default date of `strftime_now`. Templates that print a date make the features depend on it, so it is constant:
+/// the date that the Llama 3.1 template falls back to without `strftime_now`.
 pub const DEFAULT_DATE: NaiveDate = match NaiveDate::from_ymd_opt(2024, 7, 26) {
     Some(date) => date,
     None => NaiveDate::MIN,
@@ -32,8 +32,8 @@ const FUEL: u64 = 250_000;
 /// [`FUEL`] permits; printing needs about 500 bytes. The system backs only the used pages by memory.
 pub(super) const RENDER_STACK: usize = 64 << 20;
 
-/// The limit of nested calls and blocks. Real templates stay below 30. The engine's default of 500 assumes the stack of a
-/// main thread.
+/// The limit of nested calls and blocks. Real templates stay below 30. The engine's default of 500 assumes the stack
+/// of a main thread.
 const RECURSION: usize = 120;
 
 const TEMPLATE: &str = "chat_template";

@@ -80,8 +80,8 @@ impl ChatTokenizer {
         let mut tokenizer = panics::catch(|| Tokenizer::from_bytes(&tokenizer_json))
             .ok_or_else(|| malformed("its parts are inconsistent"))?
             .map_err(|error| malformed(&error.to_string()))?;
-        // `apply_chat_template` encodes without special tokens, truncation and padding. A post-processor would then only
-        // trim offsets, and tokens of whitespace would get empty ranges, which no span contains.
+        // `apply_chat_template` encodes without special tokens, truncation and padding. A post-processor would then
+        // only trim offsets, and tokens of whitespace would get empty ranges, which no span contains.
         tokenizer.with_post_processor(None::<PostProcessorWrapper>);
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| malformed(&error.to_string()))?;
@@ -125,8 +125,8 @@ impl ChatTokenizer {
         self.tokenizer.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1)
     }
 
-    /// Tokens and mask of one dialogue. A token is masked if it overlaps the part of an assistant message that [`MaskKind`]
-    /// selects. A token without bytes counts as the byte at its offset.
+    /// Tokens and mask of one dialogue. A token is masked if it overlaps the part of an assistant message that
+    /// [`MaskKind`] selects. A token without bytes counts as the byte at its offset.
     ///
     /// # Errors
     /// A template that rejects the dialogue or does not show where the assistant messages are; no token to pool.
@@ -155,7 +155,8 @@ impl ChatTokenizer {
         self.encode_rows(&dialogues.iter().collect::<Vec<_>>(), &rows)
     }
 
-    /// Like [`encode_all`](Self::encode_all), for dialogues that are the rows `rows` (from 0) of a data set. Errors name the row.
+    /// Like [`encode_all`](Self::encode_all), for dialogues that are the rows `rows` (from 0) of a data set. Errors
+    /// name the row.
     ///
     /// # Errors
     /// As for [`encode_all`](Self::encode_all).

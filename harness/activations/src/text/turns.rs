@@ -23,8 +23,8 @@ pub(super) fn joined(messages: impl IntoIterator<Item = ChatMessage>) -> Vec<Cha
     turns
 }
 
-/// Prepends each system message at an index in `folded` to the text of the next user message, separated by a blank line.
-/// Returns `None` if no user message follows.
+/// Prepends each system message at an index in `folded` to the text of the next user message, separated by a blank
+/// line. Returns `None` if no user message follows.
 pub(super) fn fold_system(messages: &[ChatMessage], folded: &[usize]) -> Option<Vec<ChatMessage>> {
     let mut pending = String::new();
     let mut turns = Vec::with_capacity(messages.len());

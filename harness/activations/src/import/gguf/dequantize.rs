@@ -104,7 +104,8 @@ impl GgmlType {
     /// Converts whole blocks to `f32`.
     ///
     /// # Panics
-    /// `blocks` does not have exactly `out.len()` elements. The header parser has checked all lengths, so no input causes it.
+    /// `blocks` does not have exactly `out.len()` elements. The header parser has checked all lengths, so no input
+    /// causes it.
     pub fn dequantize(self, blocks: &[u8], out: &mut [f32]) {
         assert_eq!(self.bytes_of(out.len()), Some(blocks.len()), "dequantize: lengths differ");
         let pairs = blocks.chunks_exact(self.block_bytes()).zip(out.chunks_exact_mut(self.block_elements()));
@@ -170,9 +171,9 @@ fn q4_k(block: &[u8], out: &mut [f32]) {
     }
 }
 
-/// The scale and the minimum of `group`, unpacked from 12 bytes with eight of each, six bits apiece. Groups 0..4 are in the
-/// low six bits of bytes 0..4 and 4..8. Groups 4..8 have their low four bits in bytes 8..12 and their high two bits above
-/// those of groups 0..4.
+/// The scale and the minimum of `group`, unpacked from 12 bytes with eight of each, six bits apiece. Groups 0..4 are
+/// in the low six bits of bytes 0..4 and 4..8. Groups 4..8 have their low four bits in bytes 8..12 and their high two
+/// bits above those of groups 0..4.
 fn six_bit_pair(packed: &[u8], group: usize) -> (u8, u8) {
     if group < 4 {
         (packed[group] & 63, packed[group + 4] & 63)
@@ -184,8 +185,8 @@ fn six_bit_pair(packed: &[u8], group: usize) -> (u8, u8) {
 
 /// `(d s) q`, with `q` in -32..32 and an eight-bit scale `s` for each 16 elements.
 ///
-/// Each half of the block (128 elements in four runs of 32) has 64 bytes of low nibbles, runs 0 and 2 in the first 32 bytes
-/// and runs 1 and 3 in the others, and 32 bytes of high bit pairs, one pair per run.
+/// Each half of the block (128 elements in four runs of 32) has 64 bytes of low nibbles, runs 0 and 2 in the first 32
+/// bytes and runs 1 and 3 in the others, and 32 bytes of high bit pairs, one pair per run.
 fn q6_k(block: &[u8], out: &mut [f32]) {
     let (low_bits, rest) = block.split_at(QK_K / 2);
     let (high_bits, rest) = rest.split_at(QK_K / 4);

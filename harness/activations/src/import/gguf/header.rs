@@ -1,8 +1,8 @@
 //! Parses the header of a GGUF file: metadata and the table of tensors. Layout: the GGUF specification, versions 2 and
 //! 3, which are the same in a little-endian file.
 //!
-//! Every count and length is compared with the rest of the file before memory is allocated for it, so that a truncated or
-//! hostile file cannot cause large allocations.
+//! Every count and length is compared with the rest of the file before memory is allocated for it, so that a
+//! truncated or hostile file cannot cause large allocations.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -177,8 +177,8 @@ impl<'a> GgufCursor<'a> {
                     other => return self.fail(format!("{what} is an array of the unknown type {other}")),
                 };
                 let count = self.count(&format!("the length of {what}"), min_bytes)?;
-                // Values are up to 32 times larger in memory than in the file. The vector grows while they are read, so a
-                // false length does not cause a large allocation.
+                // Values are up to 32 times larger in memory than in the file. The vector grows while they are read,
+                // so a false length does not cause a large allocation.
                 let mut values = Vec::new();
                 for _ in 0..count {
                     values.push(self.value(element, what)?);

@@ -40,8 +40,8 @@ impl GgufValue {
         }
     }
 
-    /// The value as a number. A single-precision number becomes the double nearest to its shortest decimal form: `1e-5f32`
-    /// becomes `1e-5` and not `9.99999974e-6`.
+    /// The value as a number. A single-precision number becomes the double nearest to its shortest decimal form:
+    /// `1e-5f32` becomes `1e-5` and not `9.99999974e-6`.
     pub fn as_f64(&self) -> Option<f64> {
         match self {
             GgufValue::Unsigned(value) => Some(*value as f64),

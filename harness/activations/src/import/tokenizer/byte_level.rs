@@ -1,5 +1,5 @@
-//! Byte-level byte-pair encoding (Radford et al. 2019): a pre-tokenizer splits the text by a regular expression, and merges
-//! join bytes, written as printable characters, within each piece.
+//! Byte-level byte-pair encoding (Radford et al. 2019): a pre-tokenizer splits the text by a regular expression, and
+//! merges join bytes, written as printable characters, within each piece.
 //!
 //! The merges are in the file. The pre-tokenizer is not; `tokenizer.ggml.pre` names it.
 

@@ -1,8 +1,8 @@
 //! Converts a GGUF file's tokenizer to `tokenizer.json` and `tokenizer_config.json`.
 //!
 //! A GGUF file has a vocabulary and the name of a pre-tokenizer; the rules of the pre-tokenizer are in the code that
-//! reads the file. [`byte_level`] and [`sentence_piece`] write these rules to a `tokenizer.json`, in the form in which the
-//! models' authors published them.
+//! reads the file. [`byte_level`] and [`sentence_piece`] write these rules to a `tokenizer.json`, in the form in
+//! which the models' authors published them.
 
 pub mod byte_level;
 mod rules;

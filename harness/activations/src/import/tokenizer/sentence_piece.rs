@@ -1,5 +1,5 @@
-//! SentencePiece's byte-pair encoding with byte fallback (Kudo & Richardson 2018), as in Llama 1 and 2: spaces become `▁`,
-//! there is no pre-tokenizer, and text that no piece covers is encoded as bytes.
+//! SentencePiece's byte-pair encoding with byte fallback (Kudo & Richardson 2018), as in Llama 1 and 2: spaces become
+//! `▁`, there is no pre-tokenizer, and text that no piece covers is encoded as bytes.
 //!
 //! The file has no merges, but a score for each piece. SentencePiece first joins the adjacent pair whose result has the
 //! highest score. Hence every split of a piece into two pieces is a merge, ranked by the score of the piece.

@@ -1,8 +1,8 @@
 //! The Newton step by conjugate gradients, for problems whose matrices are too large to factorize. Each Hessian-vector
 //! product is one pass over the samples.
 //!
-//! Truncated Newton (Nocedal and Wright, "Numerical Optimization", section 7.1): a coarse step suffices far from the minimum;
-//! the accuracy increases as the gradient decreases. The preconditioner is the diagonal of the Hessian.
+//! Truncated Newton (Nocedal and Wright, "Numerical Optimization", section 7.1): a coarse step suffices far from the
+//! minimum; the accuracy increases as the gradient decreases. The preconditioner is the diagonal of the Hessian.
 
 use ndarray::{Array1, ArrayView2, Axis};
 

@@ -1,9 +1,9 @@
 //! The dual form: the Newton step by the Gram matrix of the samples, for fewer samples than features.
 //!
-//! The minimum is in the span of the samples (representer theorem: Kimeldorf and Wahba, 1971), so `w = X^T u` with one
-//! coefficient per sample. The features only occur in `K = X X^T` `[n, n]`, which is computed once for all `C`. With the
-//! curvatures `D = diag(d)` of the losses, residuals `r` and `v = r + u / C`, the derivative with respect to the weights is
-//! `X^T v`, and the step of `u` and `b` solves
+//! The minimum is in the span of the samples (representer theorem: Kimeldorf and Wahba, 1971), so `w = X^T u` with
+//! one coefficient per sample. The features only occur in `K = X X^T` `[n, n]`, which is computed once for all `C`.
+//! With the curvatures `D = diag(d)` of the losses, residuals `r` and `v = r + u / C`, the derivative with respect to
+//! the weights is `X^T v`, and the step of `u` and `b` solves
 //!
 //! ```text
 //! (I + C D K) du = -C (v + d db),     sum(u + du) = 0,
@@ -13,8 +13,8 @@
 //! `B = I + C S K S`, whose eigenvalues are at least 1: `(I + C D K)^-1 v = v - C S B^-1 S K v` and
 //! `(I + C D K)^-1 d = S B^-1 S 1` (Rasmussen and Williams, "Gaussian Processes for Machine Learning", section 3.4).
 //!
-//! `K` and the factor of `B` can have single precision ([`FactorFloat`]). The steps are then slightly inexact, and so are the
-//! accumulated decisions. Therefore the iteration ends only after [`Iterate::exact`] has recomputed them.
+//! `K` and the factor of `B` can have single precision ([`FactorFloat`]). The steps are then slightly inexact, and so
+//! are the accumulated decisions. Therefore the iteration ends only after [`Iterate::exact`] has recomputed them.
 
 use ndarray::{Array1, ArrayView1, ArrayView2};
 

@@ -1,9 +1,9 @@
 //! The default [`Solver`]: Newton's method with a line search, along a path of `C`.
 //!
-//! For logistic regression Newton's method is iteratively reweighted least squares (Green, "Iteratively reweighted least
-//! squares for maximum likelihood estimation", 1984). The objective is smooth and strictly convex, so with a line search
-//! by Armijo's rule it converges from any point. That includes separable data: the penalty bounds the weights, and the
-//! presence of both classes bounds the bias.
+//! For logistic regression Newton's method is iteratively reweighted least squares (Green, "Iteratively reweighted
+//! least squares for maximum likelihood estimation", 1984). The objective is smooth and strictly convex, so with a
+//! line search by Armijo's rule it converges from any point. That includes separable data: the penalty bounds the
+//! weights, and the presence of both classes bounds the bias.
 //!
 //! The form of the step depends on the shape, `n` samples of `h` features:
 //!
@@ -11,19 +11,19 @@
 //! - `n >= h`: [`primal`], a factorization of `[h, h]`;
 //! - if the smaller of the two exceeds [`MAX_FACTORIZED`]: [`conjugate`], without any matrix.
 //!
-//! **Few factorizations.** One costs as much as six steps or more, so it is reused, also for the next `C`, while the gradient
-//! keeps shrinking. Between two factorizations the last steps correct it ([`secants`]): L-BFGS with an old inverse Hessian
-//! in place of a multiple of the identity.
+//! **Few factorizations.** One costs as much as six steps or more, so it is reused, also for the next `C`, while the
+//! gradient keeps shrinking. Between two factorizations the last steps correct it ([`secants`]): L-BFGS with an old
+//! inverse Hessian in place of a multiple of the identity.
 //!
-//! **Two precisions.** If the penalty bounds the condition number of the matrices ([`MatrixPrecision::for_condition`]), they have
-//! single precision, which halves the work. They affect the speed of convergence but not the minimum: the stopping
-//! criterion is a gradient in double precision.
+//! **Two precisions.** If the penalty bounds the condition number of the matrices
+//! ([`MatrixPrecision::for_condition`]), they have single precision, which halves the work. They affect the speed of
+//! convergence but not the minimum: the stopping criterion is a gradient in double precision.
 //!
-//! Several `C` are fitted in increasing order, each from the previous solution, which is near. All sums have a fixed order on
-//! one thread, so the bits of a result do not depend on how many problems are solved in parallel.
+//! Several `C` are fitted in increasing order, each from the previous solution, which is near. All sums have a fixed
+//! order on one thread, so the bits of a result do not depend on how many problems are solved in parallel.
 //!
-//! **An iteration** is one step: one gradient, a factorization if necessary (or conjugate gradients), and the line search.
-//! About ten are usual.
+//! **An iteration** is one step: one gradient, a factorization if necessary (or conjugate gradients), and the line
+//! search. About ten are usual.
 
 mod conjugate;
 mod dual;
@@ -46,18 +46,18 @@ use super::problem::{Parameters, Problem};
 use super::solver::{Solution, Solver};
 use crate::error::Result;
 
-/// The maximum size of a factorized matrix. Two matrices of this size are 64 MiB, and a factorization takes about as long as
-/// a hundred passes over as many samples.
+/// The maximum size of a factorized matrix. Two matrices of this size are 64 MiB, and a factorization takes about as
+/// long as a hundred passes over as many samples.
 pub const MAX_FACTORIZED: usize = 2048;
 
-/// The iteration ends if the norm of the gradient, relative to that of the featureless probe, is at most this. The error of
-/// the objective is proportional to its square. With 1e-6, objectives of small problems at C 100 were more than 1e-9 above
-/// the minimum; with 1e-8 there are more steps for the same AUROC.
+/// The iteration ends if the norm of the gradient, relative to that of the featureless probe, is at most this. The
+/// error of the objective is proportional to its square. With 1e-6, objectives of small problems at C 100 were more
+/// than 1e-9 above the minimum; with 1e-8 there are more steps for the same AUROC.
 const RELATIVE_GRADIENT: f64 = 1e-7;
 
 /// If a step leaves more than this fraction of the norm of the gradient, the matrix is factorized again. Measured on
-/// features of a language model (480 samples, 16 layers, three `C`): values from 0.55 to 0.72 differ by less than 5 % in
-/// time, 0.35 and 0.8 take 1.5 times as long.
+/// features of a language model (480 samples, 16 layers, three `C`): values from 0.55 to 0.72 differ by less than 5 %
+/// in time, 0.35 and 0.8 take 1.5 times as long.
 const POOR_REDUCTION: f64 = 0.65;
 
 /// Armijo's constant: the fraction of the decrease predicted by the slope that a step must achieve.
@@ -112,20 +112,21 @@ enum MatrixPrecision {
     Double,
 }
 
-/// The maximum condition number, times the rounding error of single precision, of a matrix that is factorized in single
-/// precision. The bound of the condition number uses the trace and the maximum curvature 1/4; the actual condition number
-/// of features of language models is at most a tenth of it, and a factor with an error of some percent is still useful.
+/// The maximum condition number, times the rounding error of single precision, of a matrix that is factorized in
+/// single precision. The bound of the condition number uses the trace and the maximum curvature 1/4; the actual
+/// condition number of features of language models is at most a tenth of it, and a factor with an error of some
+/// percent is still useful.
 const MAX_SINGLE_CONDITION: f64 = 4.0;
 
 /// The range of sums of squares for which Gram matrices neither overflow nor underflow single precision, with a margin.
 const SINGLE_RANGE: std::ops::Range<f64> = 1e-20..1e20;
 
 impl MatrixPrecision {
-    /// Single precision if the condition number of the Hessian is small enough at `c` and below, for features with the sum of
-    /// squares `squares`.
+    /// Single precision if the condition number of the Hessian is small enough at `c` and below, for features with
+    /// the sum of squares `squares`.
     ///
-    /// The smallest eigenvalue is at least `1 / c`, the largest at most `1 / c` plus the trace of `X^T D X`, where every `d`
-    /// is at most 1/4.
+    /// The smallest eigenvalue is at least `1 / c`, the largest at most `1 / c` plus the trace of `X^T D X`, where
+    /// every `d` is at most 1/4.
     fn for_condition(squares: f64, c: f64) -> Self {
         let condition = c * squares / 4.0;
         let is_well_conditioned = condition * f64::from(f32::EPSILON) <= MAX_SINGLE_CONDITION;
@@ -199,8 +200,8 @@ impl<'a, S: NewtonSystem> FormMinimizer<'a, S> {
         Self { labels, featureless, tolerance: (RELATIVE_GRADIENT * norm).max(noise), scale: norm.max(noise), system }
     }
 
-    /// The minimum at `c`, or the iterate after `max_iterations` from `current`. `model` is the last model, for this `c` or
-    /// another.
+    /// The minimum at `c`, or the iterate after `max_iterations` from `current`. `model` is the last model, for this
+    /// `c` or another.
     fn minimize(
         &self,
         mut current: Iterate,
@@ -265,8 +266,8 @@ impl<'a, S: NewtonSystem> FormMinimizer<'a, S> {
         }
     }
 
-    /// A line search along the step of the current model, or of a new model if there is none or it `is_poor`, corrected by
-    /// `secants`. `None` if no point is lower.
+    /// A line search along the step of the current model, or of a new model if there is none or it `is_poor`,
+    /// corrected by `secants`. `None` if no point is lower.
     fn search(
         &self,
         current: &Iterate,

@@ -1,7 +1,9 @@
-//! The primal form: the Newton step by the Hessian with respect to the weights, `H = X^T D X + I / C` `[h, h]`, for at most as
-//! many features as samples. The bias, which has no penalty, is eliminated (Schur complement). The point is the weights.
+//! The primal form: the Newton step by the Hessian with respect to the weights, `H = X^T D X + I / C` `[h, h]`, for
+//! at most as many features as samples. The bias, which has no penalty, is eliminated (Schur complement). The point
+//! is the weights.
 //!
-//! `H` and its factor can have single precision ([`FactorFloat`]). The steps are then slightly inexact; gradients are exact.
+//! `H` and its factor can have single precision ([`FactorFloat`]). The steps are then slightly inexact; gradients are
+//! exact.
 
 use ndarray::{Array1, ArrayView2};
 

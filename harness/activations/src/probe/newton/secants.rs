@@ -1,12 +1,12 @@
-//! L-BFGS correction of a model by the last steps: the two-loop recursion (Nocedal and Wright, "Numerical Optimization",
-//! algorithm 7.4) with the model's inverse Hessian in place of a multiple of the identity.
+//! L-BFGS correction of a model by the last steps: the two-loop recursion (Nocedal and Wright, "Numerical
+//! Optimization", algorithm 7.4) with the model's inverse Hessian in place of a multiple of the identity.
 
 use std::collections::VecDeque;
 
 use super::system::{NewtonSystem, ObjectiveGradient, SearchDirection};
 
-/// The number of stored steps. A model is used for about ten steps; more than five stored steps did not reduce the number of
-/// iterations on features of language models.
+/// The number of stored steps. A model is used for about ten steps; more than five stored steps did not reduce the
+/// number of iterations on features of language models.
 const MAX_SECANTS: usize = 5;
 
 /// A step, the change of the gradient along it, and the inner product of both.
@@ -32,8 +32,8 @@ impl Secants {
         self.taken.clear();
     }
 
-    /// Stores a step that changed the gradient by `change`. A step with negative curvature is a rounding error, because the
-    /// objective is convex, and is ignored.
+    /// Stores a step that changed the gradient by `change`. A step with negative curvature is a rounding error,
+    /// because the objective is convex, and is ignored.
     pub(super) fn push<S: NewtonSystem>(&mut self, system: &S, step: SearchDirection, change: ObjectiveGradient) {
         let curvature = system.pairing(&step, &change);
         if curvature > 0.0 {

@@ -1,8 +1,8 @@
-//! The interface between Newton's iteration and a form of the problem (dual, primal, conjugate gradients): the iterate, its
-//! gradient, and the Newton step.
+//! The interface between Newton's iteration and a form of the problem (dual, primal, conjugate gradients): the
+//! iterate, its gradient, and the Newton step.
 //!
-//! All quantities refer to the *sum* of the losses, `n J = sum_i loss_i + |w|^2 / (2 C)`, whose curvature does not shrink
-//! with the number of samples. Each form represents the weights by its own coordinates, the *point*.
+//! All quantities refer to the *sum* of the losses, `n J = sum_i loss_i + |w|^2 / (2 C)`, whose curvature does not
+//! shrink with the number of samples. Each form represents the weights by its own coordinates, the *point*.
 
 use ndarray::Array1;
 
@@ -98,13 +98,14 @@ pub(super) trait NewtonSystem {
     /// The gradient at `iterate`; `residual` is the predicted probability minus the label, `[n]`.
     fn gradient(&self, iterate: &Iterate, residual: &[f64], c: f64) -> ObjectiveGradient;
 
-    /// The model of the objective for the second derivatives `curvature` of the losses, all positive. Reuses the memory of
-    /// `spent`, if given.
+    /// The model of the objective for the second derivatives `curvature` of the losses, all positive. Reuses the
+    /// memory of `spent`, if given.
     fn model(&self, curvature: Array1<f64>, c: f64, spent: Option<Self::Model>) -> Self::Model;
 
     /// The inverse Hessian of the model times `gradient`, exactly or approximately.
     ///
-    /// `relative_gradient` is the norm of the gradient relative to that of the featureless probe; it controls the accuracy.
+    /// `relative_gradient` is the norm of the gradient relative to that of the featureless probe; it controls the
+    /// accuracy.
     fn solve(&self, model: &Self::Model, gradient: &ObjectiveGradient, relative_gradient: f64) -> SearchDirection;
 
     /// The inner product of a direction with a gradient, over weights and bias.

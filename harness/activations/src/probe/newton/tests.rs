@@ -41,7 +41,8 @@ fn all_forms_find_same_minimum() {
                 ("conjugate", with_system(&problem, &ConjugateSystem::new(features.view()))),
             ];
             if MatrixPrecision::for_condition(sum_of_squares(features.view()), c) == MatrixPrecision::Single {
-                // Only the form that the solver would select: without the penalty the matrix of the other one is singular.
+                // Only the form that the solver would select: without the penalty the matrix of the other one is
+                // singular.
                 found.push(if n < h {
                     ("single dual", with_system(&problem, &DualSystem::<f32>::new(features.view())))
                 } else {
