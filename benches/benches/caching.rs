@@ -1,16 +1,16 @@
-//! The cache file against a plain copy and plain reads of the same bytes, on the same disk and in the same run.
+//! The cache file compared with a plain copy and plain reads of the same bytes, on the same disk and in the same run.
 //!
-//! Writing is like for like: bytes to a temporary name, `fsync`, rename, `fsync` of the folder, ours from memory and the
-//! plain copy from the page cache. Reading is not: the plain side reads the same number of bytes in a row through a
-//! buffer of 1 MiB and keeps nothing, ours checks digests and builds the tensor that was asked for. A read ratio is the
-//! distance from a lower bound. The plain copy is a loop and not [`std::fs::copy`], which some file systems answer
-//! without copying a byte.
+//! Writes do the same work on both sides: write to a temporary name, `fsync`, rename, `fsync` of the directory; the
+//! cache file from memory, the plain copy from the page cache. Reads do not: the plain side reads the same number of
+//! bytes sequentially through a buffer of 1 MiB and discards them, while the cache file verifies digests and builds
+//! the requested tensor. The read ratio is therefore the distance from a lower bound. The plain copy is a loop and
+//! not [`std::fs::copy`], because some file systems implement the latter without copying data.
 //!
-//! Each measurement of ours is taken next to one of the plain side, before it and after it in turn, so that other users of
-//! the disk hit both alike; the ratio is the median of theirs, warm-up left out. Writing is measured twice: of activations
-//! in memory, and of a model's, whose write is journalled so that it can be gone on with after a crash; that
-//! model computes nothing. `ACTBENCH_BENCH_SAMPLES` sets how many samples of 64 KiB there are; the default is
-//! 4096, which is 256 MiB. Files are made in the system's temporary folder (`TMPDIR`).
+//! Each measurement of the cache file is paired with one of the plain side, alternately before and after it, so that
+//! other disk load affects both. The printed ratio is the median over the pairs without the warm-up. Writes are
+//! measured twice: of activations in memory, and of a model's activations, which are journaled so that an interrupted
+//! write can be resumed. The model replays stored activations. `ACTBENCH_BENCH_SAMPLES` sets the number of samples of
+//! 64 KiB; the default of 4096 is 256 MiB. Files are created in the system's temporary directory (`TMPDIR`).
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -22,7 +22,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actbench_activations::plan::{Acts, Axis};
-use actbench_benches::handing_model::HandingModel;
+use actbench_benches::criterion::configured;
+use actbench_benches::replay_model::ReplayModel;
 use actbench_benches::{is_smoke_run, random_activations, skip_on_error};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 
@@ -30,10 +31,10 @@ const LAYERS: usize = 16;
 const HIDDEN_SIZE: usize = 2048;
 /// bf16.
 const ELEMENT_BYTES: usize = 2;
-/// Large enough that system calls cost nothing, small enough to stay in the processor's cache.
+/// Large enough that system calls are negligible, small enough for the L2 cache.
 const BUFFER_BYTES: usize = 1 << 20;
 
-type Step<'a> = &'a dyn Fn() -> Result<(), Box<dyn Error>>;
+type TimedWork<'a> = &'a dyn Fn() -> Result<(), Box<dyn Error>>;
 
 fn n_samples() -> Result<usize, Box<dyn Error>> {
     match std::env::var("ACTBENCH_BENCH_SAMPLES") {
@@ -45,10 +46,11 @@ fn n_samples() -> Result<usize, Box<dyn Error>> {
     }
 }
 
-/// `from` to `to` with what the cache file does for a crash: a temporary name, `fsync`, rename, `fsync` of the folder.
-fn plain_copy(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
-    let partial = to.with_extension("partial");
-    let (mut reader, mut writer) = (File::open(from)?, File::create(&partial)?);
+/// Copies `source` to `target` as crash-safely as the cache file: temporary name, `fsync`, rename, `fsync` of the
+/// directory.
+fn plain_copy(source: &Path, target: &Path) -> Result<(), Box<dyn Error>> {
+    let partial = target.with_extension("partial");
+    let (mut reader, mut writer) = (File::open(source)?, File::create(&partial)?);
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         match reader.read(&mut buffer)? {
@@ -57,12 +59,12 @@ fn plain_copy(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
         }
     }
     writer.sync_all()?;
-    fs::rename(&partial, to)?;
-    File::open(to.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+    fs::rename(&partial, target)?;
+    File::open(target.parent().unwrap_or(Path::new(".")))?.sync_all()?;
     Ok(())
 }
 
-/// Reads these many bytes from `first` on.
+/// Reads `bytes` bytes from offset `first`.
 fn plain_read(path: &Path, first: u64, bytes: usize) -> Result<(), Box<dyn Error>> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(first))?;
@@ -77,22 +79,22 @@ fn plain_read(path: &Path, first: u64, bytes: usize) -> Result<(), Box<dyn Error
     Ok(())
 }
 
-fn timed(step: Step<'_>) -> Result<Duration, Box<dyn Error>> {
+fn timed(step: TimedWork<'_>) -> Result<Duration, Box<dyn Error>> {
     let start = Instant::now();
     step()?;
     Ok(start.elapsed())
 }
 
-/// One group: both sides under criterion, and the line with the ratio of their bandwidths.
+/// Measures one group with both sides and returns a line with the ratio of their bandwidths.
 ///
 /// # Errors
-/// When a side fails the first time; a later failure is told and counts as a duration of one nanosecond.
+/// A failure of either side.
 fn compare(
     criterion: &mut Criterion,
     name: &str,
     bytes: usize,
-    ours: Step<'_>,
-    plain: Step<'_>,
+    ours: TimedWork<'_>,
+    plain: TimedWork<'_>,
 ) -> Result<String, Box<dyn Error>> {
     ours()?;
     plain()?;
@@ -102,7 +104,7 @@ fn compare(
     group.sampling_mode(SamplingMode::Flat).throughput(Throughput::Bytes(bytes as u64));
     group.bench_function("plain", |bencher| {
         bencher.iter_custom(|n| {
-            (0..n).map(|_| timed(plain).unwrap_or_else(|error| failed(&failure, error))).sum::<Duration>()
+            (0..n).map(|_| timed(plain).unwrap_or_else(|error| store_failure(&failure, error))).sum::<Duration>()
         });
     });
     group.bench_function("actbench", |bencher| {
@@ -115,7 +117,7 @@ fn compare(
                 ratios.borrow_mut().push(reference.as_secs_f64() / time.as_secs_f64());
                 Ok(time)
             };
-            (0..n).map(|_| pair().unwrap_or_else(|error| failed(&failure, error))).sum::<Duration>()
+            (0..n).map(|_| pair().unwrap_or_else(|error| store_failure(&failure, error))).sum::<Duration>()
         });
     });
     group.finish();
@@ -123,11 +125,11 @@ fn compare(
         return Err(error);
     }
     let mut ratios = ratios.take();
-    // The first is of criterion's warm-up.
+    // The first pair belongs to criterion's warm-up.
     ratios = ratios.split_off(ratios.len().min(1));
     ratios.sort_by(f64::total_cmp);
     match ratios[..] {
-        // A filter on the command line left it out.
+        // A filter on the command line excluded the group.
         [] => Ok(String::new()),
         _ => Ok(format!(
             "{name}: {:.2} of the plain bandwidth (median of {} pairs, {:.2} to {:.2})\n",
@@ -139,18 +141,19 @@ fn compare(
     }
 }
 
-/// Keeps the error for when criterion is done; it takes no zeros.
-fn failed(failure: &RefCell<Option<Box<dyn Error>>>, error: Box<dyn Error>) -> Duration {
+/// Stores the error until criterion has finished. The duration is not zero, which criterion cannot handle.
+fn store_failure(failure: &RefCell<Option<Box<dyn Error>>>, error: Box<dyn Error>) -> Duration {
     failure.borrow_mut().get_or_insert(error);
     Duration::from_nanos(1)
 }
 
 fn caching(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let n_samples = n_samples()?;
-    let folder = tempfile::tempdir()?;
-    let (cache, saved, copy) = (folder.path().join("cache"), folder.path().join("saved"), folder.path().join("copy"));
+    let directory = tempfile::tempdir()?;
+    let (cache, saved, copy) =
+        (directory.path().join("cache"), directory.path().join("saved"), directory.path().join("copy"));
     let activations = random_activations(1, n_samples, LAYERS, HIDDEN_SIZE)?;
-    let model = HandingModel::new(&activations)?;
+    let model = ReplayModel::new(&activations)?;
     let (tokens, layers) = (Arc::new(model.tokens()), (0..LAYERS).collect::<Vec<_>>());
     let computed = Acts::collect(Arc::new(model), tokens, &layers, 8)?.mean_pool(Axis::Sequence)?;
     let plan = Acts::from_tensor(activations);
@@ -159,8 +162,8 @@ fn caching(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let block = n_samples * HIDDEN_SIZE * ELEMENT_BYTES;
     let subset = n_samples / 4;
     let strided: Vec<i64> = (0..n_samples as i64).step_by(4).collect();
-    // Where the fourth part of each layer's rows begins; the header's kilobytes do not matter here.
-    let pieces: Vec<u64> = (0..LAYERS).map(|layer| (layer * block + block / 2) as u64).collect();
+    // Offsets of a quarter of each layer's rows; the few kilobytes of the header are negligible.
+    let offsets: Vec<u64> = (0..LAYERS).map(|layer| (layer * block + block / 2) as u64).collect();
 
     let mut lines = vec![
         compare(criterion, "cache-write", bytes, &|| Ok(plan.save(&saved)?), &|| plain_copy(&cache, &copy))?,
@@ -184,10 +187,10 @@ fn caching(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
             "cache-select-layer",
             block,
             &|| Acts::load(&cache)?.select_layer(7)?.realize().map(|layer| drop(black_box(layer))).map_err(Into::into),
-            &|| plain_read(&cache, pieces[6], block),
+            &|| plain_read(&cache, offsets[6], block),
         )?,
     ];
-    let plain_subset = || pieces.iter().try_for_each(|first| plain_read(&cache, *first, block / 4));
+    let plain_subset = || offsets.iter().try_for_each(|first| plain_read(&cache, *first, block / 4));
     let range = n_samples as i64 / 2..n_samples as i64 / 2 + subset as i64;
     lines.push(compare(
         criterion,
@@ -215,7 +218,7 @@ fn caching(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
         },
         &plain_subset,
     )?);
-    // A smoke run's sizes say nothing about bandwidth.
+    // The sizes of a smoke run are too small for a bandwidth.
     if !is_smoke_run() {
         write!(io::stdout(), "\n{} samples, {} MiB\n{}", n_samples, bytes >> 20, lines.concat())?;
     }
@@ -226,19 +229,15 @@ fn all(criterion: &mut Criterion) {
     skip_on_error(caching(criterion));
 }
 
-/// Writing 256 MiB takes up to a second, twice in a pair: ten samples, the fewest that criterion takes, of one
-/// iteration each, and the first warm-up is enough, as the file is in the page cache already.
-fn short() -> Criterion {
-    Criterion::default()
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(100))
-        .measurement_time(Duration::from_secs(1))
-        .without_plots()
+/// A pair of writes of 256 MiB takes up to two seconds, so a sample is one iteration. A short warm-up suffices,
+/// because the file is already in the page cache.
+fn settings() -> Criterion {
+    configured(Criterion::default(), 100, 1000)
 }
 
 criterion_group! {
     name = benches;
-    config = short();
+    config = settings();
     targets = all
 }
 criterion_main!(benches);

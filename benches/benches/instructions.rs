@@ -1,22 +1,22 @@
-//! The gated primitives in instructions, counted by Valgrind's Callgrind through gungraun: the same every time, so that a
-//! tenth of a per cent is a change. Valgrind knows no AVX-512, so the kernels run with AVX2 here.
+//! The instruction counts of the gated primitives, by Valgrind's Callgrind through gungraun. They are reproducible,
+//! so a difference of 0.1 % is a change. Valgrind does not support AVX-512, so the kernels run with AVX2 here.
 //!
 //! Needs `valgrind`, and `gungraun-runner` of this version in `PATH`; see `scripts/count_instructions.sh`.
 
 #![allow(missing_docs, reason = "gungraun's macros make public items without documentation")]
 
-use actbench_benches::primitives::{self, Prepared};
+use actbench_benches::primitives::{self, PreparedWork};
 use gungraun::prelude::*;
 
-/// An input that cannot be made ends the benchmark with its reason.
-fn prepared(name: &str) -> Prepared {
+/// Prepares the work; `done` reports an error after the measurement.
+fn prepared(name: &str) -> PreparedWork {
     match primitives::prepare(name) {
         Ok(work) => (work, Ok(())),
         Err(error) => (Box::new(|| Ok(())), Err(error)),
     }
 }
 
-fn done(result: Prepared) {
+fn done(result: PreparedWork) {
     if let Err(error) = result.1 {
         eprintln!("error: {error}");
         std::process::exit(1);
@@ -29,7 +29,7 @@ fn done(result: Prepared) {
 #[bench::cache_read("cache-read")]
 #[bench::prefix_tree("prefix-tree")]
 #[bench::planner("planner")]
-fn primitive(prepared: Prepared) -> Prepared {
+fn primitive(prepared: PreparedWork) -> PreparedWork {
     primitives::once(prepared)
 }
 

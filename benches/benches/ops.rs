@@ -1,17 +1,17 @@
-//! The backend operations at the shapes of real models; throughput in elements is floating-point operations for
-//! products and attention, and bytes read and written for the others.
+//! The backend operations at the shapes of real models. The throughput is floating-point operations (elements) for
+//! GEMM and attention, and bytes read and written for the others.
 
 use std::hint::black_box;
-use std::time::Duration;
 
+use actbench_benches::criterion::short;
 use actbench_benches::{cpu, peak, random_host, random_tensor, skip_on_error};
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::cpu::Isa;
 use actbench_kernels::{AttentionLayout, AttentionShape, Backend, DType, KernelError, PoolGroups, PoolMethod};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-/// `(name, inputs, outputs, gated)` of the projections of SmolLM2-135M and Llama-3.2-1B. Keys and values are one
-/// product, and so are the gated pairs.
+/// `(name, K, N, gated)` of the projections of SmolLM2-135M and Llama-3.2-1B. Keys and values are one GEMM, and so
+/// are gated pairs.
 const PROJECTIONS: [(&str, usize, usize, bool); 8] = [
     ("135m-query", 576, 576, false),
     ("135m-key-value", 576, 2 * 192, false),
@@ -23,30 +23,33 @@ const PROJECTIONS: [(&str, usize, usize, bool); 8] = [
     ("1b-down", 8192, 2048, false),
 ];
 
-/// Rows of a batch: from one short dialogue to the most that a run takes at once.
+/// Tokens of a batch (M): from one short dialogue to the maximum of a run.
 const ROWS: [usize; 4] = [8, 64, 256, 2048];
 
-/// Products in the default type on the instruction set that the backend chose, and in `f32`, where all instruction
-/// sets that are wide enough do the same.
+/// GEMM in bf16 on the backend's instruction set, and in `f32`, where all sufficiently wide sets run the same kernel.
 fn linear(criterion: &mut Criterion) -> Result<(), KernelError> {
     let backend = cpu()?;
     let mut group = criterion.benchmark_group("linear");
     for (dtype, sizes) in [(DType::Bf16, &ROWS[..]), (DType::F32, &ROWS[2..3])] {
         for (name, inputs, outputs, gated) in PROJECTIONS {
             let matrix = random_host(1, dtype, &[outputs, inputs])?;
-            let weight = match gated {
-                true => backend.prepare_gated(&matrix, &matrix, dtype)?,
-                false => backend.prepare_linear(&[matrix], dtype)?,
+            let weight = if gated {
+                backend.prepare_gated(&matrix, &matrix, dtype)?
+            } else {
+                backend.prepare_linear(&[matrix], dtype)?
             };
             for rows in sizes {
                 let x = random_tensor(&backend, 2, dtype, *rows, inputs)?;
                 let mut out = backend.alloc(dtype, *rows, outputs)?;
-                let products = if gated { 2 } else { 1 };
-                group.throughput(Throughput::Elements((products * 2 * rows * inputs * outputs) as u64));
+                let n_matrices = if gated { 2 } else { 1 };
+                group.throughput(Throughput::Elements((n_matrices * 2 * rows * inputs * outputs) as u64));
                 group.bench_function(BenchmarkId::new(format!("{dtype}/{name}"), rows), |bencher| {
-                    bencher.iter(|| match gated {
-                        true => backend.linear_swiglu(black_box(&x), &weight, None, &mut out),
-                        false => backend.linear(black_box(&x), &weight, None, &mut out),
+                    bencher.iter(|| {
+                        if gated {
+                            backend.linear_swiglu(black_box(&x), &weight, None, &mut out)
+                        } else {
+                            backend.linear(black_box(&x), &weight, None, &mut out)
+                        }
                     });
                 });
             }
@@ -56,16 +59,16 @@ fn linear(criterion: &mut Criterion) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// What products are up against: the fastest instruction for bf16 of each instruction set, on registers alone and one
-/// thread. Times the number of threads it is the peak of `linear`.
+/// The peak rate of GEMM: the fastest bf16 instruction of each instruction set, on registers only and on one thread.
+/// Multiplied by the number of threads it is the peak of `linear`.
 fn peaks(criterion: &mut Criterion) -> Result<(), KernelError> {
-    /// Turns of the loop: about a tenth of a millisecond.
-    const TURNS: u64 = 100_000;
+    /// Loop iterations, about 0.1 ms.
+    const ITERATIONS: u64 = 100_000;
     let mut group = criterion.benchmark_group("peak");
     for isa in Isa::ALL {
-        if let Some(operations) = peak::spin(isa, TURNS) {
+        if let Some(operations) = peak::spin(isa, ITERATIONS) {
             group.throughput(Throughput::Elements(operations));
-            group.bench_function(isa.to_string(), |bencher| bencher.iter(|| peak::spin(isa, black_box(TURNS))));
+            group.bench_function(isa.to_string(), |bencher| bencher.iter(|| peak::spin(isa, black_box(ITERATIONS))));
         }
     }
     group.finish();
@@ -79,7 +82,7 @@ fn attention(criterion: &mut Criterion) -> Result<(), KernelError> {
         ("135m", AttentionShape { n_heads: 9, n_kv_heads: 3, head_dim: 64 }),
         ("1b", AttentionShape { n_heads: 32, n_kv_heads: 8, head_dim: 64 }),
     ] {
-        // Whole dialogues, long texts, and the leaves of a prefix tree: a few tokens each behind a shared beginning.
+        // Whole dialogues, long texts, and leaves of a prefix tree: a few tokens each after a shared prefix.
         for (len, shared) in [(41, 0), (512, 0), (12, 29)] {
             let sequences = 2048 / len;
             let rows = sequences * len;
@@ -151,16 +154,6 @@ fn all(criterion: &mut Criterion) {
     for bench in [peaks, linear, attention, pooling, norm] {
         skip_on_error(bench(criterion));
     }
-}
-
-/// 66 benchmarks: with criterion's default of eight seconds each they alone would take nine minutes. Products and
-/// pooling repeat well, so that one second says as much.
-fn short() -> Criterion {
-    Criterion::default()
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-        .without_plots()
 }
 
 criterion_group! {

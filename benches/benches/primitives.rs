@@ -1,8 +1,9 @@
-//! The gated primitives in time. `actbench gate --criterion` runs the programs of two builds in turn, a process a sample.
+//! The time of the gated primitives. `actbench gate --criterion` interleaves the executables of two builds, one
+//! process per sample.
 
 use std::error::Error;
-use std::time::Duration;
 
+use actbench_benches::criterion::short;
 use actbench_benches::primitives::{PRIMITIVES, prepare};
 use actbench_benches::skip_on_error;
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -17,14 +18,6 @@ fn all(criterion: &mut Criterion) {
         };
         skip_on_error(bench(criterion));
     }
-}
-
-fn short() -> Criterion {
-    Criterion::default()
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-        .without_plots()
 }
 
 criterion_group! {

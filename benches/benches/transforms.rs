@@ -1,23 +1,23 @@
-//! What happens to activations and tokens around the model: selections, slices and casts of tensors in memory
-//! (throughput in bytes of the result), plans built and optimised (elements are plans), and token prefixes shared and
-//! cut into batches (elements are tokens), and dialogues rendered and tokenized (elements are dialogues).
+//! Operations on activations and tokens outside the model: selections, slices and casts of tensors in memory
+//! (throughput in bytes of the result), building and optimizing plans (elements are plans), prefix sharing and
+//! batching (elements are tokens), and rendering and tokenizing dialogues (elements are dialogues).
 
 use std::error::Error;
 use std::hint::black_box;
-use std::time::Duration;
 
 use actbench_activations::plan::batches::{Batches, Batching};
 use actbench_activations::plan::prefix::SharedPrefixes;
 use actbench_activations::plan::{ActTensor, Acts, BatchSelection};
 use actbench_activations::text::ChatTokenizer;
+use actbench_benches::criterion::short;
 use actbench_benches::{embedded_dialogues, embedded_tokens, is_smoke_run, random_activations, skip_on_error};
 use actbench_kernels::DType;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-/// Half of the layers, out of order, so that no selection is one copy of everything.
+/// Half of the layers, out of order, so that no selection is one contiguous copy.
 const LAYERS: [usize; 8] = [3, 1, 5, 7, 15, 13, 9, 11];
 
-/// Every fourth sample from the last on.
+/// Every fourth sample in reverse order.
 fn strided(n_samples: usize) -> Vec<i64> {
     (0..n_samples as i64).rev().step_by(4).collect()
 }
@@ -34,8 +34,8 @@ fn tensors(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let half = BatchSelection::from(..n_samples as i64 / 2);
     let first_indices = BatchSelection::from(strided(n_samples / 2));
 
-    let on = |transform: fn(&ActTensor, &BatchSelection) -> actbench_activations::Result<ActTensor>,
-              rows: &BatchSelection| {
+    let bound = |transform: fn(&ActTensor, &BatchSelection) -> actbench_activations::Result<ActTensor>,
+                 rows: &BatchSelection| {
         let (tensor, rows) = (tensor.clone(), rows.clone());
         Box::new(move || transform(&tensor, &rows)) as Transform
     };
@@ -46,11 +46,11 @@ fn tensors(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let chain = plan.select_layers(&LAYERS)?.slice_batch(half)?.cast(DType::F32)?.slice_batch(first_indices)?;
     let layer = plan.select_layer(7)?.cast(DType::F32)?;
     let transforms: [(&str, Transform); 8] = [
-        ("select_layers", on(|tensor, _| tensor.select_layers(&LAYERS), &range)),
-        ("select_layer", on(|tensor, _| tensor.select_layer(7), &range)),
-        ("slice_batch/range", on(|tensor, rows| tensor.slice_batch(rows.clone()), &range)),
-        ("slice_batch/indices", on(|tensor, rows| tensor.slice_batch(rows.clone()), &indices)),
-        ("cast/bf16-to-f32", on(|tensor, _| tensor.cast(DType::F32), &range)),
+        ("select_layers", bound(|tensor, _| tensor.select_layers(&LAYERS), &range)),
+        ("select_layer", bound(|tensor, _| tensor.select_layer(7), &range)),
+        ("slice_batch/range", bound(|tensor, rows| tensor.slice_batch(rows.clone()), &range)),
+        ("slice_batch/indices", bound(|tensor, rows| tensor.slice_batch(rows.clone()), &indices)),
+        ("cast/bf16-to-f32", bound(|tensor, _| tensor.cast(DType::F32), &range)),
         ("chain/one-at-a-time", Box::new(chain_on_tensor)),
         ("chain/plan", Box::new(move || chain.realize())),
         ("layer-to-f32/plan", Box::new(move || layer.realize())),
@@ -68,7 +68,7 @@ fn tensors(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
 }
 
 fn plans(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
-    // Small in width and not in samples: a plan's cost is in its lists of rows.
+    // Few columns but many samples, because the cost of a plan is in its lists of rows.
     let source = Acts::from_tensor(random_activations(1, 4096, 16, 2)?);
     let build = |source: &Acts| {
         let indices = strided(2048);
@@ -91,29 +91,29 @@ fn prefixes(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let samples: Vec<usize> = (0..tokens.len()).collect();
     let shared = SharedPrefixes::of(&tokens, &samples);
     let none = SharedPrefixes::none(&samples);
-    // Batches as for a batch size of 8.
+    // The same limits as a batch size of 8.
     let batching = |padded| Batching {
         max_samples: if padded { 8 } else { 1024 },
         max_rows: if padded { usize::MAX } else { 8 * tokens.max_len() },
         padded,
         masked_only: true,
     };
-    let walk = |prefixes: &SharedPrefixes, padded| {
+    let count_samples = |prefixes: &SharedPrefixes, padded| {
         Batches::new(&tokens, prefixes, batching(padded)).map(|batch| black_box(batch).samples.len()).sum::<usize>()
     };
     let mut group = criterion.benchmark_group("prefixes");
     group.throughput(Throughput::Elements(tokens.n_tokens() as u64));
     group.bench_function("share", |bencher| bencher.iter(|| SharedPrefixes::of(black_box(&tokens), &samples)));
     group.bench_function("masked-rows", |bencher| bencher.iter(|| shared.masked_rows(black_box(&tokens))));
-    group.bench_function("batches/shared", |bencher| bencher.iter(|| walk(&shared, false)));
-    group.bench_function("batches/packed", |bencher| bencher.iter(|| walk(&none, false)));
-    group.bench_function("batches/padded", |bencher| bencher.iter(|| walk(&none, true)));
+    group.bench_function("batches/shared", |bencher| bencher.iter(|| count_samples(&shared, false)));
+    group.bench_function("batches/packed", |bencher| bencher.iter(|| count_samples(&none, false)));
+    group.bench_function("batches/padded", |bencher| bencher.iter(|| count_samples(&none, true)));
     group.finish();
     Ok(())
 }
 
-/// Rendering has no entry of its own: the template is rendered once for each sequence of roles, and each dialogue is
-/// laid out and encoded. A tokenizer that is new each time pays for the rendering as well.
+/// Rendering and tokenizing are measured together. The layout of a role sequence is cached, so only `open-tokenizer`
+/// starts without it.
 fn text(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let rows = if is_smoke_run() { 20 } else { 1000 };
     let dialogues = embedded_dialogues(rows)?;
@@ -132,16 +132,6 @@ fn all(criterion: &mut Criterion) {
     for bench in [tensors, plans, prefixes, text] {
         skip_on_error(bench(criterion));
     }
-}
-
-/// Nineteen benchmarks of work that repeats well; the longest takes a large part of a second, so ten samples are
-/// all that fit into a run of minutes.
-fn short() -> Criterion {
-    Criterion::default()
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-        .without_plots()
 }
 
 criterion_group! {

@@ -1,9 +1,9 @@
-//! Forward passes of a model with made-up weights: batches, and how long short ones take by the host's clock.
+//! Forward passes of a model with synthetic weights: batches, and the time of short batches by the host's clock.
 //!
-//! A short batch leaves the device little to do, so that the host's share shows: each is measured launch by launch and as
-//! graphs. `alone` is from the call to the pooled rows on the host. `stream` is the time a batch of many, all of one
-//! length, of which some are under way at a time; in `changing` each is a token shorter than the one before, over and over
-//! again, so that a kept graph has to be changed throughout.
+//! Short batches need little device time, so they show the overhead of the host. Each is measured with separate
+//! launches and with CUDA graphs. `alone` is the latency from the call to the pooled rows on the host. `stream` is
+//! the time per batch with several batches of one length in flight. In `changing`, the lengths cycle through 16
+//! values, so that every cached graph must be updated.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -13,18 +13,18 @@ use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{AttentionLayout, PoolGroups, PoolMethod};
 use criterion::{BenchmarkId, Criterion, Throughput};
 
-/// Lengths that take turns in `changing`.
+/// The number of lengths in `changing`.
 const LENGTHS: usize = 16;
 
-/// How graphs are used by the device of a model.
-pub struct Graphs<'a> {
-    /// Turns them on or off.
-    pub set: &'a dyn Fn(bool),
-    /// What became of them so far.
-    pub told: &'a dyn Fn() -> String,
+/// Controls the use of CUDA graphs by the device of a model.
+pub struct GraphControl<'a> {
+    /// Enables or disables graphs.
+    pub enable: &'a dyn Fn(bool),
+    /// Describes the graphs captured and launched so far.
+    pub describe: &'a dyn Fn() -> String,
 }
 
-/// A batch of `sequences` sequences of `len` tokens below `vocabulary`, the mean of each to be brought to the host.
+/// A batch of `sequences` sequences of `len` tokens below `vocabulary`, whose means are copied to the host.
 pub fn pooled_step(sequences: usize, len: usize, vocabulary: usize) -> Step {
     let (mut batch, mut groups) = (TokenBatch::default(), PoolGroups::new());
     let mut segments = Vec::new();
@@ -40,10 +40,10 @@ pub fn pooled_step(sequences: usize, len: usize, vocabulary: usize) -> Step {
     Step { id: 0, batch, output }
 }
 
-/// Runs `steps`, each `times` times in turn, through the blocks up to `layer`.
+/// Runs the sequence `steps` `times` times through the blocks up to `layer`.
 ///
 /// # Errors
-/// Those of the model.
+/// Errors of the model.
 pub fn run(
     model: &dyn ActivationModel,
     layer: usize,
@@ -62,49 +62,50 @@ pub fn run(
     })
 }
 
-/// [`run`] where nothing can go on after a failure.
-pub fn run_or_leave(model: &dyn ActivationModel, layer: usize, steps: &[Step], times: usize) {
+/// [`run`], but exits on an error, because criterion's interface cannot report it.
+pub fn run_or_exit(model: &dyn ActivationModel, layer: usize, steps: &[Step], times: usize) {
     if let Err(error) = run(model, layer, steps, times) {
         eprintln!("error: {error}");
         std::process::exit(1);
     }
 }
 
-/// Times batches of one sequence of `len` tokens through the blocks up to `layer` of a model that is called `name` and
-/// loaded when it is first needed.
+/// Measures batches of one sequence of `len` tokens through the blocks up to `layer` of the model `name`, which is
+/// loaded on first use.
 pub fn short_batches<'m>(
     criterion: &mut Criterion,
     (name, layer, len): (&str, usize, usize),
     model: &dyn Fn() -> &'m dyn ActivationModel,
-    graphs: Option<&Graphs<'_>>,
+    graphs: Option<&GraphControl<'_>>,
 ) {
-    let ways: &[(&str, bool)] =
+    let modes: &[(&str, bool)] =
         if graphs.is_some() { &[("launches", false), ("graphs", true)] } else { &[("launches", false)] };
     let mut group = criterion.benchmark_group("short batches");
     for kind in ["alone", "stream", "changing"] {
         let lengths = if kind == "changing" { LENGTHS.min(len) } else { 1 };
-        for (way, on) in ways {
+        for (mode, on) in modes {
             let what = format!("{name} through layer {layer}, {len} tokens, {kind}");
             group.throughput(Throughput::Elements(1));
-            group.bench_function(BenchmarkId::new(*way, what), |bencher| {
+            group.bench_function(BenchmarkId::new(*mode, what), |bencher| {
                 let model = model();
                 let steps: Vec<Step> =
                     (0..lengths).map(|shorter| pooled_step(1, len - shorter, model.vocab_size())).collect();
                 if let Some(graphs) = graphs {
-                    (graphs.set)(*on);
+                    (graphs.enable)(*on);
                 }
                 bencher.iter_custom(|iterations| {
                     let start = Instant::now();
                     match kind {
-                        "alone" => (0..iterations).for_each(|_| run_or_leave(model, layer, &steps, 1)),
-                        // Criterion asks for so many batches; whole turns of the lengths are run, and the time is a batch's.
-                        _ => run_or_leave(model, layer, &steps, (iterations as usize).div_ceil(lengths)),
+                        "alone" => (0..iterations).for_each(|_| run_or_exit(model, layer, &steps, 1)),
+                        // Criterion requests a number of batches. Whole cycles of the lengths are run, and the time is
+                        // scaled to the requested number.
+                        _ => run_or_exit(model, layer, &steps, (iterations as usize).div_ceil(lengths)),
                     }
                     let batches = (iterations as usize).div_ceil(lengths) * lengths;
                     start.elapsed().mul_f64(iterations as f64 / batches as f64)
                 });
                 if let (Some(graphs), true) = (graphs, *on) {
-                    println!("{}", (graphs.told)());
+                    println!("{}", (graphs.describe)());
                 }
             });
         }

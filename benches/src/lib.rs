@@ -1,11 +1,13 @@
-//! What the benchmarks share: seeded tensors at real models' shapes. No input is zeros, because zeros are faster
-//! than numbers on some processors and compress in caches.
+//! Shared code of the benchmarks: seeded tensors at the shapes of real models. No input is zero, because some
+//! processors compute faster with zeros.
 
+pub mod criterion;
 pub mod device_time;
 pub mod forward_passes;
 pub mod gpu_operations;
 pub mod peak;
 pub mod primitives;
+pub mod replay_model;
 
 use std::error::Error;
 
@@ -18,9 +20,7 @@ use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-pub mod handing_model;
-
-/// Values in -1..1, the same for the same seed.
+/// Random values in -1..1, determined by `seed`.
 pub fn random_values(seed: u64, len: usize) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     (0..len).map(|_| rng.random_range(-1.0f32..1.0)).collect()
@@ -29,7 +29,7 @@ pub fn random_values(seed: u64, len: usize) -> Vec<f32> {
 /// A random host tensor.
 ///
 /// # Errors
-/// When the shape overflows.
+/// The shape overflows.
 pub fn random_host(seed: u64, dtype: DType, shape: &[usize]) -> Result<HostTensor, KernelError> {
     HostTensor::from_f32(dtype, shape.to_vec(), &random_values(seed, shape.iter().product()))
 }
@@ -37,7 +37,7 @@ pub fn random_host(seed: u64, dtype: DType, shape: &[usize]) -> Result<HostTenso
 /// A random tensor on the backend.
 ///
 /// # Errors
-/// When the memory cannot be had.
+/// An allocation fails.
 pub fn random_tensor<B: Backend>(
     backend: &B,
     seed: u64,
@@ -55,7 +55,7 @@ pub fn random_tensor<B: Backend>(
 /// The CPU backend on all cores.
 ///
 /// # Errors
-/// When its threads cannot be started.
+/// Its threads cannot be started.
 pub fn cpu() -> Result<CpuBackend, KernelError> {
     CpuBackend::new(std::thread::available_parallelism().map_or(1, usize::from))
 }
@@ -63,7 +63,7 @@ pub fn cpu() -> Result<CpuBackend, KernelError> {
 /// Pooled activations `[n_samples, n_layers, hidden_size]`, bf16, of layers `0..n_layers`.
 ///
 /// # Errors
-/// When the shape overflows.
+/// The shape overflows.
 pub fn random_activations(
     seed: u64,
     n_samples: usize,
@@ -72,7 +72,7 @@ pub fn random_activations(
 ) -> actbench_activations::Result<ActTensor> {
     let shape = [n_samples, n_layers, hidden_size];
     let layers: Vec<usize> = (0..n_layers).collect();
-    // Rounded a sample at a time: all values at once as f32 would take twice the memory of the result.
+    // One sample at a time: all values as f32 would take twice the memory of the result.
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut bytes = Vec::new();
     let mut values = vec![0.0f32; n_layers * hidden_size];
@@ -86,7 +86,7 @@ pub fn random_activations(
 /// The dialogues of the embedded data set.
 ///
 /// # Errors
-/// When the data set has no such number of rows.
+/// An error of the data set.
 pub fn embedded_dialogues(rows: usize) -> actbench_activations::Result<Vec<data::Dialogue>> {
     let mut dialogues = data::load("embedded", None, rows)?.dialogues;
     dialogues.truncate(rows);
@@ -96,19 +96,19 @@ pub fn embedded_dialogues(rows: usize) -> actbench_activations::Result<Vec<data:
 /// The embedded data set as tokens of the bundled tokenizer.
 ///
 /// # Errors
-/// When either cannot be had.
+/// An error of the data set or the tokenizer.
 pub fn embedded_tokens(rows: usize) -> actbench_activations::Result<TokenSet> {
     ChatTokenizer::bundled()?.encode_all(&embedded_dialogues(rows)?)
 }
 
-/// Whether each benchmark runs once to see that it works, which is when criterion measures nothing: with `--test`,
-/// or under `cargo test`, which does not pass `--bench` as `cargo bench` does.
+/// Whether criterion only checks that each benchmark runs and measures nothing: with `--test`, or under `cargo test`,
+/// which does not pass `--bench` as `cargo bench` does.
 pub fn is_smoke_run() -> bool {
-    let has = |flag: &str| std::env::args().any(|argument| argument == flag);
-    has("--test") || !has("--bench")
+    let has_flag = |flag: &str| std::env::args().any(|argument| argument == flag);
+    has_flag("--test") || !has_flag("--bench")
 }
 
-/// Criterion has no way to report that a benchmark could not be set up, so the reason is printed and it is left out.
+/// Prints the reason why a benchmark could not be set up, and skips it. Criterion cannot report such an error.
 pub fn skip_on_error<E: Into<Box<dyn Error>>>(result: Result<(), E>) {
     if let Err(error) = result {
         eprintln!("skipped: {}", error.into());

@@ -1,7 +1,7 @@
-//! The primitives that are gated, each as one unit of work: timed by criterion (`benches/primitives.rs`) and counted in
-//! instructions (`benches/instructions.rs`) under the same name, so that one is a witness of the other.
+//! The gated primitives, each as one unit of work. Criterion measures their time (`benches/primitives.rs`), Callgrind
+//! counts their instructions (`benches/instructions.rs`) under the same names, as a cross-check.
 //!
-//! On one thread and from fixed seeds: what is counted must be the same every time.
+//! They run on one thread and with fixed seeds, so that instruction counts are reproducible.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -12,21 +12,21 @@ use actbench_kernels::{DType, PoolMethod};
 
 use crate::{embedded_tokens, random_activations};
 
-/// Does the work once.
-pub type Work = Box<dyn FnMut() -> Result<(), Box<dyn Error>>>;
+/// Runs the work once.
+pub type PrimitiveWork = Box<dyn FnMut() -> Result<(), Box<dyn Error>>>;
 
-/// Work, and whether it could be prepared or was done.
-pub type Prepared = (Work, Result<(), Box<dyn Error>>);
+/// Work, and the result of its preparation or of its last run.
+pub type PreparedWork = (PrimitiveWork, Result<(), Box<dyn Error>>);
 
-/// Something that activations are made of.
+/// A primitive of activation extraction.
 pub struct Primitive {
-    /// Its name, the same for time and instructions.
+    /// The name, the same for time and instructions.
     pub name: &'static str,
-    /// Makes the inputs, which is not measured.
-    pub prepare: fn() -> Result<Work, Box<dyn Error>>,
+    /// Creates the inputs, which is not measured.
+    pub prepare: fn() -> Result<PrimitiveWork, Box<dyn Error>>,
 }
 
-/// All of them.
+/// All primitives.
 pub const PRIMITIVES: [Primitive; 5] = [
     Primitive { name: "pooling", prepare: pooling },
     Primitive { name: "transforms", prepare: transforms },
@@ -35,29 +35,28 @@ pub const PRIMITIVES: [Primitive; 5] = [
     Primitive { name: "planner", prepare: planner },
 ];
 
-/// The work of the primitive `name`, on the caller's thread alone.
+/// The work of the primitive `name`, which runs on the caller's thread only.
 ///
 /// # Errors
-/// There is none of that name, or its inputs cannot be made.
-pub fn prepare(name: &str) -> Result<Work, Box<dyn Error>> {
-    // What runs in threads of a pool runs in the caller's own instead: Callgrind counts in the thread that entered the
-    // benchmark, and with several the order of work is another each time. A second call finds it done.
+/// An unknown name, or an error while creating the inputs.
+pub fn prepare(name: &str) -> Result<PrimitiveWork, Box<dyn Error>> {
+    // Callgrind counts only the thread that entered the benchmark, and several threads would run the work in a random
+    // order. Therefore the global pool is the caller's thread. It exists already on a second call.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global();
     let primitive = PRIMITIVES.iter().find(|primitive| primitive.name == name);
     (primitive.ok_or_else(|| format!("no primitive {name}"))?.prepare)()
 }
 
-/// Does the work once, if it could be prepared, and gives it back, so that nothing is dropped meanwhile. A function of its
-/// own, never inlined: Callgrind begins and stops to count where a benchmark's function is entered, and a closure in that
-/// one would stop it.
+/// Runs prepared work once and returns it, so that nothing is dropped inside the measurement. Never inlined: Callgrind
+/// toggles counting at the entry of a benchmark function, and a closure in that function would stop it.
 #[inline(never)]
-pub fn once((mut work, prepared): Prepared) -> Prepared {
+pub fn once((mut work, prepared): PreparedWork) -> PreparedWork {
     let result = prepared.and_then(|()| black_box(&mut work)());
     (work, result)
 }
 
 /// All four methods over the layers of 128 samples of 8 layers of 512, as the host pools.
-fn pooling() -> Result<Work, Box<dyn Error>> {
+fn pooling() -> Result<PrimitiveWork, Box<dyn Error>> {
     let tensor = random_activations(1, 128, 8, 512)?;
     Ok(Box::new(move || {
         for method in PoolMethod::ALL {
@@ -68,7 +67,7 @@ fn pooling() -> Result<Work, Box<dyn Error>> {
 }
 
 /// A selection of layers, two slices and a cast on 128 samples of 8 layers of 512.
-fn transforms() -> Result<Work, Box<dyn Error>> {
+fn transforms() -> Result<PrimitiveWork, Box<dyn Error>> {
     let tensor = random_activations(1, 128, 8, 512)?;
     Ok(Box::new(move || {
         let rows: Vec<i64> = (0..32).rev().step_by(2).collect();
@@ -79,20 +78,20 @@ fn transforms() -> Result<Work, Box<dyn Error>> {
 }
 
 /// Half of the samples of one layer from a cache file of 128 samples of 8 layers of 512.
-fn cache_read() -> Result<Work, Box<dyn Error>> {
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("activations");
+fn cache_read() -> Result<PrimitiveWork, Box<dyn Error>> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("activations");
     Acts::from_tensor(random_activations(1, 128, 8, 512)?).save(&path)?;
     Ok(Box::new(move || {
-        // The folder lives as long as the work does.
-        let path = folder.path().join("activations");
+        // The closure owns the directory, so that it exists as long as the work.
+        let path = directory.path().join("activations");
         black_box(Acts::load(&path)?.select_layer(5)?.slice_batch(..64)?.realize()?);
         Ok(())
     }))
 }
 
 /// The tree of the prefixes that 400 dialogues share.
-fn prefix_tree() -> Result<Work, Box<dyn Error>> {
+fn prefix_tree() -> Result<PrimitiveWork, Box<dyn Error>> {
     let tokens = embedded_tokens(400)?;
     let samples: Vec<usize> = (0..tokens.len()).collect();
     Ok(Box::new(move || {
@@ -103,7 +102,7 @@ fn prefix_tree() -> Result<Work, Box<dyn Error>> {
 }
 
 /// A plan of five operations on 1024 samples built, optimised and explained.
-fn planner() -> Result<Work, Box<dyn Error>> {
+fn planner() -> Result<PrimitiveWork, Box<dyn Error>> {
     let source = Acts::from_tensor(random_activations(1, 1024, 8, 2)?);
     Ok(Box::new(move || {
         let rows: Vec<i64> = (0..512).rev().step_by(4).collect();

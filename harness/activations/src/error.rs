@@ -104,7 +104,8 @@ impl Error {
 
     /// An internal error: `what` names the invariant that does not hold. The message asks for a report.
     ///
-    /// Use it only where neither the command line nor an input can be the cause; a user can correct those, but not this.
+    /// Use it only where neither the command line nor an input can be the cause; a user can correct those, but not
+    /// this.
     pub fn internal(what: impl Into<String>) -> Self {
         Error::Internal { what: what.into() }
     }

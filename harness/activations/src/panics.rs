@@ -14,7 +14,8 @@ thread_local! {
     static CATCHING: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Returns the result of `work`, or `None` if it panics. After a panic the caller must not use data that `work` changed.
+/// Returns the result of `work`, or `None` if it panics. After a panic the caller must not use data that `work`
+/// changed.
 pub fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
     CATCHING.with(|depth| depth.set(depth.get() + 1));
     let outcome = catch_unwind(AssertUnwindSafe(work));

@@ -1,11 +1,13 @@
 //! `actbench import`: a GGUF file becomes a model folder.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::Result;
-use actbench_activations::import::import_with_bar;
+use actbench_activations::import::import_gguf;
 
 /// Turns a GGUF file of a Llama model into a folder that `--model` takes: configuration, tokenizer, and weights in
 /// bfloat16.
@@ -32,7 +34,18 @@ pub struct ImportArgs {
 /// # Errors
 /// See [`actbench_activations::import::import_gguf`].
 pub fn import(args: &ImportArgs) -> Result<()> {
-    let summary = import_with_bar(&args.file, &args.out, args.force, args.quiet)?;
+    let bar = if args.quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
+    if let Ok(style) = ProgressStyle::with_template("importing {wide_bar} {pos}/{len} tensors") {
+        bar.set_style(style);
+    }
+    // The tokenizer is converted first, without countable steps.
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let summary = import_gguf(&args.file, &args.out, args.force, &mut |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    let summary = summary?;
     if !args.quiet {
         eprintln!(
             "imported {}: {} blocks, {:.1} million parameters, into {}",

@@ -70,7 +70,9 @@ impl Environment {
         let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let features = env!("ACTBENCH_FEATURES").split(',').filter(|feature| !feature.is_empty());
         Environment {
-            date: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            date: chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now())
+                .format("%Y-%m-%dT%H:%M:%SZ")
+                .to_string(),
             cpu_model: field(&cpuinfo, "model name"),
             cores_logical: std::thread::available_parallelism().map_or(1, usize::from),
             cores_physical: physical_cores(&cpuinfo),

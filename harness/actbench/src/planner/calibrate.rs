@@ -204,7 +204,7 @@ fn probe_rate(config: &RunConfig, job: &Job) -> Result<f64> {
     });
     let (train, test) = features.view().split_at(ndarray::Axis(0), n_train);
     let start = Instant::now();
-    let split = SplitFeatures::standardised(train, &labels[..n_train], test, &labels[n_train..])?;
+    let split = SplitFeatures::standardized(train, &labels[..n_train], test, &labels[n_train..])?;
     split.score_path(config.solver.solver(), &config.sweep_cs, config.sweep_max_iter)?;
     let work = probe_work(samples as f64, hidden as f64, config.sweep_cs.len());
     Ok(work / start.elapsed().as_secs_f64())

@@ -88,10 +88,10 @@ pub fn score(
     let score_layer = |features: &LayerFeatures| -> Result<Vec<ProbeScore>> {
         let (train, test) = (features.train()?, features.test()?);
         let split = match (bf16_matrix(&train)?, bf16_matrix(&test)?) {
-            (Some(train), Some(test)) => SplitFeatures::standardised(train, train_labels, test, test_labels)?,
+            (Some(train), Some(test)) => SplitFeatures::standardized(train, train_labels, test, test_labels)?,
             _ => {
                 let (train, test) = (to_matrix(&train)?, to_matrix(&test)?);
-                SplitFeatures::standardised(train.view(), train_labels, test.view(), test_labels)?
+                SplitFeatures::standardized(train.view(), train_labels, test.view(), test_labels)?
             }
         };
         // Only the standardized features are needed from here on.

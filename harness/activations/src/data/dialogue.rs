@@ -1,15 +1,15 @@
-//! Dialogues: messages with roles, and the label a probe is to predict.
+//! Dialogues: messages with roles, and the label that a probe predicts.
 
 use std::fmt;
 
-/// Who a message is from.
+/// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     /// Instructions to the model.
     System,
-    /// The person.
+    /// The human.
     User,
-    /// The model: the role whose tokens are pooled.
+    /// The model. The tokens of its messages are pooled.
     Assistant,
 }
 
@@ -23,7 +23,7 @@ impl Role {
         }
     }
 
-    /// The role of that name, if it is one of the three.
+    /// The role called `name`, if there is one.
     pub fn from_name(name: &str) -> Option<Self> {
         [Role::System, Role::User, Role::Assistant].into_iter().find(|role| role.name() == name)
     }
@@ -35,27 +35,27 @@ impl fmt::Display for Role {
     }
 }
 
-/// One message.
+/// One message of a dialogue.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Message {
-    /// Who it is from.
+pub struct ChatMessage {
+    /// The author.
     pub role: Role,
-    /// Its text, as the data has it.
+    /// The text, unchanged from the data file.
     pub content: String,
 }
 
-impl Message {
+impl ChatMessage {
     /// A message of `role`.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Message { role, content: content.into() }
+        ChatMessage { role, content: content.into() }
     }
 }
 
-/// One row of a data set.
+/// One labeled dialogue: a row of a data set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dialogue {
-    /// In order; at least one of them from the assistant.
-    pub messages: Vec<Message>,
-    /// Whether the row is of the positive class (label 1).
+    /// The messages in order; at least one is from the assistant.
+    pub messages: Vec<ChatMessage>,
+    /// Whether the dialogue belongs to the positive class (label 1).
     pub label: bool,
 }

@@ -5,30 +5,29 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 
-use super::dialogue::{Dialogue, Message, Role};
+use super::dialogue::{ChatMessage, Dialogue, Role};
+use super::registered::EMBEDDED;
 
-/// The name of the embedded data set, the default of `--dataset`; `embedded:PROFILE` chooses the length of its rows.
-pub const EMBEDDED: &str = "embedded";
-
-/// `--seed` is for drawing and splitting rows. The data set itself is one and the same in every run.
+/// Constant, because `--seed` controls only which rows are drawn and how they are split. The data set is the same in
+/// every run.
 const GENERATOR_SEED: u64 = 0;
 
-/// Fewer rows than this cannot hold both classes.
-const FEWEST_ROWS: usize = 2;
+/// Both classes need one row each.
+const MIN_ROWS: usize = 2;
 
-/// `rows` dialogues of the profile that `name` asks for, and where they are from.
+/// `rows` dialogues of the profile in `name`, and a description of their origin.
 ///
 /// # Errors
-/// A profile that does not exist.
+/// An unknown profile.
 pub(super) fn load(name: &str, rows: usize) -> Result<(Vec<Dialogue>, String)> {
     let profile = match name.split_once(':') {
         None => Profile::Short,
         Some((_, profile)) => Profile::from_name(profile).ok_or_else(|| {
             let known: Vec<_> = Profile::ALL.iter().map(|profile| format!("{EMBEDDED}:{}", profile.name())).collect();
-            Error::usage(format!("no data set is called `{name}`; the embedded ones are {}", known.join(", ")))
+            Error::usage(format!("unknown data set `{name}`; the embedded ones are {}", known.join(", ")))
         })?,
     };
-    let rows = rows.clamp(FEWEST_ROWS, MAX_ROWS);
+    let rows = rows.clamp(MIN_ROWS, MAX_ROWS);
     let dialogues = (0..rows).into_par_iter().map(|index| convert(dialogue(GENERATOR_SEED, profile, index))).collect();
     Ok((dialogues, format!("{EMBEDDED}:{} (generator seed {GENERATOR_SEED}, {rows} rows)", profile.name())))
 }
@@ -40,7 +39,7 @@ fn convert(row: LabelledDialogue) -> Dialogue {
             Speaker::User => Role::User,
             Speaker::Assistant => Role::Assistant,
         };
-        Message::new(role, turn.text)
+        ChatMessage::new(role, turn.text)
     });
     Dialogue { messages: messages.collect(), label: row.hedged }
 }

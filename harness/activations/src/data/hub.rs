@@ -1,18 +1,18 @@
-//! Fetches a data set's file from the Hugging Face hub into its usual cache.
+//! Downloads the files of a data set from the Hugging Face hub into the standard hub cache.
 
 use std::path::PathBuf;
 
 use hf_hub::api::sync::ApiBuilder;
 
-/// Endings of files that can be read here, the most compact first.
-const READABLE: [&str; 3] = [".parquet", ".jsonl", ".csv"];
+/// Extensions of readable files, the most compact format first.
+const READABLE_EXTENSIONS: [&str; 3] = [".parquet", ".jsonl", ".csv"];
 
-/// The local paths of the data files of the data set `id`, by name, downloaded unless the cache has them: all files of
-/// the first readable kind, since splits come as files of their own. `endpoint` replaces the hub's address, and with it
-/// everything the environment says about the hub.
+/// The local paths of the data files of the data set `id`, sorted by name. Files that are not in the cache are
+/// downloaded. The result is all files of the first readable format, because each split is a separate file.
+/// `endpoint` replaces the address of the hub and all settings of the hub in the environment.
 ///
 /// # Errors
-/// Why there is no file, in a few words without the data set's name.
+/// The reason why no file is available, on one line and without the name of the data set.
 pub(super) fn fetch(id: &str, endpoint: Option<&str>) -> Result<Vec<PathBuf>, String> {
     let builder = match endpoint {
         Some(endpoint) => ApiBuilder::new().with_token(None).with_endpoint(endpoint.to_owned()),
@@ -23,7 +23,8 @@ pub(super) fn fetch(id: &str, endpoint: Option<&str>) -> Result<Vec<PathBuf>, St
     let mut names: Vec<String> =
         data_set.info().map_err(|error| one_line(&error))?.siblings.into_iter().map(|file| file.rfilename).collect();
     names.sort();
-    let Some(ending) = READABLE.iter().find(|ending| names.iter().any(|name| name.ends_with(**ending))) else {
+    let Some(ending) = READABLE_EXTENSIONS.iter().find(|ending| names.iter().any(|name| name.ends_with(**ending)))
+    else {
         return Err("it has no .parquet, .jsonl or .csv file".to_owned());
     };
     let chosen = names.iter().filter(|name| name.ends_with(ending));
@@ -39,8 +40,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hub_out_of_reach_is_a_reason_of_one_line() {
-        // No address at all, so that nothing is sent, not even to a proxy.
+    fn unreachable_hub_gives_one_line_reason() {
+        // Not an address: no request leaves the machine, not even to a proxy.
         let reason = fetch("some/data", Some("nowhere")).unwrap_err();
         assert!(!reason.is_empty() && !reason.contains('\n'), "{reason}");
     }

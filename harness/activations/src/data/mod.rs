@@ -1,18 +1,20 @@
-//! Data sets: labelled dialogues from the embedded generator, a registered name or a file.
+//! Data sets: labeled dialogues from the embedded generator, a registered name or a file.
 //!
-//! [`load`] turns what the user named into a [`Dataset`]; [`split`] draws the training and the test rows from it. A row
-//! that cannot be used is an error that names its place, never a row passed over: a data set that is quietly smaller
-//! than its file gives results that nobody can reproduce.
+//! [`load`] loads a [`Dataset`] by name. [`split`] draws the training and the test rows from it. An invalid row is an
+//! error that names its line or row number. Skipping such rows would silently shrink the data set, and its results
+//! could not be reproduced from the file.
 
-mod columnar;
+mod csv_file;
 mod dialogue;
 mod embedded;
+mod file;
 mod hub;
-mod jsonl;
+mod jsonl_file;
+mod parquet_file;
+mod registered;
 mod repe;
 mod row;
 pub mod split;
-mod table;
 
 #[cfg(test)]
 mod tests;
@@ -21,22 +23,18 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-pub use dialogue::{Dialogue, Message, Role};
-pub use embedded::EMBEDDED;
-pub use split::{Split, stratified_sample_and_split};
-
-/// Names that [`load`] knows, for help texts and error messages.
-pub const REGISTERED: [&str; 6] =
-    [EMBEDDED, "embedded:short", "embedded:medium", "embedded:long", "embedded:mixed", "repe"];
+pub use dialogue::{ChatMessage, Dialogue, Role};
+pub use registered::{EMBEDDED, REGISTERED};
+pub use split::{DataSplit, stratified_sample_and_split};
 
 /// A data set in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dataset {
-    /// As the user named it.
+    /// The name the user gave.
     pub name: String,
-    /// Where the rows are from: a path, or the generator with its parameters.
+    /// The source of the rows: a path, or the generator with its parameters.
     pub origin: String,
-    /// The rows, in their order there. Both classes occur.
+    /// The rows in source order. Both classes occur.
     pub dialogues: Vec<Dialogue>,
 }
 
@@ -47,23 +45,22 @@ impl Dataset {
     }
 }
 
-/// Loads the data set called `name`: one of [`REGISTERED`], or the path of a `.jsonl`, `.csv` or `.parquet` file.
+/// Loads the data set `name`: one of [`REGISTERED`], or the path of a `.jsonl`, `.csv` or `.parquet` file.
 ///
-/// `data_dir` is where local copies of registered data sets are. `rows` is how many rows the caller is going to use; the
-/// embedded data set is made that large (to its limit), the others come whole.
+/// `data_dir` holds local copies of registered data sets. `rows` is the number of rows the caller needs: the embedded
+/// data set is generated with that many rows (up to its limit), the others are loaded completely.
 ///
 /// # Errors
-/// An unknown name; a file that is not there or holds a row that cannot be used (with its line or row number); no row;
-/// rows of one class only.
+/// An unknown name; a missing file; an invalid row (with its line or row number); no row; rows of one class only.
 pub fn load(name: &str, data_dir: Option<&Path>, rows: usize) -> Result<Dataset> {
     let (dialogues, origin) = match name.split_once(':').map_or(name, |(family, _)| family) {
         EMBEDDED => embedded::load(name, rows)?,
-        "repe" if name == "repe" => repe::load(data_dir)?,
-        _ => (read_file(Path::new(name))?, name.to_owned()),
+        registered::REPE if name == registered::REPE => repe::load(data_dir)?,
+        _ => (file::read(Path::new(name))?, name.to_owned()),
     };
     let positive = dialogues.iter().filter(|dialogue| dialogue.label).count();
     if dialogues.is_empty() {
-        return Err(Error::input(origin, "holds no rows; a data set needs rows of both classes"));
+        return Err(Error::input(origin, "has no rows; a data set needs rows of both classes"));
     }
     if positive == 0 || positive == dialogues.len() {
         return Err(Error::input(
@@ -77,28 +74,4 @@ pub fn load(name: &str, data_dir: Option<&Path>, rows: usize) -> Result<Dataset>
         ));
     }
     Ok(Dataset { name: name.to_owned(), origin, dialogues })
-}
-
-/// The dialogues of a file, by the ending of its name.
-fn read_file(path: &Path) -> Result<Vec<Dialogue>> {
-    let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
-    let read: fn(&Path) -> Result<Vec<Dialogue>> = match ending.as_deref() {
-        Some("jsonl") => jsonl::read,
-        Some("csv") => table::read,
-        Some("parquet") => columnar::read,
-        _ => {
-            return Err(Error::usage(format!(
-                "no data set is called `{}`; name one of {} or give the path of a .jsonl, .csv or .parquet file",
-                path.display(),
-                REGISTERED.join(", "),
-            )));
-        }
-    };
-    if let Ok(false) = path.try_exists() {
-        return Err(Error::file(path, "no such file; check the path of the data set"));
-    }
-    if path.is_dir() {
-        return Err(Error::file(path, "is a folder; give the path of the file in it"));
-    }
-    read(path)
 }

@@ -1,7 +1,8 @@
-//! Draws rows and splits them into a training and a test side, keeping the proportion of the classes.
+//! Draws rows and splits them into a training and a test side, stratified by class.
 //!
-//! The number of rows of each class follows the method of the largest remainder, as in scikit-learn's stratified
-//! `train_test_split`; which rows they are follows the seed alone. The generator differs from NumPy's, so the rows do.
+//! The number of rows of each class follows the largest remainder method, as in scikit-learn's stratified
+//! `train_test_split`. The seed determines which rows are drawn. The random generator differs from NumPy's, so the same
+//! seed draws other rows than scikit-learn.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -9,40 +10,39 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::error::{Error, Result};
 
-/// Rows drawn from a data set.
+/// Indices of the rows drawn from a data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Split {
-    /// Indices of the training rows, in random order.
+pub struct DataSplit {
+    /// The training rows, in random order.
     pub train: Vec<usize>,
-    /// Indices of the test rows, in random order; none of them in `train`.
+    /// The test rows, in random order and disjoint from `train`.
     pub test: Vec<usize>,
-    /// Rows asked for.
+    /// The requested number of rows.
     pub requested: usize,
-    /// Rows drawn: fewer than `requested` when the data set is smaller.
+    /// The number of rows drawn: less than `requested` if the data set is smaller.
     pub taken: usize,
 }
 
-impl Split {
-    /// What to tell the user when there were fewer rows than asked for.
+impl DataSplit {
+    /// A warning if the data set has fewer rows than requested.
     pub fn shortfall(&self) -> Option<String> {
-        (self.taken < self.requested).then(|| {
-            format!("{} rows were asked for and the data set has {}; using all of them", self.requested, self.taken)
-        })
+        (self.taken < self.requested)
+            .then(|| format!("{} rows requested, the data set has {}; using all of them", self.requested, self.taken))
     }
 }
 
-/// Takes `samples` rows (all, if there are fewer) with the class proportions of `labels`, then a share of `train_frac` of
-/// them, in the same proportions, as the training side: `floor(train_frac * taken)` rows. The rest is the test side.
+/// Draws `samples` rows (or all, if there are fewer) with the class proportions of `labels`. The training side gets
+/// `floor(train_frac * taken)` of them in the same proportions, the test side the rest.
 ///
 /// # Errors
-/// `samples` is 0; `train_frac` is not inside (0, 1); a side would lack one of the classes.
-pub fn stratified_sample_and_split(labels: &[bool], samples: usize, train_frac: f64, seed: u64) -> Result<Split> {
+/// `samples` is 0; `train_frac` is outside (0, 1); a side would lack one of the classes.
+pub fn stratified_sample_and_split(labels: &[bool], samples: usize, train_frac: f64, seed: u64) -> Result<DataSplit> {
     if samples == 0 {
-        return Err(Error::usage("--samples 0 leaves nothing to measure; ask for at least 4"));
+        return Err(Error::usage("--samples must be at least 4, not 0"));
     }
-    // Written so that NaN is refused as well.
+    // The negated form rejects NaN too.
     if !(train_frac > 0.0 && train_frac < 1.0) {
-        return Err(Error::usage(format!("--train-frac {train_frac} is not between 0 and 1 (both excluded)")));
+        return Err(Error::usage(format!("--train-frac must be greater than 0 and less than 1, not {train_frac}")));
     }
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut classes: [Vec<usize>; 2] =
@@ -56,7 +56,7 @@ pub fn stratified_sample_and_split(labels: &[bool], samples: usize, train_frac: 
         class.truncate(n);
     }
 
-    // A product such as 0.29 * 100 falls just short of the whole number that is meant.
+    // Without the 1e-9, 0.29 * 100 = 28.999999999999996 would be floored to 28.
     let n_train = (train_frac * taken as f64 + 1e-9).floor() as usize;
     let in_train = largest_remainder(drawn, n_train);
     let mut train = Vec::with_capacity(n_train);
@@ -65,33 +65,34 @@ pub fn stratified_sample_and_split(labels: &[bool], samples: usize, train_frac: 
         train.extend_from_slice(&class[..n]);
         test.extend_from_slice(&class[n..]);
     }
-    for (side, of_class) in [("training", in_train), ("test", [drawn[0] - in_train[0], drawn[1] - in_train[1]])] {
-        if of_class.contains(&0) {
+    for (side, class_rows) in [("training", in_train), ("test", [drawn[0] - in_train[0], drawn[1] - in_train[1]])] {
+        if class_rows.contains(&0) {
             return Err(Error::usage(format!(
-                "the {side} side would hold {} rows of class 0 and {} of class 1 ({taken} rows, {} and {} of the classes, \
-                 --train-frac {train_frac}); it needs both, so raise --samples or change --train-frac",
-                of_class[0], of_class[1], drawn[0], drawn[1],
+                "the {side} split would have {} rows of class 0 and {} of class 1 ({taken} rows drawn, {} and {} per class, \
+                 --train-frac {train_frac}); it needs both classes, so increase --samples or change --train-frac",
+                class_rows[0], class_rows[1], drawn[0], drawn[1],
             )));
         }
     }
     train.shuffle(&mut rng);
     test.shuffle(&mut rng);
-    Ok(Split { train, test, requested: samples, taken })
+    Ok(DataSplit { train, test, requested: samples, taken })
 }
 
-/// Shares `total` (at most the sum of `counts`) out in proportion to `counts`: each gets its whole part, and what is
-/// left goes to the larger remainder, to class 0 when they are equal. With two classes at most one is left.
+/// Distributes `total` (at most the sum of `counts`) in proportion to `counts`. Each class gets its integer part; the
+/// row left over goes to the larger remainder, or to class 0 if they are equal. With two classes at most one row is
+/// left over.
 fn largest_remainder(counts: [usize; 2], total: usize) -> [usize; 2] {
     let all = (counts[0] + counts[1]) as u128;
     if all == 0 {
         return [0, 0];
     }
-    let product = counts.map(|count| count as u128 * total as u128);
-    let mut shares = product.map(|product| (product / all) as usize);
-    if shares[0] + shares[1] < total {
-        shares[usize::from(product[1] % all > product[0] % all)] += 1;
+    let scaled = counts.map(|count| count as u128 * total as u128);
+    let mut quotas = scaled.map(|scaled| (scaled / all) as usize);
+    if quotas[0] + quotas[1] < total {
+        quotas[usize::from(scaled[1] % all > scaled[0] % all)] += 1;
     }
-    shares
+    quotas
 }
 
 #[cfg(test)]
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_sizes_are_those_of_scikit_learn() {
+    fn default_split_sizes_match_scikit_learn() {
         let labels: Vec<bool> = (0..612).map(|row| row % 2 == 1).collect();
         let split = stratified_sample_and_split(&labels, 600, 0.8, 0).unwrap();
         assert_eq!((split.train.len(), split.test.len()), (480, 120));
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn remainders_go_to_the_class_that_is_owed_more() {
+    fn largest_remainder_gets_row_left_over() {
         assert_eq!(largest_remainder([7, 3], 5), [4, 1]); // 3.5 and 1.5: equal remainders, class 0
         assert_eq!(largest_remainder([62, 38], 10), [6, 4]); // 6.2 and 3.8
         assert_eq!(largest_remainder([1, 999], 10), [0, 10]);
@@ -125,31 +126,31 @@ mod tests {
     }
 
     #[test]
-    fn a_share_that_rounding_makes_fall_short_is_not_cut() {
+    fn train_fraction_rounding_does_not_lose_row() {
         let labels: Vec<bool> = (0..100).map(|row| row % 2 == 1).collect();
         assert_eq!(stratified_sample_and_split(&labels, 100, 0.29, 0).unwrap().train.len(), 29);
     }
 
     #[test]
-    fn fewer_rows_than_asked_for_are_all_taken_and_said() {
+    fn small_data_set_is_used_completely_with_warning() {
         let labels = [true, false, true, false, true, false];
         let split = stratified_sample_and_split(&labels, 600, 0.5, 1).unwrap();
         assert_eq!((split.requested, split.taken), (600, 6));
-        insta::assert_snapshot!(split.shortfall().unwrap(), @"600 rows were asked for and the data set has 6; using all of them");
+        insta::assert_snapshot!(split.shortfall().unwrap(), @"600 rows requested, the data set has 6; using all of them");
     }
 
     #[test]
-    fn a_side_without_a_class_is_refused_with_the_numbers() {
+    fn split_without_class_is_rejected_with_counts() {
         let labels: Vec<bool> = (0..20).map(|row| row == 0).collect();
         let error = stratified_sample_and_split(&labels, 20, 0.8, 0).unwrap_err();
         assert_eq!(error.exit_code(), 2);
-        insta::assert_snapshot!(error, @"the test side would hold 4 rows of class 0 and 0 of class 1 (20 rows, 19 and 1 of the classes, --train-frac 0.8); it needs both, so raise --samples or change --train-frac");
+        insta::assert_snapshot!(error, @"the test split would have 4 rows of class 0 and 0 of class 1 (20 rows drawn, 19 and 1 per class, --train-frac 0.8); it needs both classes, so increase --samples or change --train-frac");
         assert!(stratified_sample_and_split(&[], 4, 0.5, 0).is_err());
         assert!(stratified_sample_and_split(&[true; 9], 4, 0.5, 0).is_err());
     }
 
     #[test]
-    fn bad_fractions_and_no_samples_are_usage_errors() {
+    fn invalid_fractions_and_zero_samples_are_usage_errors() {
         for fraction in [0.0, 1.0, -0.5, 1.5, f64::NAN, f64::INFINITY] {
             let error = stratified_sample_and_split(&[true, false, true, false], 4, fraction, 0).unwrap_err();
             assert!(matches!(error, Error::Usage(_)), "{fraction}");
@@ -175,27 +176,27 @@ mod tests {
             prop_assert_eq!(rows.len(), split.taken);
             prop_assert_eq!(split.train.len(), (train_frac * split.taken as f64 + 1e-9).floor() as usize);
 
-            let share = labels.iter().filter(|label| **label).count() as f64 / labels.len() as f64;
+            let fraction = labels.iter().filter(|label| **label).count() as f64 / labels.len() as f64;
             let drawn = split.train.iter().chain(&split.test).filter(|row| labels[**row]).count() as f64;
-            prop_assert!((drawn - share * split.taken as f64).abs() < 1.0);
-            let drawn_share = drawn / split.taken as f64;
+            prop_assert!((drawn - fraction * split.taken as f64).abs() < 1.0);
+            let drawn_fraction = drawn / split.taken as f64;
             for side in [&split.train, &split.test] {
-                let of_side = positives(&labels, side) as f64;
-                prop_assert!((of_side - drawn_share * side.len() as f64).abs() < 1.0);
-                prop_assert!(of_side > 0.0 && of_side < side.len() as f64);
+                let side_positives = positives(&labels, side) as f64;
+                prop_assert!((side_positives - drawn_fraction * side.len() as f64).abs() < 1.0);
+                prop_assert!(side_positives > 0.0 && side_positives < side.len() as f64);
             }
             prop_assert_eq!(&split, &stratified_sample_and_split(&labels, samples, train_frac, seed).unwrap());
         }
 
         #[test]
-        fn a_refusal_has_a_reason(
+        fn balanced_labels_always_split(
             labels in prop::collection::vec(any::<bool>(), 8..200),
             samples in 8usize..250,
             seed in any::<u64>(),
         ) {
-            // With a quarter of each class and at least eight rows, both sides hold both classes.
-            let of_class = labels.iter().filter(|label| **label).count();
-            prop_assume!(4 * of_class >= labels.len() && 4 * (labels.len() - of_class) >= labels.len());
+            // With at least a quarter of each class and eight rows, both sides get both classes.
+            let positive = labels.iter().filter(|label| **label).count();
+            prop_assume!(4 * positive >= labels.len() && 4 * (labels.len() - positive) >= labels.len());
             prop_assert!(stratified_sample_and_split(&labels, samples, 0.5, seed).is_ok());
         }
     }

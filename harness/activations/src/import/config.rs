@@ -1,65 +1,65 @@
-//! GGUF metadata of a Llama model as a `config.json` in Hugging Face's form.
+//! Converts the GGUF metadata of a Llama model to a `config.json` in Hugging Face's format.
 
 use actbench_fixtures::presets::LlamaShape;
 use serde_json::{Value as Json, json};
 
-use super::gguf::{GgufFile, Value};
-use super::rope_scaling::{RopeScaling, read_rope_scaling};
+use super::gguf::GgufFile;
+use super::rope_scaling::{GgufRopeScaling, read_rope_scaling};
 use crate::error::{Error, Result};
 
-/// The base of the rotary frequencies where the file gives none: the first Llama's.
+/// The default base of the rotary frequencies: that of the first Llama.
 const DEFAULT_ROPE_THETA: f64 = 10_000.0;
 
-/// What a Llama model's configuration says.
+/// The configuration of a Llama model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ModelConfig {
-    /// The tensors' extents.
+pub struct LlamaMetadata {
+    /// The extents of the tensors.
     pub shape: LlamaShape,
-    /// Positions it was trained on.
+    /// The context length of the training.
     pub max_position_embeddings: usize,
-    /// Base of the rotary frequencies.
+    /// The base of the rotary frequencies.
     pub rope_theta: f64,
-    /// Stretching of the rotary frequencies.
-    pub rope_scaling: Option<RopeScaling>,
-    /// Added to the mean square in every norm.
+    /// The scaling of the rotary frequencies, if any.
+    pub rope_scaling: Option<GgufRopeScaling>,
+    /// The epsilon of every RMS norm.
     pub rms_norm_eps: f64,
     /// Whether the attention projections have biases.
     pub attention_bias: bool,
     /// Whether the feed-forward projections have biases.
     pub mlp_bias: bool,
-    /// Token id that opens a sequence.
+    /// The BOS token.
     pub bos_token_id: Option<u32>,
-    /// Token id that closes one.
+    /// The EOS token.
     pub eos_token_id: Option<u32>,
-    /// Token id that fills one up.
+    /// The padding token.
     pub pad_token_id: Option<u32>,
 }
 
-impl ModelConfig {
+impl LlamaMetadata {
     /// Reads and checks the metadata under `llama.`.
     ///
     /// # Errors
-    /// A value that is missing or cannot be, or a variant of Llama that Hugging Face's `LlamaForCausalLM` is not:
-    /// experts, heads that differ by layer, heads that rotate in part.
-    pub fn read(gguf: &GgufFile) -> Result<ModelConfig> {
+    /// A missing or invalid value, or a variant of Llama that Hugging Face's `LlamaForCausalLM` does not support:
+    /// experts, head counts that differ by layer, partial rotary embeddings.
+    pub fn read(gguf: &GgufFile) -> Result<LlamaMetadata> {
         let fail = |what: String| Err(Error::file(gguf.path(), what));
-        if count(gguf, "llama.expert_count")?.is_some_and(|experts| experts > 0) {
-            return fail("is a mixture of experts, which cannot be imported".to_owned());
+        if gguf.optional_count("llama.expert_count")?.is_some_and(|experts| experts > 0) {
+            return fail("is a mixture of experts, which is not supported".to_owned());
         }
         let hidden_size = required_count(gguf, "llama.embedding_length")?;
         let n_heads = required_count(gguf, "llama.attention.head_count")?;
-        let n_kv_heads = count(gguf, "llama.attention.head_count_kv")?.unwrap_or(n_heads);
+        let n_kv_heads = gguf.optional_count("llama.attention.head_count_kv")?.unwrap_or(n_heads);
         if n_heads == 0 || n_kv_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) {
-            return fail(format!("has {n_heads} query heads, which {n_kv_heads} key/value heads cannot share"));
+            return fail(format!("has {n_heads} query heads, which is not a multiple of {n_kv_heads} key/value heads"));
         }
-        let head_dim = count(gguf, "llama.attention.key_length")?.unwrap_or(hidden_size / n_heads);
-        if count(gguf, "llama.attention.value_length")?.is_some_and(|value| value != head_dim) {
-            return fail("has keys and values of different widths, which cannot be imported".to_owned());
+        let head_dim = gguf.optional_count("llama.attention.key_length")?.unwrap_or(hidden_size / n_heads);
+        if gguf.optional_count("llama.attention.value_length")?.is_some_and(|value| value != head_dim) {
+            return fail("has keys and values of different widths, which is not supported".to_owned());
         }
-        let rotated = count(gguf, "llama.rope.dimension_count")?.unwrap_or(head_dim);
+        let rotated = gguf.optional_count("llama.rope.dimension_count")?.unwrap_or(head_dim);
         if rotated != head_dim || head_dim == 0 || !head_dim.is_multiple_of(2) {
             return fail(format!(
-                "rotates {rotated} of {head_dim} elements of a head; only all, and evenly many, can be"
+                "applies rotary embedding to {rotated} of {head_dim} elements of a head; only all, and an even number, are supported"
             ));
         }
         let Some(embedding) = gguf.find_tensor("token_embd.weight") else {
@@ -67,15 +67,15 @@ impl ModelConfig {
         };
         let n_layers = required_count(gguf, "llama.block_count")?;
         if n_layers > gguf.tensors().len() {
-            return fail(format!("claims {n_layers} blocks and has {} tensors", gguf.tensors().len()));
+            return fail(format!("declares {n_layers} blocks but has {} tensors", gguf.tensors().len()));
         }
-        let rope_theta = number(gguf, "llama.rope.freq_base")?.unwrap_or(DEFAULT_ROPE_THETA);
-        let rms_norm_eps = number(gguf, "llama.attention.layer_norm_rms_epsilon")?;
+        let rope_theta = gguf.optional_number("llama.rope.freq_base")?.unwrap_or(DEFAULT_ROPE_THETA);
+        let rms_norm_eps = gguf.optional_number("llama.attention.layer_norm_rms_epsilon")?;
         let (Some(rms_norm_eps), true) = (rms_norm_eps, rope_theta.is_finite() && rope_theta > 0.0) else {
-            return fail("has no usable 'llama.attention.layer_norm_rms_epsilon' or 'llama.rope.freq_base'".to_owned());
+            return fail("has no valid 'llama.attention.layer_norm_rms_epsilon' or 'llama.rope.freq_base'".to_owned());
         };
         let max_position_embeddings = required_count(gguf, "llama.context_length")?;
-        Ok(ModelConfig {
+        Ok(LlamaMetadata {
             shape: LlamaShape {
                 vocab_size: embedding.shape[0],
                 hidden_size,
@@ -98,7 +98,7 @@ impl ModelConfig {
         })
     }
 
-    /// The `config.json`.
+    /// The text of the `config.json`.
     pub fn to_json(&self) -> String {
         let shape = &self.shape;
         let config = json!({
@@ -115,7 +115,7 @@ impl ModelConfig {
             "max_position_embeddings": self.max_position_embeddings,
             "rms_norm_eps": self.rms_norm_eps,
             "rope_theta": self.rope_theta,
-            "rope_scaling": self.rope_scaling.as_ref().map_or(Json::Null, RopeScaling::to_json),
+            "rope_scaling": self.rope_scaling.as_ref().map_or(Json::Null, GgufRopeScaling::to_json),
             "tie_word_embeddings": shape.tie_word_embeddings,
             "attention_bias": self.attention_bias,
             "mlp_bias": self.mlp_bias,
@@ -128,26 +128,16 @@ impl ModelConfig {
     }
 }
 
-/// A count, if the key is there. None of a model needs more than 32 bits, so products of two do not overflow.
-pub(super) fn count(gguf: &GgufFile, key: &str) -> Result<Option<usize>> {
-    gguf.optional(key, "an integer from 0 to 2^32", |value| value.as_u64().filter(|&count| count < 1 << 32))
-        .map(|count| count.map(|count| count as usize))
-}
-
-/// A number, if the key is there.
-pub(super) fn number(gguf: &GgufFile, key: &str) -> Result<Option<f64>> {
-    gguf.optional(key, "a number", Value::as_f64)
-}
-
 fn required_count(gguf: &GgufFile, key: &str) -> Result<usize> {
-    count(gguf, key)?.ok_or_else(|| Error::file(gguf.path(), format!("has no metadata '{key}'")))
+    gguf.optional_count(key)?.ok_or_else(|| Error::file(gguf.path(), format!("has no metadata '{key}'")))
 }
 
 fn token_id(gguf: &GgufFile, key: &str, vocab_size: usize) -> Result<Option<u32>> {
-    match count(gguf, key)? {
-        Some(id) if id >= vocab_size => {
-            Err(Error::file(gguf.path(), format!("metadata '{key}' is {id}, the vocabulary has {vocab_size} tokens")))
-        }
+    match gguf.optional_count(key)? {
+        Some(id) if id >= vocab_size => Err(Error::file(
+            gguf.path(),
+            format!("metadata '{key}' is {id}, but the vocabulary has {vocab_size} tokens"),
+        )),
         id => Ok(id.and_then(|id| u32::try_from(id).ok())),
     }
 }

@@ -1,11 +1,11 @@
-//! Importing GGUF models: a `.gguf` file becomes a model folder in Hugging Face's form.
+//! Import of GGUF models: converts a `.gguf` file to a model directory in Hugging Face's layout.
 //!
-//! Everything else here reads one form of model only, a folder with `config.json`, safetensors weights and
-//! `tokenizer.json`. [`gguf`] reads the file; [`config`], [`tokenizer`] and [`tensors`] translate its three parts;
-//! [`folder`] writes them, whole or not at all.
+//! The rest of the crate reads only model directories with `config.json`, safetensors weights and `tokenizer.json`.
+//! [`gguf`] reads the file; [`config`], [`tokenizer`] and [`tensors`] convert its three parts; [`directory`] writes the
+//! result completely or not at all.
 
 pub mod config;
-pub mod folder;
+pub mod directory;
 pub mod gguf;
 pub mod rope_scaling;
 pub mod tensors;
@@ -14,20 +14,18 @@ mod tests;
 pub mod tokenizer;
 
 use std::path::Path;
-use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::{Error, Result};
 use gguf::GgufFile;
+pub use tensors::ImportProgress;
 
-/// Goes up whenever the same file would be imported differently, so that older imports in a cache are not taken.
+/// Part of the cache key of imported models. Increase it if an import of the same file would give another result.
 pub const IMPORT_VERSION: u32 = 1;
 
-/// What was imported, for people.
+/// A description of an imported model for users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportSummary {
-    /// The model's own name, where the file has one.
+    /// The model's name, if the file has one.
     pub name: Option<String>,
     /// Decoder blocks.
     pub n_layers: usize,
@@ -37,26 +35,23 @@ pub struct ImportSummary {
     pub n_parameters: usize,
 }
 
-/// Called with the number of tensors written so far and their number in all.
-pub type Progress<'a> = dyn FnMut(usize, usize) + 'a;
-
-/// Imports the GGUF file `file` into the folder `out`, with weights rounded to bfloat16.
+/// Imports the GGUF file `file` into the directory `out`, with weights rounded to bfloat16.
 ///
-/// A folder that exists and is not empty is an error unless `force` is set; then the model's files in it are replaced
-/// and others are left alone.
+/// A directory that is not empty is an error unless `force` is set. With `force`, the model's files in it are
+/// replaced and all other files are kept. `progress` is called for each tensor.
 ///
 /// # Errors
-/// A file that is no whole GGUF file, or one whose architecture, tensor types or tokenizer are not known here, or a
-/// folder that cannot be written. Nothing is left behind then.
-pub fn import_gguf(file: &Path, out: &Path, force: bool, progress: &mut Progress<'_>) -> Result<ImportSummary> {
-    folder::check_destination(out, force)?;
+/// An incomplete or malformed file, an unsupported architecture, tensor type or tokenizer, or a directory that cannot
+/// be written. After an error no files are left.
+pub fn import_gguf(file: &Path, out: &Path, force: bool, progress: &mut ImportProgress<'_>) -> Result<ImportSummary> {
+    directory::check_destination(out, force)?;
     let gguf = GgufFile::open(file)?;
     let architecture = gguf.string("general.architecture")?;
     if architecture != "llama" {
         let what = format!("is a model of architecture '{architecture}'; only 'llama' can be imported");
         return Err(Error::file(file, what));
     }
-    let config = config::ModelConfig::read(&gguf)?;
+    let config = config::LlamaMetadata::read(&gguf)?;
     let tokenizer = tokenizer::read(&gguf, &config)?;
     let tensors = tensors::plan(&gguf, &config)?;
     let summary = ImportSummary {
@@ -65,30 +60,11 @@ pub fn import_gguf(file: &Path, out: &Path, force: bool, progress: &mut Progress
         n_tensors: tensors.len(),
         n_parameters: tensors.iter().map(|tensor| tensor.n_elements()).sum(),
     };
-    folder::write(out, force, |dir| {
-        folder::write_file(dir, "config.json", config.to_json().as_bytes())?;
-        folder::write_file(dir, "tokenizer.json", tokenizer.tokenizer_json.as_bytes())?;
-        folder::write_file(dir, "tokenizer_config.json", tokenizer.tokenizer_config_json.as_bytes())?;
+    directory::write(out, force, |dir| {
+        directory::write_file(dir, "config.json", config.to_json().as_bytes())?;
+        directory::write_file(dir, "tokenizer.json", tokenizer.tokenizer_json.as_bytes())?;
+        directory::write_file(dir, "tokenizer_config.json", tokenizer.tokenizer_config_json.as_bytes())?;
         tensors::write_safetensors(&gguf, &tensors, &dir.join("model.safetensors"), progress)
     })?;
     Ok(summary)
-}
-
-/// [`import_gguf`] with a progress bar on standard error, unless `quiet` or where that is no terminal.
-///
-/// # Errors
-/// As [`import_gguf`].
-pub fn import_with_bar(file: &Path, out: &Path, force: bool, quiet: bool) -> Result<ImportSummary> {
-    let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
-    if let Ok(style) = ProgressStyle::with_template("importing {wide_bar} {pos}/{len} tensors") {
-        bar.set_style(style);
-    }
-    // Reading the tokenizer comes first and has no steps to count.
-    bar.enable_steady_tick(Duration::from_millis(200));
-    let summary = import_gguf(file, out, force, &mut |done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    });
-    bar.finish_and_clear();
-    summary
 }

@@ -1,6 +1,7 @@
 //! Where a model is: what `--model` says becomes a folder with a checkpoint in it, or a synthetic preset.
 
 mod hub;
+mod import_bar;
 pub mod places;
 #[cfg(test)]
 mod tests;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use actbench_fixtures::presets::{PRESETS, Preset};
 
 use crate::error::{Error, Result};
-use crate::import::{IMPORT_VERSION, import_with_bar};
+use crate::import::IMPORT_VERSION;
 use crate::model::weights::Weights;
 pub use places::Places;
 
@@ -138,7 +139,7 @@ fn imported(file: &Path, places: &Places, quiet: bool) -> Result<PathBuf> {
     let folder = cache.join("imported").join(format!("{}-v{IMPORT_VERSION}", &digest[..32]));
     let complete = || folder.join("config.json").exists();
     if !complete() {
-        let outcome = import_with_bar(file, &folder, false, quiet);
+        let outcome = import_bar::import_with_bar(file, &folder, false, quiet);
         // Another process may have been faster; its folder has the same contents.
         if !complete() {
             outcome?;

@@ -1,44 +1,45 @@
-//! The [`Solver`] that stands on `linfa-logistic`: L-BFGS with a More-Thuente line search, in f64.
+//! The [`Solver`] based on `linfa-logistic`: L-BFGS with a More-Thuente line search, in f64.
 //!
-//! What that crate (0.8.1, on argmin 0.11) does decides what is done here:
+//! The behavior of that crate (0.8.1, with argmin 0.11) determines this code:
 //!
-//! - it minimises the *sum* of the losses plus `alpha |w|^2 / 2`, without penalising the intercept. That is `n` times
-//!   our objective when `alpha` is `1 / C`;
-//! - it calls the class with more samples positive (on equal counts the class of the first sample), so that weights,
-//!   intercept and a start change sign with the label counts;
-//! - it stops when the gradient of that sum has a norm below the tolerance, when the cost stays the same to the last
-//!   bit, at the iteration limit, or, without saying so, when the line search fails. It then returns the best point
-//!   seen, which after a failure in the first step is the start;
-//! - its line search has no iteration limit, and a NaN in it never leaves: the search goes on for ever. A NaN comes up
-//!   when two gradients in a row are equal to the last bit, which happens where steps drown in rounding (a tolerance
-//!   below the noise) or where all losses saturate (a first trial far out).
+//! - It minimizes the *sum* of the losses plus `alpha |w|^2 / 2`, without a penalty on the intercept. That is `n`
+//!   times the objective of [`problem`](super::problem) if `alpha` is `1 / C`.
+//! - Its positive class is the one with more samples (the class of the first sample if the counts are equal), so the
+//!   sign of weights, intercept and start depends on the label counts.
+//! - It stops if the norm of the gradient of that sum is below the tolerance, if the cost does not change by a bit,
+//!   at the iteration limit, or silently if the line search fails. It then returns the best point found, which is the
+//!   start if the first step has failed.
+//! - Its line search has no iteration limit, and a NaN makes it run forever. A NaN occurs if two consecutive
+//!   gradients are equal to the last bit: if steps are below the rounding error (a tolerance below the noise), or if
+//!   all losses saturate (a large first trial).
 //!
-//! Hence: the tolerance never goes below the noise (`Scaling::tolerance`), features are scaled down when the first
-//! trial would be far out (`Scaling::of`), the gradient is measured again on what comes back, and a start that did
-//! not move is an error.
+//! Therefore the tolerance is never below the noise (`FeatureScaling::tolerance`), features are scaled down if the
+//! first trial would be large (`FeatureScaling::new`), the gradient of the result is computed again, and a result
+//! equal to the start is an error.
 
 use linfa::traits::Fit;
 use linfa::{DatasetBase, ParamGuard};
 use linfa_logistic::LogisticRegression;
 use ndarray::{Array1, ArrayView1, s};
 
-use super::logistic::{CONVERGED_GRADIENT_NORM, Parameters, Problem, Solution, Solver};
-use super::products::{sum_of_squares, times};
+use super::gemv::{gemv, sum_of_squares};
+use super::problem::{CONVERGED_GRADIENT_NORM, Parameters, Problem};
+use super::solver::{Solution, Solver};
 use crate::error::{Error, Result};
 
-/// Norm of the *mean* gradient at which the iteration stops, if the noise allows it. Well below
-/// [`CONVERGED_GRADIENT_NORM`], so that the noise of common shapes does not make a stopped fit look unconverged.
+/// The norm of the *mean* gradient at which the iteration stops, unless the noise is higher. Well below
+/// [`CONVERGED_GRADIENT_NORM`], so that noise does not make a finished fit look unconverged.
 const STOPPING_GRADIENT_NORM: f64 = 1e-7;
 
-/// A step must lower the sum of the losses by this many units of its rounding to be told from noise.
+/// A step must decrease the sum of the losses by this many rounding errors to be distinguishable from noise.
 const ROUNDINGS_PER_STEP: f64 = 20.0;
 
-/// The largest decision that the first trial of the line search may reach. The trial is the whole gradient; the curved
-/// part of the losses lies within a few units of zero, so the search must shrink the step by about this factor, and
-/// it stops shrinking at `1e-10`.
-const LARGEST_FIRST_DECISION: f64 = 1e7;
+/// The maximum decision in the first trial of the line search. The trial is the whole gradient. The losses are curved
+/// only within a few units of zero, so the search must shrink the step by about this factor, and it stops shrinking
+/// at `1e-10`.
+const MAX_FIRST_DECISION: f64 = 1e7;
 
-/// Logistic regression by `linfa-logistic`. It does not tell how many iterations it took.
+/// Logistic regression by `linfa-logistic`, which does not report its number of iterations.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LinfaSolver;
 
@@ -50,7 +51,7 @@ impl Solver for LinfaSolver {
     fn solve(&self, problem: &Problem<'_>, start: Option<&Parameters>, max_iterations: usize) -> Result<Solution> {
         let featureless = problem.featureless();
         let start = start.unwrap_or(&featureless);
-        let scaling = Scaling::of(problem);
+        let scaling = FeatureScaling::new(problem);
         let scaled_start = Parameters { weights: &start.weights / scaling.factor, bias: start.bias };
         let records = problem.features().mapv(|value| f64::from(value) * scaling.factor);
         let regression = LogisticRegression::default()
@@ -62,7 +63,7 @@ impl Solver for LinfaSolver {
             .map_err(|error| failed(problem, &error.to_string()))?;
         let dataset = DatasetBase::new(records, ArrayView1::from(problem.labels()));
         let fitted = regression.fit(&dataset).map_err(|error| failed(problem, &error.to_string()))?;
-        let sign = sign_of(fitted.labels().pos.class);
+        let sign = class_sign(fitted.labels().pos.class);
         let weights = fitted.params() * (sign * scaling.factor);
         let parameters = Parameters { weights, bias: fitted.intercept() * sign };
         let moved = problem.objective(&parameters) < problem.objective(start);
@@ -74,21 +75,21 @@ impl Solver for LinfaSolver {
     }
 }
 
-/// What the features are multiplied by before linfa sees them, and the tolerance that goes with it.
-struct Scaling {
+/// The factor that the features are multiplied by for linfa, and the tolerance for the scaled problem.
+struct FeatureScaling {
     factor: f64,
-    /// For the norm of the gradient of the summed losses, by the scaled weights.
+    /// For the norm of the gradient of the summed losses with respect to the scaled weights.
     tolerance: f64,
 }
 
-impl Scaling {
-    /// No scaling in all but extreme shapes: the factor is 1 as long as the first trial
-    /// stays within [`LARGEST_FIRST_DECISION`], else it makes the curvature along that trial the bias's own.
-    fn of(problem: &Problem<'_>) -> Self {
+impl FeatureScaling {
+    /// The factor is 1 if the first trial is within [`MAX_FIRST_DECISION`], which holds for all but extreme shapes.
+    /// Otherwise it makes the curvature along that trial equal to the curvature of the bias.
+    fn new(problem: &Problem<'_>) -> Self {
         let samples = problem.labels().len() as f64;
         let (mean_gradient, _) = problem.gradient(&problem.featureless());
-        let trial = times(problem.features(), &mean_gradient) * samples;
-        let factor = if trial.iter().any(|decision| decision.abs() > LARGEST_FIRST_DECISION) {
+        let trial = gemv(problem.features(), &mean_gradient) * samples;
+        let factor = if trial.iter().any(|decision| decision.abs() > MAX_FIRST_DECISION) {
             samples.powf(1.5) * mean_gradient.dot(&mean_gradient).sqrt() / trial.dot(&trial).sqrt()
         } else {
             1.0
@@ -96,11 +97,11 @@ impl Scaling {
         Self { factor, tolerance: Self::tolerance(problem, factor) }
     }
 
-    /// The stopping norm, raised to where a step still shows in the sum of the losses.
+    /// The stopping norm, raised to the level at which a step is visible in the sum of the losses.
     ///
-    /// Where the curvature is at most `k`, a gradient `g` promises a decrease of at least `g^2 / (2 k)`; the loss is at
-    /// most `n ln 2` and known to `epsilon` of that. The curvature is at most a quarter of the squares of all features
-    /// and of the bias's ones, plus the penalty's.
+    /// With a curvature of at most `k`, a gradient `g` promises a decrease of at least `g^2 / (2 k)`. The loss is at
+    /// most `n ln 2`, with a relative error of `epsilon`. The curvature is at most a quarter of the sum of the
+    /// squares of all features and of the ones of the bias, plus the curvature of the penalty.
     fn tolerance(problem: &Problem<'_>, factor: f64) -> f64 {
         let samples = problem.labels().len() as f64;
         let squares = sum_of_squares(problem.features()) * factor.powi(2);
@@ -111,7 +112,7 @@ impl Scaling {
     }
 }
 
-/// The label that linfa takes for its positive class.
+/// The label that linfa uses as its positive class.
 fn positive_class(labels: &[u8]) -> u8 {
     let ones = labels.iter().filter(|&&label| label == 1).count();
     match (2 * ones).cmp(&labels.len()) {
@@ -121,8 +122,8 @@ fn positive_class(labels: &[u8]) -> u8 {
     }
 }
 
-/// The factor between linfa's weights and those for label 1.
-fn sign_of(positive_class: u8) -> f64 {
+/// The sign between linfa's weights and the weights for label 1.
+fn class_sign(positive_class: u8) -> f64 {
     if positive_class == 1 { 1.0 } else { -1.0 }
 }
 
@@ -132,12 +133,12 @@ fn linfa_parameters(parameters: &Parameters, positive_class: u8) -> Array1<f64> 
     let mut vector = Array1::zeros(columns + 1);
     vector.slice_mut(s![..columns]).assign(&parameters.weights);
     vector[columns] = parameters.bias;
-    vector * sign_of(positive_class)
+    vector * class_sign(positive_class)
 }
 
 fn failed(problem: &Problem<'_>, why: &str) -> Error {
     Error::Numeric(format!(
-        "the logistic regression failed on {} samples of {} features at C {}: {why}; standardise the features or choose another C",
+        "the logistic regression failed on {} samples of {} features at C {}: {why}; standardize the features or choose another C",
         problem.features().nrows(),
         problem.features().ncols(),
         problem.c()
@@ -148,10 +149,10 @@ fn failed(problem: &Problem<'_>, why: &str) -> Error {
 mod tests {
     use ndarray::Array2;
 
-    use super::super::logistic::fit_with;
+    use super::super::fit::fit_with;
     use super::*;
 
-    /// 60 samples of 4 features of about `size`, with labels that the first feature half tells.
+    /// 60 samples of 4 features of magnitude `size`, with labels that the first feature predicts in part.
     fn features(size: f64) -> (Array2<f32>, Vec<u8>) {
         let value = |i: usize, j: usize| (((i + 1) * (37 + 11 * j) * (j + 3)) % 101) as f64 / 50.0 - 1.0;
         let features = Array2::from_shape_fn((60, 4), |(i, j)| (size * value(i, j)) as f32);
@@ -160,20 +161,20 @@ mod tests {
     }
 
     #[test]
-    fn features_of_a_common_size_are_not_scaled() {
+    fn ordinary_features_are_not_scaled() {
         let (features, labels) = features(1.0);
-        assert_eq!(Scaling::of(&Problem::new(features.view(), &labels, 1.0).unwrap()).factor, 1.0);
+        assert_eq!(FeatureScaling::new(&Problem::new(features.view(), &labels, 1.0).unwrap()).factor, 1.0);
     }
 
     #[test]
-    fn a_far_first_trial_is_scaled_down_and_the_minimum_is_the_same() {
-        // A power of two, so that the large features are the small ones to the last bit.
+    fn scaled_features_give_same_minimum() {
+        // A power of two, so that scaling is exact.
         let size = 4096.0;
         let (small, labels) = features(1.0);
         let (large, _) = features(size);
         let small = Problem::new(small.view(), &labels, 1.0).unwrap();
         let large = Problem::new(large.view(), &labels, 1.0 / (size * size)).unwrap();
-        assert!(Scaling::of(&large).factor < 0.1);
+        assert!(FeatureScaling::new(&large).factor < 0.1);
         let expected = fit_with(&LinfaSolver, &small, None, 1000).unwrap();
         let actual = fit_with(&LinfaSolver, &large, None, 1000).unwrap();
         assert!((actual.objective - expected.objective).abs() <= 1e-12);
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_positive_class_is_the_larger_one_and_else_the_first() {
+    fn positive_class_is_larger_or_first_one() {
         assert_eq!(positive_class(&[0, 1, 1]), 1);
         assert_eq!(positive_class(&[1, 0, 0]), 0);
         assert_eq!(positive_class(&[0, 1, 1, 0]), 0);

@@ -1,4 +1,4 @@
-//! The probe against scikit-learn (`scripts/make_probe_goldens.py`) and against its own definition.
+//! Probes compared with scikit-learn (`scripts/make_probe_goldens.py`) and with their definition.
 
 use std::path::PathBuf;
 
@@ -6,8 +6,8 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, array};
 use proptest::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 
-use super::logistic::{CONVERGED_GRADIENT_NORM, Parameters, Problem, fit, fit_with};
-use super::{LinfaSolver, SplitFeatures, Standardiser, auroc, train_and_score};
+use super::problem::CONVERGED_GRADIENT_NORM;
+use super::{LinfaSolver, NewtonSolver, Parameters, Problem, SplitFeatures, Standardizer, auroc, fit, fit_with};
 
 const CASES: [&str; 9] = [
     "more_samples",
@@ -32,12 +32,12 @@ fn numbers<T: bytemuck::AnyBitPattern>(file: &SafeTensors<'_>, name: &str, dtype
     (tensor.shape().to_vec(), values)
 }
 
-/// Standardised features are f32 here and f64 in the golden file: the objective, its gradient and the decisions may differ
-/// by that, a tenth of what is promised. Areas may not.
+/// Standardized features are f32 here and f64 in the golden file, so the objective, its gradient and the decisions can
+/// differ by this. It is a tenth of the documented accuracy. Areas must not differ.
 const ROUNDED_FEATURES: f64 = 1e-7;
 
-/// A case of the golden file; the outer length of the fitted numbers is that of `cs`.
-struct Golden {
+/// A case of the golden file; fitted values have one entry per element of `cs`.
+struct GoldenProbe {
     name: &'static str,
     train: Array2<f32>,
     train_labels: Vec<u8>,
@@ -51,7 +51,7 @@ struct Golden {
     auroc: Vec<f64>,
 }
 
-fn goldens() -> Vec<Golden> {
+fn goldens() -> Vec<GoldenProbe> {
     let bytes = std::fs::read(golden_path("probes.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let f32s = |name: String| {
@@ -65,7 +65,7 @@ fn goldens() -> Vec<Golden> {
     };
     CASES
         .iter()
-        .map(|name| Golden {
+        .map(|name| GoldenProbe {
             name,
             train: f32s(format!("{name}.train")),
             train_labels: numbers(&file, &format!("{name}.train_labels"), Dtype::U8).1,
@@ -81,14 +81,14 @@ fn goldens() -> Vec<Golden> {
         .collect()
 }
 
-impl Golden {
-    fn standardised_train(&self) -> Array2<f32> {
-        let standardiser = Standardiser::fit(self.train.view()).unwrap();
-        standardiser.apply("training features", self.train.view()).unwrap()
+impl GoldenProbe {
+    fn standardized_train(&self) -> Array2<f32> {
+        let standardizer = Standardizer::fit(self.train.view()).unwrap();
+        standardizer.apply("training features", self.train.view()).unwrap()
     }
 
     fn split(&self) -> SplitFeatures<'_> {
-        SplitFeatures::standardised(self.train.view(), &self.train_labels, self.test.view(), &self.test_labels).unwrap()
+        SplitFeatures::standardized(self.train.view(), &self.train_labels, self.test.view(), &self.test_labels).unwrap()
     }
 }
 
@@ -98,7 +98,7 @@ fn assert_close(actual: f64, expected: f64, tolerance: f64, what: &str) {
 }
 
 #[test]
-fn converged_fits_are_scikit_learns() {
+fn converged_fits_match_scikit_learn() {
     for golden in goldens() {
         let split = golden.split();
         for (i, &c) in golden.cs.iter().enumerate() {
@@ -108,7 +108,7 @@ fn converged_fits_are_scikit_learns() {
             let expected = golden.weights.row(i);
             let largest = expected.iter().fold(0.0_f64, |largest, weight| largest.max(weight.abs()));
             for (j, (&weight, &reference)) in outcome.probe.weights.iter().zip(expected).enumerate() {
-                // The second term is for weights that nearly vanish beside the others.
+                // The second term applies to weights that are nearly zero compared with the others.
                 let tolerance = 1e-3 * reference.abs() + 1e-5 * largest;
                 assert_close(weight, reference, tolerance, &format!("{what}, weight {j}"));
             }
@@ -122,9 +122,9 @@ fn converged_fits_are_scikit_learns() {
 }
 
 #[test]
-fn the_reference_minimum_has_our_objective_and_no_gradient() {
+fn reference_minimum_has_same_objective_zero_gradient() {
     for golden in goldens() {
-        let features = golden.standardised_train();
+        let features = golden.standardized_train();
         for (i, &c) in golden.cs.iter().enumerate() {
             let problem = Problem::new(features.view(), &golden.train_labels, c).unwrap();
             let minimum = Parameters { weights: golden.weights.row(i).to_owned(), bias: golden.bias[i] };
@@ -135,11 +135,11 @@ fn the_reference_minimum_has_our_objective_and_no_gradient() {
 }
 
 #[test]
-fn the_reference_weights_give_the_reference_decisions() {
+fn reference_weights_give_reference_decisions() {
     for golden in goldens() {
-        let standardiser = Standardiser::fit(golden.train.view()).unwrap();
-        let test = standardiser.apply("test features", golden.test.view()).unwrap();
-        let features = golden.standardised_train();
+        let standardizer = Standardizer::fit(golden.train.view()).unwrap();
+        let test = standardizer.apply("test features", golden.test.view()).unwrap();
+        let features = golden.standardized_train();
         let mut probe = fit(features.view(), &golden.train_labels, 1.0, 1).unwrap();
         for i in 0..golden.cs.len() {
             probe.weights = golden.weights.row(i).to_owned();
@@ -155,14 +155,14 @@ fn the_reference_weights_give_the_reference_decisions() {
 }
 
 #[test]
-fn the_usual_iteration_limits_leave_the_area_where_it_converges() {
+fn default_iteration_limits_give_converged_area() {
     for golden in goldens() {
         let split = golden.split();
         for (i, &c) in golden.cs.iter().enumerate() {
             for limit in [60, 100] {
                 let outcome = split.score(c, limit).unwrap();
                 assert!(outcome.probe.weights.iter().all(|weight| weight.is_finite()));
-                // Not below the minimum, but for the rounding of the features, and close above it.
+                // Above the minimum, up to the rounding of the features, and close to it.
                 let excess = outcome.probe.objective - golden.objective[i];
                 assert!(
                     (-ROUNDED_FEATURES..=0.02).contains(&excess),
@@ -176,7 +176,7 @@ fn the_usual_iteration_limits_leave_the_area_where_it_converges() {
 }
 
 #[test]
-fn one_iteration_is_usable_and_says_that_it_did_not_converge() {
+fn single_iteration_is_usable_but_not_converged() {
     for golden in goldens() {
         let outcome = golden.split().score(1.0, 1).unwrap();
         assert!(outcome.probe.objective.is_finite() && !outcome.probe.converged);
@@ -184,7 +184,7 @@ fn one_iteration_is_usable_and_says_that_it_did_not_converge() {
 }
 
 #[test]
-fn areas_are_scikit_learns_with_many_ties() {
+fn areas_with_ties_match_scikit_learn() {
     let text = std::fs::read_to_string(golden_path("auroc.json")).unwrap();
     let cases: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
     assert!(cases.len() >= 5);
@@ -197,9 +197,9 @@ fn areas_are_scikit_learns_with_many_ties() {
 }
 
 #[test]
-fn exchanged_labels_exchange_the_sign() {
+fn flipped_labels_flip_sign_of_weights() {
     for golden in goldens() {
-        let features = golden.standardised_train();
+        let features = golden.standardized_train();
         let flipped: Vec<u8> = golden.train_labels.iter().map(|label| 1 - label).collect();
         let probe = fit(features.view(), &golden.train_labels, 1.0, 5000).unwrap();
         let mirror = fit(features.view(), &flipped, 1.0, 5000).unwrap();
@@ -211,15 +211,15 @@ fn exchanged_labels_exchange_the_sign() {
 }
 
 #[test]
-fn a_start_at_the_minimum_stays_there() {
+fn start_at_minimum_stays_there() {
     for golden in goldens() {
-        let features = golden.standardised_train();
+        let features = golden.standardized_train();
         let problem = Problem::new(features.view(), &golden.train_labels, 1.0).unwrap();
         let probe = fit_with(&LinfaSolver, &problem, None, 5000).unwrap();
         let again = fit_with(&LinfaSolver, &problem, Some(&probe.parameters()), 1).unwrap();
         assert!(again.converged, "{}", golden.name);
         assert!(again.objective <= probe.objective);
-        // From a neighbouring C it gets further in the same few iterations than from zero.
+        // A start at a neighboring C gives a lower objective after three iterations than a start at zero.
         let next = problem.with_c(0.5).unwrap();
         let warm = fit_with(&LinfaSolver, &next, Some(&probe.parameters()), 3).unwrap();
         let cold = fit_with(&LinfaSolver, &next, None, 3).unwrap();
@@ -228,13 +228,12 @@ fn a_start_at_the_minimum_stays_there() {
 }
 
 #[test]
-fn train_and_score_is_the_split_scored_once() {
+fn single_score_equals_path_of_one_c() {
     let golden = goldens().remove(0);
-    let (labels, test_labels) = (&golden.train_labels, &golden.test_labels);
-    let outcome = train_and_score(golden.train.view(), labels, golden.test.view(), test_labels, 1.0, 100).unwrap();
-    let split = golden.split().score(1.0, 100).unwrap();
-    assert_eq!(outcome.auroc, split.auroc);
-    assert_eq!(outcome.probe.weights, split.probe.weights);
+    let single = golden.split().score(1.0, 100).unwrap();
+    let path = golden.split().score_path(&NewtonSolver, &[1.0], 100).unwrap().remove(0);
+    assert_eq!(single.auroc, path.auroc);
+    assert_eq!(single.probe.weights, path.probe.weights);
 }
 
 fn message(result: crate::Result<impl std::fmt::Debug>) -> String {
@@ -244,7 +243,7 @@ fn message(result: crate::Result<impl std::fmt::Debug>) -> String {
 }
 
 #[test]
-fn refusals_say_what_and_where() {
+fn invalid_problem_is_rejected_with_location() {
     let x = array![[0.0, 1.0], [1.0, 0.0], [0.5, 0.25]];
     let y = [0, 1, 1];
     assert!(message(fit(x.view(), &[1, 1, 1], 1.0, 10)).contains("one class only (all 3 are 1)"));
@@ -266,11 +265,11 @@ fn refusals_say_what_and_where() {
 }
 
 #[test]
-fn a_split_is_checked_as_a_whole() {
+fn invalid_split_is_rejected_with_side() {
     let train = array![[0.0_f32, 1.0], [1.0, 0.0], [0.5, 0.25]];
     let test = array![[0.0_f32, 1.0], [1.0, 0.0]];
     let run = |train: ArrayView2<'_, f32>, y: &[u8], test: ArrayView2<'_, f32>, z: &[u8]| {
-        message(train_and_score(train, y, test, z, 1.0, 10))
+        message(SplitFeatures::standardized(train, y, test, z).and_then(|split| split.score(1.0, 10)))
     };
     assert!(run(train.view(), &[0, 1, 1], test.view(), &[1, 1]).starts_with("test labels: one class only"));
     assert!(run(train.view(), &[0, 0, 0], test.view(), &[0, 1]).starts_with("training labels: one class only"));
@@ -282,7 +281,8 @@ fn a_split_is_checked_as_a_whole() {
     assert!(run(train.view(), &[0, 1, 1], narrow, &[0, 1]).contains("1 columns"));
 }
 
-/// Problems of any shape, with repeated rows and columns, features up to `6 * 10^scale`, and `C` over its whole range.
+/// Problems of small shapes with repeated rows and columns, features up to `6 * 10^scale`, and `C` over its whole
+/// range.
 fn problems(scale: std::ops::Range<i32>) -> impl Strategy<Value = (Array2<f32>, Vec<u8>, f64)> {
     (2_usize..14, 1_usize..9, -8_i32..9, scale).prop_flat_map(|(n, h, exponent, scale)| {
         let values = prop::collection::vec(-6_i32..7, n * h);
@@ -300,7 +300,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn any_accepted_problem_gives_a_finite_probe_or_says_why((features, labels, c) in problems(-3..4), limit in 1_usize..120) {
+    fn valid_problem_gives_finite_probe_or_error((features, labels, c) in problems(-3..4), limit in 1_usize..120) {
         let problem = Problem::new(features.view(), &labels, c).unwrap();
         match fit_with(&LinfaSolver, &problem, None, limit) {
             Ok(probe) => {
@@ -313,24 +313,24 @@ proptest! {
     }
 
     #[test]
-    fn ordinary_problems_converge((features, labels, _) in problems(-3..1), exponent in -2_i32..3) {
+    fn ordinary_problem_converges((features, labels, _) in problems(-3..1), exponent in -2_i32..3) {
         let probe = fit(features.view(), &labels, 10.0_f64.powi(exponent), 5000).unwrap();
         prop_assert!(probe.converged, "gradient {:e}", probe.gradient_norm);
     }
 
     #[test]
-    fn the_gradient_is_that_of_the_objective(
+    fn gradient_matches_finite_difference(
         (features, labels, _) in problems(-3..1),
         direction in prop::collection::vec(-1.0_f64..1.0, 9),
         bias in -1.0_f64..1.0,
     ) {
         let problem = Problem::new(features.view(), &labels, 0.7).unwrap();
         let weights = Array1::from_iter(direction.iter().take(features.ncols()).map(|x| 0.3 * x));
-        let at = |step: f64| Parameters { weights: &weights * (1.0 + step), bias: bias * (1.0 + step) };
-        let (by_weights, by_bias) = problem.gradient(&at(0.0));
+        let parameters_at = |step: f64| Parameters { weights: &weights * (1.0 + step), bias: bias * (1.0 + step) };
+        let (by_weights, by_bias) = problem.gradient(&parameters_at(0.0));
         let slope = by_weights.dot(&weights) + by_bias * bias;
         let step = 1e-5;
-        let difference = (problem.objective(&at(step)) - problem.objective(&at(-step))) / (2.0 * step);
+        let difference = (problem.objective(&parameters_at(step)) - problem.objective(&parameters_at(-step))) / (2.0 * step);
         prop_assert!((slope - difference).abs() <= 1e-6 * (1.0 + slope.abs()), "{} {}", slope, difference);
     }
 }

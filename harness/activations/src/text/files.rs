@@ -1,4 +1,4 @@
-//! The files of a Hugging Face tokenizer folder: what they are called and what is taken from them.
+//! The files of a Hugging Face tokenizer directory: their names, and the entries that are read from them.
 
 use std::fs;
 use std::path::Path;
@@ -9,18 +9,18 @@ use crate::error::{Error, Result};
 
 use super::template::SpecialTokens;
 
-/// Everything a chat tokenizer is made of, as text.
+/// The files of a chat tokenizer, as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenizerParts {
-    /// Names the tokenizer in messages: its folder, or `bundled`.
+    /// The tokenizer's name in messages: its directory, or `bundled`.
     pub name: String,
     /// The content of `tokenizer.json`.
     pub tokenizer_json: Vec<u8>,
     /// The Jinja source of the chat template.
     pub chat_template: String,
-    /// The file that the template is from, for messages.
+    /// The file of the template, for messages.
     pub template_origin: String,
-    /// Texts that the template may name.
+    /// The special tokens that the template can refer to.
     pub special: SpecialTokens,
 }
 
@@ -30,25 +30,25 @@ const TEMPLATE: &str = "chat_template.jinja";
 const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 
 impl TokenizerParts {
-    /// Reads a folder as it is on the hub: `tokenizer.json`; the template from `chat_template.jinja`, else from
-    /// `tokenizer_config.json`; special tokens from there, else from `special_tokens_map.json`.
+    /// Reads a directory in the hub's layout: `tokenizer.json`; the template from `chat_template.jinja`, else from
+    /// `tokenizer_config.json`; special tokens from the latter, else from `special_tokens_map.json`.
     ///
     /// # Errors
-    /// A file that is missing, cannot be read or does not hold what it should.
-    pub fn read(folder: &Path) -> Result<Self> {
-        let tokenizer = folder.join(TOKENIZER);
+    /// A missing, unreadable or malformed file.
+    pub fn read(directory: &Path) -> Result<Self> {
+        let tokenizer = directory.join(TOKENIZER);
         if !tokenizer.is_file() {
-            let what = if folder.is_dir() { "has no tokenizer.json" } else { "is not a folder" };
+            let what = if directory.is_dir() { "has no tokenizer.json" } else { "is not a directory" };
             return Err(Error::file(
-                folder,
+                directory,
                 format!(
-                    "{what}; a tokenizer is needed in Hugging Face's fast format, which `save_pretrained` of a fast tokenizer writes"
+                    "{what}; provide a tokenizer in Hugging Face's fast format, as written by `save_pretrained` of a fast tokenizer"
                 ),
             ));
         }
         let tokenizer_json = fs::read(&tokenizer).map_err(Error::io("read", &tokenizer))?;
-        let config = read_object(&folder.join(CONFIG))?;
-        let map = read_object(&folder.join(SPECIAL_TOKENS))?;
+        let config = read_object(&directory.join(CONFIG))?;
+        let map = read_object(&directory.join(SPECIAL_TOKENS))?;
         let token = |name: &str| special_token(&config, name).or_else(|| special_token(&map, name));
         let special = SpecialTokens {
             bos: token("bos_token"),
@@ -56,9 +56,9 @@ impl TokenizerParts {
             unk: token("unk_token"),
             pad: token("pad_token"),
         };
-        let (chat_template, template_origin) = read_template(folder, &config)?;
+        let (chat_template, template_origin) = read_template(directory, &config)?;
         Ok(TokenizerParts {
-            name: folder.display().to_string(),
+            name: directory.display().to_string(),
             tokenizer_json,
             chat_template,
             template_origin,
@@ -66,10 +66,10 @@ impl TokenizerParts {
         })
     }
 
-    /// The tokenizer that comes with the embedded model.
+    /// The tokenizer of the embedded model.
     ///
     /// # Errors
-    /// None for the files this program was built with.
+    /// Never for the bundled files, which the tests read.
     pub fn bundled() -> Result<Self> {
         use actbench_fixtures::tokenizer::{TOKENIZER_CONFIG_JSON, TOKENIZER_JSON};
         let origin = format!("bundled {CONFIG}");
@@ -92,28 +92,28 @@ impl TokenizerParts {
     }
 }
 
-/// The template's source and the file it is from. transformers, too, prefers the file of its own.
-fn read_template(folder: &Path, config: &Map<String, Value>) -> Result<(String, String)> {
-    let path = folder.join(TEMPLATE);
+/// The template's source and its file. Like transformers, a separate file takes precedence over the configuration.
+fn read_template(directory: &Path, config: &Map<String, Value>) -> Result<(String, String)> {
+    let path = directory.join(TEMPLATE);
     if path.is_file() {
         let source = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
         return Ok((source, path.display().to_string()));
     }
-    let origin = folder.join(CONFIG).display().to_string();
+    let origin = directory.join(CONFIG).display().to_string();
     match chosen_template(&origin, config.get("chat_template"))? {
         Some(source) => Ok((source, origin)),
         None => Err(Error::file(
-            folder,
+            directory,
             format!(
-                "has no chat template, neither in {TEMPLATE} nor in {CONFIG}; use an instruction-tuned model or put its template there"
+                "has no chat template, neither in {TEMPLATE} nor in {CONFIG}; use an instruction-tuned model or add its template"
             ),
         )),
     }
 }
 
-/// The template in a `chat_template` entry: a text, or the default one of a list of named ones.
+/// The template in a `chat_template` entry: a string, or the default one of a list of named templates.
 fn chosen_template(origin: &str, entry: Option<&Value>) -> Result<Option<String>> {
-    let malformed = || Error::input(origin, "`chat_template` must be a text or a list of {name, template}");
+    let malformed = || Error::input(origin, "`chat_template` must be a string or a list of {name, template}");
     match entry {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(source)) => Ok(Some(source.clone())),
@@ -134,7 +134,7 @@ fn chosen_template(origin: &str, entry: Option<&Value>) -> Result<Option<String>
                 None => Err(Error::input(
                     origin,
                     format!(
-                        "has several chat templates ({}) and none is called `default`; put the one to use into {TEMPLATE}",
+                        "has several chat templates ({}) and none is named `default`; copy the one to use to {TEMPLATE}",
                         named.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
                     ),
                 )),
@@ -144,13 +144,13 @@ fn chosen_template(origin: &str, entry: Option<&Value>) -> Result<Option<String>
     }
 }
 
-/// A special token, which is a text or an object with the text as `content`.
+/// A special token: a string, or an object with the string as `content`.
 fn special_token(entries: &Map<String, Value>, name: &str) -> Option<String> {
     let entry = entries.get(name)?;
     entry.as_str().or_else(|| entry.get("content")?.as_str()).map(str::to_owned)
 }
 
-/// The object in a JSON file; an empty one where there is no file.
+/// The object in a JSON file; empty if the file does not exist.
 fn read_object(path: &Path) -> Result<Map<String, Value>> {
     match fs::read(path) {
         Ok(bytes) => parse_object(&path.display().to_string(), &bytes),
@@ -162,7 +162,7 @@ fn read_object(path: &Path) -> Result<Map<String, Value>> {
 fn parse_object(origin: &str, bytes: &[u8]) -> Result<Map<String, Value>> {
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(entries)) => Ok(entries),
-        Ok(_) => Err(Error::input(origin, "is not a JSON object; fetch the file anew")),
-        Err(error) => Err(Error::input(origin, format!("is not JSON ({error}); fetch the file anew"))),
+        Ok(_) => Err(Error::input(origin, "is not a JSON object; download the file again")),
+        Err(error) => Err(Error::input(origin, format!("is not JSON ({error}); download the file again"))),
     }
 }

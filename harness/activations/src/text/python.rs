@@ -1,45 +1,49 @@
-//! What chat templates expect of Python: names, methods and printing that differ from the template engine's own.
+//! The Python functions, methods and formatting that chat templates expect and the template engine lacks.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
-use jiff::civil::Date;
+use chrono::{NaiveDate, NaiveTime};
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-/// The text that a template gave to `raise_exception`.
+/// The argument of a template's call of `raise_exception`.
 #[derive(Debug)]
-pub(super) struct Raised(pub(super) String);
+pub(super) struct RaisedException(pub(super) String);
 
-impl fmt::Display for Raised {
+impl fmt::Display for RaisedException {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Raised {}
+impl std::error::Error for RaisedException {}
 
-/// Levels of lists and maps that `tojson` goes into; deeper ones come from templates that mean harm.
+/// The maximum nesting of lists and maps in `tojson`; only hostile templates exceed it.
 const JSON_DEPTH: usize = 64;
 
-/// Adds to `environment` what transformers adds to Jinja, and what Jinja has of Python.
-pub(super) fn install(environment: &mut Environment<'static>, today: Date) {
+/// Adds the functions that transformers adds to Jinja, and the Python methods that Jinja inherits, to `environment`.
+pub(super) fn install(environment: &mut Environment<'static>, today: NaiveDate) {
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-        Err(invalid("raise_exception").with_source(Raised(message)))
+        Err(invalid_operation("raise_exception").with_source(RaisedException(message)))
     });
     environment.add_function("strftime_now", move |format: String| -> Result<String, Error> {
-        jiff::fmt::strtime::format(&format, today.at(0, 0, 0, 0))
-            .map_err(|error| invalid(format!("strftime_now({format:?}): {error}")))
+        let mut text = String::new();
+        // Not `to_string`, which panics on an unknown directive.
+        write!(text, "{}", today.and_time(NaiveTime::MIN).format(&format))
+            .map_err(|_| invalid_operation(format!("strftime_now({format:?}): unknown directive")))?;
+        Ok(text)
     });
     environment.add_filter("tojson", to_json);
     environment.add_filter("trim", |value: Value, characters: Option<String>| match characters {
-        Some(characters) => text_of(&value).trim_matches(|c| characters.contains(c)).to_owned(),
-        None => trim(&text_of(&value)).to_owned(),
+        Some(characters) => to_text(&value).trim_matches(|c| characters.contains(c)).to_owned(),
+        None => trim(&to_text(&value)).to_owned(),
     });
     environment.set_unknown_method_callback(method);
 }
 
-/// Whether Python's `str.strip` removes the character: Unicode whitespace and four separators that Unicode leaves out.
+/// Whether Python's `str.strip` removes the character: Unicode whitespace, and four separators that Unicode does not
+/// class as whitespace.
 pub(super) fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
 }
@@ -49,15 +53,16 @@ pub(super) fn trim(text: &str) -> &str {
     text.trim_matches(is_space)
 }
 
-fn text_of(value: &Value) -> String {
+fn to_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn invalid(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+fn invalid_operation(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, what)
 }
 
-/// Methods of Python's strings: first those that the compatibility callback lacks or has with Rust's whitespace.
+/// Methods of Python's strings. The first ones are missing in the compatibility callback or use Rust's whitespace
+/// there.
 fn method(state: &mut State<'_, '_>, value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
     if let Some(text) = value.as_str() {
         let first = arguments.first().and_then(Value::as_str);
@@ -73,14 +78,14 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, arguments: &[Val
     unknown_method_callback(state, value, name, arguments)
 }
 
-/// `json.dumps` with the options that transformers gives its `tojson`: nothing is escaped for HTML, and text stays
-/// as it is unless `ensure_ascii` is set.
+/// `json.dumps` with the options of transformers' `tojson`: no HTML escapes, and non-ASCII text is kept unless
+/// `ensure_ascii` is set.
 fn to_json(state: &State<'_, '_>, value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let separators: Option<Vec<String>> = options.get("separators")?;
     let (item, key) = match separators.as_deref() {
         Some([item, key]) => (item.clone(), key.clone()),
-        Some(_) => return Err(invalid("tojson: separators must be a pair")),
+        Some(_) => return Err(invalid_operation("tojson: separators must be a pair")),
         None if indent.is_some() => (",".to_owned(), ": ".to_owned()),
         None => (", ".to_owned(), ": ".to_owned()),
     };
@@ -109,13 +114,13 @@ struct JsonStyle {
 impl JsonStyle {
     fn write(&self, output: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
         if depth > JSON_DEPTH {
-            return Err(invalid("tojson: nested too deeply"));
+            return Err(invalid_operation("tojson: nested too deeply"));
         }
         match value.kind() {
             ValueKind::None => output.push_str("null"),
             ValueKind::Bool => output.push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => output.push_str(&value.to_string()),
-            ValueKind::String => self.write_text(output, &text_of(value))?,
+            ValueKind::String => self.write_text(output, &to_text(value))?,
             ValueKind::Seq | ValueKind::Iterable => {
                 let items: Vec<Value> = value.try_iter()?.collect();
                 self.write_items(output, ['[', ']'], items.len(), depth, |style, output, position| {
@@ -128,12 +133,12 @@ impl JsonStyle {
                     keys.sort();
                 }
                 self.write_items(output, ['{', '}'], keys.len(), depth, |style, output, position| {
-                    style.write_text(output, &text_of(&keys[position]))?;
+                    style.write_text(output, &to_text(&keys[position]))?;
                     output.push_str(&style.key);
                     style.write(output, &value.get_item(&keys[position])?, depth + 1)
                 })?;
             }
-            kind => return Err(invalid(format!("tojson: cannot write a value of kind {kind}"))),
+            kind => return Err(invalid_operation(format!("tojson: cannot serialize a value of kind {kind}"))),
         }
         Ok(())
     }
@@ -168,7 +173,7 @@ impl JsonStyle {
     }
 
     fn write_text(&self, output: &mut String, text: &str) -> Result<(), Error> {
-        let quoted = serde_json::to_string(text).map_err(|error| invalid(format!("tojson: {error}")))?;
+        let quoted = serde_json::to_string(text).map_err(|error| invalid_operation(format!("tojson: {error}")))?;
         if !self.ensure_ascii {
             output.push_str(&quoted);
             return Ok(());
@@ -192,12 +197,12 @@ mod tests {
 
     fn render(source: &str) -> String {
         let mut environment = Environment::new();
-        install(&mut environment, super::super::template::DEFAULT_DATE);
+        install(&mut environment, NaiveDate::MIN);
         environment.render_str(source, ()).unwrap()
     }
 
     #[test]
-    fn json_is_written_as_python_writes_it() {
+    fn tojson_output_matches_python() {
         assert_eq!(
             render(r#"{{ {"b": [1, true, none], "a": "<é'\n>"}|tojson }}"#),
             r#"{"b": [1, true, null], "a": "<é'\n>"}"#
@@ -211,12 +216,12 @@ mod tests {
     }
 
     #[test]
-    fn constants_print_as_python_prints_them() {
+    fn constants_print_like_python() {
         assert_eq!(render("{{ none }} {{ true }} {{ False }} {{ undefined_name }}"), "None True False ");
     }
 
     #[test]
-    fn strings_have_pythons_methods() {
+    fn string_methods_match_python() {
         assert_eq!(
             render(r#"[{{ "\u001c x\u00a0\n".strip() }}][{{ "\u001f x "|trim }}][{{ "xxaxx".strip("x") }}]"#),
             "[x][x][a]"

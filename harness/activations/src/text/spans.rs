@@ -1,30 +1,29 @@
-//! Where in a rendered dialogue the assistant messages are.
+//! Locates the assistant messages in a rendered dialogue.
 //!
-//! The [`Layout`] of the dialogue's roles says which literals and contents the text is made of, and the contents are
-//! known, so the text is matched against it exactly: nothing is searched for, and contents that look like the
-//! template's own marks cannot mislead. Templates that write something else for certain contents (a thinking section
-//! that is dropped, an empty message that is left out) do not match; for them the boundaries are those of the dialogue
-//! rendered only up to each message.
+//! The [`TemplateLayout`] of the roles lists the literals and contents of the text, and the contents are known, so
+//! the text is matched exactly. There is no search, so contents that look like the template's own markup cannot
+//! mislead. Templates that change certain contents (drop a thinking section, omit an empty message) do not match.
+//! Their boundaries come from rendering the dialogue up to each message.
 
 use std::collections::HashSet;
 use std::ops::Range;
 
-use crate::data::{Message, Role};
+use crate::data::{ChatMessage, Role};
 
-use super::MaskKind;
-use super::layout::{Layout, Piece, PieceKind};
+use super::layout::{PieceKind, RenderedPiece, TemplateLayout};
+use super::mask::MaskKind;
 use super::python;
 use super::template::ChatTemplate;
 
-/// Byte ranges of `text` that belong to assistant messages, in order and not empty: all of them, or their contents, as
-/// `mask` says. `messages` are those that `text` was rendered from, with the roles of `layout`.
+/// The byte ranges of `text` that belong to assistant messages, in order and not empty. `mask` selects whole messages
+/// or contents. `text` was rendered from `messages`, which have the roles of `layout`.
 ///
 /// # Errors
 /// The text does not show where the messages are.
 pub(super) fn assistant_spans(
     template: &ChatTemplate,
-    layout: &Layout,
-    messages: &[Message],
+    layout: &TemplateLayout,
+    messages: &[ChatMessage],
     text: &str,
     mask: MaskKind,
 ) -> Result<Vec<Range<usize>>, String> {
@@ -36,16 +35,16 @@ pub(super) fn assistant_spans(
     Ok(merged(spans))
 }
 
-/// Narrows the span of each assistant message to its content, the last thing of that wording in it.
-fn contents_in(spans: Vec<Range<usize>>, messages: &[Message], text: &str) -> Result<Vec<Range<usize>>, String> {
+/// Narrows the span of each assistant message to the last occurrence of its content.
+fn contents_in(spans: Vec<Range<usize>>, messages: &[ChatMessage], text: &str) -> Result<Vec<Range<usize>>, String> {
     let contents = messages.iter().filter(|message| message.role == Role::Assistant);
     let narrowed = spans.into_iter().zip(contents).map(|(span, message)| {
         let content = python::trim(&message.content);
-        let place = text[span.clone()].rfind(content).ok_or(
-            "the chat template changes the content of an assistant message, so it cannot be told from the rest; \
+        let offset = text[span.clone()].rfind(content).ok_or(
+            "the chat template changes the content of an assistant message, so the content cannot be located; \
              use --mask assistant",
         )?;
-        Ok(span.start + place..span.start + place + content.len())
+        Ok(span.start + offset..span.start + offset + content.len())
     });
     narrowed.collect()
 }
@@ -62,7 +61,7 @@ fn merged(mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
     merged
 }
 
-/// What templates make of a content: themselves, or trimmed in one of the ways in use.
+/// The forms in which templates write a content: unchanged, or trimmed in one of the common ways.
 fn variants(content: &str) -> Vec<&str> {
     let mut variants = Vec::new();
     for variant in [
@@ -81,30 +80,35 @@ fn variants(content: &str) -> Vec<&str> {
     variants
 }
 
-/// The ranges of the assistant's pieces, if `text` is made of these pieces.
-fn by_layout(pieces: &[Piece], messages: &[Message], text: &str, mask: MaskKind) -> Option<Vec<Range<usize>>> {
+/// The ranges of the assistant's pieces, if `text` is a concatenation of the pieces.
+fn by_layout(
+    pieces: &[RenderedPiece],
+    messages: &[ChatMessage],
+    text: &str,
+    mask: MaskKind,
+) -> Option<Vec<Range<usize>>> {
     let variants: Vec<Vec<&str>> = messages.iter().map(|message| variants(&message.content)).collect();
     let mut failed = HashSet::new();
     let mut ends = Vec::with_capacity(pieces.len());
-    // Depth first with the untried variants of each content on a stack of its own: the depth is the number of pieces,
-    // which is the data's to choose, so recursion is out of the question.
+    // Depth-first search with an explicit stack: its depth is the number of pieces, which the data controls, so
+    // recursion could overflow the call stack.
     let mut tried = vec![0];
     while let Some(choice) = tried.last_mut() {
-        let place = ends.len();
+        let index = ends.len();
         let start = ends.last().copied().unwrap_or(0);
-        if place == pieces.len() {
+        if index == pieces.len() {
             if start == text.len() {
-                let wanted = |piece: &Piece| match (&piece.kind, mask) {
+                let wanted = |piece: &RenderedPiece| match (&piece.kind, mask) {
                     (PieceKind::Literal(_), MaskKind::Content) => false,
                     _ => piece.assistant,
                 };
                 let spans = pieces.iter().enumerate().filter(|(_, piece)| wanted(piece));
                 return Some(
-                    spans.map(|(place, _)| if place == 0 { 0 } else { ends[place - 1] }..ends[place]).collect(),
+                    spans.map(|(index, _)| if index == 0 { 0 } else { ends[index - 1] }..ends[index]).collect(),
                 );
             }
-        } else if !failed.contains(&(place, start)) {
-            let candidate = match &pieces[place].kind {
+        } else if !failed.contains(&(index, start)) {
+            let candidate = match &pieces[index].kind {
                 PieceKind::Literal(literal) => (*choice == 0).then_some(literal.as_str()),
                 PieceKind::Content(message) => variants.get(*message)?.get(*choice).copied(),
             };
@@ -116,7 +120,7 @@ fn by_layout(pieces: &[Piece], messages: &[Message], text: &str, mask: MaskKind)
                 }
                 continue;
             }
-            failed.insert((place, start));
+            failed.insert((index, start));
         }
         tried.pop();
         ends.pop();
@@ -124,11 +128,11 @@ fn by_layout(pieces: &[Piece], messages: &[Message], text: &str, mask: MaskKind)
     None
 }
 
-/// The ranges found by rendering the dialogue up to each assistant message and through it.
+/// The ranges found by rendering the dialogue up to the begin and to the end of each assistant message.
 fn by_prefixes(
     template: &ChatTemplate,
-    layout: &Layout,
-    messages: &[Message],
+    layout: &TemplateLayout,
+    messages: &[ChatMessage],
     text: &str,
 ) -> Result<Vec<Range<usize>>, String> {
     let end_of = |n_messages: usize| -> Option<usize> {
@@ -144,12 +148,12 @@ fn by_prefixes(
             format!("the chat template does not show where message {} is, because it changes the content", message + 1)
         };
         let start = if message == 0 { Some(0) } else { end_of(message) };
-        // The last message is often rendered differently; then the message after it shows where it ends.
+        // Templates often render the last message differently. Then the message after it determines the end.
         let end = end_of(message + 1).or_else(|| {
             let end_of_next = end_of(message + 2)?;
-            let next = around(template, layout, message + 1)?;
+            let next = message_frame(template, layout, message + 1)?;
             let suffixes =
-                variants(&messages.get(message + 1)?.content).into_iter().map(|content| next.replace(content));
+                variants(&messages.get(message + 1)?.content).into_iter().map(|content| next.with_content(content));
             let length = suffixes.into_iter().find(|next| text[..end_of_next].ends_with(next.as_str()))?.len();
             Some(end_of_next - length)
         });
@@ -161,40 +165,40 @@ fn by_prefixes(
     spans.collect()
 }
 
-/// What a template writes before and after the content of a message that ends a dialogue.
-struct Around {
+/// The text that a template writes before and after the content of the last message.
+struct MessageFrame {
     header: String,
     end: String,
 }
 
-impl Around {
-    fn replace(&self, content: &str) -> String {
+impl MessageFrame {
+    fn with_content(&self, content: &str) -> String {
         [self.header.as_str(), content, self.end.as_str()].concat()
     }
 }
 
-fn around(template: &ChatTemplate, layout: &Layout, message: usize) -> Option<Around> {
-    let place = layout.pieces.iter().position(|piece| piece.kind == PieceKind::Content(message))?;
-    let header = layout.pieces[place.checked_sub(1)?].literal().to_owned();
+fn message_frame(template: &ChatTemplate, layout: &TemplateLayout, message: usize) -> Option<MessageFrame> {
+    let index = layout.pieces.iter().position(|piece| piece.kind == PieceKind::Content(message))?;
+    let header = layout.pieces[index.checked_sub(1)?].literal().to_owned();
     let end = layout.end_alone(template, message)?;
-    Some(Around { header, end })
+    Some(MessageFrame { header, end })
 }
 
 #[cfg(test)]
-// Lists of one span are what is meant here.
+// The tests do mean lists of one range.
 #[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
 
-    fn literal(text: &str, assistant: bool) -> Piece {
-        Piece { kind: PieceKind::Literal(text.to_owned()), assistant }
+    fn literal(text: &str, assistant: bool) -> RenderedPiece {
+        RenderedPiece { kind: PieceKind::Literal(text.to_owned()), assistant }
     }
 
-    fn content(message: usize, assistant: bool) -> Piece {
-        Piece { kind: PieceKind::Content(message), assistant }
+    fn content(message: usize, assistant: bool) -> RenderedPiece {
+        RenderedPiece { kind: PieceKind::Content(message), assistant }
     }
 
-    fn pieces() -> Vec<Piece> {
+    fn pieces() -> Vec<RenderedPiece> {
         vec![
             literal("<", false),
             content(0, false),
@@ -205,22 +209,26 @@ mod tests {
         ]
     }
 
-    fn assistant_by_layout(pieces: &[Piece], messages: &[Message], text: &str) -> Option<Vec<Range<usize>>> {
+    fn assistant_by_layout(
+        pieces: &[RenderedPiece],
+        messages: &[ChatMessage],
+        text: &str,
+    ) -> Option<Vec<Range<usize>>> {
         by_layout(pieces, messages, text, MaskKind::Assistant)
     }
 
-    fn messages(user: &str, assistant: &str) -> Vec<Message> {
-        vec![Message::new(Role::User, user), Message::new(Role::Assistant, assistant)]
+    fn messages(user: &str, assistant: &str) -> Vec<ChatMessage> {
+        vec![ChatMessage::new(Role::User, user), ChatMessage::new(Role::Assistant, assistant)]
     }
 
     #[test]
-    fn contents_that_look_like_the_template_do_not_mislead() {
+    fn contents_like_template_markup_do_not_mislead() {
         let spans = assistant_by_layout(&pieces(), &messages(">[x]", "]><[a]"), "<>[x]>[]><[a]]");
         assert_eq!(merged(spans.unwrap()).first(), Some(&(6..14)));
     }
 
     #[test]
-    fn the_content_is_told_from_header_and_closing() {
+    fn content_mask_excludes_header_and_closing() {
         let spans = by_layout(&pieces(), &messages("u", " a b "), "<u>[a b]", MaskKind::Content);
         assert_eq!(merged(spans.unwrap()), [4..7]);
         let messages = messages("[a]", "a");
@@ -229,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn each_content_may_be_trimmed_or_not() {
+    fn trimmed_and_untrimmed_contents_match() {
         for (text, span) in [("<u >[ a\n]", 4..9), ("< u >[a]", 5..8), ("<u>[a\n]", 3..7), ("<>[a]", 2..5)] {
             let user = if text == "<>[a]" { " " } else { " u " };
             let spans = assistant_by_layout(&pieces(), &messages(user, " a\n"), text);
@@ -240,11 +248,11 @@ mod tests {
     }
 
     #[test]
-    fn a_long_dialogue_of_ambiguous_contents_is_matched_without_blowing_up() {
-        // Every content is whitespace that may be kept or dropped, and the last literal never matches.
-        let mut pieces: Vec<Piece> = (0..300).map(|message| content(message, true)).collect();
+    fn long_ambiguous_dialogue_is_rejected_quickly() {
+        // Every content is whitespace that can be kept or dropped, and the last literal never matches.
+        let mut pieces: Vec<RenderedPiece> = (0..300).map(|message| content(message, true)).collect();
         pieces.push(literal("x", false));
-        let messages: Vec<Message> = (0..300).map(|_| Message::new(Role::Assistant, " ")).collect();
+        let messages: Vec<ChatMessage> = (0..300).map(|_| ChatMessage::new(Role::Assistant, " ")).collect();
         assert_eq!(assistant_by_layout(&pieces, &messages, &" ".repeat(150)), None);
     }
 }

@@ -1,65 +1,69 @@
-//! Chat templates: the Jinja programs that come with tokenizers, rendered as Hugging Face's `apply_chat_template` does.
+//! Chat templates: the Jinja templates of tokenizers, rendered like Hugging Face's `apply_chat_template`.
 //!
-//! A template is foreign code. It runs with a budget of work and of recursion, so that a hostile one ends in an error;
-//! it sees the messages, the special tokens and a date that the caller chooses, never the clock, because what it
-//! renders decides the activations.
+//! A template is untrusted code. It runs with limits on work and recursion, so a hostile template ends in an error.
+//! It can read the messages, the special tokens and a date from the caller, but not the clock: the rendered text
+//! determines the activations and must be reproducible.
 
 use std::error::Error as _;
 use std::fmt;
 
-use jiff::civil::{Date, date};
+use chrono::NaiveDate;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, context};
 
-use crate::data::Message;
+use crate::data::ChatMessage;
 
 use super::python;
 
-/// The date that `strftime_now` formats unless another is given. Templates that print a date make the features depend on
-/// it; this one is the date that the Llama 3.1 template falls back to where it cannot ask for today's.
-pub const DEFAULT_DATE: Date = date(2024, 7, 26);
+/// The default date of `strftime_now`. Templates that print a date make the features depend on it, so it is constant:
+/// the date that the Llama 3.1 template falls back to without `strftime_now`.
+pub const DEFAULT_DATE: NaiveDate = match NaiveDate::from_ymd_opt(2024, 7, 26) {
+    Some(date) => date,
+    None => NaiveDate::MIN,
+};
 
-/// Work a rendering may do, in instructions or in units of 64 bytes produced: a dialogue of a thousand messages, or
+/// The work limit of a rendering, in instructions or units of 64 bytes of output: a dialogue of a thousand messages, or
 /// 16 MiB of text.
 const FUEL: u64 = 250_000;
 
-/// Stack of a thread that renders, in bytes. The engine prints, compares and frees nested lists by recursion, without a
-/// limit, and a template can nest one level deeper for nine units of work: this leaves 2 KiB for each level that
-/// [`FUEL`] pays for, where printing needs about 500 bytes. Only what is used is ever backed by memory.
+/// The stack of a rendering thread, in bytes. The engine prints, compares and frees nested lists by recursion without a
+/// limit, and a template can nest one level deeper for nine units of work. This size leaves 2 KiB for each level that
+/// [`FUEL`] permits; printing needs about 500 bytes. The system backs only the used pages by memory.
 pub(super) const RENDER_STACK: usize = 64 << 20;
 
-/// Nested calls and blocks. Real templates stay below 30; the engine's own limit of 500 assumes a main thread's stack.
+/// The limit of nested calls and blocks. Real templates stay below 30. The engine's default of 500 assumes the stack
+/// of a main thread.
 const RECURSION: usize = 120;
 
 const TEMPLATE: &str = "chat_template";
 
-/// Texts that templates name.
+/// The special tokens that templates refer to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
-    /// Begins a sequence; undefined in the template when there is none.
+    /// Begins a sequence; `None` is undefined in the template.
     pub bos: Option<String>,
     /// Ends a sequence or a turn.
     pub eos: Option<String>,
-    /// Stands for what cannot be encoded.
+    /// Represents text that cannot be encoded.
     pub unk: Option<String>,
-    /// Fills batches.
+    /// Pads batches.
     pub pad: Option<String>,
 }
 
-/// Why a template gave no text.
+/// The reason why a template rendered no text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RenderError {
-    /// The text given to `raise_exception`, if the template itself refused.
+    /// The argument of `raise_exception`, if the template called it.
     raised: Option<String>,
-    /// The engine's account of any other failure.
+    /// The engine's description of any other failure.
     failure: String,
 }
 
 impl fmt::Display for RenderError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.raised {
-            Some(message) => write!(formatter, "the chat template refuses: {message}"),
+            Some(message) => write!(formatter, "the chat template rejects the dialogue: {message}"),
             None => write!(formatter, "the chat template fails: {}", self.failure),
         }
     }
@@ -70,24 +74,24 @@ impl From<minijinja::Error> for RenderError {
         let mut source: Option<&(dyn std::error::Error + 'static)> = error.source();
         let mut raised = None;
         while let Some(cause) = source {
-            raised = cause.downcast_ref::<python::Raised>().map(|message| message.0.clone()).or(raised);
+            raised = cause.downcast_ref::<python::RaisedException>().map(|message| message.0.clone()).or(raised);
             source = cause.source();
         }
         let line = error.line().map(|line| format!(" (line {line} of the template)")).unwrap_or_default();
         let failure = match error.kind() {
-            ErrorKind::OutOfFuel => format!("it does too much work for one dialogue{line}"),
+            ErrorKind::OutOfFuel => format!("it exceeds the work limit for one dialogue{line}"),
             kind => match error.detail() {
                 Some(detail) => format!("{kind}: {detail}{line}"),
                 None => format!("{kind}{line}"),
             },
         };
-        // Templates may raise texts of several lines; errors here have one.
+        // Templates can raise texts of several lines; error messages of this crate have one.
         let one_line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
         RenderError { raised: raised.map(one_line), failure: one_line(failure) }
     }
 }
 
-/// A compiled chat template with everything it may see but the messages.
+/// A compiled chat template with its special tokens and date.
 pub(super) struct ChatTemplate {
     environment: Environment<'static>,
     special: SpecialTokens,
@@ -104,13 +108,13 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// A syntax error, with its line.
-    pub(super) fn new(source: &str, special: SpecialTokens, today: Date) -> Result<Self, RenderError> {
+    pub(super) fn new(source: &str, special: SpecialTokens, today: NaiveDate) -> Result<Self, RenderError> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
         environment.set_syntax(syntax);
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(RECURSION);
-        // The text of errors must not depend on the build profile, which decides the default.
+        // The default depends on the build profile, but error messages must not.
         environment.set_debug(false);
         python::install(&mut environment, today);
         environment.add_template_owned(TEMPLATE, without_generation_tags(source))?;
@@ -122,14 +126,14 @@ impl ChatTemplate {
         self.special.bos.as_deref()
     }
 
-    /// The text of a dialogue, without a generation prompt.
-    pub(super) fn render(&self, messages: &[Message]) -> Result<String, RenderError> {
+    /// Renders a dialogue without a generation prompt.
+    pub(super) fn render(&self, messages: &[ChatMessage]) -> Result<String, RenderError> {
         let messages: Vec<Value> = messages
             .iter()
             .map(|message| context! { role => message.role.name(), content => message.content.as_str() })
             .collect();
         let SpecialTokens { bos, eos, unk, pad } = &self.special;
-        // A token that the tokenizer lacks is undefined, not none: templates ask `bos_token is defined`.
+        // A missing token is undefined and not none, because templates test `bos_token is defined`.
         let token = |token: &Option<String>| token.as_deref().map_or(Value::UNDEFINED, Value::from);
         let rendered = self.environment.get_template(TEMPLATE)?.render(context! {
             messages => messages,
@@ -145,9 +149,9 @@ impl ChatTemplate {
     }
 }
 
-/// Replaces `{% generation %}` blocks by blocks that only open a scope. transformers has them to mark what the model
-/// says; they render as their content. The marks are not used here, because hardly any template has them and they leave
-/// headers out, which the mask counts in.
+/// Replaces `{% generation %}` blocks by `{% with %}` blocks, which only open a scope. In transformers they mark the
+/// assistant's text and render as their content. The mask does not use them: few templates have them, and they exclude
+/// headers, which the mask includes.
 fn without_generation_tags(source: &str) -> String {
     let mut rewritten = String::with_capacity(source.len());
     let mut rest = source;
@@ -179,7 +183,8 @@ mod tests {
     use crate::data::Role;
 
     fn render_with(source: &str, special: SpecialTokens, messages: &[(Role, &str)]) -> Result<String, String> {
-        let messages: Vec<Message> = messages.iter().map(|(role, content)| Message::new(*role, *content)).collect();
+        let messages: Vec<ChatMessage> =
+            messages.iter().map(|(role, content)| ChatMessage::new(*role, *content)).collect();
         let render = || {
             let template = ChatTemplate::new(source, special, DEFAULT_DATE)?;
             template.render(&messages)
@@ -196,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_trimmed_as_hugging_face_has_it() {
+    fn blocks_are_trimmed_like_hugging_face() {
         assert_eq!(
             render(
                 "{% for m in messages %}\n    {% if loop.first %}\nfirst\n    {% endif %}\n{{ m.role }}\n{% endfor %}\n\n"
@@ -206,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_names_are_there() {
+    fn standard_variables_are_defined() {
         let special = SpecialTokens { bos: Some("<s>".to_owned()), ..SpecialTokens::default() };
         let source = "{{ bos_token }}{{ eos_token }}{{ eos_token is defined }}|{{ tools is none }}|{{ add_generation_prompt }}|\
                       {{ messages[::-1][0].content }}|{{ messages|length }}";
@@ -214,37 +219,37 @@ mod tests {
     }
 
     #[test]
-    fn the_date_is_the_callers() {
+    fn strftime_now_formats_caller_date() {
         assert_eq!(render("{{ strftime_now('%d %b %Y') }}"), Ok("26 Jul 2024".to_owned()));
         assert!(render("{{ strftime_now('%!') }}").unwrap_err().contains("strftime_now"));
     }
 
     #[test]
-    fn generation_blocks_render_as_their_content() {
+    fn generation_blocks_render_as_content() {
         let source = "{% for m in messages %}\n{%- generation -%}\n {{ m.content }}{% endgeneration %}\n{%+ if true %}.{% endif %}{% endfor %}";
         assert_eq!(render(source), Ok(" hi .yes.".to_owned()));
         assert_eq!(without_generation_tags("{% generation_x %}{{ a }}{%"), "{% generation_x %}{{ a }}{%");
     }
 
     #[test]
-    fn a_refusal_is_the_templates_own_text() {
+    fn raised_exception_is_reported_with_its_text() {
         assert_eq!(
             render("{{ raise_exception('Roles must\n alternate!') }}"),
-            Err("the chat template refuses: Roles must alternate!".to_owned())
+            Err("the chat template rejects the dialogue: Roles must alternate!".to_owned())
         );
         let inside = "{% macro check() %}{{ raise_exception('no') }}{% endmacro %}{{ check() }}";
-        assert_eq!(render(inside), Err("the chat template refuses: no".to_owned()));
+        assert_eq!(render(inside), Err("the chat template rejects the dialogue: no".to_owned()));
     }
 
     #[test]
-    fn failures_name_the_line() {
+    fn template_failure_names_line() {
         insta::assert_snapshot!(render("\n{{ messages[0].content.frobnicate() }}").unwrap_err(), @"the chat template fails: unknown method: string has no method named frobnicate (line 2 of the template)");
         insta::assert_snapshot!(render("{% if %}").unwrap_err(), @"the chat template fails: syntax error: unexpected end of block (line 1 of the template)");
         insta::assert_snapshot!(render("{{ nothing.at.all }}").unwrap_err(), @"the chat template fails: undefined value (line 1 of the template)");
     }
 
     #[test]
-    fn hostile_templates_end_in_an_error() {
+    fn hostile_template_ends_in_error() {
         for source in [
             "{% for a in range(99999) %}{% for b in range(99999) %}{{ a * b }}{% endfor %}{% endfor %}",
             "{% set ns = namespace(x='ab') %}{% for a in range(9999) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",

@@ -1,14 +1,14 @@
-//! Tokens and masks through whole chat templates: the exact tokens of headers and closings, and what may go wrong.
+//! Tokens and masks of real chat templates: the exact tokens of headers and closings, and all errors.
 
 use std::fs;
 use std::path::Path;
 
 use actbench_fixtures::tokenizer::TOKENIZER_JSON;
-use jiff::civil::date;
+use chrono::NaiveDate;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
-use crate::data::{Dialogue, Message, Role, load};
+use crate::data::{ChatMessage, Dialogue, Role, load};
 
 use super::*;
 
@@ -24,7 +24,7 @@ const MISTRAL: &str = include_str!("../../tests/templates/mistral.jinja");
 const PLAIN: &str = include_str!("../../tests/templates/plain.jinja");
 const FORGETFUL: &str = include_str!("../../tests/templates/forgetful.jinja");
 
-/// Special tokens of all the templates.
+/// The special tokens of all templates.
 const ADDED: [&str; 13] = [
     "<|begin_of_text|>",
     "<|start_header_id|>",
@@ -41,7 +41,7 @@ const ADDED: [&str; 13] = [
     "<|assistant|>",
 ];
 
-/// The bundled vocabulary with the special tokens of other families.
+/// The bundled vocabulary plus the special tokens of other families.
 fn tokenizer_json() -> String {
     let mut tokenizer: Value = serde_json::from_str(TOKENIZER_JSON).unwrap();
     let first = tokenizer["model"]["vocab"].as_object().unwrap().len();
@@ -74,10 +74,10 @@ fn tokenizer(template: &str) -> ChatTokenizer {
 }
 
 fn dialogue(turns: &[(Role, &str)]) -> Dialogue {
-    Dialogue { messages: turns.iter().map(|(role, content)| Message::new(*role, *content)).collect(), label: true }
+    Dialogue { messages: turns.iter().map(|(role, content)| ChatMessage::new(*role, *content)).collect(), label: true }
 }
 
-/// The tokens of the dialogue, with runs of masked ones in brackets.
+/// The tokens of the dialogue; brackets enclose runs of masked tokens.
 fn try_show(template: &str, turns: &[(Role, &str)]) -> Result<String, String> {
     let sequence = tokenizer(template).encode(&dialogue(turns)).map_err(|error| error.to_string())?;
     let decoder: Tokenizer = tokenizer_json().parse().unwrap();
@@ -107,51 +107,51 @@ const INSTRUCTED: [(Role, &str); 3] = [(System, "Answer."), (User, "Is it true?"
 const TWICE: [(Role, &str); 4] = [(User, "Is it?"), (Assistant, "It is."), (User, "Is it?"), (Assistant, "It is.")];
 
 #[test]
-fn chatml_has_three_tokens_before_and_two_after() {
+fn chatml_mask_has_three_header_two_closing_tokens() {
     insta::assert_snapshot!(show(CHATML, &INSTRUCTED), @"<|im_start|> system ⏎ A ns wer . <|im_end|> ⏎ <|im_start|> user ⏎ Is _it _true ? <|im_end|> ⏎ ⟦ <|im_start|> assistant ⏎ It _is _true . <|im_end|> ⏎ ⟧");
     insta::assert_snapshot!(show(CHATML, &TWICE), @"<|im_start|> user ⏎ Is _it ? <|im_end|> ⏎ ⟦ <|im_start|> assistant ⏎ It _is . <|im_end|> ⏎ ⟧ <|im_start|> user ⏎ Is _it ? <|im_end|> ⏎ ⟦ <|im_start|> assistant ⏎ It _is . <|im_end|> ⏎ ⟧");
     insta::assert_snapshot!(show(CHATML_DEFAULT_SYSTEM, &ASKED), @"<|im_start|> system ⏎ You _are _a _helpful _clerk . <|im_end|> ⏎ <|im_start|> user ⏎ Is _it _true ? <|im_end|> ⏎ ⟦ <|im_start|> assistant ⏎ It _is _true . <|im_end|> ⏎ ⟧");
 }
 
 #[test]
-fn separators_between_messages_close_the_earlier_one() {
+fn separator_belongs_to_earlier_message() {
     insta::assert_snapshot!(show(CHATML_JOINED, &TWICE), @"<|im_start|> user ⏎ Is _it ? <|im_end|> ⏎ ⟦ <|im_start|> assistant ⏎ It _is . <|im_end|> ⏎ ⟧ <|im_start|> user ⏎ Is _it ? <|im_end|> ⏎ ⟦ <|im_start|> assistant ⏎ It _is . <|im_end|> </s> ⟧");
 }
 
 #[test]
-fn llama_3_has_four_before_and_one_after() {
+fn llama3_mask_has_four_header_one_closing_tokens() {
     insta::assert_snapshot!(show(LLAMA3, &ASKED), @"<|begin_of_text|> <|start_header_id|> user <|end_header_id|> ⏎⏎ Is _it _true ? <|eot_id|> ⟦ <|start_header_id|> assistant <|end_header_id|> ⏎⏎ It _is _true . <|eot_id|> ⟧");
     insta::assert_snapshot!(show(LLAMA3, &[(System, " s "), (User, " q "), (Assistant, " a\n\n"), (User, "q")]), @"<|begin_of_text|> <|start_header_id|> system <|end_header_id|> ⏎⏎ s <|eot_id|> <|start_header_id|> user <|end_header_id|> ⏎⏎ q <|eot_id|> ⟦ <|start_header_id|> assistant <|end_header_id|> ⏎⏎ a <|eot_id|> ⟧ <|start_header_id|> user <|end_header_id|> ⏎⏎ q <|eot_id|>");
     insta::assert_snapshot!(show(LLAMA31, &INSTRUCTED), @"<|begin_of_text|> <|start_header_id|> system <|end_header_id|> ⏎⏎ K n ow led ge _ ends : _D e ce mber _ 2 0 2 3 ⏎ T o d ay : _ 2 6 _J u l _ 2 0 2 4 ⏎⏎ A ns wer . <|eot_id|> <|start_header_id|> user <|end_header_id|> ⏎⏎ Is _it _true ? <|eot_id|> ⟦ <|start_header_id|> assistant <|end_header_id|> ⏎⏎ It _is _true . <|eot_id|> ⟧");
 }
 
 #[test]
-fn gemma_has_three_before_and_two_after_and_no_system_role() {
+fn gemma_mask_is_exact_without_system_role() {
     insta::assert_snapshot!(show(GEMMA, &TWICE), @"<s> <start_of_turn> user ⏎ Is _it ? <end_of_turn> ⏎ ⟦ <start_of_turn> model ⏎ It _is . <end_of_turn> ⏎ ⟧ <start_of_turn> user ⏎ Is _it ? <end_of_turn> ⏎ ⟦ <start_of_turn> model ⏎ It _is . <end_of_turn> ⏎ ⟧");
     insta::assert_snapshot!(show(GEMMA, &INSTRUCTED), @"<s> <start_of_turn> user ⏎ A ns wer . ⏎⏎ Is _it _true ? <end_of_turn> ⏎ ⟦ <start_of_turn> model ⏎ It _is _true . <end_of_turn> ⏎ ⟧");
 }
 
 #[test]
-fn qwen_3_has_seven_before_the_last_answer_and_two_after() {
+fn qwen3_mask_includes_empty_thinking_section() {
     insta::assert_snapshot!(show(QWEN3, &INSTRUCTED), @"<|im_start|> system ⏎ A ns wer . <|im_end|> ⏎ <|im_start|> user ⏎ Is _it _true ? <|im_end|> ⏎ ⟦ <|im_start|> assistant ⏎ <think> ⏎⏎ </think> ⏎⏎ It _is _true . <|im_end|> ⏎ ⟧");
     insta::assert_snapshot!(show(QWEN3, &TWICE), @"<|im_start|> user ⏎ Is _it ? <|im_end|> ⏎ ⟦ <|im_start|> assistant ⏎ It _is . <|im_end|> ⏎ ⟧ <|im_start|> user ⏎ Is _it ? <|im_end|> ⏎ ⟦ <|im_start|> assistant ⏎ <think> ⏎⏎ </think> ⏎⏎ It _is . <|im_end|> ⏎ ⟧");
 }
 
 #[test]
-fn mistral_has_no_header_but_a_space_and_moves_the_system_text() {
+fn mistral_mask_follows_moved_system_text() {
     insta::assert_snapshot!(show(MISTRAL, &INSTRUCTED), @"<s> [INST] _A ns wer . ⏎⏎ Is _it _true ? [/INST] ⟦ _It _is _true . </s> ⟧");
     insta::assert_snapshot!(show(MISTRAL, &[(System, "s"), (User, "q"), (Assistant, "a"), (User, "r"), (Assistant, "b")]), @"<s> [INST] _ q [/INST] ⟦ _a </s> ⟧ [INST] _s ⏎⏎ r [/INST] ⟦ _b </s> ⟧");
     insta::assert_snapshot!(show(LLAMA2, &[(System, "s"), (User, "q"), (Assistant, "a"), (User, "r"), (Assistant, "b")]), @"<s> [INST] _ < < S Y S > > ⏎ s ⏎ < < / S Y S > > ⏎⏎ q _ [/INST] ⟦ _a _ </s> ⟧ <s> [INST] _r _ [/INST] ⟦ _b _ </s> ⟧");
 }
 
 #[test]
-fn templates_without_special_tokens_or_system_role_work_as_well() {
+fn plain_template_without_special_tokens_works() {
     insta::assert_snapshot!(show(PLAIN, &TWICE), @"# # # _Qu est i on : ⏎ Is _it ? ⏎⏎ ⟦ # # # _A ns wer : ⏎ It _is . </s> ⏎⏎ ⟧ # # # _Qu est i on : ⏎ Is _it ? ⏎⏎ ⟦ # # # _A ns wer : ⏎ It _is . </s> ⏎⏎ ⟧");
     insta::assert_snapshot!(show(PLAIN, &INSTRUCTED), @"# # # _Qu est i on : ⏎ A ns wer . ⏎⏎ Is _it _true ? ⏎⏎ ⟦ # # # _A ns wer : ⏎ It _is _true . </s> ⏎⏎ ⟧");
 }
 
 #[test]
-fn an_assistant_that_begins_leaves_the_preamble_out() {
+fn leading_assistant_message_excludes_preamble() {
     let greeting = [(Assistant, "It is."), (User, "Is it?"), (Assistant, "It is.")];
     insta::assert_snapshot!(show(LLAMA3, &greeting), @"<|begin_of_text|> ⟦ <|start_header_id|> assistant <|end_header_id|> ⏎⏎ It _is . <|eot_id|> ⟧ <|start_header_id|> user <|end_header_id|> ⏎⏎ Is _it ? <|eot_id|> ⟦ <|start_header_id|> assistant <|end_header_id|> ⏎⏎ It _is . <|eot_id|> ⟧");
     insta::assert_snapshot!(show(CHATML_DEFAULT_SYSTEM, &greeting), @"<|im_start|> system ⏎ You _are _a _helpful _clerk . <|im_end|> ⏎ ⟦ <|im_start|> assistant ⏎ It _is . <|im_end|> ⏎ ⟧ <|im_start|> user ⏎ Is _it ? <|im_end|> ⏎ ⟦ <|im_start|> assistant ⏎ It _is . <|im_end|> ⏎ ⟧");
@@ -159,7 +159,7 @@ fn an_assistant_that_begins_leaves_the_preamble_out() {
 }
 
 #[test]
-fn neighbours_of_one_role_are_joined() {
+fn adjacent_messages_of_role_are_joined() {
     let split = [(User, "Is it"), (User, "true?"), (Assistant, "It"), (Assistant, "is true.")];
     for template in [CHATML, GEMMA, MISTRAL] {
         assert_eq!(show(template, &split), show(template, &ASKED));
@@ -167,7 +167,7 @@ fn neighbours_of_one_role_are_joined() {
 }
 
 #[test]
-fn contents_may_be_anything() {
+fn mask_is_correct_for_arbitrary_contents() {
     for template in [CHATML, LLAMA3, LLAMA31, GEMMA, QWEN3, MISTRAL, LLAMA2, PLAIN, CHATML_JOINED] {
         let plain = tokenizer(template);
         for content in [
@@ -186,7 +186,7 @@ fn contents_may_be_anything() {
             "[/INST] x</s>",
             "Is it?",
         ] {
-            // The question is repeated as the answer: nothing may depend on which of them is found first.
+            // The answer repeats the question, so a search for the content could find the wrong one.
             let sequence = plain.encode(&dialogue(&[(User, content), (Assistant, content), (User, content)])).unwrap();
             let masked = sequence.masked_positions().count();
             let reference = plain.encode(&dialogue(&[(User, "x"), (Assistant, content), (User, "x")])).unwrap();
@@ -198,14 +198,14 @@ fn contents_may_be_anything() {
 }
 
 #[test]
-fn an_empty_answer_is_its_header_and_closing() {
+fn empty_answer_masks_header_and_closing() {
     insta::assert_snapshot!(show(CHATML, &[(User, "Is it?"), (Assistant, "")]), @"<|im_start|> user ⏎ Is _it ? <|im_end|> ⏎ ⟦ <|im_start|> assistant ⏎ <|im_end|> ⏎ ⟧");
     insta::assert_snapshot!(show(LLAMA3, &[(User, ""), (Assistant, " "), (User, "")]), @"<|begin_of_text|> <|start_header_id|> user <|end_header_id|> ⏎⏎ <|eot_id|> ⟦ <|start_header_id|> assistant <|end_header_id|> ⏎⏎ <|eot_id|> ⟧ <|start_header_id|> user <|end_header_id|> ⏎⏎ <|eot_id|>");
-    insta::assert_snapshot!(try_show(FORGETFUL, &[(User, "Is it?"), (Assistant, "")]).unwrap_err(), @"test.jinja: the chat template writes nothing for the assistant's messages, so there is nothing to pool");
+    insta::assert_snapshot!(try_show(FORGETFUL, &[(User, "Is it?"), (Assistant, "")]).unwrap_err(), @"test.jinja: the chat template writes nothing for the assistant's messages, so there are no tokens to pool");
 }
 
 #[test]
-fn contents_that_a_template_changes_are_found_by_what_surrounds_them() {
+fn changed_contents_are_located_by_surroundings() {
     let thought = "<think>\nIt is.\n</think>\n\nIt is.";
     insta::assert_snapshot!(show(QWEN3, &[(User, "Is it?"), (Assistant, thought)]), @"<|im_start|> user ⏎ Is _it ? <|im_end|> ⏎ ⟦ <|im_start|> assistant ⏎ <think> ⏎ It _is . ⏎ </think> ⏎⏎ It _is . <|im_end|> ⏎ ⟧");
     insta::assert_snapshot!(show(QWEN3, &[(User, "Is it?"), (Assistant, thought), (User, " q "), (Assistant, thought)]), @"<|im_start|> user ⏎ Is _it ? <|im_end|> ⏎ ⟦ <|im_start|> assistant ⏎ It _is . <|im_end|> ⏎ ⟧ <|im_start|> user ⏎ _ q _ <|im_end|> ⏎ ⟦ <|im_start|> assistant ⏎ <think> ⏎ It _is . ⏎ </think> ⏎⏎ It _is . <|im_end|> ⏎ ⟧");
@@ -215,21 +215,21 @@ fn contents_that_a_template_changes_are_found_by_what_surrounds_them() {
 }
 
 #[test]
-fn refusals_are_passed_on_with_the_templates_file() {
-    insta::assert_snapshot!(try_show(GEMMA, &[(User, "q"), (Assistant, "a"), (System, "s"), (Assistant, "b")]).unwrap_err(), @"test.jinja: the chat template refuses: Roles must go user/assistant/user/assistant/...");
-    insta::assert_snapshot!(try_show(MISTRAL, &[(Assistant, "a"), (User, "q")]).unwrap_err(), @"test.jinja: the chat template refuses: After the optional system message, roles must go user/assistant/user/assistant/...");
+fn template_rejection_names_template_file() {
+    insta::assert_snapshot!(try_show(GEMMA, &[(User, "q"), (Assistant, "a"), (System, "s"), (Assistant, "b")]).unwrap_err(), @"test.jinja: the chat template rejects the dialogue: Roles must go user/assistant/user/assistant/...");
+    insta::assert_snapshot!(try_show(MISTRAL, &[(Assistant, "a"), (User, "q")]).unwrap_err(), @"test.jinja: the chat template rejects the dialogue: After the optional system message, roles must go user/assistant/user/assistant/...");
     insta::assert_snapshot!(try_show("{{ messages[0].content }}", &ASKED).unwrap_err(), @"test.jinja: the chat template does not show where assistant messages are: it does not write message 2 exactly once");
     insta::assert_snapshot!(try_show("{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}", &ASKED).unwrap_err(), @"test.jinja: the chat template does not show where assistant messages are: it does not write message 2 exactly once");
     insta::assert_snapshot!(try_show("", &ASKED).unwrap_err(), @"test.jinja: the chat template does not show where assistant messages are: it does not write message 2 exactly once");
-    insta::assert_snapshot!(try_show("{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}", &[(System, "s"), (Assistant, "a")]).unwrap_err(), @"test.jinja: the chat template leaves the system message out, and no user message follows to put it into");
+    insta::assert_snapshot!(try_show("{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}", &[(System, "s"), (Assistant, "a")]).unwrap_err(), @"test.jinja: the chat template omits the system message, and no user message follows that could include it");
     let error = tokenizer(GEMMA).encode_all(&[dialogue(&ASKED), dialogue(&[(Assistant, "a")])]).unwrap_err();
     assert_eq!(error.exit_code(), 2);
-    insta::assert_snapshot!(error, @"test.jinja: dialogue 2: the chat template refuses: Roles must go user/assistant/user/assistant/...");
+    insta::assert_snapshot!(error, @"test.jinja: dialogue 2: the chat template rejects the dialogue: Roles must go user/assistant/user/assistant/...");
 }
 
 #[test]
-fn the_date_is_part_of_the_tokens_and_of_the_fingerprint() {
-    let other = ChatTokenizer::from_parts(parts(LLAMA31), date(2025, 1, 2)).unwrap();
+fn date_changes_tokens_and_fingerprint() {
+    let other = ChatTokenizer::from_parts(parts(LLAMA31), NaiveDate::from_ymd_opt(2025, 1, 2).unwrap()).unwrap();
     let usual = tokenizer(LLAMA31);
     assert_ne!(other.encode(&dialogue(&ASKED)).unwrap(), usual.encode(&dialogue(&ASKED)).unwrap());
     assert_ne!(other.fingerprint(), usual.fingerprint());
@@ -238,7 +238,7 @@ fn the_date_is_part_of_the_tokens_and_of_the_fingerprint() {
 }
 
 #[test]
-fn many_dialogues_are_encoded_as_one_is() {
+fn encode_all_equals_encode_of_each() {
     let bundled = ChatTokenizer::bundled().unwrap();
     let data = load("embedded", None, 300).unwrap();
     let set = bundled.encode_all(&data.dialogues).unwrap();
@@ -253,7 +253,7 @@ fn many_dialogues_are_encoded_as_one_is() {
 }
 
 #[test]
-fn the_bundled_tokenizer_encodes_any_text_and_has_the_promised_lengths() {
+fn bundled_tokenizer_encodes_any_text() {
     let bundled = ChatTokenizer::bundled().unwrap();
     let odd: String = (0..0x3000).filter_map(char::from_u32).chain("🦀\u{10ffff}".chars()).collect();
     bundled.encode(&dialogue(&[(User, &odd), (Assistant, &odd)])).unwrap();
@@ -265,24 +265,24 @@ fn the_bundled_tokenizer_encodes_any_text_and_has_the_promised_lengths() {
     }
 }
 
-fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
+fn tokenizer_dir(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
     for (name, content) in files {
-        fs::write(folder.path().join(name), content).unwrap();
+        fs::write(directory.path().join(name), content).unwrap();
     }
-    folder
+    directory
 }
 
 fn from_dir(files: &[(&str, &str)]) -> Result<ChatTokenizer, String> {
-    let folder = folder(files);
-    ChatTokenizer::from_dir(folder.path()).map_err(|error| {
+    let directory = tokenizer_dir(files);
+    ChatTokenizer::from_dir(directory.path()).map_err(|error| {
         assert_eq!(error.exit_code(), 2);
-        error.to_string().replace(&folder.path().display().to_string(), "DIR")
+        error.to_string().replace(&directory.path().display().to_string(), "DIR")
     })
 }
 
 #[test]
-fn folders_are_read_in_all_their_forms() {
+fn tokenizer_directory_is_read_in_all_forms() {
     let expected = tokenizer(LLAMA3).encode(&dialogue(&ASKED)).unwrap();
     let json = tokenizer_json();
     let text = json!({"chat_template": LLAMA3, "bos_token": "<|begin_of_text|>"}).to_string();
@@ -299,7 +299,7 @@ fn folders_are_read_in_all_their_forms() {
         let read = from_dir(&[&files[..], &[("tokenizer.json", json.as_str())]].concat()).unwrap();
         assert_eq!(read.encode(&dialogue(&ASKED)).unwrap(), expected);
     }
-    // The file of its own goes before the entry in the configuration.
+    // The separate file takes precedence over the entry in the configuration.
     let both = [("tokenizer.json", json.as_str()), ("chat_template.jinja", CHATML), ("tokenizer_config.json", &text)];
     assert_eq!(
         from_dir(&both).unwrap().encode(&dialogue(&ASKED)).unwrap().ids,
@@ -308,23 +308,23 @@ fn folders_are_read_in_all_their_forms() {
 }
 
 #[test]
-fn bad_folders_are_explained() {
+fn invalid_tokenizer_directory_is_rejected_with_reason() {
     let json = tokenizer_json();
     let with_config =
         |config: &str| from_dir(&[("tokenizer.json", &json), ("tokenizer_config.json", config)]).unwrap_err();
-    insta::assert_snapshot!(from_dir(&[]).unwrap_err(), @"DIR: has no tokenizer.json; a tokenizer is needed in Hugging Face's fast format, which `save_pretrained` of a fast tokenizer writes");
-    insta::assert_snapshot!(ChatTokenizer::from_dir(Path::new("no/such")).unwrap_err(), @"no/such: is not a folder; a tokenizer is needed in Hugging Face's fast format, which `save_pretrained` of a fast tokenizer writes");
-    insta::assert_snapshot!(from_dir(&[("tokenizer.json", "{}"), ("chat_template.jinja", CHATML)]).unwrap_err(), @"DIR: tokenizer.json is not a tokenizer (Model missing. at line 1 column 2); fetch the file anew");
-    insta::assert_snapshot!(from_dir(&[("tokenizer.json", &json)]).unwrap_err(), @"DIR: has no chat template, neither in chat_template.jinja nor in tokenizer_config.json; use an instruction-tuned model or put its template there");
-    insta::assert_snapshot!(with_config("[]"), @"DIR/tokenizer_config.json: is not a JSON object; fetch the file anew");
-    insta::assert_snapshot!(with_config("{"), @"DIR/tokenizer_config.json: is not JSON (EOF while parsing an object at line 1 column 1); fetch the file anew");
-    insta::assert_snapshot!(with_config(r#"{"chat_template": 1}"#), @"DIR/tokenizer_config.json: `chat_template` must be a text or a list of {name, template}");
-    insta::assert_snapshot!(with_config(r#"{"chat_template": [{"name": "a", "template": ""}, {"name": "b", "template": ""}]}"#), @"DIR/tokenizer_config.json: has several chat templates (a, b) and none is called `default`; put the one to use into chat_template.jinja");
-    insta::assert_snapshot!(with_config(r#"{"chat_template": "{% if %}"}"#), @"DIR/tokenizer_config.json: the chat template fails: syntax error: unexpected end of block (line 1 of the template); mend it or fetch the file anew");
+    insta::assert_snapshot!(from_dir(&[]).unwrap_err(), @"DIR: has no tokenizer.json; provide a tokenizer in Hugging Face's fast format, as written by `save_pretrained` of a fast tokenizer");
+    insta::assert_snapshot!(ChatTokenizer::from_dir(Path::new("no/such")).unwrap_err(), @"no/such: is not a directory; provide a tokenizer in Hugging Face's fast format, as written by `save_pretrained` of a fast tokenizer");
+    insta::assert_snapshot!(from_dir(&[("tokenizer.json", "{}"), ("chat_template.jinja", CHATML)]).unwrap_err(), @"DIR: tokenizer.json is not a tokenizer (Model missing. at line 1 column 2); download the file again");
+    insta::assert_snapshot!(from_dir(&[("tokenizer.json", &json)]).unwrap_err(), @"DIR: has no chat template, neither in chat_template.jinja nor in tokenizer_config.json; use an instruction-tuned model or add its template");
+    insta::assert_snapshot!(with_config("[]"), @"DIR/tokenizer_config.json: is not a JSON object; download the file again");
+    insta::assert_snapshot!(with_config("{"), @"DIR/tokenizer_config.json: is not JSON (EOF while parsing an object at line 1 column 1); download the file again");
+    insta::assert_snapshot!(with_config(r#"{"chat_template": 1}"#), @"DIR/tokenizer_config.json: `chat_template` must be a string or a list of {name, template}");
+    insta::assert_snapshot!(with_config(r#"{"chat_template": [{"name": "a", "template": ""}, {"name": "b", "template": ""}]}"#), @"DIR/tokenizer_config.json: has several chat templates (a, b) and none is named `default`; copy the one to use to chat_template.jinja");
+    insta::assert_snapshot!(with_config(r#"{"chat_template": "{% if %}"}"#), @"DIR/tokenizer_config.json: the chat template fails: syntax error: unexpected end of block (line 1 of the template); fix the file or download it again");
 }
 
 #[test]
-fn truncation_padding_and_post_processing_in_the_file_are_not_applied() {
+fn truncation_padding_and_post_processing_are_ignored() {
     let mut tokenizer: Value = serde_json::from_str(&tokenizer_json()).unwrap();
     tokenizer["truncation"] = json!({"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0});
     tokenizer["padding"] = json!({

@@ -1,4 +1,4 @@
-//! Dialogues to tokens and masks.
+//! Converts dialogues to tokens and masks.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jiff::civil::Date;
+use chrono::NaiveDate;
 use rayon::prelude::*;
 use tokenizers::{PostProcessorWrapper, Tokenizer};
 
@@ -15,20 +15,20 @@ use crate::error::{Error, Result};
 use crate::panics;
 use crate::tokens::{TokenSequence, TokenSet};
 
-use super::MaskKind;
 use super::files::TokenizerParts;
-use super::layout::Layout;
+use super::layout::TemplateLayout;
+use super::mask::MaskKind;
 use super::spans::assistant_spans;
 use super::template::{ChatTemplate, DEFAULT_DATE, RENDER_STACK};
 use super::turns;
 
-type Layouts = HashMap<Vec<Role>, Result<Arc<Layout>, String>>;
+type LayoutCache = HashMap<Vec<Role>, Result<Arc<TemplateLayout>, String>>;
 
-/// A tokenizer with its chat template: turns dialogues into token ids and the `assistant` mask.
+/// A tokenizer with its chat template: converts dialogues to token ids and masks.
 ///
-/// The ids are those of Hugging Face's `apply_chat_template(messages)` without a generation prompt, after neighbouring
-/// messages of one role are joined by a space and system messages that the template has no place for are put before the
-/// user message that follows.
+/// The ids equal those of Hugging Face's `apply_chat_template(messages)` without a generation prompt, after two steps:
+/// adjacent messages of one role are joined by a space, and system messages that the template does not support are
+/// prepended to the next user message.
 pub struct ChatTokenizer {
     name: String,
     tokenizer: Tokenizer,
@@ -36,8 +36,8 @@ pub struct ChatTokenizer {
     template_origin: String,
     fingerprint: String,
     mask: MaskKind,
-    /// What the template writes for each sequence of roles met so far.
-    layouts: Mutex<Layouts>,
+    /// The layout of each sequence of roles encoded so far.
+    layouts: Mutex<LayoutCache>,
 }
 
 impl fmt::Debug for ChatTokenizer {
@@ -47,38 +47,41 @@ impl fmt::Debug for ChatTokenizer {
 }
 
 impl ChatTokenizer {
-    /// The tokenizer in a folder with `tokenizer.json` and a chat template.
+    /// The tokenizer in a directory with `tokenizer.json` and a chat template.
     ///
     /// # Errors
-    /// Files that are missing or do not hold what they should.
-    pub fn from_dir(folder: &Path) -> Result<Self> {
-        Self::from_parts(TokenizerParts::read(folder)?, DEFAULT_DATE)
+    /// Missing or malformed files.
+    pub fn from_dir(directory: &Path) -> Result<Self> {
+        Self::from_parts(TokenizerParts::read(directory)?, DEFAULT_DATE)
     }
 
-    /// The tokenizer of the embedded model and of synthetic ones.
+    /// The tokenizer of the embedded model and of synthetic models.
     ///
     /// # Errors
-    /// None for the files this program was built with.
+    /// Never for the bundled files, which the tests read.
     pub fn bundled() -> Result<Self> {
         Self::from_parts(TokenizerParts::bundled()?, DEFAULT_DATE)
     }
 
-    /// A tokenizer from the texts of its files. `today` is the date that templates see.
+    /// A tokenizer from the texts of its files. `today` is the date of `strftime_now` in templates.
     ///
     /// # Errors
-    /// A tokenizer or a template that is not one.
-    pub fn from_parts(parts: TokenizerParts, today: Date) -> Result<Self> {
+    /// A malformed tokenizer or template.
+    pub fn from_parts(parts: TokenizerParts, today: NaiveDate) -> Result<Self> {
         let TokenizerParts { name, tokenizer_json, chat_template, template_origin, special } = parts;
         let malformed = |reason: &str| {
             let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
-            Error::input(name.as_str(), format!("tokenizer.json is not a tokenizer ({reason}); fetch the file anew"))
+            Error::input(
+                name.as_str(),
+                format!("tokenizer.json is not a tokenizer ({reason}); download the file again"),
+            )
         };
-        // The library checks the JSON but not every number in it, and panics on some of what is left.
+        // The library does not validate every number in the JSON and panics on some invalid ones.
         let mut tokenizer = panics::catch(|| Tokenizer::from_bytes(&tokenizer_json))
-            .ok_or_else(|| malformed("its parts do not fit together"))?
+            .ok_or_else(|| malformed("its parts are inconsistent"))?
             .map_err(|error| malformed(&error.to_string()))?;
-        // `apply_chat_template` encodes without adding special tokens, truncation or padding. All that is left of a
-        // post-processor then is the trimming of offsets, which would make tokens of whitespace belong nowhere.
+        // `apply_chat_template` encodes without special tokens, truncation and padding. A post-processor would then
+        // only trim offsets, and tokens of whitespace would get empty ranges, which no span contains.
         tokenizer.with_post_processor(None::<PostProcessorWrapper>);
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| malformed(&error.to_string()))?;
@@ -89,7 +92,7 @@ impl ChatTokenizer {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
         let template = ChatTemplate::new(&chat_template, special, today).map_err(|error| {
-            Error::input(template_origin.as_str(), format!("{error}; mend it or fetch the file anew"))
+            Error::input(template_origin.as_str(), format!("{error}; fix the file or download it again"))
         })?;
         Ok(ChatTokenizer {
             name,
@@ -102,17 +105,17 @@ impl ChatTokenizer {
         })
     }
 
-    /// The same tokenizer with another mask.
+    /// Replaces the mask.
     pub fn with_mask(self, mask: MaskKind) -> Self {
         ChatTokenizer { mask, ..self }
     }
 
-    /// Digest of everything that decides the tokens of a dialogue: vocabulary, template, special tokens, date.
+    /// A digest of everything that determines the tokens of a dialogue: vocabulary, template, special tokens and date.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// What the tokenizer is, for people.
+    /// A description of the tokenizer for users.
     pub fn describe(&self) -> String {
         format!("{} ({} tokens, template from {})", self.name, self.vocab_size(), self.template_origin)
     }
@@ -122,37 +125,38 @@ impl ChatTokenizer {
         self.tokenizer.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1)
     }
 
-    /// Tokens and mask of one dialogue. A token is masked when it has a byte in common with what [`MaskKind`] names of an
-    /// assistant message. A token without bytes belongs to the byte at which it stands.
+    /// Tokens and mask of one dialogue. A token is masked if it overlaps the part of an assistant message that
+    /// [`MaskKind`] selects. A token without bytes counts as the byte at its offset.
     ///
     /// # Errors
-    /// A template that refuses the dialogue or does not show where the assistant's messages are; nothing to pool.
+    /// A template that rejects the dialogue or does not show where the assistant messages are; no token to pool.
     pub fn encode(&self, dialogue: &Dialogue) -> Result<TokenSequence> {
         let encoded = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(RENDER_STACK);
             thread
-                .spawn_scoped(scope, || panics::catch(|| self.encode_here(dialogue)))
+                .spawn_scoped(scope, || panics::catch(|| self.encode_on_this_thread(dialogue)))
                 .map(std::thread::ScopedJoinHandle::join)
         });
         match encoded {
-            Ok(Ok(Some(encoded))) => encoded.map_err(|what| self.refusal(what)),
+            Ok(Ok(Some(encoded))) => encoded.map_err(|what| self.input_error(what)),
             Ok(Ok(None) | Err(_)) => {
-                Err(self.refusal("the chat template or the tokenizer breaks on the dialogue".to_owned()))
+                Err(self.input_error("the chat template or the tokenizer panicked on the dialogue".to_owned()))
             }
-            Err(error) => Err(Error::Numeric(format!("cannot start a thread to render in: {error}"))),
+            Err(error) => Err(Error::Numeric(format!("cannot start a rendering thread: {error}"))),
         }
     }
 
-    /// Tokens and masks of all dialogues, in their order, on all of the current pool's threads.
+    /// Tokens and masks of all dialogues in order, computed on as many threads as the current rayon pool has.
     ///
     /// # Errors
-    /// As for [`encode`](Self::encode), for the first dialogue that gives one, with its number from 1.
+    /// The first error of [`encode`](Self::encode), with the number of the dialogue from 1.
     pub fn encode_all(&self, dialogues: &[Dialogue]) -> Result<TokenSet> {
         let rows: Vec<usize> = (0..dialogues.len()).collect();
         self.encode_rows(&dialogues.iter().collect::<Vec<_>>(), &rows)
     }
 
-    /// The same for dialogues that are the rows `rows` (from 0 on) of a data set: an error tells the place there.
+    /// Like [`encode_all`](Self::encode_all), for dialogues that are the rows `rows` (from 0) of a data set. Errors
+    /// name the row.
     ///
     /// # Errors
     /// As for [`encode_all`](Self::encode_all).
@@ -161,34 +165,35 @@ impl ChatTokenizer {
             .num_threads(rayon::current_num_threads())
             .stack_size(RENDER_STACK)
             .build()
-            .map_err(|error| Error::Numeric(format!("cannot start threads to tokenize on: {error}")))?;
+            .map_err(|error| Error::Numeric(format!("cannot start tokenizer threads: {error}")))?;
         let encoded: Vec<Result<TokenSequence, String>> = pool.install(|| {
             dialogues
                 .par_iter()
                 .map(|dialogue| {
-                    panics::catch(|| self.encode_here(dialogue))
-                        .unwrap_or_else(|| Err("the chat template or the tokenizer breaks on the dialogue".to_owned()))
+                    panics::catch(|| self.encode_on_this_thread(dialogue)).unwrap_or_else(|| {
+                        Err("the chat template or the tokenizer panicked on the dialogue".to_owned())
+                    })
                 })
                 .collect()
         });
         let numbered = encoded
             .into_iter()
             .zip(rows)
-            .map(|(sequence, row)| sequence.map_err(|what| self.refusal(format!("dialogue {}: {what}", row + 1))));
+            .map(|(sequence, row)| sequence.map_err(|what| self.input_error(format!("dialogue {}: {what}", row + 1))));
         Ok(TokenSet { sequences: numbered.collect::<Result<_>>()? })
     }
 
-    fn refusal(&self, what: String) -> Error {
+    fn input_error(&self, what: String) -> Error {
         Error::input(self.template_origin.as_str(), what)
     }
 
-    /// [`encode`](Self::encode) on this thread, which must have a stack of [`RENDER_STACK`].
-    fn encode_here(&self, dialogue: &Dialogue) -> Result<TokenSequence, String> {
+    /// [`encode`](Self::encode) on the current thread, which must have a stack of [`RENDER_STACK`] bytes.
+    fn encode_on_this_thread(&self, dialogue: &Dialogue) -> Result<TokenSequence, String> {
         let mut messages = turns::joined(dialogue.messages.iter().cloned());
         let layout = self.layout(messages.iter().map(|message| message.role).collect())?;
         if !layout.folded.is_empty() {
             messages = turns::fold_system(&messages, &layout.folded)
-                .ok_or("there is no user message to put the system message into")?;
+                .ok_or("there is no user message that could include the system message")?;
         }
         let text = self.template.render(&messages).map_err(|error| error.to_string())?;
         let spans = assistant_spans(&self.template, &layout, &messages, &text, self.mask)?;
@@ -197,32 +202,33 @@ impl ChatTokenizer {
         let mask = mask(encoding.get_offsets(), &spans);
         if !mask.contains(&true) {
             return Err(
-                "the chat template writes nothing for the assistant's messages, so there is nothing to pool".to_owned()
+                "the chat template writes nothing for the assistant's messages, so there are no tokens to pool"
+                    .to_owned(),
             );
         }
         Ok(TokenSequence { ids: encoding.get_ids().to_vec(), mask })
     }
 
-    fn layout(&self, roles: Vec<Role>) -> Result<Arc<Layout>, String> {
+    fn layout(&self, roles: Vec<Role>) -> Result<Arc<TemplateLayout>, String> {
         let layouts = || self.layouts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(layout) = layouts().get(&roles) {
             return layout.clone();
         }
-        let tokenise = |text: &str| {
+        let tokenize = |text: &str| {
             let encoding = self.tokenizer.encode(text, false).map_err(|error| error.to_string())?;
             let ends = encoding.get_offsets().iter().map(|(_, end)| *end);
             Ok(encoding.get_ids().iter().copied().zip(ends).collect())
         };
-        let layout = Layout::find(&self.template, &tokenise, &roles).map(Arc::new);
+        let layout = TemplateLayout::find(&self.template, &tokenize, &roles).map(Arc::new);
         layouts().insert(roles, layout.clone());
         layout
     }
 }
 
-/// Which tokens, given their byte offsets, lie in one of `spans` (in order, disjoint, not empty).
+/// Whether each token, given by its byte offsets, overlaps one of `spans` (in order, disjoint, not empty).
 fn mask(offsets: &[(usize, usize)], spans: &[Range<usize>]) -> Vec<bool> {
     let is_masked = |&(start, end): &(usize, usize)| {
-        // The first span that ends behind the token's beginning is the only one that the token can begin in or run into.
+        // If the token overlaps any span, it overlaps the first span that ends after the token's start.
         let span = spans.partition_point(|span| span.end <= start);
         spans.get(span).is_some_and(|span| start.max(span.start) < end.max(start + 1))
     };
@@ -236,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_that_reaches_into_a_span_is_masked() {
+    fn token_overlapping_span_is_masked() {
         let offsets = [(0, 2), (2, 4), (4, 4), (4, 6), (6, 6), (6, 9), (9, 12)];
         let one = 3..6;
         assert_eq!(mask(&offsets, std::slice::from_ref(&one)), [false, true, true, true, false, false, false]);
@@ -246,7 +252,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_mask_is_the_overlap(
+        fn mask_equals_brute_force_overlap(
             cuts in prop::collection::vec(0usize..30, 0..8),
             offsets in prop::collection::vec((0usize..30, 0usize..4), 0..20),
         ) {

@@ -1,16 +1,16 @@
-//! The messages a template is given: neighbours of one role joined, and system texts folded into user messages where
-//! the template has no place for them.
+//! Prepares the messages for a template: joins adjacent messages of one role, and folds system messages into user
+//! messages for templates without a system role.
 
-use crate::data::{Message, Role};
+use crate::data::{ChatMessage, Role};
 
-/// Between the texts of neighbouring messages of one role.
+/// Separates the texts of adjacent messages of one role.
 const JOINT: &str = " ";
-/// Between a folded system text and the user's own.
+/// Separates a folded system text from the user's text.
 const FOLD: &str = "\n\n";
 
-/// Joins neighbouring messages of one role by a space, since most templates insist on alternation.
-pub(super) fn joined(messages: impl IntoIterator<Item = Message>) -> Vec<Message> {
-    let mut turns: Vec<Message> = Vec::new();
+/// Joins adjacent messages of one role by a space, because most templates require alternating roles.
+pub(super) fn joined(messages: impl IntoIterator<Item = ChatMessage>) -> Vec<ChatMessage> {
+    let mut turns: Vec<ChatMessage> = Vec::new();
     for message in messages {
         match turns.last_mut() {
             Some(last) if last.role == message.role => {
@@ -23,10 +23,9 @@ pub(super) fn joined(messages: impl IntoIterator<Item = Message>) -> Vec<Message
     turns
 }
 
-/// The messages with the system messages at `folded` put before the text of the user message that follows them, a blank
-/// line between; for a system message at the beginning that is the first user message. `None` when no user message
-/// follows.
-pub(super) fn fold_system(messages: &[Message], folded: &[usize]) -> Option<Vec<Message>> {
+/// Prepends each system message at an index in `folded` to the text of the next user message, separated by a blank
+/// line. Returns `None` if no user message follows.
+pub(super) fn fold_system(messages: &[ChatMessage], folded: &[usize]) -> Option<Vec<ChatMessage>> {
     let mut pending = String::new();
     let mut turns = Vec::with_capacity(messages.len());
     for (position, message) in messages.iter().enumerate() {
@@ -34,12 +33,12 @@ pub(super) fn fold_system(messages: &[Message], folded: &[usize]) -> Option<Vec<
             pending.push_str(&message.content);
             pending.push_str(FOLD);
         } else if message.role == Role::User && !pending.is_empty() {
-            turns.push(Message::new(Role::User, std::mem::take(&mut pending) + &message.content));
+            turns.push(ChatMessage::new(Role::User, std::mem::take(&mut pending) + &message.content));
         } else {
             turns.push(message.clone());
         }
     }
-    // What is left between the folded messages may be neighbours of one role now.
+    // Messages around a folded one can now be adjacent and have the same role.
     pending.is_empty().then(|| joined(turns))
 }
 
@@ -47,18 +46,18 @@ pub(super) fn fold_system(messages: &[Message], folded: &[usize]) -> Option<Vec<
 mod tests {
     use super::*;
 
-    fn messages(turns: &[(Role, &str)]) -> Vec<Message> {
-        turns.iter().map(|(role, content)| Message::new(*role, *content)).collect()
+    fn messages(turns: &[(Role, &str)]) -> Vec<ChatMessage> {
+        turns.iter().map(|(role, content)| ChatMessage::new(*role, *content)).collect()
     }
 
     #[test]
-    fn neighbours_of_one_role_are_joined_by_a_space() {
+    fn adjacent_messages_of_role_are_joined() {
         let given = messages(&[(Role::User, "a"), (Role::User, ""), (Role::Assistant, "b"), (Role::Assistant, "c")]);
         assert_eq!(joined(given), messages(&[(Role::User, "a "), (Role::Assistant, "b c")]));
     }
 
     #[test]
-    fn system_texts_go_before_the_next_user_message() {
+    fn system_message_is_folded_into_next_user_message() {
         let given = messages(&[(Role::System, "s"), (Role::User, "u"), (Role::System, "t"), (Role::User, "v")]);
         assert_eq!(fold_system(&given, &[0, 2]), Some(messages(&[(Role::User, "s\n\nu t\n\nv")])));
         assert_eq!(fold_system(&given, &[2]), Some(messages(&[(Role::System, "s"), (Role::User, "u t\n\nv")])));

@@ -1,69 +1,69 @@
 //! Parses the header of a GGUF file: metadata and the table of tensors. Layout: the GGUF specification, versions 2 and
 //! 3, which are the same in a little-endian file.
 //!
-//! Every count and length is compared with what is left of the file before anything is allocated for it, so that a
-//! cut or hostile file costs no more memory than a whole one.
+//! Every count and length is compared with the rest of the file before memory is allocated for it, so that a
+//! truncated or hostile file cannot cause large allocations.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use super::dequantise::TensorType;
-use super::value::Value;
+use super::dequantize::GgmlType;
+use super::value::GgufValue;
 use crate::error::{Error, Result};
 
 /// Axes that ggml allows.
 const MAX_AXES: u32 = 4;
 
-/// The alignment of tensor data where the file does not give one.
+/// The alignment of tensor data if the file does not declare one.
 const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// The fewest bytes that a metadata entry (key length, type, a byte) and a tensor (name length, axes, one extent,
-/// type, offset) can take.
+/// The minimum sizes of a metadata entry (key length, type, one byte) and of a tensor (name length, number of axes, one
+/// extent, type, offset).
 const MIN_METADATA_BYTES: u64 = 8 + 4 + 1;
 const MIN_TENSOR_BYTES: u64 = 8 + 4 + 8 + 4 + 8;
 
 /// A tensor in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorInfo {
+pub struct GgufTensor {
     /// ggml's name, such as `blk.0.attn_q.weight`.
     pub name: String,
     /// Extents, outermost first: the reverse of the file's order.
     pub shape: Vec<usize>,
-    /// How elements are stored.
-    pub kind: TensorType,
-    /// Its bytes in the file.
+    /// The storage type of the elements.
+    pub kind: GgmlType,
+    /// The byte range in the file.
     pub(super) range: Range<usize>,
 }
 
-/// Metadata by key, and the tensors in the file's order.
-pub(super) type Header = (BTreeMap<String, Value>, Vec<TensorInfo>);
+/// Metadata by key, and the tensors in file order.
+pub(super) type GgufHeader = (BTreeMap<String, GgufValue>, Vec<GgufTensor>);
 
-/// Parses the header at the start of `bytes`, which are all bytes of the file at `path`.
-pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Header> {
-    Cursor { path, bytes, at: 0 }.header()
+/// Parses the header at the start of `bytes`, the whole content of the file at `path`.
+pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<GgufHeader> {
+    GgufCursor { path, bytes, position: 0 }.header()
 }
 
-/// A place in the file.
-struct Cursor<'a> {
+/// A read position in the file.
+struct GgufCursor<'a> {
     path: &'a Path,
     bytes: &'a [u8],
-    at: usize,
+    position: usize,
 }
 
-impl<'a> Cursor<'a> {
+impl<'a> GgufCursor<'a> {
     fn fail<T>(&self, what: impl std::fmt::Display) -> Result<T> {
-        Err(Error::file(self.path, format!("{what} (at byte {})", self.at)))
+        Err(Error::file(self.path, format!("{what} (at byte {})", self.position)))
     }
 
-    /// The next `length` bytes, which `what` names.
+    /// The next `length` bytes; `what` names them in errors.
     fn take(&mut self, length: u64, what: &str) -> Result<&'a [u8]> {
-        let rest = &self.bytes[self.at..];
+        let rest = &self.bytes[self.position..];
         let Some(taken) = usize::try_from(length).ok().and_then(|length| rest.get(..length)) else {
             let left = rest.len();
-            return self.fail(format!("the file is cut short: {what} needs {length} bytes, {left} are left"));
+            return self.fail(format!("the file is truncated: {what} needs {length} bytes, {left} are left"));
         };
-        self.at += taken.len();
+        self.position += taken.len();
         Ok(taken)
     }
 
@@ -83,45 +83,47 @@ impl<'a> Cursor<'a> {
 
     fn string(&mut self, what: &str) -> Result<String> {
         let length = self.u64(what)?;
-        let start = self.at;
+        let start = self.position;
         match std::str::from_utf8(self.take(length, what)?) {
             Ok(text) => Ok(text.to_owned()),
             Err(_) => {
-                self.at = start;
+                self.position = start;
                 self.fail(format!("{what} is not UTF-8 text"))
             }
         }
     }
 
-    /// A number of things that each take `min_bytes` bytes at least.
+    /// The number of items that take at least `min_bytes` bytes each.
     fn count(&mut self, what: &str, min_bytes: u64) -> Result<usize> {
         let count = self.u64(what)?;
-        let left = (self.bytes.len() - self.at) as u64;
+        let left = (self.bytes.len() - self.position) as u64;
         if count.checked_mul(min_bytes).is_none_or(|bytes| bytes > left) {
-            return self.fail(format!("the file is cut short or corrupt: {what} is {count}, {left} bytes are left"));
+            return self.fail(format!("the file is truncated or corrupt: {what} is {count}, {left} bytes are left"));
         }
         Ok(count as usize)
     }
 
-    fn header(&mut self) -> Result<Header> {
+    fn header(&mut self) -> Result<GgufHeader> {
         if self.bytes.get(..4) != Some(b"GGUF") {
             return self.fail("is not a GGUF file: it does not start with 'GGUF'");
         }
-        self.at = 4;
+        self.position = 4;
         match self.u32("the version")? {
             2 | 3 => {}
-            1 => return self.fail("is a GGUF file of version 1, which is no longer in use: convert it anew"),
+            1 => return self.fail("is a GGUF file of version 1, which is obsolete; convert it again"),
             version if matches!(version.swap_bytes(), 1..=3) => {
-                return self.fail("is a big-endian GGUF file: convert it anew");
+                return self.fail("is a big-endian GGUF file; convert it again");
             }
-            version => return self.fail(format!("is a GGUF file of version {version}; versions 2 and 3 are read")),
+            version => {
+                return self.fail(format!("is a GGUF file of version {version}; only versions 2 and 3 are supported"));
+            }
         }
         let n_tensors = self.u64("the number of tensors")?;
         let n_metadata = self.count("the number of metadata entries", MIN_METADATA_BYTES)?;
         let metadata = self.metadata(n_metadata)?;
-        let left = (self.bytes.len() - self.at) as u64;
+        let left = (self.bytes.len() - self.position) as u64;
         if n_tensors.checked_mul(MIN_TENSOR_BYTES).is_none_or(|bytes| bytes > left) {
-            return self.fail(format!("the file is cut short or corrupt: {n_tensors} tensors, {left} bytes left"));
+            return self.fail(format!("the file is truncated or corrupt: {n_tensors} tensors, {left} bytes left"));
         }
         let alignment = match metadata.get("general.alignment") {
             None => DEFAULT_ALIGNMENT,
@@ -134,7 +136,7 @@ impl<'a> Cursor<'a> {
         Ok((metadata, tensors))
     }
 
-    fn metadata(&mut self, count: usize) -> Result<BTreeMap<String, Value>> {
+    fn metadata(&mut self, count: usize) -> Result<BTreeMap<String, GgufValue>> {
         let mut metadata = BTreeMap::new();
         for index in 0..count {
             let key = self.string(&format!("the key of metadata entry {index}"))?;
@@ -142,28 +144,28 @@ impl<'a> Cursor<'a> {
             let kind = self.u32(&what)?;
             let value = self.value(kind, &what)?;
             if metadata.insert(key, value).is_some() {
-                return self.fail(format!("{what} is there twice"));
+                return self.fail(format!("{what} is duplicated"));
             }
         }
         Ok(metadata)
     }
 
-    /// A value of the type numbered `kind`.
-    fn value(&mut self, kind: u32, what: &str) -> Result<Value> {
+    /// A value whose type has the number `kind`.
+    fn value(&mut self, kind: u32, what: &str) -> Result<GgufValue> {
         Ok(match kind {
-            0 => Value::Unsigned(u8::from_le_bytes(self.array(what)?).into()),
-            1 => Value::Signed(i8::from_le_bytes(self.array(what)?).into()),
-            2 => Value::Unsigned(u16::from_le_bytes(self.array(what)?).into()),
-            3 => Value::Signed(i16::from_le_bytes(self.array(what)?).into()),
-            4 => Value::Unsigned(u32::from_le_bytes(self.array(what)?).into()),
-            5 => Value::Signed(i32::from_le_bytes(self.array(what)?).into()),
-            6 => Value::Float32(f32::from_le_bytes(self.array(what)?)),
+            0 => GgufValue::Unsigned(u8::from_le_bytes(self.array(what)?).into()),
+            1 => GgufValue::Signed(i8::from_le_bytes(self.array(what)?).into()),
+            2 => GgufValue::Unsigned(u16::from_le_bytes(self.array(what)?).into()),
+            3 => GgufValue::Signed(i16::from_le_bytes(self.array(what)?).into()),
+            4 => GgufValue::Unsigned(u32::from_le_bytes(self.array(what)?).into()),
+            5 => GgufValue::Signed(i32::from_le_bytes(self.array(what)?).into()),
+            6 => GgufValue::Float32(f32::from_le_bytes(self.array(what)?)),
             7 => match self.array::<1>(what)?[0] {
-                0 => Value::Bool(false),
-                1 => Value::Bool(true),
-                other => return self.fail(format!("{what} is a flag of value {other}")),
+                0 => GgufValue::Bool(false),
+                1 => GgufValue::Bool(true),
+                other => return self.fail(format!("{what} is a boolean with the value {other}")),
             },
-            8 => Value::String(self.string(what)?),
+            8 => GgufValue::String(self.string(what)?),
             9 => {
                 let element = self.u32(what)?;
                 let min_bytes = match element {
@@ -175,22 +177,22 @@ impl<'a> Cursor<'a> {
                     other => return self.fail(format!("{what} is an array of the unknown type {other}")),
                 };
                 let count = self.count(&format!("the length of {what}"), min_bytes)?;
-                // Values are larger in memory than in the file, up to 32 times: grown as they are read, a length
-                // that lies costs nothing.
+                // Values are up to 32 times larger in memory than in the file. The vector grows while they are read,
+                // so a false length does not cause a large allocation.
                 let mut values = Vec::new();
                 for _ in 0..count {
                     values.push(self.value(element, what)?);
                 }
-                Value::Array(values)
+                GgufValue::Array(values)
             }
-            10 => Value::Unsigned(self.u64(what)?),
-            11 => Value::Signed(i64::from_le_bytes(self.array(what)?)),
-            12 => Value::Float64(f64::from_le_bytes(self.array(what)?)),
+            10 => GgufValue::Unsigned(self.u64(what)?),
+            11 => GgufValue::Signed(i64::from_le_bytes(self.array(what)?)),
+            12 => GgufValue::Float64(f64::from_le_bytes(self.array(what)?)),
             other => return self.fail(format!("{what} has the unknown type {other}")),
         })
     }
 
-    fn tensors(&mut self, count: usize, alignment: u64) -> Result<Vec<TensorInfo>> {
+    fn tensors(&mut self, count: usize, alignment: u64) -> Result<Vec<GgufTensor>> {
         let mut listed = Vec::with_capacity(count);
         for index in 0..count {
             let name = self.string(&format!("the name of tensor {index}"))?;
@@ -203,14 +205,14 @@ impl<'a> Cursor<'a> {
             for _ in 0..n_axes {
                 match usize::try_from(self.u64(&what)?) {
                     Ok(extent) if extent > 0 => shape.push(extent),
-                    _ => return self.fail(format!("{what} has an extent that no tensor can have")),
+                    _ => return self.fail(format!("{what} has an invalid extent")),
                 }
             }
             shape.reverse();
             let id = self.u32(&what)?;
-            let Some(kind) = TensorType::ALL.into_iter().find(|kind| kind.id() == id) else {
-                let known = TensorType::ALL.map(TensorType::name).join(" ");
-                return self.fail(format!("{what} is stored as {}; read are: {known}", type_name(id)));
+            let Some(kind) = GgmlType::ALL.into_iter().find(|kind| kind.id() == id) else {
+                let known = GgmlType::ALL.map(GgmlType::name).join(" ");
+                return self.fail(format!("{what} is stored as {}; supported are: {known}", type_name(id)));
             };
             let offset = self.u64(&what)?;
             if !offset.is_multiple_of(alignment) {
@@ -218,7 +220,7 @@ impl<'a> Cursor<'a> {
             }
             listed.push((name, shape, kind, offset));
         }
-        let data = (self.at as u64).next_multiple_of(alignment);
+        let data = (self.position as u64).next_multiple_of(alignment);
         let tensors =
             listed.into_iter().map(|(name, shape, kind, offset)| self.locate(name, shape, kind, data, offset));
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
@@ -226,10 +228,10 @@ impl<'a> Cursor<'a> {
         Ok(tensors)
     }
 
-    /// Where a tensor's bytes lie, if the file has them all.
-    fn locate(&self, name: String, shape: Vec<usize>, kind: TensorType, data: u64, offset: u64) -> Result<TensorInfo> {
+    /// Computes the byte range of a tensor and checks that the file contains it.
+    fn locate(&self, name: String, shape: Vec<usize>, kind: GgmlType, data: u64, offset: u64) -> Result<GgufTensor> {
         let row = shape.last().copied().unwrap_or(1);
-        let rows = shape[..shape.len() - 1].iter().try_fold(1usize, |product, &extent| product.checked_mul(extent));
+        let rows = shape[..shape.len() - 1].iter().try_fold(1usize, |rows, &extent| rows.checked_mul(extent));
         let bytes = kind.bytes_of(row).and_then(|bytes| rows.and_then(|rows| rows.checked_mul(bytes)));
         let Some(bytes) = bytes else {
             return Err(Error::file(
@@ -241,12 +243,12 @@ impl<'a> Cursor<'a> {
         let end = start.and_then(|start| start.checked_add(bytes as u64));
         match (start, end) {
             (Some(start), Some(end)) if end <= self.bytes.len() as u64 => {
-                Ok(TensorInfo { name, shape, kind, range: start as usize..end as usize })
+                Ok(GgufTensor { name, shape, kind, range: start as usize..end as usize })
             }
             _ => Err(Error::file(
                 self.path,
                 format!(
-                    "the file is cut short: tensor '{name}' needs {bytes} bytes at offset {offset} of the data, which \
+                    "the file is truncated: tensor '{name}' needs {bytes} bytes at offset {offset} of the data, which \
                      starts at byte {data} of {}",
                     self.bytes.len()
                 ),
@@ -254,13 +256,13 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// No name twice, and no byte that belongs to two tensors.
-    fn check_disjoint(&self, tensors: &[TensorInfo]) -> Result<()> {
-        let mut by_name: Vec<&TensorInfo> = tensors.iter().collect();
+    /// Checks that names are unique and byte ranges disjoint.
+    fn check_disjoint(&self, tensors: &[GgufTensor]) -> Result<()> {
+        let mut by_name: Vec<&GgufTensor> = tensors.iter().collect();
         by_name.sort_by(|a, b| a.name.cmp(&b.name));
         for pair in by_name.windows(2) {
             if pair[0].name == pair[1].name {
-                return Err(Error::file(self.path, format!("tensor '{}' is there twice", pair[0].name)));
+                return Err(Error::file(self.path, format!("tensor '{}' is duplicated", pair[0].name)));
             }
         }
         by_name.sort_by_key(|tensor| tensor.range.start);
@@ -274,7 +276,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// ggml's name of a type that is not read here.
+/// ggml's name of an unsupported type.
 fn type_name(id: u32) -> String {
     let name = match id {
         6 => "Q5_0",

@@ -1,6 +1,6 @@
 //! The GGUF container: metadata, a table of tensors, and blocks of quantised weights.
 
-pub mod dequantise;
+pub mod dequantize;
 pub mod header;
 pub mod reader;
 #[cfg(test)]
@@ -9,7 +9,7 @@ pub(crate) mod test_writer;
 mod tests;
 pub mod value;
 
-pub use dequantise::TensorType;
-pub use header::TensorInfo;
+pub use dequantize::GgmlType;
+pub use header::GgufTensor;
 pub use reader::GgufFile;
-pub use value::Value;
+pub use value::GgufValue;

@@ -1,4 +1,4 @@
-//! An open GGUF file: its metadata by key and its tensors' blocks by name.
+//! An open GGUF file: metadata by key, and tensors with their blocks.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -6,75 +6,75 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use super::header::{self, TensorInfo};
-use super::value::Value;
+use super::header::{self, GgufTensor};
+use super::value::GgufValue;
 use crate::error::{Error, Result};
 
-/// An open GGUF file.
+/// An open, memory-mapped GGUF file.
 #[derive(Debug)]
 pub struct GgufFile {
     path: PathBuf,
     map: Mmap,
-    metadata: BTreeMap<String, Value>,
-    tensors: Vec<TensorInfo>,
+    metadata: BTreeMap<String, GgufValue>,
+    tensors: Vec<GgufTensor>,
 }
 
 impl GgufFile {
-    /// Maps a file and reads its header. The file must not be changed meanwhile.
+    /// Maps a file and reads its header. The file must not be changed while it is open.
     ///
     /// # Errors
-    /// Not a whole GGUF file of version 2 or 3, or a tensor of a type that is not read here.
+    /// Not a complete GGUF file of version 2 or 3, or a tensor of an unsupported type.
     pub fn open(path: &Path) -> Result<GgufFile> {
         let file = File::open(path).map_err(Error::io("open", path))?;
         if file.metadata().map_err(Error::io("read", path))?.is_dir() {
-            return Err(Error::file(path, "is a folder, not a GGUF file"));
+            return Err(Error::file(path, "is a directory, not a GGUF file"));
         }
-        // SAFETY: the map is only read. Another program that cuts the file meanwhile would end this one; copying
-        // gigabytes to rule that out is not worth it.
+        // SAFETY: the map is only read. If another process truncates the file meanwhile, this one is killed by SIGBUS;
+        // copying gigabytes to rule that out is too expensive.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
         let (metadata, tensors) = header::parse(path, &map)?;
         Ok(GgufFile { path: path.to_path_buf(), map, metadata, tensors })
     }
 
-    /// Where the file is.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The tensors, in the file's order.
-    pub fn tensors(&self) -> &[TensorInfo] {
+    /// The tensors in file order.
+    pub fn tensors(&self) -> &[GgufTensor] {
         &self.tensors
     }
 
     /// The tensor called `name`, if there is one.
-    pub fn find_tensor(&self, name: &str) -> Option<&TensorInfo> {
+    pub fn find_tensor(&self, name: &str) -> Option<&GgufTensor> {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
 
     /// The stored blocks of a tensor of this file.
-    pub fn blocks(&self, tensor: &TensorInfo) -> &[u8] {
+    pub fn blocks(&self, tensor: &GgufTensor) -> &[u8] {
         self.map.get(tensor.range.clone()).unwrap_or_default()
     }
 
-    /// A metadata value, if there is one under `key`.
-    pub fn find(&self, key: &str) -> Option<&Value> {
+    /// The metadata value of `key`, if there is one.
+    pub fn find(&self, key: &str) -> Option<&GgufValue> {
         self.metadata.get(key)
     }
 
-    /// The text under `key`, if there is one.
+    /// The string value of `key`, if there is one.
     pub fn find_string(&self, key: &str) -> Option<&str> {
-        self.find(key).and_then(Value::as_str)
+        self.find(key).and_then(GgufValue::as_str)
     }
 
-    /// The value under `key` as `read` takes it, or `None` where the key is absent.
+    /// The value of `key`, converted by `read`; `None` if the key is absent.
     ///
     /// # Errors
-    /// The value is there and is not `expected`, which is what `read` returns `None` for.
+    /// `read` returns `None`: the value is not `expected`.
     pub fn optional<'a, T>(
         &'a self,
         key: &str,
         expected: &str,
-        read: impl FnOnce(&'a Value) -> Option<T>,
+        read: impl FnOnce(&'a GgufValue) -> Option<T>,
     ) -> Result<Option<T>> {
         match self.find(key) {
             None => Ok(None),
@@ -84,7 +84,24 @@ impl GgufFile {
         }
     }
 
-    /// Like [`GgufFile::optional`], for a key that must be there.
+    /// An integer below 2^32, if the key is present. The limit prevents overflow of the product of two counts.
+    ///
+    /// # Errors
+    /// The value is not such an integer.
+    pub fn optional_count(&self, key: &str) -> Result<Option<usize>> {
+        self.optional(key, "an integer from 0 to 2^32", |value| value.as_u64().filter(|&count| count < 1 << 32))
+            .map(|count| count.map(|count| count as usize))
+    }
+
+    /// A number, if the key is present.
+    ///
+    /// # Errors
+    /// The value is not a number.
+    pub fn optional_number(&self, key: &str) -> Result<Option<f64>> {
+        self.optional(key, "a number", GgufValue::as_f64)
+    }
+
+    /// Like [`GgufFile::optional`], for a required key.
     ///
     /// # Errors
     /// The key is absent, or its value is not `expected`.
@@ -92,17 +109,17 @@ impl GgufFile {
         &'a self,
         key: &str,
         expected: &str,
-        read: impl FnOnce(&'a Value) -> Option<T>,
+        read: impl FnOnce(&'a GgufValue) -> Option<T>,
     ) -> Result<T> {
         self.optional(key, expected, read)?
             .ok_or_else(|| Error::file(&self.path, format!("has no metadata '{key}' ({expected})")))
     }
 
-    /// The text that must be under `key`.
+    /// The string value of a required key.
     ///
     /// # Errors
-    /// The key is absent, or its value is no text.
+    /// The key is absent, or its value is not a string.
     pub fn string(&self, key: &str) -> Result<&str> {
-        self.required(key, "a string", Value::as_str)
+        self.required(key, "a string", GgufValue::as_str)
     }
 }

@@ -1,38 +1,38 @@
-//! Writes GGUF files for tests: small, valid unless a test damages them, and independent of the reader.
+//! Writes small valid GGUF files for tests, independently of the reader.
 
 use std::path::{Path, PathBuf};
 
-use super::{TensorType, Value};
+use super::{GgmlType, GgufValue};
 
-/// A GGUF file in the making.
+/// A GGUF file under construction.
 #[derive(Clone, Default)]
 pub struct GgufWriter {
     /// Metadata in order.
-    pub metadata: Vec<(String, Value)>,
+    pub metadata: Vec<(String, GgufValue)>,
     /// Tensors: name, extents outermost first, type and blocks.
-    pub tensors: Vec<(String, Vec<usize>, TensorType, Vec<u8>)>,
+    pub tensors: Vec<(String, Vec<usize>, GgmlType, Vec<u8>)>,
 }
 
 impl GgufWriter {
     /// Adds or replaces a metadata value.
-    pub fn set(&mut self, key: &str, value: Value) -> &mut Self {
+    pub fn set(&mut self, key: &str, value: GgufValue) -> &mut Self {
         self.metadata.retain(|(other, _)| other != key);
         self.metadata.push((key.to_owned(), value));
         self
     }
 
-    /// Drops metadata.
+    /// Removes a metadata value.
     pub fn unset(&mut self, key: &str) -> &mut Self {
         self.metadata.retain(|(other, _)| other != key);
         self
     }
 
-    /// Adds or replaces a tensor of singles.
+    /// Adds or replaces a tensor of single-precision numbers.
     pub fn tensor(&mut self, name: &str, shape: &[usize], values: &[f32]) -> &mut Self {
         assert_eq!(shape.iter().product::<usize>(), values.len());
         self.tensors.retain(|(other, ..)| other != name);
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.tensors.push((name.to_owned(), shape.to_vec(), TensorType::F32, bytes));
+        self.tensors.push((name.to_owned(), shape.to_vec(), GgmlType::F32, bytes));
         self
     }
 
@@ -76,27 +76,27 @@ fn push_string(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
-fn type_id(value: &Value) -> u32 {
+fn type_id(value: &GgufValue) -> u32 {
     match value {
-        Value::Signed(_) => 5,
-        Value::Float32(_) => 6,
-        Value::Bool(_) => 7,
-        Value::String(_) => 8,
-        Value::Array(_) => 9,
-        Value::Unsigned(_) => 10,
-        Value::Float64(_) => 12,
+        GgufValue::Signed(_) => 5,
+        GgufValue::Float32(_) => 6,
+        GgufValue::Bool(_) => 7,
+        GgufValue::String(_) => 8,
+        GgufValue::Array(_) => 9,
+        GgufValue::Unsigned(_) => 10,
+        GgufValue::Float64(_) => 12,
     }
 }
 
-fn push_value(out: &mut Vec<u8>, value: &Value) {
+fn push_value(out: &mut Vec<u8>, value: &GgufValue) {
     match value {
-        Value::Unsigned(value) => out.extend(value.to_le_bytes()),
-        Value::Signed(value) => out.extend((*value as i32).to_le_bytes()),
-        Value::Float32(value) => out.extend(value.to_le_bytes()),
-        Value::Float64(value) => out.extend(value.to_le_bytes()),
-        Value::Bool(value) => out.push((*value).into()),
-        Value::String(text) => push_string(out, text),
-        Value::Array(values) => {
+        GgufValue::Unsigned(value) => out.extend(value.to_le_bytes()),
+        GgufValue::Signed(value) => out.extend((*value as i32).to_le_bytes()),
+        GgufValue::Float32(value) => out.extend(value.to_le_bytes()),
+        GgufValue::Float64(value) => out.extend(value.to_le_bytes()),
+        GgufValue::Bool(value) => out.push((*value).into()),
+        GgufValue::String(text) => push_string(out, text),
+        GgufValue::Array(values) => {
             out.extend(values.first().map_or(4, type_id).to_le_bytes());
             out.extend((values.len() as u64).to_le_bytes());
             values.iter().for_each(|value| push_value(out, value));
@@ -104,44 +104,44 @@ fn push_value(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
-/// A list of texts.
-pub fn strings(texts: &[&str]) -> Value {
-    Value::Array(texts.iter().map(|text| Value::String((*text).to_owned())).collect())
+/// An array of strings.
+pub fn strings(texts: &[&str]) -> GgufValue {
+    GgufValue::Array(texts.iter().map(|text| GgufValue::String((*text).to_owned())).collect())
 }
 
-/// A list of token types.
-pub fn integers(values: &[i64]) -> Value {
-    Value::Array(values.iter().map(|&value| Value::Signed(value)).collect())
+/// An array of token types.
+pub fn integers(values: &[i64]) -> GgufValue {
+    GgufValue::Array(values.iter().map(|&value| GgufValue::Signed(value)).collect())
 }
 
-/// A list of scores.
-pub fn floats(values: &[f32]) -> Value {
-    Value::Array(values.iter().map(|&value| Value::Float32(value)).collect())
+/// An array of scores.
+pub fn floats(values: &[f32]) -> GgufValue {
+    GgufValue::Array(values.iter().map(|&value| GgufValue::Float32(value)).collect())
 }
 
 /// A Llama model of one block with a byte-level tokenizer: hidden 8, 2 query heads and 1 key/value head of 4, 7 tokens.
 ///
-/// Row `r` of every matrix is filled with `r`, so that reordered rows show.
+/// All elements of row `r` of every matrix are `r`, so that tests can recognize permuted rows.
 pub fn tiny_llama() -> GgufWriter {
     let mut gguf = GgufWriter::default();
-    let text = |text: &str| Value::String(text.to_owned());
+    let text = |text: &str| GgufValue::String(text.to_owned());
     gguf.set("general.architecture", text("llama"))
         .set("general.name", text("A tiny Llama"))
-        .set("llama.block_count", Value::Unsigned(1))
-        .set("llama.context_length", Value::Unsigned(64))
-        .set("llama.embedding_length", Value::Unsigned(8))
-        .set("llama.feed_forward_length", Value::Unsigned(3))
-        .set("llama.attention.head_count", Value::Unsigned(2))
-        .set("llama.attention.head_count_kv", Value::Unsigned(1))
-        .set("llama.attention.layer_norm_rms_epsilon", Value::Float32(1e-5))
-        .set("llama.rope.freq_base", Value::Float32(10_000.0))
+        .set("llama.block_count", GgufValue::Unsigned(1))
+        .set("llama.context_length", GgufValue::Unsigned(64))
+        .set("llama.embedding_length", GgufValue::Unsigned(8))
+        .set("llama.feed_forward_length", GgufValue::Unsigned(3))
+        .set("llama.attention.head_count", GgufValue::Unsigned(2))
+        .set("llama.attention.head_count_kv", GgufValue::Unsigned(1))
+        .set("llama.attention.layer_norm_rms_epsilon", GgufValue::Float32(1e-5))
+        .set("llama.rope.freq_base", GgufValue::Float32(10_000.0))
         .set("tokenizer.ggml.model", text("gpt2"))
         .set("tokenizer.ggml.pre", text("smollm"))
         .set("tokenizer.ggml.tokens", strings(&["<|end|>", "<|im|>", "a", "b", "ab", "1", "Ġ"]))
         .set("tokenizer.ggml.token_type", integers(&[3, 3, 1, 1, 1, 1, 1]))
         .set("tokenizer.ggml.merges", strings(&["a b"]))
-        .set("tokenizer.ggml.bos_token_id", Value::Unsigned(1))
-        .set("tokenizer.ggml.eos_token_id", Value::Unsigned(0))
+        .set("tokenizer.ggml.bos_token_id", GgufValue::Unsigned(1))
+        .set("tokenizer.ggml.eos_token_id", GgufValue::Unsigned(0))
         .set("tokenizer.chat_template", text("{{ messages }}"));
     let by_row = |rows: usize, columns: usize| -> Vec<f32> {
         (0..rows).flat_map(|row| std::iter::repeat_n(row as f32, columns)).collect()

@@ -1,4 +1,4 @@
-//! Files that lie are refused by name and place, and dequantisation gives gguf-py's bits.
+//! Malformed files are rejected with name and position; dequantization is bit-identical to gguf-py.
 
 use half::f16;
 use proptest::prelude::*;
@@ -7,8 +7,8 @@ use tempfile::TempDir;
 use super::test_writer::{GgufWriter, strings, tiny_llama};
 use super::*;
 
-/// The error of opening these bytes, its path replaced by `FILE`.
-fn refusal(bytes: &[u8]) -> String {
+/// The error of opening `bytes` as a file, with its path replaced by `FILE`.
+fn open_error(bytes: &[u8]) -> String {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("model.gguf");
     std::fs::write(&path, bytes).unwrap();
@@ -18,99 +18,99 @@ fn refusal(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn what_was_written_is_read() {
+fn written_file_is_read_back() {
     let dir = TempDir::new().unwrap();
     let gguf = GgufFile::open(&tiny_llama().write(dir.path(), "model.gguf")).unwrap();
     assert_eq!(gguf.string("general.architecture").unwrap(), "llama");
-    assert_eq!(gguf.find("llama.block_count"), Some(&Value::Unsigned(1)));
+    assert_eq!(gguf.find("llama.block_count"), Some(&GgufValue::Unsigned(1)));
     assert_eq!(gguf.find("tokenizer.ggml.merges"), Some(&strings(&["a b"])));
     assert_eq!(gguf.find("llama.attention.layer_norm_rms_epsilon").unwrap().as_f64(), Some(1e-5));
     let down = gguf.find_tensor("blk.0.ffn_down.weight").unwrap();
-    assert_eq!((down.shape.as_slice(), down.kind), (&[8, 3][..], TensorType::F32));
+    assert_eq!((down.shape.as_slice(), down.kind), (&[8, 3][..], GgmlType::F32));
     let mut values = [0.0; 24];
-    down.kind.dequantise(gguf.blocks(down), &mut values);
+    down.kind.dequantize(gguf.blocks(down), &mut values);
     assert_eq!(values[..7], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 2.0]);
-    let error = gguf.required("general.name", "a number", Value::as_f64).unwrap_err().to_string();
+    let error = gguf.required("general.name", "a number", GgufValue::as_f64).unwrap_err().to_string();
     assert!(error.ends_with("metadata 'general.name' is a string, expected a number"), "{error}");
 }
 
 #[test]
-fn the_container_is_checked() {
-    insta::assert_snapshot!(refusal(b""), @"FILE: is not a GGUF file: it does not start with 'GGUF' (at byte 0)");
-    insta::assert_snapshot!(refusal(b"PK\x03\x04 not a model"), @"FILE: is not a GGUF file: it does not start with 'GGUF' (at byte 0)");
+fn malformed_container_is_rejected() {
+    insta::assert_snapshot!(open_error(b""), @"FILE: is not a GGUF file: it does not start with 'GGUF' (at byte 0)");
+    insta::assert_snapshot!(open_error(b"PK\x03\x04 not a model"), @"FILE: is not a GGUF file: it does not start with 'GGUF' (at byte 0)");
     let header = |version: u32, tensors: u64, metadata: u64| {
         [&b"GGUF"[..], &version.to_le_bytes(), &tensors.to_le_bytes(), &metadata.to_le_bytes()].concat()
     };
-    insta::assert_snapshot!(refusal(&header(1, 0, 0)), @"FILE: is a GGUF file of version 1, which is no longer in use: convert it anew (at byte 8)");
-    insta::assert_snapshot!(refusal(&header(3u32.swap_bytes(), 0, 0)), @"FILE: is a big-endian GGUF file: convert it anew (at byte 8)");
-    insta::assert_snapshot!(refusal(&header(4, 0, 0)), @"FILE: is a GGUF file of version 4; versions 2 and 3 are read (at byte 8)");
-    insta::assert_snapshot!(refusal(&header(3, u64::MAX, 0)), @"FILE: the file is cut short or corrupt: 18446744073709551615 tensors, 0 bytes left (at byte 24)");
-    insta::assert_snapshot!(refusal(&header(3, 0, u64::MAX)), @"FILE: the file is cut short or corrupt: the number of metadata entries is 18446744073709551615, 0 bytes are left (at byte 24)");
+    insta::assert_snapshot!(open_error(&header(1, 0, 0)), @"FILE: is a GGUF file of version 1, which is obsolete; convert it again (at byte 8)");
+    insta::assert_snapshot!(open_error(&header(3u32.swap_bytes(), 0, 0)), @"FILE: is a big-endian GGUF file; convert it again (at byte 8)");
+    insta::assert_snapshot!(open_error(&header(4, 0, 0)), @"FILE: is a GGUF file of version 4; only versions 2 and 3 are supported (at byte 8)");
+    insta::assert_snapshot!(open_error(&header(3, u64::MAX, 0)), @"FILE: the file is truncated or corrupt: 18446744073709551615 tensors, 0 bytes left (at byte 24)");
+    insta::assert_snapshot!(open_error(&header(3, 0, u64::MAX)), @"FILE: the file is truncated or corrupt: the number of metadata entries is 18446744073709551615, 0 bytes are left (at byte 24)");
 }
 
 #[test]
-fn metadata_are_checked() {
+fn malformed_metadata_is_rejected() {
     let entry = |kind: u32, value: &[u8]| {
         let head = [&b"GGUF"[..], &3u32.to_le_bytes(), &0u64.to_le_bytes(), &1u64.to_le_bytes()].concat();
         [&head, &1u64.to_le_bytes()[..], b"k", &kind.to_le_bytes(), value].concat()
     };
-    insta::assert_snapshot!(refusal(&entry(13, b"xxxx")), @"FILE: metadata 'k' has the unknown type 13 (at byte 37)");
-    insta::assert_snapshot!(refusal(&entry(4, b"xx")), @"FILE: the file is cut short: metadata 'k' needs 4 bytes, 2 are left (at byte 37)");
-    insta::assert_snapshot!(refusal(&entry(7, b"\x02")), @"FILE: metadata 'k' is a flag of value 2 (at byte 38)");
-    insta::assert_snapshot!(refusal(&entry(8, &u64::MAX.to_le_bytes())), @"FILE: the file is cut short: metadata 'k' needs 18446744073709551615 bytes, 0 are left (at byte 45)");
-    insta::assert_snapshot!(refusal(&entry(8, &[&1u64.to_le_bytes()[..], b"\xff"].concat())), @"FILE: metadata 'k' is not UTF-8 text (at byte 45)");
+    insta::assert_snapshot!(open_error(&entry(13, b"xxxx")), @"FILE: metadata 'k' has the unknown type 13 (at byte 37)");
+    insta::assert_snapshot!(open_error(&entry(4, b"xx")), @"FILE: the file is truncated: metadata 'k' needs 4 bytes, 2 are left (at byte 37)");
+    insta::assert_snapshot!(open_error(&entry(7, b"\x02")), @"FILE: metadata 'k' is a boolean with the value 2 (at byte 38)");
+    insta::assert_snapshot!(open_error(&entry(8, &u64::MAX.to_le_bytes())), @"FILE: the file is truncated: metadata 'k' needs 18446744073709551615 bytes, 0 are left (at byte 45)");
+    insta::assert_snapshot!(open_error(&entry(8, &[&1u64.to_le_bytes()[..], b"\xff"].concat())), @"FILE: metadata 'k' is not UTF-8 text (at byte 45)");
     let array = |kind: u32, count: u64| [&kind.to_le_bytes()[..], &count.to_le_bytes()].concat();
-    insta::assert_snapshot!(refusal(&entry(9, &array(4, 1 << 62))), @"FILE: the file is cut short or corrupt: the length of metadata 'k' is 4611686018427387904, 0 bytes are left (at byte 49)");
-    insta::assert_snapshot!(refusal(&entry(9, &array(9, 1))), @"FILE: metadata 'k' is an array of arrays (at byte 41)");
-    insta::assert_snapshot!(refusal(&entry(9, &array(99, 1))), @"FILE: metadata 'k' is an array of the unknown type 99 (at byte 41)");
-    let twice = GgufWriter { metadata: vec![("k".to_owned(), Value::Unsigned(1)); 2], ..GgufWriter::default() };
-    insta::assert_snapshot!(refusal(&twice.bytes()), @"FILE: metadata 'k' is there twice (at byte 66)");
+    insta::assert_snapshot!(open_error(&entry(9, &array(4, 1 << 62))), @"FILE: the file is truncated or corrupt: the length of metadata 'k' is 4611686018427387904, 0 bytes are left (at byte 49)");
+    insta::assert_snapshot!(open_error(&entry(9, &array(9, 1))), @"FILE: metadata 'k' is an array of arrays (at byte 41)");
+    insta::assert_snapshot!(open_error(&entry(9, &array(99, 1))), @"FILE: metadata 'k' is an array of the unknown type 99 (at byte 41)");
+    let twice = GgufWriter { metadata: vec![("k".to_owned(), GgufValue::Unsigned(1)); 2], ..GgufWriter::default() };
+    insta::assert_snapshot!(open_error(&twice.bytes()), @"FILE: metadata 'k' is duplicated (at byte 66)");
     let mut alignment = GgufWriter::default();
-    alignment.set("general.alignment", Value::Unsigned(24));
-    insta::assert_snapshot!(refusal(&alignment.bytes()), @"FILE: metadata 'general.alignment' is not a power of two (at byte 61)");
+    alignment.set("general.alignment", GgufValue::Unsigned(24));
+    insta::assert_snapshot!(open_error(&alignment.bytes()), @"FILE: metadata 'general.alignment' is not a power of two (at byte 61)");
 }
 
 #[test]
-fn tensors_are_checked() {
-    let one = |shape: &[usize], kind: TensorType, blocks: usize| {
+fn malformed_tensor_is_rejected() {
+    let single_tensor = |shape: &[usize], kind: GgmlType, blocks: usize| {
         let mut gguf = GgufWriter::default();
         gguf.tensors.push(("w".to_owned(), shape.to_vec(), kind, vec![0; blocks]));
         gguf
     };
-    insta::assert_snapshot!(refusal(&one(&[2, 32], TensorType::Q8_0, 67).bytes()), @"FILE: the file is cut short: tensor 'w' needs 68 bytes at offset 0 of the data, which starts at byte 96 of 163");
-    insta::assert_snapshot!(refusal(&one(&[2, 33], TensorType::Q8_0, 68).bytes()), @"FILE: tensor 'w' of shape [2, 33] cannot be stored as Q8_0");
-    insta::assert_snapshot!(refusal(&one(&[usize::MAX, 4], TensorType::F32, 68).bytes()), @"FILE: tensor 'w' of shape [18446744073709551615, 4] cannot be stored as F32");
-    insta::assert_snapshot!(refusal(&one(&[2, 0], TensorType::F32, 0).bytes()), @"FILE: tensor 'w' has an extent that no tensor can have (at byte 45)");
-    insta::assert_snapshot!(refusal(&one(&[1, 1, 1, 1, 1], TensorType::F32, 4).bytes()), @"FILE: tensor 'w' has 5 axes, expected 1 to 4 (at byte 37)");
-    let mut twice = one(&[1], TensorType::F32, 4);
+    insta::assert_snapshot!(open_error(&single_tensor(&[2, 32], GgmlType::Q8_0, 67).bytes()), @"FILE: the file is truncated: tensor 'w' needs 68 bytes at offset 0 of the data, which starts at byte 96 of 163");
+    insta::assert_snapshot!(open_error(&single_tensor(&[2, 33], GgmlType::Q8_0, 68).bytes()), @"FILE: tensor 'w' of shape [2, 33] cannot be stored as Q8_0");
+    insta::assert_snapshot!(open_error(&single_tensor(&[usize::MAX, 4], GgmlType::F32, 68).bytes()), @"FILE: tensor 'w' of shape [18446744073709551615, 4] cannot be stored as F32");
+    insta::assert_snapshot!(open_error(&single_tensor(&[2, 0], GgmlType::F32, 0).bytes()), @"FILE: tensor 'w' has an invalid extent (at byte 45)");
+    insta::assert_snapshot!(open_error(&single_tensor(&[1, 1, 1, 1, 1], GgmlType::F32, 4).bytes()), @"FILE: tensor 'w' has 5 axes, expected 1 to 4 (at byte 37)");
+    let mut twice = single_tensor(&[1], GgmlType::F32, 4);
     twice.tensors.push(twice.tensors[0].clone());
-    insta::assert_snapshot!(refusal(&twice.bytes()), @"FILE: tensor 'w' is there twice");
-    let file = one(&[8], TensorType::F32, 32).bytes();
-    let kind_at = 24 + 8 + 1 + 4 + 8;
-    let with = |at: usize, bytes: &[u8]| {
+    insta::assert_snapshot!(open_error(&twice.bytes()), @"FILE: tensor 'w' is duplicated");
+    let file = single_tensor(&[8], GgmlType::F32, 32).bytes();
+    let kind_offset = 24 + 8 + 1 + 4 + 8;
+    let patched = |offset: usize, bytes: &[u8]| {
         let mut file = file.clone();
-        file[at..at + bytes.len()].copy_from_slice(bytes);
+        file[offset..offset + bytes.len()].copy_from_slice(bytes);
         file
     };
-    insta::assert_snapshot!(refusal(&with(kind_at, &13u32.to_le_bytes())), @"FILE: tensor 'w' is stored as Q5_K; read are: F32 F16 BF16 Q4_0 Q4_1 Q8_0 Q4_K Q6_K (at byte 49)");
-    insta::assert_snapshot!(refusal(&with(kind_at, &4000u32.to_le_bytes())), @"FILE: tensor 'w' is stored as the unknown type 4000; read are: F32 F16 BF16 Q4_0 Q4_1 Q8_0 Q4_K Q6_K (at byte 49)");
-    insta::assert_snapshot!(refusal(&with(kind_at + 4, &8u64.to_le_bytes())), @"FILE: tensor 'w' is at offset 8, not a multiple of 32 (at byte 57)");
-    insta::assert_snapshot!(refusal(&with(kind_at + 4, &(u64::MAX - 31).to_le_bytes())), @"FILE: the file is cut short: tensor 'w' needs 32 bytes at offset 18446744073709551584 of the data, which starts at byte 64 of 96");
-    let mut overlapping = one(&[8], TensorType::F32, 32);
-    overlapping.tensors.push(("v".to_owned(), vec![8], TensorType::F32, vec![0; 32]));
+    insta::assert_snapshot!(open_error(&patched(kind_offset, &13u32.to_le_bytes())), @"FILE: tensor 'w' is stored as Q5_K; supported are: F32 F16 BF16 Q4_0 Q4_1 Q8_0 Q4_K Q6_K (at byte 49)");
+    insta::assert_snapshot!(open_error(&patched(kind_offset, &4000u32.to_le_bytes())), @"FILE: tensor 'w' is stored as the unknown type 4000; supported are: F32 F16 BF16 Q4_0 Q4_1 Q8_0 Q4_K Q6_K (at byte 49)");
+    insta::assert_snapshot!(open_error(&patched(kind_offset + 4, &8u64.to_le_bytes())), @"FILE: tensor 'w' is at offset 8, not a multiple of 32 (at byte 57)");
+    insta::assert_snapshot!(open_error(&patched(kind_offset + 4, &(u64::MAX - 31).to_le_bytes())), @"FILE: the file is truncated: tensor 'w' needs 32 bytes at offset 18446744073709551584 of the data, which starts at byte 64 of 96");
+    let mut overlapping = single_tensor(&[8], GgmlType::F32, 32);
+    overlapping.tensors.push(("v".to_owned(), vec![8], GgmlType::F32, vec![0; 32]));
     let mut file = overlapping.bytes();
-    let second = kind_at + 12 + 8 + 1 + 4 + 8 + 4;
+    let second = kind_offset + 12 + 8 + 1 + 4 + 8 + 4;
     file[second..second + 8].copy_from_slice(&0u64.to_le_bytes());
-    insta::assert_snapshot!(refusal(&file), @"FILE: tensors 'v' and 'w' overlap");
+    insta::assert_snapshot!(open_error(&file), @"FILE: tensors 'v' and 'w' overlap");
 }
 
 proptest! {
-    /// Whatever is cut off or overwritten, opening answers and never panics.
+    /// Truncated and overwritten files give a result or an error, never a panic.
     #[test]
-    fn damaged_files_never_panic(cut in 0usize..2000, at in 0usize..2000, bytes: [u8; 4]) {
+    fn damaged_files_never_panic(cut in 0usize..2000, offset in 0usize..2000, bytes: [u8; 4]) {
         let mut file = tiny_llama().bytes();
-        let at = at % (file.len() - 4);
-        file[at..at + 4].copy_from_slice(&bytes);
+        let offset = offset % (file.len() - 4);
+        file[offset..offset + 4].copy_from_slice(&bytes);
         file.truncate(file.len().saturating_sub(cut));
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("model.gguf");
@@ -119,34 +119,34 @@ proptest! {
     }
 }
 
-/// Blocks with known contents against gguf-py's own results, made by `scripts/make_gguf_goldens.py`.
+/// Compares blocks with gguf-py's results, generated by `scripts/make_gguf_goldens.py`.
 #[test]
-fn dequantisation_gives_the_bits_of_gguf_py() {
+fn dequantized_bits_match_gguf_py() {
     let golden = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/gguf_blocks.safetensors"));
     let golden = safetensors::SafeTensors::deserialize(golden).unwrap();
-    for kind in TensorType::ALL {
+    for kind in GgmlType::ALL {
         let blocks = golden.tensor(&format!("{}.blocks", kind.name())).unwrap();
         let expected = golden.tensor(&format!("{}.values", kind.name())).unwrap();
         let mut values = vec![f32::NAN; expected.shape()[0]];
-        kind.dequantise(blocks.data(), &mut values);
+        kind.dequantize(blocks.data(), &mut values);
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         assert!(bytes == expected.data(), "{}", kind.name());
     }
 }
 
 #[test]
-fn blocks_worked_out_by_hand() {
+fn dequantized_blocks_match_hand_calculation() {
     let half = |value: f32| f16::from_f32(value).to_le_bytes();
     // Bytes 0x10, 0x32, ...: low nibbles 0 2 4 .., high nibbles 1 3 5 ...
     let nibbles: Vec<u8> = (0..16u8).map(|i| (2 * i % 16) | ((2 * i + 1) % 16) << 4).collect();
     let mut values = [0.0; 32];
-    TensorType::Q4_1.dequantise(&[&half(0.5)[..], &half(-1.0), &nibbles].concat(), &mut values);
+    GgmlType::Q4_1.dequantize(&[&half(0.5)[..], &half(-1.0), &nibbles].concat(), &mut values);
     assert_eq!((values[0], values[1], values[7]), (-1.0, 0.0, 6.0));
     assert_eq!((values[16], values[17], values[23]), (-0.5, 0.5, 6.5));
-    TensorType::Q4_0.dequantise(&[&half(2.0)[..], &nibbles].concat(), &mut values);
+    GgmlType::Q4_0.dequantize(&[&half(2.0)[..], &nibbles].concat(), &mut values);
     assert_eq!((values[0], values[1], values[16], values[31]), (-16.0, -12.0, -14.0, 14.0));
     let bytes: Vec<u8> = (0..32).map(|i: i8| (i - 16) as u8).collect();
-    TensorType::Q8_0.dequantise(&[&half(0.25)[..], &bytes].concat(), &mut values);
+    GgmlType::Q8_0.dequantize(&[&half(0.25)[..], &bytes].concat(), &mut values);
     assert_eq!((values[0], values[16], values[31]), (-4.0, 0.0, 3.75));
 
     // Scales and minima of a Q4_K block: group 0 has scale 1 and minimum 2; group 5 has scale 0b11_0001 and minimum
@@ -159,7 +159,7 @@ fn blocks_worked_out_by_hand() {
     block[16] = 7; // element 0 of group 0
     block[16 + 2 * 32] = 3 << 4; // element 0 of group 5
     let mut values = [0.0; 256];
-    TensorType::Q4K.dequantise(&block, &mut values);
+    GgmlType::Q4K.dequantize(&block, &mut values);
     assert_eq!(values[0], 0.5 * 7.0 - 0.25 * 2.0);
     assert_eq!(values[5 * 32], 0.5 * 49.0 * 3.0 - 0.25 * 18.0);
     assert_eq!(values[32], 0.0);
@@ -170,7 +170,7 @@ fn blocks_worked_out_by_hand() {
     block[128 + 32] = 0b10 << 4;
     block[192 + 12] = -3i8 as u8;
     block[208..].copy_from_slice(&half(0.5));
-    TensorType::Q6K.dequantise(&block, &mut values);
+    GgmlType::Q6K.dequantize(&block, &mut values);
     assert_eq!(values[192], 0.5 * -3.0 * (41.0 - 32.0));
     assert_eq!(values[193], 0.5 * -3.0 * -32.0);
     assert_eq!(values[0], 0.0);

@@ -1,56 +1,47 @@
-//! A GGUF file's tokenizer as `tokenizer.json` and `tokenizer_config.json`.
+//! Converts a GGUF file's tokenizer to `tokenizer.json` and `tokenizer_config.json`.
 //!
-//! A GGUF file has a vocabulary and the name of a known way to cut text; how that way works is in the program that
-//! reads it. [`byte_level`] and [`sentence_piece`] spell it out as a `tokenizer.json`, in the form in which the
-//! models' own authors published it.
+//! A GGUF file has a vocabulary and the name of a pre-tokenizer; the rules of the pre-tokenizer are in the code that
+//! reads the file. [`byte_level`] and [`sentence_piece`] write these rules to a `tokenizer.json`, in the form in
+//! which the models' authors published them.
 
 pub mod byte_level;
+mod rules;
 pub mod sentence_piece;
 pub mod vocabulary;
 
 use serde_json::{Map, Value as Json, json};
 use tokenizers::Tokenizer;
 
-use super::config::ModelConfig;
-use super::gguf::{GgufFile, Value};
+use super::config::LlamaMetadata;
+use super::gguf::{GgufFile, GgufValue};
 use crate::error::{Error, Result};
 use vocabulary::{TokenType, Vocabulary};
 
 /// The two files of a tokenizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenizerFiles {
-    /// Vocabulary, merges and rules.
+    /// The content of `tokenizer.json`: vocabulary, merges and rules.
     pub tokenizer_json: String,
-    /// Special tokens and the chat template.
+    /// The content of `tokenizer_config.json`: special tokens and the chat template.
     pub tokenizer_config_json: String,
-}
-
-/// What differs between kinds of tokenizers.
-struct Rules {
-    normalizer: Json,
-    pre_tokenizer: Json,
-    decoder: Json,
-    model: Json,
-    /// Whether an encoding begins with the opening token, where the file does not say.
-    adds_bos: bool,
 }
 
 /// Reads the tokenizer under `tokenizer.ggml.`.
 ///
 /// # Errors
-/// A kind of tokenizer that is not known here, or a vocabulary that contradicts itself.
-pub fn read(gguf: &GgufFile, config: &ModelConfig) -> Result<TokenizerFiles> {
+/// An unsupported kind of tokenizer, or an inconsistent vocabulary.
+pub fn read(gguf: &GgufFile, config: &LlamaMetadata) -> Result<TokenizerFiles> {
     let vocabulary = Vocabulary::read(gguf, config)?;
     let rules = match gguf.string("tokenizer.ggml.model")? {
         "gpt2" => byte_level::rules(gguf, &vocabulary)?,
         "llama" => sentence_piece::rules(gguf, &vocabulary)?,
         other => {
-            let what = format!("has a tokenizer of kind '{other}'; known are 'gpt2' (byte-level) and 'llama'");
+            let what = format!("has a tokenizer of kind '{other}'; supported are 'gpt2' (byte-level) and 'llama'");
             return Err(Error::file(gguf.path(), what));
         }
     };
     let flag = |key: &str, default: bool| -> Result<bool> {
-        Ok(gguf.optional(key, "a flag", Value::as_bool)?.unwrap_or(default))
+        Ok(gguf.optional(key, "a boolean", GgufValue::as_bool)?.unwrap_or(default))
     };
     let bos = vocabulary.bos.filter(|_| rules.adds_bos);
     let bos = if flag("tokenizer.ggml.add_bos_token", bos.is_some())? { vocabulary.bos } else { None };
@@ -67,14 +58,14 @@ pub fn read(gguf: &GgufFile, config: &ModelConfig) -> Result<TokenizerFiles> {
         "model": rules.model,
     });
     let tokenizer_json = tokenizer.to_string();
-    // The crate that will read the file has the last word on whether it is one.
+    // Validate with the crate that will read the file.
     Tokenizer::from_bytes(&tokenizer_json)
-        .map_err(|error| Error::file(gguf.path(), format!("has a tokenizer that does not work: {error}")))?;
+        .map_err(|error| Error::file(gguf.path(), format!("has an invalid tokenizer: {error}")))?;
     let tokenizer_config_json = tokenizer_config(gguf, config, &vocabulary, bos.is_some(), eos.is_some())?;
     Ok(TokenizerFiles { tokenizer_json, tokenizer_config_json })
 }
 
-/// Tokens that are found in text before it is cut: control tokens, which are special, and those that users defined.
+/// Tokens that are matched before pre-tokenization: control tokens, which are special, and user-defined tokens.
 fn added_tokens(vocabulary: &Vocabulary) -> Vec<Json> {
     let named = [vocabulary.bos, vocabulary.eos, vocabulary.unknown, vocabulary.padding];
     let tokens = vocabulary.tokens.iter().zip(&vocabulary.types).enumerate();
@@ -95,17 +86,17 @@ fn added_tokens(vocabulary: &Vocabulary) -> Vec<Json> {
     added.collect()
 }
 
-/// Puts the opening and the closing token around an encoding, for callers that ask for special tokens.
+/// Adds the BOS and the EOS token to an encoding, for callers that request special tokens.
 fn post_processor(vocabulary: &Vocabulary, bos: Option<usize>, eos: Option<usize>) -> Json {
     if bos.is_none() && eos.is_none() {
         return Json::Null;
     }
     let special =
         |id: usize, sequence: usize| json!({"SpecialToken": {"id": vocabulary.tokens[id], "type_id": sequence}});
-    let one = |name: &str, sequence: usize| {
+    let template = |name: &str, sequence: usize| {
         let text = json!({"Sequence": {"id": name, "type_id": sequence}});
-        let around = [bos.map(|id| special(id, sequence)), Some(text), eos.map(|id| special(id, sequence))];
-        around.into_iter().flatten().collect::<Vec<_>>()
+        let pieces = [bos.map(|id| special(id, sequence)), Some(text), eos.map(|id| special(id, sequence))];
+        pieces.into_iter().flatten().collect::<Vec<_>>()
     };
     let tokens: Map<String, Json> = [bos, eos]
         .into_iter()
@@ -115,10 +106,10 @@ fn post_processor(vocabulary: &Vocabulary, bos: Option<usize>, eos: Option<usize
             (token.clone(), json!({"id": token, "ids": [id], "tokens": [token]}))
         })
         .collect();
-    let pair = [one("A", 0), one("B", 1)].concat();
+    let pair = [template("A", 0), template("B", 1)].concat();
     json!({
         "type": "TemplateProcessing",
-        "single": one("A", 0),
+        "single": template("A", 0),
         "pair": pair,
         "special_tokens": tokens,
     })
@@ -126,7 +117,7 @@ fn post_processor(vocabulary: &Vocabulary, bos: Option<usize>, eos: Option<usize
 
 fn tokenizer_config(
     gguf: &GgufFile,
-    config: &ModelConfig,
+    config: &LlamaMetadata,
     vocabulary: &Vocabulary,
     adds_bos: bool,
     adds_eos: bool,
@@ -143,7 +134,7 @@ fn tokenizer_config(
         "unk_token": token(vocabulary.unknown),
         "pad_token": token(vocabulary.padding),
     });
-    if let Some(template) = gguf.optional("tokenizer.chat_template", "a string", Value::as_str)? {
+    if let Some(template) = gguf.optional("tokenizer.chat_template", "a string", GgufValue::as_str)? {
         json["chat_template"] = template.into();
     }
     Ok(format!("{json:#}\n"))

@@ -1,31 +1,31 @@
-//! SentencePiece's byte-pair encoding with byte fallback (Kudo & Richardson 2018), as in the first two Llamas: spaces
-//! become `▁`, the text is not cut, and what no piece covers is spelled in bytes.
+//! SentencePiece's byte-pair encoding with byte fallback (Kudo & Richardson 2018), as in Llama 1 and 2: spaces become
+//! `▁`, there is no pre-tokenizer, and text that no piece covers is encoded as bytes.
 //!
-//! The file has no merges. Each piece has a score instead, and of all neighbours that join to a piece the one with the
-//! highest score is joined first; so every way to put a piece together is a merge, ranked by the score of the piece.
+//! The file has no merges, but a score for each piece. SentencePiece first joins the adjacent pair whose result has the
+//! highest score. Hence every split of a piece into two pieces is a merge, ranked by the score of the piece.
 
 use std::collections::HashSet;
 
 use serde_json::{Value as Json, json};
 
-use super::super::gguf::{GgufFile, Value};
-use super::Rules;
+use super::super::gguf::{GgufFile, GgufValue};
+use super::rules::TokenizerRules;
 use super::vocabulary::{TokenType, Vocabulary, floats};
 use crate::error::{Error, Result};
 
-/// The letter that stands for a space.
+/// The character that replaces a space.
 const SPACE: &str = "\u{2581}";
 
-/// The rules of a tokenizer of this kind.
+/// The rules of a SentencePiece tokenizer.
 ///
 /// # Errors
-/// No scores, or a normalisation of the text that is not known here.
-pub(super) fn rules(gguf: &GgufFile, vocabulary: &Vocabulary) -> Result<Rules> {
-    let flag = |key: &str| gguf.optional(key, "a flag", Value::as_bool);
+/// Missing scores, or an unsupported text normalization.
+pub(super) fn rules(gguf: &GgufFile, vocabulary: &Vocabulary) -> Result<TokenizerRules> {
+    let flag = |key: &str| gguf.optional(key, "a boolean", GgufValue::as_bool);
     if flag("tokenizer.ggml.remove_extra_whitespaces")? == Some(true)
         || gguf.find("tokenizer.ggml.precompiled_charsmap").is_some()
     {
-        return Err(Error::file(gguf.path(), "normalises its text before tokenizing in a way that is not known here"));
+        return Err(Error::file(gguf.path(), "has a text normalization that is not supported"));
     }
     let scores = gguf.required("tokenizer.ggml.scores", "a list of floats", floats)?;
     if scores.len() != vocabulary.tokens.len() {
@@ -48,7 +48,7 @@ pub(super) fn rules(gguf: &GgufFile, vocabulary: &Vocabulary) -> Result<Rules> {
         decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
     }
     let unknown = vocabulary.unknown.or(vocabulary.types.iter().position(|kind| *kind == TokenType::Unknown));
-    Ok(Rules {
+    Ok(TokenizerRules {
         normalizer,
         pre_tokenizer: Json::Null,
         decoder: json!({"type": "Sequence", "decoders": decoders}),
@@ -68,21 +68,21 @@ pub(super) fn rules(gguf: &GgufFile, vocabulary: &Vocabulary) -> Result<Rules> {
     })
 }
 
-/// Every way to put a piece together from two pieces, best piece first.
+/// All pairs of pieces that join to a piece, the one with the highest score first.
 fn merges<'a>(vocabulary: &'a Vocabulary, scores: &[f32]) -> Vec<(&'a str, &'a str)> {
     let is_text = |kind: &TokenType| matches!(kind, TokenType::Normal | TokenType::UserDefined | TokenType::Unused);
     let texts = || vocabulary.tokens.iter().zip(&vocabulary.types).zip(scores).filter(|((_, kind), _)| is_text(kind));
     let pieces: HashSet<&str> = texts().map(|((piece, _), _)| piece.as_str()).collect();
     let mut ranked = Vec::new();
     for ((piece, _), &score) in texts() {
-        for (at, _) in piece.char_indices().skip(1) {
-            let (left, right) = piece.split_at(at);
+        for (middle, _) in piece.char_indices().skip(1) {
+            let (left, right) = piece.split_at(middle);
             if pieces.contains(left) && pieces.contains(right) {
                 ranked.push((score, left, right));
             }
         }
     }
-    // Within one score, and so within one piece, the longer left part first: as in the published conversions.
+    // For equal scores, and thus within one piece, the longer left part comes first, as in the published conversions.
     let length = |text: &str| text.chars().count();
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| length(b.1).cmp(&length(a.1))));
     ranked.into_iter().map(|(_, left, right)| (left, right)).collect()

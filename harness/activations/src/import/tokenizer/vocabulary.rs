@@ -1,23 +1,23 @@
-//! The tokens of a GGUF file and what is said about each.
+//! The tokens of a GGUF file with their types.
 
 use std::collections::HashMap;
 
 use serde_json::{Map, Value as Json};
 
-use super::super::config::ModelConfig;
-use super::super::gguf::{GgufFile, Value};
+use super::super::config::LlamaMetadata;
+use super::super::gguf::{GgufFile, GgufValue};
 use crate::error::{Error, Result};
 
-/// What a token is for.
+/// The type of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenType {
     /// A piece of text.
     Normal,
-    /// Stands for text that no token covers.
+    /// Represents text that no token covers.
     Unknown,
-    /// Marks structure, such as the end of a message; never found in running text.
+    /// Marks structure, such as the end of a message.
     Control,
-    /// A piece of text that is never cut.
+    /// A piece of text that is never split.
     UserDefined,
     /// Reserved.
     Unused,
@@ -32,13 +32,13 @@ pub struct Vocabulary {
     pub tokens: Vec<String>,
     /// Types by id.
     pub types: Vec<TokenType>,
-    /// Id of the token that opens a sequence.
+    /// The id of the BOS token.
     pub bos: Option<usize>,
-    /// Id of the token that closes one.
+    /// The id of the EOS token.
     pub eos: Option<usize>,
-    /// Id of the token for text that no other covers.
+    /// The id of the token for text that no other token covers.
     pub unknown: Option<usize>,
-    /// Id of the token that fills sequences up.
+    /// The id of the padding token.
     pub padding: Option<usize>,
 }
 
@@ -46,17 +46,17 @@ impl Vocabulary {
     /// Reads tokens, types and the ids of special tokens.
     ///
     /// # Errors
-    /// More tokens than the model has embeddings, a token that is there twice, or lists that do not fit each other.
-    pub fn read(gguf: &GgufFile, config: &ModelConfig) -> Result<Vocabulary> {
+    /// More tokens than embeddings, a duplicate token, or lists of different lengths.
+    pub fn read(gguf: &GgufFile, config: &LlamaMetadata) -> Result<Vocabulary> {
         let fail = |what: String| Err(Error::file(gguf.path(), what));
         let tokens = gguf.required("tokenizer.ggml.tokens", "a list of strings", strings)?;
         if tokens.len() > config.shape.vocab_size {
-            return fail(format!("has {} tokens and embeddings for {}", tokens.len(), config.shape.vocab_size));
+            return fail(format!("has {} tokens but {} embeddings", tokens.len(), config.shape.vocab_size));
         }
         let mut ids = HashMap::with_capacity(tokens.len());
         for (id, token) in tokens.iter().enumerate() {
             if let Some(first) = ids.insert(token, id) {
-                return fail(format!("has the token {token:?} twice, as {first} and as {id}"));
+                return fail(format!("has the token {token:?} twice, with the ids {first} and {id}"));
             }
         }
         let types = match gguf.optional("tokenizer.ggml.token_type", "a list of token types", token_types)? {
@@ -65,9 +65,9 @@ impl Vocabulary {
             Some(types) => return fail(format!("has {} tokens and {} token types", tokens.len(), types.len())),
         };
         let n_tokens = tokens.len();
-        let id = |key: &str| match gguf.optional(key, "a token id", Value::as_u64)? {
+        let id = |key: &str| match gguf.optional(key, "a token id", GgufValue::as_u64)? {
             Some(id) if id >= n_tokens as u64 => {
-                Err(Error::file(gguf.path(), format!("metadata '{key}' is {id}, there are {n_tokens} tokens")))
+                Err(Error::file(gguf.path(), format!("metadata '{key}' is {id}, but there are {n_tokens} tokens")))
             }
             id => Ok(id.map(|id| id as usize)),
         };
@@ -76,28 +76,28 @@ impl Vocabulary {
         Ok(Vocabulary { tokens, types, bos, eos, unknown, padding })
     }
 
-    /// The map from tokens to ids in the form of a `tokenizer.json`.
+    /// The map from tokens to ids, as in a `tokenizer.json`.
     pub fn to_json(&self) -> Map<String, Json> {
         self.tokens.iter().enumerate().map(|(id, token)| (token.clone(), id.into())).collect()
     }
 }
 
-/// A list of texts.
-pub fn strings(value: &Value) -> Option<Vec<String>> {
+/// An array of strings.
+pub fn strings(value: &GgufValue) -> Option<Vec<String>> {
     value.as_array()?.iter().map(|value| value.as_str().map(str::to_owned)).collect()
 }
 
-/// A list of numbers.
-pub fn floats(value: &Value) -> Option<Vec<f32>> {
-    let float = |value: &Value| match value {
-        Value::Float32(value) => Some(*value),
+/// An array of single-precision numbers.
+pub fn floats(value: &GgufValue) -> Option<Vec<f32>> {
+    let float = |value: &GgufValue| match value {
+        GgufValue::Float32(value) => Some(*value),
         _ => None,
     };
     value.as_array()?.iter().map(float).collect()
 }
 
-fn token_types(value: &Value) -> Option<Vec<TokenType>> {
-    let token_type = |value: &Value| match value.as_u64()? {
+fn token_types(value: &GgufValue) -> Option<Vec<TokenType>> {
+    let token_type = |value: &GgufValue| match value.as_u64()? {
         1 => Some(TokenType::Normal),
         2 => Some(TokenType::Unknown),
         3 => Some(TokenType::Control),

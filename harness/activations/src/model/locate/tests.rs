@@ -86,7 +86,7 @@ fn a_gguf_file_is_imported_once_and_known_by_its_contents() {
 
     fs::write(&moved, b"GGUF").unwrap();
     let message = refusal(moved.to_str().unwrap(), &places);
-    assert!(message.contains("moved.gguf: the file is cut short"), "{message}");
+    assert!(message.contains("moved.gguf: the file is truncated"), "{message}");
     let message = refusal(moved.to_str().unwrap(), &Places::default());
     assert!(message.ends_with("set ACTBENCH_CACHE to one"), "{message}");
     assert_eq!(fs::read_dir(dir.path().join("cache/imported")).unwrap().count(), 1, "no remains of the failure");

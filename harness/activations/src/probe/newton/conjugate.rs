@@ -1,34 +1,34 @@
-//! The Newton step by conjugate gradients, for problems whose matrices would be too large to factorise: products of the
-//! Hessian with vectors, each one pass over the samples.
+//! The Newton step by conjugate gradients, for problems whose matrices are too large to factorize. Each Hessian-vector
+//! product is one pass over the samples.
 //!
-//! Truncated Newton (Nocedal and Wright, "Numerical Optimization", section 7.1): far from the minimum a rough step does,
-//! near it the step is made as exact as the gradient is small. Preconditioned by the Hessian's diagonal.
+//! Truncated Newton (Nocedal and Wright, "Numerical Optimization", section 7.1): a coarse step suffices far from the
+//! minimum; the accuracy increases as the gradient decreases. The preconditioner is the diagonal of the Hessian.
 
 use ndarray::{Array1, ArrayView2, Axis};
 
-use super::super::products::{times, weighted_products};
+use super::super::gemv::{gemv, weighted_gram_gemv};
 use super::primal::{gradient_by_weights, norm_by_weights, pairing_by_weights, step_of_weights};
-use super::system::{Direction, Gradient, Iterate, Step, System};
+use super::system::{Iterate, NewtonStep, NewtonSystem, ObjectiveGradient, SearchDirection};
 
-/// Products with the Hessian in one step, at most.
-const MOST_PRODUCTS: usize = 1000;
+/// The maximum number of Hessian-vector products per step.
+const MAX_HESSIAN_PRODUCTS: usize = 1000;
 
-/// The error of the roughest step beside the gradient.
-const ROUGHEST: f64 = 0.1;
+/// The maximum relative residual of a step.
+const MAX_RELATIVE_RESIDUAL: f64 = 0.1;
 
-/// A layer's training samples as they are.
+/// One layer's training samples, without any matrix.
 pub(super) struct ConjugateSystem<'a> {
     features: ArrayView2<'a, f32>,
 }
 
-/// A value for each unknown: weights and bias together.
+/// A vector over all unknowns: weights and bias.
 #[derive(Clone)]
-struct Unknowns {
+struct UnknownsVector {
     weights: Array1<f64>,
     bias: f64,
 }
 
-impl Unknowns {
+impl UnknownsVector {
     fn dot(&self, other: &Self) -> f64 {
         self.weights.dot(&other.weights) + self.bias * other.bias
     }
@@ -45,31 +45,31 @@ impl<'a> ConjugateSystem<'a> {
         Self { features }
     }
 
-    /// The Hessian times `direction`; a sample's features are read once, for both of the products they take part in.
-    fn hessian_times(&self, direction: &Unknowns, curvature: &Array1<f64>, c: f64) -> Unknowns {
-        let (mut weights, bias) = weighted_products(self.features, &direction.weights, direction.bias, curvature);
+    /// The Hessian times `direction`. Each sample is read once for both multiplications, by `X` and by `X^T`.
+    fn hessian_times(&self, direction: &UnknownsVector, curvature: &Array1<f64>, c: f64) -> UnknownsVector {
+        let (mut weights, bias) = weighted_gram_gemv(self.features, &direction.weights, direction.bias, curvature);
         weights.scaled_add(1.0 / c, &direction.weights);
-        Unknowns { weights, bias }
+        UnknownsVector { weights, bias }
     }
 
-    /// One over the Hessian's diagonal.
-    fn preconditioner(&self, curvature: &Array1<f64>, c: f64) -> Unknowns {
+    /// The reciprocal of the Hessian's diagonal.
+    fn preconditioner(&self, curvature: &Array1<f64>, c: f64) -> UnknownsVector {
         let mut diagonal = Array1::from_elem(self.features.ncols(), 1.0 / c);
         for (row, &curvature) in self.features.axis_iter(Axis(0)).zip(curvature) {
             diagonal.zip_mut_with(&row, |sum, &value| *sum += curvature * f64::from(value) * f64::from(value));
         }
-        Unknowns { weights: diagonal.mapv(f64::recip), bias: 1.0 / curvature.sum() }
+        UnknownsVector { weights: diagonal.mapv(f64::recip), bias: 1.0 / curvature.sum() }
     }
 }
 
-/// The curvatures of the losses, and what the search by conjugate gradients is conditioned by.
+/// The curvatures of the losses, and the preconditioner of the conjugate gradients.
 pub(super) struct ConjugateModel {
     curvature: Array1<f64>,
     c: f64,
-    inverse_diagonal: Unknowns,
+    inverse_diagonal: UnknownsVector,
 }
 
-impl System for ConjugateSystem<'_> {
+impl NewtonSystem for ConjugateSystem<'_> {
     type Model = ConjugateModel;
 
     const KEEPS_MODELS: bool = false;
@@ -80,7 +80,7 @@ impl System for ConjugateSystem<'_> {
         self.features.ncols()
     }
 
-    fn gradient(&self, iterate: &Iterate, residual: &[f64], c: f64) -> Gradient {
+    fn gradient(&self, iterate: &Iterate, residual: &[f64], c: f64) -> ObjectiveGradient {
         gradient_by_weights(self.features, iterate, residual, c)
     }
 
@@ -89,54 +89,54 @@ impl System for ConjugateSystem<'_> {
         ConjugateModel { curvature, c, inverse_diagonal }
     }
 
-    fn solve(&self, model: &ConjugateModel, gradient: &Gradient, relative_gradient: f64) -> Direction {
+    fn solve(&self, model: &ConjugateModel, gradient: &ObjectiveGradient, relative_gradient: f64) -> SearchDirection {
         let ConjugateModel { curvature, c, inverse_diagonal } = model;
-        let conditioned = |of: &Unknowns| Unknowns {
-            weights: &of.weights * &inverse_diagonal.weights,
-            bias: of.bias * inverse_diagonal.bias,
+        let preconditioned = |vector: &UnknownsVector| UnknownsVector {
+            weights: &vector.weights * &inverse_diagonal.weights,
+            bias: vector.bias * inverse_diagonal.bias,
         };
-        let mut found = Unknowns { weights: Array1::zeros(self.dimension()), bias: 0.0 };
-        let mut left = Unknowns { weights: gradient.by_point.clone(), bias: gradient.by_bias };
-        let mut towards = conditioned(&left);
-        let mut square = left.dot(&towards);
-        let enough = square * relative_gradient.sqrt().min(ROUGHEST).powi(2);
-        for _ in 0..MOST_PRODUCTS {
-            let product = self.hessian_times(&towards, curvature, *c);
-            let bend = towards.dot(&product);
-            // Never for numbers, since the Hessian is positive; it ends the search on anything else.
-            if bend.is_nan() || bend <= 0.0 {
+        let mut found = UnknownsVector { weights: Array1::zeros(self.dimension()), bias: 0.0 };
+        let mut residual = UnknownsVector { weights: gradient.by_point.clone(), bias: gradient.by_bias };
+        let mut direction = preconditioned(&residual);
+        let mut square = residual.dot(&direction);
+        let target = square * relative_gradient.sqrt().min(MAX_RELATIVE_RESIDUAL).powi(2);
+        for _ in 0..MAX_HESSIAN_PRODUCTS {
+            let product = self.hessian_times(&direction, curvature, *c);
+            let curvature_along = direction.dot(&product);
+            // The Hessian is positive definite, so only a NaN or an overflow ends the search here.
+            if curvature_along.is_nan() || curvature_along <= 0.0 {
                 break;
             }
-            let length = square / bend;
-            found.scaled_add(length, &towards);
-            left.scaled_add(-length, &product);
-            let next = conditioned(&left);
-            let next_square = left.dot(&next);
-            if next_square.is_nan() || next_square <= enough {
+            let length = square / curvature_along;
+            found.scaled_add(length, &direction);
+            residual.scaled_add(-length, &product);
+            let next = preconditioned(&residual);
+            let next_square = residual.dot(&next);
+            if next_square.is_nan() || next_square <= target {
                 break;
             }
-            let keep = next_square / square;
-            let mut turned = next;
-            turned.scaled_add(keep, &towards);
-            towards = turned;
+            let beta = next_square / square;
+            let mut next_direction = next;
+            next_direction.scaled_add(beta, &direction);
+            direction = next_direction;
             square = next_square;
         }
-        Direction { point: found.weights, product: Array1::zeros(0), bias: found.bias }
+        SearchDirection { point: found.weights, gram_image: Array1::zeros(0), bias: found.bias }
     }
 
-    fn pairing(&self, direction: &Direction, gradient: &Gradient) -> f64 {
+    fn pairing(&self, direction: &SearchDirection, gradient: &ObjectiveGradient) -> f64 {
         pairing_by_weights(direction, gradient)
     }
 
-    fn norm(&self, gradient: &Gradient) -> f64 {
+    fn norm(&self, gradient: &ObjectiveGradient) -> f64 {
         norm_by_weights(gradient)
     }
 
-    fn step(&self, iterate: &Iterate, direction: Direction) -> Step {
+    fn step(&self, iterate: &Iterate, direction: SearchDirection) -> NewtonStep {
         step_of_weights(self.features, iterate, direction)
     }
 
-    fn point_of(&self, weights: &Array1<f64>) -> Array1<f64> {
+    fn point_from_weights(&self, weights: &Array1<f64>) -> Array1<f64> {
         weights.clone()
     }
 
@@ -145,6 +145,6 @@ impl System for ConjugateSystem<'_> {
     }
 
     fn image(&self, weights: &Array1<f64>) -> Array1<f64> {
-        times(self.features, weights)
+        gemv(self.features, weights)
     }
 }

@@ -1,17 +1,18 @@
-//! What the last steps have taught about the curvature, on top of a model: the two-loop recursion of L-BFGS (Nocedal and
-//! Wright, "Numerical Optimization", algorithm 7.4), with the inverse of the model's Hessian in the middle.
+//! L-BFGS correction of a model by the last steps: the two-loop recursion (Nocedal and Wright, "Numerical
+//! Optimization", algorithm 7.4) with the model's inverse Hessian in place of a multiple of the identity.
 
 use std::collections::VecDeque;
 
-use super::system::{Direction, Gradient, System};
+use super::system::{NewtonSystem, ObjectiveGradient, SearchDirection};
 
-/// Steps remembered. A model serves for about ten steps; more than five taught nothing on features of language models.
-const REMEMBERED: usize = 5;
+/// The number of stored steps. A model is used for about ten steps; more than five stored steps did not reduce the
+/// number of iterations on features of language models.
+const MAX_SECANTS: usize = 5;
 
-/// A step taken, by how much it changed the gradient, and the inner product of the two.
+/// A step, the change of the gradient along it, and the inner product of both.
 struct Secant {
-    step: Direction,
-    change: Gradient,
+    step: SearchDirection,
+    change: ObjectiveGradient,
     curvature: f64,
 }
 
@@ -21,48 +22,49 @@ pub(super) struct Secants {
 }
 
 impl Secants {
-    /// None yet.
+    /// No steps.
     pub(super) fn new() -> Self {
-        Self { taken: VecDeque::with_capacity(REMEMBERED) }
+        Self { taken: VecDeque::with_capacity(MAX_SECANTS) }
     }
 
-    /// Forgets all, as a new model knows better.
+    /// Removes all steps. A new model has the current curvature.
     pub(super) fn clear(&mut self) {
         self.taken.clear();
     }
 
-    /// Learns from a step that changed the gradient by `change`; what contradicts convexity is rounding, and left out.
-    pub(super) fn learn<S: System>(&mut self, system: &S, step: Direction, change: Gradient) {
+    /// Stores a step that changed the gradient by `change`. A step with negative curvature is a rounding error,
+    /// because the objective is convex, and is ignored.
+    pub(super) fn push<S: NewtonSystem>(&mut self, system: &S, step: SearchDirection, change: ObjectiveGradient) {
         let curvature = system.pairing(&step, &change);
         if curvature > 0.0 {
-            if self.taken.len() == REMEMBERED {
+            if self.taken.len() == MAX_SECANTS {
                 self.taken.pop_front();
             }
             self.taken.push_back(Secant { step, change, curvature });
         }
     }
 
-    /// The inverse Hessian, as known, times `gradient`.
-    pub(super) fn solve<S: System>(
+    /// The corrected inverse Hessian times `gradient`.
+    pub(super) fn solve<S: NewtonSystem>(
         &self,
         system: &S,
         model: &S::Model,
-        gradient: &Gradient,
+        gradient: &ObjectiveGradient,
         relative_gradient: f64,
-    ) -> Direction {
+    ) -> SearchDirection {
         if self.taken.is_empty() {
             return system.solve(model, gradient, relative_gradient);
         }
-        let mut left = gradient.clone();
-        let mut shares = Vec::with_capacity(self.taken.len());
+        let mut remainder = gradient.clone();
+        let mut coefficients = Vec::with_capacity(self.taken.len());
         for secant in self.taken.iter().rev() {
-            let share = system.pairing(&secant.step, &left) / secant.curvature;
-            left.scaled_add(-share, &secant.change);
-            shares.push(share);
+            let coefficient = system.pairing(&secant.step, &remainder) / secant.curvature;
+            remainder.scaled_add(-coefficient, &secant.change);
+            coefficients.push(coefficient);
         }
-        let mut direction = system.solve(model, &left, relative_gradient);
-        for (secant, share) in self.taken.iter().zip(shares.into_iter().rev()) {
-            let corrected = share - system.pairing(&direction, &secant.change) / secant.curvature;
+        let mut direction = system.solve(model, &remainder, relative_gradient);
+        for (secant, coefficient) in self.taken.iter().zip(coefficients.into_iter().rev()) {
+            let corrected = coefficient - system.pairing(&direction, &secant.change) / secant.curvature;
             direction.scaled_add(corrected, &secant.step);
         }
         direction

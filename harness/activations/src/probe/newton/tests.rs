@@ -1,14 +1,15 @@
-//! Newton's method against `linfa-logistic`, against its own other forms, and what must not change its answer.
+//! Newton's method compared with `linfa-logistic` and between its forms, and invariances of its result.
 
 use ndarray::{Array2, Axis, concatenate};
 use proptest::prelude::*;
 use rayon::prelude::*;
 
 use super::super::LinfaSolver;
-use super::super::logistic::{Problem, fit_path, fit_with};
+use super::super::fit::{fit_path, fit_with};
+use super::super::problem::Problem;
 use super::*;
 
-/// Features with a shared direction that carries the label in part; both classes present.
+/// Features with a shared direction that predicts the label in part; both classes are present.
 fn data(n: usize, h: usize, seed: usize, signal: f64) -> (Array2<f32>, Vec<u8>) {
     let value = |i: usize, j: usize| {
         let mixed =
@@ -22,14 +23,14 @@ fn data(n: usize, h: usize, seed: usize, signal: f64) -> (Array2<f32>, Vec<u8>) 
     (features, labels)
 }
 
-fn with_system<S: System>(problem: &Problem<'_>, system: &S) -> Solution {
+fn with_system<S: NewtonSystem>(problem: &Problem<'_>, system: &S) -> Solution {
     let squares = sum_of_squares(problem.features());
-    let path = PathOfCs { problem, squares, start: None, cs: &[problem.c()], max_iterations: 100 };
+    let path = RegularizationPath { problem, squares, start: None, cs: &[problem.c()], max_iterations: 100 };
     path.solutions(system).swap_remove(0)
 }
 
 #[test]
-fn all_forms_find_one_minimum() {
+fn all_forms_find_same_minimum() {
     for (n, h) in [(30, 50), (50, 30), (40, 40), (2, 5), (9, 1)] {
         for c in [0.01, 1.0, 100.0, 1e6] {
             let (features, labels) = data(n, h, 3, 0.4);
@@ -39,17 +40,22 @@ fn all_forms_find_one_minimum() {
                 ("primal", with_system(&problem, &PrimalSystem::<f64>::new(features.view()))),
                 ("conjugate", with_system(&problem, &ConjugateSystem::new(features.view()))),
             ];
-            if Precision::of(sum_of_squares(features.view()), c) == Precision::Single {
-                // Each where it is used: the other's matrix is singular but for the penalty.
-                found.push(match n < h {
-                    true => ("single dual", with_system(&problem, &DualSystem::<f32>::new(features.view()))),
-                    false => ("single primal", with_system(&problem, &PrimalSystem::<f32>::new(features.view()))),
+            if MatrixPrecision::for_condition(sum_of_squares(features.view()), c) == MatrixPrecision::Single {
+                // Only the form that the solver would select: without the penalty the matrix of the other one is
+                // singular.
+                found.push(if n < h {
+                    ("single dual", with_system(&problem, &DualSystem::<f32>::new(features.view())))
+                } else {
+                    ("single primal", with_system(&problem, &PrimalSystem::<f32>::new(features.view())))
                 });
             }
             for (form, Solution { parameters, iterations }) in found {
                 let norm = problem.gradient_norm(&parameters);
-                let enough = RELATIVE_GRADIENT * problem.gradient_norm(&problem.featureless());
-                assert!(norm <= enough + 1e-14, "{form}, {n} x {h} at C {c}: gradient {norm:e} after {iterations:?}");
+                let tolerance = RELATIVE_GRADIENT * problem.gradient_norm(&problem.featureless());
+                assert!(
+                    norm <= tolerance + 1e-14,
+                    "{form}, {n} x {h} at C {c}: gradient {norm:e} after {iterations:?}"
+                );
                 let few = iterations.is_some_and(|iterations| iterations < 60);
                 assert!(few, "{form}, {n} x {h} at C {c}: {iterations:?} iterations");
             }
@@ -74,7 +80,7 @@ fn separable_duplicated_and_constant_data_converge() {
     ] {
         let problem = Problem::new(features.view(), labels, 1.0).unwrap();
         for probe in fit_path(&NewtonSolver, &problem, &[100.0, 0.01, 1.0], 60).unwrap() {
-            // The iteration ends by the gradient beside that of the featureless probe.
+            // The stopping criterion is relative to the gradient of the featureless probe.
             let featureless = problem.gradient_norm(&problem.featureless());
             assert!(probe.gradient_norm <= RELATIVE_GRADIENT * featureless + 1e-14, "{:e}", probe.gradient_norm);
         }
@@ -82,7 +88,7 @@ fn separable_duplicated_and_constant_data_converge() {
 }
 
 #[test]
-fn a_path_is_in_the_order_asked_for_and_equals_single_fits() {
+fn path_keeps_order_and_equals_single_fits() {
     let (features, labels) = data(40, 64, 5, 0.5);
     let problem = Problem::new(features.view(), &labels, 1.0).unwrap();
     let cs = [10.0, 0.1, 1.0, 0.1];
@@ -95,7 +101,7 @@ fn a_path_is_in_the_order_asked_for_and_equals_single_fits() {
 }
 
 #[test]
-fn the_iteration_limit_holds() {
+fn iteration_limit_is_respected() {
     let (features, labels) = data(40, 64, 5, 0.5);
     let problem = Problem::new(features.view(), &labels, 10.0).unwrap();
     let mut last = f64::INFINITY;
@@ -108,7 +114,7 @@ fn the_iteration_limit_holds() {
 }
 
 #[test]
-fn the_bits_do_not_depend_on_the_number_of_threads() {
+fn bits_do_not_depend_on_thread_count() {
     let layers: Vec<_> = (0..8).map(|seed| data(48, 80, seed, 0.3)).collect();
     let fit_on = |threads: usize| -> Vec<Vec<Parameters>> {
         let fit = |(features, labels): &(Array2<f32>, Vec<u8>)| {
@@ -129,7 +135,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn linfa_finds_the_same_minimum(n in 4_usize..40, h in 1_usize..40, seed in 0_usize..1000, exponent in -2_i32..3) {
+    fn linfa_finds_same_minimum(n in 4_usize..40, h in 1_usize..40, seed in 0_usize..1000, exponent in -2_i32..3) {
         let (features, labels) = data(n, h, seed, 0.5);
         let problem = Problem::new(features.view(), &labels, 10.0_f64.powi(exponent)).unwrap();
         let ours = fit_with(&NewtonSolver, &problem, None, 100).unwrap();
@@ -140,7 +146,7 @@ proptest! {
     }
 
     #[test]
-    fn permuted_features_permute_the_weights(n in 4_usize..30, h in 2_usize..40, seed in 0_usize..1000) {
+    fn permuted_features_permute_weights(n in 4_usize..30, h in 2_usize..40, seed in 0_usize..1000) {
         let (features, labels) = data(n, h, seed, 0.5);
         let order: Vec<usize> = (0..h).rev().collect();
         let permuted = features.select(Axis(1), &order);
@@ -148,8 +154,8 @@ proptest! {
             fit_with(&NewtonSolver, &Problem::new(features.view(), &labels, 1.0).unwrap(), None, 100).unwrap()
         };
         let (probe, mirror) = (fit(&features), fit(&permuted));
-        for (place, &column) in order.iter().enumerate() {
-            prop_assert!((mirror.weights[place] - probe.weights[column]).abs() <= 1e-5);
+        for (index, &column) in order.iter().enumerate() {
+            prop_assert!((mirror.weights[index] - probe.weights[column]).abs() <= 1e-5);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Reads `.jsonl`: one JSON object a line, with `messages` and `label`.
+//! Reads `.jsonl`: one JSON object per line, with `messages` and `label`.
 
 use std::fs;
 use std::path::Path;
@@ -8,10 +8,10 @@ use crate::error::{Error, Result};
 use super::dialogue::Dialogue;
 use super::row;
 
-/// The dialogues of a file, in its order. Blank lines are passed over, as is a byte order mark.
+/// The dialogues of a file, in file order. Blank lines and a byte order mark are ignored.
 ///
 /// # Errors
-/// A file that cannot be read; the first line that is not a row, with its number.
+/// An unreadable file, or an invalid line (with its number from 1).
 pub fn read(path: &Path) -> Result<Vec<Dialogue>> {
     let bytes = fs::read(path).map_err(Error::io("read", path))?;
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
@@ -31,7 +31,7 @@ fn parse(line: &[u8]) -> row::RowResult<Dialogue> {
         format!("is not UTF-8 (byte {} of the line); convert the file to UTF-8", error.valid_up_to())
     })?;
     let value = serde_json::from_str(text).map_err(|error| {
-        // serde_json says "line 1 column N", where the line is of the text it was given, not of the file.
+        // serde_json reports "line 1 column N" relative to this line; the caller adds the line number of the file.
         let reason = error.to_string();
         let reason = reason.split(" at line ").next().unwrap_or_default();
         format!("is not JSON: {reason} (column {}); each line must be one whole JSON object", error.column())

@@ -5,27 +5,28 @@ use std::path::Path;
 
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::record::{Field, Row};
+use parquet::record::{Field, Row as ParquetRow};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::panics;
 
-use super::dialogue::{Dialogue, Message};
+use super::dialogue::{ChatMessage, Dialogue};
 use super::row::{self, RowResult};
 
-/// The dialogues of a file, in its order.
+/// The dialogues of a file, in file order.
 ///
 /// # Errors
-/// A file that cannot be read, that is damaged or that lacks the columns; the first bad row, with its number from 1.
+/// An unreadable or damaged file, missing columns, or an invalid row (with its number from 1).
 pub fn read(path: &Path) -> Result<Vec<Dialogue>> {
     let file = File::open(path).map_err(Error::io("read", path))?;
-    // The reader promises errors for damaged files but panics on some; nothing of it outlives the call.
-    panics::catch(|| read_rows(path, file)).unwrap_or_else(|| Err(Error::file(path, "is damaged; write the file anew")))
+    // The parquet crate documents errors for damaged files but panics on some. No state of it outlives the call.
+    panics::catch(|| read_rows(path, file))
+        .unwrap_or_else(|| Err(Error::file(path, "is damaged; write the file again")))
 }
 
 fn read_rows(path: &Path, file: File) -> Result<Vec<Dialogue>> {
-    let damaged = |error: ParquetError| Error::file(path, format!("is not readable as Parquet: {error}"));
+    let damaged = |error: ParquetError| Error::file(path, format!("is not a readable Parquet file: {error}"));
     let reader = SerializedFileReader::new(file).map_err(damaged)?;
     let columns: Vec<&str> =
         reader.metadata().file_metadata().schema().get_fields().iter().map(|field| field.name()).collect();
@@ -45,32 +46,32 @@ fn read_rows(path: &Path, file: File) -> Result<Vec<Dialogue>> {
     Ok(dialogues)
 }
 
-fn dialogue(record: &Row) -> RowResult<Dialogue> {
+fn dialogue(record: &ParquetRow) -> RowResult<Dialogue> {
     let messages = match column(record, "messages") {
         Some(Field::ListInternal(list)) => {
             let messages = list.elements().iter().enumerate().map(|(position, message)| {
                 self::message(message).map_err(|what| format!("message {}: {what}", position + 1))
             });
-            row::checked(messages.collect::<RowResult<Vec<Message>>>()?)?
+            row::check_messages(messages.collect::<RowResult<Vec<ChatMessage>>>()?)?
         }
         Some(Field::Str(text)) => row::messages_from_json(Some(&Value::from(text.as_str())))?,
-        Some(Field::Bytes(_)) => return Err("`messages` holds bytes; mark the column as text".to_owned()),
+        Some(Field::Bytes(_)) => return Err("`messages` is a column of bytes; declare it as text (UTF8)".to_owned()),
         None | Some(Field::Null) => row::messages_from_json(None)?,
-        Some(_) => return Err("`messages` is neither a list of role and content nor JSON text".to_owned()),
+        Some(_) => return Err("`messages` is neither a list of {role, content} nor JSON text".to_owned()),
     };
     Ok(Dialogue { messages, label: label(column(record, "label"))? })
 }
 
-fn message(field: &Field) -> RowResult<Message> {
+fn message(field: &Field) -> RowResult<ChatMessage> {
     let Field::Group(fields) = field else {
-        return Err("is not a struct of `role` and `content`".to_owned());
+        return Err("is not a struct with `role` and `content`".to_owned());
     };
     let text = |name: &str| match column(fields, name) {
         Some(Field::Str(text)) => Ok(text.as_str()),
         None | Some(Field::Null) => Err(format!("has no `{name}`")),
         Some(_) => Err(format!("`{name}` is not text")),
     };
-    Ok(Message::new(row::role_from(text("role")?)?, text("content")?))
+    Ok(ChatMessage::new(row::role_from(text("role")?)?, text("content")?))
 }
 
 fn label(field: Option<&Field>) -> RowResult<bool> {
@@ -94,6 +95,6 @@ fn label(field: Option<&Field>) -> RowResult<bool> {
     }
 }
 
-fn column<'r>(record: &'r Row, name: &str) -> Option<&'r Field> {
+fn column<'r>(record: &'r ParquetRow, name: &str) -> Option<&'r Field> {
     record.get_column_iter().find(|(column, _)| column.as_str() == name).map(|(_, field)| field)
 }

@@ -1,4 +1,4 @@
-//! Writing a model folder: whole or not at all, and never over something that is not to be lost.
+//! Writes a model directory completely or not at all, and never overwrites files without `force`.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -6,65 +6,69 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Files of a model folder that would contradict an import put beside them.
-const STALE: [&str; 3] = ["model.safetensors.index.json", "chat_template.jinja", "chat_template.json"];
+/// Files of an earlier model that would contradict the imported ones.
+const STALE_FILES: [&str; 3] = ["model.safetensors.index.json", "chat_template.jinja", "chat_template.json"];
 
-/// Whether an import may go to `out`.
+/// Checks that an import can write to `out`.
 ///
 /// # Errors
-/// There is a file of that name, or a folder that is not empty and `force` is not set.
+/// `out` is a file, or a directory that is not empty while `force` is not set.
 pub fn check_destination(out: &Path, force: bool) -> Result<()> {
     let metadata = match fs::metadata(out) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         metadata => metadata.map_err(Error::io("read", out))?,
     };
     if !metadata.is_dir() {
-        return Err(Error::file(out, "is a file; name a folder for the model"));
+        return Err(Error::file(out, "is a file; pass a directory for the model"));
     }
     let empty = fs::read_dir(out).map_err(Error::io("read", out))?.next().is_none();
     if !empty && !force {
-        return Err(Error::file(out, "exists already; name another folder, or use --force to replace the model in it"));
+        return Err(Error::file(
+            out,
+            "exists already; pass another directory, or use --force to replace the model in it",
+        ));
     }
     Ok(())
 }
 
-/// Lets `fill` write into a temporary folder beside `out`, and gives it the name `out` when it is complete.
+/// Calls `fill` with a temporary directory next to `out`, and renames that directory to `out` when `fill` has
+/// succeeded.
 ///
-/// With `force`, the files are moved one by one into a folder that exists, weights before configuration.
+/// With `force`, the files are moved one by one into an existing directory, weights before configuration.
 ///
 /// # Errors
-/// Those of `fill` and of the file system. The temporary folder is gone then.
+/// Errors of `fill` and of the file system. The temporary directory is removed.
 pub fn write(out: &Path, force: bool, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let parent = parent_of(out);
     fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
     let temporary = tempfile::Builder::new()
         .prefix(".actbench-import-")
         .tempdir_in(&parent)
-        .map_err(Error::io("create a temporary folder in", &parent))?;
-    // A temporary folder is private to its owner; one made in it has the permissions that folders have here.
-    let folder = temporary.path().join("model");
-    fs::create_dir(&folder).map_err(Error::io("create", &folder))?;
-    fill(&folder)?;
-    sync_folder(&folder)?;
+        .map_err(Error::io("create a temporary directory in", &parent))?;
+    // A temporary directory is private to its owner. A directory created in it has the default permissions.
+    let directory = temporary.path().join("model");
+    fs::create_dir(&directory).map_err(Error::io("create", &directory))?;
+    fill(&directory)?;
+    sync_directory(&directory)?;
     if force && out.is_dir() {
-        move_into(&folder, out)?;
+        move_into(&directory, out)?;
     } else {
-        fs::rename(&folder, out).map_err(Error::io("create", out))?;
+        fs::rename(&directory, out).map_err(Error::io("create", out))?;
     }
-    sync_folder(&parent)
+    sync_directory(&parent)
 }
 
-/// Writes a small file durably.
+/// Writes a small file and flushes it to disk.
 ///
 /// # Errors
-/// Those of the file system.
+/// Errors of the file system.
 pub fn write_file(dir: &Path, name: &str, contents: &[u8]) -> Result<()> {
     let path = dir.join(name);
     let mut file = File::create_new(&path).map_err(Error::io("create", &path))?;
     file.write_all(contents).and_then(|()| file.sync_all()).map_err(Error::io("write", &path))
 }
 
-/// The folder that holds `out`.
+/// The parent directory of `out`.
 fn parent_of(out: &Path) -> PathBuf {
     match out.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
@@ -72,9 +76,9 @@ fn parent_of(out: &Path) -> PathBuf {
     }
 }
 
-/// Moves the files of `folder` into `out`.
-fn move_into(folder: &Path, out: &Path) -> Result<()> {
-    for name in STALE {
+/// Moves the files of `directory` into `out`.
+fn move_into(directory: &Path, out: &Path) -> Result<()> {
+    for name in STALE_FILES {
         let path = out.join(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -84,21 +88,21 @@ fn move_into(folder: &Path, out: &Path) -> Result<()> {
         }
     }
     let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
-        names.push(entry.map_err(Error::io("read", folder))?.file_name());
+    for entry in fs::read_dir(directory).map_err(Error::io("read", directory))? {
+        names.push(entry.map_err(Error::io("read", directory))?.file_name());
     }
-    // Without its configuration a folder is no model, so that comes last.
+    // Without a configuration a directory is not a model, so an interrupted move leaves none: it comes last.
     names.sort_by_key(|name| (name == "config.json", name.clone()));
     for name in names {
-        let to = out.join(&name);
-        fs::rename(folder.join(&name), &to).map_err(Error::io("write", &to))?;
+        let target = out.join(&name);
+        fs::rename(directory.join(&name), &target).map_err(Error::io("write", &target))?;
     }
-    sync_folder(out)
+    sync_directory(out)
 }
 
-/// Makes the entries of a folder durable.
-fn sync_folder(path: &Path) -> Result<()> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(Error::io("write", path))
+/// Flushes the entries of a directory to disk.
+fn sync_directory(path: &Path) -> Result<()> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(Error::io("write", path))
 }
 
 #[cfg(test)]
@@ -115,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_appears_whole_and_a_failure_leaves_nothing() {
+    fn failed_write_leaves_no_directory() {
         let dir = TempDir::new().unwrap();
         let out = dir.path().join("deep/model");
         write(&out, false, |dir| write_file(dir, "config.json", b"{}")).unwrap();
@@ -124,14 +128,14 @@ mod tests {
         let other = dir.path().join("deep/other");
         let failed = write(&other, false, |dir| {
             write_file(dir, "config.json", b"{}")?;
-            Err(Error::usage("no"))
+            Err(Error::internal("the test fails here"))
         });
         assert!(failed.is_err());
         assert_eq!(names(&dir.path().join("deep")), ["model"]);
     }
 
     #[test]
-    fn an_existing_folder_is_refused_unless_forced_and_then_keeps_other_files() {
+    fn existing_directory_requires_force_and_keeps_files() {
         let dir = TempDir::new().unwrap();
         let out = dir.path().join("model");
         check_destination(&out, false).unwrap();

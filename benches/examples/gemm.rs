@@ -1,8 +1,8 @@
-//! bf16 products at the shapes of SmolLM2-135M and Llama-3.2-1B on two instruction sets in turn: GFLOP/s, their
-//! ratio, and the share of the peak that loops over registers reach in the same run.
+//! bf16 GEMM at the shapes of SmolLM2-135M and Llama-3.2-1B on two interleaved instruction sets: GFLOP/s, their
+//! ratio, and the percentage of the peak that loops over registers reach in the same run.
 //!
-//! `cargo run --release -p actbench-benches --example products -- [before] [after] [threads]`, by default the best
-//! instruction set with fused multiply-adds alone, the best of the machine, and one thread.
+//! `cargo run --release -p actbench-benches --example gemm -- [before] [after] [threads]`. The defaults are the best
+//! instruction set with only fused multiply-adds, the best of the machine, and one thread.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use actbench_benches::{peak, random_host, random_tensor, skip_on_error};
 use actbench_kernels::cpu::Isa;
 use actbench_kernels::{Backend, CpuBackend, DType};
 
-/// `(name, inputs, outputs, gated)` of the projections.
+/// `(name, K, N, gated)` of the projections.
 const PROJECTIONS: [(&str, usize, usize, bool); 8] = [
     ("135m query", 576, 576, false),
     ("135m key-value", 576, 384, false),
@@ -22,16 +22,16 @@ const PROJECTIONS: [(&str, usize, usize, bool); 8] = [
     ("1b down", 8192, 2048, false),
 ];
 
-/// Rows of a product.
+/// Tokens (M).
 const ROWS: [usize; 4] = [8, 64, 256, 1024];
 
-/// Each of the two is timed this often, in turn, and the best time of each counts: others use the machine too.
-const TURNS: usize = 40;
+/// Interleaved repetitions. The minimum time counts, because other processes use the machine too.
+const REPETITIONS: usize = 40;
 
-/// The shortest time that is measured: less than what the system lets a thread run for at a time.
+/// The minimum measured time, shorter than a time slice of the scheduler.
 const WINDOW: Duration = Duration::from_micros(400);
 
-/// The time of one call of `work`, which is repeated to fill a window.
+/// The time of one call of `work`, repeated to fill a window.
 fn timed(work: &mut dyn FnMut()) -> f64 {
     let mut calls = 1;
     loop {
@@ -45,9 +45,9 @@ fn timed(work: &mut dyn FnMut()) -> f64 {
     }
 }
 
-/// GFLOP/s of the register loop on `threads` threads, best of some.
+/// The best GFLOP/s of the register loop on `threads` threads.
 fn peak_rate(isa: Isa, threads: usize) -> f64 {
-    let one = |_: usize| {
+    let thread_rate = |_: usize| {
         let start = Instant::now();
         let flops = peak::spin(isa, 150_000).unwrap_or(0);
         flops as f64 / start.elapsed().as_secs_f64() / 1e9
@@ -55,7 +55,7 @@ fn peak_rate(isa: Isa, threads: usize) -> f64 {
     (0..100)
         .map(|_| {
             std::thread::scope(|scope| {
-                let handles: Vec<_> = (0..threads).map(|index| scope.spawn(move || one(index))).collect();
+                let handles: Vec<_> = (0..threads).map(|index| scope.spawn(move || thread_rate(index))).collect();
                 handles.into_iter().filter_map(|handle| handle.join().ok()).sum::<f64>()
             })
         })
@@ -65,7 +65,7 @@ fn peak_rate(isa: Isa, threads: usize) -> f64 {
 fn measure(before: Isa, after: Isa, threads: usize) -> Result<(), Box<dyn std::error::Error>> {
     let backends = [CpuBackend::with_isa(threads, before)?, CpuBackend::with_isa(threads, after)?];
     let peaks = [peak_rate(before, threads), peak_rate(after, threads)];
-    println!("{} against {}", backends[0].describe(), backends[1].describe());
+    println!("{} compared with {}", backends[0].describe(), backends[1].describe());
     println!("peak {:.0} and {:.0} GFLOP/s", peaks[0], peaks[1]);
     println!("{:<16}{:>6}{:>10}{:>10}{:>8}{:>8}", "", "rows", "before", "after", "ratio", "peak");
     let filter = std::env::args().nth(4).unwrap_or_default();
@@ -75,20 +75,22 @@ fn measure(before: Isa, after: Isa, threads: usize) -> Result<(), Box<dyn std::e
             let mut works = Vec::new();
             for backend in &backends {
                 let matrix = random_host(1, DType::Bf16, &[outputs, inputs])?;
-                let weight = match gated {
-                    true => backend.prepare_gated(&matrix, &matrix, DType::Bf16)?,
-                    false => backend.prepare_linear(&[matrix], DType::Bf16)?,
+                let weight = if gated {
+                    backend.prepare_gated(&matrix, &matrix, DType::Bf16)?
+                } else {
+                    backend.prepare_linear(&[matrix], DType::Bf16)?
                 };
                 let x = random_tensor(backend, 2, DType::Bf16, rows, inputs)?;
                 let out = backend.alloc(DType::Bf16, rows, outputs)?;
                 works.push((backend, weight, x, out));
             }
-            for _ in 0..TURNS {
+            for _ in 0..REPETITIONS {
                 for ((backend, weight, x, out), time) in works.iter_mut().zip(&mut times) {
                     let taken = timed(&mut || {
-                        skip_on_error(match gated {
-                            true => backend.linear_swiglu(x, weight, None, out),
-                            false => backend.linear(x, weight, None, out),
+                        skip_on_error(if gated {
+                            backend.linear_swiglu(x, weight, None, out)
+                        } else {
+                            backend.linear(x, weight, None, out)
                         });
                     });
                     *time = time.min(taken);

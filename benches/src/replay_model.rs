@@ -1,4 +1,4 @@
-//! A model that computes nothing: it hands out what it was given, so that only what comes after a model is measured.
+//! A model that computes nothing: it replays given activations, so that only the code after the model is measured.
 
 use actbench_activations::model::{ActivationModel, LayerOutput, LayerSink, TokenBatch};
 use actbench_activations::plan::ActTensor;
@@ -6,8 +6,8 @@ use actbench_activations::tokens::{TokenSequence, TokenSet};
 use actbench_activations::{Error, Result};
 use actbench_kernels::DType;
 
-/// Stands for a model whose pooled activations, `[n, l, h]`, are known: sample `i` is the sequence of the one token `i`.
-pub struct HandingModel {
+/// Replays known pooled activations `[n, l, h]`. Sample `i` is a sequence of the single token `i`.
+pub struct ReplayModel {
     /// The bytes of each layer, `[n, h]`.
     layers: Vec<Vec<u8>>,
     n_samples: usize,
@@ -15,15 +15,15 @@ pub struct HandingModel {
     dtype: DType,
 }
 
-impl HandingModel {
-    /// A model that hands out `pooled`, `[n, l, h]`.
+impl ReplayModel {
+    /// A model that replays `pooled`, `[n, l, h]`.
     ///
     /// # Errors
-    /// A tensor without an axis of layers.
+    /// The tensor has no layer axis.
     pub fn new(pooled: &ActTensor) -> Result<Self> {
         let signature = pooled.signature();
         let layers = signature.layer_ids.iter().map(|layer| Ok(pooled.select_layer(*layer)?.bytes().to_vec()));
-        Ok(HandingModel {
+        Ok(ReplayModel {
             layers: layers.collect::<Result<_>>()?,
             n_samples: signature.n_samples,
             hidden_size: signature.hidden_size,
@@ -31,14 +31,14 @@ impl HandingModel {
         })
     }
 
-    /// The sequences to run it on.
+    /// The sequences whose activations the model has.
     pub fn tokens(&self) -> TokenSet {
         let sequence = |sample| TokenSequence { ids: vec![sample as u32], mask: vec![true] };
         TokenSet { sequences: (0..self.n_samples).map(sequence).collect() }
     }
 }
 
-impl ActivationModel for HandingModel {
+impl ActivationModel for ReplayModel {
     fn n_layers(&self) -> usize {
         self.layers.len()
     }
@@ -56,11 +56,11 @@ impl ActivationModel for HandingModel {
     }
 
     fn fingerprint(&self) -> &str {
-        "handing"
+        "replay"
     }
 
     fn describe(&self) -> String {
-        "a model that hands out what it was given".to_owned()
+        "a model that replays given activations".to_owned()
     }
 
     fn flops(&self, _batch: &TokenBatch, _n_blocks: usize) -> u64 {
@@ -75,12 +75,12 @@ impl ActivationModel for HandingModel {
         sink: &mut LayerSink<'_>,
     ) -> Result<()> {
         let (LayerOutput::Pooled { .. }, 0) = (output, batch.n_carried) else {
-            return Err(Error::usage("this model hands out pooled rows of sequences of one token alone"));
+            return Err(Error::usage("the replay model only supports pooled rows of sequences of one token"));
         };
         let len = self.hidden_size * self.dtype.size();
         let first = batch.ids.first().map_or(0, |id| *id as usize);
         if !batch.ids.iter().enumerate().all(|(index, id)| *id as usize == first + index) {
-            return Err(Error::usage("this model hands out consecutive samples alone"));
+            return Err(Error::usage("the replay model only supports consecutive samples"));
         }
         layers.iter().try_for_each(|layer| sink(*layer, &self.layers[*layer][first * len..][..batch.ids.len() * len]))
     }

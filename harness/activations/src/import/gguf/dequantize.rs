@@ -1,14 +1,14 @@
-//! Quantised weights back to `f32`, bit for bit as ggml's reference code computes them.
+//! Dequantizes weights to `f32`, bit for bit like ggml's reference code.
 //!
-//! A row is stored as blocks, each with its own scale and sometimes a minimum; the sums and products below are in
-//! `f32`, in the order of ggml's `dequantize_row_*`, and are never fused, so that results agree in every bit.
+//! A row is stored as blocks, each with its own scale and sometimes a minimum. The arithmetic below is in `f32`, in the
+//! order of ggml's `dequantize_row_*` and without fused multiply-adds, so that all bits agree.
 //! Block layouts: ggml's `ggml-common.h`.
 
 use half::{bf16, f16};
 
-/// How the elements of a tensor are stored.
+/// The storage type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TensorType {
+pub enum GgmlType {
     /// IEEE single precision.
     F32,
     /// IEEE half precision.
@@ -30,70 +30,70 @@ pub enum TensorType {
 /// Elements of a K-quant's block.
 const QK_K: usize = 256;
 
-impl TensorType {
-    /// All types that are read.
-    pub const ALL: [TensorType; 8] = [
-        TensorType::F32,
-        TensorType::F16,
-        TensorType::Bf16,
-        TensorType::Q4_0,
-        TensorType::Q4_1,
-        TensorType::Q8_0,
-        TensorType::Q4K,
-        TensorType::Q6K,
+impl GgmlType {
+    /// All supported types.
+    pub const ALL: [GgmlType; 8] = [
+        GgmlType::F32,
+        GgmlType::F16,
+        GgmlType::Bf16,
+        GgmlType::Q4_0,
+        GgmlType::Q4_1,
+        GgmlType::Q8_0,
+        GgmlType::Q4K,
+        GgmlType::Q6K,
     ];
 
     /// The type's number in a GGUF file.
     pub const fn id(self) -> u32 {
         match self {
-            TensorType::F32 => 0,
-            TensorType::F16 => 1,
-            TensorType::Q4_0 => 2,
-            TensorType::Q4_1 => 3,
-            TensorType::Q8_0 => 8,
-            TensorType::Q4K => 12,
-            TensorType::Q6K => 14,
-            TensorType::Bf16 => 30,
+            GgmlType::F32 => 0,
+            GgmlType::F16 => 1,
+            GgmlType::Q4_0 => 2,
+            GgmlType::Q4_1 => 3,
+            GgmlType::Q8_0 => 8,
+            GgmlType::Q4K => 12,
+            GgmlType::Q6K => 14,
+            GgmlType::Bf16 => 30,
         }
     }
 
     /// ggml's name of the type.
     pub const fn name(self) -> &'static str {
         match self {
-            TensorType::F32 => "F32",
-            TensorType::F16 => "F16",
-            TensorType::Bf16 => "BF16",
-            TensorType::Q4_0 => "Q4_0",
-            TensorType::Q4_1 => "Q4_1",
-            TensorType::Q8_0 => "Q8_0",
-            TensorType::Q4K => "Q4_K",
-            TensorType::Q6K => "Q6_K",
+            GgmlType::F32 => "F32",
+            GgmlType::F16 => "F16",
+            GgmlType::Bf16 => "BF16",
+            GgmlType::Q4_0 => "Q4_0",
+            GgmlType::Q4_1 => "Q4_1",
+            GgmlType::Q8_0 => "Q8_0",
+            GgmlType::Q4K => "Q4_K",
+            GgmlType::Q6K => "Q6_K",
         }
     }
 
-    /// Elements of one block; a row is a whole number of blocks.
+    /// Elements of one block. A row consists of whole blocks.
     pub const fn block_elements(self) -> usize {
         match self {
-            TensorType::F32 | TensorType::F16 | TensorType::Bf16 => 1,
-            TensorType::Q4_0 | TensorType::Q4_1 | TensorType::Q8_0 => 32,
-            TensorType::Q4K | TensorType::Q6K => QK_K,
+            GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => 1,
+            GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q8_0 => 32,
+            GgmlType::Q4K | GgmlType::Q6K => QK_K,
         }
     }
 
     /// Bytes of one block.
     pub const fn block_bytes(self) -> usize {
         match self {
-            TensorType::F32 => 4,
-            TensorType::F16 | TensorType::Bf16 => 2,
-            TensorType::Q4_0 => 2 + 16,
-            TensorType::Q4_1 => 2 + 2 + 16,
-            TensorType::Q8_0 => 2 + 32,
-            TensorType::Q4K => 2 + 2 + 12 + QK_K / 2,
-            TensorType::Q6K => QK_K / 2 + QK_K / 4 + QK_K / 16 + 2,
+            GgmlType::F32 => 4,
+            GgmlType::F16 | GgmlType::Bf16 => 2,
+            GgmlType::Q4_0 => 2 + 16,
+            GgmlType::Q4_1 => 2 + 2 + 16,
+            GgmlType::Q8_0 => 2 + 32,
+            GgmlType::Q4K => 2 + 2 + 12 + QK_K / 2,
+            GgmlType::Q6K => QK_K / 2 + QK_K / 4 + QK_K / 16 + 2,
         }
     }
 
-    /// Bytes of `elements` elements in whole blocks; `None` where they do not fill blocks or overflow.
+    /// Bytes of `elements` elements; `None` if they are not whole blocks, or on overflow.
     pub fn bytes_of(self, elements: usize) -> Option<usize> {
         if !elements.is_multiple_of(self.block_elements()) {
             return None;
@@ -101,29 +101,30 @@ impl TensorType {
         (elements / self.block_elements()).checked_mul(self.block_bytes())
     }
 
-    /// Widens whole blocks to `f32`.
+    /// Converts whole blocks to `f32`.
     ///
     /// # Panics
-    /// When `blocks` does not hold exactly `out.len()` elements: a bug of the caller, never an input's fault.
-    pub fn dequantise(self, blocks: &[u8], out: &mut [f32]) {
-        assert_eq!(self.bytes_of(out.len()), Some(blocks.len()), "dequantise: lengths differ");
+    /// `blocks` does not have exactly `out.len()` elements. The header parser has checked all lengths, so no input
+    /// causes it.
+    pub fn dequantize(self, blocks: &[u8], out: &mut [f32]) {
+        assert_eq!(self.bytes_of(out.len()), Some(blocks.len()), "dequantize: lengths differ");
         let pairs = blocks.chunks_exact(self.block_bytes()).zip(out.chunks_exact_mut(self.block_elements()));
         match self {
-            TensorType::F32 => pairs.for_each(|(b, out)| out[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-            TensorType::F16 => pairs.for_each(|(b, out)| out[0] = half_at(b, 0)),
-            TensorType::Bf16 => pairs.for_each(|(b, out)| out[0] = bf16::from_le_bytes([b[0], b[1]]).to_f32()),
-            TensorType::Q4_0 => pairs.for_each(|(block, out)| q4_0(block, out)),
-            TensorType::Q4_1 => pairs.for_each(|(block, out)| q4_1(block, out)),
-            TensorType::Q8_0 => pairs.for_each(|(block, out)| q8_0(block, out)),
-            TensorType::Q4K => pairs.for_each(|(block, out)| q4_k(block, out)),
-            TensorType::Q6K => pairs.for_each(|(block, out)| q6_k(block, out)),
+            GgmlType::F32 => pairs.for_each(|(b, out)| out[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+            GgmlType::F16 => pairs.for_each(|(b, out)| out[0] = half_at(b, 0)),
+            GgmlType::Bf16 => pairs.for_each(|(b, out)| out[0] = bf16::from_le_bytes([b[0], b[1]]).to_f32()),
+            GgmlType::Q4_0 => pairs.for_each(|(block, out)| q4_0(block, out)),
+            GgmlType::Q4_1 => pairs.for_each(|(block, out)| q4_1(block, out)),
+            GgmlType::Q8_0 => pairs.for_each(|(block, out)| q8_0(block, out)),
+            GgmlType::Q4K => pairs.for_each(|(block, out)| q4_k(block, out)),
+            GgmlType::Q6K => pairs.for_each(|(block, out)| q6_k(block, out)),
         }
     }
 }
 
-/// The half-precision number at byte `at`.
-fn half_at(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+/// The half-precision number at byte `offset`.
+fn half_at(block: &[u8], offset: usize) -> f32 {
+    f16::from_le_bytes([block[offset], block[offset + 1]]).to_f32()
 }
 
 /// `d q`, with `q` in -8..8. Low nibbles are the first 16 elements, high nibbles the last 16.
@@ -170,9 +171,9 @@ fn q4_k(block: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Group `group`'s scale and minimum out of 12 bytes that hold eight of each, six bits apiece: the first four groups'
-/// in the low six bits of bytes 0..4 and 4..8; the others' low four bits in bytes 8..12, their high two on top of the
-/// first four's.
+/// The scale and the minimum of `group`, unpacked from 12 bytes with eight of each, six bits apiece. Groups 0..4 are
+/// in the low six bits of bytes 0..4 and 4..8. Groups 4..8 have their low four bits in bytes 8..12 and their high two
+/// bits above those of groups 0..4.
 fn six_bit_pair(packed: &[u8], group: usize) -> (u8, u8) {
     if group < 4 {
         (packed[group] & 63, packed[group + 4] & 63)
@@ -184,8 +185,8 @@ fn six_bit_pair(packed: &[u8], group: usize) -> (u8, u8) {
 
 /// `(d s) q`, with `q` in -32..32 and an eight-bit scale `s` for each 16 elements.
 ///
-/// Each half of the block, 128 elements in four runs of 32, has 64 bytes of low nibbles (runs 0 and 2 in one half of
-/// them, 1 and 3 in the other) and 32 bytes of high bit pairs, one pair a run.
+/// Each half of the block (128 elements in four runs of 32) has 64 bytes of low nibbles, runs 0 and 2 in the first 32
+/// bytes and runs 1 and 3 in the others, and 32 bytes of high bit pairs, one pair per run.
 fn q6_k(block: &[u8], out: &mut [f32]) {
     let (low_bits, rest) = block.split_at(QK_K / 2);
     let (high_bits, rest) = rest.split_at(QK_K / 4);
