@@ -16,5 +16,6 @@ pub mod plan;
 pub mod probe;
 pub mod text;
 pub mod tokens;
+mod units;
 
 pub use error::{Error, Result};

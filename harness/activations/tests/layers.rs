@@ -10,7 +10,8 @@ use std::path::Path;
 use imports::ImportGraph;
 
 /// From the lowest to the highest: a module may use those before it.
-const ORDER: [&str; 10] = ["error", "panics", "tokens", "data", "text", "import", "model", "plan", "eager", "probe"];
+const ORDER: [&str; 11] =
+    ["error", "panics", "units", "tokens", "data", "text", "import", "model", "plan", "eager", "probe"];
 
 fn none() -> Vec<String> {
     Vec::new()
