@@ -43,7 +43,7 @@ fn kilobytes(line: &str, name: &str) -> Option<usize> {
     number.trim().parse::<usize>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
-/// Writes a file as the variables of [`peak_of_writing`] say and prints the peak resident bytes of this process.
+/// Writes a file and prints the peak resident bytes of this process.
 fn write_as_child(file: &str, n_samples: &str) {
     write(Path::new(file), n_samples.parse().unwrap());
     let status = fs::read_to_string("/proc/self/status").unwrap();

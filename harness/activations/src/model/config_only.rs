@@ -8,7 +8,7 @@ use super::locate::{ModelLocation, locate};
 use super::{ActivationModel, LayerOutput, LayerSink, StepSink, StepSource, TokenBatch, run_in_turn};
 use crate::error::{Error, Result};
 
-/// A model's configuration, and where it comes from.
+/// A model's configuration and its origin.
 #[derive(Clone, Debug)]
 pub struct ModelSpec {
     /// The shape.

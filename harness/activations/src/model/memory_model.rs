@@ -79,7 +79,7 @@ impl WorkspaceColumns {
         }
     }
 
-    /// Columns of the buffers that hold all own tokens whatever is asked for: stream and norm, queries and attention's
+    /// Columns of the buffers that hold all own tokens in every case: stream and norm, queries and attention's
     /// output, gate times up.
     fn of_own_tokens(self) -> [usize; 5] {
         [self.hidden, self.hidden, self.query, self.query, self.gated]

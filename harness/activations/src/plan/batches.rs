@@ -276,9 +276,9 @@ mod tests {
             computed += batch.ids.len();
             prop_assert_eq!(batch.n_cached, kept.len());
             // Key ids suffice to list the tokens that a query attends to.
-            let mut sees: Vec<Option<Vec<u32>>> = vec![None; batch.ids.len()];
-            let key = |row: usize| match row.checked_sub(batch.ids.len()) {
-                None => batch.ids[row],
+            let mut attended: Vec<Option<Vec<u32>>> = vec![None; batch.ids.len()];
+            let key = |index: usize| match index.checked_sub(batch.ids.len()) {
+                None => batch.ids[index],
                 Some(cached) => *kept[cached].last().unwrap(),
             };
             let visible = |segment: &AttentionSegment| {
@@ -289,18 +289,18 @@ mod tests {
                 for offset in 0..segment.len {
                     let position = segment.start_position + offset;
                     prop_assert_eq!(batch.positions[segment.query_row + offset] as usize, position);
-                    prop_assert!(sees[segment.query_row + offset].replace(keys[..=position].to_vec()).is_none());
+                    prop_assert!(attended[segment.query_row + offset].replace(keys[..=position].to_vec()).is_none());
                 }
             }
-            let mut rows: Vec<Vec<u32>> = sees.into_iter().map(|row| row.unwrap()).collect();
-            rows.extend(kept.iter().cloned());
+            let mut all: Vec<Vec<u32>> = attended.into_iter().map(|tokens| tokens.unwrap()).collect();
+            all.extend(kept.iter().cloned());
             for (group, sample) in scheduled.samples.iter().enumerate() {
                 let sequence = &tokens.sequences[*sample];
                 let whole: Vec<&Vec<u32>> =
-                    scheduled.whole.rows_of(group).iter().map(|row| &rows[*row as usize]).collect();
+                    scheduled.whole.rows_of(group).iter().map(|index| &all[*index as usize]).collect();
                 prop_assert_eq!(whole.len(), sequence.len());
-                for (position, row) in whole.iter().enumerate() {
-                    prop_assert_eq!(&row[..], &sequence.ids[..=position]);
+                for (position, tokens) in whole.iter().enumerate() {
+                    prop_assert_eq!(&tokens[..], &sequence.ids[..=position]);
                 }
                 let masked: Vec<u32> =
                     sequence.masked_positions().map(|position| scheduled.whole.rows_of(group)[position]).collect();
@@ -317,19 +317,19 @@ mod tests {
                         prop_assert!(pruned[segment.query_row + offset].replace(seen).is_none());
                     }
                 }
-                let mut pruned: Vec<Vec<u32>> = pruned.into_iter().map(|row| row.unwrap()).collect();
+                let mut pruned: Vec<Vec<u32>> = pruned.into_iter().map(|tokens| tokens.unwrap()).collect();
                 pruned.extend(kept_pruned.iter().cloned());
                 let groups = scheduled.masked_last_layer.as_ref().unwrap();
                 for group in 0..scheduled.samples.len() {
                     let (full, compact) = (scheduled.masked.rows_of(group), groups.rows_of(group));
                     prop_assert_eq!(full.len(), compact.len());
                     for (full, compact) in full.iter().zip(compact) {
-                        prop_assert_eq!(&rows[*full as usize], &pruned[*compact as usize]);
+                        prop_assert_eq!(&all[*full as usize], &pruned[*compact as usize]);
                     }
                 }
-                kept_pruned = last_layer.keep.iter().map(|row| pruned[*row as usize].clone()).collect();
+                kept_pruned = last_layer.keep.iter().map(|index| pruned[*index as usize].clone()).collect();
             }
-            kept = batch.keep.iter().map(|row| rows[*row as usize].clone()).collect();
+            kept = batch.keep.iter().map(|index| all[*index as usize].clone()).collect();
         }
         seen.sort_unstable();
         prop_assert_eq!(seen, (0..tokens.len()).collect::<Vec<_>>());

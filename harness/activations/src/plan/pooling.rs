@@ -83,49 +83,49 @@ pub fn pool_groups<'a, I: Iterator<Item = &'a [u8]>>(
 mod tests {
     use super::*;
 
-    fn pool(dtype: DType, method: PoolMethod, rows: &[[f32; 2]]) -> Vec<f32> {
-        let rows: Vec<Vec<u8>> = rows.iter().map(|row| dtype.from_f32_slice(row)).collect();
+    fn pool(dtype: DType, method: PoolMethod, vectors: &[[f32; 2]]) -> Vec<f32> {
+        let vectors: Vec<Vec<u8>> = vectors.iter().map(|vector| dtype.from_f32_slice(vector)).collect();
         let mut out = vec![0xAA; 2 * dtype.size()];
-        pool_vectors(dtype, method, rows.iter().map(Vec::as_slice), &mut Scratch::new(2), &mut out);
+        pool_vectors(dtype, method, vectors.iter().map(Vec::as_slice), &mut Scratch::new(2), &mut out);
         dtype.to_f32_vec(&out)
     }
 
     #[test]
     fn methods_pool_by_their_definition() {
-        let rows = [[1.0, -3.0], [4.0, -2.0], [-2.0, -8.0]];
+        let vectors = [[1.0, -3.0], [4.0, -2.0], [-2.0, -8.0]];
         for dtype in [DType::F32, DType::F16, DType::Bf16] {
-            assert_eq!(pool(dtype, PoolMethod::Sum, &rows), [3.0, -13.0]);
-            assert_eq!(pool(dtype, PoolMethod::Max, &rows), [4.0, -2.0]);
-            assert_eq!(pool(dtype, PoolMethod::Last, &rows), [-2.0, -8.0]);
+            assert_eq!(pool(dtype, PoolMethod::Sum, &vectors), [3.0, -13.0]);
+            assert_eq!(pool(dtype, PoolMethod::Max, &vectors), [4.0, -2.0]);
+            assert_eq!(pool(dtype, PoolMethod::Last, &vectors), [-2.0, -8.0]);
             for method in PoolMethod::ALL {
                 assert_eq!(pool(dtype, method, &[]), [0.0, 0.0], "{method} of nothing");
-                assert_eq!(pool(dtype, method, &rows[1..2]), rows[1], "{method} of one");
+                assert_eq!(pool(dtype, method, &vectors[1..2]), vectors[1], "{method} of one");
             }
         }
-        assert_eq!(pool(DType::F32, PoolMethod::Mean, &rows), [1.0, -13.0 / 3.0]);
+        assert_eq!(pool(DType::F32, PoolMethod::Mean, &vectors), [1.0, -13.0 / 3.0]);
     }
 
     #[test]
     fn sums_run_in_f32_and_round_once() {
         // In bf16 steps 256 + 1 stays 256; in f32 the ones add up before the only rounding.
-        let rows = [[256.0, 256.0], [1.0, 1.0], [1.0, 1.0]];
-        assert_eq!(pool(DType::Bf16, PoolMethod::Sum, &rows), [258.0, 258.0]);
+        let vectors = [[256.0, 256.0], [1.0, 1.0], [1.0, 1.0]];
+        assert_eq!(pool(DType::Bf16, PoolMethod::Sum, &vectors), [258.0, 258.0]);
         // The mean divides: 258 / 3, not 258 * (1 / 3).
-        assert_eq!(pool(DType::F32, PoolMethod::Mean, &rows), [258.0 / 3.0; 2]);
+        assert_eq!(pool(DType::F32, PoolMethod::Mean, &vectors), [258.0 / 3.0; 2]);
     }
 
     #[test]
     fn sums_run_in_the_order_given() {
-        let rows = [[1e8, 1.0], [1.0, 1e8], [-1e8, -1e8]];
-        assert_eq!(pool(DType::F32, PoolMethod::Sum, &rows), [0.0, 0.0]);
-        assert_eq!(pool(DType::F32, PoolMethod::Sum, &[rows[0], rows[2], rows[1]]), [1.0, 0.0]);
+        let vectors = [[1e8, 1.0], [1.0, 1e8], [-1e8, -1e8]];
+        assert_eq!(pool(DType::F32, PoolMethod::Sum, &vectors), [0.0, 0.0]);
+        assert_eq!(pool(DType::F32, PoolMethod::Sum, &[vectors[0], vectors[2], vectors[1]]), [1.0, 0.0]);
     }
 
     #[test]
     fn nan_propagates_from_any_position() {
-        for rows in [[[f32::NAN, 1.0], [1.0, f32::NAN]], [[1.0, f32::NAN], [f32::NAN, 1.0]]] {
+        for vectors in [[[f32::NAN, 1.0], [1.0, f32::NAN]], [[1.0, f32::NAN], [f32::NAN, 1.0]]] {
             for method in [PoolMethod::Max, PoolMethod::Sum, PoolMethod::Mean] {
-                assert!(pool(DType::F32, method, &rows).iter().all(|value| value.is_nan()), "{method}");
+                assert!(pool(DType::F32, method, &vectors).iter().all(|value| value.is_nan()), "{method}");
             }
         }
     }

@@ -12,7 +12,7 @@ use super::tensor::ActTensor;
 use crate::error::{Error, Result};
 
 impl Acts {
-    /// Computes the whole result. The model runs once a sample, whatever the plan.
+    /// Computes the whole result. In any plan the model runs once a sample.
     ///
     /// # Errors
     /// A failure of the model or of the file, or not enough memory.

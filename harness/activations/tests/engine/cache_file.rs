@@ -137,7 +137,7 @@ fn incomplete_or_foreign_file_is_refused_by_name() {
     let path = directory.path().join("file");
     let write = |bytes: &[u8]| fs::write(&path, bytes).unwrap();
     write(b"");
-    assert_refused(&path, "no cache file");
+    assert_refused(&path, "not a cache file");
     write(b"label,statement\n1,Water is wet.\n");
     assert_refused(&path, "not a safetensors file");
     let foreign = safetensors::serialize(
@@ -154,7 +154,7 @@ fn incomplete_or_foreign_file_is_refused_by_name() {
     let whole = fs::read(&path).unwrap();
     for len in [7, 8, 100, 4095, 4096, 4097, whole.len() - 32, whole.len() - 1] {
         fs::write(&path, &whole[..len]).unwrap();
-        assert_refused(&path, if len < 8 { "no cache file" } else { "truncated" });
+        assert_refused(&path, if len < 8 { "not a cache file" } else { "truncated" });
     }
     let longer: Vec<u8> = whole.iter().copied().chain([0]).collect();
     fs::write(&path, longer).unwrap();
@@ -162,7 +162,7 @@ fn incomplete_or_foreign_file_is_refused_by_name() {
     let text =
         String::from_utf8_lossy(&whole[8..4096]).replacen("\"format_version\":\"1\"", "\"format_version\":\"9\"", 1);
     fs::write(&path, [&whole[..8], text.as_bytes(), &whole[4096..]].concat()).unwrap();
-    assert_refused(&path, "format version 9, this program reads version 1");
+    assert_refused(&path, "format version 9, but this version of actbench reads version 1");
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl<B: Backend> PipelineStage<B> {
         }
         let (cos, sin) = rope_angles(config, options.max_positions);
         let angles = |values: Vec<f32>| -> Result<B::Vector> {
-            // Angles stay in f32 whatever the run's type: in bf16 neighbouring positions would fall together.
+            // Angles stay in f32 whatever the run's type: in bf16 neighboring positions would have equal angles.
             let tensor = HostTensor::from_f32(DType::F32, vec![values.len()], &values)?;
             Ok(backend.prepare_vector(&[tensor], DType::F32)?)
         };
@@ -81,7 +81,7 @@ impl<B: Backend> PipelineStage<B> {
     /// Drops the workspace, cached prefixes included, and gives the tokens of a batch that the free memory of the device
     /// can take.
     pub(super) fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
-        // What batches before took is free for those to come.
+        // Buffers of earlier batches are freed first: their memory is available to later batches.
         *self.workspace.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let Some(free) = self.backend.free_memory()? else { return Ok(None) };
         let cache = prefix_cache_bytes(&self.config, self.dtype, self.blocks.len(), self.max_positions);
@@ -102,7 +102,8 @@ impl<B: Backend> PipelineStage<B> {
         layers: &[usize],
         outputs: &mut dyn OutputSink,
     ) -> Result<Option<Vec<u8>>> {
-        // A poisoned workspace may be used: a batch reads only what it has written, and the prefix cache is checked.
+        // A poisoned workspace may be used: a batch overwrites its buffers before it reads them, and the prefix cache is
+        // checked.
         let mut slot = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
         let work = match slot.as_mut() {
             Some(work) => work,

@@ -187,7 +187,7 @@ impl FileMap {
         if range.start >= end {
             return;
         }
-        // SAFETY: the map is shared, read-only and backed by a file, so dropped pages come back with the same contents.
+        // SAFETY: the map is shared, read-only and backed by a file, so dropped pages are read again with the same contents.
         let advised =
             unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, end - range.start) };
         if let Err(error) = advised {

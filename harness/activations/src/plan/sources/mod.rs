@@ -1,4 +1,4 @@
-//! Where activations come from: a tensor, a model, or a cache file. All answer the same request.
+//! The sources of plans: a tensor, a model, or a cache file. All answer the same request.
 
 mod assemble;
 mod cached;
