@@ -1,8 +1,8 @@
-//! The eager baseline: what people do who have no plan. Whole layers come to host memory and are pooled there.
+//! The eager baseline: extraction without a plan. Full layers are copied to host memory and pooled there.
 //!
 //! Batches are cut in the order given and padded on the right to their longest sample, as transformers pads them;
-//! causal attention keeps padding rows from changing any other. As in the lazy plan, no block past the deepest layer
-//! is run: the baseline is not made slower than it has to be.
+//! with causal attention padding changes no other token. As in the lazy plan, no block past the deepest layer is run, so
+//! that the baseline is not slower than necessary.
 
 use std::ops::Range;
 
@@ -11,9 +11,9 @@ use bytes::Bytes;
 use memmap2::MmapMut;
 
 use crate::error::{Error, Result};
-use crate::model::ActivationModel;
+use crate::model::{ActivationModel, check_layer};
 use crate::plan::batches::{Batches, Batching, ScheduledBatch};
-use crate::plan::flight::{Flight, fly};
+use crate::plan::in_flight::{InFlightBatch, run_batches};
 use crate::plan::pooling::pool_groups;
 use crate::plan::prefix::SharedPrefixes;
 use crate::plan::progress::Monitor;
@@ -21,16 +21,16 @@ use crate::plan::sources::check_tokens;
 use crate::plan::{ActTensor, Axes, ExtractionStats, LargestBatch, PlanCost, ProgressSink, SequenceMask, Signature};
 use crate::tokens::TokenSet;
 
-/// Activations, and what it took to get them.
+/// Activations, and the counters of their extraction.
 #[derive(Clone, Debug)]
 pub struct EagerExtraction {
     /// The activations.
     pub tensor: ActTensor,
-    /// Tokens asked for, and rows computed, padding included.
+    /// Tokens asked for and computed, padding included.
     pub stats: ExtractionStats,
 }
 
-/// One layer of every sample, `[b, h]`: for each batch the layer's full `[b, s, h]` output comes to host memory and
+/// One layer of every sample, `[b, h]`: for each batch the layer's full `[b, s, h]` output is copied to host memory and
 /// its masked positions are pooled there.
 ///
 /// # Errors
@@ -43,27 +43,27 @@ pub fn extract_layer_pooled(
     method: PoolMethod,
     progress: Option<&ProgressSink>,
 ) -> Result<EagerExtraction> {
-    let run = Run::new(model, tokens, &[layer], batch_size, progress)?;
+    let run = EagerRun::new(model, tokens, &[layer], batch_size, progress)?;
     let (dtype, hidden_size) = (model.dtype(), model.hidden_size());
     let vector_bytes = hidden_size * dtype.size();
     let signature = Signature { axes: Axes::BH, seq_len: 1, has_mask: false, ..run.signature(&[layer])? };
     let mut bytes = reserve(&signature)?;
-    run.batches(|scheduled, _, rows| {
-        let out = block_of(&mut bytes, scheduled, vector_bytes);
-        let rows_of =
-            |sample: usize| scheduled.masked.rows_of(sample).iter().map(|row| vector(rows, *row, vector_bytes));
-        pool_groups(dtype, method, hidden_size, rows_of, out);
+    run.batches(|scheduled, _, output| {
+        let out = batch_bytes(&mut bytes, scheduled, vector_bytes);
+        let group_vectors =
+            |sample: usize| scheduled.masked.rows_of(sample).iter().map(|token| vector(output, *token, vector_bytes));
+        pool_groups(dtype, method, hidden_size, group_vectors, out);
         Ok(())
     })?;
     let tensor = ActTensor::new(Axes::BH, &signature.shape(), dtype, [layer], None, Bytes::from(bytes))?;
     Ok(EagerExtraction { tensor, stats: run.monitor.stats() })
 }
 
-/// Every layer asked for, of every sample and position: the full `[b, l, s, h]` in host memory, zeros behind each
-/// sequence. [`ActTensor::pool_layer`] then selects and pools.
+/// Every layer asked for, of every sample and position: the full `[b, l, s, h]` in host memory, padded with zeros.
+/// [`ActTensor::pool_layer`] then selects and pools.
 ///
 /// # Errors
-/// As for [`extract_layer_pooled`], and memory that is not there: asked for at once, before the model runs.
+/// As for [`extract_layer_pooled`], and not enough memory: all of it is reserved before the model runs.
 pub fn extract_full(
     model: &dyn ActivationModel,
     tokens: &TokenSet,
@@ -71,24 +71,24 @@ pub fn extract_full(
     batch_size: usize,
     progress: Option<&ProgressSink>,
 ) -> Result<EagerExtraction> {
-    let run = Run::new(model, tokens, layers, batch_size, progress)?;
+    let run = EagerRun::new(model, tokens, layers, batch_size, progress)?;
     let signature = run.signature(layers)?;
     let mut tensor = FullTensor::reserve(&signature)?;
     let (sample_bytes, block_bytes, vector_bytes) =
         (signature.sample_bytes(), signature.block_bytes(), signature.vector_bytes());
-    run.batches(|scheduled, layer, rows| {
+    run.batches(|scheduled, layer, output| {
         // Samples of a batch are consecutive.
         let first = scheduled.samples.first().map_or(0, |sample| sample * sample_bytes);
         let block = first..first + scheduled.samples.len() * sample_bytes;
         if layer == run.layers[0] {
-            // Pages are touched batch by batch, not all beforehand.
+            // Pages are touched batch by batch: peak memory is then that of the batches so far.
             tensor.touch(block.clone());
         }
         let Some(position) = signature.layer_position(layer) else { return Ok(()) };
         for (sample, out) in tensor.memory[block].chunks_exact_mut(sample_bytes).enumerate() {
             let block = out[position * block_bytes..].chunks_exact_mut(vector_bytes);
-            for (row, out) in scheduled.whole.rows_of(sample).iter().zip(block) {
-                out.copy_from_slice(vector(rows, *row, vector_bytes));
+            for (token, out) in scheduled.whole.rows_of(sample).iter().zip(block) {
+                out.copy_from_slice(vector(output, *token, vector_bytes));
             }
         }
         Ok(())
@@ -100,12 +100,13 @@ pub fn extract_full(
     Ok(EagerExtraction { tensor, stats: run.monitor.stats() })
 }
 
-/// What either of the above asks of the model for `layers`, counted from the same batches, without running any.
+/// The cost of [`extract_layer_pooled`] or [`extract_full`] for `layers`, counted from the same batches without running
+/// any.
 ///
 /// # Errors
-/// As for [`extract_layer_pooled`], failures of the model apart.
+/// As for [`extract_layer_pooled`], except failures of the model.
 pub fn cost(model: &dyn ActivationModel, tokens: &TokenSet, layers: &[usize], batch_size: usize) -> Result<PlanCost> {
-    let run = Run::new(model, tokens, layers, batch_size, None)?;
+    let run = EagerRun::new(model, tokens, layers, batch_size, None)?;
     let blocks = run.layers.last().map_or(0, |deepest| deepest + 1);
     let mut cost = PlanCost {
         samples: tokens.len() as u64,
@@ -115,25 +116,25 @@ pub fn cost(model: &dyn ActivationModel, tokens: &TokenSet, layers: &[usize], ba
     };
     let vector_bytes = model.hidden_size() * model.dtype().size();
     for scheduled in batches(tokens, batch_size, &(0..tokens.len()).collect::<Vec<_>>()) {
-        let rows = scheduled.batch.ids.len();
-        cost.rows += rows as u64;
-        cost.deepest_rows += rows as u64;
+        let n_tokens = scheduled.batch.ids.len();
+        cost.tokens_computed += n_tokens as u64;
+        cost.last_layer_tokens += n_tokens as u64;
         cost.batches += 1;
         cost.flops += model.flops(&scheduled.batch, blocks);
-        cost.bytes_out += (rows * layers.len() * vector_bytes) as u64;
-        cost.largest = cost.largest.or(LargestBatch::of(&scheduled));
+        cost.bytes_out += (n_tokens * layers.len() * vector_bytes) as u64;
+        cost.largest = cost.largest.or(LargestBatch::of(&scheduled.batch, scheduled.samples.len()));
     }
     Ok(cost)
 }
 
 /// All samples in the order given, padded to the longest of each batch.
 pub fn batches<'a>(tokens: &'a TokenSet, batch_size: usize, all: &[usize]) -> Batches<'a> {
-    let batching = Batching { max_samples: batch_size, max_rows: usize::MAX, padded: true, masked_only: false };
+    let batching = Batching { max_samples: batch_size, max_tokens: usize::MAX, padded: true, masked_only: false };
     Batches::new(tokens, &SharedPrefixes::none(all), batching)
 }
 
 /// A pass of a model over all samples.
-struct Run<'a> {
+struct EagerRun<'a> {
     model: &'a dyn ActivationModel,
     tokens: &'a TokenSet,
     /// Increasing.
@@ -142,7 +143,7 @@ struct Run<'a> {
     monitor: Monitor,
 }
 
-impl<'a> Run<'a> {
+impl<'a> EagerRun<'a> {
     fn new(
         model: &'a dyn ActivationModel,
         tokens: &'a TokenSet,
@@ -154,13 +155,11 @@ impl<'a> Run<'a> {
         if layers.is_empty() {
             return Err(Error::usage("eager extraction: name at least one layer"));
         }
-        if let Some(layer) = layers.iter().find(|layer| **layer >= model.n_layers()) {
-            return Err(crate::model::llama::too_deep(*layer, model.n_layers()));
-        }
+        layers.iter().try_for_each(|layer| check_layer(*layer, model.n_layers()))?;
         let mut layers = layers.to_vec();
         layers.sort_unstable();
         let monitor = Monitor::reporting_to(progress.cloned());
-        Ok(Run { model, tokens, layers, batch_size, monitor })
+        Ok(EagerRun { model, tokens, layers, batch_size, monitor })
     }
 
     /// The signature of everything, with `layers` in the caller's order.
@@ -177,54 +176,54 @@ impl<'a> Run<'a> {
         signature.checked()
     }
 
-    /// Runs the model batch by batch; `take` is given each layer's full output, padding rows included.
-    fn batches(&self, mut take: impl FnMut(&ScheduledBatch, usize, &[u8]) -> Result<()>) -> Result<()> {
+    /// Runs the model batch by batch; `on_layer` receives each layer's full output, padding included.
+    fn batches(&self, mut on_layer: impl FnMut(&ScheduledBatch, usize, &[u8]) -> Result<()>) -> Result<()> {
         self.monitor.add_tokens(self.tokens.n_tokens());
         let all: Vec<usize> = (0..self.tokens.len()).collect();
         let vector_bytes = self.model.hidden_size() * self.model.dtype().size();
-        // Nothing passes from one batch to the next, so that any lane can take any of them.
+        // Batches share no prefixes, so any stream can run any of them.
         let mut batches = batches(self.tokens, self.batch_size, &all);
-        let mut checked = |flight: &mut Flight<()>, layer: usize, rows: &[u8]| {
-            if rows.len() != flight.n_rows * vector_bytes {
-                let what = format!("handed out {} bytes for {} rows of {vector_bytes}", rows.len(), flight.n_rows);
+        let mut checked = |batch: &mut InFlightBatch<()>, layer: usize, output: &[u8]| {
+            if output.len() != batch.n_tokens * vector_bytes {
+                let what = format!("emitted {} bytes for {} tokens of {vector_bytes}", output.len(), batch.n_tokens);
                 return Err(actbench_kernels::KernelError::shape("model", what).into());
             }
-            take(&flight.scheduled, layer, rows)
+            on_layer(&batch.scheduled, layer, output)
         };
         let mut done = 0;
-        let mut landed = |flight: Flight<()>| {
-            self.monitor.add_batch(flight.n_rows, flight.flops);
-            done += flight.scheduled.samples.len();
+        let mut on_complete = |batch: InFlightBatch<()>| {
+            self.monitor.add_batch(batch.n_tokens, batch.flops);
+            done += batch.scheduled.samples.len();
             self.monitor.report_samples(done, self.tokens.len());
             Ok(())
         };
-        fly(self.model, &self.layers, None, &mut |_| batches.next(), &mut checked, &mut landed)
-            .map_err(|crash| crash.error)
+        run_batches(self.model, &self.layers, None, &mut |_| batches.next(), &mut checked, &mut on_complete)
+            .map_err(|failure| failure.error)
     }
 }
 
-/// The memory of a full tensor: zeros that the system hands out on the first touch.
+/// The memory of a full tensor: an anonymous mapping, which the system fills with zeros on the first touch.
 ///
-/// Hundreds of megabytes come in pages of 4 KiB otherwise, each with an interrupt, and were filled with zeros twice, once
-/// by the system and once here.
+/// With a `Vec` of zeros, hundreds of megabytes would be faulted in by pages of 4 KiB and zeroed twice, by the system and
+/// here.
 struct FullTensor {
     memory: MmapMut,
     n_bytes: usize,
 }
 
 impl FullTensor {
-    /// Asks for all of `signature`, without touching it.
+    /// Reserves all of `signature` without touching it.
     fn reserve(signature: &Signature) -> Result<Self> {
         let n_bytes = signature.n_bytes();
-        // A map of nothing is refused.
+        // An empty mapping is an error.
         let memory = MmapMut::map_anon(n_bytes.max(1)).map_err(|_| out_of_memory(signature))?;
-        // A system without large pages does as well, only slower.
+        // A hint: without huge pages it is only slower.
         #[cfg(target_os = "linux")]
         let _ = memory.advise(memmap2::Advice::HugePage);
         Ok(FullTensor { memory, n_bytes })
     }
 
-    /// Makes the zeros of `range` resident: what is behind a sequence is a part of the tensor as much as its positions.
+    /// Makes the zeros of `range` resident: padding is as much a part of the tensor as the positions of a sequence.
     fn touch(&mut self, range: Range<usize>) {
         #[cfg(target_os = "linux")]
         if self.memory.advise_range(memmap2::Advice::PopulateWrite, range.start, range.len()).is_ok() {
@@ -242,9 +241,8 @@ fn out_of_memory(signature: &Signature) -> Error {
     Error::OutOfMemory { what: format!("activations {signature}"), bytes: signature.n_bytes() as u64 }
 }
 
-/// The bytes of a batch's samples, which are consecutive, `sample_bytes` each. Pages are touched batch by batch as they
-/// come, not all beforehand.
-fn block_of<'a>(bytes: &'a mut Vec<u8>, scheduled: &ScheduledBatch, sample_bytes: usize) -> &'a mut [u8] {
+/// The bytes of a batch's samples, which are consecutive, `sample_bytes` each. Pages are touched batch by batch.
+fn batch_bytes<'a>(bytes: &'a mut Vec<u8>, scheduled: &ScheduledBatch, sample_bytes: usize) -> &'a mut [u8] {
     let first = scheduled.samples.first().map_or(0, |sample| sample * sample_bytes);
     let end = first + scheduled.samples.len() * sample_bytes;
     if bytes.len() < end {
@@ -261,8 +259,8 @@ fn reserve(signature: &Signature) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn vector(rows: &[u8], row: u32, vector_bytes: usize) -> &[u8] {
-    &rows[row as usize * vector_bytes..(row as usize + 1) * vector_bytes]
+fn vector(output: &[u8], token: u32, vector_bytes: usize) -> &[u8] {
+    &output[token as usize * vector_bytes..(token as usize + 1) * vector_bytes]
 }
 
 #[cfg(test)]
@@ -270,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_that_is_not_there_is_an_error_that_names_the_bytes() {
+    fn failed_reservation_names_its_bytes() {
         let signature = Signature {
             axes: Axes::BLSH,
             n_samples: 1 << 30,
@@ -288,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_touched_or_not_is_zeros() {
+    fn memory_is_zero_whether_touched_or_not() {
         let signature = Signature {
             axes: Axes::BLSH,
             n_samples: 3,

@@ -74,6 +74,7 @@ pub mod plan;
 pub mod probe;
 pub mod text;
 pub mod tokens;
+mod units;
 
 pub use actbench_kernels::{CpuBackend, DType};
 

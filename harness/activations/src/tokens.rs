@@ -1,11 +1,11 @@
-//! Token sequences with their masks: what the model is run on.
+//! Token sequences with their masks: the input of a model.
 
 /// One tokenized dialogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenSequence {
     /// Token ids, at least one.
     pub ids: Vec<u32>,
-    /// Whether the token at that position is pooled; as long as `ids`.
+    /// Whether the token at each position is pooled; as long as `ids`.
     pub mask: Vec<bool>,
 }
 

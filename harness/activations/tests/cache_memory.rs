@@ -1,4 +1,4 @@
-//! What a cache file costs in memory: writing one holds a batch, and selecting a layer touches that layer's pages.
+//! Memory of cache files: a writer holds one batch, and selecting a layer touches the pages of that layer alone.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use actbench_activations::plan::cache_file::CacheWriter;
-use actbench_activations::plan::{ActTensor, Acts, Axes, Fingerprint, Signature};
+use actbench_activations::plan::{ActTensor, Acts, Axes, PlanFingerprint, Signature};
 use actbench_kernels::DType;
 
 const LAYERS: [usize; 4] = [3, 0, 8, 5];
@@ -15,7 +15,7 @@ const LAYERS: [usize; 4] = [3, 0, 8, 5];
 const HIDDEN: usize = 64 << 10;
 const LAYER_BYTES_OF_SAMPLE: usize = HIDDEN * 4;
 const MIB: usize = 1 << 20;
-/// Names the child's file and its number of samples.
+/// Variables of the child process: its file and its number of samples.
 const CHILD_FILE: &str = "CACHE_MEMORY_CHILD_FILE";
 const CHILD_SAMPLES: &str = "CACHE_MEMORY_CHILD_SAMPLES";
 
@@ -26,11 +26,11 @@ fn write(path: &Path, n_samples: usize) {
         ActTensor::from_f32(Axes::BLH, &[4, LAYERS.len(), HIDDEN], DType::F32, LAYERS, None, &values).unwrap()
     };
     let signature = Signature { n_samples, ..batch(0).signature().clone() };
-    let mut writer = CacheWriter::resume(path, signature, Fingerprint::default()).unwrap();
+    let mut writer = CacheWriter::resume(path, signature, PlanFingerprint::default()).unwrap();
     for first in (0..n_samples).step_by(4) {
         let mut pairs: Vec<(usize, usize)> = (first..first + 4).zip(0..).collect();
         if first % 8 == 0 {
-            pairs = pairs.iter().map(|(place, _)| *place).zip([2, 0, 3, 1]).collect();
+            pairs = pairs.iter().map(|(position, _)| *position).zip([2, 0, 3, 1]).collect();
         }
         writer.put(&pairs, &batch(first)).unwrap();
     }
@@ -43,23 +43,20 @@ fn kilobytes(line: &str, name: &str) -> Option<usize> {
     number.trim().parse::<usize>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
-/// The other half of the test below: alone in its process, so that its peak is the writer's.
-#[test]
-#[ignore = "run by the test of the writer's memory in a process of its own"]
-fn child_that_writes() {
-    let (Ok(file), Ok(samples)) = (std::env::var(CHILD_FILE), std::env::var(CHILD_SAMPLES)) else { return };
-    write(Path::new(&file), samples.parse().unwrap());
+/// Writes a file and prints the peak resident bytes of this process.
+fn write_as_child(file: &str, n_samples: &str) {
+    write(Path::new(file), n_samples.parse().unwrap());
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| kilobytes(line, "VmHWM")).unwrap();
     println!("peak={peak}=");
 }
 
-/// Peak resident bytes of a process that writes `n_samples` MiB.
+/// Peak resident bytes of a process that writes `n_samples` MiB: this binary once more, with one test and two variables.
 fn peak_of_writing(n_samples: usize) -> usize {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("file");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_that_writes", "--ignored", "--nocapture", "--test-threads", "1"])
+        .args(["--exact", "writer_memory_does_not_grow_with_samples", "--nocapture", "--test-threads", "1"])
         .env(CHILD_FILE, &path)
         .env(CHILD_SAMPLES, n_samples.to_string())
         .output()
@@ -70,11 +67,15 @@ fn peak_of_writing(n_samples: usize) -> usize {
     text.split('=').nth(1).unwrap_or_else(|| panic!("{text}")).parse().unwrap()
 }
 
+/// Starts itself as a child process, alone in it, so that the peak is the writer's.
 #[test]
-fn writing_sixteen_times_the_samples_takes_no_more_memory() {
-    let (few, many) = (peak_of_writing(16), peak_of_writing(256));
-    eprintln!("peak resident {} MiB for 16 MiB, {} MiB for 256 MiB", few / MIB, many / MIB);
-    assert!(many <= few + 8 * MIB, "{few} bytes for 16 MiB grew to {many} for 256 MiB");
+fn writer_memory_does_not_grow_with_samples() {
+    if let (Ok(file), Ok(n_samples)) = (std::env::var(CHILD_FILE), std::env::var(CHILD_SAMPLES)) {
+        return write_as_child(&file, &n_samples);
+    }
+    let (small, large) = (peak_of_writing(16), peak_of_writing(256));
+    eprintln!("peak resident {} MiB for 16 MiB, {} MiB for 256 MiB", small / MIB, large / MIB);
+    assert!(large <= small + 8 * MIB, "{small} bytes for 16 MiB grew to {large} for 256 MiB");
 }
 
 /// Resident bytes of this process's mapping of `path`.
@@ -86,9 +87,9 @@ fn resident_of_mapping(path: &Path) -> usize {
 }
 
 #[test]
-fn selecting_one_layer_touches_that_layer_s_share_of_pages() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().canonicalize().unwrap().join("file");
+fn selecting_a_layer_touches_its_pages_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().canonicalize().unwrap().join("file");
     let n_samples = 32;
     write(&path, n_samples);
     let layer_bytes = n_samples * LAYER_BYTES_OF_SAMPLE;

@@ -1,9 +1,10 @@
-//! What a case will hold in memory at once, predicted from sizes alone before anything is allocated.
+//! The memory of a case, predicted from sizes alone before anything is allocated.
 
 use super::score::{matrix_bytes, parallel_layers};
 use crate::error::{Error, Result};
+use actbench_activations::model::memory_model::{full_feature_bytes, padded_batch_bytes, pooled_feature_bytes};
 
-/// Sizes that the memory of a case follows from.
+/// The sizes that decide the memory of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// Samples and longest sequence of the training and of the test side.
@@ -12,7 +13,7 @@ pub struct Sizes {
     pub layers: usize,
     /// Columns of the residual stream.
     pub hidden: usize,
-    /// Columns inside of the feed-forward part.
+    /// Columns between gate/up and the down projection.
     pub intermediate: usize,
     /// Bytes of a stored element.
     pub element: usize,
@@ -20,10 +21,10 @@ pub struct Sizes {
     pub batch_size: usize,
 }
 
-/// What is held while features are extracted.
+/// The features that are in memory during extraction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holding {
-    /// The full `[n, l, s, h]` of both sides, and the pooled features beside them.
+    /// The full `[n, l, s, h]` of both sides, and the pooled features.
     Full,
     /// Pooled features and a batch.
     Pooled,
@@ -32,13 +33,12 @@ pub enum Holding {
 }
 
 impl Sizes {
-    /// Bytes that extraction holds at once beside what is resident already.
+    /// Bytes that extraction allocates in addition to those resident already.
     pub fn extraction(&self, holding: Holding) -> u64 {
-        let samples = self.samples();
-        let pooled = product(&[samples, self.layers as u64, self.vector()]);
+        let (layers, hidden, element) = (self.layers as u64, self.hidden as u64, self.element as u64);
+        let pooled = pooled_feature_bytes(self.samples(), layers, hidden, element);
         let full = self.sides.iter().fold(0u64, |sum, (samples, longest)| {
-            let side = product(&[*samples as u64, *longest as u64, self.layers as u64, self.vector()]);
-            sum.saturating_add(side)
+            sum.saturating_add(full_feature_bytes(*samples as u64, *longest as u64, layers, hidden, element))
         });
         let features = match holding {
             Holding::Full => full.saturating_add(pooled),
@@ -52,8 +52,8 @@ impl Sizes {
     pub fn probe(&self, threads: usize) -> u64 {
         let samples = self.sides.iter().fold(0usize, |sum, (samples, _)| sum.saturating_add(*samples));
         let layer = matrix_bytes(samples, self.hidden);
-        let at_a_time = parallel_layers(threads, layer).min(self.layers.max(1));
-        product(&[layer, at_a_time as u64])
+        let concurrent = parallel_layers(threads, layer).min(self.layers.max(1));
+        layer.saturating_mul(concurrent as u64)
     }
 
     /// Samples of both sides.
@@ -61,34 +61,24 @@ impl Sizes {
         self.sides.iter().fold(0u64, |sum, (samples, _)| sum.saturating_add(*samples as u64))
     }
 
-    /// Bytes of a vector of the residual stream.
-    fn vector(&self) -> u64 {
-        product(&[self.hidden as u64, self.element as u64])
-    }
-
-    /// A batch's intermediate results, about: residual stream, its norm, queries, keys, values and attention's output
-    /// of `hidden` columns at most, and gate and up of the feed-forward part.
+    /// About how many bytes the activations of a batch take.
     pub fn batch(&self) -> u64 {
         let longest = self.sides.iter().map(|(_, longest)| *longest).max().unwrap_or(0);
-        let columns = product(&[6, self.hidden as u64]).saturating_add(product(&[2, self.intermediate as u64]));
-        product(&[self.batch_size as u64, longest as u64, columns, self.element as u64])
+        let tokens = (self.batch_size as u64).saturating_mul(longest as u64);
+        padded_batch_bytes(tokens, self.hidden as u64, self.intermediate as u64, self.element as u64)
     }
 }
 
-/// Refuses what does not fit: `resident` bytes are there and `more` will be held beside them, as `what`.
+/// Refuses an allocation of `more` bytes for `what`, in addition to `resident` bytes, if it exceeds the limit.
 ///
 /// # Errors
-/// [`Error::OverMemoryLimit`] with the bytes wanted, if they are above `limit`.
+/// [`Error::OverMemoryLimit`] if the sum is above `limit`.
 pub fn check(what: &str, resident: u64, more: u64, limit: Option<u64>) -> Result<()> {
     let bytes = resident.saturating_add(more);
     match limit {
         Some(limit) if bytes > limit => Err(Error::OverMemoryLimit { what: what.to_owned(), bytes, limit }),
         _ => Ok(()),
     }
-}
-
-fn product(factors: &[u64]) -> u64 {
-    factors.iter().fold(1u64, |product, factor| product.saturating_mul(*factor))
 }
 
 #[cfg(test)]
@@ -99,7 +89,7 @@ mod tests {
         Sizes { sides: [(80, 10), (20, 8)], layers: 4, hidden: 16, intermediate: 32, element: 2, batch_size: 8 };
 
     #[test]
-    fn each_way_holds_what_it_holds() {
+    fn extraction_counts_features_and_batch() {
         // 8 samples of 10 tokens, 6 * 16 + 2 * 32 columns of 2 bytes.
         let batch = 8 * 10 * 160 * 2;
         let pooled = 100 * 4 * 32;
@@ -110,21 +100,21 @@ mod tests {
         // Features take 4 + 8 + 4 bytes, the square matrix of the smaller dimension and its factor 8 each.
         let layer = 100 * 16 * 16 + 16 * 16 * 16;
         assert_eq!(SIZES.probe(1), layer);
-        assert_eq!(SIZES.probe(64), 4 * layer, "four layers, however many threads");
+        assert_eq!(SIZES.probe(64), 4 * layer, "four layers with any number of threads");
         let many = Sizes { sides: [(20_000, 10), (5_000, 10)], hidden: 576, ..SIZES };
         assert_eq!(many.probe(64), 25_000 * 576 * 16 + 576 * 576 * 16, "one at a time");
     }
 
     #[test]
-    fn the_disk_cache_does_not_grow_with_the_samples() {
+    fn disk_cache_does_not_grow_with_samples() {
         let more = Sizes { sides: [(80_000, 10), (20_000, 8)], ..SIZES };
         assert_eq!(more.extraction(Holding::Batch), SIZES.extraction(Holding::Batch));
-        let endless = Sizes { sides: [(usize::MAX, usize::MAX); 2], ..SIZES };
-        assert_eq!(endless.extraction(Holding::Full), u64::MAX);
+        let largest = Sizes { sides: [(usize::MAX, usize::MAX); 2], ..SIZES };
+        assert_eq!(largest.extraction(Holding::Full), u64::MAX);
     }
 
     #[test]
-    fn the_limit_itself_fits_and_one_byte_more_does_not() {
+    fn limit_itself_fits_and_one_byte_more_fails() {
         assert!(check("x", 60, 40, Some(100)).is_ok());
         assert!(check("x", 60, 40, None).is_ok());
         let error = check("eager activations", 60, 41, Some(100)).unwrap_err();

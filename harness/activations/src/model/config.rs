@@ -1,6 +1,5 @@
 //! A model's shape, read from Hugging Face's `config.json` and checked once.
 
-use actbench_kernels::DType;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -45,7 +44,7 @@ pub enum RopeScaling {
         /// The divisor.
         factor: f64,
     },
-    /// Low frequencies divided by `factor`, high ones kept, a smooth passage between (Llama 3.1).
+    /// Low frequencies divided by `factor`, high ones kept, interpolated between (Llama 3.1).
     Llama3 {
         /// The divisor of the low frequencies.
         factor: f64,
@@ -102,12 +101,12 @@ impl ModelConfig {
     pub fn parse(text: &str, origin: &str) -> Result<Self> {
         let fail = |what: String| Error::input(origin, what);
         let value: Value = serde_json::from_str(text)
-            .map_err(|error| fail(format!("not valid JSON: {error}; fetch the file anew")))?;
+            .map_err(|error| fail(format!("not valid JSON: {error}; download the file again")))?;
         check_architecture(&value).map_err(fail)?;
         // `rope_scaling` may be spelled with both `type` and `rope_type`, which serde would take for a duplicate.
         let value = without_duplicate_rope_type(value);
         let raw: RawConfig = serde_json::from_value(value)
-            .map_err(|error| fail(format!("not a Llama configuration: {error}; fetch the file anew")))?;
+            .map_err(|error| fail(format!("not a Llama configuration: {error}; download the file again")))?;
         raw.validate().map_err(fail)
     }
 
@@ -121,18 +120,11 @@ impl ModelConfig {
         self.n_kv_heads * self.head_dim
     }
 
-    /// Multiply-adds, times two, of one token through one block's projections.
+    /// Operations of one token through one block's projections, two a multiply-add.
     pub fn linear_flops_per_block(&self) -> u64 {
         let attention = self.hidden_size * (2 * self.query_width() + 2 * self.kv_width());
         let mlp = 3 * self.hidden_size * self.intermediate_size;
         2 * (attention + mlp) as u64
-    }
-
-    /// Bytes of the embedding and of blocks `0..n_blocks`, stored as `dtype`; norms and biases are left out.
-    pub fn weight_bytes(&self, n_blocks: usize, dtype: DType) -> u64 {
-        let blocks = (n_blocks as u64).saturating_mul(self.linear_flops_per_block() / 2);
-        let embedding = (self.vocab_size as u64).saturating_mul(self.hidden_size as u64);
-        blocks.saturating_add(embedding).saturating_mul(dtype.size() as u64)
     }
 
     /// The rotary frequencies, `head_dim / 2` of them, in radians a position.
@@ -182,7 +174,7 @@ fn check_architecture(value: &Value) -> Result<(), String> {
     }
     let found = model_type.map(str::to_owned).unwrap_or_else(|| architectures.join(", "));
     let found = if found.is_empty() { "none named".to_owned() } else { format!("'{found}'") };
-    Err(format!("unknown architecture {found}: only Llama models ('model_type': 'llama') can be run, so name one"))
+    Err(format!("unknown architecture {found}: only Llama models ('model_type': 'llama') are supported"))
 }
 
 fn without_duplicate_rope_type(mut value: Value) -> Value {
@@ -199,8 +191,8 @@ fn without_duplicate_rope_type(mut value: Value) -> Value {
 impl RawConfig {
     fn validate(self) -> Result<ModelConfig, String> {
         let n_kv_heads = self.num_key_value_heads.unwrap_or(self.num_attention_heads);
-        // Larger extents than these are no model but a broken or hostile file; products of them stay in range.
-        const LARGEST: usize = 1 << 24;
+        // A larger extent can only come from a broken or hostile file. Products of two extents below it fit 64 bits.
+        const MAX_EXTENT: usize = 1 << 24;
         for (name, extent) in [
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
@@ -209,8 +201,8 @@ impl RawConfig {
             ("num_attention_heads", self.num_attention_heads),
             ("num_key_value_heads", n_kv_heads),
         ] {
-            if extent == 0 || extent > LARGEST {
-                return Err(format!("{name} is {extent}, it must be between 1 and {LARGEST}"));
+            if extent == 0 || extent > MAX_EXTENT {
+                return Err(format!("{name} is {extent}, it must be between 1 and {MAX_EXTENT}"));
             }
         }
         if !self.num_attention_heads.is_multiple_of(n_kv_heads) {
@@ -223,7 +215,7 @@ impl RawConfig {
             }
             None => {
                 return Err(format!(
-                    "hidden_size {} is no multiple of {} heads, and there is no head_dim",
+                    "hidden_size {} is not a multiple of {} heads, and head_dim is missing",
                     self.hidden_size, self.num_attention_heads
                 ));
             }
@@ -232,7 +224,7 @@ impl RawConfig {
             return Err(format!("head_dim is {head_dim}, it must be even and between 2 and 16384"));
         }
         if let Some(activation) = self.hidden_act.as_deref().filter(|name| !["silu", "swish"].contains(name)) {
-            return Err(format!("hidden_act is '{activation}', only 'silu' is known"));
+            return Err(format!("hidden_act is '{activation}', only 'silu' is supported"));
         }
         let eps = self.rms_norm_eps.unwrap_or(1e-6);
         if !(0.0..1.0).contains(&eps) {
@@ -241,7 +233,7 @@ impl RawConfig {
         let rope = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
         let partial = self.partial_rotary_factor.or(rope.and_then(|rope| rope.partial_rotary_factor));
         if let Some(factor) = partial.filter(|factor| *factor != 1.0) {
-            return Err(format!("partial_rotary_factor is {factor}, only 1 is known"));
+            return Err(format!("partial_rotary_factor is {factor}, only 1 is supported"));
         }
         let rope_theta = self.rope_theta.or(rope.and_then(|rope| rope.rope_theta)).unwrap_or(10_000.0);
         positive("rope_theta", rope_theta)?;
@@ -312,12 +304,12 @@ mod tests {
         ModelConfig::parse(&format!("{{{BASE}{comma}{more}}}"), "config.json")
     }
 
-    fn refusal(more: &str) -> String {
+    fn parse_error(more: &str) -> String {
         parse(more).unwrap_err().to_string()
     }
 
     #[test]
-    fn missing_entries_have_the_defaults_of_transformers() {
+    fn missing_entries_default_as_in_transformers() {
         let config = parse("").unwrap();
         assert_eq!((config.n_kv_heads, config.head_dim, config.rope_theta), (6, 8, 10_000.0));
         assert_eq!(config.rope_scaling, RopeScaling::Default);
@@ -325,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn both_spellings_of_rope_scaling_mean_the_same() {
+    fn rope_scaling_spellings_are_equivalent() {
         let inner = r#""factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 64"#;
         let old = parse(&format!(
@@ -353,15 +345,15 @@ mod tests {
     }
 
     #[test]
-    fn impossible_configurations_are_refused_with_the_reason() {
-        assert!(refusal(r#""model_type": "gpt2""#).contains("unknown architecture 'gpt2'"));
-        assert!(refusal(r#""num_key_value_heads": 4"#).contains("do not divide"));
-        assert!(refusal(r#""num_hidden_layers": 0"#).contains("num_hidden_layers is 0"));
-        assert!(refusal(r#""head_dim": 7"#).contains("head_dim is 7"));
-        assert!(refusal(r#""hidden_act": "gelu""#).contains("gelu"));
-        assert!(refusal(r#""rope_scaling": {"rope_type": "yarn", "factor": 2.0}"#).contains("'yarn' is unknown"));
-        assert!(refusal(r#""rope_scaling": {"rope_type": "linear"}"#).contains("no factor"));
-        assert!(refusal(r#""vocab_size": 99999999999"#).contains("vocab_size"));
+    fn impossible_configuration_is_refused_with_reason() {
+        assert!(parse_error(r#""model_type": "gpt2""#).contains("unknown architecture 'gpt2'"));
+        assert!(parse_error(r#""num_key_value_heads": 4"#).contains("do not divide"));
+        assert!(parse_error(r#""num_hidden_layers": 0"#).contains("num_hidden_layers is 0"));
+        assert!(parse_error(r#""head_dim": 7"#).contains("head_dim is 7"));
+        assert!(parse_error(r#""hidden_act": "gelu""#).contains("gelu"));
+        assert!(parse_error(r#""rope_scaling": {"rope_type": "yarn", "factor": 2.0}"#).contains("'yarn' is unknown"));
+        assert!(parse_error(r#""rope_scaling": {"rope_type": "linear"}"#).contains("no factor"));
+        assert!(parse_error(r#""vocab_size": 99999999999"#).contains("vocab_size"));
         let broken = ModelConfig::parse("{", "x/config.json").unwrap_err().to_string();
         assert!(broken.starts_with("x/config.json: not valid JSON"), "{broken}");
         let missing = ModelConfig::parse(r#"{"model_type": "llama"}"#, "c").unwrap_err().to_string();

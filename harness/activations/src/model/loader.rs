@@ -3,7 +3,7 @@
 use actbench_kernels::{Backend, DType, HostTensor, KernelError};
 
 use super::config::ModelConfig;
-use super::llama::{Block, Projection};
+use super::llama::{DecoderBlock, Projection};
 use super::weights::Weights;
 use crate::error::{Error, Result};
 
@@ -61,14 +61,14 @@ pub(super) fn tensor_named(weights: &Weights, name: &str, shape: &[usize]) -> Re
 }
 
 /// Finds, checks and prepares weights by their Hugging Face names.
-pub(super) struct Loader<'a, B: Backend> {
+pub(super) struct WeightLoader<'a, B: Backend> {
     pub(super) backend: &'a B,
     pub(super) config: &'a ModelConfig,
     pub(super) weights: &'a Weights,
     pub(super) dtype: DType,
 }
 
-impl<B: Backend> Loader<'_, B> {
+impl<B: Backend> WeightLoader<'_, B> {
     /// The prepared embedding table.
     pub(super) fn embedding(&self) -> Result<B::Embedding> {
         let name = "embed_tokens.weight";
@@ -79,8 +79,8 @@ impl<B: Backend> Loader<'_, B> {
         Ok(prepared)
     }
 
-    /// The prepared weights of block `layer`. Pages of mapped weights are let go once they are packed.
-    pub(super) fn block(&self, layer: usize) -> Result<Block<B>> {
+    /// The prepared weights of block `layer`. Pages of mapped weights are released once they are packed.
+    pub(super) fn block(&self, layer: usize) -> Result<DecoderBlock<B>> {
         let config = self.config;
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (query, kv) = (config.query_width(), config.kv_width());
@@ -94,7 +94,7 @@ impl<B: Backend> Loader<'_, B> {
         let gate_up = self.named(parts, self.backend.prepare_gated(&gate, &up, self.dtype))?;
         self.weights.release(&gate);
         self.weights.release(&up);
-        Ok(Block {
+        Ok(DecoderBlock {
             attention_norm: self.norm(&format!("layers.{layer}.input_layernorm"))?,
             query: self.projection(&attention, &[("q_proj", query)], hidden, config.attention_bias)?,
             key_value: self.projection(&attention, &[("k_proj", kv), ("v_proj", kv)], hidden, config.attention_bias)?,
@@ -145,8 +145,8 @@ impl<B: Backend> Loader<'_, B> {
         self.named(names.zip(&tensors), self.backend.prepare_vector(&tensors, self.dtype)).map(Some)
     }
 
-    /// A weight that the backend refuses is bad input, and its name belongs in the message. `parts` are the tensors that
-    /// were prepared as one, by name.
+    /// Names the tensor in the error of a weight that the backend refuses, since that is bad input. `parts` are the tensors
+    /// that were prepared as one, by name.
     fn named<'t, T>(
         &self,
         parts: impl IntoIterator<Item = (String, &'t HostTensor)>,
@@ -162,17 +162,18 @@ impl<B: Backend> Loader<'_, B> {
     }
 }
 
-/// The complaint about the first element of `tensor` that is no finite number in `dtype`, if there is one. `name` lacks
-/// the prefix `model.`.
+/// The error for the first element of `tensor` that is not finite in `dtype`, if there is one. `name` lacks the prefix
+/// `model.`.
 pub(super) fn not_finite(weights: &Weights, name: &str, tensor: &HostTensor, dtype: DType) -> Option<Error> {
     let values = tensor.to_f32_vec();
     let rounded = dtype.to_f32_vec(&dtype.from_f32_slice(&values));
     let element = rounded.iter().position(|value| !value.is_finite())?;
     let name = full_name(weights, name);
     let value = values[element];
-    let what = match value.is_finite() {
-        true => format!("is {value:e}, too large for {dtype}; pass --dtype bf16 or fp32"),
-        false => format!("is {value}, and weights must be finite; fetch or convert the file anew"),
+    let what = if value.is_finite() {
+        format!("is {value:e}, too large for {dtype}; pass --dtype bf16 or fp32")
+    } else {
+        format!("is {value}, but weights must be finite; download or convert the file again")
     };
     Some(Error::input(weights.origin(&name), format!("tensor '{name}': element {element} {what}")))
 }

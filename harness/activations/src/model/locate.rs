@@ -1,8 +1,8 @@
-//! Where a model is: what `--model` says becomes a folder with a checkpoint in it, or a synthetic preset.
+//! Resolves `--model` to a directory with a checkpoint, or to a synthetic preset.
 
 mod hub;
 mod import_bar;
-pub mod places;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -15,20 +15,20 @@ use actbench_fixtures::presets::{PRESETS, Preset};
 use crate::error::{Error, Result};
 use crate::import::IMPORT_VERSION;
 use crate::model::weights::Weights;
-pub use places::Places;
+pub use settings::LocateSettings;
 
-/// The model that is used when none is named.
+/// The default model.
 pub const EMBEDDED_PRESET: &str = "tiny";
 
-/// The seed of synthetic weights: one model a preset, the same on every machine.
+/// The seed of synthetic weights, fixed so that a preset is the same model on every machine.
 pub const SYNTHETIC_SEED: u64 = 0;
 
-/// A model that was found.
+/// The location of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelLocation {
-    /// A folder with `config.json`, safetensors weights and a tokenizer.
+    /// A directory with `config.json`, safetensors weights and a tokenizer.
     Directory(PathBuf),
-    /// Weights made up from a seed.
+    /// Weights generated from a seed.
     Synthetic(&'static Preset),
 }
 
@@ -42,7 +42,7 @@ impl ModelLocation {
             ModelLocation::Directory(dir) => {
                 let path = dir.join("config.json");
                 let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
-                String::from_utf8(text).map_err(|_| Error::file(&path, "is not UTF-8; fetch the file anew"))
+                String::from_utf8(text).map_err(|_| Error::file(&path, "is not UTF-8; download the file again"))
             }
             ModelLocation::Synthetic(preset) => Ok(preset.config_json()),
         }
@@ -69,27 +69,27 @@ impl fmt::Display for ModelLocation {
     }
 }
 
-/// Finds the model that `model` names, fetching or importing it where needed. In this order:
+/// Finds the model `model`, and downloads or imports it if necessary. In this order:
 ///
-/// - nothing, or `embedded`: the same as `synthetic:tiny`;
+/// - none, or `embedded`: the same as `synthetic:tiny`;
 /// - `synthetic:<preset>`;
-/// - a folder;
+/// - a directory;
 /// - a `.gguf` file, which is imported into the user's cache once;
 /// - `org/name`, a model of the Hugging Face hub: from its local cache, else from the network.
 ///
-/// `quiet` shows no progress.
+/// `quiet` hides the progress.
 ///
 /// # Errors
-/// There is no such model, or it cannot be had.
+/// There is no such model, or it cannot be downloaded or imported.
 pub fn locate(model: Option<&str>, quiet: bool) -> Result<ModelLocation> {
-    locate_in(model, &Places::from_environment(|name| std::env::var(name).ok()), quiet)
+    locate_in(model, &LocateSettings::from_environment(|name| std::env::var(name).ok()), quiet)
 }
 
-/// [`locate`] with caches and hub given by the caller.
+/// [`locate`] with explicit settings.
 ///
 /// # Errors
 /// As [`locate`].
-pub fn locate_in(model: Option<&str>, places: &Places, quiet: bool) -> Result<ModelLocation> {
+pub fn locate_in(model: Option<&str>, settings: &LocateSettings, quiet: bool) -> Result<ModelLocation> {
     let name = match model {
         None | Some("embedded") => return preset(EMBEDDED_PRESET).map(ModelLocation::Synthetic),
         Some(name) => name,
@@ -99,51 +99,54 @@ pub fn locate_in(model: Option<&str>, places: &Places, quiet: bool) -> Result<Mo
     }
     let path = Path::new(name);
     if path.is_dir() {
-        return match path.join("config.json").exists() {
-            true => Ok(ModelLocation::Directory(path.to_path_buf())),
-            false => Err(Error::file(path, "has no config.json, so it is no model folder")),
-        };
+        if path.join("config.json").exists() {
+            return Ok(ModelLocation::Directory(path.to_path_buf()));
+        }
+        return Err(Error::file(path, "has no config.json, so it is not a model directory"));
     }
     if path.exists() {
-        return match path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
-            true => imported(path, places, quiet).map(ModelLocation::Directory),
-            false => Err(Error::file(path, "is no .gguf file; of other models, name the folder")),
-        };
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+            return imported(path, settings, quiet).map(ModelLocation::Directory);
+        }
+        return Err(Error::file(path, "is not a .gguf file; for other formats, give the model's directory"));
     }
     if hub::is_model_id(name) {
-        return hub::fetch(name, places, quiet).map(ModelLocation::Directory);
+        return hub::fetch(name, settings, quiet).map(ModelLocation::Directory);
     }
     Err(Error::input(
         if name.is_empty() { "--model" } else { name },
-        "no such model: give a folder, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded",
+        "no such model: give a directory, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded",
     ))
 }
 
 fn preset(name: &str) -> Result<&'static Preset> {
     Preset::find(name).ok_or_else(|| {
         let known: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
-        Error::usage(format!("no preset '{name}' for synthetic models; there are {}", known.join(", ")))
+        Error::usage(format!("unknown preset '{name}' for synthetic models; use one of {}", known.join(", ")))
     })
 }
 
-/// The folder in the user's cache that a GGUF file was or is now imported into, named by the file's contents.
-fn imported(file: &Path, places: &Places, quiet: bool) -> Result<PathBuf> {
-    let Some(cache) = &places.cache else {
-        return Err(Error::file(file, "no folder to import it into: set ACTBENCH_CACHE to one"));
+/// Imports a GGUF file into the user's cache unless it is there. The directory is named by a digest of the file.
+fn imported(file: &Path, settings: &LocateSettings, quiet: bool) -> Result<PathBuf> {
+    let Some(cache) = &settings.cache else {
+        return Err(Error::file(
+            file,
+            "there is no cache directory to import it into: set ACTBENCH_CACHE to a directory",
+        ));
     };
-    // Read, not mapped: this may run in a process whose resident size is being measured.
+    // Read, not mapped: this may run in a process whose resident size is measured.
     let mut hasher = blake3::Hasher::new();
     let opened = File::open(file).map_err(Error::io("open", file))?;
     hasher.update_reader(opened).map_err(Error::io("read", file))?;
     let digest = hasher.finalize().to_hex();
-    let folder = cache.join("imported").join(format!("{}-v{IMPORT_VERSION}", &digest[..32]));
-    let complete = || folder.join("config.json").exists();
+    let directory = cache.join("imported").join(format!("{}-v{IMPORT_VERSION}", &digest[..32]));
+    let complete = || directory.join("config.json").exists();
     if !complete() {
-        let outcome = import_bar::import_with_bar(file, &folder, false, quiet);
-        // Another process may have been faster; its folder has the same contents.
+        let outcome = import_bar::import_with_bar(file, &directory, false, quiet);
+        // Another process may have been faster; its directory has the same contents.
         if !complete() {
             outcome?;
         }
     }
-    Ok(folder)
+    Ok(directory)
 }

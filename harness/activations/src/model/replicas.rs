@@ -1,42 +1,43 @@
-//! One model several times over, a copy a device: each runs walks of its own side by side with the others.
+//! Data parallelism: a copy of the model on each device, each with a stream of batches of its own.
 
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
 
 use actbench_kernels::{DType, DeviceUse};
 
-use super::{ActivationModel, LayerOutput, LayerSink, Step, StepSink, StepSource, TokenBatch};
+use super::{ActivationModel, LayerOutput, LayerSink, ModelStep, StepSink, StepSource, TokenBatch};
 use crate::error::{Error, Result};
 
-/// Steps that a copy is given before the first of them is done: more than it holds back while copies are under way.
-const AHEAD: usize = 4;
+/// Steps that a replica is given before the first of them is done: more than it holds back while copies to the host are
+/// pending.
+const MAX_IN_FLIGHT: usize = 4;
 
 /// Copies of a model.
 pub struct Replicas<M> {
-    models: Vec<M>,
-    /// The first of them, which answers for all.
+    /// The first copy; shape, dtype and fingerprint are read from it.
     first: M,
+    others: Vec<M>,
 }
 
-/// What a copy says.
-enum Said {
-    Rows { lane: usize, step: u64, layer: usize, rows: Vec<u8> },
-    Ended { lane: usize, result: Result<()> },
+/// A message from the thread of a replica.
+enum ReplicaMessage {
+    Output { stream: usize, step: u64, layer: usize, bytes: Vec<u8> },
+    Finished { stream: usize, result: Result<()> },
 }
 
 impl<M: ActivationModel> Replicas<M> {
-    /// Of copies of one model.
+    /// Runs copies of one model.
     ///
     /// # Errors
-    /// None at all.
+    /// No model.
     pub fn new(models: Vec<M>) -> Result<Self> {
         let mut models = models.into_iter();
         let first = models.next().ok_or_else(|| Error::usage("replicas of a model need at least one device"))?;
-        Ok(Replicas { models: models.collect(), first })
+        Ok(Replicas { first, others: models.collect() })
     }
 
     fn all(&self) -> impl Iterator<Item = &M> {
-        std::iter::once(&self.first).chain(&self.models)
+        std::iter::once(&self.first).chain(&self.others)
     }
 }
 
@@ -69,13 +70,13 @@ impl<M: ActivationModel> ActivationModel for Replicas<M> {
         self.first.flops(batch, n_blocks)
     }
 
-    fn lanes(&self) -> usize {
-        1 + self.models.len()
+    fn streams(&self) -> usize {
+        1 + self.others.len()
     }
 
-    fn rows_that_fit(&self) -> Result<Option<usize>> {
-        let fitting = self.all().map(ActivationModel::rows_that_fit).collect::<Result<Vec<_>>>()?;
-        Ok(fitting.into_iter().flatten().min())
+    fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
+        let capacities = self.all().map(ActivationModel::release_and_measure_capacity).collect::<Result<Vec<_>>>()?;
+        Ok(capacities.into_iter().flatten().min())
     }
 
     fn device_use(&self) -> Result<Option<DeviceUse>> {
@@ -100,47 +101,50 @@ impl<M: ActivationModel> ActivationModel for Replicas<M> {
     fn run_all(&self, layers: &[usize], next: &mut StepSource<'_>, sink: &mut StepSink<'_>) -> Result<()> {
         let Some(&deepest) = layers.last() else { return Ok(()) };
         thread::scope(|scope| {
-            let (tell, said) = channel();
-            let mut feeds = Vec::new();
-            for (lane, model) in self.all().enumerate() {
-                let (feed, inbox) = sync_channel::<Step>(AHEAD);
-                let tell = tell.clone();
-                feeds.push(Some(feed));
+            let (message_sender, messages) = channel();
+            let mut step_senders = Vec::new();
+            for (stream, model) in self.all().enumerate() {
+                let (step_sender, steps) = sync_channel::<ModelStep>(MAX_IN_FLIGHT);
+                let message_sender = message_sender.clone();
+                step_senders.push(Some(step_sender));
                 scope.spawn(move || {
-                    let gone = |_| Error::Disagreement("nobody takes a model's results any more".to_owned());
-                    let result = model.run_all(layers, &mut |_| inbox.recv().ok(), &mut |step, layer, rows| {
-                        tell.send(Said::Rows { lane, step, layer, rows: rows.to_vec() }).map_err(gone)
+                    let abandoned = |_| Error::internal("the outputs of a replica have no receiver");
+                    let result = model.run_all(layers, &mut |_| steps.recv().ok(), &mut |step, layer, bytes| {
+                        let output = ReplicaMessage::Output { stream, step, layer, bytes: bytes.to_vec() };
+                        message_sender.send(output).map_err(abandoned)
                     });
-                    // Where another copy has failed nobody listens.
-                    let _ = tell.send(Said::Ended { lane, result });
+                    // The receiver is gone if another replica has failed.
+                    let _ = message_sender.send(ReplicaMessage::Finished { stream, result });
                 });
             }
-            drop(tell);
-            let mut under_way = vec![0; feeds.len()];
-            let mut running = feeds.len();
-            while running > 0 {
-                for (lane, feed) in feeds.iter_mut().enumerate() {
-                    while under_way[lane] < AHEAD
-                        && let Some(open) = feed
+            drop(message_sender);
+            let mut n_in_flight = vec![0; step_senders.len()];
+            let mut n_running = step_senders.len();
+            while n_running > 0 {
+                for (stream, sender) in step_senders.iter_mut().enumerate() {
+                    while n_in_flight[stream] < MAX_IN_FLIGHT
+                        && let Some(open) = sender
                     {
-                        match next(lane).map(|step| open.send(step).is_ok()) {
-                            Some(true) => under_way[lane] += 1,
-                            // No more steps, or the copy has ended and will say why.
-                            Some(false) | None => *feed = None,
+                        let sent = next(stream).is_some_and(|step| open.send(step).is_ok());
+                        if sent {
+                            n_in_flight[stream] += 1;
+                        } else {
+                            // No more steps, or the replica has finished and its result is in the channel.
+                            *sender = None;
                         }
                     }
                 }
-                match said.recv() {
-                    Ok(Said::Rows { lane, step, layer, rows }) => {
-                        under_way[lane] -= usize::from(layer == deepest);
-                        sink(step, layer, &rows)?;
+                match messages.recv() {
+                    Ok(ReplicaMessage::Output { stream, step, layer, bytes }) => {
+                        n_in_flight[stream] -= usize::from(layer == deepest);
+                        sink(step, layer, &bytes)?;
                     }
-                    Ok(Said::Ended { lane, result }) => {
+                    Ok(ReplicaMessage::Finished { stream, result }) => {
                         result?;
-                        feeds[lane] = None;
-                        running -= 1;
+                        step_senders[stream] = None;
+                        n_running -= 1;
                     }
-                    Err(_) => return Err(Error::Disagreement("a copy of the model ended without a word".to_owned())),
+                    Err(_) => return Err(Error::internal("a replica thread terminated unexpectedly")),
                 }
             }
             Ok(())

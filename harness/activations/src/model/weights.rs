@@ -1,7 +1,7 @@
-//! A model's weights by name: mapped from safetensors files, or made up from a seed.
+//! A model's weights by name: mapped from safetensors files, or synthetic ones generated from a seed.
 //!
 //! Nothing is copied: a tensor of a file shares the mapped pages, so opening a model costs no memory until its weights
-//! are packed, and [`Weights::release`] hands the pages back afterwards. A synthetic tensor is generated when it is
+//! are packed, and [`Weights::release`] releases the pages afterwards. A synthetic tensor is generated when it is
 //! asked for. Either way a block that no plan needs costs nothing.
 
 mod digest;
@@ -21,42 +21,42 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 
-pub(crate) use files::{INDEX, WHOLE, shard_names};
+pub(crate) use files::{SHARD_INDEX, SINGLE_FILE, shard_names};
 
 use digest::parallel_digest;
 use files::WeightFiles;
 
-// Checkpoints are little-endian and [`HostTensor`] is native-endian, so mapped bytes are taken as they are.
+// Checkpoints are little-endian and [`HostTensor`] is native-endian, so mapped bytes are used unchanged.
 const _: () = assert!(cfg!(target_endian = "little"), "weights are mapped as little-endian");
 
 /// The weights of one model.
 #[derive(Debug)]
 pub struct Weights {
-    source: Source,
+    source: WeightSource,
     fingerprint: OnceLock<String>,
 }
 
 #[derive(Debug)]
-enum Source {
+enum WeightSource {
     Files(WeightFiles),
     Synthetic { preset: Preset, seed: u64, shapes: BTreeMap<String, Vec<usize>> },
 }
 
 impl Weights {
-    /// Maps `model.safetensors`, or the shards that `model.safetensors.index.json` names, in the folder `dir`.
+    /// Maps `model.safetensors`, or the shards that `model.safetensors.index.json` names, in the directory `dir`.
     ///
-    /// The files must not be changed while they are mapped: that is not detected.
+    /// The files must not be changed while they are mapped; a change is not detected.
     ///
     /// # Errors
-    /// No weights there, or files that are not whole and consistent safetensors files.
+    /// No weights, or incomplete or inconsistent safetensors files.
     pub fn open(dir: &Path) -> Result<Weights> {
-        Ok(Weights { source: Source::Files(WeightFiles::open(dir)?), fingerprint: OnceLock::new() })
+        Ok(Weights { source: WeightSource::Files(WeightFiles::open(dir)?), fingerprint: OnceLock::new() })
     }
 
-    /// Made-up bfloat16 weights of the shape of `preset`.
+    /// Synthetic bfloat16 weights of the shape of `preset`.
     pub fn synthetic(preset: &Preset, seed: u64) -> Weights {
         let shapes = preset.shape.tensors().into_iter().map(|spec| (spec.name, spec.shape)).collect();
-        Weights { source: Source::Synthetic { preset: *preset, seed, shapes }, fingerprint: OnceLock::new() }
+        Weights { source: WeightSource::Synthetic { preset: *preset, seed, shapes }, fingerprint: OnceLock::new() }
     }
 
     /// Whether there is a tensor of that name.
@@ -67,30 +67,30 @@ impl Weights {
     /// The extents of a tensor, outermost first, if there is one of that name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         match &self.source {
-            Source::Files(files) => files.shape(name),
-            Source::Synthetic { shapes, .. } => shapes.get(name).map(Vec::as_slice),
+            WeightSource::Files(files) => files.shape(name),
+            WeightSource::Synthetic { shapes, .. } => shapes.get(name).map(Vec::as_slice),
         }
     }
 
     /// The names of all tensors, sorted.
     pub fn names(&self) -> Vec<&str> {
         match &self.source {
-            Source::Files(files) => files.names().collect(),
-            Source::Synthetic { shapes, .. } => shapes.keys().map(String::as_str).collect(),
+            WeightSource::Files(files) => files.names().collect(),
+            WeightSource::Synthetic { shapes, .. } => shapes.keys().map(String::as_str).collect(),
         }
     }
 
     /// The tensor `name`, which must be of `shape` and of type `F32`, `F16` or `BF16`.
     ///
-    /// A synthetic tensor is generated anew by each call.
+    /// A synthetic tensor is generated again by each call.
     ///
     /// # Errors
-    /// No such tensor (the error offers the nearest name), or another shape or type.
+    /// No such tensor (the error names the most similar one), or another shape or type.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor> {
         self.check(name, shape)?;
         match &self.source {
-            Source::Files(files) => files.tensor(name),
-            Source::Synthetic { seed, .. } => {
+            WeightSource::Files(files) => files.tensor(name),
+            WeightSource::Synthetic { seed, .. } => {
                 let bytes = Bytes::from(synthetic::tensor_bf16(name, shape, *seed));
                 Ok(HostTensor::new(DType::Bf16, shape.to_vec(), bytes)?)
             }
@@ -100,7 +100,7 @@ impl Weights {
     /// Checks that there is a tensor `name` of `shape`, from the headers alone.
     ///
     /// # Errors
-    /// As [`Weights::tensor`], types apart.
+    /// As [`Weights::tensor`], except for the type.
     pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
         let found = self.shape(name).ok_or_else(|| self.missing(name))?;
         if found == shape {
@@ -112,23 +112,23 @@ impl Weights {
         ))
     }
 
-    /// Tells the system that the pages behind `tensor` are not needed for now, which lowers the resident size.
+    /// Advises the system that the pages of `tensor` are not needed for now, which lowers the resident size.
     ///
-    /// The tensor stays valid: its pages are read again when they are touched. Nothing happens to a tensor that is not
-    /// mapped from these files.
+    /// The tensor stays valid: its pages are read again when they are touched. A tensor that is not mapped from
+    /// these files is ignored.
     pub fn release(&self, tensor: &HostTensor) {
-        if let Source::Files(files) = &self.source {
+        if let WeightSource::Files(files) = &self.source {
             files.release(tensor.bytes());
         }
     }
 
-    /// A digest of every tensor's name, type, shape and contents; for synthetic weights, of what they are made from.
+    /// A digest of every tensor's name, type, shape and contents; for synthetic weights, of preset, seed and generator.
     ///
-    /// The first call reads all weights, with all threads and without keeping their pages; later calls are free.
+    /// The first call reads all weights, with all threads and without keeping their pages; later calls return the same text.
     pub fn fingerprint(&self) -> &str {
         self.fingerprint.get_or_init(|| match &self.source {
-            Source::Files(files) => files.fingerprint(),
-            Source::Synthetic { preset, seed, .. } => {
+            WeightSource::Files(files) => files.fingerprint(),
+            WeightSource::Synthetic { preset, seed, .. } => {
                 let recipe = format!(
                     "synthetic weights, generator {}, seed {seed}, preset {}\n{}",
                     synthetic::GENERATOR_VERSION,
@@ -140,35 +140,20 @@ impl Weights {
         })
     }
 
-    /// What an error about `name` starts with: the file that holds it, or the model.
+    /// The start of an error about `name`: the file that contains it, or the model.
     pub fn origin(&self, name: &str) -> String {
         match &self.source {
-            Source::Files(files) => files.path_of(name).display().to_string(),
-            Source::Synthetic { preset, .. } => format!("synthetic:{}", preset.name),
+            WeightSource::Files(files) => files.path_of(name).display().to_string(),
+            WeightSource::Synthetic { preset, .. } => format!("synthetic:{}", preset.name),
         }
     }
 
     fn missing(&self, name: &str) -> Error {
         let names = self.names();
-        let advice = match names.iter().min_by_key(|candidate| edit_distance(candidate, name)) {
+        let advice = match names.iter().min_by_key(|candidate| strsim::levenshtein(candidate, name)) {
             Some(nearest) => format!("the nearest of its {} tensors is '{nearest}'", names.len()),
-            None => "it has no tensors at all".to_owned(),
+            None => "it has no tensors".to_owned(),
         };
         Error::input(self.origin(name), format!("no tensor '{name}'; {advice}"))
     }
-}
-
-/// The number of single-byte insertions, deletions and substitutions between two names (Levenshtein 1966).
-fn edit_distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let mut previous: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut current = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            let substituted = previous[j] + usize::from(x != y);
-            current.push(substituted.min(previous[j + 1] + 1).min(current[j] + 1));
-        }
-        previous = current;
-    }
-    previous[b.len()]
 }

@@ -19,7 +19,7 @@ pub enum Axis {
 }
 
 impl Axis {
-    /// All axes in the order in which they stand in a shape.
+    /// All axes in the order of a shape.
     pub const ALL: [Axis; 4] = [Axis::Batch, Axis::Layer, Axis::Sequence, Axis::Hidden];
 
     /// The letter that names the axis.
@@ -52,7 +52,7 @@ impl FromStr for Axis {
     }
 }
 
-/// Which axes a tensor has. `b` and `h` are always there, so only legal shapes can be expressed.
+/// Which axes a tensor has. Every tensor has `b` and `h`, so only legal shapes can be expressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Axes {
     layer: bool,
@@ -71,7 +71,7 @@ impl Axes {
     /// Every legal shape.
     pub const ALL: [Axes; 4] = [Axes::BH, Axes::BSH, Axes::BLH, Axes::BLSH];
 
-    /// Whether `axis` is there.
+    /// Whether `axis` is one of them.
     pub const fn has(self, axis: Axis) -> bool {
         match axis {
             Axis::Batch | Axis::Hidden => true,
@@ -80,7 +80,7 @@ impl Axes {
         }
     }
 
-    /// The same axes without `axis`; `b` and `h` stay.
+    /// These axes without `axis`; `b` and `h` stay.
     pub const fn without(self, axis: Axis) -> Axes {
         match axis {
             Axis::Batch | Axis::Hidden => self,
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_back_and_others_are_refused() {
+    fn names_round_trip_and_others_are_refused() {
         for axes in Axes::ALL {
             assert_eq!(axes.name().parse::<Axes>().unwrap(), axes);
             assert_eq!(axes.name().len(), axes.count());

@@ -1,7 +1,7 @@
-//! From visits of samples to batches of rows, with the rows that pass from one batch to the next.
+//! From visits of samples to batches of tokens, with the prefix tokens cached from one batch for the next.
 //!
-//! Rows of a batch are numbered own rows first, then rows carried over from the batch before (see [`TokenBatch`]).
-//! While a batch is being filled its number of own rows is not known, so rows are named by [`Row`] until it is closed.
+//! Tokens of a batch are numbered own tokens first, then tokens cached from the batch before (see [`TokenBatch`]). While a
+//! batch is being built its number of own tokens is not known, so tokens are named by [`TokenRef`] until it is finished.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,82 +9,92 @@ use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{AttentionLayout, PoolGroups};
 
 use super::prefix::SharedPrefixes;
-use crate::model::{DeepestRows, TokenBatch};
+use crate::model::{LastLayerTokens, TokenBatch};
 use crate::tokens::TokenSet;
 
-/// How rows are gathered into batches.
+/// How samples are gathered into batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batching {
     /// Samples of one batch, at most.
     pub max_samples: usize,
-    /// Own rows of one batch; a batch is closed by the sample that reaches it. One sample always fits.
-    pub max_rows: usize,
+    /// Own tokens of one batch; a batch is finished by the sample that reaches it. One sample always fits.
+    pub max_tokens: usize,
     /// Pad every sample to the longest of its batch. Only without prefix sharing.
     pub padded: bool,
-    /// In the deepest layer compute masked rows alone.
+    /// Prune the last layer to the masked tokens.
     pub masked_only: bool,
 }
 
-/// A batch, and what of it belongs to which sample.
+/// A batch, and which of its tokens belong to which sample.
 #[derive(Clone, Debug, Default)]
 pub struct ScheduledBatch {
-    /// What the model runs.
+    /// The input of the model.
     pub batch: TokenBatch,
     /// The samples that end in this batch, in the order of their groups.
     pub samples: Vec<usize>,
-    /// For each of them, the rows of its masked positions.
+    /// A group a sample: the tokens at its masked positions, increasing in position.
     pub masked: PoolGroups,
-    /// The same in the numbering of [`DeepestRows`], where the batch has them.
-    pub masked_deepest: Option<PoolGroups>,
-    /// For each of them, the rows of all its positions.
+    /// The same groups by index among [`LastLayerTokens`], if the batch has them.
+    pub masked_last_layer: Option<PoolGroups>,
+    /// A group a sample: the tokens at all its positions.
     pub whole: PoolGroups,
 }
 
-/// A row while its batch is being filled.
+/// A token of a batch that is being built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Row {
+enum TokenRef {
+    /// By index among the own tokens.
     Own(u32),
-    Carried(u32),
+    /// By index among the cached tokens.
+    Cached(u32),
 }
 
 /// Cuts visits into batches, one at a time, so that memory holds one.
 pub struct Batches<'a> {
     tokens: &'a TokenSet,
     visits: Vec<(usize, usize)>,
-    /// Which rows are masked by any sample, per visit; empty when nobody asks.
-    wanted: Vec<Vec<bool>>,
+    /// Per visit, which of its new tokens any sample masks; empty unless the last layer is pruned.
+    masked: Vec<Vec<bool>>,
     batching: Batching,
     next: usize,
-    /// The rows of the path that the next visit stands on, with whether each is wanted.
-    path: Vec<(Row, bool)>,
-    walk: u64,
+    /// The path in the prefix tree that the next visit starts from: its tokens, and whether any sample masks each.
+    path: Vec<(TokenRef, bool)>,
+    session: u64,
 }
 
-/// Tells walks apart, so that rows kept for one are never taken for another's.
-static NEXT_WALK: AtomicU64 = AtomicU64::new(1);
+/// Distinguishes sessions, so that tokens cached for one are never used by another.
+static NEXT_SESSION: AtomicU64 = AtomicU64::new(1);
 
 impl<'a> Batches<'a> {
     /// Batches of the visits of `prefixes`.
     pub fn new(tokens: &'a TokenSet, prefixes: &SharedPrefixes, batching: Batching) -> Self {
-        let wanted = if batching.masked_only { prefixes.masked_rows(tokens) } else { Vec::new() };
-        let walk = NEXT_WALK.fetch_add(1, Ordering::Relaxed);
-        Batches { tokens, visits: prefixes.visits().collect(), wanted, batching, next: 0, path: Vec::new(), walk }
+        let masked = if batching.masked_only { prefixes.masked_tokens(tokens) } else { Vec::new() };
+        let session = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
+        Batches { tokens, visits: prefixes.visits().collect(), masked, batching, next: 0, path: Vec::new(), session }
     }
 
     /// The visits of the next batch.
     fn take_visits(&self) -> std::ops::Range<usize> {
-        let mut rows = 0;
+        let mut n_tokens = 0;
         let mut end = self.next;
         while end < self.visits.len() && end - self.next < self.batching.max_samples.max(1) {
             let (sample, shared) = self.visits[end];
-            let more = self.tokens.sequences[sample].len() - shared;
-            if end > self.next && rows + more > self.batching.max_rows {
+            let n_new = self.tokens.sequences[sample].len() - shared;
+            if end > self.next && n_tokens + n_new > self.batching.max_tokens {
                 break;
             }
-            rows += more;
+            n_tokens += n_new;
             end += 1;
         }
         self.next..end
+    }
+
+    /// The length that the samples of `visits` are padded to; 0 without padding.
+    fn padded_len(&self, visits: std::ops::Range<usize>) -> usize {
+        if !self.batching.padded {
+            return 0;
+        }
+        visits.map(|visit| self.tokens.sequences[self.visits[visit].0].len()).max().unwrap_or(0)
     }
 }
 
@@ -96,120 +106,125 @@ impl Iterator for Batches<'_> {
             return None;
         }
         let visits = self.take_visits();
-        let pad_to = match self.batching.padded {
-            true => visits.clone().map(|visit| self.tokens.sequences[self.visits[visit].0].len()).max().unwrap_or(0),
-            false => 0,
-        };
-        let carried = self.path.iter().map(|(_, wanted)| *wanted).collect();
-        let mut filling = Filling { walk: self.walk, carried, ..Filling::default() };
+        let padded_len = self.padded_len(visits.clone());
+        let cached = self.path.iter().map(|(_, masked)| *masked).collect();
+        let mut builder = BatchBuilder { session: self.session, cached, ..BatchBuilder::default() };
         for visit in visits.clone() {
             let (sample, shared) = self.visits[visit];
             let sequence = &self.tokens.sequences[sample];
             self.path.truncate(shared);
-            let first_own = filling.ids.len();
+            let first_own = builder.ids.len();
             for position in shared..sequence.len() {
-                let wanted = self.wanted.get(visit).is_none_or(|rows| rows[position - shared]);
-                self.path.push((Row::Own(filling.ids.len() as u32), wanted));
-                filling.push_row(sequence.ids[position], position, wanted);
+                let masked = self.masked.get(visit).is_none_or(|masked| masked[position - shared]);
+                self.path.push((TokenRef::Own(builder.ids.len() as u32), masked));
+                builder.push_token(sequence.ids[position], position, masked);
             }
-            for position in sequence.len()..pad_to {
-                filling.push_row(0, position, !self.batching.masked_only);
+            for position in sequence.len()..padded_len {
+                builder.push_token(0, position, !self.batching.masked_only);
             }
-            let len = filling.ids.len() - first_own;
+            let len = builder.ids.len() - first_own;
             if len > 0 {
-                let mut keys: Vec<Row> = self.path.iter().map(|(row, _)| *row).collect();
-                keys.extend((first_own + sequence.len() - shared..filling.ids.len()).map(|row| Row::Own(row as u32)));
-                filling.segments.push((first_own, shared, len, keys));
+                let mut keys: Vec<TokenRef> = self.path.iter().map(|(token, _)| *token).collect();
+                // Padding attends to itself too, as it does in transformers.
+                let padding = first_own + sequence.len() - shared..builder.ids.len();
+                keys.extend(padding.map(|token| TokenRef::Own(token as u32)));
+                builder.segments.push(SegmentParts { first_own, start_position: shared, len, keys });
             }
-            filling.samples.push((sample, self.path.iter().map(|(row, _)| *row).collect()));
+            builder.samples.push((sample, self.path.iter().map(|(token, _)| *token).collect()));
         }
         self.next = visits.end;
         let shared_next = self.visits.get(self.next).map_or(0, |visit| visit.1);
         self.path.truncate(shared_next);
-        let scheduled = filling.close(self.tokens, &self.path, self.batching.masked_only);
-        // In the next batch the kept rows are the carried ones, in path order.
-        for (index, (row, _)) in self.path.iter_mut().enumerate() {
-            *row = Row::Carried(index as u32);
+        let scheduled = builder.finish(self.tokens, &self.path, self.batching.masked_only);
+        // In the next batch the kept tokens are the cached ones, in path order.
+        for (index, (token, _)) in self.path.iter_mut().enumerate() {
+            *token = TokenRef::Cached(index as u32);
         }
         Some(scheduled)
     }
 }
 
-/// A batch that is being filled.
+/// A batch that is being built.
 #[derive(Default)]
-struct Filling {
+struct BatchBuilder {
     ids: Vec<u32>,
     positions: Vec<u32>,
-    wanted: Vec<bool>,
-    /// Whether each carried row is wanted of the deepest layer.
-    carried: Vec<bool>,
-    walk: u64,
-    /// `(first own row, start position, length, rows of all positions)`.
-    segments: Vec<(usize, usize, usize, Vec<Row>)>,
-    samples: Vec<(usize, Vec<Row>)>,
+    /// Whether any sample masks each own token.
+    masked: Vec<bool>,
+    /// Whether any sample masks each cached token.
+    cached: Vec<bool>,
+    session: u64,
+    segments: Vec<SegmentParts>,
+    /// Each sample with the tokens at all its positions.
+    samples: Vec<(usize, Vec<TokenRef>)>,
 }
 
-impl Filling {
-    fn push_row(&mut self, id: u32, position: usize, wanted: bool) {
+/// An attention segment whose keys are not numbered yet.
+struct SegmentParts {
+    first_own: usize,
+    start_position: usize,
+    len: usize,
+    keys: Vec<TokenRef>,
+}
+
+impl BatchBuilder {
+    fn push_token(&mut self, id: u32, position: usize, masked: bool) {
         self.ids.push(id);
         self.positions.push(position as u32);
-        self.wanted.push(wanted);
+        self.masked.push(masked);
     }
 
-    fn close(self, tokens: &TokenSet, path: &[(Row, bool)], masked_only: bool) -> ScheduledBatch {
+    fn finish(self, tokens: &TokenSet, path: &[(TokenRef, bool)], masked_only: bool) -> ScheduledBatch {
         let n_own = self.ids.len();
-        let number = |row: Row| match row {
-            Row::Own(row) => row,
-            Row::Carried(index) => n_own as u32 + index,
+        let number = |token: TokenRef| match token {
+            TokenRef::Own(index) => index,
+            TokenRef::Cached(index) => n_own as u32 + index,
         };
-        let segments = self
-            .segments
-            .iter()
-            .map(|(query_row, start_position, len, keys)| AttentionSegment {
-                query_row: *query_row,
-                start_position: *start_position,
-                len: *len,
-                keys: runs(keys.iter().map(|row| number(*row) as usize)),
-            })
-            .collect();
+        let segments = self.segments.iter().map(|parts| AttentionSegment {
+            query_row: parts.first_own,
+            start_position: parts.start_position,
+            len: parts.len,
+            keys: runs(parts.keys.iter().map(|token| number(*token) as usize)),
+        });
         let mut scheduled = ScheduledBatch {
             batch: TokenBatch {
-                layout: AttentionLayout { segments },
-                walk: self.walk,
-                n_carried: self.carried.len(),
-                keep: path.iter().map(|(row, _)| number(*row)).collect(),
+                layout: AttentionLayout { segments: segments.collect() },
+                session: self.session,
+                n_cached: self.cached.len(),
+                keep: path.iter().map(|(token, _)| number(*token)).collect(),
                 ids: self.ids,
                 positions: self.positions,
-                deepest: None,
+                last_layer: None,
             },
             ..ScheduledBatch::default()
         };
-        for (sample, rows) in &self.samples {
+        for (sample, sample_tokens) in &self.samples {
             scheduled.samples.push(*sample);
-            scheduled.whole.push(rows.iter().map(|row| number(*row)));
-            let masked = tokens.sequences[*sample].masked_positions().map(|position| number(rows[position]));
-            scheduled.masked.push(masked);
+            scheduled.whole.push(sample_tokens.iter().map(|token| number(*token)));
+            let positions = tokens.sequences[*sample].masked_positions();
+            scheduled.masked.push(positions.map(|position| number(sample_tokens[position])));
         }
         if masked_only {
-            restrict_deepest(&mut scheduled, &self.wanted, &self.carried, path);
+            prune_last_layer(&mut scheduled, &self.masked, &self.cached, path);
         }
         scheduled
     }
 }
 
-/// Adds the numbering of the wanted rows: own ones by number, then carried ones in path order.
-fn restrict_deepest(scheduled: &mut ScheduledBatch, wanted: &[bool], carried: &[bool], path: &[(Row, bool)]) {
+/// Adds the tokens left in the last layer: the masked own ones by number, then the masked cached ones in path order.
+fn prune_last_layer(scheduled: &mut ScheduledBatch, own: &[bool], cached: &[bool], path: &[(TokenRef, bool)]) {
     let batch = &mut scheduled.batch;
-    let mut ranks: Vec<Option<u32>> = Vec::with_capacity(wanted.len() + carried.len());
+    // The index of each token of the batch among those left.
+    let mut ranks: Vec<Option<u32>> = Vec::with_capacity(own.len() + cached.len());
     let mut next = 0;
-    for wanted in wanted.iter().chain(carried) {
-        ranks.push(wanted.then_some(next));
-        next += u32::from(*wanted);
+    for masked in own.iter().chain(cached) {
+        ranks.push(masked.then_some(next));
+        next += u32::from(*masked);
     }
     let mut segments = Vec::new();
     for segment in &batch.layout.segments {
-        let own = segment.query_row..segment.query_row + segment.len;
-        for (first, len) in runs(own.filter(|row| ranks[*row].is_some())) {
+        let queries = segment.query_row..segment.query_row + segment.len;
+        for (first, len) in runs(queries.filter(|token| ranks[*token].is_some())) {
             segments.push(AttentionSegment {
                 query_row: ranks[first].unwrap_or_default() as usize,
                 start_position: segment.start_position + first - segment.query_row,
@@ -218,27 +233,27 @@ fn restrict_deepest(scheduled: &mut ScheduledBatch, wanted: &[bool], carried: &[
             });
         }
     }
-    let kept = path.iter().zip(&batch.keep).filter(|((_, wanted), _)| *wanted);
-    batch.deepest = Some(DeepestRows {
-        rows: (0..wanted.len() as u32).filter(|row| wanted[*row as usize]).collect(),
+    let kept = path.iter().zip(&batch.keep).filter(|((_, masked), _)| *masked);
+    batch.last_layer = Some(LastLayerTokens {
+        tokens: (0..own.len() as u32).filter(|token| own[*token as usize]).collect(),
         layout: AttentionLayout { segments },
-        n_carried: carried.iter().filter(|wanted| **wanted).count(),
-        keep: kept.filter_map(|(_, row)| ranks[*row as usize]).collect(),
+        n_cached: cached.iter().filter(|masked| **masked).count(),
+        keep: kept.filter_map(|(_, token)| ranks[*token as usize]).collect(),
     });
     let mut masked = PoolGroups::new();
     for group in 0..scheduled.masked.len() {
-        masked.push(scheduled.masked.rows_of(group).iter().filter_map(|row| ranks[*row as usize]));
+        masked.push(scheduled.masked.rows_of(group).iter().filter_map(|token| ranks[*token as usize]));
     }
-    scheduled.masked_deepest = Some(masked);
+    scheduled.masked_last_layer = Some(masked);
 }
 
-/// Consecutive numbers joined to `(first, length)`.
-fn runs(rows: impl Iterator<Item = usize>) -> Vec<(usize, usize)> {
+/// Joins consecutive numbers to `(first, length)`.
+fn runs(numbers: impl Iterator<Item = usize>) -> Vec<(usize, usize)> {
     let mut runs: Vec<(usize, usize)> = Vec::new();
-    for row in rows {
+    for number in numbers {
         match runs.last_mut() {
-            Some((first, len)) if *first + *len == row => *len += 1,
-            _ => runs.push((row, 1)),
+            Some((first, len)) if *first + *len == number => *len += 1,
+            _ => runs.push((number, 1)),
         }
     }
     runs
@@ -251,20 +266,20 @@ mod tests {
     use super::*;
     use crate::tokens::TokenSequence;
 
-    /// Runs the batches on a model that gives each row the tokens it can see, and checks what every sample is given.
+    /// Runs the batches on a model whose activations are the tokens that a token attends to, and checks those of every sample.
     fn check(tokens: &TokenSet, prefixes: &SharedPrefixes, batching: Batching) -> Result<usize, TestCaseError> {
         let mut kept: Vec<Vec<u32>> = Vec::new();
-        let mut kept_deepest: Vec<Vec<u32>> = Vec::new();
+        let mut kept_pruned: Vec<Vec<u32>> = Vec::new();
         let (mut computed, mut seen) = (0, Vec::new());
         for scheduled in Batches::new(tokens, prefixes, batching) {
             let batch = &scheduled.batch;
             computed += batch.ids.len();
-            prop_assert_eq!(batch.n_carried, kept.len());
-            // Keys are known before attention; their ids are enough to tell what a query sees.
-            let mut sees: Vec<Option<Vec<u32>>> = vec![None; batch.ids.len()];
-            let key = |row: usize| match row.checked_sub(batch.ids.len()) {
-                None => batch.ids[row],
-                Some(carried) => *kept[carried].last().unwrap(),
+            prop_assert_eq!(batch.n_cached, kept.len());
+            // Key ids suffice to list the tokens that a query attends to.
+            let mut attended: Vec<Option<Vec<u32>>> = vec![None; batch.ids.len()];
+            let key = |index: usize| match index.checked_sub(batch.ids.len()) {
+                None => batch.ids[index],
+                Some(cached) => *kept[cached].last().unwrap(),
             };
             let visible = |segment: &AttentionSegment| {
                 segment.keys.iter().flat_map(|&(first, len)| first..first + len).map(key).collect::<Vec<u32>>()
@@ -274,47 +289,47 @@ mod tests {
                 for offset in 0..segment.len {
                     let position = segment.start_position + offset;
                     prop_assert_eq!(batch.positions[segment.query_row + offset] as usize, position);
-                    prop_assert!(sees[segment.query_row + offset].replace(keys[..=position].to_vec()).is_none());
+                    prop_assert!(attended[segment.query_row + offset].replace(keys[..=position].to_vec()).is_none());
                 }
             }
-            let mut rows: Vec<Vec<u32>> = sees.into_iter().map(|row| row.unwrap()).collect();
-            rows.extend(kept.iter().cloned());
+            let mut all: Vec<Vec<u32>> = attended.into_iter().map(|tokens| tokens.unwrap()).collect();
+            all.extend(kept.iter().cloned());
             for (group, sample) in scheduled.samples.iter().enumerate() {
                 let sequence = &tokens.sequences[*sample];
                 let whole: Vec<&Vec<u32>> =
-                    scheduled.whole.rows_of(group).iter().map(|row| &rows[*row as usize]).collect();
+                    scheduled.whole.rows_of(group).iter().map(|index| &all[*index as usize]).collect();
                 prop_assert_eq!(whole.len(), sequence.len());
-                for (position, row) in whole.iter().enumerate() {
-                    prop_assert_eq!(&row[..], &sequence.ids[..=position]);
+                for (position, tokens) in whole.iter().enumerate() {
+                    prop_assert_eq!(&tokens[..], &sequence.ids[..=position]);
                 }
                 let masked: Vec<u32> =
                     sequence.masked_positions().map(|position| scheduled.whole.rows_of(group)[position]).collect();
                 prop_assert_eq!(scheduled.masked.rows_of(group), &masked[..]);
                 seen.push(*sample);
             }
-            if let Some(deepest) = &batch.deepest {
-                prop_assert_eq!(deepest.n_carried, kept_deepest.len());
-                let mut few: Vec<Option<Vec<u32>>> = vec![None; deepest.rows.len()];
-                for segment in &deepest.layout.segments {
+            if let Some(last_layer) = &batch.last_layer {
+                prop_assert_eq!(last_layer.n_cached, kept_pruned.len());
+                let mut pruned: Vec<Option<Vec<u32>>> = vec![None; last_layer.tokens.len()];
+                for segment in &last_layer.layout.segments {
                     let keys = visible(segment);
                     for offset in 0..segment.len {
                         let seen = keys[..=segment.start_position + offset].to_vec();
-                        prop_assert!(few[segment.query_row + offset].replace(seen).is_none());
+                        prop_assert!(pruned[segment.query_row + offset].replace(seen).is_none());
                     }
                 }
-                let mut few: Vec<Vec<u32>> = few.into_iter().map(|row| row.unwrap()).collect();
-                few.extend(kept_deepest.iter().cloned());
-                let groups = scheduled.masked_deepest.as_ref().unwrap();
+                let mut pruned: Vec<Vec<u32>> = pruned.into_iter().map(|tokens| tokens.unwrap()).collect();
+                pruned.extend(kept_pruned.iter().cloned());
+                let groups = scheduled.masked_last_layer.as_ref().unwrap();
                 for group in 0..scheduled.samples.len() {
                     let (full, compact) = (scheduled.masked.rows_of(group), groups.rows_of(group));
                     prop_assert_eq!(full.len(), compact.len());
                     for (full, compact) in full.iter().zip(compact) {
-                        prop_assert_eq!(&rows[*full as usize], &few[*compact as usize]);
+                        prop_assert_eq!(&all[*full as usize], &pruned[*compact as usize]);
                     }
                 }
-                kept_deepest = deepest.keep.iter().map(|row| few[*row as usize].clone()).collect();
+                kept_pruned = last_layer.keep.iter().map(|index| pruned[*index as usize].clone()).collect();
             }
-            kept = batch.keep.iter().map(|row| rows[*row as usize].clone()).collect();
+            kept = batch.keep.iter().map(|index| all[*index as usize].clone()).collect();
         }
         seen.sort_unstable();
         prop_assert_eq!(seen, (0..tokens.len()).collect::<Vec<_>>());
@@ -336,13 +351,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_sample_sees_its_own_tokens_however_rows_are_shared_and_cut(
-            tokens in arbitrary_tokens(), max_samples in 1usize..9, max_rows in 1usize..30, masked_only in any::<bool>(),
+        fn samples_attend_to_their_own_tokens_alone(
+            tokens in arbitrary_tokens(), max_samples in 1usize..9, max_tokens in 1usize..30, masked_only in any::<bool>(),
         ) {
             let all: Vec<usize> = (0..tokens.len()).collect();
-            let batching = Batching { max_samples, max_rows, padded: false, masked_only };
+            let batching = Batching { max_samples, max_tokens, padded: false, masked_only };
             let shared = SharedPrefixes::of(&tokens, &all);
-            prop_assert_eq!(check(&tokens, &shared, batching)?, shared.n_rows(&tokens));
+            prop_assert_eq!(check(&tokens, &shared, batching)?, shared.n_tokens(&tokens));
             let alone = SharedPrefixes::none(&all);
             prop_assert_eq!(check(&tokens, &alone, batching)?, tokens.n_tokens());
             let padded = check(&tokens, &alone, Batching { padded: true, ..batching })?;

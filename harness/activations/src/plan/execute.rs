@@ -1,50 +1,50 @@
-//! Runs an optimised plan: batches come from the source, the remaining operations are done on each, and the samples
-//! go to wherever the result wants them.
+//! Executes an optimized plan: the source emits batches, the remaining operations are applied to each, and the samples
+//! are copied to their positions in the result.
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
 
 use super::mask::SequenceMask;
-use super::optimise::OptimisedPlan;
+use super::optimize::OptimizedPlan;
 use super::progress::Monitor;
 use super::signature::Signature;
-use super::sources::{Source, SourceRequest};
+use super::sources::{PlanSource, SourceRequest};
 use super::tensor::{ActTensor, contiguous};
 use crate::error::{Error, Result};
 
 /// A plan that is ready to run.
 #[derive(Clone, Debug)]
 pub(super) struct Execution {
-    pub(super) source: Source,
-    pub(super) plan: OptimisedPlan,
+    pub(super) source: PlanSource,
+    pub(super) plan: OptimizedPlan,
     /// Signature of the whole result.
     pub(super) result: Signature,
     pub(super) monitor: Monitor,
 }
 
 impl Execution {
-    /// The result for some samples of the source, in that order; one may stand several times.
+    /// The result for some samples of the source, in that order; one may occur several times.
     ///
     /// # Errors
-    /// A failure of the source, or memory that is not there.
+    /// A failure of the source, or not enough memory.
     pub(super) fn tensor_of(&self, samples: &[usize]) -> Result<ActTensor> {
-        if let Some(shared) = self.shared(samples)? {
-            return Ok(shared);
+        if let Some(view) = self.view(samples)? {
+            return Ok(view);
         }
         let mut assembler = Assembler::new(self.result.with_samples(samples.len()))?;
-        let places = Places::of(samples);
-        self.visit(&places.distinct, &mut |numbers, tensor| {
+        let positions = SamplePositions::of(samples);
+        self.visit(&positions.distinct, &mut |numbers, tensor| {
             for (index, number) in numbers.iter().enumerate() {
-                places.of_sample(*number).try_for_each(|place| assembler.put(place, &tensor, index))?;
+                positions.of_sample(*number).try_for_each(|position| assembler.put(position, &tensor, index))?;
             }
             Ok(())
         })?;
         assembler.finish()
     }
 
-    /// Runs the plan for `samples`, distinct samples of the source, each once. `sink` is given their numbers, in any
-    /// order, and their results.
+    /// Runs the plan for `samples`, distinct samples of the source, each once. `sink` receives their numbers, in any order,
+    /// and their results.
     ///
     /// # Errors
     /// A failure of the source or of `sink`.
@@ -54,17 +54,16 @@ impl Execution {
         sink: &mut dyn FnMut(&[usize], ActTensor) -> Result<()>,
     ) -> Result<()> {
         let all: Vec<usize>;
-        let samples = match self.plan.all_samples {
-            true => {
-                all = (0..self.source.signature().n_samples).collect();
-                &all
-            }
-            false => samples,
+        let samples = if self.plan.all_samples {
+            all = (0..self.source.signature().n_samples).collect();
+            &all
+        } else {
+            samples
         };
         let request =
             SourceRequest { samples, layers: &self.plan.layers, pool: self.plan.pool, rules: self.plan.rules };
         self.source.visit(&request, &self.monitor, &mut |numbers, mut tensor| {
-            self.monitor.go_on()?;
+            self.monitor.check_interrupt()?;
             for operation in &self.plan.remaining {
                 tensor = tensor.apply(operation)?;
             }
@@ -72,41 +71,41 @@ impl Execution {
         })
     }
 
-    /// The result without a copy, where the source has it in one piece.
-    fn shared(&self, samples: &[usize]) -> Result<Option<ActTensor>> {
+    /// The result without a copy, if it is contiguous in the source.
+    fn view(&self, samples: &[usize]) -> Result<Option<ActTensor>> {
         let (true, Some(range)) = (self.plan.is_plain(), contiguous(samples)) else { return Ok(None) };
-        let Some(tensor) = self.source.share(&self.plan.layers, range)? else { return Ok(None) };
-        let done = self.plan.remaining.iter().try_fold(tensor, |tensor, operation| tensor.apply(operation));
-        done.map(Some)
+        let Some(tensor) = self.source.view(&self.plan.layers, range)? else { return Ok(None) };
+        let result = self.plan.remaining.iter().try_fold(tensor, |tensor, operation| tensor.apply(operation));
+        result.map(Some)
     }
 }
 
-/// Where in a result each sample of the source goes.
-pub(super) struct Places {
-    /// The samples in the order in which they first stand.
+/// The positions of each sample of the source in a result.
+pub(super) struct SamplePositions {
+    /// The samples in the order of their first occurrence.
     pub(super) distinct: Vec<usize>,
-    /// `(sample, place)`, sorted.
-    places: Vec<(usize, usize)>,
+    /// `(sample, position)`, sorted.
+    positions: Vec<(usize, usize)>,
 }
 
-impl Places {
+impl SamplePositions {
     pub(super) fn of(samples: &[usize]) -> Self {
         let mut seen = HashSet::with_capacity(samples.len());
         let distinct = samples.iter().copied().filter(|sample| seen.insert(*sample)).collect();
-        let mut places: Vec<(usize, usize)> =
-            samples.iter().enumerate().map(|(place, sample)| (*sample, place)).collect();
-        places.sort_unstable();
-        Places { distinct, places }
+        let mut positions: Vec<(usize, usize)> =
+            samples.iter().enumerate().map(|(position, sample)| (*sample, position)).collect();
+        positions.sort_unstable();
+        SamplePositions { distinct, positions }
     }
 
-    /// The places of a sample, increasing; none if nobody wants it.
+    /// The positions of a sample, increasing; none if it is not in the result.
     pub(super) fn of_sample(&self, sample: usize) -> impl Iterator<Item = usize> + '_ {
-        let first = self.places.partition_point(|(known, _)| *known < sample);
-        self.places[first..].iter().take_while(move |(known, _)| *known == sample).map(|(_, place)| *place)
+        let first = self.positions.partition_point(|(known, _)| *known < sample);
+        self.positions[first..].iter().take_while(move |(known, _)| *known == sample).map(|(_, position)| *position)
     }
 }
 
-/// A result that samples are put into in any order.
+/// A result that samples are copied into, in any order.
 pub(super) struct Assembler {
     signature: Signature,
     bytes: Vec<u8>,
@@ -114,7 +113,7 @@ pub(super) struct Assembler {
 }
 
 impl Assembler {
-    /// Reserves the memory of `signature` at once, so that a lack of it shows before any work is done.
+    /// Reserves the memory of `signature` at once, so that it fails before any work is done if there is too little.
     pub(super) fn new(signature: Signature) -> Result<Self> {
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(signature.n_bytes()).map_err(|_| Error::OutOfMemory {
@@ -125,30 +124,28 @@ impl Assembler {
         Ok(Assembler { signature, bytes, mask })
     }
 
-    /// Puts sample `index` of `tensor` at `place`.
-    pub(super) fn put(&mut self, place: usize, tensor: &ActTensor, index: usize) -> Result<()> {
+    /// Copies sample `index` of `tensor` to `position`.
+    pub(super) fn put(&mut self, position: usize, tensor: &ActTensor, index: usize) -> Result<()> {
         let expected = self.signature.with_samples(tensor.signature().n_samples);
         if *tensor.signature() != expected {
-            return Err(Error::Disagreement(format!("a batch came as {}, not as {expected}", tensor.signature())));
+            return Err(Error::internal(format!("a batch is {} instead of {expected}", tensor.signature())));
         }
         let len = self.signature.sample_bytes();
-        // Pages are touched as samples come, not before.
-        if self.bytes.len() < (place + 1) * len {
-            self.bytes.resize((place + 1) * len, 0);
+        // Pages are touched sample by sample: peak memory is then that of the samples so far.
+        if self.bytes.len() < (position + 1) * len {
+            self.bytes.resize((position + 1) * len, 0);
         }
-        self.bytes[place * len..(place + 1) * len].copy_from_slice(tensor.sample(index));
+        self.bytes[position * len..(position + 1) * len].copy_from_slice(tensor.sample(index));
         if let Some(mask) = tensor.mask() {
             let len = self.signature.seq_len;
-            self.mask[place * len..(place + 1) * len].copy_from_slice(mask.row(index));
+            self.mask[position * len..(position + 1) * len].copy_from_slice(mask.row(index));
         }
         Ok(())
     }
 
     pub(super) fn finish(self) -> Result<ActTensor> {
-        let mask = match self.signature.has_mask {
-            true => Some(SequenceMask::new(self.signature.n_samples, self.signature.seq_len, self.mask)?),
-            false => None,
-        };
+        let new_mask = |flags| SequenceMask::new(self.signature.n_samples, self.signature.seq_len, flags);
+        let mask = self.signature.has_mask.then(|| new_mask(self.mask)).transpose()?;
         ActTensor::from_signature(self.signature, mask, Bytes::from(self.bytes))
     }
 }

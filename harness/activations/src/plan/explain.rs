@@ -1,16 +1,14 @@
-//! A plan told to people before it runs: as written, in normal form, optimised, and what it will cost.
+//! A plan as text, before it runs: as written, in normal form, optimized, and its cost.
 
 use std::fmt::Write as _;
 
-use indicatif::BinaryBytes;
-
 use super::lazy_plan::Acts;
 use crate::error::Result;
+use crate::units::Bytes;
 
 impl Acts {
-    /// The plan as written, its normal form, its optimised form, the bytes of its source and of its result; and, where
-    /// a model runs, what runs on which rows through which blocks, with and without each rule
-    /// (see [`RuleCosts`](super::cost::RuleCosts)).
+    /// The plan as written, its normal form, its optimized form, the bytes of its source and of its result; and, if a
+    /// model runs, its cost with and without each rule (see [`RuleCosts`](super::cost::RuleCosts)).
     ///
     /// # Errors
     /// As for [`Acts::logical`].
@@ -23,7 +21,7 @@ impl Acts {
         Ok(text)
     }
 
-    /// The part of [`Acts::explain`] that costs nothing to find out.
+    /// The part of [`Acts::explain`] that needs no count of batches.
     ///
     /// # Errors
     /// As for [`Acts::logical`].
@@ -32,9 +30,9 @@ impl Acts {
         let indented = |text: &str| text.replace('\n', "\n  ");
         let _ = writeln!(text, "plan: {self}");
         let _ = writeln!(text, "normal form:\n  {}", indented(&self.logical()?.to_string()));
-        let _ = writeln!(text, "optimised:\n  {}", indented(&self.optimised()?.to_string()));
+        let _ = writeln!(text, "optimized:\n  {}", indented(&self.optimized()?.to_string()));
         let (source, result) = (self.source().signature().n_bytes(), self.signature().n_bytes());
-        let _ = write!(text, "bytes: {} in full, {} as result", BinaryBytes(source as u64), BinaryBytes(result as u64));
+        let _ = write!(text, "bytes: source {}, result {}", Bytes(source as u64), Bytes(result as u64));
         Ok(text)
     }
 }

@@ -1,4 +1,4 @@
-//! What decides a plan's values, as named parts, so that a mismatch can say which part differs.
+//! The fingerprint of a plan: digests of the parts that decide its values, so that a mismatch can name the part.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 /// order), `mask`, `layers`, `pool` (the casts and pools, in order), `dtype` and `shape`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Fingerprint {
+pub struct PlanFingerprint {
     parts: BTreeMap<String, String>,
 }
 
-impl Fingerprint {
+impl PlanFingerprint {
     /// Sets a part.
     pub fn set(&mut self, name: &str, value: impl Into<String>) {
         self.parts.insert(name.to_owned(), value.into());
@@ -36,12 +36,12 @@ impl Fingerprint {
         hasher.finalize().to_hex().to_string()
     }
 
-    /// The parts in which `self` and `other` differ: `(name, value here, value there)`.
-    pub fn differences<'a>(&'a self, other: &'a Fingerprint) -> Vec<(&'a str, &'a str, &'a str)> {
+    /// The parts in which `self` and `other` differ: `(name, own value, other value)`.
+    pub fn differences<'a>(&'a self, other: &'a PlanFingerprint) -> Vec<(&'a str, &'a str, &'a str)> {
         let names = self.parts.keys().chain(other.parts.keys().filter(|name| !self.parts.contains_key(*name)));
         names
             .map(|name| (name.as_str(), self.get(name).unwrap_or("absent"), other.get(name).unwrap_or("absent")))
-            .filter(|(_, here, there)| here != there)
+            .filter(|(_, own, others)| own != others)
             .collect()
     }
 
@@ -68,7 +68,7 @@ impl Fingerprint {
     }
 }
 
-/// Digest of which samples were taken of something that `origin` names.
+/// Digest of the samples that were selected from `origin`.
 pub(crate) fn hash_samples(origin: &str, samples: &[usize]) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(origin.as_bytes());
@@ -78,7 +78,7 @@ pub(crate) fn hash_samples(origin: &str, samples: &[usize]) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-impl fmt::Display for Fingerprint {
+impl fmt::Display for PlanFingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.digest())
     }
@@ -88,8 +88,8 @@ impl fmt::Display for Fingerprint {
 mod tests {
     use super::*;
 
-    fn fingerprint(parts: &[(&str, &str)]) -> Fingerprint {
-        let mut fingerprint = Fingerprint::default();
+    fn fingerprint(parts: &[(&str, &str)]) -> PlanFingerprint {
+        let mut fingerprint = PlanFingerprint::default();
         parts.iter().for_each(|(name, value)| fingerprint.set(name, *value));
         fingerprint
     }
@@ -107,10 +107,10 @@ mod tests {
     }
 
     #[test]
-    fn text_cannot_slip_from_one_part_into_the_next() {
+    fn parts_cannot_be_confused_with_each_other() {
         assert_ne!(fingerprint(&[("a", "bc")]).digest(), fingerprint(&[("ab", "c")]).digest());
         let tokens = |samples: &[&[u32]]| {
-            let mut fingerprint = Fingerprint::default();
+            let mut fingerprint = PlanFingerprint::default();
             fingerprint.set_tokens(samples.iter().copied());
             fingerprint.digest()
         };

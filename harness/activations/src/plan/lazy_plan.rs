@@ -1,4 +1,4 @@
-//! The plan: a source, operations, and nothing computed.
+//! The plan: a source and operations, not computed yet.
 
 use std::fmt;
 use std::path::Path;
@@ -9,27 +9,27 @@ use actbench_kernels::{DType, PoolMethod};
 use super::axes::{Axes, Axis};
 use super::cache_file::CacheFile;
 use super::execute::Execution;
-use super::fingerprint::Fingerprint;
+use super::fingerprint::PlanFingerprint;
 use super::logical::LogicalPlan;
-use super::operation::{BatchSelection, Device, Operation};
-use super::optimise::OptimisedPlan;
+use super::operation::{BatchSelection, Operation, ResultDevice};
+use super::optimize::OptimizedPlan;
 use super::progress::{ExtractionStats, Monitor, ProgressSink};
 use super::rules::Rules;
 use super::signature::Signature;
-use super::sources::{ModelSource, Source, TensorSource};
+use super::sources::{ModelSource, PlanSource, TensorSource};
 use super::tensor::ActTensor;
 use crate::error::Result;
 use crate::model::ActivationModel;
 use crate::tokens::TokenSet;
 
-/// Activations that are described and not computed. Building and cloning are cheap; work is done by
+/// Activations that are described and not computed. Building and cloning are cheap; only
 /// [`realize`](Acts::realize), [`iter_batches`](Acts::iter_batches), [`iter_layers`](Acts::iter_layers),
-/// [`save`](Acts::save) and [`cache`](Acts::cache) alone.
+/// [`save`](Acts::save) and [`cache`](Acts::cache) compute.
 #[derive(Clone, Debug)]
 pub struct Acts {
-    source: Source,
+    source: PlanSource,
     operations: Vec<Operation>,
-    /// What the operations make of the source's signature.
+    /// The signature of the result.
     signature: Signature,
     rules: Rules,
     monitor: Monitor,
@@ -37,13 +37,13 @@ pub struct Acts {
 
 impl Acts {
     /// Activations of `model` on `tokens`: `[b, l, s, h]` with `layers` along `l` in the order given (one layer too:
-    /// [`Acts::select_layer`] drops the axis) and zeros behind each sequence up to the longest of `tokens`.
+    /// [`Acts::select_layer`] drops the axis), padded with zeros to the longest sequence of `tokens`.
     ///
-    /// `batch_size` is what a batch is measured by: without the rule `packing` it is so many samples, with it as
-    /// many tokens as so many of the longest samples have.
+    /// `batch_size` is the number of samples of a batch. With the rule `packing` a batch has as many tokens as that number
+    /// of the longest samples.
     ///
     /// # Errors
-    /// No layer, a layer twice or deeper than the model, batch size 0, or tokens that the model cannot be run on.
+    /// No layer, a layer twice or deeper than the model, batch size 0, or tokens outside the model's vocabulary.
     pub fn collect(
         model: Arc<dyn ActivationModel>,
         tokens: Arc<TokenSet>,
@@ -51,29 +51,29 @@ impl Acts {
         batch_size: usize,
     ) -> Result<Self> {
         let source = ModelSource::new(model, tokens, layers, batch_size)?;
-        Ok(Self::from_source(Source::Model(Arc::new(source))))
+        Ok(Self::from_source(PlanSource::Model(Arc::new(source))))
     }
 
-    /// Activations that are in memory.
+    /// Activations in memory.
     pub fn from_tensor(tensor: ActTensor) -> Self {
-        Self::from_source(Source::Tensor(Arc::new(TensorSource::new(tensor))))
+        Self::from_source(PlanSource::Tensor(Arc::new(TensorSource::new(tensor))))
     }
 
     /// Activations in a cache file, see [`cache_file`](super::cache_file). The header is checked now, activations
     /// when they are read.
     ///
     /// # Errors
-    /// The file cannot be read, is not a cache file, or is not whole.
+    /// The file cannot be read, is not a cache file, or is incomplete.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self::from_source(Source::CacheFile(Arc::new(CacheFile::open(path.as_ref())?))))
+        Ok(Self::from_source(PlanSource::CacheFile(Arc::new(CacheFile::open(path.as_ref())?))))
     }
 
-    fn from_source(source: Source) -> Self {
+    fn from_source(source: PlanSource) -> Self {
         let signature = source.signature().clone();
         Acts { source, operations: Vec::new(), signature, rules: Rules::all(), monitor: Monitor::default() }
     }
 
-    /// The same plan with `operation` at its end.
+    /// The plan followed by `operation`.
     ///
     /// # Errors
     /// When the operation does not fit; see [`Signature::after`].
@@ -85,7 +85,7 @@ impl Acts {
         Ok(plan)
     }
 
-    /// Keeps these layers, by number (never by position) and in this order; axis `l` stays. A number may stand once.
+    /// Keeps these layers, by number (never by position) and in this order; axis `l` stays. Numbers must be distinct.
     ///
     /// # Errors
     /// No axis `l`, an unknown layer, a layer twice, or none.
@@ -101,8 +101,8 @@ impl Acts {
         self.then(Operation::SelectLayer(id))
     }
 
-    /// Keeps some samples: a range or indices, negative ones from the end; an index may be repeated. Axis `s` stays
-    /// as long as it was.
+    /// Keeps some samples: a range or indices, negative ones from the end; an index may be repeated. The extent of axis `s`
+    /// stays.
     ///
     /// # Errors
     /// A number outside the batch, or a range that ends before it starts.
@@ -110,10 +110,10 @@ impl Acts {
         self.then(Operation::SliceBatch(selection.into()))
     }
 
-    /// Makes one vector of the masked positions (`s`) or of the layers, in their order (`l`).
+    /// Pools the masked positions (`s`) or the layers in their order (`l`) to one vector.
     ///
     /// # Errors
-    /// Another axis, one that is not there, or `s` without a mask.
+    /// Another axis, one that the activations do not have, or `s` without a mask.
     pub fn pool(&self, method: PoolMethod, axis: Axis) -> Result<Self> {
         self.then(Operation::Pool { method, axis })
     }
@@ -159,28 +159,28 @@ impl Acts {
         self.then(Operation::Cast(dtype))
     }
 
-    /// Names where the result lies. Host memory is the only place there is; where the model runs is its own matter.
+    /// Names the memory of the result, which can only be host memory. It does not decide where the model runs.
     ///
     /// # Errors
     /// Any other device.
-    pub fn to(&self, device: Device) -> Result<Self> {
+    pub fn to(&self, device: ResultDevice) -> Result<Self> {
         self.then(Operation::To(device))
     }
 
-    /// The same plan, optimised by `rules` alone. No rule changes a bit of the result.
+    /// The plan with these rules. No rule changes a bit of the result.
     pub fn with_rules(&self, rules: Rules) -> Self {
         Acts { rules, ..self.clone() }
     }
 
-    /// The same plan, reporting to `sink` while it runs. Counting starts anew.
+    /// The plan with a receiver of progress. Its counters start at zero, and an interrupt has to be set again.
     pub fn with_progress(&self, sink: ProgressSink) -> Self {
         Acts { monitor: Monitor::reporting_to(Some(sink)), ..self.clone() }
     }
 
-    /// The same plan, which asks `stop` between batches and ends with [`Error::Interrupted`](crate::Error::Interrupted)
-    /// where the answer is yes. To be said after [`with_progress`](Acts::with_progress), which begins anew.
-    pub fn with_stop(&self, stop: fn() -> bool) -> Self {
-        Acts { monitor: self.monitor.clone().stopped_by(stop), ..self.clone() }
+    /// The plan with an interrupt: it fails with [`Error::Interrupted`](crate::Error::Interrupted) between batches once
+    /// `interrupted` returns true. Call it after [`with_progress`](Acts::with_progress), which removes it.
+    pub fn with_interrupt(&self, interrupted: fn() -> bool) -> Self {
+        Acts { monitor: self.monitor.clone().with_interrupt(interrupted), ..self.clone() }
     }
 
     /// Axes, extents, layers and dtype of the result.
@@ -203,27 +203,27 @@ impl Acts {
         self.signature.dtype
     }
 
-    /// The layers along `l`, or those that go into the result.
+    /// The layers along `l`, or those that the result is made of.
     pub fn layer_ids(&self) -> &[usize] {
         &self.signature.layer_ids
     }
 
-    /// Where the plan starts.
-    pub fn source(&self) -> &Source {
+    /// The source.
+    pub fn source(&self) -> &PlanSource {
         &self.source
     }
 
-    /// What is done, in order.
+    /// The operations, in order.
     pub fn operations(&self) -> &[Operation] {
         &self.operations
     }
 
-    /// The rules that optimise the plan.
+    /// The rules that are on.
     pub fn rules(&self) -> Rules {
         self.rules
     }
 
-    /// What was computed so far by this plan, by those it was made from and by those made from it.
+    /// Counters of this plan, shared with the plans it was built from and those built from it.
     pub fn stats(&self) -> ExtractionStats {
         self.monitor.stats()
     }
@@ -231,25 +231,25 @@ impl Acts {
     /// The plan in normal form.
     ///
     /// # Errors
-    /// Never for a plan that was built; its operations were checked then.
+    /// None in practice: each operation was checked when it was added.
     pub fn logical(&self) -> Result<LogicalPlan> {
         LogicalPlan::of(self.source.signature(), &self.operations)
     }
 
-    /// What the optimiser makes of the plan.
+    /// The plan as the optimizer rewrites it.
     ///
     /// # Errors
     /// As for [`Acts::logical`].
-    pub fn optimised(&self) -> Result<OptimisedPlan> {
-        Ok(OptimisedPlan::of(self.source.signature(), &self.logical()?, self.rules))
+    pub fn optimized(&self) -> Result<OptimizedPlan> {
+        Ok(OptimizedPlan::of(self.source.signature(), &self.logical()?, self.rules))
     }
 
-    /// What decides the result's bytes. Plans that differ only in how they are written, such as in the order of
-    /// selections, share it.
+    /// The fingerprint of the result. Plans that differ only in how they are written, such as in the order of selections,
+    /// have the same.
     ///
     /// # Errors
     /// As for [`Acts::logical`].
-    pub fn fingerprint(&self) -> Result<Fingerprint> {
+    pub fn fingerprint(&self) -> Result<PlanFingerprint> {
         let logical = self.logical()?;
         let mut fingerprint = self.source.fingerprint(&logical.samples);
         let before = fingerprint.get("pool").filter(|pool| *pool != "none").map(str::to_owned);
@@ -266,11 +266,11 @@ impl Acts {
         Ok(fingerprint)
     }
 
-    /// The plan, ready to run.
+    /// The plan, ready to be executed.
     pub(super) fn execution(&self) -> Result<Execution> {
         Ok(Execution {
             source: self.source.clone(),
-            plan: self.optimised()?,
+            plan: self.optimized()?,
             result: self.signature.clone(),
             monitor: self.monitor.clone(),
         })

@@ -1,9 +1,8 @@
-//! The normal form of a plan: which samples and layers it needs, and what then happens to values.
+//! The logical plan: a normal form of which samples and layers are needed, and the operations on values.
 //!
-//! Every operation treats samples alike and apart, so a batch selection may move before anything else. A layer
-//! selection commutes with casts and with pools of `s`, and cannot follow a pool of `l`, so it moves to the front as
-//! well. What remains are casts and pools, which round, and therefore keep their order. Two selections in a row
-//! become one by composing them: the second counts in what the first left.
+//! Every operation treats each sample alone, so a batch selection may move to the front. A layer selection commutes with
+//! casts and with pools of `s`, and cannot follow a pool of `l`, so it moves to the front as well. Casts and pools remain;
+//! they round, and therefore keep their order. Consecutive selections compose to one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,16 +12,16 @@ use super::operation::{Operation, abbreviate};
 use super::signature::Signature;
 use crate::error::Result;
 
-/// A plan as: select samples and layers of the source, then change values.
+/// A plan in two steps: select samples and layers of the source, then change values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogicalPlan {
     /// The source's sample that each sample of the result is.
     pub samples: Arc<[usize]>,
-    /// The layers to take, in order; the source's own where it has no axis `l`.
+    /// The selected layers, in order; the source's own if it has no axis `l`.
     pub layers: Arc<[usize]>,
-    /// Whether taking a layer drops axis `l`.
+    /// Whether selecting a layer drops axis `l`.
     pub drops_layer_axis: bool,
-    /// Casts and pools in the order they were asked for; casts to the type at hand are left out.
+    /// Casts and pools in the order of the plan; casts to the type that values already have are left out.
     pub values: Vec<Operation>,
 }
 
@@ -30,7 +29,7 @@ impl LogicalPlan {
     /// Brings `operations` on a source of signature `source` to normal form.
     ///
     /// # Errors
-    /// An operation that does not fit; plans check each as it is added, so theirs do.
+    /// An operation that does not fit; those of a plan were checked when they were added.
     pub fn of(source: &Signature, operations: &[Operation]) -> Result<Self> {
         let mut signature = source.clone();
         let mut plan = LogicalPlan {
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn selections_in_a_row_compose() {
+    fn consecutive_selections_compose() {
         let operations = [
             Operation::SliceBatch((2..8).into()),
             Operation::SelectLayers([8, 4, 1].into()),
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn selections_move_before_values_and_values_keep_their_order() {
+    fn selections_move_first_and_values_keep_order() {
         let operations = [
             Operation::Cast(DType::Bf16),
             Operation::Cast(DType::F32),

@@ -14,10 +14,10 @@ pub struct SequenceMask {
 }
 
 impl SequenceMask {
-    /// Wraps `flags`, sample after sample.
+    /// Wraps `flags`, row-major.
     ///
     /// # Errors
-    /// When there are not `n_samples * seq_len` flags.
+    /// The number of flags is not `n_samples * seq_len`.
     pub fn new(n_samples: usize, seq_len: usize, flags: impl Into<Arc<[bool]>>) -> Result<Self> {
         let flags = flags.into();
         if n_samples.checked_mul(seq_len) != Some(flags.len()) {
@@ -29,7 +29,7 @@ impl SequenceMask {
         Ok(SequenceMask { n_samples, seq_len, flags })
     }
 
-    /// The masks of `samples`, padded to `seq_len`; longer sequences are cut, which callers rule out.
+    /// The masks of `samples`, padded to `seq_len`, which must be at least the longest sequence.
     pub fn of_tokens(tokens: &TokenSet, samples: &[usize], seq_len: usize) -> Self {
         let mut flags = vec![false; samples.len() * seq_len];
         for (index, sample) in samples.iter().enumerate() {

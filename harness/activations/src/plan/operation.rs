@@ -1,4 +1,4 @@
-//! What can be done to activations: the vocabulary of a plan.
+//! The operations of a plan.
 
 use std::fmt;
 use std::ops::{Range, RangeFrom, RangeFull, RangeTo};
@@ -10,7 +10,7 @@ use actbench_kernels::{DType, PoolMethod};
 use super::axes::Axis;
 use crate::error::{Error, Result};
 
-/// One step of a plan. What each step means is [`ActTensor::apply`](super::ActTensor::apply).
+/// One operation of a plan. [`ActTensor::apply`](super::ActTensor::apply) defines its semantics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Keeps these layers, named by layer number (never by position), in this order. Axis `l` stays.
@@ -19,19 +19,19 @@ pub enum Operation {
     SelectLayer(usize),
     /// Keeps some samples.
     SliceBatch(BatchSelection),
-    /// Makes one vector of all along `axis`: of the masked positions for `s`, of every layer for `l`.
+    /// Pools `axis` to one vector: the masked positions of `s`, or every layer of `l`.
     ///
     /// The dtype stays: sums run in `f32` in the order of the axis and are rounded once.
     Pool {
-        /// How.
+        /// The pooling method.
         method: PoolMethod,
-        /// Along which axis: `s` or `l`.
+        /// The pooled axis: `s` or `l`.
         axis: Axis,
     },
     /// Rounds every element to another storage type.
     Cast(DType),
-    /// Names the memory the result lies in.
-    To(Device),
+    /// Names the memory of the result.
+    To(ResultDevice),
 }
 
 impl fmt::Display for Operation {
@@ -48,7 +48,7 @@ impl fmt::Display for Operation {
 }
 
 /// Which samples to keep. Negative numbers count from the end, as in Python; unlike there, a bound past the end is
-/// an error and not silently clipped. An index may be repeated: its sample is computed once and stands twice.
+/// an error and not silently clipped. An index may be repeated: its sample is computed once and occurs twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BatchSelection {
     /// From `start` (the first sample if absent) up to, not including, `end` (past the last if absent).
@@ -69,7 +69,7 @@ impl BatchSelection {
         BatchSelection::Range { start: start.into(), end: end.into() }
     }
 
-    /// The rows kept of `n_samples`, none of them negative.
+    /// The indices of the samples kept, out of `n_samples`.
     ///
     /// # Errors
     /// A number outside the batch, or a range that ends before it starts.
@@ -77,7 +77,7 @@ impl BatchSelection {
         match self {
             BatchSelection::Range { start, end } => {
                 let bound = |bound: i64| {
-                    from_end(bound, n_samples).filter(|at| *at <= n_samples).ok_or_else(|| {
+                    from_end(bound, n_samples).filter(|bound| *bound <= n_samples).ok_or_else(|| {
                         Error::usage(format!(
                             "slice_batch({self}): {bound} is outside a batch of {n_samples}; bounds run from -{n_samples} to {n_samples}"
                         ))
@@ -95,7 +95,7 @@ impl BatchSelection {
             BatchSelection::Indices(indices) => indices
                 .iter()
                 .map(|index| {
-                    from_end(*index, n_samples).filter(|at| *at < n_samples).ok_or_else(|| {
+                    from_end(*index, n_samples).filter(|index| *index < n_samples).ok_or_else(|| {
                         Error::usage(format!("slice_batch({self}): index {index} is outside a batch of {n_samples}"))
                     })
                 })
@@ -104,11 +104,11 @@ impl BatchSelection {
     }
 }
 
-/// `at`, counted from the end if it is negative.
-fn from_end(at: i64, n_samples: usize) -> Option<usize> {
-    match usize::try_from(at) {
-        Ok(at) => Some(at),
-        Err(_) => n_samples.checked_sub(usize::try_from(at.unsigned_abs()).ok()?),
+/// `index`, counted from the end if it is negative.
+fn from_end(index: i64, n_samples: usize) -> Option<usize> {
+    match usize::try_from(index) {
+        Ok(index) => Some(index),
+        Err(_) => n_samples.checked_sub(usize::try_from(index.unsigned_abs()).ok()?),
     }
 }
 
@@ -161,35 +161,35 @@ impl From<Vec<i64>> for BatchSelection {
     }
 }
 
-/// Where a result lies.
+/// The memory of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Device {
+pub enum ResultDevice {
     /// Host memory.
     Cpu,
     /// The memory of a numbered GPU.
     Cuda(usize),
 }
 
-impl fmt::Display for Device {
+impl fmt::Display for ResultDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Device::Cpu => f.write_str("cpu"),
-            Device::Cuda(index) => write!(f, "cuda:{index}"),
+            ResultDevice::Cpu => f.write_str("cpu"),
+            ResultDevice::Cuda(index) => write!(f, "cuda:{index}"),
         }
     }
 }
 
-impl FromStr for Device {
+impl FromStr for ResultDevice {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
         match text {
-            "cpu" => Ok(Device::Cpu),
-            "cuda" => Ok(Device::Cuda(0)),
+            "cpu" => Ok(ResultDevice::Cpu),
+            "cuda" => Ok(ResultDevice::Cuda(0)),
             _ => text
                 .strip_prefix("cuda:")
                 .and_then(|index| index.parse().ok())
-                .map(Device::Cuda)
+                .map(ResultDevice::Cuda)
                 .ok_or_else(|| Error::usage(format!("unknown device '{text}': use cpu, cuda or cuda:N"))),
         }
     }
@@ -197,11 +197,11 @@ impl FromStr for Device {
 
 /// A list for people: all of a short one, the ends of a long one.
 pub(crate) fn abbreviate<T: fmt::Display>(items: &[T]) -> String {
-    const SHOWN: usize = 16;
+    const MAX_SHOWN: usize = 16;
     let join = |items: &[T]| items.iter().map(T::to_string).collect::<Vec<_>>().join(", ");
     match items {
         [] => String::new(),
-        [first @ .., last] if items.len() > SHOWN => {
+        [first @ .., last] if items.len() > MAX_SHOWN => {
             format!("{}, ..., {last} ({} in all)", join(&first[..4]), items.len())
         }
         _ => join(items),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_outside_the_batch_is_refused_with_its_size() {
+    fn selection_outside_batch_is_refused_with_size() {
         let out_of_range: [BatchSelection; 6] = [
             (0..4).into(),
             (-4..).into(),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn operations_print_as_they_are_called() {
+    fn operations_print_as_method_calls() {
         let operations = [
             Operation::SelectLayers([5, 3].into()),
             Operation::SelectLayer(7),
@@ -255,7 +255,7 @@ mod tests {
             Operation::SliceBatch((0..20).collect::<Vec<i64>>().into()),
             Operation::Pool { method: PoolMethod::Mean, axis: Axis::Sequence },
             Operation::Cast(DType::F32),
-            Operation::To(Device::Cuda(1)),
+            Operation::To(ResultDevice::Cuda(1)),
         ];
         let printed: Vec<String> = operations.iter().map(Operation::to_string).collect();
         insta::assert_snapshot!(printed.join("\n"), @r"
@@ -270,12 +270,12 @@ mod tests {
     }
 
     #[test]
-    fn device_names_are_read_back() {
-        for device in [Device::Cpu, Device::Cuda(3)] {
-            assert_eq!(device.to_string().parse::<Device>().unwrap(), device);
+    fn device_names_round_trip() {
+        for device in [ResultDevice::Cpu, ResultDevice::Cuda(3)] {
+            assert_eq!(device.to_string().parse::<ResultDevice>().unwrap(), device);
         }
-        assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda(0));
-        assert!("tpu".parse::<Device>().is_err());
-        assert!("cuda:x".parse::<Device>().is_err());
+        assert_eq!("cuda".parse::<ResultDevice>().unwrap(), ResultDevice::Cuda(0));
+        assert!("tpu".parse::<ResultDevice>().is_err());
+        assert!("cuda:x".parse::<ResultDevice>().is_err());
     }
 }

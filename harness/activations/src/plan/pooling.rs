@@ -1,55 +1,55 @@
-//! Pooling in host memory: many vectors become one, with the same bits as on a device.
+//! Pooling in host memory, with the same bits as on a device.
 //!
 //! Elements widen to `f32`. A sum starts from the first vector and adds the others in the order given, then rounds
-//! once; a mean divides that sum by the count. A maximum starts from the first vector and lets a NaN on either side
-//! stay. The last vector is copied as it is. No vector at all gives zeros.
+//! once; a mean divides that sum by the count. A maximum starts from the first vector and propagates NaN from either
+//! side. The last vector is copied as it is. An empty group gives zeros.
 
 use actbench_kernels::{DType, PoolMethod};
 use rayon::prelude::*;
 
-/// Room for one row and one running result, kept between calls.
+/// Buffers for one vector and one running result, reused between calls.
 #[derive(Debug)]
 pub struct Scratch {
-    row: Vec<f32>,
+    vector: Vec<f32>,
     running: Vec<f32>,
 }
 
 impl Scratch {
-    /// Room for vectors of `hidden_size` elements.
+    /// Buffers for vectors of `hidden_size` elements.
     pub fn new(hidden_size: usize) -> Self {
-        Scratch { row: vec![0.0; hidden_size], running: vec![0.0; hidden_size] }
+        Scratch { vector: vec![0.0; hidden_size], running: vec![0.0; hidden_size] }
     }
 }
 
-/// Pools `rows`, each `out.len()` bytes of `dtype`, into `out`. `scratch` must be of the same width.
-pub fn pool_rows<'a>(
+/// Pools `vectors`, each `out.len()` bytes of `dtype`, into `out`. `scratch` must be of the same width.
+pub fn pool_vectors<'a>(
     dtype: DType,
     method: PoolMethod,
-    rows: impl IntoIterator<Item = &'a [u8]>,
+    vectors: impl IntoIterator<Item = &'a [u8]>,
     scratch: &mut Scratch,
     out: &mut [u8],
 ) {
-    let mut rows = rows.into_iter();
-    let Some(first) = rows.next() else {
+    let mut vectors = vectors.into_iter();
+    let Some(first) = vectors.next() else {
         out.fill(0);
         return;
     };
     if method == PoolMethod::Last {
-        out.copy_from_slice(rows.last().unwrap_or(first));
+        out.copy_from_slice(vectors.last().unwrap_or(first));
         return;
     }
-    let Scratch { row, running } = scratch;
+    let Scratch { vector, running } = scratch;
     dtype.widen(first, running);
     let mut count = 1u32;
-    for bytes in rows {
-        dtype.widen(bytes, row);
+    for bytes in vectors {
+        dtype.widen(bytes, vector);
         count += 1;
         if method == PoolMethod::Max {
-            for (largest, value) in running.iter_mut().zip(&*row) {
+            for (largest, value) in running.iter_mut().zip(&*vector) {
                 *largest = if *value > *largest || value.is_nan() { *value } else { *largest };
             }
         } else {
-            running.iter_mut().zip(&*row).for_each(|(sum, value)| *sum += value);
+            running.iter_mut().zip(&*vector).for_each(|(sum, value)| *sum += value);
         }
     }
     if method == PoolMethod::Mean {
@@ -60,21 +60,21 @@ pub fn pool_rows<'a>(
     dtype.narrow(running, out);
 }
 
-/// Pools many groups: `out` is `[groups, hidden_size]`, and `rows_of(group)` lists a group's vectors in order.
+/// Pools many groups: `out` is `[groups, hidden_size]`, and `group_vectors(group)` lists a group's vectors in order.
 ///
 /// Groups are independent, so the number of threads does not change a bit.
 pub fn pool_groups<'a, I: Iterator<Item = &'a [u8]>>(
     dtype: DType,
     method: PoolMethod,
     hidden_size: usize,
-    rows_of: impl Fn(usize) -> I + Sync,
+    group_vectors: impl Fn(usize) -> I + Sync,
     out: &mut [u8],
 ) {
     let vector_bytes = (hidden_size * dtype.size()).max(1);
     out.par_chunks_mut(vector_bytes).enumerate().with_min_len(16).for_each_init(
         || Scratch::new(hidden_size),
         |scratch, (group, out)| {
-            pool_rows(dtype, method, rows_of(group), scratch, out);
+            pool_vectors(dtype, method, group_vectors(group), scratch, out);
         },
     );
 }
@@ -83,49 +83,49 @@ pub fn pool_groups<'a, I: Iterator<Item = &'a [u8]>>(
 mod tests {
     use super::*;
 
-    fn pool(dtype: DType, method: PoolMethod, rows: &[[f32; 2]]) -> Vec<f32> {
-        let rows: Vec<Vec<u8>> = rows.iter().map(|row| dtype.from_f32_slice(row)).collect();
+    fn pool(dtype: DType, method: PoolMethod, vectors: &[[f32; 2]]) -> Vec<f32> {
+        let vectors: Vec<Vec<u8>> = vectors.iter().map(|vector| dtype.from_f32_slice(vector)).collect();
         let mut out = vec![0xAA; 2 * dtype.size()];
-        pool_rows(dtype, method, rows.iter().map(Vec::as_slice), &mut Scratch::new(2), &mut out);
+        pool_vectors(dtype, method, vectors.iter().map(Vec::as_slice), &mut Scratch::new(2), &mut out);
         dtype.to_f32_vec(&out)
     }
 
     #[test]
-    fn each_method_does_what_its_name_says() {
-        let rows = [[1.0, -3.0], [4.0, -2.0], [-2.0, -8.0]];
+    fn methods_pool_by_their_definition() {
+        let vectors = [[1.0, -3.0], [4.0, -2.0], [-2.0, -8.0]];
         for dtype in [DType::F32, DType::F16, DType::Bf16] {
-            assert_eq!(pool(dtype, PoolMethod::Sum, &rows), [3.0, -13.0]);
-            assert_eq!(pool(dtype, PoolMethod::Max, &rows), [4.0, -2.0]);
-            assert_eq!(pool(dtype, PoolMethod::Last, &rows), [-2.0, -8.0]);
+            assert_eq!(pool(dtype, PoolMethod::Sum, &vectors), [3.0, -13.0]);
+            assert_eq!(pool(dtype, PoolMethod::Max, &vectors), [4.0, -2.0]);
+            assert_eq!(pool(dtype, PoolMethod::Last, &vectors), [-2.0, -8.0]);
             for method in PoolMethod::ALL {
                 assert_eq!(pool(dtype, method, &[]), [0.0, 0.0], "{method} of nothing");
-                assert_eq!(pool(dtype, method, &rows[1..2]), rows[1], "{method} of one");
+                assert_eq!(pool(dtype, method, &vectors[1..2]), vectors[1], "{method} of one");
             }
         }
-        assert_eq!(pool(DType::F32, PoolMethod::Mean, &rows), [1.0, -13.0 / 3.0]);
+        assert_eq!(pool(DType::F32, PoolMethod::Mean, &vectors), [1.0, -13.0 / 3.0]);
     }
 
     #[test]
     fn sums_run_in_f32_and_round_once() {
         // In bf16 steps 256 + 1 stays 256; in f32 the ones add up before the only rounding.
-        let rows = [[256.0, 256.0], [1.0, 1.0], [1.0, 1.0]];
-        assert_eq!(pool(DType::Bf16, PoolMethod::Sum, &rows), [258.0, 258.0]);
+        let vectors = [[256.0, 256.0], [1.0, 1.0], [1.0, 1.0]];
+        assert_eq!(pool(DType::Bf16, PoolMethod::Sum, &vectors), [258.0, 258.0]);
         // The mean divides: 258 / 3, not 258 * (1 / 3).
-        assert_eq!(pool(DType::F32, PoolMethod::Mean, &rows), [258.0 / 3.0; 2]);
+        assert_eq!(pool(DType::F32, PoolMethod::Mean, &vectors), [258.0 / 3.0; 2]);
     }
 
     #[test]
     fn sums_run_in_the_order_given() {
-        let rows = [[1e8, 1.0], [1.0, 1e8], [-1e8, -1e8]];
-        assert_eq!(pool(DType::F32, PoolMethod::Sum, &rows), [0.0, 0.0]);
-        assert_eq!(pool(DType::F32, PoolMethod::Sum, &[rows[0], rows[2], rows[1]]), [1.0, 0.0]);
+        let vectors = [[1e8, 1.0], [1.0, 1e8], [-1e8, -1e8]];
+        assert_eq!(pool(DType::F32, PoolMethod::Sum, &vectors), [0.0, 0.0]);
+        assert_eq!(pool(DType::F32, PoolMethod::Sum, &[vectors[0], vectors[2], vectors[1]]), [1.0, 0.0]);
     }
 
     #[test]
-    fn a_nan_stays_wherever_it_stands() {
-        for rows in [[[f32::NAN, 1.0], [1.0, f32::NAN]], [[1.0, f32::NAN], [f32::NAN, 1.0]]] {
+    fn nan_propagates_from_any_position() {
+        for vectors in [[[f32::NAN, 1.0], [1.0, f32::NAN]], [[1.0, f32::NAN], [f32::NAN, 1.0]]] {
             for method in [PoolMethod::Max, PoolMethod::Sum, PoolMethod::Mean] {
-                assert!(pool(DType::F32, method, &rows).iter().all(|value| value.is_nan()), "{method}");
+                assert!(pool(DType::F32, method, &vectors).iter().all(|value| value.is_nan()), "{method}");
             }
         }
     }

@@ -1,12 +1,12 @@
-//! Prefix sharing: which rows of which sample are the same computation.
+//! Prefix sharing (prefix caching): which tokens of which samples are the same computation.
 //!
-//! Causal attention makes a token's activations a function of the tokens up to it, so samples that begin alike share
-//! the rows of their common prefix. Sorting the samples by their tokens visits the radix tree of all of them depth
+//! Causal attention makes a token's activations a function of the tokens up to it, so samples share the activations of
+//! their common prefix. Sorting the samples by their tokens visits the radix tree of all of them depth
 //! first: each sample adds only what follows its longest common prefix with the sample before it. No tree is built.
 
 use crate::tokens::TokenSet;
 
-/// Samples in an order that visits their prefix tree depth first, and the distinct rows they are made of.
+/// Samples in an order that visits their prefix tree depth first, and the length of the prefix shared at each visit.
 #[derive(Clone, Debug)]
 pub struct SharedPrefixes {
     /// Samples, sorted by their tokens; equal ones by number.
@@ -28,7 +28,7 @@ impl SharedPrefixes {
         SharedPrefixes { order, shared }
     }
 
-    /// No sharing: `samples` in the order given, each computed whole.
+    /// No sharing: `samples` in the order given, each computed in full.
     pub fn none(samples: &[usize]) -> Self {
         SharedPrefixes { order: samples.to_vec(), shared: vec![0; samples.len()] }
     }
@@ -38,17 +38,17 @@ impl SharedPrefixes {
         self.order.iter().copied().zip(self.shared.iter().copied())
     }
 
-    /// Distinct rows: tokens that are computed when every prefix is computed once.
-    pub fn n_rows(&self, tokens: &TokenSet) -> usize {
+    /// The tokens that are computed if every prefix is computed once.
+    pub fn n_tokens(&self, tokens: &TokenSet) -> usize {
         self.visits().map(|(sample, shared)| tokens.sequences[sample].len() - shared).sum()
     }
 
-    /// For each visit, the rows from its shared prefix on: whether any sample that passes through the row masks it.
+    /// For each visit, its tokens after the shared prefix: whether any sample with that token masks it.
     ///
-    /// A row is the first visit's that reaches it; later visits that share it may still want it pooled.
-    pub fn masked_rows(&self, tokens: &TokenSet) -> Vec<Vec<bool>> {
+    /// A token is computed at the first visit that reaches it; later visits that share it may still pool it.
+    pub fn masked_tokens(&self, tokens: &TokenSet) -> Vec<Vec<bool>> {
         let mut masked: Vec<Vec<bool>> = Vec::with_capacity(self.order.len());
-        // Owner of each position of the current path: which visit computes the row.
+        // For each position of the current path, the visit that computes the token.
         let mut owners: Vec<usize> = Vec::new();
         for (visit, (sample, shared)) in self.visits().enumerate() {
             let mask = &tokens.sequences[sample].mask;
@@ -84,7 +84,7 @@ mod tests {
     }
 
     fn arbitrary_sequences() -> impl Strategy<Value = Vec<(Vec<u32>, Vec<bool>)>> {
-        // Few token ids, so that long common prefixes, equal sequences and prefixes of others all occur.
+        // Only three token ids, so that long common prefixes, equal sequences and prefixes of others all occur.
         let pair = prop::collection::vec((0u32..3, any::<bool>()), 1..8);
         prop::collection::vec(pair.prop_map(|pairs| pairs.into_iter().unzip()), 1..30)
     }
@@ -100,19 +100,19 @@ mod tests {
         ]);
         let shared = SharedPrefixes::of(&tokens, &[0, 1, 2, 3]);
         assert_eq!(shared.visits().collect::<Vec<_>>(), [(3, 0), (1, 4), (0, 3), (2, 0)]);
-        assert_eq!(shared.n_rows(&tokens), 7);
-        assert_eq!(SharedPrefixes::none(&[2, 1]).n_rows(&tokens), 6);
+        assert_eq!(shared.n_tokens(&tokens), 7);
+        assert_eq!(SharedPrefixes::none(&[2, 1]).n_tokens(&tokens), 6);
     }
 
     proptest! {
         #[test]
-        fn rows_are_the_distinct_prefixes_and_masks_are_their_union(sequences in arbitrary_sequences()) {
+        fn tokens_are_distinct_prefixes_with_united_masks(sequences in arbitrary_sequences()) {
             let tokens = token_set(&sequences);
             let all: Vec<usize> = (0..sequences.len()).collect();
             let shared = SharedPrefixes::of(&tokens, &all);
             let prefixes: BTreeSet<&[u32]> =
                 sequences.iter().flat_map(|(ids, _)| (1..=ids.len()).map(move |len| &ids[..len])).collect();
-            prop_assert_eq!(shared.n_rows(&tokens), prefixes.len());
+            prop_assert_eq!(shared.n_tokens(&tokens), prefixes.len());
 
             let mut visited: Vec<usize> = shared.visits().map(|visit| visit.0).collect();
             visited.sort_unstable();
@@ -122,11 +122,11 @@ mod tests {
                 .iter()
                 .flat_map(|(ids, mask)| (0..ids.len()).filter(|p| mask[*p]).map(move |p| &ids[..p + 1]))
                 .collect();
-            let masked = shared.masked_rows(&tokens);
-            for ((sample, first), rows) in shared.visits().zip(&masked) {
-                prop_assert_eq!(rows.len(), sequences[sample].0.len() - first);
-                for (offset, row) in rows.iter().enumerate() {
-                    prop_assert_eq!(*row, wanted.contains(&sequences[sample].0[..first + offset + 1]));
+            let masked = shared.masked_tokens(&tokens);
+            for ((sample, first), flags) in shared.visits().zip(&masked) {
+                prop_assert_eq!(flags.len(), sequences[sample].0.len() - first);
+                for (offset, flag) in flags.iter().enumerate() {
+                    prop_assert_eq!(*flag, wanted.contains(&sequences[sample].0[..first + offset + 1]));
                 }
             }
         }

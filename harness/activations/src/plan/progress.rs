@@ -1,4 +1,4 @@
-//! What an extraction reports: how far it is, and how many tokens it asked for and computed.
+//! Progress and counters of an extraction.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,41 +6,41 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
-/// How far a piece of work is.
+/// Progress of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Units done.
+    /// Units done so far.
     pub done: u64,
     /// Units to do in all.
     pub total: u64,
-    /// What is counted, in the plural: `samples`.
+    /// The name of the unit, in the plural: `samples`.
     pub unit: &'static str,
 }
 
-/// Hears of progress, on the thread that does the work and between its batches.
+/// Receives progress, on the thread that does the work and between its batches.
 pub type ProgressSink = Arc<dyn Fn(Progress) + Send + Sync>;
 
-/// Tokens asked for and computed.
+/// Counters of an extraction: tokens asked for, tokens computed, and their cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExtractionStats {
     /// Tokens of the samples that were run.
     pub tokens_total: u64,
-    /// Rows that went through the model: fewer where prefixes are shared, more where rows are padded.
+    /// Tokens that the model computed: fewer than in all if prefixes are shared, more if batches are padded.
     pub tokens_computed: u64,
     /// Forward passes.
     pub batches: u64,
-    /// Floating-point operations of those rows: products with weights and of attention.
+    /// Floating-point operations of those tokens: GEMMs with weights and those of attention.
     pub flops: u64,
-    /// How often batches were halved because a device had no memory for them.
+    /// How often batches were halved because a device ran out of memory.
     pub halvings: u64,
 }
 
-/// Counts and reports while plans run. Clones count into the same place.
+/// Counts and reports while plans run. Clones share the counters.
 #[derive(Clone, Default)]
 pub(crate) struct Monitor {
     counters: Arc<Counters>,
     sink: Option<ProgressSink>,
-    stop: Option<fn() -> bool>,
+    interrupted: Option<fn() -> bool>,
 }
 
 #[derive(Debug, Default)]
@@ -53,52 +53,52 @@ struct Counters {
 }
 
 impl Monitor {
-    /// Nothing counted yet; reports go to `sink`.
+    /// A monitor with counters at zero that reports to `sink`.
     pub(crate) fn reporting_to(sink: Option<ProgressSink>) -> Self {
-        Monitor { counters: Arc::default(), sink, stop: None }
+        Monitor { counters: Arc::default(), sink, interrupted: None }
     }
 
-    /// The same, asking `stop` between batches whether to go on.
-    pub(crate) fn stopped_by(self, stop: fn() -> bool) -> Self {
-        Monitor { stop: Some(stop), ..self }
+    /// The same monitor with an interrupt: [`Monitor::check_interrupt`] fails once `interrupted` returns true.
+    pub(crate) fn with_interrupt(self, interrupted: fn() -> bool) -> Self {
+        Monitor { interrupted: Some(interrupted), ..self }
     }
 
-    /// To be called between batches.
+    /// Called between batches.
     ///
     /// # Errors
-    /// Somebody wants the work to end here.
-    pub(crate) fn go_on(&self) -> Result<()> {
-        match self.stop {
-            Some(stop) if stop() => Err(Error::Interrupted),
+    /// The user has interrupted the work.
+    pub(crate) fn check_interrupt(&self) -> Result<()> {
+        match self.interrupted {
+            Some(interrupted) if interrupted() => Err(Error::Interrupted),
             _ => Ok(()),
         }
     }
 
-    /// Samples of `tokens` tokens in all are about to run.
+    /// Counts the tokens of samples that are about to run.
     pub(crate) fn add_tokens(&self, tokens: usize) {
         self.counters.tokens_total.fetch_add(tokens as u64, Ordering::Relaxed);
     }
 
-    /// A batch of `rows` rows and `flops` floating-point operations has run.
-    pub(crate) fn add_batch(&self, rows: usize, flops: u64) {
-        self.counters.tokens_computed.fetch_add(rows as u64, Ordering::Relaxed);
+    /// Counts a batch that has run.
+    pub(crate) fn add_batch(&self, tokens: usize, flops: u64) {
+        self.counters.tokens_computed.fetch_add(tokens as u64, Ordering::Relaxed);
         self.counters.batches.fetch_add(1, Ordering::Relaxed);
         self.counters.flops.fetch_add(flops, Ordering::Relaxed);
     }
 
-    /// Batches are halved from now on.
+    /// Counts a halving of batches.
     pub(crate) fn add_halving(&self) {
         self.counters.halvings.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Tells the sink, if there is one, of samples done.
+    /// Reports samples done to the sink, if there is one.
     pub(crate) fn report_samples(&self, done: usize, total: usize) {
         if let Some(sink) = &self.sink {
             sink(Progress { done: done as u64, total: total as u64, unit: "samples" });
         }
     }
 
-    /// What was counted so far.
+    /// The counters so far.
     pub(crate) fn stats(&self) -> ExtractionStats {
         ExtractionStats {
             tokens_total: self.counters.tokens_total.load(Ordering::Relaxed),

@@ -1,26 +1,26 @@
-//! The optimiser's rules, each with a switch, so that the worth of each can be measured.
+//! The optimizer's rules, each with a switch, so that the effect of each can be measured.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// One thing the optimiser does. None of them changes a bit of any result.
+/// One optimization. No rule changes a bit of any result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rule {
-    /// No block past the deepest layer that is needed.
+    /// Run no block past the deepest layer that is needed.
     Depth,
-    /// No padding rows: the rows of all samples stand one after the other.
+    /// Pack batches: the tokens of all samples one after the other, without padding.
     Packing,
-    /// In the deepest block, no work past the keys and values for tokens nobody pools.
+    /// Prune the last block: tokens that are not pooled are computed up to their keys and values.
     Mask,
-    /// Pooling where the rows are, before anything is copied.
+    /// Pool on the device, before outputs are copied to the host.
     Pooling,
-    /// Rows of a token prefix that samples share are computed once. Needs `packing`.
+    /// Compute token prefixes that samples share once. Needs `packing`.
     Prefix,
-    /// Layers that are not selected are never asked for.
+    /// Ask the source for selected layers only.
     Layers,
-    /// Samples that are not selected are never asked for.
+    /// Ask the source for selected samples only.
     Batch,
 }
 
@@ -55,44 +55,44 @@ impl FromStr for Rule {
     fn from_str(text: &str) -> Result<Self> {
         Rule::ALL.into_iter().find(|rule| rule.name() == text).ok_or_else(|| {
             Error::usage(format!(
-                "unknown optimiser rule '{text}': use depth, packing, mask, pooling, prefix, layers, batch or all"
+                "unknown optimizer rule '{text}': use depth, packing, mask, pooling, prefix, layers, batch or all"
             ))
         })
     }
 }
 
-/// Which rules are on. All are, unless said otherwise.
+/// Which rules are on; by default all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    on: [bool; Rule::ALL.len()],
+    enabled: [bool; Rule::ALL.len()],
 }
 
 impl Rules {
     /// Every rule.
     pub const fn all() -> Self {
-        Rules { on: [true; Rule::ALL.len()] }
+        Rules { enabled: [true; Rule::ALL.len()] }
     }
 
-    /// No rule: the plan is done as it is written.
+    /// No rule: the plan is executed as it is written.
     pub const fn none() -> Self {
-        Rules { on: [false; Rule::ALL.len()] }
+        Rules { enabled: [false; Rule::ALL.len()] }
     }
 
     /// Whether `rule` is on.
     pub const fn has(self, rule: Rule) -> bool {
-        self.on[rule as usize]
+        self.enabled[rule as usize]
     }
 
-    /// The same rules without `rule`.
+    /// These rules without `rule`.
     pub const fn without(mut self, rule: Rule) -> Self {
-        self.on[rule as usize] = false;
+        self.enabled[rule as usize] = false;
         self
     }
 
     /// All rules but the named ones; `all` names every one.
     ///
     /// # Errors
-    /// A name that is no rule's.
+    /// An unknown name.
     pub fn all_but<S: AsRef<str>>(names: &[S]) -> Result<Self> {
         names.iter().try_fold(Rules::all(), |rules, name| match name.as_ref() {
             "all" => Ok(Rules::none()),
@@ -110,9 +110,9 @@ impl Default for Rules {
 impl fmt::Display for Rules {
     /// `depth, packing`; `none` without any.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let on: Vec<&str> = Rule::ALL.into_iter().filter(|rule| self.has(*rule)).map(Rule::name).collect();
-        f.write_str(if on.is_empty() { "none" } else { "" })?;
-        f.write_str(&on.join(", "))
+        let enabled: Vec<&str> = Rule::ALL.into_iter().filter(|rule| self.has(*rule)).map(Rule::name).collect();
+        f.write_str(if enabled.is_empty() { "none" } else { "" })?;
+        f.write_str(&enabled.join(", "))
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_switch_rules_off() {
+    fn named_rules_are_switched_off() {
         let rules = Rules::all_but(&["prefix", "mask"]).unwrap();
         assert!(!rules.has(Rule::Prefix) && !rules.has(Rule::Mask) && rules.has(Rule::Depth));
         assert_eq!(rules.to_string(), "depth, packing, pooling, layers, batch");

@@ -1,6 +1,6 @@
-//! The type of activations: axes, extents, layer numbers, dtype; and what each operation does to it.
+//! The type of activations (axes, extents, layer numbers, dtype) and how each operation changes it.
 //!
-//! Plans and tensors check operations here, so that both refuse the same things in the same words.
+//! Plans and tensors check operations here, so that both refuse the same operations with the same message.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,35 +8,35 @@ use std::sync::Arc;
 use actbench_kernels::DType;
 
 use super::axes::{Axes, Axis};
-use super::operation::{Device, Operation, abbreviate};
+use super::operation::{Operation, ResultDevice, abbreviate};
 use crate::error::{Error, Result};
 
-/// What is known of activations before any is computed.
+/// The type of activations, known before any is computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
     /// The axes.
     pub axes: Axes,
     /// Extent of `b`.
     pub n_samples: usize,
-    /// The layers along `l`, in order. Where `l` was dropped: the layers that went into the result, if known.
+    /// The layers along `l`, in order. Without axis `l`, the layers that the values were computed from, if known.
     pub layer_ids: Arc<[usize]>,
-    /// Extent of `s`; 1 where it is not there.
+    /// Extent of `s`; 1 without that axis.
     pub seq_len: usize,
     /// Extent of `h`.
     pub hidden_size: usize,
     /// Storage type.
     pub dtype: DType,
-    /// Whether there is a mask; only ever with axis `s`.
+    /// Whether there is a mask; only with axis `s`.
     pub has_mask: bool,
 }
 
 impl Signature {
-    /// Extent of `l`; 1 where it is not there.
+    /// Extent of `l`; 1 without that axis.
     pub fn n_layers(&self) -> usize {
         if self.axes.has(Axis::Layer) { self.layer_ids.len() } else { 1 }
     }
 
-    /// The extents of the axes that are there, in order.
+    /// The extents of the axes, in order.
     pub fn shape(&self) -> Vec<usize> {
         let extents = [self.n_samples, self.n_layers(), self.seq_len, self.hidden_size];
         Axis::ALL.into_iter().zip(extents).filter(|(axis, _)| self.axes.has(*axis)).map(|(_, extent)| extent).collect()
@@ -52,17 +52,17 @@ impl Signature {
         self.seq_len * self.vector_bytes()
     }
 
-    /// Bytes of one sample; samples lie one after the other.
+    /// Bytes of one sample; samples are contiguous.
     pub fn sample_bytes(&self) -> usize {
         self.n_layers() * self.block_bytes()
     }
 
-    /// Bytes of the whole; a [`Signature::checked`] one never overflows.
+    /// Bytes in all; the product of a [`Signature::checked`] signature never overflows.
     pub fn n_bytes(&self) -> usize {
         self.n_samples * self.sample_bytes()
     }
 
-    /// The same with another number of samples.
+    /// This signature with another number of samples.
     pub fn with_samples(&self, n_samples: usize) -> Self {
         Signature { n_samples, ..self.clone() }
     }
@@ -72,13 +72,13 @@ impl Signature {
         self.layer_ids.iter().position(|known| *known == id)
     }
 
-    /// This signature if it can exist.
+    /// This signature if it is valid.
     ///
     /// # Errors
-    /// No columns, no layer along `l`, a layer twice, a mask without `s`, or more bytes than can be counted.
+    /// No columns, no layer along `l`, a layer twice, a mask without `s`, or more bytes than can be addressed.
     pub fn checked(self) -> Result<Self> {
         let extents = [self.n_samples, self.n_layers(), self.seq_len, self.hidden_size, self.dtype.size()];
-        // Every part counts as one at least, so that a product of parts never overflows either.
+        // Each extent counts as at least 1, so that the product of any of them does not overflow either.
         let bytes = extents.iter().try_fold(1usize, |bytes, extent| bytes.checked_mul((*extent).max(1)));
         let mut sorted = self.layer_ids.to_vec();
         sorted.sort_unstable();
@@ -92,18 +92,18 @@ impl Signature {
         } else if self.has_mask && !self.axes.has(Axis::Sequence) {
             "a mask needs axis s".to_owned()
         } else if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
-            "more bytes than any machine can address".to_owned()
+            "more bytes than can be addressed".to_owned()
         } else {
             return Ok(self);
         };
         Err(Error::usage(format!("activations {self}: {wrong}")))
     }
 
-    /// What `operation` makes of this.
+    /// The signature after `operation`.
     ///
     /// # Errors
-    /// When the operation does not fit: an axis that is not there, a layer or sample that is not there, a pool of
-    /// `b` or `h`, a pool of `s` without a mask, a device that results cannot lie on.
+    /// The operation does not fit: an unknown axis, layer or sample, a pool of `b` or `h`, a pool of `s` without a mask, or
+    /// a device other than the host.
     pub fn after(&self, operation: &Operation) -> Result<Self> {
         let refuse = |why: String| Err(Error::usage(format!("{operation}: {why}")));
         match operation {
@@ -133,16 +133,16 @@ impl Signature {
                 let axes = self.axes.without(*axis);
                 match axis {
                     Axis::Sequence if !self.has_mask => {
-                        refuse("these activations have no mask that says which positions to pool".to_owned())
+                        refuse("these activations have no mask of positions to pool".to_owned())
                     }
                     Axis::Sequence => Ok(Signature { axes, seq_len: 1, has_mask: false, ..self.clone() }),
                     _ => Ok(Signature { axes, ..self.clone() }),
                 }
             }
             Operation::Cast(dtype) => Signature { dtype: *dtype, ..self.clone() }.checked(),
-            Operation::To(Device::Cpu) => Ok(self.clone()),
+            Operation::To(ResultDevice::Cpu) => Ok(self.clone()),
             Operation::To(device) => refuse(format!(
-                "results lie in host memory, to({device}) is not possible; the model itself may run on any device"
+                "results are in host memory, to({device}) is not possible; the model itself may run on any device"
             )),
         }
     }
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn each_operation_changes_what_it_should() {
+    fn operations_change_signature() {
         let after = |operation: Operation| full().after(&operation).unwrap();
         assert_eq!(full().to_string(), "blsh [4, 3, 6, 8] bf16");
         assert_eq!(after(Operation::SelectLayers([9, 2].into())).shape(), [4, 2, 6, 8]);
@@ -200,12 +200,12 @@ mod tests {
         assert_eq!(after(pool(Axis::Sequence)).to_string(), "blh [4, 3, 8] bf16");
         assert_eq!(after(pool(Axis::Layer)).to_string(), "bsh [4, 6, 8] bf16");
         assert_eq!(after(Operation::Cast(DType::F32)).n_bytes(), 4 * 3 * 6 * 8 * 4);
-        assert_eq!(after(Operation::To(Device::Cpu)), full());
+        assert_eq!(after(Operation::To(ResultDevice::Cpu)), full());
         assert!(after(pool(Axis::Layer)).has_mask && !after(pool(Axis::Sequence)).has_mask);
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_when_it_is_asked_for() {
+    fn operations_that_do_not_fit_are_refused() {
         let pooled = full().after(&pool(Axis::Sequence)).unwrap();
         let single = full().after(&Operation::SelectLayer(2)).unwrap();
         let unmasked = Signature { has_mask: false, ..full() };
@@ -221,7 +221,7 @@ mod tests {
             (full(), Operation::SelectLayers([5, 5].into()), "layer 5 is named twice"),
             (full(), Operation::SelectLayer(0), "layer 0 is not among"),
             (full(), Operation::SliceBatch((0..5).into()), "batch of 4"),
-            (full(), Operation::To(Device::Cuda(0)), "host memory"),
+            (full(), Operation::To(ResultDevice::Cuda(0)), "host memory"),
         ];
         for (signature, operation, expected) in cases {
             let error = signature.after(&operation).unwrap_err();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_cannot_be_are_refused() {
+    fn impossible_sizes_are_refused() {
         assert!(Signature { n_samples: usize::MAX, ..full() }.checked().is_err());
         assert!(Signature { n_samples: 0, seq_len: usize::MAX, ..full() }.checked().is_err());
         assert!(Signature { hidden_size: 0, ..full() }.checked().is_err());

@@ -1,4 +1,4 @@
-//! What the tests of golden models share.
+//! Helpers for tests on golden models.
 
 use actbench_activations::model::TokenBatch;
 use actbench_fixtures::golden::Golden;

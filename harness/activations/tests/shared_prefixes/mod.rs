@@ -24,7 +24,7 @@ pub fn tiny_over<B: Backend>(backend: B, dtype: DType, n_blocks: usize) -> Llama
     Llama::load(backend, config, weights, &options, &mut |_, _| ()).unwrap()
 }
 
-/// Pooled rows of `layers`, `[sample][layer]`.
+/// Pooled features of `layers`, `[sample][layer]`.
 pub fn features(
     model: &dyn ActivationModel,
     layers: &[usize],
@@ -36,14 +36,14 @@ pub fn features(
     for scheduled in Batches::new(tokens, prefixes, batching) {
         let output = LayerOutput::Pooled {
             groups: &scheduled.masked,
-            deepest_groups: scheduled.masked_deepest.as_ref(),
+            last_layer_groups: scheduled.masked_last_layer.as_ref(),
             method: PoolMethod::Mean,
         };
         let mut sink = |layer: usize, bytes: &[u8]| {
-            let place = layers.iter().position(|known| *known == layer).unwrap();
-            let row_bytes = bytes.len() / scheduled.samples.len();
-            for (row, sample) in bytes.chunks_exact(row_bytes).zip(&scheduled.samples) {
-                features[*sample][place] = row.to_vec();
+            let position = layers.iter().position(|known| *known == layer).unwrap();
+            let vector_bytes = bytes.len() / scheduled.samples.len();
+            for (vector, sample) in bytes.chunks_exact(vector_bytes).zip(&scheduled.samples) {
+                features[*sample][position] = vector.to_vec();
             }
             Ok(())
         };
@@ -52,7 +52,7 @@ pub fn features(
     features
 }
 
-/// Sequences of a common stem; the longest crosses the 64 keys that the fast attention takes at once.
+/// Sequences of a common stem; the longest crosses the 64 keys of one step of the fast attention kernels.
 pub fn tokens() -> TokenSet {
     let stem: Vec<u32> = (0..59).map(|index| index * 7 % 64).collect();
     let tails: [&[u32]; 5] = [&[1, 2, 3], &[1, 2, 4, 5, 6, 7, 8, 9], &[1, 2, 4, 5], &[9], &[9, 9, 1, 1, 2, 3, 5]];

@@ -5,73 +5,72 @@ use std::thread;
 
 use actbench_kernels::Backend;
 
-use super::outlet::Collected;
-use super::stage::Stage;
+use super::output_sink::CollectedOutputs;
+use super::stage::PipelineStage;
 use crate::error::{Error, Result};
-use crate::model::{Step, StepSink, StepSource};
+use crate::model::{ModelStep, StepSink, StepSource};
 
-/// A batch on its way, with what it has left behind for the host.
-struct Passing {
-    step: Step,
+/// A step between two stages.
+struct StagedStep {
+    step: ModelStep,
     /// The residual stream after the stage before; none before the first.
     stream: Option<Vec<u8>>,
-    outputs: Collected,
+    outputs: CollectedOutputs,
 }
 
-/// Runs the steps of `next` through `stages`, a thread each. Steps stay in order, so that the rows a stage keeps for the
-/// next batch are those that it asks for. `check` sees each step first.
+/// Runs the steps of `next` through `stages`, a thread each. Steps stay in order, so that the prefix tokens that a stage
+/// has cached are those of the batch before. `check` is called with each step first.
 pub(super) fn run<B: Backend>(
-    stages: &[Stage<B>],
+    stages: &[PipelineStage<B>],
     layers: &[usize],
-    check: impl Fn(&Step) -> Result<()>,
+    check: impl Fn(&ModelStep) -> Result<()>,
     next: &mut StepSource<'_>,
     sink: &mut StepSink<'_>,
 ) -> Result<()> {
     thread::scope(|scope| {
-        let (feed, mut inbox) = sync_channel::<Result<Passing>>(1);
+        let (first_sender, mut receiver) = sync_channel::<Result<StagedStep>>(1);
         for stage in stages {
-            let (outbox, next_inbox) = sync_channel(1);
-            let inbox = std::mem::replace(&mut inbox, next_inbox);
+            let (sender, next_receiver) = sync_channel(1);
+            let stage_receiver = std::mem::replace(&mut receiver, next_receiver);
             scope.spawn(move || {
-                for passing in inbox {
-                    let passed = passing.and_then(|mut passing| {
-                        let input = passing.stream.take();
-                        passing.stream = stage.run(&passing.step, input.as_deref(), layers, &mut passing.outputs)?;
-                        Ok(passing)
+                for staged in stage_receiver {
+                    let result = staged.and_then(|mut staged| {
+                        let input = staged.stream.take();
+                        staged.stream = stage.run(&staged.step, input.as_deref(), layers, &mut staged.outputs)?;
+                        Ok(staged)
                     });
-                    let failed = passed.is_err();
-                    // Nobody listens any more where a later stage has failed.
-                    if outbox.send(passed).is_err() || failed {
+                    let failed = result.is_err();
+                    // The receiver is gone if a later stage has failed.
+                    if sender.send(result).is_err() || failed {
                         return;
                     }
                 }
             });
         }
-        let gone = || Error::Disagreement("a stage of the model ended before its batches did".to_owned());
-        let (mut under_way, mut exhausted) = (0, false);
+        let terminated = || Error::internal("a pipeline stage terminated before its batches");
+        let (mut n_in_flight, mut exhausted) = (0, false);
         loop {
-            // One in each stage and one that waits: channels and stages together hold more, so that no send blocks for good.
-            while !exhausted && under_way <= stages.len() {
-                match next(0) {
-                    Some(step) => {
-                        check(&step)?;
-                        let passing = Passing { step, stream: None, outputs: Collected::default() };
-                        if feed.send(Ok(passing)).is_err() {
-                            // The first stage has failed; what it failed of is on its way.
-                            exhausted = true;
-                            break;
-                        }
-                        under_way += 1;
-                    }
-                    None => exhausted = true,
+            // One step in each stage and one that waits. Channels and stages together hold more, so no send deadlocks.
+            while !exhausted && n_in_flight <= stages.len() {
+                let Some(step) = next(0) else {
+                    exhausted = true;
+                    break;
+                };
+                check(&step)?;
+                let staged = StagedStep { step, stream: None, outputs: CollectedOutputs::default() };
+                if first_sender.send(Ok(staged)).is_err() {
+                    // The first stage has failed; its error is in a channel.
+                    exhausted = true;
+                    break;
                 }
+                n_in_flight += 1;
             }
-            if under_way == 0 {
+            if n_in_flight == 0 {
                 return Ok(());
             }
-            let passing = inbox.recv().map_err(|_| gone())??;
-            under_way -= 1;
-            passing.outputs.deliver(passing.step.id, sink)?;
+            let staged = receiver.recv().map_err(|_| terminated())??;
+            n_in_flight -= 1;
+            staged.outputs.emit_to(staged.step.id, sink)?;
         }
     })
 }

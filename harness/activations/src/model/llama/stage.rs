@@ -1,24 +1,27 @@
-//! Consecutive blocks of a model on one device, and what runs through them.
+//! Consecutive blocks of a model on one device, and the forward pass through them.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use actbench_kernels::{AttentionShape, Backend, DType, HostTensor, KernelError, PendingCopy};
 
-use super::LoadOptions;
-use super::outlet::Outlet;
-use super::workspace::{Kept, Workspace, kept_bytes, row_bytes};
+use super::load_options::LoadOptions;
+use super::output_sink::OutputSink;
+use super::weights::DecoderBlock;
+use super::workspace::{PrefixCache, Workspace};
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
-use crate::model::loader::{Loader, not_finite, tensor_named};
+use crate::model::loader::{WeightLoader, not_finite, tensor_named};
+use crate::model::memory_model::{prefix_cache_bytes, token_bytes};
 use crate::model::weights::Weights;
-use crate::model::{DeepestRows, LayerOutput, Step, TokenBatch};
+use crate::model::{LastLayerTokens, LayerOutput, ModelStep, TokenBatch};
 
-/// Of free memory, what batches may fill: their tensors grow one after the other, and pools take memory in steps.
-const FILL: f64 = 0.8;
+/// The fraction of free memory that batches may fill: their tensors grow one after the other, and memory pools grow in
+/// steps.
+const USABLE_FRACTION: f64 = 0.8;
 
-/// Blocks on a device.
-pub(super) struct Stage<B: Backend> {
+/// Consecutive blocks on a device.
+pub(super) struct PipelineStage<B: Backend> {
     pub(super) backend: B,
     config: ModelConfig,
     dtype: DType,
@@ -26,33 +29,17 @@ pub(super) struct Stage<B: Backend> {
     max_positions: usize,
     /// The number of the first block.
     pub(super) first: usize,
-    blocks: Vec<Block<B>>,
-    /// Where rows begin, on the first stage alone.
+    blocks: Vec<DecoderBlock<B>>,
+    /// The embedding table, on the first stage alone.
     embedding: Option<B::Embedding>,
     cos: B::Vector,
     sin: B::Vector,
     workspace: Mutex<Option<Workspace<B>>>,
 }
 
-/// The weights of one decoder block.
-pub(in crate::model) struct Block<B: Backend> {
-    pub(in crate::model) attention_norm: B::Vector,
-    pub(in crate::model) query: Projection<B>,
-    pub(in crate::model) key_value: Projection<B>,
-    pub(in crate::model) attention_output: Projection<B>,
-    pub(in crate::model) mlp_norm: B::Vector,
-    pub(in crate::model) gate_up: Projection<B>,
-    pub(in crate::model) down: Projection<B>,
-}
-
-pub(in crate::model) struct Projection<B: Backend> {
-    pub(in crate::model) weight: B::Linear,
-    pub(in crate::model) bias: Option<B::Vector>,
-}
-
-impl<B: Backend> Stage<B> {
-    /// Loads blocks `blocks`, and the embedding if the first block of the model is among them. `progress` hears of each
-    /// block before it is loaded.
+impl<B: Backend> PipelineStage<B> {
+    /// Loads blocks `blocks`, and the embedding if the first block of the model is among them. `progress` is called before
+    /// each block.
     pub(super) fn load(
         backend: B,
         config: &ModelConfig,
@@ -61,7 +48,7 @@ impl<B: Backend> Stage<B> {
         blocks: Range<usize>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
-        let loader = Loader { backend: &backend, config, weights, dtype: options.dtype };
+        let loader = WeightLoader { backend: &backend, config, weights, dtype: options.dtype };
         let first = blocks.start;
         let embedding = (first == 0).then(|| loader.embedding()).transpose()?;
         let mut loaded = Vec::with_capacity(blocks.len());
@@ -71,12 +58,12 @@ impl<B: Backend> Stage<B> {
         }
         let (cos, sin) = rope_angles(config, options.max_positions);
         let angles = |values: Vec<f32>| -> Result<B::Vector> {
-            // Angles stay in f32 whatever the run's type: in bf16 neighbouring positions would fall together.
+            // Angles stay in f32 whatever the run's type: in bf16 neighboring positions would have equal angles.
             let tensor = HostTensor::from_f32(DType::F32, vec![values.len()], &values)?;
             Ok(backend.prepare_vector(&[tensor], DType::F32)?)
         };
         let (cos, sin) = (angles(cos)?, angles(sin)?);
-        Ok(Stage {
+        Ok(PipelineStage {
             backend,
             config: config.clone(),
             dtype: options.dtype,
@@ -91,38 +78,40 @@ impl<B: Backend> Stage<B> {
         })
     }
 
-    /// Rows of a batch that the device's free memory has room for.
-    pub(super) fn rows_that_fit(&self) -> Result<Option<usize>> {
-        // What batches before took is free for those to come.
+    /// Drops the workspace, cached prefixes included, and gives the tokens of a batch that the free memory of the device
+    /// can take.
+    pub(super) fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
+        // Buffers of earlier batches are freed first: their memory is available to later batches.
         *self.workspace.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let Some(free) = self.backend.free_memory()? else { return Ok(None) };
-        let kept = kept_bytes(&self.config, self.dtype, self.blocks.len(), self.max_positions);
-        let room = (FILL * free as f64) as u64;
-        let rows = room.saturating_sub(kept) / row_bytes(&self.config, self.dtype);
-        Ok(Some(usize::try_from(rows).unwrap_or(usize::MAX)))
+        let cache = prefix_cache_bytes(&self.config, self.dtype, self.blocks.len(), self.max_positions);
+        let usable = (USABLE_FRACTION * free as f64) as u64;
+        let tokens = usable.saturating_sub(cache) / token_bytes(&self.config, self.dtype);
+        Ok(Some(usize::try_from(tokens).unwrap_or(usize::MAX)))
     }
 
-    /// Runs `step` through the blocks of this stage up to the deepest of `layers`; outputs of those among them go to
-    /// `outlet`. All stages but the first are given the residual stream of the stage before.
+    /// Runs `step` through the blocks of this stage up to the deepest of `layers` and emits the outputs of those in
+    /// `layers` to `outputs`. `input` is the residual stream of the stage before; none for the first.
     ///
     /// # Returns
-    /// The residual stream, `[rows, hidden]`, where the next stage has to go on.
+    /// The residual stream, `[own tokens, hidden]`, if deeper blocks are on the next stage.
     pub(super) fn run(
         &self,
-        step: &Step,
+        step: &ModelStep,
         input: Option<&[u8]>,
         layers: &[usize],
-        outlet: &mut dyn Outlet,
+        outputs: &mut dyn OutputSink,
     ) -> Result<Option<Vec<u8>>> {
-        // A panic elsewhere leaves nothing in a workspace that the next batch would read.
+        // A poisoned workspace may be used: a batch overwrites its buffers before it reads them, and the prefix cache is
+        // checked.
         let mut slot = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
         let work = match slot.as_mut() {
             Some(work) => work,
             None => slot.insert(Workspace::new(&self.backend, &self.config, self.dtype, self.blocks.len())?),
         };
-        let ran = self.run_in(work, step, input, layers, outlet);
+        let ran = self.run_in(work, step, input, layers, outputs);
         if let Err(Error::Kernel(KernelError::OutOfMemory { .. })) = &ran {
-            // Smaller batches are to find room.
+            // Frees the memory for the smaller batches that the plan tries next.
             *slot = None;
         }
         ran
@@ -131,17 +120,17 @@ impl<B: Backend> Stage<B> {
     fn run_in(
         &self,
         work: &mut Workspace<B>,
-        step: &Step,
+        step: &ModelStep,
         input: Option<&[u8]>,
         layers: &[usize],
-        outlet: &mut dyn Outlet,
+        outputs: &mut dyn OutputSink,
     ) -> Result<Option<Vec<u8>>> {
         let batch = &step.batch;
         let Some(&deepest) = layers.last() else { return Ok(None) };
-        self.check_carried(batch, &work.kept)?;
-        let rows = batch.ids.len();
+        check_cached_prefix(batch, &work.prefix_cache)?;
+        let n_tokens = batch.ids.len();
         for tensor in [&mut work.stream, &mut work.normed, &mut work.query, &mut work.attended, &mut work.gated] {
-            self.backend.resize(tensor, rows)?;
+            self.backend.resize(tensor, n_tokens)?;
         }
         match (&self.embedding, input) {
             (Some(embedding), None) => {
@@ -149,53 +138,54 @@ impl<B: Backend> Stage<B> {
                 embedded.map_err(|error| self.embed_error(error))?;
             }
             (None, Some(input)) => self.backend.upload(input, &mut work.stream)?,
-            _ => return Err(Error::usage("a stage was given rows that are not for it")),
+            _ => return Err(Error::internal("a pipeline stage received the input of another")),
         }
         let last = deepest.min(self.first + self.blocks.len() - 1);
-        let few_of = |layer: usize| batch.deepest.as_ref().filter(|_| layer == deepest);
+        let pruned_in = |layer: usize| batch.last_layer.as_ref().filter(|_| layer == deepest);
         let mut layer = self.first;
         while layer <= last {
-            // Up to the next block that hands something out.
-            let wanted = layers.iter().copied().find(|wanted| *wanted >= layer).filter(|wanted| *wanted <= last);
-            let end = wanted.unwrap_or(last);
-            let mut blocks = || (layer..=end).try_for_each(|layer| self.run_block(layer, batch, few_of(layer), work));
-            self.backend.grouped(layer, rows, &mut blocks)?;
-            if wanted.is_some() {
-                self.hand_out(end, step, few_of(end), work, outlet)?;
+            // Up to the next block with an output, so that the backend can group the launches of several blocks.
+            let emitting = layers.iter().copied().find(|asked| *asked >= layer).filter(|asked| *asked <= last);
+            let end = emitting.unwrap_or(last);
+            let mut blocks =
+                || (layer..=end).try_for_each(|layer| self.run_block(layer, batch, pruned_in(layer), work));
+            self.backend.grouped(layer, n_tokens, &mut blocks)?;
+            if emitting.is_some() {
+                self.emit(end, step, pruned_in(end), work, outputs)?;
             }
             layer = end + 1;
         }
-        work.kept.walk = batch.walk;
-        work.kept.rows = batch.keep.len();
-        work.kept.deepest_rows = batch.deepest.as_ref().map_or(0, |deepest| deepest.keep.len());
+        work.prefix_cache.session = batch.session;
+        work.prefix_cache.n_tokens = batch.keep.len();
+        work.prefix_cache.n_last_layer_tokens = batch.last_layer.as_ref().map_or(0, |last| last.keep.len());
         if last == deepest {
             return Ok(None);
         }
-        let mut stream = vec![0; rows * self.config.hidden_size * self.dtype.size()];
-        self.backend.download(&work.stream, rows, &mut stream)?;
+        let mut stream = vec![0; n_tokens * self.config.hidden_size * self.dtype.size()];
+        self.backend.download(&work.stream, n_tokens, &mut stream)?;
         Ok(Some(stream))
     }
 
-    /// The table is read row by row as tokens need it, so a broken weight in it shows only now.
+    /// Rows of the embedding table are read as tokens need them, so a weight that is not finite is found only here.
     fn embed_error(&self, error: KernelError) -> Error {
         let name = "embed_tokens.weight";
         let shape = [self.config.vocab_size, self.config.hidden_size];
-        let bad = || not_finite(&self.weights, name, &tensor_named(&self.weights, name, &shape).ok()?, self.dtype);
+        let named = || not_finite(&self.weights, name, &tensor_named(&self.weights, name, &shape).ok()?, self.dtype);
         match error {
-            KernelError::NotFinite { .. } => bad().unwrap_or(Error::Kernel(error)),
+            KernelError::NotFinite { .. } => named().unwrap_or(Error::Kernel(error)),
             other => Error::from(other),
         }
     }
 
     /// One decoder block: `stream += attention(norm(stream))`, then `stream += mlp(norm(stream))`.
     ///
-    /// With `few`, keys and values are computed for all rows and everything after them for the wanted rows alone;
-    /// the stream then holds those.
+    /// With `pruned`, keys and values are computed for all tokens and everything after them for the tokens left; the stream
+    /// then holds those.
     fn run_block(
         &self,
         layer: usize,
         batch: &TokenBatch,
-        few: Option<&DeepestRows>,
+        pruned: Option<&LastLayerTokens>,
         work: &mut Workspace<B>,
     ) -> std::result::Result<(), KernelError> {
         let (backend, config, block) = (&self.backend, &self.config, &self.blocks[layer - self.first]);
@@ -208,30 +198,30 @@ impl<B: Backend> Stage<B> {
         backend.rms_norm(&work.stream, &block.attention_norm, eps, &mut work.normed)?;
 
         let own = batch.ids.len();
-        backend.resize(&mut work.key_value, own + batch.n_carried)?;
+        backend.resize(&mut work.key_value, own + batch.n_cached)?;
         let key_value = &block.key_value;
         backend.linear(&work.normed, &key_value.weight, key_value.bias.as_ref(), &mut work.key_value)?;
         rope(&mut work.key_value, shape.n_kv_heads, &batch.positions)?;
-        let kept = &mut work.kept.key_values[layer - self.first];
-        backend.copy_rows(kept, 0, batch.n_carried, &mut work.key_value, own)?;
+        let kept = &mut work.prefix_cache.key_values[layer - self.first];
+        backend.copy_rows(kept, 0, batch.n_cached, &mut work.key_value, own)?;
         backend.resize(kept, batch.keep.len())?;
         backend.gather_rows(&work.key_value, &batch.keep, kept)?;
 
         let mut layout = &batch.layout;
-        let mut few_positions = Vec::new();
-        if let Some(few) = few {
-            layout = &few.layout;
-            few_positions.extend(few.rows.iter().map(|row| batch.positions[*row as usize]));
+        let mut pruned_positions = Vec::new();
+        if let Some(pruned) = pruned {
+            layout = &pruned.layout;
+            pruned_positions.extend(pruned.tokens.iter().map(|token| batch.positions[*token as usize]));
             for tensor in [&mut work.stream, &mut work.normed] {
-                backend.resize(&mut work.few, few.rows.len())?;
-                backend.gather_rows(tensor, &few.rows, &mut work.few)?;
-                std::mem::swap(tensor, &mut work.few);
+                backend.resize(&mut work.pruned, pruned.tokens.len())?;
+                backend.gather_rows(tensor, &pruned.tokens, &mut work.pruned)?;
+                std::mem::swap(tensor, &mut work.pruned);
             }
             for tensor in [&mut work.query, &mut work.attended, &mut work.gated] {
-                backend.resize(tensor, few.rows.len())?;
+                backend.resize(tensor, pruned.tokens.len())?;
             }
         }
-        let positions = if few.is_some() { &few_positions } else { &batch.positions };
+        let positions = if pruned.is_some() { &pruned_positions } else { &batch.positions };
 
         backend.linear(&work.normed, &block.query.weight, block.query.bias.as_ref(), &mut work.query)?;
         rope(&mut work.query, shape.n_heads, positions)?;
@@ -243,100 +233,103 @@ impl<B: Backend> Stage<B> {
         backend.linear_residual(&work.gated, &block.down.weight, block.down.bias.as_ref(), &mut work.stream)
     }
 
-    /// Puts the carried rows of a layer's output behind the own ones, and keeps those the next batch needs.
-    fn join_carried(
+    /// Appends the cached tokens of a layer's output to the own ones, and keeps those that the next batch needs.
+    fn join_cached(
         &self,
         layer: usize,
         own: usize,
-        carried: usize,
+        cached: usize,
         keep: &[u32],
         work: &mut Workspace<B>,
     ) -> Result<()> {
-        let kept = &mut work.kept.outputs[layer - self.first];
-        self.backend.resize(&mut work.joined, own + carried)?;
+        let kept = &mut work.prefix_cache.outputs[layer - self.first];
+        self.backend.resize(&mut work.joined, own + cached)?;
         self.backend.copy_rows(&work.stream, 0, own, &mut work.joined, 0)?;
-        self.backend.copy_rows(kept, 0, carried, &mut work.joined, own)?;
+        self.backend.copy_rows(kept, 0, cached, &mut work.joined, own)?;
         self.backend.resize(kept, keep.len())?;
         self.backend.gather_rows(&work.joined, keep, kept)?;
         Ok(())
     }
 
-    /// Sends a layer's output to the host and hands it on.
-    fn hand_out(
+    /// Copies a layer's output to the host and emits it.
+    fn emit(
         &self,
         layer: usize,
-        step: &Step,
-        few: Option<&DeepestRows>,
+        step: &ModelStep,
+        pruned: Option<&LastLayerTokens>,
         work: &mut Workspace<B>,
-        outlet: &mut dyn Outlet,
+        outputs: &mut dyn OutputSink,
     ) -> Result<()> {
         let batch = &step.batch;
-        let (own, carried, keep) = match few {
-            Some(few) => (few.rows.len(), few.n_carried, &few.keep),
-            None => (batch.ids.len(), batch.n_carried, &batch.keep),
+        let (own, cached, keep) = match pruned {
+            Some(pruned) => (pruned.tokens.len(), pruned.n_cached, &pruned.keep),
+            None => (batch.ids.len(), batch.n_cached, &batch.keep),
         };
-        let joined = carried > 0 || !keep.is_empty();
+        let joined = cached > 0 || !keep.is_empty();
         if joined {
-            self.join_carried(layer, own, carried, keep, work)?;
+            self.join_cached(layer, own, cached, keep, work)?;
         }
         let output = step.output.as_layer_output();
         if self.backend.copies_overlap() {
-            let copy = self.send_off(own + carried, few, output, if joined { &work.joined } else { &work.stream })?;
-            return outlet.copy(step.id, layer, copy);
+            let source = if joined { &work.joined } else { &work.stream };
+            let copy = self.start_copy(own + cached, pruned, output, source)?;
+            return outputs.emit_copy(step.id, layer, copy);
         }
         let all = if joined { &work.joined } else { &work.stream };
-        let (source, rows) = match output {
-            LayerOutput::Rows => (all, own + carried),
-            LayerOutput::Pooled { groups, deepest_groups, method } => {
-                let groups = few.and(deepest_groups).unwrap_or(groups);
+        let (source, n_vectors) = match output {
+            LayerOutput::Tokens => (all, own + cached),
+            LayerOutput::Pooled { groups, last_layer_groups, method } => {
+                let groups = pruned.and(last_layer_groups).unwrap_or(groups);
                 self.backend.resize(&mut work.pooled, groups.len())?;
                 self.backend.pool(all, groups, method, &mut work.pooled)?;
                 (&work.pooled, groups.len())
             }
         };
-        work.host.resize(rows * self.config.hidden_size * self.dtype.size(), 0);
-        self.backend.download(source, rows, &mut work.host)?;
-        outlet.rows(step.id, layer, &work.host)
+        work.host.resize(n_vectors * self.config.hidden_size * self.dtype.size(), 0);
+        self.backend.download(source, n_vectors, &mut work.host)?;
+        outputs.emit(step.id, layer, &work.host)
     }
 
-    /// Starts the copy of a layer's output to the host. It has memory of its own, so that the next block may go on in
-    /// that of `all`.
-    fn send_off(
+    /// Starts the copy of a layer's output to the host, from memory of its own: the next block overwrites `all`.
+    fn start_copy(
         &self,
-        n_rows: usize,
-        few: Option<&DeepestRows>,
+        n_tokens: usize,
+        pruned: Option<&LastLayerTokens>,
         output: LayerOutput<'_>,
         all: &B::Tensor,
     ) -> Result<Box<dyn PendingCopy>> {
         let (backend, columns) = (&self.backend, self.config.hidden_size);
-        let (leaving, rows) = match output {
-            LayerOutput::Rows => {
-                let mut leaving = backend.alloc(self.dtype, n_rows, columns)?;
-                backend.copy_rows(all, 0, n_rows, &mut leaving, 0)?;
-                (leaving, n_rows)
+        let (emitted, n_vectors) = match output {
+            LayerOutput::Tokens => {
+                let mut emitted = backend.alloc(self.dtype, n_tokens, columns)?;
+                backend.copy_rows(all, 0, n_tokens, &mut emitted, 0)?;
+                (emitted, n_tokens)
             }
-            LayerOutput::Pooled { groups, deepest_groups, method } => {
-                let groups = few.and(deepest_groups).unwrap_or(groups);
-                let mut leaving = backend.alloc(self.dtype, groups.len(), columns)?;
-                backend.pool(all, groups, method, &mut leaving)?;
-                (leaving, groups.len())
+            LayerOutput::Pooled { groups, last_layer_groups, method } => {
+                let groups = pruned.and(last_layer_groups).unwrap_or(groups);
+                let mut emitted = backend.alloc(self.dtype, groups.len(), columns)?;
+                backend.pool(all, groups, method, &mut emitted)?;
+                (emitted, groups.len())
             }
         };
-        Ok(backend.download_later(leaving, rows)?)
-    }
-
-    /// Makes sure that the rows `batch` stands on are those that the last batch kept.
-    fn check_carried(&self, batch: &TokenBatch, kept: &Kept<B>) -> Result<()> {
-        let deepest = batch.deepest.as_ref().map_or(0, |deepest| deepest.n_carried);
-        let nothing = batch.n_carried == 0 && deepest == 0;
-        if nothing || (kept.walk == batch.walk && kept.rows == batch.n_carried && kept.deepest_rows == deepest) {
-            return Ok(());
-        }
-        Err(Error::usage("a batch stands on rows of another walk: batches of two plans were mixed"))
+        Ok(backend.download_later(emitted, n_vectors)?)
     }
 }
 
-/// Cosines and sines of all angles, `[positions, head_dim / 2]`, each angle one `f32` product as in transformers.
+/// Refuses a batch whose cached tokens are not those that the last batch of its session kept.
+fn check_cached_prefix<B: Backend>(batch: &TokenBatch, cache: &PrefixCache<B>) -> Result<()> {
+    let n_last_layer = batch.last_layer.as_ref().map_or(0, |last| last.n_cached);
+    if batch.n_cached == 0 && n_last_layer == 0 {
+        return Ok(());
+    }
+    let expected = (batch.session, batch.n_cached, n_last_layer);
+    if (cache.session, cache.n_tokens, cache.n_last_layer_tokens) == expected {
+        return Ok(());
+    }
+    Err(Error::internal("the prefix cache belongs to another session"))
+}
+
+/// Cosines and sines of all angles, `[positions, head_dim / 2]`, each angle one `f32` multiplication as in transformers.
 fn rope_angles(config: &ModelConfig, positions: usize) -> (Vec<f32>, Vec<f32>) {
     let frequencies = config.rope_frequencies();
     let angles = |positions: Range<usize>| {

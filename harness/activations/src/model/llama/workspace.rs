@@ -1,32 +1,34 @@
-//! The activations that a stage keeps between batches, and how much memory a row of them takes.
+//! The buffers that a stage keeps between batches.
 
 use actbench_kernels::{Backend, DType};
 
 use crate::error::Result;
 use crate::model::config::ModelConfig;
+use crate::model::memory_model::WorkspaceColumns;
 
-/// Activations, kept between batches.
+/// Activations of a batch; every buffer grows to the largest batch and is then kept.
 pub(super) struct Workspace<B: Backend> {
     pub(super) stream: B::Tensor,
-    /// The rows of `stream` or `normed` that the deepest layer goes on with, where it does not take all.
-    pub(super) few: B::Tensor,
+    /// The tokens of `stream` or `normed` that are left after pruning the last layer.
+    pub(super) pruned: B::Tensor,
     pub(super) normed: B::Tensor,
     pub(super) query: B::Tensor,
     pub(super) key_value: B::Tensor,
     pub(super) attended: B::Tensor,
     pub(super) gated: B::Tensor,
-    /// A layer's output with the carried rows behind the own ones.
+    /// A layer's output: its own tokens, then the cached ones.
     pub(super) joined: B::Tensor,
     pub(super) pooled: B::Tensor,
     pub(super) host: Vec<u8>,
-    pub(super) kept: Kept<B>,
+    pub(super) prefix_cache: PrefixCache<B>,
 }
 
-/// Rows kept for the next batch of the same walk.
-pub(super) struct Kept<B: Backend> {
-    pub(super) walk: u64,
-    pub(super) rows: usize,
-    pub(super) deepest_rows: usize,
+/// Prefix tokens kept for the next batch of the same session.
+pub(super) struct PrefixCache<B: Backend> {
+    pub(super) session: u64,
+    pub(super) n_tokens: usize,
+    /// How many of them are left in the last layer.
+    pub(super) n_last_layer_tokens: usize,
     /// Keys and values of each block.
     pub(super) key_values: Vec<B::Tensor>,
     /// Outputs of each block that was asked for.
@@ -34,43 +36,30 @@ pub(super) struct Kept<B: Backend> {
 }
 
 impl<B: Backend> Workspace<B> {
-    /// For `n_blocks` blocks, of no rows yet.
+    /// Empty buffers for `n_blocks` blocks.
     pub(super) fn new(backend: &B, config: &ModelConfig, dtype: DType, n_blocks: usize) -> Result<Self> {
+        let columns = WorkspaceColumns::of(config);
         let alloc = |columns: usize| backend.alloc(dtype, 0, columns);
-        let of_blocks =
+        let alloc_per_block =
             |columns: usize| (0..n_blocks).map(|_| alloc(columns)).collect::<std::result::Result<Vec<_>, _>>();
         Ok(Workspace {
-            stream: alloc(config.hidden_size)?,
-            normed: alloc(config.hidden_size)?,
-            query: alloc(config.query_width())?,
-            key_value: alloc(2 * config.kv_width())?,
-            attended: alloc(config.query_width())?,
-            gated: alloc(config.intermediate_size)?,
-            few: alloc(config.hidden_size)?,
-            joined: alloc(config.hidden_size)?,
-            pooled: alloc(config.hidden_size)?,
+            stream: alloc(columns.hidden)?,
+            normed: alloc(columns.hidden)?,
+            query: alloc(columns.query)?,
+            key_value: alloc(columns.key_value)?,
+            attended: alloc(columns.query)?,
+            gated: alloc(columns.gated)?,
+            pruned: alloc(columns.hidden)?,
+            joined: alloc(columns.hidden)?,
+            pooled: alloc(columns.hidden)?,
             host: Vec::new(),
-            kept: Kept {
-                walk: 0,
-                rows: 0,
-                deepest_rows: 0,
-                key_values: of_blocks(2 * config.kv_width())?,
-                outputs: of_blocks(config.hidden_size)?,
+            prefix_cache: PrefixCache {
+                session: 0,
+                n_tokens: 0,
+                n_last_layer_tokens: 0,
+                key_values: alloc_per_block(columns.key_value)?,
+                outputs: alloc_per_block(columns.hidden)?,
             },
         })
     }
-}
-
-/// Bytes that one row of a batch takes: the tensors of a workspace, copies of it on their way to the host, and tables.
-pub(super) fn row_bytes(config: &ModelConfig, dtype: DType) -> u64 {
-    let of_stream = 4 + super::outlet::UNDER_WAY + 1;
-    let columns =
-        of_stream * config.hidden_size + 2 * config.query_width() + 2 * config.kv_width() + config.intermediate_size;
-    (columns * dtype.size() + 16 * size_of::<u32>()) as u64
-}
-
-/// Bytes that the rows which pass to the next batch can take: one whole sequence, in each block.
-pub(super) fn kept_bytes(config: &ModelConfig, dtype: DType, n_blocks: usize, max_positions: usize) -> u64 {
-    let columns = 2 * config.kv_width() + config.hidden_size;
-    (n_blocks * max_positions * columns * dtype.size()) as u64
 }

@@ -1,4 +1,4 @@
-//! Every form of `--model`, with caches in temporary folders and a hub on this machine.
+//! Every form of `--model`, with caches in temporary directories and a local HTTP server as the hub.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,20 +10,20 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::import::gguf::test_writer::tiny_llama;
-use crate::model::weights::INDEX;
+use crate::model::weights::SHARD_INDEX;
 
-/// Places under `dir`, with a hub where nobody listens.
-fn places(dir: &Path) -> Places {
-    Places {
+/// Settings under `dir`, with a hub that refuses connections.
+fn settings_in(dir: &Path) -> LocateSettings {
+    LocateSettings {
         cache: Some(dir.join("cache")),
         hub_cache: Some(dir.join("hub")),
         hub_endpoint: Some("http://127.0.0.1:9".to_owned()),
-        ..Places::default()
+        ..LocateSettings::default()
     }
 }
 
-fn refusal(model: &str, places: &Places) -> String {
-    let error = locate_in(Some(model), places, true).unwrap_err();
+fn locate_error(model: &str, settings: &LocateSettings) -> String {
+    let error = locate_in(Some(model), settings, true).unwrap_err();
     assert_eq!(error.exit_code(), 2, "{error}");
     let message = error.to_string();
     assert_eq!(message.lines().count(), 1, "{message}");
@@ -31,70 +31,70 @@ fn refusal(model: &str, places: &Places) -> String {
 }
 
 #[test]
-fn nothing_embedded_and_synthetic_are_presets() {
-    let places = Places::default();
+fn default_embedded_and_synthetic_models_are_presets() {
+    let settings = LocateSettings::default();
     let tiny = ModelLocation::Synthetic(Preset::find("tiny").unwrap());
-    assert_eq!(locate_in(None, &places, true).unwrap(), tiny);
-    assert_eq!(locate_in(Some("embedded"), &places, true).unwrap(), tiny);
+    assert_eq!(locate_in(None, &settings, true).unwrap(), tiny);
+    assert_eq!(locate_in(Some("embedded"), &settings, true).unwrap(), tiny);
     assert_eq!(tiny.to_string(), "synthetic:tiny");
     assert!(tiny.weights().unwrap().contains("model.norm.weight"));
-    let large = locate_in(Some("synthetic:llama-3.1-8b"), &places, true).unwrap();
+    let large = locate_in(Some("synthetic:llama-3.1-8b"), &settings, true).unwrap();
     assert!(large.config_json().unwrap().contains("\"intermediate_size\": 14336"));
-    insta::assert_snapshot!(refusal("synthetic:gpt", &places), @"no preset 'gpt' for synthetic models; there are tiny, smollm2-135m, smollm2-360m, tinyllama-1.1b, llama-3.2-1b, smollm2-1.7b, llama-3.2-3b, llama-3.1-8b, llama-3.1-70b");
+    insta::assert_snapshot!(locate_error("synthetic:gpt", &settings), @"unknown preset 'gpt' for synthetic models; use one of tiny, smollm2-135m, smollm2-360m, tinyllama-1.1b, llama-3.2-1b, smollm2-1.7b, llama-3.2-3b, llama-3.1-8b, llama-3.1-70b");
 }
 
 #[test]
-fn paths_that_are_no_models_say_what_would_be_one() {
+fn unknown_model_error_lists_accepted_forms() {
     let dir = TempDir::new().unwrap();
-    let places = places(dir.path());
-    insta::assert_snapshot!(refusal("./nowhere", &places), @"./nowhere: no such model: give a folder, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
-    insta::assert_snapshot!(refusal("", &places), @"--model: no such model: give a folder, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
+    let settings = settings_in(dir.path());
+    insta::assert_snapshot!(locate_error("./nowhere", &settings), @"./nowhere: no such model: give a directory, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
+    insta::assert_snapshot!(locate_error("", &settings), @"--model: no such model: give a directory, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
     for strange in ["gpt2", "a/b/c", "/a/b", "../a", "org/na me", "org/", "org/../x", "~/model", "missing.gguf", "ö/x"]
     {
-        assert!(refusal(strange, &places).contains("no such model"), "{strange}");
+        assert!(locate_error(strange, &settings).contains("no such model"), "{strange}");
     }
-    let message = refusal(dir.path().to_str().unwrap(), &places);
-    assert!(message.ends_with("has no config.json, so it is no model folder"), "{message}");
+    let message = locate_error(dir.path().to_str().unwrap(), &settings);
+    assert!(message.ends_with("has no config.json, so it is not a model directory"), "{message}");
     let file = dir.path().join("model.safetensors");
     fs::write(&file, b"").unwrap();
-    let message = refusal(file.to_str().unwrap(), &places);
-    assert!(message.ends_with("is no .gguf file; of other models, name the folder"), "{message}");
+    let message = locate_error(file.to_str().unwrap(), &settings);
+    assert!(message.ends_with("is not a .gguf file; for other formats, give the model's directory"), "{message}");
 }
 
 #[test]
-fn a_folder_is_taken_as_it_is() {
+fn model_directory_is_used_unchanged() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("config.json"), "{}").unwrap();
-    let found = locate_in(dir.path().to_str(), &Places::default(), true).unwrap();
+    let found = locate_in(dir.path().to_str(), &LocateSettings::default(), true).unwrap();
     assert_eq!(found, ModelLocation::Directory(dir.path().to_path_buf()));
     assert_eq!(found.config_json().unwrap(), "{}");
 }
 
 #[test]
-fn a_gguf_file_is_imported_once_and_known_by_its_contents() {
+fn gguf_file_is_imported_once_by_digest() {
     let dir = TempDir::new().unwrap();
-    let places = places(dir.path());
+    let settings = settings_in(dir.path());
     let file = tiny_llama().write(dir.path(), "model.GGUF");
-    let ModelLocation::Directory(first) = locate_in(file.to_str(), &places, true).unwrap() else { panic!() };
+    let ModelLocation::Directory(first) = locate_in(file.to_str(), &settings, true).unwrap() else { panic!() };
     assert!(first.starts_with(dir.path().join("cache/imported")), "{}", first.display());
     let marker = first.join("marker");
     fs::write(&marker, b"").unwrap();
     let moved = dir.path().join("moved.gguf");
     fs::rename(&file, &moved).unwrap();
-    assert_eq!(locate_in(moved.to_str(), &places, true).unwrap(), ModelLocation::Directory(first));
+    assert_eq!(locate_in(moved.to_str(), &settings, true).unwrap(), ModelLocation::Directory(first));
     assert!(marker.exists(), "not imported again");
 
     fs::write(&moved, b"GGUF").unwrap();
-    let message = refusal(moved.to_str().unwrap(), &places);
+    let message = locate_error(moved.to_str().unwrap(), &settings);
     assert!(message.contains("moved.gguf: the file is truncated"), "{message}");
-    let message = refusal(moved.to_str().unwrap(), &Places::default());
-    assert!(message.ends_with("set ACTBENCH_CACHE to one"), "{message}");
-    assert_eq!(fs::read_dir(dir.path().join("cache/imported")).unwrap().count(), 1, "no remains of the failure");
+    let message = locate_error(moved.to_str().unwrap(), &LocateSettings::default());
+    assert!(message.ends_with("set ACTBENCH_CACHE to a directory"), "{message}");
+    assert_eq!(fs::read_dir(dir.path().join("cache/imported")).unwrap().count(), 1, "a failed import left files");
 }
 
 /// Puts files into a hub cache as the hub's clients do.
-fn fill_hub_cache(places: &Places, files: &[(&str, &str)]) -> PathBuf {
-    let repo = places.hub_cache.as_ref().unwrap().join("models--org--name");
+fn fill_hub_cache(settings: &LocateSettings, files: &[(&str, &str)]) -> PathBuf {
+    let repo = settings.hub_cache.as_ref().unwrap().join("models--org--name");
     let snapshot = repo.join("snapshots/abc");
     fs::create_dir_all(&snapshot).unwrap();
     fs::create_dir_all(repo.join("refs")).unwrap();
@@ -106,32 +106,32 @@ fn fill_hub_cache(places: &Places, files: &[(&str, &str)]) -> PathBuf {
 }
 
 #[test]
-fn a_model_in_the_hubs_cache_needs_no_network() {
+fn cached_hub_model_needs_no_network() {
     let dir = TempDir::new().unwrap();
-    let mut places = places(dir.path());
+    let mut settings = settings_in(dir.path());
     let index = r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
-    let files = [("config.json", "{}"), ("tokenizer.json", "{}"), (INDEX, index), ("model-1.safetensors", "")];
-    let snapshot = fill_hub_cache(&places, &files);
-    let message = refusal("org/name", &places);
-    let expected = "org/name: no local folder of that name, and the hub could not be reached (";
+    let files = [("config.json", "{}"), ("tokenizer.json", "{}"), (SHARD_INDEX, index), ("model-1.safetensors", "")];
+    let snapshot = fill_hub_cache(&settings, &files);
+    let message = locate_error("org/name", &settings);
+    let expected = "org/name: there is no local directory of that name, and the hub could not be reached (";
     assert!(message.starts_with(expected), "a shard is missing: {message}");
     fs::write(snapshot.join("model-2.safetensors"), "").unwrap();
     let found = ModelLocation::Directory(snapshot.clone());
-    assert_eq!(locate_in(Some("org/name"), &places, true).unwrap(), found, "goes on without the hub");
-    places.offline = true;
-    assert_eq!(locate_in(Some("org/name"), &places, true).unwrap(), found);
-    insta::assert_snapshot!(refusal("org/other", &places), @"org/other: no local folder of that name, and it is not complete in the hub's cache while HF_HUB_OFFLINE forbids downloads");
-    insta::assert_snapshot!(refusal("org/name", &Places::default()), @"org/name: no local folder of that name, and no folder for downloads: set HF_HOME to one");
+    assert_eq!(locate_in(Some("org/name"), &settings, true).unwrap(), found, "the cached copy is used without the hub");
+    settings.offline = true;
+    assert_eq!(locate_in(Some("org/name"), &settings, true).unwrap(), found);
+    insta::assert_snapshot!(locate_error("org/other", &settings), @"org/other: there is no local directory of that name, and the copy in the hub's cache is incomplete while HF_HUB_OFFLINE forbids downloads");
+    insta::assert_snapshot!(locate_error("org/name", &LocateSettings::default()), @"org/name: there is no local directory of that name, and no download directory is known: set HF_HOME to a directory");
 }
 
-/// A hub on this machine that has `files` of `org/name` and keeps a list of what it is asked for.
+/// A local server with `files` of `org/name`, and the list of paths that it was asked for.
 fn serve(files: &[(&str, &str)]) -> (String, Arc<Mutex<Vec<String>>>) {
     let files: BTreeMap<String, String> =
         files.iter().map(|(name, contents)| ((*name).to_owned(), (*contents).to_owned())).collect();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let log = Arc::clone(&asked);
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&requests);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
@@ -145,7 +145,7 @@ fn serve(files: &[(&str, &str)]) -> (String, Arc<Mutex<Vec<String>>>) {
             stream.write_all(response.as_bytes()).unwrap();
         }
     });
-    (address, asked)
+    (address, requests)
 }
 
 fn answer(files: &BTreeMap<String, String>, path: &str, range: Option<&str>) -> String {
@@ -170,53 +170,53 @@ fn answer(files: &BTreeMap<String, String>, path: &str, range: Option<&str>) -> 
 }
 
 #[test]
-fn a_model_is_downloaded_into_the_hubs_cache_and_then_found_there() {
+fn hub_model_is_downloaded_once_into_cache() {
     let dir = TempDir::new().unwrap();
-    let mut places = places(dir.path());
+    let mut settings = settings_in(dir.path());
     // An older snapshot of which only one file was fetched: the new one must not be mixed with it.
-    fill_hub_cache(&places, &[("config.json", "old")]);
+    fill_hub_cache(&settings, &[("config.json", "old")]);
     let index = r#"{"weight_map": {"a": "model-1.safetensors"}}"#;
-    let (address, asked) = serve(&[
+    let (address, requests) = serve(&[
         ("config.json", "new"),
         ("tokenizer.json", "t"),
         ("tokenizer_config.json", "c"),
-        (INDEX, index),
+        (SHARD_INDEX, index),
         ("model-1.safetensors", "weights"),
         ("README.md", "unwanted"),
     ]);
-    places.hub_endpoint = Some(address);
-    let found = locate_in(Some("org/name"), &places, true).unwrap();
+    settings.hub_endpoint = Some(address);
+    let found = locate_in(Some("org/name"), &settings, true).unwrap();
     assert_eq!(found.config_json().unwrap(), "new");
     let ModelLocation::Directory(snapshot) = &found else { panic!() };
     assert_eq!(fs::read_to_string(snapshot.join("model-1.safetensors")).unwrap(), "weights");
     assert!(!snapshot.join("README.md").exists());
-    let n_requests = asked.lock().unwrap().len();
-    assert_eq!(locate_in(Some("org/name"), &places, true).unwrap(), found);
-    assert_eq!(asked.lock().unwrap().len(), n_requests, "the second time comes from the cache");
+    let n_requests = requests.lock().unwrap().len();
+    assert_eq!(locate_in(Some("org/name"), &settings, true).unwrap(), found);
+    assert_eq!(requests.lock().unwrap().len(), n_requests, "the second time must use the cache");
 
-    insta::assert_snapshot!(refusal("org/other", &places), @"org/other: no local folder of that name, and the hub has no such model");
+    insta::assert_snapshot!(locate_error("org/other", &settings), @"org/other: there is no local directory of that name, and the hub has no such model");
     let (address, _) = serve(&[("config.json", "{}"), ("tokenizer.json", "{}"), ("pytorch_model.bin", "x")]);
-    let mut empty = self::places(&dir.path().join("empty"));
+    let mut empty = settings_in(&dir.path().join("empty"));
     empty.hub_endpoint = Some(address);
-    insta::assert_snapshot!(refusal("org/name", &empty), @"org/name: no local folder of that name, and the hub's model of that name has no safetensors weights");
+    insta::assert_snapshot!(locate_error("org/name", &empty), @"org/name: there is no local directory of that name, and the hub's model of that name has no safetensors weights");
 }
 
 #[test]
-fn the_environment_says_where_caches_are() {
-    let places = |variables: &[(&str, &str)]| {
+fn settings_are_read_from_environment() {
+    let settings = |variables: &[(&str, &str)]| {
         let variables: BTreeMap<String, String> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Places::from_environment(|name| variables.get(name).cloned())
+        LocateSettings::from_environment(|name| variables.get(name).cloned())
     };
     let path = |text: &str| Some(PathBuf::from(text));
-    let home = places(&[("HOME", "/h"), ("XDG_CACHE_HOME", ""), ("HF_HUB_OFFLINE", "0")]);
+    let home = settings(&[("HOME", "/h"), ("XDG_CACHE_HOME", ""), ("HF_HUB_OFFLINE", "0")]);
     assert_eq!((home.cache, home.hub_cache), (path("/h/.cache/actbench"), path("/h/.cache/huggingface/hub")));
     assert!(!home.offline);
-    let xdg = places(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/hf"), ("HF_HUB_OFFLINE", "True")]);
+    let xdg = settings(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/hf"), ("HF_HUB_OFFLINE", "True")]);
     assert_eq!((xdg.cache, xdg.hub_cache), (path("/x/actbench"), path("/hf/hub")));
     assert!(xdg.offline);
-    let own = places(&[("ACTBENCH_CACHE", "/a"), ("HF_HUB_CACHE", "/c"), ("HF_ENDPOINT", "http://hub/")]);
+    let own = settings(&[("ACTBENCH_CACHE", "/a"), ("HF_HUB_CACHE", "/c"), ("HF_ENDPOINT", "http://hub/")]);
     assert_eq!((own.cache, own.hub_cache), (path("/a"), path("/c")));
     assert_eq!(own.hub_endpoint.as_deref(), Some("http://hub"));
-    assert_eq!(places(&[]), Places::default());
+    assert_eq!(settings(&[]), LocateSettings::default());
 }

@@ -1,4 +1,4 @@
-//! Safetensors files, mapped: which tensors they hold, where, and that they are whole.
+//! Mapped safetensors files: the tensors in them, their ranges, and a check that the files are complete.
 //!
 //! The header is read by the `safetensors` crate, after [`check_header`] has compared it with the file.
 
@@ -19,22 +19,22 @@ use super::header::{LENGTH_FIELD, MAX_HEADER, check_header};
 use super::parallel_digest;
 use crate::error::{Error, Result};
 
-/// The file of a model that is in one piece.
-pub(crate) const WHOLE: &str = "model.safetensors";
-/// The file that lists the shards of one that is not.
-pub(crate) const INDEX: &str = "model.safetensors.index.json";
+/// The weight file of a model that is not sharded.
+pub(crate) const SINGLE_FILE: &str = "model.safetensors";
+/// The file that lists the shards of a model.
+pub(crate) const SHARD_INDEX: &str = "model.safetensors.index.json";
 
 /// The weight files of one model.
 #[derive(Debug)]
 pub(super) struct WeightFiles {
     dir: PathBuf,
     maps: Vec<FileMap>,
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, TensorEntry>,
 }
 
-/// Where a tensor lies.
+/// A tensor of a file.
 #[derive(Debug)]
-struct Entry {
+struct TensorEntry {
     /// Index of its file.
     file: usize,
     dtype: Dtype,
@@ -51,7 +51,7 @@ struct FileMap {
     bytes: Bytes,
 }
 
-/// A share of a map, as an owner of bytes.
+/// Keeps a mapping alive as the owner of `Bytes`.
 struct SharedMap(Arc<Mmap>);
 
 impl AsRef<[u8]> for SharedMap {
@@ -64,12 +64,12 @@ impl WeightFiles {
     /// See [`super::Weights::open`].
     pub(super) fn open(dir: &Path) -> Result<Self> {
         let mut files = WeightFiles { dir: dir.to_path_buf(), maps: Vec::new(), entries: BTreeMap::new() };
-        if dir.join(WHOLE).exists() {
-            for (name, entry) in files.map(dir.join(WHOLE))? {
+        if dir.join(SINGLE_FILE).exists() {
+            for (name, entry) in files.map(dir.join(SINGLE_FILE))? {
                 files.entries.insert(name, entry);
             }
-        } else if dir.join(INDEX).exists() {
-            files.open_shards(&dir.join(INDEX))?;
+        } else if dir.join(SHARD_INDEX).exists() {
+            files.open_shards(&dir.join(SHARD_INDEX))?;
         } else {
             return Err(Error::file(dir, no_weights(dir)));
         }
@@ -82,13 +82,13 @@ impl WeightFiles {
         for shard in shards {
             let path = self.dir.join(shard);
             if !path.exists() {
-                let what = format!("names the shard '{shard}', which is not beside it; download it too");
+                let what = format!("names the shard '{shard}', which is not in the same directory; download it too");
                 return Err(Error::file(index_path, what));
             }
-            let mut found: BTreeMap<String, Entry> = self.map(path)?.into_iter().collect();
+            let mut found: BTreeMap<String, TensorEntry> = self.map(path)?.into_iter().collect();
             for (name, _) in weight_map.iter().filter(|(_, file)| *file == shard) {
                 let entry = found.remove(name).ok_or_else(|| {
-                    Error::file(index_path, format!("says that tensor '{name}' is in '{shard}', but it is not"))
+                    Error::file(index_path, format!("lists tensor '{name}' in '{shard}', which does not contain it"))
                 })?;
                 self.entries.insert(name.clone(), entry);
             }
@@ -97,20 +97,20 @@ impl WeightFiles {
     }
 
     /// Maps a file and lists its tensors.
-    fn map(&mut self, path: PathBuf) -> Result<Vec<(String, Entry)>> {
+    fn map(&mut self, path: PathBuf) -> Result<Vec<(String, TensorEntry)>> {
         let file = File::open(&path).map_err(Error::io("open", &path))?;
-        // SAFETY: the map is only read. The caller of `Weights::open` is told not to change the files meanwhile;
-        // no program can keep others from doing so, and a private copy of all weights is what maps are to avoid.
+        // SAFETY: the map is only read. `Weights::open` documents that the files must not be changed meanwhile. No process
+        // can prevent that, and a private copy of all weights would defeat the purpose of a map.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", &path))?;
         let map = Arc::new(map);
         check_header(&path, &map)?;
         let (header, metadata) = SafeTensors::read_metadata(&map)
-            .map_err(|error| Error::file(&path, format!("no valid safetensors file: {error}")))?;
+            .map_err(|error| Error::file(&path, format!("not a valid safetensors file: {error}")))?;
         let data = LENGTH_FIELD + header;
         let file = self.maps.len();
         let entries = metadata.tensors().into_iter().map(|(name, info)| {
             let (begin, end) = info.data_offsets;
-            (name, Entry { file, dtype: info.dtype, shape: info.shape.clone(), range: data + begin..data + end })
+            (name, TensorEntry { file, dtype: info.dtype, shape: info.shape.clone(), range: data + begin..data + end })
         });
         let entries = entries.collect();
         let bytes = Bytes::from_owner(SharedMap(Arc::clone(&map)));
@@ -126,7 +126,7 @@ impl WeightFiles {
         self.entries.get(name).map(|entry| entry.shape.as_slice())
     }
 
-    /// The file that holds `name`, or the folder where no file does.
+    /// The file that contains `name`, or the directory if no file does.
     pub(super) fn path_of(&self, name: &str) -> &Path {
         self.entries.get(name).map_or(&self.dir, |entry| &self.maps[entry.file].path)
     }
@@ -139,7 +139,8 @@ impl WeightFiles {
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::Bf16,
             other => {
-                let what = format!("tensor '{name}' is stored as {other}; only F32, F16 and BF16 weights are taken");
+                let what =
+                    format!("tensor '{name}' is stored as {other}; only F32, F16 and BF16 weights are supported");
                 return Err(Error::file(&self.maps[entry.file].path, what));
             }
         };
@@ -153,7 +154,7 @@ impl WeightFiles {
         for file in &self.maps {
             let start = file.map.as_ptr() as usize;
             if (start..start + file.map.len()).contains(&address) {
-                file.let_go(address - start..address - start + bytes.len());
+                file.release_pages(address - start..address - start + bytes.len());
             }
         }
     }
@@ -165,8 +166,9 @@ impl WeightFiles {
             .par_iter()
             .map(|(_, entry)| {
                 let file = &self.maps[entry.file];
-                let at = entry.range.start;
-                parallel_digest(&file.map[entry.range.clone()], |range| file.let_go(at + range.start..at + range.end))
+                let start = entry.range.start;
+                let release = |range: Range<usize>| file.release_pages(start + range.start..start + range.end);
+                parallel_digest(&file.map[entry.range.clone()], release)
             })
             .collect();
         let mut hasher = blake3::Hasher::new();
@@ -179,35 +181,35 @@ impl WeightFiles {
 }
 
 impl FileMap {
-    /// Drops resident pages of a range of the file.
-    fn let_go(&self, range: Range<usize>) {
+    /// Releases the resident pages of a range of the file.
+    fn release_pages(&self, range: Range<usize>) {
         let end = range.end.min(self.map.len());
         if range.start >= end {
             return;
         }
-        // SAFETY: the map is shared, read-only and backed by a file, so dropped pages come back with the same contents.
+        // SAFETY: the map is shared, read-only and backed by a file, so dropped pages are read again with the same contents.
         let advised =
             unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, end - range.start) };
         if let Err(error) = advised {
-            // Only memory is lost, never correctness.
-            tracing::debug!(path = %self.path.display(), %error, "cannot let go of mapped pages");
+            // A failed hint costs memory, never correctness.
+            tracing::debug!(path = %self.path.display(), %error, "cannot release mapped pages");
         }
     }
 }
 
-/// What to say about a folder without safetensors files.
+/// The error for a directory without safetensors files.
 fn no_weights(dir: &Path) -> String {
-    let mut what = format!("no {WHOLE} or {INDEX} in this folder");
+    let mut what = format!("no {SINGLE_FILE} or {SHARD_INDEX} in this directory");
     if dir.join("pytorch_model.bin").exists() || dir.join("pytorch_model.bin.index.json").exists() {
         what += "; pickled weights (.bin) are not read: save the model again as safetensors";
     }
     what
 }
 
-/// The names of the shards that an index lists: plain names of files beside it.
+/// The names of the shards that an index lists: plain names of files in its directory.
 ///
 /// # Errors
-/// No readable index, or a shard elsewhere.
+/// The index cannot be read, or a shard is outside its directory.
 pub(crate) fn shard_names(index: &Path) -> Result<BTreeSet<String>> {
     Ok(read_index(index)?.into_values().collect())
 }
@@ -224,12 +226,12 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     }
     let text = std::fs::read(path).map_err(Error::io("read", path))?;
     let index: Index = serde_json::from_slice(&text)
-        .map_err(|error| Error::file(path, format!("no index of safetensors shards: {error}")))?;
+        .map_err(|error| Error::file(path, format!("not an index of safetensors shards: {error}")))?;
     for (name, shard) in &index.weight_map {
         let mut components = Path::new(shard).components();
         let plain = matches!((components.next(), components.next()), (Some(Component::Normal(part)), None) if part == shard.as_str());
         if !plain {
-            let what = format!("tensor '{name}': shard '{shard}' is not the plain name of a file beside the index");
+            let what = format!("tensor '{name}': shard '{shard}' is not the plain name of a file next to the index");
             return Err(Error::file(path, what));
         }
     }

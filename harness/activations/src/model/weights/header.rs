@@ -1,5 +1,5 @@
-//! Compares a safetensors header with the file that it heads, entry by entry, so that a cut or hostile file gives an
-//! error that names the tensor.
+//! Checks a safetensors header against its file, entry by entry, so that a truncated or hostile file gives an error that
+//! names the tensor.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,10 +9,10 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 use crate::error::{Error, Result};
 
-/// Bytes before the JSON header: its length.
+/// Bytes of the field before the JSON header, which has its length.
 pub(super) const LENGTH_FIELD: usize = 8;
 
-/// The longest header the format allows, and the longest index taken here.
+/// The longest header that the format allows, and the longest index that is accepted.
 pub(super) const MAX_HEADER: u64 = 100_000_000;
 
 /// A header's entries in its own order, repeated names included.
@@ -20,8 +20,8 @@ struct HeaderEntries(Vec<(String, serde_json::Value)>);
 
 impl<'de> Deserialize<'de> for HeaderEntries {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
+        struct HeaderVisitor;
+        impl<'de> Visitor<'de> for HeaderVisitor {
             type Value = HeaderEntries;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -36,11 +36,11 @@ impl<'de> Deserialize<'de> for HeaderEntries {
                 Ok(HeaderEntries(entries))
             }
         }
-        deserializer.deserialize_map(Entries)
+        deserializer.deserialize_map(HeaderVisitor)
     }
 }
 
-/// Checks a safetensors header against the file that it heads.
+/// Checks the safetensors header at the start of `file`.
 pub(super) fn check_header(path: &Path, file: &[u8]) -> Result<()> {
     let fail = |what: String| Err(Error::file(path, what));
     let Some((length, rest)) = file.split_first_chunk::<LENGTH_FIELD>() else {
@@ -49,7 +49,7 @@ pub(super) fn check_header(path: &Path, file: &[u8]) -> Result<()> {
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER || length > rest.len() as u64 {
         return fail(format!(
-            "claims a header of {length} bytes, but {} bytes follow: no safetensors file, or a truncated one",
+            "claims a header of {length} bytes, but {} bytes follow: not a safetensors file, or truncated",
             rest.len()
         ));
     }
@@ -81,7 +81,7 @@ pub(super) fn check_header(path: &Path, file: &[u8]) -> Result<()> {
         let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |product, &extent| product.checked_mul(extent));
         if bits != Some((end - begin) * 8) {
             return fail(format!(
-                "tensor '{name}' of type {} and shape {:?} does not fill the {} bytes that it claims",
+                "tensor '{name}' of type {} and shape {:?} does not match its {} bytes",
                 info.dtype,
                 info.shape,
                 end - begin

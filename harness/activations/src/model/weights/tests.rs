@@ -1,4 +1,4 @@
-//! Weights are what the files say, files that lie are refused by name, and synthetic weights have the same interface.
+//! Weights of files and synthetic weights, and errors of damaged files.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A folder whose `file` holds `tensors` of ones.
+/// Writes a file with `tensors` of ones.
 fn write(dir: &Path, file: &str, tensors: &[(&str, Dtype, &[usize])]) {
     let data: Vec<Vec<u8>> = tensors
         .iter()
@@ -26,26 +26,26 @@ fn write(dir: &Path, file: &str, tensors: &[(&str, Dtype, &[usize])]) {
     fs::write(dir.join(file), safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
-/// A safetensors file with a header of our own making.
+/// A safetensors file with a given header.
 fn raw(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
 }
 
-/// The error of opening a folder with these bytes as its weights; its path replaced by `DIR`.
-fn refusal(bytes: &[u8]) -> String {
+/// The error of opening a directory with these bytes as its weights; its path replaced by `DIR`.
+fn open_error(bytes: &[u8]) -> String {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
-    refusal_of(dir.path())
+    open_error_in(dir.path())
 }
 
-fn refusal_of(dir: &Path) -> String {
+fn open_error_in(dir: &Path) -> String {
     let error = Weights::open(dir).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     error.to_string().replace(&dir.display().to_string(), "DIR")
 }
 
 #[test]
-fn tensors_come_back_with_their_type_shape_and_values_and_survive_a_release() {
+fn tensors_round_trip_and_survive_release() {
     let dir = TempDir::new().unwrap();
     write(dir.path(), "model.safetensors", &[("a", Dtype::BF16, &[2, 3]), ("b.weight", Dtype::F32, &[4])]);
     let weights = Weights::open(dir.path()).unwrap();
@@ -61,7 +61,7 @@ fn tensors_come_back_with_their_type_shape_and_values_and_survive_a_release() {
 }
 
 #[test]
-fn a_missing_tensor_is_answered_with_the_nearest_name() {
+fn missing_tensor_error_names_nearest() {
     let dir = TempDir::new().unwrap();
     write(dir.path(), "model.safetensors", &[("model.norm.weight", Dtype::F32, &[4]), ("x", Dtype::F32, &[1])]);
     let error = Weights::open(dir.path()).unwrap().tensor("model.norms.weight", &[4]).unwrap_err().to_string();
@@ -69,7 +69,7 @@ fn a_missing_tensor_is_answered_with_the_nearest_name() {
 }
 
 #[test]
-fn a_wrong_shape_and_an_unsupported_type_name_tensor_and_file() {
+fn wrong_shape_or_type_names_tensor_and_file() {
     let dir = TempDir::new().unwrap();
     write(dir.path(), "model.safetensors", &[("a", Dtype::F32, &[2, 3]), ("ids", Dtype::I64, &[2])]);
     let weights = Weights::open(dir.path()).unwrap();
@@ -80,7 +80,7 @@ fn a_wrong_shape_and_an_unsupported_type_name_tensor_and_file() {
 }
 
 #[test]
-fn shards_are_joined_and_missing_or_outside_ones_are_refused() {
+fn shards_are_joined_and_bad_ones_refused() {
     let dir = TempDir::new().unwrap();
     let index = dir.path().join("model.safetensors.index.json");
     write(dir.path(), "one.safetensors", &[("a", Dtype::F32, &[2])]);
@@ -90,60 +90,59 @@ fn shards_are_joined_and_missing_or_outside_ones_are_refused() {
     assert_eq!(weights.tensor("b", &[3]).unwrap().to_f32_vec(), [1.0; 3]);
 
     fs::write(&index, r#"{"weight_map": {"a": "three.safetensors"}}"#).unwrap();
-    let error = refusal_of(dir.path());
-    assert!(error.contains("names the shard 'three.safetensors', which is not beside it"), "{error}");
+    let error = open_error_in(dir.path());
+    assert!(error.contains("names the shard 'three.safetensors', which is not in the same directory"), "{error}");
     fs::write(&index, r#"{"weight_map": {"z": "one.safetensors"}}"#).unwrap();
-    let error = refusal_of(dir.path());
-    assert!(error.contains("says that tensor 'z' is in 'one.safetensors', but it is not"), "{error}");
+    let error = open_error_in(dir.path());
+    assert!(error.contains("lists tensor 'z' in 'one.safetensors', which does not contain it"), "{error}");
     for outside in ["../one.safetensors", "/etc/passwd", "sub/one.safetensors", "..", ".", "", "./one.safetensors"] {
         fs::write(&index, serde_json::json!({"weight_map": {"a": outside}}).to_string()).unwrap();
-        let error = refusal_of(dir.path());
-        assert!(error.contains("is not the plain name of a file beside the index"), "{outside}: {error}");
+        let error = open_error_in(dir.path());
+        assert!(error.contains("is not the plain name of a file next to the index"), "{outside}: {error}");
     }
 }
 
 #[test]
-fn a_folder_without_weights_says_what_it_looked_for() {
+fn directory_without_weights_lists_expected_files() {
     let dir = TempDir::new().unwrap();
-    insta::assert_snapshot!(refusal_of(dir.path()), @"DIR: no model.safetensors or model.safetensors.index.json in this folder");
+    insta::assert_snapshot!(open_error_in(dir.path()), @"DIR: no model.safetensors or model.safetensors.index.json in this directory");
     fs::write(dir.path().join("pytorch_model.bin"), b"").unwrap();
-    insta::assert_snapshot!(refusal_of(dir.path()), @"DIR: no model.safetensors or model.safetensors.index.json in this folder; pickled weights (.bin) are not read: save the model again as safetensors");
+    insta::assert_snapshot!(open_error_in(dir.path()), @"DIR: no model.safetensors or model.safetensors.index.json in this directory; pickled weights (.bin) are not read: save the model again as safetensors");
 }
 
 #[test]
-fn cut_and_hostile_files_are_refused_by_tensor() {
-    insta::assert_snapshot!(refusal(b"GGUF"), @"DIR/model.safetensors: is 4 bytes long, too short for a safetensors file");
-    insta::assert_snapshot!(refusal(&u64::MAX.to_le_bytes()), @"DIR/model.safetensors: claims a header of 18446744073709551615 bytes, but 0 bytes follow: no safetensors file, or a truncated one");
-    insta::assert_snapshot!(refusal(&[&1000u64.to_le_bytes()[..], b"{}"].concat()), @"DIR/model.safetensors: claims a header of 1000 bytes, but 2 bytes follow: no safetensors file, or a truncated one");
-    insta::assert_snapshot!(refusal(&raw("nonsense", b"")), @"DIR/model.safetensors: its safetensors header is not valid: expected ident at line 1 column 2");
+fn truncated_and_hostile_files_are_refused_by_tensor() {
+    insta::assert_snapshot!(open_error(b"GGUF"), @"DIR/model.safetensors: is 4 bytes long, too short for a safetensors file");
+    insta::assert_snapshot!(open_error(&u64::MAX.to_le_bytes()), @"DIR/model.safetensors: claims a header of 18446744073709551615 bytes, but 0 bytes follow: not a safetensors file, or truncated");
+    insta::assert_snapshot!(open_error(&[&1000u64.to_le_bytes()[..], b"{}"].concat()), @"DIR/model.safetensors: claims a header of 1000 bytes, but 2 bytes follow: not a safetensors file, or truncated");
+    insta::assert_snapshot!(open_error(&raw("nonsense", b"")), @"DIR/model.safetensors: its safetensors header is not valid: expected ident at line 1 column 2");
     let entry = |dtype: &str, shape: &str, offsets: &str| {
         format!(r#""a":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}"#)
     };
     let one = |dtype: &str, shape: &str, offsets: &str| raw(&format!("{{{}}}", entry(dtype, shape, offsets)), &[0; 8]);
-    insta::assert_snapshot!(refusal(&one("F32", "[4]", "[0,16]")), @"DIR/model.safetensors: tensor 'a' lies at bytes 0 to 16 of 8 bytes of data: the file is truncated or corrupt");
-    insta::assert_snapshot!(refusal(&one("F32", "[2]", "[8,0]")), @"DIR/model.safetensors: tensor 'a' lies at bytes 8 to 0 of 8 bytes of data: the file is truncated or corrupt");
-    insta::assert_snapshot!(refusal(&one("F32", "[2]", "[0,18446744073709551615]")), @"DIR/model.safetensors: tensor 'a' lies at bytes 0 to 18446744073709551615 of 8 bytes of data: the file is truncated or corrupt");
-    insta::assert_snapshot!(refusal(&one("F32", "[4294967296,4294967296]", "[0,8]")), @"DIR/model.safetensors: tensor 'a' of type F32 and shape [4294967296, 4294967296] does not fill the 8 bytes that it claims");
-    insta::assert_snapshot!(refusal(&one("F32", "[3]", "[0,8]")), @"DIR/model.safetensors: tensor 'a' of type F32 and shape [3] does not fill the 8 bytes that it claims");
-    insta::assert_snapshot!(refusal(&one("F31", "[2]", "[0,8]")), @"DIR/model.safetensors: tensor 'a': unknown variant `F31`, expected one of `BOOL`, `F4`, `F6_E2M3`, `F6_E3M2`, `U8`, `I8`, `F8_E5M2`, `F8_E4M3`, `F8_E8M0`, `F8_E4M3FNUZ`, `F8_E5M2FNUZ`, `I16`, `U16`, `F16`, `BF16`, `I32`, `U32`, `F32`, `C64`, `F64`, `I64`, `U64`");
-    insta::assert_snapshot!(refusal(&one("F32", "[-2]", "[0,8]")), @"DIR/model.safetensors: tensor 'a': invalid value: integer `-2`, expected usize");
-    insta::assert_snapshot!(refusal(&one("F32", "[1]", "[0,4]")), @"DIR/model.safetensors: no valid safetensors file: incomplete metadata, file not fully covered");
+    insta::assert_snapshot!(open_error(&one("F32", "[4]", "[0,16]")), @"DIR/model.safetensors: tensor 'a' lies at bytes 0 to 16 of 8 bytes of data: the file is truncated or corrupt");
+    insta::assert_snapshot!(open_error(&one("F32", "[2]", "[8,0]")), @"DIR/model.safetensors: tensor 'a' lies at bytes 8 to 0 of 8 bytes of data: the file is truncated or corrupt");
+    insta::assert_snapshot!(open_error(&one("F32", "[2]", "[0,18446744073709551615]")), @"DIR/model.safetensors: tensor 'a' lies at bytes 0 to 18446744073709551615 of 8 bytes of data: the file is truncated or corrupt");
+    insta::assert_snapshot!(open_error(&one("F32", "[4294967296,4294967296]", "[0,8]")), @"DIR/model.safetensors: tensor 'a' of type F32 and shape [4294967296, 4294967296] does not match its 8 bytes");
+    insta::assert_snapshot!(open_error(&one("F32", "[3]", "[0,8]")), @"DIR/model.safetensors: tensor 'a' of type F32 and shape [3] does not match its 8 bytes");
+    insta::assert_snapshot!(open_error(&one("F31", "[2]", "[0,8]")), @"DIR/model.safetensors: tensor 'a': unknown variant `F31`, expected one of `BOOL`, `F4`, `F6_E2M3`, `F6_E3M2`, `U8`, `I8`, `F8_E5M2`, `F8_E4M3`, `F8_E8M0`, `F8_E4M3FNUZ`, `F8_E5M2FNUZ`, `I16`, `U16`, `F16`, `BF16`, `I32`, `U32`, `F32`, `C64`, `F64`, `I64`, `U64`");
+    insta::assert_snapshot!(open_error(&one("F32", "[-2]", "[0,8]")), @"DIR/model.safetensors: tensor 'a': invalid value: integer `-2`, expected usize");
+    insta::assert_snapshot!(open_error(&one("F32", "[1]", "[0,4]")), @"DIR/model.safetensors: not a valid safetensors file: incomplete metadata, file not fully covered");
     let a = entry("F32", "[2]", "[0,8]");
-    insta::assert_snapshot!(refusal(&raw(&format!("{{{a},{a}}}"), &[0; 8])), @"DIR/model.safetensors: tensor 'a' is listed twice");
+    insta::assert_snapshot!(open_error(&raw(&format!("{{{a},{a}}}"), &[0; 8])), @"DIR/model.safetensors: tensor 'a' is listed twice");
     let b = a.replace("\"a\"", "\"b\"");
-    insta::assert_snapshot!(refusal(&raw(&format!("{{{a},{b}}}"), &[0; 8])), @"DIR/model.safetensors: tensors 'a' and 'b' overlap");
+    insta::assert_snapshot!(open_error(&raw(&format!("{{{a},{b}}}"), &[0; 8])), @"DIR/model.safetensors: tensors 'a' and 'b' overlap");
 }
 
 proptest! {
-    /// Whatever is cut off or overwritten, opening answers and never panics.
     #[test]
-    fn damaged_files_never_panic(cut in 0usize..400, at in 0usize..400, byte: u8) {
+    fn damaged_files_never_panic(cut in 0usize..400, position in 0usize..400, byte: u8) {
         let dir = TempDir::new().unwrap();
         write(dir.path(), "model.safetensors", &[("a", Dtype::BF16, &[5, 3]), ("b", Dtype::F32, &[4])]);
         let path = dir.path().join("model.safetensors");
         let mut bytes = fs::read(&path).unwrap();
-        let at = at % bytes.len();
-        bytes[at] = byte;
+        let position = position % bytes.len();
+        bytes[position] = byte;
         bytes.truncate(bytes.len().saturating_sub(cut));
         fs::write(&path, &bytes).unwrap();
         if let Ok(weights) = Weights::open(dir.path()) {
@@ -157,7 +156,7 @@ proptest! {
 }
 
 #[test]
-fn a_fingerprint_hears_of_every_byte_and_name_but_not_of_the_number_of_threads() {
+fn fingerprint_covers_bytes_and_names_not_threads() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("model.safetensors");
     write(dir.path(), "model.safetensors", &[("a", Dtype::BF16, &[5_000_000]), ("b", Dtype::F32, &[4])]);
@@ -176,7 +175,7 @@ fn a_fingerprint_hears_of_every_byte_and_name_but_not_of_the_number_of_threads()
 }
 
 #[test]
-fn synthetic_weights_are_generated_on_demand_and_checked_alike() {
+fn synthetic_weights_are_generated_on_demand() {
     let preset = Preset::find("tiny").unwrap();
     let weights = Weights::synthetic(preset, 3);
     let norm = weights.tensor("model.norm.weight", &[192]).unwrap();

@@ -1,7 +1,7 @@
-//! Where everything lies in a cache file, decided by the signature and the fingerprint alone.
+//! The layout of a cache file, which the signature and the fingerprint decide alone.
 //!
-//! Writer and reader both build it: the reader from the metadata it finds, after which the header must be, byte for
-//! byte, the one that the writer would have written.
+//! Writer and reader both build it: the reader from the metadata in the file, whose header must then be, byte for byte, the
+//! one that the writer would have written.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,31 +11,31 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::plan::axes::{Axes, Axis};
-use crate::plan::fingerprint::Fingerprint;
+use crate::plan::fingerprint::PlanFingerprint;
 use crate::plan::signature::Signature;
 
-/// What the metadata entry `format` says.
+/// The metadata entry `format`.
 pub const FORMAT: &str = "actbench.acts";
-/// What the metadata entry `format_version` says.
+/// The metadata entry `format_version`.
 pub const FORMAT_VERSION: &str = "1";
 
-/// Bytes under one checksum: small beside a layer, so that reading a few samples verifies little, and large beside
-/// the 32 bytes of a digest.
+/// Bytes under one checksum: small compared with a layer, so that reading a few samples verifies little, and large compared
+/// with the 32 bytes of a digest.
 const CHUNK_BYTES: usize = 1 << 20;
 /// The header is padded so that data starts on a page.
 const HEADER_ALIGNMENT: usize = 4096;
 /// Bytes of a digest.
 pub(super) const DIGEST_BYTES: usize = 32;
-/// Stands for the checksum in the header while it is not known.
+/// The placeholder of the checksum in the header until it is known.
 const NO_CHECKSUM: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// One tensor of the file: rows (one a sample) in checksummed chunks.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
+pub(super) struct FilePart {
     name: String,
     dtype: &'static str,
     shape: Vec<usize>,
-    /// First byte, counted from the first byte of data.
+    /// Offset from the first byte of data.
     offset: usize,
     /// Bytes of one row.
     pub(super) row_bytes: usize,
@@ -45,7 +45,7 @@ pub(super) struct Part {
     first_chunk: usize,
 }
 
-impl Part {
+impl FilePart {
     /// The tensor's name in the file.
     pub(super) fn name(&self) -> &str {
         &self.name
@@ -59,7 +59,7 @@ impl Part {
         self.n_rows.div_ceil(self.rows_per_chunk)
     }
 
-    /// The file-wide number of the chunk that `row` is in.
+    /// The file-wide number of the chunk of `row`.
     pub(super) fn chunk_of(&self, row: usize) -> usize {
         self.first_chunk + row / self.rows_per_chunk
     }
@@ -81,51 +81,54 @@ impl Part {
     }
 }
 
-/// The places of everything in a file.
+/// The layout of a file.
 #[derive(Clone, Debug)]
-pub(super) struct Layout {
+pub(super) struct FileLayout {
     pub(super) signature: Signature,
-    pub(super) fingerprint: Fingerprint,
-    /// One part a layer, or a single one.
-    pub(super) layers: Vec<Part>,
-    pub(super) mask: Option<Part>,
-    pub(super) checksums: Part,
-    /// Length and JSON, with zeros for the checksum.
+    pub(super) fingerprint: PlanFingerprint,
+    /// One part per layer, or a single one without axis `l`.
+    pub(super) layers: Vec<FilePart>,
+    pub(super) mask: Option<FilePart>,
+    pub(super) checksums: FilePart,
+    /// Header length and JSON, with zeros for the checksum.
     pub(super) header: Vec<u8>,
-    /// Where the checksum's 64 characters stand in the file.
-    pub(super) checksum_at: usize,
+    /// Offset of the checksum's 64 characters in the file.
+    pub(super) checksum_offset: usize,
 }
 
-impl Layout {
+impl FileLayout {
     /// The layout of a file for activations of `signature`.
     ///
     /// # Errors
-    /// On a machine whose numbers are big-endian: the format's are not.
-    pub(super) fn new(signature: Signature, fingerprint: Fingerprint) -> Result<Self> {
+    /// A big-endian machine: the format is little-endian.
+    pub(super) fn new(signature: Signature, fingerprint: PlanFingerprint) -> Result<Self> {
         if cfg!(target_endian = "big") {
             return Err(Error::usage("cache files need a little-endian machine"));
         }
-        let mut parts = Parts { offset: 0, chunk: 0 };
-        let inner: Vec<usize> = match signature.axes.has(Axis::Sequence) {
-            true => vec![signature.n_samples, signature.seq_len, signature.hidden_size],
-            false => vec![signature.n_samples, signature.hidden_size],
+        let mut parts = PartAllocator { offset: 0, chunk: 0 };
+        let inner: Vec<usize> = if signature.axes.has(Axis::Sequence) {
+            vec![signature.n_samples, signature.seq_len, signature.hidden_size]
+        } else {
+            vec![signature.n_samples, signature.hidden_size]
         };
         let dtype = safetensors_name(signature.dtype);
-        let names: Vec<String> = match signature.axes.has(Axis::Layer) {
-            true => signature.layer_ids.iter().map(|id| format!("layer.{id}")).collect(),
-            false => vec!["activations".to_owned()],
+        let names: Vec<String> = if signature.axes.has(Axis::Layer) {
+            signature.layer_ids.iter().map(|id| format!("layer.{id}")).collect()
+        } else {
+            vec!["activations".to_owned()]
         };
-        let layers: Vec<Part> =
+        let layers: Vec<FilePart> =
             names.into_iter().map(|name| parts.next(name, dtype, inner.clone(), signature.block_bytes())).collect();
         let mask = signature.has_mask.then(|| {
             parts.next("mask".to_owned(), "BOOL", vec![signature.n_samples, signature.seq_len], signature.seq_len)
         });
         let checksums = parts.next("checksums".to_owned(), "U8", vec![parts.chunk, DIGEST_BYTES], DIGEST_BYTES);
-        let (header, checksum_at) = header(&signature, &fingerprint, layers.iter().chain(&mask).chain([&checksums]))?;
-        Ok(Layout { signature, fingerprint, layers, mask, checksums, header, checksum_at })
+        let (header, checksum_offset) =
+            header(&signature, &fingerprint, layers.iter().chain(&mask).chain([&checksums]))?;
+        Ok(FileLayout { signature, fingerprint, layers, mask, checksums, header, checksum_offset })
     }
 
-    /// Reads the signature and the fingerprint back from a file's metadata. The error says which entry is wrong.
+    /// Reads the signature and the fingerprint from a file's metadata. The error names the entry that is wrong.
     pub(super) fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Self, String> {
         let entry = |name: &str| metadata.get(name).ok_or_else(|| format!("its metadata has no entry '{name}'"));
         let wrong = |name: &str| format!("the entry '{name}' of its metadata cannot be read");
@@ -151,11 +154,11 @@ impl Layout {
         }
         let fingerprint = serde_json::from_str(entry("fingerprint_parts")?).map_err(|_| wrong("fingerprint_parts"))?;
         let signature = signature.checked().map_err(|error| error.to_string())?;
-        Layout::new(signature, fingerprint).map_err(|error| error.to_string())
+        FileLayout::new(signature, fingerprint).map_err(|error| error.to_string())
     }
 
-    /// The parts under checksums.
-    pub(super) fn data_parts(&self) -> impl Iterator<Item = &Part> {
+    /// The parts with checksums.
+    pub(super) fn data_parts(&self) -> impl Iterator<Item = &FilePart> {
         self.layers.iter().chain(&self.mask)
     }
 
@@ -164,13 +167,13 @@ impl Layout {
         self.header.len() + self.checksums.offset + self.checksums.n_bytes()
     }
 
-    /// Where rows of a part stand in the file.
-    pub(super) fn rows(&self, part: &Part, rows: Range<usize>) -> Range<usize> {
+    /// The bytes of rows of a part in the file.
+    pub(super) fn rows(&self, part: &FilePart, rows: Range<usize>) -> Range<usize> {
         let first = self.header.len() + part.offset;
         first + rows.start * part.row_bytes..first + rows.end * part.row_bytes
     }
 
-    /// Where the digests stand in the file.
+    /// The bytes of the digests in the file.
     pub(super) fn digests(&self) -> Range<usize> {
         self.rows(&self.checksums, 0..self.checksums.n_rows)
     }
@@ -180,45 +183,45 @@ impl Layout {
         blake3::Hasher::new().update(&self.header).update(digests).finalize().to_hex().to_string()
     }
 
-    /// The header with `checksum` in its place.
+    /// The header with `checksum` filled in.
     pub(super) fn header_with(&self, checksum: &str) -> Vec<u8> {
         let mut header = self.header.clone();
-        if let Some(place) = header.get_mut(self.checksum_at..self.checksum_at + checksum.len()) {
-            place.copy_from_slice(checksum.as_bytes());
+        if let Some(placeholder) = header.get_mut(self.checksum_offset..self.checksum_offset + checksum.len()) {
+            placeholder.copy_from_slice(checksum.as_bytes());
         }
         header
     }
 }
 
-/// Lays parts out one behind the other.
-struct Parts {
+/// Allocates parts one after the other.
+struct PartAllocator {
     offset: usize,
     chunk: usize,
 }
 
-impl Parts {
-    fn next(&mut self, name: String, dtype: &'static str, shape: Vec<usize>, row_bytes: usize) -> Part {
+impl PartAllocator {
+    fn next(&mut self, name: String, dtype: &'static str, shape: Vec<usize>, row_bytes: usize) -> FilePart {
         let n_rows = shape[0];
         let rows_per_chunk = (CHUNK_BYTES / row_bytes.max(1)).max(1);
         let (offset, first_chunk) = (self.offset, self.chunk);
-        let part = Part { name, dtype, shape, offset, row_bytes, n_rows, rows_per_chunk, first_chunk };
+        let part = FilePart { name, dtype, shape, offset, row_bytes, n_rows, rows_per_chunk, first_chunk };
         self.offset += part.n_bytes();
         self.chunk += part.n_chunks();
         part
     }
 }
 
-/// The header's bytes, and where the checksum stands in them.
+/// The header's bytes, and the offset of the checksum in them.
 fn header<'a>(
     signature: &Signature,
-    fingerprint: &Fingerprint,
-    parts: impl Iterator<Item = &'a Part>,
+    fingerprint: &PlanFingerprint,
+    parts: impl Iterator<Item = &'a FilePart>,
 ) -> Result<(Vec<u8>, usize)> {
     let json_text = |value: &Value| value.to_string();
     let parts_of_fingerprint = serde_json::to_string(fingerprint)
-        .map_err(|error| Error::usage(format!("the plan's fingerprint cannot be written: {error}")))?;
+        .map_err(|error| Error::internal(format!("the plan's fingerprint cannot be serialized: {error}")))?;
     let metadata = json!({
-        // First, so that its place is found before any text that a plan brings along.
+        // First, so that its placeholder is found before any text of a plan.
         "checksum": NO_CHECKSUM,
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -237,10 +240,10 @@ fn header<'a>(
     let mut text = Value::Object(entries).to_string();
     let padded = (8 + text.len()).next_multiple_of(HEADER_ALIGNMENT) - 8;
     text.extend(std::iter::repeat_n(' ', padded - text.len()));
-    let checksum_at = 8 + text.find(NO_CHECKSUM).unwrap_or_default();
+    let checksum_offset = 8 + text.find(NO_CHECKSUM).unwrap_or_default();
     let mut header = (text.len() as u64).to_le_bytes().to_vec();
     header.extend_from_slice(text.as_bytes());
-    Ok((header, checksum_at))
+    Ok((header, checksum_offset))
 }
 
 /// The format's name of a storage type.
@@ -270,9 +273,9 @@ mod tests {
     }
 
     #[test]
-    fn chunks_cover_every_row_once_and_cross_no_part() {
+    fn chunks_cover_each_row_once_within_parts() {
         for (axes, n_samples) in [(Axes::BLSH, 5), (Axes::BLH, 3000), (Axes::BH, 1), (Axes::BSH, 0)] {
-            let layout = Layout::new(signature(axes, n_samples), Fingerprint::default()).unwrap();
+            let layout = FileLayout::new(signature(axes, n_samples), PlanFingerprint::default()).unwrap();
             let mut next_chunk = 0;
             for part in layout.data_parts() {
                 let mut next_row = 0;
@@ -294,16 +297,16 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_the_fingerprint_that_looks_like_a_checksum_is_left_alone() {
-        let mut fingerprint = Fingerprint::default();
+    fn checksum_placeholder_in_fingerprint_is_kept() {
+        let mut fingerprint = PlanFingerprint::default();
         fingerprint.set("checksum", NO_CHECKSUM);
         fingerprint.set("model", "\"\\ \u{1F600}");
-        let layout = Layout::new(signature(Axes::BH, 2), fingerprint).unwrap();
+        let layout = FileLayout::new(signature(Axes::BH, 2), fingerprint).unwrap();
         let text = String::from_utf8(layout.header_with(&"f".repeat(64))[8..].to_vec()).unwrap();
         let header: Value = serde_json::from_str(&text).unwrap();
         let metadata: BTreeMap<String, String> = serde_json::from_value(header["__metadata__"].clone()).unwrap();
         assert_eq!(metadata["checksum"], "f".repeat(64));
-        let again = Layout::from_metadata(&metadata).unwrap();
+        let again = FileLayout::from_metadata(&metadata).unwrap();
         assert_eq!(again.header, layout.header);
     }
 }

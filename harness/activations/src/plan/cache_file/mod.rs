@@ -1,14 +1,14 @@
-//! The cache file: activations on disk, written as batches come and read through a mapping.
+//! The cache file: activations on disk, written batch by batch and read through a mapping.
 //!
 //! It is a safetensors file, so that Python's `safetensors` opens it. With axis `l` there is one tensor a layer,
-//! `layer.<number>` of shape `[b, h]` or `[b, s, h]`, so that one layer is one run of bytes; without it there is one
-//! tensor `activations`. With axis `s` there is `mask`, `[b, s]`, and last comes `checksums`, `[chunks, 32]`: the
+//! `layer.<number>` of shape `[b, h]` or `[b, s, h]`, so that one layer is contiguous; without it there is one
+//! tensor `activations`. With axis `s` there is `mask`, `[b, s]`, and finally `checksums`, `[chunks, 32]`: the
 //! BLAKE3 digest of each chunk of at most `chunk_bytes` (but at least one sample) of each tensor before it. The
-//! header's `__metadata__` holds axes, shape, dtype, layer numbers, the fingerprint of the plan with its parts, the
-//! format's version and `checksum`, the digest of the header (with zeros in this place) and of `checksums`.
+//! header's `__metadata__` has axes, shape, dtype, layer numbers, the fingerprint of the plan with its parts, the
+//! format's version and `checksum`, the digest of the header (with zeros for this entry) and of `checksums`.
 //!
 //! Everything but `checksum` is known before the first batch, so the header is written first and completed last.
-//! A file appears under its name only when it is whole; see [`writer`].
+//! A file gets its name only when it is complete; see [`writer`].
 
 mod journal;
 mod layout;

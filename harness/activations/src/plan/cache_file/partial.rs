@@ -1,4 +1,4 @@
-//! The file that a cache file is until it is whole: its name, its lock, and making its renaming last.
+//! The partial file of a cache file that is being written: its name, its lock, and a durable rename.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Where the bytes of `target` go while it is written.
+/// The path of the partial file of `target`.
 ///
 /// # Errors
-/// A path that ends in no name.
+/// A path without a file name.
 pub(super) fn partial_path(target: &Path) -> Result<PathBuf> {
     let Some(name) = target.file_name() else {
         return Err(Error::usage(format!("{} does not name a file to write", target.display())));
@@ -25,7 +25,7 @@ pub(super) fn partial_path(target: &Path) -> Result<PathBuf> {
 /// Opens the partial file and locks it.
 pub(super) fn lock_partial(partial: &Path, target: &Path) -> Result<File> {
     loop {
-        // Not truncated before the lock is held: it may be another writer's.
+        // Not truncated before the lock is held: it may belong to another writer.
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(partial);
         let file = file.map_err(Error::io("create", partial))?;
         match file.try_lock() {
@@ -55,11 +55,11 @@ pub(super) fn lock_partial(partial: &Path, target: &Path) -> Result<File> {
     }
 }
 
-/// Makes a rename in the folder of `path` last.
-pub(super) fn sync_folder(path: &Path) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
+/// Makes a rename in the directory of `path` durable.
+pub(super) fn sync_directory(path: &Path) -> Result<()> {
+    let directory = match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
     };
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io("write", folder))
+    File::open(directory).and_then(|file| file.sync_all()).map_err(Error::io("write", directory))
 }

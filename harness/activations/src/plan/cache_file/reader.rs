@@ -1,4 +1,4 @@
-//! Reads a cache file through a mapping: opening checks the header, and each chunk is checked when it is first read.
+//! Reads a cache file through a mapping: opening checks the header, and each chunk is verified when it is first read.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,24 +11,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use memmap2::Mmap;
 
-use super::layout::{DIGEST_BYTES, FORMAT, FORMAT_VERSION, Layout, Part};
+use super::layout::{DIGEST_BYTES, FORMAT, FORMAT_VERSION, FileLayout, FilePart};
 use crate::error::{Error, Result};
-use crate::plan::fingerprint::Fingerprint;
+use crate::plan::fingerprint::PlanFingerprint;
 use crate::plan::mask::SequenceMask;
 use crate::plan::signature::Signature;
 
-/// What to do about a file that is not whole.
+/// The advice for an incomplete file.
 const DELETE_IT: &str = "delete it and extract again";
-/// What safetensors allows a header to have.
+/// The longest header that safetensors allows.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// An open cache file.
 pub struct CacheFile {
     path: PathBuf,
     map: Arc<Mmap>,
-    layout: Layout,
+    layout: FileLayout,
     mask: Option<SequenceMask>,
-    /// One a chunk: whether its digest was compared.
+    /// For each chunk, whether its digest was compared.
     verified: Vec<AtomicBool>,
 }
 
@@ -36,7 +36,7 @@ impl CacheFile {
     /// Opens the file and checks its structure, sizes, version and checksum; activations are not read yet.
     ///
     /// # Errors
-    /// The file cannot be read, is not a cache file, or is not whole.
+    /// The file cannot be read, is not a cache file, or is incomplete.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let metadata = file.metadata().map_err(Error::io("read", path))?;
@@ -44,20 +44,20 @@ impl CacheFile {
             return Err(Error::file(path, "is not a file; give the path of a cache file"));
         }
         if metadata.len() < 8 {
-            return Err(Error::file(path, format!("is no cache file: it has {} bytes", metadata.len())));
+            return Err(Error::file(path, format!("is not a cache file: it has {} bytes", metadata.len())));
         }
-        // SAFETY: a mapping needs that nobody changes or shortens the file. Writers here never touch a file under its
-        // final name, they only rename a new one into its place, which leaves the mapped one as it is.
+        // SAFETY: a mapped file must not be changed or truncated. Writers of this crate never touch a file under its final
+        // name: they rename a new file over it, which leaves the mapped one unchanged.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
         let layout = read_layout(&map).map_err(|what| Error::file(path, what))?;
-        let n_chunks = layout.data_parts().map(Part::n_chunks).sum();
+        let n_chunks = layout.data_parts().map(FilePart::n_chunks).sum();
         let verified = (0..n_chunks).map(|_| AtomicBool::new(false)).collect();
         let mut file = CacheFile { path: path.to_path_buf(), map: Arc::new(map), layout, mask: None, verified };
         file.mask = file.read_mask()?;
         Ok(file)
     }
 
-    /// Where the file is.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -67,21 +67,21 @@ impl CacheFile {
         &self.layout.signature
     }
 
-    /// What decided the values.
-    pub fn fingerprint(&self) -> &Fingerprint {
+    /// The fingerprint of the plan that wrote it.
+    pub fn fingerprint(&self) -> &PlanFingerprint {
         &self.layout.fingerprint
     }
 
-    /// The mask, where there is axis `s` and it is known.
+    /// The positions that are pooled; only with axis `s`.
     pub fn mask(&self) -> Option<&SequenceMask> {
         self.mask.as_ref()
     }
 
-    /// Gives access to `samples` of the layer at position `layer`, having checked their chunks.
+    /// Verifies the chunks of `samples` of the layer at position `layer` and gives access to them.
     ///
     /// # Errors
-    /// A chunk whose digest is not the one written.
-    pub fn read(&self, layer: usize, samples: &[usize]) -> Result<LayerRows> {
+    /// A chunk whose digest differs from the one written.
+    pub fn read(&self, layer: usize, samples: &[usize]) -> Result<LayerSamples> {
         let part = &self.layout.layers[layer];
         let mut release: Option<Range<usize>> = None;
         for sample in samples {
@@ -95,7 +95,7 @@ impl CacheFile {
                 None => range,
             });
         }
-        Ok(LayerRows {
+        Ok(LayerSamples {
             map: self.map.clone(),
             first: self.layout.rows(part, 0..0).start,
             row_bytes: part.row_bytes,
@@ -104,7 +104,7 @@ impl CacheFile {
     }
 
     /// Compares the digest of a chunk, `range` of the file.
-    fn verify(&self, part: &Part, chunk: usize, range: Range<usize>) -> Result<()> {
+    fn verify(&self, part: &FilePart, chunk: usize, range: Range<usize>) -> Result<()> {
         let digests = &self.map[self.layout.digests()];
         let expected = &digests[chunk * DIGEST_BYTES..(chunk + 1) * DIGEST_BYTES];
         if blake3::hash(&self.map[range.clone()]).as_bytes() != expected {
@@ -112,7 +112,7 @@ impl CacheFile {
             return Err(Error::file(
                 &self.path,
                 format!(
-                    "is damaged: {} of samples {} to {} (chunk {chunk}, bytes {} to {}) is not what was written; {DELETE_IT}",
+                    "is damaged: {} of samples {} to {} (chunk {chunk}, bytes {} to {}) differs from what was written; {DELETE_IT}",
                     part.name(),
                     rows.start,
                     rows.end - 1,
@@ -143,18 +143,18 @@ impl fmt::Debug for CacheFile {
     }
 }
 
-/// Samples of one layer in the mapped file. Dropping it lets the pages of their chunks go, so that reading a large
-/// file piece by piece does not count as memory in use.
-pub struct LayerRows {
+/// Samples of one layer in the mapped file. Dropping it releases the pages of their chunks, so that reading a large file
+/// chunk by chunk does not count as memory in use.
+pub struct LayerSamples {
     map: Arc<Mmap>,
-    /// Where sample 0 starts.
+    /// Offset of sample 0 in the file.
     first: usize,
     row_bytes: usize,
     /// The chunks of the samples asked for.
     release: Range<usize>,
 }
 
-impl LayerRows {
+impl LayerSamples {
     /// The block of one of the samples asked for, `[s, h]` or `[h]`.
     pub fn block(&self, sample: usize) -> &[u8] {
         &self.map[self.range(sample..sample + 1)]
@@ -164,7 +164,7 @@ impl LayerRows {
     pub fn into_bytes(self, samples: &[usize]) -> Bytes {
         let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return Bytes::new() };
         let range = self.range(*first..*last + 1);
-        Bytes::from_owner(MappedBytes { rows: self, range })
+        Bytes::from_owner(MappedBytes { samples: self, range })
     }
 
     fn range(&self, samples: Range<usize>) -> Range<usize> {
@@ -172,14 +172,14 @@ impl LayerRows {
     }
 }
 
-impl Drop for LayerRows {
+impl Drop for LayerSamples {
     fn drop(&mut self) {
         if self.release.is_empty() {
             return;
         }
-        // A failed hint costs memory and nothing else.
-        // SAFETY: the mapping is shared, read-only and of a file that nobody changes, so a page that is let go comes
-        // back with the same bytes when anybody, here or through another reference, reads it again.
+        // A failed hint costs memory, never correctness.
+        // SAFETY: the mapping is shared, read-only and of a file that does not change, so a released page is read again
+        // with the same bytes, through this reference or any other.
         let _ = unsafe {
             self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, self.release.start, self.release.len())
         };
@@ -188,18 +188,18 @@ impl Drop for LayerRows {
 
 /// Keeps the mapping alive under a `Bytes`.
 struct MappedBytes {
-    rows: LayerRows,
+    samples: LayerSamples,
     range: Range<usize>,
 }
 
 impl AsRef<[u8]> for MappedBytes {
     fn as_ref(&self) -> &[u8] {
-        &self.rows.map[self.range.clone()]
+        &self.samples.map[self.range.clone()]
     }
 }
 
-/// Reads and checks everything but the activations. The error says what is wrong with the file.
-fn read_layout(map: &[u8]) -> Result<Layout, String> {
+/// Reads and checks everything except the activations. The error completes a sentence that begins with the path.
+fn read_layout(map: &[u8]) -> Result<FileLayout, String> {
     let metadata = read_metadata(map)?;
     if metadata.get("format").map(String::as_str) != Some(FORMAT) {
         return Err("is a safetensors file, but not an activation cache of actbench; give another path".to_owned());
@@ -208,29 +208,29 @@ fn read_layout(map: &[u8]) -> Result<Layout, String> {
         Some(FORMAT_VERSION) => {}
         other => {
             return Err(format!(
-                "has format version {}, this program reads version {FORMAT_VERSION}; {DELETE_IT}",
+                "has format version {}, but this version of actbench reads version {FORMAT_VERSION}; {DELETE_IT}",
                 other.unwrap_or("none")
             ));
         }
     }
     let damaged = |what: &str| format!("is damaged: {what}; {DELETE_IT}");
-    let layout = Layout::from_metadata(&metadata).map_err(|what| damaged(&what))?;
+    let layout = FileLayout::from_metadata(&metadata).map_err(|what| damaged(&what))?;
     if layout.file_len() != map.len() {
         let what = if layout.file_len() > map.len() { "truncated" } else { "too long" };
         return Err(format!("is {what}: it has {} of {} bytes; {DELETE_IT}", map.len(), layout.file_len()));
     }
-    // The header is the one that the writer makes of this metadata, or it is damaged: so names, types, shapes and
+    // The header must be, byte for byte, the one that the writer makes from this metadata, so names, types, shapes and
     // offsets need no checks of their own.
     let checksum = layout.checksum(&map[layout.digests()]);
     if layout.header_with(&checksum) != map[..layout.header.len()] {
-        return Err(damaged("its header or its table of checksums is not what was written"));
+        return Err(damaged("its header or its table of checksums differs from what was written"));
     }
     Ok(layout)
 }
 
 /// The `__metadata__` of a safetensors header.
 fn read_metadata(map: &[u8]) -> Result<BTreeMap<String, String>, String> {
-    let foreign = || "is not a safetensors file, and so no activation cache; give another path".to_owned();
+    let foreign = || "is not a safetensors file and therefore not an activation cache; give another path".to_owned();
     let (length, rest) = map.split_first_chunk::<8>().ok_or_else(foreign)?;
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER_BYTES {
@@ -239,7 +239,7 @@ fn read_metadata(map: &[u8]) -> Result<BTreeMap<String, String>, String> {
     let header = usize::try_from(length).ok().and_then(|length| rest.get(..length)).ok_or_else(|| {
         format!("is truncated: its header alone should have {length} bytes, the file has {}; {DELETE_IT}", map.len())
     })?;
-    // Ordered, here and in what is made of it: a hash map takes another number of instructions each time, and they are gated.
+    // Ordered maps: the instructions of a hash map vary from run to run, and instruction counts are gated.
     let entries: BTreeMap<String, serde_json::Value> = serde_json::from_slice(header).map_err(|_| foreign())?;
     let metadata = entries.get("__metadata__").cloned().unwrap_or_default();
     Ok(serde_json::from_value(metadata).unwrap_or_default())

@@ -1,10 +1,10 @@
-//! Writes a cache file as batches come, in any order, and lets it appear only when it is whole.
+//! Writes a cache file batch by batch, in any order, and gives it its name only when it is complete.
 //!
-//! Bytes go to `.<name>.partial` in the same folder, which is locked while it is written, so that a second writer is
-//! refused instead of mixing its bytes in. The name is fixed and not random so that what a killed writer left behind
-//! is found by the next one, which goes on with it if it is of the same plan ([`CacheWriter::resume`]) and else starts
-//! over in the same file. On success: checksums, header, `fsync`, rename, `fsync` of the folder. On failure the partial
-//! file is removed: a program that still runs tidies up, only one that was killed leaves something to go on with.
+//! Bytes are written to `.<name>.partial` in the same directory, which is locked, so that a second writer is refused instead
+//! of mixing its bytes in. The name is fixed and not random so that the next writer finds the file of a killed one: it
+//! resumes the file if it is of the same plan ([`CacheWriter::resume`]) and overwrites it otherwise. On success: checksums,
+//! header, `fsync`, rename, `fsync` of the directory. On failure the partial file is removed; only a killed process leaves
+//! one to resume.
 
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -13,53 +13,53 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::journal::Journal;
-use super::layout::{DIGEST_BYTES, Layout, Part};
-use super::partial::{lock_partial, partial_path, sync_folder};
+use super::journal::WriteJournal;
+use super::layout::{DIGEST_BYTES, FileLayout, FilePart};
+use super::partial::{lock_partial, partial_path, sync_directory};
 use crate::error::{Error, Result};
-use crate::plan::fingerprint::Fingerprint;
+use crate::plan::fingerprint::PlanFingerprint;
 use crate::plan::signature::Signature;
 use crate::plan::tensor::ActTensor;
 
 /// Bytes read back at a time.
 const READ_BYTES: usize = 1 << 20;
 
-/// Rows of at least so many bytes are written and digested by two threads.
-const SHARED_BYTES: usize = 256 << 10;
+/// Writes of at least this many bytes are digested on a second thread.
+const PARALLEL_DIGEST_BYTES: usize = 256 << 10;
 
-/// So many bytes are written before the system is asked to begin bringing them to the disk.
+/// Bytes that are written before the system is asked to start writeback.
 const WRITEBACK_BYTES: usize = 16 << 20;
 
 /// A cache file that is being written.
 pub struct CacheWriter {
-    layout: Layout,
+    layout: FileLayout,
     file: File,
     partial: PathBuf,
     target: PathBuf,
-    /// One a chunk.
+    /// One per chunk.
     digests: Vec<ChunkDigest>,
     /// Which samples were written.
     written: Vec<bool>,
-    /// What a later writer can go on with; none where that is not worth a second digest of every byte.
-    journal: Option<Journal>,
+    /// Lets a later writer resume; none if that is not worth a second digest of every byte.
+    journal: Option<WriteJournal>,
     renamed: bool,
-    /// Bytes written since the system was last asked to bring them to the disk.
+    /// Bytes written since the last request for writeback.
     dirty_bytes: usize,
 }
 
-/// How far the digest of a chunk is.
+/// The state of the digest of a chunk.
 enum ChunkDigest {
-    /// Rows came in order up to `next_row`.
+    /// Rows were written in order up to `next_row`.
     InOrder { next_row: usize, hasher: Box<blake3::Hasher> },
-    /// Known.
+    /// Complete.
     Done(blake3::Hash),
-    /// Nothing came yet, or rows came out of order: to be read back at the end.
+    /// No row was written, or rows out of order: the chunk is read back at the end.
     ReadBack,
 }
 
 impl ChunkDigest {
-    /// Takes in `bytes`, which are `rows` of a chunk that has `all` rows.
-    fn take(&mut self, rows: Range<usize>, all: Range<usize>, bytes: &[u8]) {
+    /// Adds `bytes`, which are `rows` of a chunk that has `all` rows.
+    fn update(&mut self, rows: Range<usize>, all: Range<usize>, bytes: &[u8]) {
         if rows.start == all.start {
             *self = ChunkDigest::InOrder { next_row: rows.start, hasher: Box::default() };
         }
@@ -77,27 +77,27 @@ impl ChunkDigest {
 }
 
 impl CacheWriter {
-    /// Starts a file at `path` for activations of `signature`. What is at `path` stays until [`CacheWriter::finish`].
+    /// Starts a file at `path` for activations of `signature`. An existing file stays until [`CacheWriter::finish`].
     ///
     /// # Errors
-    /// Another process writes to the same path, or the folder does not let a file be made.
-    pub fn create(path: &Path, signature: Signature, fingerprint: Fingerprint) -> Result<Self> {
+    /// Another process writes to the same path, or the directory is not writable.
+    pub fn create(path: &Path, signature: Signature, fingerprint: PlanFingerprint) -> Result<Self> {
         let writer = Self::locked(path, signature, fingerprint)?;
         writer.start_over()?;
         Ok(writer)
     }
 
-    /// As [`CacheWriter::create`], but keeps a journal of finished samples, and takes over those that a killed writer
-    /// of the same plan has left. For activations that are dear to compute.
+    /// As [`CacheWriter::create`], but keeps a journal of finished samples, and resumes the file of a killed writer of the
+    /// same plan. For activations that are expensive to compute.
     ///
     /// # Errors
-    /// As [`CacheWriter::create`], or what was left cannot be read.
-    pub fn resume(path: &Path, signature: Signature, fingerprint: Fingerprint) -> Result<Self> {
+    /// As [`CacheWriter::create`], or the partial file cannot be read.
+    pub fn resume(path: &Path, signature: Signature, fingerprint: PlanFingerprint) -> Result<Self> {
         let mut writer = Self::locked(path, signature, fingerprint)?;
-        let mut journal = Journal::at(writer.layout.file_len() as u64);
+        let mut journal = WriteJournal::at(writer.layout.file_len() as u64);
         if writer.continues_partial().map_err(Error::io("read back", &writer.partial))? {
-            writer.take_over(&mut journal).map_err(Error::io("read back", &writer.partial))?;
-            // What stands behind the last whole record was being written at the end.
+            writer.resume_from(&mut journal).map_err(Error::io("read back", &writer.partial))?;
+            // Truncates a torn record.
             writer.file.set_len(journal.end()).map_err(Error::io("write", &writer.partial))?;
         } else {
             writer.start_over()?;
@@ -106,17 +106,17 @@ impl CacheWriter {
         Ok(writer)
     }
 
-    /// Whether the sample at `place` is in the file already.
-    pub fn has(&self, place: usize) -> bool {
-        self.written.get(place).copied().unwrap_or(false)
+    /// Whether the sample at `position` is in the file already.
+    pub fn has(&self, position: usize) -> bool {
+        self.written.get(position).copied().unwrap_or(false)
     }
 
-    /// Opens and locks the partial file as it is. From here on, dropping the writer removes it.
-    fn locked(path: &Path, signature: Signature, fingerprint: Fingerprint) -> Result<Self> {
-        let layout = Layout::new(signature, fingerprint)?;
+    /// Opens and locks the partial file without changing it. From here on, dropping the writer removes it.
+    fn locked(path: &Path, signature: Signature, fingerprint: PlanFingerprint) -> Result<Self> {
+        let layout = FileLayout::new(signature, fingerprint)?;
         let partial = partial_path(path)?;
         let file = lock_partial(&partial, path)?;
-        let n_chunks = layout.data_parts().map(Part::n_chunks).sum();
+        let n_chunks = layout.data_parts().map(FilePart::n_chunks).sum();
         let written = vec![false; layout.signature.n_samples];
         Ok(CacheWriter {
             digests: (0..n_chunks).map(|_| ChunkDigest::ReadBack).collect(),
@@ -138,7 +138,7 @@ impl CacheWriter {
         self.write_at(&self.layout.header, 0)
     }
 
-    /// Whether the partial file was begun for this very plan: its header holds the fingerprint and every place.
+    /// Whether the partial file belongs to the same plan: its header has the fingerprint and all offsets.
     fn continues_partial(&self) -> io::Result<bool> {
         if self.file.metadata()?.len() < self.layout.file_len() as u64 {
             return Ok(false);
@@ -148,9 +148,9 @@ impl CacheWriter {
         Ok(header == self.layout.header)
     }
 
-    /// Believes the samples of a journal whose bytes are those that were written: after a power failure the record of
-    /// a sample may have reached the disk without the sample.
-    fn take_over(&mut self, journal: &mut Journal) -> io::Result<()> {
+    /// Accepts the samples of a journal whose bytes have the recorded digest: after a power failure the record of a sample
+    /// may be on the disk without the sample.
+    fn resume_from(&mut self, journal: &mut WriteJournal) -> io::Result<()> {
         while let Some(record) = journal.read_next(&self.file, self.written.len())? {
             if self.digest_of(&record.samples)? == record.digest {
                 record.samples.iter().for_each(|sample| self.written[*sample] = true);
@@ -167,37 +167,37 @@ impl CacheWriter {
             for part in self.layout.data_parts() {
                 let mut range = self.layout.rows(part, run[0]..run[0] + run.len());
                 while !range.is_empty() {
-                    let piece = &mut buffer[..range.len().min(READ_BYTES)];
-                    self.file.read_exact_at(piece, range.start as u64)?;
-                    hasher.update(piece);
-                    range.start += piece.len();
+                    let chunk = &mut buffer[..range.len().min(READ_BYTES)];
+                    self.file.read_exact_at(chunk, range.start as u64)?;
+                    hasher.update(chunk);
+                    range.start += chunk.len();
                 }
             }
         }
         Ok(hasher.finalize())
     }
 
-    /// Writes samples of `tensor`: each pair is the sample's place in the file and its place in `tensor`.
+    /// Writes samples of `tensor`: each pair is the sample's position in the file and its position in `tensor`.
     ///
     /// # Errors
     /// A tensor of another type than the file's, a sample outside of it, or a failed write.
-    pub fn put(&mut self, places: &[(usize, usize)], tensor: &ActTensor) -> Result<()> {
+    pub fn put(&mut self, positions: &[(usize, usize)], tensor: &ActTensor) -> Result<()> {
         let expected = self.layout.signature.with_samples(tensor.signature().n_samples);
         if *tensor.signature() != expected {
-            return Err(Error::usage(format!("a batch of {} cannot go to a file of {expected}", tensor.signature())));
+            return Err(Error::usage(format!("a batch of {} does not fit a file of {expected}", tensor.signature())));
         }
-        let mut places = places.to_vec();
-        places.sort_unstable();
+        let mut positions = positions.to_vec();
+        positions.sort_unstable();
         let fits = |(row, sample): &(usize, usize)| *row < self.written.len() && *sample < expected.n_samples;
-        if let Some(place) = places.iter().find(|place| !fits(place)) {
-            return Err(Error::usage(format!("sample {place:?} is outside of a file of {}", self.layout.signature)));
+        if let Some(pair) = positions.iter().find(|pair| !fits(pair)) {
+            return Err(Error::usage(format!("sample {pair:?} is outside of a file of {}", self.layout.signature)));
         }
         let mut hasher = self.journal.is_some().then(blake3::Hasher::new);
-        for run in places.chunk_by(|a, b| a.0 + 1 == b.0) {
+        for run in positions.chunk_by(|a, b| a.0 + 1 == b.0) {
             let first_row = run[0].0;
             for layer in 0..self.layout.layers.len() {
                 let part = self.layout.layers[layer].clone();
-                let rows = rows_of(run, layer, tensor);
+                let rows = layer_rows(run, layer, tensor);
                 self.put_rows(&part, first_row, &rows, hasher.as_mut())?;
             }
             if let (Some(part), Some(mask)) = (self.layout.mask.clone(), tensor.mask()) {
@@ -208,16 +208,16 @@ impl CacheWriter {
             run.iter().for_each(|(row, _)| self.written[*row] = true);
         }
         if let (Some(journal), Some(hasher)) = (&mut self.journal, hasher) {
-            let samples: Vec<usize> = places.iter().map(|(row, _)| *row).collect();
+            let samples: Vec<usize> = positions.iter().map(|(row, _)| *row).collect();
             journal.append(&self.file, &samples, hasher.finalize()).map_err(Error::io("write", &self.partial))?;
         }
         Ok(())
     }
 
-    /// Writes consecutive rows of a part and takes them into the digests of their chunks.
+    /// Writes consecutive rows of a part and updates the digests of their chunks.
     fn put_rows(
         &mut self,
-        part: &Part,
+        part: &FilePart,
         first_row: usize,
         rows: &[u8],
         journal: Option<&mut blake3::Hasher>,
@@ -229,17 +229,16 @@ impl CacheWriter {
             if let Some(hasher) = journal {
                 hasher.update(rows);
             }
-            take_rows(digests, part, first_row..end_row, rows);
+            update_digests(digests, part, first_row..end_row, rows);
         };
         let write = || file.write_all_at(rows, offset);
-        // The digests take about half as long as the system takes for the copy, so that they are hidden behind it;
-        // handing a few rows to another thread takes longer than their digest.
-        let written = match rows.len() >= SHARED_BYTES {
-            true => rayon::join(digest, write).1,
-            false => {
-                digest();
-                write()
-            }
+        // A digest takes about half as long as the write, which hides it; for small writes starting another thread takes
+        // longer than the digest.
+        let written = if rows.len() >= PARALLEL_DIGEST_BYTES {
+            rayon::join(digest, write).1
+        } else {
+            digest();
+            write()
         };
         written.map_err(Error::io("write", &self.partial))?;
         self.dirty_bytes += rows.len();
@@ -250,7 +249,7 @@ impl CacheWriter {
         Ok(())
     }
 
-    /// Completes the file and gives it its name.
+    /// Completes the file and renames it to its final name.
     ///
     /// # Errors
     /// A sample that was never written, or a failed write.
@@ -277,14 +276,14 @@ impl CacheWriter {
         }
         self.write_at(&digests, self.layout.digests().start)?;
         let checksum = self.layout.checksum(&digests);
-        self.write_at(checksum.as_bytes(), self.layout.checksum_at)?;
+        self.write_at(checksum.as_bytes(), self.layout.checksum_offset)?;
         if self.journal.is_some() {
             self.file.set_len(self.layout.file_len() as u64).map_err(Error::io("write", &self.partial))?;
         }
         self.file.sync_all().map_err(Error::io("write", &self.partial))?;
         fs::rename(&self.partial, &self.target).map_err(Error::io("write", &self.target))?;
         self.renamed = true;
-        sync_folder(&self.target)
+        sync_directory(&self.target)
     }
 
     fn write_at(&self, bytes: &[u8], offset: usize) -> Result<()> {
@@ -295,15 +294,15 @@ impl CacheWriter {
 impl Drop for CacheWriter {
     fn drop(&mut self) {
         if !self.renamed {
-            // Nothing more can be done about a file that cannot be removed, and the reason for being here is told
-            // already. The lock is still held, so this is our file and nobody else's.
+            // A failure to remove it is ignored: the error that ended the write is reported already. The lock is still held,
+            // so the file belongs to this writer.
             let _ = fs::remove_file(&self.partial);
         }
     }
 }
 
-/// Asks the system to begin bringing what was written to the disk now, while the next rows are computed, so that the
-/// `fsync` at the end has less to wait for. A hint: systems that do not know it lose nothing.
+/// Starts writeback while the next rows are computed, so that the `fsync` at the end takes less time. A hint, without effect
+/// on other systems.
 fn begin_writeback(file: &File) {
     #[cfg(target_os = "linux")]
     {
@@ -316,21 +315,21 @@ fn begin_writeback(file: &File) {
 }
 
 /// Takes rows of a part into the digests of their chunks.
-fn take_rows(digests: &mut [ChunkDigest], part: &Part, range: Range<usize>, bytes: &[u8]) {
+fn update_digests(digests: &mut [ChunkDigest], part: &FilePart, range: Range<usize>, bytes: &[u8]) {
     let mut row = range.start;
-    // Whole stretches at a time: the hash is several times faster on many kilobytes than on one row.
+    // Many rows at a time: the hash is several times faster on many kilobytes than on one row.
     while row < range.end {
         let chunk = part.chunk_of(row);
         let chunk_rows = part.rows_of_chunk(chunk);
         let end = chunk_rows.end.min(range.end);
-        let piece = &bytes[(row - range.start) * part.row_bytes..(end - range.start) * part.row_bytes];
-        digests[chunk].take(row..end, chunk_rows, piece);
+        let chunk_bytes = &bytes[(row - range.start) * part.row_bytes..(end - range.start) * part.row_bytes];
+        digests[chunk].update(row..end, chunk_rows, chunk_bytes);
         row = end;
     }
 }
 
-/// One layer of consecutive samples, in one piece; without a copy where it lies so.
-fn rows_of<'a>(run: &[(usize, usize)], layer: usize, tensor: &'a ActTensor) -> Cow<'a, [u8]> {
+/// One layer of consecutive samples; without a copy if it is contiguous.
+fn layer_rows<'a>(run: &[(usize, usize)], layer: usize, tensor: &'a ActTensor) -> Cow<'a, [u8]> {
     let first = run[0].1;
     let in_order = run.iter().enumerate().all(|(index, (_, sample))| *sample == first + index);
     if in_order && tensor.signature().n_layers() == 1 {

@@ -2,23 +2,24 @@
 
 use std::ops::Range;
 
-use super::{ChunkSink, SourceRequest, assemble, samples_per_chunk};
+use super::assemble::{assemble, samples_per_chunk};
+use super::request::{ChunkSink, SourceRequest};
 use crate::error::Result;
 use crate::plan::axes::Axis;
 use crate::plan::cache_file::CacheFile;
-use crate::plan::fingerprint::{Fingerprint, hash_samples};
+use crate::plan::fingerprint::{PlanFingerprint, hash_samples};
 use crate::plan::progress::Monitor;
 use crate::plan::signature::Signature;
 use crate::plan::tensor::ActTensor;
 
-/// What decides the file's values: what decided those it was written from, if all samples are wanted in order.
-pub(super) fn fingerprint(file: &CacheFile, samples: &[usize]) -> Fingerprint {
+/// The fingerprint of `samples` of a file: that of the plan which wrote it, if they are all samples in order.
+pub(super) fn fingerprint(file: &CacheFile, samples: &[usize]) -> PlanFingerprint {
     let mut fingerprint = file.fingerprint().clone();
-    let all = samples.iter().copied().eq(0..file.signature().n_samples);
-    if !all {
+    let is_whole = samples.iter().copied().eq(0..file.signature().n_samples);
+    if !is_whole {
         for part in ["tokens", "mask"] {
-            let of_all = fingerprint.get(part).unwrap_or_default().to_owned();
-            fingerprint.set(part, hash_samples(&of_all, samples));
+            let whole = fingerprint.get(part).unwrap_or_default().to_owned();
+            fingerprint.set(part, hash_samples(&whole, samples));
         }
     }
     fingerprint
@@ -26,9 +27,10 @@ pub(super) fn fingerprint(file: &CacheFile, samples: &[usize]) -> Fingerprint {
 
 /// Positions along `l` of the layers asked for; the file of a tensor without `l` has one part.
 fn positions(signature: &Signature, layers: &[usize]) -> Vec<usize> {
-    match signature.axes.has(Axis::Layer) {
-        true => layers.iter().filter_map(|id| signature.layer_position(*id)).collect(),
-        false => vec![0],
+    if signature.axes.has(Axis::Layer) {
+        layers.iter().filter_map(|id| signature.layer_position(*id)).collect()
+    } else {
+        vec![0]
     }
 }
 
@@ -39,14 +41,14 @@ pub(super) fn visit(
     sink: &mut ChunkSink<'_>,
 ) -> Result<()> {
     let positions = positions(file.signature(), request.layers);
-    let rows = request.rows_signature(file.signature(), 1);
+    let one_sample = request.unpooled_signature(file.signature(), 1);
     let mut done = 0;
-    for samples in request.samples.chunks(samples_per_chunk(&rows)) {
+    for samples in request.samples.chunks(samples_per_chunk(&one_sample)) {
         let layers = positions.iter().map(|position| file.read(*position, samples)).collect::<Result<Vec<_>>>()?;
         let mask = file.mask().map(|mask| mask.select(samples));
         let block = |sample: usize, layer: usize| layers[layer].block(samples[sample]);
-        let chunk = assemble(rows.with_samples(samples.len()), request, mask, block)?;
-        // The mapping's pages are let go before the next ones come.
+        let chunk = assemble(one_sample.with_samples(samples.len()), request, mask, block)?;
+        // Releases the mapped pages before the next chunk is read.
         drop(layers);
         sink(samples, chunk)?;
         done += samples.len();
@@ -55,7 +57,7 @@ pub(super) fn visit(
     Ok(())
 }
 
-pub(super) fn share(file: &CacheFile, layers: &[usize], range: Range<usize>) -> Result<Option<ActTensor>> {
+pub(super) fn view(file: &CacheFile, layers: &[usize], range: Range<usize>) -> Result<Option<ActTensor>> {
     let [position] = positions(file.signature(), layers)[..] else { return Ok(None) };
     let samples: Vec<usize> = range.collect();
     let mask = file.mask().map(|mask| mask.select(&samples));

@@ -7,23 +7,22 @@ use std::sync::Arc;
 use actbench_kernels::{KernelError, PoolGroups};
 use bytes::Bytes;
 
-use super::{ChunkSink, SourceRequest, list};
+use super::request::{ChunkSink, SourceRequest};
 use crate::error::{Error, Result};
-use crate::model::ActivationModel;
+use crate::model::memory_model::BATCH_RESULT_BYTES;
+use crate::model::{ActivationModel, check_layer};
 use crate::plan::axes::Axes;
-use crate::plan::batches::{Batches, Batching};
-use crate::plan::fingerprint::Fingerprint;
-use crate::plan::flight::{Crash, Flight, fly};
+use crate::plan::batches::{Batches, Batching, ScheduledBatch};
+use crate::plan::fingerprint::PlanFingerprint;
+use crate::plan::in_flight::{BatchError, InFlightBatch, run_batches};
 use crate::plan::mask::SequenceMask;
+use crate::plan::operation::abbreviate;
 use crate::plan::prefix::SharedPrefixes;
 use crate::plan::progress::Monitor;
 use crate::plan::rules::Rule;
 use crate::plan::signature::Signature;
 use crate::plan::tensor::ActTensor;
 use crate::tokens::TokenSet;
-
-/// Bytes of results that one batch may hand out, unless the caller's own batch size asks for more.
-const BATCH_RESULT_BYTES: usize = 8 << 20;
 
 /// A model, the tokens to run it on and the layers to take.
 pub struct ModelSource {
@@ -39,7 +38,7 @@ impl ModelSource {
     ///
     /// # Errors
     /// No layer, one twice, one too deep; a batch size of 0; an empty sequence, a mask of another length, or a token
-    /// that the model does not know.
+    /// outside the model's vocabulary.
     pub fn new(
         model: Arc<dyn ActivationModel>,
         tokens: Arc<TokenSet>,
@@ -50,9 +49,7 @@ impl ModelSource {
         if layers.is_empty() {
             return Err(Error::usage("collect: name at least one layer"));
         }
-        if let Some(layer) = layers.iter().find(|layer| **layer >= model.n_layers()) {
-            return Err(crate::model::llama::too_deep(*layer, model.n_layers()));
-        }
+        layers.iter().try_for_each(|layer| check_layer(*layer, model.n_layers()))?;
         let signature = Signature {
             axes: Axes::BLSH,
             n_samples: tokens.len(),
@@ -66,7 +63,7 @@ impl ModelSource {
         Ok(ModelSource { model, tokens, batch_size, signature })
     }
 
-    /// Everything the model could be asked for here.
+    /// The activations of all samples at all layers of this source.
     pub fn signature(&self) -> &Signature {
         &self.signature
     }
@@ -83,17 +80,17 @@ impl ModelSource {
 
     pub(super) fn describe(&self) -> String {
         format!(
-            "model {}: {} samples, {} tokens, layers {}, batch size {}",
+            "model {}: {} samples, {} tokens, layers [{}], batch size {}",
             self.model.describe(),
             self.tokens.len(),
             self.tokens.n_tokens(),
-            list(&self.signature.layer_ids),
+            abbreviate(&self.signature.layer_ids),
             self.batch_size
         )
     }
 
-    pub(super) fn fingerprint(&self, samples: &[usize]) -> Fingerprint {
-        let mut fingerprint = Fingerprint::default();
+    pub(super) fn fingerprint(&self, samples: &[usize]) -> PlanFingerprint {
+        let mut fingerprint = PlanFingerprint::default();
         fingerprint.set("model", self.model.fingerprint());
         fingerprint.set_tokens(samples.iter().map(|sample| &self.tokens.sequences[*sample].ids[..]));
         fingerprint.set_mask(samples.iter().map(|sample| &self.tokens.sequences[*sample].mask[..]));
@@ -105,7 +102,7 @@ impl ModelSource {
         samples.iter().map(|sample| self.tokens.sequences[*sample].len()).sum()
     }
 
-    /// The batches that `request` runs as: one at a time, so that memory holds one.
+    /// The batches of `request`, built one at a time so that memory holds one.
     pub(crate) fn batches(&self, request: &SourceRequest<'_>) -> Result<Batches<'_>> {
         let prefixes = self.prefixes(request);
         Ok(Batches::new(&self.tokens, &prefixes, self.batching(request)?))
@@ -113,49 +110,48 @@ impl ModelSource {
 
     /// The order in which samples are visited, and what each shares with the one before.
     fn prefixes(&self, request: &SourceRequest<'_>) -> SharedPrefixes {
-        match request.rules.has(Rule::Packing) && request.rules.has(Rule::Prefix) {
-            true => SharedPrefixes::of(&self.tokens, request.samples),
-            false => SharedPrefixes::none(request.samples),
+        if request.rules.has(Rule::Packing) && request.rules.has(Rule::Prefix) {
+            SharedPrefixes::of(&self.tokens, request.samples)
+        } else {
+            SharedPrefixes::none(request.samples)
         }
     }
 
-    /// How large batches are: as the caller asked, or less where a device has no room for as much.
+    /// How large batches are: as the caller asked, or smaller if a device has less memory.
     fn batching(&self, request: &SourceRequest<'_>) -> Result<Batching> {
         let rules = request.rules;
-        let packed = rules.has(Rule::Packing);
         let masked_only = rules.has(Rule::Mask) && request.pool.is_some();
-        let fitting = self.model.rows_that_fit()?.unwrap_or(usize::MAX).max(1);
-        // A packed batch has as many rows as the largest padded one could have, so that it needs no more memory;
-        // with rows shared that is many samples, of which no more are taken than results have room.
-        let max_rows = self.batch_size.saturating_mul(self.signature.seq_len).min(fitting);
+        let capacity = self.model.release_and_measure_capacity()?.unwrap_or(usize::MAX).max(1);
+        if !rules.has(Rule::Packing) {
+            let capacity_samples = (capacity / self.signature.seq_len.max(1)).max(1);
+            let max_samples = self.batch_size.min(capacity_samples);
+            return Ok(Batching { max_samples, max_tokens: usize::MAX, padded: true, masked_only });
+        }
+        // A packed batch has as many tokens as the largest padded one could have, so that it needs no more memory. With
+        // shared prefixes those are the tokens of many samples, whose results are limited in bytes.
+        let max_tokens = self.batch_size.saturating_mul(self.signature.seq_len).min(capacity);
         let sample_bytes = request.chunk_signature(&self.signature, 1)?.sample_bytes();
-        let room = BATCH_RESULT_BYTES / sample_bytes.max(1);
-        Ok(match packed {
-            true => Batching { max_samples: room.max(self.batch_size), max_rows, padded: false, masked_only },
-            false => {
-                let fitting_samples = (fitting / self.signature.seq_len.max(1)).max(1);
-                let max_samples = self.batch_size.min(fitting_samples);
-                Batching { max_samples, max_rows: usize::MAX, padded: true, masked_only }
-            }
-        })
+        let max_results = BATCH_RESULT_BYTES as usize / sample_bytes.max(1);
+        Ok(Batching { max_samples: max_results.max(self.batch_size), max_tokens, padded: false, masked_only })
     }
 
-    /// Samples dealt to the lanes of the model, in the order of their visits, so that those who share rows stay together.
-    fn deal(&self, request: &SourceRequest<'_>) -> Vec<Vec<usize>> {
+    /// Distributes the samples over the streams of the model, in the order of their visits, so that samples with a common
+    /// prefix stay together. Each stream gets about as many tokens to compute as the others.
+    fn distribute(&self, request: &SourceRequest<'_>) -> Vec<Vec<usize>> {
         let prefixes = self.prefixes(request);
-        let rows = |(sample, shared): (usize, usize)| self.tokens.sequences[sample].len() - shared;
-        let n_lanes = self.model.lanes().max(1);
-        let total: usize = prefixes.visits().map(rows).sum();
-        let mut lanes = vec![Vec::new(); n_lanes];
+        let new_tokens = |(sample, shared): (usize, usize)| self.tokens.sequences[sample].len() - shared;
+        let n_streams = self.model.streams().max(1);
+        let total: usize = prefixes.visits().map(new_tokens).sum();
+        let mut streams = vec![Vec::new(); n_streams];
         let mut before = 0;
         for visit in prefixes.visits() {
-            lanes[(before * n_lanes / total.max(1)).min(n_lanes - 1)].push(visit.0);
-            before += rows(visit);
+            streams[(before * n_streams / total.max(1)).min(n_streams - 1)].push(visit.0);
+            before += new_tokens(visit);
         }
-        lanes
+        streams
     }
 
-    /// The layers that `request` runs, increasing: one past the needed ones if the rule that stops there is off.
+    /// The layers that are run for `request`, increasing; without the rule `depth` the model's last layer is among them.
     pub(crate) fn run_layers(&self, request: &SourceRequest<'_>) -> Vec<usize> {
         let mut layers = request.layers.to_vec();
         if !request.rules.has(Rule::Depth) {
@@ -176,36 +172,37 @@ impl ModelSource {
         let mut left = request.samples.to_vec();
         loop {
             let request_left = SourceRequest { samples: &left, ..*request };
-            let mut deliver = |samples: &[usize], chunk: ActTensor| {
+            let mut emit = |samples: &[usize], chunk: ActTensor| {
                 sink(samples, chunk)?;
                 done.extend(samples);
                 monitor.report_samples(done.len(), request.samples.len());
                 Ok(())
             };
-            let Err(crash) = self.pass(&request_left, batching, monitor, &mut deliver) else { return Ok(()) };
-            let Some((samples, rows)) = crash.half() else { return Err(crash.error) };
-            tracing::debug!(samples, rows, error = %crash.error, "batches are halved");
-            match batching.padded {
-                true => batching.max_samples = samples,
-                false => batching.max_rows = rows,
+            let Err(failure) = self.run(&request_left, batching, monitor, &mut emit) else { return Ok(()) };
+            let Some((samples, tokens)) = failure.half() else { return Err(failure.error) };
+            tracing::debug!(samples, tokens, error = %failure.error, "batches are halved");
+            if batching.padded {
+                batching.max_samples = samples;
+            } else {
+                batching.max_tokens = tokens;
             }
             monitor.add_halving();
-            // What a batch was given of the one before is computed anew: rows have the same bits in any batch.
+            // Prefix tokens cached from batches that succeeded are computed again. A token has the same bits in any batch.
             left.retain(|sample| !done.contains(sample));
         }
     }
 
-    /// Runs all samples of `request`, batch by batch; the samples of each come to `deliver` in its order.
-    fn pass(
+    /// Runs all samples of `request`, batch by batch, and emits the samples of each batch in its order.
+    fn run(
         &self,
         request: &SourceRequest<'_>,
         batching: Batching,
         monitor: &Monitor,
-        deliver: &mut ChunkSink<'_>,
-    ) -> std::result::Result<(), Crash> {
+        emit: &mut ChunkSink<'_>,
+    ) -> std::result::Result<(), BatchError> {
         let layers = self.run_layers(request);
-        let lanes = self.deal(request);
-        let mut lanes: Vec<Batches<'_>> = lanes
+        let streams = self.distribute(request);
+        let mut streams: Vec<Batches<'_>> = streams
             .iter()
             .map(|samples| {
                 let prefixes = self.prefixes(&SourceRequest { samples, ..*request });
@@ -214,88 +211,87 @@ impl ModelSource {
             .collect();
         let positions: HashMap<usize, usize> =
             request.layers.iter().enumerate().map(|(position, layer)| (*layer, position)).collect();
-        let mut take = |flight: &mut Flight<Chunk>, layer: usize, rows: &[u8]| {
+        let mut on_layer = |batch: &mut InFlightBatch<BatchResults>, layer: usize, vectors: &[u8]| {
             let Some(position) = positions.get(&layer) else { return Ok(()) };
-            let signature = request.chunk_signature(&self.signature, flight.scheduled.samples.len())?;
-            check_rows(rows, flight.n_rows_out, &signature)?;
-            let chunk = &mut flight.state;
-            chunk.bytes.resize(signature.n_bytes(), 0);
-            chunk.n_layers += 1;
+            let signature = request.chunk_signature(&self.signature, batch.scheduled.samples.len())?;
+            check_output(vectors, batch.n_vectors, &signature)?;
+            let results = &mut batch.state;
+            results.bytes.resize(signature.n_bytes(), 0);
+            results.n_layers += 1;
             match request.pool {
-                Some(_) => place(&mut chunk.bytes, &signature, *position, |sample, out| {
-                    out.copy_from_slice(&rows[sample * out.len()..(sample + 1) * out.len()]);
+                Some(_) => fill_blocks(&mut results.bytes, &signature, *position, |sample, block| {
+                    block.copy_from_slice(&vectors[sample * block.len()..(sample + 1) * block.len()]);
                 }),
-                None => place(&mut chunk.bytes, &signature, *position, |sample, out| {
-                    copy_rows(rows, &flight.scheduled.whole, sample, signature.vector_bytes(), out);
+                None => fill_blocks(&mut results.bytes, &signature, *position, |sample, block| {
+                    copy_positions(vectors, &batch.scheduled.whole, sample, signature.vector_bytes(), block);
                 }),
             }
             Ok(())
         };
-        let mut landed = |flight: Flight<Chunk>| {
-            let samples = &flight.scheduled.samples;
-            if flight.state.n_layers != request.layers.len() {
-                let (got, wanted) = (flight.state.n_layers, request.layers.len());
-                let what = format!("{got} layers were handed out where {wanted} were asked for");
+        let mut on_complete = |batch: InFlightBatch<BatchResults>| {
+            let ScheduledBatch { samples, .. } = &batch.scheduled;
+            if batch.state.n_layers != request.layers.len() {
+                let what = format!("emitted {} of {} layers", batch.state.n_layers, request.layers.len());
                 return Err(KernelError::shape("model", what).into());
             }
-            monitor.add_batch(flight.n_rows, flight.flops);
+            monitor.add_batch(batch.n_tokens, batch.flops);
             let signature = request.chunk_signature(&self.signature, samples.len())?;
             let mask = signature.has_mask.then(|| SequenceMask::of_tokens(&self.tokens, samples, signature.seq_len));
-            deliver(samples, ActTensor::from_signature(signature, mask, Bytes::from(flight.state.bytes))?)
+            emit(samples, ActTensor::from_signature(signature, mask, Bytes::from(batch.state.bytes))?)
         };
-        let mut next = |lane: usize| lanes.get_mut(lane).and_then(Iterator::next);
-        fly(self.model.as_ref(), &layers, request.pool, &mut next, &mut take, &mut landed)
+        let mut next = |stream: usize| streams.get_mut(stream).and_then(Iterator::next);
+        run_batches(self.model.as_ref(), &layers, request.pool, &mut next, &mut on_layer, &mut on_complete)
     }
 }
 
-/// The results of a batch, while its layers come.
+/// The results of a batch, filled layer by layer.
 #[derive(Default)]
-struct Chunk {
+struct BatchResults {
     bytes: Vec<u8>,
     n_layers: usize,
 }
 
-/// Lets `fill` write each sample's block at `layer`, a position along `l`.
-fn place(bytes: &mut [u8], signature: &Signature, layer: usize, fill: impl Fn(usize, &mut [u8])) {
+/// Calls `fill` with each sample's block at `layer`, a position along `l`.
+fn fill_blocks(bytes: &mut [u8], signature: &Signature, layer: usize, fill: impl Fn(usize, &mut [u8])) {
     let (sample_bytes, block_bytes) = (signature.sample_bytes(), signature.block_bytes());
     for (sample, bytes) in bytes.chunks_exact_mut(sample_bytes.max(1)).enumerate() {
         fill(sample, &mut bytes[layer * block_bytes..(layer + 1) * block_bytes]);
     }
 }
 
-/// Copies a sample's rows to the head of its block; the padding behind stays zero.
-fn copy_rows(rows: &[u8], whole: &PoolGroups, sample: usize, len: usize, out: &mut [u8]) {
-    for (row, out) in whole.rows_of(sample).iter().zip(out.chunks_exact_mut(len)) {
-        out.copy_from_slice(&rows[*row as usize * len..(*row as usize + 1) * len]);
+/// Copies a sample's vectors, of `len` bytes each, to the start of its block; the padding at the end stays zero.
+fn copy_positions(vectors: &[u8], whole: &PoolGroups, sample: usize, len: usize, block: &mut [u8]) {
+    for (token, out) in whole.rows_of(sample).iter().zip(block.chunks_exact_mut(len)) {
+        out.copy_from_slice(&vectors[*token as usize * len..(*token as usize + 1) * len]);
     }
 }
 
 /// Refuses a model's output of another size than the batch has.
-fn check_rows(rows: &[u8], n_rows: usize, signature: &Signature) -> Result<()> {
-    let expected = n_rows * signature.vector_bytes();
-    if rows.len() == expected {
+fn check_output(bytes: &[u8], n_vectors: usize, signature: &Signature) -> Result<()> {
+    let expected = n_vectors * signature.vector_bytes();
+    if bytes.len() == expected {
         return Ok(());
     }
-    let what = format!("handed out {} bytes for {n_rows} rows, which are {expected}", rows.len());
+    let what = format!("emitted {} bytes for {n_vectors} vectors of {expected} bytes in all", bytes.len());
     Err(KernelError::shape("model", what).into())
 }
 
 /// Checks that `model` can be run on `tokens` in batches of `batch_size`.
 ///
 /// # Errors
-/// A batch size of 0; an empty sequence, a mask of another length, or a token that the model does not know.
+/// A batch size of 0; an empty sequence, a mask of another length, or a token outside the model's vocabulary.
 pub(crate) fn check_tokens(model: &dyn ActivationModel, tokens: &TokenSet, batch_size: usize) -> Result<()> {
     if batch_size == 0 {
         return Err(Error::usage("batch size 0: use at least 1"));
     }
-    let vocabulary = model.vocab_size();
+    let vocab_size = model.vocab_size();
     for (sample, sequence) in tokens.sequences.iter().enumerate() {
         let wrong = if sequence.is_empty() {
             "it has no tokens".to_owned()
         } else if sequence.mask.len() != sequence.ids.len() {
             format!("{} tokens but {} mask flags", sequence.ids.len(), sequence.mask.len())
-        } else if let Some(id) = sequence.ids.iter().find(|id| **id as usize >= vocabulary) {
-            format!("token {id} is not in the model's vocabulary of {vocabulary}; use the model's own tokenizer")
+        } else if let Some(id) = sequence.ids.iter().find(|id| **id as usize >= vocab_size) {
+            format!("token {id} is not in the model's vocabulary of {vocab_size}; use the model's own tokenizer")
         } else {
             continue;
         };

@@ -1,11 +1,13 @@
-//! Activations that are in memory already.
+//! Activations in memory as the source of a plan.
 
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::{ChunkSink, SourceRequest, assemble, samples_per_chunk};
+use super::assemble::{assemble, samples_per_chunk};
+use super::request::{ChunkSink, SourceRequest};
 use crate::error::Result;
-use crate::plan::fingerprint::{Fingerprint, hash_samples};
+use crate::plan::axes::Axis;
+use crate::plan::fingerprint::{PlanFingerprint, hash_samples};
 use crate::plan::operation::BatchSelection;
 use crate::plan::progress::Monitor;
 use crate::plan::signature::Signature;
@@ -15,7 +17,7 @@ use crate::plan::tensor::{ActTensor, digest};
 #[derive(Debug)]
 pub struct TensorSource {
     tensor: ActTensor,
-    /// Reading all of a large tensor takes a while, so its digest is made once and only if somebody asks.
+    /// Computed once and on demand: reading all of a large tensor takes a while.
     digest: OnceLock<String>,
 }
 
@@ -30,9 +32,9 @@ impl TensorSource {
         self.tensor.signature()
     }
 
-    pub(super) fn fingerprint(&self, samples: &[usize]) -> Fingerprint {
+    pub(super) fn fingerprint(&self, samples: &[usize]) -> PlanFingerprint {
         let digest = self.digest.get_or_init(|| digest(&self.tensor));
-        let mut fingerprint = Fingerprint::default();
+        let mut fingerprint = PlanFingerprint::default();
         fingerprint.set("model", format!("none, tensor {digest}"));
         fingerprint.set("tokens", hash_samples("tensor", samples));
         let mask = self.tensor.mask().map(|mask| mask.select(samples));
@@ -45,23 +47,24 @@ impl TensorSource {
 
     pub(super) fn visit(&self, request: &SourceRequest<'_>, monitor: &Monitor, sink: &mut ChunkSink<'_>) -> Result<()> {
         let signature = self.tensor.signature();
-        let positions: Vec<usize> = match signature.axes.has(crate::plan::Axis::Layer) {
-            true => request.layers.iter().filter_map(|id| signature.layer_position(*id)).collect(),
-            false => vec![0],
+        let positions: Vec<usize> = if signature.axes.has(Axis::Layer) {
+            request.layers.iter().filter_map(|id| signature.layer_position(*id)).collect()
+        } else {
+            vec![0]
         };
-        let rows = request.rows_signature(signature, 1);
+        let one_sample = request.unpooled_signature(signature, 1);
         let mut done = 0;
-        for samples in request.samples.chunks(samples_per_chunk(&rows)) {
+        for samples in request.samples.chunks(samples_per_chunk(&one_sample)) {
             let mask = self.tensor.mask().map(|mask| mask.select(samples));
             let block = |sample: usize, layer: usize| self.tensor.block(samples[sample], positions[layer]);
-            sink(samples, assemble(rows.with_samples(samples.len()), request, mask, block)?)?;
+            sink(samples, assemble(one_sample.with_samples(samples.len()), request, mask, block)?)?;
             done += samples.len();
             monitor.report_samples(done, request.samples.len());
         }
         Ok(())
     }
 
-    pub(super) fn share(&self, layers: &[usize], range: Range<usize>) -> Result<Option<ActTensor>> {
+    pub(super) fn view(&self, layers: &[usize], range: Range<usize>) -> Result<Option<ActTensor>> {
         if *layers != *self.tensor.layer_ids() {
             return Ok(None);
         }

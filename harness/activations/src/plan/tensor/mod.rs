@@ -1,7 +1,6 @@
-//! Activations in host memory, and what each operation means on them.
+//! Activations in host memory, and the reference semantics of each operation.
 //!
-//! The operations in `operations` are the definition that plans are measured against: one operation, one new tensor,
-//! nothing clever.
+//! Plans are tested against the methods in `operations`: one operation gives one new tensor, without optimization.
 
 use std::sync::Arc;
 
@@ -28,11 +27,11 @@ pub struct ActTensor {
 impl ActTensor {
     /// Wraps `bytes` as a tensor of `shape`, one extent for each of `axes`.
     ///
-    /// `layer_ids` names the layers along `l`; without `l` it says which layers the values came from, and may be
-    /// empty. `mask` says which positions along `s` are pooled; without it `s` cannot be pooled.
+    /// `layer_ids` are the layers along `l`; without `l` those that the values were computed from, which may be empty.
+    /// `mask` marks the positions along `s` that are pooled; without it `s` cannot be pooled.
     ///
     /// # Errors
-    /// When the parts do not fit each other.
+    /// The parts do not fit each other.
     pub fn new(
         axes: Axes,
         shape: &[usize],
@@ -74,7 +73,7 @@ impl ActTensor {
             )));
         }
         if signature.has_mask != mask.is_some() {
-            return Err(Error::usage(format!("activations {signature}: the mask is missing or was not expected")));
+            return Err(Error::usage(format!("activations {signature}: the mask is missing or unexpected")));
         }
         if let Some(mask) = &mask
             && (mask.n_samples(), mask.seq_len()) != (signature.n_samples, signature.seq_len)
@@ -91,7 +90,7 @@ impl ActTensor {
     /// Rounds `values` to `dtype`; the rest is as in [`ActTensor::new`].
     ///
     /// # Errors
-    /// When the parts do not fit each other.
+    /// The parts do not fit each other.
     pub fn from_f32(
         axes: Axes,
         shape: &[usize],
@@ -123,12 +122,12 @@ impl ActTensor {
         self.signature.dtype
     }
 
-    /// The layers along `l`, or those that went into the values.
+    /// The layers along `l`, or those that the values were computed from.
     pub fn layer_ids(&self) -> &[usize] {
         &self.signature.layer_ids
     }
 
-    /// Which positions are pooled, where there is axis `s` and it is known.
+    /// The positions that are pooled; only with axis `s`.
     pub fn mask(&self) -> Option<&SequenceMask> {
         self.mask.as_ref()
     }
@@ -143,7 +142,7 @@ impl ActTensor {
         self.dtype().to_f32_vec(&self.bytes)
     }
 
-    /// A copy that keeps no larger tensor alive, as a slice of one would.
+    /// A copy of the bytes: a slice would keep the memory of the larger tensor alive.
     pub(crate) fn detached(&self) -> ActTensor {
         ActTensor { bytes: Bytes::copy_from_slice(&self.bytes), ..self.clone() }
     }
@@ -161,7 +160,7 @@ impl ActTensor {
     }
 }
 
-/// Digest of shape, axes, dtype and elements: equal for equal values, whatever made them.
+/// Digest of shape, axes, dtype and elements: equal for equal values, however they were computed.
 pub fn digest(tensor: &ActTensor) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("{}\n", tensor.signature).as_bytes());
@@ -174,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_that_do_not_fit_are_refused() {
+    fn mismatched_parts_are_refused() {
         let bytes = |n: usize| Bytes::from(vec![0u8; n]);
         let mask = |n: usize, s: usize| Some(SequenceMask::new(n, s, vec![true; n * s]).unwrap());
         let new = |axes, shape: &[usize], layers: &[usize], mask, n| {
@@ -198,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_tells_shapes_dtypes_and_values_apart() {
+    fn digest_distinguishes_shapes_dtypes_and_values() {
         let tensor = |axes, shape: &[usize], dtype, values: &[f32]| {
             digest(&ActTensor::from_f32(axes, shape, dtype, [1], None, values).unwrap())
         };

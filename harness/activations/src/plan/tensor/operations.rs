@@ -1,4 +1,4 @@
-//! What each operation means: one tensor in, one tensor out. Plans must give these bytes.
+//! The reference semantics of each operation: one tensor in, one tensor out. Plans must give the same bytes.
 
 use actbench_kernels::{DType, PoolMethod};
 use bytes::Bytes;
@@ -7,15 +7,15 @@ use super::ActTensor;
 use crate::error::Result;
 use crate::plan::axes::Axis;
 use crate::plan::mask::SequenceMask;
-use crate::plan::operation::{BatchSelection, Device, Operation};
+use crate::plan::operation::{BatchSelection, Operation, ResultDevice};
 use crate::plan::pooling::pool_groups;
 use crate::plan::signature::Signature;
 
 impl ActTensor {
-    /// Does `operation`.
+    /// Applies `operation`.
     ///
     /// # Errors
-    /// When it does not fit; see [`Signature::after`].
+    /// It does not fit; see [`Signature::after`].
     pub fn apply(&self, operation: &Operation) -> Result<ActTensor> {
         let after = self.signature.after(operation)?;
         match operation {
@@ -31,7 +31,7 @@ impl ActTensor {
         }
     }
 
-    /// Keeps these layers, by number and in this order; axis `l` stays. A number may stand once.
+    /// Keeps these layers, by number and in this order; axis `l` stays. Numbers must be distinct.
     ///
     /// # Errors
     /// No axis `l`, an unknown layer, a layer twice, or none.
@@ -55,10 +55,10 @@ impl ActTensor {
         self.apply(&Operation::SliceBatch(selection.into()))
     }
 
-    /// Makes one vector of the masked positions (`s`) or of the layers (`l`).
+    /// Pools the masked positions (`s`) or the layers (`l`) to one vector.
     ///
     /// # Errors
-    /// Another axis, one that is not there, or `s` without a mask.
+    /// Another axis, one that the tensor does not have, or `s` without a mask.
     pub fn pool(&self, method: PoolMethod, axis: Axis) -> Result<ActTensor> {
         self.apply(&Operation::Pool { method, axis })
     }
@@ -103,17 +103,17 @@ impl ActTensor {
         self.apply(&Operation::Cast(dtype))
     }
 
-    /// Moves the tensor; host memory is the only place there is.
+    /// Names the memory of the tensor, which can only be host memory.
     ///
     /// # Errors
     /// Any other device.
-    pub fn to(&self, device: Device) -> Result<ActTensor> {
+    pub fn to(&self, device: ResultDevice) -> Result<ActTensor> {
         self.apply(&Operation::To(device))
     }
 
     /// `select_layer(id)` and then `pool(method, s)`, without a copy of the layer in between.
     ///
-    /// Array libraries select by a strided view, so an eager baseline that copied would be slower than it has to be.
+    /// Array libraries select by a strided view, so an eager baseline that copied would be slower than necessary.
     ///
     /// # Errors
     /// As for the two operations.
@@ -158,12 +158,12 @@ impl ActTensor {
         let mask = self.mask.as_ref().unwrap_or(&empty);
         let vector_bytes = self.signature.vector_bytes();
         let mut bytes = vec![0; after.n_bytes()];
-        let rows_of = |group: usize| {
+        let group_vectors = |group: usize| {
             let (sample, layer) = (group / positions.len(), positions[group % positions.len()]);
             let block = self.block(sample, layer);
             mask.positions(sample).map(move |position| &block[position * vector_bytes..(position + 1) * vector_bytes])
         };
-        pool_groups(self.dtype(), method, self.signature.hidden_size, rows_of, &mut bytes);
+        pool_groups(self.dtype(), method, self.signature.hidden_size, group_vectors, &mut bytes);
         ActTensor::from_signature(after, None, Bytes::from(bytes))
     }
 
@@ -171,12 +171,12 @@ impl ActTensor {
         let (seq_len, n_layers) = (self.signature.seq_len, self.signature.n_layers());
         let vector_bytes = self.signature.vector_bytes();
         let mut bytes = vec![0; after.n_bytes()];
-        let rows_of = |group: usize| {
+        let group_vectors = |group: usize| {
             let (sample, position) = (group / seq_len, group % seq_len);
             (0..n_layers)
                 .map(move |layer| &self.block(sample, layer)[position * vector_bytes..(position + 1) * vector_bytes])
         };
-        pool_groups(self.dtype(), method, self.signature.hidden_size, rows_of, &mut bytes);
+        pool_groups(self.dtype(), method, self.signature.hidden_size, group_vectors, &mut bytes);
         ActTensor::from_signature(after, self.mask.clone(), Bytes::from(bytes))
     }
 
@@ -184,12 +184,12 @@ impl ActTensor {
         if dtype == self.dtype() {
             return Ok(self.clone());
         }
-        // In pieces, so that the widened values stay in the processor's cache.
-        const PIECE: usize = 4096;
-        let mut widened = [0.0; PIECE];
+        // In chunks, so that the widened values stay in the L1 cache: 4096 floats are 16 KiB.
+        const CHUNK: usize = 4096;
+        let mut widened = [0.0; CHUNK];
         let mut bytes = vec![0; after.n_bytes()];
-        let pieces = bytes.chunks_mut(PIECE * dtype.size()).zip(self.bytes.chunks(PIECE * self.dtype().size()));
-        for (out, source) in pieces {
+        let chunks = bytes.chunks_mut(CHUNK * dtype.size()).zip(self.bytes.chunks(CHUNK * self.dtype().size()));
+        for (out, source) in chunks {
             let widened = &mut widened[..source.len() / self.dtype().size()];
             self.dtype().widen(source, widened);
             dtype.narrow(widened, out);
@@ -198,7 +198,7 @@ impl ActTensor {
     }
 }
 
-/// The range that `numbers` is, if they follow each other one by one.
+/// `numbers` as a range, if they are consecutive.
 pub(crate) fn contiguous(numbers: &[usize]) -> Option<std::ops::Range<usize>> {
     let Some(first) = numbers.first() else { return Some(0..0) };
     numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]).then(|| *first..first + numbers.len())
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use crate::plan::axes::Axes;
 
-    /// `[2, 2, 3, 1]`; values tell sample, layer and position apart: sample 1, layer 9, position 2 is 192.
+    /// `[2, 2, 3, 1]`; values encode sample, layer and position: sample 1, layer 9, position 2 is 192.
     fn tensor() -> ActTensor {
         let values: Vec<f32> = [0.0, 100.0]
             .iter()
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_go_by_number_and_in_the_order_asked() {
+    fn layers_are_selected_by_number_in_order() {
         let swapped = tensor().select_layers(&[9, 4]).unwrap();
         assert_eq!(swapped.layer_ids(), [9, 4]);
         assert_eq!(swapped.to_f32_vec()[..6], [90.0, 91.0, 92.0, 40.0, 41.0, 42.0]);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_take_their_masks_along() {
+    fn selected_samples_keep_their_masks() {
         let picked = tensor().slice_batch(vec![-1, 0, -1]).unwrap();
         assert_eq!(picked.shape(), [3, 2, 3, 1]);
         assert_eq!(picked.mask().unwrap().row(0), [false, true, true]);
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn pools_take_masked_positions_or_all_layers() {
+    fn pools_use_masked_positions_or_all_layers() {
         let pooled = |method| tensor().pool(method, Axis::Sequence).unwrap().to_f32_vec();
         assert_eq!(pooled(PoolMethod::Mean), [40.5, 90.5, 141.5, 191.5]);
         assert_eq!(pooled(PoolMethod::Last), [41.0, 91.0, 142.0, 192.0]);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn selecting_and_pooling_at_once_is_the_same_as_one_after_the_other() {
+    fn pool_layer_equals_select_then_pool() {
         for method in PoolMethod::ALL {
             for layer in [4, 9] {
                 let two = tensor().select_layer(layer).unwrap().pool(method, Axis::Sequence).unwrap();
@@ -269,13 +269,13 @@ mod tests {
     }
 
     #[test]
-    fn casts_round_each_element_and_keep_the_rest() {
+    fn casts_round_elements_and_keep_masks() {
         let values: Vec<f32> = (0..10_000).map(|index| index as f32 * 0.37).collect();
         let full = ActTensor::from_f32(Axes::BH, &[5000, 2], DType::F32, [3], None, &values).unwrap();
         let cast = full.cast(DType::Bf16).unwrap();
         assert_eq!(cast.bytes()[..], DType::Bf16.from_f32_slice(&values)[..]);
         assert_eq!(cast.cast(DType::F32).unwrap().to_f32_vec(), cast.to_f32_vec());
         assert!(tensor().cast(DType::F16).unwrap().mask().is_some());
-        assert!(full.to(Device::Cpu).is_ok() && full.to(Device::Cuda(0)).is_err());
+        assert!(full.to(ResultDevice::Cpu).is_ok() && full.to(ResultDevice::Cuda(0)).is_err());
     }
 }

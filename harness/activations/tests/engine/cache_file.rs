@@ -1,4 +1,4 @@
-//! Cache files: what other readers see in them, when they are reused, and that nothing but a whole file is believed.
+//! Cache files: their contents for other readers, when they are reused, and that only complete files are accepted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ fn collect(dtype: DType, layers: &[usize]) -> Acts {
     Acts::collect(Arc::new(FakeModel::new(6, dtype)), Arc::new(three_sequences()), layers, 2).unwrap()
 }
 
-fn entries(folder: &Path) -> Vec<String> {
+fn entries(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -29,19 +29,19 @@ fn read(path: &Path) -> actbench_activations::Result<ActTensor> {
 
 #[track_caller]
 fn assert_refused(path: &Path, expected: &str) {
-    let error = read(path).expect_err("this file is to be refused");
+    let error = read(path).expect_err("expected an error");
     assert!(error.to_string().contains(expected), "{error}");
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
     assert_eq!(error.exit_code(), 2, "{error}");
 }
 
 #[test]
-fn the_format_s_own_reader_finds_a_tensor_a_layer() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("full.safetensors");
+fn safetensors_reader_finds_one_tensor_per_layer() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("full.safetensors");
     let plan = collect(DType::Bf16, &[4, 1]);
     plan.save(&path).unwrap();
-    assert_eq!(entries(folder.path()), ["full.safetensors"]);
+    assert_eq!(entries(directory.path()), ["full.safetensors"]);
 
     let bytes = fs::read(&path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -65,7 +65,7 @@ fn the_format_s_own_reader_finds_a_tensor_a_layer() {
     assert_eq!((entry("layer_ids"), entry("format_version")), ("[4,1]", "1"));
     assert_eq!(entry("plan_fingerprint"), plan.fingerprint().unwrap().digest());
 
-    let single = folder.path().join("single.safetensors");
+    let single = directory.path().join("single.safetensors");
     plan.select_layer(4).unwrap().mean_pool(Axis::Sequence).unwrap().save(&single).unwrap();
     let bytes = fs::read(&single).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -74,9 +74,9 @@ fn the_format_s_own_reader_finds_a_tensor_a_layer() {
 }
 
 #[test]
-fn the_same_plan_writes_the_same_file_whatever_the_order_of_its_batches() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a");
+fn batch_order_does_not_change_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a");
     let bytes = |plan: Acts| {
         plan.save(&path).unwrap();
         fs::read(&path).unwrap()
@@ -89,9 +89,9 @@ fn the_same_plan_writes_the_same_file_whatever_the_order_of_its_batches() {
 }
 
 #[test]
-fn a_file_is_reused_by_the_plan_that_wrote_it_and_refused_to_any_other() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pooled.safetensors");
+fn file_is_reused_only_by_its_plan() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pooled.safetensors");
     let model = Arc::new(FakeModel::new(6, DType::Bf16));
     let full = Acts::collect(model.clone(), Arc::new(three_sequences()), &[1, 4], 2).unwrap();
     let plan = full.mean_pool(Axis::Sequence).unwrap();
@@ -100,7 +100,7 @@ fn a_file_is_reused_by_the_plan_that_wrote_it_and_refused_to_any_other() {
     assert!(runs > 0);
     let again = plan.cache(Some(&path)).unwrap();
     assert_same(&again.realize().unwrap(), &copy.realize().unwrap(), "reused");
-    assert_eq!(model.log().runs, runs, "the model ran although the file was there");
+    assert_eq!(model.log().runs, runs, "the model ran although the file exists");
 
     let other = full.max_pool(Axis::Sequence).unwrap().cast(DType::F32).unwrap();
     let error = other.cache(Some(&path)).unwrap_err();
@@ -110,20 +110,20 @@ fn a_file_is_reused_by_the_plan_that_wrote_it_and_refused_to_any_other() {
     }
     assert!(message.contains("delete it or use another path"), "{message}");
     assert_eq!(error.exit_code(), 2);
-    // Saving says in so many words that the file is to be replaced.
+    // `save` replaces an existing file, `cache` does not.
     other.save(&path).unwrap();
     assert_same(&read(&path).unwrap(), &other.realize().unwrap(), "replaced");
     assert_same(&copy.realize().unwrap(), &plan.realize().unwrap(), "the old file, still mapped");
 }
 
 #[test]
-fn a_cache_of_a_cache_keeps_what_decided_its_values() {
-    let folder = tempfile::tempdir().unwrap();
+fn cache_of_a_cache_keeps_its_fingerprint() {
+    let directory = tempfile::tempdir().unwrap();
     let full = collect(DType::Bf16, &[1, 4]);
-    let cached = full.cache(Some(&folder.path().join("full"))).unwrap();
+    let cached = full.cache(Some(&directory.path().join("full"))).unwrap();
     let pooled = |plan: &Acts| plan.mean_pool(Axis::Sequence).unwrap().select_layer(4).unwrap();
     assert_eq!(pooled(&cached).fingerprint().unwrap(), pooled(&full).fingerprint().unwrap());
-    let path = folder.path().join("pooled");
+    let path = directory.path().join("pooled");
     pooled(&cached).cache(Some(&path)).unwrap();
     pooled(&full).cache(Some(&path)).unwrap();
     let sliced = pooled(&cached).slice_batch(1..).unwrap().fingerprint().unwrap();
@@ -132,12 +132,12 @@ fn a_cache_of_a_cache_keeps_what_decided_its_values() {
 }
 
 #[test]
-fn what_is_not_a_whole_cache_file_is_refused_by_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("file");
+fn incomplete_or_foreign_file_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
     let write = |bytes: &[u8]| fs::write(&path, bytes).unwrap();
     write(b"");
-    assert_refused(&path, "no cache file");
+    assert_refused(&path, "not a cache file");
     write(b"label,statement\n1,Water is wet.\n");
     assert_refused(&path, "not a safetensors file");
     let foreign = safetensors::serialize(
@@ -146,15 +146,15 @@ fn what_is_not_a_whole_cache_file_is_refused_by_name() {
     );
     write(&foreign.unwrap());
     assert_refused(&path, "not an activation cache of actbench");
-    assert_refused(folder.path(), "is not a file");
-    let missing = folder.path().join("missing");
+    assert_refused(directory.path(), "is not a file");
+    let missing = directory.path().join("missing");
     assert_refused(&missing, "cannot open");
 
     collect(DType::F32, &[1, 4]).save(&path).unwrap();
     let whole = fs::read(&path).unwrap();
     for len in [7, 8, 100, 4095, 4096, 4097, whole.len() - 32, whole.len() - 1] {
         fs::write(&path, &whole[..len]).unwrap();
-        assert_refused(&path, if len < 8 { "no cache file" } else { "truncated" });
+        assert_refused(&path, if len < 8 { "not a cache file" } else { "truncated" });
     }
     let longer: Vec<u8> = whole.iter().copied().chain([0]).collect();
     fs::write(&path, longer).unwrap();
@@ -162,13 +162,13 @@ fn what_is_not_a_whole_cache_file_is_refused_by_name() {
     let text =
         String::from_utf8_lossy(&whole[8..4096]).replacen("\"format_version\":\"1\"", "\"format_version\":\"9\"", 1);
     fs::write(&path, [&whole[..8], text.as_bytes(), &whole[4096..]].concat()).unwrap();
-    assert_refused(&path, "format version 9, this program reads version 1");
+    assert_refused(&path, "format version 9, but this version of actbench reads version 1");
 }
 
 #[test]
-fn a_header_that_claims_the_impossible_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("file");
+fn impossible_header_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
     collect(DType::F32, &[1]).save(&path).unwrap();
     let whole = fs::read(&path).unwrap();
     let text = String::from_utf8_lossy(&whole[8..4096]).into_owned();
@@ -203,35 +203,35 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn a_flipped_bit_anywhere_never_gives_a_wrong_result(at in any::<prop::sample::Index>(), bit in 0..8, pooled in any::<bool>()) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
+    fn flipped_bit_is_always_detected(position in any::<prop::sample::Index>(), bit in 0..8, pooled in any::<bool>()) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
         let mut plan = collect(DType::Bf16, &[1, 4]);
         if pooled {
             plan = plan.sum_pool(Axis::Sequence).unwrap();
         }
         plan.save(&path).unwrap();
         let mut bytes = fs::read(&path).unwrap();
-        let at = at.index(bytes.len());
-        bytes[at] ^= 1u8 << bit;
+        let position = position.index(bytes.len());
+        bytes[position] ^= 1u8 << bit;
         fs::write(&path, bytes).unwrap();
-        let error = read(&path).expect_err("a flipped bit was not noticed");
+        let error = read(&path).expect_err("a flipped bit was not detected");
         prop_assert!(error.to_string().starts_with(path.to_str().unwrap()), "{}", error);
     }
 }
 
-/// `[12, 3, 40000]` in f32: 160,000 bytes a sample and layer, so six samples make a chunk of 1 MiB and two a layer.
+/// `[12, 3, 40000]` in f32: 160,000 bytes a sample and layer, so a chunk of 1 MiB has six samples and a layer two chunks.
 fn large() -> ActTensor {
     let values: Vec<f32> = (0..12 * 3 * 40_000).map(|index| (index % 7919) as f32).collect();
     ActTensor::from_f32(Axes::BLH, &[12, 3, 40_000], DType::F32, [2, 5, 7], None, &values).unwrap()
 }
 
 #[test]
-fn a_selection_reads_its_own_part_of_the_file_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("large");
+fn selection_reads_only_its_chunks() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("large");
     Acts::from_tensor(large()).save(&path).unwrap();
-    // Damage the last sample of layer 5. Only what stands in the same chunk suffers from it.
+    // Damages the last sample of layer 5; only its chunk must be refused.
     let mut bytes = fs::read(&path).unwrap();
     let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     bytes[header + 2 * 12 * 160_000 - 1] ^= 1;
@@ -255,28 +255,28 @@ fn a_selection_reads_its_own_part_of_the_file_alone() {
 }
 
 #[test]
-fn many_chunks_come_back_as_they_were_in_any_order_of_writing() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("large");
+fn chunks_round_trip_in_any_write_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("large");
     let tensor = large();
     let fingerprint = Acts::from_tensor(tensor.clone()).fingerprint().unwrap();
     let mut writer = CacheWriter::create(&path, tensor.signature().clone(), fingerprint).unwrap();
-    for places in [[3, 11, 4], [0, 1, 2], [10, 9, 8], [7, 5, 6]] {
-        let part = tensor.slice_batch(places.map(|place| place as i64).to_vec()).unwrap();
-        let pairs: Vec<(usize, usize)> = places.into_iter().zip(0..).collect();
+    for positions in [[3, 11, 4], [0, 1, 2], [10, 9, 8], [7, 5, 6]] {
+        let part = tensor.slice_batch(positions.map(|position| position as i64).to_vec()).unwrap();
+        let pairs: Vec<(usize, usize)> = positions.into_iter().zip(0..).collect();
         writer.put(&pairs, &part).unwrap();
     }
     writer.finish().unwrap();
     assert_same(&read(&path).unwrap(), &tensor, "scattered");
     let scattered = fs::read(&path).unwrap();
     Acts::from_tensor(tensor).save(&path).unwrap();
-    assert!(fs::read(&path).unwrap() == scattered, "the order of writing shows in the file");
+    assert!(fs::read(&path).unwrap() == scattered, "the order of writing changes the file");
 }
 
 #[test]
-fn a_writer_refuses_what_does_not_belong_in_its_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("file");
+fn writer_refuses_foreign_samples_and_second_writer() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
     let tensor = collect(DType::F32, &[1]).realize().unwrap();
     let create = || {
         let fingerprint = Acts::from_tensor(tensor.clone()).fingerprint().unwrap();
@@ -290,44 +290,44 @@ fn a_writer_refuses_what_does_not_belong_in_its_file() {
     let second = create().err().expect("two writers at once").to_string();
     assert!(second.contains("another process is writing"), "{second}");
     assert!(writer.finish().unwrap_err().to_string().contains("sample 2 was never computed"));
-    assert_eq!(entries(folder.path()), [""; 0]);
+    assert_eq!(entries(directory.path()), [""; 0]);
     assert!(CacheWriter::create(Path::new("/"), tensor.signature().clone(), Default::default()).is_err());
 }
 
 #[test]
-fn a_failed_write_leaves_what_was_there_and_nothing_else() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("file");
+fn failed_write_leaves_the_old_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
     let old = collect(DType::F32, &[1]);
     old.save(&path).unwrap();
     let before = fs::read(&path).unwrap();
     let failing = Arc::new(FakeModel::failing_at(1, 6, DType::F32));
     let plan = Acts::collect(failing, Arc::new(three_sequences()), &[2], 1).unwrap();
     let error = plan.with_rules(Rules::all().without(Rule::Packing)).save(&path).unwrap_err();
-    assert!(error.to_string().contains("told to fail"), "{error}");
-    assert_eq!(entries(folder.path()), ["file"]);
+    assert!(error.to_string().contains("fails by request"), "{error}");
+    assert_eq!(entries(directory.path()), ["file"]);
     assert_eq!(fs::read(&path).unwrap(), before);
 
-    let nowhere: PathBuf = folder.path().join("no folder").join("file");
+    let nowhere: PathBuf = directory.path().join("no directory").join("file");
     let error = old.save(&nowhere).unwrap_err().to_string();
-    assert!(error.contains("cannot create") && error.contains("no folder"), "{error}");
+    assert!(error.contains("cannot create") && error.contains("no directory"), "{error}");
 }
 
 #[test]
-fn what_a_killed_writer_left_is_written_over() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("file");
-    fs::write(folder.path().join(".file.partial"), vec![0xAB; 100_000]).unwrap();
-    assert!(Acts::load(&path).is_err(), "a partial file was taken for a whole one");
+fn foreign_partial_file_is_overwritten() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    fs::write(directory.path().join(".file.partial"), vec![0xAB; 100_000]).unwrap();
+    assert!(Acts::load(&path).is_err(), "a partial file was accepted");
     let plan = collect(DType::F32, &[1]);
-    assert_same(&plan.cache(Some(&path)).unwrap().realize().unwrap(), &plan.realize().unwrap(), "written over");
-    assert_eq!(entries(folder.path()), ["file"]);
+    assert_same(&plan.cache(Some(&path)).unwrap().realize().unwrap(), &plan.realize().unwrap(), "overwritten");
+    assert_eq!(entries(directory.path()), ["file"]);
 }
 
 #[test]
-fn empty_and_unmasked_activations_are_kept_as_they_are() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("file");
+fn empty_and_unmasked_activations_round_trip() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
     let empty = collect(DType::Bf16, &[1, 4]).slice_batch(..0).unwrap();
     empty.save(&path).unwrap();
     assert_same(&read(&path).unwrap(), &empty.realize().unwrap(), "no samples");

@@ -1,11 +1,9 @@
 //! Every layer of every golden model against transformers in float64.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
-
-mod golden_support;
 
 use std::fs;
 use std::sync::Arc;
 
+use crate::golden_support::batch;
 use actbench_activations::model::config::ModelConfig;
 use actbench_activations::model::llama::{Llama, LoadOptions};
 use actbench_activations::model::weights::Weights;
@@ -13,7 +11,6 @@ use actbench_activations::model::{ActivationModel, LayerOutput};
 use actbench_fixtures::golden::{Golden, cases, compare};
 use actbench_kernels::cpu::Isa;
 use actbench_kernels::{CpuBackend, DType};
-use golden_support::batch;
 
 /// The largest error over the layers and sequences of a golden.
 fn check(golden: &Golden, dtype: DType, isa: Isa, tolerance: f64) -> f64 {
@@ -42,13 +39,13 @@ fn check(golden: &Golden, dtype: DType, isa: Isa, tolerance: f64) -> f64 {
         seen += 1;
         Ok(())
     };
-    model.run(&batch(golden), &layers, LayerOutput::Rows, &mut sink).unwrap();
+    model.run(&batch(golden), &layers, LayerOutput::Tokens, &mut sink).unwrap();
     assert_eq!(seen, n_layers);
     worst
 }
 
 #[test]
-fn f32_runs_are_within_a_ten_thousandth_on_every_instruction_set() {
+fn f32_error_is_below_1e_4_on_every_isa() {
     for name in cases().unwrap() {
         let golden = Golden::load(&name).unwrap();
         for isa in Isa::ALL {
@@ -58,7 +55,7 @@ fn f32_runs_are_within_a_ten_thousandth_on_every_instruction_set() {
 }
 
 #[test]
-fn half_precision_runs_are_within_two_hundredths_on_every_instruction_set() {
+fn half_precision_error_is_small_on_every_isa() {
     for name in cases().unwrap() {
         let golden = Golden::load(&name).unwrap();
         for dtype in [DType::Bf16, DType::F16] {
@@ -70,7 +67,7 @@ fn half_precision_runs_are_within_two_hundredths_on_every_instruction_set() {
 }
 
 #[test]
-fn a_wrong_rotary_base_is_seen() {
+fn wrong_rotary_base_is_detected() {
     let golden = Golden::load("gqa4-bf16-llama3-rope").unwrap();
     let text = fs::read_to_string(golden.directory.join("config.json")).unwrap();
     let config = ModelConfig::parse(&text.replace("500000.0", "10000.0"), "changed").unwrap();
@@ -85,6 +82,6 @@ fn a_wrong_rotary_base_is_seen() {
         differs = compare(expected, &values[values.len() - expected.len()..], 1e-3).is_err();
         Ok(())
     };
-    model.run(&batch(&golden), &[0], LayerOutput::Rows, &mut sink).unwrap();
+    model.run(&batch(&golden), &[0], LayerOutput::Tokens, &mut sink).unwrap();
     assert!(differs, "the goldens do not depend on positions");
 }

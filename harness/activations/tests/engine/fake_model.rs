@@ -1,20 +1,20 @@
-//! A model whose every activation names the tokens that its row may see, so that a row computed from the wrong
-//! tokens, at the wrong position or in the wrong place of a batch shows in its bytes. It keeps rows for the next
-//! batch as the real one does, pools on its own, and counts what it was asked for.
-// Each test file uses some of it; and like any test, it panics where something is wrong.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+//! A fake model whose activations are hashes of the tokens that a token attends to: a vector computed from the wrong
+//! tokens, at the wrong position or at the wrong index of a batch has other bytes. It caches prefix tokens for the next
+//! batch as the real model does, has its own pooling, and counts its work.
 
 use std::sync::Mutex;
 
 use actbench_activations::Result;
-use actbench_activations::model::{ActivationModel, LayerOutput, LayerSink, TokenBatch};
+use actbench_activations::model::{
+    ActivationModel, LayerOutput, LayerSink, StepSink, StepSource, TokenBatch, run_in_turn,
+};
 use actbench_activations::plan::{ActTensor, Axes, SequenceMask};
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 use actbench_kernels::backend::AttentionSegment;
-use actbench_kernels::{DType, KernelError, PoolGroups, PoolMethod};
+use actbench_kernels::{DType, DeviceUse, KernelError, PoolGroups, PoolMethod};
 use bytes::Bytes;
 
-/// Columns of the residual stream: no power of two, so that strides that are mixed up show.
+/// Columns of the residual stream: not a power of two, so that wrong strides change bytes.
 pub const HIDDEN: usize = 5;
 /// Token ids are below this; few, so that random sequences share prefixes.
 pub const VOCABULARY: u32 = 3;
@@ -22,35 +22,36 @@ pub const VOCABULARY: u32 = 3;
 pub struct FakeModel {
     pub n_layers: usize,
     pub dtype: DType,
-    /// Fails at this run, counted from 0.
+    /// The run that fails, counted from 0.
     pub fails_at: Option<usize>,
-    /// Rows of a batch that its memory has room for; larger batches are refused as a device does.
-    pub memory_rows: Option<usize>,
-    /// Walks that it takes side by side.
-    pub n_lanes: usize,
-    pub log: Mutex<Log>,
-    kept: Mutex<Kept>,
+    /// The most tokens of a batch that fit its memory; larger batches fail as on a device.
+    pub memory_tokens: Option<usize>,
+    /// Streams of batches.
+    pub n_streams: usize,
+    pub log: Mutex<ModelLog>,
+    cache: Mutex<FakePrefixCache>,
 }
 
-/// What the model was asked for.
+/// The work that the model has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Log {
+pub struct ModelLog {
     pub runs: usize,
-    /// Own rows of all batches.
-    pub rows: usize,
-    /// Rows of all batches that the deepest layer was computed for.
-    pub deepest_rows: usize,
+    /// Own tokens of all batches.
+    pub tokens: usize,
+    /// Tokens of all batches that the last layer was computed for.
+    pub last_layer_tokens: usize,
     /// The layers of the last run.
     pub layers: Vec<usize>,
-    /// Bytes handed out.
+    /// Bytes emitted.
     pub bytes: usize,
 }
 
 #[derive(Default)]
-struct Kept {
-    walk: u64,
-    rows: Vec<Vec<u32>>,
-    deepest: Vec<Vec<u32>>,
+struct FakePrefixCache {
+    session: u64,
+    /// Of each cached token, the tokens that it attends to.
+    tokens: Vec<Vec<u32>>,
+    last_layer: Vec<Vec<u32>>,
 }
 
 impl FakeModel {
@@ -59,19 +60,19 @@ impl FakeModel {
             n_layers,
             dtype,
             fails_at: None,
-            memory_rows: None,
-            n_lanes: 1,
+            memory_tokens: None,
+            n_streams: 1,
             log: Mutex::default(),
-            kept: Mutex::default(),
+            cache: Mutex::default(),
         }
     }
 
-    /// A model that fails at its run number `run`.
+    /// A model whose run number `run` fails.
     pub fn failing_at(run: usize, n_layers: usize, dtype: DType) -> Self {
         FakeModel { fails_at: Some(run), ..FakeModel::new(n_layers, dtype) }
     }
 
-    pub fn log(&self) -> Log {
+    pub fn log(&self) -> ModelLog {
         self.log.lock().unwrap().clone()
     }
 
@@ -83,8 +84,8 @@ impl FakeModel {
         for (sample, sequence) in tokens.sequences.iter().enumerate() {
             mask[sample * s..][..sequence.len()].copy_from_slice(&sequence.mask);
             for (position, layer) in (0..sequence.len()).flat_map(|p| (0..layers.len()).map(move |l| (p, l))) {
-                let at = ((sample * layers.len() + layer) * s + position) * HIDDEN;
-                values[at..at + HIDDEN].copy_from_slice(&vector(&sequence.ids[..=position], layers[layer]));
+                let start = ((sample * layers.len() + layer) * s + position) * HIDDEN;
+                values[start..start + HIDDEN].copy_from_slice(&vector(&sequence.ids[..=position], layers[layer]));
             }
         }
         let mask = SequenceMask::new(n, s, mask).unwrap();
@@ -93,7 +94,7 @@ impl FakeModel {
     }
 }
 
-/// The activation of a row that sees `tokens`, at `layer`, before it is rounded to the model's type.
+/// The activation of a token that attends to `tokens`, at `layer`, before it is rounded to the model's dtype.
 fn vector(tokens: &[u32], layer: usize) -> [f32; HIDDEN] {
     std::array::from_fn(|column| {
         let words = tokens.iter().copied().chain([tokens.len() as u32, layer as u32, column as u32]);
@@ -108,13 +109,13 @@ fn vector(tokens: &[u32], layer: usize) -> [f32; HIDDEN] {
     })
 }
 
-/// Pools by the definition, on its own: `f32`, position after position, one rounding.
-fn pool(rows: &[Vec<f32>], groups: &PoolGroups, method: PoolMethod, dtype: DType) -> Vec<u8> {
+/// Pools by the definition: `f32`, position after position, one rounding.
+fn pool(vectors: &[Vec<f32>], groups: &PoolGroups, method: PoolMethod, dtype: DType) -> Vec<u8> {
     let mut out = Vec::new();
     for group in 0..groups.len() {
-        let rows: Vec<&Vec<f32>> = groups.rows_of(group).iter().map(|row| &rows[*row as usize]).collect();
+        let members: Vec<&Vec<f32>> = groups.rows_of(group).iter().map(|index| &vectors[*index as usize]).collect();
         for column in 0..HIDDEN {
-            let column: Vec<f32> = rows.iter().map(|row| row[column]).collect();
+            let column: Vec<f32> = members.iter().map(|vector| vector[column]).collect();
             let sum = || column.iter().copied().reduce(|sum, value| sum + value).unwrap_or(0.0);
             out.push(match method {
                 PoolMethod::Sum => sum(),
@@ -156,8 +157,24 @@ impl ActivationModel for FakeModel {
         format!("fake, {} layers x {HIDDEN} in {}", self.n_layers, self.dtype)
     }
 
-    fn lanes(&self) -> usize {
-        self.n_lanes
+    fn streams(&self) -> usize {
+        self.n_streams
+    }
+
+    fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
+    fn device_use(&self) -> Result<Option<DeviceUse>> {
+        Ok(None)
+    }
+
+    fn reset_device_use(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn run_all(&self, layers: &[usize], next: &mut StepSource<'_>, sink: &mut StepSink<'_>) -> Result<()> {
+        run_in_turn(self, layers, next, sink)
     }
 
     fn flops(&self, batch: &TokenBatch, n_blocks: usize) -> u64 {
@@ -171,77 +188,81 @@ impl ActivationModel for FakeModel {
         output: LayerOutput<'_>,
         sink: &mut LayerSink<'_>,
     ) -> Result<()> {
-        let mut kept = self.kept.lock().unwrap();
+        let mut cache = self.cache.lock().unwrap();
         assert!(layers.is_sorted_by(|a, b| a < b) && layers.iter().all(|layer| *layer < self.n_layers));
         assert_eq!(batch.ids.len(), batch.positions.len());
         assert!(batch.ids.iter().all(|id| *id < VOCABULARY));
-        if batch.n_carried > 0 {
-            assert_eq!((kept.walk, kept.rows.len()), (batch.walk, batch.n_carried), "rows of another walk");
+        if batch.n_cached > 0 {
+            assert_eq!(
+                (cache.session, cache.tokens.len()),
+                (batch.session, batch.n_cached),
+                "cache of another session"
+            );
         }
         {
             let mut log = self.log.lock().unwrap();
             if self.fails_at == Some(log.runs) {
-                return Err(actbench_activations::Error::Numeric("the model was told to fail".to_owned()));
+                return Err(actbench_activations::Error::Numeric("the fake model fails by request".to_owned()));
             }
-            if self.memory_rows.is_some_and(|rows| batch.ids.len() > rows) {
+            if self.memory_tokens.is_some_and(|max| batch.ids.len() > max) {
                 let bytes = batch.ids.len() * HIDDEN;
                 return Err(KernelError::OutOfMemory { op: "alloc", bytes, device: "fake".to_owned() }.into());
             }
             log.runs += 1;
-            log.rows += batch.ids.len();
-            log.deepest_rows += batch.deepest.as_ref().map_or(batch.ids.len(), |deepest| deepest.rows.len());
+            log.tokens += batch.ids.len();
+            log.last_layer_tokens += batch.last_layer.as_ref().map_or(batch.ids.len(), |left| left.tokens.len());
             log.layers = layers.to_vec();
         }
 
-        let token_of = |row: usize| match row.checked_sub(batch.ids.len()) {
-            None => batch.ids[row],
-            Some(carried) => *kept.rows[carried].last().unwrap(),
+        let token_id = |index: usize| match index.checked_sub(batch.ids.len()) {
+            None => batch.ids[index],
+            Some(cached) => *cache.tokens[cached].last().unwrap(),
         };
-        let sees = |segments: &[AttentionSegment], n_rows: usize| -> Vec<Vec<u32>> {
-            let mut rows = vec![None; n_rows];
+        let attended = |segments: &[AttentionSegment], n_queries: usize| -> Vec<Vec<u32>> {
+            let mut attended = vec![None; n_queries];
             for segment in segments {
                 let keys: Vec<u32> =
-                    segment.keys.iter().flat_map(|&(first, len)| first..first + len).map(token_of).collect();
+                    segment.keys.iter().flat_map(|&(first, len)| first..first + len).map(token_id).collect();
                 for offset in 0..segment.len {
-                    let row =
-                        rows[segment.query_row + offset].replace(keys[..=segment.start_position + offset].to_vec());
-                    assert!(row.is_none(), "a row in two segments");
+                    let tokens = keys[..=segment.start_position + offset].to_vec();
+                    let before = attended[segment.query_row + offset].replace(tokens);
+                    assert!(before.is_none(), "a query in two segments");
                 }
             }
-            rows.into_iter().map(|row| row.expect("a row in no segment")).collect()
+            attended.into_iter().map(|tokens| tokens.expect("a query in no segment")).collect()
         };
-        let mut all = sees(&batch.layout.segments, batch.ids.len());
-        for (row, position) in all.iter().zip(&batch.positions) {
-            assert_eq!(row.len(), *position as usize + 1);
+        let mut all = attended(&batch.layout.segments, batch.ids.len());
+        for (tokens, position) in all.iter().zip(&batch.positions) {
+            assert_eq!(tokens.len(), *position as usize + 1);
         }
-        all.extend(kept.rows.iter().cloned());
-        let few = batch.deepest.as_ref().map(|deepest| {
-            assert_eq!(deepest.n_carried, kept.deepest.len());
-            let mut few = sees(&deepest.layout.segments, deepest.rows.len());
-            few.extend(kept.deepest.iter().cloned());
-            few
+        all.extend(cache.tokens.iter().cloned());
+        let pruned = batch.last_layer.as_ref().map(|left| {
+            assert_eq!(left.n_cached, cache.last_layer.len());
+            let mut pruned = attended(&left.layout.segments, left.tokens.len());
+            pruned.extend(cache.last_layer.iter().cloned());
+            pruned
         });
 
         for layer in layers {
-            let deepest = few.as_ref().filter(|_| Some(layer) == layers.last());
-            let rows: Vec<Vec<f32>> = deepest
+            let left = pruned.as_ref().filter(|_| Some(layer) == layers.last());
+            let vectors: Vec<Vec<f32>> = left
                 .unwrap_or(&all)
                 .iter()
                 .map(|tokens| self.dtype.to_f32_vec(&self.dtype.from_f32_slice(&vector(tokens, *layer))))
                 .collect();
             let bytes = match output {
-                LayerOutput::Rows => self.dtype.from_f32_slice(&rows.concat()),
-                LayerOutput::Pooled { groups, deepest_groups, method } => {
-                    pool(&rows, deepest.and(deepest_groups).unwrap_or(groups), method, self.dtype)
+                LayerOutput::Tokens => self.dtype.from_f32_slice(&vectors.concat()),
+                LayerOutput::Pooled { groups, last_layer_groups, method } => {
+                    pool(&vectors, left.and(last_layer_groups).unwrap_or(groups), method, self.dtype)
                 }
             };
             self.log.lock().unwrap().bytes += bytes.len();
             sink(*layer, &bytes)?;
         }
-        kept.walk = batch.walk;
-        kept.rows = batch.keep.iter().map(|row| all[*row as usize].clone()).collect();
-        kept.deepest = match (&batch.deepest, few) {
-            (Some(deepest), Some(few)) => deepest.keep.iter().map(|row| few[*row as usize].clone()).collect(),
+        cache.session = batch.session;
+        cache.tokens = batch.keep.iter().map(|index| all[*index as usize].clone()).collect();
+        cache.last_layer = match (&batch.last_layer, pruned) {
+            (Some(left), Some(pruned)) => left.keep.iter().map(|index| pruned[*index as usize].clone()).collect(),
             _ => Vec::new(),
         };
         Ok(())
@@ -263,7 +284,7 @@ pub fn three_sequences() -> TokenSet {
     ])
 }
 
-/// Signature, mask and bytes: everything of a tensor that must agree.
+/// Asserts that signature, mask and bytes agree.
 #[track_caller]
 pub fn assert_same(got: &ActTensor, expected: &ActTensor, what: &str) {
     assert_eq!(got.signature(), expected.signature(), "{what}");

@@ -1,7 +1,5 @@
-//! One truth on a real forward pass: lazy, lazy through a file and eager give the same feature bytes, for any model, batch
-//! size, order of samples, number of threads and choice of optimiser rules.
-
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+//! Bit-identical features on a real forward pass: lazy, lazy through a file and eager give the same feature bytes, for any
+//! model, batch size, order of samples, number of threads and choice of optimizer rules.
 
 use std::sync::Arc;
 
@@ -20,16 +18,16 @@ const VOCABULARY: usize = 61;
 
 /// A model of a golden's size: any number of heads and of blocks, widths that no vector register divides.
 #[derive(Clone, Debug)]
-struct ModelCase {
+struct RandomModel {
     shape: LlamaShape,
     dtype: DType,
     seed: u64,
 }
 
-impl ModelCase {
-    /// Its weights on so many threads; all blocks, so that the rule `depth` can be off.
+impl RandomModel {
+    /// Loads all blocks, so that the rule `depth` can be off.
     fn load(&self, threads: usize) -> Arc<Llama<CpuBackend>> {
-        // Weights keep their preset for as long as the process lasts; a test's few are no loss.
+        // Weights need a preset that lives as long as the process; leaking a few of them in a test is harmless.
         let preset: &'static Preset = Box::leak(Box::new(Preset {
             name: "random",
             shape: self.shape,
@@ -48,11 +46,11 @@ impl ModelCase {
     }
 }
 
-fn any_model() -> impl Strategy<Value = ModelCase> {
+fn any_model() -> impl Strategy<Value = RandomModel> {
     let widths = (9usize..=64, 17usize..=90, 1usize..=4);
     let heads = (1usize..=4, 1usize..=4, (2usize..=16).prop_map(|half| 2 * half));
     let dtype = select(vec![DType::F32, DType::F16, DType::Bf16]);
-    (widths, heads, dtype, any::<u64>()).prop_map(|(widths, heads, dtype, seed)| ModelCase {
+    (widths, heads, dtype, any::<u64>()).prop_map(|(widths, heads, dtype, seed)| RandomModel {
         shape: LlamaShape {
             vocab_size: VOCABULARY,
             hidden_size: widths.0,
@@ -68,7 +66,7 @@ fn any_model() -> impl Strategy<Value = ModelCase> {
     })
 }
 
-/// Sequences that share prefixes of every length, with any masks, empty ones among them.
+/// Sequences that share prefixes of every length, with any masks, empty ones included.
 fn any_tokens() -> impl Strategy<Value = TokenSet> {
     let token = (0u32..VOCABULARY as u32, any::<bool>());
     let stems = prop::collection::vec(prop::collection::vec(token.clone(), 0..20), 1..4);
@@ -82,9 +80,9 @@ fn any_tokens() -> impl Strategy<Value = TokenSet> {
     })
 }
 
-/// How features are extracted: everything that must not show in them.
+/// Settings of an extraction that must not change a bit of its features.
 #[derive(Clone, Debug)]
-struct Way {
+struct ExtractionSettings {
     lazy_batch: usize,
     eager_batch: usize,
     threads: usize,
@@ -96,22 +94,24 @@ struct Way {
     select_first: bool,
 }
 
-fn any_way() -> impl Strategy<Value = Way> {
+fn any_settings() -> impl Strategy<Value = ExtractionSettings> {
     let sizes = (1usize..=64, 1usize..=64, 1usize..=4);
     let off = subsequence(Rule::ALL.to_vec(), 0..=Rule::ALL.len());
     let order = prop::collection::vec(any::<u32>(), 24);
-    (sizes, off, order, any::<bool>(), any::<bool>()).prop_map(|(sizes, off, order, on_disk, select_first)| Way {
-        lazy_batch: sizes.0,
-        eager_batch: sizes.1,
-        threads: sizes.2,
-        off,
-        order,
-        on_disk,
-        select_first,
+    (sizes, off, order, any::<bool>(), any::<bool>()).prop_map(|(sizes, off, order, on_disk, select_first)| {
+        ExtractionSettings {
+            lazy_batch: sizes.0,
+            eager_batch: sizes.1,
+            threads: sizes.2,
+            off,
+            order,
+            on_disk,
+            select_first,
+        }
     })
 }
 
-/// The bytes of each sample's features at each of `layers`, in the order of `tokens`: the eager way, sample by sample.
+/// The bytes of all features at each of `layers`, in the order of `tokens`: eager with batches of one sample.
 fn reference(model: &Llama<CpuBackend>, tokens: &TokenSet, layers: &[usize], method: PoolMethod) -> Vec<Vec<u8>> {
     let full = eager::extract_full(model, tokens, layers, 1, None).unwrap().tensor;
     layers.iter().map(|layer| full.pool_layer(*layer, method).unwrap().bytes().to_vec()).collect()
@@ -121,8 +121,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
-    fn lazy_lazy_through_a_file_and_eager_give_the_same_bytes(
-        case in any_model(), tokens in any_tokens(), method in select(PoolMethod::ALL.to_vec()), way in any_way(),
+    fn lazy_cached_and_eager_features_are_bit_identical(
+        case in any_model(), tokens in any_tokens(), method in select(PoolMethod::ALL.to_vec()), settings in any_settings(),
         layers in subsequence(vec![0usize, 1, 2, 3], 1..=4).prop_shuffle(),
     ) {
         let mut layers: Vec<usize> = layers.into_iter().filter(|layer| *layer < case.shape.n_layers).collect();
@@ -135,36 +135,34 @@ proptest! {
         let row = |bytes: &[u8], sample: usize| bytes[sample * row_bytes..(sample + 1) * row_bytes].to_vec();
         prop_assert!(expected.iter().all(|layer| layer.len() == tokens.len() * row_bytes));
 
-        // In another order, from a plan and from eager.
+        // The same samples in another order, by a plan and by eager extraction.
         let mut order: Vec<usize> = (0..tokens.len()).collect();
-        order.sort_by_key(|sample| way.order[*sample]);
+        order.sort_by_key(|sample| settings.order[*sample]);
         let sequences = order.iter().map(|sample| tokens.sequences[*sample].clone()).collect();
         let shuffled = Arc::new(TokenSet { sequences });
-        let model = case.load(way.threads);
-        let rules = way.off.iter().copied().fold(Rules::all(), Rules::without);
-        let plan = Acts::collect(model.clone(), shuffled.clone(), &layers, way.lazy_batch).unwrap().with_rules(rules);
-        let (kept, folder) = (&layers[..layers.len().div_ceil(2)], tempfile::tempdir().unwrap());
-        let path = way.on_disk.then(|| folder.path().join("pooled.safetensors"));
-        let plan = match way.select_first {
-            true => plan.select_layers(kept).unwrap().pool(method, Axis::Sequence).unwrap(),
-            false => plan.pool(method, Axis::Sequence).unwrap(),
-        };
+        let model = case.load(settings.threads);
+        let rules = settings.off.iter().copied().fold(Rules::all(), Rules::without);
+        let plan = Acts::collect(model.clone(), shuffled.clone(), &layers, settings.lazy_batch).unwrap().with_rules(rules);
+        let (kept, directory) = (&layers[..layers.len().div_ceil(2)], tempfile::tempdir().unwrap());
+        let path = settings.on_disk.then(|| directory.path().join("pooled.safetensors"));
+        let plan = if settings.select_first { plan.select_layers(kept).unwrap() } else { plan };
+        let plan = plan.pool(method, Axis::Sequence).unwrap();
         let cached = plan.cache(path.as_deref()).unwrap();
-        let back: Vec<i64> = (0..tokens.len())
+        let original_order: Vec<i64> = (0..tokens.len())
             .map(|sample| order.iter().position(|other| *other == sample).unwrap() as i64)
             .collect();
-        let whole = eager::extract_full(model.as_ref(), &shuffled, &layers, way.eager_batch, None).unwrap().tensor;
+        let whole = eager::extract_full(model.as_ref(), &shuffled, &layers, settings.eager_batch, None).unwrap().tensor;
         for (index, layer) in kept.iter().enumerate() {
-            let lazy = cached.select_layer(*layer).unwrap().slice_batch(back.clone()).unwrap().realize().unwrap();
+            let lazy = cached.select_layer(*layer).unwrap().slice_batch(original_order.clone()).unwrap().realize().unwrap();
             let pooled = whole.pool_layer(*layer, method).unwrap();
             let streamed = eager::extract_layer_pooled(
-                model.as_ref(), &shuffled, *layer, way.eager_batch, method, None,
+                model.as_ref(), &shuffled, *layer, settings.eager_batch, method, None,
             ).unwrap().tensor;
-            for (sample, place) in back.iter().enumerate() {
+            for (sample, position) in original_order.iter().enumerate() {
                 let expected = row(&expected[index], sample);
                 prop_assert!(row(lazy.bytes(), sample) == expected, "lazy, layer {}, sample {}", layer, sample);
                 for eager in [&pooled, &streamed] {
-                    prop_assert!(row(eager.bytes(), *place as usize) == expected, "eager, layer {}, sample {}", layer, sample);
+                    prop_assert!(row(eager.bytes(), *position as usize) == expected, "eager, layer {}, sample {}", layer, sample);
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! A device without room for a batch: lazily the batch is halved and the result stays, until a sample alone has no room.
+//! A device that is out of memory: lazy extraction halves its batches, without changing a bit, until a sample alone does
+//! not fit. And several streams of batches.
 
 use std::sync::Arc;
 
@@ -24,24 +25,24 @@ fn plan(model: &Arc<FakeModel>, no_opt: &[&str]) -> Acts {
     plan.with_rules(Rules::all_but(no_opt).unwrap()).pool(PoolMethod::Mean, Axis::Sequence).unwrap()
 }
 
-fn model(memory_rows: Option<usize>, n_lanes: usize) -> Arc<FakeModel> {
+fn model(memory_tokens: Option<usize>, n_streams: usize) -> Arc<FakeModel> {
     let mut model = FakeModel::new(4, DType::Bf16);
-    (model.memory_rows, model.n_lanes) = (memory_rows, n_lanes);
+    (model.memory_tokens, model.n_streams) = (memory_tokens, n_streams);
     Arc::new(model)
 }
 
 #[test]
-fn batches_are_halved_until_they_fit_and_no_bit_changes() {
+fn batches_are_halved_until_they_fit() {
     for no_opt in [&[][..], &["prefix"], &["packing"], &["mask"], &["pooling"], &["all"]] {
         let expected = plan(&model(None, 1), no_opt);
         let bytes = expected.realize().unwrap();
         assert_eq!(expected.stats().halvings, 0);
-        for memory_rows in [8, 11, 20] {
-            let model = model(Some(memory_rows), 1);
+        for memory_tokens in [8, 11, 20] {
+            let model = model(Some(memory_tokens), 1);
             let plan = plan(&model, no_opt);
-            assert_eq!(plan.realize().unwrap().bytes(), bytes.bytes(), "{no_opt:?} in {memory_rows} rows");
+            assert_eq!(plan.realize().unwrap().bytes(), bytes.bytes(), "{no_opt:?} in {memory_tokens} tokens");
             let stats = plan.stats();
-            assert!(stats.halvings > 0 || memory_rows == 20, "{no_opt:?} in {memory_rows} rows: {stats:?}");
+            assert!(stats.halvings > 0 || memory_tokens == 20, "{no_opt:?} in {memory_tokens} tokens: {stats:?}");
             assert_eq!(stats.tokens_total, expected.stats().tokens_total);
             assert!(stats.batches > expected.stats().batches || stats.halvings == 0);
         }
@@ -49,7 +50,7 @@ fn batches_are_halved_until_they_fit_and_no_bit_changes() {
 }
 
 #[test]
-fn a_sample_that_does_not_fit_alone_is_the_devices_own_error() {
+fn sample_that_does_not_fit_is_device_error() {
     for no_opt in [&[][..], &["packing"]] {
         let error = plan(&model(Some(7), 1), no_opt).realize().unwrap_err();
         assert!(matches!(error, Error::Kernel(KernelError::OutOfMemory { .. })), "{error}");
@@ -58,7 +59,7 @@ fn a_sample_that_does_not_fit_alone_is_the_devices_own_error() {
 }
 
 #[test]
-fn eager_takes_its_batches_as_they_are() {
+fn eager_batches_are_not_halved() {
     let sequences = sequences();
     let pairs: Vec<(&[u32], &[bool])> = sequences.iter().map(|(ids, mask)| (&ids[..], &mask[..])).collect();
     let model = model(Some(20), 1);
@@ -68,16 +69,16 @@ fn eager_takes_its_batches_as_they_are() {
 }
 
 #[test]
-fn lanes_change_no_bit_and_each_sample_is_run_once() {
+fn streams_change_no_bit() {
     for no_opt in [&[][..], &["prefix"], &["packing"], &["batch"]] {
         let one = plan(&model(None, 1), no_opt);
         let expected = one.realize().unwrap();
-        for n_lanes in [2, 3, 5, 20] {
-            let model = model(None, n_lanes);
+        for n_streams in [2, 3, 5, 20] {
+            let model = model(None, n_streams);
             let several = plan(&model, no_opt);
-            assert_eq!(several.realize().unwrap().bytes(), expected.bytes(), "{no_opt:?} in {n_lanes} lanes");
+            assert_eq!(several.realize().unwrap().bytes(), expected.bytes(), "{no_opt:?} in {n_streams} streams");
             assert_eq!(several.stats().tokens_total, one.stats().tokens_total);
-            // A prefix that samples of two lanes share is computed in both.
+            // A prefix that samples of two streams share is computed in both.
             assert!(several.stats().tokens_computed >= one.stats().tokens_computed || no_opt == ["packing"]);
         }
     }

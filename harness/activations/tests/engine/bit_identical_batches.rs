@@ -1,5 +1,4 @@
-//! A sample's pooled features have the same bits however its rows are batched, shared, padded or restricted.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+//! A sample's pooled features have the same bits however its tokens are batched, shared, padded or pruned.
 
 use std::sync::Arc;
 
@@ -22,7 +21,7 @@ fn tiny(dtype: DType, threads: usize) -> Llama<CpuBackend> {
     Llama::load(CpuBackend::new(threads).unwrap(), config, weights, &options, &mut |_, _| ()).unwrap()
 }
 
-/// Pooled rows of layers 0 and 2, `[sample][layer]`.
+/// Pooled features of layers 0 and 2, `[sample][layer]`.
 fn features(
     model: &dyn ActivationModel,
     tokens: &TokenSet,
@@ -34,13 +33,13 @@ fn features(
     for scheduled in Batches::new(tokens, prefixes, batching) {
         let output = LayerOutput::Pooled {
             groups: &scheduled.masked,
-            deepest_groups: scheduled.masked_deepest.as_ref(),
+            last_layer_groups: scheduled.masked_last_layer.as_ref(),
             method,
         };
         let mut sink = |layer: usize, bytes: &[u8]| {
-            let row_bytes = bytes.len() / scheduled.samples.len();
-            for (row, sample) in bytes.chunks_exact(row_bytes).zip(&scheduled.samples) {
-                features[*sample][layer / 2] = row.to_vec();
+            let vector_bytes = bytes.len() / scheduled.samples.len();
+            for (vector, sample) in bytes.chunks_exact(vector_bytes).zip(&scheduled.samples) {
+                features[*sample][layer / 2] = vector.to_vec();
             }
             Ok(())
         };
@@ -67,17 +66,17 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn sharing_packing_padding_restricting_and_threads_change_no_bit(
-        tokens in arbitrary_tokens(), max_samples in 1usize..9, max_rows in 1usize..60, threads in 1usize..4,
+    fn sharing_packing_padding_pruning_and_threads_keep_bits(
+        tokens in arbitrary_tokens(), max_samples in 1usize..9, max_tokens in 1usize..60, threads in 1usize..4,
         method in prop::sample::select(PoolMethod::ALL.to_vec()),
         dtype in prop::sample::select(vec![DType::F32, DType::F16, DType::Bf16]),
     ) {
         let all: Vec<usize> = (0..tokens.len()).collect();
         let reversed: Vec<usize> = all.iter().rev().copied().collect();
-        let one = Batching { max_samples: 1, max_rows: 1, padded: false, masked_only: false };
+        let one = Batching { max_samples: 1, max_tokens: 1, padded: false, masked_only: false };
         let (single, several) = (tiny(dtype, 1), tiny(dtype, threads));
         let expected = features(&single, &tokens, &SharedPrefixes::none(&all), one, method);
-        let batching = Batching { max_samples, max_rows, padded: false, masked_only: false };
+        let batching = Batching { max_samples, max_tokens, padded: false, masked_only: false };
         for (prefixes, padded) in [
             (SharedPrefixes::none(&reversed), false),
             (SharedPrefixes::none(&all), true),
@@ -93,22 +92,23 @@ proptest! {
 }
 
 #[test]
-fn rows_of_another_walk_are_refused() {
+fn prefix_cache_of_another_session_is_refused() {
     let tokens = TokenSet {
         sequences: [[1u32, 2, 3], [1, 2, 4]]
             .map(|ids| TokenSequence { ids: ids.to_vec(), mask: vec![true; 3] })
             .to_vec(),
     };
     let prefixes = SharedPrefixes::of(&tokens, &[0, 1]);
-    let batching = Batching { max_samples: 1, max_rows: 1, padded: false, masked_only: false };
+    let batching = Batching { max_samples: 1, max_tokens: 1, padded: false, masked_only: false };
     let batches: Vec<_> = Batches::new(&tokens, &prefixes, batching).collect();
     let other: Vec<_> = Batches::new(&tokens, &prefixes, batching).collect();
     let model = tiny(DType::F32, 1);
     let run = |index: usize, batches: &[actbench_activations::plan::batches::ScheduledBatch]| {
-        model.run(&batches[index].batch, &[0], LayerOutput::Rows, &mut |_, _| Ok(()))
+        model.run(&batches[index].batch, &[0], LayerOutput::Tokens, &mut |_, _| Ok(()))
     };
     run(0, &batches).unwrap();
     run(1, &batches).unwrap();
     run(0, &batches).unwrap();
-    assert!(run(1, &other).unwrap_err().to_string().contains("another walk"));
+    let error = run(1, &other).unwrap_err();
+    assert!(error.to_string().contains("the prefix cache belongs to another session"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! How much of a plan the source does itself, and what is left to do on what it hands out.
+//! The physical plan: the part of a plan that the source does itself, and the operations on its output.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,25 +11,25 @@ use super::operation::{Operation, abbreviate};
 use super::rules::{Rule, Rules};
 use super::signature::Signature;
 
-/// A plan cut in two: a request to the source, and the operations on each batch that comes back.
+/// A plan cut in two: a request to the source, and the operations on each batch that it emits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OptimisedPlan {
+pub struct OptimizedPlan {
     /// The source's sample that each sample of the result is.
     pub samples: Arc<[usize]>,
-    /// Whether the source is asked for all of its samples, wanted or not.
+    /// Whether the source is asked for all of its samples, needed or not.
     pub all_samples: bool,
-    /// The layers asked of the source, in order; its own where it has no axis `l`.
+    /// The layers asked of the source, in order; its own if it has no axis `l`.
     pub layers: Arc<[usize]>,
-    /// How the source pools axis `s` before it hands anything out, if it does.
+    /// How the source pools axis `s`, if it does.
     pub pool: Option<PoolMethod>,
-    /// What is done to each batch afterwards.
+    /// The operations on each batch afterwards.
     pub remaining: Vec<Operation>,
-    /// The rules that shaped this plan; sources obey them as well.
+    /// The rules that shaped this plan; sources apply them too.
     pub rules: Rules,
 }
 
-impl OptimisedPlan {
-    /// Pushes down what `rules` allow.
+impl OptimizedPlan {
+    /// Pushes operations down to the source as far as `rules` allow.
     pub fn of(source: &Signature, logical: &LogicalPlan, rules: Rules) -> Self {
         let mut remaining = Vec::new();
         let mut layers = logical.layers.clone();
@@ -47,7 +47,7 @@ impl OptimisedPlan {
             values.remove(index);
         }
         remaining.extend(values);
-        OptimisedPlan {
+        OptimizedPlan {
             samples: logical.samples.clone(),
             all_samples: !rules.has(Rule::Batch),
             layers,
@@ -57,17 +57,17 @@ impl OptimisedPlan {
         }
     }
 
-    /// Whether what the source hands out is the result but for the name of its layer.
+    /// Whether the output of the source is the result, apart from the number of its layer.
     pub fn is_plain(&self) -> bool {
         self.pool.is_none() && self.remaining.iter().all(|operation| matches!(operation, Operation::SelectLayer(_)))
     }
 }
 
-/// The pool of `s` in `values` with its place, if it may move before everything else there.
+/// The pool of `s` in `values` with its index, if it may move to the front.
 ///
-/// A pool rounds, so it moves only past what it commutes with bit by bit: `last` copies one position, which commutes
-/// with casts and with pools of `l`; `max` picks one, which commutes with the exact cast, to `f32`. A sum commutes
-/// with nothing: a cast before it decides how it is rounded.
+/// A pool rounds, so it moves only past operations that it commutes with bit by bit: `last` copies one position, which
+/// commutes with casts and with pools of `l`; `max` picks one, which commutes with the exact cast, to `f32`. A sum commutes
+/// with no operation: a cast before it decides how it is rounded.
 fn first_pool(values: &[Operation]) -> Option<(usize, PoolMethod)> {
     values
         .iter()
@@ -86,12 +86,10 @@ fn first_pool(values: &[Operation]) -> Option<(usize, PoolMethod)> {
         })
 }
 
-impl fmt::Display for OptimisedPlan {
+impl fmt::Display for OptimizedPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.all_samples {
-            true => writeln!(f, "source: every sample, of which [{}]", abbreviate(&self.samples))?,
-            false => writeln!(f, "source: samples [{}]", abbreviate(&self.samples))?,
-        }
+        let all = if self.all_samples { "all samples, of which" } else { "samples" };
+        writeln!(f, "source: {all} [{}]", abbreviate(&self.samples))?;
         writeln!(f, "source: layers [{}]", abbreviate(&self.layers))?;
         if let Some(method) = self.pool {
             writeln!(f, "source: {method}_pool(s)")?;
@@ -106,7 +104,7 @@ mod tests {
     use super::*;
     use crate::plan::axes::Axes;
 
-    fn optimise(operations: &[Operation], rules: Rules) -> OptimisedPlan {
+    fn optimize(operations: &[Operation], rules: Rules) -> OptimizedPlan {
         let source = Signature {
             axes: Axes::BLSH,
             n_samples: 6,
@@ -116,7 +114,7 @@ mod tests {
             dtype: DType::Bf16,
             has_mask: true,
         };
-        OptimisedPlan::of(&source, &LogicalPlan::of(&source, operations).unwrap(), rules)
+        OptimizedPlan::of(&source, &LogicalPlan::of(&source, operations).unwrap(), rules)
     }
 
     fn pool(method: PoolMethod, axis: Axis) -> Operation {
@@ -124,14 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_moves_to_the_source_past_selections() {
+    fn pool_moves_to_source_past_selections() {
         let operations = [
             Operation::SliceBatch((..2).into()),
             pool(PoolMethod::Mean, Axis::Sequence),
             Operation::SelectLayer(1),
             Operation::Cast(DType::F32),
         ];
-        insta::assert_snapshot!(optimise(&operations, Rules::all()), @r"
+        insta::assert_snapshot!(optimize(&operations, Rules::all()), @r"
         source: samples [0, 1]
         source: layers [1]
         source: mean_pool(s)
@@ -139,8 +137,8 @@ mod tests {
         batches: cast(f32)
         rules: depth, packing, mask, pooling, prefix, layers, batch
         ");
-        insta::assert_snapshot!(optimise(&operations, Rules::none()), @r"
-        source: every sample, of which [0, 1]
+        insta::assert_snapshot!(optimize(&operations, Rules::none()), @r"
+        source: all samples, of which [0, 1]
         source: layers [0, 1, 2]
         batches: select_layer(1)
         batches: mean_pool(s)
@@ -150,11 +148,11 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_moves_past_a_cast_only_where_bits_stay() {
+    fn pool_passes_cast_only_without_changing_bits() {
         let moved = |method, casts: &[DType]| {
             let mut operations: Vec<Operation> = casts.iter().map(|dtype| Operation::Cast(*dtype)).collect();
             operations.push(pool(method, Axis::Sequence));
-            optimise(&operations, Rules::all()).pool
+            optimize(&operations, Rules::all()).pool
         };
         assert_eq!(moved(PoolMethod::Mean, &[DType::F32]), None);
         assert_eq!(moved(PoolMethod::Sum, &[DType::F32]), None);
@@ -165,14 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_position_crosses_a_pool_of_layers() {
+    fn only_last_pool_passes_layer_pool() {
         for method in PoolMethod::ALL {
             let operations = [pool(PoolMethod::Sum, Axis::Layer), pool(method, Axis::Sequence)];
-            let plan = optimise(&operations, Rules::all());
+            let plan = optimize(&operations, Rules::all());
             let moved = (method == PoolMethod::Last).then_some(method);
             assert_eq!((plan.pool, plan.remaining.len()), (moved, if moved.is_some() { 1 } else { 2 }));
         }
-        assert!(!optimise(&[pool(PoolMethod::Sum, Axis::Layer)], Rules::all()).is_plain());
-        assert!(optimise(&[Operation::SelectLayer(2)], Rules::all()).is_plain());
+        assert!(!optimize(&[pool(PoolMethod::Sum, Axis::Layer)], Rules::all()).is_plain());
+        assert!(optimize(&[Operation::SelectLayer(2)], Rules::all()).is_plain());
     }
 }

@@ -1,9 +1,9 @@
-//! What plans refuse, what they ask of the model, what they report, and how they print.
+//! Plans on a fake model: errors, the work that they ask of the model, progress, and text.
 
 use std::sync::{Arc, Mutex};
 
 use crate::fake_model::{FakeModel, HIDDEN, three_sequences, token_set};
-use actbench_activations::plan::{ActTensor, Acts, Axes, Axis, Device, Progress, Rule, Rules};
+use actbench_activations::plan::{ActTensor, Acts, Axes, Axis, Progress, ResultDevice, Rule, Rules};
 use actbench_activations::tokens::TokenSet;
 use actbench_activations::{Result, eager};
 use actbench_kernels::{DType, PoolMethod};
@@ -18,13 +18,13 @@ fn collect(model: &Arc<FakeModel>, layers: &[usize]) -> Acts {
 
 #[track_caller]
 fn assert_usage<T>(result: Result<T>, expected: &str) {
-    let error = result.err().expect("this is to be refused");
+    let error = result.err().expect("expected an error");
     assert!(error.to_string().contains(expected), "{error}");
     assert_eq!(error.exit_code(), 2);
 }
 
 #[test]
-fn what_a_model_cannot_do_is_refused_before_it_runs() {
+fn impossible_extraction_is_refused_before_model_runs() {
     let model = model();
     let try_collect =
         |tokens: TokenSet, layers: &[usize], batch| Acts::collect(model.clone(), Arc::new(tokens), layers, batch);
@@ -47,13 +47,13 @@ fn what_a_model_cannot_do_is_refused_before_it_runs() {
 }
 
 #[test]
-fn operations_are_refused_when_they_are_added_and_the_plan_stays() {
+fn refused_operations_leave_the_plan_unchanged() {
     let model = model();
     let plan = collect(&model, &[1, 4]);
     assert_usage(plan.select_layers(&[0]), "layer 0 is not among the layers 1, 4");
     assert_usage(plan.pool(PoolMethod::Mean, Axis::Batch), "axis b cannot be pooled");
     assert_usage(plan.slice_batch(vec![3]), "batch of 3");
-    assert_usage(plan.to(Device::Cuda(0)), "host memory");
+    assert_usage(plan.to(ResultDevice::Cuda(0)), "host memory");
     assert_usage(plan.mean_pool(Axis::Layer).unwrap().select_layer(1), "no axis l");
     assert_usage(plan.iter_batches(0), "at least 1");
     assert_usage(plan.select_layer(1).unwrap().iter_layers(), "no axis l");
@@ -63,7 +63,7 @@ fn operations_are_refused_when_they_are_added_and_the_plan_stays() {
 }
 
 #[test]
-fn the_model_stops_at_the_deepest_layer_that_is_needed() {
+fn model_stops_at_deepest_needed_layer() {
     let model = model();
     let plan = collect(&model, &[0, 5, 3]).mean_pool(Axis::Sequence).unwrap();
     plan.select_layers(&[3, 0]).unwrap().realize().unwrap();
@@ -76,37 +76,37 @@ fn the_model_stops_at_the_deepest_layer_that_is_needed() {
     assert_eq!(model.log().layers, [2]);
 }
 
-/// Rows of all layers, rows of the deepest, bytes handed out.
-fn asked(rules: Rules, build: impl Fn(Acts) -> Acts) -> (usize, usize, usize) {
+/// Tokens of all layers, tokens of the last layer, bytes emitted.
+fn work(rules: Rules, build: impl Fn(Acts) -> Acts) -> (usize, usize, usize) {
     let model = model();
     build(collect(&model, &[1, 4])).with_rules(rules).realize().unwrap();
     let log = model.log();
-    (log.rows, log.deepest_rows, log.bytes)
+    (log.tokens, log.last_layer_tokens, log.bytes)
 }
 
 #[test]
-fn each_rule_saves_what_it_says() {
+fn each_rule_saves_its_work() {
     let mean = |plan: Acts| plan.mean_pool(Axis::Sequence).unwrap();
-    let off = |rules: &[Rule]| rules.iter().fold(Rules::all(), |rules, rule| rules.without(*rule));
+    let without = |rules: &[Rule]| rules.iter().fold(Rules::all(), |rules, rule| rules.without(*rule));
     let vector = HIDDEN * 2;
-    // 9 tokens; sequences 0 and 2 share their first two, so 7 rows are distinct, of which 4 are masked: position 1
-    // of the shared prefix, one more of the first and one more of the third.
-    assert_eq!(asked(Rules::all(), mean), (7, 3, 3 * 2 * vector));
-    assert_eq!(asked(off(&[Rule::Mask]), mean), (7, 7, 3 * 2 * vector));
-    assert_eq!(asked(off(&[Rule::Prefix]), mean), (9, 4, 3 * 2 * vector));
+    // 9 tokens; sequences 0 and 2 share their first two, so 7 are distinct, of which 3 are masked: position 1 of the shared
+    // prefix, one more of the first and one more of the third.
+    assert_eq!(work(Rules::all(), mean), (7, 3, 3 * 2 * vector));
+    assert_eq!(work(without(&[Rule::Mask]), mean), (7, 7, 3 * 2 * vector));
+    assert_eq!(work(without(&[Rule::Prefix]), mean), (9, 4, 3 * 2 * vector));
     // In pairs: the first padded to 4, the second of one sequence alone.
-    assert_eq!(asked(off(&[Rule::Packing]), mean), (4 + 4 + 3, 4, 3 * 2 * vector));
-    assert_eq!(asked(off(&[Rule::Pooling, Rule::Prefix]), mean), (9, 9, 9 * 2 * vector));
+    assert_eq!(work(without(&[Rule::Packing]), mean), (4 + 4 + 3, 4, 3 * 2 * vector));
+    assert_eq!(work(without(&[Rule::Pooling, Rule::Prefix]), mean), (9, 9, 9 * 2 * vector));
     let second = |plan: Acts| mean(plan).slice_batch(1..2).unwrap();
-    assert_eq!(asked(Rules::all(), second), (2, 0, 2 * vector));
-    assert_eq!(asked(off(&[Rule::Batch]), second), (7, 3, 3 * 2 * vector));
-    // A cast before a mean decides how it is rounded, so rows come as they are.
+    assert_eq!(work(Rules::all(), second), (2, 0, 2 * vector));
+    assert_eq!(work(without(&[Rule::Batch]), second), (7, 3, 3 * 2 * vector));
+    // A cast before a mean decides how it is rounded, so all tokens are emitted unpooled.
     let cast_first = |plan: Acts| mean(plan.cast(DType::F32).unwrap());
-    assert_eq!(asked(off(&[Rule::Prefix]), cast_first), (9, 9, 9 * 2 * vector));
+    assert_eq!(work(without(&[Rule::Prefix]), cast_first), (9, 9, 9 * 2 * vector));
 }
 
 #[test]
-fn rounding_before_and_after_a_pool_are_kept_apart() {
+fn cast_and_pool_do_not_commute() {
     let mean = |tensor: &ActTensor| tensor.to_f32_vec();
     let full = collect(&model(), &[4]).select_layer(4).unwrap();
     let pooled_first = full.mean_pool(Axis::Sequence).unwrap().cast(DType::F32).unwrap().realize().unwrap();
@@ -116,7 +116,7 @@ fn rounding_before_and_after_a_pool_are_kept_apart() {
 }
 
 #[test]
-fn progress_counts_samples_up_to_all_of_them() {
+fn progress_increases_to_all_samples() {
     let seen: Arc<Mutex<Vec<Progress>>> = Arc::default();
     let sink = {
         let seen = seen.clone();
@@ -138,22 +138,22 @@ fn progress_counts_samples_up_to_all_of_them() {
 }
 
 #[test]
-fn a_failure_of_the_model_ends_the_plan_with_it() {
+fn model_failure_ends_the_plan() {
     let failing = Arc::new(FakeModel::failing_at(1, 6, DType::F32));
     let plan = Acts::collect(failing, Arc::new(three_sequences()), &[2], 1).unwrap();
     let plan = plan.with_rules(Rules::all().without(Rule::Packing));
-    let mut pieces = plan.iter_batches(1).unwrap();
-    assert!(pieces.next().unwrap().is_ok());
-    assert!(pieces.next().unwrap().unwrap_err().to_string().contains("told to fail"));
-    assert!(pieces.next().is_none(), "nothing comes after an error");
+    let mut parts = plan.iter_batches(1).unwrap();
+    assert!(parts.next().unwrap().is_ok());
+    assert!(parts.next().unwrap().unwrap_err().to_string().contains("fails by request"));
+    assert!(parts.next().is_none(), "a part after an error");
     assert!(plan.realize().is_err());
 }
 
 #[test]
-fn no_samples_are_a_result_too() {
+fn empty_selection_gives_empty_result() {
     let model = model();
-    let nobody = Acts::collect(model.clone(), Arc::new(TokenSet::default()), &[1, 2], 4).unwrap();
-    assert_eq!(nobody.realize().unwrap().shape(), [0, 2, 0, HIDDEN]);
+    let no_samples = Acts::collect(model.clone(), Arc::new(TokenSet::default()), &[1, 2], 4).unwrap();
+    assert_eq!(no_samples.realize().unwrap().shape(), [0, 2, 0, HIDDEN]);
     let empty = collect(&model, &[1, 2]).slice_batch(3..).unwrap().mean_pool(Axis::Sequence).unwrap();
     assert_eq!(empty.realize().unwrap().shape(), [0, 2, HIDDEN]);
     assert_eq!(empty.iter_batches(2).unwrap().count(), 0);
@@ -161,13 +161,13 @@ fn no_samples_are_a_result_too() {
 }
 
 #[test]
-fn plans_are_the_same_if_they_give_the_same_however_they_are_written() {
+fn equivalent_plans_have_equal_fingerprints() {
     let model = model();
     let plan = collect(&model, &[1, 4, 5]);
     let one = plan.mean_pool(Axis::Sequence).unwrap().select_layer(4).unwrap().slice_batch(..2).unwrap();
     let other = plan.slice_batch(vec![0, 1, 2]).unwrap().select_layers(&[5, 4]).unwrap();
     let other = other.slice_batch(..-1).unwrap().select_layer(4).unwrap().mean_pool(Axis::Sequence).unwrap();
-    let other = other.cast(DType::Bf16).unwrap().to(Device::Cpu).unwrap().with_rules(Rules::none());
+    let other = other.cast(DType::Bf16).unwrap().to(ResultDevice::Cpu).unwrap().with_rules(Rules::none());
     assert_eq!(one.fingerprint().unwrap(), other.fingerprint().unwrap());
     assert_eq!(one.realize().unwrap().bytes(), other.realize().unwrap().bytes());
 
@@ -192,7 +192,7 @@ fn plans_are_the_same_if_they_give_the_same_however_they_are_written() {
 }
 
 #[test]
-fn a_plan_prints_what_it_is_and_explains_what_it_costs() {
+fn plan_prints_and_explains_its_cost() {
     let plan = collect(&model(), &[1, 4]).select_layer(4).unwrap().mean_pool(Axis::Sequence).unwrap();
     let plan = plan.slice_batch(vec![-1, 0]).unwrap().cast(DType::F32).unwrap();
     insta::assert_snapshot!(plan, @r"
@@ -214,21 +214,21 @@ fn a_plan_prints_what_it_is_and_explains_what_it_costs() {
       samples [2, 0]
       layers [4], axis l dropped
       then mean_pool(s) cast(f32)
-    optimised:
+    optimized:
       source: samples [2, 0]
       source: layers [4]
       source: mean_pool(s)
       batches: select_layer(4)
       batches: cast(f32)
       rules: depth, packing, mask, pooling, prefix, layers, batch
-    bytes: 240 B in full, 40 B as result
-    runs 5 rows for the 7 tokens of 2 samples, in 1 batches, through 5 blocks;
-    in the deepest block, 3 of them past their keys and values
-                              rows  batches  blocks      FLOPs     bytes out
+    bytes: source 240 B, result 40 B
+    2 samples with 7 tokens: computes 5 tokens in 1 batches through 5 blocks
+    last block: 3 tokens computed beyond K/V
+                            tokens  batches  blocks      FLOPs     bytes out
     with these rules             5        1       5     2.50 k          20 B
     without depth                5        1       6     3.00 k          40 B  1.20x the FLOPs, 2.00x the bytes
     without packing              8        1       5     4.00 k          20 B  1.60x the FLOPs
-    without mask                 5        1       5     2.50 k          20 B  no more
+    without mask                 5        1       5     2.50 k          20 B  no difference
     without pooling              5        1       5     2.50 k          50 B  2.50x the bytes
     without prefix               7        1       5     3.50 k          20 B  1.40x the FLOPs
     without layers               5        1       5     2.50 k          40 B  2.00x the bytes
@@ -238,7 +238,7 @@ fn a_plan_prints_what_it_is_and_explains_what_it_costs() {
 }
 
 #[test]
-fn what_a_plan_costs_is_what_it_then_does() {
+fn predicted_cost_equals_work_done() {
     let variants = Rule::ALL.into_iter().map(|rule| Rules::all().without(rule)).chain([Rules::all(), Rules::none()]);
     for rules in variants {
         let model = model();
@@ -248,17 +248,17 @@ fn what_a_plan_costs_is_what_it_then_does() {
         plan.realize().unwrap();
         let (stats, log) = (plan.stats(), model.log());
         assert_eq!(
-            (cost.rows, cost.flops, cost.batches),
+            (cost.tokens_computed, cost.flops, cost.batches),
             (stats.tokens_computed, stats.flops, stats.batches),
             "{rules}"
         );
-        assert_eq!((cost.rows, cost.deepest_rows, cost.bytes_out), log_of(&log), "{rules}");
+        assert_eq!((cost.tokens_computed, cost.last_layer_tokens, cost.bytes_out), log_of(&log), "{rules}");
         assert_eq!((cost.tokens, cost.batches), (stats.tokens_total, log.runs as u64), "{rules}");
     }
     let cached = Acts::from_tensor(collect(&model(), &[1]).realize().unwrap());
     assert_eq!((cached.cost().unwrap(), cached.rule_costs().unwrap()), (None, None), "no model runs");
 }
 
-fn log_of(log: &crate::fake_model::Log) -> (u64, u64, u64) {
-    (log.rows as u64, log.deepest_rows as u64, log.bytes as u64)
+fn log_of(log: &crate::fake_model::ModelLog) -> (u64, u64, u64) {
+    (log.tokens as u64, log.last_layer_tokens as u64, log.bytes as u64)
 }

@@ -1,0 +1,113 @@
+//! A model known by its configuration alone: plans on it can be built and their cost explained, without any weights.
+
+use actbench_fixtures::presets::Preset;
+use actbench_kernels::{DType, DeviceUse};
+
+use super::config::ModelConfig;
+use super::locate::{ModelLocation, locate};
+use super::{ActivationModel, LayerOutput, LayerSink, StepSink, StepSource, TokenBatch, run_in_turn};
+use crate::error::{Error, Result};
+
+/// A model's configuration and its origin.
+#[derive(Clone, Debug)]
+pub struct ModelSpec {
+    /// The shape.
+    pub config: ModelConfig,
+    /// Whether the weights are synthetic, generated in memory; those of files are mapped.
+    pub synthetic: bool,
+    /// The preset whose configuration was taken instead of the model's own files.
+    pub preset: Option<&'static Preset>,
+}
+
+/// The configuration of the model `name`. A model published under the name of a preset has that preset's configuration,
+/// so that nothing is downloaded; others are found as [`locate`] finds them.
+///
+/// # Errors
+/// There is no such model, or its configuration is broken.
+pub fn find_model_spec(name: Option<&str>, quiet: bool) -> Result<ModelSpec> {
+    let is_path = name.is_some_and(|name| std::path::Path::new(name).exists());
+    if let Some(preset) = name.filter(|_| !is_path).and_then(Preset::of_published) {
+        let config = ModelConfig::parse(&preset.config_json(), preset.name)?;
+        return Ok(ModelSpec { config, synthetic: false, preset: Some(preset) });
+    }
+    let location = locate(name, quiet)?;
+    let config = ModelConfig::parse(&location.config_json()?, &location.to_string())?;
+    Ok(ModelSpec { config, synthetic: matches!(location, ModelLocation::Synthetic(_)), preset: None })
+}
+
+/// A model without weights, for plans that are not run.
+#[derive(Clone, Debug)]
+pub struct ConfigOnlyModel {
+    config: ModelConfig,
+    dtype: DType,
+}
+
+impl ConfigOnlyModel {
+    /// A model of this shape whose activations are stored as `dtype`.
+    pub fn new(config: ModelConfig, dtype: DType) -> Self {
+        ConfigOnlyModel { config, dtype }
+    }
+}
+
+impl ActivationModel for ConfigOnlyModel {
+    fn n_layers(&self) -> usize {
+        self.config.n_layers
+    }
+
+    fn hidden_size(&self) -> usize {
+        self.config.hidden_size
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// No loaded model has this fingerprint, so no cache file of one matches a plan on this model.
+    fn fingerprint(&self) -> &str {
+        "config-only"
+    }
+
+    fn describe(&self) -> String {
+        format!("llama, {} layers x {} in {}", self.config.n_layers, self.config.hidden_size, self.dtype)
+    }
+
+    fn flops(&self, batch: &TokenBatch, n_blocks: usize) -> u64 {
+        self.config.flops(batch, n_blocks)
+    }
+
+    /// # Errors
+    /// Always: there are no weights.
+    fn run(
+        &self,
+        _batch: &TokenBatch,
+        _layers: &[usize],
+        _output: LayerOutput<'_>,
+        _sink: &mut LayerSink<'_>,
+    ) -> Result<()> {
+        Err(Error::usage("this plan's model has no weights: the plan can be explained but not run"))
+    }
+
+    fn streams(&self) -> usize {
+        1
+    }
+
+    fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
+    fn run_all(&self, layers: &[usize], next: &mut StepSource<'_>, sink: &mut StepSink<'_>) -> Result<()> {
+        run_in_turn(self, layers, next, sink)
+    }
+
+    fn device_use(&self) -> Result<Option<DeviceUse>> {
+        Ok(None)
+    }
+
+    fn reset_device_use(&self) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,218 @@
+//! A Llama model on one backend or over several, as an [`ActivationModel`].
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use actbench_kernels::{Backend, DType, DeviceUse};
+
+use super::load_options::LoadOptions;
+use super::output_sink::QueuedOutputs;
+use super::stage::PipelineStage;
+use super::{pipeline, split};
+use crate::error::{Error, Result};
+use crate::model::config::ModelConfig;
+use crate::model::memory_model::weight_bytes;
+use crate::model::weights::Weights;
+use crate::model::{
+    ActivationModel, LayerOutput, LayerSink, ModelStep, StepOutput, StepSink, StepSource, TokenBatch, check_layer,
+};
+
+/// A model on one backend or over several, ready to run.
+pub struct Llama<B: Backend> {
+    config: ModelConfig,
+    dtype: DType,
+    weights: Arc<Weights>,
+    fingerprint: OnceLock<String>,
+    /// In the order of their blocks; at least one.
+    stages: Vec<PipelineStage<B>>,
+    n_blocks: usize,
+    max_positions: usize,
+}
+
+impl<B: Backend> Llama<B> {
+    /// Loads the embedding and the first blocks. `progress` is called with blocks loaded and blocks
+    /// in all.
+    ///
+    /// # Errors
+    /// More blocks than the model has; a weight that is missing, has another shape or is not finite; no memory.
+    pub fn load(
+        backend: B,
+        config: ModelConfig,
+        weights: Arc<Weights>,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
+        Llama::load_over(vec![backend], config, weights, options, progress)
+    }
+
+    /// Loads over several devices: consecutive blocks on each, in proportion to its free memory.
+    ///
+    /// # Errors
+    /// As for [`Llama::load`], or no device.
+    pub fn load_over(
+        backends: Vec<B>,
+        config: ModelConfig,
+        weights: Arc<Weights>,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
+        if let Some(deepest) = options.n_blocks.checked_sub(1) {
+            check_layer(deepest, config.n_layers)?;
+        }
+        let free = backends.iter().map(|backend| Ok(backend.free_memory()?)).collect::<Result<Vec<_>>>()?;
+        let embedding = weight_bytes(&config, 0, options.dtype);
+        let block = weight_bytes(&config, 1, options.dtype) - embedding;
+        let ranges = split::split_by_free_memory(options.n_blocks, block, embedding, &free);
+        let stages = backends
+            .into_iter()
+            .zip(ranges)
+            .map(|(backend, blocks)| PipelineStage::load(backend, &config, &weights, options, blocks, progress))
+            .collect::<Result<Vec<_>>>()?;
+        if stages.is_empty() {
+            return Err(Error::usage("no device was given to load the model on"));
+        }
+        progress(options.n_blocks, options.n_blocks);
+        let (dtype, n_blocks, max_positions) = (options.dtype, options.n_blocks, options.max_positions);
+        Ok(Llama { config, dtype, weights, fingerprint: OnceLock::new(), stages, n_blocks, max_positions })
+    }
+
+    /// The shape of the model.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The blocks of each device, in order.
+    pub fn blocks(&self) -> Vec<Range<usize>> {
+        let starts = self.stages.iter().map(|stage| stage.first);
+        let ends = self.stages.iter().skip(1).map(|stage| stage.first).chain([self.n_blocks]);
+        starts.zip(ends).map(|(start, end)| start..end).collect()
+    }
+
+    fn check(&self, batch: &TokenBatch, layers: &[usize]) -> Result<()> {
+        if batch.positions.len() != batch.ids.len() {
+            return Err(Error::usage(format!("{} ids but {} positions", batch.ids.len(), batch.positions.len())));
+        }
+        if let Some(position) = batch.positions.iter().find(|position| **position as usize >= self.max_positions) {
+            let max = self.max_positions;
+            return Err(Error::usage(format!("position {position} is out of range: {max} positions were prepared")));
+        }
+        if !layers.is_sorted_by(|a, b| a < b) {
+            return Err(Error::usage(format!("layers {layers:?} are not increasing")));
+        }
+        let Some(&deepest) = layers.last() else { return Ok(()) };
+        check_layer(deepest, self.config.n_layers)?;
+        if deepest < self.n_blocks {
+            return Ok(());
+        }
+        Err(Error::usage(format!("layer {deepest} is not loaded: {} blocks are", self.n_blocks)))
+    }
+
+    /// The stages that have a block up to the deepest of `layers`.
+    fn stages_up_to(&self, layers: &[usize]) -> &[PipelineStage<B>] {
+        let n_stages = layers.last().map_or(0, |deepest| self.stages.partition_point(|stage| stage.first <= *deepest));
+        &self.stages[..n_stages]
+    }
+}
+
+impl<B: Backend> ActivationModel for Llama<B> {
+    fn n_layers(&self) -> usize {
+        self.config.n_layers
+    }
+
+    fn hidden_size(&self) -> usize {
+        self.config.hidden_size
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn fingerprint(&self) -> &str {
+        self.fingerprint.get_or_init(|| {
+            // All stages run one arithmetic, however blocks are split.
+            let kernel = self.stages.first().map(|stage| stage.backend.kernel_id()).unwrap_or_default();
+            let (config, weights) = (&self.config, self.weights.fingerprint());
+            blake3::hash(format!("{config:?} {} {kernel} {weights}", self.dtype).as_bytes()).to_hex().to_string()
+        })
+    }
+
+    fn describe(&self) -> String {
+        let devices = match &self.stages[..] {
+            [stage] => stage.backend.describe(),
+            stages => {
+                let blocks = self.blocks().into_iter().zip(stages).map(|(blocks, stage)| {
+                    format!("{} (blocks {} to {})", stage.backend.describe(), blocks.start, blocks.end - 1)
+                });
+                blocks.collect::<Vec<_>>().join(", ")
+            }
+        };
+        format!("llama, {} layers x {} in {} on {devices}", self.config.n_layers, self.config.hidden_size, self.dtype)
+    }
+
+    fn flops(&self, batch: &TokenBatch, n_blocks: usize) -> u64 {
+        self.config.flops(batch, n_blocks)
+    }
+
+    /// Stages run one stream of batches between them.
+    fn streams(&self) -> usize {
+        1
+    }
+
+    fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
+        let capacities =
+            self.stages.iter().map(PipelineStage::release_and_measure_capacity).collect::<Result<Vec<_>>>()?;
+        Ok(capacities.into_iter().flatten().min())
+    }
+
+    fn device_use(&self) -> Result<Option<DeviceUse>> {
+        let used = self.stages.iter().map(|stage| Ok(stage.backend.device_use()?)).collect::<Result<Vec<_>>>()?;
+        Ok(used.into_iter().collect::<Option<Vec<_>>>().map(|used| used.into_iter().sum()))
+    }
+
+    fn reset_device_use(&self) -> Result<()> {
+        self.stages.iter().try_for_each(|stage| Ok(stage.backend.reset_device_use()?))
+    }
+
+    fn run(
+        &self,
+        batch: &TokenBatch,
+        layers: &[usize],
+        output: LayerOutput<'_>,
+        sink: &mut LayerSink<'_>,
+    ) -> Result<()> {
+        self.check(batch, layers)?;
+        let output = match output {
+            LayerOutput::Tokens => StepOutput::Tokens,
+            LayerOutput::Pooled { groups, last_layer_groups, method } => {
+                StepOutput::Pooled { groups: groups.clone(), last_layer_groups: last_layer_groups.cloned(), method }
+            }
+        };
+        let step = ModelStep { id: 0, batch: batch.clone(), output };
+        let mut sink = |_: u64, layer: usize, bytes: &[u8]| sink(layer, bytes);
+        let mut outputs = QueuedOutputs::new(&mut sink);
+        let mut stream: Option<Vec<u8>> = None;
+        for stage in self.stages_up_to(layers) {
+            stream = stage.run(&step, stream.as_deref(), layers, &mut outputs)?;
+        }
+        outputs.finish()
+    }
+
+    fn run_all(&self, layers: &[usize], next: &mut StepSource<'_>, sink: &mut StepSink<'_>) -> Result<()> {
+        let stages = self.stages_up_to(layers);
+        if stages.len() > 1 {
+            return pipeline::run(stages, layers, |step| self.check(&step.batch, layers), next, sink);
+        }
+        let mut outputs = QueuedOutputs::new(sink);
+        while let Some(step) = next(0) {
+            self.check(&step.batch, layers)?;
+            for stage in stages {
+                stage.run(&step, None, layers, &mut outputs)?;
+            }
+        }
+        outputs.finish()
+    }
+}

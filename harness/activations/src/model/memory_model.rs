@@ -1,0 +1,225 @@
+//! Bytes of a model's weights, batches and features, computed from sizes alone.
+//!
+//! The one place for these formulas. The workspace of a stage, the batches of a plan, the planner's prediction and the
+//! check against a memory limit all read them, so that none can drift from the others.
+
+use actbench_kernels::DType;
+
+use super::batch::TokenBatch;
+use super::config::ModelConfig;
+
+/// Bytes of results that one batch may emit, unless the caller's own batch size asks for more: enough for thousands of
+/// pooled vectors, and little next to the activations of a batch.
+pub const BATCH_RESULT_BYTES: u64 = 8 << 20;
+
+/// Copies to the host that may be pending while the device computes: one is filled while the host reads the other.
+pub const MAX_PENDING_COPIES: usize = 2;
+
+/// Packed weights are padded to multiples of this in both extents: the widest panel of the GEMM kernels, and the terms
+/// that the bf16 ones take at a time.
+const WEIGHT_PANEL: u64 = 32;
+
+/// The maximum over the batches of a plan, each figure by itself: what its buffers grow to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LargestBatch {
+    /// Own tokens.
+    pub tokens: u64,
+    /// Prefix tokens cached from the batch before.
+    pub cached: u64,
+    /// Tokens kept for the batch after.
+    pub kept: u64,
+    /// Samples that end in it.
+    pub samples: u64,
+}
+
+impl LargestBatch {
+    /// The larger of each figure.
+    #[must_use]
+    pub fn or(self, other: LargestBatch) -> Self {
+        LargestBatch {
+            tokens: self.tokens.max(other.tokens),
+            cached: self.cached.max(other.cached),
+            kept: self.kept.max(other.kept),
+            samples: self.samples.max(other.samples),
+        }
+    }
+
+    /// The figures of one batch, in which `n_samples` samples end.
+    pub fn of(batch: &TokenBatch, n_samples: usize) -> Self {
+        LargestBatch {
+            tokens: batch.ids.len() as u64,
+            cached: batch.n_cached as u64,
+            kept: batch.keep.len() as u64,
+            samples: n_samples as u64,
+        }
+    }
+}
+
+/// Columns of the activations of one token in the buffers of a forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkspaceColumns {
+    /// The residual stream, its norm, and a layer's output.
+    pub hidden: usize,
+    /// Queries, and the output of attention.
+    pub query: usize,
+    /// Keys and values, side by side.
+    pub key_value: usize,
+    /// Gate times up.
+    pub gated: usize,
+}
+
+impl WorkspaceColumns {
+    /// Those of a model of this shape.
+    pub fn of(config: &ModelConfig) -> Self {
+        WorkspaceColumns {
+            hidden: config.hidden_size,
+            query: config.query_width(),
+            key_value: 2 * config.kv_width(),
+            gated: config.intermediate_size,
+        }
+    }
+
+    /// Columns of the buffers that hold all own tokens in every case: stream and norm, queries and attention's
+    /// output, gate times up.
+    fn of_own_tokens(self) -> [usize; 5] {
+        [self.hidden, self.hidden, self.query, self.query, self.gated]
+    }
+
+    /// Columns of all buffers that grow with the tokens of a batch: the above, keys and values, the tokens left after
+    /// pruning, and a layer's output with the cached tokens. Outputs on their way to the host are not among them.
+    fn of_all(self) -> usize {
+        self.of_own_tokens().iter().sum::<usize>() + self.key_value + 2 * self.hidden
+    }
+}
+
+/// Bytes of the embedding and of blocks `0..n_blocks`, stored as `dtype`; norms and biases are left out.
+pub fn weight_bytes(config: &ModelConfig, n_blocks: usize, dtype: DType) -> u64 {
+    let blocks = (n_blocks as u64).saturating_mul(config.linear_flops_per_block() / 2);
+    blocks.saturating_mul(dtype.size() as u64).saturating_add(embedding_bytes(config, dtype.size() as u64))
+}
+
+/// Bytes of the embedding table in elements of `element` bytes.
+pub fn embedding_bytes(config: &ModelConfig, element: u64) -> u64 {
+    (config.vocab_size as u64).saturating_mul(config.hidden_size as u64).saturating_mul(element)
+}
+
+/// Bytes of one block's weights, packed in elements of `element` bytes; `allocated` gives what a buffer of so many bytes
+/// really takes.
+pub fn packed_block_bytes(config: &ModelConfig, element: u64, allocated: impl Fn(u64) -> u64) -> u64 {
+    let (hidden, inner) = (config.hidden_size as u64, config.intermediate_size as u64);
+    let (query, kv) = (config.query_width() as u64, config.kv_width() as u64);
+    let packed = |out_features: u64, in_features: u64| {
+        allocated(out_features.next_multiple_of(WEIGHT_PANEL) * in_features.next_multiple_of(WEIGHT_PANEL) * element)
+    };
+    let attention = packed(query, hidden) + packed(2 * kv, hidden) + packed(hidden, query);
+    // Norms stay in f32. Gate and up are interleaved in one matrix.
+    let norms = 2 * hidden * size_of::<f32>() as u64;
+    attention + packed(2 * inner, hidden) + packed(hidden, inner) + norms
+}
+
+/// Bytes that one token of a batch takes on a device: the buffers of the forward pass, copies on their way to the host,
+/// and tables of indices.
+pub(super) fn token_bytes(config: &ModelConfig, dtype: DType) -> u64 {
+    let columns = WorkspaceColumns::of(config);
+    // One more output than copies are pending: the one that is being pooled.
+    let outputs = (MAX_PENDING_COPIES + 1) * columns.hidden;
+    // Token ids, positions, pool groups and attention segments: 16 indices a token are more than enough.
+    let tables = 16 * size_of::<u32>();
+    ((columns.of_all() + outputs) * dtype.size() + tables) as u64
+}
+
+/// Bytes that cached prefixes can take: one whole sequence of `max_positions` tokens in each block.
+pub(super) fn prefix_cache_bytes(config: &ModelConfig, dtype: DType, n_blocks: usize, max_positions: usize) -> u64 {
+    let columns = WorkspaceColumns::of(config);
+    (n_blocks * max_positions * (columns.key_value + columns.hidden) * dtype.size()) as u64
+}
+
+/// Bytes of each buffer of a forward pass through `blocks` blocks that emits `layers` layers: buffers grow to the largest
+/// batch and are kept. With `pooled`, vectors of samples are emitted and gathered, otherwise all tokens.
+pub fn workspace_buffers(
+    config: &ModelConfig,
+    element: u64,
+    largest: &LargestBatch,
+    blocks: u64,
+    layers: u64,
+    pooled: bool,
+) -> Vec<u64> {
+    let columns = WorkspaceColumns::of(config);
+    let (hidden, key_value) = (columns.hidden as u64, columns.key_value as u64);
+    let emitted = if pooled { largest.samples * hidden } else { largest.tokens * hidden };
+    let mut elements: Vec<u64> =
+        columns.of_own_tokens().iter().map(|columns| largest.tokens * *columns as u64).collect();
+    elements.extend([(largest.tokens + largest.cached) * key_value, emitted]);
+    // Tokens kept for the next batch: keys and values of each block, outputs of each layer.
+    elements.extend((0..blocks).map(|_| largest.kept * key_value));
+    elements.extend((0..layers).map(|_| largest.kept * hidden));
+    if pooled {
+        // The tokens left in the last layer, and the pooled vectors on the device.
+        elements.extend([largest.tokens * hidden, emitted]);
+        if largest.kept + largest.cached > 0 {
+            // A layer's output with the cached tokens.
+            elements.push((largest.tokens + largest.cached) * hidden);
+        }
+    }
+    let results = if pooled { (largest.samples * layers * hidden * element).min(BATCH_RESULT_BYTES) } else { 0 };
+    elements.into_iter().map(|elements| elements * element).chain([results]).collect()
+}
+
+/// About how many bytes the activations of a padded batch take, where only widths are known: residual stream, norm,
+/// queries, keys, values and attention's output of at most `hidden` columns, and gate and up.
+pub fn padded_batch_bytes(tokens: u64, hidden: u64, intermediate: u64, element: u64) -> u64 {
+    let columns = hidden.saturating_mul(6).saturating_add(intermediate.saturating_mul(2));
+    saturating_product(&[tokens, columns, element])
+}
+
+/// Bytes of one vector a sample and layer.
+pub fn pooled_feature_bytes(samples: u64, layers: u64, hidden: u64, element: u64) -> u64 {
+    saturating_product(&[samples, layers, hidden, element])
+}
+
+/// Bytes of one vector a sample, layer and position, padded to `longest` positions.
+pub fn full_feature_bytes(samples: u64, longest: u64, layers: u64, hidden: u64, element: u64) -> u64 {
+    saturating_product(&[samples, longest, layers, hidden, element])
+}
+
+/// Sizes may come from a file or a flag; a product too large to count fits no memory, so the largest number does.
+fn saturating_product(factors: &[u64]) -> u64 {
+    factors.iter().fold(1, |product, factor| product.saturating_mul(*factor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> ModelConfig {
+        let text = r#"{"model_type": "llama", "vocab_size": 9, "hidden_size": 8, "intermediate_size": 12,
+            "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6}"#;
+        ModelConfig::parse(text, "test").unwrap()
+    }
+
+    #[test]
+    fn token_bytes_cover_the_buffers_of_a_batch() {
+        let tokens = 1000;
+        let largest = LargestBatch { tokens, cached: 0, kept: 0, samples: 0 };
+        let buffers: u64 = workspace_buffers(&config(), 2, &largest, 3, 2, true).iter().sum();
+        let counted = tokens * token_bytes(&config(), DType::Bf16);
+        assert!(buffers <= counted, "{buffers} bytes of buffers, {counted} counted");
+        assert_eq!(token_bytes(&config(), DType::Bf16), (7 * 8 + 2 * 24 + 24 + 12) * 2 + 64);
+    }
+
+    #[test]
+    fn weights_are_counted_plain_and_packed() {
+        // Projections: query and output 24 x 8, keys and values 12 x 8 each, three of 12 x 8.
+        let block = 2 * 24 * 8 + 2 * 12 * 8 + 3 * 12 * 8;
+        assert_eq!(weight_bytes(&config(), 2, DType::F32), (2 * block + 9 * 8) * 4);
+        assert_eq!(packed_block_bytes(&config(), 2, |bytes| bytes), 5 * 32 * 32 * 2 + 2 * 8 * 4);
+        assert_eq!(prefix_cache_bytes(&config(), DType::Bf16, 3, 10), 3 * 10 * (24 + 8) * 2);
+    }
+
+    #[test]
+    fn sizes_too_large_to_count_saturate() {
+        assert_eq!(full_feature_bytes(u64::MAX, 2, 1, 1, 1), u64::MAX);
+        assert_eq!(padded_batch_bytes(u64::MAX, 2, 2, 2), u64::MAX);
+        assert_eq!(padded_batch_bytes(80, 16, 32, 2), 80 * 160 * 2);
+    }
+}

@@ -1,0 +1,17 @@
+//! The engine through its public interface: plans and cache files on a fake model, forward passes on small real ones.
+//!
+//! One binary for all of it, since every test binary is linked with the whole engine.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Helpers of tests may fail as tests do.
+
+#[path = "../golden_support/mod.rs"]
+mod golden_support;
+
+mod bit_identical_batches;
+mod bit_identical_features;
+mod cache_file;
+mod fake_model;
+mod flops;
+mod goldens;
+mod out_of_memory;
+mod plan;
+mod properties;
