@@ -1,11 +1,11 @@
 //! Tests that run a part of themselves in a process of its own.
 //!
-//! The test starts this binary again with its own name as the filter and calls [`input`] first, which tells it that it
-//! runs in the child. A binary of its own for the child would have to link the emulator once more.
+//! The test starts its own binary with its own name as the filter, and calls [`input`] first to find out whether it runs in
+//! the child. A binary target for the child could not use the dev-dependencies, and users would build it.
 
 use std::process::Command;
 
-/// The environment variable that a child finds its input in.
+/// The environment variable with the input of a child.
 const INPUT: &str = "ACTBENCH_TEST_CHILD_INPUT";
 
 /// The input of this process if it is a child.

@@ -30,13 +30,13 @@ fn launch(
     arguments.push(Argument::Write(&mut out));
     let launch = Launch { kernel: kernel.to_owned().into(), grid: [2, 1, 1], threads, shared_bytes };
     device.launch(&launch, &mut arguments).map_err(|error| error.to_string())?;
-    let mut words = vec![0u32; out_len];
-    device.read(&out, bytemuck::cast_slice_mut(&mut words)).unwrap();
-    Ok(words)
+    let mut bits = vec![0u32; out_len];
+    device.read(&out, bytemuck::cast_slice_mut(&mut bits)).unwrap();
+    Ok(bits)
 }
 
-fn floats(words: Vec<u32>) -> Vec<f32> {
-    words.into_iter().map(f32::from_bits).collect()
+fn floats(bits: Vec<u32>) -> Vec<f32> {
+    bits.into_iter().map(f32::from_bits).collect()
 }
 
 #[test]
@@ -158,17 +158,16 @@ fn warp_mma_equals_matrix_multiplication() {
 fn ldmatrix_distributes_elements_as_documented() {
     // Element (row, column) of matrix m has the value m * 64 + row * 8 + column.
     let elements: Vec<u16> = (0..256u16).collect();
-    let words =
-        launch(EmulatorOptions::matrix()[8], "load_by_ldmatrix", 32, 0, &[bytemuck::cast_slice(&elements)], 256);
-    let words = words.unwrap();
+    let bits = launch(EmulatorOptions::matrix()[8], "load_by_ldmatrix", 32, 0, &[bytemuck::cast_slice(&elements)], 256);
+    let bits = bits.unwrap();
     for lane in 0..32u32 {
         for matrix in 0..4u32 {
             let element = |row: u32, column: u32| matrix * 64 + row * 8 + column;
             let (major, minor) = (lane / 4, lane % 4 * 2);
             let straight = element(major, minor + 1) << 16 | element(major, minor);
             let transposed = element(minor + 1, major) << 16 | element(minor, major);
-            assert_eq!(words[(lane * 4 + matrix) as usize], straight);
-            assert_eq!(words[(128 + lane * 4 + matrix) as usize], transposed);
+            assert_eq!(bits[(lane * 4 + matrix) as usize], straight);
+            assert_eq!(bits[(128 + lane * 4 + matrix) as usize], transposed);
         }
     }
 }

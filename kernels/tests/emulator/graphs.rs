@@ -3,15 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use actbench_kernels::cuda::driver::DriverDevice;
+use actbench_kernels::cuda::driver::{DriverBuffer, DriverDevice};
 use actbench_kernels::cuda::{Argument, CudaBackend, CudaTensor, CudaVector, CudaWeights, Device, KernelSet, Launch};
 use actbench_kernels::{Backend, DType, KernelError};
 
+use crate::DriverBackend;
 use crate::common::*;
 use crate::stand_in::{StandIn, options};
-
-type DriverBackend = CudaBackend<Arc<DriverDevice>>;
-type Buffer = <DriverDevice as Device>::Buffer;
 
 const WIDTH: usize = 64;
 const DTYPE: DType = DType::Bf16;
@@ -23,12 +21,12 @@ fn open(checked: bool) -> Arc<DriverDevice> {
 /// A sequence of launches like a block of a model: norm, rope, matmuls and a gather, on tensors that are kept.
 struct LaunchBlock {
     backend: DriverBackend,
-    scale: CudaVector<Buffer>,
-    weight: CudaWeights<Buffer>,
-    angles: [CudaVector<Buffer>; 2],
-    stream: CudaTensor<Buffer>,
-    normed: CudaTensor<Buffer>,
-    wide: CudaTensor<Buffer>,
+    scale: CudaVector<DriverBuffer>,
+    weight: CudaWeights<DriverBuffer>,
+    angles: [CudaVector<DriverBuffer>; 2],
+    stream: CudaTensor<DriverBuffer>,
+    normed: CudaTensor<DriverBuffer>,
+    wide: CudaTensor<DriverBuffer>,
 }
 
 /// Launches of a [`LaunchBlock`].

@@ -29,3 +29,6 @@ mod plain_kernels;
 mod timeline;
 
 use common::{host, random, upload};
+
+#[cfg(feature = "cuda")]
+type DriverBackend = actbench_kernels::cuda::CudaBackend<std::sync::Arc<actbench_kernels::cuda::driver::DriverDevice>>;

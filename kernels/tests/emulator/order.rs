@@ -9,6 +9,7 @@ use actbench_kernels::cuda::driver::DriverDevice;
 use actbench_kernels::cuda::{CudaBackend, KernelSet};
 use actbench_kernels::{Backend, DType, PoolGroups, PoolMethod};
 
+use crate::DriverBackend;
 use crate::child_process;
 use crate::common::*;
 use crate::stand_in::{StandIn, options};
@@ -18,9 +19,8 @@ const COLUMNS: usize = 16;
 /// The name of the test below, for its children.
 const TEST: &str = "order::every_lost_wait_corrupts_bytes";
 
-type DriverBackend = CudaBackend<Arc<DriverDevice>>;
-type Rows = <DriverBackend as Backend>::Tensor;
-type Scenario = fn(&DriverBackend, &Rows);
+type DeviceRows = <DriverBackend as Backend>::Tensor;
+type Scenario = fn(&DriverBackend, &DeviceRows);
 
 /// The values of row `row` in all scenarios.
 fn row(row: u32) -> Vec<f32> {
@@ -28,7 +28,7 @@ fn row(row: u32) -> Vec<f32> {
 }
 
 /// Eight rows on the device, after all copies have completed.
-fn eight_rows(backend: &DriverBackend) -> Rows {
+fn eight_rows(backend: &DriverBackend) -> DeviceRows {
     let values: Vec<f32> = (0..8).flat_map(row).collect();
     let tensor = upload(backend, DType::F32, 8, COLUMNS, &values);
     assert!(floats(backend, &tensor, 8) == values);
@@ -36,21 +36,21 @@ fn eight_rows(backend: &DriverBackend) -> Rows {
 }
 
 /// The first `rows` rows, after all launches.
-fn floats(backend: &DriverBackend, tensor: &Rows, rows: usize) -> Vec<f32> {
+fn floats(backend: &DriverBackend, tensor: &DeviceRows, rows: usize) -> Vec<f32> {
     let mut bytes = vec![0; rows * COLUMNS * 4];
     backend.download(tensor, rows, &mut bytes).unwrap();
     DType::F32.to_f32_vec(&bytes)
 }
 
 /// The kernels' stream waits for the upload of a table.
-fn upload_of_table(backend: &DriverBackend, x: &Rows) {
+fn upload_of_table(backend: &DriverBackend, x: &DeviceRows) {
     let mut out = backend.alloc(DType::F32, 3, COLUMNS).unwrap();
     backend.gather_rows(x, &[7, 2, 5], &mut out).unwrap();
     assert!(floats(backend, &out, 3) == [row(7), row(2), row(5)].concat());
 }
 
 /// The kernels' stream waits for the upload of a table in a group, whose launches come after the wait.
-fn upload_of_table_in_group(backend: &DriverBackend, x: &Rows) {
+fn upload_of_table_in_group(backend: &DriverBackend, x: &DeviceRows) {
     let mut outs: Vec<_> = (0..6).map(|_| backend.alloc(DType::F32, 1, COLUMNS).unwrap()).collect();
     let grouped = backend.launch_grouped(0, 1, &mut || {
         (0..).zip(&mut outs).try_for_each(|(first, out)| backend.gather_rows(x, &[first], out))
@@ -60,7 +60,7 @@ fn upload_of_table_in_group(backend: &DriverBackend, x: &Rows) {
 }
 
 /// The download stream waits for the kernels that compute the result.
-fn download_of_result(backend: &DriverBackend, x: &Rows) {
+fn download_of_result(backend: &DriverBackend, x: &DeviceRows) {
     let mut out = backend.alloc(DType::F32, 8, COLUMNS).unwrap();
     backend.copy_rows(x, 0, 8, &mut out, 0).unwrap();
     let mut copy = backend.download_async(out, 8).unwrap();
@@ -68,9 +68,9 @@ fn download_of_result(backend: &DriverBackend, x: &Rows) {
 }
 
 /// The host waits for the uploads from pinned memory before it writes to that memory again.
-fn uploads_of_many_tables(backend: &DriverBackend, x: &Rows) {
+fn uploads_of_many_tables(backend: &DriverBackend, x: &DeviceRows) {
     // Each table has a fifth of the size of the pinned memory.
-    let results: Vec<Rows> = (0..16u32)
+    let results: Vec<DeviceRows> = (0..16u32)
         .map(|last| {
             let mut groups = PoolGroups::new();
             groups.push((0..100_000).map(|index| (index + last) % 8).chain([last % 8]));
@@ -83,7 +83,7 @@ fn uploads_of_many_tables(backend: &DriverBackend, x: &Rows) {
 }
 
 /// The host waits for the pinned chunks of a large upload.
-fn large_upload(backend: &DriverBackend, _: &Rows) {
+fn large_upload(backend: &DriverBackend, _: &DeviceRows) {
     let rows = (14 << 20) / (COLUMNS * 4);
     let values: Vec<f32> = (0..rows as u32).flat_map(|index| row(index % 1000)).collect();
     let mut large = backend.alloc(DType::F32, rows, COLUMNS).unwrap();
@@ -96,7 +96,7 @@ fn large_upload(backend: &DriverBackend, _: &Rows) {
 }
 
 /// The host waits for the pinned chunks of a large download.
-fn large_download(backend: &DriverBackend, x: &Rows) {
+fn large_download(backend: &DriverBackend, x: &DeviceRows) {
     let picked: Vec<u32> = (0..40_000).map(|index| index % 8).collect();
     let mut out = backend.alloc(DType::F32, picked.len(), COLUMNS).unwrap();
     backend.gather_rows(x, &picked, &mut out).unwrap();

@@ -75,7 +75,7 @@ mod avx512 {
     pub(in super::super) struct Avx512;
 
     /// Two vectors of widened weights for input `2 * step + odd`, or `step` where inputs are not paired.
-    trait Widen {
+    trait Widen16 {
         /// Inputs of a step.
         const INPUTS: usize;
         /// Bytes of a step of a panel.
@@ -85,11 +85,11 @@ mod avx512 {
         unsafe fn widen(step: *const u8, odd: usize) -> [__m512; 2];
     }
 
-    struct F32;
-    struct F16;
-    struct Bf16;
+    struct WidenF32x16;
+    struct WidenF16x16;
+    struct WidenBf16x16;
 
-    impl Widen for F32 {
+    impl Widen16 for WidenF32x16 {
         const INPUTS: usize = 1;
         const BYTES: usize = PANEL * 4;
         #[inline(always)]
@@ -99,7 +99,7 @@ mod avx512 {
         }
     }
 
-    impl Widen for F16 {
+    impl Widen16 for WidenF16x16 {
         const INPUTS: usize = 1;
         const BYTES: usize = PANEL * 2;
         #[inline(always)]
@@ -115,7 +115,7 @@ mod avx512 {
         }
     }
 
-    impl Widen for Bf16 {
+    impl Widen16 for WidenBf16x16 {
         const INPUTS: usize = 2;
         const BYTES: usize = PANEL * 4;
         #[inline(always)]
@@ -148,13 +148,13 @@ mod avx512 {
             unsafe {
                 match dtype {
                     DType::F32 => {
-                        by_rows!(rows, accumulate::<F32>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
+                        by_rows!(rows, accumulate::<WidenF32x16>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
                     }
                     DType::F16 => {
-                        by_rows!(rows, accumulate::<F16>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
+                        by_rows!(rows, accumulate::<WidenF16x16>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
                     }
                     DType::Bf16 => {
-                        by_rows!(rows, accumulate::<Bf16>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
+                        by_rows!(rows, accumulate::<WidenBf16x16>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
                     }
                 }
             }
@@ -164,7 +164,7 @@ mod avx512 {
     /// # Safety
     /// As [`MicroKernel::tile`], with `R` rows.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    unsafe fn accumulate<const R: usize, W: Widen>(
+    unsafe fn accumulate<const R: usize, W: Widen16>(
         inputs: usize,
         activations: &[f32],
         panel: &[u8],
@@ -212,7 +212,7 @@ mod avx2 {
     const PASS_COLUMNS: usize = 16;
 
     /// Two vectors of widened weights, as in the AVX-512 variant.
-    trait Widen {
+    trait Widen8 {
         const INPUTS: usize;
         const BYTES: usize;
         /// Bytes of an output in a step.
@@ -222,11 +222,11 @@ mod avx2 {
         unsafe fn widen(step: *const u8, odd: usize) -> [__m256; 2];
     }
 
-    struct F32;
-    struct F16;
-    struct Bf16;
+    struct WidenF32x8;
+    struct WidenF16x8;
+    struct WidenBf16x8;
 
-    impl Widen for F32 {
+    impl Widen8 for WidenF32x8 {
         const INPUTS: usize = 1;
         const BYTES: usize = PANEL * 4;
         const LANE_BYTES: usize = 4;
@@ -237,7 +237,7 @@ mod avx2 {
         }
     }
 
-    impl Widen for F16 {
+    impl Widen8 for WidenF16x8 {
         const INPUTS: usize = 1;
         const BYTES: usize = PANEL * 2;
         const LANE_BYTES: usize = 2;
@@ -250,7 +250,7 @@ mod avx2 {
         }
     }
 
-    impl Widen for Bf16 {
+    impl Widen8 for WidenBf16x8 {
         const INPUTS: usize = 2;
         const BYTES: usize = PANEL * 4;
         const LANE_BYTES: usize = 4;
@@ -283,9 +283,9 @@ mod avx2 {
             // SAFETY: the caller grants the features and the sizes.
             unsafe {
                 match dtype {
-                    DType::F32 => passes::<F32>(inputs, rows, activations, panel, tile),
-                    DType::F16 => passes::<F16>(inputs, rows, activations, panel, tile),
-                    DType::Bf16 => passes::<Bf16>(inputs, rows, activations, panel, tile),
+                    DType::F32 => passes::<WidenF32x8>(inputs, rows, activations, panel, tile),
+                    DType::F16 => passes::<WidenF16x8>(inputs, rows, activations, panel, tile),
+                    DType::Bf16 => passes::<WidenBf16x8>(inputs, rows, activations, panel, tile),
                 }
             }
         }
@@ -294,7 +294,7 @@ mod avx2 {
     /// # Safety
     /// As [`MicroKernel::tile`].
     #[inline(always)]
-    unsafe fn passes<W: Widen>(inputs: usize, rows: usize, activations: &[f32], panel: &[u8], tile: &mut MicroTile) {
+    unsafe fn passes<W: Widen8>(inputs: usize, rows: usize, activations: &[f32], panel: &[u8], tile: &mut MicroTile) {
         for first_row in (0..rows).step_by(PASS_ROWS) {
             for first_column in (0..PANEL).step_by(PASS_COLUMNS) {
                 let origin = (first_row, first_column);
@@ -309,7 +309,7 @@ mod avx2 {
     /// # Safety
     /// As [`MicroKernel::tile`], for `R` rows and 16 outputs from `origin` on.
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn accumulate<const R: usize, W: Widen>(
+    unsafe fn accumulate<const R: usize, W: Widen8>(
         inputs: usize,
         origin: (usize, usize),
         activations: &[f32],
