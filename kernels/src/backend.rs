@@ -114,8 +114,8 @@ impl PoolGroups {
 
 /// Consecutive query rows at consecutive positions of one sequence, and the rows of that sequence's keys.
 ///
-/// A whole sequence is one segment with one run of key rows. A node of a prefix tree is a segment whose runs are the rows
-/// of its ancestors, root first, and then its own.
+/// A whole sequence is one segment with one run of key rows. A node of a prefix tree is a segment whose runs are the
+/// rows of its ancestors, root first, and then its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttentionSegment {
     /// First row of the segment in the query tensor.
@@ -166,8 +166,8 @@ impl AttentionShape {
 /// not compile.
 ///
 /// # Errors
-/// Every operation fails with [`KernelError::Shape`] or [`KernelError::DType`] for arguments that do not match, and with
-/// [`KernelError::Device`] if the device fails.
+/// Every operation fails with [`KernelError::Shape`] or [`KernelError::DType`] for arguments that do not match, and
+/// with [`KernelError::Device`] if the device fails.
 pub trait Backend: Send + Sync + 'static {
     /// A tensor on the device, in the run's dtype.
     type Tensor: Send + Sync;
@@ -314,10 +314,10 @@ pub trait Backend: Send + Sync + 'static {
     /// A number of bytes that is not a whole number of rows, or more rows than `out` has.
     fn upload(&self, bytes: &[u8], out: &mut Self::Tensor) -> Result<(), KernelError>;
 
-    /// Runs `work` once. The device may launch the operations of `work` as one CUDA graph when `work` returns, which costs
-    /// the host less time than single launches. Results are the same. This pays off for many operations on few `rows`
-    /// without a download in between. The device caches the graph in `graph_slot`: callers use one slot for each sequence
-    /// of operations.
+    /// Runs `work` once. The device may launch the operations of `work` as one CUDA graph when `work` returns, which
+    /// costs the host less time than single launches. Results are the same. This pays off for many operations on few
+    /// `rows` without a download in between. The device caches the graph in `graph_slot`: callers use one slot for each
+    /// sequence of operations.
     ///
     /// # Errors
     /// Those of `work`, and a failure of the device.
@@ -331,8 +331,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Whether [`Backend::download_async`] returns before the copy has completed.
     fn downloads_are_async(&self) -> bool;
 
-    /// Copies the first `rows` rows of `x` to host memory. Operations that are issued after this may run during the copy,
-    /// which is why it takes `x` by value.
+    /// Copies the first `rows` rows of `x` to host memory. Operations that are issued after this may run during the
+    /// copy, which is why it takes `x` by value.
     ///
     /// # Errors
     /// More rows than `x` has, or a failure of the device.

@@ -67,8 +67,8 @@ pub(crate) fn upload(bytes: usize, tensor: &impl TensorShape) -> Result<(), Kern
     Err(KernelError::shape("upload", what))
 }
 
-/// Checks the arguments of a matmul `out = x W^T`: `x` `[rows, in_features]`, `out` at least `[rows, out_features]`, and a
-/// bias of `biases_per_output * out_features` elements.
+/// Checks the arguments of a matmul `out = x W^T`: `x` `[rows, in_features]`, `out` at least `[rows, out_features]`,
+/// and a bias of `biases_per_output * out_features` elements.
 pub(crate) fn matmul(
     op: &'static str,
     x: &impl TensorShape,

@@ -19,8 +19,8 @@ pub struct DeviceUsage {
 impl Add for DeviceUsage {
     type Output = DeviceUsage;
 
-    /// Adds the counters of two devices. Their peaks may have occurred at different times, so the sum of the peaks is an
-    /// upper bound.
+    /// Adds the counters of two devices. Their peaks may have occurred at different times, so the sum of the peaks is
+    /// an upper bound.
     fn add(self, other: DeviceUsage) -> DeviceUsage {
         DeviceUsage {
             peak_used: self.peak_used + other.peak_used,

@@ -1,8 +1,8 @@
 //! The operations of a Llama forward pass and of pooling, behind one [`Backend`] interface.
 //!
 //! No operation knows the model: users of this crate compose operations into a model. Every backend guarantees that the
-//! bits of a result row depend on the inputs of that row alone, and not on the other rows of the batch, on their number or
-//! on the number of threads.
+//! bits of a result row depend on the inputs of that row alone, and not on the other rows of the batch, on their number
+//! or on the number of threads.
 
 pub mod backend;
 mod check;

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 use std::path::Path;
-use std::process::Command;
 
 use actbench_kernels::cuda::driver::{DriverDevice, DriverOptions, probe};
 
@@ -56,8 +55,11 @@ open on cuda:7: there is no CUDA driver: libcuda.so was not found
 
 #[cfg(feature = "emulator")]
 mod with_stand_in {
-    use super::*;
+    use std::process::Command;
+
     use actbench_kernels::cuda::emulator::stand_in_folder;
+
+    use super::*;
 
     #[test]
     fn devices_are_listed_and_missing_one_named() {

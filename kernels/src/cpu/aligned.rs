@@ -37,7 +37,8 @@ impl AlignedBytes {
         }
         let out_of_memory = || KernelError::OutOfMemory { op, bytes: len, device: "cpu".to_owned() };
         let alignment = alignment(len);
-        // Aligned by hand: for a large alignment the allocator does not use fresh zero pages, but writes the zeros itself.
+        // Aligned by hand: for a large alignment the allocator does not use fresh zero pages, but writes the zeros
+        // itself.
         let layout = len
             .checked_add(alignment)
             .and_then(|len| Layout::from_size_align(len, align_of::<u64>()).ok())
@@ -74,7 +75,8 @@ fn alignment(len: usize) -> usize {
     if len >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT }
 }
 
-/// Bytes that a tensor or packed matrix of `len` bytes takes from the allocator: `len` and the padding for its alignment.
+/// Bytes that a tensor or packed matrix of `len` bytes takes from the allocator: `len` and the padding for its
+/// alignment.
 pub fn allocated_bytes(len: u64) -> u64 {
     let padding = alignment(usize::try_from(len).unwrap_or(usize::MAX)) as u64;
     if len == 0 { 0 } else { len.saturating_add(padding) }

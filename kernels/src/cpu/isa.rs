@@ -1,7 +1,7 @@
 //! The instruction set of the kernels, detected once at start.
 //!
-//! Every kernel is one generic body, compiled once for each instruction set. All variants use fused multiply-adds in the
-//! same order, so the choice changes the speed and not the bits. The exception are matmuls in bf16: processors have
+//! Every kernel is one generic body, compiled once for each instruction set. All variants use fused multiply-adds in
+//! the same order, so the choice changes the speed and not the bits. The exception are matmuls in bf16: processors have
 //! instructions for them that accumulate in an order of their own. See [`Isa::kernel_id`].
 
 use std::fmt;
@@ -34,14 +34,15 @@ impl Isa {
         let forced = std::env::var(ISA_VARIABLE).ok();
         match Self::ALL.iter().find(|isa| forced.as_deref() == Some(isa.name())) {
             Some(isa) => best.min(*isa),
-            // Intel's cores with AMX execute a `vdpbf16ps` in two cycles, which is half the rate of fused multiply-adds.
-            // Without permission for AMX, AVX-512 is faster there. AMD's Zen 4 executes one a cycle.
+            // Intel's cores with AMX execute a `vdpbf16ps` in two cycles, which is half the rate of fused
+            // multiply-adds. Without permission for AMX, AVX-512 is faster there. AMD's Zen 4 executes one a cycle.
             None if best == Isa::Avx512Bf16 && !has_fast_dots() => Isa::Avx512,
             None => best,
         }
     }
 
-    /// Whether matmuls of f32 with weights that are exact in bf16 split the activations into bf16 terms (see `gemm::amx`).
+    /// Whether matmuls of f32 with weights that are exact in bf16 split the activations into bf16 terms (see
+    /// `gemm::amx`).
     pub(super) fn splits_f32(self) -> bool {
         self == Isa::Amx
     }
@@ -50,9 +51,9 @@ impl Isa {
     ///
     /// Up to AVX-512 all instruction sets use one chain of fused multiply-adds per output. `vdpbf16ps` and `tdpbf16ps`
     /// accumulate pairs of bf16 in orders of their own, round to nearest even in between, independent of the rounding
-    /// mode, and treat subnormal inputs and results as zero (Intel's manual, volume 2). The other dtypes keep the common
-    /// chain there too, except f32 with weights that are stored as bf16 on AMX: see `gemm::amx`. The number is increased
-    /// whenever the bits of an operation change, in all names that the operation affects.
+    /// mode, and treat subnormal inputs and results as zero (Intel's manual, volume 2). The other dtypes keep the
+    /// common chain there too, except f32 with weights that are stored as bf16 on AMX: see `gemm::amx`. The number is
+    /// increased whenever the bits of an operation change, in all names that the operation affects.
     pub fn kernel_id(self) -> &'static str {
         match self {
             Isa::Portable | Isa::Avx2 | Isa::Avx512 => "cpu-fma-2",
@@ -147,7 +148,8 @@ fn amx_is_permitted() -> bool {
     false
 }
 
-/// Defines `$name(isa, ...)`, which runs the `#[inline(always)]` function `$body`, compiled for the instruction set `isa`.
+/// Defines `$name(isa, ...)`, which runs the `#[inline(always)]` function `$body`, compiled for the instruction set
+/// `isa`.
 ///
 /// The body must be safe, and its results must not depend on the instruction set.
 macro_rules! dispatch {

@@ -5,9 +5,9 @@ const LANES: usize = 16;
 
 /// `e^x` for `x <= 0` or moderate positive `x`, within 2 units in the last place.
 ///
-/// Cody and Waite's range reduction to `|r| <= ln(2) / 2` and a polynomial of degree 6 (Cephes `expf`
-/// coefficients). It has no branches, so that loops over it vectorize. The standard library's `exp` does not vectorize, and
-/// its bits differ between C libraries. Below -87.3 the result is 0; above 88.7 it saturates.
+/// Cody and Waite's range reduction to `|r| <= ln(2) / 2` and a polynomial of degree 6 (Cephes `expf` coefficients). It
+/// has no branches, so that loops over it vectorize. The standard library's `exp` does not vectorize, and its bits
+/// differ between C libraries. Below -87.3 the result is 0; above 88.7 it saturates.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;

@@ -8,8 +8,8 @@ use crate::profiled::DeviceTrack;
 
 /// A device that measures its own work.
 ///
-/// A GPU uses events on its streams. The emulator uses the host's clock, so that the users of this interface can be tested
-/// without a GPU; its times do not represent one.
+/// A GPU uses events on its streams. The emulator uses the host's clock, so that the users of this interface can be
+/// tested without a GPU; its times do not represent one.
 pub trait DeviceClock: Device {
     /// A moment in the device's order of work.
     type Event: Send + Sync;
@@ -44,8 +44,8 @@ pub trait DeviceClock: Device {
     /// Bytes of the last-level cache that all multiprocessors share; 0 if there is none.
     fn cache_bytes(&self) -> usize;
 
-    /// Overwrites `buffer`, in the order of launches. Overwriting twice [`DeviceClock::cache_bytes`] evicts everything else
-    /// from the cache.
+    /// Overwrites `buffer`, in the order of launches. Overwriting twice [`DeviceClock::cache_bytes`] evicts everything
+    /// else from the cache.
     ///
     /// # Errors
     /// A failure of the device.

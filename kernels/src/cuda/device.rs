@@ -32,7 +32,8 @@ pub struct Launch {
     pub grid: [u32; 3],
     /// Threads of a block, in x.
     pub threads: u32,
-    /// Dynamic shared memory of a block, in bytes. More than 48 KiB needs an opt-in of the kernel, which the device sets.
+    /// Dynamic shared memory of a block, in bytes. More than 48 KiB needs an opt-in of the kernel, which the device
+    /// sets.
     pub shared_bytes: u32,
 }
 
@@ -89,8 +90,8 @@ pub trait Device: Send + Sync + 'static {
     /// More bytes than the buffer has, or a failure of the device, including one of an earlier launch.
     fn read(&self, buffer: &Self::Buffer, out: &mut [u8]) -> Result<(), KernelError>;
 
-    /// Fills the range `bytes` of `buffer`, which the next launch will overwrite, with NaN. For tests: a device may ignore
-    /// it.
+    /// Fills the range `bytes` of `buffer`, which the next launch will overwrite, with NaN. For tests: a device may
+    /// ignore it.
     ///
     /// # Errors
     /// A range beyond the buffer.
@@ -102,11 +103,11 @@ pub trait Device: Send + Sync + 'static {
     /// An unknown kernel, arguments that do not match its parameters, or a failure of the device.
     fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, Self::Buffer>]) -> Result<(), KernelError>;
 
-    /// Runs `work` once. A device may defer the launches of this thread until `work` returns and then launch them as one
-    /// graph, which costs the host less time than single launches. Results are the same.
+    /// Runs `work` once. A device may defer the launches of this thread until `work` returns and then launch them as
+    /// one graph, which costs the host less time than single launches. Results are the same.
     ///
-    /// `rows` estimates the duration of each launch: long kernels gain nothing from a graph. The device caches the graph in
-    /// `graph_slot`: callers use one slot for each sequence of launches.
+    /// `rows` estimates the duration of each launch: long kernels gain nothing from a graph. The device caches the
+    /// graph in `graph_slot`: callers use one slot for each sequence of launches.
     ///
     /// # Errors
     /// Those of `work`, and of a deferred launch.
@@ -117,8 +118,8 @@ pub trait Device: Send + Sync + 'static {
         work: &mut dyn FnMut() -> Result<(), KernelError>,
     ) -> Result<(), KernelError>;
 
-    /// New memory that contains `bytes`, for later launches. The caller may change `bytes` when this returns. The copy need
-    /// not wait for earlier launches.
+    /// New memory that contains `bytes`, for later launches. The caller may change `bytes` when this returns. The copy
+    /// need not wait for earlier launches.
     ///
     /// # Errors
     /// [`KernelError::OutOfMemory`], or a failure of the device.

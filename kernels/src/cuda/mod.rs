@@ -55,8 +55,8 @@ use linear::Product;
 use tables::Tables;
 use traffic::Traffic;
 
-/// The set of kernels of a backend. An operation chooses its kernel by dtype and widths, never by the number of rows: the
-/// bits of a row must not depend on it.
+/// The set of kernels of a backend. An operation chooses its kernel by dtype and widths, never by the number of rows:
+/// the bits of a row must not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelSet {
     /// One output a thread, as a reference: the bits of the CPU backend `cpu-fma-2`.
@@ -139,7 +139,8 @@ impl<D: Device> CudaBackend<D> {
         self.device.read(buffer, out)
     }
 
-    /// Fills rows that the next launch will write with NaN if the device supports it, so that an unwritten row is visible.
+    /// Fills rows that the next launch will write with NaN if the device supports it, so that an unwritten row is
+    /// visible.
     fn poison(&self, tensor: &mut CudaTensor<D::Buffer>, rows: Range<usize>) -> Result<(), KernelError> {
         let row_bytes = tensor.row_bytes();
         self.device.poison(&mut tensor.buffer, rows.start * row_bytes..rows.end * row_bytes)

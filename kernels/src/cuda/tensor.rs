@@ -50,8 +50,8 @@ impl<B> TensorShape for CudaTensor<B> {
     }
 }
 
-/// A weight matrix `[out_features, in_features]` on a device, row-major, in the run's dtype. Gated weights are
-/// `[2 * out_features, in_features]` with the rows of the gate and of the up projection interleaved, so that one thread has
+/// A weight matrix `[out_features, in_features]` on a device, row-major, in the run's dtype. Gated weights are `[2 *
+/// out_features, in_features]` with the rows of the gate and of the up projection interleaved, so that one thread has
 /// both accumulators of an output.
 pub struct CudaWeights<B> {
     pub(super) buffer: B,

@@ -1,7 +1,7 @@
 //! A device wrapper that records when each kernel ran and when each copy ran, by the device's own clock.
 //!
-//! An event is recorded before and after each launch and each copy. On a GPU an event costs about a microsecond and does
-//! not block the host. Event times are read in [`Timeline::finish`] alone, as reading one waits for it.
+//! An event is recorded before and after each launch and each copy. On a GPU an event costs about a microsecond and
+//! does not block the host. Event times are read in [`Timeline::finish`] alone, as reading one waits for it.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};

@@ -1,8 +1,8 @@
 //! A backend wrapper that times every operation and computes its amount of work.
 //!
 //! The wrapper remembers the shapes of its tensors, so it works with every [`Backend`]. It times from call to return.
-//! Operations of a GPU return before they have completed: `cuda::Timeline` adds the times of the kernels by the device's
-//! own clock, each with the call that launched it.
+//! Operations of a GPU return before they have completed: `cuda::Timeline` adds the times of the kernels by the
+//! device's own clock, each with the call that launched it.
 
 use crate::backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
 use crate::device_usage::DeviceUsage;
@@ -65,7 +65,8 @@ impl<L> ShapedLinear<L> {
         format!("{} -> {}", self.in_features, self.out_features)
     }
 
-    /// The work of a matmul of `rows` rows that stores `out_columns` columns and reads each of them `output_reads` times.
+    /// The work of a matmul of `rows` rows that stores `out_columns` columns and reads each of them `output_reads`
+    /// times.
     fn work(&self, rows: usize, out_columns: usize, output_reads: usize) -> OperationWork {
         let weights = self.out_features * self.in_features;
         let elements = weights + rows * self.in_features + rows * out_columns * (1 + output_reads);

@@ -23,8 +23,8 @@ pub struct OperationWork {
 pub enum SpanKind {
     /// A phase of a run, such as loading or training.
     Phase,
-    /// A forward pass, from its submission to the output of its last layer. Several can be in flight at a time, so these
-    /// spans do not belong to a thread.
+    /// A forward pass, from its submission to the output of its last layer. Several can be in flight at a time, so
+    /// these spans do not belong to a thread.
     Batch,
     /// An operation of a backend.
     Operation,
@@ -41,8 +41,8 @@ pub struct HostSpan {
     pub detail: String,
     /// The work of an operation; zero for the other kinds.
     pub work: OperationWork,
-    /// The thread's number, from 1, in the order of their first span. For a batch, the lowest number that no other batch in
-    /// flight has.
+    /// The thread's number, from 1, in the order of their first span. For a batch, the lowest number that no other
+    /// batch in flight has.
     pub thread: usize,
     /// Time since the start of the profile.
     pub start: Duration,
@@ -105,8 +105,8 @@ pub struct ProfileRecording {
 /// The calls of one operation with one shape.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OperationCalls {
-    /// The duration of each call, in order: the time of its kernels on the device if it launched any, else the time on the
-    /// host from call to return.
+    /// The duration of each call, in order: the time of its kernels on the device if it launched any, else the time on
+    /// the host from call to return.
     pub durations: Vec<Duration>,
     /// The work of all calls together.
     pub work: OperationWork,
@@ -204,8 +204,8 @@ impl Profile {
         self.record_span(SpanKind::Phase, Cow::Borrowed(name), detail, OperationWork::default(), number, call)
     }
 
-    /// Records the span of a batch that was submitted at `start` and has completed now, as number `thread` of the batches
-    /// in flight.
+    /// Records the span of a batch that was submitted at `start` and has completed now, as number `thread` of the
+    /// batches in flight.
     pub fn batch(&self, detail: String, thread: usize, start: Duration) {
         let duration = self.now().saturating_sub(start);
         let call = NEXT_CALL.fetch_add(1, Ordering::Relaxed);

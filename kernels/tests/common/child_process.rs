@@ -1,7 +1,7 @@
 //! Tests that run a part of themselves in a process of its own.
 //!
-//! The test starts its own binary with its own name as the filter, and calls [`input`] first to find out whether it runs in
-//! the child. A binary target for the child could not use the dev-dependencies, and users would build it.
+//! The test starts its own binary with its own name as the filter, and calls [`input`] first to find out whether it
+//! runs in the child. A binary target for the child could not use the dev-dependencies, and users would build it.
 
 use std::process::Command;
 

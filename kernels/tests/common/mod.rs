@@ -21,8 +21,8 @@ pub fn backends() -> Vec<CpuBackend> {
         .collect()
 }
 
-/// The CPU backend without bf16 instructions, which accumulate in an order of their own: the plain CUDA kernels must have
-/// its bits.
+/// The CPU backend without bf16 instructions, which accumulate in an order of their own: the plain CUDA kernels must
+/// have its bits.
 pub fn fused_multiply_add_cpu() -> CpuBackend {
     CpuBackend::with_isa(2, Isa::Avx512).unwrap()
 }

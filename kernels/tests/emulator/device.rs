@@ -6,7 +6,8 @@ use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatedBuffer, Emulator
 use actbench_kernels::cuda::sources::SOURCES;
 use actbench_kernels::cuda::{Argument, Device, KernelSet, Launch};
 
-/// Runs a self-test kernel with `inputs`. Returns the 32-bit words of its output of length `out_len`, or the error message.
+/// Runs a self-test kernel with `inputs`. Returns the 32-bit words of its output of length `out_len`, or the error
+/// message.
 fn launch(
     options: EmulatorOptions,
     kernel: &str,

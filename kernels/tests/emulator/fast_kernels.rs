@@ -1,5 +1,5 @@
-//! The tensor-core CUDA kernels in the emulator, with every thread order and copy time, against the CPU backend, and the
-//! independence of a row's bits from the other rows.
+//! The tensor-core CUDA kernels in the emulator, with every thread order and copy time, against the CPU backend, and
+//! the independence of a row's bits from the other rows.
 
 use actbench_kernels::cuda::KernelSet;
 use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatorOptions};

@@ -103,10 +103,10 @@ fn graph_equals_launches_and_is_cached() {
         assert!(results(&device) == expected, "{settings}");
         let usage = device.graph_usage();
         // 300 rows are too many for a graph; each slot has a graph of its own.
-        assert_eq!((usage.graphs, usage.launches, usage.made), (7, 7 * LAUNCHES as u64, 2), "{settings}");
+        assert_eq!((usage.graphs, usage.launches, usage.created), (7, 7 * LAUNCHES as u64, 2), "{settings}");
         assert_eq!((driver.counted("graphs"), driver.counted("graphs made")), (7, 2));
-        assert_eq!((usage.changed as usize, usage.refused), (driver.counted("changed"), None));
-        assert!(usage.changed > 0);
+        assert_eq!((usage.updated as usize, usage.refused), (driver.counted("changed"), None));
+        assert!(usage.updated > 0);
     }
 }
 
@@ -151,7 +151,7 @@ fn refused_graphs_fall_back() {
     let device = open(false);
     assert!(results(&device) == expected);
     let usage = device.graph_usage();
-    assert_eq!((usage.graphs, usage.made, driver.counted("graphs")), (0, 0, 0));
+    assert_eq!((usage.graphs, usage.created, driver.counted("graphs")), (0, 0, 0));
     insta::assert_snapshot!(usage.refused.unwrap(), @"CUDA_ERROR_NOT_SUPPORTED (operation not supported)");
     drop((device, driver));
 
@@ -159,8 +159,8 @@ fn refused_graphs_fall_back() {
     let device = open(false);
     assert!(results(&device) == expected);
     let usage = device.graph_usage();
-    assert_eq!((usage.graphs, usage.changed, usage.refused), (7, 0, None));
-    assert!(usage.made > 2 && usage.made as usize == driver.counted("graphs made"), "{}", usage.made);
+    assert_eq!((usage.graphs, usage.updated, usage.refused), (7, 0, None));
+    assert!(usage.created > 2 && usage.created as usize == driver.counted("graphs made"), "{}", usage.created);
 }
 
 #[test]
@@ -294,6 +294,25 @@ fn failed_group_does_not_affect_next_group() {
     let graphs = driver.counted("graphs");
     assert!(block.run(5, 3, 0) == alone && driver.counted("graphs") == graphs + 1);
     assert!(device.memory_usage().unwrap().unwrap().used <= used);
+}
+
+#[test]
+fn nested_group_joins_outer_group() {
+    let driver = StandIn::new("");
+    let device = open(false);
+    let mut block = LaunchBlock::new(&device);
+    let alone = block.run(5, 3, 0);
+    let backend = CudaBackend::new(device.clone(), KernelSet::Fast);
+    let graphs = driver.counted("graphs");
+    block.stream = upload(&backend, DTYPE, 3, WIDTH, &random(5, DTYPE, 3 * WIDTH));
+    let mut other = backend.alloc(DTYPE, 1, WIDTH).unwrap();
+    let grouped = backend.launch_grouped(0, 3, &mut || {
+        backend.gather_rows(&block.stream, &[2], &mut other)?;
+        backend.launch_grouped(1, 3, &mut || block.launch(5, 3))
+    });
+    grouped.unwrap();
+    assert!(block.result(3) == alone);
+    assert_eq!(driver.counted("graphs"), graphs + 1);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Every wait between streams, and of the host for a stream, is necessary: without it the stand-in driver gives other bytes.
-//! A change that loses a wait therefore fails a test.
+//! Every wait between streams, and of the host for a stream, is necessary: without it the stand-in driver gives other
+//! bytes. A change that loses a wait therefore fails a test.
 //!
 //! Each scenario runs in a process of its own, because a kernel that reads a table too early may access invalid memory.
 

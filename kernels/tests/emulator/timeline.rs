@@ -1,4 +1,5 @@
-//! The device spans of a profile, over the stand-in driver, whose streams and events are as late as the CUDA API allows.
+//! The device spans of a profile, over the stand-in driver, whose streams and events are as late as the CUDA API
+//! allows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +11,8 @@ use actbench_kernels::{Backend, DType, HostTensor, Profile, ProfiledBackend};
 
 use crate::stand_in::{StandIn, options};
 
-/// The error of a difference of two event times. The driver returns milliseconds in `f32`, which is exact to 0.06 us within
-/// a second, and documents a resolution of 0.5 us.
+/// The error of a difference of two event times. The driver returns milliseconds in `f32`, which is exact to 0.06 us
+/// within a second, and documents a resolution of 0.5 us.
 const EVENT_TOLERANCE: Duration = Duration::from_micros(1);
 
 fn host(rows: usize, columns: usize) -> HostTensor {
@@ -60,8 +61,8 @@ fn device_spans_belong_to_their_calls() {
     for (name, span) in [("embed", kernels[0]), ("linear", kernels[1]), ("download", copies[0])] {
         let call = recording.host.iter().find(|call| Some(call.call) == span.call).unwrap();
         assert_eq!(call.name, name);
-        // The device starts no work before its call. The clocks are aligned by a host time that is read after the event, so
-        // the error of the alignment shifts spans to later times alone.
+        // The device starts no work before its call. The clocks are aligned by a host time that is read after the
+        // event, so the error of the alignment shifts spans to later times alone.
         assert!(span.start + EVENT_TOLERANCE >= call.start, "{span:?} {call:?}");
     }
     let table = recording.operations();

@@ -1,6 +1,7 @@
 //! Attention of the lanes of a task over one block of keys and values: scores, weights, outputs.
 //!
-//! All values are `f32`. Inner loops have constant bounds over arrays, so that the compiler keeps the arrays in registers.
+//! All values are `f32`. Inner loops have constant bounds over arrays, so that the compiler keeps the arrays in
+//! registers.
 
 use crate::cpu::math::exp;
 
@@ -232,11 +233,12 @@ impl QueryLanes {
         }
     }
 
-    /// Adds the weighted values of the block to the outputs of `L` lanes from `lane`. Each output is one chain over the visible
-    /// positions.
+    /// Adds the weighted values of the block to the outputs of `L` lanes from `lane`. Each output is one chain over the
+    /// visible positions.
     #[inline(always)]
     fn add_values<const L: usize>(&mut self, lane: usize, columns: usize, block: &KeyBlock) {
-        // The number of visible keys for each lane. Masked keys have weight 0, but 0 times an infinite value would be NaN.
+        // The number of visible keys for each lane. Masked keys have weight 0, but 0 times an infinite value would be
+        // NaN.
         let visible: [usize; L] = std::array::from_fn(|l| {
             let position = self.positions[(lane + l) / LANES][(lane + l) % LANES];
             (position as usize + 1).saturating_sub(block.first).min(block.len)

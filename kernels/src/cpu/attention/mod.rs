@@ -2,10 +2,10 @@
 //! Gimelshein 2018; Dao et al. 2022).
 //!
 //! A task is a range of rows of one segment and one key/value head. Its *lanes* are those rows times the query heads of
-//! the group, adjacent in vectors, so that each key element is used for all of them and keys need no transpose. Lanes do
-//! not mix, and the block boundaries depend on positions alone: a score is one chain over the elements of the head, a sum
-//! of weights and an output are one chain over the visible positions. The bits of a row therefore depend on its own
-//! sequence alone.
+//! the group, adjacent in vectors, so that each key element is used for all of them and keys need no transpose. Lanes
+//! do not mix, and the block boundaries depend on positions alone: a score is one chain over the elements of the head,
+//! a sum of weights and an output are one chain over the visible positions. The bits of a row therefore depend on its
+//! own sequence alone.
 
 use std::cell::RefCell;
 
@@ -19,8 +19,8 @@ use crate::backend::{AttentionLayout, AttentionSegment, AttentionShape};
 
 mod block;
 
-/// The maximum number of vectors of lanes of a task, unless a single row has more: their outputs and a block of keys and
-/// values fit the L2 cache.
+/// The maximum number of vectors of lanes of a task, unless a single row has more: their outputs and a block of keys
+/// and values fit the L2 cache.
 const MAX_VECTORS: usize = 4;
 
 /// `out = softmax(query keys^T / sqrt(head_dim)) values`, causal, for the query rows of the segments.

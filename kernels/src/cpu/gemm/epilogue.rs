@@ -9,11 +9,11 @@ use crate::dtype::DType;
 
 /// Stores the accumulators of some rows and one panel.
 pub trait Epilogue: Sync {
-    /// Stores the result of `accumulators`, which belong to rows `row..row + accumulators.len()` and to the outputs of panel
-    /// `panel`.
+    /// Stores the result of `accumulators`, which belong to rows `row..row + accumulators.len()` and to the outputs of
+    /// panel `panel`.
     ///
-    /// With `DOTS` this is compiled into a function for processors with AVX-512 BF16, whose instruction for rounding to bf16
-    /// is then used. It treats subnormal values as zero, as the matmul instructions do.
+    /// With `DOTS` this is compiled into a function for processors with AVX-512 BF16, whose instruction for rounding to
+    /// bf16 is then used. It treats subnormal values as zero, as the matmul instructions do.
     fn store<const DOTS: bool>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]);
 }
 
@@ -50,8 +50,8 @@ impl<'a, E: Element> OutputRows<'a, E> {
     }
 }
 
-/// The first `N` of `values` in `f32`, padded with zeros: loops over arrays vectorize, loops over slices of unknown length
-/// have scalar tails.
+/// The first `N` of `values` in `f32`, padded with zeros: loops over arrays vectorize, loops over slices of unknown
+/// length have scalar tails.
 #[inline(always)]
 fn widened<E: Element, const N: usize>(values: &[E]) -> [f32; N] {
     let mut wide = [0.0; N];

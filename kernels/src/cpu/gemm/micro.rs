@@ -1,9 +1,9 @@
 //! The micro-kernels: one tile of up to [`ROWS`] rows by [`PANEL`] outputs, accumulated over a block of inputs.
 //!
-//! In every variant, an output is one `f32` accumulator that is updated by fused multiply-adds in the order of the inputs.
-//! Between two blocks of inputs it is in memory, which does not round. The bits of an output therefore do not depend on the
-//! number of rows, on the row's index in the tile or on the instruction set. The bf16 instructions of `dots` and `amx` have
-//! fixed orders of their own.
+//! In every variant, an output is one `f32` accumulator that is updated by fused multiply-adds in the order of the
+//! inputs. Between two blocks of inputs it is in memory, which does not round. The bits of an output therefore do not
+//! depend on the number of rows, on the row's index in the tile or on the instruction set. The bf16 instructions of
+//! `dots` and `amx` have fixed orders of their own.
 
 use super::pack::{PANEL, ROWS, widen_inputs};
 use crate::dtype::DType;
@@ -173,7 +173,8 @@ mod avx512 {
         let mut accumulators = [[_mm512_setzero_ps(); 2]; R];
         let mut x = activations.as_ptr();
         let mut step = panel.as_ptr();
-        // SAFETY: the caller grants `inputs * ROWS` activations and `inputs * PANEL` weights; a row of a tile has two vectors.
+        // SAFETY: the caller grants `inputs * ROWS` activations and `inputs * PANEL` weights; a row of a tile has two
+        // vectors.
         unsafe {
             for (row, acc) in tile.iter().zip(&mut accumulators) {
                 *acc = [_mm512_loadu_ps(row.as_ptr()), _mm512_loadu_ps(row.as_ptr().add(16))];

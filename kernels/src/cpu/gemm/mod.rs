@@ -1,9 +1,9 @@
 //! GEMM with weights, `x W^T`, and its epilogues. M are the rows of `x`, N the outputs and K the inputs of the weights.
 //!
-//! The algorithm follows Goto and van de Geijn 2008. A block of activations is packed. Each task multiplies a chunk of its
-//! rows by one weight panel, in blocks of inputs: all rows of the chunk, then the next block. Between blocks the
-//! accumulators are in memory, so that each output is one chain of fused multiply-adds (see [`micro`]). AMX has a blocking
-//! of its own (see `amx`).
+//! The algorithm follows Goto and van de Geijn 2008. A block of activations is packed. Each task multiplies a chunk of
+//! its rows by one weight panel, in blocks of inputs: all rows of the chunk, then the next block. Between blocks the
+//! accumulators are in memory, so that each output is one chain of fused multiply-adds (see [`micro`]). AMX has a
+//! blocking of its own (see `amx`).
 
 use rayon::prelude::*;
 
@@ -35,8 +35,8 @@ const TASK_TILES: usize = 16;
 /// Rows of a task: a weight panel is read from memory once for all of them.
 const TASK_ROWS: usize = TASK_TILES * ROWS;
 
-/// Inputs of a block: 24 KiB of a panel in `f32`, which fit an L1 cache of 48 KiB together with the activations of a tile.
-/// Even, because bf16 inputs are packed in pairs.
+/// Inputs of a block: 24 KiB of a panel in `f32`, which fit an L1 cache of 48 KiB together with the activations of a
+/// tile. Even, because bf16 inputs are packed in pairs.
 const BLOCK_INPUTS: usize = 192;
 
 /// Computes `x W^T` and passes the accumulators of each tile to `epilogue`.
@@ -141,8 +141,8 @@ fn run<M: MicroKernel, E: Epilogue>(task: &PanelTask<'_>, epilogue: &E) {
             let rows = ROWS.min(task.first + task.rows - first);
             let from = first * task.words + start / word_inputs * ROWS;
             let activations = &task.packed[from..from + block / word_inputs * ROWS];
-            // SAFETY: `matmul` chose `M` by the detected features; `activations` and `panel` hold `block` inputs, an even number for
-            // bf16 because `PackedWeights` pads to even numbers, and `1 <= rows <= ROWS`.
+            // SAFETY: `matmul` chose `M` by the detected features; `activations` and `panel` hold `block` inputs, an
+            // even number for bf16 because `PackedWeights` pads to even numbers, and `1 <= rows <= ROWS`.
             unsafe { M::tile(task.weights.stored, block, rows, activations, panel, tile) };
         }
     }

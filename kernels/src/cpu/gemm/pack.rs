@@ -1,9 +1,9 @@
 //! Packing: of weights once when a model is loaded, of activations for each matmul.
 //!
-//! Weights `[out_features, in_features]` are packed as panels of [`PANEL`] outputs, in the order in which the micro-kernels
-//! read them. For f16 and f32 a panel is `[input][output]`. For bf16 it is `[input pair][output][2]`: two consecutive
-//! inputs of an output share a 32-bit word, which is the layout of the dot products and of AMX, and makes widening a shift
-//! or a mask. Activations are packed as panels of [`ROWS`] rows, `[input][row]` in `f32`.
+//! Weights `[out_features, in_features]` are packed as panels of [`PANEL`] outputs, in the order in which the
+//! micro-kernels read them. For f16 and f32 a panel is `[input][output]`. For bf16 it is `[input pair][output][2]`: two
+//! consecutive inputs of an output share a 32-bit word, which is the layout of the dot products and of AMX, and makes
+//! widening a shift or a mask. Activations are packed as panels of [`ROWS`] rows, `[input][row]` in `f32`.
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -37,8 +37,8 @@ pub struct PackedWeights {
 }
 
 impl PackedWeights {
-    /// Stacks matrices of equal `in_features` and packs them in `run`; for f32 with `narrow`, in bf16 if all of them are
-    /// stored in bf16.
+    /// Stacks matrices of equal `in_features` and packs them in `run`; for f32 with `narrow`, in bf16 if all of them
+    /// are stored in bf16.
     ///
     /// # Errors
     /// Shapes that do not match, or an element that is not finite after rounding to `run`.
@@ -50,8 +50,8 @@ impl PackedWeights {
         Self::pack(&sources, run, narrow, false)
     }
 
-    /// Packs a gate and an up projection so that the two values of a SwiGLU output are in one panel: the first half of a
-    /// panel has gate outputs, the second half the up outputs with the same indices.
+    /// Packs a gate and an up projection so that the two values of a SwiGLU output are in one panel: the first half of
+    /// a panel has gate outputs, the second half the up outputs with the same indices.
     ///
     /// # Errors
     /// As [`PackedWeights::stacked`], or when the two shapes differ.
@@ -136,6 +136,11 @@ impl PackedWeights {
         WeightShape { dtype, out_features, in_features, gated }
     }
 
+    /// The size of the panels in bytes.
+    pub fn bytes(&self) -> usize {
+        self.data.as_slice().len()
+    }
+
     /// Columns of the output: for gated weights, the rows of each of the two projections.
     pub fn out_features(&self) -> usize {
         self.out_features
@@ -181,8 +186,8 @@ impl<'a> RowSource<'a> {
     }
 }
 
-/// Fills a panel of pairs from rows that are stored as bf16, without conversion. Returns false, with unspecified contents
-/// of the panel, if a row has another dtype or an odd length, or if an element is not finite.
+/// Fills a panel of pairs from rows that are stored as bf16, without conversion. Returns false, with unspecified
+/// contents of the panel, if a row has another dtype or an odd length, or if an element is not finite.
 fn pack_pairs_panel(rows: &[RowSource<'_>], panel: &mut [u32]) -> bool {
     /// Words of a row that are packed before the next row: a cache line.
     const BLOCK: usize = 16;
@@ -230,8 +235,8 @@ fn pack_panel<E: Element>(rows: &[RowSource<'_>], panel: &mut [E]) -> Option<(us
     None
 }
 
-/// Packs rows `from..from + count` of `x` as `[panel][input][ROWS]` in `f32`, with zeros for padding inputs; with `pairs`,
-/// for dot products, as `[panel][pair][ROWS]` in bf16.
+/// Packs rows `from..from + count` of `x` as `[panel][input][ROWS]` in `f32`, with zeros for padding inputs; with
+/// `pairs`, for dot products, as `[panel][pair][ROWS]` in bf16.
 pub(super) fn pack_activations(
     x: &CpuTensor,
     from: usize,

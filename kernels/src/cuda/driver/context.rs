@@ -78,8 +78,8 @@ impl DriverContext {
         KernelError::Device { op, device: self.device_name(), message: message.into() }
     }
 
-    /// Makes the context current for the calling thread, which every call into the driver requires. Sufficient for calls
-    /// that are not ordered in the stream, such as an allocation; the others need `Session::enter_in_order`.
+    /// Makes the context current for the calling thread, which every call into the driver requires. Sufficient for
+    /// calls that are not ordered in the stream, such as an allocation; the others need `Session::enter_in_order`.
     ///
     /// # Errors
     /// A lost context.
@@ -90,18 +90,18 @@ impl DriverContext {
         self.check(op, || "entering the context".to_owned(), self.cuda.bind_to_thread())
     }
 
-    /// Converts the driver's `result` of `what` to an error of `op`, and remembers a lost context.
+    /// Converts the driver's `result` of `action` to an error of `op`, and remembers a lost context.
     pub(super) fn check<T>(
         &self,
         op: &'static str,
-        what: impl FnOnce() -> String,
+        action: impl FnOnce() -> String,
         result: Result<T, DriverError>,
     ) -> Result<T, KernelError> {
         let error = match result {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        let mut message = format!("{}: {}", what(), error_message(error));
+        let mut message = format!("{}: {}", action(), error_message(error));
         if is_fatal(error) {
             // The driver reports a kernel's error in a later call: the culprit is a launch since the last wait.
             let last = self.lock_last_launch().as_ref().map(LastLaunch::to_string);

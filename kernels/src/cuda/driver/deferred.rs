@@ -4,8 +4,8 @@
 //! that the thread does in the order of the stream, such as a copy, first flushes its deferred launches. Nothing here
 //! waits, so threads that share a device cannot block each other.
 //!
-//! Rejected: capturing the stream. A capture includes what other threads do to the stream, forbids them other calls, and
-//! is invalidated by a copy or a wait, after which the work would have to be repeated.
+//! Rejected: capturing the stream. A capture includes what other threads do to the stream, forbids them other calls,
+//! and is invalidated by a copy or a wait, after which the work would have to be repeated.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};

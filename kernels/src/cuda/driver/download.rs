@@ -1,7 +1,7 @@
 //! Asynchronous downloads: copies to pinned memory in a stream of their own, which run during later kernels.
 //!
-//! A copy starts when the kernels launched before it have completed. It owns its source buffer until it completes, so no
-//! kernel writes there. Pinned memory comes from a small pool, because allocating it is slow.
+//! A copy starts when the kernels launched before it have completed. It owns its source buffer until it completes, so
+//! no kernel writes there. Pinned memory comes from a small pool, because allocating it is slow.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

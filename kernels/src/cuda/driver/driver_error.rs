@@ -12,8 +12,8 @@ pub(super) fn error_message(error: DriverError) -> String {
     }
 }
 
-/// Whether `error` invalidates the context. The reference of the driver API says of each of these errors that the process
-/// "must be terminated and relaunched" to use CUDA again.
+/// Whether `error` invalidates the context. The reference of the driver API says of each of these errors that the
+/// process "must be terminated and relaunched" to use CUDA again.
 pub(super) fn is_fatal(error: DriverError) -> bool {
     matches!(
         error.0,

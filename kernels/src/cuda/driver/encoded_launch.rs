@@ -29,8 +29,8 @@ pub(super) struct LaunchConfig {
     pub(super) shared_bytes: u32,
 }
 
-/// An argument as it appears in error messages. Kept as numbers: to format it for each launch would take longer than the
-/// launch.
+/// An argument as it appears in error messages. Kept as numbers: to format it for each launch would take longer than
+/// the launch.
 #[derive(Clone, Copy)]
 pub(super) enum ArgumentSummary {
     Read(usize),
@@ -69,9 +69,9 @@ impl EncodedLaunch {
     pub(super) fn launch(&self, stream: &CudaStream) -> Result<(), DriverError> {
         let [x, y, z] = self.config.grid;
         let mut pointers = self.pointers();
-        // SAFETY: `encode` compared number and sizes of the arguments with the kernel's parameters. The driver copies them
-        // before it returns. The memory that they point to is freed in the order of the stream, so after the kernel. That
-        // a kernel respects the bounds in its arguments is verified by the checks of the kernels.
+        // SAFETY: `encode` compared number and sizes of the arguments with the kernel's parameters. The driver copies
+        // them before it returns. The memory that they point to is freed in the order of the stream, so after the
+        // kernel. That a kernel respects the bounds in its arguments is verified by the checks of the kernels.
         unsafe {
             result::launch_kernel(
                 self.kernel.function.cu_function(),

@@ -1,9 +1,9 @@
 //! Groups of launches as CUDA graphs: one call launches all of them, and the graph is cached for the next group of the
 //! same kernels.
 //!
-//! A cached graph is updated with the changed parameters before it is launched again. Between consecutive batches of one
-//! shape few parameters change, as weights and workspace stay at their addresses. The nodes of a graph form a chain, as
-//! the launches would in a stream.
+//! A cached graph is updated with the changed parameters before it is launched again. Between consecutive batches of
+//! one shape few parameters change, as weights and workspace stay at their addresses. The nodes of a graph form a
+//! chain, as the launches would in a stream.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,9 +36,9 @@ pub struct GraphUsage {
     /// Kernel launches in all of them.
     pub launches: u64,
     /// Graphs that were created.
-    pub made: u64,
+    pub created: u64,
     /// Updated nodes of cached graphs.
-    pub changed: u64,
+    pub updated: u64,
     /// The driver's error, after which no more graphs are created.
     pub refused: Option<String>,
 }
@@ -72,7 +72,8 @@ struct GraphExecutable {
     context: Arc<CudaContext>,
 }
 
-// SAFETY: the driver allows calls with a graph from any thread, one at a time. All are made under the lock of `GraphCache`.
+// SAFETY: the driver allows calls with a graph from any thread, one at a time. All are made under the lock of
+// `GraphCache`.
 unsafe impl Send for GraphExecutable {}
 
 impl GraphCache {
@@ -96,8 +97,8 @@ impl GraphCache {
         self.lock().usage.clone()
     }
 
-    /// Launches the group `launches` of `graph_slot`: as a graph if it is large enough and the driver accepts it, otherwise
-    /// one by one.
+    /// Launches the group `launches` of `graph_slot`: as a graph if it is large enough and the driver accepts it,
+    /// otherwise one by one.
     ///
     /// # Errors
     /// The first launch that fails, or a graph that breaks the context, with the names of its kernels.
@@ -118,8 +119,8 @@ impl GraphCache {
         if is_fatal(error) {
             return session.context.check("launch", || describe(&launches), Err(error));
         }
-        // Single launches identify the launch at fault. If all succeed, the driver does not support the graph, and would
-        // refuse others as well.
+        // Single launches identify the launch at fault. If all succeed, the driver does not support the graph, and
+        // would refuse others as well.
         session.launch_all(launches)?;
         state.usage.refused = Some(error_message(error));
         state.cached.clear();
@@ -139,8 +140,8 @@ impl CacheState {
         let index = self.cached.iter().position(matches);
         let graph = match index.and_then(|index| self.cached.remove(index)) {
             Some(mut graph) => match graph.executable.update(&graph.launches, &launches) {
-                Ok(changed) => {
-                    self.usage.changed += changed;
+                Ok(updated) => {
+                    self.usage.updated += updated;
                     graph.launches = launches;
                     Ok(graph)
                 }
@@ -149,8 +150,8 @@ impl CacheState {
             },
             None => self.create(context, graph_slot, launches),
         }?;
-        // SAFETY: graph and stream belong to this context. The memory of its nodes is freed in the order of the stream, so
-        // after this launch. A later update does not affect this launch.
+        // SAFETY: graph and stream belong to this context. The memory of its nodes is freed in the order of the stream,
+        // so after this launch. A later update does not affect this launch.
         let launched = unsafe { result::graph::launch(graph.executable.executable, context.stream.cu_stream()) };
         if let Err(error) = launched {
             return Err((error, graph.launches));
@@ -171,7 +172,7 @@ impl CacheState {
     ) -> Result<CachedGraph, (DriverError, Vec<EncodedLaunch>)> {
         match GraphExecutable::new(context, &launches) {
             Ok(executable) => {
-                self.usage.made += 1;
+                self.usage.created += 1;
                 let description = describe(&launches).into();
                 Ok(CachedGraph { graph_slot, executable, launches, description })
             }
@@ -217,8 +218,8 @@ impl GraphExecutable {
             let mut node = std::ptr::null_mut();
             let previous = built.nodes.last().map_or(&[][..], std::slice::from_ref);
             launch.with_node_params(|params| {
-                // SAFETY: the previous node is of this graph. The driver copies the parameters, whose number and sizes are
-                // those of the kernel.
+                // SAFETY: the previous node is of this graph. The driver copies the parameters, whose number and sizes
+                // are those of the kernel.
                 unsafe { sys::cuGraphAddKernelNode_v2(&mut node, graph, previous.as_ptr(), previous.len(), params) }
                     .result()
             })?;

@@ -17,8 +17,8 @@ use crate::error::KernelError;
 /// The byte that fills poisoned memory: all ones are a NaN in each storage type.
 pub(super) const POISON: u8 = 0xff;
 
-/// The size of the guards before and after each buffer of a checked device, in bytes. A multiple of the alignment of the
-/// driver's allocations.
+/// The size of the guards before and after each buffer of a checked device, in bytes. A multiple of the alignment of
+/// the driver's allocations.
 const GUARD: usize = 256;
 
 /// The allocator of a device.
@@ -66,7 +66,8 @@ impl DeviceMemory {
         self.pool.is_some() && self.guard == 0
     }
 
-    /// Memory of `len` bytes in the order of the kernels' stream. At least one byte is allocated, as the driver rejects 0.
+    /// Memory of `len` bytes in the order of the kernels' stream. At least one byte is allocated, as the driver rejects
+    /// 0.
     pub(super) fn alloc(self: &Arc<Self>, len: usize) -> Result<DriverBuffer, KernelError> {
         self.alloc_on(&self.session.context.stream, len)
     }

@@ -1,11 +1,11 @@
 //! A GPU as a [`Device`], through the CUDA driver.
 //!
 //! Building this needs no CUDA installation: `cudarc` loads the driver's library when a device is opened, and [`probe`]
-//! reports the devices. Kernels run in one stream in the order of their launches. Small uploads and asynchronous downloads
-//! have streams of their own, ordered with the kernels by events.
+//! reports the devices. Kernels run in one stream in the order of their launches. Small uploads and asynchronous
+//! downloads have streams of their own, ordered with the kernels by events.
 //!
-//! The tests use a fake driver, which executes the kernels on the CPU and verifies the use of the driver API. Results from
-//! real GPUs are in `docs/measurements/gpu.md`.
+//! The tests use a fake driver, which executes the kernels on the CPU and verifies the use of the driver API. Results
+//! from real GPUs are in `docs/measurements/gpu.md`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -46,9 +46,9 @@ use context::LastLaunch;
 pub struct DriverOptions {
     /// The directories of machine code: prebuilt cubins, and the cache of compiled ones.
     pub cubins: CubinFolders,
-    /// For checks of the kernels: new memory and the output of a launch are filled with NaN, guards around each buffer reveal
-    /// a write beyond it, and the host waits for each launch, so that an error is reported for the launch that caused it.
-    /// Slow.
+    /// For checks of the kernels: new memory and the output of a launch are filled with NaN, guards around each buffer
+    /// reveal a write beyond it, and the host waits for each launch, so that an error is reported for the launch that
+    /// caused it. Slow.
     pub checked: bool,
 }
 

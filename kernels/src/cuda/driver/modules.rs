@@ -28,17 +28,19 @@ pub(super) struct KernelModules {
 }
 
 impl KernelModules {
-    /// Finds and loads the machine code of every source for the device. Sources are handled in parallel, as some may have
-    /// to be compiled.
+    /// Finds and loads the machine code of every source for the device. Sources are handled in parallel, as some may
+    /// have to be compiled.
     pub(super) fn load(
         context: &DriverContext,
-        folders: &CubinFolders,
+        directories: &CubinFolders,
         compiler: &impl Compiler,
     ) -> Result<Self, KernelError> {
         let architecture = context.facts.architecture;
         let sources: Vec<_> = SOURCES.iter().filter(|source| source.is_for(architecture)).collect();
-        let cubins: Vec<_> =
-            sources.par_iter().map(|source| find(folders, compiler, source, architecture)).collect::<Result<_, _>>()?;
+        let cubins: Vec<_> = sources
+            .par_iter()
+            .map(|source| find(directories, compiler, source, architecture))
+            .collect::<Result<_, _>>()?;
         let mut kernels =
             KernelModules { modules: HashMap::new(), functions: Mutex::new(HashMap::new()), origins: Vec::new() };
         context.enter("load kernels")?;
@@ -49,8 +51,8 @@ impl KernelModules {
                 return Err(context.error("load kernels", message));
             }
             let loaded = context.cuda.load_module(Ptx::from_binary(cubin.bytes));
-            let what = || format!("{} for {architecture}", source.file);
-            kernels.modules.insert(source.file, context.check("load kernels", what, loaded)?);
+            let description = || format!("{} for {architecture}", source.file);
+            kernels.modules.insert(source.file, context.check("load kernels", description, loaded)?);
             kernels.origins.push((source.file, cubin.origin));
         }
         Ok(kernels)
@@ -126,12 +128,13 @@ fn allow_shared(context: &DriverContext, kernel: &LoadedKernel, bytes: u32) -> R
     Ok(())
 }
 
-/// The size in bytes of each of the `count` parameters of a kernel. `count` is known from the source: a query for one more
-/// parameter would be an error, which tools such as compute-sanitizer report.
+/// The size in bytes of each of the `count` parameters of a kernel. `count` is known from the source: a query for one
+/// more parameter would be an error, which tools such as compute-sanitizer report.
 fn query_parameter_bytes(function: &CudaFunction, count: usize) -> Result<Vec<usize>, DriverError> {
     let size = |index| -> Result<usize, DriverError> {
         let (mut offset, mut size) = (0, 0);
-        // SAFETY: the function's module is loaded for as long as `function` lives, and both pointers are to local variables.
+        // SAFETY: the function's module is loaded for as long as `function` lives, and both pointers are to local
+        // variables.
         unsafe { sys::cuFuncGetParamInfo(function.cu_function(), index, &mut offset, &mut size) }.result()?;
         Ok(size)
     };

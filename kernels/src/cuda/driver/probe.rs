@@ -11,8 +11,8 @@ use crate::cuda::Architecture;
 /// The oldest supported version of the driver API, in the driver's encoding (1000 * major + 10 * minor).
 const MIN_DRIVER_VERSION: i32 = 12080;
 
-/// Every function of the driver that this crate calls. `cudarc` looks a function up at its first call and panics if it is
-/// missing, so [`start`] looks up all of them.
+/// Every function of the driver that this crate calls. `cudarc` looks a function up at its first call and panics if it
+/// is missing, so [`start`] looks up all of them.
 const FUNCTIONS: &[&str] = &[
     "cuInit",
     "cuDriverGetVersion",

@@ -1,4 +1,5 @@
-//! The order of work on a device: launches, waits and frees, with deferred launches flushed before what must follow them.
+//! The order of work on a device: launches, waits and frees, with deferred launches flushed before what must follow
+//! them.
 
 use std::sync::Arc;
 
@@ -34,7 +35,8 @@ impl Session {
 
     /// Starts to defer this thread's launches; none if this or another thread's launches are deferred already.
     pub(super) fn defer_launches(&self) -> Option<DeferralGuard<'_>> {
-        self.deferred.begin().then_some(DeferralGuard { session: self })
+        // Lazily: dropping a guard would end the deferral of an enclosing group.
+        self.deferred.begin().then(|| DeferralGuard { session: self })
     }
 
     /// Launches this thread's deferred launches and stops deferring: the next call on the stream comes after them.
@@ -68,19 +70,19 @@ impl Session {
     }
 
     /// Flushes this thread's deferred launches and waits for the kernels' stream.
-    pub(super) fn synchronize(&self, op: &'static str, what: impl FnOnce() -> String) -> Result<(), KernelError> {
+    pub(super) fn synchronize(&self, op: &'static str, action: impl FnOnce() -> String) -> Result<(), KernelError> {
         self.flush()?;
-        self.context.check(op, what, self.context.stream.synchronize())?;
+        self.context.check(op, action, self.context.stream.synchronize())?;
         self.context.clear_last_launch();
         Ok(())
     }
 
     /// Flushes this thread's deferred launches and waits for all three streams.
-    pub(super) fn synchronize_all(&self, op: &'static str, what: impl FnOnce() -> String) -> Result<(), KernelError> {
+    pub(super) fn synchronize_all(&self, op: &'static str, action: impl FnOnce() -> String) -> Result<(), KernelError> {
         self.flush()?;
         let DriverContext { stream, upload_stream, download_stream, .. } = &self.context;
         let streams = [upload_stream, download_stream, stream];
-        self.context.check(op, what, streams.into_iter().try_for_each(|stream| stream.synchronize()))
+        self.context.check(op, action, streams.into_iter().try_for_each(|stream| stream.synchronize()))
     }
 
     /// Frees memory after all launches that may use it: at once, or when the deferred launches are flushed.

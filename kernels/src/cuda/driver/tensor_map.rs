@@ -22,11 +22,12 @@ pub(super) const MAP_BYTES: usize = size_of::<CUtensorMap>();
 /// A map as a kernel takes it, by value, in words of 8 bytes.
 pub(super) type EncodedMap = [u64; MAP_BYTES / size_of::<u64>()];
 
-/// The number of cached maps: those of the weights of a large model, and of its workspace for a few hundred numbers of rows.
+/// The number of cached maps: those of the weights of a large model, and of its workspace for a few hundred numbers of
+/// rows.
 const MAX_CACHED: usize = 2048;
 
-/// The cached maps of a device. A map contains an address and a shape alone, so it stays valid when its memory is freed and
-/// allocated again.
+/// The cached maps of a device. A map contains an address and a shape alone, so it stays valid when its memory is freed
+/// and allocated again.
 #[derive(Default)]
 pub(super) struct TensorMaps(Mutex<HashMap<MapKey, EncodedMap>>);
 
@@ -52,11 +53,11 @@ impl TensorMaps {
         context: &DriverContext,
         tiles: &Tiles<'_, DriverBuffer>,
     ) -> Result<EncodedMap, KernelError> {
-        let what = || {
+        let action = || {
             let Tiles { rows, columns, tile_rows, tile_columns, dtype, .. } = tiles;
             format!("tensor map of {rows} x {columns} elements of {dtype} in tiles of {tile_rows} x {tile_columns}")
         };
-        tiles.check(tiles.buffer.len()).map_err(|rule| context.error("launch", format!("{}: {rule}", what())))?;
+        tiles.check(tiles.buffer.len()).map_err(|rule| context.error("launch", format!("{}: {rule}", action())))?;
         let key = MapKey {
             start: tiles.buffer.start(),
             dtype: tiles.dtype,
@@ -68,7 +69,7 @@ impl TensorMaps {
         if let Some(map) = maps.get(&key) {
             return Ok(*map);
         }
-        let map = context.check("launch", what, encode(tiles))?;
+        let map = context.check("launch", action, encode(tiles))?;
         if maps.len() >= MAX_CACHED {
             maps.clear();
         }
@@ -90,8 +91,8 @@ fn encode(tiles: &Tiles<'_, DriverBuffer>) -> Result<EncodedMap, DriverError> {
     let (dimensions, strides) = ([tiles.columns as u64, tiles.rows as u64], [tiles.row_bytes() as u64]);
     let (tile, steps) = ([tiles.tile_columns, tiles.tile_rows], [1u32; 2]);
     let mut map = CUtensorMap { opaque: [0; 16] };
-    // SAFETY: all pointers are to local arrays with two entries, and one for the strides. The address is not read now; the
-    // caller has checked that the matrix lies in its buffer.
+    // SAFETY: all pointers are to local arrays with two entries, and one for the strides. The address is not read now;
+    // the caller has checked that the matrix lies in its buffer.
     let encoded = unsafe {
         sys::cuTensorMapEncodeTiled(
             &mut map,

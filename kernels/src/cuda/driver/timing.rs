@@ -101,7 +101,8 @@ impl LaunchTimer {
     }
 }
 
-/// Milliseconds that the device takes to copy `from` to `to`, as many bytes as both have: the median of `repeats` copies.
+/// Milliseconds that the device takes to copy `from` to `to`, as many bytes as both have: the median of `repeats`
+/// copies.
 pub(super) fn copy_milliseconds(
     session: &Session,
     from: &DriverBuffer,

@@ -1,8 +1,8 @@
-//! Copies between host and device in the order of the kernels' stream: small ones directly, large ones in chunks through
-//! two pinned buffers.
+//! Copies between host and device in the order of the kernels' stream: small ones directly, large ones in chunks
+//! through two pinned buffers.
 //!
-//! From pageable memory the driver copies through a buffer of its own, and the host waits for most of the copy. With two
-//! pinned buffers, the host fills or empties one while the device copies the other.
+//! From pageable memory the driver copies through a buffer of its own, and the host waits for most of the copy. With
+//! two pinned buffers, the host fills or empties one while the device copies the other.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -17,8 +17,8 @@ use crate::error::KernelError;
 /// Bytes of a pinned buffer: its copy takes much longer than starting it.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// The largest direct copy, in bytes: up to this size the driver takes the bytes before it returns and does not wait for
-/// the device ("API synchronization behavior" in its reference).
+/// The largest direct copy, in bytes: up to this size the driver takes the bytes before it returns and does not wait
+/// for the device ("API synchronization behavior" in its reference).
 const MAX_DIRECT_BYTES: usize = 64 << 10;
 
 /// Bytes of a chunk that one thread copies: a single thread is slower than the bus.
@@ -75,7 +75,8 @@ impl ChunkedCopies {
         copy(chunks.as_mut())
     }
 
-    /// Copies `bytes` to the start of `buffer`, in the order of the stream. The caller may change `bytes` when this returns.
+    /// Copies `bytes` to the start of `buffer`, in the order of the stream. The caller may change `bytes` when this
+    /// returns.
     pub(super) fn write(
         &self,
         context: &DriverContext,
@@ -85,8 +86,8 @@ impl ChunkedCopies {
         let (start, stream) = (buffer.start(), context.stream.cu_stream());
         let copied = self.with(context, bytes.len(), |chunks| {
             let Some(chunks) = chunks else {
-                // SAFETY: the caller has checked that the buffer has as many bytes. A copy from pageable memory returns when
-                // the driver has taken the bytes ("API synchronization behavior" in its reference).
+                // SAFETY: the caller has checked that the buffer has as many bytes. A copy from pageable memory returns
+                // when the driver has taken the bytes ("API synchronization behavior" in its reference).
                 return unsafe { result::memcpy_htod_async(start, bytes, stream) };
             };
             for (index, source) in bytes.chunks(CHUNK_BYTES).enumerate() {
@@ -107,7 +108,7 @@ impl ChunkedCopies {
     pub(super) fn read(&self, session: &Session, buffer: &DriverBuffer, out: &mut [u8]) -> Result<(), KernelError> {
         let context = &session.context;
         let (start, stream, len) = (buffer.start(), context.stream.cu_stream(), out.len());
-        let what = || format!("copying {len} bytes from the device");
+        let action = || format!("copying {len} bytes from the device");
         let copied = self.with(context, len, |chunks| {
             let Some(chunks) = chunks else {
                 // SAFETY: the buffer has as many bytes, and `out` lives until the wait below.
@@ -133,8 +134,8 @@ impl ChunkedCopies {
             }
             Ok(())
         });
-        context.check("read", what, copied)?;
-        session.synchronize("read", what)
+        context.check("read", action, copied)?;
+        session.synchronize("read", action)
     }
 }
 

@@ -60,7 +60,8 @@ impl UploadHalves {
         Ok(UploadHalves { halves, current: 0, used: 0, copied: context.cuda.new_event(None)? })
     }
 
-    /// Copies `bytes`, at most [`HALF_BYTES`], to `buffer` in the upload stream, and makes the kernels' stream wait for it.
+    /// Copies `bytes`, at most [`HALF_BYTES`], to `buffer` in the upload stream, and makes the kernels' stream wait for
+    /// it.
     fn copy(&mut self, context: &DriverContext, bytes: &[u8], buffer: &DriverBuffer) -> Result<(), DriverError> {
         if self.used + bytes.len() > HALF_BYTES {
             self.current = 1 - self.current;
@@ -87,8 +88,8 @@ impl AsyncUploads {
         bytes > 0 && bytes <= HALF_BYTES && memory.is_stream_ordered()
     }
 
-    /// New memory that contains `bytes`, for later launches. None if the copy has to be made in another way: too many bytes,
-    /// no stream-ordered memory, or no pinned memory.
+    /// New memory that contains `bytes`, for later launches. None if the copy has to be made in another way: too many
+    /// bytes, no stream-ordered memory, or no pinned memory.
     pub(super) fn upload(&self, memory: &Arc<DeviceMemory>, bytes: &[u8]) -> Result<Option<DriverBuffer>, KernelError> {
         let context = &memory.session.context;
         if !Self::accepts(memory, bytes.len()) {

@@ -1,13 +1,13 @@
 //! GEMM in bf16 on the tile registers of AMX.
 //!
-//! A pass multiplies 32 rows by one panel of 32 outputs, in 2 x 2 tile registers of 16 x 16 accumulators. Rows are loaded
-//! directly from the activations where they form whole tiles, otherwise from a padded copy. `tdpbf16ps` accumulates each
-//! row of a tile separately in a fixed order, so the bits of a row depend on that row alone.
+//! A pass multiplies 32 rows by one panel of 32 outputs, in 2 x 2 tile registers of 16 x 16 accumulators. Rows are
+//! loaded directly from the activations where they form whole tiles, otherwise from a padded copy. `tdpbf16ps`
+//! accumulates each row of a tile separately in a fixed order, so the bits of a row depend on that row alone.
 //!
-//! An f32 activation is the exact sum of three bf16 terms of 8 significant bits each, and most model files store weights in
-//! bf16. Three tile multiplications, each of whose products is exact, then give the result in f32, four times as fast as
-//! fused multiply-adds and with half the memory for weights. (Henry, Tang and Heinecke, "Leveraging the bfloat16 artificial
-//! intelligence datatype for higher-precision computations", 2019, split both operands.)
+//! An f32 activation is the exact sum of three bf16 terms of 8 significant bits each, and most model files store
+//! weights in bf16. Three tile multiplications, each of whose products is exact, then give the result in f32, four
+//! times as fast as fused multiply-adds and with half the memory for weights. (Henry, Tang and Heinecke, "Leveraging
+//! the bfloat16 artificial intelligence datatype for higher-precision computations", 2019, split both operands.)
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -37,12 +37,12 @@ const LINE: usize = 64;
 /// Bytes of a panel for one tile of inputs.
 const STEP_BYTES: usize = TILE_INPUTS * PANEL * size_of::<u16>();
 
-/// ActivationTiles of inputs that are multiplied with all rows of a block before the next ones: 36 KiB of a panel, which stay in the
-/// L1 cache.
+/// ActivationTiles of inputs that are multiplied with all rows of a block before the next ones: 36 KiB of a panel,
+/// which stay in the L1 cache.
 const CHUNK_STEPS: usize = 18;
 
-/// ActivationTiles of inputs of a section. More inputs are processed in several sections, so that enough rows fit the L2 cache.
-/// Between sections the accumulators are in memory.
+/// ActivationTiles of inputs of a section. More inputs are processed in several sections, so that enough rows fit the
+/// L2 cache. Between sections the accumulators are in memory.
 const SECTION_STEPS: usize = 64;
 
 /// Panels of a task with several sections: with a full block their accumulators take 512 KiB.
@@ -195,8 +195,8 @@ fn part_of(range: &Range<usize>, part: usize, parts: usize) -> Range<usize> {
     range.start + range.len() * part / parts..range.start + range.len() * (part + 1) / parts
 }
 
-/// Parts of a chunk of inputs. After each part, the epilogue of the previous pass stores some of its rows, so that stores
-/// overlap with tile multiplications.
+/// Parts of a chunk of inputs. After each part, the epilogue of the previous pass stores some of its rows, so that
+/// stores overlap with tile multiplications.
 const PARTS: usize = 8;
 
 /// Rows that the epilogue stores after each part.
@@ -229,8 +229,8 @@ impl AmxPass<'_> {
         }
     }
 
-    /// Multiplies a chunk of inputs and accumulates, for one tile of rows or for `BOTH`, while the epilogue stores the rows of
-    /// the pass `completed`.
+    /// Multiplies a chunk of inputs and accumulates, for one tile of rows or for `BOTH`, while the epilogue stores the
+    /// rows of the pass `completed`.
     ///
     /// # Safety
     /// The tile registers are configured.

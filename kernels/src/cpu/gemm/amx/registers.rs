@@ -1,9 +1,9 @@
 //! The tile registers: configuration, clear, load, store and multiplication. The intrinsics of the standard library are
 //! not stable yet, so these are short blocks of assembly.
 //!
-//! The compiler does not use tile registers, so they keep their contents from one block to the next. Registers 0 to 3 are
-//! the accumulators: the rows of a pass in upper and lower tiles, its outputs in left and right tiles. The others are
-//! operands.
+//! The compiler does not use tile registers, so they keep their contents from one block to the next. Registers 0 to 3
+//! are the accumulators: the rows of a pass in upper and lower tiles, its outputs in left and right tiles. The others
+//! are operands.
 
 use std::arch::asm;
 
@@ -78,12 +78,12 @@ pub(super) unsafe fn store<const BOTH: bool>(accumulators: &mut PassAccumulators
 
 /// Multiplies `steps` tiles of inputs and accumulates in the tile registers.
 ///
-/// Activations are loaded with the hint that they are not reused soon (`tileloaddt1`), so that the panel, which is reused,
-/// stays in the L1 cache.
+/// Activations are loaded with the hint that they are not reused soon (`tileloaddt1`), so that the panel, which is
+/// reused, stays in the L1 cache.
 ///
 /// # Safety
-/// The tile registers are configured, and `steps > 0`. `upper` and `lower` are a pointer to 16 rows of `steps * 64` bytes
-/// and the stride of the rows in bytes. `panel` points to `steps * 32` inputs.
+/// The tile registers are configured, and `steps > 0`. `upper` and `lower` are a pointer to 16 rows of `steps * 64`
+/// bytes and the stride of the rows in bytes. `panel` points to `steps * 32` inputs.
 #[inline(always)]
 pub(super) unsafe fn multiply_steps<const BOTH: bool>(
     steps: usize,
@@ -164,7 +164,8 @@ static FULL_TILES: TileConfig = {
     configuration
 };
 
-/// Configures this thread's tile registers until it is dropped. Released registers need not be saved at a context switch.
+/// Configures this thread's tile registers until it is dropped. Released registers need not be saved at a context
+/// switch.
 pub(super) struct TileConfigGuard;
 
 impl TileConfigGuard {

@@ -35,9 +35,9 @@ pub(super) struct ActivationTiles<'a> {
 impl<'a> ActivationTiles<'a> {
     /// The tiles of `rows` of `x`. Rows that cannot be read in place are copied to `scratch`.
     ///
-    /// These are all rows of f32, which are split, the rows beyond whole tiles, and all rows whose length is a multiple of
-    /// [`CONFLICTING_BYTES`]. The copy has an odd number of cache lines a row, so that the lines of a tile are spread over
-    /// the sets of the cache.
+    /// These are all rows of f32, which are split, the rows beyond whole tiles, and all rows whose length is a multiple
+    /// of [`CONFLICTING_BYTES`]. The copy has an odd number of cache lines a row, so that the lines of a tile are
+    /// spread over the sets of the cache.
     ///
     /// # Safety
     /// The processor must have AVX-512.
@@ -103,8 +103,8 @@ impl<'a> ActivationTiles<'a> {
         self.padded.len() / self.terms
     }
 
-    /// The bytes from the tile whose first row is `row`, over all inputs, and its row stride in bytes. `row` is a multiple of
-    /// [`TILE_ROWS`] from the first row.
+    /// The bytes from the tile whose first row is `row`, over all inputs, and its row stride in bytes. `row` is a
+    /// multiple of [`TILE_ROWS`] from the first row.
     #[inline(always)]
     pub(super) fn tile(&self, row: usize) -> (&[u8], usize) {
         let row = row - self.rows.start;
