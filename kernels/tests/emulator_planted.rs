@@ -17,7 +17,7 @@ use actbench_kernels::cuda::emulator::{EmulatedBackend, Emulator, EmulatorOption
 use actbench_kernels::cuda::{Argument, Device, KernelSet, Launch, Tiles};
 use actbench_kernels::{AttentionShape, Backend, DType, PoolMethod};
 use common::*;
-use operations::Product;
+use operations::MatmulKind;
 use planted::{PLANTED, Planted};
 
 /// The operation that the fault's kernel serves, on shapes with tails.
@@ -25,14 +25,14 @@ fn run<B: Backend>(fault: &Planted, backend: &B) -> Vec<u8> {
     let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 48 };
     match fault.file {
         "rms_norm" => operations::rms_norm(backend, DType::Bf16, 4, 136),
-        "linear" => operations::product(backend, Product::Linear, true, DType::F16, (0, 3), 20, 131),
+        "linear" => operations::matmul(backend, MatmulKind::Linear, true, DType::F16, (0, 3), 20, 131),
         "pool" => operations::pool(backend, DType::F16, 136, PoolMethod::Sum),
         "attention" => operations::attention(backend, DType::F32, shape, [5, 300]),
-        "linear_mma" => operations::product(backend, Product::Linear, true, DType::F16, (0, 130), 136, 130),
+        "linear_mma" => operations::matmul(backend, MatmulKind::Linear, true, DType::F16, (0, 130), 136, 130),
         // More steps than slots, and a tail of each side; outputs that are stored one by one and eight at a time.
         "linear_wgmma" => {
             let outputs = if ["eight", "exchange"].iter().any(|word| fault.name.contains(word)) { 264 } else { 262 };
-            operations::product(backend, Product::Linear, true, DType::F16, (0, 130), 392, outputs)
+            operations::matmul(backend, MatmulKind::Linear, true, DType::F16, (0, 130), 392, outputs)
         }
         "attention_mma" => operations::attention(backend, DType::F16, shape, [3, 150]),
         other => panic!("no operation for a fault in {other}"),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::MemoryUse;
+use super::MemoryUsage;
 
 /// What is taken from the device at a time, as the memory pools of GPUs do.
 const STEP: u64 = 2 << 20;
@@ -13,7 +13,7 @@ pub(super) struct EmulatedMemory {
     /// Bytes that there are; none is as many as the host has.
     limit: Option<u64>,
     used: AtomicU64,
-    used_high: AtomicU64,
+    peak_used: AtomicU64,
     /// The most that was in use since the last reset or was kept over it.
     reserved: AtomicU64,
 }
@@ -21,7 +21,7 @@ pub(super) struct EmulatedMemory {
 impl EmulatedMemory {
     pub(super) fn of(limit: Option<u64>) -> Self {
         let nothing = || AtomicU64::new(0);
-        EmulatedMemory { limit, used: nothing(), used_high: nothing(), reserved: nothing() }
+        EmulatedMemory { limit, used: nothing(), peak_used: nothing(), reserved: nothing() }
     }
 
     /// Takes `bytes` bytes, if there are as many.
@@ -29,7 +29,7 @@ impl EmulatedMemory {
         let more =
             |used: u64| used.checked_add(bytes as u64).filter(|sum| self.limit.is_none_or(|limit| *sum <= limit));
         let Ok(before) = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) else { return false };
-        self.used_high.fetch_max(before + bytes as u64, Ordering::Relaxed);
+        self.peak_used.fetch_max(before + bytes as u64, Ordering::Relaxed);
         self.reserved.fetch_max(steps(before + bytes as u64), Ordering::Relaxed);
         true
     }
@@ -39,20 +39,20 @@ impl EmulatedMemory {
         self.used.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn in_use(&self) -> MemoryUse {
+    pub(super) fn in_use(&self) -> MemoryUsage {
         let reserved = self.reserved.load(Ordering::Relaxed);
-        MemoryUse {
+        MemoryUsage {
             used: self.used.load(Ordering::Relaxed),
-            used_high: self.used_high.load(Ordering::Relaxed),
+            peak_used: self.peak_used.load(Ordering::Relaxed),
             reserved,
-            reserved_high: reserved,
+            peak_reserved: reserved,
         }
     }
 
     /// What was given back leaves the pool, and the high-water marks start anew.
     pub(super) fn reset_high(&self) {
         let used = self.used.load(Ordering::Relaxed);
-        self.used_high.store(used, Ordering::Relaxed);
+        self.peak_used.store(used, Ordering::Relaxed);
         self.reserved.store(steps(used), Ordering::Relaxed);
     }
 
@@ -77,9 +77,9 @@ mod tests {
         assert!(memory.take(60) && memory.take(40) && !memory.take(1) && !memory.take(usize::MAX));
         assert_eq!(memory.free(), Some(0));
         memory.give_back(60);
-        assert_eq!(memory.in_use(), MemoryUse { used: 40, used_high: 100, reserved: STEP, reserved_high: STEP });
+        assert_eq!(memory.in_use(), MemoryUsage { used: 40, peak_used: 100, reserved: STEP, peak_reserved: STEP });
         memory.reset_high();
-        assert_eq!(memory.in_use().used_high, 40);
+        assert_eq!(memory.in_use().peak_used, 40);
         assert_eq!(EmulatedMemory::of(None).free(), None);
     }
 }
