@@ -53,7 +53,7 @@ fn main() -> ExitCode {
             }
             let device = Arc::new(device);
             let (enable, describe) =
-                (|on| device.set_graphs(on), || format!("graphs so far: {:?}", device.graph_use()));
+                (|on| device.set_graphs(on), || format!("graphs so far: {:?}", device.graph_usage()));
             let graphs = GraphControl { enable: &enable, describe: &describe };
             measure(device.clone(), GpuShapes::LARGE, clocks.ok().as_ref(), Some(&graphs))
         }

@@ -38,11 +38,11 @@ impl<D: DeviceClock> DeviceTime<D> {
         let mut events = Vec::new();
         for _ in 0..iterations {
             before()?;
-            let start = self.device.mark()?;
+            let start = self.device.record_event()?;
             call()?;
-            events.push((start, self.device.mark()?));
+            events.push((start, self.device.record_event()?));
         }
-        events.iter().try_fold(0.0, |sum, (start, end)| Ok(sum + self.device.milliseconds(start, end)? * 1e6))
+        events.iter().try_fold(0.0, |sum, (start, end)| Ok(sum + self.device.elapsed_ms(start, end)? * 1e6))
     }
 }
 
@@ -53,16 +53,16 @@ pub fn exit_with(error: &KernelError) -> ! {
 }
 
 impl<D: DeviceClock> Measurement for DeviceTime<D> {
-    type Intermediate = D::Mark;
+    type Intermediate = D::Event;
     type Value = f64;
 
-    fn start(&self) -> D::Mark {
-        self.or_exit(self.device.mark())
+    fn start(&self) -> D::Event {
+        self.or_exit(self.device.record_event())
     }
 
-    fn end(&self, start: D::Mark) -> f64 {
-        let end = self.or_exit(self.device.mark());
-        self.or_exit(self.device.milliseconds(&start, &end)) * 1e6
+    fn end(&self, start: D::Event) -> f64 {
+        let end = self.or_exit(self.device.record_event());
+        self.or_exit(self.device.elapsed_ms(&start, &end)) * 1e6
     }
 
     fn add(&self, a: &f64, b: &f64) -> f64 {

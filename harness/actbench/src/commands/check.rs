@@ -84,7 +84,7 @@ fn summary(count: usize, failed: usize) -> String {
 /// The goldens next to the executable, which may have been copied to another machine; otherwise those of the sources.
 fn goldens_directory() -> PathBuf {
     let copied = || Some(std::env::current_exe().ok()?.parent()?.join("fixtures").join("data").join("goldens"));
-    copied().filter(|directory| directory.is_dir()).unwrap_or_else(actbench_fixtures::golden::goldens_folder)
+    copied().filter(|directory| directory.is_dir()).unwrap_or_else(actbench_fixtures::golden::goldens_directory)
 }
 
 /// The default settings of a run, with one probe per layer.

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use actbench_kernels::profiled::{DeviceSpan, HostSpan, Lane, SpanKind};
+use actbench_kernels::profiled::{DeviceSpan, HostSpan, DeviceTrack, SpanKind};
 use serde_json::{Value, json};
 
 use crate::workload::profile::CaseProfile;
@@ -43,7 +43,7 @@ fn case_events(process: usize, case: &CaseProfile, events: &mut Vec<Value>) {
         };
         events.push(name("thread_name", process, track, &told));
     }
-    for (number, lane) in device.iter().map(|span| (span.device, span.lane)).collect::<BTreeSet<_>>() {
+    for (number, lane) in device.iter().map(|span| (span.device, span.track)).collect::<BTreeSet<_>>() {
         events.push(name("thread_name", process, track(number, lane), &format!("device {number}: {}", lane.name())));
     }
     let mut spans: Vec<(Duration, std::cmp::Reverse<Duration>, Value)> = Vec::new();
@@ -64,11 +64,11 @@ fn case_events(process: usize, case: &CaseProfile, events: &mut Vec<Value>) {
         spans.push((span.start, std::cmp::Reverse(span.duration), event));
     }
     for span in device {
-        let (category, arguments) = match span.lane {
-            Lane::Kernels => ("kernel", json!({ "call": span.call })),
-            Lane::ToDevice | Lane::FromDevice => ("copy", json!({ "bytes": span.bytes, "call": span.call })),
+        let (category, arguments) = match span.track {
+            DeviceTrack::Kernels => ("kernel", json!({ "call": span.call })),
+            DeviceTrack::ToDevice | DeviceTrack::FromDevice => ("copy", json!({ "bytes": span.bytes, "call": span.call })),
         };
-        let track = track(span.device, span.lane);
+        let track = track(span.device, span.track);
         let event = complete(process, track, (&span.name, category), span.start, span.duration, arguments);
         spans.push((span.start, std::cmp::Reverse(span.duration), event));
     }
@@ -77,7 +77,7 @@ fn case_events(process: usize, case: &CaseProfile, events: &mut Vec<Value>) {
     events.extend(spans.into_iter().map(|(_, _, event)| event));
 }
 
-fn track(device: usize, lane: Lane) -> usize {
+fn track(device: usize, lane: DeviceTrack) -> usize {
     FIRST_DEVICE_TRACK + TRACKS_OF_A_DEVICE * device + lane as usize
 }
 
@@ -102,7 +102,7 @@ fn complete(
 
 #[cfg(test)]
 mod tests {
-    use actbench_kernels::profiled::{Recording, Work};
+    use actbench_kernels::profiled::{ProfileRecording, OperationWork};
 
     use super::*;
     use crate::case::{Method, Task};
@@ -121,21 +121,21 @@ mod tests {
         };
         let kernel = DeviceSpan {
             device: 1,
-            lane: Lane::Kernels,
+            track: DeviceTrack::Kernels,
             name: "linear_bf16".to_owned(),
             bytes: 0,
             start: Duration::from_nanos(2_001),
             duration: Duration::from_nanos(500),
             call: Some(7),
         };
-        let extracting = Recording {
+        let extracting = ProfileRecording {
             host: vec![
-                host(SpanKind::Operation, "linear", 1_001, 100, Work { flops: 6, bytes: 4 }),
-                host(SpanKind::Batch, "batch", 1_001, 2_000, Work::default()),
+                host(SpanKind::Operation, "linear", 1_001, 100, OperationWork { flops: 6, bytes: 4 }),
+                host(SpanKind::Batch, "batch", 1_001, 2_000, OperationWork::default()),
             ],
             device: vec![kernel],
         };
-        let empty = Recording::default;
+        let empty = ProfileRecording::default;
         let case = CaseProfile {
             task: Task::Sweep,
             method: Method::Lazy,

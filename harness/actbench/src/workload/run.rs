@@ -42,8 +42,8 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
 
     // Memory that loading freed must not count in the measured part.
     memory::return_freed();
-    let loading = model.device_use()?;
-    model.reset_device_use()?;
+    let loading = model.device_usage()?;
+    model.reset_device_usage()?;
     observer.loaded();
     observer.phase(Phase::Extracting);
     let sizes = sizes(&config, &prepared, layers.len());
@@ -66,7 +66,7 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     let extract_s = start.elapsed().as_secs_f64();
     // No method needs the weights again; releasing them makes their memory available to the probes.
     let described_model = model.describe();
-    let on_device = model.device_use()?;
+    let on_device = model.device_usage()?;
     drop(model);
     memory::return_freed();
     footprint::check("the matrices of the probes", memory::resident(), sizes.probe(config.n_threads()), limit)?;
@@ -95,8 +95,8 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         metric_name: spec.task.metric_name().to_owned(),
         metric_value: scores.mean,
         gpu: on_device.map(|used| GpuPeaks {
-            alloc_mb: used.used_high as f64 / MIB,
-            reserved_mb: used.reserved_high as f64 / MIB,
+            alloc_mb: used.peak_used as f64 / MIB,
+            reserved_mb: used.peak_reserved as f64 / MIB,
         }),
         metrics,
     })

@@ -10,7 +10,7 @@ use actbench_activations::model::weights::Weights;
 use actbench_activations::plan::{Acts, Axis, Rule, Rules};
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 use actbench_fixtures::presets::Preset;
-use actbench_kernels::{CpuBackend, DType, Profile, Profiled};
+use actbench_kernels::{CpuBackend, DType, Profile, ProfiledBackend};
 use serde_json::Value;
 
 #[test]
@@ -20,7 +20,7 @@ fn operations_do_the_work_that_the_plan_counts_and_change_no_bit() {
     let options = LoadOptions { dtype: DType::Bf16, n_blocks: config.n_layers, max_positions: 64 };
     let weights = Arc::new(Weights::synthetic(preset, 3));
     let profile = Profile::default();
-    let backend = Profiled::new(CpuBackend::new(2).unwrap(), profile.clone());
+    let backend = ProfiledBackend::new(CpuBackend::new(2).unwrap(), profile.clone());
     let timed = Llama::load(backend, config.clone(), weights.clone(), &options, &mut |_, _| ()).unwrap();
     let plain = CpuBackend::new(2).unwrap();
     let plain = Llama::load(plain, config, weights, &options, &mut |_, _| ()).unwrap();
@@ -35,7 +35,7 @@ fn operations_do_the_work_that_the_plan_counts_and_change_no_bit() {
         let plan = plan.mean_pool(Axis::Sequence).unwrap();
         profile.take();
         let features = plan.realize().unwrap();
-        let entries = profile.take().entries();
+        let entries = profile.take().operations();
         let flops: u64 = entries.values().map(|entry| entry.work.flops).sum();
         assert_eq!(flops, plan.stats().flops, "{rules}");
         assert!(entries.values().all(|entry| !entry.durations.is_empty()));

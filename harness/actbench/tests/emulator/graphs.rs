@@ -41,7 +41,7 @@ fn short_batches_of_every_kind_have_the_bits_of_single_launches() {
         // Groups of one kind at one place share a graph: what is made does not grow with the batches.
         let (used, made) = (driver.counted("graphs"), driver.counted("graphs made"));
         assert!(made < used / 2, "{made} graphs were made for {used}");
-        assert_eq!(device.graph_use().refused, None);
+        assert_eq!(device.graph_usage().refused, None);
     }
 }
 

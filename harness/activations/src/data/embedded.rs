@@ -1,6 +1,6 @@
 //! The embedded data set: the generator of `actbench-fixtures` under its command-line names.
 
-use actbench_fixtures::dialogues::{LabelledDialogue, MAX_ROWS, Profile, Speaker, dialogue};
+use actbench_fixtures::dialogues::{LabeledDialogue, MAX_ROWS, DialogueProfile, Speaker, dialogue};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
@@ -21,9 +21,9 @@ const MIN_ROWS: usize = 2;
 /// An unknown profile.
 pub(super) fn load(name: &str, rows: usize) -> Result<(Vec<Dialogue>, String)> {
     let profile = match name.split_once(':') {
-        None => Profile::Short,
-        Some((_, profile)) => Profile::from_name(profile).ok_or_else(|| {
-            let known: Vec<_> = Profile::ALL.iter().map(|profile| format!("{EMBEDDED}:{}", profile.name())).collect();
+        None => DialogueProfile::Short,
+        Some((_, profile)) => DialogueProfile::from_name(profile).ok_or_else(|| {
+            let known: Vec<_> = DialogueProfile::ALL.iter().map(|profile| format!("{EMBEDDED}:{}", profile.name())).collect();
             Error::usage(format!("unknown data set `{name}`; the embedded ones are {}", known.join(", ")))
         })?,
     };
@@ -32,7 +32,7 @@ pub(super) fn load(name: &str, rows: usize) -> Result<(Vec<Dialogue>, String)> {
     Ok((dialogues, format!("{EMBEDDED}:{} (generator seed {GENERATOR_SEED}, {rows} rows)", profile.name())))
 }
 
-fn convert(row: LabelledDialogue) -> Dialogue {
+fn convert(row: LabeledDialogue) -> Dialogue {
     let messages = row.turns.into_iter().map(|turn| {
         let role = match turn.speaker {
             Speaker::System => Role::System,

@@ -1,6 +1,6 @@
 //! The interface of a model: all that plans, the eager baseline and measurements know of one.
 
-use actbench_kernels::{DType, DeviceUse};
+use actbench_kernels::{DType, DeviceUsage};
 
 use super::batch::{LayerOutput, ModelStep, TokenBatch};
 use crate::error::{Error, Result};
@@ -77,18 +77,18 @@ pub trait ActivationModel: Send + Sync {
     /// As for [`ActivationModel::run`]. A step whose deepest layer was not emitted is not done.
     fn run_all(&self, layers: &[usize], next: &mut StepSource<'_>, sink: &mut StepSink<'_>) -> Result<()>;
 
-    /// Memory and time of the devices since [`ActivationModel::reset_device_use`]; none where the model is in host
+    /// Memory and time of the devices since [`ActivationModel::reset_device_usage`]; none where the model is in host
     /// memory.
     ///
     /// # Errors
     /// A failure of a device.
-    fn device_use(&self) -> Result<Option<DeviceUse>>;
+    fn device_usage(&self) -> Result<Option<DeviceUsage>>;
 
-    /// Resets the counters of [`ActivationModel::device_use`] and releases unused memory of devices.
+    /// Resets the counters of [`ActivationModel::device_usage`] and releases unused memory of devices.
     ///
     /// # Errors
     /// A failure of a device.
-    fn reset_device_use(&self) -> Result<()>;
+    fn reset_device_usage(&self) -> Result<()>;
 }
 
 /// [`ActivationModel::run_all`] without overlap: each step is run when the one before is done.

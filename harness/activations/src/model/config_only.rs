@@ -1,7 +1,7 @@
 //! A model known by its configuration alone: plans on it can be built and their cost explained, without any weights.
 
 use actbench_fixtures::presets::Preset;
-use actbench_kernels::{DType, DeviceUse};
+use actbench_kernels::{DType, DeviceUsage};
 
 use super::config::ModelConfig;
 use super::locate::{ModelLocation, locate};
@@ -26,7 +26,7 @@ pub struct ModelSpec {
 /// There is no such model, or its configuration is broken.
 pub fn find_model_spec(name: Option<&str>, quiet: bool) -> Result<ModelSpec> {
     let is_path = name.is_some_and(|name| std::path::Path::new(name).exists());
-    if let Some(preset) = name.filter(|_| !is_path).and_then(Preset::of_published) {
+    if let Some(preset) = name.filter(|_| !is_path).and_then(Preset::find_published) {
         let config = ModelConfig::parse(&preset.config_json(), preset.name)?;
         return Ok(ModelSpec { config, synthetic: false, preset: Some(preset) });
     }
@@ -103,11 +103,11 @@ impl ActivationModel for ConfigOnlyModel {
         run_in_turn(self, layers, next, sink)
     }
 
-    fn device_use(&self) -> Result<Option<DeviceUse>> {
+    fn device_usage(&self) -> Result<Option<DeviceUsage>> {
         Ok(None)
     }
 
-    fn reset_device_use(&self) -> Result<()> {
+    fn reset_device_usage(&self) -> Result<()> {
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
 
-use actbench_kernels::{DType, DeviceUse};
+use actbench_kernels::{DType, DeviceUsage};
 
 use super::{ActivationModel, LayerOutput, LayerSink, ModelStep, StepSink, StepSource, TokenBatch};
 use crate::error::{Error, Result};
@@ -79,13 +79,13 @@ impl<M: ActivationModel> ActivationModel for Replicas<M> {
         Ok(capacities.into_iter().flatten().min())
     }
 
-    fn device_use(&self) -> Result<Option<DeviceUse>> {
-        let used = self.all().map(ActivationModel::device_use).collect::<Result<Option<Vec<_>>>>()?;
+    fn device_usage(&self) -> Result<Option<DeviceUsage>> {
+        let used = self.all().map(ActivationModel::device_usage).collect::<Result<Option<Vec<_>>>>()?;
         Ok(used.map(|used| used.into_iter().sum()))
     }
 
-    fn reset_device_use(&self) -> Result<()> {
-        self.all().try_for_each(ActivationModel::reset_device_use)
+    fn reset_device_usage(&self) -> Result<()> {
+        self.all().try_for_each(ActivationModel::reset_device_usage)
     }
 
     fn run(

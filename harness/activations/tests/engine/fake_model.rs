@@ -11,7 +11,7 @@ use actbench_activations::model::{
 use actbench_activations::plan::{ActTensor, Axes, SequenceMask};
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 use actbench_kernels::backend::AttentionSegment;
-use actbench_kernels::{DType, DeviceUse, KernelError, PoolGroups, PoolMethod};
+use actbench_kernels::{DType, DeviceUsage, KernelError, PoolGroups, PoolMethod};
 use bytes::Bytes;
 
 /// Columns of the residual stream: not a power of two, so that wrong strides change bytes.
@@ -165,11 +165,11 @@ impl ActivationModel for FakeModel {
         Ok(None)
     }
 
-    fn device_use(&self) -> Result<Option<DeviceUse>> {
+    fn device_usage(&self) -> Result<Option<DeviceUsage>> {
         Ok(None)
     }
 
-    fn reset_device_use(&self) -> Result<()> {
+    fn reset_device_usage(&self) -> Result<()> {
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use actbench_kernels::profiled::{DeviceSpan, Lane, Recording};
+use actbench_kernels::profiled::{DeviceSpan, DeviceTrack, ProfileRecording};
 use serde::Serialize;
 
 /// One device.
@@ -57,18 +57,18 @@ type Stretch = (Duration, Duration);
 
 impl DeviceReport {
     /// A report a device that either recording knows.
-    pub fn of(loading: &Recording, extracting: &Recording) -> Vec<DeviceReport> {
+    pub fn of(loading: &ProfileRecording, extracting: &ProfileRecording) -> Vec<DeviceReport> {
         let devices: BTreeSet<usize> =
             loading.device.iter().chain(&extracting.device).map(|span| span.device).collect();
         devices.into_iter().map(|device| Self::of_one(device, loading, extracting)).collect()
     }
 
-    fn of_one(device: usize, loading: &Recording, extracting: &Recording) -> DeviceReport {
-        let of = |recording: &Recording, lane| -> Vec<DeviceSpan> {
-            let ours = |span: &&DeviceSpan| (span.device, span.lane) == (device, lane);
+    fn of_one(device: usize, loading: &ProfileRecording, extracting: &ProfileRecording) -> DeviceReport {
+        let of = |recording: &ProfileRecording, lane| -> Vec<DeviceSpan> {
+            let ours = |span: &&DeviceSpan| (span.device, span.track) == (device, lane);
             recording.device.iter().filter(ours).cloned().collect()
         };
-        let kernels = of(extracting, Lane::Kernels);
+        let kernels = of(extracting, DeviceTrack::Kernels);
         let busy = union(&kernels);
         let gaps = Gaps::between(&busy);
         let seconds = |(start, end): &Stretch| end.saturating_sub(*start).as_secs_f64();
@@ -82,9 +82,9 @@ impl DeviceReport {
             span_s,
             busy_s: busy.iter().map(seconds).sum(),
             gaps,
-            loaded: Copies::of(&of(loading, Lane::ToDevice), &union(&of(loading, Lane::Kernels))),
-            to_device: Copies::of(&of(extracting, Lane::ToDevice), &busy),
-            from_device: Copies::of(&of(extracting, Lane::FromDevice), &busy),
+            loaded: Copies::of(&of(loading, DeviceTrack::ToDevice), &union(&of(loading, DeviceTrack::Kernels))),
+            to_device: Copies::of(&of(extracting, DeviceTrack::ToDevice), &busy),
+            from_device: Copies::of(&of(extracting, DeviceTrack::FromDevice), &busy),
         }
     }
 }
@@ -154,10 +154,10 @@ fn union(spans: &[DeviceSpan]) -> Vec<Stretch> {
 mod tests {
     use super::*;
 
-    fn span(lane: Lane, start_ms: u64, end_ms: u64, bytes: u64) -> DeviceSpan {
+    fn span(lane: DeviceTrack, start_ms: u64, end_ms: u64, bytes: u64) -> DeviceSpan {
         DeviceSpan {
             device: 0,
-            lane,
+            track: lane,
             name: "x".to_owned(),
             bytes,
             start: Duration::from_millis(start_ms),
@@ -169,18 +169,18 @@ mod tests {
     #[test]
     fn gaps_and_overlap_are_what_lies_between_and_beside_kernels() {
         let device = vec![
-            span(Lane::Kernels, 10, 20, 0),
-            span(Lane::Kernels, 20, 25, 0),
-            span(Lane::Kernels, 35, 45, 0),
-            span(Lane::Kernels, 40, 50, 0),
+            span(DeviceTrack::Kernels, 10, 20, 0),
+            span(DeviceTrack::Kernels, 20, 25, 0),
+            span(DeviceTrack::Kernels, 35, 45, 0),
+            span(DeviceTrack::Kernels, 40, 50, 0),
             // Five of its ten milliseconds are beside a kernel, then all, then none.
-            span(Lane::FromDevice, 22, 32, 1_000_000),
-            span(Lane::FromDevice, 25, 35, 2_000_000),
-            span(Lane::ToDevice, 36, 41, 3_000_000),
-            span(Lane::ToDevice, 0, 5, 1),
+            span(DeviceTrack::FromDevice, 22, 32, 1_000_000),
+            span(DeviceTrack::FromDevice, 25, 35, 2_000_000),
+            span(DeviceTrack::ToDevice, 36, 41, 3_000_000),
+            span(DeviceTrack::ToDevice, 0, 5, 1),
         ];
-        let loading = Recording { device: vec![span(Lane::ToDevice, 0, 4, 8_000_000)], host: Vec::new() };
-        let reports = DeviceReport::of(&loading, &Recording { device, host: Vec::new() });
+        let loading = ProfileRecording { device: vec![span(DeviceTrack::ToDevice, 0, 4, 8_000_000)], host: Vec::new() };
+        let reports = DeviceReport::of(&loading, &ProfileRecording { device, host: Vec::new() });
         let [report] = &reports[..] else { unreachable!("one device") };
         let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} is not {b}");
         assert_eq!((report.launches, report.gaps.count), (4, 2));
@@ -198,6 +198,6 @@ mod tests {
 
     #[test]
     fn a_run_without_a_device_has_no_report() {
-        assert!(DeviceReport::of(&Recording::default(), &Recording::default()).is_empty());
+        assert!(DeviceReport::of(&ProfileRecording::default(), &ProfileRecording::default()).is_empty());
     }
 }

@@ -98,7 +98,7 @@ impl CaseReport {
     fn new(case: &CaseProfile, ceilings: Ceilings) -> Self {
         let mut operations: Vec<OperationReport> = case
             .extracting
-            .entries()
+            .operations()
             .into_iter()
             .map(|((op, shape), entry)| {
                 let total_s = entry.total().as_secs_f64();
@@ -245,13 +245,13 @@ fn line(operation: &OperationReport, unit: f64) -> Vec<String> {
 mod tests {
     use std::time::Duration;
 
-    use actbench_kernels::profiled::{DeviceSpan, HostSpan, Lane, Recording, SpanKind, Work};
+    use actbench_kernels::profiled::{DeviceSpan, HostSpan, DeviceTrack, ProfileRecording, SpanKind, OperationWork};
 
     use super::*;
     use crate::test_support::small_config;
 
     /// Operations one after the other, each with its shape, its milliseconds and its work.
-    fn recording(operations: &[(&'static str, &str, u64, Work)]) -> Recording {
+    fn recording(operations: &[(&'static str, &str, u64, OperationWork)]) -> ProfileRecording {
         let mut start = Duration::ZERO;
         let mut host = Vec::new();
         for (call, (name, detail, millis, work)) in operations.iter().enumerate() {
@@ -261,11 +261,11 @@ mod tests {
             host.push(HostSpan { kind, name, detail, work: *work, thread: 1, start, duration, call });
             start += duration;
         }
-        Recording { host, device: Vec::new() }
+        ProfileRecording { host, device: Vec::new() }
     }
 
-    fn report(extracting: Recording, device: Option<String>) -> ProfileReport {
-        let empty = Recording::default;
+    fn report(extracting: ProfileRecording, device: Option<String>) -> ProfileReport {
+        let empty = ProfileRecording::default;
         let (task, method) = (Task::Sweep, Method::Lazy);
         let case = CaseProfile {
             task,
@@ -280,8 +280,8 @@ mod tests {
         ProfileReport::new(&config, device, Ceilings { flops: 400e9, bytes: 40e9 }, &[case])
     }
 
-    const LINEAR: Work = Work { flops: 40_000_000_000, bytes: 200_000_000 };
-    const NORM: Work = Work { flops: 0, bytes: 1_000_000_000 };
+    const LINEAR: OperationWork = OperationWork { flops: 40_000_000_000, bytes: 200_000_000 };
+    const NORM: OperationWork = OperationWork { flops: 0, bytes: 1_000_000_000 };
 
     #[test]
     fn operations_are_told_by_their_share() {
@@ -310,7 +310,7 @@ outside of operations 0.300 s (30.0%); probes 0.250 s
         let mut span = |lane, name: &str, bytes, start, millis, call| {
             recording.device.push(DeviceSpan {
                 device: 0,
-                lane,
+                track: lane,
                 name: name.to_owned(),
                 bytes,
                 start: Duration::from_millis(start),
@@ -318,9 +318,9 @@ outside of operations 0.300 s (30.0%); probes 0.250 s
                 call: Some(call),
             });
         };
-        span(Lane::Kernels, "linear_mma_bf16", 0, 100, 200, 0);
-        span(Lane::Kernels, "rms_norm_bf16", 0, 350, 50, 1);
-        span(Lane::FromDevice, "copy", 4_000_000, 375, 50, 1);
+        span(DeviceTrack::Kernels, "linear_mma_bf16", 0, 100, 200, 0);
+        span(DeviceTrack::Kernels, "rms_norm_bf16", 0, 350, 50, 1);
+        span(DeviceTrack::FromDevice, "copy", 4_000_000, 375, 50, 1);
         insta::assert_snapshot!(render(&report(recording, Some("a device".to_owned()))), @r"
 bf16, a device; at best 400 GFLOP/s in a product and 40.0 GB/s in a copy, measured in this run
 

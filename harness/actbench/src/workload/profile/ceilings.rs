@@ -122,9 +122,9 @@ fn shortest_on<D: DeviceClock>(device: &D, mut call: impl FnMut() -> Result<()>)
     call()?;
     let mut shortest = f64::INFINITY;
     for _ in 0..DEVICE_REPEATS {
-        let start = device.mark()?;
+        let start = device.record_event()?;
         call()?;
-        shortest = shortest.min(device.milliseconds(&start, &device.mark()?)? / 1e3);
+        shortest = shortest.min(device.elapsed_ms(&start, &device.record_event()?)? / 1e3);
     }
     Ok(shortest)
 }

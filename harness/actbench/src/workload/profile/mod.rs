@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actbench_kernels::cuda::{CudaBackend, DeviceClock, KernelSet, Timeline};
-use actbench_kernels::profiled::Recording;
-use actbench_kernels::{CpuBackend, KernelError, Profile, Profiled};
+use actbench_kernels::profiled::ProfileRecording;
+use actbench_kernels::{CpuBackend, KernelError, Profile, ProfiledBackend};
 
 use super::extract::Extraction;
 use super::layers::{deepest_run, layers_of};
@@ -38,11 +38,11 @@ pub struct CaseProfile {
     /// Seconds of training and scoring.
     pub train_eval_s: f64,
     /// The recording of loading the weights.
-    pub loading: Recording,
+    pub loading: ProfileRecording,
     /// The recording of the extraction, with the operations of the model.
-    pub extracting: Recording,
+    pub extracting: ProfileRecording,
     /// The recording of the probes.
-    pub training: Recording,
+    pub training: ProfileRecording,
 }
 
 /// The profile of a run: each task with each method once.
@@ -129,7 +129,7 @@ fn profile_case(
 ) -> Result<CaseProfile> {
     let deepest = deepest_run(config, task, method, prepared)?;
     let load = || -> Result<Arc<dyn ActivationModel>> {
-        let backend = Profiled::new(CpuBackend::new(config.n_threads())?, profile.clone());
+        let backend = ProfiledBackend::new(CpuBackend::new(config.n_threads())?, profile.clone());
         load_model_on(backend, prepared, config, deepest, observer)
     };
     run_recorded(task, method, config, prepared, profile, load, || Ok(()))
@@ -155,7 +155,7 @@ fn profile_case_on<D: DeviceClock>(
     let timelines = timelines?;
     let load = || -> Result<Arc<dyn ActivationModel>> {
         let backend = |timeline: &Arc<_>| CudaBackend::new(Arc::clone(timeline), KernelSet::Fast);
-        let backends = timelines.iter().map(|timeline| Profiled::new(backend(timeline), profile.clone())).collect();
+        let backends = timelines.iter().map(|timeline| ProfiledBackend::new(backend(timeline), profile.clone())).collect();
         load_arranged(backends, arrangement, prepared, config, deepest, observer)
     };
     let finish = || timelines.iter().try_for_each(|timeline| timeline.finish());

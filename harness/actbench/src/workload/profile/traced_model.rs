@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actbench_kernels::{DType, DeviceUse, Profile};
+use actbench_kernels::{DType, DeviceUsage, Profile};
 
 use crate::error::Result;
 use actbench_activations::model::{ActivationModel, LayerOutput, LayerSink, StepSink, StepSource, TokenBatch};
@@ -121,11 +121,11 @@ impl ActivationModel for TracedModel {
         })
     }
 
-    fn device_use(&self) -> Result<Option<DeviceUse>> {
-        self.model.device_use()
+    fn device_usage(&self) -> Result<Option<DeviceUsage>> {
+        self.model.device_usage()
     }
 
-    fn reset_device_use(&self) -> Result<()> {
-        self.model.reset_device_use()
+    fn reset_device_usage(&self) -> Result<()> {
+        self.model.reset_device_usage()
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use actbench_kernels::{Backend, DType, DeviceUse};
+use actbench_kernels::{Backend, DType, DeviceUsage};
 
 use super::load_options::LoadOptions;
 use super::output_sink::QueuedOutputs;
@@ -168,13 +168,13 @@ impl<B: Backend> ActivationModel for Llama<B> {
         Ok(capacities.into_iter().flatten().min())
     }
 
-    fn device_use(&self) -> Result<Option<DeviceUse>> {
-        let used = self.stages.iter().map(|stage| Ok(stage.backend.device_use()?)).collect::<Result<Vec<_>>>()?;
+    fn device_usage(&self) -> Result<Option<DeviceUsage>> {
+        let used = self.stages.iter().map(|stage| Ok(stage.backend.device_usage()?)).collect::<Result<Vec<_>>>()?;
         Ok(used.into_iter().collect::<Option<Vec<_>>>().map(|used| used.into_iter().sum()))
     }
 
-    fn reset_device_use(&self) -> Result<()> {
-        self.stages.iter().try_for_each(|stage| Ok(stage.backend.reset_device_use()?))
+    fn reset_device_usage(&self) -> Result<()> {
+        self.stages.iter().try_for_each(|stage| Ok(stage.backend.reset_device_usage()?))
     }
 
     fn run(

@@ -149,7 +149,7 @@ impl<B: Backend> PipelineStage<B> {
             let end = emitting.unwrap_or(last);
             let mut blocks =
                 || (layer..=end).try_for_each(|layer| self.run_block(layer, batch, pruned_in(layer), work));
-            self.backend.grouped(layer, n_tokens, &mut blocks)?;
+            self.backend.launch_grouped(layer, n_tokens, &mut blocks)?;
             if emitting.is_some() {
                 self.emit(end, step, pruned_in(end), work, outputs)?;
             }
@@ -270,7 +270,7 @@ impl<B: Backend> PipelineStage<B> {
             self.join_cached(layer, own, cached, keep, work)?;
         }
         let output = step.output.as_layer_output();
-        if self.backend.copies_overlap() {
+        if self.backend.downloads_are_async() {
             let source = if joined { &work.joined } else { &work.stream };
             let copy = self.start_copy(own + cached, pruned, output, source)?;
             return outputs.emit_copy(step.id, layer, copy);
@@ -312,7 +312,7 @@ impl<B: Backend> PipelineStage<B> {
                 (emitted, groups.len())
             }
         };
-        Ok(backend.download_later(emitted, n_vectors)?)
+        Ok(backend.download_async(emitted, n_vectors)?)
     }
 }
 
