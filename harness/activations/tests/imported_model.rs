@@ -10,7 +10,7 @@ use actbench_kernels::DType;
 use tempfile::TempDir;
 
 #[path = "../src/import/gguf/test_writer.rs"]
-#[allow(dead_code, reason = "the unit tests of the import use all of it")]
+#[allow(dead_code, clippy::unwrap_used, reason = "a test helper that the unit tests of the import share")]
 mod test_writer;
 
 use test_writer::{GgufWriter, tiny_llama};
