@@ -1,5 +1,5 @@
-//! actbench: should activation probes be trained from lazy or from eager activations, and is either of them slower
-//! or hungrier than before?
+//! actbench: should activation probes be trained from lazy or from eager activations, and is either of them slower or does
+//! it use more memory than before?
 //!
 //! The engine is [`actbench_activations`]; this crate measures it. [`workload`] composes the engine into the two benchmarked tasks;
 //! [`runner`] runs each case in a process of its own; [`results`] is the file that keeps the measurements; [`matrix`] runs many of
@@ -7,6 +7,7 @@
 
 #![warn(clippy::print_stdout)] // `commands::stdout` does not panic where the pipe is closed.
 
+pub mod case;
 pub mod cli;
 pub mod commands;
 pub mod compare;
@@ -22,6 +23,8 @@ pub mod results;
 pub mod runner;
 pub mod selftest;
 pub mod stats;
+#[cfg(test)]
+mod test_support;
 pub mod workload;
 
 pub use error::{Error, Result};

@@ -98,7 +98,7 @@ fn for_people(environment: &Environment) -> String {
 mod tests {
     use super::*;
     use crate::measure::conditions::Kind;
-    use crate::results::tests::environment;
+    use crate::test_support::environment;
 
     #[test]
     fn people_see_the_machine_the_build_and_what_to_do() {

@@ -10,22 +10,22 @@ use super::matrix_file::run_args;
 use super::result_files;
 use super::settings::SettingsArgs;
 use super::stdout;
+use crate::case::Injection;
+use crate::case::{CaseSpec, Method, RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::matrix::CellFlags;
 use crate::measure::memory::heap;
 use crate::measure::{MEGABYTE, limit};
+use crate::planner::calibrate::measure;
 use crate::planner::calibration::Calibration;
 use crate::planner::choice::{Room, choices};
 use crate::planner::job::{Job, MadeUpTokens};
 use crate::planner::{Prediction, memory, predict};
 use crate::report::document::{Table, number_cell, text_cell, text_table, whole_cell};
 use crate::report::format::{megabytes, seconds};
-use crate::results::adaptive::Stopping;
-use crate::runner::ending::Ending;
+use crate::results::adaptive::StoppingRule;
+use crate::runner::exit::ExitReason;
 use crate::runner::{child, interrupt};
-use crate::workload::calibrate::measure;
-use crate::workload::case::{CaseSpec, Method, RunConfig, Task};
-use crate::workload::injection::Injection;
 use crate::workload::prepare::{Prepared, prepare};
 use crate::workload::{check_depth, request, with_layers, with_layers_of};
 use actbench_activations::model::outline::{Sketch, config_of};
@@ -220,16 +220,16 @@ fn with_base(calibration: Calibration) -> Result<Calibration> {
         task: Task::Train,
         method: Method::Lazy,
         config: RunConfig { model: Some("synthetic:tiny".to_owned()), ..config },
-        cache_folder: folder.path().to_path_buf(),
+        cache_directory: folder.path().to_path_buf(),
         fault: None,
         injection: Injection::default(),
     };
     let program = std::env::current_exe().map_err(Error::io("find", "this program"))?;
     let start = std::time::Instant::now();
-    let ended = child::run(&program, &spec, None, &mut |_| ())?;
+    let exit = child::run(&program, &spec, None, &mut |_| ())?;
     let seconds = start.elapsed().as_secs_f64();
-    let Ending::Done(outcome, peaks) = &ended.ending else {
-        return Err(Error::Numeric(format!("the smallest case there is did not come through: {}", ended.reason())));
+    let ExitReason::Completed(outcome, peaks) = &exit.reason else {
+        return Err(Error::Numeric(format!("the calibration case failed: {}", exit.message())));
     };
     let count = job.count(Task::Train, Method::Lazy)?;
     let tiny = Calibration { base_rss: 0, base_heap: 0, weight_element: 2, ..calibration.clone() };
@@ -370,7 +370,7 @@ pub fn dry_run(cells_to_list: &[&CellFlags], args: &CalibrationArgs, json: bool,
             let lacks = room.lacks(prediction);
             // One that does not fit is loaded once, to hear that.
             // Without a number, the fewest blocks that a run takes.
-            let repetitions = config.repetitions.unwrap_or(Stopping::default().fewest_blocks);
+            let repetitions = config.repetitions.unwrap_or(StoppingRule::default().min_blocks);
             let runs = (repetitions + config.warmup) as f64;
             total += match lacks {
                 None => runs * (prediction.load_s + prediction.elapsed_s),

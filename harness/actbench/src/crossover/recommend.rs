@@ -12,9 +12,9 @@ use serde::Serialize;
 use super::answer::Measure;
 use super::cell::Cell;
 use super::setting::Device;
+use crate::case::{Method, Task};
 use crate::results::Status;
 use crate::results::summary::Interval;
-use crate::workload::case::{Method, Task};
 
 /// Times that differ by less than this share are the same for a recommendation.
 pub const SAME_TIME: f64 = 0.05;

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::case::{DeviceMap, Task};
 use crate::results::ResultFile;
-use crate::workload::case::{DeviceMap, Task};
 
 /// What a model ran on, as far as a recommendation depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -3,10 +3,9 @@
 use super::answer::{Answer, Measure, answers, count};
 use super::recommend::{Size, SizeBounds, recommendations};
 use super::*;
+use crate::case::{Method, RunConfig, Task};
 use crate::results::Row;
-use crate::results::tests::{file_of, ok_row, out_of_memory, row};
-use crate::runner::schedule::tests::config;
-use crate::workload::case::{Method, RunConfig, Task};
+use crate::test_support::{file_of, ok_row, out_of_memory, row, small_config};
 
 /// A file of `samples` samples with six blocks, in which lazy is `speedup` times as fast and takes `1 / memory` of the
 /// memory, give or take 2 %; eager takes a second for 100 samples.
@@ -39,7 +38,7 @@ fn named(samples: usize, rows: Vec<Row>) -> NamedResults {
         methods: vec![Method::Eager, Method::Lazy],
         samples,
         layer: Some(4),
-        ..config()
+        ..small_config()
     };
     let name = format!("cell-{samples}.json");
     NamedResults { path: name.clone(), name, results: file_of(config, rows) }
@@ -143,7 +142,7 @@ fn a_gpu_shows_itself_by_its_memory() {
     let found = recommendations(&cells, SizeBounds::default());
     let small = found.iter().find(|it| it.device == Device::OneGpu && it.size == Size::Small).unwrap();
     assert!((small.evidence[0].memory.unwrap().0 - 4.0).abs() <= 1e-9);
-    file.results.config.device_map = crate::workload::case::DeviceMap::Balanced;
+    file.results.config.device_map = crate::case::DeviceMap::Balanced;
     assert_eq!(cells_of(&[file])[0].setting.device, Device::SeveralGpus);
 }
 

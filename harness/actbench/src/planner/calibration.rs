@@ -1,15 +1,14 @@
 //! What this machine does: rates and sizes that predictions rest on, measured in a few seconds or taken from results.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::job::Job;
 use super::time::probe_work;
+use crate::case::{Method, Task};
 use crate::crossover::NamedResults;
 use crate::error::{Error, Result};
 use crate::results::{Row, Status};
 use crate::stats::summary::median;
-use crate::workload::case::{Method, Task};
 
 /// Rates a second and sizes in bytes, for one model, type and number of threads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -86,23 +85,22 @@ impl Calibration {
 }
 
 fn flops_rate(row: &Row) -> Option<f64> {
-    let flops = row.extra.get("flops")?.as_f64()?;
+    let flops = row.metrics.flops? as f64;
     row.extract_s.filter(|seconds| *seconds > 0.0).map(|seconds| flops / seconds)
 }
 
 /// Layers that train side by side are counted as if they took turns: the rate is of the run's threads together.
 fn probe_rate(row: &Row, cs: usize, job: &Job) -> Option<f64> {
-    let count = |name: &str| row.extra.get(name).and_then(Value::as_f64);
-    let samples = count("n_train")? + count("n_test")?;
+    let samples = row.metrics.n_train? as f64 + row.metrics.n_test? as f64;
     let layers = match row.task {
         // One layer is over so soon that its time is that of threads being started.
         Task::Train => return None,
-        Task::Sweep => count("n_layers")?,
+        Task::Sweep => row.metrics.n_layers? as f64,
     };
     let hidden = job.model.hidden_size;
     let layer = crate::workload::score::matrix_bytes(samples as usize, hidden);
     let turns =
-        (layers / (crate::workload::score::side_by_side(job.config.n_threads(), layer) as f64).min(layers)).ceil();
+        (layers / (crate::workload::score::parallel_layers(job.config.n_threads(), layer) as f64).min(layers)).ceil();
     let work = probe_work(samples, hidden as f64, cs) * turns;
     row.train_eval_s.filter(|seconds| *seconds > 0.0).map(|seconds| work / seconds)
 }

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::Prediction;
+use crate::case::{Method, Task};
 use crate::crossover::recommend::SAME_TIME;
-use crate::workload::case::{Method, Task};
 
 /// What there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -6,9 +6,10 @@
 
 use serde::Serialize;
 
+use crate::case::{Method, Task};
 use crate::error::Result;
-use crate::workload::case::{Method, Task};
 
+pub mod calibrate;
 pub mod calibration;
 pub mod choice;
 pub mod job;

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use super::calibration::Calibration;
 use super::job::{Job, MadeUpTokens};
 use super::predict;
-use crate::runner::schedule::tests::config;
-use crate::workload::case::{CaseObserver, CaseSpec, Method, Phase, RunConfig, Task};
-use crate::workload::injection::Injection;
+use crate::case::{CaseObserver, CaseSpec, Injection, Method, NoopObserver, RunConfig, Task};
+use crate::test_support::small_config;
 use crate::workload::prepare::prepare;
 use crate::workload::{request, run_case, with_layers};
 use actbench_activations::model::config::ModelConfig;
@@ -30,23 +29,14 @@ fn calibration() -> Calibration {
     }
 }
 
-struct Deaf;
-
-impl CaseObserver for Deaf {
-    fn phase(&self, _: Phase) {}
-    fn progress(&self, _: u64, _: u64, _: &str) {}
-    fn loaded(&self) {}
-    fn measured(&self) {}
-}
-
 #[test]
 fn rows_batches_and_operations_are_those_that_a_case_then_reports() {
-    let asked = RunConfig { samples: 30, threads: Some(1), memory_limit: "none".parse().unwrap(), ..config() };
+    let asked = RunConfig { samples: 30, threads: Some(1), memory_limit: "none".parse().unwrap(), ..small_config() };
     let data = prepare(request(&asked, true)).unwrap();
     let config = with_layers(&asked, &data);
     let job = Job::of(&config, &data);
     let folder = tempfile::tempdir().unwrap();
-    let observer: Arc<dyn CaseObserver> = Arc::new(Deaf);
+    let observer: Arc<dyn CaseObserver> = Arc::new(NoopObserver);
     for (task, method) in job.cases() {
         let place = folder.path().join(format!("{task}-{method}"));
         std::fs::create_dir(&place).unwrap();
@@ -54,19 +44,19 @@ fn rows_batches_and_operations_are_those_that_a_case_then_reports() {
             task,
             method,
             config: config.clone(),
-            cache_folder: place,
+            cache_directory: place,
             fault: None,
             injection: Injection::default(),
         };
-        let extra = run_case(&spec, &observer).unwrap().extra;
+        let metrics = run_case(&spec, &observer).unwrap().metrics;
         let count = job.count(task, method).unwrap();
-        for (name, counted) in [
-            ("flops", count.flops),
-            ("tokens_computed", count.rows),
-            ("batches", count.batches),
-            ("tokens_total", count.tokens),
+        for (name, measured, counted) in [
+            ("flops", metrics.flops, count.flops),
+            ("tokens_computed", metrics.tokens_computed, count.rows),
+            ("batches", metrics.batches, count.batches),
+            ("tokens_total", metrics.tokens_total, count.tokens),
         ] {
-            assert_eq!(extra[name].as_u64(), Some(counted), "{task} {method}: {name}");
+            assert_eq!(measured, Some(counted), "{task} {method}: {name}");
         }
     }
 }
@@ -75,7 +65,7 @@ fn made_up(samples: usize, tokens: MadeUpTokens) -> Job {
     let text = r#"{"model_type": "llama", "vocab_size": 900, "hidden_size": 64, "intermediate_size": 128,
         "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}"#;
     let model = ModelConfig::parse(text, "test").unwrap();
-    let config = RunConfig { samples, layer: Some(3), sweep_layers: Some(4), threads: Some(2), ..config() };
+    let config = RunConfig { samples, layer: Some(3), sweep_layers: Some(4), threads: Some(2), ..small_config() };
     Job::made_up(&config, model, false, tokens).unwrap()
 }
 
@@ -116,7 +106,7 @@ fn full_tensors_cache_files_and_rates_go_where_they_belong() {
 #[test]
 fn sequences_that_cannot_be_are_refused() {
     for (length, shared, pooled) in [(0, 0, 0), (8, 8, 1), (8, 0, 0), (8, 0, 9)] {
-        let config = RunConfig { layer: Some(0), sweep_layers: Some(1), ..config() };
+        let config = RunConfig { layer: Some(0), sweep_layers: Some(1), ..small_config() };
         let model = made_up(4, MadeUpTokens { length: 2, shared: 0, pooled: 1 }).model;
         let error = Job::made_up(&config, model, false, MadeUpTokens { length, shared, pooled }).unwrap_err();
         assert!(error.to_string().contains("--shared-tokens"), "{error}");

@@ -5,9 +5,9 @@ use indicatif::HumanCount;
 
 use super::format::{megabytes, ratio, seconds};
 use super::table::style;
-use crate::results::ablation::{Ratio, RuleWorth};
+use crate::case::Task;
+use crate::results::ablation::{AblationResult, Ratio};
 use crate::results::summary::TaskSummary;
-use crate::workload::case::Task;
 
 const HEADER: [&str; 11] = [
     "task",
@@ -48,7 +48,7 @@ fn footing(summaries: &[(Task, TaskSummary)]) -> String {
     format!("of full: time without the rule / time of the full plan in the same block, above 1 the rule pays; {sure}")
 }
 
-fn line(task: Task, worth: &RuleWorth) -> Vec<String> {
+fn line(task: Task, worth: &AblationResult) -> Vec<String> {
     let of_full = |value: Option<Ratio>| ratio(value.map(|it| it.estimate), value.and_then(|it| it.interval));
     let count = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| HumanCount(value).to_string());
     vec![

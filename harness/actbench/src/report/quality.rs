@@ -1,12 +1,12 @@
 //! What to know of the measurements themselves: why there are so many, whether they were steady, and which stand out.
 
+use crate::case::{Method, Task};
 use crate::measure::resolution::Resolution;
 use crate::results::adaptive::RunEnd;
 use crate::results::{ResultFile, Row, Status};
 use crate::stats::outliers::{Outlier, flag_outliers};
 use crate::stats::ratio::log_ratios;
 use crate::stats::{Summary, Trend};
-use crate::workload::case::{Method, Task};
 
 /// The fewest observations among which one can stand out.
 const FEWEST_FOR_OUTLIERS: usize = 6;
@@ -40,7 +40,7 @@ fn end(end: RunEnd) -> Option<String> {
                 "{blocks} blocks: another would not fit into --budget, and a ratio of times is known to less than 1.5 %"
             )
         }
-        RunEnd::Most { blocks } => {
+        RunEnd::MaxBlocks { blocks } => {
             format!(
                 "{blocks} blocks, the most: a ratio of times is still known to less than 1.5 %; is the machine busy?"
             )
@@ -96,12 +96,12 @@ fn outliers(task: Task, method: Method, rows: &[&Row]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::tests::{file_of, ok_row};
-    use crate::runner::schedule::tests::config;
-    use crate::workload::case::RunConfig;
+    use crate::case::RunConfig;
+    use crate::test_support::{file_of, ok_row, small_config};
 
     fn results(times: &[f64]) -> ResultFile {
-        let config = RunConfig { tasks: vec![Task::Train], methods: vec![Method::Eager, Method::Lazy], ..config() };
+        let config =
+            RunConfig { tasks: vec![Task::Train], methods: vec![Method::Eager, Method::Lazy], ..small_config() };
         let block = |(block, time): (usize, &f64)| {
             let eager = ok_row(Task::Train, Method::Eager, block, 2.0, 50.0);
             [eager, ok_row(Task::Train, Method::Lazy, block, *time, 30.0)]

@@ -1,8 +1,8 @@
 //! One sentence a task that says what the figures say, and no more than they do.
 
+use crate::case::{Method, Task};
 use crate::results::summary::{Comparison, Interval};
 use crate::results::{Row, Status};
-use crate::workload::case::{Method, Task};
 
 /// AUROCs that print alike are called the same.
 const SAME_METRIC: f64 = 5e-5;
@@ -45,7 +45,7 @@ fn one_side(task: Task, method: Method, rows: &[Row]) -> Option<String> {
 
 /// `was 2.90x faster (2.70 to 3.10)`; none where the interval holds 1, for then no difference is shown.
 fn clause(ratio: f64, interval: Option<Interval>, verb: &str, better: &str, worse: &str) -> Option<String> {
-    if interval.is_some_and(|interval| interval.holds_one()) {
+    if interval.is_some_and(|interval| interval.contains_one()) {
         return None;
     }
     let (word, ratio, ends) = match ratio >= 1.0 {

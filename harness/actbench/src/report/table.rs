@@ -8,10 +8,10 @@ use super::ablation;
 use super::format::{megabytes, metric, ratio_in_words, seconds};
 use super::quality;
 use super::sentence::sentence;
+use crate::case::{Method, Task};
 use crate::results::summary::{Comparison, TaskSummary};
 use crate::results::{ResultFile, Row, Status};
 use crate::stats::summary::median;
-use crate::workload::case::{Method, Task};
 
 const HEADER: [&str; 11] = [
     "task",

@@ -105,7 +105,7 @@ mod tests {
     use actbench_kernels::profiled::{Recording, Work};
 
     use super::*;
-    use crate::workload::case::{Method, Task};
+    use crate::case::{Method, Task};
 
     #[test]
     fn spans_become_events_in_the_order_of_their_starts() {

@@ -1,4 +1,4 @@
-//! The result file: what was run, where, every observation, and what they come to.
+//! The result file: the settings of a run, its environment, every observation, and their summary.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,52 +6,53 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::case::{RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::measure::environment::Environment;
-use crate::workload::case::{RunConfig, Task};
 
 pub mod ablation;
 pub mod adaptive;
+pub mod interval;
 pub mod row;
 pub mod summary;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use adaptive::RunEnd;
 pub use row::{Row, Status};
 use summary::TaskSummary;
 
-/// The schema's name and version; raised when a name changes its meaning.
+/// Name and version of the schema; the version changes when a key changes its meaning.
 pub const SCHEMA: &str = "actbench/1";
 
-/// How the name of a result file begins while it is being written.
+/// Prefix of the temporary file that probes whether a directory is writable.
 const TEMPORARY_PREFIX: &str = ".actbench-results-";
 
-/// The whole file.
+/// A result file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ResultFile {
     /// [`SCHEMA`].
     pub schema: String,
-    /// What was run.
+    /// The settings of the run.
     pub config: RunConfig,
-    /// Where.
+    /// The machine and the build.
     pub environment: Environment,
-    /// Every counted observation, in the order in which they were made.
+    /// Every measured observation, in the order of the run.
     pub rows: Vec<Row>,
-    /// What they come to, by task.
+    /// The summary of each task.
     pub summary: Map<String, Value>,
-    /// Why the run took as many blocks as it did; none while it lasts, and where it was stopped.
+    /// Why the run ended; none while it lasts and after an interruption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<RunEnd>,
 }
 
 impl ResultFile {
-    /// No observations yet.
+    /// A file without observations.
     pub fn new(config: RunConfig, environment: Environment) -> Self {
         ResultFile { schema: SCHEMA.to_owned(), config, environment, rows: Vec::new(), summary: Map::new(), end: None }
     }
 
-    /// Adds an observation and sums up anew.
+    /// Adds an observation and updates the summary.
     pub fn push(&mut self, row: Row) {
         self.rows.push(row);
         self.summary = self
@@ -62,35 +63,33 @@ impl ResultFile {
             .collect();
     }
 
-    /// What the observations of `task` come to.
+    /// The summary of `task`.
     pub fn task_summary(&self, task: Task) -> TaskSummary {
         TaskSummary::of(task, &self.rows)
     }
 
-    /// Writes the file whole or not at all.
+    /// Writes the file atomically.
     ///
     /// # Errors
-    /// The folder cannot be written to.
+    /// The directory is not writable.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let mut text = serde_json::to_vec_pretty(self).map_err(|error| Error::file(path, error.to_string()))?;
+        let mut text = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::internal(format!("the results cannot be written as JSON: {error}")))?;
         text.push(b'\n');
         write_whole(path, &text)
     }
 }
 
-/// Writes a file under a temporary name in its folder, and gives it its name once it is on the disk.
+/// Writes a file atomically: under a temporary name in its directory, then fsync, then rename.
 ///
 /// # Errors
-/// The folder cannot be written to; the file is then as it was.
+/// The directory is not writable; the old file is then unchanged.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let directory = directory_of(path);
     let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".actbench-").tempfile_in(folder)?;
+        let mut file = tempfile::Builder::new().prefix(".actbench-").tempfile_in(directory)?;
         file.write_all(bytes)?;
-        // Readable by all, as other results are; temporary files are made for their owner alone.
+        // Temporary files are readable by their owner only; result files are readable by all.
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -98,44 +97,45 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         }
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
-        std::fs::File::open(folder)?.sync_all()
+        std::fs::File::open(directory)?.sync_all()
     };
     write().map_err(Error::io("write", path))
 }
 
-/// Whether a result file can be written to `path`, asked before hours are spent on what goes into it.
+/// Checks that a result file can be written to `path`, before hours are spent on measurements.
 ///
 /// # Errors
-/// The path is a folder, or its folder is not there or cannot be written to.
+/// The path is a directory, or its directory does not exist or is not writable.
 pub fn check_output(path: &Path) -> Result<()> {
     check_writable(path, "--output", "the result file")
 }
 
-/// The same of any file, `what`, that `flag` names.
+/// Checks that the file `description`, which `flag` names, can be written to `path`.
 ///
 /// # Errors
 /// As [`check_output`].
-pub fn check_writable(path: &Path, flag: &str, what: &str) -> Result<()> {
+pub fn check_writable(path: &Path, flag: &str, description: &str) -> Result<()> {
     if path.is_dir() {
-        return Err(Error::file(path, format!("is a folder; {flag} names {what}")));
+        return Err(Error::file(path, format!("is a directory; {flag} needs a file name for {description}")));
     }
-    let folder = folder_of(path);
-    match tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder) {
+    let directory = directory_of(path);
+    match tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(directory) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::file(
             path,
-            format!("cannot be written ({flag}): there is no folder {}; make it, or name another", folder.display()),
+            format!(
+                "cannot be written ({flag}): the directory {} does not exist; create it or use another path",
+                directory.display()
+            ),
         )),
-        // The text names the temporary file, which says nothing to anyone; the kind alone is what went wrong.
-        Err(error) => {
-            Err(Error::file(path, format!("cannot be written ({flag}): {}; name another place", error.kind())))
-        }
+        // The full text names the temporary file, which the user does not know; the kind is enough.
+        Err(error) => Err(Error::file(path, format!("cannot be written ({flag}): {}; use another path", error.kind()))),
     }
 }
 
-fn folder_of(path: &Path) -> &Path {
+fn directory_of(path: &Path) -> &Path {
     match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
     }
 }

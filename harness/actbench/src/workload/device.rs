@@ -2,11 +2,12 @@
 
 use indicatif::BinaryBytes;
 
-use super::case::{DeviceMap, RunConfig};
 use super::gpus::{Gpu, Gpus, NoGpu, VARIABLE};
 use super::prepare::Prepared;
-use super::{Sizes, deepest_run, layers_of, sizes};
+use crate::case::{DeviceMap, RunConfig};
 use crate::error::{Error, Result};
+use crate::workload::footprint::Sizes;
+use crate::workload::{deepest_run, layers_of, sizes};
 
 /// Of a GPU's memory, what a model and its batches may take for `auto` to choose it: the driver and other processes
 /// have some of it.

@@ -4,11 +4,11 @@ use super::axis::Axis;
 use super::canvas::{EAGER, LAZY, LAZY_DISK, Marker, svg};
 use super::xy::{Point, SIZE, Series, Xy};
 use super::{Chart, varying};
+use crate::case::{Method, Task};
 use crate::crossover::answer::Measure;
 use crate::crossover::{Cell, Setting};
 use crate::error::Result;
 use crate::report::document::{Table, ratio_cell, text_cell, whole_cell};
-use crate::workload::case::{Method, Task};
 
 /// A chart for each setting, the layers apart, and number of samples.
 pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {

@@ -4,11 +4,11 @@ use super::axis::Axis;
 use super::canvas::{Marker, colour, svg};
 use super::xy::{Point, SIZE, Series, Xy};
 use super::{Chart, by_setting, varying};
+use crate::case::Method;
 use crate::crossover::{Cell, Device, Figure, MethodFigures};
 use crate::error::Result;
 use crate::report::document::{Table, figure_cell, text_cell, whole_cell};
 use crate::report::format::{megabytes, seconds};
-use crate::workload::case::Method;
 
 /// What is drawn against samples.
 struct Measured {

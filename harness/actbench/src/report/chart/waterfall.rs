@@ -10,12 +10,12 @@ use super::axis::{Axis, tick_text};
 use super::canvas::{Area, EAGER, GRID, INK, LAZY, LAZY_DISK, LEGEND, Marker, failed, legend, svg, text_style, write};
 use super::xy::fill;
 use super::{Chart, largest};
+use crate::case::Method;
 use crate::crossover::Cell;
 use crate::error::Result;
 use crate::report::document::{Table, number_cell, text_cell};
 use crate::report::format::seconds;
-use crate::results::ablation::RuleWorth;
-use crate::workload::case::Method;
+use crate::results::ablation::AblationResult;
 
 /// A bar of the waterfall.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +47,7 @@ pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
 ///
 /// A rule's step is the full plan's median time by the ratio within blocks, not a difference of medians: the ratio is what
 /// drift of the machine does not reach.
-pub(super) fn steps(worths: &[RuleWorth]) -> Option<Vec<Step>> {
+pub(super) fn steps(worths: &[AblationResult]) -> Option<Vec<Step>> {
     let full = worths.first().filter(|worth| worth.without.is_none())?.elapsed_s?;
     let mut steps = vec![Step { name: "full plan".to_owned(), from: 0.0, to: full, whole: true }];
     let mut height = full;

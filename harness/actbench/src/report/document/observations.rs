@@ -4,11 +4,11 @@ use serde::Serialize;
 
 use super::summary::plural;
 use super::tables::{NONE, Table, TableCell, figure, number, ratio_cell, share, text, whole};
+use crate::case::{Method, Task};
 use crate::crossover::{Cell, MethodFigures, NamedResults};
 use crate::report::format::{megabytes, metric, seconds};
 use crate::report::sentence::sentence;
 use crate::results::ablation::Ratio;
-use crate::workload::case::{Method, Task};
 
 /// One workload.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -1,10 +1,10 @@
 //! The summary table: one line a run, task and lazy mode, every ratio with its interval.
 
 use super::tables::{NONE, Table, TableCell, number, ratio_cell, text, whole};
+use crate::case::{Method, Task};
 use crate::crossover::answer::Measure;
 use crate::crossover::{Cell, MethodFigures};
 use crate::results::summary::Comparison;
-use crate::workload::case::{Method, Task};
 
 /// The table.
 pub(super) fn table(cells: &[Cell]) -> Table {
