@@ -7,8 +7,8 @@ use crate::case::{Method, Task};
 use crate::results::ablation::AblationResult;
 use crate::results::summary::{CONFIDENCE, Comparison, TaskSummary};
 use crate::results::{ResultFile, Row, Status};
-use crate::stats::WalshAverages;
-use crate::stats::summary::median;
+use pairgate::stats::WalshAverages;
+use pairgate::stats::summary::median;
 
 /// A result file with the name it is told by.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::case::{Method, Task};
 use crate::error::{Error, Result};
 
-/// What is gated where no file is named: the four cases of the main job on the embedded model, a fraction of a second each.
+/// The default suite: the four cases of the main job on the embedded model, a fraction of a second each.
 const BUILT_IN: &str = include_str!("suites/short.toml");
 
 /// Flags of `actbench run` that the gate sets itself.
@@ -27,7 +27,7 @@ const RESERVED: [&str; 12] = [
     "--cache-dir",
 ];
 
-/// A suite.
+/// The cases of a gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Suite {
@@ -66,7 +66,7 @@ impl Suite {
     /// Reads a file.
     ///
     /// # Errors
-    /// The file cannot be read, is no suite, or has no case.
+    /// The file cannot be read, is not a suite, or has no case.
     pub fn read(path: &Path) -> Result<Self> {
         Self::parse(&std::fs::read_to_string(path).map_err(Error::io("read", path))?, path)
     }
@@ -80,30 +80,29 @@ impl Suite {
         let mut names = BTreeSet::new();
         for case in &suite.cases {
             if case.name.trim().is_empty() || !names.insert(&case.name) {
-                return Err(Error::file(path, format!("case '{}': every case needs a name of its own", case.name)));
+                return Err(Error::file(path, format!("case '{}': every case needs a unique name", case.name)));
             }
         }
         let all_flags = suite.args.iter().chain(suite.cases.iter().flat_map(|case| &case.args));
         for flag in all_flags {
             let name = flag.split('=').next().unwrap_or_default();
             if RESERVED.contains(&name) {
-                return Err(Error::file(path, format!("args: {name} is set by the gate; leave it out")));
+                return Err(Error::file(path, format!("args: {name} is set by the gate; remove it")));
             }
         }
         Ok(suite)
     }
 
-    /// The case of that name.
+    /// The case with that name.
     pub fn case(&self, name: &str) -> Option<&SuiteCase> {
         self.cases.iter().find(|case| case.name == name)
     }
 
-    /// The arguments with which a program runs `case` once.
+    /// The arguments for one run of `case`.
     pub fn arguments(&self, case: &SuiteCase) -> Vec<String> {
-        let name = |value: &dyn std::fmt::Display| value.to_string();
         let fixed = ["run", "--quiet", "--json", "--warmup", "0", "--repetitions", "1", "--tasks"];
         let mut arguments: Vec<String> = fixed.iter().map(|&word| word.to_owned()).collect();
-        arguments.extend([name(&case.task), "--methods".to_owned(), name(&case.method)]);
+        arguments.extend([case.task.to_string(), "--methods".to_owned(), case.method.to_string()]);
         arguments.extend(self.args.iter().chain(&case.args).cloned());
         arguments
     }
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_built_in_suite_has_both_tasks_and_methods() {
+    fn built_in_suite_has_both_tasks_and_methods() {
         let suite = Suite::built_in().unwrap();
         let cases: BTreeSet<(Task, Method)> = suite.cases.iter().map(|case| (case.task, case.method)).collect();
         assert_eq!(cases.len(), 4);
@@ -128,12 +127,12 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_file_and_the_fault() {
+    fn invalid_suites_are_refused_by_name() {
         let case = "[[case]]\nname = \"a\"\ntask = \"train\"\nmethod = \"lazy\"\n";
         assert_eq!(parse(case).unwrap().cases.len(), 1);
         for (text, part) in [
             (String::new(), "measures nothing"),
-            (format!("{case}{case}"), "a name of its own"),
+            (format!("{case}{case}"), "a unique name"),
             (format!("{case}speed = 1\n"), "unknown field"),
             (format!("args = [\"--repetitions=3\"]\n{case}"), "--repetitions is set by the gate"),
             (case.replace("lazy", "slow"), "slow"),

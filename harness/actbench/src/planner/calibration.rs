@@ -8,7 +8,7 @@ use crate::case::{Method, Task};
 use crate::crossover::NamedResults;
 use crate::error::{Error, Result};
 use crate::results::{Row, Status};
-use crate::stats::summary::median;
+use pairgate::stats::summary::median;
 
 /// Rates a second and sizes in bytes, for one model, type and number of threads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

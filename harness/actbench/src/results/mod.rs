@@ -1,13 +1,12 @@
 //! The result file: the settings of a run, its environment, every observation, and their summary.
 
-use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::case::{RunConfig, Task};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, from_pairgate};
 use crate::measure::environment::Environment;
 
 pub mod ablation;
@@ -85,21 +84,7 @@ impl ResultFile {
 /// # Errors
 /// The directory is not writable; the old file is then unchanged.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let directory = directory_of(path);
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".actbench-").tempfile_in(directory)?;
-        file.write_all(bytes)?;
-        // Temporary files are readable by their owner only; result files are readable by all.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        }
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        std::fs::File::open(directory)?.sync_all()
-    };
-    write().map_err(Error::io("write", path))
+    pairgate::atomic_file::write_atomically(path, bytes).map_err(from_pairgate)
 }
 
 /// Checks that a result file can be written to `path`, before hours are spent on measurements.

@@ -6,8 +6,8 @@ use super::ablation::AblationResult;
 pub use super::interval::{CONFIDENCE, Interval};
 use super::row::{Row, Status};
 use crate::case::{Method, Task};
-use crate::stats::ratio::RatioEstimate;
-use crate::stats::summary::median;
+use pairgate::stats::ratio::RatioEstimate;
+use pairgate::stats::summary::median;
 
 /// Eager compared with a lazy method. Ratios are eager / lazy: above 1, lazy is better.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

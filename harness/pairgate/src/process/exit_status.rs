@@ -3,10 +3,10 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-/// An exit status as text: `exit status 3`, `ended by signal 9 (SIGKILL)`.
+/// An exit status as text: `exit status 3`, `terminated by signal 9 (SIGKILL)`.
 pub fn describe_exit(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("ended by {}", signal_name(signal)),
+        (Some(signal), _) => format!("terminated by {}", signal_name(signal)),
         (None, Some(code)) => format!("exit status {code}"),
         (None, None) => "no exit status".to_owned(),
     }
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn statuses_are_named_by_signal_or_code() {
-        assert_eq!(describe_exit(ExitStatus::from_raw(9)), "ended by signal 9 (SIGKILL)");
+        assert_eq!(describe_exit(ExitStatus::from_raw(9)), "terminated by signal 9 (SIGKILL)");
         assert_eq!(describe_exit(ExitStatus::from_raw(3 << 8)), "exit status 3");
         assert_eq!(signal_name(64), "signal 64");
     }

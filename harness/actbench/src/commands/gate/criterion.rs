@@ -1,190 +1,164 @@
-//! `actbench gate --criterion`: the verdicts of the gate on criterion's benchmarks, instructions as a second witness.
+//! Gates of benchmarks (`actbench gate --criterion`): criterion's times, with instruction counts as a cross-check.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use pairgate::source::criterion::{BenchDuration, BenchSide, CriterionSource, UnpairedBenchmarks};
+use pairgate::source::instructions::{InstructionCounts, add_instruction_notes, count_instructions, missing_tools};
+use pairgate::source::revisions::{BenchTarget, BuiltExecutable, build_bench};
+use pairgate::source::{Side, Source};
 use serde_json::json;
 
-use super::gate::{GateArgs, design, finish, journal, tell_how_to_go_on, told};
-use super::gate_progress::GateProgress;
-use super::run::parse_duration;
-use crate::error::{Error, Result};
-use crate::gate::criterion::{Benches, CriterionSource, Effort, OneSided};
-use crate::gate::report::{Identity, SCHEMA};
-use crate::gate::revisions::{self, Built};
-use crate::gate::source::{Side, Source};
-use crate::gate::{GateReport, Outcome, engine, instructions};
+use super::GateArgs;
+use super::shared::{GateSide, PreparedGate, SideArgument, build_revision, design, side_argument};
+use crate::commands::run::parse_duration;
+use crate::error::{Error, Result, from_pairgate};
 use crate::measure::environment::Environment;
-use crate::measure::fingerprint;
 use crate::runner::interrupt;
 
-/// The bench of the workspace that counts instructions, and the feature that it is built with.
+/// The package of the workspace's benchmarks.
+const BENCH_PACKAGE: &str = "actbench-benches";
+
+/// The benchmark that counts instructions, and the feature that it is built with.
 const INSTRUCTIONS: &str = "instructions";
 
-/// Benchmarks instead of runs.
+/// Flags of gates of benchmarks.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Benchmarks")]
 pub struct CriterionArgs {
-    /// Gate criterion benchmarks: --base-bin and --head-bin are bench programs, of commits theirs are built
+    /// Gate criterion benchmarks: --base-bin and --head-bin must be benchmark executables; for revisions the benchmarks are
+    /// built
     #[arg(long)]
     pub criterion: bool,
-    /// The bench program that is built of commits
+    /// The benchmark target to build for revisions
     #[arg(long, default_value = "primitives", requires = "criterion", value_name = "NAME")]
     pub bench: String,
-    /// Only benchmarks whose name holds this
+    /// Run only benchmarks whose name contains this string
     #[arg(long, default_value = "", requires = "criterion", value_name = "TEXT")]
     pub filter: String,
-    /// How long a process measures
+    /// Measurement time of each process
     #[arg(long, default_value = "0.5s", requires = "criterion", value_parser = parse_duration, value_name = "TIME")]
     pub measurement_time: Duration,
-    /// How long a process warms up before
+    /// Warm-up time of each process
     #[arg(long, default_value = "0.2s", requires = "criterion", value_parser = parse_duration, value_name = "TIME")]
     pub warm_up_time: Duration,
-    /// The bench program of gungraun before the change, whose counts are the second witness
+    /// The gungraun executable before the change, for the cross-check by instruction counts
     #[arg(long, requires_all = ["criterion", "head_instructions"], value_name = "FILE")]
     pub base_instructions: Option<PathBuf>,
-    /// The same after it
+    /// The gungraun executable after the change
     #[arg(long, requires_all = ["criterion", "base_instructions"], value_name = "FILE")]
     pub head_instructions: Option<PathBuf>,
 }
 
-/// A side's programs, and what keeps them.
-struct Ready {
-    identity: Identity,
-    program: PathBuf,
-    instructions: Option<PathBuf>,
-    _built: Vec<Built>,
-}
-
-/// Runs the command.
+/// Runs the gate.
 ///
 /// # Errors
 /// Bad usage or input, a commit that does not build, an interrupt.
 pub fn gate(args: &GateArgs) -> Result<ExitCode> {
     interrupt::install()?;
-    let missing = instructions::missing(&std::env::var_os("PATH").unwrap_or_default());
-    let (base, head) = (ready(args, Side::Base, missing.is_none())?, ready(args, Side::Head, missing.is_none())?);
+    let missing = missing_tools(&std::env::var_os("PATH").unwrap_or_default());
+    let can_count = missing.is_none();
+    let (base, head) = (prepare(args, Side::Base, can_count)?, prepare(args, Side::Head, can_count)?);
     let mut notes: Vec<String> = missing.into_iter().collect();
-    let counts = counts(args, &base, &head, &mut notes)?;
-    let (of_base, of_head) = counts.unzip();
+    let (base_counts, head_counts) = count_both(args, &base, &head, &mut notes)?.unzip();
     let options = &args.criterion;
-    let effort =
-        Effort { warm_up_s: options.warm_up_time.as_secs_f64(), measurement_s: options.measurement_time.as_secs_f64() };
-    let (mut source, one_sided) = CriterionSource::new(
-        Benches { program: base.program.clone(), counts: of_base },
-        Benches { program: head.program.clone(), counts: of_head },
+    let duration = BenchDuration {
+        warm_up_s: options.warm_up_time.as_secs_f64(),
+        measurement_s: options.measurement_time.as_secs_f64(),
+    };
+    let (mut source, unpaired) = CriterionSource::new(
+        BenchSide { executable: base.executable.clone(), counts: base_counts },
+        BenchSide { executable: head.executable.clone(), counts: head_counts },
         &options.filter,
-        effort,
+        duration,
         args.timeout,
-    )?;
-    notes.extend(left_out(&one_sided));
-    let design = design(args, source.cases().len());
-    design.check()?;
-    let environment = Environment::read();
-    let machine = fingerprint::machine(&environment);
+    )
+    .map_err(from_pairgate)?;
+    notes.extend(unpaired_notes(&unpaired));
+    let design = design(args, source.cases().len())?;
     if !args.quiet {
         notes.iter().for_each(|note| eprintln!("warning: {note}"));
     }
-    let subject = json!({
+    let cases = json!({
         "benchmarks": source.cases(),
         "metrics": source.cases().iter().map(|case| source.metrics(case)).collect::<Vec<_>>(),
-        "warm_up_s": effort.warm_up_s,
-        "measurement_s": effort.measurement_s,
+        "warm_up_s": duration.warm_up_s,
+        "measurement_s": duration.measurement_s,
     });
-    let journal = journal(args, &design, (&base.identity, &head.identity), &machine, subject)?;
-    let mut progress = GateProgress::new(Some(journal), args.quiet);
-    let cases = engine::run(&mut source, &design, &mut progress);
-    progress.finish();
-    let mut cases = cases.inspect_err(|error| tell_how_to_go_on(error, &args.output))?;
-    instructions::bear_witness(&mut cases);
-    let report = GateReport {
-        schema: SCHEMA.to_owned(),
-        outcome: Outcome::of(&cases),
+    let gate = PreparedGate {
         design,
-        base: base.identity,
-        head: head.identity,
-        machine,
-        resolution: environment.resolution.clone(),
-        warnings: [told(&environment.warnings), notes].concat(),
-        environment,
+        base: base.identity.clone(),
+        head: head.identity.clone(),
+        environment: Environment::read(),
         cases,
+        notes,
     };
-    finish(args, &report)
+    gate.run(args, &mut source, add_instruction_notes)
 }
 
-fn ready(args: &GateArgs, side: Side, can_count: bool) -> Result<Ready> {
-    let (file, revision, counter) = match side {
-        Side::Base => (&args.base_bin, &args.base_rev, &args.criterion.base_instructions),
-        Side::Head => (&args.head_bin, &args.head_rev, &args.criterion.head_instructions),
+fn prepare(args: &GateArgs, side: Side, can_count: bool) -> Result<GateSide> {
+    let named_counter = match side {
+        Side::Base => args.criterion.base_instructions.clone(),
+        Side::Head => args.criterion.head_instructions.clone(),
     };
-    if let Some(file) = file {
-        let build = fingerprint::program(file)?;
-        let identity = Identity { path: file.clone(), revision: None, build, description: None };
-        return Ok(Ready { identity, program: file.clone(), instructions: counter.clone(), _built: Vec::new() });
-    }
-    let revision =
-        revision.as_ref().ok_or_else(|| Error::usage(format!("name {side} with --{side}-bin or --{side}-rev")))?;
-    let build = |bench: &str, features: &[&str]| {
-        revisions::build_bench(Path::new("."), revision, side, bench, features, args.quiet)
+    let revision = match side_argument(args, side)? {
+        SideArgument::File(file) => {
+            return Ok(GateSide { instructions: named_counter, ..GateSide::of_file(file)? });
+        }
+        SideArgument::Revision(revision) => revision,
     };
-    let built = build(&args.criterion.bench, &[])?;
-    let identity = Identity {
-        path: PathBuf::from(revision),
-        revision: Some(built.commit.clone()),
-        build: fingerprint::program(&built.program)?,
-        description: None,
+    let build = |bench: &str, features: &[&str]| -> Result<BuiltExecutable> {
+        let target = BenchTarget { package: BENCH_PACKAGE, bench, features };
+        build_revision(args, |options| build_bench(options, revision, side, &target))
     };
-    let program = built.program.clone();
-    let mut kept = vec![built];
-    let mut counter = counter.clone();
-    if counter.is_none() && can_count {
-        // A commit from before there were counts has none; that it builds at all was seen above.
+    let mut prepared = GateSide::of_revision(revision, build(&args.criterion.bench, &[])?)?;
+    prepared.instructions = named_counter;
+    if prepared.instructions.is_none() && can_count {
+        // Early commits have no such benchmark; other build failures were reported above.
         match build(INSTRUCTIONS, &[INSTRUCTIONS]) {
             Ok(built) => {
-                counter = Some(built.program.clone());
-                kept.push(built);
+                prepared.instructions = Some(built.path.clone());
+                prepared.built.push(built);
             }
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             Err(_) => {}
         }
     }
-    Ok(Ready { identity, program, instructions: counter, _built: kept })
+    Ok(prepared)
 }
 
-/// Counts on both sides, or a note why there are none.
-fn counts(
+/// Counts on both sides, or adds a note why there are none.
+fn count_both(
     args: &GateArgs,
-    base: &Ready,
-    head: &Ready,
+    base: &GateSide,
+    head: &GateSide,
     notes: &mut Vec<String>,
-) -> Result<Option<(instructions::Counts, instructions::Counts)>> {
-    match (&base.instructions, &head.instructions) {
-        _ if !notes.is_empty() => Ok(None),
-        (Some(base), Some(head)) => {
-            if !args.quiet {
-                eprintln!("counting instructions");
-            }
-            Ok(Some((instructions::count(base, args.timeout)?, instructions::count(head, args.timeout)?)))
-        }
-        _ => {
-            notes.push(
-                "instructions are not counted: name the bench programs of gungraun with --base-instructions and \
-                 --head-instructions, or commits that both have the bench `instructions`"
-                    .to_owned(),
-            );
-            Ok(None)
-        }
+) -> Result<Option<(InstructionCounts, InstructionCounts)>> {
+    if !notes.is_empty() {
+        return Ok(None);
     }
+    let (Some(base), Some(head)) = (&base.instructions, &head.instructions) else {
+        notes.push(
+            "instructions are not counted: name the gungraun executables with --base-instructions and \
+             --head-instructions, or commits that both have the benchmark `instructions`"
+                .to_owned(),
+        );
+        return Ok(None);
+    };
+    if !args.quiet {
+        eprintln!("counting instructions");
+    }
+    let count = |executable: &PathBuf| count_instructions(executable, args.timeout).map_err(from_pairgate);
+    Ok(Some((count(base)?, count(head)?)))
 }
 
-/// Benchmarks that were not gated, so that nobody takes them for passed.
-fn left_out(one_sided: &OneSided) -> Vec<String> {
-    let told =
-        |names: &[String], what: &str| (!names.is_empty()).then(|| format!("not gated, {what}: {}", names.join(", ")));
-    [told(&one_sided.gone, "only base has them"), told(&one_sided.new, "only head has them")]
+/// Benchmarks that are not gated, so that they are not mistaken for passed.
+fn unpaired_notes(unpaired: &UnpairedBenchmarks) -> Vec<String> {
+    [("base", &unpaired.only_base), ("head", &unpaired.only_head)]
         .into_iter()
-        .flatten()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(side, names)| format!("not gated, only {side} has them: {}", names.join(", ")))
         .collect()
 }

@@ -1,28 +1,29 @@
-//! How a gate shows itself while it runs, and keeps its journal.
+//! The progress of a gate, and the recording of its pairs.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::error::Result;
-use crate::gate::engine::{Listener, Pair, Stage};
-use crate::gate::journal::Journal;
-use crate::gate::source::Observed;
+use pairgate::Result;
+use pairgate::engine::{GateObserver, GateRound};
+use pairgate::journal::GateJournal;
+use pairgate::pair::{GatePair, GateStage};
+use pairgate::source::ObservationResult;
 
-/// Listens to a gate.
+/// Records the pairs of a gate and shows its progress.
 pub struct GateProgress {
-    journal: Option<Journal>,
+    journal: GateJournal,
     bar: Option<ProgressBar>,
-    lines: bool,
-    round: String,
-    taken: usize,
+    /// Whether lines are printed instead of a bar.
+    prints_lines: bool,
+    pairs: usize,
     start: Instant,
 }
 
 impl GateProgress {
     /// A bar on a terminal, a line a round when piped, nothing when quiet.
-    pub fn new(journal: Option<Journal>, quiet: bool) -> Self {
+    pub fn new(journal: GateJournal, quiet: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = (terminal && !quiet).then(|| {
             let bar = ProgressBar::new(0);
@@ -33,8 +34,7 @@ impl GateProgress {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        let lines = !terminal && !quiet;
-        GateProgress { journal, bar, lines, round: String::new(), taken: 0, start: Instant::now() }
+        GateProgress { journal, bar, prints_lines: !terminal && !quiet, pairs: 0, start: Instant::now() }
     }
 
     /// The gate has ended.
@@ -45,22 +45,20 @@ impl GateProgress {
     }
 }
 
-impl Listener for GateProgress {
-    fn recorded(&mut self, stage: Stage, case: &str, index: usize) -> Option<Pair> {
-        self.journal.as_mut()?.recorded(stage, case, index)
+impl GateObserver for GateProgress {
+    fn recorded_pair(&mut self, stage: GateStage, case: &str, index: usize) -> Option<GatePair> {
+        self.journal.recorded_pair(stage, case, index)
     }
 
-    fn taken(&mut self, pair: &Pair) -> Result<()> {
-        self.taken += 1;
-        if let Some(journal) = &mut self.journal {
-            journal.append(pair)?;
-        }
-        for (side, observed) in [("base", &pair.base), ("head", &pair.head)] {
-            if let Observed::Failed(reason) = observed {
+    fn on_pair(&mut self, pair: &GatePair) -> Result<()> {
+        self.pairs += 1;
+        self.journal.append(pair)?;
+        for (side, result) in [("base", &pair.base), ("head", &pair.head)] {
+            if let ObservationResult::Failed(reason) = result {
                 let line = format!("{}: {side} failed: {reason}", pair.case);
                 match &self.bar {
                     Some(bar) => bar.println(line),
-                    None if self.lines => eprintln!("{line}"),
+                    None if self.prints_lines => eprintln!("{line}"),
                     None => {}
                 }
             }
@@ -68,21 +66,21 @@ impl Listener for GateProgress {
         Ok(())
     }
 
-    fn round(&mut self, stage: Stage, round: usize, most: usize, cases: usize) {
-        let name = match stage {
-            Stage::Screen => "pairs",
-            Stage::Confirm => "fresh pairs of what was flagged",
+    fn on_round(&mut self, round: &GateRound) {
+        let stage = match round.stage {
+            GateStage::Screen => "screening",
+            GateStage::Confirm => "confirming flagged cases",
         };
-        self.round = format!("{name}: round {} of at most {most}, {cases} cases", round + 1);
+        let text = format!("{stage}: round {} of at most {}, {} cases", round.index + 1, round.max_rounds, round.cases);
         if let Some(bar) = &self.bar {
-            bar.set_length(most as u64);
-            bar.set_position(round as u64);
-            bar.set_message(self.round.clone());
-        } else if self.lines {
+            bar.set_length(round.max_rounds as u64);
+            bar.set_position(round.index as u64);
+            bar.set_message(text);
+        } else if self.prints_lines {
             let spent = self.start.elapsed().as_secs_f64();
             let rate =
-                if self.taken == 0 { String::new() } else { format!(", {:.2} s a pair", spent / self.taken as f64) };
-            eprintln!("{}, {spent:.0} s{rate}", self.round);
+                if self.pairs == 0 { String::new() } else { format!(", {:.2} s a pair", spent / self.pairs as f64) };
+            eprintln!("{text}, {spent:.0} s{rate}");
         }
     }
 }
