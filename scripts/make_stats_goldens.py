@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Writes the reference statistics that the Rust tests compare with.
+"""Writes the reference statistics for the Rust tests.
 
 Needs numpy and scipy. Usage, from the repository's root:
 
     python scripts/make_stats_goldens.py
 
 Tests without ties come from scipy's exact signed-rank test, trends from its exact test of Kendall's tau. Tests with ties,
-tails, intervals and Holm's correction are counted by brute force or in whole numbers, by code that shares nothing with
+tails, intervals and Holm's correction are computed by brute force or in whole numbers, by code that shares nothing with
 the Rust side.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-FOLDER = Path(__file__).resolve().parent.parent / "harness" / "tests" / "data" / "stats"
+DIRECTORY = Path(__file__).resolve().parent.parent / "harness" / "pairgate" / "tests" / "data" / "stats"
 
 
 def counts_of_sums(n):
@@ -208,7 +208,7 @@ def coverage(rng):
 
 
 if __name__ == "__main__":
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(11)
     goldens = {
         "signed_rank": signed_rank(rng),
@@ -220,6 +220,6 @@ if __name__ == "__main__":
         "trend": trend(rng),
         "coverage": coverage(rng),
     }
-    path = FOLDER / "stats.json"
+    path = DIRECTORY / "stats.json"
     path.write_text(json.dumps(goldens, indent=1) + "\n")
     print(path.name, path.stat().st_size, "bytes")
