@@ -3,8 +3,8 @@
 //!
 //! The engine is [`actbench_activations`]; this crate measures it. [`workload`] composes the engine into the two benchmarked tasks;
 //! [`runner`] runs each case in a process of its own; [`results`] is the file that keeps the measurements; [`matrix`] runs many of
-//! them; [`planner`] predicts their cost; [`pairgate`] estimates their uncertainty and judges changes, of which [`gate_adapter`]
-//! tells it; [`report`] presents them.
+//! them; [`planner`] predicts their cost; [`pairgate`] estimates their uncertainty and judges changes, through the adapters of
+//! [`gate_adapter`]; [`report`] presents them.
 
 #![warn(clippy::print_stdout)] // `commands::stdout` does not panic where the pipe is closed.
 

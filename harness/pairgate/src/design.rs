@@ -39,7 +39,8 @@ pub struct GateDesign {
     /// Fresh pairs for each flagged case; 0 where there is no confirmation.
     pub confirm_pairs: usize,
     /// Memory: a growth of at most this fraction is not a regression...
-    pub memory_margin_share: f64,
+    #[serde(rename = "memory_margin_share")]
+    pub memory_margin_fraction: f64,
     /// ...nor is a growth of at most so many MiB.
     pub memory_margin_mb: f64,
     /// Counts: a growth of at most this fraction is not a regression.
@@ -65,7 +66,7 @@ impl GateDesign {
             look_delta: 0.01,
             pass_level: 0.05,
             confirm_pairs: 0,
-            memory_margin_share: 0.002,
+            memory_margin_fraction: 0.002,
             memory_margin_mb: 0.25,
             count_margin: 0.001,
             auroc_tolerance: 1e-6,

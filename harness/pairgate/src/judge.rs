@@ -103,7 +103,7 @@ impl OneSidedTails {
 /// The growth of memory, in MiB, that is not a regression.
 fn memory_margin(base: &[f64], design: &GateDesign) -> f64 {
     let largest = base.iter().copied().fold(0.0, f64::max);
-    design.memory_margin_mb.max(design.memory_margin_share * largest)
+    design.memory_margin_mb.max(design.memory_margin_fraction * largest)
 }
 
 /// Whether the smallest of `more` exceeds the largest of `less` by more than the margin. Ten pairs of one distribution do
@@ -189,9 +189,9 @@ mod tests {
         PairedValues { base: base.to_vec(), head: head.to_vec() }
     }
 
-    /// Ten pairs around `centre` with noise of 0.1 %.
-    fn around(centre: f64) -> Vec<f64> {
-        (0..10).map(|i| centre * (1.0 + 2e-4 * (f64::from(i) - 4.5))).collect()
+    /// Ten pairs around `center` with noise of 0.1 %.
+    fn around(center: f64) -> Vec<f64> {
+        (0..10).map(|i| center * (1.0 + 2e-4 * (f64::from(i) - 4.5))).collect()
     }
 
     #[test]

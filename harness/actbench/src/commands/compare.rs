@@ -57,7 +57,7 @@ pub fn compare(args: &CompareArgs) -> Result<ExitCode> {
     let margins = ComparisonMargins {
         delta: design.delta,
         effect: design.effect,
-        memory_fraction: design.memory_margin_share,
+        memory_fraction: design.memory_margin_fraction,
         memory_mb: design.memory_margin_mb,
         auroc: design.auroc_tolerance,
     };

@@ -1,5 +1,5 @@
-//! What pairgate is told of actbench: suites of cases, runs of actbench's executables as observations, result files as runs
-//! of a history, and a testbed for the self-test.
+//! Adapters of actbench for pairgate: suites of cases, runs of actbench executables as observations, result files as runs of
+//! a history, and a testbed for the self-test.
 //!
 //! pairgate knows nothing of activations; everything that names a task, a method or a result file is here.
 

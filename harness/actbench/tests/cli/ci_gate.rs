@@ -107,15 +107,15 @@ fn slower_branch_is_gated_against_its_merge_base() {
     assert!(printed.lines().any(|line| line.starts_with("::error title=train-lazy%3A regressed::")), "{printed}");
     assert_eq!(text(&sandbox, "output"), "outcome=regressed\n");
     assert!(text(&sandbox, "summary.md").starts_with("## actbench gate: regressed"));
-    let folder = "repository/gate-report";
-    assert!(text(&sandbox, &format!("{folder}/gate.md")).contains(&cut[..12]));
-    let tests = text(&sandbox, &format!("{folder}/gate.xml"));
+    let directory = "repository/gate-report";
+    assert!(text(&sandbox, &format!("{directory}/gate.md")).contains(&cut[..12]));
+    let tests = text(&sandbox, &format!("{directory}/gate.xml"));
     assert!(
         roxmltree::Document::parse(&tests).unwrap().descendants().any(|node| node.has_tag_name("failure")),
         "{tests}"
     );
     for name in ["gate.json", "bencher.json", "benchmark-action.json"] {
-        let value: serde_json::Value = serde_json::from_str(&text(&sandbox, &format!("{folder}/{name}"))).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&text(&sandbox, &format!("{directory}/{name}"))).unwrap();
         assert!(!value.is_null(), "{name}");
     }
     let worktrees = git(&sandbox, &["worktree", "list"]);

@@ -27,7 +27,7 @@ fn copy(sandbox: &Sandbox, results: &Value, name: &str, hour: usize, seconds: f6
 }
 
 /// A history of runs whose times scatter by half a percent around each of `levels`.
-fn keep(sandbox: &Sandbox, results: &Value, folder: &str, levels: &[(usize, f64)]) {
+fn keep(sandbox: &Sandbox, results: &Value, directory: &str, levels: &[(usize, f64)]) {
     let levels: Vec<f64> = levels.iter().flat_map(|(n, level)| vec![*level; *n]).collect();
     let names: Vec<String> = levels
         .iter()
@@ -37,7 +37,8 @@ fn keep(sandbox: &Sandbox, results: &Value, folder: &str, levels: &[(usize, f64)
             copy(sandbox, results, &format!("temporary/{hour}.json"), hour, level * scatter)
         })
         .collect();
-    let arguments: Vec<&str> = ["history", "add", folder].into_iter().chain(names.iter().map(String::as_str)).collect();
+    let arguments: Vec<&str> =
+        ["history", "add", directory].into_iter().chain(names.iter().map(String::as_str)).collect();
     let output = sandbox.output(&arguments);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(stdout(&output).lines().count(), levels.len());

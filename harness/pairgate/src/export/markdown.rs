@@ -89,7 +89,7 @@ fn design(report: &GateReport) -> String {
         GateMode::ScreenConfirm => "screened, flagged cases confirmed by fresh pairs with Holm's correction",
     };
     format!(
-        "Up to {:.1}% is no regression, {:.0}% must not pass; pairs in random order, {mode}; seed {}.",
+        "A slowdown of up to {:.1}% is not a regression, {:.0}% must not pass; pairs in random order, {mode}; seed {}.",
         100.0 * design.delta,
         100.0 * design.effect,
         design.seed

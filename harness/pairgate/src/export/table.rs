@@ -102,7 +102,7 @@ fn design_lines(report: &GateReport) -> String {
         .as_ref()
         .map_or_else(|| "no self-test result for this machine".to_owned(), |resolution| resolution.sentence());
     format!(
-        "{intervals}up to {:.1} % slower is no regression, {:.0} % slower must not pass, false alarms at most {:.0} %; seed {}\n{resolution}",
+        "{intervals}up to {:.1} % slower is not a regression, {:.0} % slower must not pass, false alarms at most {:.0} %; seed {}\n{resolution}",
         100.0 * design.delta,
         100.0 * design.effect,
         100.0 * design.alpha,

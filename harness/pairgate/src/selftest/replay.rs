@@ -141,8 +141,8 @@ impl ReplayOptions {
     fn apply_to(&self, design: GateDesign) -> GateDesign {
         // A design without confirmation keeps being one.
         let confirm_pairs = self.confirm_pairs.filter(|_| design.confirm_pairs > 0).unwrap_or(design.confirm_pairs);
-        let memory_margin_share = self.memory_margin.unwrap_or(design.memory_margin_share);
-        GateDesign { confirm_pairs, memory_margin_share, ..design }
+        let memory_margin_fraction = self.memory_margin.unwrap_or(design.memory_margin_fraction);
+        GateDesign { confirm_pairs, memory_margin_fraction, ..design }
     }
 }
 

@@ -26,7 +26,7 @@ fn assert_close(actual: f64, case: &Value, key: &str) {
 #[test]
 fn signed_rank_test_matches_scipy() {
     for case in goldens("signed_rank") {
-        let test = SignedRankTest::of(&series(&case, "differences"), case["centre"].as_f64().unwrap()).unwrap();
+        let test = SignedRankTest::of(&series(&case, "differences"), case["center"].as_f64().unwrap()).unwrap();
         assert_close(test.statistic, &case, "statistic");
         assert_close(test.p_greater, &case, "p_greater");
         assert_close(test.p_less, &case, "p_less");
@@ -84,7 +84,7 @@ fn summaries_match_numpy() {
 #[test]
 fn holm_matches_closed_bonferroni_test() {
     for case in goldens("holm") {
-        let adjusted = holm(&series(&case, "chances")).unwrap();
+        let adjusted = holm(&series(&case, "p_values")).unwrap();
         for (found, wanted) in adjusted.iter().zip(series(&case, "adjusted")) {
             assert!((found - wanted).abs() <= 1e-9, "{}: {found} instead of {wanted}", case["name"]);
         }
@@ -111,6 +111,11 @@ fn intervals_cover_zero_where_scipy_does_not_reject() {
             let interval = WalshAverages::of(&values).unwrap().interval(nominal).unwrap().unwrap();
             interval.low <= 0.0 && 0.0 <= interval.high
         };
-        assert_eq!(all.iter().filter(covers_zero).count() as u64, case["holds"].as_u64().unwrap(), "{}", case["name"]);
+        assert_eq!(
+            all.iter().filter(covers_zero).count() as u64,
+            case["covered"].as_u64().unwrap(),
+            "{}",
+            case["name"]
+        );
     }
 }
