@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts a gate's Markdown under a pull request: one comment, which later gates of it replace.
+# Posts a gate's Markdown as a comment on a pull request. Later gates replace the comment.
 #
 # usage: scripts/ci_comment.sh OWNER/REPOSITORY NUMBER FILE
 #
@@ -10,7 +10,7 @@ number=${2:?usage: ci_comment.sh OWNER/REPOSITORY NUMBER FILE}
 file=${3:?usage: ci_comment.sh OWNER/REPOSITORY NUMBER FILE}
 case $number in
   '' | *[!0-9]*)
-    echo "error: '$number' is no number of a pull request" >&2
+    echo "error: '$number' is not the number of a pull request" >&2
     exit 2
     ;;
 esac
@@ -18,7 +18,7 @@ esac
 marker='<!-- actbench gate -->'
 body=$(mktemp)
 trap 'rm -f "$body"' EXIT
-# GitHub takes 65,536 characters; what is longer is in the job's artifact.
+# GitHub accepts 65,536 characters; the artifact of the job has the whole report.
 {
   echo "$marker"
   head -c 60000 "$file"

@@ -1,31 +1,31 @@
 #!/usr/bin/env bash
 # Counts the instructions of the gated primitives twice and checks that the counts agree to 0.1 %, the margin of the gate.
-# Installs gungraun's runner into target/tools where it is not there yet.
+# Installs gungraun's runner into target/tools if it is missing.
 #
 # usage: scripts/count_instructions.sh
 #
-# Without Valgrind it says so and passes, unless REQUIRE_VALGRIND is set.
+# Without Valgrind it is skipped with a message, unless REQUIRE_VALGRIND is set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if ! command -v valgrind >/dev/null; then
   if [ -n "${REQUIRE_VALGRIND:-}" ]; then
-    echo 'error: no valgrind to count instructions with: install valgrind' >&2
+    echo 'error: valgrind not found; install valgrind' >&2
     exit 1
   fi
-  echo 'SKIPPED: no valgrind, so no instructions were counted; install valgrind to count them'
+  echo 'SKIPPED: valgrind not found, no instructions were counted; install valgrind'
   exit 0
 fi
 export PATH="$PWD/target/tools/bin:$PATH"
 if ! command -v gungraun-runner >/dev/null; then
   cargo install --quiet --locked gungraun-runner --version 0.20.0 --root target/tools
 fi
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+directory=$(mktemp -d)
+trap 'rm -rf "$directory"' EXIT
 for run in first second; do
   cargo bench --locked --quiet -p actbench-benches --features instructions --bench instructions -- \
-    --home="$folder/$run" --save-summary=json --nosummary
+    --home="$directory/$run" --save-summary=json --nosummary
 done
-python3 - "$folder" <<'PYTHON'
+python3 - "$directory" <<'PYTHON'
 import json
 import pathlib
 import sys

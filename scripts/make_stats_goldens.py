@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Writes the reference statistics that the Rust tests compare with.
+"""Writes the reference statistics for the Rust tests.
 
 Needs numpy and scipy. Usage, from the repository's root:
 
     python scripts/make_stats_goldens.py
 
 Tests without ties come from scipy's exact signed-rank test, trends from its exact test of Kendall's tau. Tests with ties,
-tails, intervals and Holm's correction are counted by brute force or in whole numbers, by code that shares nothing with
+tails, intervals and Holm's correction are computed by brute force or in whole numbers, by code that shares nothing with
 the Rust side.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-FOLDER = Path(__file__).resolve().parent.parent / "harness" / "tests" / "data" / "stats"
+DIRECTORY = Path(__file__).resolve().parent.parent / "harness" / "pairgate" / "tests" / "data" / "stats"
 
 
 def counts_of_sums(n):
@@ -32,9 +32,9 @@ def counts_of_sums(n):
     return counts
 
 
-def brute_force_test(differences, centre):
+def brute_force_test(differences, center):
     """The exact test over all sign patterns, with mean ranks for ties and zeros left out."""
-    shifted = [d - centre for d in differences if d != centre]
+    shifted = [d - center for d in differences if d != center]
     ranks = stats.rankdata(np.abs(shifted))
     observed = sum(r for r, d in zip(ranks, shifted) if d > 0)
     sums = [sum(r for r, s in zip(ranks, signs) if s) for signs in itertools.product([0, 1], repeat=len(shifted))]
@@ -47,15 +47,15 @@ def signed_rank(rng):
     cases = []
     for n in [1, 2, 5, 6, 10, 17, 25, 40]:
         differences = rng.normal(0.02, 0.05, n)
-        centre = 0.0 if n % 2 else 0.01
+        center = 0.0 if n % 2 else 0.01
         p = {
-            side: float(stats.wilcoxon(differences - centre, alternative=name, method="exact").pvalue)
+            side: float(stats.wilcoxon(differences - center, alternative=name, method="exact").pvalue)
             for side, name in [("p_greater", "greater"), ("p_less", "less"), ("p_two_sided", "two-sided")]
         }
         # scipy's two-sided statistic is the smaller sum; the one-sided one is the sum over the positive differences.
-        statistic = float(stats.wilcoxon(differences - centre, alternative="greater", method="exact").statistic)
+        statistic = float(stats.wilcoxon(differences - center, alternative="greater", method="exact").statistic)
         cases.append(
-            {"name": f"scipy {n}", "differences": differences.tolist(), "centre": centre, "statistic": statistic, **p}
+            {"name": f"scipy {n}", "differences": differences.tolist(), "center": center, "statistic": statistic, **p}
         )
     for n in [4, 8, 12]:
         differences = rng.integers(-3, 5, n).astype(float)
@@ -64,7 +64,7 @@ def signed_rank(rng):
             {
                 "name": f"ties {n}",
                 "differences": differences.tolist(),
-                "centre": 0.0,
+                "center": 0.0,
                 "statistic": statistic,
                 "p_greater": greater,
                 "p_less": less,
@@ -77,8 +77,8 @@ def signed_rank(rng):
 def tails():
     cases = []
     for n, total in [(10, 8), (20, 30), (40, 100), (40, 246), (100, 900), (200, 3000)]:
-        chance = Fraction(sum(counts_of_sums(n)[: total + 1]), 2**n)
-        cases.append({"name": f"tail {n}", "n": n, "sum": total, "at_most": float(chance)})
+        tail = Fraction(sum(counts_of_sums(n)[: total + 1]), 2**n)
+        cases.append({"name": f"tail {n}", "n": n, "sum": total, "at_most": float(tail)})
     return cases
 
 
@@ -136,7 +136,6 @@ def ratio(rng):
                 "estimate": float(np.exp(found["estimate"])),
                 "low": float(low),
                 "high": float(high),
-                "no_difference_shown": bool(low <= 1 <= high),
             }
         )
     return cases
@@ -164,19 +163,19 @@ def holm(rng):
     """Holm's correction as the closed test of Bonferroni's: each set of tests that a test is in has to reject."""
     cases = []
     for n in [1, 2, 5, 9]:
-        chances = (rng.uniform(0, 1, n) ** 3).tolist()
+        p_values = (rng.uniform(0, 1, n) ** 3).tolist()
         if n == 9:
-            chances[3] = chances[4]
+            p_values[3] = p_values[4]
         adjusted = [
             max(
-                min(1.0, len(chosen) * min(chances[j] for j in chosen))
+                min(1.0, len(chosen) * min(p_values[j] for j in chosen))
                 for size in range(1, n + 1)
                 for chosen in itertools.combinations(range(n), size)
                 if i in chosen
             )
             for i in range(n)
         ]
-        cases.append({"name": f"holm {n}", "chances": chances, "adjusted": adjusted})
+        cases.append({"name": f"holm {n}", "p_values": p_values, "adjusted": adjusted})
     return cases
 
 
@@ -198,17 +197,17 @@ def trend(rng):
 
 
 def coverage(rng):
-    """How many intervals hold the centre: as many as scipy's two-sided test does not reject."""
+    """How many intervals hold the center: as many as scipy's two-sided test does not reject."""
     cases = []
     for n in [6, 10, 20]:
         series = 0.05 * rng.standard_t(3, (60, n))
-        holds = [float(stats.wilcoxon(row, method="exact").pvalue) > 0.05 for row in series]
-        cases.append({"name": f"coverage {n}", "series": series.tolist(), "nominal": 0.95, "holds": int(sum(holds))})
+        covered = [float(stats.wilcoxon(row, method="exact").pvalue) > 0.05 for row in series]
+        cases.append({"name": f"coverage {n}", "series": series.tolist(), "nominal": 0.95, "covered": int(sum(covered))})
     return cases
 
 
 if __name__ == "__main__":
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(11)
     goldens = {
         "signed_rank": signed_rank(rng),
@@ -220,6 +219,6 @@ if __name__ == "__main__":
         "trend": trend(rng),
         "coverage": coverage(rng),
     }
-    path = FOLDER / "stats.json"
+    path = DIRECTORY / "stats.json"
     path.write_text(json.dumps(goldens, indent=1) + "\n")
     print(path.name, path.stat().st_size, "bytes")

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The error rates of the regression gate: on recorded noise (seconds), and with --live on this machine (minutes; leave it
-# alone meanwhile). Fails where the gate falls short of what docs/measurements/statistics.md says it keeps.
+# The error rates of the regression gate: on recorded noise (seconds), and with --live on this machine (minutes; do not use
+# the machine meanwhile). Fails if an error rate exceeds the bounds of docs/measurements/statistics.md.
 #
 #   scripts/selftest.sh [--live] [--designs] [--resamples N] [--out DIR]
 #
-# --designs also replays the designs that the gate has not: what they would do is in docs/measurements/statistics.md.
+# --designs also replays rejected designs, whose error rates are in docs/measurements/statistics.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 actbench=${ACTBENCH:-target/release/actbench}
@@ -28,7 +28,7 @@ if [ -z "$out" ]; then
 fi
 mkdir -p "$out"
 
-noise=harness/tests/data/noise
+noise=harness/pairgate/tests/data/noise
 "$actbench" selftest --resamples "$resamples" --output "$out/replay.json" \
   --replay $noise/quiet_cpu.jsonl $noise/quiet_mem.jsonl $noise/noisy_cpu.jsonl $noise/noisy_mem.jsonl
 python3 scripts/check_replay.py "$out/replay.json"

@@ -36,7 +36,9 @@ fn main() {
         }
     }
     // A change of any source that goes into the program makes it dirty.
-    for path in ["src", "../activations/src", "../../kernels/src", "../../fixtures/src", "../../Cargo.lock"] {
+    for path in
+        ["src", "../activations/src", "../pairgate/src", "../../kernels/src", "../../fixtures/src", "../../Cargo.lock"]
+    {
         println!("cargo:rerun-if-changed={path}");
     }
 }

@@ -1,33 +1,17 @@
 //! Files that appear whole or not at all, and whether a file can be written.
 
-use std::io::Write;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use pairgate::atomic_file::TEMPORARY_PREFIX;
 
-/// Prefix of temporary files. `matrix` removes files with the prefix `.actbench-` that a killed process left.
-const TEMPORARY_PREFIX: &str = ".actbench-";
+use crate::error::{Error, Result, from_pairgate};
 
 /// Writes a file under a temporary name in its directory, and renames it once its bytes are on the disk.
 ///
 /// # Errors
 /// The directory cannot be written to; an existing file is then unchanged.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let directory = directory_of(path);
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(directory)?;
-        file.write_all(bytes)?;
-        // Temporary files are readable by their owner alone; results are readable by all.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        }
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        std::fs::File::open(directory)?.sync_all()
-    };
-    write().map_err(Error::io("write", path))
+    pairgate::atomic_file::write_atomically(path, bytes).map_err(from_pairgate)
 }
 
 /// Checks that the file `description`, which `flag` names, can be written to `path`, before hours are spent on its content.

@@ -1,4 +1,4 @@
-//! `actbench compare`: two stored results, judged where a history of runs lets it.
+//! `actbench compare`: two stored results, judged by a history of runs if there is one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,18 +7,19 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::stdout;
-use crate::compare::{Margins, compare as compare_results};
-use crate::error::{Error, Result};
-use crate::gate::design::Design;
-use crate::history::folder;
+use crate::error::{Error, Result, from_pairgate};
+use crate::gate_adapter::figures::run_record;
+use crate::gate_adapter::{COMPARE_SCHEMA, TaskMethod, history};
 use crate::report::compare::render;
-use crate::results::ResultFile;
+use pairgate::compare::{ComparisonMargins, compare as compare_runs};
+use pairgate::design::GateDesign;
+use pairgate::history::RunRecord;
 
-/// Compare two result files, made at two times.
+/// Compare two result files that were made at different times.
 ///
-/// Two runs differ by more than either scatters. So the difference is judged only where a history holds at least 10 runs
-/// of the same work, on such a machine and with such a build, made before HEAD; otherwise ratios are shown and nothing is
-/// concluded. To judge two commits without a history, use `actbench gate`.
+/// Two runs differ by more than the scatter within each. The difference is judged only by a history of at least 10 earlier
+/// runs of the same work, machine and build. Otherwise the ratios are shown and nothing is concluded. To judge two commits
+/// without a history, use `actbench gate`.
 #[derive(Args, Clone, Debug)]
 #[command(
     before_help = "Examples:\n  \
@@ -30,16 +31,16 @@ use crate::results::ResultFile;
 pub struct CompareArgs {
     /// The result file to compare with
     pub base: PathBuf,
-    /// The result file that is judged
+    /// The result file to judge
     pub head: PathBuf,
-    /// Folder of past runs, as `actbench history add` keeps them
+    /// Directory of past runs, written by `actbench history add`
     #[arg(long, value_name = "DIR")]
     pub history: Option<PathBuf>,
-    /// A slowdown of at most this share is none (0.01 is 1 %)
-    #[arg(long, default_value_t = 0.01, value_name = "SHARE")]
+    /// A slowdown of at most this fraction is not a regression (0.01 is 1 %)
+    #[arg(long, default_value_t = 0.01, value_name = "FRACTION")]
     pub delta: f64,
-    /// A slowdown of this share must not pass
-    #[arg(long, default_value_t = 0.05, value_name = "SHARE")]
+    /// A slowdown of this fraction must not pass
+    #[arg(long, default_value_t = 0.05, value_name = "FRACTION")]
     pub effect: f64,
     /// Print the comparison as JSON
     #[arg(long)]
@@ -49,29 +50,31 @@ pub struct CompareArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// A file that is no result file, or a history that cannot be read.
+/// A file that is not a result file, or a history that cannot be read.
 pub fn compare(args: &CompareArgs) -> Result<ExitCode> {
-    let design = Design { delta: args.delta, effect: args.effect, ..Design::looks(0) };
-    design.check()?;
-    let margins = Margins {
+    let design = GateDesign { delta: args.delta, effect: args.effect, ..GateDesign::looks(0) };
+    design.check().map_err(from_pairgate)?;
+    let margins = ComparisonMargins {
         delta: design.delta,
         effect: design.effect,
-        memory_share: design.memory_margin_share,
+        memory_fraction: design.memory_margin_fraction,
         memory_mb: design.memory_margin_mb,
         auroc: design.auroc_tolerance,
     };
     let (base, head) = (read(&args.base)?, read(&args.head)?);
-    let history = args.history.as_deref().map(folder::read).transpose()?.unwrap_or_default();
-    let comparison = compare_results(&base, &head, &history, margins)?;
-    match args.json {
-        true => {
-            stdout::line(serde_json::to_string_pretty(&comparison).map_err(|error| Error::usage(error.to_string()))?)
-        }
-        false => stdout::text(render(&comparison)),
+    let entries = args.history.as_deref().map(history::read).transpose()?.unwrap_or_default();
+    let past = history::run_records(&entries);
+    let comparison = compare_runs(COMPARE_SCHEMA, &base, &head, &past, margins).map_err(from_pairgate)?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&comparison).map_err(|error| Error::internal(error.to_string()))?;
+        stdout::line(text);
+    } else {
+        stdout::text(render(&comparison));
     }
     Ok(ExitCode::from(comparison.outcome.exit_code()))
 }
 
-fn read(path: &Path) -> Result<ResultFile> {
-    folder::parse(path, &fs::read(path).map_err(Error::io("read", path))?)
+fn read(path: &Path) -> Result<RunRecord<TaskMethod>> {
+    let results = history::parse(path, &fs::read(path).map_err(Error::io("read", path))?)?;
+    Ok(run_record(&path.display().to_string(), &results))
 }

@@ -5,13 +5,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::ValueEnum;
-
 use super::stdout;
-use crate::error::{Error, Result};
-use crate::gate::GateReport;
-use crate::report::gate::{Form, export, markdown};
-use crate::results::write_whole;
+use crate::error::{Error, Result, from_pairgate};
+use crate::gate_adapter::GATE_NAME;
+use crate::atomic_file::write_whole;
+use pairgate::GateReport;
+use pairgate::export::{ExportFormat, export, markdown};
 
 /// The file that GitHub's runner shows on a job's page.
 pub const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
@@ -20,7 +19,7 @@ pub const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {
     /// The form.
-    pub form: Form,
+    pub form: ExportFormat,
     /// The file.
     pub path: PathBuf,
 }
@@ -29,13 +28,13 @@ impl FromStr for Export {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let forms: Vec<String> = Form::value_variants().iter().map(Form::to_string).collect();
+        let forms: Vec<String> = ExportFormat::ALL.iter().map(ExportFormat::to_string).collect();
         let (form, path) = text
             .split_once('=')
             .filter(|(_, path)| !path.is_empty())
             .ok_or_else(|| format!("write FORM=PATH, as in junit=gate.xml; forms are {}", forms.join(", ")))?;
-        let form =
-            Form::from_str(form, false).map_err(|_| format!("no form '{form}'; there are {}", forms.join(", ")))?;
+        let form: ExportFormat =
+            form.parse().map_err(|_| format!("no form '{form}'; there are {}", forms.join(", ")))?;
         Ok(Export { form, path: path.into() })
     }
 }
@@ -46,7 +45,7 @@ impl FromStr for Export {
 /// A file that cannot be written; those before it are.
 pub fn write_exports(report: &GateReport, exports: &[Export], summary: Option<&Path>) -> Result<()> {
     for Export { form, path } in exports {
-        let text = export(*form, report)?;
+        let text = export(*form, report, GATE_NAME).map_err(from_pairgate)?;
         if path == Path::new("-") {
             stdout::text(text);
         } else {
@@ -57,7 +56,7 @@ pub fn write_exports(report: &GateReport, exports: &[Export], summary: Option<&P
         // Other steps of the job have their part of this file.
         let mut file =
             OpenOptions::new().append(true).create(true).open(summary).map_err(Error::io("open", summary))?;
-        file.write_all(format!("{}\n", markdown(report)).as_bytes()).map_err(Error::io("write", summary))?;
+        file.write_all(format!("{}\n", markdown(report, GATE_NAME)).as_bytes()).map_err(Error::io("write", summary))?;
     }
     Ok(())
 }
@@ -72,12 +71,12 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::report::gate::tests::report;
+    use crate::gate_adapter::tests::gate_report as report;
 
     #[test]
     fn every_form_is_written_and_the_summary_is_added_to() {
         let folder = tempfile::tempdir().unwrap();
-        let exports: Vec<Export> = Form::value_variants()
+        let exports: Vec<Export> = ExportFormat::ALL
             .iter()
             .map(|form| format!("{form}={}", folder.path().join(form.to_string()).display()).parse().unwrap())
             .collect();
@@ -103,6 +102,6 @@ mod tests {
             assert!(error.contains("benchmark-action"), "{bad}: {error}");
         }
         let export: Export = "markdown=a=b.md".parse().unwrap();
-        assert_eq!((export.form, export.path.to_str()), (Form::Markdown, Some("a=b.md")));
+        assert_eq!((export.form, export.path.to_str()), (ExportFormat::Markdown, Some("a=b.md")));
     }
 }

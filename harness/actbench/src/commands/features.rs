@@ -141,5 +141,5 @@ fn write(
         .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(dtype, shape, bytes).map_err(write_error)?)))
         .collect::<Result<Vec<_>>>()?;
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(write_error)?;
-    crate::results::write_whole(&args.out, &bytes)
+    crate::atomic_file::write_whole(&args.out, &bytes)
 }

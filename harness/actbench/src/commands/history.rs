@@ -8,17 +8,18 @@ use clap::{Args, Subcommand};
 
 use super::stdout;
 use crate::error::{Error, Result};
-use crate::history::{Added, Series, all_series, folder};
+use crate::gate_adapter::{TaskMethod, history};
 use crate::report::chart::history::charts;
 use crate::report::document::{Table, text_table};
-use crate::report::history::{changes_table, runs_table, series_page, series_table, too_short};
-use crate::results::write_whole;
-use crate::stats::change_points::FEWEST;
+use crate::report::history::{changes_table, runs_table, series_page, series_table, short_series};
+use crate::atomic_file::write_whole;
+use pairgate::history::{AddedFile, FigureSeries};
+use pairgate::stats::change_points::MIN_SERIES;
 
-/// Keep results over commits in a folder, one file a run, that can be committed or kept on a branch of its own.
+/// Keep results over commits in a directory, one file a run, that can be committed or kept on a branch of its own.
 ///
-/// Runs of the same work, on machines and with builds of one fingerprint, are a series. Where a series changes, it begins
-/// anew for `actbench compare --history`.
+/// Runs of the same work, machine and build are a series. After a change point a series starts over for
+/// `actbench compare --history`.
 #[derive(Args, Clone, Debug)]
 #[command(
     before_help = "Examples:\n  \
@@ -26,7 +27,7 @@ use crate::stats::change_points::FEWEST;
     actbench history list bench-history\n  \
     actbench history plot bench-history --out plots\n  \
     actbench history check bench-history",
-    after_help = "Exit status: 0 done; of check: 1 a figure changed for the worse, 3 too few runs to tell; 2 bad usage or input."
+    after_help = "Exit status: 0 done; of check: 1 a figure changed for the worse, 3 too few runs; 2 bad usage or input."
 )]
 pub struct HistoryArgs {
     #[command(subcommand)]
@@ -35,19 +36,19 @@ pub struct HistoryArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 enum HistoryCommand {
-    /// Copy result files into the folder; what is there is never changed
+    /// Copy result files into the directory; existing files are never changed
     #[command(before_help = "Examples:\n  actbench history add bench-history results.json")]
     Add {
-        /// The folder; made if it is not there
+        /// The directory; created if it does not exist
         dir: PathBuf,
         /// Result files
         #[arg(required = true)]
         results: Vec<PathBuf>,
     },
-    /// List the runs and the series they make
+    /// List the runs and their series
     #[command(before_help = "Examples:\n  actbench history list bench-history")]
     List {
-        /// The folder
+        /// The directory
         dir: PathBuf,
         /// Print the series as JSON
         #[arg(long)]
@@ -56,18 +57,18 @@ enum HistoryCommand {
     /// Draw each metric over commits: HISTORY.md and SVG files
     #[command(before_help = "Examples:\n  actbench history plot bench-history --out plots")]
     Plot {
-        /// The folder
+        /// The directory
         dir: PathBuf,
-        /// Folder to write to; made if it is not there
+        /// Directory to write to; created if it does not exist
         #[arg(long)]
         out: PathBuf,
     },
-    /// Find where figures changed; fails when one changed for the worse lately
+    /// Find change points; fails if a recent one is for the worse
     #[command(before_help = "Examples:\n  actbench history check bench-history --recent 5")]
     Check {
-        /// The folder
+        /// The directory
         dir: PathBuf,
-        /// A change for the worse fails the check if it is among so many latest runs of its series
+        /// A change for the worse within this number of latest runs fails the check
         #[arg(long, default_value_t = 10, value_name = "N")]
         recent: usize,
         /// Print the series with their changes as JSON
@@ -79,7 +80,7 @@ enum HistoryCommand {
 /// Runs the command.
 ///
 /// # Errors
-/// A folder or file that cannot be read or is none, or a folder that cannot be written to.
+/// A directory or file that cannot be read, a file that is not a result file, or a directory that cannot be written to.
 pub fn history(args: &HistoryArgs) -> Result<ExitCode> {
     match &args.command {
         HistoryCommand::Add { dir, results } => add(dir, results).map(|()| ExitCode::SUCCESS),
@@ -91,17 +92,17 @@ pub fn history(args: &HistoryArgs) -> Result<ExitCode> {
 
 fn add(dir: &Path, results: &[PathBuf]) -> Result<()> {
     for path in results {
-        match folder::add(dir, path)? {
-            Added::As(target) => stdout::line(target.display()),
-            Added::Already(target) => eprintln!("{} is there already, as {}", path.display(), target.display()),
+        match history::add(dir, path)? {
+            AddedFile::New(target) => stdout::line(target.display()),
+            AddedFile::Existing(target) => eprintln!("{} is there already, as {}", path.display(), target.display()),
         }
     }
     Ok(())
 }
 
 fn list(dir: &Path, json: bool) -> Result<()> {
-    let entries = folder::read(dir)?;
-    let series = all_series(&entries)?;
+    let entries = history::read(dir)?;
+    let series = history::series(&entries)?;
     if json {
         return print_json(&series);
     }
@@ -118,8 +119,8 @@ fn list(dir: &Path, json: bool) -> Result<()> {
 }
 
 fn plot(dir: &Path, out: &Path) -> Result<()> {
-    let entries = folder::read(dir)?;
-    let series = all_series(&entries)?;
+    let entries = history::read(dir)?;
+    let series = history::series(&entries)?;
     let charts = charts(&series)?;
     if charts.is_empty() {
         return Err(Error::file(
@@ -132,7 +133,7 @@ fn plot(dir: &Path, out: &Path) -> Result<()> {
         write_whole(&out.join(format!("{}.svg", chart.name)), chart.svg.as_bytes())?;
     }
     let page = out.join("HISTORY.md");
-    // Last, so that a page that is there is whole.
+    // Last, so that the charts of an existing page exist.
     write_whole(&page, series_page(&entries, &series, &charts).as_bytes())?;
     stdout::line(page.display());
     Ok(())
@@ -140,29 +141,30 @@ fn plot(dir: &Path, out: &Path) -> Result<()> {
 
 /// The exit status.
 fn check(dir: &Path, recent: usize, json: bool) -> Result<u8> {
-    let series = all_series(&folder::read(dir)?)?;
+    let series = history::series(&history::read(dir)?)?;
     if json {
         print_json(&series)?;
     } else {
         let changes: Table = changes_table(&series);
-        match changes.rows.is_empty() {
-            true => stdout::line("no figure changed"),
-            false => stdout::text(text_table(&changes)),
+        if changes.rows.is_empty() {
+            stdout::line("no figure changed");
+        } else {
+            stdout::text(text_table(&changes));
         }
-        if let Some(sentence) = too_short(&series) {
+        if let Some(sentence) = short_series(&series) {
             stdout::line(sentence);
         }
     }
-    let worse = series.iter().filter(|it| changed_for_the_worse(it, recent)).count();
+    let worse = series.iter().filter(|series| changed_for_the_worse(series, recent)).count();
     if worse > 0 {
         eprintln!("error: {worse} figures changed for the worse within the latest {recent} runs");
         return Ok(1);
     }
-    // Nothing was looked at: that is no pass.
-    Ok(if series.iter().all(|it| it.points.len() < FEWEST) { 3 } else { 0 })
+    // A check without a series that is long enough is not a pass.
+    Ok(if series.iter().all(|series| series.points.len() < MIN_SERIES) { 3 } else { 0 })
 }
 
-fn changed_for_the_worse(series: &Series, recent: usize) -> bool {
+fn changed_for_the_worse(series: &FigureSeries<TaskMethod>, recent: usize) -> bool {
     let from = series.points.len().saturating_sub(recent);
     series.changes.iter().filter(|change| change.index >= from).any(|change| {
         let (before, after) = series.levels(change.index);
@@ -170,7 +172,7 @@ fn changed_for_the_worse(series: &Series, recent: usize) -> bool {
     })
 }
 
-fn print_json(series: &[Series]) -> Result<()> {
-    stdout::line(serde_json::to_string_pretty(series).map_err(|error| Error::usage(error.to_string()))?);
+fn print_json(series: &[FigureSeries<TaskMethod>]) -> Result<()> {
+    stdout::line(serde_json::to_string_pretty(series).map_err(|error| Error::internal(error.to_string()))?);
     Ok(())
 }

@@ -11,8 +11,6 @@ pub mod explain;
 pub mod exports;
 pub mod features;
 pub mod gate;
-mod gate_criterion;
-mod gate_progress;
 pub mod halved;
 pub mod history;
 pub mod import;

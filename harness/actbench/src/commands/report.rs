@@ -12,7 +12,7 @@ use crate::crossover::{NamedResults, cells_of};
 use crate::error::{Error, Result};
 use crate::report::chart::{Chart, charts};
 use crate::report::document::{Attachment, Document, html, markdown, rows_csv, summary_csv};
-use crate::results::write_whole;
+use crate::atomic_file::write_whole;
 
 /// Make a report of result files: REPORT.md, report.html, CSV and charts.
 ///

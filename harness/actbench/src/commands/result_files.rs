@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::crossover::NamedResults;
+use crate::results::NamedResults;
 use crate::error::{Error, Result};
 use crate::results::{ResultFile, SCHEMA};
 

@@ -1,4 +1,4 @@
-//! `actbench selftest`: how often the gate cries wolf on this machine, and how small a slowdown it sees.
+//! `actbench selftest`: the gate's false alarms on this machine, and the smallest slowdown that it catches.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,19 +10,23 @@ use serde_json::json;
 use super::run::parse_duration;
 use super::selftest_progress::SelftestProgress;
 use super::stdout;
-use crate::error::{Error, Result};
-use crate::measure::resolution;
+use crate::error::{Error, Result, from_pairgate};
+use crate::gate_adapter::SELFTEST_SCHEMA;
+use crate::gate_adapter::testbed::InjectionTestbed;
+use crate::measure::machine_record::MachineRecord;
+use crate::measure::{fingerprint, resolution};
 use crate::report::selftest as report;
+use crate::results::adaptive::StoppingRule;
 use crate::results::{check_output, write_whole};
 use crate::runner::interrupt;
-use crate::selftest::live::{self, Plan};
-use crate::selftest::noise::Noise;
-use crate::selftest::replay::{Resampling, replay};
+use pairgate::selftest::live::{self, SelftestContext, SelftestPlan};
+use pairgate::selftest::noise::NoiseRecord;
+use pairgate::selftest::replay::{IntervalStopping, ReplayOptions, replay};
 
-/// The signed-rank test of so many pairs has a level below 5 % at all.
-const FEWEST_CONFIRMING: usize = 5;
+/// The smallest number of pairs with which the signed-rank test can reach 5 %.
+const MIN_CONFIRMING: usize = 5;
 
-/// Try the gate on known slowdowns: its false alarms, its power, and the smallest slowdown it resolves.
+/// Test the gate itself: its false alarms, its power, and the smallest slowdown that it catches on this machine.
 #[derive(Args, Clone, Debug)]
 #[command(
     before_help = "Examples:\n  \
@@ -31,26 +35,26 @@ const FEWEST_CONFIRMING: usize = 5;
     after_help = "Exit status: 0 done, 1 the gate fell short, 2 bad usage or input, 130 interrupted."
 )]
 pub struct SelftestArgs {
-    /// Recorded runs to draw from instead of running anything: one JSON object a line, {"wall":0.53,"cpu":0.52}
+    /// Replay recorded runs instead of running anything: one JSON object a line, {"wall":0.53,"cpu":0.52}
     #[arg(long, num_args = 1.., value_name = "FILE")]
     pub replay: Vec<PathBuf>,
-    /// Resamples of each kind of a replay
+    /// Resamples for each kind of gate in a replay
     #[arg(long, default_value_t = 2000, value_name = "N")]
     pub resamples: usize,
-    /// Fresh pairs that confirm a flag in a replay, to try another design than the gate's
+    /// Fresh pairs that confirm a flag in a replay, to test another design than the gate's
     #[arg(long, requires = "replay", value_name = "N")]
     pub confirm_pairs: Option<usize>,
-    /// The growth of memory, as a share, that is none in a replay, likewise
-    #[arg(long, requires = "replay", value_name = "SHARE")]
+    /// In a replay, a growth of memory of at most this fraction is not a regression
+    #[arg(long, requires = "replay", value_name = "FRACTION")]
     pub memory_margin: Option<f64>,
-    /// Gates with nothing changed
+    /// Gates without a difference
     #[arg(long, default_value_t = 40, value_name = "N")]
     pub unchanged: usize,
-    /// Gates of each slowdown; growths of memory, which are easier to see, get half as many
+    /// Gates of each slowdown; growths of memory, which are easier to detect, get half as many
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub changed: usize,
-    /// Slowdowns to try, as shares
-    #[arg(long, value_delimiter = ',', default_value = "0.02,0.05,0.10", value_name = "SHARE,...")]
+    /// Slowdowns to test, as fractions
+    #[arg(long, value_delimiter = ',', default_value = "0.02,0.05,0.10", value_name = "FRACTION,...")]
     pub slowdowns: Vec<f64>,
     /// Samples of the case, which is the task train by lazy on the embedded model
     #[arg(long, default_value_t = 60, value_name = "N")]
@@ -58,16 +62,16 @@ pub struct SelftestArgs {
     /// Threads of the case
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub threads: usize,
-    /// The longest a run of the case may take: seconds, or with a unit as in 90s, 10m, 2h
+    /// Time limit of a run of the case: seconds, or with a unit as in 90s, 10m, 2h
     #[arg(long, default_value = "2m", value_parser = parse_duration, value_name = "TIME")]
     pub timeout: Duration,
-    /// Do not keep what was found for later reports
+    /// Do not store the result for later reports
     #[arg(long)]
     pub forget: bool,
     /// Seed
     #[arg(long, default_value_t = 0, value_name = "SEED")]
     pub seed: u64,
-    /// Also write what was found as JSON
+    /// Also write the report as JSON
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Show no progress
@@ -83,10 +87,7 @@ pub fn selftest(args: &SelftestArgs) -> Result<ExitCode> {
     if let Some(path) = &args.output {
         check_output(path)?;
     }
-    match args.replay.is_empty() {
-        true => live(args),
-        false => replay_all(args),
-    }
+    if args.replay.is_empty() { live(args) } else { replay_all(args) }
 }
 
 fn live(args: &SelftestArgs) -> Result<ExitCode> {
@@ -95,75 +96,98 @@ fn live(args: &SelftestArgs) -> Result<ExitCode> {
             return Err(Error::usage(format!("{flag} must be at least 1")));
         }
     }
-    if let Some(bad) = args.slowdowns.iter().find(|share| !(**share > 0.0 && **share < 1.0)) {
-        return Err(Error::usage(format!("--slowdowns {bad}: a share between 0 and 1, as in 0.05")));
+    if let Some(bad) = args.slowdowns.iter().find(|fraction| !(**fraction > 0.0 && **fraction < 1.0)) {
+        return Err(Error::usage(format!("--slowdowns {bad}: must be between 0 and 1, as in 0.05")));
     }
     interrupt::install()?;
     let (samples, threads) = (args.samples.to_string(), args.threads.to_string());
-    let plan = Plan {
-        program: std::env::current_exe().map_err(Error::io("find", "this program"))?,
-        arguments: ["--samples", &samples, "--threads", &threads].map(str::to_owned).to_vec(),
+    let arguments = ["--samples", &samples, "--threads", &threads].map(str::to_owned).to_vec();
+    let testbed = InjectionTestbed {
+        executable: std::env::current_exe().map_err(Error::io("find", "this executable"))?,
+        arguments: arguments.clone(),
+        timeout: Some(args.timeout),
+    };
+    let plan = SelftestPlan {
+        program: testbed.executable.clone(),
+        arguments,
         unchanged_gates: args.unchanged,
         changed_gates: args.changed,
         slowdowns: args.slowdowns.clone(),
-        memory_shares: vec![0.02],
+        memory_fractions: vec![0.02],
         memory_bytes: vec![1 << 20],
         seed: args.seed,
         timeout: Some(args.timeout),
     };
     let mut progress = SelftestProgress::new(args.quiet);
-    let found = live::run(&plan, &mut progress);
+    let tested = live::run(&plan, &testbed, context, &mut progress);
     progress.finish();
-    let found = found?;
-    stdout::text(report::live(&found));
+    let tested = tested.map_err(from_pairgate)?;
+    stdout::text(report::live(&tested));
     if let Some(path) = &args.output {
-        let value = serde_json::to_value(&found).map_err(|error| Error::file(path, error.to_string()))?;
+        let value = serde_json::to_value(&tested).map_err(|error| Error::internal(error.to_string()))?;
         write_json(path, &value)?;
     }
     if !args.forget {
-        let path = resolution::store(&found.resolution)?;
-        stdout::text(format_args!("kept for later reports in {}\n", path.display()));
+        let path = resolution::store(&tested.resolution)?;
+        stdout::text(format_args!("stored for later reports in {}\n", path.display()));
     }
-    let short = found.shortcomings();
-    for line in &short {
+    let shortcomings = tested.shortcomings();
+    for line in &shortcomings {
         eprintln!("error: {line}");
     }
-    Ok(if short.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if shortcomings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The facts about this machine and this build for the report.
+fn context() -> SelftestContext {
+    let environment = MachineRecord::read();
+    SelftestContext {
+        schema: SELFTEST_SCHEMA.to_owned(),
+        machine: fingerprint::machine(&environment),
+        date: environment.date.clone(),
+        environment: serde_json::to_value(&environment).unwrap_or_default(),
+    }
 }
 
 fn replay_all(args: &SelftestArgs) -> Result<ExitCode> {
     if args.resamples == 0 {
         return Err(Error::usage("--resamples must be at least 1"));
     }
-    if args.confirm_pairs.is_some_and(|pairs| pairs < FEWEST_CONFIRMING) {
+    if args.confirm_pairs.is_some_and(|pairs| pairs < MIN_CONFIRMING) {
         return Err(Error::usage(format!(
-            "--confirm-pairs must be at least {FEWEST_CONFIRMING}: fewer confirm nothing"
+            "--confirm-pairs must be at least {MIN_CONFIRMING}: fewer cannot confirm a regression"
         )));
     }
-    if let Some(bad) = args.memory_margin.filter(|share| !(0.0..1.0).contains(share)) {
-        return Err(Error::usage(format!("--memory-margin {bad}: a share from 0 up to 1, as in 0.005")));
+    if let Some(bad) = args.memory_margin.filter(|fraction| !(0.0..1.0).contains(fraction)) {
+        return Err(Error::usage(format!("--memory-margin {bad}: must be from 0 to below 1, as in 0.005")));
     }
-    let how = Resampling {
+    let stopping = StoppingRule::default();
+    let options = ReplayOptions {
         resamples: args.resamples,
         seed: args.seed,
         confirm_pairs: args.confirm_pairs,
-        memory_margin_share: args.memory_margin,
+        memory_margin: args.memory_margin,
+        stopping: IntervalStopping {
+            half_width: stopping.half_width,
+            min_pairs: stopping.min_blocks,
+            max_pairs: stopping.max_blocks,
+        },
     };
-    let mut all = Vec::new();
+    let mut records = Vec::new();
     for path in &args.replay {
-        let noise = Noise::read(path)?;
-        let found = replay(&noise, &how)?;
+        let noise = NoiseRecord::read(path).map_err(from_pairgate)?;
+        let replayed = replay(&noise, &options).map_err(from_pairgate)?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        stdout::text(format_args!("{}\n", report::replay(&name, &found)));
-        all.push(json!({ "name": name, "replay": found }));
+        stdout::text(format_args!("{}\n", report::replay(&name, &replayed)));
+        records.push(json!({ "name": name, "replay": replayed }));
     }
     if let Some(path) = &args.output {
-        write_json(path, &json!({ "schema": "actbench-replay/1", "seed": args.seed, "records": all }))?;
+        write_json(path, &json!({ "schema": "actbench-replay/1", "seed": args.seed, "records": records }))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| Error::file(path, error.to_string()))?;
+    let text = serde_json::to_string_pretty(value).map_err(|error| Error::internal(error.to_string()))?;
     write_whole(path, format!("{text}\n").as_bytes())
 }

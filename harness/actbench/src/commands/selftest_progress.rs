@@ -1,22 +1,23 @@
-//! How a self-test shows itself: a bar on a terminal, a line a gate when piped, nothing when quiet.
+//! The progress of a self-test: a bar on a terminal, a line a gate when piped, nothing when quiet.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::gate::CaseReport;
-use crate::selftest::live::{Change, GateListener};
+use pairgate::CaseReport;
+use pairgate::selftest::live::{InjectedChange, SelftestObserver};
 
-/// Shows a self-test.
+/// Shows the progress of a self-test.
 pub struct SelftestProgress {
     bar: Option<ProgressBar>,
-    lines: bool,
+    /// Whether lines are printed instead of a bar.
+    prints_lines: bool,
     start: Instant,
 }
 
 impl SelftestProgress {
-    /// For a self-test that starts now.
+    /// The progress of a self-test that starts now.
     pub fn new(quiet: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = (terminal && !quiet).then(|| {
@@ -27,7 +28,7 @@ impl SelftestProgress {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        SelftestProgress { bar, lines: !terminal && !quiet, start: Instant::now() }
+        SelftestProgress { bar, prints_lines: !terminal && !quiet, start: Instant::now() }
     }
 
     /// The self-test has ended.
@@ -38,25 +39,25 @@ impl SelftestProgress {
     }
 }
 
-impl GateListener for SelftestProgress {
-    fn pilot(&mut self, pairs: usize) {
+impl SelftestObserver for SelftestProgress {
+    fn on_pilot(&mut self, pairs: usize) {
         if let Some(bar) = &self.bar {
             bar.set_message("pilot");
-        } else if self.lines {
-            eprintln!("pilot: {pairs} pairs, to learn what the case takes");
+        } else if self.prints_lines {
+            eprintln!("pilot: {pairs} pairs to measure the case");
         }
     }
 
-    fn ended(&mut self, done: usize, total: usize, change: Change, case: &CaseReport) {
-        let what = format!("{change}: {} after {} pairs", case.verdict, case.pairs);
+    fn on_gate(&mut self, done: usize, total: usize, change: InjectedChange, case: &CaseReport) {
+        let text = format!("{change}: {} after {} pairs", case.verdict, case.pairs);
         if let Some(bar) = &self.bar {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
-            bar.set_message(what);
-        } else if self.lines {
+            bar.set_message(text);
+        } else if self.prints_lines {
             let spent = self.start.elapsed().as_secs_f64();
             let left = spent / done as f64 * (total - done) as f64;
-            eprintln!("gate {done} of {total}: {what} ({spent:.0} s, about {left:.0} s left)");
+            eprintln!("gate {done} of {total}: {text} ({spent:.0} s, about {left:.0} s left)");
         }
     }
 }

@@ -7,8 +7,8 @@ use crate::case::{Method, Task};
 use crate::results::ablation::AblationResult;
 use crate::results::summary::{CONFIDENCE, Comparison, TaskSummary};
 use crate::results::{NamedResults, Row, Status};
-use crate::stats::WalshAverages;
-use crate::stats::summary::median;
+use pairgate::stats::WalshAverages;
+use pairgate::stats::summary::median;
 
 /// A median with the confidence interval of the center; no interval from a single observation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

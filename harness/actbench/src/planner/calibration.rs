@@ -7,7 +7,7 @@ use super::probe_work::probe_work;
 use crate::case::{Method, Task};
 use crate::error::{Error, Result};
 use crate::results::{NamedResults, Row, Status};
-use crate::stats::summary::median;
+use pairgate::stats::summary::median;
 use crate::workload::score::{matrix_bytes, parallel_layers};
 
 /// Rates per second and sizes in bytes, for one model, data type and number of threads.

@@ -3,45 +3,52 @@
 use std::fmt::Write;
 
 use super::document::{Table, number_cell, text_cell, text_table};
-use super::format::{fine_seconds, megabytes, metric};
-use crate::compare::{Comparison, FigureComparison};
-use crate::gate::{Metric, Outcome, Rule};
+use crate::gate_adapter::TaskMethod;
+use pairgate::Verdict;
+use pairgate::compare::{FigureComparison, RunComparison};
+use pairgate::export::format::{metric_format, metric_with_unit};
 
-/// The table, what it comes to, and why no more is said.
-pub fn render(comparison: &Comparison) -> String {
+/// The table, the verdict, and the reasons why figures are not judged.
+pub fn render(comparison: &RunComparison<TaskMethod>) -> String {
     let mut text = text_table(&table(comparison));
-    let said = match comparison.outcome {
-        Outcome::Pass => "pass: no figure is worse than past runs let expect",
-        Outcome::Regressed => "regressed: see the verdicts above",
-        Outcome::Broken => "broken: a figure is missing or a repetition failed, see above",
-        Outcome::Inconclusive => "inconclusive: advisory only, nothing is concluded from these ratios",
+    let verdict = match comparison.outcome {
+        Verdict::Pass | Verdict::Improved => "pass: no figure is worse than past runs predict",
+        Verdict::Regressed => "regressed: see the verdicts above",
+        Verdict::Broken => "broken: a figure is missing or a repetition failed, see above",
+        Verdict::Inconclusive => "inconclusive: advisory only, the ratios are not judged",
     };
-    let _ = writeln!(text, "\n{said}");
+    let _ = writeln!(text, "\n{verdict}");
     for reason in &comparison.not_judged {
         let _ = writeln!(text, "not judged: {reason}");
+    }
+    if comparison.n_history == 0 {
+        let _ = writeln!(
+            text,
+            "advice: `actbench history add` stores runs; `actbench gate` judges two commits without a history"
+        );
     }
     let judged = comparison.figures.iter().filter(|figure| has_bound(figure)).count();
     if judged > 0 {
         let _ = writeln!(
             text,
-            "judged: {judged} figures against {} past runs, each with a chance of a false alarm of 1 in 100",
+            "judged: {judged} figures by {} past runs, each with a false-alarm probability of 1 %",
             comparison.n_history
         );
     }
-    let _ = writeln!(text, "intervals: from the scatter within the two runs; other runs differ by more");
+    let _ = writeln!(text, "intervals: from the scatter within the two runs; different runs scatter more");
     text
 }
 
-fn has_bound(figure: &FigureComparison) -> bool {
+fn has_bound(figure: &FigureComparison<TaskMethod>) -> bool {
     figure.history.as_ref().is_some_and(|history| history.bound.is_some())
 }
 
-/// A line a figure.
-fn table(comparison: &Comparison) -> Table {
+/// A line for each figure.
+fn table(comparison: &RunComparison<TaskMethod>) -> Table {
     let heads = ["case", "metric", "#base", "#head", "#head / base", "#history", "#alarm above", "verdict", "note"];
     let mut table = Table::new("", &heads);
     for figure in &comparison.figures {
-        let show = shown_as(figure.metric);
+        let show = metric_format(figure.metric);
         let ratio = match (figure.ratio, figure.interval) {
             (Some(ratio), Some(ends)) => format!("{ratio:.3} ({:.3} to {:.3})", ends.low, ends.high),
             (Some(ratio), None) => format!("{ratio:.3}"),
@@ -51,10 +58,7 @@ fn table(comparison: &Comparison) -> Table {
         let mean = history.map(|history| format!("{} of {}", show(Some(history.mean)), history.n));
         table.push(vec![
             text_cell(figure.case),
-            text_cell(match figure.unit {
-                "" => figure.metric.to_string(),
-                unit => format!("{}, {unit}", figure.metric),
-            }),
+            text_cell(metric_with_unit(figure.metric)),
             number_cell(figure.base, show),
             number_cell(figure.head, show),
             text_cell(ratio),
@@ -65,14 +69,4 @@ fn table(comparison: &Comparison) -> Table {
         ]);
     }
     table
-}
-
-/// How values of a metric are written.
-pub fn shown_as(of: Metric) -> fn(Option<f64>) -> String {
-    match of.rule() {
-        Rule::Time => fine_seconds,
-        Rule::Memory => megabytes,
-        Rule::Quality | Rule::Identity => metric,
-        Rule::Count => |value| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}")),
-    }
 }

@@ -1,19 +1,20 @@
 //! A history as tables: the series in it, and where they change.
 
 use super::chart::Chart;
-use super::compare::shown_as;
 use super::document::{Table, number_cell, text_cell, whole_cell};
-use crate::gate::Metric;
-use crate::history::{Entry, Series};
-use crate::stats::change_points::FEWEST;
+use crate::gate_adapter::figures::series_key;
+use crate::gate_adapter::{HistoryEntry, TaskMethod};
+use pairgate::export::format::{markdown_table, metric_format, metric_with_unit};
+use pairgate::history::FigureSeries;
+use pairgate::stats::change_points::MIN_SERIES;
 
 /// The runs, by date.
-pub fn runs_table(entries: &[Entry]) -> Table {
+pub fn runs_table(entries: &[HistoryEntry]) -> Table {
     let mut table =
         Table::new("", &["run", "begun", "commit", "machine", "build", "model", "#samples", "#observations"]);
     for entry in entries {
         let (environment, config) = (&entry.results.environment, &entry.results.config);
-        let key = crate::history::SeriesKey::of(&entry.results);
+        let key = series_key(&entry.results);
         table.push(vec![
             text_cell(&entry.name),
             text_cell(&environment.date),
@@ -28,39 +29,39 @@ pub fn runs_table(entries: &[Entry]) -> Table {
     table
 }
 
-/// A line a series.
-pub fn series_table(series: &[Series]) -> Table {
+/// A line for each series.
+pub fn series_table(series: &[FigureSeries<TaskMethod>]) -> Table {
     let heads = ["machine", "work", "case", "metric", "#runs", "#latest", "#changes", "#runs since"];
     let mut table = Table::new("", &heads);
-    for it in series {
+    for one in series {
         table.push(vec![
-            text_cell(&it.key.machine[..8]),
-            text_cell(&it.key.work[..8]),
-            text_cell(it.case),
-            text_cell(named(it.metric)),
-            whole_cell(it.points.len()),
-            number_cell(it.points.last().map(|point| point.median), shown_as(it.metric)),
-            whole_cell(it.changes.len()),
-            whole_cell(it.current().len()),
+            text_cell(&one.key.machine[..8]),
+            text_cell(&one.key.work[..8]),
+            text_cell(one.case),
+            text_cell(metric_with_unit(one.metric)),
+            whole_cell(one.points.len()),
+            number_cell(one.points.last().map(|point| point.median), metric_format(one.metric)),
+            whole_cell(one.changes.len()),
+            whole_cell(one.current().len()),
         ]);
     }
     table
 }
 
-/// A line a change, the latest first.
-pub fn changes_table(series: &[Series]) -> Table {
+/// A line for each change, the latest first.
+pub fn changes_table(series: &[FigureSeries<TaskMethod>]) -> Table {
     let mut table = Table::new("", &["case", "metric", "first run", "commit", "#before", "#after", "#change"]);
     let mut rows: Vec<(String, Vec<_>)> = Vec::new();
-    for it in series {
-        for change in &it.changes {
-            let Some(point) = it.points.get(change.index) else { continue };
-            let (before, after) = it.levels(change.index);
-            let show = shown_as(it.metric);
+    for one in series {
+        for change in &one.changes {
+            let Some(point) = one.points.get(change.index) else { continue };
+            let (before, after) = one.levels(change.index);
+            let show = metric_format(one.metric);
             rows.push((
                 point.date.clone(),
                 vec![
-                    text_cell(it.case),
-                    text_cell(named(it.metric)),
+                    text_cell(one.case),
+                    text_cell(metric_with_unit(one.metric)),
                     text_cell(&point.run),
                     text_cell(&point.label),
                     number_cell(Some(before), show),
@@ -75,31 +76,20 @@ pub fn changes_table(series: &[Series]) -> Table {
     table
 }
 
-/// The metric with its unit.
-pub fn named(metric: Metric) -> String {
-    match metric.unit() {
-        "" => metric.to_string(),
-        unit => format!("{metric}, {unit}"),
-    }
-}
-
-/// What must be said of series in which no change can be found yet.
-pub fn too_short(series: &[Series]) -> Option<String> {
-    let short = series.iter().filter(|it| it.points.len() < FEWEST).count();
+/// A sentence about series that are too short for change points.
+pub fn short_series(series: &[FigureSeries<TaskMethod>]) -> Option<String> {
+    let short = series.iter().filter(|one| one.points.len() < MIN_SERIES).count();
     (short > 0).then(|| {
-        format!(
-            "{short} of {} series have fewer than {FEWEST} runs, too few for a change to be told from chance",
-            series.len()
-        )
+        format!("{short} of {} series have fewer than {MIN_SERIES} runs, too few to detect a change", series.len())
     })
 }
 
-/// The page beside the charts.
-pub fn series_page(entries: &[Entry], series: &[Series], charts: &[Chart]) -> String {
+/// The page that shows the charts.
+pub fn series_page(entries: &[HistoryEntry], series: &[FigureSeries<TaskMethod>], charts: &[Chart]) -> String {
     let mut text = format!("# Figures over commits\n\n{} runs. ", entries.len());
-    text.push_str(&too_short(series).map_or_else(String::new, |sentence| format!("{}.", capitalised(&sentence))));
+    text.push_str(&short_series(series).map_or_else(String::new, |sentence| format!("{}.", capitalized(&sentence))));
     text.push_str("\n\n## Changes\n\n");
-    text.push_str(&markdown_table(&changes_table(series)));
+    text.push_str(&markdown(&changes_table(series)));
     for chart in charts {
         text.push_str(&format!(
             "\n## {}\n\n![{}]({}.svg)\n\n{}\n",
@@ -107,28 +97,21 @@ pub fn series_page(entries: &[Entry], series: &[Series], charts: &[Chart]) -> St
         ));
     }
     text.push_str("\n## Series\n\n");
-    text.push_str(&markdown_table(&series_table(series)));
+    text.push_str(&markdown(&series_table(series)));
     text.push_str("\n## Runs\n\n");
-    text.push_str(&markdown_table(&runs_table(entries)));
+    text.push_str(&markdown(&runs_table(entries)));
     text
 }
 
-fn capitalised(text: &str) -> String {
+fn capitalized(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// A table as GitHub's Markdown.
-pub fn markdown_table(table: &Table) -> String {
-    if table.rows.is_empty() {
-        return "None.\n".to_owned();
-    }
-    // A bar would end the cell, and a name from a file could hold markup.
-    let cell = |text: &str| text.replace('|', "\\|").replace('<', "&lt;").replace(['\n', '\r'], " ");
-    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-    let mut text = line(table.columns.iter().map(|head| cell(head)).collect());
-    let rules = table.numeric.iter().map(|numeric| if *numeric { "---:" } else { "---" }.to_owned());
-    text.push_str(&line(rules.collect()));
-    table.rows.iter().for_each(|row| text.push_str(&line(row.iter().map(|it| cell(&it.text)).collect())));
-    text
+fn markdown(table: &Table) -> String {
+    let columns: Vec<&str> = table.columns.iter().map(String::as_str).collect();
+    let rows: Vec<Vec<&str>> =
+        table.rows.iter().map(|row| row.iter().map(|cell| cell.text.as_str()).collect()).collect();
+    markdown_table(&columns, &table.numeric, &rows)
 }

@@ -5,7 +5,6 @@ pub mod chart;
 pub mod compare;
 pub mod document;
 pub mod format;
-pub mod gate;
 pub mod history;
 pub mod profile;
 pub mod quality;

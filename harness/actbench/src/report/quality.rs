@@ -4,9 +4,9 @@ use crate::case::{Method, Task};
 use crate::measure::resolution::Resolution;
 use crate::results::adaptive::RunEnd;
 use crate::results::{ResultFile, Row, Status};
-use crate::stats::outliers::{Outlier, flag_outliers};
-use crate::stats::ratio::log_ratios;
-use crate::stats::{Summary, Trend};
+use pairgate::stats::outliers::{Outlier, flag_outliers};
+use pairgate::stats::ratio::log_ratios;
+use pairgate::stats::{Summary, Trend};
 
 /// The fewest observations among which one can stand out.
 const FEWEST_FOR_OUTLIERS: usize = 6;

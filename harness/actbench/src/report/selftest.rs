@@ -1,22 +1,22 @@
-//! What a self-test found, as text.
+//! The report of a self-test as text.
 
 use std::fmt::Write;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
-use super::table::style;
-use crate::gate::Metric;
-use crate::selftest::live::{Live, Trial};
-use crate::selftest::replay::{Coverage, Rates, Replay, SuiteRates};
+use pairgate::export::table_style;
+use pairgate::selftest::live::{ChangeTrials, SelftestReport};
+use pairgate::selftest::replay::{CaseRates, IntervalCoverage, ReplayReport, SuiteRates};
+use serde_json::Value;
 
-/// `97.5 %`; four decimals of a share would suggest more than thousands of resamples know.
-fn percent(share: f64) -> String {
-    format!("{:.2} %", 100.0 * share)
+/// `97.50 %`: two decimals are the precision of thousands of resamples.
+fn percent(fraction: f64) -> String {
+    format!("{:.2} %", 100.0 * fraction)
 }
 
 fn text_of(heads: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_style(style()).set_content_arrangement(ContentArrangement::Disabled).set_header(heads);
+    table.load_style(table_style()).set_content_arrangement(ContentArrangement::Disabled).set_header(heads);
     table.add_rows(rows);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -25,21 +25,21 @@ fn text_of(heads: &[&str], rows: Vec<Vec<String>>) -> String {
 }
 
 /// The tables of one replayed record.
-pub fn replay(name: &str, replay: &Replay) -> String {
+pub fn replay(name: &str, replay: &ReplayReport) -> String {
     let metrics: Vec<&str> = replay.metrics.iter().map(|metric| metric.name()).collect();
     let mut text =
         format!("{name}: {} runs, {} resamples a line, {}\n", replay.runs, replay.resamples, metrics.join(" and "));
-    let cases = replay.cases.iter().map(|rates: &Rates| {
-        let shares = [rates.regressed, rates.passed, rates.inconclusive].map(percent);
-        [vec![rates.injected.clone()], shares.to_vec(), vec![format!("{:.1}", rates.mean_pairs)]].concat()
+    let cases = replay.cases.iter().map(|rates: &CaseRates| {
+        let fractions = [rates.regressed, rates.passed, rates.inconclusive].map(percent);
+        [vec![rates.injected.clone()], fractions.to_vec(), vec![format!("{:.1}", rates.mean_pairs)]].concat()
     });
     let heads = ["one case", "regressed", "passed", "inconclusive", "pairs"];
     let _ = writeln!(text, "\n{}", text_of(&heads, cases.collect()));
     let suites = replay.suites.iter().map(|rates: &SuiteRates| {
         let caught = rates.caught.map_or_else(|| "-".to_owned(), percent);
-        let shares = [percent(rates.false_alarm), caught, percent(rates.inconclusive)];
+        let fractions = [percent(rates.false_alarm), caught, percent(rates.inconclusive)];
         let name = format!("{} cases, one with {}", rates.cases, rates.injected);
-        [vec![name], shares.to_vec(), vec![format!("{:.1}", rates.mean_pairs)]].concat()
+        [vec![name], fractions.to_vec(), vec![format!("{:.1}", rates.mean_pairs)]].concat()
     });
     let heads = ["a suite", "false alarm", "caught", "inconclusive", "pairs a case"];
     let _ = writeln!(text, "\n{}", text_of(&heads, suites.collect()));
@@ -47,38 +47,38 @@ pub fn replay(name: &str, replay: &Replay) -> String {
     text
 }
 
-fn coverage(rows: &[Coverage]) -> String {
-    let line = |row: &Coverage| {
+fn coverage(rows: &[IntervalCoverage]) -> String {
+    let line = |row: &IntervalCoverage| {
         let pairs = row.pairs.map_or_else(|| "until narrow".to_owned(), |pairs| pairs.to_string());
-        let metric: Metric = row.metric;
-        vec![format!("{metric}, {pairs}"), percent(row.share), percent(row.nominal), format!("{:.1}", row.mean_pairs)]
+        let interval = format!("{}, {pairs}", row.metric);
+        vec![interval, percent(row.covered), percent(row.nominal), format!("{:.1}", row.mean_pairs)]
     };
-    text_of(&["intervals, pairs", "hold the truth", "should", "pairs"], rows.iter().map(line).collect())
+    text_of(&["intervals, pairs", "coverage", "nominal", "pairs"], rows.iter().map(line).collect())
 }
 
-/// What was found on this machine.
-pub fn live(live: &Live) -> String {
+/// The report of a self-test on this machine.
+pub fn live(report: &SelftestReport) -> String {
     let mut text = format!(
-        "the case takes {} s and {:.1} MB; {}, {} cores\n\n",
-        super::format::seconds(Some(live.case_s)),
-        live.case_rss_mb,
-        live.environment.cpu_model.as_deref().unwrap_or("processor unknown"),
-        live.environment.cores_logical,
+        "the case takes {} s and {:.1} MiB; {}, {} cores\n\n",
+        super::format::seconds(Some(report.case_s)),
+        report.case_rss_mb,
+        report.environment.get("cpu_model").and_then(Value::as_str).unwrap_or("processor unknown"),
+        report.environment.get("cores_logical").and_then(Value::as_u64).unwrap_or_default(),
     );
-    let line = |trial: &Trial| {
-        let realised = trial.realised.as_ref().map_or_else(
+    let line = |trials: &ChangeTrials| {
+        let measured = trials.measured.as_ref().map_or_else(
             || "-".to_owned(),
             |ratio| match ratio.low.zip(ratio.high) {
                 Some((low, high)) => format!("{:.4} ({low:.4} to {high:.4})", ratio.estimate),
                 None => format!("{:.4}", ratio.estimate),
             },
         );
-        let counts = [trial.gates, trial.regressed, trial.passed, trial.inconclusive, trial.broken];
+        let counts = [trials.gates, trials.regressed, trials.passed, trials.inconclusive, trials.broken];
         let counts = counts.iter().map(usize::to_string).collect();
-        [vec![trial.change.to_string()], counts, vec![format!("{:.1}", trial.mean_pairs), realised]].concat()
+        [vec![trials.change.to_string()], counts, vec![format!("{:.1}", trials.mean_pairs), measured]].concat()
     };
-    let heads = ["changed", "gates", "regressed", "passed", "inconclusive", "broken", "pairs", "came to"];
-    let _ = writeln!(text, "{}\n", text_of(&heads, live.trials.iter().map(line).collect()));
-    let _ = writeln!(text, "{}", live.resolution.sentence());
+    let heads = ["changed", "gates", "regressed", "passed", "inconclusive", "broken", "pairs", "measured"];
+    let _ = writeln!(text, "{}\n", text_of(&heads, report.trials.iter().map(line).collect()));
+    let _ = writeln!(text, "{}", report.resolution.sentence());
     text
 }

@@ -11,7 +11,7 @@ use super::sentence::sentence;
 use crate::case::{Method, Task};
 use crate::results::summary::{Comparison, TaskSummary};
 use crate::results::{ResultFile, Row, Status};
-use crate::stats::summary::median;
+use pairgate::stats::summary::median;
 
 const HEADER: [&str; 11] = [
     "task",

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::interval::{CONFIDENCE, Interval};
 use super::row::{Row, Status};
 use crate::case::{Ablation, Method};
-use crate::stats::ratio::RatioEstimate;
-use crate::stats::summary::median;
+use pairgate::stats::ratio::RatioEstimate;
+use pairgate::stats::summary::median;
 
 /// Measurements of a lazy plan, full or without one rule. Ratios are plan / full plan: above 1, the rule pays.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::stats::ratio::RatioEstimate;
+use pairgate::stats::ratio::RatioEstimate;
 
 /// Nominal confidence of the intervals.
 pub const CONFIDENCE: f64 = 0.95;

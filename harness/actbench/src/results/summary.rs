@@ -6,8 +6,8 @@ use super::ablation::AblationResult;
 pub use super::interval::{CONFIDENCE, Interval};
 use super::row::{Row, Status};
 use crate::case::{Method, Task};
-use crate::stats::ratio::RatioEstimate;
-use crate::stats::summary::median;
+use pairgate::stats::ratio::RatioEstimate;
+use pairgate::stats::summary::median;
 
 /// Times within this fraction of the fastest count as equally fast when a method is recommended.
 pub const EQUAL_TIME_FRACTION: f64 = 0.05;

@@ -1,18 +1,18 @@
 //! Runs one case in its own process: starts the worker, receives its messages and makes sure it exits.
 
 use std::io::Write;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::exit::{CaseExit, ExitReason};
+use super::interrupt;
 use super::protocol::{Line, Message, VERSION};
-use super::{interrupt, streams};
 use crate::case::CaseSpec;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, from_pairgate};
+use pairgate::process::{ChildGroup, streams};
 
 /// Interval at which the parent checks for an interrupt or a timeout while the worker sends nothing.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -78,9 +78,8 @@ fn receive(
                 }
             }
         } else {
-            if let Some(status) = worker.process.try_wait().map_err(Error::io("wait for", "the worker process"))? {
-                worker.exited = true;
-                return Ok(ConversationEnd::Exited(last, status));
+            if let Some(exit) = worker.group.try_wait().map_err(from_pairgate)? {
+                return Ok(ConversationEnd::Exited(last, exit.status));
             }
             thread::sleep(Duration::from_millis(1));
         }
@@ -104,8 +103,7 @@ fn parse(line: &str) -> Option<Message> {
 
 /// A worker process. Dropping this kills it, with all processes it started, unless it has exited.
 struct Worker {
-    process: Child,
-    exited: bool,
+    group: ChildGroup,
     lines: Receiver<String>,
     stderr: Receiver<String>,
 }
@@ -114,13 +112,11 @@ impl Worker {
     fn start(binary: &Path, spec: &CaseSpec) -> Result<Self> {
         let mut command = Command::new(binary);
         command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        tie_to_parent(&mut command);
-        let mut process = command.spawn().map_err(Error::io("start", binary))?;
-        let streams = (process.stdin.take(), process.stdout.take(), process.stderr.take());
-        let (Some(mut stdin), Some(stdout), Some(stderr)) = streams else {
-            return Err(Error::internal("the worker process has no pipes"));
-        };
-        let worker = Worker { process, exited: false, lines: streams::lines(stdout), stderr: streams::tail(stderr) };
+        let mut group = ChildGroup::spawn(&mut command, binary).map_err(from_pairgate)?;
+        let mut stdin = group.stdin().map_err(from_pairgate)?;
+        let lines = streams::lines(group.stdout().map_err(from_pairgate)?);
+        let stderr = streams::tail(group.stderr().map_err(from_pairgate)?);
+        let worker = Worker { group, lines, stderr };
         let text = serde_json::to_string(spec)
             .map_err(|error| Error::internal(format!("a case cannot be written as JSON: {error}")))?;
         // The write fails if the worker died at once; its exit then has the reason.
@@ -130,7 +126,7 @@ impl Worker {
 
     /// Kills the process unless it has exited, and collects its standard error.
     fn finish(mut self, end: ConversationEnd) -> CaseExit {
-        self.kill();
+        self.group.kill();
         // A process that the worker started may keep the pipe open; the timeout bounds the wait for it.
         let stderr = self.stderr.recv_timeout(EXIT_TIMEOUT).unwrap_or_default();
         let reason = match end {
@@ -138,40 +134,5 @@ impl Worker {
             ConversationEnd::MustStop(reason) => reason,
         };
         CaseExit { reason, stderr }
-    }
-
-    fn kill(&mut self) {
-        if !self.exited {
-            // SAFETY: plain system call; the group is the child's own, and the child has not been waited for, so
-            // its number cannot have been given to another process.
-            unsafe { libc::kill(-(self.process.id() as libc::pid_t), libc::SIGKILL) };
-            self.exited = self.process.wait().is_ok();
-        }
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// Puts the child into its own process group, so that the terminal's Ctrl-C reaches only the parent, which then kills the
-/// whole group. On Linux the kernel also kills the child if the parent dies first.
-pub(super) fn tie_to_parent(command: &mut Command) {
-    command.process_group(0);
-    #[cfg(target_os = "linux")]
-    {
-        let parent = std::process::id() as libc::pid_t;
-        let tie = move || {
-            // SAFETY: plain system calls that take no pointers.
-            let (tied, present) =
-                unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0, libc::getppid() == parent) };
-            // The kernel does not signal the death of a parent that died before the call above.
-            if tied && present { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-        };
-        // SAFETY: between fork and exec only the async-signal-safe `prctl` and `getppid` are called, and nothing is
-        // allocated.
-        unsafe { command.pre_exec(tie) };
     }
 }

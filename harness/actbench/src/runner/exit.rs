@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::protocol::{Failure, Message};
 use crate::case::CaseOutcome;
 use crate::measure::memory::Peaks;
+use pairgate::process::exit_status::signal_name;
 
 /// Characters of the standard error that a message quotes; the row keeps more.
 const QUOTED: usize = 600;
@@ -100,35 +101,6 @@ fn allocation_failure(stderr: &str) -> Option<Failure> {
     let line = stderr.lines().rev().find(|line| line.starts_with("memory allocation of "))?;
     let bytes = line.split_whitespace().nth(3)?.parse().ok()?;
     Some(Failure { message: line.to_owned(), bad_input: false, out_of_memory_bytes: Some(bytes), predicted: false })
-}
-
-/// Describes an exit status.
-pub fn describe(status: ExitStatus) -> String {
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("terminated by {}", signal_name(signal)),
-        (None, Some(code)) => format!("exit status {code}"),
-        (None, None) => "no exit status".to_owned(),
-    }
-}
-
-/// The names of the signals that terminate a process by default; others by number.
-fn signal_name(signal: i32) -> String {
-    let name = match signal {
-        libc::SIGHUP => "SIGHUP",
-        libc::SIGINT => "SIGINT",
-        libc::SIGQUIT => "SIGQUIT",
-        libc::SIGILL => "SIGILL",
-        libc::SIGABRT => "SIGABRT",
-        libc::SIGBUS => "SIGBUS",
-        libc::SIGFPE => "SIGFPE",
-        libc::SIGKILL => "SIGKILL",
-        libc::SIGSEGV => "SIGSEGV",
-        libc::SIGPIPE => "SIGPIPE",
-        libc::SIGTERM => "SIGTERM",
-        libc::SIGXCPU => "SIGXCPU",
-        _ => return format!("signal {signal}"),
-    };
-    format!("signal {signal} ({name})")
 }
 
 #[cfg(test)]

@@ -1,21 +1,13 @@
-//! Ctrl-C and SIGTERM set a flag here; loops that wait check it.
+//! Ctrl-C and the terminate signal, with the benchmark's error type.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::error::{Result, from_pairgate};
 
-use crate::error::{Error, Result};
+pub use pairgate::process::interrupt::requested;
 
-static REQUESTED: AtomicBool = AtomicBool::new(false);
-
-/// Installs a handler that records Ctrl-C and SIGTERM instead of terminating the process.
+/// Records Ctrl-C and the terminate signal from now on, instead of ending the process.
 ///
 /// # Errors
-/// The handler cannot be installed, or already is.
+/// The handler cannot be installed, or was before.
 pub fn install() -> Result<()> {
-    ctrlc::set_handler(|| REQUESTED.store(true, Ordering::SeqCst))
-        .map_err(|error| Error::internal(format!("the Ctrl-C handler cannot be installed: {error}")))
-}
-
-/// Whether the user requested a stop.
-pub fn requested() -> bool {
-    REQUESTED.load(Ordering::SeqCst)
+    pairgate::process::interrupt::install().map_err(from_pairgate)
 }

@@ -18,12 +18,10 @@ pub mod child;
 pub mod exit;
 pub mod interrupt;
 mod pacing;
-pub mod program;
 mod progress;
 pub mod protocol;
 pub mod record;
 pub mod schedule;
-mod streams;
 
 /// Options of a run that do not affect its measurements.
 #[derive(Clone, Debug)]

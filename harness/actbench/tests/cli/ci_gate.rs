@@ -1,5 +1,5 @@
 //! The shell steps of `.github/workflows/gate.yml`, run as its jobs run them: on a real repository with two branches, whose
-//! program is a stand-in that says at once what a run would measure.
+//! program is a stub that prints a fixed result.
 
 #![cfg(target_os = "linux")]
 
@@ -26,7 +26,7 @@ fn git(sandbox: &Sandbox, arguments: &[&str]) -> String {
     stdout(&output).trim().to_owned()
 }
 
-/// What a run that took `seconds` prints.
+/// The output of a run that took `seconds`.
 fn row(seconds: f64) -> String {
     format!(
         "{{\"rows\":[{{\"status\":\"ok\",\"elapsed_s\":{seconds},\"cpu_peak_rss_mb\":30.0,\"cpu_peak_heap_mb\":9.0,\
@@ -34,7 +34,7 @@ fn row(seconds: f64) -> String {
     )
 }
 
-/// Commits a package `actbench` whose program measures `seconds` whatever it is asked for.
+/// Commits a package `actbench` whose binary always prints a run of `seconds`.
 fn commit(sandbox: &Sandbox, seconds: f64) -> String {
     let source = format!("fn main() {{ println!(\"{{}}\", r#\"{}\"#); }}\n", row(seconds));
     fs::write(sandbox.path("repository/src/main.rs"), source).unwrap();
@@ -43,7 +43,7 @@ fn commit(sandbox: &Sandbox, seconds: f64) -> String {
     git(sandbox, &["rev-parse", "HEAD"])
 }
 
-/// A repository whose branch `change` was cut from `main`, which went on since.
+/// A repository whose branch `change` was cut from `main`, which has a later commit.
 fn repository(sandbox: &Sandbox, before: f64, after: f64) -> String {
     fs::create_dir_all(sandbox.path("repository/src")).unwrap();
     let manifest = "[package]\nname = \"actbench\"\nversion = \"0.0.0\"\nedition = \"2024\"\n[workspace]\n";
@@ -59,20 +59,20 @@ fn repository(sandbox: &Sandbox, before: f64, after: f64) -> String {
     git(sandbox, &["checkout", "--quiet", "-b", "change"]);
     commit(sandbox, after);
     git(sandbox, &["checkout", "--quiet", "main"]);
-    // Much faster: were head compared with this, it would always be worse.
+    // Much faster: a head that is compared with this commit regresses.
     commit(sandbox, before / 10.0);
     cut
 }
 
-/// A program that was built before.
-fn program(sandbox: &Sandbox, name: &str, text: &str) -> String {
+/// A script that stands for an executable.
+fn executable_script(sandbox: &Sandbox, name: &str, text: &str) -> String {
     let path = sandbox.path(name);
     fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path.to_string_lossy().into_owned()
 }
 
-/// The step `Gate`, with what its job sets.
+/// The step `Gate`, with the environment of its job.
 fn gate(sandbox: &Sandbox, variables: &[(&str, &str)]) -> Output {
     let suite = sandbox.path("suite.toml").to_string_lossy().into_owned();
     let mut command = Command::new("bash");
@@ -97,25 +97,25 @@ fn text(sandbox: &Sandbox, name: &str) -> String {
 }
 
 #[test]
-fn a_slower_branch_is_gated_against_the_commit_it_was_cut_from() {
+fn slower_branch_is_gated_against_its_merge_base() {
     let sandbox = Sandbox::new();
     let cut = repository(&sandbox, 0.5, 0.55);
     let output = gate(&sandbox, &[]);
     assert_eq!(output.status.code(), Some(1), "{} {}", stdout(&output), stderr(&output));
-    let told = stdout(&output);
-    assert!(told.contains(&format!("against {cut}")), "{told}");
-    assert!(told.lines().any(|line| line.starts_with("::error title=train-lazy%3A regressed::")), "{told}");
+    let printed = stdout(&output);
+    assert!(printed.contains(&format!("against {cut}")), "{printed}");
+    assert!(printed.lines().any(|line| line.starts_with("::error title=train-lazy%3A regressed::")), "{printed}");
     assert_eq!(text(&sandbox, "output"), "outcome=regressed\n");
     assert!(text(&sandbox, "summary.md").starts_with("## actbench gate: regressed"));
-    let folder = "repository/gate-report";
-    assert!(text(&sandbox, &format!("{folder}/gate.md")).contains(&cut[..12]));
-    let tests = text(&sandbox, &format!("{folder}/gate.xml"));
+    let directory = "repository/gate-report";
+    assert!(text(&sandbox, &format!("{directory}/gate.md")).contains(&cut[..12]));
+    let tests = text(&sandbox, &format!("{directory}/gate.xml"));
     assert!(
         roxmltree::Document::parse(&tests).unwrap().descendants().any(|node| node.has_tag_name("failure")),
         "{tests}"
     );
     for name in ["gate.json", "bencher.json", "benchmark-action.json"] {
-        let value: serde_json::Value = serde_json::from_str(&text(&sandbox, &format!("{folder}/{name}"))).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&text(&sandbox, &format!("{directory}/{name}"))).unwrap();
         assert!(!value.is_null(), "{name}");
     }
     let worktrees = git(&sandbox, &["worktree", "list"]);
@@ -123,43 +123,43 @@ fn a_slower_branch_is_gated_against_the_commit_it_was_cut_from() {
 }
 
 #[test]
-fn alike_passes_broken_fails_and_open_fails_where_it_is_asked_to() {
+fn exit_status_follows_outcome_and_strictness() {
     let sandbox = Sandbox::new();
     repository(&sandbox, 0.5, 0.5);
-    let steady = program(&sandbox, "steady", &format!("echo '{}'", row(0.5)));
-    let killed = program(&sandbox, "killed", "kill -9 $$");
-    // Around 3 % slower, between what is no regression and what must not pass, and scattered far beyond both.
+    let steady = executable_script(&sandbox, "steady", &format!("echo '{}'", row(0.5)));
+    let killed = executable_script(&sandbox, "killed", "kill -9 $$");
+    // About 3 % slower, between the two margins, with scatter far beyond both.
     let count = sandbox.path("count").display().to_string();
     let rows: Vec<String> = [0.05, -0.05, 0.2, -0.2]
         .iter()
         .enumerate()
         .map(|(turn, scatter)| format!("{turn}) echo '{}' ;;", row(0.5 * f64::exp(0.03 + scatter))))
         .collect();
-    let open = format!("n=$(wc -l < {count}); echo x >> {count}\ncase $((n % 4)) in {} esac", rows.join(" "));
-    let open = program(&sandbox, "open", &open);
-    let with = |head: &str, strict: &str| {
+    let inconclusive = format!("n=$(wc -l < {count}); echo x >> {count}\ncase $((n % 4)) in {} esac", rows.join(" "));
+    let inconclusive = executable_script(&sandbox, "inconclusive", &inconclusive);
+    let gate_with = |head: &str, strict: &str| {
         let _ = fs::remove_dir_all(sandbox.path("repository/gate-report"));
         let _ = fs::remove_file(sandbox.path("output"));
         fs::write(sandbox.path("count"), "").unwrap();
         let output = gate(&sandbox, &[("GATE_BASE_BIN", &steady), ("GATE_HEAD_BIN", head), ("GATE_STRICT", strict)]);
         (output.status.code(), text(&sandbox, "output"), stdout(&output))
     };
-    let (status, outcome, told) = with(&steady, "1");
-    assert_eq!((status, outcome.as_str()), (Some(0), "outcome=pass\n"), "{told}");
-    let (status, outcome, told) = with(&killed, "0");
-    assert_eq!((status, outcome.as_str()), (Some(2), "outcome=broken\n"), "{told}");
-    assert!(told.contains("::error title=train-lazy%3A broken::"), "{told}");
-    let (status, outcome, told) = with(&open, "0");
-    assert_eq!((status, outcome.as_str()), (Some(0), "outcome=inconclusive\n"), "{told}");
-    assert_eq!(with(&open, "1").0, Some(3));
-    // A gate that cannot even begin says so under the pull request as well.
-    let (status, outcome, _) = with("/absent", "0");
+    let (status, outcome, printed) = gate_with(&steady, "1");
+    assert_eq!((status, outcome.as_str()), (Some(0), "outcome=pass\n"), "{printed}");
+    let (status, outcome, printed) = gate_with(&killed, "0");
+    assert_eq!((status, outcome.as_str()), (Some(2), "outcome=broken\n"), "{printed}");
+    assert!(printed.contains("::error title=train-lazy%3A broken::"), "{printed}");
+    let (status, outcome, printed) = gate_with(&inconclusive, "0");
+    assert_eq!((status, outcome.as_str()), (Some(0), "outcome=inconclusive\n"), "{printed}");
+    assert_eq!(gate_with(&inconclusive, "1").0, Some(3));
+    // A gate that fails to start also writes a comment for the pull request.
+    let (status, outcome, _) = gate_with("/absent", "0");
     assert_eq!((status, outcome.as_str()), (Some(2), "outcome=broken\n"));
-    assert!(text(&sandbox, "repository/gate-report/gate.md").contains("did not come to an end"));
+    assert!(text(&sandbox, "repository/gate-report/gate.md").contains("did not complete"));
 }
 
 #[test]
-fn branches_that_have_nothing_in_common_are_refused() {
+fn unrelated_branches_are_refused() {
     let sandbox = Sandbox::new();
     repository(&sandbox, 0.5, 0.5);
     git(&sandbox, &["checkout", "--quiet", "--orphan", "apart"]);
@@ -171,9 +171,9 @@ fn branches_that_have_nothing_in_common_are_refused() {
 }
 
 #[test]
-fn the_comment_is_written_once_and_then_replaced() {
+fn comment_is_created_once_and_then_replaced() {
     let sandbox = Sandbox::new();
-    // A `gh` that keeps what it is asked for, and knows of a comment once one was written.
+    // A stub of `gh` that records its arguments and lists a comment once one was created.
     fs::create_dir(sandbox.path("bin")).unwrap();
     let log = sandbox.path("log").display().to_string();
     let body = sandbox.path("body").display().to_string();
@@ -181,7 +181,7 @@ fn the_comment_is_written_once_and_then_replaced() {
         "echo \"$@\" >> {log}\ncase \"$*\" in *--paginate*) [ -f {body} ] && echo 77; exit 0;; esac\n\
          for last; do :; done; cp \"${{last#body=@}}\" {body}"
     );
-    program(&sandbox, "bin/gh", &gh);
+    executable_script(&sandbox, "bin/gh", &gh);
     fs::write(sandbox.path("gate.md"), format!("## actbench gate: pass\n{}", "x".repeat(70_000))).unwrap();
     let comment = |number: &str| {
         let path = format!("{}:{}", sandbox.path("bin").display(), std::env::var("PATH").unwrap());
@@ -204,7 +204,7 @@ fn the_comment_is_written_once_and_then_replaced() {
 }
 
 #[test]
-fn the_workflow_runs_these_scripts_and_pins_every_action() {
+fn workflow_runs_the_scripts_and_pins_actions() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let workflow = fs::read_to_string(root.join(".github/workflows/gate.yml")).unwrap();
     for name in ["scripts/ci_gate.sh", "scripts/ci_comment.sh", "workflow_call:"] {

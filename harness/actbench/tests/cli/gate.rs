@@ -1,4 +1,4 @@
-//! `actbench gate` with real children: verdicts and exit status, faults, and going on after a kill.
+//! `actbench gate` with real processes: verdicts and exit status, faults, and resuming after a kill.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -12,8 +12,8 @@ use serde_json::Value;
 const CASE: &str = "args = [\"--samples\", \"20\", \"--layer\", \"1\", \"--train-max-iter\", \"20\", \"--threads\", \"1\"]\n\
     [[case]]\nname = \"train-lazy\"\ntask = \"train\"\nmethod = \"lazy\"\n";
 
-/// A program that says what `actbench run --json` says, in no time; it notes every run in `runs`.
-fn program(sandbox: &Sandbox, name: &str, seconds: f64, more: &str) -> String {
+/// A script that prints what `actbench run --json` prints and takes no time. It records every run in `runs`.
+fn script(sandbox: &Sandbox, name: &str, seconds: f64, more: &str) -> String {
     let path = sandbox.path(name);
     let runs = sandbox.path("runs");
     let row = format!(
@@ -51,9 +51,9 @@ fn temporary(sandbox: &Sandbox) -> Vec<String> {
 }
 
 #[test]
-fn alike_passes_and_slower_regresses_with_figures() {
+fn equal_passes_and_slower_regresses() {
     let sandbox = Sandbox::new();
-    let (base, head) = (program(&sandbox, "base", 0.5, ""), program(&sandbox, "head", 0.55, ""));
+    let (base, head) = (script(&sandbox, "base", 0.5, ""), script(&sandbox, "head", 0.55, ""));
     let output = gate(&sandbox, &base, &base, &[]);
     assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
     assert!(stdout(&output).contains("pass: 1 cases"), "{}", stdout(&output));
@@ -69,16 +69,16 @@ fn alike_passes_and_slower_regresses_with_figures() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_exit_2() {
+fn unmeasured_gate_exits_2() {
     let sandbox = Sandbox::new();
-    let base = program(&sandbox, "base", 0.5, "");
-    let killed = program(&sandbox, "killed", 0.5, "kill -9 $$");
-    let silent = program(&sandbox, "silent", 0.5, "exit 0");
-    let late = program(&sandbox, "late", 0.5, "[ $(grep -c late RUNS) -lt 5 ] || exit 3");
+    let base = script(&sandbox, "base", 0.5, "");
+    let killed = script(&sandbox, "killed", 0.5, "kill -9 $$");
+    let silent = script(&sandbox, "silent", 0.5, "exit 0");
+    let late = script(&sandbox, "late", 0.5, "[ $(grep -c late RUNS) -lt 5 ] || exit 3");
     fs::write(&late, fs::read_to_string(&late).unwrap().replace("RUNS", &sandbox.path("runs").to_string_lossy()))
         .unwrap();
     for (head, reason) in
-        [(&killed, "SIGKILL"), (&silent, "ended well and printed no result"), (&late, "exit status 3")]
+        [(&killed, "SIGKILL"), (&silent, "exited with status 0 but printed no result"), (&late, "exit status 3")]
     {
         let output = gate(&sandbox, &base, head, &[]);
         assert_eq!(output.status.code(), Some(2), "{head}: {}{}", stdout(&output), stderr(&output));
@@ -95,15 +95,15 @@ fn what_cannot_be_measured_is_exit_2() {
 }
 
 #[test]
-fn a_program_that_hangs_is_ended_and_breaks_its_case() {
+fn hanging_run_is_killed_and_breaks_its_case() {
     let sandbox = Sandbox::new();
-    let (base, head) = (program(&sandbox, "base", 0.5, ""), program(&sandbox, "head", 0.5, "sleep 60"));
+    let (base, head) = (script(&sandbox, "base", 0.5, ""), script(&sandbox, "head", 0.5, "sleep 60"));
     let output = gate(&sandbox, &base, &head, &["--timeout", "0.3s"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stdout(&output).contains("--timeout"), "{}", stdout(&output));
 }
 
-/// Starts a gate and waits until its journal holds a few pairs.
+/// Starts a gate and waits until its journal has a few pairs.
 fn start(sandbox: &Sandbox, base: &str) -> Running {
     let suite = suite(sandbox);
     let mut command = sandbox.command(&["gate", "--base-bin", base, "--head-bin", base, "--suite", &suite, "--quiet"]);
@@ -113,31 +113,31 @@ fn start(sandbox: &Sandbox, base: &str) -> Running {
 }
 
 #[test]
-fn a_gate_that_was_killed_goes_on_where_it_was() {
+fn killed_gate_resumes_from_its_journal() {
     let sandbox = Sandbox::new();
-    let base = program(&sandbox, "base", 0.5, "sleep 0.05");
+    let base = script(&sandbox, "base", 0.5, "sleep 0.05");
     let mut running = start(&sandbox, &base);
     running.0.kill().unwrap();
     running.0.wait().unwrap();
     let journal = fs::read_to_string(sandbox.path("gate.journal.jsonl")).unwrap();
-    let whole = journal.rfind('\n').unwrap() + 1;
+    let complete = journal.rfind('\n').unwrap() + 1;
     let output = gate(&sandbox, &base, &base, &["--resume"]);
     assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
     let after = fs::read_to_string(sandbox.path("gate.journal.jsonl")).unwrap();
-    assert!(after.starts_with(&journal[..whole]), "pairs that were there were not kept");
-    assert_eq!(after.lines().count(), 11, "a line of what was gated, ten pairs");
-    // At most the pair that was being taken ran twice.
+    assert!(after.starts_with(&journal[..complete]), "recorded pairs were lost");
+    assert_eq!(after.lines().count(), 11, "a header and ten pairs");
+    // At most the interrupted pair ran twice.
     assert!(lines(sandbox.path("runs")) <= 22, "{} runs", lines(sandbox.path("runs")));
-    let other = program(&sandbox, "other", 0.5, "");
+    let other = script(&sandbox, "other", 0.5, "");
     let output = gate(&sandbox, &base, &other, &["--resume"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("the head program is another"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the head program differs"), "{}", stderr(&output));
 }
 
 #[test]
-fn ctrl_c_leaves_no_child_and_says_how_to_go_on() {
+fn ctrl_c_kills_the_child_and_prints_how_to_resume() {
     let sandbox = Sandbox::new();
-    let base = program(&sandbox, "base", 0.5, "sleep 0.2");
+    let base = script(&sandbox, "base", 0.5, "sleep 0.2");
     let mut running = start(&sandbox, &base);
     let id = running.0.id();
     let mut child = None;
@@ -155,12 +155,12 @@ fn ctrl_c_leaves_no_child_and_says_how_to_go_on() {
     assert_eq!(status.unwrap().code(), Some(130));
     assert!(children(id).is_empty() && !child.unwrap().is_alive());
     assert_eq!(temporary(&sandbox), [""; 0]);
-    let told = std::io::read_to_string(running.0.stderr.take().unwrap()).unwrap();
-    assert!(told.contains("--resume") && told.trim_end().ends_with("error: interrupted"), "{told}");
+    let text = std::io::read_to_string(running.0.stderr.take().unwrap()).unwrap();
+    assert!(text.contains("--resume") && text.trim_end().ends_with("error: interrupted"), "{text}");
 }
 
 #[test]
-fn this_very_program_agrees_with_itself_and_a_mebibyte_more_is_seen() {
+fn actbench_passes_against_itself_and_regresses_with_memory() {
     let sandbox = Sandbox::new();
     let actbench = env!("CARGO_BIN_EXE_actbench");
     let metrics = ["--metrics", "peak-heap,auroc,feature-digest"];
@@ -178,7 +178,7 @@ fn this_very_program_agrees_with_itself_and_a_mebibyte_more_is_seen() {
 }
 
 #[test]
-fn commits_are_built_and_gated_and_their_work_trees_are_gone_afterwards() {
+fn commits_are_built_gated_and_cleaned_up() {
     let sandbox = Sandbox::new();
     let repository = sandbox.path("repository");
     fs::create_dir_all(repository.join("src")).unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 use crate::runner_support::{Sandbox, stderr, stdout};
 use serde_json::{Value, json};
 
-/// A small run of its own, which the others are copies of.
+/// A small real run, of which the others are copies.
 fn measured() -> (Sandbox, Value) {
     let sandbox = Sandbox::new();
     let output = sandbox.run(&["--tasks", "train", "--methods", "lazy", "--repetitions", "2", "--quiet"]);
@@ -26,8 +26,8 @@ fn copy(sandbox: &Sandbox, results: &Value, name: &str, hour: usize, seconds: f6
     name.to_owned()
 }
 
-/// A history of runs whose times scatter by half a per cent around each of `levels`.
-fn keep(sandbox: &Sandbox, results: &Value, folder: &str, levels: &[(usize, f64)]) {
+/// A history of runs whose times scatter by half a percent around each of `levels`.
+fn keep(sandbox: &Sandbox, results: &Value, directory: &str, levels: &[(usize, f64)]) {
     let levels: Vec<f64> = levels.iter().flat_map(|(n, level)| vec![*level; *n]).collect();
     let names: Vec<String> = levels
         .iter()
@@ -37,14 +37,15 @@ fn keep(sandbox: &Sandbox, results: &Value, folder: &str, levels: &[(usize, f64)
             copy(sandbox, results, &format!("temporary/{hour}.json"), hour, level * scatter)
         })
         .collect();
-    let arguments: Vec<&str> = ["history", "add", folder].into_iter().chain(names.iter().map(String::as_str)).collect();
+    let arguments: Vec<&str> =
+        ["history", "add", directory].into_iter().chain(names.iter().map(String::as_str)).collect();
     let output = sandbox.output(&arguments);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(stdout(&output).lines().count(), levels.len());
 }
 
 #[test]
-fn runs_are_kept_listed_drawn_and_searched_for_changes() {
+fn runs_are_added_listed_plotted_and_checked() {
     let (sandbox, results) = measured();
     keep(&sandbox, &results, "kept", &[(15, 0.5), (15, 0.55)]);
     let again = sandbox.output(&["history", "add", "kept", "temporary/3.json"]);
@@ -76,7 +77,7 @@ fn runs_are_kept_listed_drawn_and_searched_for_changes() {
 }
 
 #[test]
-fn a_stored_result_is_judged_by_its_history_or_not_at_all() {
+fn stored_result_is_judged_by_history_alone() {
     let (sandbox, results) = measured();
     keep(&sandbox, &results, "kept", &[(12, 0.5)]);
     copy(&sandbox, &results, "base.json", 20, 0.5);
@@ -86,42 +87,42 @@ fn a_stored_result_is_judged_by_its_history_or_not_at_all() {
         let output = sandbox.output(&[&["compare", "base.json", head], more].concat());
         (output.status.code(), stdout(&output))
     };
-    let (status, told) = judge("slow.json", &[]);
-    assert_eq!(status, Some(3), "{told}");
-    assert!(told.contains("advisory only") && told.contains("there is no history") && told.contains("1.100"), "{told}");
-    let (status, told) = judge("same.json", &["--history", "kept"]);
-    assert_eq!(status, Some(0), "{told}");
-    let (status, told) = judge("slow.json", &["--history", "kept"]);
-    assert_eq!(status, Some(1), "{told}");
-    let (status, told) = judge("slow.json", &["--history", "kept", "--json"]);
-    let comparison: Value = serde_json::from_str(&told).unwrap();
+    let (status, text) = judge("slow.json", &[]);
+    assert_eq!(status, Some(3), "{text}");
+    assert!(text.contains("advisory only") && text.contains("there is no history") && text.contains("1.100"), "{text}");
+    let (status, text) = judge("same.json", &["--history", "kept"]);
+    assert_eq!(status, Some(0), "{text}");
+    let (status, text) = judge("slow.json", &["--history", "kept"]);
+    assert_eq!(status, Some(1), "{text}");
+    let (status, text) = judge("slow.json", &["--history", "kept", "--json"]);
+    let comparison: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(
         (status, comparison["outcome"].as_str(), comparison["n_history"].as_u64()),
         (Some(1), Some("regressed"), Some(12))
     );
 
-    // Another machine: nothing of the history counts, and the reason names what differs.
+    // Another machine: the history is ignored, and the reason names the difference.
     let mut other: Value = serde_json::from_str(&fs::read_to_string(sandbox.path("slow.json")).unwrap()).unwrap();
     other["environment"]["kernel"] = json!("Another 1.0");
     fs::write(sandbox.path("other.json"), other.to_string()).unwrap();
-    let (status, told) = judge("other.json", &["--history", "kept"]);
-    assert_eq!(status, Some(3), "{told}");
-    assert!(told.contains("the machines differ: kernel") && told.contains("against Another 1.0"), "{told}");
+    let (status, text) = judge("other.json", &["--history", "kept"]);
+    assert_eq!(status, Some(3), "{text}");
+    assert!(text.contains("the machines differ: kernel") && text.contains("against Another 1.0"), "{text}");
     other["rows"][1]["status"] = json!("killed");
     fs::write(sandbox.path("killed.json"), other.to_string()).unwrap();
     assert_eq!(judge("killed.json", &["--history", "kept"]).0, Some(2));
 }
 
 #[test]
-fn what_is_no_history_is_refused_with_its_path() {
+fn invalid_history_is_refused_with_its_path() {
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.path("empty")).unwrap();
     fs::write(sandbox.path("odd.json"), "{}").unwrap();
     let refused = |arguments: &[&str], name: &str| {
         let output = sandbox.output(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        let told = stderr(&output);
-        assert!(told.starts_with("error: ") && told.contains(name) && told.lines().count() == 1, "{told}");
+        let text = stderr(&output);
+        assert!(text.starts_with("error: ") && text.contains(name) && text.lines().count() == 1, "{text}");
     };
     refused(&["history", "list", "absent"], "absent");
     refused(&["history", "add", "kept", "odd.json"], "odd.json");

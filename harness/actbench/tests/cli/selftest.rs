@@ -1,22 +1,22 @@
-//! `actbench selftest`: the gate on recorded noise, and a short try with real processes.
+//! `actbench selftest`: the gate on recorded noise, and a short self-test with real processes.
 
 use crate::runner_support::{Sandbox, stderr, stdout};
 use serde_json::Value;
 
 fn record(name: &str) -> String {
-    format!("{}/tests/data/noise/{name}.jsonl", env!("CARGO_MANIFEST_DIR"))
+    format!("{}/../pairgate/tests/data/noise/{name}.jsonl", env!("CARGO_MANIFEST_DIR"))
 }
 
 #[test]
-fn a_replay_follows_its_seed_and_tells_a_slowdown_from_none() {
+fn replay_depends_on_its_seed_and_catches_slowdowns() {
     let sandbox = Sandbox::new();
     let file = record("quiet_cpu");
     let replay = |seed: &str, output: &str| -> (String, Value) {
         let arguments = ["selftest", "--replay", &file, "--resamples", "10", "--seed", seed, "--output", output];
-        let told = sandbox.output(&arguments);
-        assert_eq!(told.status.code(), Some(0), "{}", stderr(&told));
+        let replayed = sandbox.output(&arguments);
+        assert_eq!(replayed.status.code(), Some(0), "{}", stderr(&replayed));
         let text = std::fs::read_to_string(sandbox.path(output)).unwrap();
-        (stdout(&told), serde_json::from_str(&text).unwrap())
+        (stdout(&replayed), serde_json::from_str(&text).unwrap())
     };
     let (text, found) = replay("1", "a.json");
     assert_eq!(replay("1", "b.json"), (text.clone(), found.clone()));
@@ -34,18 +34,18 @@ fn a_replay_follows_its_seed_and_tells_a_slowdown_from_none() {
 }
 
 #[test]
-fn another_design_can_be_replayed() {
+fn replay_accepts_another_design() {
     let sandbox = Sandbox::new();
     let file = record("quiet_mem");
     let grown = |design: &[&str]| {
         let arguments = ["selftest", "--replay", &file, "--resamples", "10", "--output", "found.json"];
-        let told = sandbox.output(&[&arguments[..], design].concat());
-        assert_eq!(told.status.code(), Some(0), "{}", stderr(&told));
+        let replayed = sandbox.output(&[&arguments[..], design].concat());
+        assert_eq!(replayed.status.code(), Some(0), "{}", stderr(&replayed));
         let found: Value = serde_json::from_slice(&std::fs::read(sandbox.path("found.json")).unwrap()).unwrap();
         let cases = found["records"][0]["replay"]["cases"].as_array().unwrap();
         cases.iter().find(|it| it["injected"] == "+1 MiB memory").unwrap()["regressed"].as_f64().unwrap()
     };
-    // 1 MiB is 0.4 % of what these runs take.
+    // 1 MiB is 0.4 % of the memory of these runs.
     assert_eq!(grown(&[]), 1.0);
     assert_eq!(grown(&["--memory-margin", "0.005"]), 0.0);
     for bad in [["--memory-margin", "2"], ["--memory-margin", "nan"], ["--confirm-pairs", "4"]] {
@@ -56,7 +56,7 @@ fn another_design_can_be_replayed() {
 }
 
 #[test]
-fn a_record_that_is_none_is_refused_with_its_line() {
+fn invalid_record_is_refused_with_its_line() {
     let sandbox = Sandbox::new();
     std::fs::write(sandbox.path("noise.jsonl"), "0.5\n").unwrap();
     let output = sandbox.output(&["selftest", "--replay", "noise.jsonl"]);
@@ -65,12 +65,12 @@ fn a_record_that_is_none_is_refused_with_its_line() {
 }
 
 #[test]
-fn a_short_try_with_real_processes_is_kept_for_later_reports() {
+fn short_selftest_is_stored_for_later_reports() {
     let sandbox = Sandbox::new();
-    let try_out = ["selftest", "--unchanged", "1", "--changed", "1", "--slowdowns", "0.9", "--samples", "20", "-q"];
-    let mut command = sandbox.command(&[&try_out[..], &["--output", "found.json"]].concat());
+    let short = ["selftest", "--unchanged", "1", "--changed", "1", "--slowdowns", "0.9", "--samples", "20", "-q"];
+    let mut command = sandbox.command(&[&short[..], &["--output", "found.json"]].concat());
     let output = command.env("ACTBENCH_CACHE", sandbox.path("cache")).output().unwrap();
-    // Timings are not asserted: a busy machine may fail the try, and then says so by exit 1.
+    // Timings are not asserted: on a busy machine the self-test may fail with exit status 1.
     assert!(matches!(output.status.code(), Some(0 | 1)), "{}{}", stdout(&output), stderr(&output));
     let found: Value = serde_json::from_str(&std::fs::read_to_string(sandbox.path("found.json")).unwrap()).unwrap();
     assert_eq!(found["trials"].as_array().unwrap().len(), 4);

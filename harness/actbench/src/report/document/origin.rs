@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::tables::{Table, text, whole};
-use crate::crossover::NamedResults;
+use crate::results::NamedResults;
 use crate::results::Status;
 
 /// A machine and build.

@@ -1,0 +1,113 @@
+//! `actbench gate`: is head worse than base on this machine? Paired, journaled, with the verdict as the exit status.
+
+mod criterion;
+mod programs;
+mod progress;
+mod shared;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+use pairgate::Metric;
+
+use self::criterion::CriterionArgs;
+use super::exports::Export;
+use super::run::parse_duration;
+use crate::error::Result;
+use crate::results::check_output;
+
+/// Gate a change: run both executables in pairs and report whether head is slower, uses more memory or gives other results.
+///
+/// Pairs are run in random order. A suite is screened first, and flagged cases are confirmed by fresh pairs, with a
+/// correction for their number. A suite of one case is judged at up to four looks instead. METHODOLOGY.md has the error
+/// rates.
+#[derive(Args, Clone, Debug)]
+#[command(
+    group = ArgGroup::new("base").required(true).args(["base_bin", "base_rev"]),
+    group = ArgGroup::new("head").required(true).args(["head_bin", "head_rev"]),
+    before_help = "Examples:\n  \
+    actbench gate --base-rev main --head-rev HEAD\n  \
+    actbench gate --base-bin old/actbench --head-bin target/release/actbench --suite suite.toml --output gate.json\n  \
+    actbench gate --base-rev main --head-rev HEAD --resume\n  \
+    actbench gate --base-rev main --head-rev HEAD --export junit=gate.xml --export markdown=gate.md\n  \
+    actbench gate --criterion --base-rev main --head-rev HEAD",
+    after_help = "Exit status: 0 pass, 1 regressed, 2 broken (or bad usage), 3 inconclusive, 130 interrupted."
+)]
+pub struct GateArgs {
+    /// The executable before the change
+    #[arg(long, value_name = "FILE")]
+    pub base_bin: Option<PathBuf>,
+    /// The executable to test
+    #[arg(long, value_name = "FILE")]
+    pub head_bin: Option<PathBuf>,
+    /// The commit before the change, built in a temporary git worktree
+    #[arg(long, value_name = "REV")]
+    pub base_rev: Option<String>,
+    /// Commit to test
+    #[arg(long, value_name = "REV")]
+    pub head_rev: Option<String>,
+    /// Cargo profile for building commits
+    #[arg(long, default_value = "release", value_name = "PROFILE")]
+    pub build_profile: String,
+    /// Cases, as a TOML file [default: train and sweep, eager and lazy, on the embedded model]
+    #[arg(long, value_name = "FILE")]
+    pub suite: Option<PathBuf>,
+    /// Metrics that every run must have and that are judged
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "wall,cpu,peak-rss,peak-heap,auroc,feature-digest",
+        value_name = "METRIC,..."
+    )]
+    pub metrics: Vec<Metric>,
+    /// A slowdown of at most this fraction is not a regression (0.01 is 1 %)
+    #[arg(long, default_value_t = 0.01, value_name = "FRACTION")]
+    pub delta: f64,
+    /// A slowdown of this fraction must not pass
+    #[arg(long, default_value_t = 0.05, value_name = "FRACTION")]
+    pub effect: f64,
+    /// A difference of AUROC of at most this much is not a regression
+    #[arg(long, default_value_t = 1e-6, value_name = "DIFFERENCE")]
+    pub auroc_tolerance: f64,
+    /// Accept features that differ from base's, for a change of the arithmetic; AUROC is still compared
+    #[arg(long)]
+    pub allow_other_features: bool,
+    /// Seed of the order of runs
+    #[arg(long, default_value_t = 0, value_name = "SEED")]
+    pub seed: u64,
+    /// Time limit of a run: seconds, or with a unit as in 90s, 10m, 2h [default: no limit]
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    pub timeout: Option<Duration>,
+    /// The report as JSON; the journal of pairs is written next to it
+    #[arg(long, default_value = "gate.json", value_name = "FILE")]
+    pub output: PathBuf,
+    /// Additional output format: json, markdown, github, junit, bencher or benchmark-action; `-` is standard output
+    #[arg(long, value_name = "FORM=PATH")]
+    pub export: Vec<Export>,
+    /// Resume an interrupted gate from its journal
+    #[arg(long)]
+    pub resume: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Flags of gates of benchmarks.
+    #[command(flatten)]
+    pub criterion: CriterionArgs,
+    /// Additional arguments for base's runs; for tests
+    #[arg(long, hide = true, allow_hyphen_values = true, value_name = "ARG")]
+    pub base_arg: Vec<String>,
+    /// Additional arguments for head's runs; for tests
+    #[arg(long, hide = true, allow_hyphen_values = true, value_name = "ARG")]
+    pub head_arg: Vec<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Bad usage or input, a commit that does not build, an interrupt.
+pub fn gate(args: &GateArgs) -> Result<ExitCode> {
+    check_output(&args.output)?;
+    if args.criterion.criterion { criterion::gate(args) } else { programs::gate(args) }
+}

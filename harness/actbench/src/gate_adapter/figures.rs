@@ -1,0 +1,140 @@
+//! Result files as runs of a history: the figures of each task, method and metric, and the facts that comparable runs share.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::case::{Method, Task};
+use crate::measure::fingerprint::{Fingerprint, build_facts, machine_facts};
+use crate::results::{ResultFile, Row, Status};
+use pairgate::Metric;
+use pairgate::history::{RunFacts, RunFigure, RunRecord, SeriesKey};
+
+/// Settings that change the number, the duration or the source of runs, but not their work.
+const NOT_WORK: [&str; 7] = ["tasks", "methods", "repetitions", "warmup", "budget_s", "ablate", "data_dir"];
+
+/// A task with a method: the name of a case in a history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TaskMethod {
+    /// The task.
+    pub task: Task,
+    /// The method.
+    pub method: Method,
+}
+
+impl fmt::Display for TaskMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{} {}", self.task, self.method))
+    }
+}
+
+/// The run that `results` are of. `name` is the name of its file.
+pub fn run_record(name: &str, results: &ResultFile) -> RunRecord<TaskMethod> {
+    let named = |facts: Vec<(&'static str, String)>| -> Vec<(String, String)> {
+        facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    };
+    RunRecord {
+        name: name.to_owned(),
+        label: label(results),
+        date: results.environment.date.clone(),
+        key: series_key(results),
+        facts: RunFacts {
+            work: work_settings(results),
+            machine: named(machine_facts(&results.environment)),
+            build: named(build_facts(&results.environment)),
+        },
+        figures: figures(results),
+    }
+}
+
+/// The first digits of the commit, or the date if there is no commit.
+pub fn label(results: &ResultFile) -> String {
+    let environment = &results.environment;
+    match &environment.commit {
+        Some(commit) => {
+            let dirty = if environment.dirty == Some(true) { "+" } else { "" };
+            format!("{}{dirty}", commit.chars().take(7).collect::<String>())
+        }
+        None => environment.date.chars().take(10).collect(),
+    }
+}
+
+/// Digests of the facts that runs share if they are comparable.
+pub fn series_key(results: &ResultFile) -> SeriesKey {
+    let settings = work_settings(results);
+    let work: Vec<String> = settings.into_iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+    let digest = blake3::hash(work.join("\n").as_bytes()).to_hex();
+    let fingerprint = Fingerprint::of(&results.environment);
+    SeriesKey { work: digest.chars().take(16).collect(), machine: fingerprint.machine, build: fingerprint.build }
+}
+
+/// All figures of `results`, by case in the order of its settings. Metrics that no row has are omitted, but no case is.
+fn figures(results: &ResultFile) -> Vec<RunFigure<TaskMethod>> {
+    let mut figures = Vec::new();
+    for task in &results.config.tasks {
+        for method in &results.config.methods {
+            let is_of_case = |row: &&Row| (row.task, row.method) == (*task, *method) && row.ablated().is_none();
+            let rows: Vec<&Row> = results.rows.iter().filter(is_of_case).collect();
+            let case = TaskMethod { task: *task, method: *method };
+            figures.extend(Metric::ALL.into_iter().filter_map(|metric| figure(case, metric, &rows)));
+        }
+    }
+    figures
+}
+
+/// A case that always failed has a figure for its time, so that comparisons see that it is missing.
+fn figure(case: TaskMethod, metric: Metric, rows: &[&Row]) -> Option<RunFigure<TaskMethod>> {
+    let ok: Vec<&&Row> = rows.iter().filter(|row| row.status == Status::Ok).collect();
+    let mut digests: Vec<String> = if metric == Metric::ResultDigest {
+        ok.iter().filter_map(|row| row.feature_digest()).map(str::to_owned).collect()
+    } else {
+        Vec::new()
+    };
+    digests.sort();
+    digests.dedup();
+    let values: Vec<f64> = ok.iter().filter_map(|row| value(row, metric)).collect();
+    let is_measured = !(values.is_empty() && digests.is_empty());
+    (is_measured || metric == Metric::Wall).then(|| RunFigure {
+        case,
+        metric,
+        values,
+        digests,
+        failed: rows.len() - ok.len(),
+    })
+}
+
+fn value(row: &Row, metric: Metric) -> Option<f64> {
+    match metric {
+        Metric::Wall => row.elapsed_s,
+        Metric::Cpu => row.metrics.cpu_s.flatten(),
+        Metric::PeakRss => row.cpu_peak_rss_mb,
+        Metric::PeakHeap => row.cpu_peak_heap_mb,
+        Metric::GpuUsed => row.gpu_peak_alloc_mb,
+        Metric::GpuReserved => row.gpu_peak_reserved_mb,
+        Metric::Instructions => row.metrics.unknown.get("instructions").and_then(Value::as_f64),
+        Metric::Auroc => row.metric_value,
+        Metric::ResultDigest => None,
+    }
+    .filter(|value| value.is_finite())
+}
+
+/// The settings that define the work, by name: two runs have the same work if these are equal. A new setting belongs to them
+/// unless it is listed in [`NOT_WORK`], so that different work is never mistaken for the same.
+fn work_settings(results: &ResultFile) -> Vec<(String, String)> {
+    let settings = match serde_json::to_value(&results.config) {
+        Ok(Value::Object(settings)) => settings,
+        _ => Default::default(),
+    };
+    let mut work: Vec<(String, String)> = settings
+        .into_iter()
+        .filter(|(name, _)| !NOT_WORK.contains(&name.as_str()))
+        .map(|(name, value)| match value {
+            Value::String(text) => (name, text),
+            Value::Null => (name, "default".to_owned()),
+            other => (name, other.to_string()),
+        })
+        .collect();
+    work.sort();
+    work
+}

@@ -1,0 +1,130 @@
+//! Gates two commands: is head slower than base, or does it use more memory?
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use pairgate::atomic_file::write_atomically;
+use pairgate::design::GateDesign;
+use pairgate::engine::{self, NoopGateObserver};
+use pairgate::export::{ExportFormat, export, render};
+use pairgate::process::interrupt;
+use pairgate::report::ProgramIdentity;
+use pairgate::source::{CommandCase, CommandOptions, CommandSource};
+use pairgate::{Error, GateReport, Result, Verdict};
+
+/// The name of the gate in titles of reports.
+const GATE_NAME: &str = "pairgate";
+
+/// Name and version of the reports; raised when a name changes its meaning.
+const SCHEMA: &str = "pairgate/1";
+
+/// Gate two commands: run both in pairs, in random order, and compare wall time, CPU time and peak memory.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    before_help = "Examples:\n  \
+    pairgate --base 'old/tool input' --head 'new/tool input'\n  \
+    pairgate --base 'sort data' --head 'sort --parallel=2 data' --same-output --output gate.json",
+    after_help = "Exit status: 0 pass, 1 regressed, 2 broken (or bad usage), 3 inconclusive, 130 interrupted."
+)]
+struct PairgateArgs {
+    /// The command before the change, run by /bin/sh
+    #[arg(long, value_name = "COMMAND")]
+    base: String,
+    /// The command to judge
+    #[arg(long, value_name = "COMMAND")]
+    head: String,
+    /// The name of the case in reports
+    #[arg(long, default_value = "command", value_name = "NAME")]
+    name: String,
+    /// A slowdown of at most this fraction is not a regression (0.01 is 1 %)
+    #[arg(long, default_value_t = 0.01, value_name = "FRACTION")]
+    delta: f64,
+    /// A slowdown of this fraction must not pass
+    #[arg(long, default_value_t = 0.05, value_name = "FRACTION")]
+    effect: f64,
+    /// Both commands must print the same bytes to standard output
+    #[arg(long)]
+    same_output: bool,
+    /// Time limit of a run, in seconds [default: no limit]
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<f64>,
+    /// Seed of the order of runs
+    #[arg(long, default_value_t = 0, value_name = "SEED")]
+    seed: u64,
+    /// Also write the report to this file
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The format of that file
+    #[arg(long, default_value = "json", requires = "output", value_name = "FORMAT")]
+    format: ExportFormat,
+}
+
+fn main() -> ExitCode {
+    match gate(&PairgateArgs::parse()) {
+        Ok(verdict) => ExitCode::from(verdict.exit_code()),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn gate(args: &PairgateArgs) -> Result<Verdict> {
+    let looks = GateDesign::looks(args.seed);
+    let design = GateDesign { delta: args.delta, look_delta: args.delta, effect: args.effect, ..looks };
+    let timeout = args.timeout.map(seconds).transpose()?;
+    let case = CommandCase::new(&args.name, &args.base, &args.head);
+    let options = CommandOptions { timeout, compare_output: args.same_output };
+    let mut source = CommandSource::new(vec![case], options)?;
+    interrupt::install()?;
+    let cases = engine::run(&mut source, &design, &mut NoopGateObserver)?;
+    let environment = environment();
+    let report = GateReport {
+        schema: SCHEMA.to_owned(),
+        outcome: Verdict::of_cases(&cases),
+        design,
+        base: identity(&args.base),
+        head: identity(&args.head),
+        machine: short_digest(environment.to_string().as_bytes()),
+        environment,
+        resolution: None,
+        warnings: Vec::new(),
+        cases,
+    };
+    print!("{}", render(&report));
+    if let Some(path) = &args.output {
+        write_atomically(path, export(args.format, &report, GATE_NAME)?.as_bytes())?;
+    }
+    Ok(report.outcome)
+}
+
+fn seconds(seconds: f64) -> Result<Duration> {
+    Duration::try_from_secs_f64(seconds).map_err(|error| Error::usage(format!("--timeout {seconds}: {error}")))
+}
+
+/// A command is identified by its text: the programs in it are not known.
+fn identity(command: &str) -> ProgramIdentity {
+    let build = short_digest(command.as_bytes());
+    ProgramIdentity { path: PathBuf::from(command), revision: None, build, description: None }
+}
+
+fn short_digest(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().chars().take(16).collect()
+}
+
+/// Facts about the machine that affect timings.
+fn environment() -> serde_json::Value {
+    let line = |path: &str| std::fs::read_to_string(Path::new(path)).ok().map(|text| text.trim().to_owned());
+    let cpu = line("/proc/cpuinfo").and_then(|text| {
+        let model = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(model.split_once(':')?.1.trim().to_owned())
+    });
+    serde_json::json!({
+        "cpu_model": cpu,
+        "cores_logical": std::thread::available_parallelism().map_or(1, usize::from),
+        "kernel": line("/proc/sys/kernel/osrelease"),
+    })
+}

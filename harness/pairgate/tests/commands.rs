@@ -1,0 +1,52 @@
+//! The binary `pairgate` on real commands. Timings are not asserted: CPU time and output decide the verdicts.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Helpers of tests may fail as tests do.
+
+use std::process::Output;
+
+use assert_cmd::Command;
+
+fn pairgate(arguments: &[&str]) -> Output {
+    Command::cargo_bin("pairgate").unwrap().args(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn command_against_itself_does_not_regress_in_output() {
+    let output = pairgate(&["--base", "echo same", "--head", "echo same", "--same-output"]);
+    let text = stdout(&output);
+    // The time of a process of a millisecond may stay inconclusive or, on a busy machine, regress by chance.
+    assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let digest = text.lines().find(|line| line.contains("feature-digest")).unwrap();
+    assert!(digest.trim_end().ends_with("pass"), "{text}");
+}
+
+#[test]
+fn slower_command_regresses_in_wall_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let report = directory.path().join("gate.json");
+    let path = report.to_string_lossy();
+    // Many times as long: a sleep cannot end early, and one slow start of base changes no verdict of ten pairs.
+    let output = pairgate(&["--base", "true", "--head", "sleep 0.3", "--name", "sleep", "--output", &path]);
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    assert!(stdout(&output).contains("regressed: sleep (wall"), "{}", stdout(&output));
+    let report: pairgate::GateReport = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+    assert_eq!((report.schema.as_str(), report.outcome), ("pairgate/1", pairgate::Verdict::Regressed));
+    assert_eq!(report.cases[0].pairs, 10);
+}
+
+#[test]
+fn failing_and_differing_commands_are_reported() {
+    let output = pairgate(&["--base", "true", "--head", "exit 3"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    assert!(stdout(&output).contains("head failed: exit status 3"), "{}", stdout(&output));
+    let output = pairgate(&["--base", "echo one", "--head", "echo two", "--same-output"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    assert!(stdout(&output).contains("the digests differ"), "{}", stdout(&output));
+    let output = pairgate(&["--base", "true", "--head", "true", "--effect", "2"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--effect"));
+}
