@@ -95,7 +95,7 @@ error: --sweep-cs 0: C must be positive and finite
 error: --train-frac 0 is not between 0 and 1 (both excluded)
 error: --train-frac 1 is not between 0 and 1 (both excluded)
 error: --train-frac NaN is not between 0 and 1 (both excluded)
-error: invalid value 'eighty' for '--train-frac <SHARE>': give a number
+error: invalid value 'eighty' for '--train-frac <FRACTION>': give a number
 error: invalid value '-5' for '--samples <N>': give a whole number from 0 on
 error: invalid value '1.5' for '--seed <SEED>': give a whole number from 0 on
 error: invalid value '99999999999999999999' for '--threads <N>': give a smaller number
@@ -137,6 +137,6 @@ fn a_panic_of_a_child_is_an_error_in_one_line() {
     let told = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.contains("internal error: acted out") && told.contains("please report it"), "{told}");
+    assert!(told.contains("internal error: injected panic") && told.contains("please report it"), "{told}");
     assert!(!told.contains("RUST_BACKTRACE") && !told.contains("panicked at"), "{told}");
 }
