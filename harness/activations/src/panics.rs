@@ -1,17 +1,20 @@
-//! Panics as errors: what a library breaks on is caught without a word, and what breaks here is told in one line.
+//! Panics as errors: panics of libraries are caught silently, panics of actbench are printed on one line.
 //!
-//! Some readers of foreign files panic on damaged ones although they promise errors. [`catch`] turns that into a value;
-//! the hook that [`install`] sets keeps the default report, which is of use to nobody then, off standard error.
+//! Some parsers of foreign files panic on damaged ones although their documentation promises errors. [`catch`] turns
+//! such a panic into a value. The hook that [`install`] sets suppresses its report, which describes the parser's source
+//! and not the user's file.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 
+use crate::error::REPORT_REQUEST;
+
 thread_local! {
-    /// Calls of [`catch`] that this thread is inside of.
+    /// Nesting depth of [`catch`] on this thread.
     static CATCHING: Cell<usize> = const { Cell::new(0) };
 }
 
-/// What `work` gives, or nothing if it panics. Whatever `work` has changed by then must not be used afterwards.
+/// Returns the result of `work`, or `None` if it panics. After a panic the caller must not use data that `work` changed.
 pub fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
     CATCHING.with(|depth| depth.set(depth.get() + 1));
     let outcome = catch_unwind(AssertUnwindSafe(work));
@@ -19,7 +22,7 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
     outcome.ok()
 }
 
-/// From now on a panic is one line on standard error, or none at all inside [`catch`].
+/// Sets the panic hook of the process: a panic prints one line on standard error, and nothing inside [`catch`].
 pub fn install() {
     std::panic::set_hook(Box::new(|panic| {
         if CATCHING.with(Cell::get) == 0 {
@@ -28,12 +31,13 @@ pub fn install() {
     }));
 }
 
-/// A panic in one line: its message, its place, and whose fault it is.
+/// A panic on one line: its message, its source location and the request to report it.
 fn describe(panic: &PanicHookInfo<'_>) -> String {
     let message = panic.payload_as_str().unwrap_or("no message");
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    let place = panic.location().map(|place| format!(" ({}:{})", place.file(), place.line())).unwrap_or_default();
-    format!("internal: {message}{place}; this is a fault of actbench, please report it with the command line")
+    let location =
+        panic.location().map(|location| format!(" ({}:{})", location.file(), location.line())).unwrap_or_default();
+    format!("internal error: {message}{location}; {REPORT_REQUEST}")
 }
 
 #[cfg(test)]
@@ -41,11 +45,11 @@ mod tests {
     use super::*;
 
     #[test]
-    #[allow(clippy::panic)] // What is tested.
-    fn a_panic_becomes_nothing_and_a_value_stays() {
+    #[allow(clippy::panic)] // The panics are the subject of the test.
+    fn catch_returns_none_after_panic() {
         assert_eq!(catch(|| 3), Some(3));
         assert_eq!(catch(|| -> i32 { panic!("broken") }), None);
-        // Nested, the outer call goes on after the inner one has caught.
+        // The outer of two nested calls continues after the inner one has caught the panic.
         assert_eq!(catch(|| catch(|| -> i32 { panic!("broken") })), Some(None));
         assert_eq!(CATCHING.with(Cell::get), 0);
     }

@@ -137,6 +137,6 @@ fn a_panic_of_a_child_is_an_error_in_one_line() {
     let told = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.contains("internal: acted out") && told.contains("please report it"), "{told}");
+    assert!(told.contains("internal error: acted out") && told.contains("please report it"), "{told}");
     assert!(!told.contains("RUST_BACKTRACE") && !told.contains("panicked at"), "{told}");
 }
