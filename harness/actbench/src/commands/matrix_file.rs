@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Command, FromArgMatches};
 
+use super::one_line::one_line;
 use super::run::RunArgs;
-use crate::cli::one_line::one_line;
 use crate::error::{Error, Result};
 use crate::matrix::{Matrix, PRESETS, RunFlags};
 use actbench_activations::model::outline::config_of;

@@ -19,6 +19,7 @@ pub mod matrix;
 mod matrix_file;
 pub mod merge;
 pub mod models;
+pub mod one_line;
 pub mod plan;
 pub mod profile;
 pub mod recommend;
