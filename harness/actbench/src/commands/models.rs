@@ -61,13 +61,13 @@ struct Listed {
 
 impl Listed {
     fn line(&self) -> Vec<TableCell> {
-        let megabytes = (self.parameters * DType::Bf16.size()) as f64 / f64::from(1 << 20);
+        let mebibytes = (self.parameters * DType::Bf16.size()) as f64 / f64::from(1 << 20);
         vec![
             text_cell(&self.name),
             whole_cell(self.layers),
             whole_cell(self.hidden_size),
             whole_cell(self.parameters),
-            number_cell(Some(megabytes), crate::report::format::megabytes),
+            number_cell(Some(mebibytes), crate::report::format::mebibytes),
         ]
     }
 }

@@ -19,7 +19,7 @@ use crate::planner::choice::{Room, choices};
 use crate::planner::job::{Job, MadeUpTokens};
 use crate::planner::{Prediction, memory, predict};
 use crate::report::document::{Table, number_cell, text_cell, text_table, whole_cell};
-use crate::report::format::{megabytes, seconds};
+use crate::report::format::{mebibytes, seconds};
 use crate::results::adaptive::Stopping;
 use crate::runner::ending::Ending;
 use crate::runner::{child, interrupt};
@@ -234,9 +234,9 @@ fn with_base(calibration: Calibration) -> Result<Calibration> {
     let count = job.count(Task::Train, Method::Lazy)?;
     let tiny = Calibration { base_rss: 0, base_heap: 0, weight_element: 2, ..calibration.clone() };
     let own = memory::of_case(&job, Task::Train, Method::Lazy, &count, &tiny);
-    let bytes = |megabytes: f64| (megabytes * MEGABYTE) as u64;
+    let bytes = |mebibytes: f64| (mebibytes * MEGABYTE) as u64;
     Ok(Calibration {
-        base_rss: peaks.rss_mb.map_or(0, |megabytes| bytes(megabytes).saturating_sub(own.rss)),
+        base_rss: peaks.rss_mb.map_or(0, |mebibytes| bytes(mebibytes).saturating_sub(own.rss)),
         base_heap: bytes(peaks.heap_mb).saturating_sub(own.heap),
         start_s: (seconds - outcome.elapsed_s).max(0.0),
         ..calibration
@@ -310,7 +310,7 @@ fn prediction_table(first: &[&str]) -> Table {
 }
 
 fn cells(prediction: &Prediction, room: Room) -> Vec<crate::report::document::TableCell> {
-    let bytes = |bytes: u64| number_cell(Some(bytes as f64 / MEGABYTE), megabytes);
+    let bytes = |bytes: u64| number_cell(Some(bytes as f64 / MEGABYTE), mebibytes);
     vec![
         number_cell(Some(prediction.elapsed_s), seconds),
         number_cell(Some(prediction.extract_s), seconds),

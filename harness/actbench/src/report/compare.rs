@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::document::{Table, number_cell, text_cell, text_table};
-use super::format::{fine_seconds, megabytes, metric};
+use super::format::{fine_seconds, mebibytes, metric};
 use crate::compare::{Comparison, FigureComparison};
 use crate::gate::{Metric, Outcome, Rule};
 
@@ -71,7 +71,7 @@ fn table(comparison: &Comparison) -> Table {
 pub fn shown_as(of: Metric) -> fn(Option<f64>) -> String {
     match of.rule() {
         Rule::Time => fine_seconds,
-        Rule::Memory => megabytes,
+        Rule::Memory => mebibytes,
         Rule::Quality | Rule::Identity => metric,
         Rule::Count => |value| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}")),
     }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
-use super::table::style;
+use super::table_style::table_style;
 use crate::gate::Metric;
 use crate::selftest::live::{Live, Trial};
 use crate::selftest::replay::{Coverage, Rates, Replay, SuiteRates};
@@ -16,7 +16,7 @@ fn percent(share: f64) -> String {
 
 fn text_of(heads: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_style(style()).set_content_arrangement(ContentArrangement::Disabled).set_header(heads);
+    table.load_style(table_style()).set_content_arrangement(ContentArrangement::Disabled).set_header(heads);
     table.add_rows(rows);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);

@@ -1,4 +1,4 @@
-//! The table that a run ends with, on made-up observations.
+//! The table at the end of a run, on synthetic observations.
 
 use serde_json::json;
 
@@ -37,7 +37,7 @@ fn both_tasks_with_intervals() {
 }
 
 #[test]
-fn a_method_that_never_came_through_and_one_that_did_once() {
+fn failed_method_and_partly_failed_method() {
     let rows = vec![
         row(Task::Train, Method::Eager, 0, out_of_memory()),
         ok_row(Task::Train, Method::Lazy, 0, 0.012_34, 64.0),
@@ -60,7 +60,7 @@ fn a_method_that_never_came_through_and_one_that_did_once() {
 }
 
 #[test]
-fn the_disk_method_has_lines_of_its_own() {
+fn lazy_disk_has_its_own_lines() {
     let disk = (0..5).map(|block| ok_row(Task::Train, Method::LazyDisk, block, 1.0, 500.0));
     let rows = drifting(Task::Train).into_iter().chain(disk);
     insta::assert_snapshot!(rendered(&[Method::Eager, Method::Lazy, Method::LazyDisk], rows), @r"
@@ -80,7 +80,7 @@ fn the_disk_method_has_lines_of_its_own() {
 }
 
 #[test]
-fn rules_are_told_with_what_each_is_worth() {
+fn ablation_lists_each_rule() {
     let rows = (0..5).flat_map(|block| {
         let drift = 1.0 + 0.1 * block as f64;
         let lazy = |ablated: Option<&str>, seconds: f64, tokens: u64| {

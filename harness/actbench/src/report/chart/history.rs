@@ -1,9 +1,9 @@
 //! A metric over commits, modes as series, with a line upright at each change.
 
 use super::Chart;
-use super::axis::Axis;
-use super::canvas::{Marker, colour, svg};
-use super::xy::{Point, SIZE, Series as Line, Xy};
+use super::axis::ChartAxis;
+use super::canvas::{Marker, color, svg};
+use super::xy::{ChartPoint, ChartSeries, SIZE, XyChart};
 use crate::error::Result;
 use crate::gate::Metric;
 use crate::history::{Series, SeriesKey};
@@ -34,16 +34,16 @@ fn chart(index: usize, group: &[&Series]) -> Result<Chart> {
     runs.sort_unstable();
     runs.dedup();
     let place = |run: &str| runs.iter().position(|(_, other, _)| *other == run).map_or(0.0, |index| (index + 1) as f64);
-    let lines: Vec<Line> = group
+    let lines: Vec<ChartSeries> = group
         .iter()
-        .map(|it| Line {
+        .map(|it| ChartSeries {
             name: it.case.method.to_string(),
-            colour: colour(it.case.method),
-            marker: Marker::of(it.case.method),
+            color: color(it.case.method),
+            marker: Marker::for_method(it.case.method),
             points: it
                 .points
                 .iter()
-                .map(|point| Point { x: place(&point.run), y: point.median, ends: Some(point.ends) })
+                .map(|point| ChartPoint { x: place(&point.run), y: point.median, ends: Some(point.ends) })
                 .collect(),
             failures: Vec::new(),
         })
@@ -57,9 +57,9 @@ fn chart(index: usize, group: &[&Series]) -> Result<Chart> {
     // Counted from the last, which is the one that is asked about.
     let names = runs.iter().enumerate().rev().step_by(step).map(|(index, run)| ((index + 1) as f64, run.2.to_owned()));
     let first = group[0];
-    let xy = Xy {
-        x: Axis::of_whole("commit", (1..=runs.len()).map(|run| run as f64)).with_names(names.collect()),
-        y: Axis::around(&named(first.metric), values),
+    let xy = XyChart {
+        x: ChartAxis::of_whole_numbers("commit", (1..=runs.len()).map(|run| run as f64)).with_names(names.collect()),
+        y: ChartAxis::around(&named(first.metric), values),
         reference: None,
         marks,
         series: lines,

@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use crate::gate::report::Identity;
 use crate::gate::{CaseReport, GateReport, Metric, MetricReport, Outcome, Rule, Verdict};
 use crate::report::format::fine_seconds;
-use crate::report::table::style;
+use crate::report::table_style::table_style;
 
 const HEADER: [&str; 8] = ["case", "metric", "base", "head", "head / base", "pairs", "p", "verdict"];
 
@@ -15,7 +15,7 @@ const HEADER: [&str; 8] = ["case", "metric", "base", "head", "head / base", "pai
 pub fn render(report: &GateReport) -> String {
     let mut text = format!("base {}\nhead {}\n\n", identity(&report.base), identity(&report.head));
     let mut table = Table::new();
-    table.load_style(style()).set_content_arrangement(ContentArrangement::Disabled).set_header(HEADER);
+    table.load_style(table_style()).set_content_arrangement(ContentArrangement::Disabled).set_header(HEADER);
     for case in &report.cases {
         for (index, metric) in case.metrics.iter().enumerate() {
             let name = if index == 0 { case.name.clone() } else { String::new() };
