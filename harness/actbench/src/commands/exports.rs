@@ -1,4 +1,4 @@
-//! `--export FORM=PATH`: a gate's report written in the forms that others read.
+//! `--export FORM=PATH`: the report of a gate in the formats of other tools.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -13,15 +13,15 @@ use crate::gate::GateReport;
 use crate::report::gate::{Form, export, markdown};
 use crate::results::write_whole;
 
-/// The file that GitHub's runner shows on a job's page.
+/// The variable that names the summary file of a GitHub job, which is shown on the page of the job.
 pub const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
 
-/// A form and where it goes; `-` is standard output.
+/// A format and its file; `-` is standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {
-    /// The form.
+    /// The format.
     pub form: Form,
-    /// The file.
+    /// The file to write.
     pub path: PathBuf,
 }
 
@@ -33,17 +33,17 @@ impl FromStr for Export {
         let (form, path) = text
             .split_once('=')
             .filter(|(_, path)| !path.is_empty())
-            .ok_or_else(|| format!("write FORM=PATH, as in junit=gate.xml; forms are {}", forms.join(", ")))?;
-        let form =
-            Form::from_str(form, false).map_err(|_| format!("no form '{form}'; there are {}", forms.join(", ")))?;
+            .ok_or_else(|| format!("write FORM=PATH, such as junit=gate.xml; the forms are {}", forms.join(", ")))?;
+        let form = Form::from_str(form, false)
+            .map_err(|_| format!("unknown form '{form}'; the forms are {}", forms.join(", ")))?;
         Ok(Export { form, path: path.into() })
     }
 }
 
-/// Writes `report` in each form, and appends it as Markdown to the file that `summary` names.
+/// Writes `report` in each format, and appends it as Markdown to the file `summary`.
 ///
 /// # Errors
-/// A file that cannot be written; those before it are.
+/// A file that cannot be written; earlier files are already written.
 pub fn write_exports(report: &GateReport, exports: &[Export], summary: Option<&Path>) -> Result<()> {
     for Export { form, path } in exports {
         let text = export(*form, report)?;
@@ -54,7 +54,7 @@ pub fn write_exports(report: &GateReport, exports: &[Export], summary: Option<&P
         }
     }
     if let Some(summary) = summary {
-        // Other steps of the job have their part of this file.
+        // Appended, because other steps of the job write to this file too.
         let mut file =
             OpenOptions::new().append(true).create(true).open(summary).map_err(Error::io("open", summary))?;
         file.write_all(format!("{}\n", markdown(report)).as_bytes()).map_err(Error::io("write", summary))?;
@@ -62,7 +62,7 @@ pub fn write_exports(report: &GateReport, exports: &[Export], summary: Option<&P
     Ok(())
 }
 
-/// Where a job's summary goes, as GitHub's runner says it.
+/// The summary file of the GitHub job, if this process runs in one.
 pub fn step_summary() -> Option<PathBuf> {
     std::env::var_os(STEP_SUMMARY).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
@@ -75,13 +75,13 @@ mod tests {
     use crate::report::gate::tests::report;
 
     #[test]
-    fn every_form_is_written_and_the_summary_is_added_to() {
-        let folder = tempfile::tempdir().unwrap();
+    fn every_form_is_written_and_summary_appended() {
+        let directory = tempfile::tempdir().unwrap();
         let exports: Vec<Export> = Form::value_variants()
             .iter()
-            .map(|form| format!("{form}={}", folder.path().join(form.to_string()).display()).parse().unwrap())
+            .map(|form| format!("{form}={}", directory.path().join(form.to_string()).display()).parse().unwrap())
             .collect();
-        let summary = folder.path().join("summary.md");
+        let summary = directory.path().join("summary.md");
         fs::write(&summary, "earlier\n").unwrap();
         write_exports(&report(), &exports, Some(&summary)).unwrap();
         write_exports(&report(), &[], Some(&summary)).unwrap();
@@ -91,13 +91,13 @@ mod tests {
         let text = fs::read_to_string(&summary).unwrap();
         assert!(text.starts_with("earlier\n"), "{text}");
         assert_eq!(text.matches("## actbench gate").count(), 2);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), exports.len() + 1);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), exports.len() + 1);
         let nowhere = ["json=/proc/none/gate.json".parse().unwrap()];
         assert!(write_exports(&report(), &nowhere, None).unwrap_err().to_string().contains("/proc/none"));
     }
 
     #[test]
-    fn what_is_no_export_says_what_would_be() {
+    fn invalid_export_lists_the_forms() {
         for bad in ["junit", "junit=", "xml=a", ""] {
             let error = bad.parse::<Export>().unwrap_err();
             assert!(error.contains("benchmark-action"), "{bad}: {error}");

@@ -150,11 +150,7 @@ fn parse(module: &[String], tokens: &[Token]) -> ModuleFile {
         }
         let continues_path = at >= 2 && is_separator(tokens, at - 2);
         if token.kind == TokenKind::Word && !continues_path && is_separator(tokens, at + 1) {
-            let mut path = vec![token.text.clone()];
-            while is_separator(tokens, at + 1) && tokens.get(at + 3).is_some_and(|it| it.kind == TokenKind::Word) {
-                path.push(tokens[at + 3].text.clone());
-                at += 3;
-            }
+            let path = inline_path(tokens, &mut at);
             if let Some(full) = absolute(&here(), &path) {
                 file.uses.push((full, token.line));
             } else if inline.is_empty() {
@@ -214,6 +210,36 @@ fn use_tree(
             _ => return at + 1,
         }
     }
+}
+
+/// Every path that `tokens` import or write out, of any crate, as it stands in the source: `use a::{b, c::d}` is two.
+pub fn written_paths(tokens: &[Token]) -> Vec<ModulePath> {
+    let mut paths = Vec::new();
+    let mut at = 0;
+    while at < tokens.len() {
+        if tokens[at].is("use") {
+            let mut found = Vec::new();
+            at = use_tree(tokens, at + 1, &[], &mut found);
+            paths.extend(found.into_iter().map(|(path, _)| path));
+            continue;
+        }
+        let continues_path = at >= 2 && is_separator(tokens, at - 2);
+        if tokens[at].kind == TokenKind::Word && !continues_path && is_separator(tokens, at + 1) {
+            paths.push(inline_path(tokens, &mut at));
+        }
+        at += 1;
+    }
+    paths
+}
+
+/// The path that begins at `at`, which is moved to its last word.
+fn inline_path(tokens: &[Token], at: &mut usize) -> ModulePath {
+    let mut path = vec![tokens[*at].text.clone()];
+    while is_separator(tokens, *at + 1) && tokens.get(*at + 3).is_some_and(|it| it.kind == TokenKind::Word) {
+        path.push(tokens[*at + 3].text.clone());
+        *at += 3;
+    }
+    path
 }
 
 /// `path` from the root of the crate; none where it leaves the crate.

@@ -107,24 +107,27 @@ fn extraction_fraction(figures: &MethodFigures) -> Option<f64> {
     Some((extract / total).min(1.0))
 }
 
-/// `eager: most of the time is extraction in 4 of 4 runs (88% to 97% of the time).`
+/// `eager: extraction takes most of the time in 4 of 4 runs (88% to 97%).`
 fn bottlenecks(cells: &[&Cell]) -> Vec<String> {
     let of_method = |method: Method| -> Option<String> {
         let fractions: Vec<f64> = cells.iter().filter_map(|cell| extraction_fraction(cell.method(method)?)).collect();
         let total = fractions.len();
         let (extraction, training): (Vec<f64>, Vec<f64>) = fractions.into_iter().partition(|fraction| *fraction >= 0.5);
         let training: Vec<f64> = training.iter().map(|fraction| 1.0 - fraction).collect();
-        let part = |name: &str, fractions: &[f64]| {
+        let part = |subject: &str, fractions: &[f64]| {
             let low = fractions.iter().copied().fold(1.0, f64::min);
             let high = fractions.iter().copied().fold(0.0, f64::max);
             let (low, high) = (format!("{:.0}%", 100.0 * low), format!("{:.0}%", 100.0 * high));
             let range = if low == high { low } else { format!("{low} to {high}") };
-            (!fractions.is_empty())
-                .then(|| format!("{name} in {} of {} ({range} of the time)", fractions.len(), plural(total, "run")))
+            (!fractions.is_empty()).then(|| {
+                format!("{subject} most of the time in {} of {} ({range})", fractions.len(), plural(total, "run"))
+            })
         };
-        let parts: Vec<String> =
-            [part("extraction", &extraction), part("training and scoring", &training)].into_iter().flatten().collect();
-        (!parts.is_empty()).then(|| format!("{method}: most of the time is {}.", parts.join(", ")))
+        let parts: Vec<String> = [part("extraction takes", &extraction), part("training and scoring take", &training)]
+            .into_iter()
+            .flatten()
+            .collect();
+        (!parts.is_empty()).then(|| format!("{method}: {}.", parts.join(", ")))
     };
     [Method::Eager, Method::Lazy, Method::LazyDisk].into_iter().filter_map(of_method).collect()
 }

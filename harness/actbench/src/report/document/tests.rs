@@ -11,7 +11,7 @@ fn document(files: &[NamedResults]) -> Document {
 }
 
 #[test]
-fn every_section_of_the_markdown() {
+fn markdown_has_every_section() {
     let files = [file(100, 0.5, 2.0), file(1000, 2.0, 4.0), file_without_eager(20_000)];
     let charts = charts(&cells_of(&files)).unwrap();
     insta::assert_snapshot!(markdown(&document(&files), &charts).unwrap());
@@ -75,7 +75,7 @@ fn csv_has_full_numbers_and_failures() {
 }
 
 #[test]
-fn the_recommendation_as_text() {
+fn recommendation_as_text() {
     let files = [file(100, 0.5, 2.0), file(1000, 2.0, 4.0), file_without_eager(20_000)];
     insta::assert_snapshot!(recommendation_text(&cells_of(&files), SizeBounds::default()));
 }
