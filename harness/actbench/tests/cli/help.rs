@@ -90,22 +90,22 @@ fn models_and_datasets_are_listed() {
     }
     let tiny = listed.lines().find(|line| line.contains("synthetic:tiny ")).unwrap();
     assert_eq!(tiny.split_whitespace().collect::<Vec<_>>(), ["synthetic:tiny", "8", "192", "3,935,424", "7.5"]);
-    insta::assert_snapshot!(output_of(&["datasets"]), @r##"
- data set          what it is
-───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
- embedded          generated dialogues, as many distinct rows as are asked for; the same as embedded:short
+    insta::assert_snapshot!(output_of(&["datasets"]), @r#"
+ data set          description
+──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+ embedded          generated dialogues, all distinct; the same as embedded:short
  embedded:short    generated dialogues of two sentences, about 60 tokens
- embedded:medium   the same with a paragraph, about 150 tokens
- embedded:long     the same with several turns, about 600 tokens
- embedded:mixed    half of them short, a third medium, the rest long
- repe              true statements under an honest and a deceptive system prompt; a local copy by --data-dir, else the hub
+ embedded:medium   generated dialogues with a paragraph, about 150 tokens
+ embedded:long     generated dialogues of several turns, about 600 tokens
+ embedded:mixed    half short, a third medium, the rest long dialogues
+ repe              true statements under an honest and a deceptive system prompt; from --data-dir or the Hugging Face hub
 
-Files, a dialogue a row with a label of 0 or 1:
+Files, one dialogue per row with a label of 0 or 1:
   FILE.jsonl      {"messages": [{"role": "user", "content": "..."}, ...], "label": 1}
   FILE.csv        columns messages (JSON, as above) and label, or system, user, assistant and label
   FILE.parquet    columns messages and label
-Roles are system, user and assistant; label 1 is what a probe is to find.
-"##);
+Roles are system, user and assistant; label 1 is the class that a probe should detect.
+"#);
     let models: Value = serde_json::from_str(&output_of(&["models", "--json"])).unwrap();
     assert_eq!(models[0]["name"], "synthetic:tiny");
     let known: Value = serde_json::from_str(&output_of(&["datasets", "--json"])).unwrap();
