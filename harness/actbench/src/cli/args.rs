@@ -83,48 +83,49 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The subcommands, each with the line that describes it in the list of commands.
+/// The subcommands, each with its line in the list of commands and in `-h`. A doc comment here would also replace the
+/// paragraphs for `--help`, which stand at the arguments of each command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the two workloads, lazy and eager, and write a result file.
+    #[command(about = "Run the two workloads, lazy and eager, and write a result file")]
     Run(Box<RunArgs>),
-    /// Predict time and memory of each method, and recommend one, before running.
+    #[command(about = "Predict time and memory of each method, and recommend one, before running")]
     Plan(Box<PlanArgs>),
-    /// Run every cell of a matrix of models, samples, layers and other settings.
+    #[command(about = "Run every cell of a matrix of models, samples, layers and other settings")]
     Matrix(Box<MatrixArgs>),
-    /// Merge the directories of a matrix that ran in shards.
+    #[command(about = "Merge the directories of a matrix that ran in shards")]
     Merge(MergeArgs),
-    /// Write a report of result files: REPORT.md, report.html, CSV and charts.
+    #[command(about = "Write a report of result files: REPORT.md, report.html, CSV and charts")]
     Report(ReportArgs),
-    /// Recommend a method for small, medium and large runs, from result files.
+    #[command(about = "Recommend a method for small, medium and large runs, from result files")]
     Recommend(RecommendArgs),
-    /// Compare two result files, with a verdict if a history of runs allows one.
+    #[command(about = "Compare two result files, with a verdict if a history of runs allows one")]
     Compare(CompareArgs),
-    /// Keep results over commits: add, list, plot, and find where figures changed.
+    #[command(about = "Keep results over commits: add, list, plot, and find where figures changed")]
     History(HistoryArgs),
-    /// Test in paired runs whether a change makes runs slower, use more memory or differ.
+    #[command(about = "Test in paired runs whether a change makes runs slower, use more memory or differ")]
     Gate(Box<GateArgs>),
-    /// Try the gate on known slowdowns: false alarms, power, smallest detectable slowdown.
+    #[command(about = "Try the gate on known slowdowns: false alarms, power, smallest detectable slowdown")]
     Selftest(SelftestArgs),
-    /// Show the lazy plans of a run and their predicted cost, without running them.
+    #[command(about = "Show the lazy plans of a run and their predicted cost, without running them")]
     Explain(Box<ExplainArgs>),
-    /// Measure the time of each operation of a run.
+    #[command(about = "Measure the time of each operation of a run")]
     Profile(Box<ProfileArgs>),
-    /// Convert a GGUF file to a model directory.
+    #[command(about = "Convert a GGUF file to a model directory")]
     Import(ImportArgs),
-    /// Write the tokens and pooled features of a run to a file, to compare with other tools.
+    #[command(about = "Write the tokens and pooled features of a run to a file, to compare with other tools")]
     Features(Box<FeaturesArgs>),
-    /// Write the pooled features of a run to a cache file, or verify an existing one.
+    #[command(about = "Write the pooled features of a run to a cache file, or verify an existing one")]
     Cache(Box<CacheArgs>),
-    /// Check that a device gives reference values and bit-identical features.
+    #[command(about = "Check that a device gives reference values and bit-identical features")]
     Check(CheckArgs),
-    /// Show this machine and build, and what disturbs measurements on it.
+    #[command(about = "Show this machine and build, and what disturbs measurements on it")]
     Env(EnvArgs),
-    /// List the built-in models, and how to name others.
+    #[command(about = "List the built-in models, and how to name others")]
     Models(ModelsArgs),
-    /// List the built-in data sets, and how to name others.
+    #[command(about = "List the built-in data sets, and how to name others")]
     Datasets(DatasetsArgs),
-    /// Print shell completions.
+    #[command(about = "Print shell completions")]
     Completions(CompletionsArgs),
     /// Run one case; started by `run`.
     #[command(hide = true)]

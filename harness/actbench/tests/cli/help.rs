@@ -111,3 +111,11 @@ Roles are system, user and assistant; label 1 is the class that a probe should d
     let known: Value = serde_json::from_str(&output_of(&["datasets", "--json"])).unwrap();
     assert_eq!(known.as_array().unwrap().len(), 6);
 }
+
+#[test]
+fn long_help_has_more_than_short_help() {
+    let (short, long) = (output_of(&["profile", "-h"]), output_of(&["profile", "--help"]));
+    assert!(short.contains("\nMeasure the time of each operation of a run\n"), "{short}");
+    assert!(!short.contains("no result file is written"), "{short}");
+    assert!(long.contains("no result file is written"), "{long}");
+}
