@@ -24,7 +24,7 @@ pub fn main() -> ExitCode {
     let parsed = args::parser().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return one_line::print_parse_error(&error),
+        Err(error) => return one_line::print(&error),
     };
     // The panic hook has printed its message by the time the panic arrives here; only the exit status is missing.
     match catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))) {

@@ -1,14 +1,14 @@
-//! Errors of the argument parser on one line: without the usage text and the pointer to the help.
+//! Errors of the command line parser on one line, without the usage text that clap adds.
 
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 
-/// Prints the parser's message, which may be an error or the requested help, and gives the exit status.
-pub fn print_parse_error(error: &clap::Error) -> ExitCode {
+/// Prints an error of the parser, or the help that clap reports as an error, and returns the exit status.
+pub fn print(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // A closed pipe, as with `| head`, is not a failure.
+            // A closed pipe, as of `| head`, is not a failure.
             let _ = error.print();
         }
         _ => eprintln!("{}", one_line(&error.render().to_string())),
@@ -16,24 +16,23 @@ pub fn print_parse_error(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-/// The lines of `text` before the usage, joined.
+/// The lines of `text` up to the usage, joined.
 pub fn one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim);
-    let before_usage =
-        lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let message = lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
     let mut joined = String::new();
-    for line in before_usage.filter(|line| !line.is_empty()) {
+    for line in message.filter(|line| !line.is_empty()) {
         if !joined.is_empty() {
             let continues = joined.ends_with(':') || line.starts_with('[');
             joined.push_str(if continues { " " } else { "; " });
         }
         joined.push_str(line);
     }
-    REWORDINGS.iter().fold(joined, |text, (technical, plain)| text.replace(technical, plain))
+    PLAIN_MESSAGES.iter().fold(joined, |text, (technical, plain)| text.replace(technical, plain))
 }
 
-/// Messages of the standard library on numbers, and advice in their place.
-const REWORDINGS: [(&str, &str); 4] = [
+/// Messages of the standard library about numbers, and their replacements for users who do not program in Rust.
+const PLAIN_MESSAGES: [(&str, &str); 4] = [
     ("invalid digit found in string", "give a whole number from 0 on"),
     ("invalid float literal", "give a number"),
     ("number too large to fit in target type", "give a smaller number"),
@@ -45,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_lines_are_joined_without_usage() {
+    fn multi_line_error_becomes_one_line_without_usage() {
         let text = "error: invalid value 'x' for '--task <TASK>'\n  [possible values: train, sweep]\n\n\
                     For more information, try '--help'.\n";
         assert_eq!(one_line(text), "error: invalid value 'x' for '--task <TASK>' [possible values: train, sweep]");
