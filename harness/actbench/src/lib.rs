@@ -10,10 +10,12 @@
 
 #![warn(clippy::print_stdout)] // `commands::stdout` does not panic if the pipe is closed.
 
+pub mod atomic_file;
 pub mod cli;
 pub mod commands;
 pub mod compare;
 pub mod crossover;
+pub mod devices;
 pub mod error;
 pub mod gate;
 pub mod history;

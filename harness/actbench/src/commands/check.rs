@@ -1,4 +1,4 @@
-//! `actbench check`: whether a device gives the right values, and the same bits every way.
+//! `actbench check`: checks that a device computes correct values, and the same bits by every method.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,36 +7,36 @@ use clap::Args;
 use serde_json::json;
 
 use super::stdout;
+use crate::atomic_file::{check_writable, write_whole};
 use crate::error::{Error, Result};
-use crate::results::{check_writable, write_whole};
 use crate::workload::case::{DeviceMap, Method, RunConfig, Task};
 use crate::workload::check::{Extent, Finding, Subject, run};
 
 /// Check a device: hidden states against reference values, and features by every method, batch size and set of rules.
 ///
-/// What is compared: all layers of small models of every kind with transformers in float64 (the goldens), the features of
-/// the embedded model by all ways bit by bit, and both with the CPU. `kernels-check` looks at kernels one by one.
+/// All layers of small models of every kind are compared with transformers in float64 (the goldens). Features of the embedded
+/// model must be bit-identical by all methods. Both are compared with the CPU. `kernels-check` checks single kernels.
 #[derive(Args, Clone, Debug)]
 #[command(
     before_help = "Examples:\n  \
     actbench check\n  \
     actbench check --device-map cuda --json check.json",
-    after_help = "Exit status: 0 everything holds, 1 something does not, 2 nothing could be checked."
+    after_help = "Exit status: 0 all checks passed, 1 a check failed, 2 nothing could be checked."
 )]
 pub struct CheckArgs {
-    /// What is checked: auto, cpu, cuda, cuda:N or what else `run` takes
+    /// Device to check: any device accepted by `run --device-map`
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device_map: DeviceMap,
-    /// Folder of goldens [default: fixtures/data/goldens beside the program or of the sources it was built from]
+    /// Directory of goldens [default: fixtures/data/goldens next to the executable, or in the sources of the build]
     #[arg(long, value_name = "DIR")]
     pub goldens: Option<PathBuf>,
-    /// Few samples, bf16 alone, and no probes
+    /// Use few samples, only bf16, and no probes
     #[arg(long)]
     pub quick: bool,
-    /// Say which device would be checked, and check nothing
+    /// Print which device would be checked, and check nothing
     #[arg(long)]
     pub list: bool,
-    /// Write everything found to a file
+    /// Write all results to a JSON file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
@@ -44,10 +44,10 @@ pub struct CheckArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// A device that is not there, or goldens that cannot be read.
+/// A device that does not exist, or goldens that cannot be read.
 pub fn check(args: &CheckArgs) -> Result<ExitCode> {
     if let Some(path) = &args.json {
-        check_writable(path, "--json", "the file of what was found")?;
+        check_writable(path, "--json", "the results file")?;
     }
     let extent = if args.quick { Extent::QUICK } else { Extent::WHOLE };
     let subject = Subject::find(&config(args.device_map), extent)?;
@@ -55,12 +55,12 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode> {
     if args.list {
         return Ok(ExitCode::SUCCESS);
     }
-    let folder = args.goldens.clone().unwrap_or_else(goldens_folder);
-    let mut tell = |finding: &Finding| {
+    let goldens = args.goldens.clone().unwrap_or_else(goldens_directory);
+    let mut print = |finding: &Finding| {
         let verdict = if finding.passed { "ok    " } else { "FAILED" };
         stdout::line(format_args!("{verdict} {}: {}", finding.what, finding.detail));
     };
-    let findings = run(&subject, &folder, extent, &mut tell)?;
+    let findings = run(&subject, &goldens, extent, &mut print)?;
     let failed = findings.iter().filter(|finding| !finding.passed).count();
     if let Some(path) = &args.json {
         let file = json!({ "device": subject.describe(), "passed": failed == 0, "findings": findings });
@@ -80,13 +80,13 @@ fn summary(count: usize, failed: usize) -> String {
     }
 }
 
-/// Where goldens lie beside a program that was carried somewhere, and else in the sources.
-fn goldens_folder() -> PathBuf {
-    let beside = || Some(std::env::current_exe().ok()?.parent()?.join("fixtures").join("data").join("goldens"));
-    beside().filter(|folder| folder.is_dir()).unwrap_or_else(actbench_fixtures::golden::goldens_folder)
+/// The goldens next to the executable, which may have been copied to another machine; otherwise those of the sources.
+fn goldens_directory() -> PathBuf {
+    let copied = || Some(std::env::current_exe().ok()?.parent()?.join("fixtures").join("data").join("goldens"));
+    copied().filter(|directory| directory.is_dir()).unwrap_or_else(actbench_fixtures::golden::goldens_folder)
 }
 
-/// The embedded model and data, otherwise the settings of a run.
+/// The embedded model and data, with the default settings of a run.
 fn config(device_map: DeviceMap) -> RunConfig {
     #[derive(clap::Parser)]
     struct Defaults {

@@ -1,4 +1,4 @@
-//! `actbench env`: this machine and this build, and what about them disturbs measurements.
+//! `actbench env`: shows this machine and build, and what disturbs measurements.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -8,30 +8,30 @@ use clap::Args;
 
 use super::stdout;
 use crate::error::{Error, Result};
-use crate::measure::conditions::{Counters, Level, Warning, during};
-use crate::measure::environment::Environment;
+use crate::measure::conditions::{Level, SystemCounters, Warning, during};
 use crate::measure::fingerprint::{Fingerprint, build_facts, machine_facts};
+use crate::measure::machine_record::MachineRecord;
 use crate::measure::page_cache;
 
-/// How long the processors are watched for stolen time and the like.
-const WATCHED: Duration = Duration::from_millis(250);
+/// How long counters such as stolen CPU time are observed.
+const OBSERVATION: Duration = Duration::from_millis(250);
 
-/// Show this machine and this build, and what about them disturbs measurements.
+/// Show this machine and build, and what disturbs measurements.
 ///
-/// Each finding says what to do about it. A result file holds the same under `environment`.
+/// Each warning has a remedy. A result file has the same record under `environment`.
 #[derive(Args, Clone, Debug)]
 #[command(
     before_help = "Examples:\n  \
     actbench env\n  \
     actbench env --files ./smollm2\n  \
     actbench env --json",
-    after_help = "Exit status: 0 done, whatever was found; 2 bad usage."
+    after_help = "Exit status: 0 success, with or without warnings; 2 bad usage."
 )]
 pub struct EnvArgs {
-    /// Files, or folders of them, to look for in the page cache: a model's, a data set's
+    /// Files, or directories of them, to look up in the page cache, such as a model or data set
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub files: Vec<PathBuf>,
-    /// Print what a result file would hold
+    /// Print the environment record as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -44,47 +44,49 @@ pub fn env(args: &EnvArgs) -> Result<()> {
     if let Some(absent) = args.files.iter().find(|path| !path.exists()) {
         return Err(Error::file(
             absent,
-            "does not exist; --files names files or folders to look for in the page cache",
+            "does not exist; --files names files or directories to look up in the page cache",
         ));
     }
-    let before = Counters::read(Path::new("/"));
-    std::thread::sleep(WATCHED);
-    let mut environment = Environment::read();
-    for warning in during(&Counters::read(Path::new("/")).since(&before)) {
-        let what = warning.what.replace("during the run", "in the last moment");
-        environment.warnings.push(Warning { what, ..warning });
+    let before = SystemCounters::read(Path::new("/"));
+    std::thread::sleep(OBSERVATION);
+    let mut record = MachineRecord::read();
+    for warning in during(&SystemCounters::read(Path::new("/")).since(&before)) {
+        let what = warning.what.replace("during the run", "in the last 0.25 s");
+        record.warnings.push(Warning { what, ..warning });
     }
-    environment.warnings.extend(args.files.iter().filter_map(|path| page_cache::warning(path, 0)));
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&environment).map_err(|error| Error::usage(error.to_string()))? + "\n",
-        false => for_people(&environment),
+    record.warnings.extend(args.files.iter().filter_map(|path| page_cache::warning(path, 0)));
+    let text = if args.json {
+        // A record has only string keys and finite numbers, which always serialize.
+        serde_json::to_string_pretty(&record).map_err(|error| Error::Numeric(error.to_string()))? + "\n"
+    } else {
+        as_text(&record)
     };
     stdout::text(text);
     Ok(())
 }
 
-fn for_people(environment: &Environment) -> String {
+fn as_text(record: &MachineRecord) -> String {
     let mut text = String::new();
-    let fingerprint = Fingerprint::of(environment);
-    let mut build = vec![("version", environment.version.clone())];
-    if let Some(commit) = &environment.commit {
-        let dirty = if environment.dirty == Some(true) { ", with changes" } else { "" };
+    let fingerprint = Fingerprint::of(record);
+    let mut build = vec![("version", record.version.clone())];
+    if let Some(commit) = &record.commit {
+        let dirty = if record.dirty == Some(true) { ", with changes" } else { "" };
         build.push(("commit", format!("{commit}{dirty}")));
     }
-    build.extend(build_facts(environment));
+    build.extend(build_facts(record));
     for (heading, digest, facts) in
-        [("Machine", fingerprint.machine, machine_facts(environment)), ("Build", fingerprint.build, build)]
+        [("Machine", fingerprint.machine, machine_facts(record)), ("Build", fingerprint.build, build)]
     {
         let _ = writeln!(text, "{heading} {digest}");
         for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty() && value != "-") {
             let _ = writeln!(text, "  {name:<16} {value}");
         }
     }
-    let _ = writeln!(text, "Findings");
-    if environment.warnings.is_empty() {
-        let _ = writeln!(text, "  nothing that disturbs measurements was found");
+    let _ = writeln!(text, "Warnings");
+    if record.warnings.is_empty() {
+        let _ = writeln!(text, "  none: nothing was found that disturbs measurements");
     }
-    for warning in &environment.warnings {
+    for warning in &record.warnings {
         let level = match warning.level {
             Level::Warning => "warning",
             Level::Note => "note",
@@ -101,11 +103,11 @@ mod tests {
     use crate::results::tests::environment;
 
     #[test]
-    fn people_see_the_machine_the_build_and_what_to_do() {
+    fn text_has_machine_build_and_remedies() {
         let mut here = environment();
-        here.warnings.push(Warning::new(Kind::Swap, "5 MB are in swap space", "free memory"));
+        here.warnings.push(Warning::new(Kind::Swap, "5 MiB are in swap space", "free memory"));
         here.warnings.push(Warning::note(Kind::Virtual, "a virtual machine", "trust ratios"));
-        insta::assert_snapshot!(for_people(&here), @r"
+        insta::assert_snapshot!(as_text(&here), @r"
         Machine 9d0a4f3455d1ade4
           processor        A processor
           threads          2
@@ -115,13 +117,13 @@ mod tests {
         Build a94cf2a2f4750904
           version          0.1.0
           profile          release
-        Findings
-          warning: 5 MB are in swap space
+        Warnings
+          warning: 5 MiB are in swap space
             free memory
           note: a virtual machine
             trust ratios
         ");
         here.warnings.clear();
-        assert!(for_people(&here).ends_with("Findings\n  nothing that disturbs measurements was found\n"));
+        assert!(as_text(&here).ends_with("Warnings\n  none: nothing was found that disturbs measurements\n"));
     }
 }

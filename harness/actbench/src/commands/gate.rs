@@ -23,8 +23,8 @@ use crate::gate::source::Side;
 use crate::gate::suite::Suite;
 use crate::gate::{GateReport, Metric, Outcome};
 use crate::measure::conditions::{Level, Warning, short_line};
-use crate::measure::environment::Environment;
 use crate::measure::fingerprint;
+use crate::measure::machine_record::MachineRecord;
 use crate::report;
 use crate::results::{check_output, write_whole};
 use crate::runner::interrupt;
@@ -140,7 +140,7 @@ pub fn gate(args: &GateArgs) -> Result<ExitCode> {
     interrupt::install()?;
     let base = ready(args, Side::Base)?;
     let head = ready(args, Side::Head)?;
-    let environment = Environment::read();
+    let environment = MachineRecord::read();
     if let Some(line) = short_line(&environment.warnings).filter(|_| !args.quiet) {
         eprintln!("warning: {line}");
     }
@@ -217,7 +217,7 @@ fn ready(args: &GateArgs, side: Side) -> Result<Ready> {
         }
         (None, None) => return Err(Error::usage(format!("name {side} with --{side}-bin or --{side}-rev"))),
     };
-    let build = fingerprint::program(&program)?;
+    let build = fingerprint::executable(&program)?;
     Ok(Ready { identity: Identity { path, revision, build, description: None }, program, _built: built })
 }
 

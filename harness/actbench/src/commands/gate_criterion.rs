@@ -16,8 +16,8 @@ use crate::gate::report::{Identity, SCHEMA};
 use crate::gate::revisions::{self, Built};
 use crate::gate::source::{Side, Source};
 use crate::gate::{GateReport, Outcome, engine, instructions};
-use crate::measure::environment::Environment;
 use crate::measure::fingerprint;
+use crate::measure::machine_record::MachineRecord;
 use crate::runner::interrupt;
 
 /// The bench of the workspace that counts instructions, and the feature that it is built with.
@@ -82,7 +82,7 @@ pub fn gate(args: &GateArgs) -> Result<ExitCode> {
     notes.extend(left_out(&one_sided));
     let design = design(args, source.cases().len());
     design.check()?;
-    let environment = Environment::read();
+    let environment = MachineRecord::read();
     let machine = fingerprint::machine(&environment);
     if !args.quiet {
         notes.iter().for_each(|note| eprintln!("warning: {note}"));
@@ -120,7 +120,7 @@ fn ready(args: &GateArgs, side: Side, can_count: bool) -> Result<Ready> {
         Side::Head => (&args.head_bin, &args.head_rev, &args.criterion.head_instructions),
     };
     if let Some(file) = file {
-        let build = fingerprint::program(file)?;
+        let build = fingerprint::executable(file)?;
         let identity = Identity { path: file.clone(), revision: None, build, description: None };
         return Ok(Ready { identity, program: file.clone(), instructions: counter.clone(), _built: Vec::new() });
     }
@@ -133,7 +133,7 @@ fn ready(args: &GateArgs, side: Side, can_count: bool) -> Result<Ready> {
     let identity = Identity {
         path: PathBuf::from(revision),
         revision: Some(built.commit.clone()),
-        build: fingerprint::program(&built.program)?,
+        build: fingerprint::executable(&built.program)?,
         description: None,
     };
     let program = built.program.clone();

@@ -1,4 +1,4 @@
-//! The file of a matrix as an argument: found, read, and its cells checked by the parser of `actbench run`.
+//! The arguments that name a matrix, and the parser of `actbench run` that checks its cells.
 
 use std::path::{Path, PathBuf};
 
@@ -7,76 +7,76 @@ use clap::{Args, Command, FromArgMatches};
 use super::one_line::one_line;
 use super::run::RunArgs;
 use crate::error::{Error, Result};
-use crate::matrix::{Matrix, PRESETS, RunFlags};
+use crate::matrix::{PRESETS, RunFlagParser, RunMatrix};
 use actbench_activations::model::outline::config_of;
 
-/// Which matrix.
+/// The matrix.
 #[derive(Args, Clone, Debug)]
 pub struct MatrixFileArgs {
-    /// File of the matrix (TOML)
+    /// TOML file of the matrix
     #[arg(value_name = "FILE.toml", required_unless_present = "preset", conflicts_with = "preset")]
     pub file: Option<PathBuf>,
-    /// A matrix that is built in: small (minutes on two cores) or paper (three models, up to 25,000 samples, all layers)
+    /// Built-in matrix: small (minutes on two cores) or paper (three models, up to 25,000 samples, all layers)
     #[arg(long, value_name = "NAME", value_parser = ["small", "paper"])]
     pub preset: Option<String>,
-    /// Take the model that the file calls NAME from PLACE: a folder, a .gguf file or another name; repeatable
-    #[arg(long, value_name = "NAME=PLACE", value_parser = parse_place)]
+    /// Use the model at LOCATION for the name NAME of the file: a directory, a .gguf file or another name; repeatable
+    #[arg(long, value_name = "NAME=LOCATION", value_parser = parse_model_location)]
     pub model_at: Vec<(String, String)>,
 }
 
 impl MatrixFileArgs {
-    /// The text of the file, and what is in it.
+    /// Reads the file; returns its text and its cells.
     ///
     /// # Errors
-    /// A file that cannot be read or is wrong, with its line.
-    pub fn read(&self) -> Result<(String, Matrix)> {
+    /// A file that cannot be read, or is invalid, with the line.
+    pub fn read(&self) -> Result<(String, RunMatrix)> {
         let (origin, text) = match (&self.file, &self.preset) {
             (Some(path), _) => (path.display().to_string(), read_text(path)?),
             (None, preset) => {
                 let name = preset.as_deref().unwrap_or_default();
                 let known = PRESETS.iter().find(|(known, _)| *known == name);
-                let (_, text) = known.ok_or_else(|| Error::usage(format!("no matrix is called '{name}'")))?;
+                let (_, text) = known.ok_or_else(|| Error::usage(format!("unknown preset '{name}'")))?;
                 (format!("preset {name}"), (*text).to_owned())
             }
         };
-        let matrix = Matrix::parse(&text, &origin, &CellParser { places: &self.model_at })?;
+        let matrix = RunMatrix::parse(&text, &origin, &CellParser { locations: &self.model_at })?;
         Ok((text, matrix))
     }
 }
 
 fn read_text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    String::from_utf8(bytes).map_err(|_| Error::file(path, "is not UTF-8; write it as plain text"))
+    String::from_utf8(bytes).map_err(|_| Error::file(path, "is not UTF-8; save it as plain text"))
 }
 
-/// Flags that say where results go and how they are shown: the matrix's own.
-const NOT_OF_A_CELL: [&str; 6] = ["output", "json", "quiet", "inject-fault", "cache-dir", "help"];
+/// Flags of `run` for output and display, which `matrix` sets itself.
+const EXCLUDED_FLAGS: [&str; 6] = ["output", "json", "quiet", "inject-fault", "cache-dir", "help"];
 
-/// `actbench run`'s own parser.
+/// The parser of `actbench run`.
 struct CellParser<'a> {
-    places: &'a [(String, String)],
+    /// Names of models, with the locations to use for them.
+    locations: &'a [(String, String)],
 }
 
 fn parser() -> Command {
     RunArgs::augment_args(Command::new("cell").no_binary_name(true).disable_help_flag(true))
 }
 
-/// The arguments of `actbench run` with these flags.
+/// Parses the flags of `actbench run`.
 ///
 /// # Errors
-/// What the parser says of them, in one line.
+/// The message of the parser, on one line.
 pub fn run_args(flags: &[String]) -> Result<RunArgs, String> {
-    // Names of flags in a file have no dashes, and neither have they in complaints about it.
-    let plain = |error: clap::Error| one_line(&error.render().to_string()).trim_start_matches("error: ").to_owned();
-    let matches = parser().try_get_matches_from(flags).map_err(plain)?;
-    RunArgs::from_arg_matches(&matches).map_err(plain)
+    let message = |error: clap::Error| one_line(&error.render().to_string()).trim_start_matches("error: ").to_owned();
+    let matches = parser().try_get_matches_from(flags).map_err(message)?;
+    RunArgs::from_arg_matches(&matches).map_err(message)
 }
 
-impl RunFlags for CellParser<'_> {
+impl RunFlagParser for CellParser<'_> {
     fn names(&self) -> Vec<String> {
         let flags = parser();
         let names = flags.get_arguments().filter_map(|argument| argument.get_long());
-        names.filter(|name| !NOT_OF_A_CELL.contains(name)).map(str::to_owned).collect()
+        names.filter(|name| !EXCLUDED_FLAGS.contains(name)).map(str::to_owned).collect()
     }
 
     fn is_switch(&self, name: &str) -> bool {
@@ -92,14 +92,17 @@ impl RunFlags for CellParser<'_> {
         Ok(config_of(model, true)?.config.n_layers)
     }
 
-    fn model_place(&self, name: &str) -> String {
-        self.places.iter().find(|(known, _)| known == name).map_or_else(|| name.to_owned(), |(_, place)| place.clone())
+    fn model_location(&self, name: &str) -> String {
+        let location = self.locations.iter().find(|(known, _)| known == name).map(|(_, location)| location.clone());
+        location.unwrap_or_else(|| name.to_owned())
     }
 }
 
-fn parse_place(text: &str) -> Result<(String, String), String> {
+fn parse_model_location(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((name, place)) if !name.is_empty() && !place.is_empty() => Ok((name.to_owned(), place.to_owned())),
-        _ => Err("write NAME=PLACE, as in synthetic:smollm2-135m=./smollm2".to_owned()),
+        Some((name, location)) if !name.is_empty() && !location.is_empty() => {
+            Ok((name.to_owned(), location.to_owned()))
+        }
+        _ => Err("use NAME=LOCATION, such as synthetic:smollm2-135m=./smollm2".to_owned()),
     }
 }

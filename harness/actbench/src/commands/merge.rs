@@ -1,4 +1,4 @@
-//! `actbench merge`: folders of one matrix joined to one.
+//! `actbench merge`: merges the directories of one matrix.
 
 use std::path::PathBuf;
 
@@ -6,27 +6,27 @@ use clap::Args;
 
 use super::stdout;
 use crate::error::Result;
-use crate::matrix::merge::merge as join;
+use crate::matrix::merge::merge as merge_directories;
 
-/// Join the folders of a matrix that was run in shards.
+/// Merge the directories of a matrix that ran in shards.
 ///
-/// Results of different machines or builds are not joined unless that is asked for: their times do not compare. What is
-/// missing is told, and `actbench matrix --resume` runs it in the new folder.
+/// Results of different machines or builds are refused without --allow-mixed, because their times are not comparable. Missing
+/// cells are listed; `actbench matrix --resume` runs them in the merged directory.
 #[derive(Args, Clone, Debug)]
 #[command(
     before_help = "Examples:\n  \
     actbench merge shard-1 shard-2 --out matrix\n  \
     actbench merge from-a from-b --out both --allow-mixed",
-    after_help = "Exit status: 0 done, 2 bad usage or input."
+    after_help = "Exit status: 0 success, 2 bad usage or input."
 )]
 pub struct MergeArgs {
-    /// Folders that `actbench matrix` wrote to
+    /// Directories written by `actbench matrix`
     #[arg(required = true, value_name = "DIR")]
-    pub folders: Vec<PathBuf>,
-    /// Folder to write to; empty or not there yet
+    pub directories: Vec<PathBuf>,
+    /// Merged directory; must be empty or new
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Join results of different machines or builds
+    /// Merge results of different machines or builds
     #[arg(long)]
     pub allow_mixed: bool,
 }
@@ -34,11 +34,11 @@ pub struct MergeArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// Folders that are no matrices, of different ones, or of different machines.
+/// Directories without a matrix, of different matrices, or of different machines.
 pub fn merge(args: &MergeArgs) -> Result<()> {
-    let merged = join(&args.folders, &args.out, args.allow_mixed)?;
+    let merged = merge_directories(&args.directories, &args.out, args.allow_mixed)?;
     for difference in &merged.mixed {
-        eprintln!("warning: of two machines or builds: {difference}");
+        eprintln!("warning: results of different machines or builds: {difference}");
     }
     if !merged.missing.is_empty() {
         eprintln!("warning: {} cells are missing: {}", merged.missing.len(), merged.missing.join(", "));

@@ -121,7 +121,7 @@ fn live(args: &SelftestArgs) -> Result<ExitCode> {
         write_json(path, &value)?;
     }
     if !args.forget {
-        let path = resolution::keep(&found.resolution)?;
+        let path = resolution::store(&found.resolution)?;
         stdout::text(format_args!("kept for later reports in {}\n", path.display()));
     }
     let short = found.shortcomings();

@@ -1,93 +1,93 @@
-//! From how many samples on lazy wins, by measure: of each setting and lazy method that was run against eager.
+//! From how many samples on lazy is better than eager, for each setting, lazy method and compared quantity.
 
 use std::fmt;
 
 use serde::Serialize;
 
 use super::cell::{Cell, MethodFigures};
-use super::curve::{Crossover, Point, Reach};
+use super::curve::{Crossover, RatioPoint, WinningRange};
 use super::setting::Setting;
 use crate::results::summary::{Comparison, Interval};
 use crate::workload::case::Method;
 
-/// What is compared.
+/// A quantity of which eager and lazy are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Measure {
+pub enum ComparedQuantity {
     /// `elapsed_s`.
     Time,
     /// `cpu_peak_rss_mb`.
     CpuMemory,
     /// `gpu_peak_alloc_mb`.
     GpuMemory,
-    /// All of the above that were measured.
+    /// All of the above that were measured, at once.
     All,
 }
 
-impl Measure {
+impl ComparedQuantity {
     /// The ratio of eager to lazy and its interval.
     pub fn ratio(self, comparison: &Comparison) -> Option<(f64, Option<Interval>)> {
         let intervals = &comparison.intervals;
         let (ratio, interval) = match self {
-            Measure::Time => (comparison.speedup_lazy_vs_eager, intervals.speedup_lazy_vs_eager),
-            Measure::CpuMemory => (comparison.cpu_mem_reduction_x, intervals.cpu_mem_reduction_x),
-            Measure::GpuMemory => (comparison.gpu_alloc_reduction_x, intervals.gpu_alloc_reduction_x),
-            Measure::All => return None,
+            ComparedQuantity::Time => (comparison.speedup_lazy_vs_eager, intervals.speedup_lazy_vs_eager),
+            ComparedQuantity::CpuMemory => (comparison.cpu_mem_reduction_x, intervals.cpu_mem_reduction_x),
+            ComparedQuantity::GpuMemory => (comparison.gpu_alloc_reduction_x, intervals.gpu_alloc_reduction_x),
+            ComparedQuantity::All => return None,
         };
-        // What an edited file holds may be anything.
+        // A file that was edited by hand may have any number.
         ratio.filter(|ratio| ratio.is_finite() && *ratio > 0.0).map(|ratio| (ratio, interval))
     }
 }
 
-impl fmt::Display for Measure {
+impl fmt::Display for ComparedQuantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Measure::Time => "time",
-            Measure::CpuMemory => "CPU memory",
-            Measure::GpuMemory => "GPU memory",
-            Measure::All => "time and memory",
+            ComparedQuantity::Time => "time",
+            ComparedQuantity::CpuMemory => "CPU memory",
+            ComparedQuantity::GpuMemory => "GPU memory",
+            ComparedQuantity::All => "time and memory",
         })
     }
 }
 
-/// The answer for one setting, method and measure.
+/// The crossover of one setting, lazy method and quantity.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Answer {
-    /// What was held fixed.
+pub struct CrossoverAnswer {
+    /// What is fixed while the number of samples varies.
     pub setting: Setting,
     /// The lazy method.
     pub method: Method,
-    /// What is compared.
-    pub measure: Measure,
-    /// Samples at which both were tried, ascending.
+    /// The compared quantity.
+    pub measure: ComparedQuantity,
+    /// Numbers of samples at which both methods were run, ascending.
     pub sizes: Vec<usize>,
-    /// Where lazy wins.
+    /// Where lazy is better.
     pub crossover: Crossover,
 }
 
-/// The answers of all settings in `cells`, in their order; `cells` come ordered as [`super::cells_of`] gives them.
+/// The crossovers of all settings in `cells`, in their order. `cells` must be ordered as by [`super::cells_of`].
 ///
-/// Of several runs of one setting and size, the one that [`latest`] takes counts.
-pub fn answers(cells: &[Cell]) -> Vec<Answer> {
+/// If a setting was run several times with the same number of samples, [`latest`] selects the run.
+pub fn answers(cells: &[Cell]) -> Vec<CrossoverAnswer> {
     let mut answers = Vec::new();
-    for of_setting in cells.chunk_by(|a, b| a.setting == b.setting) {
+    for same_setting in cells.chunk_by(|a, b| a.setting == b.setting) {
         for method in [Method::Lazy, Method::LazyDisk] {
-            let tried: Vec<&Cell> = latest(of_setting).filter(|cell| was_tried(cell, method)).collect();
-            let of = |measure: Measure| -> Option<Crossover> {
-                let points: Vec<Point> = tried.iter().filter_map(|cell| point(cell, method, measure)).collect();
+            let tried: Vec<&Cell> = latest(same_setting).filter(|cell| was_tried(cell, method)).collect();
+            let crossover = |measure: ComparedQuantity| -> Option<Crossover> {
+                let points: Vec<RatioPoint> = tried.iter().filter_map(|cell| point(cell, method, measure)).collect();
                 Crossover::of(&points)
             };
-            let single = [Measure::Time, Measure::CpuMemory, Measure::GpuMemory];
-            let mut found: Vec<(Measure, Crossover)> =
-                single.into_iter().filter_map(|measure| Some((measure, of(measure)?))).collect();
+            let single = [ComparedQuantity::Time, ComparedQuantity::CpuMemory, ComparedQuantity::GpuMemory];
+            let mut found: Vec<(ComparedQuantity, Crossover)> =
+                single.into_iter().filter_map(|measure| Some((measure, crossover(measure)?))).collect();
             if found.len() > 1
                 && let Some(all) = found.iter().map(|(_, crossover)| *crossover).reduce(Crossover::and)
             {
-                found.push((Measure::All, all));
+                found.push((ComparedQuantity::All, all));
             }
             let sizes: Vec<usize> = tried.iter().map(|cell| cell.samples).collect();
-            answers.extend(found.into_iter().map(|(measure, crossover)| Answer {
-                setting: of_setting[0].setting.clone(),
+            answers.extend(found.into_iter().map(|(measure, crossover)| CrossoverAnswer {
+                setting: same_setting[0].setting.clone(),
                 method,
                 measure,
                 sizes: sizes.clone(),
@@ -98,7 +98,7 @@ pub fn answers(cells: &[Cell]) -> Vec<Answer> {
     answers
 }
 
-/// Of each number of samples, the cell in which the most modes were compared, and of several the latest.
+/// For each number of samples, the cell that compares the most methods; among equals, the latest.
 pub fn latest(cells: &[Cell]) -> impl Iterator<Item = &Cell> {
     let key = |cell: &Cell| (cell.comparisons.len(), cell.date.clone());
     let same_size = cells.chunk_by(|a, b| a.samples == b.samples);
@@ -109,24 +109,24 @@ fn was_tried(cell: &Cell, method: Method) -> bool {
     cell.method(Method::Eager).zip(cell.method(method)).is_some_and(|(eager, lazy)| eager.n > 0 && lazy.n > 0)
 }
 
-/// A ratio, or the side that came through where the other never did; none where neither did or nothing was measured.
-fn point(cell: &Cell, method: Method, measure: Measure) -> Option<Point> {
+/// The ratio, or which method succeeded if the other never did; none if neither did or nothing was measured.
+fn point(cell: &Cell, method: Method, measure: ComparedQuantity) -> Option<RatioPoint> {
     let (eager, lazy): (&MethodFigures, &MethodFigures) = cell.method(Method::Eager).zip(cell.method(method))?;
-    match (eager.never_came_through(), lazy.never_came_through()) {
+    match (eager.never_succeeded(), lazy.never_succeeded()) {
         (true, true) => None,
         (eager_failed, lazy_failed) if eager_failed != lazy_failed => match measure {
-            // Whether there is a GPU is not known of a size at which one side failed.
-            Measure::GpuMemory if lazy.gpu_peak_alloc_mb.or(eager.gpu_peak_alloc_mb).is_none() => None,
-            _ => Some(Point::one_side(cell.samples, eager_failed)),
+            // If neither method reports GPU memory, there may be no GPU, and the failure says nothing about its memory.
+            ComparedQuantity::GpuMemory if lazy.gpu_peak_alloc_mb.or(eager.gpu_peak_alloc_mb).is_none() => None,
+            _ => Some(RatioPoint::one_method(cell.samples, eager_failed)),
         },
         _ => {
             let (ratio, interval) = measure.ratio(cell.comparison(method)?)?;
-            Some(Point::of_ratio(cell.samples, ratio, interval.map(|interval| (interval.low, interval.high))))
+            Some(RatioPoint::of_ratio(cell.samples, ratio, interval.map(|interval| (interval.low, interval.high))))
         }
     }
 }
 
-impl Answer {
+impl CrossoverAnswer {
     /// `from about 1,240 samples on (840 to 1,900)`, `never in the range tried`, and so on.
     pub fn text(&self) -> String {
         let (smallest, largest) = match (self.sizes.first(), self.sizes.last()) {
@@ -135,57 +135,57 @@ impl Answer {
         };
         let one_size = self.sizes.len() == 1;
         let estimate = match self.crossover.estimate {
-            Reach::Everywhere if one_size => "at the one size tried".to_owned(),
-            Reach::Everywhere => format!("at every size tried, from {smallest} on"),
-            Reach::From(from) => format!("from about {} samples on", count(from)),
-            Reach::Until(until) => format!("up to about {} samples, not beyond", count(until)),
-            Reach::Between(from, until) => format!("from about {} to {} samples", count(from), count(until)),
-            Reach::Never if one_size => "not at the one size tried".to_owned(),
-            Reach::Never => "never in the range tried".to_owned(),
+            WinningRange::Everywhere if one_size => "at the one size tried".to_owned(),
+            WinningRange::Everywhere => format!("at every size tried, from {smallest} on"),
+            WinningRange::From(from) => format!("from about {} samples on", count(from)),
+            WinningRange::Until(until) => format!("up to about {} samples, not beyond", count(until)),
+            WinningRange::Between(from, until) => format!("from about {} to {} samples", count(from), count(until)),
+            WinningRange::Never if one_size => "not at the one size tried".to_owned(),
+            WinningRange::Never => "never in the range tried".to_owned(),
         };
-        let sure = match (self.crossover.estimate, self.crossover.interval) {
+        let certainty = match (self.crossover.estimate, self.crossover.interval) {
             (_, None) => "; no interval from a single block".to_owned(),
-            (estimate, Some((may, does))) if estimate == may && estimate == does => String::new(),
-            (Reach::From(_), Some((may, does))) => {
-                let low = match may {
-                    Reach::From(low) => count(low),
+            (estimate, Some((possible, shown))) if estimate == possible && estimate == shown => String::new(),
+            (WinningRange::From(_), Some((possible, shown))) => {
+                let low = match possible {
+                    WinningRange::From(low) => count(low),
                     _ => format!("{smallest} or fewer"),
                 };
-                let high = match does {
-                    Reach::From(high) => count(high),
+                let high = match shown {
+                    WinningRange::From(high) => count(high),
                     _ => format!("beyond {largest}"),
                 };
                 format!(" ({low} to {high})")
             }
-            (Reach::Until(_), Some((may, does))) => {
-                let low = match does {
-                    Reach::Until(low) => count(low),
+            (WinningRange::Until(_), Some((possible, shown))) => {
+                let low = match shown {
+                    WinningRange::Until(low) => count(low),
                     _ => format!("below {smallest}"),
                 };
-                let high = match may {
-                    Reach::Until(high) => count(high),
+                let high = match possible {
+                    WinningRange::Until(high) => count(high),
                     _ => format!("{largest} or more"),
                 };
                 format!(" ({low} to {high})")
             }
-            (Reach::Everywhere, Some((_, does))) => match does {
-                Reach::From(from) => format!("; shown from {} on", count(from)),
-                Reach::Everywhere => String::new(),
+            (WinningRange::Everywhere, Some((_, shown))) => match shown {
+                WinningRange::From(from) => format!("; shown from {} on", count(from)),
+                WinningRange::Everywhere => String::new(),
                 _ => "; the intervals leave it open".to_owned(),
             },
-            (Reach::Never, Some((Reach::Never, _))) => String::new(),
-            (Reach::Never, Some((may, _))) => match may {
-                Reach::From(from) => format!("; the intervals leave it open from {} on", count(from)),
-                Reach::Until(until) => format!("; the intervals leave it open up to {}", count(until)),
+            (WinningRange::Never, Some((WinningRange::Never, _))) => String::new(),
+            (WinningRange::Never, Some((possible, _))) => match possible {
+                WinningRange::From(from) => format!("; the intervals leave it open from {} on", count(from)),
+                WinningRange::Until(until) => format!("; the intervals leave it open up to {}", count(until)),
                 _ => "; the intervals leave it open".to_owned(),
             },
-            (Reach::Between(..), Some(_)) => String::new(),
+            (WinningRange::Between(..), Some(_)) => String::new(),
         };
-        estimate + &sure
+        estimate + &certainty
     }
 }
 
-/// A number of samples with thousands apart, rounded to three digits.
+/// A number of samples with thousands separators, rounded to three significant digits.
 pub fn count(samples: f64) -> String {
     let rounded = match samples {
         samples if samples < 1000.0 => samples.round(),
@@ -194,6 +194,6 @@ pub fn count(samples: f64) -> String {
             (samples / unit).round() * unit
         }
     };
-    // Saturates; sizes beyond 2^64 are nobody's.
+    // The conversion saturates at 2^64.
     indicatif::HumanCount(rounded as u64).to_string()
 }

@@ -1,4 +1,4 @@
-//! One task of one result file, summed up: what each method took, and what they come to against each other.
+//! Summary of one task of one result file: the figures of each method, and the comparisons of eager with each lazy method.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -6,34 +6,23 @@ use serde_json::Value;
 use super::setting::Setting;
 use crate::results::ablation::RuleWorth;
 use crate::results::summary::{CONFIDENCE, Comparison, TaskSummary};
-use crate::results::{ResultFile, Row, Status};
+use crate::results::{NamedResults, Row, Status};
 use crate::stats::WalshAverages;
 use crate::stats::summary::median;
 use crate::workload::case::{Method, Task};
 
-/// A result file with the name it is told by.
-#[derive(Clone, Debug)]
-pub struct NamedResults {
-    /// What tells it from the other files: its path without the folders that all of them share.
-    pub name: String,
-    /// Its path as the user gave it.
-    pub path: String,
-    /// What is in it.
-    pub results: ResultFile,
-}
-
-/// A median with the interval of the centre; no interval from a single observation.
+/// A median with the confidence interval of the center; no interval from a single observation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Figure {
+pub struct MedianInterval {
     /// The median of the observations.
     pub median: f64,
-    /// Ends of the interval, never on the wrong side of the median.
+    /// Ends of the interval, widened to contain the median if it lies outside.
     pub interval: Option<(f64, f64)>,
 }
 
-impl Figure {
-    /// Of observations that are positive, with the interval of [`WalshAverages`] on their logarithms: times and memory
-    /// vary by factors. None for no observation or one that is not positive and finite.
+impl MedianInterval {
+    /// The median and interval of positive observations. The interval is that of [`WalshAverages`] on their logarithms,
+    /// because times and memory vary by factors. None without observations, or if one is not positive and finite.
     pub fn of(values: &[f64]) -> Option<Self> {
         if values.iter().any(|value| !(value.is_finite() && *value > 0.0)) {
             return None;
@@ -42,35 +31,35 @@ impl Figure {
         let logarithms: Vec<f64> = values.iter().map(|value| value.ln()).collect();
         let interval = WalshAverages::of(&logarithms).ok().and_then(|averages| averages.interval(CONFIDENCE).ok()?);
         let interval = interval.map(|ends| (ends.low.exp().min(median), ends.high.exp().max(median)));
-        Some(Figure { median, interval })
+        Some(MedianInterval { median, interval })
     }
 }
 
-/// What a method took in one cell.
+/// The figures of a method in one cell.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MethodFigures {
-    /// The method; lazy with the disk cache is `lazy-disk` however it was asked for.
+    /// The method; lazy with the disk cache is `lazy-disk` whichever flag asked for it.
     pub method: Method,
-    /// Counted observations that came through.
+    /// Counted observations that succeeded.
     pub n_ok: usize,
     /// Counted observations.
     pub n: usize,
-    /// How the first failure ended and why.
+    /// Status and reason of the first failure.
     pub failure: Option<(Status, String)>,
-    /// Seconds of everything after loading.
-    pub elapsed_s: Option<Figure>,
-    /// Seconds until the features were there.
-    pub extract_s: Option<Figure>,
-    /// Seconds of training and scoring.
-    pub train_eval_s: Option<Figure>,
-    /// In MB of 2^20 bytes.
-    pub cpu_peak_rss_mb: Option<Figure>,
-    /// In MB of 2^20 bytes.
-    pub cpu_peak_heap_mb: Option<Figure>,
-    /// In MB of 2^20 bytes.
-    pub gpu_peak_alloc_mb: Option<Figure>,
-    /// In MB of 2^20 bytes.
-    pub gpu_peak_reserved_mb: Option<Figure>,
+    /// Seconds from the end of loading to the end of the case.
+    pub elapsed_s: Option<MedianInterval>,
+    /// Seconds of feature extraction.
+    pub extract_s: Option<MedianInterval>,
+    /// Seconds of training and scoring the probes.
+    pub train_eval_s: Option<MedianInterval>,
+    /// Peak resident size, in MiB.
+    pub cpu_peak_rss_mb: Option<MedianInterval>,
+    /// Peak heap size, in MiB.
+    pub cpu_peak_heap_mb: Option<MedianInterval>,
+    /// Peak GPU memory in use, in MiB.
+    pub gpu_peak_alloc_mb: Option<MedianInterval>,
+    /// Peak GPU memory reserved by the pool, in MiB.
+    pub gpu_peak_reserved_mb: Option<MedianInterval>,
     /// Median of the metric.
     pub metric: Option<f64>,
 }
@@ -79,7 +68,7 @@ impl MethodFigures {
     fn of(method: Method, rows: &[&Row]) -> Self {
         let ok: Vec<&Row> = rows.iter().copied().filter(|row| row.status == Status::Ok).collect();
         let values = |value: fn(&Row) -> Option<f64>| ok.iter().filter_map(|row| value(row)).collect::<Vec<f64>>();
-        let figure = |value| Figure::of(&values(value));
+        let figure = |value| MedianInterval::of(&values(value));
         let failed = rows.iter().find(|row| row.status != Status::Ok);
         MethodFigures {
             method,
@@ -97,8 +86,8 @@ impl MethodFigures {
         }
     }
 
-    /// Whether it was tried and never came through.
-    pub fn never_came_through(&self) -> bool {
+    /// Whether the method was run and never succeeded.
+    pub fn never_succeeded(&self) -> bool {
         self.n > 0 && self.n_ok == 0
     }
 }
@@ -108,7 +97,7 @@ impl MethodFigures {
 pub struct AurocGrid {
     /// Values of C.
     pub cs: Vec<f64>,
-    /// One list a layer from 0 on, one value a C.
+    /// One list for each layer, from 0 on, with one value for each C.
     pub aurocs: Vec<Vec<f64>>,
 }
 
@@ -119,33 +108,30 @@ pub struct Cell {
     pub run: String,
     /// When the run began.
     pub date: String,
-    /// What is held fixed on a curve.
+    /// The settings that are fixed along a curve.
     pub setting: Setting,
-    /// Samples of both sides together.
+    /// Samples of training and test set together.
     pub samples: usize,
     /// The methods, in the order of the settings.
     pub methods: Vec<MethodFigures>,
-    /// Eager against each lazy method; empty where one side was not run.
+    /// Eager compared with each lazy method; empty if one of them was not run.
     pub comparisons: Vec<(Method, Comparison)>,
     /// Whether all methods trained their probes on the same bits.
     pub digests_agree: Option<bool>,
-    /// What each optimiser rule is worth, where that was measured.
+    /// The effect of each optimizer rule, if it was measured.
     pub ablation: Vec<RuleWorth>,
-    /// AUROC of each probe of a sweep, where the file has it.
+    /// AUROC of each probe of a sweep, if the file has it.
     pub aurocs: Option<AurocGrid>,
 }
 
 impl Cell {
-    /// Of `task` in `file`.
+    /// Summarizes `task` in `file`.
     pub fn of(file: &NamedResults, task: Task) -> Self {
         let config = &file.results.config;
         let rows: Vec<&Row> =
             file.results.rows.iter().filter(|row| row.task == task && row.ablated().is_none()).collect();
         let summary: TaskSummary = file.results.task_summary(task);
-        let named = |method: Method| match config.caches_on_disk(method) {
-            true => Method::LazyDisk,
-            false => method,
-        };
+        let named = |method: Method| if config.caches_on_disk(method) { Method::LazyDisk } else { method };
         let methods = config.methods.iter().map(|method| {
             let own: Vec<&Row> = rows.iter().copied().filter(|row| row.method == *method).collect();
             MethodFigures::of(named(*method), &own)
@@ -172,24 +158,19 @@ impl Cell {
         self.methods.iter().find(|figures| figures.method == method)
     }
 
-    /// Eager against `method`, if both were run.
+    /// Eager compared with `method`, if both were run.
     pub fn comparison(&self, method: Method) -> Option<&Comparison> {
-        self.comparisons.iter().find(|(of, _)| *of == method).map(|(_, comparison)| comparison)
+        self.comparisons.iter().find(|(compared, _)| *compared == method).map(|(_, comparison)| comparison)
     }
 }
 
 /// The cells of all files, ordered by setting, then by samples, then by name.
 pub fn cells_of(files: &[NamedResults]) -> Vec<Cell> {
-    let of_file = |file| NamedResults::tasks(file).into_iter().map(move |task| Cell::of(file, task));
-    let mut cells: Vec<Cell> = files.iter().flat_map(of_file).collect();
+    let cells_of_file =
+        |file: &NamedResults| file.results.config.tasks.iter().map(|task| Cell::of(file, *task)).collect::<Vec<_>>();
+    let mut cells: Vec<Cell> = files.iter().flat_map(cells_of_file).collect();
     cells.sort_by(|a, b| (&a.setting, a.samples, &a.run).cmp(&(&b.setting, b.samples, &b.run)));
     cells
-}
-
-impl NamedResults {
-    fn tasks(&self) -> Vec<Task> {
-        self.results.config.tasks.clone()
-    }
 }
 
 fn auroc_grid(row: &Row) -> Option<AurocGrid> {

@@ -1,8 +1,8 @@
-//! Where lazy begins to win: curves of ratios against samples, and the mode to take for runs of a size.
+//! From how many samples on lazy is better than eager, and which method to use for runs of a given size.
 //!
-//! A [`cell::Cell`] is one task of one result file; a [`setting::Setting`] is what is held fixed while its samples vary.
-//! [`curve`] finds where a ratio crosses 1, [`answer`] says it for each measure of each setting, and [`recommend`] takes a
-//! mode for small, medium and large runs. Everything here is a pure function of result files.
+//! A [`cell::Cell`] is one task of one result file; a [`setting::Setting`] is what is fixed while the number of samples
+//! varies. [`curve`] finds where a ratio crosses 1, [`answer`] does so for each setting and quantity, and [`recommend`]
+//! chooses a method for small, medium and large runs. Everything here is a pure function of result files.
 
 pub mod answer;
 pub mod cell;
@@ -13,5 +13,6 @@ pub mod setting;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use cell::{Cell, Figure, MethodFigures, NamedResults, cells_of};
-pub use setting::{Device, Setting};
+pub use crate::results::NamedResults;
+pub use cell::{Cell, MedianInterval, MethodFigures, cells_of};
+pub use setting::{DeviceClass, Setting};

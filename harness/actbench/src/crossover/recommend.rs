@@ -1,25 +1,22 @@
-//! The mode to take by default, for small, medium and large runs on each kind of device, with the evidence for it.
+//! The method to use by default, for small, medium and large runs on each class of device, with the evidence.
 //!
-//! For each size and device, the modes are compared over the cells that belong there. The one that failed in the fewest
-//! cells comes first; among those, the fastest by the geometric mean of its time relative to eager in the same cell; modes
-//! within [`SAME_TIME`] of it count as equally fast, and the one of these that takes the least memory is recommended. Cells
-//! weigh the same whichever workload, model or layers they are of.
+//! For each size and device class, the methods are compared over the cells of that size and class. Methods that failed in the
+//! fewest cells are ranked first; among these, the fastest by the geometric mean of its time relative to eager in the same
+//! cell. Methods within [`EQUAL_TIME_FRACTION`] of it count as equally fast, and the one of them that uses the least memory is
+//! recommended. All cells have the same weight, whatever their workload, model and layers.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use super::answer::Measure;
+use super::answer::ComparedQuantity;
 use super::cell::Cell;
-use super::setting::Device;
+use super::setting::DeviceClass;
 use crate::results::Status;
-use crate::results::summary::Interval;
+use crate::results::summary::{EQUAL_TIME_FRACTION, Interval};
 use crate::workload::case::{Method, Task};
 
-/// Times that differ by less than this share are the same for a recommendation.
-pub const SAME_TIME: f64 = 0.05;
-
-/// Which sizes are small, medium and large.
+/// The numbers of samples that separate small, medium and large runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct SizeBounds {
     /// Samples from which a run is medium.
@@ -29,17 +26,17 @@ pub struct SizeBounds {
 }
 
 impl Default for SizeBounds {
-    /// A probe is often trained on some hundred rows; from ten thousand on, the activations of 16 layers of a small model
-    /// fill tens of gigabytes.
+    /// A probe is often trained on some hundred samples; from ten thousand on, the activations of 16 layers of a small
+    /// model need tens of gigabytes.
     fn default() -> Self {
         SizeBounds { medium_from: 1000, large_from: 10_000 }
     }
 }
 
-/// How large a run is.
+/// The size class of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Size {
+pub enum RunSize {
     /// Below the first bound.
     Small,
     /// From the first bound on.
@@ -48,31 +45,31 @@ pub enum Size {
     Large,
 }
 
-impl Size {
+impl RunSize {
     /// All of them, ascending.
-    pub const ALL: [Size; 3] = [Size::Small, Size::Medium, Size::Large];
+    pub const ALL: [RunSize; 3] = [RunSize::Small, RunSize::Medium, RunSize::Large];
 
-    /// The size of a run of so many samples.
+    /// The size class of a run with this number of samples.
     pub fn of(samples: usize, bounds: SizeBounds) -> Self {
         match samples {
-            samples if samples >= bounds.large_from => Size::Large,
-            samples if samples >= bounds.medium_from => Size::Medium,
-            _ => Size::Small,
+            samples if samples >= bounds.large_from => RunSize::Large,
+            samples if samples >= bounds.medium_from => RunSize::Medium,
+            _ => RunSize::Small,
         }
     }
 }
 
-impl fmt::Display for Size {
+impl fmt::Display for RunSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Size::Small => "small",
-            Size::Medium => "medium",
-            Size::Large => "large",
+            RunSize::Small => "small",
+            RunSize::Medium => "medium",
+            RunSize::Large => "large",
         })
     }
 }
 
-/// One cell and mode that a recommendation rests on.
+/// One cell and lazy method that a recommendation is based on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evidence {
     /// Result file.
@@ -87,86 +84,88 @@ pub struct Evidence {
     pub depth: String,
     /// Pooling.
     pub pool: String,
-    /// The lazy mode.
+    /// The lazy method.
     pub method: Method,
-    /// Time of eager over that of the mode.
+    /// Time of eager divided by that of the method.
     pub time: Option<(f64, Option<Interval>)>,
-    /// Peak memory of eager over that of the mode: of the GPU where there is one, else resident.
+    /// Peak memory of eager divided by that of the method: GPU memory if there is a GPU, otherwise resident memory.
     pub memory: Option<(f64, Option<Interval>)>,
-    /// How the side that never came through ended.
+    /// Method and status of the side that failed.
     pub failure: Option<(Method, Status)>,
 }
 
-/// What the evidence comes to for one size on one device.
+/// The recommendation for one size and device class.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Recommendation {
-    /// On what.
-    pub device: Device,
-    /// How large.
-    pub size: Size,
-    /// The mode; none where nothing was measured.
+    /// The device class.
+    pub device: DeviceClass,
+    /// The size class.
+    pub size: RunSize,
+    /// The method; none if nothing was measured.
     pub mode: Option<Method>,
-    /// Why, in one sentence.
+    /// The reason, in one sentence.
     pub why: String,
-    /// The rows behind it.
+    /// The evidence, cell by cell.
     pub evidence: Vec<Evidence>,
 }
 
-/// A mode over the cells of one size and device.
-struct Standing {
+/// A method over the cells of one size and device class.
+struct MethodScore {
     method: Method,
     cells: usize,
     failed: usize,
-    /// Geometric means of eager over this mode.
+    /// Geometric mean of the time of eager divided by that of the method.
     time: Option<f64>,
+    /// The same for memory.
     memory: Option<f64>,
 }
 
-/// A recommendation for each device and size, in their order.
+/// A recommendation for each device class and size, in their order.
 pub fn recommendations(cells: &[Cell], bounds: SizeBounds) -> Vec<Recommendation> {
-    let places = Device::ALL.into_iter().flat_map(|device| Size::ALL.into_iter().map(move |size| (device, size)));
-    places
+    let classes =
+        DeviceClass::ALL.into_iter().flat_map(|device| RunSize::ALL.into_iter().map(move |size| (device, size)));
+    classes
         .map(|(device, size)| {
             let here = cells
                 .iter()
-                .filter(|cell| cell.setting.device == device && Size::of(cell.samples, bounds) == size)
+                .filter(|cell| cell.setting.device == device && RunSize::of(cell.samples, bounds) == size)
                 .filter(|cell| !cell.comparisons.is_empty());
-            of_place(device, size, &here.collect::<Vec<_>>())
+            recommendation(device, size, &here.collect::<Vec<_>>())
         })
         .collect()
 }
 
-fn of_place(device: Device, size: Size, cells: &[&Cell]) -> Recommendation {
+fn recommendation(device: DeviceClass, size: RunSize, cells: &[&Cell]) -> Recommendation {
     let measure = match device {
-        Device::Cpu => Measure::CpuMemory,
-        Device::OneGpu | Device::SeveralGpus => Measure::GpuMemory,
+        DeviceClass::Cpu => ComparedQuantity::CpuMemory,
+        DeviceClass::OneGpu | DeviceClass::SeveralGpus => ComparedQuantity::GpuMemory,
     };
     let evidence: Vec<Evidence> = cells.iter().flat_map(|cell| evidence_of(cell, measure)).collect();
-    let mut standings: Vec<Standing> = [Method::Eager, Method::Lazy, Method::LazyDisk]
+    let mut scores: Vec<MethodScore> = [Method::Eager, Method::Lazy, Method::LazyDisk]
         .into_iter()
-        .filter_map(|method| standing(method, cells, measure))
+        .filter_map(|method| score(method, cells, measure))
         .collect();
-    let fewest = standings.iter().map(|it| it.failed * 1000 / it.cells.max(1)).min().unwrap_or(0);
-    standings.retain(|it| it.failed * 1000 / it.cells.max(1) == fewest);
-    let fastest = standings.iter().filter_map(|it| it.time).fold(f64::NEG_INFINITY, f64::max);
-    let mut fast: Vec<&Standing> =
-        standings.iter().filter(|it| it.time.is_none_or(|time| time >= fastest / (1.0 + SAME_TIME))).collect();
-    // The first of equals stays: eager, which is the plainest.
+    let fewest = scores.iter().map(|it| it.failed * 1000 / it.cells.max(1)).min().unwrap_or(0);
+    scores.retain(|it| it.failed * 1000 / it.cells.max(1) == fewest);
+    let fastest = scores.iter().filter_map(|it| it.time).fold(f64::NEG_INFINITY, f64::max);
+    let mut fast: Vec<&MethodScore> =
+        scores.iter().filter(|it| it.time.is_none_or(|time| time >= fastest / (1.0 + EQUAL_TIME_FRACTION))).collect();
+    // The sort is stable: among equals eager stays first, because it is the simplest.
     fast.sort_by(|a, b| b.memory.unwrap_or(1.0).total_cmp(&a.memory.unwrap_or(1.0)));
     let chosen = fast.first().copied();
     Recommendation {
         device,
         size,
         mode: chosen.map(|it| it.method),
-        why: chosen.map_or_else(|| "not measured".to_owned(), |it| why(it, &standings, cells)),
+        why: chosen.map_or_else(|| "not measured".to_owned(), |it| why(it, &scores, cells)),
         evidence,
     }
 }
 
-fn standing(method: Method, cells: &[&Cell], measure: Measure) -> Option<Standing> {
+fn score(method: Method, cells: &[&Cell], measure: ComparedQuantity) -> Option<MethodScore> {
     let tried: Vec<&Cell> =
         cells.iter().copied().filter(|cell| cell.method(method).is_some_and(|figures| figures.n > 0)).collect();
-    let mean = |measure: Measure| {
+    let mean = |measure: ComparedQuantity| {
         let logarithms: Vec<f64> = tried
             .iter()
             .filter_map(|cell| measure.ratio(cell.comparison(method)?).map(|(ratio, _)| ratio.ln()))
@@ -175,54 +174,60 @@ fn standing(method: Method, cells: &[&Cell], measure: Measure) -> Option<Standin
     };
     let (time, memory) = match method {
         Method::Eager => (Some(1.0), Some(1.0)),
-        _ => (mean(Measure::Time), mean(measure)),
+        _ => (mean(ComparedQuantity::Time), mean(measure)),
     };
     let failed =
         tried.iter().filter(|cell| cell.method(method).is_some_and(|figures| figures.n_ok < figures.n)).count();
-    (!tried.is_empty()).then_some(Standing { method, cells: tried.len(), failed, time, memory })
+    (!tried.is_empty()).then_some(MethodScore { method, cells: tried.len(), failed, time, memory })
 }
 
-/// `in 4 cells 2.31x faster than eager and 3.10x less memory; eager failed in 1 of them`.
-fn why(chosen: &Standing, left: &[Standing], cells: &[&Cell]) -> String {
-    let plural = |n: usize| if n == 1 { "1 cell".to_owned() } else { format!("{n} cells") };
-    let failed = |method: Method| {
-        let figures = cells.iter().filter_map(|cell| cell.method(method));
-        figures.filter(|figures| figures.n_ok < figures.n).count()
-    };
-    let eager_failed = failed(Method::Eager);
+/// `4 cells: 2.31x faster than eager with 3.10x less memory where both succeeded; eager failed in 1`.
+fn why(chosen: &MethodScore, compared: &[MethodScore], cells: &[&Cell]) -> String {
+    let n_cells = if chosen.cells == 1 { "1 cell".to_owned() } else { format!("{} cells", chosen.cells) };
     if chosen.method == Method::Eager {
-        let others: Vec<String> = left
+        let others: Vec<String> = compared
             .iter()
-            .filter(|it| it.method != Method::Eager)
-            .map(|it| format!("{} is {}", it.method, against_eager(it)))
+            .filter(|score| score.method != Method::Eager)
+            .map(|score| format!("{} is {}", score.method, against_eager(score)))
             .collect();
-        let others = if others.is_empty() { "the lazy modes failed".to_owned() } else { others.join(", ") };
-        return format!("{}: {others}", plural(chosen.cells));
+        let others = if others.is_empty() { "the lazy methods failed".to_owned() } else { others.join(", ") };
+        return format!("{n_cells}: {others}");
     }
-    let failure = match eager_failed {
+    if chosen.time.is_none() {
+        return format!("{n_cells}: eager never succeeded");
+    }
+    let eager = cells.iter().filter_map(|cell| cell.method(Method::Eager));
+    let failure = match eager.filter(|figures| figures.n_ok < figures.n).count() {
         0 => String::new(),
-        n => format!(" where both came through; eager failed in {n}"),
+        failed => format!(" where both succeeded; eager failed in {failed}"),
     };
-    match chosen.time {
-        Some(_) => format!("{}: {}{failure}", plural(chosen.cells), against_eager(chosen)),
-        None => format!("{}: eager never came through", plural(chosen.cells)),
-    }
+    format!("{n_cells}: {}{failure}", against_eager(chosen))
 }
 
-fn against_eager(standing: &Standing) -> String {
-    let told = |ratio: Option<f64>, better: &str, worse: &str| match ratio {
-        Some(ratio) if ratio >= 1.0 => format!("{ratio:.2}x {better}"),
-        Some(ratio) => format!("{:.2}x {worse}", 1.0 / ratio),
-        None => "with nothing to compare".to_owned(),
+/// `2.31x faster than eager with 3.10x less memory`.
+fn against_eager(score: &MethodScore) -> String {
+    let time = match score.time.and_then(factor) {
+        Some((factor, true)) => format!("{factor} faster than eager"),
+        Some((factor, false)) => format!("{factor} slower than eager"),
+        None => "as fast as eager".to_owned(),
     };
-    format!(
-        "{} than eager with {}",
-        told(standing.time, "faster", "slower"),
-        told(standing.memory, "less memory", "more memory")
-    )
+    let memory = match (score.memory, score.memory.and_then(factor)) {
+        (None, _) => "with no memory figures".to_owned(),
+        (_, Some((factor, true))) => format!("with {factor} less memory"),
+        (_, Some((factor, false))) => format!("with {factor} more memory"),
+        (_, None) => "with the same memory".to_owned(),
+    };
+    format!("{time} {memory}")
 }
 
-fn evidence_of(cell: &Cell, measure: Measure) -> Vec<Evidence> {
+/// The factor of a ratio above or below 1, as `2.31x`, and whether it is above; none if it rounds to 1.00.
+fn factor(ratio: f64) -> Option<(String, bool)> {
+    let (factor, above) = if ratio >= 1.0 { (ratio, true) } else { (1.0 / ratio, false) };
+    let text = format!("{factor:.2}x");
+    (text != "1.00x").then_some((text, above))
+}
+
+fn evidence_of(cell: &Cell, measure: ComparedQuantity) -> Vec<Evidence> {
     let failure = |method: Method| {
         let figures = cell.method(method)?;
         let (status, _) = figures.failure.as_ref()?;
@@ -238,7 +243,7 @@ fn evidence_of(cell: &Cell, measure: Measure) -> Vec<Evidence> {
             depth: cell.setting.depth(),
             pool: cell.setting.pool.clone(),
             method: *method,
-            time: Measure::Time.ratio(comparison),
+            time: ComparedQuantity::Time.ratio(comparison),
             memory: measure.ratio(comparison),
             failure: failure(Method::Eager).or_else(|| failure(*method)),
         })

@@ -1,4 +1,4 @@
-//! What is held fixed while the number of samples varies: only cells of one setting are on one curve.
+//! The settings that are fixed along a curve: only cells with equal settings are points of one curve.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::results::ResultFile;
 use crate::workload::case::{DeviceMap, Task};
 
-/// What a model ran on, as far as a recommendation depends on it.
+/// The class of devices that a model ran on; recommendations are made for each class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Device {
+pub enum DeviceClass {
     /// The CPU.
     Cpu,
     /// One GPU.
@@ -19,48 +19,48 @@ pub enum Device {
     SeveralGpus,
 }
 
-impl Device {
-    /// All of them, in the order of reports.
-    pub const ALL: [Device; 3] = [Device::Cpu, Device::OneGpu, Device::SeveralGpus];
+impl DeviceClass {
+    /// All classes, in the order of reports.
+    pub const ALL: [DeviceClass; 3] = [DeviceClass::Cpu, DeviceClass::OneGpu, DeviceClass::SeveralGpus];
 
-    /// What the rows of `results` ran on: a GPU shows itself by its memory figures.
+    /// The class for the rows of `results`. A row that ran on a GPU has GPU memory figures.
     fn of(results: &ResultFile) -> Self {
         let on_gpu = results.rows.iter().any(|row| row.gpu_peak_alloc_mb.is_some());
         let several = results.environment.gpus.len() > 1;
         match (on_gpu, results.config.device_map) {
-            (true, DeviceMap::Balanced) if several => Device::SeveralGpus,
-            (_, DeviceMap::Replicas(count)) if count > 1 => Device::SeveralGpus,
-            (true, _) => Device::OneGpu,
-            // Where every case failed there are no figures, and what was asked for has to do.
-            (false, DeviceMap::Cuda(_) | DeviceMap::Replicas(_)) => Device::OneGpu,
-            (false, DeviceMap::Balanced) if several => Device::SeveralGpus,
-            (false, _) => Device::Cpu,
+            (true, DeviceMap::Balanced) if several => DeviceClass::SeveralGpus,
+            (_, DeviceMap::Replicas(count)) if count > 1 => DeviceClass::SeveralGpus,
+            (true, _) => DeviceClass::OneGpu,
+            // If every case failed, no row has GPU figures, and the requested device decides.
+            (false, DeviceMap::Cuda(_) | DeviceMap::Replicas(_)) => DeviceClass::OneGpu,
+            (false, DeviceMap::Balanced) if several => DeviceClass::SeveralGpus,
+            (false, _) => DeviceClass::Cpu,
         }
     }
 }
 
-impl fmt::Display for Device {
+impl fmt::Display for DeviceClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Device::Cpu => "CPU",
-            Device::OneGpu => "one GPU",
-            Device::SeveralGpus => "several GPUs",
+            DeviceClass::Cpu => "CPU",
+            DeviceClass::OneGpu => "one GPU",
+            DeviceClass::SeveralGpus => "several GPUs",
         })
     }
 }
 
-/// Everything but the samples and the methods.
+/// All settings except samples and methods.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Setting {
     /// The workload.
     pub task: Task,
-    /// Model as the user named it, `embedded` where none was.
+    /// Model as named by the user; `embedded` by default.
     pub model: String,
-    /// Data set as the user named it, `embedded` where none was.
+    /// Data set as named by the user; `embedded` by default.
     pub dataset: String,
-    /// The layer of the task `train`, the number of layers of the task `sweep`.
+    /// The layer for the task `train`, the number of layers for the task `sweep`.
     pub layers: usize,
-    /// How positions are pooled.
+    /// Pooling method.
     pub pool: String,
     /// Which positions are pooled.
     pub mask: String,
@@ -68,13 +68,13 @@ pub struct Setting {
     pub dtype: String,
     /// Samples of a batch.
     pub batch_size: usize,
-    /// What the model ran on.
-    pub device: Device,
-    /// Processor and GPUs: times of two machines are on no common curve.
+    /// Class of the devices that the model ran on.
+    pub device: DeviceClass,
+    /// Processor and GPUs: times of different machines are not points of one curve.
     pub machine: String,
-    /// Optimiser rules that were off in all cases.
+    /// Optimizer rules that were disabled in all cases.
     pub without: String,
-    /// Threads, or `all`.
+    /// Number of threads, or `all`.
     pub threads: String,
 }
 
@@ -98,14 +98,14 @@ impl Setting {
             mask: config.mask.name().to_owned(),
             dtype: config.dtype.name().to_owned(),
             batch_size: config.batch_size,
-            device: Device::of(results),
+            device: DeviceClass::of(results),
             machine: machine.into_iter().chain(environment.gpus.clone()).collect::<Vec<_>>().join(", "),
             without: config.no_opt.join(", "),
             threads: config.threads.map_or_else(|| "all".to_owned(), |threads| threads.to_string()),
         }
     }
 
-    /// `layer 12` of the task `train`, `16 layers` of the task `sweep`.
+    /// `layer 12` for the task `train`, `16 layers` for the task `sweep`.
     pub fn depth(&self) -> String {
         match (self.task, self.layers) {
             (Task::Train, layer) => format!("layer {layer}"),
@@ -114,12 +114,12 @@ impl Setting {
         }
     }
 
-    /// The setting in words, the machine apart: `sweep, embedded, 8 layers, mean, bf16, batch 8, CPU`.
+    /// A label without the machine: `sweep, embedded, 8 layers, mean, bf16, batch 8, CPU`.
     pub fn label(&self) -> String {
         self.label_with(Some(&self.depth()))
     }
 
-    /// The same without the layers, for what is shown against them.
+    /// The same without the layers, for charts with layers as an axis.
     pub fn label_without_layers(&self) -> String {
         self.label_with(None)
     }

@@ -1,15 +1,15 @@
-//! Cells, answers and recommendations, from made-up result files.
+//! Cells, crossovers and recommendations of synthetic result files.
 
-use super::answer::{Answer, Measure, answers, count};
-use super::recommend::{Size, SizeBounds, recommendations};
+use super::answer::{ComparedQuantity, CrossoverAnswer, answers, count};
+use super::recommend::{RunSize, SizeBounds, recommendations};
 use super::*;
 use crate::results::Row;
 use crate::results::tests::{file_of, ok_row, out_of_memory, row};
 use crate::runner::schedule::tests::config;
 use crate::workload::case::{Method, RunConfig, Task};
 
-/// A file of `samples` samples with six blocks, in which lazy is `speedup` times as fast and takes `1 / memory` of the
-/// memory, give or take 2 %; eager takes a second for 100 samples.
+/// A file of `samples` samples with six blocks. Lazy is `speedup` times as fast as eager and uses `1 / memory` of its memory,
+/// each varied by at most 2 %; eager needs a second for 100 samples.
 pub(crate) fn file(samples: usize, speedup: f64, memory: f64) -> NamedResults {
     let rows = (0..6).flat_map(|block| {
         let around = 1.0 + 0.008 * (block as f64 - 2.5);
@@ -22,7 +22,7 @@ pub(crate) fn file(samples: usize, speedup: f64, memory: f64) -> NamedResults {
     named(samples, rows.collect())
 }
 
-/// A file of `samples` samples in which eager is out of memory.
+/// A file of `samples` samples in which eager runs out of memory.
 pub(crate) fn file_without_eager(samples: usize) -> NamedResults {
     let rows = (0..6).flat_map(|block| {
         [
@@ -46,19 +46,19 @@ fn named(samples: usize, rows: Vec<Row>) -> NamedResults {
 }
 
 fn texts(files: &[NamedResults]) -> Vec<String> {
-    let line = |answer: &Answer| format!("{}: {}", answer.measure, answer.text());
+    let line = |answer: &CrossoverAnswer| format!("{}: {}", answer.measure, answer.text());
     answers(&cells_of(files)).iter().map(line).collect()
 }
 
 #[test]
-fn the_crossing_lies_between_the_sizes_around_it() {
+fn crossover_lies_between_neighboring_sizes() {
     let files = [file(1000, 2.0, 3.0), file(100, 0.5, 1.5), file(10_000, 8.0, 6.0)];
     let answers = answers(&cells_of(&files));
     let sizes: Vec<&[usize]> = answers.iter().map(|answer| &answer.sizes[..]).collect();
     assert_eq!(sizes, [[100, 1000, 10_000]; 3]);
     assert_eq!(
         answers.iter().map(|it| it.measure).collect::<Vec<_>>(),
-        [Measure::Time, Measure::CpuMemory, Measure::All]
+        [ComparedQuantity::Time, ComparedQuantity::CpuMemory, ComparedQuantity::All]
     );
     insta::assert_snapshot!(texts(&files).join("\n"), @r##"
 time: from about 316 samples on (306 to 327)
@@ -68,7 +68,7 @@ time and memory: from about 316 samples on (306 to 327)
 }
 
 #[test]
-fn never_and_everywhere_are_answers() {
+fn never_and_everywhere_are_reported() {
     insta::assert_snapshot!(texts(&[file(100, 0.5, 0.4), file(1000, 0.8, 2.0)]).join("\n"), @r##"
 time: never in the range tried
 CPU memory: from about 371 samples on (361 to 382)
@@ -87,7 +87,7 @@ time and memory: from about 1,000 samples on
 }
 
 #[test]
-fn the_latest_of_two_runs_of_one_size_counts() {
+fn latest_run_of_a_size_counts() {
     let (mut old, new) = (file(100, 9.0, 9.0), file(100, 0.5, 0.5));
     old.results.environment.date = "2023-01-01T00:00:00Z".to_owned();
     for files in [[old.clone(), new.clone()], [new, old]] {
@@ -96,14 +96,14 @@ fn the_latest_of_two_runs_of_one_size_counts() {
 }
 
 #[test]
-fn different_machines_are_on_no_common_curve() {
+fn machines_are_never_on_one_curve() {
     let mut other = file(1000, 2.0, 2.0);
     other.results.environment.cpu_model = Some("Another processor".to_owned());
     assert_eq!(answers(&cells_of(&[file(100, 0.5, 0.5), other])).len(), 6);
 }
 
 #[test]
-fn the_disk_cache_is_one_mode_however_it_was_asked_for() {
+fn disk_cache_flag_counts_as_lazy_disk() {
     let mut file = file(100, 2.0, 2.0);
     file.results.config.lazy_cache_disk = true;
     let cells = cells_of(&[file]);
@@ -112,53 +112,55 @@ fn the_disk_cache_is_one_mode_however_it_was_asked_for() {
 }
 
 #[test]
-fn recommendations_follow_the_evidence() {
-    // Small: lazy is slower. Medium: as fast, with less memory. Large: eager does not come through.
+fn recommendations_follow_evidence() {
+    // Small: lazy is slower. Medium: equally fast, with less memory. Large: eager fails.
     let files = [file(100, 0.5, 3.0), file(1000, 0.99, 3.0), file_without_eager(20_000)];
     let found = recommendations(&cells_of(&files), SizeBounds::default());
     assert_eq!(found.len(), 9);
     let cpu: Vec<String> = found
         .iter()
-        .filter(|it| it.device == Device::Cpu)
+        .filter(|it| it.device == DeviceClass::Cpu)
         .map(|it| format!("{}: {:?}, {} ({} rows)", it.size, it.mode, it.why, it.evidence.len()))
         .collect();
     insta::assert_snapshot!(cpu.join("\n"), @r##"
 small: Some(Eager), 1 cell: lazy is 2.00x slower than eager with 3.00x less memory (1 rows)
 medium: Some(Lazy), 1 cell: 1.01x slower than eager with 3.00x less memory (1 rows)
-large: Some(Lazy), 1 cell: eager never came through (1 rows)
+large: Some(Lazy), 1 cell: eager never succeeded (1 rows)
 "##);
-    assert!(found.iter().filter(|it| it.device != Device::Cpu).all(|it| it.mode.is_none() && it.why == "not measured"));
+    assert!(
+        found.iter().filter(|it| it.device != DeviceClass::Cpu).all(|it| it.mode.is_none() && it.why == "not measured")
+    );
 }
 
 #[test]
-fn a_gpu_shows_itself_by_its_memory() {
+fn gpu_memory_figures_reveal_a_gpu() {
     let mut file = file(100, 2.0, 2.0);
     for row in &mut file.results.rows {
         row.gpu_peak_alloc_mb = Some(if row.method == Method::Eager { 400.0 } else { 100.0 });
     }
     file.results.environment.gpus = vec!["A GPU".to_owned(), "A GPU".to_owned()];
     let cells = cells_of(std::slice::from_ref(&file));
-    assert_eq!(cells[0].setting.device, Device::OneGpu);
-    assert!(answers(&cells).iter().any(|answer| answer.measure == Measure::GpuMemory));
+    assert_eq!(cells[0].setting.device, DeviceClass::OneGpu);
+    assert!(answers(&cells).iter().any(|answer| answer.measure == ComparedQuantity::GpuMemory));
     let found = recommendations(&cells, SizeBounds::default());
-    let small = found.iter().find(|it| it.device == Device::OneGpu && it.size == Size::Small).unwrap();
+    let small = found.iter().find(|it| it.device == DeviceClass::OneGpu && it.size == RunSize::Small).unwrap();
     assert!((small.evidence[0].memory.unwrap().0 - 4.0).abs() <= 1e-9);
     file.results.config.device_map = crate::workload::case::DeviceMap::Balanced;
-    assert_eq!(cells_of(&[file])[0].setting.device, Device::SeveralGpus);
+    assert_eq!(cells_of(&[file])[0].setting.device, DeviceClass::SeveralGpus);
 }
 
 #[test]
-fn figures_have_intervals_around_their_medians() {
-    let figure = Figure::of(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0]).unwrap();
+fn intervals_contain_their_medians() {
+    let figure = MedianInterval::of(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0]).unwrap();
     assert_eq!(figure.median, 6.0);
     let (low, high) = figure.interval.unwrap();
     assert!(low <= 1.0 + 1e-12 && high >= 32.0 - 1e-9, "{low} {high}");
-    assert_eq!(Figure::of(&[3.0]), Some(Figure { median: 3.0, interval: None }));
-    assert_eq!(Figure::of(&[]), None);
-    assert_eq!(Figure::of(&[1.0, 0.0]), None);
+    assert_eq!(MedianInterval::of(&[3.0]), Some(MedianInterval { median: 3.0, interval: None }));
+    assert_eq!(MedianInterval::of(&[]), None);
+    assert_eq!(MedianInterval::of(&[1.0, 0.0]), None);
 }
 
 #[test]
-fn counts_keep_three_digits() {
+fn counts_keep_three_significant_digits() {
     assert_eq!([0.4, 99.6, 1236.0, 123_456.0].map(count), ["0", "100", "1,240", "123,000"]);
 }

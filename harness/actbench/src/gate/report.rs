@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::design::Design;
 use super::metric::Metric;
-use crate::measure::environment::Environment;
+use crate::measure::machine_record::MachineRecord;
 pub use crate::measure::resolution::Resolution;
 
 /// The schema's name and version; raised when a name changes its meaning.
@@ -27,7 +27,7 @@ pub struct GateReport {
     /// What was judged.
     pub head: Identity,
     /// The machine and the build of the gate itself.
-    pub environment: Environment,
+    pub environment: MachineRecord,
     /// Digest of what makes figures of two machines comparable; see [`crate::measure::fingerprint`].
     pub machine: String,
     /// The smallest slowdown that `actbench selftest` found to be caught on this machine; none if it was never run.

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::source::Side;
 use crate::error::{Error, Result};
-use crate::measure::resolution::cache_folder;
+use crate::measure::resolution::cache_directory;
 use crate::runner::program::{self, Finished};
 
 /// A program built from a commit.
@@ -149,7 +149,7 @@ impl CheckedOut {
 
 /// Kept from one gate to the next: by repository, so that two projects do not evict each other's builds, and by side.
 fn target_folder(repository: &Path, side: Side) -> Result<PathBuf> {
-    let caches = cache_folder().ok_or_else(|| {
+    let caches = cache_directory().ok_or_else(|| {
         Error::usage("no folder to build in: set HOME, XDG_CACHE_HOME or ACTBENCH_CACHE, or name programs with --base-bin and --head-bin")
     })?;
     let digest = blake3::hash(repository.as_os_str().as_encoded_bytes()).to_hex();

@@ -1,17 +1,17 @@
-//! A matrix as a TOML file, read into cells. Every complaint names the file, the line and what to write.
+//! Parses the TOML file of a matrix into cells. Every error names the file, the line and a correction.
 //!
 //! ```toml
-//! seed = 0                      # order of the cells
+//! seed = 0                      # shuffles the cells
 //!
-//! [settings]                    # of every cell: flags of `actbench run` without their dashes
+//! [settings]                    # for every cell: flags of `actbench run` without their dashes
 //! dataset = "embedded:mixed"
 //! repetitions = 5
 //!
-//! [[grid]]                      # every combination of the lists of a grid is a cell; several grids stand one after another
+//! [[grid]]                      # every combination of its lists is a cell; there may be several grids
 //! models = ["synthetic:smollm2-135m"]
 //! samples = [200, 800]
-//! layers = [8, "all"]           # --sweep-layers, and the deepest of them as --layer
-//! tasks = ["sweep"]             # a flag again, of this grid alone
+//! layers = [8, "all"]           # --sweep-layers, and the deepest layer as --layer
+//! tasks = ["sweep"]             # a flag for this grid alone
 //! ```
 
 use std::collections::BTreeMap;
@@ -23,7 +23,10 @@ use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, Result};
 
-/// The lists of a grid, outermost first, with the flag that each of their values becomes and an example to write.
+/// How errors call the top level of the file.
+const TOP_LEVEL: &str = "at the top level";
+
+/// The lists of a grid, outermost first: key, the flag that its values are passed to, and an example for errors.
 const AXES: [(&str, &str, &str); 6] = [
     ("models", "model", "models = [\"synthetic:llama-3.2-1b\", \"./smollm2\"]"),
     ("samples", "samples", "samples = [200, 2000]"),
@@ -33,55 +36,54 @@ const AXES: [(&str, &str, &str); 6] = [
     ("batch-sizes", "batch-size", "batch-sizes = [8, 32]"),
 ];
 
-/// More cells than this are a slip: a zero too many in several lists.
-const MOST_CELLS: usize = 100_000;
+/// Limit on the number of cells: more are a mistake, such as a zero too many in several lists.
+const MAX_CELLS: usize = 100_000;
 
-/// What the flags of a run are, told by who parses them.
-pub trait RunFlags {
-    /// Names of the flags that a file may set, without dashes.
+/// The parser of the flags of a run. The trait keeps this module independent of the command line.
+pub trait RunFlagParser {
+    /// Names, without dashes, of the flags that a file may set.
     fn names(&self) -> Vec<String>;
     /// Whether the flag `name` takes no value.
     fn is_switch(&self, name: &str) -> bool;
-    /// Whether `run` takes these flags.
+    /// Checks flags and their values.
     ///
     /// # Errors
-    /// What is wrong with them, in one line.
+    /// The reason why `run` would refuse the flags, on one line.
     fn check(&self, flags: &[String]) -> Result<(), String>;
-    /// Blocks of the model of that name.
+    /// Number of layers of a model.
     ///
     /// # Errors
-    /// There is no such model.
+    /// The model does not exist.
     fn n_layers(&self, model: Option<&str>) -> Result<usize>;
-    /// Where the model is that a file calls `name`.
-    fn model_place(&self, name: &str) -> String {
-        name.to_owned()
-    }
+    /// The location of the model that a file calls `name`.
+    fn model_location(&self, name: &str) -> String;
 }
 
-/// A matrix.
+/// The cells of a matrix.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Matrix {
-    /// Seed of the order of its cells.
+pub struct RunMatrix {
+    /// Seed of the order in which cells run.
     pub seed: u64,
-    /// Its cells in the order of the file.
+    /// The cells, in the order of the file.
     pub cells: Vec<CellFlags>,
 }
 
-/// A cell: the command line of `actbench run` that it stands for.
+/// A cell, as flags of `actbench run`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CellFlags {
-    /// A name for files, different from that of any other cell.
+    /// A unique name, used for files.
     pub name: String,
-    /// Flags and values, dashes included.
+    /// Flags with dashes, and their values.
     pub flags: Vec<String>,
 }
 
-/// A value with the line it stands in.
+/// The value of a key.
 #[derive(Clone, Debug)]
-struct Value<'a> {
+struct SettingValue<'a> {
+    /// Line of the key, for errors.
     line: usize,
     values: Vec<String>,
-    /// A flag without a value that is switched on or off.
+    /// Whether a flag without a value is set.
     switch: Option<bool>,
     is_list: bool,
     key: &'a str,
@@ -94,27 +96,27 @@ impl CellFlags {
     }
 }
 
-impl Matrix {
-    /// Reads the text of a file; `origin` names it in errors.
+impl RunMatrix {
+    /// Parses the text of a file; `origin` names it in errors.
     ///
     /// # Errors
-    /// Not TOML, a key that there is not, a value that its flag does not take, no cells or far too many.
-    pub fn parse(text: &str, origin: &str, flags: &dyn RunFlags) -> Result<Self> {
-        Reader { text, origin, flags, names: flags.names() }.matrix()
+    /// Invalid TOML, an unknown key, a value that its flag does not accept, no grid, or too many cells.
+    pub fn parse(text: &str, origin: &str, flags: &dyn RunFlagParser) -> Result<Self> {
+        MatrixReader { text, origin, flags, names: flags.names() }.matrix()
     }
 }
 
-struct Reader<'a> {
+struct MatrixReader<'a> {
     text: &'a str,
     origin: &'a str,
-    flags: &'a dyn RunFlags,
+    flags: &'a dyn RunFlagParser,
     names: Vec<String>,
 }
 
-/// Flags by name, the later of equals counting.
-type Settings<'a> = BTreeMap<&'a str, Value<'a>>;
+/// Values by name; a later value replaces an earlier one.
+type Settings<'a> = BTreeMap<&'a str, SettingValue<'a>>;
 
-impl<'a> Reader<'a> {
+impl<'a> MatrixReader<'a> {
     fn refuse(&self, line: usize, what: impl std::fmt::Display) -> Error {
         Error::input(format!("{}:{line}", self.origin), what.to_string())
     }
@@ -123,7 +125,7 @@ impl<'a> Reader<'a> {
         1 + self.text.as_bytes().iter().take(span.start).filter(|byte| **byte == b'\n').count()
     }
 
-    fn matrix(&self) -> Result<Matrix> {
+    fn matrix(&self) -> Result<RunMatrix> {
         let document = DeTable::parse(self.text).map_err(|error| {
             let line = error.span().map_or(1, |span| self.line(&span));
             self.refuse(line, format!("is not TOML: {}", error.message().replace('\n', ", ")))
@@ -136,28 +138,28 @@ impl<'a> Reader<'a> {
                 ("seed", DeValue::Integer(number)) => {
                     seed = number.as_str().parse().map_err(|_| self.refuse(line, "seed: write seed = 0"))?;
                 }
-                ("seed", _) => return Err(self.refuse(line, "seed is a whole number: write seed = 0")),
+                ("seed", _) => return Err(self.refuse(line, "seed must be a whole number: write seed = 0")),
                 ("settings", DeValue::Table(table)) => settings = self.settings(table, false)?,
-                ("settings", _) => return Err(self.refuse(line, "settings is a table: write [settings]")),
+                ("settings", _) => return Err(self.refuse(line, "settings must be a table: write [settings]")),
                 ("grid", DeValue::Array(array)) => grids = Some(array),
-                ("grid", _) => return Err(self.refuse(line, "grids are a list: write [[grid]], with two brackets")),
-                (other, _) => return Err(self.unknown(line, other, &["seed", "settings", "grid"], "at the top")),
+                ("grid", _) => return Err(self.refuse(line, "grid must be a list: write [[grid]], with two brackets")),
+                (other, _) => return Err(self.unknown(line, other, &["seed", "settings", "grid"], TOP_LEVEL)),
             }
         }
-        let example = format!("write [[grid]] and below it its lists, as {}", AXES[1].2);
-        let grids = grids.ok_or_else(|| self.refuse(1, format!("there is no grid: {example}")))?;
+        let example = format!("write [[grid]], followed by its lists, such as {}", AXES[1].2);
+        let grids = grids.ok_or_else(|| self.refuse(1, format!("no grid: {example}")))?;
         let mut cells = Vec::new();
         for grid in grids.iter() {
             let line = self.line(&grid.span());
             let DeValue::Table(table) = grid.get_ref() else {
-                return Err(self.refuse(line, format!("a grid is a table: {example}")));
+                return Err(self.refuse(line, format!("a grid must be a table: {example}")));
             };
             self.expand(line, &settings, self.settings(table, true)?, &mut cells)?;
         }
-        Ok(Matrix { seed, cells })
+        Ok(RunMatrix { seed, cells })
     }
 
-    /// The flags in a table, and in a grid its axes.
+    /// The values of a table: flags, and in a grid also lists.
     fn settings<'t>(&self, table: &'t DeTable<'_>, grid: bool) -> Result<Settings<'t>> {
         let mut settings = Settings::new();
         for (key, value) in table.iter() {
@@ -173,54 +175,60 @@ impl<'a> Reader<'a> {
             } else {
                 let axes = AXES.iter().map(|(axis, ..)| *axis).filter(|_| grid);
                 let names: Vec<&str> = axes.chain(self.names.iter().map(String::as_str)).collect();
-                let place = if grid { "in a grid" } else { "in [settings]" };
-                return Err(self.unknown(line, name, &names, place));
+                let table = if grid { "in a grid" } else { "in [settings]" };
+                return Err(self.unknown(line, name, &names, table));
             }
         }
         Ok(settings)
     }
 
-    fn unknown(&self, line: usize, name: &str, known: &[&str], place: &str) -> Error {
+    fn unknown(&self, line: usize, name: &str, known: &[&str], table: &str) -> Error {
         let nearest = known.iter().min_by_key(|known| strsim::levenshtein(known, name)).copied().unwrap_or_default();
         let hint = match strsim::levenshtein(nearest, name) {
             distance if distance <= 3 => format!("write {nearest}"),
-            _ if place == "at the top" => format!("there are {}", known.join(", ")),
-            _ => "take a flag of `actbench run` without its dashes".to_owned(),
+            _ if table == TOP_LEVEL => format!("use {}", known.join(", ")),
+            _ => "use a flag of `actbench run` without its dashes".to_owned(),
         };
-        self.refuse(line, format!("'{name}' is not known {place}: {hint}"))
+        self.refuse(line, format!("unknown key '{name}' {table}: {hint}"))
     }
 
-    fn axis<'t>(&self, line: usize, key: &'t str, value: &Spanned<DeValue<'_>>, example: &str) -> Result<Value<'t>> {
+    fn axis<'t>(
+        &self,
+        line: usize,
+        key: &'t str,
+        value: &Spanned<DeValue<'_>>,
+        example: &str,
+    ) -> Result<SettingValue<'t>> {
         let refuse = |line: usize, what: &str| self.refuse(line, format!("{key} {what}: write {example}"));
-        let DeValue::Array(array) = value.get_ref() else { return Err(refuse(line, "is a list")) };
+        let DeValue::Array(array) = value.get_ref() else { return Err(refuse(line, "must be a list")) };
         let mut values = Vec::new();
         for value in array.iter() {
             let line = self.line(&value.span());
-            let text = scalar(value.get_ref()).ok_or_else(|| refuse(line, "holds what is no text and no number"))?;
-            let text = if key == "models" { self.flags.model_place(&text) } else { text };
+            let text = scalar(value.get_ref()).ok_or_else(|| refuse(line, "must be a list of strings or numbers"))?;
+            let text = if key == "models" { self.flags.model_location(&text) } else { text };
             if key == "layers" && text != "all" && !text.parse::<usize>().is_ok_and(|layers| layers > 0) {
-                return Err(refuse(line, &format!("holds '{text}', which is no number of layers from 1 on")));
+                return Err(refuse(line, &format!("has '{text}', which is not a number of layers from 1 on")));
             }
-            let one = Value { line, values: vec![text.clone()], switch: None, is_list: false, key };
+            let one = SettingValue { line, values: vec![text.clone()], switch: None, is_list: false, key };
             if text != "all" {
                 self.check(&one, flag_of(key))?;
             }
-            match values.contains(&text) {
-                true => return Err(refuse(line, &format!("holds '{text}' twice"))),
-                false => values.push(text),
+            if values.contains(&text) {
+                return Err(refuse(line, &format!("has '{text}' twice")));
             }
+            values.push(text);
         }
-        match values.is_empty() {
-            true => Err(refuse(line, "is empty")),
-            false => Ok(Value { line, values, switch: None, is_list: true, key }),
+        if values.is_empty() {
+            return Err(refuse(line, "is empty"));
         }
+        Ok(SettingValue { line, values, switch: None, is_list: true, key })
     }
 
-    fn flag<'t>(&self, line: usize, key: &'t str, value: &Spanned<DeValue<'_>>) -> Result<Value<'t>> {
-        let refuse = || self.refuse(line, format!("{key} holds what is no text, number, true, false or list of these"));
-        let mut found = Value { line, values: Vec::new(), switch: None, is_list: false, key };
+    fn flag<'t>(&self, line: usize, key: &'t str, value: &Spanned<DeValue<'_>>) -> Result<SettingValue<'t>> {
+        let refuse = || self.refuse(line, format!("{key} must be a string, number, true, false or a list of these"));
+        let mut found = SettingValue { line, values: Vec::new(), switch: None, is_list: false, key };
         if self.flags.is_switch(key) && !matches!(value.get_ref(), DeValue::Boolean(_)) {
-            return Err(self.refuse(line, format!("{key} is on or off: write {key} = true")));
+            return Err(self.refuse(line, format!("{key} must be true or false: write {key} = true")));
         }
         match value.get_ref() {
             DeValue::Boolean(on) => found.switch = Some(*on),
@@ -230,33 +238,33 @@ impl<'a> Reader<'a> {
             }
             value => {
                 let text = scalar(value).ok_or_else(refuse)?;
-                found.values.push(if key == "model" { self.flags.model_place(&text) } else { text });
+                found.values.push(if key == "model" { self.flags.model_location(&text) } else { text });
             }
         }
         Ok(found)
     }
 
-    /// Whether `run` takes this one, so that the complaint has its line.
-    fn check(&self, value: &Value<'_>, flag: &str) -> Result<()> {
+    /// Checks a single value, so that an error has its line.
+    fn check(&self, value: &SettingValue<'_>, flag: &str) -> Result<()> {
         let mut flags = Vec::new();
         push(&mut flags, flag, value);
         self.flags.check(&flags).map_err(|what| self.refuse(value.line, what))
     }
 
-    /// The cells of one grid.
+    /// Adds the cells of one grid.
     fn expand(&self, line: usize, shared: &Settings<'_>, own: Settings<'_>, cells: &mut Vec<CellFlags>) -> Result<()> {
         let mut fixed: Settings<'_> = shared.clone();
         fixed.extend(own.iter().filter(|(_, value)| !value.is_list).map(|(key, value)| (*key, value.clone())));
-        let axes: Vec<&Value<'_>> =
+        let axes: Vec<&SettingValue<'_>> =
             AXES.iter().filter_map(|(axis, ..)| own.get(axis)).filter(|value| value.is_list).collect();
-        let more = axes.iter().fold(1usize, |product, axis| product.saturating_mul(axis.values.len()));
-        if cells.len().saturating_add(more) > MOST_CELLS {
-            return Err(self.refuse(line, format!("makes more than {MOST_CELLS} cells: write shorter lists")));
+        let added = axes.iter().fold(1usize, |product, axis| product.saturating_mul(axis.values.len()));
+        if cells.len().saturating_add(added) > MAX_CELLS {
+            return Err(self.refuse(line, format!("makes more than {MAX_CELLS} cells: write shorter lists")));
         }
         for axis in &axes {
             fixed.remove(flag_of(axis.key));
         }
-        for combination in 0..more {
+        for combination in 0..added {
             // The last list varies fastest.
             let mut rest = combination;
             let mut chosen: Vec<(&str, &str)> = Vec::with_capacity(axes.len());
@@ -275,8 +283,9 @@ impl<'a> Reader<'a> {
         for (flag, value) in fixed {
             push(&mut flags, flag, value);
         }
-        let of = |key: &str| chosen.iter().find(|(axis, _)| *axis == key).map(|(_, value)| *value);
-        let model = of("models").or_else(|| fixed.get("model").and_then(|value| Some(value.values.first()?.as_str())));
+        let value_of = |key: &str| chosen.iter().find(|(axis, _)| *axis == key).map(|(_, value)| *value);
+        let model =
+            value_of("models").or_else(|| fixed.get("model").and_then(|value| Some(value.values.first()?.as_str())));
         let mut name = format!("{:03}", index + 1);
         for (key, value) in chosen {
             let resolved = match (*key, *value) {
@@ -295,22 +304,22 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The flag that a value of the axis `key` becomes.
+/// The flag that values of the list `key` are passed to.
 fn flag_of(key: &str) -> &str {
     AXES.iter().find(|(axis, ..)| *axis == key).map_or(key, |(_, flag, _)| *flag)
 }
 
 /// Adds the flag with each of its values.
-fn push(flags: &mut Vec<String>, flag: &str, value: &Value<'_>) {
+fn push(flags: &mut Vec<String>, flag: &str, value: &SettingValue<'_>) {
     match value.switch {
         Some(true) => flags.push(format!("--{flag}")),
         Some(false) => {}
-        // With `=`, a value that begins with a dash is a value all the same.
+        // With `=`, a value that begins with a dash is not taken for a flag.
         None => flags.extend(value.values.iter().map(|value| format!("--{flag}={value}"))),
     }
 }
 
-/// A text or a number as it is written on a command line.
+/// A string or number in the form of the command line.
 fn scalar(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::String(text) => Some(text.to_string()),
@@ -320,7 +329,7 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-/// What a value adds to a cell's name: letters, digits, dots and dashes alone.
+/// The part of a cell's name for one value: letters, digits, dots and dashes.
 fn name_part(key: &str, value: &str) -> String {
     let last = value.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or(value);
     let plain: String =

@@ -1,20 +1,20 @@
-//! Many runs from one file: a matrix of settings, each cell of it a run of its own with a result file of its own.
+//! Many runs from one file: a matrix of settings. Each cell is a separate run with its own result file.
 //!
-//! [`file`] turns TOML into cells, [`order`] says in which order they run and which of them a shard takes, [`folder`]
-//! keeps what a matrix has done so far, so that a killed one is gone on with, and [`merge`] joins folders.
+//! [`file`] parses TOML into cells, [`order`] shuffles them and selects those of a shard, [`directory`] stores the results of
+//! finished cells, so that a killed matrix can be resumed, and [`merge`] merges the directories of shards.
 //!
-//! A cell is one combination of model, samples, layers, pooling, type and batch size. The methods are inside it: only what
-//! runs in one block meets the same state of the machine, and ratios are taken within blocks.
+//! A cell is one combination of model, samples, layers, pooling, data type and batch size. It runs all methods: only the cases of
+//! one block run under the same conditions, and ratios are computed within blocks.
 
+pub mod directory;
 pub mod file;
-pub mod folder;
 pub mod merge;
 pub mod order;
 #[cfg(test)]
 mod tests;
 
-pub use file::{CellFlags, Matrix, RunFlags};
+pub use file::{CellFlags, RunFlagParser, RunMatrix};
 
-/// Matrices that come with the program, by name.
+/// Built-in matrices, by name.
 pub const PRESETS: [(&str, &str); 2] =
     [("small", include_str!("presets/small.toml")), ("paper", include_str!("presets/paper.toml"))];

@@ -1,18 +1,19 @@
-//! Files to cells, orders and shards.
+//! Parsing files, orders, shards and directories.
 
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::file::{Matrix, RunFlags};
+use super::directory::{MatrixDirectory, MatrixManifest};
+use super::file::{RunFlagParser, RunMatrix};
 use super::order::{Shard, order};
-use super::{PRESETS, folder, merge};
+use super::{PRESETS, merge};
 use crate::error::{Error, Result};
 
-/// A parser of flags that knows a few.
-struct Flags;
+/// A parser of a few flags.
+struct FewFlags;
 
-impl RunFlags for Flags {
+impl RunFlagParser for FewFlags {
     fn names(&self) -> Vec<String> {
         [
             "model",
@@ -47,18 +48,22 @@ impl RunFlags for Flags {
             Some(other) => Err(Error::input(other, "no such model")),
         }
     }
+
+    fn model_location(&self, name: &str) -> String {
+        name.to_owned()
+    }
 }
 
-fn parse(text: &str) -> Result<Matrix> {
-    Matrix::parse(text, "m.toml", &Flags)
+fn parse(text: &str) -> Result<RunMatrix> {
+    RunMatrix::parse(text, "m.toml", &FewFlags)
 }
 
-fn told(text: &str) -> String {
+fn error(text: &str) -> String {
     parse(text).unwrap_err().to_string()
 }
 
 #[test]
-fn every_combination_of_a_grid_is_a_cell_and_the_last_list_varies_fastest() {
+fn grid_expands_with_last_list_fastest() {
     let matrix = parse(
         r#"
         seed = 7
@@ -90,7 +95,7 @@ fn every_combination_of_a_grid_is_a_cell_and_the_last_list_varies_fastest() {
 }
 
 #[test]
-fn a_layer_that_is_named_stays_and_a_grid_may_have_no_list() {
+fn named_layer_stays_and_lists_are_optional() {
     let matrix = parse("[settings]\nlayer = 3\n[[grid]]\nlayers = [4, \"all\"]\n[[grid]]\nsamples = 5\n").unwrap();
     let texts: Vec<String> = matrix.cells.iter().map(super::CellFlags::text).collect();
     assert_eq!(texts, ["--layer=3 --sweep-layers 4", "--layer=3 --sweep-layers 8", "--layer=3 --samples=5"]);
@@ -98,7 +103,7 @@ fn a_layer_that_is_named_stays_and_a_grid_may_have_no_list() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_its_line_and_what_to_write() {
+fn errors_have_line_and_correction() {
     let texts = [
         "samples = [1]",
         "[[grid]]\nsample = [1]",
@@ -119,38 +124,38 @@ fn what_is_wrong_is_told_with_its_line_and_what_to_write() {
         "[settings]\nmodel = \"a\n",
         "[settings]",
     ];
-    let all: Vec<String> = texts.map(told).to_vec();
+    let all: Vec<String> = texts.map(error).to_vec();
     insta::assert_snapshot!(all.join("\n"), @r#"
-    m.toml:1: 'samples' is not known at the top: there are seed, settings, grid
-    m.toml:2: 'sample' is not known in a grid: write samples
-    m.toml:3: 'quite-unknown' is not known in [settings]: take a flag of `actbench run` without its dashes
-    m.toml:1: grids are a list: write [[grid]], with two brackets
-    m.toml:2: layers is a list: write layers = [8, 16, "all"]
-    m.toml:3: layers holds '0', which is no number of layers from 1 on: write layers = [8, 16, "all"]
+    m.toml:1: unknown key 'samples' at the top level: use seed, settings, grid
+    m.toml:2: unknown key 'sample' in a grid: write samples
+    m.toml:3: unknown key 'quite-unknown' in [settings]: use a flag of `actbench run` without its dashes
+    m.toml:1: grid must be a list: write [[grid]], with two brackets
+    m.toml:2: layers must be a list: write layers = [8, 16, "all"]
+    m.toml:3: layers has '0', which is not a number of layers from 1 on: write layers = [8, 16, "all"]
     m.toml:2: samples is empty: write samples = [200, 2000]
-    m.toml:2: samples holds '1' twice: write samples = [200, 2000]
-    m.toml:2: models holds what is no text and no number: write models = ["synthetic:llama-3.2-1b", "./smollm2"]
+    m.toml:2: samples has '1' twice: write samples = [200, 2000]
+    m.toml:2: models must be a list of strings or numbers: write models = ["synthetic:llama-3.2-1b", "./smollm2"]
     m.toml:1: unknown: no such model
     m.toml:2: --pool=bad is bad
     m.toml:3: --pool=bad is bad
-    m.toml:2: pool holds what is no text, number, true, false or list of these
-    m.toml:1: seed is a whole number: write seed = 0
-    m.toml:1: settings is a table: write [settings]
-    m.toml:1: a grid is a table: write [[grid]] and below it its lists, as samples = [200, 2000]
+    m.toml:2: pool must be a string, number, true, false or a list of these
+    m.toml:1: seed must be a whole number: write seed = 0
+    m.toml:1: settings must be a table: write [settings]
+    m.toml:1: a grid must be a table: write [[grid]], followed by its lists, such as samples = [200, 2000]
     m.toml:2: is not TOML: invalid basic string, expected `"`
-    m.toml:1: there is no grid: write [[grid]] and below it its lists, as samples = [200, 2000]
+    m.toml:1: no grid: write [[grid]], followed by its lists, such as samples = [200, 2000]
     "#);
 }
 
 #[test]
-fn a_slip_that_makes_millions_of_cells_is_told() {
+fn too_many_cells_are_refused() {
     let list = (1..=400).map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
     let text = format!("[[grid]]\nsamples = [{list}]\nbatch-sizes = [{list}]\n");
-    assert!(told(&text).starts_with("m.toml:1: makes more than 100000 cells"), "{}", told(&text));
+    assert!(error(&text).starts_with("m.toml:1: makes more than 100000 cells"), "{}", error(&text));
 }
 
 #[test]
-fn the_presets_are_there_and_shards_are_read_back() {
+fn presets_exist_and_shards_are_parsed() {
     assert_eq!(PRESETS.map(|(name, _)| name), ["small", "paper"]);
     for bad in ["", "1", "0/2", "3/2", "a/b", "1/2/3", "-1/2"] {
         assert!(bad.parse::<Shard>().is_err(), "{bad}");
@@ -159,37 +164,36 @@ fn the_presets_are_there_and_shards_are_read_back() {
 }
 
 #[test]
-fn a_folder_keeps_what_is_done_and_refuses_what_it_was_not_begun_with() {
-    let place = tempfile::tempdir().unwrap();
-    let path = place.path().join("m");
+fn directory_resumes_its_own_matrix_only() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("m");
     let matrix = parse("[[grid]]\nsamples = [1, 2]\n").unwrap();
-    let manifest = folder::Manifest::new(&matrix, Shard::WHOLE);
-    let begun = folder::MatrixFolder::open(&path, &manifest, "text", false).unwrap();
-    assert!(
-        folder::MatrixFolder::open(&path, &manifest, "text", true).unwrap_err().to_string().contains("another process")
-    );
-    std::fs::write(begun.running(&matrix.cells[0]), "half").unwrap();
-    assert!(!begun.is_done(&matrix.cells[0]));
-    drop(begun);
-    let error = folder::MatrixFolder::open(&path, &manifest, "text", false).unwrap_err().to_string();
+    let manifest = MatrixManifest::new(&matrix, Shard::WHOLE);
+    let first = MatrixDirectory::open(&path, &manifest, "text", false).unwrap();
+    assert!(MatrixDirectory::open(&path, &manifest, "text", true).unwrap_err().to_string().contains("another process"));
+    std::fs::write(first.running_path(&matrix.cells[0]), "half").unwrap();
+    assert!(!first.is_finished(&matrix.cells[0]));
+    drop(first);
+    let error = MatrixDirectory::open(&path, &manifest, "text", false).unwrap_err().to_string();
     assert!(error.contains("--resume"), "{error}");
-    let resumed = folder::MatrixFolder::open(&path, &manifest, "text", true).unwrap();
-    assert!(!resumed.running(&matrix.cells[0]).exists(), "what a killed process left is gone");
+    let resumed = MatrixDirectory::open(&path, &manifest, "text", true).unwrap();
+    assert!(!resumed.running_path(&matrix.cells[0]).exists(), "the file of a killed process is removed");
     drop(resumed);
-    let other = folder::Manifest::new(&parse("[[grid]]\nsamples = [1, 3]\n").unwrap(), Shard::WHOLE);
-    let error = folder::MatrixFolder::open(&path, &other, "text", true).unwrap_err().to_string();
+    let other = MatrixManifest::new(&parse("[[grid]]\nsamples = [1, 3]\n").unwrap(), Shard::WHOLE);
+    let error = MatrixDirectory::open(&path, &other, "text", true).unwrap_err().to_string();
     assert!(error.contains("--samples 2") && error.contains("--samples 3"), "{error}");
-    std::fs::write(place.path().join("file"), "").unwrap();
-    let error = folder::MatrixFolder::open(place.path(), &manifest, "text", true).unwrap_err().to_string();
-    assert!(error.contains("holds other files"), "{error}");
-    let error = merge::merge(&[place.path().to_path_buf()], &place.path().join("out"), false).unwrap_err().to_string();
+    std::fs::write(parent.path().join("file"), "").unwrap();
+    let error = MatrixDirectory::open(parent.path(), &manifest, "text", true).unwrap_err().to_string();
+    assert!(error.contains("has other files"), "{error}");
+    let error =
+        merge::merge(&[parent.path().to_path_buf()], &parent.path().join("out"), false).unwrap_err().to_string();
     assert!(error.contains("matrix.json"), "{error}");
 }
 
 proptest! {
     #[test]
-    fn cells_are_the_product_of_the_lists_each_with_a_name_of_its_own(
-        lengths in prop::collection::vec(0usize..4, 6), seed in any::<u32>(), of in 1usize..6,
+    fn cells_are_the_unique_combinations_of_lists(
+        lengths in prop::collection::vec(0usize..4, 6), seed in any::<u32>(), count in 1usize..6,
     ) {
         let axes = ["models", "samples", "layers", "pools", "dtypes", "batch-sizes"];
         let lists = axes.iter().zip(&lengths).filter(|(_, length)| **length > 0).map(|(axis, length)| {
@@ -204,14 +208,14 @@ proptest! {
         let flags: BTreeSet<&Vec<String>> = matrix.cells.iter().map(|cell| &cell.flags).collect();
         prop_assert_eq!((names.len(), flags.len()), (n, n));
 
-        // Shards are of one order, together all of it, and none is more than one cell larger than another.
+        // Shards partition one order, and their sizes differ by at most one cell.
         let whole = order(n, matrix.seed, Shard::WHOLE);
         let mut sorted = whole.clone();
         sorted.sort_unstable();
         prop_assert_eq!(sorted, (0..n).collect::<Vec<_>>());
-        let shards: Vec<Vec<usize>> = (1..=of).map(|index| order(n, matrix.seed, Shard { index, of })).collect();
-        for (place, cell) in whole.iter().enumerate() {
-            prop_assert_eq!(shards[place % of][place / of], *cell);
+        let shards: Vec<Vec<usize>> = (1..=count).map(|index| order(n, matrix.seed, Shard { index, count })).collect();
+        for (position, cell) in whole.iter().enumerate() {
+            prop_assert_eq!(shards[position % count][position / count], *cell);
         }
         prop_assert_eq!(shards.iter().map(Vec::len).sum::<usize>(), n);
     }

@@ -1,7 +1,7 @@
-//! A GPU's clocks, and what holds them down: without them a time on a GPU says little.
+//! GpuClocks of a GPU and the reasons that throttle them, without which a time on a GPU cannot be interpreted.
 //!
-//! NVIDIA's management library is looked for at run time. Where it is missing, or will not tell something, that is a
-//! reason in words and never a failure of what is measured.
+//! NVML, NVIDIA's management library, is loaded at run time. If it is missing or does not report a value, the reason is
+//! reported as text, and the measurement does not fail.
 
 use std::fmt;
 
@@ -10,35 +10,35 @@ use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 use serde::Serialize;
 
-/// What the management library tells of one GPU at one moment. What it does not tell is null.
+/// GpuClocks, temperature and power of one GPU at one moment. A value that NVML does not report is null.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Clocks {
-    /// MHz of the multiprocessors.
+pub struct GpuClocks {
+    /// Clock of the multiprocessors in MHz.
     pub sm_mhz: Option<u32>,
-    /// The most that they can have.
+    /// Its maximum in MHz.
     pub sm_most_mhz: Option<u32>,
-    /// MHz of the memory.
+    /// Clock of the memory in MHz.
     pub memory_mhz: Option<u32>,
-    /// Degrees Celsius.
+    /// Temperature in degrees Celsius.
     pub celsius: Option<u32>,
-    /// Watts.
+    /// Power in watts.
     pub watts: Option<f64>,
-    /// What holds the clocks down, in the library's names; idleness is none of these.
+    /// Reasons that throttle the clocks, by NVML's names; idleness is not one of them.
     pub slowed_by: Vec<String>,
 }
 
-/// Asks for the clocks of one GPU.
+/// Reads the clocks of one GPU.
 pub struct ClockProbe {
     library: Nvml,
-    /// Where the GPU is on the bus: the driver and the library may number GPUs differently.
+    /// Identifies the GPU: the driver and NVML may number GPUs differently.
     bus_id: Option<String>,
 }
 
 impl ClockProbe {
-    /// Of the GPU at `bus_id`; without one, of the only GPU there is.
+    /// Opens NVML for the GPU at `bus_id`, or without an address for the only GPU of the machine.
     ///
     /// # Errors
-    /// Why nothing can be learnt, in words.
+    /// The reason why no clocks are available.
     pub fn open(bus_id: Option<&str>) -> Result<Self, String> {
         let library = Nvml::init().map_err(|error| format!("NVIDIA's management library: {error}"))?;
         let probe = ClockProbe { library, bus_id: bus_id.map(str::to_owned) };
@@ -46,22 +46,26 @@ impl ClockProbe {
         Ok(probe)
     }
 
-    /// The clocks now.
+    /// Reads the current clocks.
     ///
     /// # Errors
-    /// No such GPU, in words.
-    pub fn read(&self) -> Result<Clocks, String> {
-        let told = |error: nvml_wrapper::error::NvmlError| format!("NVIDIA's management library: {error}");
+    /// There is no such GPU.
+    pub fn read(&self) -> Result<GpuClocks, String> {
+        let message = |error: nvml_wrapper::error::NvmlError| format!("NVIDIA's management library: {error}");
         let device = match &self.bus_id {
-            Some(bus_id) => self.library.device_by_pci_bus_id(bus_id.as_str()).map_err(told)?,
-            None => match self.library.device_count().map_err(told)? {
-                1 => self.library.device_by_index(0).map_err(told)?,
-                count => return Err(format!("there are {count} GPUs, and the driver does not say which one this is")),
+            Some(bus_id) => self.library.device_by_pci_bus_id(bus_id.as_str()).map_err(message)?,
+            None => match self.library.device_count().map_err(message)? {
+                1 => self.library.device_by_index(0).map_err(message)?,
+                count => {
+                    return Err(format!(
+                        "there are {count} GPUs, and the driver does not report the bus address of this one"
+                    ));
+                }
             },
         };
         let reasons = device.current_throttle_reasons().unwrap_or(ThrottleReasons::empty());
         let idle = ThrottleReasons::GPU_IDLE | ThrottleReasons::NONE;
-        Ok(Clocks {
+        Ok(GpuClocks {
             sm_mhz: device.clock_info(Clock::SM).ok(),
             sm_most_mhz: device.max_clock_info(Clock::SM).ok(),
             memory_mhz: device.clock_info(Clock::Memory).ok(),
@@ -72,7 +76,7 @@ impl ClockProbe {
     }
 }
 
-impl fmt::Display for Clocks {
+impl fmt::Display for GpuClocks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = |value: Option<u32>| value.map_or_else(|| "?".to_owned(), |value| value.to_string());
         write!(
@@ -84,9 +88,10 @@ impl fmt::Display for Clocks {
             number(self.celsius),
             self.watts.map_or_else(|| "?".to_owned(), |watts| format!("{watts:.0}"))
         )?;
-        match self.slowed_by.is_empty() {
-            true => f.write_str("not slowed down"),
-            false => write!(f, "slowed down by {}", self.slowed_by.join(", ")),
+        if self.slowed_by.is_empty() {
+            f.write_str("not slowed down")
+        } else {
+            write!(f, "slowed down by {}", self.slowed_by.join(", "))
         }
     }
 }
@@ -96,18 +101,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_without_the_library_is_told_in_words() {
+    fn missing_library_is_a_readable_error() {
         if let Err(why) = ClockProbe::open(None) {
             assert!(why.starts_with("NVIDIA's management library: ") || why.starts_with("there are "), "{why}");
         }
     }
 
     #[test]
-    fn what_is_not_known_is_a_question_mark() {
+    fn unknown_values_are_question_marks() {
         let slowed_by = vec!["sw_power_cap".to_owned()];
-        let clocks = Clocks { sm_mhz: Some(1980), watts: Some(699.6), slowed_by, ..Clocks::default() };
-        let told = "SM 1980 of ? MHz, memory ? MHz, ? C, 700 W, slowed down by sw_power_cap";
-        assert_eq!(clocks.to_string(), told);
-        assert!(Clocks::default().to_string().ends_with("not slowed down"));
+        let clocks = GpuClocks { sm_mhz: Some(1980), watts: Some(699.6), slowed_by, ..GpuClocks::default() };
+        let expected = "SM 1980 of ? MHz, memory ? MHz, ? C, 700 W, slowed down by sw_power_cap";
+        assert_eq!(clocks.to_string(), expected);
+        assert!(GpuClocks::default().to_string().ends_with("not slowed down"));
     }
 }

@@ -1,98 +1,86 @@
-//! The machine and the build that figures come from.
+//! The machine and the build that figures come from, as plain data.
 
 use std::fs;
 
 use actbench_kernels::cpu::Isa;
 use serde::{Deserialize, Serialize};
 
-use super::MEGABYTE;
-use super::conditions::{Warning, conditions, warnings};
-use super::fingerprint::Fingerprint;
-use super::gpu::gpus;
-use super::resolution::{self, Resolution};
+use super::MIB;
+use super::gpu::gpu_facts;
 
-/// What the result file says of the machine and the build. Unknown is null.
+/// The machine, the build and the command line. Unknown facts are null in JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
     /// When the run began, RFC 3339 in UTC.
     pub date: String,
-    /// The processor's own name.
+    /// The model name that the processor reports.
     pub cpu_model: Option<String>,
     /// Processors that threads can run on.
     pub cores_logical: usize,
-    /// Cores, hyper-threads not counted.
+    /// Cores; hyper-threads of a core count once.
     pub cores_physical: Option<usize>,
-    /// Memory, in MB of 2^20 bytes.
+    /// Memory, in MiB.
     pub ram_mb: Option<f64>,
     /// Frequency governor of the first processor.
     pub governor: Option<String>,
     /// Kernel name and release.
     pub kernel: Option<String>,
-    /// Instructions that the CPU's kernels use; see `ACTBENCH_CPU_ISA`.
+    /// Instruction set that the CPU backend uses; see `ACTBENCH_CPU_ISA`.
     #[serde(default)]
     pub instruction_set: Option<String>,
     /// Transparent huge pages: `always`, `madvise` or `never`.
     #[serde(default)]
     pub huge_pages: Option<String>,
-    /// Names of the GPUs, as their driver gives them.
+    /// Names of the GPUs, as reported by their driver.
     pub gpus: Vec<String>,
     /// Version of the GPU driver.
     pub driver: Option<String>,
     /// Version of CUDA that the driver supports.
     pub cuda: Option<String>,
-    /// Version of this program.
+    /// Version of actbench.
     pub version: String,
-    /// Compiler it was built with.
+    /// Compiler of the build.
     pub rustc: Option<String>,
     /// `release` or `debug`.
     pub profile: String,
-    /// What it was built for, as in `x86_64-unknown-linux-gnu`.
+    /// Target triple of the build, as in `x86_64-unknown-linux-gnu`.
     #[serde(default)]
     pub target: Option<String>,
-    /// Features it was built with.
+    /// Cargo features of the build.
     #[serde(default)]
     pub features: Vec<String>,
-    /// Flags for the compiler beyond those of the profile.
+    /// Compiler flags in addition to those of the profile.
     #[serde(default)]
     pub rustflags: Option<String>,
-    /// Commit it was built from.
+    /// Commit of the build.
     pub commit: Option<String>,
-    /// Whether the tree had changes then.
+    /// Whether the working tree differed from the commit.
     pub dirty: Option<bool>,
-    /// The arguments it was started with, the program's name first.
+    /// The command line, beginning with the name of the executable.
     pub command_line: Vec<String>,
-    /// Digests of the above that say which figures may be compared; none in files from before there were any.
-    #[serde(default)]
-    pub fingerprint: Option<Fingerprint>,
-    /// What disturbed the measurement, before and during it, and what to do about it.
-    #[serde(default)]
-    pub warnings: Vec<Warning>,
-    /// What `actbench selftest` found out about this machine; none if it was never run here.
-    #[serde(default)]
-    pub resolution: Option<Resolution>,
 }
 
 impl Environment {
-    /// Looks around.
-    pub fn read() -> Self {
+    /// Reads the facts of this machine and build. `huge_pages` comes from the caller, who has read it with the other
+    /// conditions.
+    pub fn read(huge_pages: Option<String>) -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let gpu = gpus();
+        let gpu = gpu_facts();
         let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let state = conditions();
         let features = env!("ACTBENCH_FEATURES").split(',').filter(|feature| !feature.is_empty());
-        let mut environment = Environment {
+        Environment {
             date: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             cpu_model: field(&cpuinfo, "model name"),
             cores_logical: std::thread::available_parallelism().map_or(1, usize::from),
             cores_physical: physical_cores(&cpuinfo),
-            ram_mb: field(&meminfo, "MemTotal").and_then(|text| kilobytes(&text)).map(|kb| kb * 1024.0 / MEGABYTE),
+            ram_mb: field(&meminfo, "MemTotal").and_then(|text| kibibytes(&text)).map(|kib| kib * 1024.0 / MIB),
             governor: line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             kernel: line("/proc/sys/kernel/ostype")
                 .zip(line("/proc/sys/kernel/osrelease"))
                 .map(|(name, release)| format!("{name} {release}")),
             instruction_set: Some(Isa::detect().to_string()),
-            huge_pages: state.huge_pages.clone(),
+            huge_pages,
             gpus: gpu.names,
             driver: gpu.driver,
             cuda: gpu.cuda,
@@ -105,28 +93,20 @@ impl Environment {
             commit: known(env!("ACTBENCH_COMMIT")),
             dirty: env!("ACTBENCH_DIRTY").parse().ok(),
             command_line: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
-            resolution: None,
-            fingerprint: None,
-            warnings: warnings(&state),
-        };
-        environment.fingerprint = Some(Fingerprint::of(&environment));
-        environment.resolution = resolution::known(&environment);
-        environment
+        }
     }
-}
 
-impl Environment {
-    /// In what the machine or the build differs from another's, as `cpu_model: A and B`; empty where figures compare.
+    /// The differences of machine or build to another environment, as `processor: A and B`; empty if figures are
+    /// comparable.
     pub fn differences(&self, other: &Environment) -> Vec<String> {
-        // Firmware and kernels keep a varying little of the memory for themselves.
-        let ram = |environment: &Environment| environment.ram_mb.map(|megabytes| (megabytes / 256.0).round() / 4.0);
+        // Firmware and kernels reserve a small and varying part of the memory, so sizes are rounded to 0.25 GiB.
+        let ram = |environment: &Environment| environment.ram_mb.map(|mib| (mib / 256.0).round() / 4.0);
         let facts = |environment: &Environment| {
             let Environment { cpu_model, cores_logical, cores_physical, governor, kernel, gpus, .. } = environment;
             let Environment { driver, cuda, version, rustc, profile, commit, dirty, .. } = environment;
             let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());
             let cores = cores_physical.map_or_else(|| "unknown".to_owned(), |cores| cores.to_string());
-            let memory =
-                ram(environment).map_or_else(|| "unknown".to_owned(), |gigabytes| format!("{gigabytes:.2} GiB"));
+            let memory = ram(environment).map_or_else(|| "unknown".to_owned(), |gib| format!("{gib:.2} GiB"));
             [
                 ("processor", text(cpu_model)),
                 ("processors", cores_logical.to_string()),
@@ -161,7 +141,7 @@ fn field(text: &str, name: &str) -> Option<String> {
         .map(|(_, value)| value.trim().to_owned())
 }
 
-fn kilobytes(text: &str) -> Option<f64> {
+fn kibibytes(text: &str) -> Option<f64> {
     text.strip_suffix("kB")?.trim().parse().ok()
 }
 
@@ -185,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hyper_threads_are_not_counted_as_cores() {
+    fn hyper_threads_of_a_core_count_once() {
         let cpuinfo = "processor : 0\nphysical id : 0\ncore id : 0\n\nprocessor : 1\nphysical id : 0\ncore id : 0\n\n\
                        processor : 2\nphysical id : 0\ncore id : 1\n";
         assert_eq!(physical_cores(cpuinfo), Some(2));
@@ -193,20 +173,16 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_named_and_the_time_is_not() {
-        let here = Environment::read();
+    fn differences_name_the_fact_and_ignore_time() {
+        let here = Environment::read(None);
         let later = Environment { date: "2030-01-01T00:00:00Z".to_owned(), command_line: Vec::new(), ..here.clone() };
         assert_eq!(here.differences(&later), [""; 0]);
         let there = Environment { cpu_model: Some("Another".to_owned()), version: "9".to_owned(), ..here.clone() };
-        let told = here.differences(&there);
-        assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].starts_with("processor: ") && told[0].ends_with(" and Another"), "{told:?}");
-    }
-
-    #[test]
-    fn the_environment_survives_json() {
-        let environment = Environment::read();
-        let text = serde_json::to_string(&environment).unwrap();
-        assert_eq!(serde_json::from_str::<Environment>(&text).unwrap(), environment);
+        let differences = here.differences(&there);
+        assert_eq!(differences.len(), 2, "{differences:?}");
+        assert!(
+            differences[0].starts_with("processor: ") && differences[0].ends_with(" and Another"),
+            "{differences:?}"
+        );
     }
 }

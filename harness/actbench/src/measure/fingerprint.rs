@@ -1,4 +1,4 @@
-//! Digests that say whether figures may be compared: of the machine, and of the program.
+//! Digests of the machine and of the build: figures are comparable if they are equal.
 
 use std::fs::File;
 use std::path::Path;
@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::environment::Environment;
 use crate::error::{Error, Result};
 
-/// Characters of a digest that are kept: enough that two machines never share them by chance.
-const KEPT: usize = 16;
+/// Hex digits that are kept of a digest: 64 bits, so that an accidental match is out of the question.
+const DIGEST_LENGTH: usize = 16;
 
-/// What says whether figures may be compared. No host name: two machines of a kind share it, and are still only of a kind.
+/// Which figures are comparable. It has no host name: machines of one kind have the same fingerprint, and remain different
+/// machines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// Digest of [`machine_facts`].
@@ -21,22 +22,22 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Of what `environment` says; what it says of its own fingerprint is not believed.
+    /// The fingerprint of `environment`.
     pub fn of(environment: &Environment) -> Self {
         Fingerprint { machine: machine(environment), build: digest(&build_facts(environment)) }
     }
 }
 
-/// Digest of what makes timings of two machines comparable.
+/// Digest of the facts that timings of two machines must have in common.
 pub fn machine(environment: &Environment) -> String {
     digest(&machine_facts(environment))
 }
 
-/// What makes timings of two machines comparable: processor, cores, memory, kernel, governor, huge pages, instructions in
-/// use, GPUs and their driver. What is not known is a dash.
+/// The facts that timings of two machines must have in common: processor, cores, memory, kernel, governor, huge pages,
+/// instruction set, GPUs and their driver. An unknown fact is a dash.
 pub fn machine_facts(environment: &Environment) -> Vec<(&'static str, String)> {
     let known = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "-".to_owned());
-    let ram = environment.ram_mb.map_or_else(|| "-".to_owned(), |megabytes| format!("{} GiB", ram_class(megabytes)));
+    let ram = environment.ram_mb.map_or_else(|| "-".to_owned(), |mib| format!("{} GiB", ram_class(mib)));
     vec![
         ("processor", known(&environment.cpu_model)),
         ("threads", environment.cores_logical.to_string()),
@@ -51,7 +52,7 @@ pub fn machine_facts(environment: &Environment) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What makes two builds of different commits comparable: compiler, profile, target, features and flags.
+/// The facts that builds of two commits must have in common: compiler, profile, target, features and flags.
 pub fn build_facts(environment: &Environment) -> Vec<(&'static str, String)> {
     let known = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "-".to_owned());
     vec![
@@ -63,31 +64,31 @@ pub fn build_facts(environment: &Environment) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The memory that was bought, in GiB: the next power of two, or one and a half times one. What the kernel counts is a
-/// little less, and differs between kernels.
-fn ram_class(megabytes: f64) -> u64 {
+/// The nominal size of the memory in GiB: the next power of two, or one and a half times a power of two. The kernel
+/// reports slightly less, and by kernel a different amount.
+fn ram_class(mib: f64) -> u64 {
     let classes = (0..40).flat_map(|power| [1u64 << power, (1 << power) + (1 << power >> 1)]);
-    classes.into_iter().find(|gib| *gib as f64 * 1024.0 >= megabytes).unwrap_or(u64::MAX)
+    classes.into_iter().find(|gib| *gib as f64 * 1024.0 >= mib).unwrap_or(u64::MAX)
 }
 
 fn digest(facts: &[(&'static str, String)]) -> String {
     let lines: Vec<String> = facts.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
-    short(blake3::hash(lines.join("\n").as_bytes()))
+    shortened(blake3::hash(lines.join("\n").as_bytes()))
 }
 
-/// Of a program's bytes.
+/// Digest of the bytes of an executable.
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn program(path: &Path) -> Result<String> {
+pub fn executable(path: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let file = File::open(path).map_err(Error::io("open", path))?;
     hasher.update_reader(file).map_err(Error::io("read", path))?;
-    Ok(short(hasher.finalize()))
+    Ok(shortened(hasher.finalize()))
 }
 
-fn short(digest: blake3::Hash) -> String {
-    digest.to_hex().chars().take(KEPT).collect()
+fn shortened(digest: blake3::Hash) -> String {
+    digest.to_hex().chars().take(DIGEST_LENGTH).collect()
 }
 
 #[cfg(test)]
@@ -95,41 +96,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_machine_counts_and_the_time_does_not() {
-        let here = Environment::read();
+    fn machine_digest_ignores_time_and_command() {
+        let here = Environment::read(None);
         let later = Environment { date: "2001-01-01T00:00:00Z".to_owned(), command_line: Vec::new(), ..here.clone() };
         assert_eq!(machine(&here), machine(&later));
-        assert_eq!(machine(&here).len(), KEPT);
+        assert_eq!(machine(&here).len(), DIGEST_LENGTH);
         let other = Environment { cores_logical: here.cores_logical + 1, ..here.clone() };
         assert_ne!(machine(&here), machine(&other));
-        assert_eq!(here.fingerprint, Some(Fingerprint::of(&here)));
     }
 
     #[test]
-    fn the_build_counts_apart_from_the_machine_and_the_commit_not_at_all() {
-        let here = Environment::read();
-        let of = Fingerprint::of;
+    fn build_digest_ignores_commit_and_machine() {
+        let here = Environment::read(None);
+        let fingerprint = Fingerprint::of(&here);
         let next = Environment { commit: Some("another".to_owned()), version: "9.0".to_owned(), ..here.clone() };
-        assert_eq!(of(&next), of(&here));
-        let debug = Environment { profile: "other".to_owned(), ..here.clone() };
-        assert_eq!(of(&debug).machine, of(&here).machine);
-        assert_ne!(of(&debug).build, of(&here).build);
+        assert_eq!(Fingerprint::of(&next), fingerprint);
+        let debug = Fingerprint::of(&Environment { profile: "other".to_owned(), ..here });
+        assert_eq!(debug.machine, fingerprint.machine);
+        assert_ne!(debug.build, fingerprint.build);
     }
 
     #[test]
-    fn memory_counts_by_what_was_bought() {
+    fn memory_is_rounded_to_nominal_size() {
         assert_eq!([500.0, 1024.0, 1025.0, 15_800.0, 23_982.0, 64_000.0].map(ram_class), [1, 1, 2, 16, 24, 64]);
         assert_eq!(ram_class(f64::NAN), u64::MAX);
     }
 
     #[test]
-    fn a_program_is_known_by_its_bytes() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("program");
+    fn executable_digest_follows_its_bytes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("executable");
         std::fs::write(&path, b"one").unwrap();
-        let one = program(&path).unwrap();
+        let one = executable(&path).unwrap();
         std::fs::write(&path, b"two").unwrap();
-        assert_ne!(program(&path).unwrap(), one);
-        assert!(program(&folder.path().join("absent")).is_err());
+        assert_ne!(executable(&path).unwrap(), one);
+        assert!(executable(&directory.path().join("absent")).is_err());
     }
 }

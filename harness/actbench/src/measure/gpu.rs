@@ -1,5 +1,4 @@
-//! Which NVIDIA GPUs the machine has, learnt without opening one: a context in the parent would change what the
-//! children have.
+//! Which NVIDIA GPUs the machine has, without opening one: a CUDA context of the parent would use memory that cases need.
 
 use std::fs;
 use std::io::Read;
@@ -9,51 +8,46 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use crate::workload::gpus::VARIABLE;
+use crate::devices::discover::{CUDA_VARIABLE, VisibleGpus};
 
-/// How long the driver's tool may take; it hangs when the driver does.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout for `nvidia-smi`, which hangs when the driver does.
+const TOOL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the driver says; nothing where there is none.
+/// The GPUs and driver versions that the environment record names; empty without a driver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Gpus {
-    /// Names, in the order of their bus addresses.
+pub struct GpuFacts {
+    /// Names, ordered by bus address.
     pub names: Vec<String>,
     /// Version of the driver.
     pub driver: Option<String>,
-    /// Version of CUDA that the driver supports; none without the driver's tool.
+    /// Version of CUDA that the driver supports; none without `nvidia-smi`.
     pub cuda: Option<String>,
 }
 
-/// The GPUs that a model can run on: emulated and logical ones as what they are, real ones as the system names them.
-pub fn gpus() -> Gpus {
-    let seen = crate::workload::gpus::Gpus::find().ok().and_then(std::result::Result::ok);
-    let names = seen.iter().flat_map(|seen| seen.devices.iter().map(|gpu| gpu.name.clone())).collect();
-    let cuda = seen.as_ref().and_then(|seen| seen.cuda.clone());
-    match std::env::var_os(VARIABLE) {
-        Some(_) => Gpus { names, driver: of_system().driver.filter(|_| cuda.is_some()), cuda },
-        None => {
-            let system = of_system();
-            Gpus {
-                names: if system.names.is_empty() { names } else { system.names },
-                cuda: system.cuda.or(cuda),
-                ..system
-            }
-        }
+/// The GPUs that a model can run on: emulated and logical ones by the names that `devices` gives them, real ones by the
+/// names of the system.
+pub fn gpu_facts() -> GpuFacts {
+    let visible = VisibleGpus::find().ok().and_then(std::result::Result::ok);
+    let names = visible.iter().flat_map(|gpus| gpus.devices.iter().map(|gpu| gpu.name.clone())).collect();
+    let cuda = visible.as_ref().and_then(|gpus| gpus.cuda.clone());
+    let system = system_facts();
+    if std::env::var_os(CUDA_VARIABLE).is_some() {
+        return GpuFacts { names, driver: system.driver.filter(|_| cuda.is_some()), cuda };
     }
+    GpuFacts { names: if system.names.is_empty() { names } else { system.names }, cuda: system.cuda.or(cuda), ..system }
 }
 
-/// Asks the kernel module's files, and the driver's tool for what they do not hold.
-fn of_system() -> Gpus {
-    let folder = Path::new("/proc/driver/nvidia");
-    let Ok(version) = fs::read_to_string(folder.join("version")) else {
-        return Gpus::default();
+/// Reads the files of the kernel module, and asks `nvidia-smi` for the CUDA version, which they lack.
+fn system_facts() -> GpuFacts {
+    let directory = Path::new("/proc/driver/nvidia");
+    let Ok(version) = fs::read_to_string(directory.join("version")) else {
+        return GpuFacts::default();
     };
-    let cards = fs::read_dir(folder.join("gpus")).into_iter().flatten().flatten();
-    let mut folders: Vec<_> = cards.map(|card| card.path()).collect();
-    folders.sort();
-    let names = folders.iter().filter_map(|card| model(&fs::read_to_string(card.join("information")).ok()?)).collect();
-    Gpus { names, driver: driver(&version), cuda: tool(&[]).as_deref().and_then(cuda) }
+    let cards = fs::read_dir(directory.join("gpus")).into_iter().flatten().flatten();
+    let mut cards: Vec<_> = cards.map(|card| card.path()).collect();
+    cards.sort();
+    let names = cards.iter().filter_map(|card| model(&fs::read_to_string(card.join("information")).ok()?)).collect();
+    GpuFacts { names, driver: driver(&version), cuda: nvidia_smi(&[]).as_deref().and_then(cuda) }
 }
 
 /// The line `Model: NVIDIA H100`.
@@ -69,21 +63,20 @@ fn driver(version: &str) -> Option<String> {
     line.split_whitespace().find(is_version).map(str::to_owned)
 }
 
-/// The heading of the tool's table, `... CUDA Version: 12.4 |`.
+/// The heading of the table of `nvidia-smi`, `... CUDA Version: 12.4 |`.
 fn cuda(table: &str) -> Option<String> {
     let (_, rest) = table.split_once("CUDA Version:")?;
     let word = rest.split_whitespace().next()?;
     word.starts_with(|c: char| c.is_ascii_digit()).then(|| word.to_owned())
 }
 
-/// What the driver's tool answers to `arguments`; none where there is no driver, so that a machine without a GPU never
-/// starts it.
+/// The output of `nvidia-smi` with `arguments`; none without a driver, in which case the tool is not started at all.
 pub fn query(arguments: &[&str]) -> Option<String> {
-    Path::new("/proc/driver/nvidia/version").exists().then(|| tool(arguments)).flatten()
+    Path::new("/proc/driver/nvidia/version").exists().then(|| nvidia_smi(arguments)).flatten()
 }
 
-/// What `nvidia-smi` prints, if it does so in time.
-fn tool(arguments: &[&str]) -> Option<String> {
+/// The output of `nvidia-smi`; none if it fails or exceeds [`TOOL_TIMEOUT`].
+fn nvidia_smi(arguments: &[&str]) -> Option<String> {
     let mut command = Command::new("nvidia-smi");
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().ok()?;
@@ -92,10 +85,10 @@ fn tool(arguments: &[&str]) -> Option<String> {
     thread::spawn(move || {
         let mut text = Vec::new();
         let read = stdout.read_to_end(&mut text).is_ok();
-        // Nobody may be waiting for it any more.
+        // The receiver is gone after a timeout.
         let _ = sender.send(read.then(|| String::from_utf8_lossy(&text).into_owned()));
     });
-    let text = receiver.recv_timeout(PATIENCE).ok().flatten();
+    let text = receiver.recv_timeout(TOOL_TIMEOUT).ok().flatten();
     if text.is_none() {
         let _ = child.kill();
     } else {
@@ -109,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_versions_are_found_in_the_drivers_own_words() {
+    fn driver_texts_yield_names_and_versions() {
         assert_eq!(
             model("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 42\n"),
             Some("NVIDIA H100 80GB HBM3".to_owned())

@@ -1,7 +1,7 @@
-//! How much memory a case may use: a size, a share of what is available, or no limit.
+//! The memory limit of a case: a size, a percentage of the available memory, or no limit.
 //!
-//! A limit is kept by predicting, not by the kernel: a case that would not fit is refused before it allocates, where
-//! the kernel would let it begin and kill it, or another process, later.
+//! The limit is enforced by prediction, not by the kernel: a case that is predicted to exceed it is refused before it
+//! allocates. The kernel would start the case and later kill it, or another process.
 
 use std::fmt;
 use std::fs;
@@ -14,11 +14,11 @@ use crate::error::Error;
 /// A limit on the memory of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryLimit {
-    /// Whatever the system gives.
+    /// No limit.
     Unlimited,
-    /// So many percent of what is available when the case begins, 1 to 100.
+    /// This percentage, 1 to 100, of the memory that is available when the case starts.
     Percent(u8),
-    /// So many bytes.
+    /// This number of bytes.
     Bytes(u64),
 }
 
@@ -29,7 +29,7 @@ impl Default for MemoryLimit {
 }
 
 impl MemoryLimit {
-    /// The limit in bytes where `available` bytes are; none where there is no limit or nothing is known.
+    /// The limit in bytes if `available` bytes are available; none if there is no limit or the available memory is unknown.
     pub fn bytes(self, available: Option<u64>) -> Option<u64> {
         match self {
             MemoryLimit::Unlimited => None,
@@ -68,25 +68,27 @@ impl FromStr for MemoryLimit {
                 .map(MemoryLimit::Bytes),
         };
         limit.ok_or_else(|| {
-            Error::usage(format!("'{text}' is no size above 0: use bytes, 500MB, 8GiB, a share as in 80%, or none"))
+            Error::usage(format!(
+                "invalid memory limit '{text}': use bytes, 500MB, 8GiB, a percentage such as 80%, or none"
+            ))
         })
     }
 }
 
-/// Bytes that this process could still get: `MemAvailable`, or what is left in its control group if that is less.
+/// Bytes that this process can still allocate: `MemAvailable`, or what is left of its cgroup's limit if that is less.
 pub fn available() -> Option<u64> {
     let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let of_machine = available_of(&meminfo)?;
-    Some(left_in_group().map_or(of_machine, |left| left.min(of_machine)))
+    let machine = parse_available(&meminfo)?;
+    Some(left_in_cgroup().map_or(machine, |left| left.min(machine)))
 }
 
-fn available_of(meminfo: &str) -> Option<u64> {
+fn parse_available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// Limit less use of the control group (version 2); none where there is no group or no limit.
-fn left_in_group() -> Option<u64> {
+/// Limit minus usage of the cgroup (version 2); none without a cgroup or limit.
+fn left_in_cgroup() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
     let number = |name: &str| -> Option<u64> {
@@ -100,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_have_units_and_are_read_back() {
+    fn limits_are_parsed_and_printed() {
         for (text, limit) in [
             ("8GiB", MemoryLimit::Bytes(8 << 30)),
             ("500MB", MemoryLimit::Bytes(500_000_000)),
@@ -117,10 +119,10 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_of_what_is_available() {
+    fn percentage_applies_to_available_memory() {
         assert_eq!(MemoryLimit::Percent(80).bytes(Some(1000)), Some(800));
         assert_eq!(MemoryLimit::Percent(80).bytes(None), None);
         assert_eq!(MemoryLimit::Unlimited.bytes(Some(1000)), None);
-        assert_eq!(available_of("MemTotal: 9 kB\nMemAvailable:   3 kB\n"), Some(3072));
+        assert_eq!(parse_available("MemTotal: 9 kB\nMemAvailable:   3 kB\n"), Some(3072));
     }
 }

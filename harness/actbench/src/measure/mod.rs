@@ -1,4 +1,7 @@
-//! What is measured beside time: peaks of memory, and the machine it was measured on.
+//! What is measured besides time: peaks of memory, and the machine and build that figures come from.
+//!
+//! [`environment`] is the plain record of machine and build, [`fingerprint`] and [`resolution`] are computed from it, and
+//! [`machine_record`] is what a result file keeps of all three.
 
 pub mod clocks;
 pub mod conditions;
@@ -6,11 +9,12 @@ pub mod environment;
 pub mod fingerprint;
 pub mod gpu;
 pub mod limit;
+pub mod machine_record;
 pub mod memory;
 pub mod mounts;
 pub mod page_cache;
 pub mod processor;
 pub mod resolution;
 
-/// Bytes of a megabyte in every figure here: 2^20.
-pub const MEGABYTE: f64 = 1024.0 * 1024.0;
+/// Bytes of a mebibyte. Fields and JSON keys that end in `_mb` count in this unit.
+pub const MIB: f64 = 1024.0 * 1024.0;

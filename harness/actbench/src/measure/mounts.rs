@@ -1,18 +1,18 @@
-//! What kind of storage a folder is on.
+//! The kind of storage that a directory is on.
 
 use std::fs;
 use std::path::Path;
 
-/// Whether files in `folder` are kept in memory (tmpfs, ramfs), so that a cache "on disk" there saves none. False
-/// where it cannot be told.
-pub fn is_in_memory(folder: &Path) -> bool {
+/// Whether files in `directory` are kept in memory (tmpfs, ramfs), so that a cache "on disk" there saves no memory. False
+/// if that is unknown.
+pub fn is_in_memory(directory: &Path) -> bool {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_path_buf());
-    matches!(file_system(&mounts, &folder), Some("tmpfs" | "ramfs"))
+    let directory = fs::canonicalize(directory).unwrap_or_else(|_| directory.to_path_buf());
+    matches!(file_system(&mounts, &directory), Some("tmpfs" | "ramfs"))
 }
 
-/// The type of the file system that `folder` is on: that of the longest mount point above it, the later of equals.
-fn file_system<'a>(mounts: &'a str, folder: &Path) -> Option<&'a str> {
+/// The type of the file system that `directory` is on: that of its longest mount point, the last mount among equals.
+fn file_system<'a>(mounts: &'a str, directory: &Path) -> Option<&'a str> {
     let mut nearest: Option<(usize, &str)> = None;
     for line in mounts.lines() {
         let mut fields = line.split(' ');
@@ -20,7 +20,7 @@ fn file_system<'a>(mounts: &'a str, folder: &Path) -> Option<&'a str> {
         // Spaces in mount points are written as octal escapes, see proc_mounts(5).
         let point = point.replace("\\040", " ");
         let depth = Path::new(&point).components().count();
-        if folder.starts_with(&point) && nearest.is_none_or(|(nearest, _)| depth >= nearest) {
+        if directory.starts_with(&point) && nearest.is_none_or(|(nearest, _)| depth >= nearest) {
             nearest = Some((depth, kind));
         }
     }
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_mount_point_above_counts_and_names_are_compared_whole() {
+    fn longest_mount_point_of_whole_components_counts() {
         let mounts = "/dev/sda / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/sdb /tmp/big\\040disk xfs rw 0 0\n";
         assert_eq!(file_system(mounts, Path::new("/tmp/a")), Some("tmpfs"));
         assert_eq!(file_system(mounts, Path::new("/tmpfoo/a")), Some("ext4"));

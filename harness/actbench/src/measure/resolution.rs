@@ -1,4 +1,4 @@
-//! How small a slowdown can be seen on this machine: what `actbench selftest` found, kept in the user's cache folder.
+//! The smallest slowdown that this machine can show: the result of `actbench selftest`, kept in the user's cache directory.
 
 use std::path::{Path, PathBuf};
 
@@ -6,27 +6,28 @@ use serde::{Deserialize, Serialize};
 
 use super::environment::Environment;
 use super::fingerprint;
+use crate::atomic_file::write_whole;
 use crate::error::{Error, Result};
 use actbench_activations::model::locate::places::Places;
 
-/// What `actbench selftest` found out about a machine.
+/// The result of `actbench selftest` on a machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resolution {
-    /// The machine's fingerprint.
+    /// Fingerprint of the machine.
     pub machine: String,
-    /// When it was found out, RFC 3339 in UTC.
+    /// When the self-test ran, RFC 3339 in UTC.
     pub date: String,
-    /// The smallest slowdown tried that was caught in at least 90 % of the trials, as were all larger ones; as a share
-    /// (0.05 is 5 %). None if none was.
+    /// The smallest slowdown that was detected in at least 90 % of its trials, as all larger ones were; a fraction (0.05
+    /// is 5 %). None if no slowdown was.
     pub smallest_effect: Option<f64>,
-    /// Trials without any difference.
+    /// Trials without a difference.
     pub trials_without_difference: usize,
-    /// Alarms among them.
+    /// Alarms in these trials.
     pub false_alarms: usize,
 }
 
 impl Resolution {
-    /// `this machine resolves slowdowns from 5 % on (0 false alarms in 40 trials, 2026-11-27)`.
+    /// `this machine resolves slowdowns from 5 % on (0 false alarms in 40 trials, actbench selftest of 2026-11-27)`.
     pub fn sentence(&self) -> String {
         let day = self.date.split('T').next().unwrap_or_default();
         let trials = format!(
@@ -40,36 +41,37 @@ impl Resolution {
     }
 }
 
-/// The folder in which this program keeps what can be made again; none where the environment names no place for one.
-pub fn cache_folder() -> Option<PathBuf> {
+/// The directory for files that can be regenerated; none if the environment names no directory.
+pub fn cache_directory() -> Option<PathBuf> {
     Places::from_environment(|name| std::env::var(name).ok()).cache
 }
 
-/// What was found out about the machine of `environment`; none where that was never tried, or is not to be read.
+/// The stored self-test result for the machine of `environment`; none if there is none or it cannot be read.
 pub fn known(environment: &Environment) -> Option<Resolution> {
-    read(&file(&cache_folder()?, &fingerprint::machine(environment)))
+    read(&file(&cache_directory()?, &fingerprint::machine(environment)))
 }
 
 fn read(path: &Path) -> Option<Resolution> {
     serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
 }
 
-/// Keeps what was found out, for all later reports; gives the file.
+/// Stores a result for later reports; returns the path of the file.
 ///
 /// # Errors
-/// There is no cache folder, or it cannot be written to.
-pub fn keep(resolution: &Resolution) -> Result<PathBuf> {
-    let folder = cache_folder()
-        .ok_or_else(|| Error::usage("no folder to keep the self-test's result in: set HOME or XDG_CACHE_HOME"))?;
-    std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-    let path = file(&folder, &resolution.machine);
+/// There is no cache directory, or it cannot be written to.
+pub fn store(resolution: &Resolution) -> Result<PathBuf> {
+    let directory = cache_directory().ok_or_else(|| {
+        Error::usage("no directory to store the result of the self-test in: set HOME or XDG_CACHE_HOME")
+    })?;
+    std::fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
+    let path = file(&directory, &resolution.machine);
     let text = serde_json::to_string_pretty(resolution).map_err(|error| Error::file(&path, error.to_string()))?;
-    crate::results::write_whole(&path, format!("{text}\n").as_bytes())?;
+    write_whole(&path, format!("{text}\n").as_bytes())?;
     Ok(path)
 }
 
-fn file(folder: &Path, machine: &str) -> PathBuf {
-    folder.join(format!("selftest-{machine}.json"))
+fn file(directory: &Path, machine: &str) -> PathBuf {
+    directory.join(format!("selftest-{machine}.json"))
 }
 
 #[cfg(test)]
@@ -77,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sentence_says_what_is_seen_and_how_often_it_was_wrong() {
+    fn sentence_has_smallest_effect_and_false_alarms() {
         let resolution = Resolution {
             machine: "0".repeat(16),
             date: "2026-11-27T01:02:03Z".to_owned(),
@@ -85,8 +87,8 @@ mod tests {
             trials_without_difference: 40,
             false_alarms: 0,
         };
-        let wanted = "this machine resolves slowdowns from 5 % on (0 false alarms in 40 trials, actbench selftest of 2026-11-27)";
-        assert_eq!(resolution.sentence(), wanted);
+        let expected = "this machine resolves slowdowns from 5 % on (0 false alarms in 40 trials, actbench selftest of 2026-11-27)";
+        assert_eq!(resolution.sentence(), expected);
         let none = Resolution { smallest_effect: None, ..resolution };
         assert!(none.sentence().starts_with("this machine resolves no slowdown that was tried"));
     }

@@ -1,61 +1,60 @@
-//! What this machine does: rates and sizes that predictions rest on, measured in a few seconds or taken from results.
+//! The rates and sizes of this machine that predictions are based on, measured in a few seconds or taken from results.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::job::Job;
-use super::time::probe_work;
-use crate::crossover::NamedResults;
+use super::probe_work::probe_work;
 use crate::error::{Error, Result};
-use crate::results::{Row, Status};
+use crate::results::{NamedResults, Row, Status};
 use crate::stats::summary::median;
 use crate::workload::case::{Method, Task};
 
-/// Rates a second and sizes in bytes, for one model, type and number of threads.
+/// Rates per second and sizes in bytes, for one model, data type and number of threads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// Resident bytes of a process that runs no model.
     pub base_rss: u64,
-    /// The same on the heap.
+    /// Heap bytes of such a process.
     pub base_heap: u64,
-    /// Bytes of an element of packed weights.
+    /// Bytes per element of packed weights.
     pub weight_element: u64,
-    /// Floating-point operations a second of packed batches.
+    /// Floating-point operations per second with packed batches.
     pub lazy_flops: f64,
-    /// The same of padded batches whose rows all come to the host.
+    /// The same with padded batches of which all tokens are returned.
     pub eager_flops: f64,
-    /// Bytes a second that are written into memory not yet touched.
+    /// Bytes per second written to untouched memory.
     pub full_bytes: f64,
-    /// Bytes a second that pooling reads on the host.
+    /// Bytes per second that pooling on the host reads.
     pub pool_bytes: f64,
-    /// Bytes a second that are written to a cache file, checksum and all.
+    /// Bytes per second written to a cache file, including its checksum.
     pub disk_bytes: f64,
-    /// Seconds that a cache file takes however small it is.
+    /// Fixed seconds per cache file.
     pub file_s: f64,
-    /// Units of [`probe_work`] a second.
+    /// Units of [`probe_work`] per second.
     pub probe_work: f64,
-    /// Seconds until a process has read its data and is about to load weights.
+    /// Seconds from the start of a process until it loads weights.
     pub start_s: f64,
-    /// Seconds of loading a block.
+    /// Seconds of loading one block.
     pub block_s: f64,
-    /// Bytes of its weights in bf16.
+    /// Bytes of the weights of one block in bf16.
     pub block_bytes: f64,
 }
 
 impl Calibration {
-    /// The same with the rates that `files` show for the job's model and type.
+    /// Replaces rates by those of the results in `files` for the job's model and data type.
     ///
     /// # Errors
-    /// No file is of that model and type, or none has a case that came through.
+    /// No file has results for that model and data type, or no case of them succeeded.
     pub fn with_results(self, job: &Job, files: &[NamedResults]) -> Result<Self> {
         let named = |name: &Option<String>| name.clone().unwrap_or_else(|| "embedded".to_owned());
         let (model, dtype) = (named(&job.config.model), job.config.dtype);
-        let alike = files.iter().filter(|file| {
+        let matching = files.iter().filter(|file| {
             let config = &file.results.config;
             named(&config.model) == model && config.dtype == dtype
         });
         let ok = |row: &&Row| row.status == Status::Ok && row.ablated().is_none();
-        let rows: Vec<(&Row, usize)> = alike
+        let rows: Vec<(&Row, usize)> = matching
             .flat_map(|file| {
                 let cs = file.results.config.sweep_cs.len();
                 file.results.rows.iter().filter(ok).map(move |row| (row, cs))
@@ -66,17 +65,17 @@ impl Calibration {
             median(&rates.collect::<Vec<f64>>()).ok()
         };
         let lazy = rate(&|row| row.method == Method::Lazy);
-        // Of the sweep the eager time is also that of the full tensors.
+        // Eager times of the sweep include writing the full tensors, so they yield no rate of the model alone.
         let eager = rate(&|row| row.method == Method::Eager && row.task == Task::Train);
         let probe: Vec<f64> = rows.iter().filter_map(|(row, cs)| probe_rate(row, *cs, job)).collect();
         if lazy.is_none() && eager.is_none() {
             return Err(Error::usage(format!(
-                "--calibrate: no case of the model {model} in {dtype} came through in these results; name others, or leave \
-                 the flag out to measure this machine"
+                "--calibrate: no case of the model {model} in {dtype} succeeded in these results; name other results, or omit \
+                 the flag to measure this machine"
             )));
         }
         Ok(Calibration {
-            // Where one of the two was not run, it is as much faster or slower than measured as the other.
+            // If one method has no results, its measured rate is scaled like that of the other.
             lazy_flops: lazy.or_else(|| Some(self.lazy_flops * eager? / self.eager_flops)).unwrap_or(self.lazy_flops),
             eager_flops: eager.or_else(|| Some(self.eager_flops * lazy? / self.lazy_flops)).unwrap_or(self.eager_flops),
             probe_work: median(&probe).unwrap_or(self.probe_work),
@@ -90,12 +89,12 @@ fn flops_rate(row: &Row) -> Option<f64> {
     row.extract_s.filter(|seconds| *seconds > 0.0).map(|seconds| flops / seconds)
 }
 
-/// Layers that train side by side are counted as if they took turns: the rate is of the run's threads together.
+/// Layers that train in parallel are counted as if they were sequential: the rate is that of all threads of the run.
 fn probe_rate(row: &Row, cs: usize, job: &Job) -> Option<f64> {
     let count = |name: &str| row.extra.get(name).and_then(Value::as_f64);
     let samples = count("n_train")? + count("n_test")?;
     let layers = match row.task {
-        // One layer is over so soon that its time is that of threads being started.
+        // A single layer trains so fast that its time is mostly that of starting threads.
         Task::Train => return None,
         Task::Sweep => count("n_layers")?,
     };

@@ -1,114 +1,122 @@
-//! Which methods fit, and which to take.
+//! Which methods fit into memory and disk, and which of them to use.
 
+use std::path::Path;
+
+use indicatif::BinaryBytes;
 use serde::Serialize;
 
-use super::Prediction;
-use crate::crossover::recommend::SAME_TIME;
-use crate::workload::case::{Method, Task};
+use super::prediction::CasePrediction;
+use crate::measure::limit;
+use crate::results::summary::EQUAL_TIME_FRACTION;
+use crate::workload::case::{Method, RunConfig, Task};
 
-/// What there is.
+/// The available memory and disk space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Room {
-    /// Bytes that a case may use; none is no limit.
+pub struct AvailableSpace {
+    /// Memory limit of a case in bytes; none is no limit.
     pub memory: Option<u64>,
-    /// Bytes that are free where cache files go; none where that is not known.
+    /// Free bytes of the file system for cache files; none if unknown.
     pub disk: Option<u64>,
 }
 
-/// What a case lacks.
+/// What a case does not fit into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Lacks {
+pub enum Shortage {
     /// Memory.
     Memory,
-    /// Room for its cache file.
+    /// Disk space for its cache files.
     Disk,
 }
 
-impl Room {
-    /// What `prediction` lacks; none where it fits.
-    pub fn lacks(&self, prediction: &Prediction) -> Option<Lacks> {
+impl AvailableSpace {
+    /// The memory limit of a case with settings `config`, and the free space of the file system of `directory`.
+    pub fn for_case(config: &RunConfig, directory: &Path) -> Self {
+        AvailableSpace {
+            memory: config.memory_limit.bytes(limit::available()),
+            disk: fs4::available_space(directory).ok(),
+        }
+    }
+
+    /// What the case of `prediction` does not fit into; none if it fits.
+    pub fn shortage(&self, prediction: &CasePrediction) -> Option<Shortage> {
         let over = |bytes: u64, limit: Option<u64>| limit.is_some_and(|limit| bytes > limit);
         match (over(prediction.rss_bytes, self.memory), over(prediction.disk_bytes, self.disk)) {
-            (true, _) => Some(Lacks::Memory),
-            (false, true) => Some(Lacks::Disk),
+            (true, _) => Some(Shortage::Memory),
+            (false, true) => Some(Shortage::Disk),
             (false, false) => None,
         }
     }
 }
 
-/// The method to take for one task.
+/// The method to use for one task.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Choice {
+pub struct MethodChoice {
     /// The task.
     pub task: Task,
-    /// The method; none where none fits.
+    /// The method; none if no method fits.
     pub method: Option<Method>,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
-/// For each task among `predictions`: of the methods that fit the fastest, and of those about as fast the one that takes the
-/// least memory, as [`crate::crossover::recommend`] chooses by results.
-pub fn choices(predictions: &[Prediction], room: Room) -> Vec<Choice> {
+/// Chooses, for each task of `predictions`, the method that needs the least memory among the fastest that fit. Methods within
+/// [`EQUAL_TIME_FRACTION`] of the fastest count as equally fast, as in recommendations from results.
+pub fn choices(predictions: &[CasePrediction], space: AvailableSpace) -> Vec<MethodChoice> {
     let mut tasks: Vec<Task> = predictions.iter().map(|prediction| prediction.task).collect();
     tasks.dedup();
-    tasks.into_iter().map(|task| choice(task, predictions, room)).collect()
+    tasks.into_iter().map(|task| choice(task, predictions, space)).collect()
 }
 
-fn choice(task: Task, predictions: &[Prediction], room: Room) -> Choice {
-    let of_task: Vec<&Prediction> = predictions.iter().filter(|prediction| prediction.task == task).collect();
-    let (fit, not): (Vec<&Prediction>, Vec<&Prediction>) =
-        of_task.iter().copied().partition(|prediction| room.lacks(prediction).is_none());
-    let fastest = fit.iter().map(|prediction| prediction.elapsed_s).fold(f64::INFINITY, f64::min);
-    let fast = fit.iter().filter(|prediction| prediction.elapsed_s <= fastest * (1.0 + SAME_TIME));
+fn choice(task: Task, predictions: &[CasePrediction], space: AvailableSpace) -> MethodChoice {
+    let same_task: Vec<&CasePrediction> = predictions.iter().filter(|prediction| prediction.task == task).collect();
+    let (fitting, too_large): (Vec<&CasePrediction>, Vec<&CasePrediction>) =
+        same_task.iter().copied().partition(|prediction| space.shortage(prediction).is_none());
+    let fastest = fitting.iter().map(|prediction| prediction.elapsed_s).fold(f64::INFINITY, f64::min);
+    let fast = fitting.iter().filter(|prediction| prediction.elapsed_s <= fastest * (1.0 + EQUAL_TIME_FRACTION));
     let chosen = fast.min_by_key(|prediction| prediction.rss_bytes).copied();
     let Some(chosen) = chosen else {
-        let least = of_task.iter().map(|prediction| prediction.rss_bytes).min().unwrap_or(0);
-        let what = format!("no method fits: the smallest wants {}; take fewer samples or layers", gigabytes(least));
-        return Choice { task, method: None, why: what };
+        let least = same_task.iter().map(|prediction| prediction.rss_bytes).min().unwrap_or(0);
+        let why = format!("no method fits: the smallest needs {}; use fewer samples or layers", BinaryBytes(least));
+        return MethodChoice { task, method: None, why };
     };
-    let mut reasons: Vec<String> = not
-        .iter()
-        .map(|prediction| match room.lacks(prediction) {
-            Some(Lacks::Disk) => format!(
-                "{} wants {} of disk where {} are free",
-                prediction.method,
-                gigabytes(prediction.disk_bytes),
-                gigabytes(room.disk.unwrap_or(0))
-            ),
-            _ => format!(
-                "{} wants {} where it may use {}",
-                prediction.method,
-                gigabytes(prediction.rss_bytes),
-                gigabytes(room.memory.unwrap_or(0))
-            ),
-        })
-        .collect();
-    let others = fit.iter().filter(|prediction| prediction.method != chosen.method);
+    let mut reasons: Vec<String> = too_large.iter().map(|prediction| does_not_fit(prediction, space)).collect();
+    let others = fitting.iter().filter(|prediction| prediction.method != chosen.method);
     reasons.extend(others.map(|other| {
         format!(
-            "{} takes {:.2}x the time and {:.2}x the memory",
+            "{} needs {:.2}x the time and {:.2}x the memory",
             other.method,
             other.elapsed_s / chosen.elapsed_s,
             other.rss_bytes as f64 / chosen.rss_bytes as f64
         )
     }));
     let why = if reasons.is_empty() { "it fits".to_owned() } else { reasons.join("; ") };
-    Choice { task, method: Some(chosen.method), why }
+    MethodChoice { task, method: Some(chosen.method), why }
 }
 
-/// `1.9 GiB`.
-fn gigabytes(bytes: u64) -> String {
-    indicatif::BinaryBytes(bytes).to_string()
+/// Why the case of `prediction` does not fit: `eager needs 9.00 GiB; the limit is 8.00 GiB`.
+fn does_not_fit(prediction: &CasePrediction, space: AvailableSpace) -> String {
+    let method = prediction.method;
+    if space.shortage(prediction) == Some(Shortage::Disk) {
+        let (needed, free) = distinct_sizes(prediction.disk_bytes, space.disk.unwrap_or(0));
+        return format!("{method} needs {needed} of disk space; {free} are free");
+    }
+    let (needed, limit) = distinct_sizes(prediction.rss_bytes, space.memory.unwrap_or(0));
+    format!("{method} needs {needed}; the limit is {limit}")
+}
+
+/// Two sizes as text, in bytes if they would otherwise print alike.
+fn distinct_sizes(a: u64, b: u64) -> (String, String) {
+    let (short_a, short_b) = (BinaryBytes(a).to_string(), BinaryBytes(b).to_string());
+    if short_a == short_b && a != b { (format!("{a} bytes"), format!("{b} bytes")) } else { (short_a, short_b) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn prediction(method: Method, rss_bytes: u64, disk_bytes: u64, elapsed_s: f64) -> Prediction {
-        Prediction {
+    fn prediction(method: Method, rss_bytes: u64, disk_bytes: u64, elapsed_s: f64) -> CasePrediction {
+        CasePrediction {
             task: Task::Sweep,
             method,
             rss_bytes,
@@ -125,27 +133,27 @@ mod tests {
     }
 
     #[test]
-    fn the_fastest_that_fits_is_taken_and_of_equals_the_smallest() {
+    fn smallest_of_fastest_fitting_methods_is_chosen() {
         let predictions = [
             prediction(Method::Eager, 9000, 0, 1.0),
             prediction(Method::Lazy, 500, 0, 2.0),
             prediction(Method::LazyDisk, 300, 700, 2.05),
         ];
-        let taken = |memory, disk| choices(&predictions, Room { memory, disk }).remove(0);
-        assert_eq!(taken(None, None).method, Some(Method::Eager));
-        let choice = taken(Some(9000), None);
-        assert_eq!(choice.method, Some(Method::Eager), "the limit itself fits");
-        let choice = taken(Some(8999), None);
+        let choose = |memory, disk| choices(&predictions, AvailableSpace { memory, disk }).remove(0);
+        assert_eq!(choose(None, None).method, Some(Method::Eager));
+        let choice = choose(Some(9000), None);
+        assert_eq!(choice.method, Some(Method::Eager), "a case of exactly the limit fits");
+        let choice = choose(Some(8999), None);
         assert_eq!(choice.method, Some(Method::LazyDisk));
         assert!(
-            choice.why.starts_with("eager wants 8.79 KiB where it may use 8.79 KiB; lazy takes 0.98x"),
+            choice.why.starts_with("eager needs 9000 bytes; the limit is 8999 bytes; lazy needs 0.98x"),
             "{}",
             choice.why
         );
-        let choice = taken(Some(8999), Some(699));
+        let choice = choose(Some(8999), Some(699));
         assert_eq!(choice.method, Some(Method::Lazy));
-        assert!(choice.why.contains("lazy-disk wants 700 B of disk where 699 B are free"), "{}", choice.why);
-        let choice = taken(Some(100), None);
-        assert_eq!((choice.method, choice.why.starts_with("no method fits: the smallest wants 300 B")), (None, true));
+        assert!(choice.why.contains("lazy-disk needs 700 B of disk space; 699 B are free"), "{}", choice.why);
+        let choice = choose(Some(100), None);
+        assert_eq!((choice.method, choice.why.starts_with("no method fits: the smallest needs 300 B")), (None, true));
     }
 }

@@ -1,4 +1,4 @@
-//! What is to be run: settings with their layers, the model's shape and the data's tokens.
+//! A planned run: settings with their layers, the shape of the model and the tokens of the data.
 
 use std::sync::Arc;
 
@@ -15,78 +15,84 @@ use actbench_activations::model::outline::ModelOutline;
 use actbench_activations::plan::{PlanCost, Rules};
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 
-/// Tokens of made-up sequences that are counted one by one; more are taken to be like them.
-const COUNTED_TOKENS: usize = 4 << 20;
+/// Number of tokens of synthetic sequences whose batches are counted; counts are scaled up to the number of samples.
+const MAX_COUNTED_TOKENS: usize = 4 << 20;
 
-/// A run before it runs.
+/// A run that is planned and not executed.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// The settings with the layers filled in.
+    /// The settings; layers are filled in.
     pub config: RunConfig,
-    /// The model's shape.
+    /// Shape of the model.
     pub model: ModelConfig,
-    /// Whether its weights are made up in memory; those of files are mapped.
-    pub made_up: bool,
-    /// Training and test side. Each may stand for more samples than it has, see `times`.
+    /// Whether the weights are generated in memory; weights of files are mapped.
+    pub synthetic_weights: bool,
+    /// Training and test set. Each may represent more samples than it has, see `scale`.
     sides: [LabelledTokens; 2],
-    /// How many samples each sample of the sides stands for.
-    times: f64,
-    /// Bytes that the tokenizer and the tokens take, where they were read.
+    /// The number of samples that each sample of the sets represents.
+    scale: f64,
+    /// Heap bytes of the tokenizer and the tokens, if they were read.
     pub data_bytes: Option<u64>,
 }
 
-/// Sequences of which nothing is known but their extents.
+/// The extents of synthetic sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MadeUpTokens {
-    /// Tokens of a sequence.
+pub struct SyntheticTokens {
+    /// Tokens in a sequence.
     pub length: usize,
-    /// Tokens at its head that all sequences share.
+    /// Leading tokens that all sequences have in common.
     pub shared: usize,
-    /// Tokens at its end that are pooled.
+    /// Trailing tokens that are pooled.
     pub pooled: usize,
 }
 
 impl Job {
-    /// Of settings whose data were read.
-    pub fn of(config: &RunConfig, data: &Prepared) -> Self {
+    /// The job of settings whose data were read.
+    pub fn from_data(config: &RunConfig, data: &Prepared) -> Self {
         Job {
             config: config.clone(),
             model: data.model.config.clone(),
-            made_up: matches!(data.model.location, ModelLocation::Synthetic(_)),
+            synthetic_weights: matches!(data.model.location, ModelLocation::Synthetic(_)),
             sides: [data.train.clone(), data.test.clone()],
-            times: 1.0,
+            scale: 1.0,
             data_bytes: None,
         }
     }
 
-    /// The same where the weights come from files, whatever stood for them.
+    /// The same job with weights that are mapped from files.
     #[must_use]
     pub fn with_mapped_weights(self) -> Self {
-        Job { made_up: false, ..self }
+        Job { synthetic_weights: false, ..self }
     }
 
-    /// The same whose tokenizer and tokens are known to take `bytes`. 0 is what a program counts that has another allocator.
+    /// The same job with the heap size of its tokenizer and tokens. 0 means unknown: `measure::memory` returns it in a process
+    /// with another allocator.
     #[must_use]
     pub fn with_data_bytes(self, bytes: u64) -> Self {
         Job { data_bytes: (bytes > 0).then_some(bytes), ..self }
     }
 
-    /// Of made-up sequences.
+    /// The job of synthetic sequences.
     ///
     /// # Errors
-    /// Extents that contradict each other, or settings that leave a side without samples.
-    pub fn made_up(config: &RunConfig, model: ModelConfig, made_up: bool, tokens: MadeUpTokens) -> Result<Self> {
-        let MadeUpTokens { length, shared, pooled } = tokens;
+    /// Extents that contradict each other.
+    pub fn synthetic(
+        config: &RunConfig,
+        model: ModelConfig,
+        synthetic_weights: bool,
+        tokens: SyntheticTokens,
+    ) -> Result<Self> {
+        let SyntheticTokens { length, shared, pooled } = tokens;
         if length == 0 || shared >= length || pooled == 0 || pooled > length {
             return Err(Error::usage(format!(
-                "--seq-len {length}, --shared-tokens {shared}, --pooled-tokens {pooled}: both must fit into the sequence, \
-                 and at least one token is pooled and one is not shared"
+                "--seq-len {length}, --shared-tokens {shared}, --pooled-tokens {pooled}: shared tokens must be fewer than \
+                 --seq-len, and pooled tokens between 1 and --seq-len"
             )));
         }
-        let counted = (COUNTED_TOKENS / length).clamp(2, config.samples.max(2));
+        let counted = (MAX_COUNTED_TOKENS / length).clamp(2, config.samples.max(2));
         let n_train = ((counted as f64 * config.train_frac).round() as usize).clamp(1, counted - 1);
         let sequence = |sample: usize| {
-            // The first two tokens that are not shared tell each sequence from all others.
+            // The first two tokens after the shared ones distinguish each sequence from all others.
             let id = |position: usize| match position.checked_sub(shared) {
                 None => (position % model.vocab_size) as u32,
                 Some(0) => (sample % model.vocab_size) as u32,
@@ -101,21 +107,21 @@ impl Job {
             LabelledTokens { tokens: Arc::new(TokenSet { sequences: samples.map(sequence).collect() }), labels }
         };
         let sides = [side(0..n_train), side(n_train..counted)];
-        let times = config.samples.max(2) as f64 / counted as f64;
-        Ok(Job { config: config.clone(), model, made_up, sides, times, data_bytes: None })
+        let scale = config.samples.max(2) as f64 / counted as f64;
+        Ok(Job { config: config.clone(), model, synthetic_weights, sides, scale, data_bytes: None })
     }
 
-    /// Tasks and methods, in the order of the settings.
+    /// The cases in the order of the settings.
     pub fn cases(&self) -> impl Iterator<Item = (Task, Method)> + '_ {
         self.config.tasks.iter().flat_map(|task| self.config.methods.iter().map(|method| (*task, *method)))
     }
 
-    /// Samples of each side.
+    /// Samples of the training and the test set.
     pub fn samples(&self) -> [u64; 2] {
-        [0, 1].map(|side| (self.sides[side].tokens.len() as f64 * self.times).round() as u64)
+        [0, 1].map(|side| (self.sides[side].tokens.len() as f64 * self.scale).round() as u64)
     }
 
-    /// Tokens of the longest sequence of each side.
+    /// Length of the longest sequence of each set.
     pub fn longest(&self) -> [u64; 2] {
         [0, 1].map(|side| self.sides[side].tokens.max_len() as u64)
     }
@@ -125,10 +131,10 @@ impl Job {
         let all: usize = self.sides.iter().map(|side| side.tokens.n_tokens()).sum();
         let sequences = self.sides.iter().flat_map(|side| &side.tokens.sequences);
         let pooled: usize = sequences.map(|sequence| sequence.masked_positions().count()).sum();
-        ((all as f64 * self.times) as u64, (pooled as f64 * self.times) as u64)
+        ((all as f64 * self.scale) as u64, (pooled as f64 * self.scale) as u64)
     }
 
-    /// How many different tokens there are.
+    /// Number of distinct token ids.
     pub fn distinct_tokens(&self) -> u64 {
         let mut seen = vec![false; self.model.vocab_size];
         let ids = self.sides.iter().flat_map(|side| &side.tokens.sequences).flat_map(|sequence| &sequence.ids);
@@ -140,10 +146,10 @@ impl Job {
         seen.into_iter().filter(|seen| *seen).count() as u64
     }
 
-    /// What the model is asked to do for a case: the batches it would run, counted.
+    /// Counts the batches that a case would run.
     ///
     /// # Errors
-    /// Tokens that the model cannot be run on, or layers that it does not have.
+    /// Tokens that the model cannot run, or layers that it does not have.
     pub fn count(&self, task: Task, method: Method) -> Result<PlanCost> {
         let layers = layers_of(&self.config, task);
         let mut sum = PlanCost::default();
@@ -154,7 +160,7 @@ impl Job {
             };
             sum = sum + cost;
         }
-        let scaled = |count: u64| (count as f64 * self.times).round() as u64;
+        let scaled = |count: u64| (count as f64 * self.scale).round() as u64;
         Ok(PlanCost {
             samples: scaled(sum.samples),
             tokens: scaled(sum.tokens),
@@ -167,7 +173,7 @@ impl Job {
         })
     }
 
-    /// Operations of all cases.
+    /// Floating-point operations of all cases.
     ///
     /// # Errors
     /// As [`Job::count`].
@@ -176,7 +182,7 @@ impl Job {
         counts.sum()
     }
 
-    /// The lazy plan of the training side, for what is measured of a few of its batches.
+    /// The lazy plan of the training set, of which a calibration runs a few batches.
     ///
     /// # Errors
     /// As [`Job::count`].
@@ -184,20 +190,20 @@ impl Job {
         self.lazy_plan(&self.sides[0], layers)
     }
 
-    /// The training side.
+    /// The tokens of the training set.
     pub fn train_tokens(&self) -> &TokenSet {
         &self.sides[0].tokens
     }
 
     fn lazy_plan(&self, side: &LabelledTokens, layers: &[usize]) -> Result<actbench_activations::plan::Acts> {
         let model: Arc<dyn ActivationModel> = Arc::new(self.outline());
-        let how = Extraction {
+        let extraction = Extraction {
             batch_size: self.config.batch_size,
             pool: self.config.pool,
             rules: Rules::all_but(&self.config.no_opt)?,
             cache_folder: None,
         };
-        plan(&model, side, layers, how)
+        plan(&model, side, layers, extraction)
     }
 
     fn outline(&self) -> ModelOutline {

@@ -54,7 +54,7 @@ pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibrat
 
     let embedding = (model.vocab_size * model.hidden_size) as u64 * 2;
     let touched = embedding.min(job.distinct_tokens() * FAULT_AROUND);
-    let (heap_embedding, mapped_embedding) = if job.made_up { (embedding, 0) } else { (0, touched) };
+    let (heap_embedding, mapped_embedding) = if job.synthetic_weights { (embedding, 0) } else { (0, touched) };
     let weights = block_bytes(model, calibration.weight_element, allocated_bytes) * count.blocks;
     let buffers = workspace(job, method, count, layers);
     let workspace = buffers.iter().copied().map(allocated_bytes).sum::<u64>();

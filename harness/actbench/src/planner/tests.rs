@@ -1,9 +1,9 @@
-//! Counts against what runs count, and what predictions grow with.
+//! Predicted counts compared with the counts of runs, and how predictions scale.
 
 use std::sync::Arc;
 
 use super::calibration::Calibration;
-use super::job::{Job, MadeUpTokens};
+use super::job::{Job, SyntheticTokens};
 use super::predict;
 use crate::runner::schedule::tests::config;
 use crate::workload::case::{CaseObserver, CaseSpec, Method, Phase, RunConfig, Task};
@@ -30,9 +30,9 @@ fn calibration() -> Calibration {
     }
 }
 
-struct Deaf;
+struct NoopObserver;
 
-impl CaseObserver for Deaf {
+impl CaseObserver for NoopObserver {
     fn phase(&self, _: Phase) {}
     fn progress(&self, _: u64, _: u64, _: &str) {}
     fn loaded(&self) {}
@@ -40,21 +40,21 @@ impl CaseObserver for Deaf {
 }
 
 #[test]
-fn rows_batches_and_operations_are_those_that_a_case_then_reports() {
-    let asked = RunConfig { samples: 30, threads: Some(1), memory_limit: "none".parse().unwrap(), ..config() };
-    let data = prepare(request(&asked, true)).unwrap();
-    let config = with_layers(&asked, &data);
-    let job = Job::of(&config, &data);
-    let folder = tempfile::tempdir().unwrap();
-    let observer: Arc<dyn CaseObserver> = Arc::new(Deaf);
+fn counts_equal_those_of_a_run() {
+    let requested = RunConfig { samples: 30, threads: Some(1), memory_limit: "none".parse().unwrap(), ..config() };
+    let data = prepare(request(&requested, true)).unwrap();
+    let config = with_layers(&requested, &data);
+    let job = Job::from_data(&config, &data);
+    let directory = tempfile::tempdir().unwrap();
+    let observer: Arc<dyn CaseObserver> = Arc::new(NoopObserver);
     for (task, method) in job.cases() {
-        let place = folder.path().join(format!("{task}-{method}"));
-        std::fs::create_dir(&place).unwrap();
+        let cache = directory.path().join(format!("{task}-{method}"));
+        std::fs::create_dir(&cache).unwrap();
         let spec = CaseSpec {
             task,
             method,
             config: config.clone(),
-            cache_folder: place,
+            cache_folder: cache,
             fault: None,
             injection: Injection::default(),
         };
@@ -71,39 +71,39 @@ fn rows_batches_and_operations_are_those_that_a_case_then_reports() {
     }
 }
 
-fn made_up(samples: usize, tokens: MadeUpTokens) -> Job {
+fn synthetic(samples: usize, tokens: SyntheticTokens) -> Job {
     let text = r#"{"model_type": "llama", "vocab_size": 900, "hidden_size": 64, "intermediate_size": 128,
         "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}"#;
     let model = ModelConfig::parse(text, "test").unwrap();
     let config = RunConfig { samples, layer: Some(3), sweep_layers: Some(4), threads: Some(2), ..config() };
-    Job::made_up(&config, model, false, tokens).unwrap()
+    Job::synthetic(&config, model, false, tokens).unwrap()
 }
 
 #[test]
-fn more_samples_than_are_counted_scale_what_grows_and_nothing_else() {
-    let tokens = MadeUpTokens { length: 2048, shared: 1024, pooled: 512 };
-    // 4 Mi tokens are counted one by one: 2,048 of these sequences.
-    let (counted, scaled) = (made_up(2048, tokens), made_up(20_480, tokens));
+fn uncounted_samples_scale_counts_but_not_batches() {
+    let tokens = SyntheticTokens { length: 2048, shared: 1024, pooled: 512 };
+    // 4 Mi tokens are counted, that is 2,048 of these sequences.
+    let (counted, scaled) = (synthetic(2048, tokens), synthetic(20_480, tokens));
     assert_eq!(scaled.samples().iter().sum::<u64>(), 20_480);
     for (task, method) in scaled.cases() {
         let (one, ten) = (counted.count(task, method).unwrap(), scaled.count(task, method).unwrap());
         let ratio = ten.flops as f64 / one.flops as f64;
         assert!((ratio - 10.0).abs() < 0.01, "{task} {method}: {ratio}");
         assert_eq!(ten.largest, one.largest);
-        // A shared half is computed about once, by lazy alone.
-        let rows_of_a_sample = one.rows as f64 / 2048.0;
+        // Lazy computes the shared half about once; eager computes it for each sequence.
+        let rows_per_sample = one.rows as f64 / 2048.0;
         let expected = if method == Method::Eager { 2048.0 } else { 1024.0 };
-        assert!((rows_of_a_sample - expected).abs() < 2.0, "{task} {method}: {rows_of_a_sample}");
+        assert!((rows_per_sample - expected).abs() < 2.0, "{task} {method}: {rows_per_sample}");
     }
 }
 
 #[test]
-fn full_tensors_cache_files_and_rates_go_where_they_belong() {
-    let job = made_up(400, MadeUpTokens { length: 32, shared: 0, pooled: 16 });
+fn predictions_differ_by_tensors_cache_and_rate() {
+    let job = synthetic(400, SyntheticTokens { length: 32, shared: 0, pooled: 16 });
     let all = predict(&job, &calibration()).unwrap();
-    let of = |task, method| all.iter().find(|it| (it.task, it.method) == (task, method)).unwrap();
+    let find = |task, method| all.iter().find(|it| (it.task, it.method) == (task, method)).unwrap();
     let (eager, lazy, disk) =
-        (of(Task::Sweep, Method::Eager), of(Task::Sweep, Method::Lazy), of(Task::Sweep, Method::LazyDisk));
+        (find(Task::Sweep, Method::Eager), find(Task::Sweep, Method::Lazy), find(Task::Sweep, Method::LazyDisk));
     let pooled = 400 * 4 * 64 * 2;
     assert_eq!((eager.disk_bytes, lazy.disk_bytes, disk.disk_bytes), (0, 0, pooled));
     assert!(eager.rss_bytes >= lazy.rss_bytes + 30 * pooled && lazy.rss_bytes > disk.rss_bytes);
@@ -114,11 +114,11 @@ fn full_tensors_cache_files_and_rates_go_where_they_belong() {
 }
 
 #[test]
-fn sequences_that_cannot_be_are_refused() {
+fn contradicting_extents_are_refused() {
     for (length, shared, pooled) in [(0, 0, 0), (8, 8, 1), (8, 0, 0), (8, 0, 9)] {
         let config = RunConfig { layer: Some(0), sweep_layers: Some(1), ..config() };
-        let model = made_up(4, MadeUpTokens { length: 2, shared: 0, pooled: 1 }).model;
-        let error = Job::made_up(&config, model, false, MadeUpTokens { length, shared, pooled }).unwrap_err();
+        let model = synthetic(4, SyntheticTokens { length: 2, shared: 0, pooled: 1 }).model;
+        let error = Job::synthetic(&config, model, false, SyntheticTokens { length, shared, pooled }).unwrap_err();
         assert!(error.to_string().contains("--shared-tokens"), "{error}");
     }
 }

@@ -1,25 +1,26 @@
-//! Seconds that a case takes: operations and bytes, each at the rate that this machine has for them.
+//! Predicted seconds of a case: operations and bytes, each divided by its calibrated rate on this machine.
 
 use super::calibration::Calibration;
 use super::job::Job;
+use super::probe_work::probe_work;
 use crate::workload::case::{Method, Task};
 use crate::workload::layers_of;
 use crate::workload::score::{matrix_bytes, side_by_side};
 use actbench_activations::plan::PlanCost;
 
-/// What a case takes, in seconds.
+/// Predicted times of a case, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Time {
-    /// Reading or making the weights, which is not measured by a run.
+pub struct CaseTime {
+    /// Reading or generating the weights, which a run does not measure.
     pub load: f64,
-    /// Getting the features.
+    /// Feature extraction.
     pub extract: f64,
     /// Training and scoring the probes.
     pub train_eval: f64,
 }
 
-/// Of one case, whose batches were counted as `count`.
-pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibration: &Calibration) -> Time {
+/// Predicts the times of one case from the count of its batches.
+pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibration: &Calibration) -> CaseTime {
     let layers = layers_of(&job.config, task).len() as f64;
     let vector = (job.model.hidden_size * job.config.dtype.size()) as f64;
     let (samples, longest) = (job.samples(), job.longest());
@@ -43,17 +44,10 @@ pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibrat
     let at_a_time = side_by_side(job.config.n_threads(), layer) as f64;
     let probe = probe_work(all_samples, job.model.hidden_size as f64, cs) / calibration.probe_work;
     let embedding = (job.model.vocab_size * job.model.hidden_size * 2) as f64;
-    let embedding_blocks = if job.made_up { embedding / calibration.block_bytes } else { 0.0 };
-    Time {
+    let embedding_blocks = if job.synthetic_weights { embedding / calibration.block_bytes } else { 0.0 };
+    CaseTime {
         load: calibration.start_s + (count.blocks as f64 + embedding_blocks) * calibration.block_s,
         extract,
         train_eval: probe * (layers / at_a_time.min(layers)).ceil(),
     }
-}
-
-/// What a layer's probes grow with: the square matrix of the smaller extent, its factor, and passes over the features for each
-/// step of each C.
-pub fn probe_work(samples: f64, features: f64, cs: usize) -> f64 {
-    let smaller = samples.min(features);
-    samples * features * smaller + smaller.powi(3) / 3.0 + samples * features * (40.0 + 60.0 * cs as f64)
 }

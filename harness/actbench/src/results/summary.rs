@@ -11,6 +11,9 @@ use crate::workload::case::{Method, Task};
 /// Confidence of the intervals.
 pub const CONFIDENCE: f64 = 0.95;
 
+/// Times within this fraction of the fastest count as equally fast when a method is recommended.
+pub const EQUAL_TIME_FRACTION: f64 = 0.05;
+
 /// Eager against a lazy method. Ratios are eager / lazy: above 1 means that lazy is better.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::summary::TaskSummary;
 use super::*;
+use crate::measure::environment::Environment;
 use crate::measure::memory::Peaks;
 use crate::runner::ending::{Ended, Ending};
 use crate::runner::protocol::Failure;
@@ -14,8 +15,8 @@ use crate::runner::schedule::tests::config;
 use crate::workload::case::{CaseOutcome, Method};
 
 /// An environment that is the same everywhere.
-pub(crate) fn environment() -> Environment {
-    Environment {
+pub(crate) fn environment() -> MachineRecord {
+    let environment = Environment {
         date: "2024-05-06T07:08:09Z".to_owned(),
         cpu_model: Some("A processor".to_owned()),
         cores_logical: 2,
@@ -36,11 +37,9 @@ pub(crate) fn environment() -> Environment {
         rustflags: None,
         commit: None,
         dirty: None,
-        resolution: None,
         command_line: vec!["actbench".to_owned(), "run".to_owned()],
-        fingerprint: None,
-        warnings: Vec::new(),
-    }
+    };
+    MachineRecord { environment, fingerprint: None, warnings: Vec::new(), resolution: None }
 }
 
 pub(crate) fn peaks(rss_mb: f64) -> Peaks {

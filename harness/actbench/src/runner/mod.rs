@@ -8,8 +8,8 @@ use self::pacing::Pacing;
 use self::progress::RunProgress;
 use self::schedule::{Schedule, Slot};
 use crate::error::{Error, Result};
-use crate::measure::conditions::{Counters, Warning, during, short_line};
-use crate::measure::environment::Environment;
+use crate::measure::conditions::{SystemCounters, Warning, during, short_line};
+use crate::measure::machine_record::MachineRecord;
 use crate::measure::page_cache;
 use crate::results::{ResultFile, Row, Status};
 use crate::workload::case::{CaseSpec, Fault, Method, RunConfig, Task};
@@ -72,7 +72,7 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
     let mut schedule = Schedule::of(&config)?;
     let n_cases = config.repetitions.map(|repetitions| (config.warmup + repetitions) * schedule.n_cases());
     let environment = environment(&config, options);
-    let before = Counters::read(Path::new("/"));
+    let before = SystemCounters::read(Path::new("/"));
     let progress = RunProgress::new(n_cases, options.title.as_deref(), options.quiet);
     let mut pacing = Pacing::new(&config);
     let mut results = ResultFile::new(config, environment);
@@ -92,7 +92,7 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
         }
     }
     progress.finish();
-    let disturbed = during(&Counters::read(Path::new("/")).since(&before));
+    let disturbed = during(&SystemCounters::read(Path::new("/")).since(&before));
     tell(&disturbed, options);
     if !disturbed.is_empty() && !results.rows.is_empty() {
         results.environment.warnings.extend(disturbed);
@@ -102,8 +102,8 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
 }
 
 /// Where the run takes place, with what disturbs it, which is also told in a line.
-fn environment(config: &RunConfig, options: &RunOptions) -> Environment {
-    let mut environment = Environment::read();
+fn environment(config: &RunConfig, options: &RunOptions) -> MachineRecord {
+    let mut environment = MachineRecord::read();
     let model = Path::new(&options.located_model);
     // A preset's weights are made and not read.
     if model.exists() {

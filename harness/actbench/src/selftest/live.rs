@@ -15,9 +15,9 @@ use crate::gate::programs::{Program, Programs};
 use crate::gate::source::{Observation, Observed, Side, Source};
 use crate::gate::suite::{Suite, SuiteCase};
 use crate::gate::{CaseReport, Metric, Verdict};
-use crate::measure::MEGABYTE;
-use crate::measure::environment::Environment;
+use crate::measure::MIB;
 use crate::measure::fingerprint;
+use crate::measure::machine_record::MachineRecord;
 use crate::measure::resolution::Resolution;
 use crate::stats::RatioEstimate;
 use crate::stats::summary::median;
@@ -108,7 +108,7 @@ pub struct Live {
     /// [`SCHEMA`].
     pub schema: String,
     /// The machine and the build.
-    pub environment: Environment,
+    pub environment: MachineRecord,
     /// What was tried.
     pub plan: Plan,
     /// The gates' design, but for the seed.
@@ -163,7 +163,7 @@ pub fn run(plan: &Plan, listener: &mut dyn GateListener) -> Result<Live> {
         gates[index].push(gate);
     }
     let trials: Vec<Trial> = changes.iter().zip(&gates).map(|(change, gates)| Trial::of(*change, gates)).collect();
-    let environment = Environment::read();
+    let environment = MachineRecord::read();
     let resolution = resolution(&environment, &trials);
     Ok(Live {
         schema: SCHEMA.to_owned(),
@@ -179,7 +179,7 @@ pub fn run(plan: &Plan, listener: &mut dyn GateListener) -> Result<Live> {
 }
 
 /// The smallest slowdown of which, and of all larger ones, at least [`POWER`] of the gates caught it.
-fn resolution(environment: &Environment, trials: &[Trial]) -> Resolution {
+fn resolution(environment: &MachineRecord, trials: &[Trial]) -> Resolution {
     let mut slowdowns: Vec<(f64, bool)> = trials
         .iter()
         .filter_map(|trial| match trial.change {
@@ -250,7 +250,7 @@ impl Pilot {
         match change {
             Change::None => Vec::new(),
             Change::Slowdown(share) => work((share * self.units_to_double).round() as u64),
-            Change::MemoryShare(share) => memory((share * self.rss_mb * MEGABYTE).round() as u64),
+            Change::MemoryShare(share) => memory((share * self.rss_mb * MIB).round() as u64),
             Change::MemoryBytes(bytes) => memory(bytes),
         }
     }
@@ -333,7 +333,7 @@ impl std::fmt::Display for Change {
             Change::None => "nothing".to_owned(),
             Change::Slowdown(share) => format!("+{:.0} % time", 100.0 * share),
             Change::MemoryShare(share) => format!("+{:.0} % memory", 100.0 * share),
-            Change::MemoryBytes(bytes) => format!("+{:.0} MiB memory", *bytes as f64 / MEGABYTE),
+            Change::MemoryBytes(bytes) => format!("+{:.0} MiB memory", *bytes as f64 / MIB),
         })
     }
 }
@@ -373,7 +373,7 @@ mod tests {
 
     #[test]
     fn the_smallest_effect_is_caught_as_are_all_larger_ones() {
-        let environment = Environment::read();
+        let environment = MachineRecord::read();
         let of = |caught: [usize; 3]| {
             let slowdowns = [0.02, 0.05, 0.10].into_iter().zip(caught);
             let mut trials = vec![trial(Change::None, 40, 1)];

@@ -15,7 +15,7 @@ use super::layers_of;
 use crate::error::{Error, Result};
 use crate::planner::calibration::Calibration;
 use crate::planner::job::Job;
-use crate::planner::time::probe_work;
+use crate::planner::probe_work::probe_work;
 use actbench_activations::eager;
 use actbench_activations::model::llama::{Llama, LoadOptions};
 use actbench_activations::model::weights::Weights;

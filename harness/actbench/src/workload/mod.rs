@@ -7,14 +7,14 @@ use actbench_kernels::{Backend, CpuBackend};
 use serde_json::json;
 
 use self::case::{CaseObserver, CaseOutcome, CaseSpec, GpuPeaks, Method, Phase, RunConfig, Task};
-use self::device::{Arrangement, Placement};
 use self::extract::{Extracted, Extraction};
 use self::footprint::{Holding, Sizes};
-use self::gpus::OpenGpus;
 use self::prepare::{Prepared, Request, prepare};
 use self::score::{Scores, Training};
+use crate::devices::choose::{Arrangement, Placement};
+use crate::devices::open::OpenGpus;
 use crate::error::{Error, Result};
-use crate::measure::{MEGABYTE, limit, memory, processor};
+use crate::measure::{MIB, limit, memory, processor};
 use actbench_activations::model::ActivationModel;
 use actbench_activations::model::replicas::Replicas;
 use actbench_activations::plan::{Progress, ProgressSink, Rule, Rules};
@@ -27,7 +27,6 @@ pub mod device;
 pub mod extract;
 pub mod features;
 pub mod footprint;
-pub mod gpus;
 pub mod injection;
 pub mod names;
 pub mod prepare;
@@ -171,8 +170,8 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         metric_name: metric_name.to_owned(),
         metric_value,
         gpu: on_device.map(|used| GpuPeaks {
-            alloc_mb: used.used_high as f64 / MEGABYTE,
-            reserved_mb: used.reserved_high as f64 / MEGABYTE,
+            alloc_mb: used.used_high as f64 / MIB,
+            reserved_mb: used.reserved_high as f64 / MIB,
         }),
         extra,
     })

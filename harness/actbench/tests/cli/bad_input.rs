@@ -43,8 +43,8 @@ error: invalid value 'cuda:x' for '--device-map <DEVICE>': unknown device 'cuda:
 #[test]
 fn missing_gpu_is_refused() {
     assert_snapshot!(refusals(&["--device-map cuda", "--device-map cuda:3"]), @r#"
-error: --device-map cuda: ACTBENCH_CUDA=none hides whatever there is; unset it, or pass --device-map auto or cpu
-error: --device-map cuda:3: ACTBENCH_CUDA=none hides whatever there is; unset it, or pass --device-map auto or cpu
+error: --device-map cuda: ACTBENCH_CUDA=none hides all GPUs; unset it, or pass --device-map auto or cpu
+error: --device-map cuda:3: ACTBENCH_CUDA=none hides all GPUs; unset it, or pass --device-map auto or cpu
 "#);
 }
 
@@ -124,8 +124,8 @@ error: --layer 99 is too deep: the model has 8 layers; pass one of --layer 0 to 
 fn unwritable_output_is_found_before_work() {
     // The missing model is not reported: the output is checked before the model is read.
     assert_snapshot!(refusals(&["--output absent/results.json --model ./absent", "--output temporary"]), @r#"
-error: absent/results.json: cannot be written (--output): there is no folder absent; make it, or name another
-error: temporary: is a folder; --output names the result file
+error: absent/results.json: cannot be written (--output): the directory absent does not exist; create it, or name another
+error: temporary: is a directory; --output names the result file
 "#);
 }
 

@@ -1,11 +1,11 @@
-//! A machine with fewer instructions computes other bits in bf16 and comes to the same conclusion.
+//! A lower instruction set computes different bits in bf16 and reaches the same metric.
 
 use std::collections::BTreeMap;
 
 use crate::runner_support::Sandbox;
 use serde_json::Value;
 
-/// The metric of each task on the embedded model, at the settings that users meet.
+/// The metric of each task on the embedded model with default settings.
 fn metrics(isa: Option<&str>, dtype: &str) -> BTreeMap<String, f64> {
     let sandbox = Sandbox::new();
     let arguments =
@@ -22,7 +22,7 @@ fn metrics(isa: Option<&str>, dtype: &str) -> BTreeMap<String, f64> {
 }
 
 #[test]
-fn a_lower_instruction_set_gives_the_same_auroc_to_a_thousandth() {
+fn lower_instruction_set_has_equal_auroc() {
     for dtype in ["bf16", "fp32"] {
         let (best, avx2) = (metrics(None, dtype), metrics(Some("avx2"), dtype));
         assert_eq!(best.len(), 2);
@@ -34,7 +34,7 @@ fn a_lower_instruction_set_gives_the_same_auroc_to_a_thousandth() {
 }
 
 #[test]
-fn an_instruction_set_that_does_not_exist_is_refused_by_name() {
+fn unknown_instruction_set_is_refused() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.command(&["run", "--methods", "lazy", "--repetitions", "1", "--warmup", "0"]);
     command.env("ACTBENCH_CPU_ISA", "avx-512");

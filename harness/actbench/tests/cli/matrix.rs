@@ -1,5 +1,4 @@
-//! Matrices as people run them: files that are wrong, cells that are kept through a kill, shards that are joined, methods that
-//! do not fit, and what is predicted of all that.
+//! `actbench matrix`, `merge` and `plan`: invalid files, resuming after a kill, shards, methods that do not fit, predictions.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -9,7 +8,7 @@ use std::process::Stdio;
 use crate::runner_support::{Running, Sandbox, children, stderr, stdout, wait_until};
 use serde_json::{Value, json};
 
-/// Settings under which a cell takes a moment.
+/// Settings that make a cell fast.
 const SETTINGS: &str = "[settings]\nwarmup = 0\nrepetitions = 1\nsweep-cs = [1.0]\nthreads = 1\ntasks = [\"train\"]\n";
 
 fn write(sandbox: &Sandbox, text: &str) {
@@ -27,9 +26,9 @@ fn results(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Names and contents of the result files of a folder, as far as they do not depend on the time and the place.
-fn cells(folder: &Path) -> Vec<(String, Value)> {
-    let mut paths: Vec<_> = fs::read_dir(folder.join("cells")).unwrap().map(|entry| entry.unwrap().path()).collect();
+/// Names and contents of the result files of a directory, without what depends on time and machine.
+fn cells(directory: &Path) -> Vec<(String, Value)> {
+    let mut paths: Vec<_> = fs::read_dir(directory.join("cells")).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     let part = |row: &Value| {
         let extra = &row["extra"];
@@ -54,8 +53,8 @@ fn cells(folder: &Path) -> Vec<(String, Value)> {
 }
 
 #[test]
-fn a_wrong_file_is_refused_with_its_line_before_anything_is_made() {
-    let told: Vec<String> = [
+fn invalid_file_is_refused_with_its_line() {
+    let messages: Vec<String> = [
         "[[grid]]\nsamples = [10,\n  0]",
         "[[grid]]\nsample = [10]",
         "[settings]\ndtype = \"fp8\"\n[[grid]]\n",
@@ -72,19 +71,19 @@ fn a_wrong_file_is_refused_with_its_line_before_anything_is_made() {
         write(&sandbox, text);
         let output = sandbox.output(&["matrix", "m.toml", "--out", "out"]);
         assert_eq!(output.status.code(), Some(2), "{text}: {}", stderr(&output));
-        let told = stderr(&output);
-        assert_eq!(told.lines().count(), 1, "{told}");
-        assert!(sandbox.leftovers().iter().all(|name| name != "out") || told.contains("cell"), "{told}");
-        told
+        let message = stderr(&output);
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(sandbox.leftovers().iter().all(|name| name != "out") || message.contains("cell"), "{message}");
+        message
     })
     .collect();
-    insta::assert_snapshot!(told.concat(), @r"
+    insta::assert_snapshot!(messages.concat(), @r"
     error: m.toml:3: --samples must be at least 1
-    error: m.toml:2: 'sample' is not known in a grid: write samples
+    error: m.toml:2: unknown key 'sample' in a grid: write samples
     error: m.toml:2: invalid value 'fp8' for '--dtype <DTYPE>': unknown dtype 'fp8': use one of fp32, fp16, bf16 (or float32, float16, bfloat16)
-    error: m.toml:2: 'output' is not known in [settings]: take a flag of `actbench run` without its dashes
-    error: m.toml:2: lazy-cache-disk is on or off: write lazy-cache-disk = true
-    error: m.toml:2: invalid value 'much' for '--memory-limit <SIZE>': 'much' is no size above 0: use bytes, 500MB, 8GiB, a share as in 80%, or none
+    error: m.toml:2: unknown key 'output' in [settings]: use a flag of `actbench run` without its dashes
+    error: m.toml:2: lazy-cache-disk must be true or false: write lazy-cache-disk = true
+    error: m.toml:2: invalid value 'much' for '--memory-limit <SIZE>': invalid memory limit 'much': use bytes, 500MB, 8GiB, a percentage such as 80%, or none
     error: m.toml:1: no preset 'unheard-of' for synthetic models; there are tiny, smollm2-135m, smollm2-360m, tinyllama-1.1b, llama-3.2-1b, smollm2-1.7b, llama-3.2-3b, llama-3.1-8b, llama-3.1-70b
     error: cell 001-l9: --layer 8 is too deep: the model has 8 layers; pass one of --layer 0 to 7
     error: m.toml:1: is not TOML: unclosed array table, expected `]`
@@ -95,9 +94,9 @@ fn a_wrong_file_is_refused_with_its_line_before_anything_is_made() {
 }
 
 #[test]
-fn a_killed_matrix_is_gone_on_with_and_keeps_what_was_done() {
+fn killed_matrix_resumes_and_keeps_finished_cells() {
     let sandbox = Sandbox::new();
-    // The order is shuffled; with this seed the cell without the sleeping method comes first.
+    // The order is shuffled; with this seed the cell without the sleeping method runs first.
     let text =
         format!("seed = 3\n{SETTINGS}[[grid]]\nsamples = [20]\n[[grid]]\nsamples = [24]\nmethods = [\"lazy-disk\"]\n");
     write(&sandbox, &text);
@@ -121,9 +120,9 @@ fn a_killed_matrix_is_gone_on_with_and_keeps_what_was_done() {
     assert!(stderr(&refused).contains("--resume"), "{}", stderr(&refused));
     let resumed = sandbox.output(&[&arguments[..], &["--resume"]].concat());
     assert_eq!(resumed.status.code(), Some(0), "{}", stderr(&resumed));
-    assert!(stderr(&resumed).starts_with("1 of 2 cells are done already\n"), "{}", stderr(&resumed));
+    assert!(stderr(&resumed).starts_with("1 of 2 cells have already finished\n"), "{}", stderr(&resumed));
     assert!(stderr(&resumed).contains("cell 2 of 2, 002-n24: case 1 of 1: train lazy-disk"), "{}", stderr(&resumed));
-    assert_eq!(fs::read(&first).unwrap(), kept, "a cell that was done is not touched");
+    assert_eq!(fs::read(&first).unwrap(), kept, "a finished cell is unchanged");
     assert_eq!(results(&second)["rows"].as_array().unwrap().len(), 1);
     let mut left: Vec<String> = fs::read_dir(sandbox.path("out"))
         .unwrap()
@@ -151,13 +150,13 @@ fn ctrl_c_keeps_finished_cells_and_leaves_no_child() {
     assert_eq!(unsafe { libc::kill(parent.0.id() as i32, libc::SIGINT) }, 0);
     assert_eq!(parent.0.wait().unwrap().code(), Some(130));
     assert!(!worker.unwrap().is_alive());
-    let told = std::io::read_to_string(parent.0.stderr.take().unwrap()).unwrap();
-    assert!(told.contains("interrupted; 0 of 1 cells are in out, and --resume goes on"), "{told}");
+    let message = std::io::read_to_string(parent.0.stderr.take().unwrap()).unwrap();
+    assert!(message.contains("interrupted; 0 of 1 cells are in out; --resume runs the rest"), "{message}");
     assert!(fs::read_dir(sandbox.path("out/cells")).unwrap().next().is_none());
 }
 
 #[test]
-fn shards_joined_are_the_whole_and_machines_are_not_mixed_unasked() {
+fn merged_shards_equal_the_whole_matrix() {
     let sandbox = Sandbox::new();
     write(
         &sandbox,
@@ -166,12 +165,12 @@ fn shards_joined_are_the_whole_and_machines_are_not_mixed_unasked() {
     runs(&sandbox, &["matrix", "m.toml", "--out", "whole", "-q"]);
     runs(&sandbox, &["matrix", "m.toml", "--out", "a", "--shard", "1/2", "-q"]);
     runs(&sandbox, &["matrix", "m.toml", "--out", "b", "--shard", "2/2", "-q"]);
-    let told = runs(&sandbox, &["merge", "a", "b", "--out", "joined"]);
-    assert_eq!(told, "4 cells in joined\n");
-    assert_eq!(cells(&sandbox.path("joined")), cells(&sandbox.path("whole")));
+    let summary = runs(&sandbox, &["merge", "a", "b", "--out", "merged"]);
+    assert_eq!(summary, "4 cells in merged\n");
+    assert_eq!(cells(&sandbox.path("merged")), cells(&sandbox.path("whole")));
     assert_eq!(cells(&sandbox.path("a")).len() + cells(&sandbox.path("b")).len(), 4);
 
-    // What is missing is told, and run in the joined folder.
+    // Missing cells are listed, and resuming runs them in the merged directory.
     let part = sandbox.output(&["merge", "a", "--out", "half"]);
     assert!(stderr(&part).contains("2 cells are missing"), "{}", stderr(&part));
     runs(&sandbox, &["matrix", "m.toml", "--out", "half", "--resume", "-q"]);
@@ -191,18 +190,18 @@ fn shards_joined_are_the_whole_and_machines_are_not_mixed_unasked() {
     write(&sandbox, &format!("{SETTINGS}[[grid]]\nsamples = [20]\n"));
     runs(&sandbox, &["matrix", "m.toml", "--out", "other", "-q"]);
     let refused = sandbox.output(&["merge", "a", "other", "--out", "never"]);
-    assert!(stderr(&refused).contains("of another matrix"), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("belongs to a different matrix"), "{}", stderr(&refused));
 }
 
 #[test]
-fn a_method_that_does_not_fit_is_an_oom_row_and_the_others_go_on() {
+fn method_that_does_not_fit_becomes_oom_row() {
     let sandbox = Sandbox::new();
     let text = SETTINGS.replace("repetitions = 1", "repetitions = 2").replace("train", "sweep");
     let predicted = |limit: &str| -> Value {
         write(&sandbox, &format!("{text}memory-limit = \"{limit}\"\n[[grid]]\nsamples = [700]\n"));
         serde_json::from_str(&runs(&sandbox, &["matrix", "m.toml", "--dry-run", "--json", "-q"])).unwrap()
     };
-    // A limit in the middle between what the two are predicted to take.
+    // A limit halfway between the predictions of the two methods.
     let unlimited = predicted("none");
     let bytes = |at: usize| unlimited["cells"][0]["predictions"][at]["rss_bytes"].as_u64().unwrap();
     assert!(bytes(0) > bytes(1) + (100 << 20), "{unlimited}");
@@ -214,7 +213,7 @@ fn a_method_that_does_not_fit_is_an_oom_row_and_the_others_go_on() {
         let rows = crate::runner_support::rows(&results, "sweep", method);
         assert_eq!(rows.len(), 2);
         assert!(rows.iter().all(|row| row["status"] == status), "{method}: {rows:?}");
-        // What was predicted before anything ran is what came of it.
+        // The prediction before the run agrees with the outcome.
         let predictions = dry["cells"][0]["predictions"].as_array().unwrap();
         let predicted = predictions.iter().find(|prediction| prediction["method"] == method).unwrap();
         let bytes = predicted["rss_bytes"].as_f64().unwrap();
@@ -223,7 +222,7 @@ fn a_method_that_does_not_fit_is_an_oom_row_and_the_others_go_on() {
             let (peak, predicted) = (peak, bytes / f64::from(1 << 20));
             assert!(
                 (predicted - peak).abs() <= 0.1 * peak + 32.0,
-                "{method}: {predicted} MB predicted, {peak} measured"
+                "{method}: {predicted} MiB predicted, {peak} measured"
             );
         }
     }
@@ -231,7 +230,7 @@ fn a_method_that_does_not_fit_is_an_oom_row_and_the_others_go_on() {
 }
 
 #[test]
-fn a_plan_needs_neither_weights_nor_data() {
+fn plan_needs_neither_weights_nor_data() {
     let sandbox = Sandbox::new();
     let plan = |arguments: &[&str]| -> Value {
         let text = runs(&sandbox, &[&["plan", "--json", "--seq-len", "32", "--samples", "1000"], arguments].concat());
@@ -239,27 +238,27 @@ fn a_plan_needs_neither_weights_nor_data() {
     };
     let few = plan(&["--layers", "2"]);
     let many = plan(&["--layers", "all"]);
-    let of = |plan: &Value, task: &str, method: &str| -> Value {
+    let case = |plan: &Value, task: &str, method: &str| -> Value {
         let all = plan["predictions"].as_array().unwrap();
         all.iter().find(|it| it["task"] == task && it["method"] == method).unwrap().clone()
     };
     let number = |value: &Value| value.as_f64().unwrap();
     let (eager, lazy, disk) =
-        (of(&many, "sweep", "eager"), of(&many, "sweep", "lazy"), of(&many, "sweep", "lazy-disk"));
-    // 1,000 samples of 32 positions of 8 layers of 192 columns of bf16 in full, beside the same pooled.
+        (case(&many, "sweep", "eager"), case(&many, "sweep", "lazy"), case(&many, "sweep", "lazy-disk"));
+    // Bytes of the full bf16 tensors: 1,000 samples, 32 positions, 8 layers, 192 columns.
     let full = 1000.0 * 32.0 * 8.0 * 192.0 * 2.0;
     let difference = number(&eager["heap_bytes"]) - number(&lazy["heap_bytes"]);
     assert!((difference - full).abs() < 0.05 * full, "{difference} and {full}");
     assert_eq!(number(&disk["disk_bytes"]), 1000.0 * 8.0 * 192.0 * 2.0);
     assert_eq!(number(&lazy["disk_bytes"]), 0.0);
-    assert!(number(&of(&few, "sweep", "lazy")["flops"]) < number(&lazy["flops"]));
+    assert!(number(&case(&few, "sweep", "lazy")["flops"]) < number(&lazy["flops"]));
     assert!(eager["lacks"].is_null() && number(&eager["rss_bytes"]) > number(&lazy["rss_bytes"]));
     let limit = (number(&eager["rss_bytes"]) + number(&lazy["rss_bytes"])) / 2.0;
     let many = plan(&["--layers", "all", "--memory-limit", &format!("{limit:.0}")]);
-    assert_eq!(of(&many, "sweep", "eager")["lacks"], "memory");
+    assert_eq!(case(&many, "sweep", "eager")["lacks"], "memory");
     let choice = many["choices"].as_array().unwrap().iter().find(|choice| choice["task"] == "sweep").unwrap();
     assert_ne!(choice["method"], "eager");
-    assert!(choice["why"].as_str().unwrap().contains("eager wants"), "{choice}");
+    assert!(choice["why"].as_str().unwrap().contains("eager needs"), "{choice}");
     for bad in [&["--layers", "9"][..], &["--layers", "0"], &["--shared-tokens", "32"], &["--model", "org/no-such"]] {
         let arguments = [&["plan", "--seq-len", "32", "--samples", "10"], bad].concat();
         let output = sandbox.command(&arguments).env("HF_HUB_OFFLINE", "1").output().unwrap();

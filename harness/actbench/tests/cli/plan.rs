@@ -1,11 +1,11 @@
-//! `actbench plan --calibrate`: rates from results that are there in place of this machine's.
+//! `actbench plan --calibrate`: rates from result files instead of measured ones.
 
 use std::fs;
 
 use crate::runner_support::{Sandbox, stderr, stdout};
 use serde_json::Value;
 
-/// Seconds of extraction that are predicted for the task train by `method`.
+/// Predicted seconds of extraction for the task train by `method`.
 fn predicted(sandbox: &Sandbox, results: &str, method: &str) -> f64 {
     let output = sandbox.output(&["plan", "--samples", "5000", "--layers", "2", "--calibrate", results, "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -16,13 +16,13 @@ fn predicted(sandbox: &Sandbox, results: &str, method: &str) -> f64 {
 }
 
 #[test]
-fn rates_come_from_the_results_that_are_named() {
+fn rates_come_from_named_results() {
     let sandbox = Sandbox::new();
     let run =
         ["run", "--samples", "40", "--tasks", "train", "--methods", "eager,lazy", "--repetitions", "1", "--warmup"];
     let output = sandbox.output(&[&run[..], &["0", "--output", "here.json"]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    // The same from a machine that is a hundred times slower, so that what is still measured here does not matter.
+    // The same results with a hundred times the seconds, so that rates still measured here do not matter.
     let mut results: Value = serde_json::from_slice(&fs::read(sandbox.path("here.json")).unwrap()).unwrap();
     for row in results["rows"].as_array_mut().unwrap() {
         row["extract_s"] = (100.0 * row["extract_s"].as_f64().unwrap()).into();
@@ -35,7 +35,7 @@ fn rates_come_from_the_results_that_are_named() {
 }
 
 #[test]
-fn results_of_another_model_are_no_calibration() {
+fn results_of_another_model_are_refused() {
     let sandbox = Sandbox::new();
     let run =
         ["run", "--samples", "40", "--tasks", "train", "--methods", "lazy", "--repetitions", "1", "--warmup", "0"];

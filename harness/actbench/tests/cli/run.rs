@@ -221,7 +221,7 @@ fn the_environment_is_printed_as_the_result_file_would_hold_it() {
     let debug = warnings.iter().find(|warning| warning["kind"] == "debug_build").unwrap();
     assert!(debug["advice"].as_str().unwrap().contains("--release"), "{debug}");
     let people = stdout(&sandbox.output(&["env"]));
-    for heading in ["Machine ", "Build ", "Findings\n", "warning: this is a debug build"] {
+    for heading in ["Machine ", "Build ", "Warnings\n", "warning: this is a debug build"] {
         assert!(people.contains(heading), "{heading}: {people}");
     }
     let absent = sandbox.output(&["env", "--files", "absent"]);

@@ -1,11 +1,11 @@
-//! Reads the texts of `/proc` and `/sys`: pure functions of a text, each giving nothing for a text it does not understand.
+//! Parsers of the texts of `/proc`, `/sys` and `nvidia-smi`: pure functions that return none for an unexpected text.
 
-/// Ticks of all processors since the machine started, from `/proc/stat`.
+/// Ticks of all processors since boot, from `/proc/stat`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessorTicks {
-    /// Of any kind; time of guests is counted once, as the kernel already has it in `user`.
+    /// Ticks of every kind. Time of guests is not added: the kernel includes it in `user`.
     pub total: u64,
-    /// Taken by the hypervisor for other machines.
+    /// Ticks that the hypervisor gave to other virtual machines.
     pub stolen: u64,
 }
 
@@ -19,8 +19,8 @@ pub fn processor_ticks(stat: &str) -> Option<ProcessorTicks> {
 
 /// The load averages of 1, 5 and 15 minutes, from `/proc/loadavg`.
 pub fn load_average(loadavg: &str) -> Option<[f64; 3]> {
-    let mut words = loadavg.split_whitespace().map(|word| word.parse::<f64>().ok().filter(|load| load.is_finite()));
-    Some([words.next()??, words.next()??, words.next()??])
+    let mut fields = loadavg.split_whitespace().map(|word| word.parse::<f64>().ok().filter(|load| load.is_finite()));
+    Some([fields.next()??, fields.next()??, fields.next()??])
 }
 
 /// The number of a line `name number` of `/proc/vmstat`, or `name: number kB` of `/proc/meminfo`.
@@ -37,7 +37,7 @@ pub fn chosen(text: &str) -> Option<String> {
     rest.split_once(']').map(|(chosen, _)| chosen.to_owned())
 }
 
-/// The share of the last 10 seconds, in per cent, in which at least one task waited: the line `some avg10=0.12 ...` of
+/// The percentage of the last 10 seconds in which at least one task waited: the line `some avg10=0.12 ...` of
 /// `/proc/pressure/*`; see the kernel's Documentation/accounting/psi.rst.
 pub fn pressure_some(text: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix("some "))?;
@@ -45,42 +45,42 @@ pub fn pressure_some(text: &str) -> Option<f64> {
         .find_map(|word| word.strip_prefix("avg10="))?
         .parse()
         .ok()
-        .filter(|share: &f64| share.is_finite())
+        .filter(|percent: &f64| percent.is_finite())
 }
 
-/// The processors that a control group may use at once: the file `cpu.max` of version 2, `quota period`; `max` is no limit.
+/// The CPU quota of a cgroup in processors: the file `cpu.max` of version 2, `quota period`; `max` means no quota.
 pub fn processor_quota(cpu_max: &str) -> Option<f64> {
     let mut words = cpu_max.split_whitespace();
     let (quota, period): (f64, f64) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     (quota > 0.0 && period > 0.0).then(|| quota / period)
 }
 
-/// A number alone in its file.
+/// The number in a file that has nothing else.
 pub fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-/// Whether the processor knows that it runs under a hypervisor, from the flags of `/proc/cpuinfo`.
+/// Whether the processor reports a hypervisor in the flags of `/proc/cpuinfo`.
 pub fn is_virtual(cpuinfo: &str) -> bool {
     cpuinfo.lines().any(|line| line.starts_with("flags") && line.split_whitespace().any(|flag| flag == "hypervisor"))
 }
 
-/// A process on a GPU, as `nvidia-smi --query-compute-apps=pid,process_name,used_memory --format=csv,noheader` has it.
+/// A process on a GPU: a line of `nvidia-smi --query-compute-apps=pid,process_name,used_memory --format=csv,noheader`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct GpuProcess {
-    /// Its number.
+    /// Process id.
     pub pid: u32,
-    /// The end of its program's path: the path itself says where somebody's files are.
+    /// File name of the executable; its directory would reveal where a user's files are.
     pub name: String,
-    /// Memory as the tool writes it; `[N/A]` where the driver does not tell.
+    /// Memory as printed by the tool; `[N/A]` if the driver does not report it.
     pub memory: String,
 }
 
-/// All lines that are a process.
+/// All processes of the output; other lines are skipped.
 pub fn gpu_processes(text: &str) -> Vec<GpuProcess> {
     let process = |line: &str| {
         let (pid, rest) = line.split_once(',')?;
-        // A program's name may hold commas, the other two fields do not.
+        // The name of an executable may contain commas, the other two fields do not.
         let (name, memory) = rest.rsplit_once(',')?;
         let name = name.trim().rsplit(['/', '\\']).next()?;
         Some(GpuProcess { pid: pid.trim().parse().ok()?, name: name.to_owned(), memory: memory.trim().to_owned() })
@@ -88,8 +88,8 @@ pub fn gpu_processes(text: &str) -> Vec<GpuProcess> {
     text.lines().filter_map(process).collect()
 }
 
-/// Which reasons keep a GPU's clock down, from `--query-gpu=index,clocks_throttle_reasons.active --format=csv,noheader`:
-/// GPU and names. Idling and settings of applications are no trouble and are left out. Bits as in NVML's
+/// Why the clocks of GPUs are throttled, from `--query-gpu=index,clocks_throttle_reasons.active --format=csv,noheader`:
+/// GPU and names. Idleness and application clocks are not throttling and are left out. The bits are those of NVML's
 /// `nvmlClocksEventReasons`.
 pub fn gpu_throttling(text: &str) -> Vec<(u32, Vec<&'static str>)> {
     const REASONS: [(u64, &str); 6] = [
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_of_the_kernel_are_understood() {
+    fn kernel_texts_are_parsed() {
         let stat = "cpu  163118 8423 20479 49158 1851 0 204 412 7 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
         assert_eq!(processor_ticks(stat), Some(ProcessorTicks { total: 243_645, stolen: 412 }));
         assert_eq!(load_average("4.21 3.02 1.82 9/149 29162\n"), Some([4.21, 3.02, 1.82]));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_gpus_tool_prints_is_understood() {
+    fn nvidia_smi_output_is_parsed() {
         let text = "4242, /usr/bin/python3, 1024 MiB\n77, C:\\a,b\\game.exe, [N/A]\nNo running processes found\n";
         let found = gpu_processes(text);
         assert_eq!(found.len(), 2);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_are_something_else_are_nothing() {
+    fn unexpected_texts_are_none() {
         for text in ["", "\n", "cpu", "cpu x y", "cpu 1 2", "nan nan nan", "[", "some avg10=", "0 0", "a,b", "0, 0xzz"]
         {
             assert_eq!(processor_ticks(text), None, "{text}");

@@ -1,4 +1,4 @@
-//! Gathers what the system says of itself, below a root that tests exchange for a folder of their own.
+//! Gathers the conditions of the system, below a root directory that tests replace.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use super::parse::{
 };
 use crate::measure::gpu;
 
-/// The state of this machine, with what its GPUs' tool says where there is a driver.
+/// The state of this machine, with the report of `nvidia-smi` if there is a driver.
 pub fn conditions() -> Conditions {
     let mut found = below(Path::new("/"));
     if let Some(text) = gpu::query(&["--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader"]) {
@@ -25,24 +25,24 @@ pub fn conditions() -> Conditions {
     found
 }
 
-/// What the files below `root` say.
+/// The state according to the files below `root`.
 pub fn below(root: &Path) -> Conditions {
     let meminfo = text(root, "proc/meminfo").unwrap_or_default();
-    let megabytes = |name: &str| named_number(&meminfo, name).map(|kilobytes| kilobytes as f64 / 1024.0);
+    let mib = |name: &str| named_number(&meminfo, name).map(|kib| kib as f64 / 1024.0);
     let ticks = text(root, "proc/stat").as_deref().and_then(processor_ticks).filter(|ticks| ticks.total > 0);
-    let pressure = |of: &str| text(root, &format!("proc/pressure/{of}")).as_deref().and_then(pressure_some);
+    let pressure = |resource: &str| text(root, &format!("proc/pressure/{resource}")).as_deref().and_then(pressure_some);
     Conditions {
         processors: std::thread::available_parallelism().map_or(1, usize::from),
         is_virtual: text(root, "proc/cpuinfo").is_some_and(|cpuinfo| is_virtual(&cpuinfo)),
         governors: governors(root),
         turbo: turbo(root),
         load_average: text(root, "proc/loadavg").as_deref().and_then(load_average),
-        processor_quota: own_group(root).and_then(|group| processor_quota(&read(&group.join("cpu.max"))?)),
-        stolen_share: ticks.map(|ticks| ticks.stolen as f64 / ticks.total as f64),
+        processor_quota: own_cgroup(root).and_then(|cgroup| processor_quota(&read(&cgroup.join("cpu.max"))?)),
+        stolen_fraction: ticks.map(|ticks| ticks.stolen as f64 / ticks.total as f64),
         thermal_events: thermal_events(root),
-        memory_available_mb: megabytes("MemAvailable"),
-        memory_total_mb: megabytes("MemTotal"),
-        swap_used_mb: megabytes("SwapTotal").zip(megabytes("SwapFree")).map(|(total, free)| total - free),
+        memory_available_mb: mib("MemAvailable"),
+        memory_total_mb: mib("MemTotal"),
+        swap_used_mb: mib("SwapTotal").zip(mib("SwapFree")).map(|(total, free)| total - free),
         memory_pressure: pressure("memory"),
         io_pressure: pressure("io"),
         huge_pages: text(root, "sys/kernel/mm/transparent_hugepage/enabled").as_deref().and_then(chosen),
@@ -62,14 +62,14 @@ fn read(path: &Path) -> Option<String> {
     fs::read_to_string(path).ok()
 }
 
-/// `/sys/devices/system/cpu/cpuN`, by name.
+/// The directories `/sys/devices/system/cpu/cpuN`, by name.
 fn processors(root: &Path) -> Vec<PathBuf> {
-    folders(&root.join("sys/devices/system/cpu"), |name| {
+    directories(&root.join("sys/devices/system/cpu"), |name| {
         name.strip_prefix("cpu").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
     })
 }
 
-fn folders(parent: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+fn directories(parent: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     let named = entries.filter(|entry| wanted(&entry.file_name().to_string_lossy()));
     let mut found: Vec<PathBuf> = named.map(|entry| entry.path()).collect();
@@ -78,43 +78,43 @@ fn folders(parent: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
 }
 
 fn governors(root: &Path) -> Vec<String> {
-    let names = processors(root).into_iter().filter_map(|folder| read(&folder.join("cpufreq/scaling_governor")));
+    let names = processors(root).into_iter().filter_map(|cpu| read(&cpu.join("cpufreq/scaling_governor")));
     names.map(|name| name.trim().to_owned()).collect::<BTreeSet<String>>().into_iter().collect()
 }
 
-/// Intel's driver says whether turbo is off, the others whether boost is on.
+/// Whether turbo is on. Intel's driver reports whether it is off, other drivers whether boost is on.
 fn turbo(root: &Path) -> Option<bool> {
     let flag = |name: &str| text(root, &format!("sys/devices/system/cpu/{name}")).as_deref().and_then(number);
     flag("intel_pstate/no_turbo").map(|off| off == 0).or_else(|| flag("cpufreq/boost").map(|on| on != 0))
 }
 
-/// Throttling for heat, of all cores and packages.
+/// Thermal throttling events of all cores and packages.
 pub(super) fn thermal_events(root: &Path) -> Option<u64> {
-    let counts = processors(root).into_iter().flat_map(|folder| {
+    let counts = processors(root).into_iter().flat_map(|cpu| {
         ["core_throttle_count", "package_throttle_count"]
-            .map(|name| read(&folder.join("thermal_throttle").join(name)).as_deref().and_then(number))
+            .map(|name| read(&cpu.join("thermal_throttle").join(name)).as_deref().and_then(number))
     });
     counts.flatten().reduce(u64::saturating_add)
 }
 
-/// The folder of this process's control group, of version 2; those of version 1 have no `cpu.max`.
-fn own_group(root: &Path) -> Option<PathBuf> {
+/// The directory of this process's cgroup, of version 2; those of version 1 have no `cpu.max`.
+fn own_cgroup(root: &Path) -> Option<PathBuf> {
     let groups = text(root, "proc/self/cgroup")?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?.trim_end().to_owned();
     Some(root.join("sys/fs/cgroup").join(path))
 }
 
-/// Times that the control group had used up its processor time.
+/// Periods in which the cgroup was throttled.
 pub(super) fn throttled_periods(root: &Path) -> Option<u64> {
-    named_number(&read(&own_group(root)?.join("cpu.stat"))?, "nr_throttled")
+    named_number(&read(&own_cgroup(root)?.join("cpu.stat"))?, "nr_throttled")
 }
 
-/// Whether mains are there and none is plugged in.
+/// Whether the machine has mains supplies and none of them is plugged in.
 fn on_battery(root: &Path) -> Option<bool> {
-    let supplies = folders(&root.join("sys/class/power_supply"), |_| true);
-    let online = |folder: &PathBuf| {
-        let mains = read(&folder.join("type"))?.trim() == "Mains";
-        mains.then(|| Some(number(&read(&folder.join("online"))?)? != 0))?
+    let supplies = directories(&root.join("sys/class/power_supply"), |_| true);
+    let online = |supply: &PathBuf| {
+        let mains = read(&supply.join("type"))?.trim() == "Mains";
+        mains.then(|| Some(number(&read(&supply.join("online"))?)? != 0))?
     };
     let mains: Vec<bool> = supplies.iter().filter_map(online).collect();
     (!mains.is_empty()).then(|| mains.iter().all(|online| !online))
@@ -123,9 +123,9 @@ fn on_battery(root: &Path) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::conditions::Counters;
+    use crate::measure::conditions::SystemCounters;
 
-    /// A folder with files as a laptop has them.
+    /// A directory with the files of a laptop.
     fn laptop() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let files = [
@@ -158,19 +158,19 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_found_where_the_kernel_keeps_it() {
+    fn state_and_counters_are_read_from_files() {
         let root = laptop();
         let found = below(root.path());
         assert_eq!(found.governors, ["performance", "powersave"]);
         assert_eq!((found.turbo, found.on_battery, found.is_virtual), (Some(true), Some(true), false));
-        assert_eq!((found.processor_quota, found.stolen_share), (Some(0.5), Some(0.05)));
+        assert_eq!((found.processor_quota, found.stolen_fraction), (Some(0.5), Some(0.05)));
         assert_eq!((found.thermal_events, found.swap_used_mb), (Some(7), Some(1.0)));
         assert_eq!((found.memory_available_mb, found.memory_total_mb), (Some(1024.0), Some(8192.0)));
         assert_eq!((found.memory_pressure, found.io_pressure), (Some(2.5), Some(7.5)));
         assert_eq!(found.huge_pages.as_deref(), Some("always"));
-        let counters = Counters::read(root.path());
+        let counters = SystemCounters::read(root.path());
         assert_eq!(
-            (counters.swapped_pages, counters.thermal_events, counters.quota_stops),
+            (counters.swapped_pages, counters.thermal_events, counters.throttled_periods),
             (Some(7), Some(7), Some(6))
         );
         fs::create_dir_all(root.path().join("sys/devices/system/cpu/intel_pstate")).unwrap();
@@ -179,12 +179,12 @@ mod tests {
     }
 
     #[test]
-    fn a_system_without_these_files_is_one_of_which_nothing_is_known() {
+    fn missing_files_are_unknown_facts() {
         let root = tempfile::tempdir().unwrap();
         let found = below(root.path());
         let nothing =
             Conditions { processors: found.processors, debug_build: found.debug_build, ..Conditions::default() };
         assert_eq!(found, nothing);
-        assert_eq!(Counters::read(root.path()), Counters::default());
+        assert_eq!(SystemCounters::read(root.path()), SystemCounters::default());
     }
 }

@@ -4,7 +4,7 @@ use super::axis::ChartAxis;
 use super::canvas::{EAGER, LAZY, LAZY_DISK, Marker, svg};
 use super::xy::{ChartPoint, ChartSeries, SIZE, XyChart};
 use super::{Chart, varying};
-use crate::crossover::answer::Measure;
+use crate::crossover::answer::ComparedQuantity;
 use crate::crossover::{Cell, Setting};
 use crate::error::Result;
 use crate::report::document::{Table, ratio_cell, text_cell, whole_cell};
@@ -33,10 +33,10 @@ pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
     groups.iter().enumerate().map(|(index, group)| chart(index, group)).collect()
 }
 
-const MEASURES: [(Measure, &str, Marker); 3] = [
-    (Measure::Time, "time", Marker::Square),
-    (Measure::CpuMemory, "CPU memory", Marker::Circle),
-    (Measure::GpuMemory, "GPU memory", Marker::Triangle),
+const MEASURES: [(ComparedQuantity, &str, Marker); 3] = [
+    (ComparedQuantity::Time, "time", Marker::Square),
+    (ComparedQuantity::CpuMemory, "CPU memory", Marker::Circle),
+    (ComparedQuantity::GpuMemory, "GPU memory", Marker::Triangle),
 ];
 
 fn chart(index: usize, group: &[&Cell]) -> Result<Chart> {
@@ -51,7 +51,7 @@ fn chart(index: usize, group: &[&Cell]) -> Result<Chart> {
             if !points.is_empty() {
                 let color = match (method, measure) {
                     (Method::LazyDisk, _) => LAZY_DISK,
-                    (_, Measure::Time) => LAZY,
+                    (_, ComparedQuantity::Time) => LAZY,
                     _ => EAGER,
                 };
                 let name = if methods.len() > 1 { format!("{method} {name}") } else { name.to_owned() };
@@ -89,7 +89,7 @@ fn chart(index: usize, group: &[&Cell]) -> Result<Chart> {
     })
 }
 
-fn point(cell: &Cell, method: Method, measure: Measure) -> Option<ChartPoint> {
+fn point(cell: &Cell, method: Method, measure: ComparedQuantity) -> Option<ChartPoint> {
     let (ratio, interval) = measure.ratio(cell.comparison(method)?)?;
     let ends = interval.map(|interval| (interval.low, interval.high));
     Some(ChartPoint { x: cell.setting.layers as f64, y: ratio, ends })
@@ -100,12 +100,12 @@ fn table(group: &[&Cell], label: &str) -> Table {
     let mut table = Table::new("", &heads);
     for cell in group {
         for (method, comparison) in &cell.comparisons {
-            let ratio = |measure: Measure| {
+            let ratio = |measure: ComparedQuantity| {
                 let found = measure.ratio(comparison);
                 ratio_cell(found.map(|(ratio, _)| ratio), found.and_then(|(_, interval)| interval))
             };
             let mut line = vec![whole_cell(cell.setting.layers), text_cell(method)];
-            line.extend([Measure::Time, Measure::CpuMemory, Measure::GpuMemory].map(ratio));
+            line.extend([ComparedQuantity::Time, ComparedQuantity::CpuMemory, ComparedQuantity::GpuMemory].map(ratio));
             table.push(line);
         }
     }

@@ -4,7 +4,7 @@ use super::axis::ChartAxis;
 use super::canvas::{Marker, color, svg};
 use super::xy::{ChartPoint, ChartSeries, SIZE, XyChart};
 use super::{Chart, by_setting, varying};
-use crate::crossover::{Cell, Device, Figure, MethodFigures};
+use crate::crossover::{Cell, DeviceClass, MedianInterval, MethodFigures};
 use crate::error::Result;
 use crate::report::document::{Table, figure_cell, text_cell, whole_cell};
 use crate::report::format::{mebibytes, seconds};
@@ -15,7 +15,7 @@ struct ChartQuantity {
     name: &'static str,
     title: &'static str,
     axis: &'static str,
-    figure: fn(&MethodFigures) -> Option<Figure>,
+    figure: fn(&MethodFigures) -> Option<MedianInterval>,
     show: fn(Option<f64>) -> String,
 }
 
@@ -47,7 +47,7 @@ pub(super) fn memory_charts(cells: &[Cell]) -> Result<Vec<Chart>> {
         figure: |figures| figures.gpu_peak_alloc_mb,
         show: mebibytes,
     };
-    let on_gpu: Vec<Cell> = cells.iter().filter(|cell| cell.setting.device != Device::Cpu).cloned().collect();
+    let on_gpu: Vec<Cell> = cells.iter().filter(|cell| cell.setting.device != DeviceClass::Cpu).cloned().collect();
     Ok([charts(cells, &host)?, charts(&on_gpu, &gpu)?].concat())
 }
 
@@ -93,7 +93,7 @@ fn one_series(group: &[&Cell], method: Method, quantity: &ChartQuantity) -> Char
         let figure = (quantity.figure)(figures)?;
         Some(ChartPoint { x, y: figure.median, ends: figure.interval })
     });
-    let failures = figures().filter(|(_, figures)| figures.never_came_through());
+    let failures = figures().filter(|(_, figures)| figures.never_succeeded());
     ChartSeries {
         name: method.to_string(),
         color: color(method),

@@ -5,7 +5,7 @@ use comfy_table::{ContentArrangement, Table as TextTable};
 use super::tables::{NONE, Table, TableCell, ratio_cell, text, whole};
 use crate::crossover::Cell;
 use crate::crossover::answer::{answers, count};
-use crate::crossover::recommend::{Evidence, Recommendation, Size, SizeBounds, recommendations};
+use crate::crossover::recommend::{Evidence, Recommendation, RunSize, SizeBounds, recommendations};
 use crate::report::table_style::table_style;
 use crate::results::summary::Interval;
 
@@ -75,12 +75,12 @@ pub fn evidence_table(recommendations: &[Recommendation]) -> Table {
     table
 }
 
-fn samples(size: Size, bounds: SizeBounds) -> String {
+fn samples(size: RunSize, bounds: SizeBounds) -> String {
     let (medium, large) = (count(bounds.medium_from as f64), count(bounds.large_from as f64));
     match size {
-        Size::Small => format!("below {medium}"),
-        Size::Medium => format!("{medium} to {large}"),
-        Size::Large => format!("from {large}"),
+        RunSize::Small => format!("below {medium}"),
+        RunSize::Medium => format!("{medium} to {large}"),
+        RunSize::Large => format!("from {large}"),
     }
 }
 

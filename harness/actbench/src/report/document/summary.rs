@@ -1,7 +1,7 @@
 //! The summary table: one line per run, task and lazy mode, every ratio with its interval.
 
 use super::tables::{NONE, Table, TableCell, number, ratio_cell, text, whole};
-use crate::crossover::answer::Measure;
+use crate::crossover::answer::ComparedQuantity;
 use crate::crossover::{Cell, MethodFigures};
 use crate::report::sentence::prints_as_one;
 use crate::results::summary::Comparison;
@@ -71,7 +71,7 @@ fn line(cell: &Cell, method: Method, comparison: &Comparison) -> Vec<TableCell> 
 /// `eager: oom` if a method failed, so that there is no ratio.
 fn failed_methods(cell: &Cell, method: Method) -> String {
     let failed = |method: Method| {
-        let figures = cell.method(method).filter(|figures| figures.never_came_through())?;
+        let figures = cell.method(method).filter(|figures| figures.never_succeeded())?;
         figures.failure.as_ref().map(|(status, _)| format!("{method}: {status}"))
     };
     let failures: Vec<String> = [Method::Eager, method].into_iter().filter_map(failed).collect();
@@ -99,8 +99,8 @@ pub(super) fn conclusions(cells: &[Cell]) -> Vec<String> {
                 sentences.push(format!(
                     "{task}, {method} compared with eager in {}: {}; {}{}.",
                     plural(compared.len(), "run"),
-                    outcome(&compared, Measure::Time, "faster", "slower", "time"),
-                    outcome(&compared, Measure::CpuMemory, "less memory", "more memory", "memory"),
+                    outcome(&compared, ComparedQuantity::Time, "faster", "slower", "time"),
+                    outcome(&compared, ComparedQuantity::CpuMemory, "less memory", "more memory", "memory"),
                     failures(&compared, method),
                 ));
             }
@@ -110,7 +110,13 @@ pub(super) fn conclusions(cells: &[Cell]) -> Vec<String> {
 }
 
 /// `faster in 2 (1.58x to 3.10x), same time in 1, no difference in time shown in 1`.
-fn outcome(compared: &[(&Cell, &Comparison)], measure: Measure, better: &str, worse: &str, quantity: &str) -> String {
+fn outcome(
+    compared: &[(&Cell, &Comparison)],
+    measure: ComparedQuantity,
+    better: &str,
+    worse: &str,
+    quantity: &str,
+) -> String {
     let (mut gains, mut losses, mut same, mut open) = (Vec::new(), Vec::new(), 0, 0);
     for (_, comparison) in compared {
         match measure.ratio(comparison) {
@@ -143,8 +149,7 @@ fn outcome(compared: &[(&Cell, &Comparison)], measure: Measure, better: &str, wo
 
 fn failures(compared: &[(&Cell, &Comparison)], method: Method) -> String {
     let failed = |method: Method| {
-        let never =
-            compared.iter().filter(|(cell, _)| cell.method(method).is_some_and(MethodFigures::never_came_through));
+        let never = compared.iter().filter(|(cell, _)| cell.method(method).is_some_and(MethodFigures::never_succeeded));
         match never.count() {
             0 => String::new(),
             n => format!("; {method} never completed in {n}"),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::crossover::Figure;
+use crate::crossover::MedianInterval;
 use crate::report::format::ratio;
 use crate::results::summary::Interval;
 
@@ -81,7 +81,7 @@ pub fn number(number: Option<f64>, show: fn(Option<f64>) -> String) -> TableCell
 }
 
 /// A median with its interval: `1.23 (1.20 to 1.30)`.
-pub fn figure(figure: Option<Figure>, show: fn(Option<f64>) -> String) -> TableCell {
+pub fn figure(figure: Option<MedianInterval>, show: fn(Option<f64>) -> String) -> TableCell {
     let median = figure.map(|figure| figure.median);
     let text = match figure.and_then(|figure| figure.interval) {
         Some((low, high)) => format!("{} ({} to {})", show(median), show(Some(low)), show(Some(high))),

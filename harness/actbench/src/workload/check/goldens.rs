@@ -9,9 +9,9 @@ use actbench_kernels::cuda::{CudaBackend, DeviceClock, KernelSet};
 use actbench_kernels::{AttentionLayout, Backend, CpuBackend, DType, KernelError};
 
 use super::{Extent, Finding, Subject};
+use crate::devices::choose::Placement;
+use crate::devices::open::OpenGpus;
 use crate::error::{Error, Result};
-use crate::workload::device::Placement;
-use crate::workload::gpus::OpenGpus;
 use actbench_activations::model::config::ModelConfig;
 use actbench_activations::model::llama::{Llama, LoadOptions};
 use actbench_activations::model::weights::Weights;

@@ -8,9 +8,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::case::{DeviceMap, Method, RunConfig, Task};
-use super::device::{self, Choice, Placement};
+use super::device;
 use super::prepare::{Prepared, prepare};
 use super::{request, with_layers};
+use crate::devices::choose::{DeviceChoice, Placement};
 use crate::error::Result;
 
 mod goldens;
@@ -58,7 +59,7 @@ impl Extent {
 pub struct Subject {
     config: RunConfig,
     prepared: Prepared,
-    choice: Choice,
+    choice: DeviceChoice,
 }
 
 impl Subject {

@@ -9,9 +9,9 @@ use actbench_kernels::DType;
 
 use super::goldens::tolerance;
 use super::{Extent, Finding, Subject};
+use crate::devices::choose::Arrangement;
 use crate::error::{Error, Result};
 use crate::workload::case::{CaseObserver, Method, RunConfig, Silent, Task};
-use crate::workload::device::Arrangement;
 use crate::workload::extract::{Extracted, Extraction};
 use crate::workload::{extract_features, features, layers_of, load_model, load_model_at, score_probes};
 use actbench_activations::model::ActivationModel;

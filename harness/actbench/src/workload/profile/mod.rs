@@ -8,11 +8,11 @@ use actbench_kernels::profiled::Recording;
 use actbench_kernels::{CpuBackend, KernelError, Profile, Profiled};
 
 use super::case::{CaseObserver, Method, RunConfig, Silent, Task};
-use super::device::{Arrangement, Placement};
 use super::extract::Extraction;
-use super::gpus::OpenGpus;
 use super::prepare::Prepared;
 use super::{arrange, deepest_run, device, extract_features, layers_of, load_model_on, score_probes};
+use crate::devices::choose::{Arrangement, Placement};
+use crate::devices::open::OpenGpus;
 use crate::error::{Error, Result};
 use actbench_activations::model::ActivationModel;
 use actbench_activations::plan::{ProgressSink, Rules};

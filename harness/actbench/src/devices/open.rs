@@ -1,0 +1,56 @@
+//! Opens visible GPUs. Only the process of a case does so; its parent must not create a context.
+
+use actbench_kernels::cuda::KernelSet;
+use actbench_kernels::cuda::cubins::{CubinFolders, Nvrtc, obtainable};
+use actbench_kernels::cuda::driver::{DriverDevice, DriverOptions};
+#[cfg(feature = "emulator")]
+use actbench_kernels::cuda::emulator::{CopyTime, EmulatedBackend, Emulator, EmulatorOptions, ThreadOrder};
+use actbench_kernels::{CudaBackend, KernelError};
+
+use super::discover::{GpuVisibility, VisibleGpus};
+use crate::error::Result;
+
+/// Backends of opened GPUs, in the requested order.
+pub enum OpenGpus {
+    /// Devices of the driver.
+    Driver(Vec<CudaBackend<DriverDevice>>),
+    /// Emulated devices.
+    #[cfg(feature = "emulator")]
+    Emulator(Vec<EmulatedBackend>),
+}
+
+impl VisibleGpus {
+    /// Why no kernels are available for these GPUs: neither machine code nor a compiler. None if kernels are available.
+    pub fn lacks_kernels(&self) -> Option<String> {
+        let obtainable = obtainable(&CubinFolders::of_program(), &Nvrtc, self.architecture?);
+        obtainable.err().map(|error| error.to_string())
+    }
+
+    /// Opens the devices `ordinals`: each gets a context, a stream and a memory pool.
+    ///
+    /// # Errors
+    /// A failure of the driver, or no machine code for the device and no compiler.
+    pub fn open(&self, ordinals: &[usize]) -> Result<OpenGpus> {
+        match self.visibility {
+            #[cfg(feature = "emulator")]
+            GpuVisibility::Emulator(_, memory_bytes) => {
+                // The least favorable choices that the CUDA programming model allows, so that missing waits show.
+                let options = EmulatorOptions { order: ThreadOrder::Random, copies: CopyTime::Mixed, seed: 1 };
+                let open = |ordinal: &usize| Emulator::numbered(options, *ordinal, memory_bytes);
+                let backend = |ordinal| CudaBackend::new(open(ordinal), KernelSet::Fast);
+                Ok(OpenGpus::Emulator(ordinals.iter().map(backend).collect()))
+            }
+            visibility => {
+                let options = DriverOptions { cubins: CubinFolders::of_program(), checked: false };
+                let open = |ordinal: &usize| -> std::result::Result<_, KernelError> {
+                    let ordinal = if matches!(visibility, GpuVisibility::Split(_)) { 0 } else { *ordinal };
+                    let backend = CudaBackend::open(ordinal, &options, KernelSet::Fast)?;
+                    backend.device().set_graphs(self.graphs);
+                    Ok(backend)
+                };
+                let backends: std::result::Result<Vec<_>, _> = ordinals.iter().map(open).collect();
+                Ok(OpenGpus::Driver(backends?))
+            }
+        }
+    }
+}

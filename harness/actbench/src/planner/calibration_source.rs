@@ -1,0 +1,78 @@
+//! Calibrates predictions for a job: rates of this machine, and the fixed cost of the process of a case.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::calibration::Calibration;
+use super::describe::prepare_counted;
+use super::job::Job;
+use super::memory;
+use crate::error::{Error, Result};
+use crate::measure::MIB;
+use crate::results::NamedResults;
+use crate::runner::child;
+use crate::runner::ending::Ending;
+use crate::workload::calibrate::measure;
+use crate::workload::case::{CaseSpec, Method, RunConfig, Task};
+use crate::workload::injection::Injection;
+use crate::workload::with_layers;
+
+/// What calibrations are based on.
+#[derive(Clone, Debug)]
+pub struct CalibrationSource {
+    /// Settings of a case that is small enough for its memory to be that of its process.
+    pub smallest: RunConfig,
+    /// Result files whose rates replace measured ones; none to measure all rates.
+    pub results: Option<Vec<NamedResults>>,
+    /// Directory for cache files, whose file system is measured.
+    pub directory: PathBuf,
+}
+
+impl CalibrationSource {
+    /// Measures this machine for `job`, and takes rates from the result files, if any.
+    ///
+    /// # Errors
+    /// No memory or directory for the measurement, or no result that fits the job.
+    pub fn calibrate(&self, job: &Job) -> Result<Calibration> {
+        let measured = with_process_base(measure(job, &self.directory)?, &self.smallest)?;
+        match &self.results {
+            Some(results) => measured.with_results(job, results),
+            None => Ok(measured),
+        }
+    }
+}
+
+/// Adds the fixed cost of a process: the measured cost of the `smallest` case minus the predicted cost of its model and data.
+/// The case runs in a child process, as all cases do.
+fn with_process_base(calibration: Calibration, smallest: &RunConfig) -> Result<Calibration> {
+    let (data, bytes) = prepare_counted(smallest, true)?;
+    let config = with_layers(smallest, &data);
+    let job = Job::from_data(&config, &data).with_data_bytes(bytes);
+    let directory = tempfile::Builder::new().prefix("actbench-plan-").tempdir();
+    let directory = directory.map_err(Error::io("create a directory in", std::env::temp_dir()))?;
+    let spec = CaseSpec {
+        task: Task::Train,
+        method: Method::Lazy,
+        config: RunConfig { model: Some("synthetic:tiny".to_owned()), ..config },
+        cache_folder: directory.path().to_path_buf(),
+        fault: None,
+        injection: Injection::default(),
+    };
+    let executable = std::env::current_exe().map_err(Error::io("find", "the executable of this process"))?;
+    let start = Instant::now();
+    let exit = child::run(&executable, &spec, None, &mut |_| ())?;
+    let seconds = start.elapsed().as_secs_f64();
+    let Ending::Done(outcome, peaks) = &exit.ending else {
+        return Err(Error::Numeric(format!("the calibration case failed: {}", exit.reason())));
+    };
+    let count = job.count(Task::Train, Method::Lazy)?;
+    let without_base = Calibration { base_rss: 0, base_heap: 0, weight_element: 2, ..calibration.clone() };
+    let predicted = memory::of_case(&job, Task::Train, Method::Lazy, &count, &without_base);
+    let bytes = |mib: f64| (mib * MIB) as u64;
+    Ok(Calibration {
+        base_rss: peaks.rss_mb.map_or(0, |mib| bytes(mib).saturating_sub(predicted.rss)),
+        base_heap: bytes(peaks.heap_mb).saturating_sub(predicted.heap),
+        start_s: (seconds - outcome.elapsed_s).max(0.0),
+        ..calibration
+    })
+}

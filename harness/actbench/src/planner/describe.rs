@@ -1,0 +1,67 @@
+//! Builds a job from settings: from the data set, or from synthetic sequences of a given length.
+
+use super::job::{Job, SyntheticTokens};
+use super::memory::TOKENIZER_BYTES;
+use crate::error::Result;
+use crate::measure::memory::heap;
+use crate::workload::case::RunConfig;
+use crate::workload::prepare::{Prepared, prepare};
+use crate::workload::{check_depth, request, with_layers, with_layers_of};
+use actbench_activations::model::outline::Sketch;
+
+/// A job, with notes on the assumptions that its counts are based on.
+pub struct DescribedJob {
+    /// The job.
+    pub job: Job,
+    /// Assumptions that the user should know.
+    pub notes: Vec<String>,
+}
+
+/// The job of `config` for a model with the shape of `spec`. With `synthetic` tokens the data set is not read.
+///
+/// # Errors
+/// Settings, data or layers that are invalid.
+pub fn describe(
+    config: &RunConfig,
+    spec: &Sketch,
+    synthetic: Option<SyntheticTokens>,
+    quiet: bool,
+) -> Result<DescribedJob> {
+    let n_layers = spec.config.n_layers;
+    if let Some(tokens) = synthetic {
+        let embedded = config.model.as_deref().is_none_or(|name| name == "embedded");
+        let config = with_layers_of(config, n_layers, embedded);
+        check_layers(&config, n_layers)?;
+        let job = Job::synthetic(&config, spec.config.clone(), spec.made_up, tokens)?;
+        return Ok(DescribedJob { job, notes: Vec::new() });
+    }
+    if let Some(preset) = spec.stand_in {
+        // The tokenizer of a model that is known by name alone is not here; the bundled one takes its place.
+        let substitute =
+            RunConfig { model: Some(format!("synthetic:{}", preset.name)), ..with_layers_of(config, n_layers, false) };
+        check_layers(&substitute, n_layers)?;
+        let (data, bytes) = prepare_counted(&substitute, quiet)?;
+        let named = RunConfig { model: config.model.clone(), ..substitute };
+        // The model's own tokenizer needs more memory than the bundled one, whose vocabulary is small.
+        let bytes = bytes + spec.config.vocab_size as u64 * TOKENIZER_BYTES;
+        let job = Job::from_data(&named, &data).with_mapped_weights().with_data_bytes(bytes);
+        let note = "token counts use the bundled tokenizer and overestimate the model's own".to_owned();
+        return Ok(DescribedJob { job, notes: vec![note] });
+    }
+    let (data, bytes) = prepare_counted(config, quiet)?;
+    let config = with_layers(config, &data);
+    check_layers(&config, data.model.config.n_layers)?;
+    let job = Job::from_data(&config, &data).with_data_bytes(bytes);
+    Ok(DescribedJob { job, notes: data.warnings })
+}
+
+/// Reads what a case reads before it loads weights; returns it with the heap bytes that it needs.
+pub(super) fn prepare_counted(config: &RunConfig, quiet: bool) -> Result<(Prepared, u64)> {
+    let before = heap();
+    let data = prepare(request(config, quiet))?;
+    Ok((data, heap().saturating_sub(before)))
+}
+
+fn check_layers(config: &RunConfig, n_layers: usize) -> Result<()> {
+    config.tasks.iter().try_for_each(|task| check_depth(config, *task, n_layers))
+}
