@@ -30,13 +30,13 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     write().map_err(Error::io("write", path))
 }
 
-/// Checks that the file that `flag` names, `what`, can be written to `path`, before hours are spent on its content.
+/// Checks that the file `description`, which `flag` names, can be written to `path`, before hours are spent on its content.
 ///
 /// # Errors
 /// The path is a directory, or its directory does not exist or cannot be written to.
-pub fn check_writable(path: &Path, flag: &str, what: &str) -> Result<()> {
+pub fn check_writable(path: &Path, flag: &str, description: &str) -> Result<()> {
     if path.is_dir() {
-        return Err(Error::file(path, format!("is a directory; {flag} names {what}")));
+        return Err(Error::file(path, format!("is a directory; {flag} needs a file name for {description}")));
     }
     let directory = directory_of(path);
     match tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(directory) {
@@ -44,14 +44,12 @@ pub fn check_writable(path: &Path, flag: &str, what: &str) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::file(
             path,
             format!(
-                "cannot be written ({flag}): the directory {} does not exist; create it, or name another",
+                "cannot be written ({flag}): the directory {} does not exist; create it or use another path",
                 directory.display()
             ),
         )),
         // The message of the error names the temporary file, which the user has never seen; the kind is enough.
-        Err(error) => {
-            Err(Error::file(path, format!("cannot be written ({flag}): {}; name another path", error.kind())))
-        }
+        Err(error) => Err(Error::file(path, format!("cannot be written ({flag}): {}; use another path", error.kind()))),
     }
 }
 

@@ -11,6 +11,7 @@
 #![warn(clippy::print_stdout)] // `commands::stdout` does not panic if the pipe is closed.
 
 pub mod atomic_file;
+pub mod case;
 pub mod cli;
 pub mod commands;
 pub mod compare;
@@ -27,6 +28,8 @@ pub mod results;
 pub mod runner;
 pub mod selftest;
 pub mod stats;
+#[cfg(test)]
+mod test_support;
 pub mod workload;
 
 pub use error::{Error, Result};

@@ -1,6 +1,6 @@
-//! `actbench cache`: pooled features of a run in a cache file, to be used from Python or by a later process.
+//! `actbench cache`: writes pooled features of a run to a cache file, for use from Python or by a later process.
 //!
-//! What `run --lazy-cache-disk` does for itself and throws away; here the file stays.
+//! `run --lazy-cache-disk` writes the same file and deletes it; here it is kept.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,32 +10,32 @@ use clap::Args;
 use super::halved;
 use super::settings::SettingsArgs;
 use super::stdout;
+use crate::case::{CaseObserver, Method, NoopObserver, Task};
 use crate::error::Result;
 use crate::runner::interrupt;
-use crate::workload::case::{CaseObserver, Method, Phase, Task};
 use crate::workload::extract::{Extraction, plan};
 use crate::workload::prepare::{LabelledTokens, Prepared, prepare};
 use crate::workload::{deepest, device, layers_of, load_model, request, with_layers};
 use actbench_activations::plan::{Acts, Progress, Rules};
 use actbench_activations::tokens::TokenSet;
 
-/// Write pooled features of the layers of a sweep to a cache file, or check the one that is there.
+/// Write pooled features of the layers of a task to a cache file, or check an existing file.
 ///
-/// The file is safetensors: one tensor layer.N a layer, [n, h], training samples first. A write that was killed is gone
-/// on with by the same command. A file that these settings wrote is checked, every byte of it, and kept; a file
-/// of other settings is refused.
+/// The file is safetensors with one tensor layer.N per layer, [n, h], training samples first. The same command resumes an
+/// interrupted write. An existing file of the same settings is verified completely and kept; a file of other settings is
+/// rejected.
 #[derive(Args, Clone, Debug)]
 #[command(before_help = "Examples:\n  \
     actbench cache --out features.safetensors\n  \
     actbench cache --model ./smollm2 --dataset data.jsonl --sweep-layers 16 --out features.safetensors")]
 pub struct CacheArgs {
-    /// What is run.
+    /// The work to extract features for.
     #[command(flatten)]
     pub settings: SettingsArgs,
-    /// One layer, that of the task train, instead of those of the task sweep
+    /// Task that selects the layers: train has one, sweep several
     #[arg(long, default_value = "sweep", value_name = "TASK")]
     pub task: Task,
-    /// The file
+    /// Output file
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 }
@@ -43,7 +43,7 @@ pub struct CacheArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// Bad settings or input, a file that is damaged or of other settings, or one that cannot be written.
+/// Bad settings or input, a file that is damaged or of other settings, or a file that cannot be written.
 pub fn cache(args: &CacheArgs) -> Result<()> {
     let config = args.settings.config(vec![args.task], vec![Method::LazyDisk], Some(1), 0);
     config.check()?;
@@ -57,22 +57,22 @@ pub fn cache(args: &CacheArgs) -> Result<()> {
     }
     let deepest = deepest(&config, args.task);
     let layers = layers_of(&config, args.task);
-    let observer: Arc<dyn CaseObserver> = Arc::new(Silent);
+    let observer: Arc<dyn CaseObserver> = Arc::new(NoopObserver);
     let model = load_model(&prepared, &config, deepest, &observer)?;
-    let how = Extraction {
+    let options = Extraction {
         batch_size: config.batch_size,
         pool: config.pool,
         rules: Rules::all_but(&config.no_opt)?,
-        cache_folder: None,
+        cache_directory: None,
     };
     let samples = both_sides(&prepared);
     let n_tokens = samples.tokens.n_tokens();
-    // From here on a partial file may be there, which Ctrl-C is to remove.
+    // From here on a partial file may exist, which must be removed on Ctrl-C.
     interrupt::install()?;
-    let plan = plan(&model, &samples, &layers, how)?.with_progress(Arc::new(|_: Progress| ()));
+    let plan = plan(&model, &samples, &layers, options)?.with_progress(Arc::new(|_: Progress| ()));
     let plan = plan.with_stop(interrupt::requested);
     let cached = plan.cache(Some(&args.out))?;
-    halved::tell("cache", plan.stats().halvings);
+    halved::warn("cache", plan.stats().halvings);
     check(&cached)?;
     let tokens_run = plan.stats().tokens_total;
     stdout::line(format_args!(
@@ -91,17 +91,7 @@ fn both_sides(prepared: &Prepared) -> LabelledTokens {
     LabelledTokens { tokens: Arc::new(TokenSet { sequences }), labels }
 }
 
-/// Reads the whole file, layer by layer, so that every checksum is compared.
+/// Reads the whole file layer by layer, which compares every checksum.
 fn check(cached: &Acts) -> Result<()> {
     cached.iter_layers()?.try_for_each(|layer| layer.map(|_| ()))
-}
-
-/// Nobody listens.
-struct Silent;
-
-impl CaseObserver for Silent {
-    fn phase(&self, _phase: Phase) {}
-    fn progress(&self, _done: u64, _total: u64, _unit: &str) {}
-    fn loaded(&self) {}
-    fn measured(&self) {}
 }

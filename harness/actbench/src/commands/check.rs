@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::stdout;
 use crate::atomic_file::{check_writable, write_whole};
+use crate::case::{DeviceMap, RunConfig};
 use crate::error::{Error, Result};
-use crate::workload::case::{DeviceMap, Method, RunConfig, Task};
-use crate::workload::check::{Extent, Finding, Subject, run};
+use crate::workload::check::{CheckResult, CheckScope, CheckTarget, run};
 
 /// Check a device: hidden states against reference values, and features by every method, batch size and set of rules.
 ///
@@ -49,27 +49,28 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode> {
     if let Some(path) = &args.json {
         check_writable(path, "--json", "the results file")?;
     }
-    let extent = if args.quick { Extent::QUICK } else { Extent::WHOLE };
-    let subject = Subject::find(&config(args.device_map), extent)?;
-    stdout::line(subject.describe());
+    let scope = if args.quick { CheckScope::QUICK } else { CheckScope::FULL };
+    let target = CheckTarget::find(&config(args.device_map), scope)?;
+    stdout::line(target.describe());
     if args.list {
         return Ok(ExitCode::SUCCESS);
     }
     let goldens = args.goldens.clone().unwrap_or_else(goldens_directory);
-    let mut print = |finding: &Finding| {
-        let verdict = if finding.passed { "ok    " } else { "FAILED" };
-        stdout::line(format_args!("{verdict} {}: {}", finding.what, finding.detail));
+    let mut print = |result: &CheckResult| {
+        let verdict = if result.passed { "ok    " } else { "FAILED" };
+        stdout::line(format_args!("{verdict} {}: {}", result.name, result.detail));
     };
-    let findings = run(&subject, &goldens, extent, &mut print)?;
-    let failed = findings.iter().filter(|finding| !finding.passed).count();
+    let results = run(&target, &goldens, scope, &mut print)?;
+    let failed = results.iter().filter(|result| !result.passed).count();
     if let Some(path) = &args.json {
-        let file = json!({ "device": subject.describe(), "passed": failed == 0, "findings": findings });
-        let mut text = serde_json::to_vec_pretty(&file).map_err(|error| Error::file(path, error.to_string()))?;
+        let file = json!({ "device": target.describe(), "passed": failed == 0, "findings": results });
+        let mut text = serde_json::to_vec_pretty(&file)
+            .map_err(|error| Error::internal(format!("the results of the check cannot be written as JSON: {error}")))?;
         text.push(b'\n');
         write_whole(path, &text)?;
     }
-    stdout::line(summary(findings.len(), failed));
-    Ok(if failed == 0 && !findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    stdout::line(summary(results.len(), failed));
+    Ok(if failed == 0 && !results.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn summary(count: usize, failed: usize) -> String {
@@ -86,14 +87,7 @@ fn goldens_directory() -> PathBuf {
     copied().filter(|directory| directory.is_dir()).unwrap_or_else(actbench_fixtures::golden::goldens_folder)
 }
 
-/// The embedded model and data, with the default settings of a run.
+/// The default settings of a run, with one probe per layer.
 fn config(device_map: DeviceMap) -> RunConfig {
-    #[derive(clap::Parser)]
-    struct Defaults {
-        #[command(flatten)]
-        settings: super::settings::SettingsArgs,
-    }
-    let settings = <Defaults as clap::Parser>::parse_from(["actbench"]).settings;
-    let config = settings.config(vec![Task::Sweep], vec![Method::Lazy], Some(1), 0);
-    RunConfig { device_map, sweep_cs: vec![1.0], ..config }
+    RunConfig { device_map, sweep_cs: vec![1.0], ..RunConfig::default() }
 }

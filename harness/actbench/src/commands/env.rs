@@ -57,7 +57,9 @@ pub fn env(args: &EnvArgs) -> Result<()> {
     record.warnings.extend(args.files.iter().filter_map(|path| page_cache::warning(path, 0)));
     let text = if args.json {
         // A record has only string keys and finite numbers, which always serialize.
-        serde_json::to_string_pretty(&record).map_err(|error| Error::Numeric(error.to_string()))? + "\n"
+        serde_json::to_string_pretty(&record)
+            .map_err(|error| Error::internal(format!("the environment record cannot be written as JSON: {error}")))?
+            + "\n"
     } else {
         as_text(&record)
     };
@@ -100,7 +102,7 @@ fn as_text(record: &MachineRecord) -> String {
 mod tests {
     use super::*;
     use crate::measure::conditions::Kind;
-    use crate::results::tests::environment;
+    use crate::test_support::environment;
 
     #[test]
     fn text_has_machine_build_and_remedies() {

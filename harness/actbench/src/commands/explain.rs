@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::run::RunArgs;
 use super::stdout;
+use crate::case::{RunConfig, Task};
 use crate::error::{Error, Result};
-use crate::workload::case::{RunConfig, Task};
 use crate::workload::extract::{Extraction, plan};
 use crate::workload::prepare::{LabelledTokens, Prepared, prepare};
 use crate::workload::{layers_of, request, with_layers};
@@ -59,7 +59,7 @@ fn task_text(task: Task, config: &RunConfig, prepared: &Prepared) -> Result<Stri
         batch_size: config.batch_size,
         pool: config.pool,
         rules: Rules::all_but(&config.no_opt)?,
-        cache_folder: None,
+        cache_directory: None,
     };
     let plan_of = |side: &LabelledTokens| plan(&model, side, &layers, extraction);
     let (train, test) = (plan_of(&prepared.train)?, plan_of(&prepared.test)?);

@@ -1,6 +1,6 @@
 //! `actbench features`: tokens, masks, labels and pooled features of a run in one safetensors file.
 //!
-//! Another program can then do the same work on the same tokens and compare: nothing has to be derived twice.
+//! Another implementation can then process the same tokens and compare its features.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -13,15 +13,15 @@ use safetensors::tensor::TensorView;
 
 use super::halved;
 use super::settings::SettingsArgs;
+use crate::case::{CaseObserver, Method, NoopObserver, Task};
 use crate::error::{Error, Result};
-use crate::workload::case::{CaseObserver, Method, Phase, Task};
 use crate::workload::extract::{Extracted, Extraction, eager_layers, lazy_layers};
 use crate::workload::features::LayerFeatures;
 use crate::workload::prepare::{LabelledTokens, Prepared, prepare};
 use crate::workload::{deepest, device, layers_of, load_model, request, with_layers};
 use actbench_activations::plan::{Progress, ProgressSink, Rules};
 
-/// Write tokens, masks, labels and pooled features of the layers of a sweep to a file.
+/// Write tokens, masks, labels and pooled features of the layers of a task to a file.
 ///
 /// Tensors: tokens (flat), offsets, mask, labels, is_train, layer_ids, pooled [n, l, h] in f32; training samples first.
 /// Metadata: model, pool, dtype, extract_s.
@@ -30,16 +30,16 @@ use actbench_activations::plan::{Progress, ProgressSink, Rules};
     actbench features --out features.safetensors\n  \
     actbench features --samples 40 --dtype fp32 --method eager --out features.safetensors")]
 pub struct FeaturesArgs {
-    /// What is run.
+    /// The work to extract features for.
     #[command(flatten)]
     pub settings: SettingsArgs,
-    /// Whose layers: that of train, or those of sweep
+    /// Task that selects the layers
     #[arg(long, default_value = "sweep", value_name = "TASK")]
     pub tasks: Task,
-    /// How the features are extracted
+    /// Extraction method
     #[arg(long, default_value = "lazy", value_name = "METHOD")]
     pub method: Method,
-    /// The file
+    /// Output file
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 }
@@ -61,22 +61,22 @@ pub fn features(args: &FeaturesArgs) -> Result<()> {
     }
     let deepest = deepest(&config, args.tasks);
     let layers = layers_of(&config, args.tasks);
-    let observer: Arc<dyn CaseObserver> = Arc::new(Silent);
+    let observer: Arc<dyn CaseObserver> = Arc::new(NoopObserver);
     let model = load_model(&prepared, &config, deepest, &observer)?;
-    let how = Extraction {
+    let options = Extraction {
         batch_size: config.batch_size,
         pool: config.pool,
         rules: Rules::all_but(&config.no_opt)?,
-        cache_folder: None,
+        cache_directory: None,
     };
     let sink: ProgressSink = Arc::new(|_: Progress| ());
     let start = std::time::Instant::now();
     let extracted = match args.method {
-        Method::Eager => eager_layers(&model, &prepared, &layers, how, &sink)?,
-        Method::Lazy | Method::LazyDisk => lazy_layers(&model, &prepared, &layers, how, &sink)?,
+        Method::Eager => eager_layers(&model, &prepared, &layers, options, &sink)?,
+        Method::Lazy | Method::LazyDisk => lazy_layers(&model, &prepared, &layers, options, &sink)?,
     };
     let extract_s = start.elapsed().as_secs_f64();
-    halved::tell("features", extracted.stats.halvings);
+    halved::warn("features", extracted.stats.halvings);
     let metadata = HashMap::from([
         ("model".to_owned(), config.model.clone().unwrap_or_else(|| "embedded".to_owned())),
         ("pool".to_owned(), config.pool.to_string()),
@@ -87,7 +87,7 @@ pub fn features(args: &FeaturesArgs) -> Result<()> {
     write(args, &prepared, &extracted, metadata)
 }
 
-/// The name on the command line, where the flag and the library's own name differ.
+/// The name of the flag value, which differs from the name in the kernels crate.
 fn dtype_name(dtype: DType) -> &'static str {
     match dtype {
         DType::F32 => "fp32",
@@ -134,21 +134,12 @@ fn write(
         ("layer_ids", Dtype::I32, vec![layer_ids.len()], bytemuck::cast_slice(&layer_ids)),
         ("pooled", Dtype::F32, vec![n_samples, layer_ids.len(), hidden], bytemuck::cast_slice(&pooled)),
     ];
-    let fail = |error: safetensors::SafeTensorError| Error::file(&args.out, format!("cannot be written: {error}"));
+    let write_error =
+        |error: safetensors::SafeTensorError| Error::file(&args.out, format!("cannot be written: {error}"));
     let views = tensors
         .into_iter()
-        .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(dtype, shape, bytes).map_err(fail)?)))
+        .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(dtype, shape, bytes).map_err(write_error)?)))
         .collect::<Result<Vec<_>>>()?;
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(fail)?;
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(write_error)?;
     crate::results::write_whole(&args.out, &bytes)
-}
-
-/// Nobody listens.
-struct Silent;
-
-impl CaseObserver for Silent {
-    fn phase(&self, _phase: Phase) {}
-    fn progress(&self, _done: u64, _total: u64, _unit: &str) {}
-    fn loaded(&self) {}
-    fn measured(&self) {}
 }

@@ -1,11 +1,11 @@
-//! What is said where batches had to be halved.
+//! The warning about halved batches.
 
-/// Says on standard error that batches of `what` were halved, if they were.
-pub fn tell(what: &str, halvings: u64) {
+/// Warns on standard error if batches were halved; `origin` names the task or the command.
+pub fn warn(origin: &str, halvings: u64) {
     if halvings > 0 {
         eprintln!(
-            "warning: {what}: batches were halved {halvings} times as the device had no memory for them; the features are the \
-             same, and a lower --batch-size saves the attempts"
+            "warning: {origin}: the device ran out of memory, and batches were halved {halvings} times; the features are the same. \
+             A lower --batch-size avoids the failed attempts"
         );
     }
 }

@@ -10,6 +10,7 @@ use super::matrix_file::{MatrixFileArgs, run_args};
 use super::plan::{CalibrationArgs, list_cells};
 use super::run::{self, RunArgs};
 use super::stdout;
+use crate::case::{Fault, Method, Task};
 use crate::error::{Error, Result};
 use crate::matrix::directory::{MatrixDirectory, MatrixManifest};
 use crate::matrix::order::{Shard, order};
@@ -18,7 +19,6 @@ use crate::planner::job::Job;
 use crate::report::sentence::sentence;
 use crate::results::{ResultFile, Status};
 use crate::runner::{RunOptions, interrupt, run as run_cases};
-use crate::workload::case::{Fault, Method, Task};
 use crate::workload::{Preflight, preflight_with_data};
 
 /// Run every cell of a matrix: models x samples x layers x pooling x data types x batch sizes, by all methods.
@@ -118,7 +118,7 @@ pub fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
             format!("cell {} of {}, {}{}", finished + number + 1, mine.len(), checked.cell.name, estimate.remaining());
         let options = RunOptions {
             output: directory.running_path(&checked.cell),
-            cache_folder: Some(args.cache_dir.clone().unwrap_or_else(|| directory.path().to_path_buf())),
+            cache_directory: Some(args.cache_dir.clone().unwrap_or_else(|| directory.path().to_path_buf())),
             quiet: args.quiet,
             title: Some(title),
             faults: args.inject_fault.clone(),

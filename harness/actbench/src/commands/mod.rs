@@ -5,6 +5,7 @@ pub mod check;
 pub mod compare;
 pub mod completions;
 pub mod datasets;
+mod defaults;
 pub mod env;
 pub mod explain;
 pub mod exports;

@@ -11,6 +11,7 @@ use super::matrix_file::run_args;
 use super::result_files;
 use super::settings::SettingsArgs;
 use super::stdout;
+use crate::case::{Method, RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::matrix::CellFlags;
 use crate::measure::MIB;
@@ -24,7 +25,6 @@ use crate::planner::{CasePrediction, predict};
 use crate::report::document::{Table, TableCell, number_cell, text_cell, text_table, whole_cell};
 use crate::report::format::{mebibytes, seconds};
 use crate::runner::interrupt;
-use crate::workload::case::{Method, RunConfig, Task};
 use actbench_activations::model::outline::config_of;
 
 /// Predict what a run needs by each method, which methods fit, and which to use.
@@ -145,9 +145,7 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
 impl CalibrationArgs {
     /// The source for calibrations of jobs whose cache files are in `directory`.
     fn source(&self, directory: &Path) -> Result<CalibrationSource> {
-        let smallest = ["--tasks=train", "--methods=lazy", "--samples=20", "--memory-limit=none"].map(str::to_owned);
         Ok(CalibrationSource {
-            smallest: run_args(&smallest).map_err(Error::usage)?.config(),
             results: if self.calibrate.is_empty() { None } else { Some(result_files::read(&self.calibrate)?) },
             directory: directory.to_path_buf(),
         })
@@ -222,7 +220,9 @@ impl PlanSummary<'_> {
 
 fn pretty(value: &impl Serialize) -> Result<String> {
     // Plain numbers, strings and lists always serialize.
-    Ok(serde_json::to_string_pretty(value).map_err(|error| Error::Numeric(error.to_string()))? + "\n")
+    Ok(serde_json::to_string_pretty(value)
+        .map_err(|error| Error::internal(format!("a prediction cannot be written as JSON: {error}")))?
+        + "\n")
 }
 
 /// An empty table: the columns `first`, then those of a prediction.

@@ -1,4 +1,4 @@
-//! `actbench run`: both workloads, lazy against eager, repeated; a result file and a table.
+//! `actbench run`: both workloads, lazy compared with eager, repeated; a result file and a table.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -6,24 +6,24 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::defaults;
 use super::halved;
 use super::settings::SettingsArgs;
 use super::stdout;
+use crate::case::{Fault, Injection, Method, RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::measure::mounts::is_in_memory;
 use crate::report::table;
 use crate::results::{ResultFile, Row, Status, check_output};
 use crate::runner::{RunOptions, interrupt, run as run_cases};
-use crate::workload::case::{Fault, Method, RunConfig, Task};
-use crate::workload::injection::Injection;
 use crate::workload::preflight;
 
-/// Run the two workloads, lazy against eager, each case in a process of its own, repeated in random order.
+/// Run both workloads with eager and lazy extraction, each case in its own process, repeated in random order.
 ///
-/// The table goes to standard output, progress and warnings to standard error, every observation to the result file.
+/// Prints the table on standard output and progress and warnings on standard error; the result file has every observation.
 #[derive(Args, Clone, Debug)]
 #[command(
-    // `-5` is then a value that is refused with the name of its flag, not an unknown flag.
+    // `-5` is then an invalid value, reported with the name of its flag, and not an unknown flag.
     allow_negative_numbers = true,
     before_help = "Examples:\n  \
     actbench run\n  \
@@ -31,34 +31,34 @@ use crate::workload::preflight;
     actbench run --tasks sweep --methods eager,lazy,lazy-disk --samples 2000 --budget 1h\n  \
     actbench run --tasks sweep --methods lazy --ablate\n  \
     actbench run --no-opt prefix --timeout 10m --output without-prefix.json",
-    after_help = "Exit status: 0 done, 1 a case failed, 2 bad usage or input, 130 interrupted."
+    after_help = "Exit status: 0 all cases completed, 1 a case failed, 2 bad usage or input, 130 interrupted."
 )]
 pub struct RunArgs {
-    /// Tasks
-    #[arg(long, value_delimiter = ',', default_value = "train,sweep", value_name = "TASK,...")]
+    /// Tasks to run
+    #[arg(long, value_delimiter = ',', default_value = defaults::TASKS.as_str(), value_name = "TASK,...")]
     pub tasks: Vec<Task>,
-    /// Methods; lazy-disk is lazy with the disk cache, beside lazy
-    #[arg(long, value_delimiter = ',', default_value = "eager,lazy", value_name = "METHOD,...")]
+    /// Methods to run; lazy-disk is lazy with the on-disk feature cache, in addition to lazy
+    #[arg(long, value_delimiter = ',', default_value = defaults::METHODS.as_str(), value_name = "METHOD,...")]
     pub methods: Vec<Method>,
-    /// What is run.
+    /// The work of the run.
     #[command(flatten)]
     pub settings: SettingsArgs,
-    /// Also run the lazy plans without each optimiser rule, and without all, to show what each is worth
+    /// Also run the lazy plans without each optimizer rule, and without all, to measure the effect of each
     #[arg(long)]
     pub ablate: bool,
-    /// Blocks of all cases that are counted [default: 6 to 50, until every ratio of times is known to 1.5 %]
+    /// Number of measured repetitions [default: 6 to 50, until every time ratio is precise to 1.5 %]
     #[arg(long, value_name = "N")]
     pub repetitions: Option<usize>,
-    /// The longest a run without --repetitions may take in all; one block is always run
-    #[arg(long, default_value = "10m", value_parser = parse_duration, conflicts_with = "repetitions", value_name = "TIME")]
+    /// Time limit of a run without --repetitions; at least one repetition is measured
+    #[arg(long, default_value = defaults::BUDGET.as_str(), value_parser = parse_duration, conflicts_with = "repetitions", value_name = "TIME")]
     pub budget: Duration,
-    /// Blocks before them that are not
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    /// Number of warm-up repetitions (discarded)
+    #[arg(long, default_value_t = RunConfig::default().warmup, value_name = "N")]
     pub warmup: usize,
-    /// The longest a case may take: seconds, or with a unit as in 90s, 10m, 2h [default: no limit]
+    /// Time limit of a case: seconds, or with a unit as in 90s, 10m, 2h [default: no limit]
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     pub timeout: Option<Duration>,
-    /// Folder for cache files while the run lasts [default: the system's folder for temporary files]
+    /// Directory for cache files during the run [default: the system's temporary directory]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
     /// Result file
@@ -70,19 +70,19 @@ pub struct RunArgs {
     /// Show no progress
     #[arg(long, short)]
     pub quiet: bool,
-    /// Let a case act out a failure: TASK/METHOD=FAULT; for tests of the runner
+    /// Inject a failure into a case: TASK/METHOD=FAULT; for tests of the runner
     #[arg(long, hide = true, value_parser = parse_fault)]
     pub inject_fault: Vec<(Task, Method, Fault)>,
-    /// Do so many units of work beside the case; for trying the regression gate
+    /// Inject this many units of work into the case; for trials of the regression gate
     #[arg(long, hide = true, default_value_t = 0, value_name = "UNITS")]
     pub inject_work: u64,
-    /// Hold so many bytes beside the case; for trying the regression gate
+    /// Inject an allocation of this many bytes into the case; for trials of the regression gate
     #[arg(long, hide = true, default_value_t = 0, value_name = "BYTES")]
     pub inject_memory: u64,
 }
 
 impl RunArgs {
-    /// The settings; a task or method that was named twice stands once.
+    /// The settings, without duplicates among tasks and methods.
     pub fn config(&self) -> RunConfig {
         let (tasks, methods) = (distinct(&self.tasks), distinct(&self.methods));
         RunConfig {
@@ -92,15 +92,15 @@ impl RunArgs {
         }
     }
 
-    /// How the run is carried out; the model was found at `located_model`.
+    /// The options of the run; `located_model` is the resolved model.
     ///
     /// # Errors
-    /// This program cannot be found.
+    /// The path of this binary cannot be determined.
     pub fn options(&self, located_model: String) -> Result<RunOptions> {
         Ok(RunOptions {
-            program: std::env::current_exe().map_err(Error::io("find", "this program"))?,
+            binary: std::env::current_exe().map_err(Error::io("find", "the path of this binary"))?,
             output: self.output.clone(),
-            cache_folder: self.cache_dir.clone(),
+            cache_directory: self.cache_dir.clone(),
             timeout: self.timeout,
             quiet: self.quiet,
             title: None,
@@ -135,8 +135,8 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     match report.stopped {
         Some(Error::Interrupted) => {
             let kept = match report.results.rows.len() {
-                0 => "no case was finished".to_owned(),
-                rows => format!("{rows} finished cases are in {}", args.output.display()),
+                0 => "no case was completed".to_owned(),
+                rows => format!("{rows} completed cases are in {}", args.output.display()),
             };
             eprintln!("error: interrupted; {kept}");
             Ok(ExitCode::from(Error::Interrupted.exit_code()))
@@ -147,46 +147,49 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     }
 }
 
-/// A cache file in memory counts as memory: the figures would be right, and the name of the method wrong.
-pub(super) fn warn_of_cache_in_memory(config: &RunConfig, cache_folder: Option<&Path>) {
-    let folder = cache_folder.map_or_else(std::env::temp_dir, Path::to_path_buf);
-    if config.methods.iter().any(|method| config.caches_on_disk(*method)) && is_in_memory(&folder) {
+/// Warns if the cache directory is in memory: cache files then count as memory, and the disk cache saves none.
+pub(super) fn warn_of_cache_in_memory(config: &RunConfig, cache_directory: Option<&Path>) {
+    let directory = cache_directory.map_or_else(std::env::temp_dir, Path::to_path_buf);
+    if config.methods.iter().any(|method| config.caches_on_disk(*method)) && is_in_memory(&directory) {
         eprintln!(
-            "warning: {} keeps its files in memory, so the disk cache saves none; name a folder on a disk with --cache-dir",
-            folder.display()
+            "warning: {} keeps its files in memory, so the disk cache saves no memory; use a directory on a disk (--cache-dir)",
+            directory.display()
         );
     }
 }
 
 fn print(json: bool, results: &ResultFile) -> Result<()> {
-    let text = match json {
-        true => serde_json::to_string_pretty(results).map_err(|error| Error::usage(error.to_string()))? + "\n",
-        false => table::render(results),
+    let text = if json {
+        serde_json::to_string_pretty(results)
+            .map_err(|error| Error::internal(format!("the results cannot be written as JSON: {error}")))?
+            + "\n"
+    } else {
+        table::render(results)
     };
     stdout::text(text);
     Ok(())
 }
 
-/// Whether all cases came through and agree; says on standard error what did not.
+/// Whether all cases completed with the same features; prints the failures on standard error.
 pub(super) fn verdict(results: &ResultFile) -> bool {
-    let mut well = true;
+    let mut success = true;
     for task in &results.config.tasks {
         for method in &results.config.methods {
             let rows = results.rows.iter().filter(|row| (row.task, row.method) == (*task, *method));
             let (ok, failed): (Vec<&Row>, Vec<&Row>) = rows.partition(|row| row.status == Status::Ok);
             if let Some(first) = failed.first() {
-                well = false;
+                success = false;
                 let reason = first.reason.as_deref().unwrap_or("no reason given");
                 let total = ok.len() + failed.len();
                 eprintln!("error: {task} {method}: {} of {total} failed, {}: {reason}", failed.len(), first.status);
             }
         }
-        let of_task = results.rows.iter().filter(|row| row.task == *task);
-        let halvings = of_task.filter_map(|row| row.extra.get("batches_halved")?.as_u64()).max();
-        halved::tell(&task.to_string(), halvings.unwrap_or(0));
+        let task_rows = results.rows.iter().filter(|row| row.task == *task);
+        let halvings = task_rows.filter_map(|row| row.metrics.batches_halved).max();
+        halved::warn(&task.to_string(), halvings.unwrap_or(0));
         if results.task_summary(*task).digests_agree == Some(false) {
-            well = false;
-            eprintln!("error: {task}: the methods trained their probes on different features; their digests are");
+            success = false;
+            eprintln!("error: {task}: the methods trained their probes on different features; the digests are");
             for row in results.rows.iter().filter(|row| row.task == *task && row.status == Status::Ok) {
                 let repetition = row.repetition.map_or(0, |repetition| repetition + 1);
                 let digest = row.feature_digest().unwrap_or("none");
@@ -194,7 +197,7 @@ pub(super) fn verdict(results: &ResultFile) -> bool {
             }
         }
     }
-    well
+    success
 }
 
 /// The values in order, each once.
@@ -221,7 +224,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds)
         .ok()
         .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "must be above 0 and not astronomical".to_owned())
+        .ok_or_else(|| "must be greater than 0 and less than 1.8e19 seconds".to_owned())
 }
 
 pub(super) fn parse_fault(text: &str) -> Result<(Task, Method, Fault), String> {
@@ -235,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_units() {
+    fn duration_units_are_parsed() {
         assert_eq!(parse_duration("90").unwrap(), Duration::from_secs(90));
         assert_eq!(parse_duration("1.5m").unwrap(), Duration::from_secs(90));
         assert_eq!(parse_duration("2h").unwrap(), Duration::from_secs(7200));

@@ -1,43 +1,44 @@
-//! The flags that say what is run, shared by the commands that run it.
+//! The flags that define the work of a run, shared by several commands.
 
 use std::path::PathBuf;
 
 use actbench_kernels::{DType, PoolMethod};
 use clap::Args;
 
-use crate::measure::limit::MemoryLimit;
-use crate::workload::case::{DeviceMap, Method, ProbeSolver, RunConfig, Task};
+use super::defaults;
+use crate::case::MemoryLimit;
+use crate::case::{DeviceMap, Method, ProbeSolver, RunConfig, Task};
 use actbench_activations::text::MaskKind;
 
-/// What is run.
+/// The flags that define the work of a run.
 #[derive(Args, Clone, Debug)]
 pub struct SettingsArgs {
-    /// Model: a Hugging Face id, a folder, a .gguf file, or synthetic:PRESET [default: the embedded model]
+    /// Model: a Hugging Face id, a directory, a .gguf file, or synthetic:PRESET [default: the embedded model]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     /// Data set: embedded, embedded:short|medium|long|mixed, repe, or a .jsonl, .csv or .parquet file [default: embedded]
     #[arg(long, value_name = "DATASET")]
     pub dataset: Option<String>,
-    /// Folder with local copies of registered data sets
+    /// Directory with local copies of registered data sets
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Rows to take, stratified by label
-    #[arg(long, default_value_t = 600, value_name = "N")]
+    /// Number of samples to use, stratified by label
+    #[arg(long, default_value_t = RunConfig::default().samples, value_name = "N")]
     pub samples: usize,
-    /// Share of them to train on
-    #[arg(long, default_value_t = 0.8, value_name = "SHARE")]
+    /// Fraction of samples used for training
+    #[arg(long, default_value_t = RunConfig::default().train_frac, value_name = "FRACTION")]
     pub train_frac: f64,
     /// Seed of the split and of the order of cases
-    #[arg(long, default_value_t = 0, value_name = "SEED")]
+    #[arg(long, default_value_t = RunConfig::default().seed, value_name = "SEED")]
     pub seed: u64,
     /// Samples in a batch
-    #[arg(long, default_value_t = 8, value_name = "N")]
+    #[arg(long, default_value_t = RunConfig::default().batch_size, value_name = "N")]
     pub batch_size: usize,
-    /// How masked positions become one vector: mean, max, last or sum
-    #[arg(long, default_value = "mean", value_name = "METHOD")]
+    /// Pooling of the masked positions into one vector: mean, max, last or sum
+    #[arg(long, default_value_t = RunConfig::default().pool, value_name = "METHOD")]
     pub pool: PoolMethod,
-    /// Which tokens are pooled: assistant (header, content and closing of its messages) or content alone
-    #[arg(long, default_value = "assistant", value_name = "MASK")]
+    /// Tokens to pool: assistant (header, content and closing of its messages) or content (only the content)
+    #[arg(long, default_value_t = RunConfig::default().mask, value_name = "MASK")]
     pub mask: MaskKind,
     /// Layer of the task train [default: 12; half the depth of the embedded model]
     #[arg(long, value_name = "LAYER")]
@@ -46,37 +47,37 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "N")]
     pub sweep_layers: Option<usize>,
     /// Values of C of the task sweep
-    #[arg(long, value_delimiter = ',', default_value = "0.1,1.0,10.0", value_name = "C,...")]
+    #[arg(long, value_delimiter = ',', default_value = defaults::SWEEP_CS.as_str(), value_name = "C,...")]
     pub sweep_cs: Vec<f64>,
     /// C of the task train
-    #[arg(long, default_value_t = 1.0, value_name = "C")]
+    #[arg(long, default_value_t = RunConfig::default().train_c, value_name = "C")]
     pub train_c: f64,
-    /// Most iterations of the probe of the task train; a Newton step each, or a step of L-BFGS with --solver linfa
-    #[arg(long, default_value_t = 100, value_name = "N")]
+    /// Maximum solver iterations for the train task
+    #[arg(long, default_value_t = RunConfig::default().train_max_iter, value_name = "N")]
     pub train_max_iter: usize,
-    /// Most iterations of each probe of the task sweep
-    #[arg(long, default_value_t = 60, value_name = "N")]
+    /// Maximum solver iterations for each probe of the sweep task
+    #[arg(long, default_value_t = RunConfig::default().sweep_max_iter, value_name = "N")]
     pub sweep_max_iter: usize,
-    /// What trains the probes: newton, or linfa (L-BFGS, slower, to check by)
-    #[arg(long, default_value = "newton", value_name = "SOLVER")]
+    /// Solver of the probes: newton, or linfa (L-BFGS; slower, for verification)
+    #[arg(long, default_value_t = RunConfig::default().solver, value_name = "SOLVER")]
     pub solver: ProbeSolver,
     /// Storage type of weights and activations: bf16, fp16 or fp32 (or bfloat16, float16, float32)
-    #[arg(long, default_value = "bf16", value_name = "DTYPE")]
+    #[arg(long, default_value_t = RunConfig::default().dtype, value_name = "DTYPE")]
     pub dtype: DType,
-    /// Where the model runs: auto, cpu, cuda, cuda:N, balanced (blocks split over the GPUs) or replicas:K (the model on
-    /// each of K GPUs)
-    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    /// Device of the model: auto, cpu, cuda, cuda:N, balanced (blocks split over the GPUs) or replicas:K (a copy of the model
+    /// on each of K GPUs)
+    #[arg(long, default_value_t = RunConfig::default().device_map, value_name = "DEVICE")]
     pub device_map: DeviceMap,
-    /// Let lazy mean lazy with the disk cache
+    /// Use the on-disk feature cache for lazy
     #[arg(long)]
     pub lazy_cache_disk: bool,
     /// Threads [default: all cores]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Memory a case may use: bytes, 500MB, 8GiB, a share of what is available, or none
-    #[arg(long, default_value = "80%", value_name = "SIZE")]
+    /// Memory limit of a case: bytes, 500MB, 8GiB, a percentage of the available memory, or none
+    #[arg(long, default_value_t = RunConfig::default().memory_limit, value_name = "SIZE")]
     pub memory_limit: MemoryLimit,
-    /// Switch an optimiser rule off: depth, packing, mask, pooling, prefix, layers, batch or all; repeatable
+    /// Disable an optimizer rule: depth, packing, mask, pooling, prefix, layers, batch or all; repeatable
     #[arg(long, value_name = "RULE")]
     pub no_opt: Vec<String>,
 }

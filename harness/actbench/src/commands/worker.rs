@@ -1,34 +1,32 @@
-//! `actbench worker`: one case, read from standard input, reported on standard output. Started by `actbench run`.
+//! `actbench worker`: runs one case, read from standard input, and reports it on standard output. Started by `actbench run`.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
+use crate::case::{CaseObserver, CaseOutcome, CaseSpec, Fault, Phase};
 use crate::error::{Error, Result};
 use crate::measure::memory::{Baseline, Peaks, begin, peaks};
 use crate::runner::protocol::{Failure, Line, Message, VERSION};
-use crate::workload::case::{CaseObserver, CaseOutcome, CaseSpec, Fault, Phase};
 use crate::workload::run_case;
 
-/// Progress is told at most this often, so that telling it costs nothing.
+/// Minimum interval between progress messages, so that their cost is negligible.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Runs the command. What happens is told in messages; the exit status only repeats it.
+/// Runs the command. The messages have the result; the exit status only repeats it.
 pub fn worker() -> ExitCode {
-    let reporter = Arc::new(Reporter { state: Mutex::new(State::default()) });
+    let reporter = Arc::new(Reporter { state: Mutex::new(ReporterState::default()) });
     match work(&reporter) {
         Ok((outcome, peaks, fault)) => {
-            say(Message::Done { outcome, peaks });
+            send(Message::Done { outcome, peaks });
             if fault == Some(Fault::Linger) {
-                sleep_for_ever();
+                sleep_forever();
             }
             ExitCode::SUCCESS
         }
         Err(error) => {
-            say(Message::Failed(Failure::from(&error)));
+            send(Message::Failed(Failure::from(&error)));
             ExitCode::from(error.exit_code())
         }
     }
@@ -37,72 +35,72 @@ pub fn worker() -> ExitCode {
 fn work(reporter: &Arc<Reporter>) -> Result<(CaseOutcome, Peaks, Option<Fault>)> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).map_err(Error::io("read", "the standard input"))?;
-    let spec: CaseSpec =
-        serde_json::from_str(&text).map_err(|error| Error::usage(format!("this is no case: {error}")))?;
+    let spec: CaseSpec = serde_json::from_str(&text)
+        .map_err(|error| Error::usage(format!("the standard input is not a case: {error}")))?;
     if let Some(fault) = spec.fault {
-        act_out(fault)?;
+        inject(fault)?;
     }
     let observer: Arc<dyn CaseObserver> = reporter.clone();
     let mut outcome = run_case(&spec, &observer)?;
     if spec.fault == Some(Fault::Disagree) {
-        outcome.extra.insert("feature_digest".to_owned(), json!("0000"));
+        outcome.metrics.feature_digest = Some("0000".to_owned());
     }
     let state = reporter.state.lock().unwrap_or_else(PoisonError::into_inner);
-    let peaks = state.peaks.ok_or_else(|| Error::Disagreement("the case ended without being measured".to_owned()))?;
+    let peaks = state.peaks.ok_or_else(|| Error::internal("the case completed without a measurement"))?;
     Ok((outcome, peaks, spec.fault))
 }
 
-/// Fails as told, for the tests of the runner.
-fn act_out(fault: Fault) -> Result<()> {
+/// Injects a failure, for the tests of the runner.
+fn inject(fault: Fault) -> Result<()> {
     match fault {
-        Fault::Sleep => sleep_for_ever(),
+        Fault::Sleep => sleep_forever(),
         Fault::Kill => {
             // SAFETY: a plain system call on this very process.
             unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
             Ok(())
         }
         Fault::Allocate => {
-            // As large as an allocation can be; the allocator refuses and the standard library ends the process.
+            // The largest possible size: the allocator refuses it, and the standard library aborts the process.
             let block: Vec<u8> = Vec::with_capacity(isize::MAX as usize);
-            Err(Error::OutOfMemory { what: "a fault".to_owned(), bytes: block.capacity() as u64 })
+            Err(Error::OutOfMemory { what: "the injected allocation".to_owned(), bytes: block.capacity() as u64 })
         }
         Fault::Exit => {
-            eprintln!("leaving without a result");
+            eprintln!("exiting without a result");
             std::process::exit(3)
         }
         Fault::Abort => {
-            eprintln!("leaving by abort");
+            eprintln!("aborting");
             std::process::abort()
         }
-        #[allow(clippy::panic)] // What is acted out.
-        Fault::Panic => panic!("acted out"),
-        #[allow(clippy::print_stdout)] // The channel of messages itself is spoilt.
+        #[allow(clippy::panic)] // The injected failure.
+        Fault::Panic => panic!("injected panic"),
+        #[allow(clippy::print_stdout)] // The injected failure corrupts the protocol itself.
         Fault::Garbage => {
-            println!("this is no message");
+            println!("this is not a message");
             std::process::exit(0)
         }
         Fault::Flood => loop {
             std::io::stdout().write_all(&[b'x'; 4096]).map_err(Error::io("write", "the standard output"))?;
         },
-        Fault::Error => Err(Error::Numeric("acted out".to_owned())),
-        Fault::Input => Err(Error::input("acted out", "bad input")),
+        Fault::Error => Err(Error::Numeric("injected error".to_owned())),
+        Fault::Input => Err(Error::input("injected input", "bad input")),
         Fault::Linger | Fault::Disagree => Ok(()),
     }
 }
 
-fn sleep_for_ever() -> ! {
+fn sleep_forever() -> ! {
     loop {
         std::thread::sleep(Duration::from_secs(3600));
     }
 }
 
-/// Tells the parent what happens, and measures between the two marks.
+/// Sends messages to the parent, and measures from the end of loading to the end of the measured part.
 struct Reporter {
-    state: Mutex<State>,
+    state: Mutex<ReporterState>,
 }
 
 #[derive(Default)]
-struct State {
+struct ReporterState {
     last_progress: Option<Instant>,
     baseline: Option<Baseline>,
     peaks: Option<Peaks>,
@@ -110,7 +108,7 @@ struct State {
 
 impl CaseObserver for Reporter {
     fn phase(&self, phase: Phase) {
-        say(Message::Phase { phase });
+        send(Message::Phase { phase });
     }
 
     fn progress(&self, done: u64, total: u64, unit: &str) {
@@ -119,7 +117,7 @@ impl CaseObserver for Reporter {
             return;
         }
         state.last_progress = Some(Instant::now());
-        say(Message::Progress { done, total, unit: unit.to_owned() });
+        send(Message::Progress { done, total, unit: unit.to_owned() });
     }
 
     fn loaded(&self) {
@@ -132,8 +130,8 @@ impl CaseObserver for Reporter {
     }
 }
 
-/// One line on standard output. A parent that has gone away is no reason to fail: the kernel ends this process then.
-fn say(message: Message) {
+/// Writes one line to standard output. Errors are ignored: if the parent has died, the kernel kills this process.
+fn send(message: Message) {
     if let Ok(text) = serde_json::to_string(&Line { v: VERSION, message }) {
         let mut out = std::io::stdout().lock();
         let _ = writeln!(out, "{text}").and_then(|()| out.flush());

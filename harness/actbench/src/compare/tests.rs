@@ -1,10 +1,9 @@
 //! Comparisons of made-up runs, with and without a history.
 
 use super::*;
+use crate::case::{Method, Task};
 use crate::history::tests::{run, runs};
-use crate::results::tests::{file_of, out_of_memory, row};
-use crate::runner::schedule::tests::config;
-use crate::workload::case::{Method, Task};
+use crate::test_support::{file_of, out_of_memory, row, small_config};
 
 const MARGINS: Margins = Margins { delta: 0.01, effect: 0.05, memory_share: 0.005, memory_mb: 0.25, auroc: 1e-6 };
 
@@ -109,7 +108,7 @@ fn what_two_files_do_not_have_in_common_is_named() {
 fn results_that_changed_are_a_regression() {
     let mut head = run(2, 2.0);
     head.rows.iter_mut().for_each(|row| {
-        row.extra.insert("feature_digest".to_owned(), "d2".into());
+        row.metrics.feature_digest = Some("d2".to_owned());
     });
     let comparison = compared(&run(1, 2.0), &head, &[]);
     assert_eq!(
@@ -135,5 +134,5 @@ fn failures_missing_figures_and_nothing_at_all_are_broken() {
     let mut head = run(40, 2.0);
     head.rows.retain(|row| row.method == Method::Eager);
     assert_eq!(compared(&run(1, 2.0), &head, &history).outcome, Outcome::Broken);
-    assert_eq!(compared(&run(1, 2.0), &file_of(config(), []), &[]).outcome, Outcome::Broken);
+    assert_eq!(compared(&run(1, 2.0), &file_of(small_config(), []), &[]).outcome, Outcome::Broken);
 }

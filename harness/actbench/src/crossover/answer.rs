@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::cell::{Cell, MethodFigures};
 use super::curve::{Crossover, RatioPoint, WinningRange};
 use super::setting::Setting;
+use crate::case::Method;
 use crate::results::summary::{Comparison, Interval};
-use crate::workload::case::Method;
 
 /// A quantity of which eager and lazy are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -1,15 +1,14 @@
 //! Summary of one task of one result file: the figures of each method, and the comparisons of eager with each lazy method.
 
 use serde::Serialize;
-use serde_json::Value;
 
 use super::setting::Setting;
-use crate::results::ablation::RuleWorth;
+use crate::case::{Method, Task};
+use crate::results::ablation::AblationResult;
 use crate::results::summary::{CONFIDENCE, Comparison, TaskSummary};
 use crate::results::{NamedResults, Row, Status};
 use crate::stats::WalshAverages;
 use crate::stats::summary::median;
-use crate::workload::case::{Method, Task};
 
 /// A median with the confidence interval of the center; no interval from a single observation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -119,7 +118,7 @@ pub struct Cell {
     /// Whether all methods trained their probes on the same bits.
     pub digests_agree: Option<bool>,
     /// The effect of each optimizer rule, if it was measured.
-    pub ablation: Vec<RuleWorth>,
+    pub ablation: Vec<AblationResult>,
     /// AUROC of each probe of a sweep, if the file has it.
     pub aurocs: Option<AurocGrid>,
 }
@@ -138,8 +137,9 @@ impl Cell {
         });
         let has = |method: Method| config.methods.contains(&method);
         let compared = summary.by_method().filter(|(method, _)| has(Method::Eager) && has(*method));
-        let count = |name: &str| rows.iter().find_map(|row| row.extra.get(name).and_then(Value::as_u64));
-        let taken = count("n_train").zip(count("n_test")).and_then(|(train, test)| usize::try_from(train + test).ok());
+        let n_train = rows.iter().find_map(|row| row.metrics.n_train);
+        let n_test = rows.iter().find_map(|row| row.metrics.n_test);
+        let taken = n_train.zip(n_test).and_then(|(train, test)| usize::try_from(train + test).ok());
         Cell {
             run: file.name.clone(),
             date: file.results.environment.date.clone(),
@@ -174,9 +174,9 @@ pub fn cells_of(files: &[NamedResults]) -> Vec<Cell> {
 }
 
 fn auroc_grid(row: &Row) -> Option<AurocGrid> {
-    let numbers = |value: &Value| -> Option<Vec<f64>> { value.as_array()?.iter().map(Value::as_f64).collect() };
-    let cs = numbers(row.extra.get("cs")?)?;
-    let aurocs: Vec<Vec<f64>> = row.extra.get("aurocs")?.as_array()?.iter().map(numbers).collect::<Option<_>>()?;
+    let cs = row.metrics.cs.clone()?;
+    let aurocs: Vec<Vec<f64>> =
+        row.metrics.aurocs.as_ref()?.iter().map(|layer| layer.iter().copied().collect()).collect::<Option<_>>()?;
     let whole = !cs.is_empty() && !aurocs.is_empty() && aurocs.iter().all(|of_layer| of_layer.len() == cs.len());
     whole.then_some(AurocGrid { cs, aurocs })
 }

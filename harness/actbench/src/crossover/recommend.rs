@@ -12,9 +12,9 @@ use serde::Serialize;
 use super::answer::ComparedQuantity;
 use super::cell::Cell;
 use super::setting::DeviceClass;
+use crate::case::{Method, Task};
 use crate::results::Status;
 use crate::results::summary::{EQUAL_TIME_FRACTION, Interval};
-use crate::workload::case::{Method, Task};
 
 /// The numbers of samples that separate small, medium and large runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::case::{DeviceMap, Task};
 use crate::results::ResultFile;
-use crate::workload::case::{DeviceMap, Task};
 
 /// The class of devices that a model ran on; recommendations are made for each class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

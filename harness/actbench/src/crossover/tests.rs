@@ -3,10 +3,10 @@
 use super::answer::{ComparedQuantity, CrossoverAnswer, answers, count};
 use super::recommend::{RunSize, SizeBounds, recommendations};
 use super::*;
+use crate::case::{Method, RunConfig, Task};
 use crate::results::Row;
-use crate::results::tests::{file_of, ok_row, out_of_memory, row};
-use crate::runner::schedule::tests::config;
-use crate::workload::case::{Method, RunConfig, Task};
+use crate::test_support::small_config;
+use crate::test_support::{file_of, ok_row, out_of_memory, row};
 
 /// A file of `samples` samples with six blocks. Lazy is `speedup` times as fast as eager and uses `1 / memory` of its memory,
 /// each varied by at most 2 %; eager needs a second for 100 samples.
@@ -39,7 +39,7 @@ fn named(samples: usize, rows: Vec<Row>) -> NamedResults {
         methods: vec![Method::Eager, Method::Lazy],
         samples,
         layer: Some(4),
-        ..config()
+        ..small_config()
     };
     let name = format!("cell-{samples}.json");
     NamedResults { path: name.clone(), name, results: file_of(config, rows) }
@@ -145,7 +145,7 @@ fn gpu_memory_figures_reveal_a_gpu() {
     let found = recommendations(&cells, SizeBounds::default());
     let small = found.iter().find(|it| it.device == DeviceClass::OneGpu && it.size == RunSize::Small).unwrap();
     assert!((small.evidence[0].memory.unwrap().0 - 4.0).abs() <= 1e-9);
-    file.results.config.device_map = crate::workload::case::DeviceMap::Balanced;
+    file.results.config.device_map = crate::case::DeviceMap::Balanced;
     assert_eq!(cells_of(&[file])[0].setting.device, DeviceClass::SeveralGpus);
 }
 

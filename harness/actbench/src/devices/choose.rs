@@ -3,8 +3,8 @@
 use indicatif::BinaryBytes;
 
 use super::discover::{CUDA_VARIABLE, Gpu, NoGpu, VisibleGpus};
+use crate::case::DeviceMap;
 use crate::error::{Error, Result};
-use crate::workload::case::DeviceMap;
 
 /// The fraction of a GPU's memory that a model and its batches may need for `auto` to choose the GPU: the driver and
 /// other processes use some of it.

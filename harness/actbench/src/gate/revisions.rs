@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::source::Side;
 use crate::error::{Error, Result};
 use crate::measure::resolution::cache_directory;
-use crate::runner::program::{self, Finished};
+use crate::runner::program::{self, ProcessOutput};
 
 /// A program built from a commit.
 pub struct Built {
@@ -162,7 +162,7 @@ fn target_folder(repository: &Path, side: Side) -> Result<PathBuf> {
 fn git(folder: &Path, arguments: &[&str], what: &str) -> Result<String> {
     let mut all: Vec<OsString> = vec!["-C".into(), folder.into()];
     all.extend(arguments.iter().map(OsString::from));
-    let finished: Finished = program::run(Path::new("git"), &all, &[], None, None)?;
+    let finished: ProcessOutput = program::run(Path::new("git"), &all, &[], None, None)?;
     match finished.failure() {
         None => Ok(finished.stdout.trim().to_owned()),
         Some(failure) => Err(Error::usage(format!("{what} (git: {failure})"))),

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::case::{Method, Task};
 use crate::error::{Error, Result};
-use crate::workload::case::{Method, Task};
 
 /// What is gated where no file is named: the four cases of the main job on the embedded model, a fraction of a second each.
 const BUILT_IN: &str = include_str!("suites/short.toml");

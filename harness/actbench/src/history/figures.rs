@@ -5,10 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::case::{Method, Task};
 use crate::gate::Metric;
 use crate::results::{ResultFile, Row, Status};
 use crate::stats::summary::median;
-use crate::workload::case::{Method, Task};
 
 /// Settings that say how often, how long and from where, and not what is worked on.
 const NOT_WORK: [&str; 7] = ["tasks", "methods", "repetitions", "warmup", "budget_s", "ablate", "data_dir"];
@@ -85,15 +85,14 @@ fn figure(case: Case, metric: Metric, rows: &[&Row]) -> Option<Figure> {
 }
 
 fn value(row: &Row, metric: Metric) -> Option<f64> {
-    let extra = |name: &str| row.extra.get(name).and_then(Value::as_f64);
     match metric {
         Metric::Wall => row.elapsed_s,
-        Metric::Cpu => extra("cpu_s"),
+        Metric::Cpu => row.metrics.cpu_s.flatten(),
         Metric::PeakRss => row.cpu_peak_rss_mb,
         Metric::PeakHeap => row.cpu_peak_heap_mb,
         Metric::GpuUsed => row.gpu_peak_alloc_mb,
         Metric::GpuReserved => row.gpu_peak_reserved_mb,
-        Metric::Instructions => extra("instructions"),
+        Metric::Instructions => row.metrics.unknown.get("instructions").and_then(Value::as_f64),
         Metric::Auroc => row.metric_value,
         Metric::FeatureDigest => None,
     }

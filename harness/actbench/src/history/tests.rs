@@ -7,15 +7,14 @@ use rand_chacha::ChaCha8Rng;
 
 use super::folder::{self, Added};
 use super::*;
+use crate::case::{Method, RunConfig, Task};
 use crate::gate::Metric;
 use crate::results::ResultFile;
-use crate::results::tests::{file_of, ok_row};
-use crate::runner::schedule::tests::config;
-use crate::workload::case::{Method, RunConfig, Task};
+use crate::test_support::{file_of, ok_row, small_config};
 
 /// A run of `train` on day `day` of a month, lazy taking about `seconds`.
 pub(crate) fn run(day: usize, seconds: f64) -> ResultFile {
-    let config = RunConfig { tasks: vec![Task::Train], methods: vec![Method::Eager, Method::Lazy], ..config() };
+    let config = RunConfig { tasks: vec![Task::Train], methods: vec![Method::Eager, Method::Lazy], ..small_config() };
     let rows = (0..5).flat_map(|block| {
         let wobble = 1.0 + 0.001 * block as f64;
         [

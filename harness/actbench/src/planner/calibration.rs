@@ -1,14 +1,14 @@
 //! The rates and sizes of this machine that predictions are based on, measured in a few seconds or taken from results.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::job::Job;
 use super::probe_work::probe_work;
+use crate::case::{Method, Task};
 use crate::error::{Error, Result};
 use crate::results::{NamedResults, Row, Status};
 use crate::stats::summary::median;
-use crate::workload::case::{Method, Task};
+use crate::workload::score::{matrix_bytes, parallel_layers};
 
 /// Rates per second and sizes in bytes, for one model, data type and number of threads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,23 +85,21 @@ impl Calibration {
 }
 
 fn flops_rate(row: &Row) -> Option<f64> {
-    let flops = row.extra.get("flops")?.as_f64()?;
+    let flops = row.metrics.flops? as f64;
     row.extract_s.filter(|seconds| *seconds > 0.0).map(|seconds| flops / seconds)
 }
 
 /// Layers that train in parallel are counted as if they were sequential: the rate is that of all threads of the run.
 fn probe_rate(row: &Row, cs: usize, job: &Job) -> Option<f64> {
-    let count = |name: &str| row.extra.get(name).and_then(Value::as_f64);
-    let samples = count("n_train")? + count("n_test")?;
+    let samples = row.metrics.n_train? as f64 + row.metrics.n_test? as f64;
     let layers = match row.task {
         // A single layer trains so fast that its time is mostly that of starting threads.
         Task::Train => return None,
-        Task::Sweep => count("n_layers")?,
+        Task::Sweep => row.metrics.n_layers? as f64,
     };
     let hidden = job.model.hidden_size;
-    let layer = crate::workload::score::matrix_bytes(samples as usize, hidden);
-    let turns =
-        (layers / (crate::workload::score::side_by_side(job.config.n_threads(), layer) as f64).min(layers)).ceil();
-    let work = probe_work(samples, hidden as f64, cs) * turns;
+    let parallel = parallel_layers(job.config.n_threads(), matrix_bytes(samples as usize, hidden)) as f64;
+    let rounds = (layers / parallel.min(layers)).ceil();
+    let work = probe_work(samples, hidden as f64, cs) * rounds;
     row.train_eval_s.filter(|seconds| *seconds > 0.0).map(|seconds| work / seconds)
 }

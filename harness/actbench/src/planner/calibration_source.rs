@@ -3,25 +3,22 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use super::calibrate::measure;
 use super::calibration::Calibration;
 use super::describe::prepare_counted;
 use super::job::Job;
 use super::memory;
+use crate::case::{CaseSpec, Injection, MemoryLimit, Method, RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::measure::MIB;
 use crate::results::NamedResults;
 use crate::runner::child;
-use crate::runner::ending::Ending;
-use crate::workload::calibrate::measure;
-use crate::workload::case::{CaseSpec, Method, RunConfig, Task};
-use crate::workload::injection::Injection;
+use crate::runner::exit::ExitReason;
 use crate::workload::with_layers;
 
 /// What calibrations are based on.
 #[derive(Clone, Debug)]
 pub struct CalibrationSource {
-    /// Settings of a case that is small enough for its memory to be that of its process.
-    pub smallest: RunConfig,
     /// Result files whose rates replace measured ones; none to measure all rates.
     pub results: Option<Vec<NamedResults>>,
     /// Directory for cache files, whose file system is measured.
@@ -34,7 +31,7 @@ impl CalibrationSource {
     /// # Errors
     /// No memory or directory for the measurement, or no result that fits the job.
     pub fn calibrate(&self, job: &Job) -> Result<Calibration> {
-        let measured = with_process_base(measure(job, &self.directory)?, &self.smallest)?;
+        let measured = with_process_base(measure(job, &self.directory)?)?;
         match &self.results {
             Some(results) => measured.with_results(job, results),
             None => Ok(measured),
@@ -42,11 +39,22 @@ impl CalibrationSource {
     }
 }
 
-/// Adds the fixed cost of a process: the measured cost of the `smallest` case minus the predicted cost of its model and data.
+/// Settings of a case that is small enough for its memory to be that of its process.
+fn smallest_case() -> RunConfig {
+    RunConfig {
+        tasks: vec![Task::Train],
+        methods: vec![Method::Lazy],
+        samples: 20,
+        memory_limit: MemoryLimit::Unlimited,
+        ..RunConfig::default()
+    }
+}
+
+/// Adds the fixed cost of a process: the measured cost of the smallest case minus the predicted cost of its model and data.
 /// The case runs in a child process, as all cases do.
-fn with_process_base(calibration: Calibration, smallest: &RunConfig) -> Result<Calibration> {
-    let (data, bytes) = prepare_counted(smallest, true)?;
-    let config = with_layers(smallest, &data);
+fn with_process_base(calibration: Calibration) -> Result<Calibration> {
+    let (data, bytes) = prepare_counted(&smallest_case(), true)?;
+    let config = with_layers(&smallest_case(), &data);
     let job = Job::from_data(&config, &data).with_data_bytes(bytes);
     let directory = tempfile::Builder::new().prefix("actbench-plan-").tempdir();
     let directory = directory.map_err(Error::io("create a directory in", std::env::temp_dir()))?;
@@ -54,7 +62,7 @@ fn with_process_base(calibration: Calibration, smallest: &RunConfig) -> Result<C
         task: Task::Train,
         method: Method::Lazy,
         config: RunConfig { model: Some("synthetic:tiny".to_owned()), ..config },
-        cache_folder: directory.path().to_path_buf(),
+        cache_directory: directory.path().to_path_buf(),
         fault: None,
         injection: Injection::default(),
     };
@@ -62,8 +70,8 @@ fn with_process_base(calibration: Calibration, smallest: &RunConfig) -> Result<C
     let start = Instant::now();
     let exit = child::run(&executable, &spec, None, &mut |_| ())?;
     let seconds = start.elapsed().as_secs_f64();
-    let Ending::Done(outcome, peaks) = &exit.ending else {
-        return Err(Error::Numeric(format!("the calibration case failed: {}", exit.reason())));
+    let ExitReason::Completed(outcome, peaks) = &exit.reason else {
+        return Err(Error::Numeric(format!("the calibration case failed: {}", exit.message())));
     };
     let count = job.count(Task::Train, Method::Lazy)?;
     let without_base = Calibration { base_rss: 0, base_heap: 0, weight_element: 2, ..calibration.clone() };

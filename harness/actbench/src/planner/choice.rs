@@ -6,9 +6,9 @@ use indicatif::BinaryBytes;
 use serde::Serialize;
 
 use super::prediction::CasePrediction;
+use crate::case::{Method, RunConfig, Task};
 use crate::measure::limit;
 use crate::results::summary::EQUAL_TIME_FRACTION;
-use crate::workload::case::{Method, RunConfig, Task};
 
 /// The available memory and disk space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

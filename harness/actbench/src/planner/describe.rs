@@ -2,9 +2,9 @@
 
 use super::job::{Job, SyntheticTokens};
 use super::memory::TOKENIZER_BYTES;
+use crate::case::RunConfig;
 use crate::error::Result;
 use crate::measure::memory::heap;
-use crate::workload::case::RunConfig;
 use crate::workload::prepare::{Prepared, prepare};
 use crate::workload::{check_depth, request, with_layers, with_layers_of};
 use actbench_activations::model::outline::Sketch;

@@ -8,9 +8,9 @@ use super::choice::{AvailableSpace, MethodChoice, choices};
 use super::describe::{DescribedJob, describe};
 use super::job::Job;
 use super::prediction::{CasePrediction, predict};
+use crate::case::RunConfig;
 use crate::error::Result;
-use crate::results::adaptive::Stopping;
-use crate::workload::case::RunConfig;
+use crate::results::adaptive::StoppingRule;
 use actbench_activations::model::outline::config_of;
 use actbench_kernels::DType;
 
@@ -139,15 +139,15 @@ fn seconds(prediction: &CasePrediction, config: &RunConfig, space: AvailableSpac
         return prediction.load_s;
     }
     // A run without a number of repetitions takes at least the minimum of the stopping rule.
-    let repetitions = config.repetitions.unwrap_or(Stopping::default().fewest_blocks);
+    let repetitions = config.repetitions.unwrap_or(StoppingRule::default().min_blocks);
     (repetitions + config.warmup) as f64 * (prediction.load_s + prediction.elapsed_s)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runner::schedule::tests::config;
-    use crate::workload::case::{Method, Task};
+    use crate::case::{Method, Task};
+    use crate::test_support::small_config;
 
     fn prediction(rss_bytes: u64) -> CasePrediction {
         CasePrediction {
@@ -169,10 +169,10 @@ mod tests {
     #[test]
     fn case_that_does_not_fit_counts_loading_once() {
         let space = AvailableSpace { memory: Some(100), disk: None };
-        let config = RunConfig { repetitions: Some(5), warmup: 1, ..config() };
+        let config = RunConfig { repetitions: Some(5), warmup: 1, ..small_config() };
         assert_eq!(seconds(&prediction(100), &config, space), 6.0 * 9.0);
         assert_eq!(seconds(&prediction(101), &config, space), 2.0);
         let adaptive = RunConfig { repetitions: None, warmup: 0, ..config };
-        assert_eq!(seconds(&prediction(1), &adaptive, space), Stopping::default().fewest_blocks as f64 * 9.0);
+        assert_eq!(seconds(&prediction(1), &adaptive, space), StoppingRule::default().min_blocks as f64 * 9.0);
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::case::{Method, RunConfig, Task};
 use crate::error::{Error, Result};
-use crate::workload::case::{Method, RunConfig, Task};
 use crate::workload::extract::{Extraction, plan};
 use crate::workload::layers_of;
 use crate::workload::prepare::{LabelledTokens, Prepared};
@@ -201,7 +201,7 @@ impl Job {
             batch_size: self.config.batch_size,
             pool: self.config.pool,
             rules: Rules::all_but(&self.config.no_opt)?,
-            cache_folder: None,
+            cache_directory: None,
         };
         plan(&model, side, layers, extraction)
     }

@@ -7,9 +7,9 @@ use actbench_kernels::cpu::allocated_bytes;
 
 use super::calibration::Calibration;
 use super::job::Job;
-use crate::workload::case::{Method, Task};
+use crate::case::{Method, Task};
 use crate::workload::layers_of;
-use crate::workload::score::{matrix_bytes, side_by_side};
+use crate::workload::score::{matrix_bytes, parallel_layers};
 use actbench_activations::model::config::ModelConfig;
 use actbench_activations::plan::PlanCost;
 
@@ -70,7 +70,7 @@ pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibrat
     // The weights are gone by then, and so is a batch; a file of features is read a layer at a time.
     let held = if on_disk { 0 } else { pooled };
     let layer = matrix_bytes(all_samples as usize, model.hidden_size);
-    let matrices = layer * (side_by_side(job.config.n_threads(), layer) as u64).min(layers);
+    let matrices = layer * (parallel_layers(job.config.n_threads(), layer) as u64).min(layers);
     let training = base + held + matrices;
     let heap = calibration.base_heap + extraction.max(training);
     // What extraction maps of files beside the heap; for training the pages of the layer that is read.

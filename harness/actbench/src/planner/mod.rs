@@ -6,6 +6,7 @@
 //! and which to use. [`describe`] builds a job from settings, [`calibration_source`] calibrates this machine for it,
 //! and [`dry_run`] predicts all cells of a matrix.
 
+pub mod calibrate;
 pub mod calibration;
 pub mod calibration_source;
 pub mod choice;

@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::calibration::Calibration;
 use super::job::Job;
 use super::{memory, time};
+use crate::case::{Method, Task};
 use crate::error::Result;
-use crate::workload::case::{Method, Task};
 
 /// What one case is predicted to need. Memory is in bytes.
 #[derive(Clone, Debug, PartialEq, Serialize)]

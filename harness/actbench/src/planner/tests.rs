@@ -5,9 +5,8 @@ use std::sync::Arc;
 use super::calibration::Calibration;
 use super::job::{Job, SyntheticTokens};
 use super::predict;
-use crate::runner::schedule::tests::config;
-use crate::workload::case::{CaseObserver, CaseSpec, Method, Phase, RunConfig, Task};
-use crate::workload::injection::Injection;
+use crate::case::{CaseObserver, CaseSpec, Injection, Method, NoopObserver, RunConfig, Task};
+use crate::test_support::small_config;
 use crate::workload::prepare::prepare;
 use crate::workload::{request, run_case, with_layers};
 use actbench_activations::model::config::ModelConfig;
@@ -30,18 +29,10 @@ fn calibration() -> Calibration {
     }
 }
 
-struct NoopObserver;
-
-impl CaseObserver for NoopObserver {
-    fn phase(&self, _: Phase) {}
-    fn progress(&self, _: u64, _: u64, _: &str) {}
-    fn loaded(&self) {}
-    fn measured(&self) {}
-}
-
 #[test]
 fn counts_equal_those_of_a_run() {
-    let requested = RunConfig { samples: 30, threads: Some(1), memory_limit: "none".parse().unwrap(), ..config() };
+    let requested =
+        RunConfig { samples: 30, threads: Some(1), memory_limit: "none".parse().unwrap(), ..small_config() };
     let data = prepare(request(&requested, true)).unwrap();
     let config = with_layers(&requested, &data);
     let job = Job::from_data(&config, &data);
@@ -54,19 +45,19 @@ fn counts_equal_those_of_a_run() {
             task,
             method,
             config: config.clone(),
-            cache_folder: cache,
+            cache_directory: cache,
             fault: None,
             injection: Injection::default(),
         };
-        let extra = run_case(&spec, &observer).unwrap().extra;
+        let metrics = run_case(&spec, &observer).unwrap().metrics;
         let count = job.count(task, method).unwrap();
-        for (name, counted) in [
-            ("flops", count.flops),
-            ("tokens_computed", count.rows),
-            ("batches", count.batches),
-            ("tokens_total", count.tokens),
+        for (name, measured, counted) in [
+            ("flops", metrics.flops, count.flops),
+            ("tokens_computed", metrics.tokens_computed, count.rows),
+            ("batches", metrics.batches, count.batches),
+            ("tokens_total", metrics.tokens_total, count.tokens),
         ] {
-            assert_eq!(extra[name].as_u64(), Some(counted), "{task} {method}: {name}");
+            assert_eq!(measured, Some(counted), "{task} {method}: {name}");
         }
     }
 }
@@ -75,7 +66,7 @@ fn synthetic(samples: usize, tokens: SyntheticTokens) -> Job {
     let text = r#"{"model_type": "llama", "vocab_size": 900, "hidden_size": 64, "intermediate_size": 128,
         "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}"#;
     let model = ModelConfig::parse(text, "test").unwrap();
-    let config = RunConfig { samples, layer: Some(3), sweep_layers: Some(4), threads: Some(2), ..config() };
+    let config = RunConfig { samples, layer: Some(3), sweep_layers: Some(4), threads: Some(2), ..small_config() };
     Job::synthetic(&config, model, false, tokens).unwrap()
 }
 
@@ -116,7 +107,7 @@ fn predictions_differ_by_tensors_cache_and_rate() {
 #[test]
 fn contradicting_extents_are_refused() {
     for (length, shared, pooled) in [(0, 0, 0), (8, 8, 1), (8, 0, 0), (8, 0, 9)] {
-        let config = RunConfig { layer: Some(0), sweep_layers: Some(1), ..config() };
+        let config = RunConfig { layer: Some(0), sweep_layers: Some(1), ..small_config() };
         let model = synthetic(4, SyntheticTokens { length: 2, shared: 0, pooled: 1 }).model;
         let error = Job::synthetic(&config, model, false, SyntheticTokens { length, shared, pooled }).unwrap_err();
         assert!(error.to_string().contains("--shared-tokens"), "{error}");

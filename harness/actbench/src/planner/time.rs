@@ -3,9 +3,9 @@
 use super::calibration::Calibration;
 use super::job::Job;
 use super::probe_work::probe_work;
-use crate::workload::case::{Method, Task};
+use crate::case::{Method, Task};
 use crate::workload::layers_of;
-use crate::workload::score::{matrix_bytes, side_by_side};
+use crate::workload::score::{matrix_bytes, parallel_layers};
 use actbench_activations::plan::PlanCost;
 
 /// Predicted times of a case, in seconds.
@@ -41,7 +41,7 @@ pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibrat
         Task::Sweep => job.config.sweep_cs.len(),
     };
     let layer = matrix_bytes(all_samples as usize, job.model.hidden_size);
-    let at_a_time = side_by_side(job.config.n_threads(), layer) as f64;
+    let at_a_time = parallel_layers(job.config.n_threads(), layer) as f64;
     let probe = probe_work(all_samples, job.model.hidden_size as f64, cs) / calibration.probe_work;
     let embedding = (job.model.vocab_size * job.model.hidden_size * 2) as f64;
     let embedding_blocks = if job.synthetic_weights { embedding / calibration.block_bytes } else { 0.0 };

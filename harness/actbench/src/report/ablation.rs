@@ -5,9 +5,9 @@ use indicatif::HumanCount;
 
 use super::format::{mebibytes, ratio, seconds};
 use super::table_style::table_style;
-use crate::results::ablation::{Ratio, RuleWorth};
+use crate::case::Task;
+use crate::results::ablation::{AblationResult, Ratio};
 use crate::results::summary::TaskSummary;
-use crate::workload::case::Task;
 
 const HEADER: [&str; 11] = [
     "task",
@@ -50,7 +50,7 @@ fn footing(summaries: &[(Task, TaskSummary)]) -> String {
     )
 }
 
-fn line(task: Task, effect: &RuleWorth) -> Vec<String> {
+fn line(task: Task, effect: &AblationResult) -> Vec<String> {
     let vs_full = |value: Option<Ratio>| ratio(value.map(|it| it.estimate), value.and_then(|it| it.interval));
     let count = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| HumanCount(value).to_string());
     vec![

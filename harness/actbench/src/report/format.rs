@@ -46,7 +46,7 @@ pub fn ratio(value: Option<f64>, interval: Option<Interval>) -> String {
 
 /// Like [`ratio`], but `1.01x (0.98 to 1.03, no difference shown)` if the interval contains 1.
 pub fn ratio_or_no_difference(value: Option<f64>, interval: Option<Interval>) -> String {
-    match (value, interval.filter(Interval::holds_one)) {
+    match (value, interval.filter(Interval::contains_one)) {
         (Some(value), Some(interval)) => {
             format!("{value:.2}x ({:.2} to {:.2}, no difference shown)", interval.low, interval.high)
         }

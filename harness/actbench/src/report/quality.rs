@@ -1,12 +1,12 @@
 //! Notes on the quality of the measurements: why a run stopped, drift, outliers, and the resolution of the machine.
 
+use crate::case::{Method, Task};
 use crate::measure::resolution::Resolution;
 use crate::results::adaptive::RunEnd;
 use crate::results::{ResultFile, Row, Status};
 use crate::stats::outliers::{Outlier, flag_outliers};
 use crate::stats::ratio::log_ratios;
 use crate::stats::{Summary, Trend};
-use crate::workload::case::{Method, Task};
 
 /// Below this number of observations none is called an outlier: the quartiles of fewer are too uncertain.
 const MIN_FOR_OUTLIERS: usize = 6;
@@ -40,7 +40,7 @@ fn stop_reason(end: RunEnd) -> Option<String> {
                 "{blocks} blocks: --budget allows no further block, and the precision of a time ratio is worse than 1.5 %"
             )
         }
-        RunEnd::Most { blocks } => {
+        RunEnd::MaxBlocks { blocks } => {
             format!(
                 "{blocks} blocks, the maximum: the precision of a time ratio is still worse than 1.5 %; is the machine busy?"
             )
@@ -96,12 +96,12 @@ fn outliers(task: Task, method: Method, rows: &[&Row]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::tests::{file_of, ok_row};
-    use crate::runner::schedule::tests::config;
-    use crate::workload::case::RunConfig;
+    use crate::case::RunConfig;
+    use crate::test_support::{file_of, ok_row, small_config};
 
     fn results(times: &[f64]) -> ResultFile {
-        let config = RunConfig { tasks: vec![Task::Train], methods: vec![Method::Eager, Method::Lazy], ..config() };
+        let config =
+            RunConfig { tasks: vec![Task::Train], methods: vec![Method::Eager, Method::Lazy], ..small_config() };
         let block = |(block, time): (usize, &f64)| {
             let eager = ok_row(Task::Train, Method::Eager, block, 2.0, 50.0);
             [eager, ok_row(Task::Train, Method::Lazy, block, *time, 30.0)]

@@ -1,8 +1,8 @@
 //! One sentence per task and lazy method, which claims no more than its figures show.
 
+use crate::case::{Method, Task};
 use crate::results::summary::{Comparison, Interval};
 use crate::results::{Row, Status};
-use crate::workload::case::{Method, Task};
 
 /// AUROCs that print alike count as the same.
 const SAME_METRIC: f64 = 5e-5;
@@ -76,7 +76,7 @@ pub(super) fn prints_as_one(ratio: f64) -> bool {
 
 /// `was 2.90x faster (2.70 to 3.10)`.
 fn clause(ratio: f64, interval: Option<Interval>, words: &RatioWords) -> String {
-    if interval.is_some_and(|interval| interval.holds_one()) {
+    if interval.is_some_and(|interval| interval.contains_one()) {
         return words.not_shown.to_owned();
     }
     let (word, ratio, ends) = if ratio >= 1.0 {

@@ -9,10 +9,10 @@ use super::format::{mebibytes, metric, ratio_or_no_difference, seconds};
 use super::quality;
 use super::sentence::sentence;
 use super::table_style::table_style;
+use crate::case::{Method, Task};
 use crate::results::summary::{Comparison, TaskSummary};
 use crate::results::{ResultFile, Row, Status};
 use crate::stats::summary::median;
-use crate::workload::case::{Method, Task};
 
 const HEADER: [&str; 11] = [
     "task",

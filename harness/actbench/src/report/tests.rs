@@ -1,15 +1,12 @@
 //! The table at the end of a run, on synthetic observations.
 
-use serde_json::json;
-
 use super::table::render;
+use crate::case::{Method, RunConfig, Task};
 use crate::results::Row;
-use crate::results::tests::{drifting, file_of, ok_row, out_of_memory, row};
-use crate::runner::schedule::tests::config;
-use crate::workload::case::{Method, RunConfig, Task};
+use crate::test_support::{drifting, file_of, ok_row, out_of_memory, row, small_config};
 
 fn rendered(methods: &[Method], rows: impl IntoIterator<Item = Row>) -> String {
-    let config = RunConfig { tasks: vec![Task::Train, Task::Sweep], methods: methods.to_vec(), ..config() };
+    let config = RunConfig { tasks: vec![Task::Train, Task::Sweep], methods: methods.to_vec(), ..small_config() };
     render(&file_of(config, rows))
 }
 
@@ -85,10 +82,10 @@ fn ablation_lists_each_rule() {
         let drift = 1.0 + 0.1 * block as f64;
         let lazy = |ablated: Option<&str>, seconds: f64, tokens: u64| {
             let mut row = ok_row(Task::Train, Method::Lazy, block, seconds * drift, 300.0);
-            row.extra.insert("tokens_computed".to_owned(), json!(tokens));
-            row.extra.insert("flops".to_owned(), json!(tokens * 1_250_000));
+            row.metrics.tokens_computed = Some(tokens);
+            row.metrics.flops = Some(tokens * 1_250_000);
             if let Some(name) = ablated {
-                row.extra.insert("ablated".to_owned(), json!(name));
+                row.metrics.ablated = Some(name.to_owned());
             }
             row
         };

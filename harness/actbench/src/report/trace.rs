@@ -106,7 +106,7 @@ mod tests {
     use actbench_kernels::profiled::{Recording, Work};
 
     use super::*;
-    use crate::workload::case::{Method, Task};
+    use crate::case::{Method, Task};
 
     #[test]
     fn spans_become_events_in_start_order() {

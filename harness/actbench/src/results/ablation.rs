@@ -1,69 +1,76 @@
-//! What each optimiser rule is worth: the plan without it against the full plan, within blocks.
+//! The effect of each optimizer rule: the plan without it compared with the full plan, within blocks.
 
+use actbench_activations::plan::Rules;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::summary::{CONFIDENCE, Interval, interval};
-use super::{Row, Status};
+use super::interval::{CONFIDENCE, Interval};
+use super::row::{Row, Status};
+use crate::case::{Ablation, Method};
 use crate::stats::ratio::RatioEstimate;
 use crate::stats::summary::median;
-use crate::workload::case::Method;
 
-/// A lazy plan, full or without one rule. Ratios are of this plan to the full one: above 1 means that the rule pays.
+/// Measurements of a lazy plan, full or without one rule. Ratios are plan / full plan: above 1, the rule pays.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RuleWorth {
+pub struct AblationResult {
     /// The lazy method.
     pub method: Method,
-    /// The rule that is off, or `all`; null for the full plan, which the ratios of the others are to.
+    /// The disabled rule, or `all`; null for the full plan.
     pub without: Option<String>,
-    /// Counted rows that came through.
+    /// Measured rows that completed.
     pub n: usize,
-    /// Medians over them.
+    /// Median of `elapsed_s` over these rows.
     pub elapsed_s: Option<f64>,
-    /// Of extraction alone.
+    /// Median of `extract_s`.
     pub extract_s: Option<f64>,
-    /// In MB of 2^20 bytes.
+    /// Median of `cpu_peak_rss_mb`.
     pub cpu_peak_rss_mb: Option<f64>,
-    /// Rows that went through the model; the same in every repetition.
+    /// Tokens that the model computed; the same in every repetition.
     pub tokens_computed: Option<u64>,
     /// Floating-point operations; the same in every repetition.
     pub flops: Option<u64>,
-    /// Of `elapsed_s`.
+    /// Ratio of `elapsed_s`.
     pub time: Option<Ratio>,
-    /// Of `extract_s`.
+    /// Ratio of `extract_s`.
     pub extract: Option<Ratio>,
-    /// Of `cpu_peak_rss_mb`.
+    /// Ratio of `cpu_peak_rss_mb`.
     pub memory: Option<Ratio>,
 }
 
-/// A ratio with its interval, null where there are too few blocks for one.
+/// A ratio with its interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
     /// Hodges-Lehmann estimate.
     pub estimate: f64,
-    /// Its interval.
+    /// Its interval; null if there are too few blocks.
     pub interval: Option<Interval>,
 }
 
-impl RuleWorth {
+impl AblationResult {
     /// For each lazy method of `rows` (of one task): the full plan, then each ablation in the order of the rules; empty
-    /// where none was run.
-    pub(super) fn of(rows: &[&Row]) -> Vec<RuleWorth> {
-        let mut worths = Vec::new();
+    /// if no ablation ran.
+    pub(super) fn of(rows: &[&Row]) -> Vec<AblationResult> {
+        let mut results = Vec::new();
         for method in [Method::Lazy, Method::LazyDisk] {
-            let named = ORDER.into_iter().filter(|name| rows.iter().any(|row| is(row, method, Some(name))));
-            let named: Vec<Option<&str>> = named.map(Some).collect();
-            if !named.is_empty() {
-                worths.extend([None].into_iter().chain(named).map(|without| RuleWorth::one(rows, method, without)));
+            let ablations = Ablation::for_rules(Rules::all()).into_iter().map(Ablation::name);
+            let measured: Vec<Option<&str>> = ablations
+                .filter(|name| rows.iter().any(|row| is_measured(row, method, Some(name))))
+                .map(Some)
+                .collect();
+            if !measured.is_empty() {
+                let plans = [None].into_iter().chain(measured);
+                results.extend(plans.map(|without| AblationResult::of_plan(rows, method, without)));
             }
         }
-        worths
+        results
     }
 
-    fn one(rows: &[&Row], method: Method, without: Option<&str>) -> RuleWorth {
-        let ok = |without| rows.iter().copied().filter(move |row| is(row, method, without) && row.status == Status::Ok);
-        let middle = |value: fn(&Row) -> Option<f64>| median(&ok(without).filter_map(value).collect::<Vec<f64>>()).ok();
-        let count = |name: &str| ok(without).find_map(|row| row.extra.get(name).and_then(Value::as_u64));
+    fn of_plan(rows: &[&Row], method: Method, without: Option<&str>) -> AblationResult {
+        let ok = |without| {
+            rows.iter().copied().filter(move |row| is_measured(row, method, without) && row.status == Status::Ok)
+        };
+        let median_of =
+            |value: fn(&Row) -> Option<f64>| median(&ok(without).filter_map(value).collect::<Vec<f64>>()).ok();
+        let first = |value: fn(&Row) -> Option<u64>| ok(without).find_map(value);
         let ratio = |value: fn(&Row) -> Option<f64>| -> Option<Ratio> {
             without?;
             let pairs = ok(without).filter_map(|row| {
@@ -72,17 +79,17 @@ impl RuleWorth {
             });
             let (without, full): (Vec<f64>, Vec<f64>) = pairs.unzip();
             let ratio = RatioEstimate::of_pairs(&without, &full, CONFIDENCE).ok()?;
-            Some(Ratio { estimate: ratio.estimate, interval: interval(&ratio) })
+            Some(Ratio { estimate: ratio.estimate, interval: Interval::of(&ratio) })
         };
-        RuleWorth {
+        AblationResult {
             method,
             without: without.map(str::to_owned),
             n: ok(without).count(),
-            elapsed_s: middle(|row| row.elapsed_s),
-            extract_s: middle(|row| row.extract_s),
-            cpu_peak_rss_mb: middle(|row| row.cpu_peak_rss_mb),
-            tokens_computed: count("tokens_computed"),
-            flops: count("flops"),
+            elapsed_s: median_of(|row| row.elapsed_s),
+            extract_s: median_of(|row| row.extract_s),
+            cpu_peak_rss_mb: median_of(|row| row.cpu_peak_rss_mb),
+            tokens_computed: first(|row| row.metrics.tokens_computed),
+            flops: first(|row| row.metrics.flops),
             time: ratio(|row| row.elapsed_s),
             extract: ratio(|row| row.extract_s),
             memory: ratio(|row| row.cpu_peak_rss_mb),
@@ -90,34 +97,27 @@ impl RuleWorth {
     }
 }
 
-/// The rules in the order users see them, then all at once.
-const ORDER: [&str; 8] = ["depth", "packing", "mask", "pooling", "prefix", "layers", "batch", "all"];
-
-/// Whether `row` is a counted one of that method and ablation.
-fn is(row: &Row, method: Method, without: Option<&str>) -> bool {
+/// Whether `row` is a measured row (no warm-up) of this method and ablation.
+fn is_measured(row: &Row, method: Method, without: Option<&str>) -> bool {
     row.method == method && row.ablated() == without && row.repetition.is_some()
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+    use crate::case::Task;
     use crate::results::summary::TaskSummary;
-    use crate::results::tests::ok_row;
-    use crate::workload::ablation::Ablation;
-    use crate::workload::case::Task;
-    use actbench_activations::plan::{Rule, Rules};
+    use crate::test_support::ok_row;
 
     fn ablated(name: &str, block: usize, seconds: f64) -> Row {
         let mut row = ok_row(Task::Train, Method::Lazy, block, seconds, 200.0);
-        row.extra.insert("ablated".to_owned(), json!(name));
-        row.extra.insert("tokens_computed".to_owned(), json!(70));
+        row.metrics.ablated = Some(name.to_owned());
+        row.metrics.tokens_computed = Some(70);
         row
     }
 
     #[test]
-    fn a_rule_is_worth_the_ratio_within_blocks_and_leaves_the_comparison_with_eager_alone() {
+    fn rule_effects_are_ratios_within_blocks() {
         let mut rows = Vec::new();
         for block in 0..6 {
             // The machine slows down from block to block; ratios within blocks do not see that.
@@ -129,19 +129,16 @@ mod tests {
         }
         let summary = TaskSummary::of(Task::Train, &rows);
         assert!((summary.comparison.speedup_lazy_vs_eager.unwrap() - 4.0).abs() < 1e-9);
-        let names: Vec<Option<&str>> = summary.ablation.iter().map(|worth| worth.without.as_deref()).collect();
+        let names: Vec<Option<&str>> = summary.ablation.iter().map(|result| result.without.as_deref()).collect();
         assert_eq!(names, [None, Some("prefix"), Some("all")]);
-        let estimates: Vec<Option<f64>> =
-            summary.ablation.iter().map(|worth| worth.time.map(|ratio| (ratio.estimate * 1e9).round() / 1e9)).collect();
+        let estimates: Vec<Option<f64>> = summary
+            .ablation
+            .iter()
+            .map(|result| result.time.map(|ratio| (ratio.estimate * 1e9).round() / 1e9))
+            .collect();
         assert_eq!(estimates, [None, Some(3.0), Some(8.0)]);
         assert_eq!((summary.ablation[1].tokens_computed, summary.ablation[1].n), (Some(70), 6));
         assert!((summary.ablation[2].memory.unwrap().estimate - 2.0).abs() < 1e-9);
         assert!(TaskSummary::of(Task::Sweep, &rows).ablation.is_empty());
-    }
-
-    #[test]
-    fn every_ablation_has_a_place() {
-        assert_eq!(Ablation::of(Rules::all()).iter().map(|it| it.name()).collect::<Vec<_>>(), ORDER);
-        assert_eq!(Rule::ALL.len() + 1, ORDER.len());
     }
 }

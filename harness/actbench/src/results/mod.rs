@@ -1,4 +1,4 @@
-//! The result file: what was run, where, every observation, and what they come to.
+//! The result file: the settings of a run, its environment, every observation, and their summary.
 
 use std::path::Path;
 
@@ -6,51 +6,52 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use crate::atomic_file::{check_writable, write_whole};
+use crate::case::{RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::measure::machine_record::MachineRecord;
-use crate::workload::case::{RunConfig, Task};
 
 pub mod ablation;
 pub mod adaptive;
+pub mod interval;
 pub mod named;
 pub mod row;
 pub mod summary;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use adaptive::RunEnd;
 pub use named::NamedResults;
 pub use row::{Row, Status};
 use summary::TaskSummary;
 
-/// The schema's name and version; raised when a name changes its meaning.
+/// Name and version of the schema; the version changes when a key changes its meaning.
 pub const SCHEMA: &str = "actbench/1";
 
-/// The whole file.
+/// A result file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ResultFile {
     /// [`SCHEMA`].
     pub schema: String,
-    /// What was run.
+    /// The settings of the run.
     pub config: RunConfig,
-    /// Where.
+    /// The machine and the build.
     pub environment: MachineRecord,
-    /// Every counted observation, in the order in which they were made.
+    /// Every measured observation, in the order of the run.
     pub rows: Vec<Row>,
-    /// What they come to, by task.
+    /// The summary of each task.
     pub summary: Map<String, Value>,
-    /// Why the run took as many blocks as it did; none while it lasts, and where it was stopped.
+    /// Why the run ended; none while it lasts and after an interruption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<RunEnd>,
 }
 
 impl ResultFile {
-    /// No observations yet.
+    /// A file without observations.
     pub fn new(config: RunConfig, environment: MachineRecord) -> Self {
         ResultFile { schema: SCHEMA.to_owned(), config, environment, rows: Vec::new(), summary: Map::new(), end: None }
     }
 
-    /// Adds an observation and sums up anew.
+    /// Adds an observation and updates the summary.
     pub fn push(&mut self, row: Row) {
         self.rows.push(row);
         self.summary = self
@@ -61,26 +62,27 @@ impl ResultFile {
             .collect();
     }
 
-    /// What the observations of `task` come to.
+    /// The summary of `task`.
     pub fn task_summary(&self, task: Task) -> TaskSummary {
         TaskSummary::of(task, &self.rows)
     }
 
-    /// Writes the file whole or not at all.
+    /// Writes the file atomically.
     ///
     /// # Errors
-    /// The folder cannot be written to.
+    /// The directory is not writable.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let mut text = serde_json::to_vec_pretty(self).map_err(|error| Error::file(path, error.to_string()))?;
+        let mut text = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::internal(format!("the results cannot be written as JSON: {error}")))?;
         text.push(b'\n');
         write_whole(path, &text)
     }
 }
 
-/// Whether a result file can be written to `path`, asked before hours are spent on what goes into it.
+/// Checks that a result file can be written to `path`, before hours are spent on measurements.
 ///
 /// # Errors
-/// The path is a folder, or its folder is not there or cannot be written to.
+/// The path is a directory, or its directory does not exist or is not writable.
 pub fn check_output(path: &Path) -> Result<()> {
     check_writable(path, "--output", "the result file")
 }

@@ -1,91 +1,69 @@
-//! What the observations of a task come to: ratios of methods within blocks, with their intervals.
+//! The summary of a task: ratios of methods within blocks, with confidence intervals.
 
 use serde::{Deserialize, Serialize};
 
-use super::ablation::RuleWorth;
-use super::{Row, Status};
+use super::ablation::AblationResult;
+pub use super::interval::{CONFIDENCE, Interval};
+use super::row::{Row, Status};
+use crate::case::{Method, Task};
 use crate::stats::ratio::RatioEstimate;
 use crate::stats::summary::median;
-use crate::workload::case::{Method, Task};
-
-/// Confidence of the intervals.
-pub const CONFIDENCE: f64 = 0.95;
 
 /// Times within this fraction of the fastest count as equally fast when a method is recommended.
 pub const EQUAL_TIME_FRACTION: f64 = 0.05;
 
-/// Eager against a lazy method. Ratios are eager / lazy: above 1 means that lazy is better.
+/// Eager compared with a lazy method. Ratios are eager / lazy: above 1, lazy is better.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// Of `elapsed_s`.
+    /// Ratio of `elapsed_s`.
     pub speedup_lazy_vs_eager: Option<f64>,
-    /// Of `cpu_peak_rss_mb`.
+    /// Ratio of `cpu_peak_rss_mb`.
     pub cpu_mem_reduction_x: Option<f64>,
-    /// Of `gpu_peak_alloc_mb`.
+    /// Ratio of `gpu_peak_alloc_mb`.
     pub gpu_alloc_reduction_x: Option<f64>,
-    /// Of `gpu_peak_reserved_mb`.
+    /// Ratio of `gpu_peak_reserved_mb`.
     pub gpu_reserved_reduction_x: Option<f64>,
-    /// An interval for each of the above.
+    /// The intervals of these ratios.
     pub intervals: Intervals,
     /// Median metric of lazy minus that of eager.
     pub metric_delta: Option<f64>,
 }
 
-/// Intervals of the ratios of a [`Comparison`]; null where there are too few blocks for any.
+/// Intervals of the ratios of a [`Comparison`]; null if there are too few blocks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Intervals {
-    /// Of the ratio of that name.
+    /// Interval of the ratio of the same name.
     pub speedup_lazy_vs_eager: Option<Interval>,
-    /// Of the ratio of that name.
+    /// Interval of the ratio of the same name.
     pub cpu_mem_reduction_x: Option<Interval>,
-    /// Of the ratio of that name.
+    /// Interval of the ratio of the same name.
     pub gpu_alloc_reduction_x: Option<Interval>,
-    /// Of the ratio of that name.
+    /// Interval of the ratio of the same name.
     pub gpu_reserved_reduction_x: Option<Interval>,
 }
 
-/// An interval of a ratio.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Interval {
-    /// Lower end.
-    pub low: f64,
-    /// Upper end.
-    pub high: f64,
-    /// Its exact confidence, which few blocks keep below the one wanted.
-    pub confidence: f64,
-    /// Blocks it rests on.
-    pub n: usize,
-}
-
-impl Interval {
-    /// Whether it leaves open that both sides are alike.
-    pub fn holds_one(&self) -> bool {
-        self.low <= 1.0 && self.high >= 1.0
-    }
-}
-
-/// What a task comes to.
+/// The summary of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskSummary {
-    /// The lazy method of the fields beside this one: `lazy`, or `lazy-disk` where that is the only one.
+    /// The lazy method of the fields next to this one: `lazy`, or `lazy-disk` if it is the only one.
     pub lazy_method: Method,
-    /// Eager against that method.
+    /// Eager compared with that method.
     #[serde(flatten)]
     pub comparison: Comparison,
-    /// Eager against `lazy-disk`, where `lazy` was run beside it.
+    /// Eager compared with `lazy-disk`, if `lazy` ran as well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lazy_disk: Option<Comparison>,
-    /// What each rule of the lazy plans is worth, where that was measured.
+    /// The effect of each rule of the lazy plans, if it was measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ablation: Vec<RuleWorth>,
-    /// Whether all rows that came through trained their probes on the same bits; null before there are two.
+    pub ablation: Vec<AblationResult>,
+    /// Whether all completed rows have the same feature digest; null if there are fewer than two.
     pub digests_agree: Option<bool>,
-    /// Counted rows that did not come through.
+    /// Rows that failed.
     pub n_failed: usize,
 }
 
 impl TaskSummary {
-    /// Sums up the rows of `task`.
+    /// Summarizes the rows of `task`.
     pub fn of(task: Task, rows: &[Row]) -> Self {
         let all: Vec<&Row> = rows.iter().filter(|row| row.task == task).collect();
         let rows: Vec<&Row> = all.iter().copied().filter(|row| row.ablated().is_none()).collect();
@@ -102,14 +80,12 @@ impl TaskSummary {
             comparison: Comparison::of(&rows, first),
             lazy_disk: second.map(|method| Comparison::of(&rows, method)),
             digests_agree: (digests.len() > 1).then(|| digests.windows(2).all(|pair| pair[0] == pair[1])),
-            ablation: RuleWorth::of(&all),
+            ablation: AblationResult::of(&all),
             n_failed: all.iter().filter(|row| row.status != Status::Ok).count(),
         }
     }
-}
 
-impl TaskSummary {
-    /// The comparisons with the lazy method that each is of.
+    /// The comparisons, each with its lazy method.
     pub fn by_method(&self) -> impl Iterator<Item = (Method, &Comparison)> {
         let second = self.lazy_disk.as_ref().map(|comparison| (Method::LazyDisk, comparison));
         std::iter::once((self.lazy_method, &self.comparison)).chain(second)
@@ -117,7 +93,7 @@ impl TaskSummary {
 }
 
 impl Comparison {
-    /// Eager against `method`, over the blocks in which both came through.
+    /// Eager compared with `method`, over the blocks in which both completed.
     fn of(rows: &[&Row], method: Method) -> Self {
         let ratio = |value: fn(&Row) -> Option<f64>| ratio(rows, method, value);
         let time = ratio(|row| row.elapsed_s);
@@ -130,10 +106,10 @@ impl Comparison {
         };
         Comparison {
             intervals: Intervals {
-                speedup_lazy_vs_eager: time.as_ref().and_then(interval),
-                cpu_mem_reduction_x: memory.as_ref().and_then(interval),
-                gpu_alloc_reduction_x: gpu_alloc.as_ref().and_then(interval),
-                gpu_reserved_reduction_x: gpu_reserved.as_ref().and_then(interval),
+                speedup_lazy_vs_eager: time.as_ref().and_then(Interval::of),
+                cpu_mem_reduction_x: memory.as_ref().and_then(Interval::of),
+                gpu_alloc_reduction_x: gpu_alloc.as_ref().and_then(Interval::of),
+                gpu_reserved_reduction_x: gpu_reserved.as_ref().and_then(Interval::of),
             },
             speedup_lazy_vs_eager: time.map(|ratio| ratio.estimate),
             cpu_mem_reduction_x: memory.map(|ratio| ratio.estimate),
@@ -144,7 +120,7 @@ impl Comparison {
     }
 }
 
-/// The ratios of times of `task`, eager over each lazy method that has a block in common with it.
+/// The time ratios of `task`: eager / lazy for each lazy method that shares a block with eager.
 pub fn time_ratios(task: Task, rows: &[Row]) -> Vec<RatioEstimate> {
     let rows: Vec<&Row> = rows.iter().filter(|row| row.task == task && row.ablated().is_none()).collect();
     [Method::Lazy, Method::LazyDisk]
@@ -153,7 +129,7 @@ pub fn time_ratios(task: Task, rows: &[Row]) -> Vec<RatioEstimate> {
         .collect()
 }
 
-/// Eager over `method` by `value`, over the blocks in which both came through and have one that is above 0.
+/// Eager / `method` by `value`, over the blocks in which both completed with a positive value.
 fn ratio(rows: &[&Row], method: Method, value: fn(&Row) -> Option<f64>) -> Option<RatioEstimate> {
     let pairs = blocks(rows, method)
         .filter_map(|(eager, lazy)| value(eager).zip(value(lazy)))
@@ -162,7 +138,7 @@ fn ratio(rows: &[&Row], method: Method, value: fn(&Row) -> Option<f64>) -> Optio
     RatioEstimate::of_pairs(&eager, &lazy, CONFIDENCE).ok()
 }
 
-/// Pairs of an eager row and a row of `method` that came through in the same block.
+/// Pairs of an eager row and a row of `method` that completed in the same block.
 fn blocks<'a>(rows: &'a [&'a Row], method: Method) -> impl Iterator<Item = (&'a Row, &'a Row)> {
     let ok = |wanted: Method| {
         rows.iter()
@@ -171,10 +147,4 @@ fn blocks<'a>(rows: &'a [&'a Row], method: Method) -> impl Iterator<Item = (&'a 
     };
     ok(Method::Eager)
         .filter_map(move |eager| ok(method).find(|lazy| lazy.repetition == eager.repetition).map(|lazy| (eager, lazy)))
-}
-
-/// The interval of an estimate, where there are enough pairs for one.
-pub(super) fn interval(ratio: &RatioEstimate) -> Option<Interval> {
-    let (low, high) = ratio.low.zip(ratio.high)?;
-    Some(Interval { low, high, confidence: ratio.confidence?, n: ratio.n })
 }

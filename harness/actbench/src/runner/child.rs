@@ -1,4 +1,4 @@
-//! One case in a process of its own: started, listened to, ended.
+//! Runs one case in its own process: starts the worker, receives its messages and makes sure it exits.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -8,86 +8,93 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ending::{Ended, Ending};
+use super::exit::{CaseExit, ExitReason};
 use super::protocol::{Line, Message, VERSION};
 use super::{interrupt, streams};
+use crate::case::CaseSpec;
 use crate::error::{Error, Result};
-use crate::workload::case::CaseSpec;
 
-/// How often the parent looks for an interrupt or a timeout while a child is silent.
-const POLL: Duration = Duration::from_millis(50);
+/// Interval at which the parent checks for an interrupt or a timeout while the worker sends nothing.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long a child may take to end once it has said its last word.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time for the worker to exit after its last message, and for its pipes to close after that. Five seconds leave time to
+/// unmap large weights; a worker that needs longer hangs.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Runs `spec` in a child of the program `program`, and tells `hear` what the child says meanwhile.
+/// Runs `spec` in a worker process of the binary `binary` and passes its messages to `on_message`.
 ///
-/// On Linux the child dies with the thread that calls this, so that thread should last as long as the program.
+/// On Linux the kernel kills the worker when the calling thread exits (`PR_SET_PDEATHSIG`), so call this from a thread that
+/// lives as long as the process.
 ///
 /// # Errors
-/// The child cannot be started, or the user interrupts. A case that fails is an [`Ending`].
+/// The worker cannot be started, or the user interrupts. A case that fails is an [`ExitReason`], not an error.
 pub fn run(
-    program: &Path,
+    binary: &Path,
     spec: &CaseSpec,
     timeout: Option<Duration>,
-    hear: &mut dyn FnMut(&Message),
-) -> Result<Ended> {
-    let mut child = Running::start(program, spec)?;
-    let ending = listen(&mut child, timeout, hear)?;
-    Ok(child.end(ending))
+    on_message: &mut dyn FnMut(&Message),
+) -> Result<CaseExit> {
+    let mut worker = Worker::start(binary, spec)?;
+    let end = receive(&mut worker, timeout, on_message)?;
+    Ok(worker.finish(end))
 }
 
-/// What a child came to, as far as its messages and the clock tell.
-enum Heard {
-    /// It is judged by what it said last and how it exits.
+/// How the conversation with a worker ended.
+enum ConversationEnd {
+    /// The worker exited; its last message and its exit status decide the reason.
     Exited(Option<Message>, ExitStatus),
-    /// It has to be stopped.
-    Stopped(Ending),
+    /// The worker has to be killed, for this reason.
+    MustStop(ExitReason),
 }
 
-fn listen(child: &mut Running, timeout: Option<Duration>, hear: &mut dyn FnMut(&Message)) -> Result<Heard> {
+fn receive(
+    worker: &mut Worker,
+    timeout: Option<Duration>,
+    on_message: &mut dyn FnMut(&Message),
+) -> Result<ConversationEnd> {
     let mut last = None;
-    // A time too far off to be told is no limit.
-    let mut limit = timeout.and_then(|timeout| Some((Instant::now().checked_add(timeout)?, Ending::TimedOut(timeout))));
-    let mut talking = true;
+    // A deadline beyond the range of `Instant` is never reached.
+    let mut limit =
+        timeout.and_then(|timeout| Some((Instant::now().checked_add(timeout)?, ExitReason::TimedOut(timeout))));
+    let mut stdout_open = true;
     loop {
         if interrupt::requested() {
             return Err(Error::Interrupted);
         }
-        if talking {
-            match child.lines.recv_timeout(POLL) {
+        if stdout_open {
+            match worker.lines.recv_timeout(POLL_INTERVAL) {
                 Ok(line) => match parse(&line) {
                     Some(message @ (Message::Done { .. } | Message::Failed(_))) => {
-                        limit = Some((Instant::now() + PATIENCE, lingered(Some(&message))));
+                        limit = Some((Instant::now() + EXIT_TIMEOUT, did_not_exit(Some(&message))));
                         last = Some(message);
                     }
-                    Some(message) => hear(&message),
-                    None => return Ok(Heard::Stopped(Ending::Garbled(line))),
+                    Some(message) => on_message(&message),
+                    None => return Ok(ConversationEnd::MustStop(ExitReason::InvalidOutput(line))),
                 },
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    talking = false;
-                    limit = Some((Instant::now() + PATIENCE, lingered(last.as_ref())));
+                    stdout_open = false;
+                    limit = Some((Instant::now() + EXIT_TIMEOUT, did_not_exit(last.as_ref())));
                 }
             }
         } else {
-            if let Some(status) = child.process.try_wait().map_err(Error::io("wait for", "the child process"))? {
-                child.ended = true;
-                return Ok(Heard::Exited(last, status));
+            if let Some(status) = worker.process.try_wait().map_err(Error::io("wait for", "the worker process"))? {
+                worker.exited = true;
+                return Ok(ConversationEnd::Exited(last, status));
             }
             thread::sleep(Duration::from_millis(1));
         }
-        if let Some((_, ending)) = limit.take_if(|(deadline, _)| Instant::now() >= *deadline) {
-            return Ok(Heard::Stopped(ending));
+        if let Some((_, reason)) = limit.take_if(|(deadline, _)| Instant::now() >= *deadline) {
+            return Ok(ConversationEnd::MustStop(reason));
         }
     }
 }
 
-/// What a child that does not end comes to: its failure is told all the same, its result is not to be trusted.
-fn lingered(last: Option<&Message>) -> Ending {
+/// The reason for killing a worker that does not exit: a reported failure is kept, a reported result is not trusted.
+fn did_not_exit(last: Option<&Message>) -> ExitReason {
     match last {
-        Some(Message::Failed(failure)) => Ending::Failed(failure.clone()),
-        _ => Ending::Lingered(PATIENCE),
+        Some(Message::Failed(failure)) => ExitReason::Failed(failure.clone()),
+        _ => ExitReason::DidNotExit(EXIT_TIMEOUT),
     }
 }
 
@@ -95,61 +102,62 @@ fn parse(line: &str) -> Option<Message> {
     serde_json::from_str::<Line>(line).ok().filter(|line| line.v == VERSION).map(|line| line.message)
 }
 
-/// A child that is killed, with all it started, when this is dropped before it has ended.
-struct Running {
+/// A worker process. Dropping this kills it, with all processes it started, unless it has exited.
+struct Worker {
     process: Child,
-    ended: bool,
+    exited: bool,
     lines: Receiver<String>,
     stderr: Receiver<String>,
 }
 
-impl Running {
-    fn start(program: &Path, spec: &CaseSpec) -> Result<Self> {
-        let mut command = Command::new(program);
+impl Worker {
+    fn start(binary: &Path, spec: &CaseSpec) -> Result<Self> {
+        let mut command = Command::new(binary);
         command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         tie_to_parent(&mut command);
-        let mut process = command.spawn().map_err(Error::io("start", program))?;
+        let mut process = command.spawn().map_err(Error::io("start", binary))?;
         let streams = (process.stdin.take(), process.stdout.take(), process.stderr.take());
         let (Some(mut stdin), Some(stdout), Some(stderr)) = streams else {
-            return Err(Error::usage("the child process has no pipes"));
+            return Err(Error::internal("the worker process has no pipes"));
         };
-        let running = Running { process, ended: false, lines: streams::lines(stdout), stderr: streams::tail(stderr) };
-        let text = serde_json::to_string(spec).map_err(|error| Error::usage(error.to_string()))?;
-        // A child that died at once closes its end; its ending then tells why.
+        let worker = Worker { process, exited: false, lines: streams::lines(stdout), stderr: streams::tail(stderr) };
+        let text = serde_json::to_string(spec)
+            .map_err(|error| Error::internal(format!("a case cannot be written as JSON: {error}")))?;
+        // The write fails if the worker died at once; its exit then has the reason.
         let _ = writeln!(stdin, "{text}");
-        Ok(running)
+        Ok(worker)
     }
 
-    /// Ends the process if it has not ended, and gathers its last words.
-    fn end(mut self, heard: Heard) -> Ended {
+    /// Kills the process unless it has exited, and collects its standard error.
+    fn finish(mut self, end: ConversationEnd) -> CaseExit {
         self.kill();
-        // Whoever else may hold the pipe's other end is not waited for.
-        let stderr = self.stderr.recv_timeout(PATIENCE).unwrap_or_default();
-        let ending = match heard {
-            Heard::Exited(last, status) => Ending::judge(last, status, &stderr),
-            Heard::Stopped(ending) => ending,
+        // A process that the worker started may keep the pipe open; the timeout bounds the wait for it.
+        let stderr = self.stderr.recv_timeout(EXIT_TIMEOUT).unwrap_or_default();
+        let reason = match end {
+            ConversationEnd::Exited(last, status) => ExitReason::judge(last, status, &stderr),
+            ConversationEnd::MustStop(reason) => reason,
         };
-        Ended { ending, stderr }
+        CaseExit { reason, stderr }
     }
 
     fn kill(&mut self) {
-        if !self.ended {
+        if !self.exited {
             // SAFETY: plain system call; the group is the child's own, and the child has not been waited for, so
             // its number cannot have been given to another process.
             unsafe { libc::kill(-(self.process.id() as libc::pid_t), libc::SIGKILL) };
-            self.ended = self.process.wait().is_ok();
+            self.exited = self.process.wait().is_ok();
         }
     }
 }
 
-impl Drop for Running {
+impl Drop for Worker {
     fn drop(&mut self) {
         self.kill();
     }
 }
 
-/// Gives the child a group of its own, so that the terminal's Ctrl-C reaches the parent alone, which then ends the
-/// whole group; and on Linux has the kernel end the child should the parent die without a chance to.
+/// Puts the child into its own process group, so that the terminal's Ctrl-C reaches only the parent, which then kills the
+/// whole group. On Linux the kernel also kills the child if the parent dies first.
 pub(super) fn tie_to_parent(command: &mut Command) {
     command.process_group(0);
     #[cfg(target_os = "linux")]
@@ -159,7 +167,7 @@ pub(super) fn tie_to_parent(command: &mut Command) {
             // SAFETY: plain system calls that take no pointers.
             let (tied, present) =
                 unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0, libc::getppid() == parent) };
-            // A parent that died before the call above would never be noticed.
+            // The kernel does not signal the death of a parent that died before the call above.
             if tied && present { Ok(()) } else { Err(std::io::Error::last_os_error()) }
         };
         // SAFETY: between fork and exec only the async-signal-safe `prctl` and `getppid` are called, and nothing is

@@ -1,4 +1,4 @@
-//! Ctrl-C and the terminate signal: noted here, acted on by whoever waits.
+//! Ctrl-C and SIGTERM set a flag here; loops that wait check it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,16 +6,16 @@ use crate::error::{Error, Result};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// Notes Ctrl-C and the terminate signal from now on, instead of dying of them.
+/// Installs a handler that records Ctrl-C and SIGTERM instead of terminating the process.
 ///
 /// # Errors
-/// The handler cannot be installed, or was before.
+/// The handler cannot be installed, or already is.
 pub fn install() -> Result<()> {
     ctrlc::set_handler(|| REQUESTED.store(true, Ordering::SeqCst))
-        .map_err(|error| Error::usage(format!("cannot watch for Ctrl-C: {error}")))
+        .map_err(|error| Error::internal(format!("the Ctrl-C handler cannot be installed: {error}")))
 }
 
-/// Whether the user asked to stop.
+/// Whether the user requested a stop.
 pub fn requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)
 }

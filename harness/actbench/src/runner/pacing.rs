@@ -1,49 +1,52 @@
-//! Which block comes next, and when there have been enough.
+//! Decides after each block whether another one follows.
 
 use std::time::{Duration, Instant};
 
+use crate::case::RunConfig;
 use crate::results::ResultFile;
-use crate::results::adaptive::{RunEnd, Stopping};
-use crate::workload::case::RunConfig;
+use crate::results::adaptive::{RunEnd, StoppingRule};
 
 /// A block of all cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Block {
-    /// Not counted.
+    /// Its results are discarded.
     WarmUp,
-    /// Counted, from 0 on.
-    Counted(usize),
+    /// A measured block, numbered from 0 on.
+    Measured(usize),
 }
 
 impl Block {
-    /// The number of a counted block.
-    pub fn counted(self) -> Option<usize> {
+    /// The number of a measured block.
+    pub fn number(self) -> Option<usize> {
         match self {
             Block::WarmUp => None,
-            Block::Counted(index) => Some(index),
+            Block::Measured(index) => Some(index),
         }
     }
 }
 
-/// Hands out blocks: a fixed number, or until the ratios are known well enough or the budget is used up.
+/// Yields blocks: a fixed number, or until the ratios are precise enough or the budget is spent.
 pub struct Pacing {
     warmup_left: usize,
     done: usize,
     start: Instant,
     last: Instant,
     longest_block: Duration,
-    stopping: Stopping,
+    stopping: StoppingRule,
 }
 
 impl Pacing {
-    /// For a run that starts now.
+    /// Pacing of a run that starts now.
     pub fn new(config: &RunConfig) -> Self {
         let (start, longest_block) = (Instant::now(), Duration::ZERO);
-        let (warmup_left, stopping) = (config.warmup, Stopping::default());
+        let (warmup_left, stopping) = (config.warmup, StoppingRule::default());
         Pacing { warmup_left, done: 0, start, last: start, longest_block, stopping }
     }
 
-    /// The next block, once those before it are in `results`; else why there is none.
+    /// The next block, given the `results` of the blocks before it.
+    ///
+    /// # Errors
+    /// The reason to stop.
     pub fn next(&mut self, results: &ResultFile) -> Result<Block, RunEnd> {
         let now = Instant::now();
         self.longest_block = self.longest_block.max(now - self.last);
@@ -54,21 +57,20 @@ impl Pacing {
             return Ok(Block::WarmUp);
         }
         let (done, spent) = (self.done, now - self.start);
-        let end = |why: fn(usize) -> RunEnd| Err(why(done));
         match config.repetitions {
-            Some(repetitions) if done >= repetitions => return end(|blocks| RunEnd::Fixed { blocks }),
+            Some(repetitions) if done >= repetitions => return Err(RunEnd::Fixed { blocks: done }),
             Some(_) => {}
-            None if done >= self.stopping.most_blocks => return end(|blocks| RunEnd::Most { blocks }),
-            None if self.stopping.has_enough(config, &results.rows, done) => {
-                return end(|blocks| RunEnd::Enough { blocks });
+            None if done >= self.stopping.max_blocks => return Err(RunEnd::MaxBlocks { blocks: done }),
+            None if self.stopping.is_satisfied(config, &results.rows, done) => {
+                return Err(RunEnd::Enough { blocks: done });
             }
-            // One block is measured whatever the budget: a run that measured nothing is of no use to anyone.
-            None if done > 0 && !Stopping::fits(config.budget(), spent, self.longest_block) => {
-                return end(|blocks| RunEnd::Budget { blocks });
+            // One block is measured regardless of the budget: a run without any measurement would be useless.
+            None if done > 0 && !StoppingRule::fits(config.budget(), spent, self.longest_block) => {
+                return Err(RunEnd::Budget { blocks: done });
             }
             None => {}
         }
         self.done += 1;
-        Ok(Block::Counted(done))
+        Ok(Block::Measured(done))
     }
 }

@@ -1,4 +1,4 @@
-//! How a run shows itself on standard error: a bar on a terminal, a line a case when piped, nothing when quiet.
+//! The progress of a run on standard error: a bar on a terminal, one line per case when piped, nothing when quiet.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use super::protocol::Message;
 use super::schedule::Slot;
 use crate::results::{Row, Status};
 
-/// Shows a run.
+/// Displays the progress of a run.
 pub struct RunProgress {
     bar: Option<ProgressBar>,
     lines: bool,
     n_cases: Option<usize>,
-    /// Stands before each case, with what parts it from there.
+    /// Prefix of each case, with its separator.
     title: String,
 }
 
 impl RunProgress {
-    /// For a run of `n_cases` cases, none where that shows as it goes; the run is `title` of something larger.
+    /// Progress of a run of `n_cases` cases, if the number is fixed; `title` names the run within a matrix.
     pub fn new(n_cases: Option<usize>, title: Option<&str>, quiet: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = (terminal && !quiet).then(|| {
@@ -39,15 +39,15 @@ impl RunProgress {
     /// Case `index` (from 0 on) begins.
     pub fn begin(&self, index: usize, slot: Slot) {
         if let Some(bar) = &self.bar {
-            bar.set_prefix(format!("{}{}: {}", self.title, self.place(index), label(slot)));
+            bar.set_prefix(format!("{}{}: {}", self.title, self.position(index), label(slot)));
             bar.set_message("starting");
             bar.set_length(0);
             bar.reset();
         }
     }
 
-    /// The case says something.
-    pub fn hear(&self, message: &Message) {
+    /// The worker sent a message.
+    pub fn message(&self, message: &Message) {
         let Some(bar) = &self.bar else { return };
         match message {
             Message::Phase { phase } => {
@@ -63,13 +63,13 @@ impl RunProgress {
         }
     }
 
-    /// The case has ended.
+    /// The case has ended as `row`.
     pub fn end(&self, index: usize, slot: Slot, row: &Row) {
         let figures = match (row.status, row.elapsed_s, row.metric_value) {
             (Status::Ok, Some(elapsed), Some(metric)) => format!("{elapsed:.2} s, {} {metric:.4}", row.metric_name),
             _ => format!("{}: {}", row.status, row.reason.as_deref().unwrap_or("no reason given")),
         };
-        let line = format!("{}{}: {}: {figures}", self.title, self.place(index), label(slot));
+        let line = format!("{}{}: {}: {figures}", self.title, self.position(index), label(slot));
         match &self.bar {
             Some(bar) if row.status != Status::Ok => bar.println(line),
             Some(_) => {}
@@ -78,7 +78,7 @@ impl RunProgress {
         }
     }
 
-    fn place(&self, index: usize) -> String {
+    fn position(&self, index: usize) -> String {
         match self.n_cases {
             Some(n_cases) => format!("case {} of {n_cases}", index + 1),
             None => format!("case {}", index + 1),

@@ -1,15 +1,15 @@
-//! What a child says to its parent: one JSON message a line on its standard output, and nothing else.
+//! The protocol between worker and parent: one JSON message per line on the standard output of the worker.
 
 use serde::{Deserialize, Serialize};
 
+use crate::case::{CaseOutcome, Phase};
 use crate::error::Error;
 use crate::measure::memory::Peaks;
-use crate::workload::case::{CaseOutcome, Phase};
 
-/// Raised whenever a message changes its meaning: parent and child are one program, so they always agree.
+/// Version of the protocol. Parent and worker are the same binary, so the versions always agree.
 pub const VERSION: u32 = 1;
 
-/// A line.
+/// A line of the protocol.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// [`VERSION`].
@@ -19,29 +19,29 @@ pub struct Line {
     pub message: Message,
 }
 
-/// A message.
+/// A message of a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Message {
-    /// Another phase begins.
+    /// A phase begins.
     Phase {
-        /// Which.
+        /// The phase.
         phase: Phase,
     },
-    /// So much of the phase is done.
+    /// Progress within the phase.
     Progress {
-        /// Units done.
+        /// Completed units.
         done: u64,
-        /// Units in all.
+        /// All units.
         total: u64,
-        /// What is counted.
+        /// The name of a unit.
         unit: String,
     },
-    /// The case is done; the last message.
+    /// The case is complete; the last message.
     Done {
-        /// What it came to.
+        /// Its outcome.
         outcome: CaseOutcome,
-        /// What it took.
+        /// Its peak memory.
         peaks: Peaks,
     },
     /// The case failed; the last message.
@@ -51,13 +51,13 @@ pub enum Message {
 /// Why a case failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What happened.
+    /// The error message.
     pub message: String,
-    /// Whether the settings or the input are at fault, so that every other case would fail alike.
+    /// Whether the settings or the input are the cause, so that every other case would fail in the same way.
     pub bad_input: bool,
-    /// Bytes that were asked for and not there.
+    /// Bytes of the failed or refused allocation.
     pub out_of_memory_bytes: Option<u64>,
-    /// Whether nothing was tried, because it was predicted not to fit.
+    /// Whether the case was not started because it was predicted to exceed the memory limit.
     #[serde(default)]
     pub predicted: bool,
 }
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_survive_the_pipe() {
+    fn messages_round_trip_as_single_lines() {
         for message in [
             Message::Phase { phase: Phase::Extracting },
             Message::Progress { done: 3, total: 9, unit: "samples".to_owned() },

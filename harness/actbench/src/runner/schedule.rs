@@ -1,54 +1,50 @@
-//! In which order cases run: blocks of all cases, each block shuffled.
+//! The order of cases: blocks of all cases, each block shuffled.
 //!
-//! A machine drifts over minutes. Within a block all methods meet the same drift, so ratios are taken inside blocks;
-//! a random order inside each keeps one method from always coming first (Laaber et al. 2019: random interleaving
+//! The speed of a machine drifts over minutes. All methods of a block are subject to the same drift, so ratios are taken
+//! within blocks. The random order keeps a method from always running first (Laaber et al. 2019: random interleaving
 //! finds small slowdowns that runs one after the other miss).
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use crate::case::{Ablation, Method, RunConfig, Task};
 use crate::error::Result;
-use crate::workload::ablation::Ablation;
-use crate::workload::case::{Method, RunConfig, Task};
 use actbench_activations::plan::Rules;
 
-/// A place in the schedule.
+/// A position in the schedule: one case of one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
-    /// What is done.
+    /// The task.
     pub task: Task,
-    /// How.
+    /// The extraction method.
     pub method: Method,
-    /// Which rules it goes without to show their worth, if any; lazy methods alone.
+    /// The optimizer rules that the case disables to measure their effect; lazy methods only.
     pub ablation: Option<Ablation>,
-    /// The block, from 0 on; none for a warm-up, which is not counted.
+    /// The block, from 0 on; none for a warm-up.
     pub block: Option<usize>,
 }
 
 impl Slot {
-    /// What is run, whichever the block.
+    /// The case, which is the same in every block.
     pub fn case(&self) -> (Task, Method, Option<Ablation>) {
         (self.task, self.method, self.ablation)
     }
 }
 
-/// The cases of a run, handed out a block at a time.
+/// The cases of a run, one block at a time.
 pub struct Schedule {
     cases: Vec<Slot>,
     rng: ChaCha8Rng,
 }
 
 impl Schedule {
-    /// Of the cases of `config`.
+    /// A schedule of the cases of `config`.
     ///
     /// # Errors
-    /// A rule that does not exist.
-    pub fn of(config: &RunConfig) -> Result<Self> {
-        let ablations = match config.ablate {
-            true => Ablation::of(Rules::all_but(&config.no_opt)?),
-            false => Vec::new(),
-        };
+    /// An unknown optimizer rule.
+    pub fn new(config: &RunConfig) -> Result<Self> {
+        let ablations = if config.ablate { Ablation::for_rules(Rules::all_but(&config.no_opt)?) } else { Vec::new() };
         let mut cases = Vec::new();
         for (&task, &method) in config.tasks.iter().flat_map(|task| config.methods.iter().map(move |it| (task, it))) {
             let of_lazy = ablations.iter().copied().filter(|_| method != Method::Eager).map(Some);
@@ -62,12 +58,12 @@ impl Schedule {
         Ok(Schedule { cases, rng: ChaCha8Rng::seed_from_u64(config.seed) })
     }
 
-    /// Cases of a block.
+    /// Number of cases in a block.
     pub fn n_cases(&self) -> usize {
         self.cases.len()
     }
 
-    /// The next block's cases in an order of its own; `block` is its number, none for a warm-up.
+    /// The cases of the next block in random order; `block` is its number, none for a warm-up.
     pub fn block(&mut self, block: Option<usize>) -> Vec<Slot> {
         let mut slots: Vec<Slot> = self.cases.iter().map(|slot| Slot { block, ..*slot }).collect();
         slots.shuffle(&mut self.rng);
@@ -76,56 +72,24 @@ impl Schedule {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use actbench_kernels::{DType, PoolMethod};
-
+mod tests {
     use super::*;
-    use crate::workload::case::{DeviceMap, ProbeSolver};
+    use crate::test_support::small_config;
     use actbench_activations::plan::Rule;
-    use actbench_activations::text::MaskKind;
 
-    pub(crate) fn config() -> RunConfig {
-        RunConfig {
-            tasks: vec![Task::Train, Task::Sweep],
-            methods: vec![Method::Eager, Method::Lazy, Method::LazyDisk],
-            model: None,
-            dataset: None,
-            samples: 20,
-            train_frac: 0.8,
-            seed: 0,
-            batch_size: 4,
-            pool: PoolMethod::Mean,
-            mask: MaskKind::Assistant,
-            layer: None,
-            sweep_layers: None,
-            sweep_cs: vec![1.0],
-            train_c: 1.0,
-            train_max_iter: 10,
-            sweep_max_iter: 10,
-            solver: ProbeSolver::Newton,
-            dtype: DType::Bf16,
-            device_map: DeviceMap::Auto,
-            lazy_cache_disk: false,
-            threads: None,
-            memory_limit: Default::default(),
-            data_dir: None,
-            no_opt: Vec::new(),
-            ablate: false,
-            repetitions: Some(8),
-            budget_s: None,
-            warmup: 1,
-        }
+    fn config() -> RunConfig {
+        RunConfig { methods: vec![Method::Eager, Method::Lazy, Method::LazyDisk], ..small_config() }
     }
 
     /// All slots of a run of a fixed number of blocks.
     fn schedule(config: &RunConfig) -> Result<Vec<Slot>> {
-        let mut schedule = Schedule::of(config)?;
+        let mut schedule = Schedule::new(config)?;
         let blocks = std::iter::repeat_n(None, config.warmup).chain((0..config.repetitions.unwrap()).map(Some));
         Ok(blocks.flat_map(|block| schedule.block(block)).collect())
     }
 
     #[test]
-    fn every_block_holds_every_case_once_in_an_order_of_its_own() {
+    fn blocks_hold_each_case_once_in_random_order() {
         let config = config();
         let slots = schedule(&config).unwrap();
         assert_eq!(slots, schedule(&config).unwrap(), "the order follows the seed");
@@ -146,7 +110,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn lazy_methods_go_without_each_rule_that_is_on_in_every_block() {
+    fn ablated_blocks_disable_each_enabled_rule_once() {
         let config = RunConfig { ablate: true, no_opt: vec!["mask".to_owned()], warmup: 0, ..config() };
         let slots = schedule(&config).unwrap();
         // For each task: eager once, and each of two lazy methods in full, without six rules, and without all.

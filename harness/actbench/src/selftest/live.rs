@@ -8,6 +8,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::case::{Method, Task};
 use crate::error::{Error, Result};
 use crate::gate::design::Design;
 use crate::gate::engine::{self, Listener, Pair};
@@ -21,7 +22,6 @@ use crate::measure::machine_record::MachineRecord;
 use crate::measure::resolution::Resolution;
 use crate::stats::RatioEstimate;
 use crate::stats::summary::median;
-use crate::workload::case::{Method, Task};
 
 /// The schema's name and version.
 pub const SCHEMA: &str = "actbench-selftest/1";

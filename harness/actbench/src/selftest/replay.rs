@@ -9,7 +9,7 @@ use crate::gate::design::Design;
 use crate::gate::engine::{self, Silent};
 use crate::gate::source::{Observed, Side, Source};
 use crate::gate::{CaseReport, Metric, Rule, Verdict};
-use crate::results::adaptive::Stopping;
+use crate::results::adaptive::StoppingRule;
 use crate::stats::RatioEstimate;
 
 /// Cases of a suite.
@@ -216,7 +216,7 @@ fn interval(noise: &Noise, metric: Metric, pairs: Option<usize>, seed: u64) -> R
         })
     };
     let (mut base, mut head) = (Vec::new(), Vec::new());
-    let stopping = Stopping::default();
+    let stopping = StoppingRule::default();
     loop {
         // Both sides of a pair are runs of one program, in the order of the record half of the time.
         let (one, other) = (value(Side::Base)?, value(Side::Head)?);
@@ -226,8 +226,8 @@ fn interval(noise: &Noise, metric: Metric, pairs: Option<usize>, seed: u64) -> R
         let enough = match pairs {
             Some(pairs) => base.len() >= pairs,
             None => {
-                base.len() >= stopping.most_blocks
-                    || (base.len() >= stopping.fewest_blocks
+                base.len() >= stopping.max_blocks
+                    || (base.len() >= stopping.min_blocks
                         && RatioEstimate::of_pairs(&head, &base, 0.95)?
                             .relative_half_width()
                             .is_some_and(|half| half <= stopping.half_width))

@@ -1,8 +1,10 @@
 //! How many bytes a run needs on a device, and the device that `--device-map` then resolves to.
 
-use super::case::{DeviceMap, RunConfig};
+use super::footprint::Sizes;
+use super::layers::{deepest_run, layers_of};
 use super::prepare::Prepared;
-use super::{Sizes, deepest_run, layers_of, sizes};
+use super::sizes::sizes;
+use crate::case::{DeviceMap, RunConfig};
 use crate::devices::choose::{self, DeviceChoice};
 use crate::error::Result;
 

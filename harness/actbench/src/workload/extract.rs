@@ -1,4 +1,4 @@
-//! Features of both sides of the split, the eager way and the lazy way.
+//! Features of both sides of the split, extracted eagerly or lazily.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,35 +7,35 @@ use actbench_kernels::PoolMethod;
 
 use super::features::LayerFeatures;
 use super::prepare::{LabelledTokens, Prepared};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use actbench_activations::eager;
 use actbench_activations::model::ActivationModel;
 use actbench_activations::plan::{Acts, Axis, ExtractionStats, Progress, ProgressSink, Rules};
 
-/// How features are extracted.
+/// Options of an extraction.
 #[derive(Clone, Copy, Debug)]
 pub struct Extraction<'a> {
     /// Samples of one batch.
     pub batch_size: usize,
-    /// How the masked positions become one vector.
+    /// Pooling of the masked positions into one vector.
     pub pool: PoolMethod,
-    /// What the optimiser may do; the lazy way alone.
+    /// Rules that the optimizer may apply; lazy only.
     pub rules: Rules,
-    /// A folder for cache files: the lazy way then writes features to disk and reads them from there.
-    pub cache_folder: Option<&'a Path>,
+    /// A directory for cache files: lazy then writes features to disk and reads them from there.
+    pub cache_directory: Option<&'a Path>,
 }
 
-/// What the extraction gave and what it took.
+/// Extracted features and their cost.
 pub struct Extracted {
-    /// One entry a layer, in the order asked for.
+    /// One entry per layer, in the requested order.
     pub layers: Vec<LayerFeatures>,
-    /// Tokens asked for and computed, both sides.
+    /// Requested and computed tokens of both sides.
     pub stats: ExtractionStats,
-    /// Bytes of the cache files, where there are any.
+    /// Bytes of the cache files; 0 without any.
     pub cache_bytes: u64,
 }
 
-/// One layer, the eager way: each batch's full output comes to the host and is pooled there.
+/// Extracts one layer eagerly: the full output of each batch is downloaded and pooled on the host.
 ///
 /// # Errors
 /// As [`eager::extract_layer_pooled`].
@@ -43,11 +43,11 @@ pub fn eager_layer(
     model: &Arc<dyn ActivationModel>,
     prepared: &Prepared,
     layer: usize,
-    how: Extraction<'_>,
+    options: Extraction<'_>,
     progress: &ProgressSink,
 ) -> Result<Extracted> {
     let side = |side: &LabelledTokens, sink: &ProgressSink| {
-        eager::extract_layer_pooled(&**model, &side.tokens, layer, how.batch_size, how.pool, Some(sink))
+        eager::extract_layer_pooled(&**model, &side.tokens, layer, options.batch_size, options.pool, Some(sink))
     };
     let sinks = two_sided(prepared, progress);
     let (train, test) = (side(&prepared.train, &sinks[0])?, side(&prepared.test, &sinks[1])?);
@@ -56,7 +56,7 @@ pub fn eager_layer(
     Ok(Extracted { layers, stats: sum(train.stats, test.stats), cache_bytes: 0 })
 }
 
-/// Several layers, the eager way: the full tensors of both sides are materialised, then selected and pooled.
+/// Extracts several layers eagerly: the full tensors of both sides are materialized, then selected and pooled.
 ///
 /// # Errors
 /// As [`eager::extract_full`].
@@ -64,43 +64,44 @@ pub fn eager_layers(
     model: &Arc<dyn ActivationModel>,
     prepared: &Prepared,
     layers: &[usize],
-    how: Extraction<'_>,
+    options: Extraction<'_>,
     progress: &ProgressSink,
 ) -> Result<Extracted> {
     let side = |side: &LabelledTokens, sink: &ProgressSink| {
-        eager::extract_full(&**model, &side.tokens, layers, how.batch_size, Some(sink))
+        eager::extract_full(&**model, &side.tokens, layers, options.batch_size, Some(sink))
     };
     let sinks = two_sided(prepared, progress);
     let (train, test) = (side(&prepared.train, &sinks[0])?, side(&prepared.test, &sinks[1])?);
     let pooled = layers
         .iter()
         .map(|&layer| {
-            let (train, test) = (train.tensor.pool_layer(layer, how.pool)?, test.tensor.pool_layer(layer, how.pool)?);
+            let (train, test) =
+                (train.tensor.pool_layer(layer, options.pool)?, test.tensor.pool_layer(layer, options.pool)?);
             LayerFeatures::new(layer, Acts::from_tensor(train), Acts::from_tensor(test), prepared)
         })
         .collect::<Result<_>>()?;
     Ok(Extracted { layers: pooled, stats: sum(train.stats, test.stats), cache_bytes: 0 })
 }
 
-/// Any layers, the lazy way: one pooled plan a side, run once, in memory or through a cache file.
+/// Extracts layers lazily: one pooled plan per side, run once, in memory or through a cache file.
 ///
 /// # Errors
-/// Whatever the plan's building, running, writing or reading fails with.
+/// Building or running the plan fails, or writing or reading its cache file.
 pub fn lazy_layers(
     model: &Arc<dyn ActivationModel>,
     prepared: &Prepared,
     layers: &[usize],
-    how: Extraction<'_>,
+    options: Extraction<'_>,
     progress: &ProgressSink,
 ) -> Result<Extracted> {
     let sinks = two_sided(prepared, progress);
     let mut cache_bytes = 0;
     let mut side = |side: &LabelledTokens, name: &str, sink: &ProgressSink| -> Result<(Acts, ExtractionStats)> {
-        let plan = plan(model, side, layers, how)?.with_progress(sink.clone());
-        let path = how.cache_folder.map(|folder| folder.join(format!("{name}.safetensors")));
+        let plan = plan(model, side, layers, options)?.with_progress(sink.clone());
+        let path = options.cache_directory.map(|directory| directory.join(format!("{name}.safetensors")));
         let cached = plan.cache(path.as_deref())?;
         if let Some(path) = path {
-            cache_bytes += std::fs::metadata(&path).map_err(crate::error::Error::io("read", &path))?.len();
+            cache_bytes += std::fs::metadata(&path).map_err(Error::io("read", &path))?.len();
         }
         Ok((cached, plan.stats()))
     };
@@ -116,19 +117,19 @@ pub fn lazy_layers(
 /// The lazy plan of one side: pooled activations of `layers`, `[n, l, h]`.
 ///
 /// # Errors
-/// A layer that the model does not have, or tokens that it cannot be run on.
+/// A layer that the model lacks, or tokens outside its vocabulary.
 pub fn plan(
     model: &Arc<dyn ActivationModel>,
     side: &LabelledTokens,
     layers: &[usize],
-    how: Extraction<'_>,
+    options: Extraction<'_>,
 ) -> Result<Acts> {
-    Acts::collect(model.clone(), side.tokens.clone(), layers, how.batch_size)?
-        .with_rules(how.rules)
-        .pool(how.pool, Axis::Sequence)
+    Acts::collect(model.clone(), side.tokens.clone(), layers, options.batch_size)?
+        .with_rules(options.rules)
+        .pool(options.pool, Axis::Sequence)
 }
 
-/// One progress over both sides, told to each of them as its own.
+/// Splits one progress over both sides into a sink for each side.
 fn two_sided(prepared: &Prepared, progress: &ProgressSink) -> [ProgressSink; 2] {
     let n_train = prepared.train.tokens.len() as u64;
     let total = n_train + prepared.test.tokens.len() as u64;

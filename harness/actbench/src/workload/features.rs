@@ -1,4 +1,4 @@
-//! The features of both sides of a split: what the probes are trained on, and what one truth is checked by.
+//! The features of both sides of a split: the input of the probes, and their digest.
 
 use actbench_kernels::DType;
 use half::bf16;
@@ -10,8 +10,8 @@ use actbench_activations::plan::{ActTensor, Acts, Axes};
 
 /// Pooled activations of one layer, `[n, h]` on each side.
 ///
-/// Each side is a plan over what was extracted, in memory or in a cache file, and becomes a tensor only while it is
-/// used: layers that are held all at once would be a second copy of the features, or keep a whole cache file's pages.
+/// Each side is a plan over the extracted features, in memory or in a cache file, and becomes a tensor only while it is
+/// used: tensors of all layers at once would be a second copy of the features, or keep all pages of a cache file resident.
 pub struct LayerFeatures {
     /// The layer.
     pub layer: usize,
@@ -20,10 +20,10 @@ pub struct LayerFeatures {
 }
 
 impl LayerFeatures {
-    /// Checks that the tensors are pooled and belong to the split.
+    /// Checks that the tensors are pooled and match the split.
     ///
     /// # Errors
-    /// Other axes than `bh`, or another number of samples.
+    /// Axes other than `bh`, or another number of samples.
     pub fn new(layer: usize, train: Acts, test: Acts, prepared: &Prepared) -> Result<Self> {
         for (acts, side) in [(&train, &prepared.train), (&test, &prepared.test)] {
             let signature = acts.signature();
@@ -42,15 +42,15 @@ impl LayerFeatures {
         self.train.signature().hidden_size
     }
 
-    /// Of the training samples. What comes back is let go when it is dropped.
+    /// The features of the training samples. Dropping the tensor frees its memory.
     ///
     /// # Errors
-    /// A cache file that cannot be read or is damaged, or memory that is not there.
+    /// A cache file that cannot be read or is damaged, or too little memory.
     pub fn train(&self) -> Result<ActTensor> {
         self.train.realize()
     }
 
-    /// Of the test samples, as [`LayerFeatures::train`].
+    /// The features of the test samples, as [`LayerFeatures::train`].
     ///
     /// # Errors
     /// As [`LayerFeatures::train`].
@@ -67,7 +67,7 @@ pub fn to_matrix(tensor: &ActTensor) -> Result<Array2<f32>> {
     Array2::from_shape_vec(shape(tensor)?, tensor.to_f32_vec()).map_err(|error| Error::Numeric(error.to_string()))
 }
 
-/// The values of a `bh` tensor of bf16 where they are, `[n, h]`; none where they are of another type or not aligned.
+/// A view of the values of a bf16 `bh` tensor, `[n, h]`; none if they have another type or are not aligned.
 ///
 /// # Errors
 /// When the tensor has other axes.
@@ -89,7 +89,7 @@ fn shape(tensor: &ActTensor) -> Result<(usize, usize)> {
 
 /// A digest of the features of all layers in order: shapes, dtype and bytes, training side first.
 ///
-/// Two cases that agree on it trained their probes on the same bits.
+/// Two cases with the same digest trained their probes on bit-identical features.
 ///
 /// # Errors
 /// As [`LayerFeatures::train`].

@@ -1,6 +1,6 @@
 //! What a case will hold in memory at once, predicted from sizes alone before anything is allocated.
 
-use super::score::{matrix_bytes, side_by_side};
+use super::score::{matrix_bytes, parallel_layers};
 use crate::error::{Error, Result};
 
 /// Sizes that the memory of a case follows from.
@@ -52,7 +52,7 @@ impl Sizes {
     pub fn probe(&self, threads: usize) -> u64 {
         let samples = self.sides.iter().fold(0usize, |sum, (samples, _)| sum.saturating_add(*samples));
         let layer = matrix_bytes(samples, self.hidden);
-        let at_a_time = side_by_side(threads, layer).min(self.layers.max(1));
+        let at_a_time = parallel_layers(threads, layer).min(self.layers.max(1));
         product(&[layer, at_a_time as u64])
     }
 

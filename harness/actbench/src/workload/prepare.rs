@@ -1,8 +1,9 @@
-//! What both tasks start from: the rows, split and tokenized, and the model's files opened and checked.
+//! The inputs of both tasks: the samples, split and tokenized, and the opened and checked files of the model.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::case::RunConfig;
 use crate::error::{Error, Result};
 use actbench_activations::data::{self, Dialogue};
 use actbench_activations::model::open::OpenModel;
@@ -12,50 +13,64 @@ use actbench_activations::tokens::TokenSet;
 /// One side of the split.
 #[derive(Clone, Debug, Default)]
 pub struct LabelledTokens {
-    /// One sequence a sample.
+    /// One sequence per sample.
     pub tokens: Arc<TokenSet>,
-    /// One label a sample, 0 or 1.
+    /// One label per sample, 0 or 1.
     pub labels: Vec<u8>,
 }
 
-/// Everything a case needs but the loaded weights.
+/// Everything a case needs except the loaded weights.
 pub struct Prepared {
     /// The model's files.
     pub model: OpenModel,
-    /// Samples the probe is trained on.
+    /// Samples for training the probe.
     pub train: LabelledTokens,
-    /// Samples it is scored on.
+    /// Samples for scoring the probe.
     pub test: LabelledTokens,
-    /// What the user should know, such as fewer rows than asked for.
+    /// Warnings for the user, such as fewer samples than requested.
     pub warnings: Vec<String>,
 }
 
-/// What is asked for.
+/// A request for the inputs of a run.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct InputRequest<'a> {
     /// Model name; none is the embedded one.
     pub model: Option<&'a str>,
     /// Data set name; none is the embedded one.
     pub dataset: Option<&'a str>,
-    /// Where local copies of registered data sets are.
+    /// The directory of local copies of registered data sets.
     pub data_dir: Option<&'a Path>,
-    /// Which tokens are pooled.
+    /// The tokens to pool.
     pub mask: MaskKind,
-    /// Rows to take.
+    /// Number of samples to use.
     pub samples: usize,
-    /// Share of them to train on.
+    /// Fraction of the samples used for training.
     pub train_frac: f64,
-    /// Seed of the choice and of the split.
+    /// Seed of the sample selection and of the split.
     pub seed: u64,
-    /// Show no progress where a model has to be fetched or imported first.
+    /// Show no progress if a model has to be downloaded or imported first.
     pub quiet: bool,
+}
+
+/// The request for the inputs of `config`.
+pub fn request(config: &RunConfig, quiet: bool) -> InputRequest<'_> {
+    InputRequest {
+        model: config.model.as_deref(),
+        dataset: config.dataset.as_deref(),
+        data_dir: config.data_dir.as_deref(),
+        mask: config.mask,
+        samples: config.samples,
+        train_frac: config.train_frac,
+        seed: config.seed,
+        quiet,
+    }
 }
 
 /// Opens the model, loads and splits the data, and tokenizes both sides.
 ///
 /// # Errors
-/// Anything that is wrong with the model's files, the data or the chat template.
-pub fn prepare(request: Request<'_>) -> Result<Prepared> {
+/// Invalid model files, data or chat template.
+pub fn prepare(request: InputRequest<'_>) -> Result<Prepared> {
     let model = OpenModel::open(request.model, request.mask, request.quiet)?;
     let dataset = data::load(request.dataset.unwrap_or("embedded"), request.data_dir, request.samples)?;
     let labels = dataset.labels();
@@ -73,7 +88,7 @@ pub fn prepare(request: Request<'_>) -> Result<Prepared> {
     Ok(Prepared { warnings: split.shortfall().into_iter().collect(), model, train, test })
 }
 
-/// A tokenizer that does not belong to the model shows here, before any weight is read.
+/// Detects a tokenizer of another model before any weight is read.
 fn check_vocabulary(tokens: &TokenSet, model: &OpenModel) -> Result<()> {
     let vocab_size = model.config.vocab_size;
     let largest = tokens.sequences.iter().flat_map(|sequence| &sequence.ids).max();
@@ -81,8 +96,8 @@ fn check_vocabulary(tokens: &TokenSet, model: &OpenModel) -> Result<()> {
         Some(token) if *token as usize >= vocab_size => Err(Error::input(
             model.location.to_string(),
             format!(
-                "tokenizer.json gives token {token}, but config.json has a vocabulary of {vocab_size}: they are not of \
-                 one model, so put the model's own tokenizer there"
+                "tokenizer.json gives token {token}, but config.json has a vocabulary of {vocab_size}: they belong to \
+                 different models; use the model's own tokenizer"
             ),
         )),
         _ => Ok(()),

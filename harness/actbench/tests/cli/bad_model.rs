@@ -158,7 +158,7 @@ fn tokenizer_of_another_model_is_named() {
     let mut model = ModelFolder::whole();
     model.config["vocab_size"] = json!(300);
     model.tensors.insert("model.embed_tokens.weight".to_owned(), (vec![300, 16], vec![bf16::ONE; 300 * 16]));
-    assert_snapshot!(refused_model(&model), @"error: [DIR]/model: tokenizer.json gives token 1328, but config.json has a vocabulary of 300: they are not of one model, so put the model's own tokenizer there");
+    assert_snapshot!(refused_model(&model), @"error: [DIR]/model: tokenizer.json gives token 1328, but config.json has a vocabulary of 300: they belong to different models; use the model's own tokenizer");
 }
 
 #[test]

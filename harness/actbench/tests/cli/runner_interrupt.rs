@@ -1,4 +1,4 @@
-//! Stopping a run from outside: no child survives, no temporary folder stays, finished rows are kept.
+//! StoppingRule a run from outside: no child survives, no temporary folder stays, finished rows are kept.
 #![cfg(target_os = "linux")]
 
 use std::process::Stdio;

@@ -10,8 +10,8 @@ use plotters::element::{Circle, Cross, Polygon, Rectangle};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{IntoFont, RGBColor, ShapeStyle, TextStyle};
 
+use crate::case::Method;
 use crate::error::{Error, Result};
-use crate::workload::case::Method;
 
 /// The background of a chart.
 pub const BACKGROUND: RGBColor = RGBColor(0xFF, 0xFF, 0xFF);

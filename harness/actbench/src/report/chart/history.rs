@@ -4,13 +4,13 @@ use super::Chart;
 use super::axis::ChartAxis;
 use super::canvas::{Marker, color, svg};
 use super::xy::{ChartPoint, ChartSeries, SIZE, XyChart};
+use crate::case::Task;
 use crate::error::Result;
 use crate::gate::Metric;
 use crate::history::{Series, SeriesKey};
 use crate::report::compare::shown_as;
 use crate::report::document::{Table, number_cell, text_cell};
 use crate::report::history::named;
-use crate::workload::case::Task;
 
 /// Names of commits below the axis, at most: more could not be read.
 const MOST_NAMES: usize = 8;

@@ -4,11 +4,11 @@ use super::axis::ChartAxis;
 use super::canvas::{EAGER, LAZY, LAZY_DISK, Marker, svg};
 use super::xy::{ChartPoint, ChartSeries, SIZE, XyChart};
 use super::{Chart, varying};
+use crate::case::{Method, Task};
 use crate::crossover::answer::ComparedQuantity;
 use crate::crossover::{Cell, Setting};
 use crate::error::Result;
 use crate::report::document::{Table, ratio_cell, text_cell, whole_cell};
-use crate::workload::case::{Method, Task};
 
 /// One chart per setting without its layers, and number of samples.
 pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {

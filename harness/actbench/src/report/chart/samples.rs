@@ -4,11 +4,11 @@ use super::axis::ChartAxis;
 use super::canvas::{Marker, color, svg};
 use super::xy::{ChartPoint, ChartSeries, SIZE, XyChart};
 use super::{Chart, by_setting, varying};
+use crate::case::Method;
 use crate::crossover::{Cell, DeviceClass, MedianInterval, MethodFigures};
 use crate::error::Result;
 use crate::report::document::{Table, figure_cell, text_cell, whole_cell};
 use crate::report::format::{mebibytes, seconds};
-use crate::workload::case::Method;
 
 /// A quantity that is drawn against samples.
 struct ChartQuantity {

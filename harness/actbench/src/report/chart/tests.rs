@@ -1,14 +1,11 @@
 //! Charts of synthetic cells: positions in the drawing, and which charts exist.
 
-use serde_json::json;
-
 use super::waterfall::{WaterfallStep, steps};
 use super::*;
+use crate::case::{Method, RunConfig, Task};
 use crate::crossover::tests::{file, file_without_eager};
 use crate::crossover::{NamedResults, cells_of};
-use crate::results::tests::{file_of, ok_row};
-use crate::runner::schedule::tests::config;
-use crate::workload::case::{Method, RunConfig, Task};
+use crate::test_support::{file_of, ok_row, small_config};
 
 fn drawn(files: &[NamedResults]) -> Vec<Chart> {
     charts(&cells_of(files)).unwrap()
@@ -93,16 +90,17 @@ fn sweep() -> NamedResults {
         let drift = 1.0 + block as f64;
         let row = |ablated: Option<&str>, seconds: f64| {
             let mut row = ok_row(Task::Sweep, Method::Lazy, block, seconds * drift, 200.0);
-            row.extra.insert("cs".to_owned(), json!([0.1, 1.0]));
-            row.extra.insert("aurocs".to_owned(), json!([[0.5, 0.75], [0.875, 1.0]]));
+            row.metrics.cs = Some(vec![0.1, 1.0]);
+            row.metrics.aurocs = Some(vec![vec![Some(0.5), Some(0.75)], vec![Some(0.875), Some(1.0)]]);
             if let Some(rule) = ablated {
-                row.extra.insert("ablated".to_owned(), json!(rule));
+                row.metrics.ablated = Some(rule.to_owned());
             }
             row
         };
         [row(None, 1.0), row(Some("packing"), 2.0), row(Some("prefix"), 2.5), row(Some("all"), 3.0)]
     });
-    let config = RunConfig { tasks: vec![Task::Sweep], methods: vec![Method::Lazy], sweep_layers: Some(2), ..config() };
+    let config =
+        RunConfig { tasks: vec![Task::Sweep], methods: vec![Method::Lazy], sweep_layers: Some(2), ..small_config() };
     NamedResults {
         name: "sweep.json".to_owned(),
         path: "sweep.json".to_owned(),
@@ -152,11 +150,11 @@ fn heat_map_has_shade_and_number_per_probe() {
 
 #[test]
 fn incomplete_grid_is_not_drawn() {
-    for aurocs in [json!([[0.5], [0.5, 0.6]]), json!([]), json!("none"), json!([[null, 1.0]])] {
+    for aurocs in [vec![vec![Some(0.5)], vec![Some(0.5), Some(0.6)]], vec![], vec![vec![None, Some(1.0)]]] {
         let mut file = sweep();
         for row in &mut file.results.rows {
-            row.extra.insert("aurocs".to_owned(), aurocs.clone());
+            row.metrics.aurocs = Some(aurocs.clone());
         }
-        assert!(!drawn(&[file]).iter().any(|chart| chart.name.starts_with("auroc")), "{aurocs}");
+        assert!(!drawn(&[file]).iter().any(|chart| chart.name.starts_with("auroc")), "{aurocs:?}");
     }
 }

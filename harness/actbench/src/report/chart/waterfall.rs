@@ -10,12 +10,12 @@ use super::axis::{ChartAxis, tick_text};
 use super::canvas::{Area, EAGER, GRID, INK, LAZY, LAZY_DISK, LEGEND, Marker, failed, legend, svg, text_style, write};
 use super::xy::fill;
 use super::{Chart, largest};
+use crate::case::Method;
 use crate::crossover::Cell;
 use crate::error::Result;
 use crate::report::document::{Table, number_cell, text_cell};
 use crate::report::format::seconds;
-use crate::results::ablation::RuleWorth;
-use crate::workload::case::Method;
+use crate::results::ablation::AblationResult;
 
 /// A bar of the waterfall.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +47,7 @@ pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
 ///
 /// A rule's step is the median time of the full plan multiplied by the ratio within blocks, not a difference of medians:
 /// drift of the machine cancels in the ratio.
-pub(super) fn steps(effects: &[RuleWorth]) -> Option<Vec<WaterfallStep>> {
+pub(super) fn steps(effects: &[AblationResult]) -> Option<Vec<WaterfallStep>> {
     let full = effects.first().filter(|effect| effect.without.is_none())?.elapsed_s?;
     let mut steps = vec![WaterfallStep { name: "full plan".to_owned(), from: 0.0, to: full, is_total: true }];
     let mut height = full;

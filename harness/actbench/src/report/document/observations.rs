@@ -4,11 +4,11 @@ use serde::Serialize;
 
 use super::summary::plural;
 use super::tables::{NONE, Table, TableCell, figure, number, percent, ratio_cell, text, whole};
+use crate::case::{Method, Task};
 use crate::crossover::{Cell, MethodFigures, NamedResults};
 use crate::report::format::{mebibytes, metric, seconds};
 use crate::report::sentence::sentence;
 use crate::results::ablation::Ratio;
-use crate::workload::case::{Method, Task};
 
 /// The observations of one workload.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -1,11 +1,11 @@
 //! The summary table: one line per run, task and lazy mode, every ratio with its interval.
 
 use super::tables::{NONE, Table, TableCell, number, ratio_cell, text, whole};
+use crate::case::{Method, Task};
 use crate::crossover::answer::ComparedQuantity;
 use crate::crossover::{Cell, MethodFigures};
 use crate::report::sentence::prints_as_one;
 use crate::results::summary::Comparison;
-use crate::workload::case::{Method, Task};
 
 /// The summary table of `cells`.
 pub(super) fn table(cells: &[Cell]) -> Table {

@@ -103,8 +103,8 @@ proptest! {
                 3 => row.gpu_peak_alloc_mb = value,
                 4 => row.metric_value = value,
                 _ => {
-                    row.extra.insert("cs".to_owned(), serde_json::json!([value]));
-                    row.extra.insert("aurocs".to_owned(), serde_json::json!([[value]]));
+                    row.metrics.cs = Some(value.into_iter().collect());
+                    row.metrics.aurocs = Some(vec![vec![value]]);
                 }
             }
         }

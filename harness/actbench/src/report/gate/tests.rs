@@ -6,7 +6,7 @@ use super::*;
 use crate::gate::design::Design;
 use crate::gate::report::{Identity, Resolution, SCHEMA};
 use crate::gate::{CaseReport, Metric, MetricReport, Outcome, Verdict};
-use crate::results::tests::environment;
+use crate::test_support::environment;
 
 fn metric(metric: Metric, verdict: Verdict, estimate: f64) -> MetricReport {
     MetricReport {

@@ -7,7 +7,7 @@ use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::table_style::table_style;
-use crate::workload::case::{Method, RunConfig, Task};
+use crate::case::{Method, RunConfig, Task};
 use crate::workload::profile::{CaseProfile, Ceilings};
 
 mod device;
@@ -248,7 +248,7 @@ mod tests {
     use actbench_kernels::profiled::{DeviceSpan, HostSpan, Lane, Recording, SpanKind, Work};
 
     use super::*;
-    use crate::runner::schedule::tests::config;
+    use crate::test_support::small_config;
 
     /// Consecutive operations, each with its shape, its milliseconds and its work.
     fn recording(operations: &[(&'static str, &str, u64, Work)]) -> Recording {
@@ -276,7 +276,7 @@ mod tests {
             extracting,
             training: empty(),
         };
-        let config = RunConfig { threads: Some(2), ..config() };
+        let config = RunConfig { threads: Some(2), ..small_config() };
         ProfileReport::new(&config, device, Ceilings { flops: 400e9, bytes: 40e9 }, &[case])
     }
 

@@ -8,7 +8,7 @@ use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::cuda::{CudaBackend, DeviceClock, KernelSet};
 use actbench_kernels::{AttentionLayout, Backend, CpuBackend, DType, KernelError};
 
-use super::{Extent, Finding, Subject};
+use super::{CheckResult, CheckScope, CheckTarget};
 use crate::devices::choose::Placement;
 use crate::devices::open::OpenGpus;
 use crate::error::{Error, Result};
@@ -17,63 +17,72 @@ use actbench_activations::model::llama::{Llama, LoadOptions};
 use actbench_activations::model::weights::Weights;
 use actbench_activations::model::{ActivationModel, LayerOutput, TokenBatch};
 
-/// Longest sequence of a golden, and room for more.
+/// Above the longest sequence of a golden.
 const MAX_POSITIONS: usize = 256;
 
-/// Relative errors that are allowed, of a layer in norm and of an element.
+/// Allowed relative error, in the norm of a layer and of an element.
 pub(super) fn tolerance(dtype: DType) -> f64 {
     if dtype == DType::F32 { 1e-4 } else { 2e-2 }
 }
 
-/// Every golden in every type of `extent`, all layers.
-pub(super) fn check(subject: &Subject, folder: &Path, extent: Extent, found: &mut dyn FnMut(Finding)) -> Result<()> {
-    let (gpus, ordinals) = match &subject.choice.placement {
+/// Checks all layers of every golden in every storage type of `scope`.
+pub(super) fn check(
+    target: &CheckTarget,
+    directory: &Path,
+    scope: CheckScope,
+    record: &mut dyn FnMut(CheckResult),
+) -> Result<()> {
+    let (gpus, ordinals) = match &target.choice.placement {
         Placement::Cpu => {
-            let threads = subject.config.n_threads();
-            return on(&|| Ok(vec![CpuBackend::new(threads)?]), folder, extent, found);
+            let threads = target.config.n_threads();
+            return check_on(&|| Ok(vec![CpuBackend::new(threads)?]), directory, scope, record);
         }
         Placement::Gpus(gpus, ordinals, _) => (gpus, ordinals),
     };
     match gpus.open(ordinals)? {
-        OpenGpus::Driver(backends) => on_devices(backends, folder, extent, found),
+        OpenGpus::Driver(backends) => on_devices(backends, directory, scope, record),
         #[cfg(feature = "emulator")]
-        OpenGpus::Emulator(backends) => on_devices(backends, folder, extent, found),
+        OpenGpus::Emulator(backends) => on_devices(backends, directory, scope, record),
     }
 }
 
-/// The same devices for all goldens: to open one takes longer than most of them.
+/// Uses the same devices for all goldens: opening one takes longer than most goldens.
 fn on_devices<D: DeviceClock>(
     backends: Vec<CudaBackend<D>>,
-    folder: &Path,
-    extent: Extent,
-    found: &mut dyn FnMut(Finding),
+    directory: &Path,
+    scope: CheckScope,
+    record: &mut dyn FnMut(CheckResult),
 ) -> Result<()> {
     let devices: Vec<Arc<D>> = backends.into_iter().map(|backend| Arc::new(backend.into_device())).collect();
     let backend = |device: &Arc<D>| CudaBackend::new(device.clone(), KernelSet::Fast);
-    on(&|| Ok(devices.iter().map(backend).collect()), folder, extent, found)
+    check_on(&|| Ok(devices.iter().map(backend).collect()), directory, scope, record)
 }
 
-fn on<B: Backend>(
+fn check_on<B: Backend>(
     open: &dyn Fn() -> std::result::Result<Vec<B>, KernelError>,
-    folder: &Path,
-    extent: Extent,
-    found: &mut dyn FnMut(Finding),
+    directory: &Path,
+    scope: CheckScope,
+    record: &mut dyn FnMut(CheckResult),
 ) -> Result<()> {
-    let unreadable =
-        |error: actbench_fixtures::golden::GoldenError| Error::input(folder.display().to_string(), error.to_string());
-    let dtypes = if extent.all_dtypes { &[DType::F32, DType::F16, DType::Bf16][..] } else { &[DType::Bf16] };
-    for name in cases_in(folder).map_err(unreadable)? {
-        let golden = Golden::load_from(&folder.join(&name), &name).map_err(unreadable)?;
+    let unreadable = |error: actbench_fixtures::golden::GoldenError| {
+        Error::input(directory.display().to_string(), error.to_string())
+    };
+    let dtypes = if scope.all_dtypes { &[DType::F32, DType::F16, DType::Bf16][..] } else { &[DType::Bf16] };
+    for name in cases_in(directory).map_err(unreadable)? {
+        let golden = Golden::load_from(&directory.join(&name), &name).map_err(unreadable)?;
         for dtype in dtypes {
             let result = open().map_err(Error::from).and_then(|backends| worst_error(backends, &golden, *dtype));
             let result = result.map_err(|error| error.to_string()).and_then(|worst| worst);
-            found(Finding::of(format!("golden {name} {dtype}"), result.map(|worst| format!("error {worst:.1e}"))));
+            record(CheckResult::new(
+                format!("golden {name} {dtype}"),
+                result.map(|worst| format!("error {worst:.1e}")),
+            ));
         }
     }
     Ok(())
 }
 
-/// The largest relative error of any layer of any sequence, or what is beyond the tolerance.
+/// The largest relative error of any layer of any sequence, or the violation of the tolerance.
 fn worst_error<B: Backend>(
     backends: Vec<B>,
     golden: &Golden,
@@ -97,7 +106,7 @@ fn worst_error<B: Backend>(
             rest = others;
             let error = match golden.layer(sequence, layer) {
                 Some(reference) => compare(reference, own, tolerance(dtype)),
-                None => Err("there is no such layer".to_owned()),
+                None => Err("the golden lacks this layer".to_owned()),
             };
             if let Ok(so_far) = worst {
                 worst = error.map(|error| error.max(so_far)).map_err(|error| format!("layer {layer}: {error}"));
@@ -106,10 +115,10 @@ fn worst_error<B: Backend>(
         Ok(())
     };
     model.run(&batch(golden), &layers, LayerOutput::Rows, &mut sink)?;
-    Ok(worst.and_then(|worst| match seen == golden.n_layers {
-        true => Ok(worst),
-        false => Err(format!("{seen} of {} layers came back", golden.n_layers)),
-    }))
+    if seen != golden.n_layers {
+        return Ok(Err(format!("the model returned {seen} of {} layers", golden.n_layers)));
+    }
+    Ok(worst)
 }
 
 /// All sequences of a golden as one ragged batch.

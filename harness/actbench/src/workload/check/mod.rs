@@ -1,86 +1,87 @@
-//! What a device has to prove before its figures are worth anything: reference values, and the same bits every way.
+//! Checks of a device before its measurements can be trusted: reference values, and bit-identical features by every method.
 //!
-//! This is what tests check where a device is emulated, as a part of the program, for machines that have a real one and
-//! no sources. It goes through the same loading and the same extraction as a run.
+//! Tests run the same checks on the emulator; here they are part of the binary, for machines with a real device and without
+//! the sources. They use the same loading and the same extraction as a run.
 
 use std::path::Path;
 
 use serde::Serialize;
 
-use super::case::{DeviceMap, Method, RunConfig, Task};
-use super::device;
-use super::prepare::{Prepared, prepare};
-use super::{request, with_layers};
+use super::layers::with_layers;
+use super::prepare::{Prepared, prepare, request};
+use crate::case::{DeviceMap, Method, RunConfig, Task};
 use crate::devices::choose::{DeviceChoice, Placement};
 use crate::error::Result;
+use crate::workload::device;
 
 mod goldens;
 mod same_bits;
 
-/// One thing that was checked.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Finding {
-    /// What was checked.
-    pub what: String,
-    /// Whether it holds.
+pub struct CheckResult {
+    /// The name of the check.
+    #[serde(rename = "what")]
+    pub name: String,
+    /// Whether it passed.
     pub passed: bool,
-    /// How far it was from failing, or why it failed.
+    /// The measured error, or why the check failed.
     pub detail: String,
 }
 
-impl Finding {
-    /// From what a check came to.
-    fn of(what: String, result: std::result::Result<String, String>) -> Finding {
+impl CheckResult {
+    /// A passed or a failed check, with its detail.
+    fn new(name: String, result: std::result::Result<String, String>) -> CheckResult {
         let passed = result.is_ok();
         let (Ok(detail) | Err(detail)) = result;
-        Finding { what, passed, detail }
+        CheckResult { name, passed, detail }
     }
 }
 
-/// How much is checked.
+/// The scope of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// Samples of the features that are compared bit by bit.
+pub struct CheckScope {
+    /// Number of samples whose features are compared.
     samples: usize,
-    /// Whether all storage types are gone through, or bf16 alone.
+    /// Whether all storage types are checked, or only bf16.
     all_dtypes: bool,
-    /// Whether probes are trained too.
+    /// Whether probes are trained as well.
     probes: bool,
 }
 
-impl Extent {
-    /// What a GPU does in seconds.
-    pub const WHOLE: Extent = Extent { samples: 200, all_dtypes: true, probes: true };
-    /// What an emulated one does in seconds. Probes on so few samples would have nothing to say.
-    pub const QUICK: Extent = Extent { samples: 4, all_dtypes: false, probes: false };
+impl CheckScope {
+    /// Takes seconds on a GPU.
+    pub const FULL: CheckScope = CheckScope { samples: 200, all_dtypes: true, probes: true };
+    /// Takes seconds on the emulator. Probes on so few samples would be meaningless.
+    pub const QUICK: CheckScope = CheckScope { samples: 4, all_dtypes: false, probes: false };
 }
 
-/// The device that a check is of, opened and checked by [`run`].
-pub struct Subject {
+/// The device to check; [`run`] opens it.
+pub struct CheckTarget {
     config: RunConfig,
     prepared: Prepared,
     choice: DeviceChoice,
 }
 
-impl Subject {
-    /// What `config` (its model and device map) comes to on this machine. Opens nothing.
+impl CheckTarget {
+    /// Resolves the model and the device map of `config` on this machine, without opening a device.
     ///
     /// # Errors
-    /// A device that is not there.
-    pub fn find(config: &RunConfig, extent: Extent) -> Result<Self> {
+    /// A device that does not exist.
+    pub fn find(config: &RunConfig, scope: CheckScope) -> Result<Self> {
         let tasks = vec![Task::Sweep];
         let methods = vec![Method::Lazy];
-        let dataset = Some(if extent.all_dtypes { "embedded" } else { "embedded:short" }.to_owned());
-        // Half of the samples on each side: with few of them a smaller side would lack a class.
-        let (samples, train_frac) = (extent.samples, 0.5);
+        let dataset = Some(if scope.all_dtypes { "embedded" } else { "embedded:short" }.to_owned());
+        // Half of the samples on each side: with few samples a smaller side might lack a class.
+        let (samples, train_frac) = (scope.samples, 0.5);
         let config = RunConfig { tasks, methods, dataset, samples, train_frac, ..config.clone() };
         let prepared = prepare(request(&config, true))?;
         let config = with_layers(&config, &prepared);
         let choice = device::choose(&config, &prepared)?;
-        Ok(Subject { config, prepared, choice })
+        Ok(CheckTarget { config, prepared, choice })
     }
 
-    /// What it is, for people.
+    /// Describes the device.
     pub fn describe(&self) -> String {
         match &self.choice.placement {
             Placement::Cpu => "cpu".to_owned(),
@@ -92,23 +93,28 @@ impl Subject {
     }
 }
 
-/// Checks `subject` against the goldens in `folder` and against itself and the CPU. What is found is told to `tell` at once.
+/// Compares `target` with the goldens in `directory`, with itself and with the CPU. `on_result` receives each result at once.
 ///
 /// # Errors
-/// Goldens that cannot be read. What goes wrong on the device is a finding.
-pub fn run(subject: &Subject, folder: &Path, extent: Extent, tell: &mut dyn FnMut(&Finding)) -> Result<Vec<Finding>> {
-    let mut findings = Vec::new();
-    let mut found = |finding: Finding| {
-        tell(&finding);
-        findings.push(finding);
+/// Goldens that cannot be read. A failure of the device is a failed check, not an error.
+pub fn run(
+    target: &CheckTarget,
+    directory: &Path,
+    scope: CheckScope,
+    on_result: &mut dyn FnMut(&CheckResult),
+) -> Result<Vec<CheckResult>> {
+    let mut results = Vec::new();
+    let mut record = |result: CheckResult| {
+        on_result(&result);
+        results.push(result);
     };
-    goldens::check(subject, folder, extent, &mut found)?;
-    same_bits::check(subject, extent, &mut found)?;
-    Ok(findings)
+    goldens::check(target, directory, scope, &mut record)?;
+    same_bits::check(target, scope, &mut record)?;
+    Ok(results)
 }
 
-impl Subject {
-    /// The settings, on the CPU.
+impl CheckTarget {
+    /// The settings with the CPU as the device.
     fn on_cpu(&self) -> RunConfig {
         RunConfig { device_map: DeviceMap::Cpu, ..self.config.clone() }
     }

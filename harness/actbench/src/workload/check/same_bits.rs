@@ -1,6 +1,6 @@
-//! Features by every method, batch size, set of rules and arrangement: the same bits on one device, and near those of the CPU.
+//! Features by every method, batch size, set of rules and arrangement: bit-identical on one device, and close to the CPU.
 //!
-//! Arrangements over several devices are tried on two logical ones of the device that is checked.
+//! Arrangements over several devices run on two logical devices of the checked one.
 
 use std::sync::Arc;
 
@@ -8,124 +8,138 @@ use actbench_fixtures::golden::compare;
 use actbench_kernels::DType;
 
 use super::goldens::tolerance;
-use super::{Extent, Finding, Subject};
+use super::{CheckResult, CheckScope, CheckTarget};
+use crate::case::{CaseObserver, Method, NoopObserver, RunConfig, Task};
 use crate::devices::choose::Arrangement;
 use crate::error::{Error, Result};
-use crate::workload::case::{CaseObserver, Method, RunConfig, Silent, Task};
 use crate::workload::extract::{Extracted, Extraction};
-use crate::workload::{extract_features, features, layers_of, load_model, load_model_at, score_probes};
+use crate::workload::features;
+use crate::workload::layers::layers_of;
+use crate::workload::load::{load_model, load_model_at};
+use crate::workload::run::{extract_features, score_probes};
 use actbench_activations::model::ActivationModel;
 use actbench_activations::plan::{ProgressSink, Rule, Rules};
 
-/// How far the AUROC of probes may be from that on the CPU.
-const MOST_AUROC_DIFFERENCE: f64 = 0.005;
+/// Allowed difference of the mean AUROC from that of the CPU.
+const MAX_AUROC_DIFFERENCE: f64 = 0.005;
 
-/// A way to the features.
-struct Way {
+/// A variant of the extraction.
+struct Variant {
     method: Method,
     batch_size: usize,
     rules: Rules,
-    told: String,
+    name: String,
 }
 
-/// All ways; in a quick check those without the rules one by one.
-fn ways(extent: Extent) -> Vec<Way> {
-    let way = |method: Method, batch_size, rules, without: &str| Way {
+/// All variants; a quick check omits those that disable a single rule.
+fn variants(scope: CheckScope) -> Vec<Variant> {
+    let variant = |method: Method, batch_size, rules, without: &str| Variant {
         method,
         batch_size,
         rules,
-        told: format!("{method}, batches of {batch_size}{without}"),
+        name: format!("{method}, batches of {batch_size}{without}"),
     };
-    let mut ways = vec![
-        way(Method::Eager, 1, Rules::all(), ""),
-        way(Method::Eager, 5, Rules::all(), ""),
-        way(Method::Lazy, 1, Rules::all(), ""),
-        way(Method::Lazy, 5, Rules::all(), ""),
-        way(Method::LazyDisk, 5, Rules::all(), ""),
-        way(Method::Lazy, 5, Rules::none(), ", no rule"),
+    let mut variants = vec![
+        variant(Method::Eager, 1, Rules::all(), ""),
+        variant(Method::Eager, 5, Rules::all(), ""),
+        variant(Method::Lazy, 1, Rules::all(), ""),
+        variant(Method::Lazy, 5, Rules::all(), ""),
+        variant(Method::LazyDisk, 5, Rules::all(), ""),
+        variant(Method::Lazy, 5, Rules::none(), ", no rule"),
     ];
-    if extent == Extent::QUICK {
-        return ways;
+    if scope == CheckScope::QUICK {
+        return variants;
     }
-    ways.extend(Rule::ALL.map(|rule| way(Method::Lazy, 5, Rules::all().without(rule), &format!(", without {rule}"))));
-    ways
+    variants.extend(
+        Rule::ALL.map(|rule| variant(Method::Lazy, 5, Rules::all().without(rule), &format!(", without {rule}"))),
+    );
+    variants
 }
 
-pub(super) fn check(subject: &Subject, extent: Extent, found: &mut dyn FnMut(Finding)) -> Result<()> {
-    let dtypes = if extent.all_dtypes { &[DType::F32, DType::F16, DType::Bf16][..] } else { &[DType::Bf16] };
+pub(super) fn check(target: &CheckTarget, scope: CheckScope, record: &mut dyn FnMut(CheckResult)) -> Result<()> {
+    let dtypes = if scope.all_dtypes { &[DType::F32, DType::F16, DType::Bf16][..] } else { &[DType::Bf16] };
     for dtype in dtypes {
-        let config = RunConfig { dtype: *dtype, ..subject.config.clone() };
-        // A device that is broken has failed, and the rest of the program has not.
-        if let Err(error) = check_dtype(subject, &config, extent, found) {
-            found(Finding::of(format!("features {dtype}"), Err(error.to_string())));
+        let config = RunConfig { dtype: *dtype, ..target.config.clone() };
+        // A failure of the device fails this check; the other checks still run.
+        if let Err(error) = check_dtype(target, &config, scope, record) {
+            record(CheckResult::new(format!("features {dtype}"), Err(error.to_string())));
         }
     }
     Ok(())
 }
 
-fn check_dtype(subject: &Subject, config: &RunConfig, extent: Extent, found: &mut dyn FnMut(Finding)) -> Result<()> {
-    let folder = tempfile::Builder::new().prefix("actbench-check-").tempdir();
-    let folder = folder.map_err(Error::io("create a folder in", std::env::temp_dir()))?;
-    let prepared = &subject.prepared;
-    let observer: Arc<dyn CaseObserver> = Arc::new(Silent);
+fn check_dtype(
+    target: &CheckTarget,
+    config: &RunConfig,
+    scope: CheckScope,
+    record: &mut dyn FnMut(CheckResult),
+) -> Result<()> {
+    let root = tempfile::Builder::new().prefix("actbench-check-").tempdir();
+    let root = root.map_err(Error::io("create a directory in", std::env::temp_dir()))?;
+    let prepared = &target.prepared;
+    let observer: Arc<dyn CaseObserver> = Arc::new(NoopObserver);
     let sink: ProgressSink = Arc::new(|_| ());
-    // All blocks: a plan without the rule `depth` runs them.
+    // All blocks, because a plan without the rule `depth` runs them.
     let deepest = prepared.model.config.n_layers - 1;
     let layers = layers_of(config, Task::Sweep);
-    let features_of = |model: &Arc<dyn ActivationModel>, way: &Way, number: usize| -> Result<Extracted> {
-        let folder = folder.path().join(number.to_string());
-        std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-        let how = Extraction {
-            batch_size: way.batch_size,
+    let extract = |model: &Arc<dyn ActivationModel>, variant: &Variant, number: usize| -> Result<Extracted> {
+        let directory = root.path().join(number.to_string());
+        std::fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
+        let options = Extraction {
+            batch_size: variant.batch_size,
             pool: config.pool,
-            rules: way.rules,
-            cache_folder: (way.method == Method::LazyDisk).then_some(folder.as_path()),
+            rules: variant.rules,
+            cache_directory: (variant.method == Method::LazyDisk).then_some(directory.as_path()),
         };
-        extract_features(Task::Sweep, way.method, model, prepared, &layers, how, &sink)
+        extract_features(Task::Sweep, variant.method, model, prepared, &layers, options, &sink)
     };
     let model = load_model(prepared, config, deepest, &observer)?;
-    let ways = ways(extent);
-    let ours = features_of(&model, &ways[0], 0)?;
+    let variants = variants(scope);
+    let ours = extract(&model, &variants[0], 0)?;
     let expected = features::digest(&ours.layers)?;
-    let mut judge = |extracted: &Extracted, told: &str| -> Result<()> {
+    let mut check_digest = |extracted: &Extracted, name: &str| -> Result<()> {
         let digest = features::digest(&extracted.layers)?;
-        let same = match digest == expected {
-            true => Ok("the same bits".to_owned()),
-            false => Err(format!("digest {digest}, and {expected} by {}", ways[0].told)),
+        let result = if digest == expected {
+            Ok("bit-identical".to_owned())
+        } else {
+            Err(format!("digest {digest}; by {} it is {expected}", variants[0].name))
         };
-        found(Finding::of(format!("features {} by {told}", config.dtype), same));
+        record(CheckResult::new(format!("features {} by {name}", config.dtype), result));
         Ok(())
     };
-    for (number, way) in ways.iter().enumerate().skip(1) {
-        judge(&features_of(&model, way, number)?, &way.told)?;
+    for (number, variant) in variants.iter().enumerate().skip(1) {
+        check_digest(&extract(&model, variant, number)?, &variant.name)?;
     }
     drop(model);
-    let lazy = &ways[3];
-    for (arrangement, told) in [(Arrangement::Split, "blocks on two devices"), (Arrangement::Replicas, "two replicas")]
+    let lazy = &variants[3];
+    for (arrangement, name) in [(Arrangement::Split, "blocks on two devices"), (Arrangement::Replicas, "two replicas")]
     {
-        let Some(placement) = subject.choice.placement.on_two(arrangement) else { continue };
+        let Some(placement) = target.choice.placement.on_two(arrangement) else { continue };
         let model = load_model_at(&placement, prepared, config, deepest, &observer)?;
-        judge(&features_of(&model, lazy, ways.len())?, &format!("{}, {told}", lazy.told))?;
+        check_digest(&extract(&model, lazy, variants.len())?, &format!("{}, {name}", lazy.name))?;
     }
-    let on_cpu = RunConfig { dtype: config.dtype, ..subject.on_cpu() };
+    let on_cpu = RunConfig { dtype: config.dtype, ..target.on_cpu() };
     let model = load_model(prepared, &on_cpu, deepest, &observer)?;
-    let theirs = features_of(&model, lazy, ways.len())?;
+    let theirs = extract(&model, lazy, variants.len())?;
     drop(model);
-    found(Finding::of(format!("features {} against the CPU", config.dtype), against(&ours, &theirs, config.dtype)?));
-    if extent.probes {
+    record(CheckResult::new(
+        format!("features {} compared with the CPU", config.dtype),
+        compare_features(&ours, &theirs, config.dtype)?,
+    ));
+    if scope.probes {
         let auroc = |extracted: &Extracted| -> Result<f64> {
             Ok(score_probes(Task::Sweep, config, extracted, prepared, &sink)?.mean)
         };
         let (ours, theirs) = (auroc(&ours)?, auroc(&theirs)?);
-        let near = (ours - theirs).abs() <= MOST_AUROC_DIFFERENCE;
-        let told = format!("mean AUROC {ours:.4}, and {theirs:.4} on the CPU");
-        found(Finding::of(format!("probes {}", config.dtype), if near { Ok(told) } else { Err(told) }));
+        let is_close = (ours - theirs).abs() <= MAX_AUROC_DIFFERENCE;
+        let detail = format!("mean AUROC {ours:.4}; on the CPU {theirs:.4}");
+        record(CheckResult::new(format!("probes {}", config.dtype), if is_close { Ok(detail) } else { Err(detail) }));
     }
     Ok(())
 }
 
 /// The largest relative error of any layer of either side.
-fn against(ours: &Extracted, theirs: &Extracted, dtype: DType) -> Result<std::result::Result<String, String>> {
+fn compare_features(ours: &Extracted, theirs: &Extracted, dtype: DType) -> Result<std::result::Result<String, String>> {
     let mut worst = 0.0_f64;
     for (ours, theirs) in ours.layers.iter().zip(&theirs.layers) {
         for (ours, theirs) in [(ours.train()?, theirs.train()?), (ours.test()?, theirs.test()?)] {

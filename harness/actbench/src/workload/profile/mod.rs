@@ -1,4 +1,4 @@
-//! A case run under a profile: every operation of the model timed, beside what the machine can do at best.
+//! Profiles cases: every operation of the model is timed and compared with the peak rates of the machine.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,13 +7,16 @@ use actbench_kernels::cuda::{CudaBackend, DeviceClock, KernelSet, Timeline};
 use actbench_kernels::profiled::Recording;
 use actbench_kernels::{CpuBackend, KernelError, Profile, Profiled};
 
-use super::case::{CaseObserver, Method, RunConfig, Silent, Task};
 use super::extract::Extraction;
+use super::layers::{deepest_run, layers_of};
+use super::load::{load_arranged, load_model_on};
 use super::prepare::Prepared;
-use super::{arrange, deepest_run, device, extract_features, layers_of, load_model_on, score_probes};
+use super::run::{extract_features, score_probes};
+use crate::case::{CaseObserver, Method, NoopObserver, RunConfig, Task};
 use crate::devices::choose::{Arrangement, Placement};
 use crate::devices::open::OpenGpus;
 use crate::error::{Error, Result};
+use crate::workload::device;
 use actbench_activations::model::ActivationModel;
 use actbench_activations::plan::{ProgressSink, Rules};
 
@@ -23,77 +26,78 @@ mod traced_model;
 pub use ceilings::Ceilings;
 use traced_model::TracedModel;
 
-/// What a case took, by operation.
+/// The time of a case, by operation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CaseProfile {
-    /// What was done.
+    /// The task.
     pub task: Task,
-    /// How.
+    /// The extraction method.
     pub method: Method,
-    /// Seconds until the features were there.
+    /// Seconds of feature extraction.
     pub extract_s: f64,
     /// Seconds of training and scoring.
     pub train_eval_s: f64,
-    /// What was recorded while the weights were loaded.
+    /// The recording of loading the weights.
     pub loading: Recording,
-    /// What was recorded until the features were there: the model's operations are here.
+    /// The recording of the extraction, with the operations of the model.
     pub extracting: Recording,
-    /// What was recorded of the probes.
+    /// The recording of the probes.
     pub training: Recording,
 }
 
-/// A run under a profile: each task with each method once.
+/// The profile of a run: each task with each method once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunProfile {
-    /// What ran the model, if it was not the CPU.
+    /// The devices of the model; none for the CPU.
     pub device: Option<String>,
-    /// What that does at best.
+    /// Their peak rates.
     pub ceilings: Ceilings,
-    /// In the order in which they ran.
+    /// The cases in the order of the run.
     pub cases: Vec<CaseProfile>,
 }
 
-/// Runs every case of `config` in this process, its model timed operation by operation. `config` has its layers filled
-/// in. What is about to be done is told to `say`.
+/// Runs every case of `config`, whose layers must be filled in, in this process, and times each operation of the model.
+/// `report_progress` receives a line before each step.
 ///
 /// # Errors
 /// As [`run_case`](super::run_case).
-pub fn profile_run(config: &RunConfig, prepared: &Prepared, say: &dyn Fn(&str)) -> Result<RunProfile> {
+pub fn profile_run(config: &RunConfig, prepared: &Prepared, report_progress: &dyn Fn(&str)) -> Result<RunProfile> {
     let choice = device::choose(config, prepared)?;
     if let Some(note) = &choice.note {
-        say(&format!("note: {note}"));
+        report_progress(&format!("note: {note}"));
     }
     if let Placement::Gpus(gpus, ordinals, arrangement) = choice.placement {
         return match gpus.open(&ordinals)? {
-            OpenGpus::Driver(backends) => profile_run_on(backends, arrangement, config, prepared, say),
+            OpenGpus::Driver(backends) => profile_run_on(backends, arrangement, config, prepared, report_progress),
             #[cfg(feature = "emulator")]
-            OpenGpus::Emulator(backends) => profile_run_on(backends, arrangement, config, prepared, say),
+            OpenGpus::Emulator(backends) => profile_run_on(backends, arrangement, config, prepared, report_progress),
         };
     }
-    let observer: Arc<dyn CaseObserver> = Arc::new(Silent);
+    let observer: Arc<dyn CaseObserver> = Arc::new(NoopObserver);
     let profile = Profile::default();
-    say("measuring the machine's best");
+    report_progress("measuring the peak rates of the machine");
     let ceilings = Ceilings::measure(config)?;
-    let cases =
-        each_case(config, say, |task, method| profile_case(task, method, config, prepared, &observer, &profile))?;
+    let cases = each_case(config, report_progress, |task, method| {
+        profile_case(task, method, config, prepared, &observer, &profile)
+    })?;
     Ok(RunProfile { device: None, ceilings, cases })
 }
 
-/// The same on devices, their kernels and copies timed by their own clocks.
+/// As [`profile_run`], on devices, whose clocks time their kernels and copies.
 fn profile_run_on<D: DeviceClock>(
     backends: Vec<CudaBackend<D>>,
     arrangement: Arrangement,
     config: &RunConfig,
     prepared: &Prepared,
-    say: &dyn Fn(&str),
+    report_progress: &dyn Fn(&str),
 ) -> Result<RunProfile> {
     let devices: Vec<Arc<D>> = backends.into_iter().map(|backend| Arc::new(backend.into_device())).collect();
-    let first = devices.first().ok_or_else(|| Error::usage("no device was opened"))?;
-    let observer: Arc<dyn CaseObserver> = Arc::new(Silent);
+    let first = devices.first().ok_or_else(|| Error::internal("no device was opened"))?;
+    let observer: Arc<dyn CaseObserver> = Arc::new(NoopObserver);
     let profile = Profile::default();
-    say("measuring the device's best");
+    report_progress("measuring the peak rates of the device");
     let ceilings = Ceilings::measure_on(first, config.dtype)?;
-    let cases = each_case(config, say, |task, method| {
+    let cases = each_case(config, report_progress, |task, method| {
         profile_case_on(&devices, arrangement, task, method, config, prepared, &observer, &profile)
     })?;
     let described: Vec<String> = devices.iter().map(|device| device.describe()).collect();
@@ -102,13 +106,13 @@ fn profile_run_on<D: DeviceClock>(
 
 fn each_case(
     config: &RunConfig,
-    say: &dyn Fn(&str),
+    report_progress: &dyn Fn(&str),
     run: impl Fn(Task, Method) -> Result<CaseProfile>,
 ) -> Result<Vec<CaseProfile>> {
     let mut cases = Vec::new();
     for task in &config.tasks {
         for method in &config.methods {
-            say(&format!("running {task} {method}"));
+            report_progress(&format!("running {task} {method}"));
             cases.push(run(*task, *method)?);
         }
     }
@@ -131,7 +135,7 @@ fn profile_case(
     run_recorded(task, method, config, prepared, profile, load, || Ok(()))
 }
 
-#[allow(clippy::too_many_arguments)] // A case, where it runs, and who hears of it.
+#[allow(clippy::too_many_arguments)] // A case, its devices, and its observers.
 fn profile_case_on<D: DeviceClock>(
     devices: &[Arc<D>],
     arrangement: Arrangement,
@@ -152,13 +156,13 @@ fn profile_case_on<D: DeviceClock>(
     let load = || -> Result<Arc<dyn ActivationModel>> {
         let backend = |timeline: &Arc<_>| CudaBackend::new(Arc::clone(timeline), KernelSet::Fast);
         let backends = timelines.iter().map(|timeline| Profiled::new(backend(timeline), profile.clone())).collect();
-        arrange(backends, arrangement, prepared, config, deepest, observer)
+        load_arranged(backends, arrangement, prepared, config, deepest, observer)
     };
     let finish = || timelines.iter().try_for_each(|timeline| timeline.finish());
     run_recorded(task, method, config, prepared, profile, load, finish)
 }
 
-/// Loads by `load` and runs the case. `finish` brings what a device did into the profile.
+/// Loads the model by `load` and runs the case. `finish` adds the recordings of the devices to the profile.
 fn run_recorded(
     task: Task,
     method: Method,
@@ -168,30 +172,30 @@ fn run_recorded(
     load: impl FnOnce() -> Result<Arc<dyn ActivationModel>>,
     finish: impl Fn() -> Result<(), KernelError>,
 ) -> Result<CaseProfile> {
-    let folder = tempfile::Builder::new().prefix("actbench-profile-").tempdir();
-    let folder = folder.map_err(crate::error::Error::io("create a folder in", std::env::temp_dir()))?;
-    let how = Extraction {
+    let directory = tempfile::Builder::new().prefix("actbench-profile-").tempdir();
+    let directory = directory.map_err(Error::io("create a directory in", std::env::temp_dir()))?;
+    let options = Extraction {
         batch_size: config.batch_size,
         pool: config.pool,
         rules: Rules::all_but(&config.no_opt)?,
-        cache_folder: config.caches_on_disk(method).then_some(folder.path()),
+        cache_directory: config.caches_on_disk(method).then_some(directory.path()),
     };
     let sink: ProgressSink = Arc::new(|_| ());
-    let told = || format!("{task} {method}");
+    let case = || format!("{task} {method}");
     profile.take();
-    let model = profile.phase("loading", told(), load)?;
+    let model = profile.phase("loading", case(), load)?;
     finish()?;
     let loading = profile.take();
     let model: Arc<dyn ActivationModel> = Arc::new(TracedModel::new(model, profile.clone()));
     let start = Instant::now();
-    let extracted = profile.phase("extracting", told(), || {
-        extract_features(task, method, &model, prepared, &layers_of(config, task), how, &sink)
+    let extracted = profile.phase("extracting", case(), || {
+        extract_features(task, method, &model, prepared, &layers_of(config, task), options, &sink)
     })?;
     let extract_s = start.elapsed().as_secs_f64();
     finish()?;
     let extracting = profile.take();
     let start = Instant::now();
-    profile.phase("training", told(), || score_probes(task, config, &extracted, prepared, &sink))?;
+    profile.phase("training", case(), || score_probes(task, config, &extracted, prepared, &sink))?;
     let train_eval_s = start.elapsed().as_secs_f64();
     Ok(CaseProfile { task, method, extract_s, train_eval_s, loading, extracting, training: profile.take() })
 }

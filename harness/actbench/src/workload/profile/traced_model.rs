@@ -1,4 +1,4 @@
-//! A model around another that notes each forward pass in a profile.
+//! A decorator of a model that records each forward pass in a profile.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -9,46 +9,46 @@ use actbench_kernels::{DType, DeviceUse, Profile};
 use crate::error::Result;
 use actbench_activations::model::{ActivationModel, LayerOutput, LayerSink, StepSink, StepSource, TokenBatch};
 
-/// Passes everything on; each batch is a span.
+/// Forwards all calls; each batch becomes a span of the profile.
 pub struct TracedModel {
     model: Arc<dyn ActivationModel>,
     profile: Profile,
 }
 
 impl TracedModel {
-    /// Around `model`.
+    /// Decorates `model`.
     pub fn new(model: Arc<dyn ActivationModel>, profile: Profile) -> Self {
         TracedModel { model, profile }
     }
 }
 
-/// A batch under way.
-struct UnderWay {
+/// A batch in flight.
+struct InFlightBatch {
     id: u64,
     start: Duration,
     detail: String,
 }
 
-/// Batches under way, each with the lowest number that was free when it was given, counted from 1.
+/// Batches in flight, each on the lowest track that was free when it started. Tracks are numbered from 1.
 #[derive(Default)]
-struct Slots(Vec<Option<UnderWay>>);
+struct Tracks(Vec<Option<InFlightBatch>>);
 
-impl Slots {
-    fn give(&mut self, batch: UnderWay) {
-        match self.0.iter_mut().find(|slot| slot.is_none()) {
+impl Tracks {
+    fn start(&mut self, batch: InFlightBatch) {
+        match self.0.iter_mut().find(|track| track.is_none()) {
             Some(free) => *free = Some(batch),
             None => self.0.push(Some(batch)),
         }
     }
 
-    fn take(&mut self, id: u64) -> Option<(usize, UnderWay)> {
-        let slots = self.0.iter_mut().enumerate();
-        let (index, slot) = slots.into_iter().find(|(_, slot)| slot.as_ref().is_some_and(|batch| batch.id == id))?;
-        Some((index + 1, slot.take()?))
+    fn complete(&mut self, id: u64) -> Option<(usize, InFlightBatch)> {
+        let mut tracks = self.0.iter_mut().enumerate();
+        let (index, track) = tracks.find(|(_, track)| track.as_ref().is_some_and(|batch| batch.id == id))?;
+        Some((index + 1, track.take()?))
     }
 }
 
-fn told(batch: &TokenBatch) -> String {
+fn description(batch: &TokenBatch) -> String {
     format!("{} rows, {} carried", batch.ids.len(), batch.n_carried)
 }
 
@@ -90,7 +90,7 @@ impl ActivationModel for TracedModel {
     ) -> Result<()> {
         let start = self.profile.now();
         let result = self.model.run(batch, layers, output, sink);
-        self.profile.batch(told(batch), 1, start);
+        self.profile.batch(description(batch), 1, start);
         result
     }
 
@@ -103,19 +103,19 @@ impl ActivationModel for TracedModel {
     }
 
     fn run_all(&self, layers: &[usize], next: &mut StepSource<'_>, sink: &mut StepSink<'_>) -> Result<()> {
-        let slots = RefCell::new(Slots::default());
+        let tracks = RefCell::new(Tracks::default());
         let deepest = layers.last().copied();
-        let mut noted = |lane: usize| {
+        let mut traced_next = |lane: usize| {
             let step = next(lane)?;
-            let (id, start, detail) = (step.id, self.profile.now(), told(&step.batch));
-            slots.borrow_mut().give(UnderWay { id, start, detail });
+            let (id, start, detail) = (step.id, self.profile.now(), description(&step.batch));
+            tracks.borrow_mut().start(InFlightBatch { id, start, detail });
             Some(step)
         };
-        self.model.run_all(layers, &mut noted, &mut |id, layer, rows| {
+        self.model.run_all(layers, &mut traced_next, &mut |id, layer, rows| {
             if Some(layer) == deepest
-                && let Some((number, batch)) = slots.borrow_mut().take(id)
+                && let Some((track, batch)) = tracks.borrow_mut().complete(id)
             {
-                self.profile.batch(batch.detail, number, batch.start);
+                self.profile.batch(batch.detail, track, batch.start);
             }
             sink(id, layer, rows)
         })

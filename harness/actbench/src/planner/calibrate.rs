@@ -10,12 +10,12 @@ use actbench_kernels::{CpuBackend, DType, HostTensor};
 use bytes::Bytes;
 use ndarray::Array2;
 
-use super::case::{RunConfig, Task};
-use super::layers_of;
+use super::calibration::Calibration;
+use super::job::Job;
+use super::probe_work::probe_work;
+use crate::case::{RunConfig, Task};
 use crate::error::{Error, Result};
-use crate::planner::calibration::Calibration;
-use crate::planner::job::Job;
-use crate::planner::probe_work::probe_work;
+use crate::workload::layers_of;
 use actbench_activations::eager;
 use actbench_activations::model::llama::{Llama, LoadOptions};
 use actbench_activations::model::weights::Weights;
@@ -56,7 +56,7 @@ pub fn measure(job: &Job, folder: &Path) -> Result<Calibration> {
         head_dim: job.model.head_dim,
         tie_word_embeddings: true,
     };
-    let tiny = Preset::find("tiny").ok_or_else(|| Error::usage("there is no preset to begin with"))?;
+    let tiny = Preset::find("tiny").ok_or_else(|| Error::internal("the preset tiny does not exist"))?;
     let weights = Weights::synthetic(&Preset { shape, ..*tiny }, 0);
     let model = actbench_activations::model::config::ModelConfig {
         vocab_size: VOCABULARY,
@@ -124,7 +124,7 @@ fn rate(
         })
     };
     let flops = |batch: &TokenBatch| model.flops(batch, BLOCKS) as f64;
-    let Some((first, rest)) = batches.split_first() else { return Err(Error::usage("there is no batch to measure")) };
+    let Some((first, rest)) = batches.split_first() else { return Err(Error::internal("no batch to measure")) };
     run(first)?;
     // A single batch has to stand on none.
     let timed = if rest.is_empty() { std::slice::from_ref(first) } else { rest };

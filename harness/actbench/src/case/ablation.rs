@@ -1,26 +1,26 @@
-//! Which of the optimiser's rules a case goes without, so that the worth of each can be measured.
+//! The optimizer rules that a case disables, so that the effect of each rule can be measured.
 
 use std::fmt;
 
 use actbench_activations::plan::{Rule, Rules};
 
-/// What is switched off in one case, beside what the settings switch off in all.
+/// The rules disabled in one case, in addition to those that the settings disable in all cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ablation {
     /// One rule.
     Without(Rule),
-    /// Every rule: the plan is done as it is written.
+    /// Every rule: the plan runs unoptimized.
     WithoutAll,
 }
 
 impl Ablation {
-    /// One for each rule of `rules`, then all of them at once.
-    pub fn of(rules: Rules) -> Vec<Ablation> {
+    /// An ablation for each rule of `rules`, then the one without any rule.
+    pub fn for_rules(rules: Rules) -> Vec<Ablation> {
         let each = Rule::ALL.into_iter().filter(|rule| rules.has(*rule)).map(Ablation::Without);
         each.chain([Ablation::WithoutAll]).collect()
     }
 
-    /// The name that `--no-opt` knows it by.
+    /// The name of the ablation, as `--no-opt` takes it.
     pub fn name(self) -> &'static str {
         match self {
             Ablation::Without(rule) => rule.name(),
@@ -40,11 +40,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_rule_that_is_on_is_gone_without_once() {
-        let names = |rules| Ablation::of(rules).into_iter().map(Ablation::name).collect::<Vec<_>>().join(" ");
+    fn every_enabled_rule_is_ablated_once() {
+        let names = |rules| Ablation::for_rules(rules).into_iter().map(Ablation::name).collect::<Vec<_>>().join(" ");
         assert_eq!(names(Rules::all()), "depth packing mask pooling prefix layers batch all");
         assert_eq!(names(Rules::all().without(Rule::Prefix)), "depth packing mask pooling layers batch all");
-        for ablation in Ablation::of(Rules::all()) {
+        for ablation in Ablation::for_rules(Rules::all()) {
             assert!(Rules::all_but(&[ablation.name()]).is_ok());
         }
     }

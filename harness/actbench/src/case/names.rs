@@ -1,4 +1,4 @@
-//! Serialises a value by the name that people type for it, for `#[serde(with = "...")]`.
+//! Serializes a value by its command-line name, for `#[serde(with = "...")]`.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serializer};
 /// Writes the value's name.
 ///
 /// # Errors
-/// The serialiser's own.
+/// The serializer's own error.
 pub fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
@@ -17,7 +17,7 @@ pub fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<
 /// Reads a name.
 ///
 /// # Errors
-/// A name that `T` does not know.
+/// An unknown name.
 pub fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: FromStr,

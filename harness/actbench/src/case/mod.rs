@@ -1,0 +1,29 @@
+//! The vocabulary of the benchmark: tasks, methods, the settings of a run, one case and its outcome. A leaf: it knows
+//! nobody who runs, stores or reports a case.
+
+mod ablation;
+mod config;
+mod device_map;
+mod fault;
+mod injection;
+mod memory_limit;
+mod method;
+mod metrics;
+mod names;
+mod observer;
+mod outcome;
+mod spec;
+mod task;
+
+pub use ablation::Ablation;
+pub use config::{ProbeSolver, RunConfig};
+pub use device_map::DeviceMap;
+pub use fault::Fault;
+pub use injection::Injection;
+pub use memory_limit::MemoryLimit;
+pub use method::Method;
+pub use metrics::CaseMetrics;
+pub use observer::{CaseObserver, NoopObserver, Phase};
+pub use outcome::{CaseOutcome, GpuPeaks};
+pub use spec::CaseSpec;
+pub use task::Task;

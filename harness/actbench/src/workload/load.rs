@@ -1,0 +1,81 @@
+//! Loads the model of a case on the devices that the settings name.
+
+use std::sync::Arc;
+
+use actbench_kernels::{Backend, CpuBackend};
+
+use super::prepare::Prepared;
+use crate::case::{CaseObserver, RunConfig};
+use crate::devices::choose::{Arrangement, Placement};
+use crate::devices::open::OpenGpus;
+use crate::error::Result;
+use crate::workload::device;
+use actbench_activations::model::ActivationModel;
+use actbench_activations::model::replicas::Replicas;
+
+/// Loads the blocks up to `deepest` on the device that the settings name.
+///
+/// # Errors
+/// A weight that is missing, damaged or not finite, or too little memory.
+pub fn load_model(
+    prepared: &Prepared,
+    config: &RunConfig,
+    deepest: usize,
+    observer: &Arc<dyn CaseObserver>,
+) -> Result<Arc<dyn ActivationModel>> {
+    load_model_at(&device::choose(config, prepared)?.placement, prepared, config, deepest, observer)
+}
+
+/// As [`load_model`], at `placement`.
+pub(super) fn load_model_at(
+    placement: &Placement,
+    prepared: &Prepared,
+    config: &RunConfig,
+    deepest: usize,
+    observer: &Arc<dyn CaseObserver>,
+) -> Result<Arc<dyn ActivationModel>> {
+    let (gpus, ordinals, arrangement) = match placement {
+        Placement::Cpu => {
+            return load_model_on(CpuBackend::new(config.n_threads())?, prepared, config, deepest, observer);
+        }
+        Placement::Gpus(gpus, ordinals, arrangement) => (gpus, ordinals, *arrangement),
+    };
+    match gpus.open(ordinals)? {
+        OpenGpus::Driver(backends) => load_arranged(backends, arrangement, prepared, config, deepest, observer),
+        #[cfg(feature = "emulator")]
+        OpenGpus::Emulator(backends) => load_arranged(backends, arrangement, prepared, config, deepest, observer),
+    }
+}
+
+/// Loads the model on `backends`, split over them or copied to each.
+pub(super) fn load_arranged<B: Backend>(
+    backends: Vec<B>,
+    arrangement: Arrangement,
+    prepared: &Prepared,
+    config: &RunConfig,
+    deepest: usize,
+    observer: &Arc<dyn CaseObserver>,
+) -> Result<Arc<dyn ActivationModel>> {
+    let max_positions = prepared.train.tokens.max_len().max(prepared.test.tokens.max_len());
+    let mut progress = |done: usize, total: usize| observer.progress(done as u64, total as u64, "blocks");
+    let mut load =
+        |backends: Vec<B>| prepared.model.load_over(backends, config.dtype, deepest, max_positions, &mut progress);
+    match arrangement {
+        Arrangement::Split => Ok(Arc::new(load(backends)?)),
+        Arrangement::Replicas => {
+            let models = backends.into_iter().map(|backend| load(vec![backend])).collect::<Result<Vec<_>>>()?;
+            Ok(Arc::new(Replicas::new(models)?))
+        }
+    }
+}
+
+/// As [`load_model`], on `backend`.
+pub(super) fn load_model_on<B: Backend>(
+    backend: B,
+    prepared: &Prepared,
+    config: &RunConfig,
+    deepest: usize,
+    observer: &Arc<dyn CaseObserver>,
+) -> Result<Arc<dyn ActivationModel>> {
+    load_arranged(vec![backend], Arrangement::Split, prepared, config, deepest, observer)
+}

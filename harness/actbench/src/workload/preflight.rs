@@ -1,0 +1,60 @@
+//! Checks everything a run needs, weights excepted, before the first case starts.
+
+use super::layers::{check_depth, deepest_run, with_layers};
+use super::prepare::{Prepared, prepare, request};
+use crate::case::RunConfig;
+use crate::error::Result;
+use crate::workload::device;
+
+/// The findings of the parent before it starts a worker.
+#[derive(Clone, Debug)]
+pub struct Preflight {
+    /// The settings with the layers filled in.
+    pub config: RunConfig,
+    /// The location of the model, resolved: a directory or a preset.
+    pub located_model: String,
+    /// Number of blocks of the model.
+    pub n_layers: usize,
+    /// Warnings for the user.
+    pub warnings: Vec<String>,
+    /// The device the model will run on and the reason, if the settings leave the choice open.
+    pub device_note: Option<String>,
+}
+
+/// Reads and checks everything that a run of `config` needs except the weights, so that bad input is reported in one line
+/// before any work is done.
+///
+/// # Errors
+/// Invalid settings, model files, data or chat template.
+pub fn preflight(config: &RunConfig, quiet: bool) -> Result<Preflight> {
+    preflight_with_data(config, quiet).map(|(preflight, _)| preflight)
+}
+
+/// As [`preflight`], and also returns the prepared inputs.
+///
+/// # Errors
+/// As [`preflight`].
+pub fn preflight_with_data(config: &RunConfig, quiet: bool) -> Result<(Preflight, Prepared)> {
+    config.check()?;
+    let prepared = prepare(request(config, quiet))?;
+    let config = with_layers(config, &prepared);
+    for task in &config.tasks {
+        check_depth(&config, *task, prepared.model.config.n_layers)?;
+        for method in &config.methods {
+            prepared.model.check(deepest_run(&config, *task, *method, &prepared)?)?;
+        }
+        if config.ablate {
+            // Without the rule `depth` all blocks run.
+            prepared.model.check(prepared.model.config.n_layers - 1)?;
+        }
+    }
+    let device_note = device::choose(&config, &prepared)?.note;
+    let preflight = Preflight {
+        config,
+        located_model: prepared.model.location.to_string(),
+        n_layers: prepared.model.config.n_layers,
+        warnings: prepared.warnings.clone(),
+        device_note,
+    };
+    Ok((preflight, prepared))
+}

@@ -1,0 +1,18 @@
+//! The sizes of a case, from which its memory is predicted.
+
+use super::footprint::Sizes;
+use super::prepare::Prepared;
+use crate::case::RunConfig;
+
+/// The sizes that determine the memory of a case with `n_layers` layers.
+pub fn sizes(config: &RunConfig, prepared: &Prepared, n_layers: usize) -> Sizes {
+    let model = &prepared.model.config;
+    Sizes {
+        sides: [&prepared.train, &prepared.test].map(|side| (side.tokens.len(), side.tokens.max_len())),
+        layers: n_layers,
+        hidden: model.hidden_size,
+        intermediate: model.intermediate_size,
+        element: config.dtype.size(),
+        batch_size: config.batch_size,
+    }
+}
