@@ -10,27 +10,25 @@ use sources::{SourceFile, assert_none, rust_files};
 
 /// The modules of actbench from the lowest floor to the highest. A module uses modules of lower floors only; two modules
 /// of one floor do not know each other.
-const FLOORS: [&[&str]; 14] = [
-    // The error type, and the parser's messages on one line.
-    &["error", "one_line"],
+const FLOORS: [&[&str]; 12] = [
+    // The error type.
+    &["error"],
     // Files that appear whole or not at all; estimates of uncertainty.
     &["atomic_file", "stats"],
-    // Which GPUs there are.
+    // What is run: tasks, methods, settings, metrics.
+    &["case"],
+    // Which GPUs there are, and which a run uses.
     &["devices"],
     // What the machine is, and what a process takes of it.
     &["measure"],
-    // What is run: tasks, methods, settings, metrics.
-    &["case"],
     // What a result file keeps.
     &["results"],
     // The benchmark's body.
     &["workload"],
     // A case in a process of its own.
     &["runner"],
-    // Predictions, break-even sizes, many runs, paired comparisons.
-    &["planner", "crossover", "matrix", "gate"],
-    &["history"],
-    &["compare", "selftest"],
+    // Predictions, sizes from which lazy is better, many runs, runs as the cases of a gate.
+    &["planner", "crossover", "matrix", "gate_adapter"],
     // All of it as text.
     &["report"],
     &["commands"],

@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(notes_for(RunEnd::Fixed { blocks: 5 }), [""; 0]);
         assert!(notes_for(RunEnd::Enough { blocks: 9 })[0].starts_with("9 blocks: every time ratio"));
         assert!(notes_for(RunEnd::Budget { blocks: 2 })[0].contains("--budget"));
-        for end in [RunEnd::Budget { blocks: 2 }, RunEnd::Most { blocks: 30 }] {
+        for end in [RunEnd::Budget { blocks: 2 }, RunEnd::MaxBlocks { blocks: 30 }] {
             assert!(notes_for(end)[0].contains("worse than 1.5 %"));
         }
     }
