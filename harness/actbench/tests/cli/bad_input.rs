@@ -95,7 +95,7 @@ error: --sweep-cs 0: C must be positive and finite
 error: --train-frac 0 is not between 0 and 1 (both excluded)
 error: --train-frac 1 is not between 0 and 1 (both excluded)
 error: --train-frac NaN is not between 0 and 1 (both excluded)
-error: invalid value 'eighty' for '--train-frac <SHARE>': give a number
+error: invalid value 'eighty' for '--train-frac <FRACTION>': give a number
 error: invalid value '-5' for '--samples <N>': give a whole number from 0 on
 error: invalid value '1.5' for '--seed <SEED>': give a whole number from 0 on
 error: invalid value '99999999999999999999' for '--threads <N>': give a smaller number
@@ -137,6 +137,6 @@ fn panic_of_child_is_one_line() {
     let message = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{message}");
     assert_eq!(message.lines().count(), 1, "{message}");
-    assert!(message.contains("internal error: acted out") && message.contains("please report it"), "{message}");
+    assert!(message.contains("internal error: injected panic") && message.contains("please report it"), "{message}");
     assert!(!message.contains("RUST_BACKTRACE") && !message.contains("panicked at"), "{message}");
 }

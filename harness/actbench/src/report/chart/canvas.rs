@@ -63,7 +63,7 @@ pub enum Marker {
     Square,
     /// The mode lazy-disk.
     Triangle,
-    /// A mode that never completed.
+    /// A mode that never succeeded.
     Cross,
 }
 
