@@ -181,7 +181,7 @@ fn score(method: Method, cells: &[&Cell], measure: ComparedQuantity) -> Option<M
     (!tried.is_empty()).then_some(MethodScore { method, cells: tried.len(), failed, time, memory })
 }
 
-/// `4 cells: 2.31x faster than eager with 3.10x less memory where both succeeded; eager failed in 1`.
+/// `4 cells: 2.31x faster than eager with 3.10x less memory where both completed; eager failed in 1`.
 fn why(chosen: &MethodScore, compared: &[MethodScore], cells: &[&Cell]) -> String {
     let n_cells = if chosen.cells == 1 { "1 cell".to_owned() } else { format!("{} cells", chosen.cells) };
     if chosen.method == Method::Eager {
@@ -194,12 +194,12 @@ fn why(chosen: &MethodScore, compared: &[MethodScore], cells: &[&Cell]) -> Strin
         return format!("{n_cells}: {others}");
     }
     if chosen.time.is_none() {
-        return format!("{n_cells}: eager never succeeded");
+        return format!("{n_cells}: eager never completed");
     }
     let eager = cells.iter().filter_map(|cell| cell.method(Method::Eager));
     let failure = match eager.filter(|figures| figures.n_ok < figures.n).count() {
         0 => String::new(),
-        failed => format!(" where both succeeded; eager failed in {failed}"),
+        failed => format!(" where both completed; eager failed in {failed}"),
     };
     format!("{n_cells}: {}{failure}", against_eager(chosen))
 }

@@ -125,7 +125,7 @@ fn recommendations_follow_evidence() {
     insta::assert_snapshot!(cpu.join("\n"), @r##"
 small: Some(Eager), 1 cell: lazy is 2.00x slower than eager with 3.00x less memory (1 rows)
 medium: Some(Lazy), 1 cell: 1.01x slower than eager with 3.00x less memory (1 rows)
-large: Some(Lazy), 1 cell: eager never succeeded (1 rows)
+large: Some(Lazy), 1 cell: eager never completed (1 rows)
 "##);
     assert!(
         found.iter().filter(|it| it.device != DeviceClass::Cpu).all(|it| it.mode.is_none() && it.why == "not measured")

@@ -53,7 +53,7 @@ fn counted(results: &ResultFile, task: Task, method: Method) -> Vec<&Row> {
     rows.filter(|row| row.status == Status::Ok).collect()
 }
 
-/// The ratio eager / `method` of each block in which both succeeded, in the order of the blocks.
+/// The ratio eager / `method` of each block in which both completed, in the order of the blocks.
 fn paired_ratios(results: &ResultFile, task: Task, method: Method) -> Vec<f64> {
     let lazy = counted(results, task, method);
     let pairs = counted(results, task, Method::Eager).into_iter().filter_map(|eager| {

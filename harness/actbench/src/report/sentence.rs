@@ -36,7 +36,7 @@ const MEMORY: RatioWords = RatioWords {
 
 /// `sweep: lazy was 2.90x faster (2.70 to 3.10) and used 1.40x less memory (1.38 to 1.42); same AUROC.`
 ///
-/// If only one of the two methods succeeded, which one failed and how. None if neither succeeded or one was not run.
+/// If only one of the two methods completed, which one failed and how. None if neither completed or one was not run.
 pub fn sentence(task: Task, method: Method, comparison: &Comparison, rows: &[Row]) -> Option<String> {
     match (comparison.speedup_lazy_vs_eager, comparison.cpu_mem_reduction_x, comparison.metric_delta) {
         (Some(time), memory, Some(delta)) => {
@@ -56,17 +56,17 @@ pub fn sentence(task: Task, method: Method, comparison: &Comparison, rows: &[Row
     }
 }
 
-/// `train: eager never succeeded (oom); lazy succeeded.`
+/// `train: eager never completed (oom); lazy completed.`
 fn one_failed(task: Task, method: Method, rows: &[Row]) -> Option<String> {
     let rows_of = |wanted: Method| rows.iter().filter(move |row| row.task == task && row.method == wanted);
-    let succeeded = |wanted: Method| rows_of(wanted).any(|row| row.status == Status::Ok);
-    let (failed, other) = match (succeeded(Method::Eager), succeeded(method)) {
+    let completed = |wanted: Method| rows_of(wanted).any(|row| row.status == Status::Ok);
+    let (failed, other) = match (completed(Method::Eager), completed(method)) {
         (false, true) => (Method::Eager, method),
         (true, false) => (method, Method::Eager),
         _ => return None,
     };
     let status = rows_of(failed).next()?.status;
-    Some(format!("{task}: {failed} never succeeded ({status}); {other} succeeded."))
+    Some(format!("{task}: {failed} never completed ({status}); {other} completed."))
 }
 
 /// Whether a ratio prints as 1.00, so that "1.00x faster" would be a claim without a figure.

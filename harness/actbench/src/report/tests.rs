@@ -51,7 +51,7 @@ fn failed_method_and_partly_failed_method() {
  sweep   eager               1     9.00        6.75           2.25            640             320              -                  -   0.9750
  sweep   lazy                1     18.0        13.5           4.50            320             160              -                  -   0.9750
 sweep, eager / lazy: time 0.50x, peak RSS 2.00x; no interval from a single block
-train: eager never succeeded (oom); lazy succeeded.
+train: eager never completed (oom); lazy completed.
 sweep: lazy was 2.00x slower (a single block) and used 2.00x less memory (a single block); same AUROC.
 "#);
 }

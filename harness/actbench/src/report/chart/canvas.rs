@@ -63,7 +63,7 @@ pub enum Marker {
     Square,
     /// The mode lazy-disk.
     Triangle,
-    /// A mode that never succeeded.
+    /// A mode that never completed.
     Cross,
 }
 

@@ -12,7 +12,7 @@ use crate::report::document::{Table, ratio_cell, text_cell, whole_cell};
 
 /// One chart per setting without its layers, and number of samples.
 pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
-    // If one side never succeeded, there is no ratio to draw.
+    // If one side never completed, there is no ratio to draw.
     let compared = cells.iter().filter(|cell| {
         cell.comparisons.iter().any(|(_, comparison)| MEASURES.iter().any(|(it, ..)| it.ratio(comparison).is_some()))
     });

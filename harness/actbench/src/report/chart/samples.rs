@@ -77,7 +77,7 @@ fn chart(index: usize, group: &[&Cell], quantity: &ChartQuantity) -> Result<Char
     let label = group[0].setting.label();
     let title = format!("{}: {label}", quantity.title);
     let description =
-        "Both axes are logarithmic; bars are confidence intervals; a cross marks a mode that never succeeded.";
+        "Both axes are logarithmic; bars are confidence intervals; a cross marks a mode that never completed.";
     Ok(Chart {
         name: format!("{}-against-samples-{}", quantity.name, index + 1),
         svg: svg(SIZE, &title, description, |area| xy.draw(area))?,

@@ -45,7 +45,7 @@ fn failed_mode_is_marked_at_its_size() {
     let charts = drawn(&[file(100, 2.0, 2.0), file_without_eager(1000)]);
     for name in ["time-against-samples-1", "memory-against-samples-1"] {
         let chart = named(&charts, name);
-        assert!(chart.svg.contains("eager: oom") && chart.svg.contains("never succeeded"), "{}", chart.svg);
+        assert!(chart.svg.contains("eager: oom") && chart.svg.contains("never completed"), "{}", chart.svg);
         assert_eq!(chart.table.rows[2][2].text, "oom");
     }
     let intact = drawn(&[file(100, 2.0, 2.0)]);

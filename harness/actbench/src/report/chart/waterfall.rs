@@ -43,7 +43,7 @@ pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
     Ok(charts)
 }
 
-/// The steps from the full plan, which comes first in `effects`; none if it never succeeded.
+/// The steps from the full plan, which comes first in `effects`; none if it never completed.
 ///
 /// A rule's step is the median time of the full plan multiplied by the ratio within blocks, not a difference of medians:
 /// drift of the machine cancels in the ratio.

@@ -63,7 +63,7 @@ impl XyChart {
         let named = self.series.iter().map(|series| (series.name.clone(), series.color, series.marker));
         let mut names: Vec<_> = named.collect();
         if self.series.iter().any(|series| !series.failures.is_empty()) {
-            names.push(("never succeeded".to_owned(), INK, Marker::Cross));
+            names.push(("never completed".to_owned(), INK, Marker::Cross));
         }
         legend(area, &names)?;
         self.series.iter().try_for_each(|series| self.line(area, series))?;

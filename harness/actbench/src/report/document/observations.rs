@@ -89,7 +89,7 @@ fn by_method(
 }
 
 fn time(cells: &[&Cell]) -> Table {
-    let heads = ["#time s", "#extract s", "#train+eval s", "#extraction, % of time", "succeeded"];
+    let heads = ["#time s", "#extract s", "#train+eval s", "#extraction, % of time", "completed"];
     by_method("Medians of the repetitions, with the confidence interval of the center.", &heads, cells, |_, figures| {
         vec![
             figure(figures.elapsed_s, seconds),

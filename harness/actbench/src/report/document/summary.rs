@@ -152,7 +152,7 @@ fn failures(compared: &[(&Cell, &Comparison)], method: Method) -> String {
         let never = compared.iter().filter(|(cell, _)| cell.method(method).is_some_and(MethodFigures::never_succeeded));
         match never.count() {
             0 => String::new(),
-            n => format!("; {method} never succeeded in {n}"),
+            n => format!("; {method} never completed in {n}"),
         }
     };
     failed(Method::Eager) + &failed(method)
