@@ -215,7 +215,7 @@ fn british_words(text: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for word in text.split(|c: char| !c.is_alphabetic()).flat_map(camel_parts) {
         let word = word.to_lowercase();
-        let is_ise = ISE_ENDINGS.iter().any(|ending| word.strip_suffix(ending).is_some_and(|stem| is_ize_stem(stem)));
+        let is_ise = ISE_ENDINGS.iter().any(|ending| word.strip_suffix(ending).is_some_and(is_ize_stem));
         let is_listed = BRITISH.iter().any(|(british, _)| word.starts_with(british));
         if (is_ise || is_listed) && !found.contains(&word) {
             found.push(word);

@@ -190,7 +190,7 @@ fn use_tree(
             }
             Some(token) if token.kind == TokenKind::Word => {
                 // `a::{self}` is `a`.
-                if !(token.is("self") && !path.is_empty()) {
+                if !token.is("self") || path.is_empty() {
                     path.push(token.text.clone());
                 }
                 at += 1;
