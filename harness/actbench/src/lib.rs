@@ -1,12 +1,14 @@
-//! actbench: should activation probes be trained from lazy or from eager activations, and is either of them slower or does
-//! it use more memory than before?
+//! actbench: should activation probes be trained from lazy or from eager activations, and does a change make either of
+//! them slower, use more memory, or change its results?
 //!
-//! The engine is [`actbench_activations`]; this crate measures it. [`workload`] composes the engine into the two benchmarked tasks;
-//! [`runner`] runs each case in a process of its own; [`results`] is the file that keeps the measurements; [`matrix`] runs many of
-//! them; [`planner`] predicts their cost; [`pairgate`] estimates their uncertainty and judges changes, through the adapters of
-//! [`gate_adapter`]; [`report`] presents them.
+//! The engine is [`actbench_activations`]; this crate measures it. Modules in the order in which they use each other,
+//! which `tests/layers.rs` checks: [`measure`] records the machine, memory and conditions; [`results`] is the file of the
+//! measurements; [`workload`] composes the engine into the two benchmarked tasks; [`runner`] runs each case in a process of
+//! its own; [`planner`] predicts cost, [`crossover`] finds the sizes from which lazy is better, [`matrix`] runs many
+//! settings; [`stats`] estimates uncertainty; [`gate`], [`selftest`], [`compare`] and [`history`] compare versions;
+//! [`report`] renders all of it; [`commands`] and [`cli`] are the command line.
 
-#![warn(clippy::print_stdout)] // `commands::stdout` does not panic where the pipe is closed.
+#![warn(clippy::print_stdout)] // `commands::stdout` does not panic if the pipe is closed.
 
 pub mod atomic_file;
 pub mod case;

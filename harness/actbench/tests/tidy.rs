@@ -1,131 +1,251 @@
-//! The invariants of ARCHITECTURE.md that can be read off the sources.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+//! Invariants of ARCHITECTURE.md that can be read off the sources. The order of modules has a test of its own, `layers.rs`.
+#![allow(clippy::unwrap_used, clippy::panic)] // Test helpers may panic like tests.
 
+mod sources;
+
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
+use sources::graph::written_paths;
+use sources::lexer::{Token, TokenKind, tokens, without_tests};
+use sources::{SourceFile, assert_none, root, rust_files};
 
-/// Every file below `folder` with one of the `extensions`, build outputs apart.
-fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if path.is_dir() {
-                if !name.starts_with("target") && !name.starts_with('.') {
-                    folders.push(path);
-                }
-            } else if path.extension().is_some_and(|extension| extensions.iter().any(|known| extension == *known)) {
-                found.push(path);
-            }
-        }
+/// Modules that know no device: they get a model, figures or text, and never a backend.
+const WITHOUT_DEVICE: [&str; 20] = [
+    "harness/activations/src/data",
+    "harness/activations/src/text",
+    "harness/activations/src/tokens",
+    "harness/activations/src/import",
+    "harness/activations/src/plan",
+    "harness/activations/src/eager",
+    "harness/activations/src/probe",
+    "harness/actbench/src/case",
+    "harness/actbench/src/results",
+    "harness/actbench/src/runner",
+    "harness/actbench/src/planner",
+    "harness/actbench/src/crossover",
+    "harness/actbench/src/matrix",
+    "harness/actbench/src/report",
+    "harness/actbench/src/gate",
+    "harness/actbench/src/history",
+    "harness/actbench/src/compare",
+    "harness/actbench/src/selftest",
+    "harness/actbench/src/stats",
+    "harness/pairgate/src",
+];
+
+/// What a device is reached by.
+const DEVICES: [&str; 8] = [
+    "CpuBackend",
+    "CudaBackend",
+    "EmulatedBackend",
+    "DriverDevice",
+    "Emulator",
+    "OpenGpus",
+    "actbench_kernels::cpu",
+    "actbench_kernels::cuda",
+];
+
+/// Files of those modules that may name a device all the same, and why.
+const DEVICE_EXCEPTIONS: [(&str, &str); 2] = [
+    (
+        "harness/actbench/src/planner/calibrate",
+        "it measures the rates of this machine, on which predictions of time rest",
+    ),
+    ("harness/actbench/src/planner/memory", "it asks in which sizes the CPU backend allocates, and opens no device"),
+];
+
+/// Modules that compute: no files, no environment, no processes, no clock, no output.
+const PURE: [&str; 5] = [
+    "harness/activations/src/probe",
+    "harness/actbench/src/stats",
+    "harness/actbench/src/crossover",
+    "harness/actbench/src/report",
+    "harness/pairgate/src/stats",
+];
+
+/// What files, environment, processes, clocks and output are reached by.
+const EFFECTS: [&str; 18] = [
+    "fs",
+    "File",
+    "OpenOptions",
+    "tempfile",
+    "atomic_file",
+    "write_whole",
+    "std::env",
+    "env::var",
+    "std::process",
+    "Command",
+    "std::net",
+    "Instant",
+    "SystemTime",
+    "jiff",
+    "stdin",
+    "stdout",
+    "println",
+    "eprintln",
+];
+
+/// Which crates of the workspace each crate may depend on. Cargo refuses cycles, but not a needless arrow.
+const DEPENDENCIES: [(&str, &[&str]); 7] = [
+    ("fixtures", &[]),
+    ("kernels", &[]),
+    ("harness/activations", &["actbench-fixtures", "actbench-kernels"]),
+    ("harness/pairgate", &[]),
+    ("harness/actbench", &["actbench-activations", "actbench-fixtures", "actbench-kernels", "pairgate"]),
+    ("kernels/check", &["actbench-kernels"]),
+    ("kernels-check", &["actbench-kernels"]),
+];
+
+/// Whether `code` has the word `a`, or the path `a::b` written out or in a `use` tree.
+fn names(code: &[Token], pattern: &str) -> bool {
+    let wanted: Vec<&str> = pattern.split("::").collect();
+    if wanted.len() == 1 {
+        return code.iter().any(|token| token.kind == TokenKind::Word && token.text == pattern);
     }
-    found.sort();
-    found
+    written_paths(code).iter().any(|path| path.windows(wanted.len()).any(|window| window == wanted))
 }
 
-fn sources() -> Vec<(String, String)> {
-    let root = root();
-    let sources: Vec<(String, String)> = ["fixtures", "kernels", "kernels-check", "harness", "benches"]
-        .iter()
-        .flat_map(|crate_folder| files(&root.join(crate_folder), &["rs"]))
-        .map(|path| {
-            let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
-            (name, fs::read_to_string(path).unwrap())
-        })
-        .collect();
-    assert!(sources.len() > 40, "the sources were not found");
-    sources
+/// The names among `words` in the code of `source` without its tests.
+fn named<'a>(source: &str, words: &[&'a str]) -> Vec<&'a str> {
+    let (code, _) = without_tests(&tokens(source));
+    words.iter().copied().filter(|word| names(&code, word)).collect()
 }
 
-#[track_caller]
-fn assert_none(offenders: Vec<String>, rule: &str) {
-    assert!(offenders.is_empty(), "{rule}:\n  {}", offenders.join("\n  "));
+/// Test code in a file of its own: it may read reference values and open devices.
+fn is_test_file(name: &str) -> bool {
+    name.contains("/tests/") || name.ends_with("/tests.rs") || name.ends_with("/test_support.rs")
 }
 
-#[test]
-fn every_source_file_opens_by_saying_what_it_is() {
-    let offenders = sources().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(name, _)| name).collect();
-    assert_none(offenders, "files must open with a `//!` line");
+fn is_below(file: &SourceFile, directories: &[&str]) -> bool {
+    let name = file.name.trim_end_matches(".rs");
+    directories.iter().any(|it| name.strip_prefix(it).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
+/// The dependencies of a manifest on crates of the workspace, development dependencies included.
+fn workspace_dependencies(manifest: &str) -> BTreeSet<String> {
+    let lines = manifest.lines().map(str::trim);
+    let names = lines.filter(|line| line.starts_with("actbench") || line.starts_with("pairgate"));
+    names.filter_map(|line| line.split(['.', ' ', '=']).next()).map(str::to_owned).collect()
 }
 
 #[test]
-fn no_file_is_too_long_to_see_across() {
-    let offenders = sources()
-        .into_iter()
-        .filter(|(_, text)| text.lines().count() > 600)
-        .map(|(name, text)| format!("{name}: {} lines", text.lines().count()))
-        .collect();
-    assert_none(offenders, "files are split by responsibility before 600 lines");
+fn every_file_opens_with_a_description() {
+    let files = rust_files().into_iter();
+    let offenders: Vec<String> = files.filter(|file| !file.text.starts_with("//! ")).map(|file| file.name).collect();
+    assert_none(&offenders, "files must open with a `//!` line");
 }
 
 #[test]
-fn crates_name_only_those_before_them() {
-    let forbidden = [
-        ("fixtures/", ["actbench_kernels", "actbench::", "actbench_benches"].as_slice()),
-        ("kernels/", ["actbench_fixtures", "actbench::", "actbench_benches"].as_slice()),
-        ("kernels-check/", ["actbench_fixtures", "actbench::", "actbench_benches"].as_slice()),
-        ("harness/src", ["actbench_benches"].as_slice()),
-    ];
+fn no_file_exceeds_600_lines() {
+    let length = |file: &SourceFile| file.text.lines().count();
+    let long = rust_files().into_iter().filter(|file| length(file) > 600);
+    let offenders: Vec<String> = long.map(|file| format!("{}: {} lines", file.name, length(&file))).collect();
+    assert_none(&offenders, "a file has one responsibility and at most 600 lines");
+}
+
+#[test]
+fn crates_depend_in_one_direction() {
     let mut offenders = Vec::new();
-    for (name, text) in sources() {
-        for (prefix, words) in forbidden {
-            for word in words.iter().filter(|word| name.starts_with(prefix) && text.contains(**word)) {
-                offenders.push(format!("{name} names {word}"));
-            }
-        }
+    let mut checked = 0;
+    for (directory, allowed) in DEPENDENCIES {
+        let Ok(manifest) = fs::read_to_string(root().join(directory).join("Cargo.toml")) else { continue };
+        checked += 1;
+        // The name of the package itself is not a dependency.
+        let body = manifest.split_once("[dependencies]").map_or("", |(_, body)| body);
+        let found = workspace_dependencies(body).into_iter().filter(|name| !allowed.contains(&name.as_str()));
+        offenders.extend(found.map(|name| format!("{directory} depends on {name}")));
     }
-    assert_none(offenders, "data flows fixtures -> kernels -> harness -> benches");
+    assert!(checked >= 5, "only {checked} manifests were found");
+    assert_none(&offenders, "fixtures, kernels -> activations -> actbench -> benches; pairgate -> actbench");
 }
 
 #[test]
-fn only_the_workload_chooses_a_backend() {
-    let offenders = sources()
-        .into_iter()
-        .filter(|(name, text)| {
-            name.starts_with("harness/src")
-                && text.contains("CpuBackend")
-                && !name.starts_with("harness/src/workload")
-                && !name.starts_with("harness/src/model")
-        })
-        .map(|(name, _)| name)
-        .collect();
-    assert_none(offenders, "plans, probes and reports know no device");
-}
-
-#[test]
-fn statistics_and_reports_touch_no_file_and_no_clock() {
-    let words = ["std::fs", "File::", "Instant", "SystemTime", "std::process", "jiff::"];
+fn plans_probes_and_reports_know_no_device() {
     let mut offenders = Vec::new();
-    for (name, text) in sources() {
-        // Their tests read reference values.
-        if name.ends_with("/tests.rs") {
-            continue;
-        }
-        if ["harness/src/stats", "harness/src/crossover", "harness/src/report", "harness/src/probe"]
-            .iter()
-            .any(|pure| name.starts_with(pure))
-        {
-            offenders.extend(words.iter().filter(|word| text.contains(**word)).map(|word| format!("{name}: {word}")));
+    for file in rust_files().iter().filter(|file| is_below(file, &WITHOUT_DEVICE) && !is_test_file(&file.name)) {
+        let is_excepted = DEVICE_EXCEPTIONS.iter().any(|(name, _)| is_below(file, &[name]));
+        if !is_excepted {
+            offenders.extend(named(&file.text, &DEVICES).iter().map(|device| format!("{}: {device}", file.name)));
         }
     }
-    assert_none(offenders, "statistics, probes and reports are pure");
+    assert_none(&offenders, "only models, the workload and the choice of devices know a device");
 }
 
 #[test]
-fn the_map_names_every_module() {
+fn statistics_and_reports_have_no_effects() {
+    let mut offenders = Vec::new();
+    for file in rust_files().iter().filter(|file| is_below(file, &PURE) && !is_test_file(&file.name)) {
+        offenders.extend(named(&file.text, &EFFECTS).iter().map(|effect| format!("{}: {effect}", file.name)));
+    }
+    assert_none(&offenders, "statistics, probes, crossover and reports are pure");
+}
+
+#[test]
+fn architecture_names_every_module() {
     let map = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    let library = fs::read_to_string(root().join("harness/src/lib.rs")).unwrap();
-    let offenders = library
-        .lines()
-        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
-        .filter(|module| !map.contains(&format!("`{module}")))
-        .map(str::to_owned)
-        .collect();
-    assert_none(offenders, "ARCHITECTURE.md must name each module of the harness");
+    let mut offenders = Vec::new();
+    let mut found = 0;
+    for library in ["harness/activations", "harness/pairgate", "harness/actbench"] {
+        let Ok(text) = fs::read_to_string(root().join(library).join("src/lib.rs")) else { continue };
+        let modules = text.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+        for module in modules {
+            found += 1;
+            // `gate`, `gate/` and `gate::judge` name it.
+            if !["`", "/", "::"].iter().any(|end| map.contains(&format!("`{module}{end}"))) {
+                offenders.push(format!("{library}: `{module}`"));
+            }
+        }
+    }
+    assert!(found > 15, "only {found} modules were found");
+    assert_none(&offenders, "ARCHITECTURE.md names each module of the harness in backquotes");
+}
+
+// What follows shows that the checks above fail when they should.
+
+#[test]
+fn device_in_code_is_found() {
+    for source in [
+        "use actbench_kernels::CpuBackend;",
+        "use actbench_kernels::{DType, cpu::{Isa, allocated_bytes}};",
+        "fn f() { actbench_kernels::cpu::allocated_bytes(1); }",
+        "fn open() -> CudaBackend<DriverDevice> {}",
+    ] {
+        assert!(!named(source, &DEVICES).is_empty(), "{source}");
+    }
+    let harmless = "//! CpuBackend\nconst A: &str = \"CpuBackend\";\n#[cfg(test)]\nmod tests { use actbench_kernels::CpuBackend; }";
+    assert_eq!(named(harmless, &DEVICES), [""; 0]);
+}
+
+#[test]
+fn effect_in_code_is_found() {
+    for source in [
+        "use std::fs; fn f() { fs::read(path) }",
+        "use std::env;",
+        "use std::{fmt, env};",
+        "fn now() { std::time::Instant::now() }",
+        "use crate::results::write_whole;",
+        "fn f() { tempfile::tempdir() }",
+        "fn f() { println!(\"x\") }",
+    ] {
+        assert!(!named(source, &EFFECTS).is_empty(), "{source}");
+    }
+    let harmless = "const A: &str = env!(\"CARGO_PKG_VERSION\"); fn instant(file: &str) {} // std::fs";
+    assert_eq!(named(harmless, &EFFECTS), [""; 0]);
+}
+
+#[test]
+fn needless_dependency_is_found() {
+    let found =
+        workspace_dependencies("actbench-kernels.workspace = true\nserde = \"1\"\npairgate = { path = \"..\" }\n");
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["actbench-kernels", "pairgate"]);
+}
+
+#[test]
+fn directory_is_not_a_prefix_of_a_name() {
+    let file = |name: &str| SourceFile { name: name.to_owned(), text: String::new() };
+    assert!(is_below(&file("harness/actbench/src/stats.rs"), &PURE));
+    assert!(is_below(&file("harness/actbench/src/report/chart/xy.rs"), &PURE));
+    assert!(!is_below(&file("harness/actbench/src/stats_page.rs"), &PURE));
+    assert_eq!(tokens("a // b")[0].kind, TokenKind::Word);
 }

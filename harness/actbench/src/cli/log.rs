@@ -1,4 +1,4 @@
-//! What the program logs, as plain lines: `warning: ...`, without a time, so that they read like its other messages.
+//! Log lines on standard error: `warning: ...` without a time, so that they look like the other messages.
 
 use std::fmt;
 
@@ -8,11 +8,11 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Logs to standard error from now on: warnings, or what the variable `ACTBENCH_LOG` asks for.
+/// Starts logging to standard error: warnings, or the levels that the variable `ACTBENCH_LOG` selects.
 pub fn start() {
     let filter = EnvFilter::try_from_env("ACTBENCH_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).event_format(PlainLines);
-    // Logging may have been set up by whoever calls this as a library; theirs stays.
+    // A program that uses this crate as a library may have a subscriber of its own, which stays.
     let _ = lines.try_init();
 }
 

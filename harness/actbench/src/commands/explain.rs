@@ -1,4 +1,4 @@
-//! `actbench explain`: what the lazy plans of a run are, what the optimiser makes of them, and what they will cost.
+//! `actbench explain`: the lazy plans of a run before and after optimization, and their predicted cost.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use actbench_activations::model::ActivationModel;
 use actbench_activations::model::outline::ModelOutline;
 use actbench_activations::plan::{Acts, RuleCosts, Rules};
 
-/// Show what the lazy plans of a run are and what they will cost, without running them or reading any weights.
+/// Show the lazy plans of a run and their predicted cost, without running them.
 ///
-/// Takes the flags of `run`; those that say how a run is carried out and not what is run change nothing. For each task:
-/// the plan, its normal form, its optimised form, and one line a rule with what the plan would cost without it.
+/// Reads no weights. Takes the flags of `run`; flags that affect only execution (repetitions, timeouts) are ignored. Prints
+/// for each task the plan, its normal form, its optimized form, and for each rule the cost of the plan without it.
 #[derive(Args, Clone, Debug)]
 #[command(
     allow_negative_numbers = true,
@@ -26,15 +26,15 @@ use actbench_activations::plan::{Acts, RuleCosts, Rules};
     actbench explain\n  \
     actbench explain --tasks train --no-opt prefix\n  \
     actbench explain --model ./smollm2 --dataset repe --data-dir ./data",
-    after_help = "Exit status: 0 done, 2 bad usage or input."
+    after_help = "Exit status: 0 success, 2 bad usage or input."
 )]
 pub struct ExplainArgs {
-    /// A run's flags.
+    /// The flags of `run`.
     #[command(flatten)]
     pub run: RunArgs,
 }
 
-/// Runs the command.
+/// Prints the plans.
 ///
 /// # Errors
 /// Bad settings or input.
@@ -55,16 +55,16 @@ fn task_text(task: Task, config: &RunConfig, prepared: &Prepared) -> Result<Stri
     crate::workload::check_depth(config, task, prepared.model.config.n_layers)?;
     let model: Arc<dyn ActivationModel> = Arc::new(ModelOutline::new(prepared.model.config.clone(), config.dtype));
     let layers = layers_of(config, task);
-    let how = Extraction {
+    let extraction = Extraction {
         batch_size: config.batch_size,
         pool: config.pool,
         rules: Rules::all_but(&config.no_opt)?,
         cache_directory: None,
     };
-    let side = |side: &LabelledTokens| plan(&model, side, &layers, how);
-    let (train, test) = (side(&prepared.train)?, side(&prepared.test)?);
+    let plan_of = |side: &LabelledTokens| plan(&model, side, &layers, extraction);
+    let (train, test) = (plan_of(&prepared.train)?, plan_of(&prepared.test)?);
     let costs = |plan: &Acts| -> Result<RuleCosts> {
-        plan.rule_costs()?.ok_or_else(|| Error::usage("this plan runs no model, so that there is nothing to explain"))
+        plan.rule_costs()?.ok_or_else(|| Error::internal("the plan of a run does not run the model"))
     };
     let total = costs(&train)? + costs(&test)?;
     let sides = [("training side", train), ("test side", test)]

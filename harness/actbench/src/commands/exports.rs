@@ -1,4 +1,4 @@
-//! `--export FORM=PATH`: a gate's report written in the forms that others read.
+//! `--export FORM=PATH`: the report of a gate in the formats of other tools.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -12,10 +12,10 @@ use crate::atomic_file::write_whole;
 use pairgate::GateReport;
 use pairgate::export::{ExportFormat, export, markdown};
 
-/// The file that GitHub's runner shows on a job's page.
+/// The variable that names the summary file of a GitHub job, which is shown on the page of the job.
 pub const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
 
-/// A form and where it goes; `-` is standard output.
+/// A format and its file; `-` is standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {
     /// The form.
@@ -39,10 +39,10 @@ impl FromStr for Export {
     }
 }
 
-/// Writes `report` in each form, and appends it as Markdown to the file that `summary` names.
+/// Writes `report` in each format, and appends it as Markdown to the file `summary`.
 ///
 /// # Errors
-/// A file that cannot be written; those before it are.
+/// A file that cannot be written; earlier files are already written.
 pub fn write_exports(report: &GateReport, exports: &[Export], summary: Option<&Path>) -> Result<()> {
     for Export { form, path } in exports {
         let text = export(*form, report, GATE_NAME).map_err(from_pairgate)?;
@@ -53,7 +53,7 @@ pub fn write_exports(report: &GateReport, exports: &[Export], summary: Option<&P
         }
     }
     if let Some(summary) = summary {
-        // Other steps of the job have their part of this file.
+        // Appended, because other steps of the job write to this file too.
         let mut file =
             OpenOptions::new().append(true).create(true).open(summary).map_err(Error::io("open", summary))?;
         file.write_all(format!("{}\n", markdown(report, GATE_NAME)).as_bytes()).map_err(Error::io("write", summary))?;
@@ -61,7 +61,7 @@ pub fn write_exports(report: &GateReport, exports: &[Export], summary: Option<&P
     Ok(())
 }
 
-/// Where a job's summary goes, as GitHub's runner says it.
+/// The summary file of the GitHub job, if this process runs in one.
 pub fn step_summary() -> Option<PathBuf> {
     std::env::var_os(STEP_SUMMARY).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
@@ -78,9 +78,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let exports: Vec<Export> = ExportFormat::ALL
             .iter()
-            .map(|form| format!("{form}={}", folder.path().join(form.to_string()).display()).parse().unwrap())
+            .map(|form| format!("{form}={}", directory.path().join(form.to_string()).display()).parse().unwrap())
             .collect();
-        let summary = folder.path().join("summary.md");
+        let summary = directory.path().join("summary.md");
         fs::write(&summary, "earlier\n").unwrap();
         write_exports(&report(), &exports, Some(&summary)).unwrap();
         write_exports(&report(), &[], Some(&summary)).unwrap();
@@ -90,13 +90,13 @@ mod tests {
         let text = fs::read_to_string(&summary).unwrap();
         assert!(text.starts_with("earlier\n"), "{text}");
         assert_eq!(text.matches("## actbench gate").count(), 2);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), exports.len() + 1);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), exports.len() + 1);
         let nowhere = ["json=/proc/none/gate.json".parse().unwrap()];
         assert!(write_exports(&report(), &nowhere, None).unwrap_err().to_string().contains("/proc/none"));
     }
 
     #[test]
-    fn what_is_no_export_says_what_would_be() {
+    fn invalid_export_lists_the_forms() {
         for bad in ["junit", "junit=", "xml=a", ""] {
             let error = bad.parse::<Export>().unwrap_err();
             assert!(error.contains("benchmark-action"), "{bad}: {error}");

@@ -1,4 +1,4 @@
-//! `actbench import`: a GGUF file becomes a model folder.
+//! `actbench import`: converts a GGUF file to a model directory.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,27 +9,28 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::error::Result;
 use actbench_activations::import::import_gguf;
 
-/// Turns a GGUF file of a Llama model into a folder that `--model` takes: configuration, tokenizer, and weights in
-/// bfloat16.
+/// Convert a GGUF file of a Llama model to a directory for `--model`.
+///
+/// The directory has the configuration, the tokenizer, and the weights in bfloat16.
 #[derive(Args, Clone, Debug)]
 #[command(before_help = "Examples:\n  \
     actbench import model.gguf --out model")]
 pub struct ImportArgs {
-    /// The GGUF file.
+    /// GGUF file to read
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// The folder to make.
+    /// Directory to create
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Replace a model that is already in that folder.
+    /// Replace a model that is already in the directory
     #[arg(long)]
     pub force: bool,
-    /// Show no progress and no summary.
+    /// Print neither progress nor summary
     #[arg(long, short)]
     pub quiet: bool,
 }
 
-/// Runs the command. Progress and summary go to standard error.
+/// Converts the file; progress and summary go to standard error.
 ///
 /// # Errors
 /// See [`actbench_activations::import::import_gguf`].

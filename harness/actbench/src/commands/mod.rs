@@ -1,4 +1,4 @@
-//! The subcommands, one a file.
+//! The subcommands, one per file: arguments, calls into the library, output.
 
 pub mod cache;
 pub mod check;

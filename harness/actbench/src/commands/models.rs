@@ -1,4 +1,4 @@
-//! `actbench models`: the models that need no download, and how others are named.
+//! `actbench models`: the built-in models, and how to name others.
 
 use actbench_fixtures::presets::PRESETS;
 use actbench_kernels::DType;
@@ -6,10 +6,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::stdout;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::report::document::{Table, TableCell, number_cell, text_cell, text_table, whole_cell};
 
-/// List the models that are built in and the forms in which others are named.
+/// List the built-in models, and how to name others.
 #[derive(Args, Clone, Debug)]
 #[command(before_help = "Examples:\n  actbench models\n  actbench run --model synthetic:llama-3.2-1b --samples 100")]
 pub struct ModelsArgs {
@@ -18,62 +18,60 @@ pub struct ModelsArgs {
     pub json: bool,
 }
 
-/// What `--model` takes beside the names of the table.
-const FORMS: &str = "The embedded model is the one without --model; it has the shape of synthetic:tiny.\n\
-Weights of synthetic models are made up: they answer how fast and how large, and nothing about\n\
-what a model knows.\n\n\
+/// The other values of `--model`.
+const MODEL_FORMS: &str = "Without --model, the embedded model is used; it has the shape of synthetic:tiny.\n\
+Synthetic models have random weights: use them to measure time and memory, not probe quality.\n\n\
 Other models, Llama architecture:\n  \
-ORGANISATION/NAME    from the Hugging Face hub, or its cache with HF_HUB_OFFLINE=1\n  \
+ORGANIZATION/NAME    from the Hugging Face hub, or from its cache if HF_HUB_OFFLINE=1\n  \
 DIRECTORY            with config.json, tokenizer.json and .safetensors files\n  \
-FILE.gguf            read as it is; `actbench import` makes a directory of it\n";
+FILE.gguf            read directly; `actbench import` converts it to a directory\n";
 
-/// Runs the command.
+/// Prints the list.
 ///
 /// # Errors
-/// Never on a system that can print.
+/// A fault of actbench: the list is always valid JSON.
 pub fn models(args: &ModelsArgs) -> Result<()> {
-    let text = match args.json {
-        true => {
-            let models: Vec<Value> = presets().map(|it| json!({
+    let text = if args.json {
+        let model = |it: ListedModel| {
+            json!({
                 "name": it.name, "layers": it.layers, "hidden_size": it.hidden_size, "parameters": it.parameters,
-            })).collect();
-            serde_json::to_string_pretty(&models).map_err(|error| Error::usage(error.to_string()))? + "\n"
+            })
+        };
+        stdout::json(&presets().map(model).collect::<Vec<Value>>())?
+    } else {
+        let mut table = Table::new("", &["model", "#layers", "#hidden size", "#parameters", "#MiB in bf16"]);
+        for it in presets() {
+            table.push(it.line());
         }
-        false => {
-            let mut table = Table::new("", &["model", "#layers", "#hidden size", "#parameters", "#MB in bf16"]);
-            for it in presets() {
-                table.push(it.line());
-            }
-            format!("{}\n{FORMS}", text_table(&table))
-        }
+        format!("{}\n{MODEL_FORMS}", text_table(&table))
     };
     stdout::text(text);
     Ok(())
 }
 
-/// A preset as it is listed.
-struct Listed {
+/// A line of the list.
+struct ListedModel {
     name: String,
     layers: usize,
     hidden_size: usize,
     parameters: usize,
 }
 
-impl Listed {
+impl ListedModel {
     fn line(&self) -> Vec<TableCell> {
-        let megabytes = (self.parameters * DType::Bf16.size()) as f64 / f64::from(1 << 20);
+        let mebibytes = (self.parameters * DType::Bf16.size()) as f64 / f64::from(1 << 20);
         vec![
             text_cell(&self.name),
             whole_cell(self.layers),
             whole_cell(self.hidden_size),
             whole_cell(self.parameters),
-            number_cell(Some(megabytes), crate::report::format::megabytes),
+            number_cell(Some(mebibytes), crate::report::format::mebibytes),
         ]
     }
 }
 
-fn presets() -> impl Iterator<Item = Listed> {
-    PRESETS.iter().map(|preset| Listed {
+fn presets() -> impl Iterator<Item = ListedModel> {
+    PRESETS.iter().map(|preset| ListedModel {
         name: format!("synthetic:{}", preset.name),
         layers: preset.shape.n_layers,
         hidden_size: preset.shape.hidden_size,

@@ -23,7 +23,7 @@ use crate::planner::dry_run::{CellSettings, DryRun, dry_run};
 use crate::planner::job::SyntheticTokens;
 use crate::planner::{CasePrediction, predict};
 use crate::report::document::{Table, TableCell, number_cell, text_cell, text_table, whole_cell};
-use crate::report::format::{megabytes, seconds};
+use crate::report::format::{mebibytes, seconds};
 use crate::runner::interrupt;
 use actbench_activations::model::outline::config_of;
 
@@ -242,7 +242,7 @@ fn prediction_table(first: &[&str]) -> Table {
 }
 
 fn prediction_cells(prediction: &CasePrediction, space: AvailableSpace) -> Vec<TableCell> {
-    let bytes = |bytes: u64| number_cell(Some(bytes as f64 / MIB), megabytes);
+    let bytes = |bytes: u64| number_cell(Some(bytes as f64 / MIB), mebibytes);
     vec![
         number_cell(Some(prediction.elapsed_s), seconds),
         number_cell(Some(prediction.extract_s), seconds),

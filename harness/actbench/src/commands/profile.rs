@@ -1,4 +1,4 @@
-//! `actbench profile`: where the time of a run goes, operation by operation.
+//! `actbench profile`: the time of a run by operation.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::run::RunArgs;
 use super::stdout;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::report::profile::{ProfileReport, render};
 use crate::report::trace;
 use crate::results::{check_writable, write_whole};
@@ -15,10 +15,10 @@ use crate::workload::prepare::prepare;
 use crate::workload::profile::profile_run;
 use crate::workload::{check_depth, request, with_layers};
 
-/// Show where the time of a run goes: calls, time, share, rates and how near they are to the machine's best.
+/// Measure the time of each operation of a run: calls, time, rates, fraction of the machine's peak.
 ///
-/// Takes the flags of `run` and runs each task with each method once, in this process; those that say how often or in
-/// how many processes change nothing, and no result file is written. The machine's best is measured first.
+/// Takes the flags of `run` and runs each task with each method once, in this process. Flags that affect only repetitions
+/// and processes are ignored, and no result file is written. The machine's peak rates are measured first.
 #[derive(Args, Clone, Debug)]
 #[command(
     allow_negative_numbers = true,
@@ -26,10 +26,10 @@ use crate::workload::{check_depth, request, with_layers};
     actbench profile --methods lazy\n  \
     actbench profile --tasks train --methods lazy --no-opt prefix --model ./smollm2 --dataset repe --data-dir ./data\n  \
     actbench profile --methods lazy --trace trace.json",
-    after_help = "Exit status: 0 done, 1 a case failed, 2 bad usage or input."
+    after_help = "Exit status: 0 success, 1 a case failed, 2 bad usage or input."
 )]
 pub struct ProfileArgs {
-    /// A run's flags.
+    /// The flags of `run`.
     #[command(flatten)]
     pub run: RunArgs,
     /// Write a trace of phases, batches, operations, kernels and copies for ui.perfetto.dev
@@ -37,7 +37,7 @@ pub struct ProfileArgs {
     pub trace: Option<PathBuf>,
 }
 
-/// Runs the command.
+/// Profiles the run.
 ///
 /// # Errors
 /// Bad settings or input, or a case that fails.
@@ -52,24 +52,21 @@ pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
     for task in &config.tasks {
         check_depth(&config, *task, prepared.model.config.n_layers)?;
     }
-    let say = |what: &str| {
+    let notify = |message: &str| {
         if !args.run.quiet {
-            eprintln!("{what}");
+            eprintln!("{message}");
         }
     };
     if let Some(path) = &args.trace {
         check_writable(path, "--trace", "the trace")?;
     }
-    let run = profile_run(&config, &prepared, &say)?;
+    let run = profile_run(&config, &prepared, &notify)?;
     if let Some(path) = &args.trace {
         write_whole(path, trace::render(&run.cases).as_bytes())?;
-        say(&format!("{}: open it at https://ui.perfetto.dev or in chrome://tracing", path.display()));
+        notify(&format!("{}: open it at https://ui.perfetto.dev or in chrome://tracing", path.display()));
     }
     let report = ProfileReport::new(&config, run.device, run.ceilings, &run.cases);
-    let text = match args.run.json {
-        true => serde_json::to_string_pretty(&report).map_err(|error| Error::usage(error.to_string()))? + "\n",
-        false => render(&report),
-    };
+    let text = if args.run.json { stdout::json(&report)? } else { render(&report) };
     stdout::text(text);
     Ok(ExitCode::SUCCESS)
 }

@@ -14,49 +14,49 @@ use crate::report::chart::{Chart, charts};
 use crate::report::document::{Attachment, Document, html, markdown, rows_csv, summary_csv};
 use crate::atomic_file::write_whole;
 
-/// Make a report of result files: REPORT.md, report.html, CSV and charts.
+/// Write a report of result files: REPORT.md, report.html, CSV and charts.
 ///
-/// A result file is what `run` writes; a folder stands for all result files in it, as `matrix` writes them. The report's
-/// page needs no network and no other file.
+/// Takes result files of `run`, and directories of them, such as those of `matrix`. report.html is self-contained and makes
+/// no network requests.
 #[derive(Args, Clone, Debug)]
 #[command(
     before_help = "Examples:\n  \
     actbench report results.json --out report\n  \
     actbench report matrix/ --out report\n  \
     actbench report first.json second.json --out report",
-    after_help = "Exit status: 0 done, 2 bad usage or input."
+    after_help = "Exit status: 0 success, 2 bad usage or input."
 )]
 pub struct ReportArgs {
-    /// Result files, or folders of them
+    /// Result files, or directories of them
     #[arg(required = true, value_name = "RESULTS")]
     pub results: Vec<PathBuf>,
-    /// Folder to write to; made if it is not there, files of an earlier report are replaced
+    /// Directory to write to; created if missing, files of an earlier report are replaced
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Which runs are small, medium and large.
+    /// The bounds of small, medium and large runs.
     #[command(flatten)]
     pub bounds: BoundsArgs,
 }
 
-/// Runs the command.
+/// Writes the report.
 ///
 /// # Errors
-/// A file that is no result file, or a folder that cannot be written to.
+/// A file that is not a result file, or a directory that cannot be written to.
 pub fn report(args: &ReportArgs) -> Result<()> {
     let files = result_files::read(&args.results)?;
     let charts = charts(&cells_of(&files))?;
     let document = Document::new(&files, args.bounds.bounds()?, attachments(&files, &charts));
-    let folder = args.out.join("charts");
-    fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+    let chart_directory = args.out.join("charts");
+    fs::create_dir_all(&chart_directory).map_err(Error::io("create", &chart_directory))?;
     for chart in &charts {
-        write_whole(&folder.join(format!("{}.svg", chart.name)), chart.svg.as_bytes())?;
+        write_whole(&chart_directory.join(format!("{}.svg", chart.name)), chart.svg.as_bytes())?;
     }
     let write = |name: &str, bytes: &[u8]| write_whole(&args.out.join(name), bytes);
     write("observations.csv", &rows_csv(&files)?)?;
     write("summary.csv", &summary_csv(&document.summary)?)?;
     write("crossover.csv", &summary_csv(&document.crossover)?)?;
     write("report.html", html(&document, &charts)?.as_bytes())?;
-    // Last, so that a report that is there is whole.
+    // Last, so that its existence means a complete report.
     write("REPORT.md", markdown(&document, &charts)?.as_bytes())?;
     stdout::line(Path::new(&args.out).join("REPORT.md").display());
     stdout::line(Path::new(&args.out).join("report.html").display());
@@ -65,9 +65,12 @@ pub fn report(args: &ReportArgs) -> Result<()> {
 
 fn attachments(files: &[NamedResults], charts: &[Chart]) -> Vec<Attachment> {
     let mut attachments = vec![
-        Attachment::new("report.html", "this report as a page, tables to sort and charts in it; needs no network"),
+        Attachment::new(
+            "report.html",
+            "this report as one page with sortable tables and charts; makes no network requests",
+        ),
         Attachment::new("summary.csv", "the summary table"),
-        Attachment::new("crossover.csv", "where lazy begins to win"),
+        Attachment::new("crossover.csv", "the sizes from which lazy is better"),
         Attachment::new("observations.csv", "every observation of every result file"),
     ];
     let charts = charts.iter().map(|chart| Attachment::new(format!("charts/{}.svg", chart.name), chart.title.clone()));

@@ -1,10 +1,10 @@
-//! The table of what each optimiser rule is worth.
+//! The table of the effect of each optimizer rule.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use indicatif::HumanCount;
 
-use super::format::{megabytes, ratio, seconds};
-use super::table::style;
+use super::format::{mebibytes, ratio, seconds};
+use super::table_style::table_style;
 use crate::case::Task;
 use crate::results::ablation::{AblationResult, Ratio};
 use crate::results::summary::TaskSummary;
@@ -15,21 +15,21 @@ const HEADER: [&str; 11] = [
     "rules",
     "n",
     "time s",
-    "of full",
+    "vs full",
     "extract s",
-    "of full",
-    "peak RSS MB",
-    "rows computed",
+    "vs full",
+    "peak RSS MiB",
+    "tokens computed",
     "GFLOP",
 ];
 
-/// A line for each lazy plan in full and one for it without each rule; ratios are to the full plan of the same block.
+/// One line for each full lazy plan, and one for the plan without each rule; ratios are to the full plan of the same block.
 pub fn render(summaries: &[(Task, TaskSummary)]) -> String {
     let mut table = Table::new();
-    table.load_style(style()).set_content_arrangement(ContentArrangement::Disabled).set_header(HEADER);
+    table.load_style(table_style()).set_content_arrangement(ContentArrangement::Disabled).set_header(HEADER);
     for (task, summary) in summaries {
-        for worth in &summary.ablation {
-            table.add_row(line(*task, worth));
+        for effect in &summary.ablation {
+            table.add_row(line(*task, effect));
         }
     }
     for column in table.column_iter_mut().skip(3) {
@@ -38,30 +38,32 @@ pub fn render(summaries: &[(Task, TaskSummary)]) -> String {
     format!("{}\n{}\n", table.trim_fmt(), footing(summaries))
 }
 
-/// What the ratios are, and how sure.
+/// The definition of the ratios and the confidence of their intervals.
 fn footing(summaries: &[(Task, TaskSummary)]) -> String {
-    let worths = || summaries.iter().flat_map(|(_, summary)| &summary.ablation);
-    let sure = match worths().find_map(|worth| worth.time?.interval) {
+    let mut effects = summaries.iter().flat_map(|(_, summary)| &summary.ablation);
+    let confidence = match effects.find_map(|effect| effect.time?.interval) {
         Some(interval) => format!("{:.1}% intervals, {} blocks", 100.0 * interval.confidence, interval.n),
         None => "no intervals from a single block".to_owned(),
     };
-    format!("of full: time without the rule / time of the full plan in the same block, above 1 the rule pays; {sure}")
+    format!(
+        "vs full: time without the rule / time of the full plan in the same block; above 1 the rule saves time; {confidence}"
+    )
 }
 
-fn line(task: Task, worth: &AblationResult) -> Vec<String> {
-    let of_full = |value: Option<Ratio>| ratio(value.map(|it| it.estimate), value.and_then(|it| it.interval));
+fn line(task: Task, effect: &AblationResult) -> Vec<String> {
+    let vs_full = |value: Option<Ratio>| ratio(value.map(|it| it.estimate), value.and_then(|it| it.interval));
     let count = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| HumanCount(value).to_string());
     vec![
         task.to_string(),
-        worth.method.to_string(),
-        worth.without.as_ref().map_or_else(|| "full".to_owned(), |without| format!("without {without}")),
-        worth.n.to_string(),
-        seconds(worth.elapsed_s),
-        of_full(worth.time),
-        seconds(worth.extract_s),
-        of_full(worth.extract),
-        megabytes(worth.cpu_peak_rss_mb),
-        count(worth.tokens_computed),
-        worth.flops.map_or_else(|| "-".to_owned(), |flops| format!("{:.1}", flops as f64 / 1e9)),
+        effect.method.to_string(),
+        effect.without.as_ref().map_or_else(|| "full".to_owned(), |without| format!("without {without}")),
+        effect.n.to_string(),
+        seconds(effect.elapsed_s),
+        vs_full(effect.time),
+        seconds(effect.extract_s),
+        vs_full(effect.extract),
+        mebibytes(effect.cpu_peak_rss_mb),
+        count(effect.tokens_computed),
+        effect.flops.map_or_else(|| "-".to_owned(), |flops| format!("{:.1}", flops as f64 / 1e9)),
     ]
 }

@@ -1,8 +1,8 @@
-//! Numbers as people read them.
+//! Numbers as text.
 
 use crate::results::summary::Interval;
 
-/// Seconds with three significant digits, and three decimals at most.
+/// Seconds with three significant digits, at most three decimals.
 pub fn seconds(value: Option<f64>) -> String {
     value.map_or_else(dash, |value| match value {
         value if value >= 100.0 => format!("{value:.0}"),
@@ -12,12 +12,12 @@ pub fn seconds(value: Option<f64>) -> String {
     })
 }
 
-/// Seconds with three significant digits below a hundredth too: benchmarks may take microseconds.
+/// Seconds with three significant digits also below 0.01: a benchmark may take microseconds.
 pub fn fine_seconds(value: Option<f64>) -> String {
     value.map_or_else(dash, |value| match value {
         value if value > 0.0 && value < 1e-6 => format!("{value:.2e}"),
         value if value > 0.0 && value < 0.01 => {
-            // Of 0.00061: the four decimals up to the first digit, and two more.
+            // 0.00061 has its first digit at the fourth decimal; two more follow.
             let decimals = (-value.log10()).ceil() as usize + 2;
             format!("{value:.decimals$}")
         }
@@ -25,8 +25,8 @@ pub fn fine_seconds(value: Option<f64>) -> String {
     })
 }
 
-/// Megabytes without decimals, small ones with one.
-pub fn megabytes(value: Option<f64>) -> String {
+/// MiB without decimals from 100 on, with one below.
+pub fn mebibytes(value: Option<f64>) -> String {
     value.map_or_else(dash, |value| if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.1}") })
 }
 
@@ -44,8 +44,8 @@ pub fn ratio(value: Option<f64>, interval: Option<Interval>) -> String {
     }
 }
 
-/// The same, or `1.01x (0.98 to 1.03, no difference shown)` where the interval leaves that open.
-pub fn ratio_in_words(value: Option<f64>, interval: Option<Interval>) -> String {
+/// Like [`ratio`], but `1.01x (0.98 to 1.03, no difference shown)` if the interval contains 1.
+pub fn ratio_or_no_difference(value: Option<f64>, interval: Option<Interval>) -> String {
     match (value, interval.filter(Interval::contains_one)) {
         (Some(value), Some(interval)) => {
             format!("{value:.2}x ({:.2} to {:.2}, no difference shown)", interval.low, interval.high)
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_keep_three_digits_and_absent_ones_are_a_dash() {
+    fn figures_keep_three_digits() {
         assert_eq!(seconds(Some(123.4)), "123");
         assert_eq!(seconds(Some(12.34)), "12.3");
         assert_eq!(seconds(Some(0.012_34)), "0.012");
@@ -72,13 +72,13 @@ mod tests {
         assert_eq!(fine_seconds(Some(0.000_000_123_4)), "1.23e-7");
         assert_eq!(fine_seconds(Some(0.0)), "0.000");
         assert_eq!(fine_seconds(Some(f64::NAN)), "NaN");
-        assert_eq!(megabytes(Some(12.34)), "12.3");
+        assert_eq!(mebibytes(Some(12.34)), "12.3");
         assert_eq!(fine_seconds(Some(12.34)), "12.3");
         assert_eq!((seconds(None), fine_seconds(None)), ("-".to_owned(), "-".to_owned()));
         let interval = Interval { low: 2.9, high: 3.3, confidence: 0.95, n: 6 };
         assert_eq!(ratio(Some(3.1), Some(interval)), "3.10x (2.90 to 3.30)");
         assert_eq!(ratio(Some(3.1), None), "3.10x");
         let around_one = Interval { low: 0.98, high: 1.03, ..interval };
-        assert_eq!(ratio_in_words(Some(1.01), Some(around_one)), "1.01x (0.98 to 1.03, no difference shown)");
+        assert_eq!(ratio_or_no_difference(Some(1.01), Some(around_one)), "1.01x (0.98 to 1.03, no difference shown)");
     }
 }

@@ -1,4 +1,4 @@
-//! Results as text for people.
+//! Results as text, tables, charts and reports. Pure: no files, no clock.
 
 pub mod ablation;
 pub mod chart;
@@ -11,6 +11,7 @@ pub mod quality;
 pub mod selftest;
 pub mod sentence;
 pub mod table;
+mod table_style;
 pub mod trace;
 
 #[cfg(test)]

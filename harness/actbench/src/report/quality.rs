@@ -1,4 +1,4 @@
-//! What to know of the measurements themselves: why there are so many, whether they were steady, and which stand out.
+//! Notes on the quality of the measurements: why a run stopped, drift, outliers, and the resolution of the machine.
 
 use crate::case::{Method, Task};
 use crate::measure::resolution::Resolution;
@@ -8,12 +8,12 @@ use pairgate::stats::outliers::{Outlier, flag_outliers};
 use pairgate::stats::ratio::log_ratios;
 use pairgate::stats::{Summary, Trend};
 
-/// The fewest observations among which one can stand out.
-const FEWEST_FOR_OUTLIERS: usize = 6;
+/// Below this number of observations none is called an outlier: the quartiles of fewer are too uncertain.
+const MIN_FOR_OUTLIERS: usize = 6;
 
-/// A line each, in the order of the table; empty where there is nothing to know.
+/// The notes, in the order of the table; empty for a steady run without outliers.
 pub fn lines(results: &ResultFile) -> Vec<String> {
-    let mut lines: Vec<String> = results.end.and_then(end).into_iter().collect();
+    let mut lines: Vec<String> = results.end.and_then(stop_reason).into_iter().collect();
     for &task in &results.config.tasks {
         for &method in &results.config.methods {
             let rows = counted(results, task, method);
@@ -30,19 +30,19 @@ pub fn lines(results: &ResultFile) -> Vec<String> {
     lines
 }
 
-/// Why the run took as many blocks as it did, where nobody asked for the number.
-fn end(end: RunEnd) -> Option<String> {
+/// Why the run stopped after this number of blocks, unless the user set the number.
+fn stop_reason(end: RunEnd) -> Option<String> {
     Some(match end {
         RunEnd::Fixed { .. } => return None,
-        RunEnd::Enough { blocks } => format!("{blocks} blocks: every ratio of times is known to 1.5 %"),
+        RunEnd::Enough { blocks } => format!("{blocks} blocks: every time ratio is known to within 1.5 %"),
         RunEnd::Budget { blocks } => {
             format!(
-                "{blocks} blocks: another would not fit into --budget, and a ratio of times is known to less than 1.5 %"
+                "{blocks} blocks: --budget allows no further block, and the precision of a time ratio is worse than 1.5 %"
             )
         }
         RunEnd::MaxBlocks { blocks } => {
             format!(
-                "{blocks} blocks, the most: a ratio of times is still known to less than 1.5 %; is the machine busy?"
+                "{blocks} blocks, the maximum: the precision of a time ratio is still worse than 1.5 %; is the machine busy?"
             )
         }
     })
@@ -53,7 +53,7 @@ fn counted(results: &ResultFile, task: Task, method: Method) -> Vec<&Row> {
     rows.filter(|row| row.status == Status::Ok).collect()
 }
 
-/// Eager over `method` in each block in which both came through, in the order of the blocks.
+/// The ratio eager / `method` of each block in which both completed, in the order of the blocks.
 fn paired_ratios(results: &ResultFile, task: Task, method: Method) -> Vec<f64> {
     let lazy = counted(results, task, method);
     let pairs = counted(results, task, Method::Eager).into_iter().filter_map(|eager| {
@@ -64,33 +64,33 @@ fn paired_ratios(results: &ResultFile, task: Task, method: Method) -> Vec<f64> {
     log_ratios(&eager, &lazy).map(|ratios| ratios.into_iter().map(f64::exp).collect()).unwrap_or_default()
 }
 
-/// Says that a series is not steady; what it would be without the drift is not guessed.
-fn drift(what: &str, values: &[f64]) -> Option<String> {
+/// Reports a drifting series; its value without the drift is not estimated.
+fn drift(series: &str, values: &[f64]) -> Option<String> {
     let trend = Trend::of(values).ok()??;
     (!trend.is_steady()).then(|| {
         let change = 100.0 * (trend.last_over_first - 1.0);
         format!(
-            "not steady: {what} changed by {change:+.0} % from the first third of the run to the last (p {:.3})",
+            "not steady: {series} changed by {change:+.0} % from the first third of the run to the last (p {:.3})",
             trend.p
         )
     })
 }
 
-/// Names the observations that stand out; all of them count.
+/// Names the severe outliers; they stay in the statistics.
 fn outliers(task: Task, method: Method, rows: &[&Row]) -> Option<String> {
     let timed: Vec<(usize, f64)> = rows.iter().filter_map(|row| Some((row.repetition? + 1, row.elapsed_s?))).collect();
-    if timed.len() < FEWEST_FOR_OUTLIERS {
+    if timed.len() < MIN_FOR_OUTLIERS {
         return None;
     }
     let times: Vec<f64> = timed.iter().map(|(_, time)| *time).collect();
     let median = Summary::of(&times).ok()?.median;
-    let far = timed.iter().zip(flag_outliers(&times).ok()?);
-    let severe = far.filter(|(_, flag)| matches!(flag, Outlier::HighSevere | Outlier::LowSevere));
+    let flagged = timed.iter().zip(flag_outliers(&times).ok()?);
+    let severe = flagged.filter(|(_, flag)| matches!(flag, Outlier::HighSevere | Outlier::LowSevere));
     let named: Vec<String> = severe
         .map(|((repetition, time), _)| format!("repetition {repetition} ({:+.0} %)", 100.0 * (time / median - 1.0)))
         .collect();
     (!named.is_empty())
-        .then(|| format!("far from the other times of {task} {method}, and counted: {}", named.join(", ")))
+        .then(|| format!("outliers among the times of {task} {method}, kept in the statistics: {}", named.join(", ")))
 }
 
 #[cfg(test)]
@@ -110,30 +110,36 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_run_needs_no_words() {
+    fn steady_run_has_no_notes() {
         assert_eq!(lines(&results(&[1.0, 1.01, 0.99, 1.0, 1.02, 0.98, 1.0])), [""; 0]);
     }
 
     #[test]
-    fn a_drift_is_told_of_the_time_and_of_the_ratio() {
-        let told = lines(&results(&[1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3]));
-        assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].starts_with("not steady: the time of train lazy changed by +24 %"), "{told:?}");
-        assert!(told[1].contains("eager / lazy, changed by -20 %"), "{told:?}");
+    fn drift_of_time_and_ratio_is_reported() {
+        let notes = lines(&results(&[1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3]));
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(notes[0].starts_with("not steady: the time of train lazy changed by +24 %"), "{notes:?}");
+        assert!(notes[1].contains("eager / lazy, changed by -20 %"), "{notes:?}");
     }
 
     #[test]
-    fn an_outlier_is_named_and_stays() {
+    fn outlier_is_named_and_kept() {
         let results = results(&[1.0, 1.01, 0.99, 1.0, 1.02, 0.98, 3.0]);
-        assert_eq!(lines(&results), ["far from the other times of train lazy, and counted: repetition 7 (+200 %)"]);
+        assert_eq!(
+            lines(&results),
+            ["outliers among the times of train lazy, kept in the statistics: repetition 7 (+200 %)"]
+        );
         assert_eq!(results.rows.len(), 14);
     }
 
     #[test]
-    fn an_end_that_nobody_asked_for_is_explained() {
-        let with = |end| lines(&ResultFile { end: Some(end), ..results(&[]) });
-        assert_eq!(with(RunEnd::Fixed { blocks: 5 }), [""; 0]);
-        assert!(with(RunEnd::Enough { blocks: 9 })[0].starts_with("9 blocks: every ratio"));
-        assert!(with(RunEnd::Budget { blocks: 2 })[0].contains("--budget"));
+    fn adaptive_stop_is_explained() {
+        let notes_for = |end| lines(&ResultFile { end: Some(end), ..results(&[]) });
+        assert_eq!(notes_for(RunEnd::Fixed { blocks: 5 }), [""; 0]);
+        assert!(notes_for(RunEnd::Enough { blocks: 9 })[0].starts_with("9 blocks: every time ratio"));
+        assert!(notes_for(RunEnd::Budget { blocks: 2 })[0].contains("--budget"));
+        for end in [RunEnd::Budget { blocks: 2 }, RunEnd::MaxBlocks { blocks: 30 }] {
+            assert!(notes_for(end)[0].contains("worse than 1.5 %"));
+        }
     }
 }

@@ -1,59 +1,94 @@
-//! One sentence a task that says what the figures say, and no more than they do.
+//! One sentence per task and lazy method, which claims no more than its figures show.
 
 use crate::case::{Method, Task};
 use crate::results::summary::{Comparison, Interval};
 use crate::results::{Row, Status};
 
-/// AUROCs that print alike are called the same.
+/// AUROCs that print alike count as the same.
 const SAME_METRIC: f64 = 5e-5;
+
+/// The words for a ratio eager / lazy.
+struct RatioWords {
+    verb: &'static str,
+    better: &'static str,
+    worse: &'static str,
+    /// The whole clause for a ratio that prints as 1.00.
+    same: &'static str,
+    /// The whole clause where the interval contains 1.
+    not_shown: &'static str,
+}
+
+const TIME: RatioWords = RatioWords {
+    verb: "was",
+    better: "faster",
+    worse: "slower",
+    same: "took the same time",
+    not_shown: "showed no difference in time",
+};
+
+const MEMORY: RatioWords = RatioWords {
+    verb: "used",
+    better: "less memory",
+    worse: "more memory",
+    same: "used the same memory",
+    not_shown: "showed no difference in memory",
+};
 
 /// `sweep: lazy was 2.90x faster (2.70 to 3.10) and used 1.40x less memory (1.38 to 1.42); same AUROC.`
 ///
-/// Where one of the two methods never came through, which one and why; none where neither did or one was not run.
+/// If only one of the two methods completed, which one failed and how. None if neither completed or one was not run.
 pub fn sentence(task: Task, method: Method, comparison: &Comparison, rows: &[Row]) -> Option<String> {
     match (comparison.speedup_lazy_vs_eager, comparison.cpu_mem_reduction_x, comparison.metric_delta) {
         (Some(time), memory, Some(delta)) => {
             let intervals = &comparison.intervals;
-            let time = clause(time, intervals.speedup_lazy_vs_eager, "was", "faster", "slower")
-                .unwrap_or_else(|| "showed no difference in time".to_owned());
+            let time = clause(time, intervals.speedup_lazy_vs_eager, &TIME);
             let memory = memory.map_or_else(String::new, |memory| {
-                let clause = clause(memory, intervals.cpu_mem_reduction_x, "used", "less memory", "more memory");
-                format!(" and {}", clause.unwrap_or_else(|| "showed no difference in memory".to_owned()))
+                format!(" and {}", clause(memory, intervals.cpu_mem_reduction_x, &MEMORY))
             });
-            let metric = match delta {
-                delta if delta.abs() <= SAME_METRIC => "same AUROC".to_owned(),
-                delta => format!("AUROC differs by {delta:+.4}"),
+            let metric = if delta.abs() <= SAME_METRIC {
+                "same AUROC".to_owned()
+            } else {
+                format!("AUROC differs by {delta:+.4}")
             };
             Some(format!("{task}: {method} {time}{memory}; {metric}."))
         }
-        _ => one_side(task, method, rows),
+        _ => one_failed(task, method, rows),
     }
 }
 
-/// `train: eager never came through (oom), lazy did.`
-fn one_side(task: Task, method: Method, rows: &[Row]) -> Option<String> {
-    let of = |wanted: Method| rows.iter().filter(move |row| row.task == task && row.method == wanted);
-    let came_through = |wanted: Method| of(wanted).any(|row| row.status == Status::Ok);
-    let (failed, other) = match (came_through(Method::Eager), came_through(method)) {
+/// `train: eager never completed (oom); lazy completed.`
+fn one_failed(task: Task, method: Method, rows: &[Row]) -> Option<String> {
+    let rows_of = |wanted: Method| rows.iter().filter(move |row| row.task == task && row.method == wanted);
+    let completed = |wanted: Method| rows_of(wanted).any(|row| row.status == Status::Ok);
+    let (failed, other) = match (completed(Method::Eager), completed(method)) {
         (false, true) => (Method::Eager, method),
         (true, false) => (method, Method::Eager),
         _ => return None,
     };
-    let status = of(failed).next()?.status;
-    Some(format!("{task}: {failed} never came through ({status}), {other} did."))
+    let status = rows_of(failed).next()?.status;
+    Some(format!("{task}: {failed} never completed ({status}); {other} completed."))
 }
 
-/// `was 2.90x faster (2.70 to 3.10)`; none where the interval holds 1, for then no difference is shown.
-fn clause(ratio: f64, interval: Option<Interval>, verb: &str, better: &str, worse: &str) -> Option<String> {
+/// Whether a ratio prints as 1.00, so that "1.00x faster" would be a claim without a figure.
+pub(super) fn prints_as_one(ratio: f64) -> bool {
+    format!("{ratio:.2}") == "1.00"
+}
+
+/// `was 2.90x faster (2.70 to 3.10)`.
+fn clause(ratio: f64, interval: Option<Interval>, words: &RatioWords) -> String {
     if interval.is_some_and(|interval| interval.contains_one()) {
-        return None;
+        return words.not_shown.to_owned();
     }
-    let (word, ratio, ends) = match ratio >= 1.0 {
-        true => (better, ratio, interval.map(|interval| (interval.low, interval.high))),
-        false => (worse, 1.0 / ratio, interval.map(|interval| (1.0 / interval.high, 1.0 / interval.low))),
+    let (word, ratio, ends) = if ratio >= 1.0 {
+        (words.better, ratio, interval.map(|interval| (interval.low, interval.high)))
+    } else {
+        (words.worse, 1.0 / ratio, interval.map(|interval| (1.0 / interval.high, 1.0 / interval.low)))
     };
+    if prints_as_one(ratio) {
+        return words.same.to_owned();
+    }
     let ends = ends.map_or_else(|| " (a single block)".to_owned(), |(low, high)| format!(" ({low:.2} to {high:.2})"));
-    Some(format!("{verb} {ratio:.2}x {word}{ends}"))
+    format!("{} {ratio:.2}x {word}{ends}", words.verb)
 }
 
 #[cfg(test)]
@@ -61,11 +96,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ratio_below_one_is_told_the_other_way_round() {
+    fn ratio_below_one_is_inverted() {
         let interval = Some(Interval { low: 0.4, high: 0.625, confidence: 0.95, n: 6 });
-        assert_eq!(clause(0.5, interval, "was", "faster", "slower").unwrap(), "was 2.00x slower (1.60 to 2.50)");
-        assert_eq!(clause(2.0, None, "was", "faster", "slower").unwrap(), "was 2.00x faster (a single block)");
+        assert_eq!(clause(0.5, interval, &TIME), "was 2.00x slower (1.60 to 2.50)");
+        assert_eq!(clause(2.0, None, &TIME), "was 2.00x faster (a single block)");
         let around_one = Some(Interval { low: 0.9, high: 1.2, confidence: 0.95, n: 6 });
-        assert_eq!(clause(1.1, around_one, "was", "faster", "slower"), None);
+        assert_eq!(clause(1.1, around_one, &TIME), "showed no difference in time");
+    }
+
+    #[test]
+    fn ratio_that_prints_as_one_is_same() {
+        let above_one = Some(Interval { low: 1.001, high: 1.006, confidence: 0.95, n: 6 });
+        assert_eq!(clause(1.004, above_one, &MEMORY), "used the same memory");
+        assert_eq!(clause(1.006, above_one, &MEMORY), "used 1.01x less memory (1.00 to 1.01)");
+        let below_one = Some(Interval { low: 0.995, high: 0.999, confidence: 0.95, n: 6 });
+        assert_eq!(clause(0.997, below_one, &MEMORY), "used the same memory");
     }
 }

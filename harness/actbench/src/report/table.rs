@@ -1,13 +1,14 @@
-//! The table that a run ends with: a line a task and method, then what the methods come to against each other.
+//! The table at the end of a run: one line per task and method, then the ratios between methods.
 
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, ContentArrangement, ContentLineStyle, LineStyle, Table, TableStyle};
+use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use super::ablation;
-use super::format::{megabytes, metric, ratio_in_words, seconds};
+use super::format::{mebibytes, metric, ratio_or_no_difference, seconds};
 use super::quality;
 use super::sentence::sentence;
+use super::table_style::table_style;
 use crate::case::{Method, Task};
 use crate::results::summary::{Comparison, TaskSummary};
 use crate::results::{ResultFile, Row, Status};
@@ -20,15 +21,15 @@ const HEADER: [&str; 11] = [
     "time s",
     "extract s",
     "train+eval s",
-    "peak RSS MB",
-    "peak heap MB",
-    "GPU used MB",
-    "GPU reserved MB",
+    "peak RSS MiB",
+    "peak heap MiB",
+    "GPU used MiB",
+    "GPU reserved MiB",
     "metric",
 ];
 
-/// The whole text: medians, ratios, a sentence for each task and lazy method. It has no colours and no line breaks that
-/// depend on the terminal, so that a piped table is the table that was seen.
+/// The whole text: medians, ratios, a sentence for each task and lazy method. Colors and line breaks do not depend on the
+/// terminal, so that a piped table equals a printed one.
 pub fn render(results: &ResultFile) -> String {
     let mut text = format!("{}\n", cases(results).trim_fmt());
     let summaries: Vec<(Task, TaskSummary)> =
@@ -53,21 +54,13 @@ pub fn render(results: &ResultFile) -> String {
     text
 }
 
-/// A line under the head and no other: rows are few and short.
-pub(super) fn style() -> TableStyle {
-    TableStyle::new()
-        .header_lines(ContentLineStyle::none().junction(' '))
-        .header_separator(LineStyle::none().fill('─').junction('─'))
-        .content_lines(ContentLineStyle::none().junction(' '))
-}
-
 /// Medians over the counted repetitions of each task and method.
 fn cases(results: &ResultFile) -> Table {
     let mut table = Table::new();
-    table.load_style(style()).set_content_arrangement(ContentArrangement::Disabled).set_header(HEADER);
+    table.load_style(table_style()).set_content_arrangement(ContentArrangement::Disabled).set_header(HEADER);
     for task in &results.config.tasks {
         for method in &results.config.methods {
-            let rows: Vec<&Row> = results.rows.iter().filter(|row| is_of(row, *task, *method)).collect();
+            let rows: Vec<&Row> = results.rows.iter().filter(|row| is_full_case(row, *task, *method)).collect();
             table.add_row(line(*task, *method, &rows));
         }
     }
@@ -77,14 +70,14 @@ fn cases(results: &ResultFile) -> Table {
     table
 }
 
-/// Whether a row is of a case as the settings have it, no rule left out to show its worth.
-fn is_of(row: &Row, task: Task, method: Method) -> bool {
+/// Whether a row belongs to this task and method with all rules that the settings select: no rule ablated.
+fn is_full_case(row: &Row, task: Task, method: Method) -> bool {
     (row.task, row.method) == (task, method) && row.ablated().is_none()
 }
 
 fn line(task: Task, method: Method, rows: &[&Row]) -> Vec<String> {
     let ok: Vec<&Row> = rows.iter().copied().filter(|row| row.status == Status::Ok).collect();
-    let middle =
+    let median_of =
         |value: fn(&Row) -> Option<f64>| median(&ok.iter().filter_map(|row| value(row)).collect::<Vec<f64>>()).ok();
     let count = match rows.iter().find(|row| row.status != Status::Ok) {
         Some(failed) => format!("{} of {} ({})", ok.len(), rows.len(), failed.status),
@@ -94,14 +87,14 @@ fn line(task: Task, method: Method, rows: &[&Row]) -> Vec<String> {
         task.to_string(),
         method.to_string(),
         count,
-        seconds(middle(|row| row.elapsed_s)),
-        seconds(middle(|row| row.extract_s)),
-        seconds(middle(|row| row.train_eval_s)),
-        megabytes(middle(|row| row.cpu_peak_rss_mb)),
-        megabytes(middle(|row| row.cpu_peak_heap_mb)),
-        megabytes(middle(|row| row.gpu_peak_alloc_mb)),
-        megabytes(middle(|row| row.gpu_peak_reserved_mb)),
-        metric(middle(|row| row.metric_value)),
+        seconds(median_of(|row| row.elapsed_s)),
+        seconds(median_of(|row| row.extract_s)),
+        seconds(median_of(|row| row.train_eval_s)),
+        mebibytes(median_of(|row| row.cpu_peak_rss_mb)),
+        mebibytes(median_of(|row| row.cpu_peak_heap_mb)),
+        mebibytes(median_of(|row| row.gpu_peak_alloc_mb)),
+        mebibytes(median_of(|row| row.gpu_peak_reserved_mb)),
+        metric(median_of(|row| row.metric_value)),
     ]
 }
 
@@ -114,14 +107,14 @@ fn ratios(task: Task, method: Method, comparison: &Comparison) -> Option<String>
         ("GPU used", comparison.gpu_alloc_reduction_x, intervals.gpu_alloc_reduction_x),
         ("GPU reserved", comparison.gpu_reserved_reduction_x, intervals.gpu_reserved_reduction_x),
     ];
-    let told: Vec<String> = figures
+    let ratios: Vec<String> = figures
         .into_iter()
         .filter(|(_, value, _)| value.is_some())
-        .map(|(name, value, interval)| format!("{name} {}", ratio_in_words(value, interval)))
+        .map(|(name, value, interval)| format!("{name} {}", ratio_or_no_difference(value, interval)))
         .collect();
     let footing = match intervals.speedup_lazy_vs_eager {
         Some(interval) => format!("; {:.1}% intervals, {} blocks", 100.0 * interval.confidence, interval.n),
         None => "; no interval from a single block".to_owned(),
     };
-    (!told.is_empty()).then(|| format!("{task}, eager / {method}: {}{footing}", told.join(", ")))
+    (!ratios.is_empty()).then(|| format!("{task}, eager / {method}: {}{footing}", ratios.join(", ")))
 }

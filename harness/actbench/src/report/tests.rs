@@ -1,4 +1,4 @@
-//! The table that a run ends with, on made-up observations.
+//! The table at the end of a run, on synthetic observations.
 
 use super::table::render;
 use crate::case::{Method, RunConfig, Task};
@@ -19,22 +19,22 @@ fn both_tasks_with_intervals() {
             ok_row(Task::Sweep, Method::Lazy, block, 20.0 / around, 1600.0 + block as f64),
         ]
     }));
-    insta::assert_snapshot!(rendered(&[Method::Eager, Method::Lazy], rows), @r"
-     task    method   n   time s   extract s   train+eval s   peak RSS MB   peak heap MB   GPU used MB   GPU reserved MB   metric
-    ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-     train   eager    5     5.88        4.41           1.47          1002            501             -                 -   0.9750
-     train   lazy     5     3.00        2.25          0.750           800            400             -                 -   0.9750
-     sweep   eager    5     20.0        15.0           5.00          1500            750             -                 -   0.9750
-     sweep   lazy     5     20.0        15.0           5.00          1602            801             -                 -   0.9750
-    train, eager / lazy: time 2.00x (1.96 to 2.04), peak RSS 1.25x (1.25 to 1.25); 93.8% intervals, 5 blocks
-    sweep, eager / lazy: time 1.00x (0.92 to 1.08, no difference shown), peak RSS 0.94x (0.94 to 0.94); 93.8% intervals, 5 blocks
-    train: lazy was 2.00x faster (1.96 to 2.04) and used 1.25x less memory (1.25 to 1.25); same AUROC.
-    sweep: lazy showed no difference in time and used 1.07x more memory (1.07 to 1.07); same AUROC.
-    ");
+    insta::assert_snapshot!(rendered(&[Method::Eager, Method::Lazy], rows), @r#"
+ task    method   n   time s   extract s   train+eval s   peak RSS MiB   peak heap MiB   GPU used MiB   GPU reserved MiB   metric
+──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+ train   eager    5     5.88        4.41           1.47           1002             501              -                  -   0.9750
+ train   lazy     5     3.00        2.25          0.750            800             400              -                  -   0.9750
+ sweep   eager    5     20.0        15.0           5.00           1500             750              -                  -   0.9750
+ sweep   lazy     5     20.0        15.0           5.00           1602             801              -                  -   0.9750
+train, eager / lazy: time 2.00x (1.96 to 2.04), peak RSS 1.25x (1.25 to 1.25); 93.8% intervals, 5 blocks
+sweep, eager / lazy: time 1.00x (0.92 to 1.08, no difference shown), peak RSS 0.94x (0.94 to 0.94); 93.8% intervals, 5 blocks
+train: lazy was 2.00x faster (1.96 to 2.04) and used 1.25x less memory (1.25 to 1.25); same AUROC.
+sweep: lazy showed no difference in time and used 1.07x more memory (1.07 to 1.07); same AUROC.
+"#);
 }
 
 #[test]
-fn a_method_that_never_came_through_and_one_that_did_once() {
+fn failed_method_and_partly_failed_method() {
     let rows = vec![
         row(Task::Train, Method::Eager, 0, out_of_memory()),
         ok_row(Task::Train, Method::Lazy, 0, 0.012_34, 64.0),
@@ -43,41 +43,41 @@ fn a_method_that_never_came_through_and_one_that_did_once() {
         ok_row(Task::Sweep, Method::Eager, 0, 9.0, 640.0),
         ok_row(Task::Sweep, Method::Lazy, 0, 18.0, 320.0),
     ];
-    insta::assert_snapshot!(rendered(&[Method::Eager, Method::Lazy], rows), @r"
-     task    method              n   time s   extract s   train+eval s   peak RSS MB   peak heap MB   GPU used MB   GPU reserved MB   metric
-    ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-     train   eager    0 of 2 (oom)        -           -              -             -              -             -                 -        -
-     train   lazy     1 of 2 (oom)    0.012       0.009          0.003          64.0           32.0             -                 -   0.9750
-     sweep   eager               1     9.00        6.75           2.25           640            320             -                 -   0.9750
-     sweep   lazy                1     18.0        13.5           4.50           320            160             -                 -   0.9750
-    sweep, eager / lazy: time 0.50x, peak RSS 2.00x; no interval from a single block
-    train: eager never came through (oom), lazy did.
-    sweep: lazy was 2.00x slower (a single block) and used 2.00x less memory (a single block); same AUROC.
-    ");
+    insta::assert_snapshot!(rendered(&[Method::Eager, Method::Lazy], rows), @r#"
+ task    method              n   time s   extract s   train+eval s   peak RSS MiB   peak heap MiB   GPU used MiB   GPU reserved MiB   metric
+─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+ train   eager    0 of 2 (oom)        -           -              -              -               -              -                  -        -
+ train   lazy     1 of 2 (oom)    0.012       0.009          0.003           64.0            32.0              -                  -   0.9750
+ sweep   eager               1     9.00        6.75           2.25            640             320              -                  -   0.9750
+ sweep   lazy                1     18.0        13.5           4.50            320             160              -                  -   0.9750
+sweep, eager / lazy: time 0.50x, peak RSS 2.00x; no interval from a single block
+train: eager never completed (oom); lazy completed.
+sweep: lazy was 2.00x slower (a single block) and used 2.00x less memory (a single block); same AUROC.
+"#);
 }
 
 #[test]
-fn the_disk_method_has_lines_of_its_own() {
+fn lazy_disk_has_its_own_lines() {
     let disk = (0..5).map(|block| ok_row(Task::Train, Method::LazyDisk, block, 1.0, 500.0));
     let rows = drifting(Task::Train).into_iter().chain(disk);
-    insta::assert_snapshot!(rendered(&[Method::Eager, Method::Lazy, Method::LazyDisk], rows), @r"
-     task    method      n   time s   extract s   train+eval s   peak RSS MB   peak heap MB   GPU used MB   GPU reserved MB   metric
-    ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-     train   eager       5     5.88        4.41           1.47          1002            501             -                 -   0.9750
-     train   lazy        5     3.00        2.25          0.750           800            400             -                 -   0.9750
-     train   lazy-disk   5     1.00       0.750          0.250           500            250             -                 -   0.9750
-     sweep   eager       0        -           -              -             -              -             -                 -        -
-     sweep   lazy        0        -           -              -             -              -             -                 -        -
-     sweep   lazy-disk   0        -           -              -             -              -             -                 -        -
-    train, eager / lazy: time 2.00x (1.96 to 2.04), peak RSS 1.25x (1.25 to 1.25); 93.8% intervals, 5 blocks
-    train, eager / lazy-disk: time 5.69x (1.98 to 12.24), peak RSS 2.00x (2.00 to 2.01); 93.8% intervals, 5 blocks
-    train: lazy was 2.00x faster (1.96 to 2.04) and used 1.25x less memory (1.25 to 1.25); same AUROC.
-    train: lazy-disk was 5.69x faster (1.98 to 12.24) and used 2.00x less memory (2.00 to 2.01); same AUROC.
-    ");
+    insta::assert_snapshot!(rendered(&[Method::Eager, Method::Lazy, Method::LazyDisk], rows), @r#"
+ task    method      n   time s   extract s   train+eval s   peak RSS MiB   peak heap MiB   GPU used MiB   GPU reserved MiB   metric
+─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+ train   eager       5     5.88        4.41           1.47           1002             501              -                  -   0.9750
+ train   lazy        5     3.00        2.25          0.750            800             400              -                  -   0.9750
+ train   lazy-disk   5     1.00       0.750          0.250            500             250              -                  -   0.9750
+ sweep   eager       0        -           -              -              -               -              -                  -        -
+ sweep   lazy        0        -           -              -              -               -              -                  -        -
+ sweep   lazy-disk   0        -           -              -              -               -              -                  -        -
+train, eager / lazy: time 2.00x (1.96 to 2.04), peak RSS 1.25x (1.25 to 1.25); 93.8% intervals, 5 blocks
+train, eager / lazy-disk: time 5.69x (1.98 to 12.24), peak RSS 2.00x (2.00 to 2.01); 93.8% intervals, 5 blocks
+train: lazy was 2.00x faster (1.96 to 2.04) and used 1.25x less memory (1.25 to 1.25); same AUROC.
+train: lazy-disk was 5.69x faster (1.98 to 12.24) and used 2.00x less memory (2.00 to 2.01); same AUROC.
+"#);
 }
 
 #[test]
-fn rules_are_told_with_what_each_is_worth() {
+fn ablation_lists_each_rule() {
     let rows = (0..5).flat_map(|block| {
         let drift = 1.0 + 0.1 * block as f64;
         let lazy = |ablated: Option<&str>, seconds: f64, tokens: u64| {
@@ -93,16 +93,16 @@ fn rules_are_told_with_what_each_is_worth() {
     });
     let failed = row(Task::Train, Method::Lazy, 5, out_of_memory());
     insta::assert_snapshot!(rendered(&[Method::Lazy], rows.chain([failed])), @r#"
- task    method              n   time s   extract s   train+eval s   peak RSS MB   peak heap MB   GPU used MB   GPU reserved MB   metric
-─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
- train   lazy     5 of 6 (oom)     1.20       0.900          0.300           300            150             -                 -   0.9750
- sweep   lazy                0        -           -              -             -              -             -                 -        -
+ task    method              n   time s   extract s   train+eval s   peak RSS MiB   peak heap MiB   GPU used MiB   GPU reserved MiB   metric
+─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+ train   lazy     5 of 6 (oom)     1.20       0.900          0.300            300             150              -                  -   0.9750
+ sweep   lazy                0        -           -              -              -               -              -                  -        -
 
- task    method   rules            n   time s                of full   extract s                of full   peak RSS MB   rows computed   GFLOP
-──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
- train   lazy     full             5     1.20                      -       0.900                      -           300           7,463     9.3
- train   lazy     without prefix   5     3.60   3.00x (3.00 to 3.00)        2.70   3.00x (3.00 to 3.00)           300          25,116    31.4
- train   lazy     without all      5     5.40   4.50x (4.50 to 4.50)        4.05   4.50x (4.50 to 4.50)           300          29,408    36.8
-of full: time without the rule / time of the full plan in the same block, above 1 the rule pays; 93.8% intervals, 5 blocks
+ task    method   rules            n   time s                vs full   extract s                vs full   peak RSS MiB   tokens computed   GFLOP
+─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+ train   lazy     full             5     1.20                      -       0.900                      -            300             7,463     9.3
+ train   lazy     without prefix   5     3.60   3.00x (3.00 to 3.00)        2.70   3.00x (3.00 to 3.00)            300            25,116    31.4
+ train   lazy     without all      5     5.40   4.50x (4.50 to 4.50)        4.05   4.50x (4.50 to 4.50)            300            29,408    36.8
+vs full: time without the rule / time of the full plan in the same block; above 1 the rule saves time; 93.8% intervals, 5 blocks
 "#);
 }

@@ -1,9 +1,9 @@
 //! A profile as a trace: the JSON of Chrome's trace viewer, which Perfetto (ui.perfetto.dev) reads too.
 //!
-//! Each case is a process there, each thread of the host and each lane of a device a track of it. Phases hold operations;
-//! batches have tracks of their own, as several can be under way at a time. All events are complete ones (`"ph": "X"`) with a start and a duration, in the order of their
-//! starts, as "Trace Event Format" has them; times are microseconds since the profile began, with three decimals, which
-//! is a nanosecond, so that an event lies in another exactly where its span did.
+//! Each case is a process, each host thread and each device lane a track of it. Phases contain operations; batches have
+//! tracks of their own, because several can be in flight at once. All events are complete ones (`"ph": "X"`) with a start
+//! and a duration, in the order of their starts, as the "Trace Event Format" defines them. Times are microseconds since
+//! the start of the profile with three decimals, that is to the nanosecond, so that events nest exactly as their spans do.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use serde_json::{Value, json};
 
 use crate::workload::profile::CaseProfile;
 
-/// Tracks of batches under way are numbered from here on, above all threads.
+/// The first track number of batches in flight, above all threads.
 const FIRST_BATCH_TRACK: usize = 5_000;
-/// Tracks of devices are numbered from here on, above all threads; a device has so many.
+/// The first track number of devices, above all batches, and the number of tracks per device.
 const FIRST_DEVICE_TRACK: usize = 10_000;
-const TRACKS_OF_A_DEVICE: usize = 10;
+const TRACKS_PER_DEVICE: usize = 10;
 
-/// The whole file.
+/// The whole trace file of `cases`.
 pub fn render(cases: &[CaseProfile]) -> String {
     let mut events = Vec::new();
     for (index, case) in cases.iter().enumerate() {
         case_events(index + 1, case, &mut events);
     }
-    // One event a line, so that a diff or a pager is of use.
+    // One event per line keeps diffs and pagers useful.
     let lines: Vec<String> = events.iter().map(Value::to_string).collect();
     format!("{{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n{}\n]}}\n", lines.join(",\n"))
 }
@@ -37,11 +37,12 @@ fn case_events(process: usize, case: &CaseProfile, events: &mut Vec<Value>) {
     events.push(name("process_name", process, 0, &format!("{} {}", case.task, case.method)));
     for (batch, number) in host.iter().map(|span| (span.kind == SpanKind::Batch, span.thread)).collect::<BTreeSet<_>>()
     {
-        let (track, told) = match batch {
-            true => (FIRST_BATCH_TRACK + number, format!("batches, {number} under way")),
-            false => (number, format!("host thread {number}")),
+        let (track, label) = if batch {
+            (FIRST_BATCH_TRACK + number, format!("batches, {number} in flight"))
+        } else {
+            (number, format!("host thread {number}"))
         };
-        events.push(name("thread_name", process, track, &told));
+        events.push(name("thread_name", process, track, &label));
     }
     for (number, lane) in device.iter().map(|span| (span.device, span.track)).collect::<BTreeSet<_>>() {
         events.push(name("thread_name", process, track(number, lane), &format!("device {number}: {}", lane.name())));
@@ -72,13 +73,13 @@ fn case_events(process: usize, case: &CaseProfile, events: &mut Vec<Value>) {
         let event = complete(process, track, (&span.name, category), span.start, span.duration, arguments);
         spans.push((span.start, std::cmp::Reverse(span.duration), event));
     }
-    // Where two begin together, the one that holds the other comes first.
+    // Of two that start together, the longer one contains the other and comes first.
     spans.sort_by_key(|(start, duration, _)| (*start, *duration));
     events.extend(spans.into_iter().map(|(_, _, event)| event));
 }
 
-fn track(device: usize, lane: DeviceTrack) -> usize {
-    FIRST_DEVICE_TRACK + TRACKS_OF_A_DEVICE * device + lane as usize
+fn track(device: usize, lane: Lane) -> usize {
+    FIRST_DEVICE_TRACK + TRACKS_PER_DEVICE * device + lane as usize
 }
 
 fn name(what: &str, process: usize, thread: usize, name: &str) -> Value {
@@ -108,7 +109,7 @@ mod tests {
     use crate::case::{Method, Task};
 
     #[test]
-    fn spans_become_events_in_the_order_of_their_starts() {
+    fn spans_become_events_in_start_order() {
         let host = |kind, name: &'static str, start, duration, work| HostSpan {
             kind,
             name: name.into(),
@@ -149,7 +150,7 @@ mod tests {
 {"displayTimeUnit":"ns","traceEvents":[
 {"ph":"M","name":"process_name","pid":1,"tid":0,"args":{"name":"sweep lazy"}},
 {"ph":"M","name":"thread_name","pid":1,"tid":1,"args":{"name":"host thread 1"}},
-{"ph":"M","name":"thread_name","pid":1,"tid":5001,"args":{"name":"batches, 1 under way"}},
+{"ph":"M","name":"thread_name","pid":1,"tid":5001,"args":{"name":"batches, 1 in flight"}},
 {"ph":"M","name":"thread_name","pid":1,"tid":10010,"args":{"name":"device 1: kernels"}},
 {"ph":"X","name":"batch","cat":"batch","pid":1,"tid":5001,"ts":1.001,"dur":2.0,"args":{"detail":"d"}},
 {"ph":"X","name":"linear","cat":"operation","pid":1,"tid":1,"ts":1.001,"dur":0.1,"args":{"shape":"d","flops":6,"bytes":4,"call":7}},

@@ -1,4 +1,4 @@
-//! Data sets that are not there or hold what cannot be used: one clear line on standard error and exit status 2.
+//! Data sets that are missing or invalid: one line on standard error and exit status 2.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use parquet::schema::parser::parse_message_type;
 use serde_json::{Value, json};
 
 #[test]
-fn a_data_set_that_is_not_there_is_named() {
+fn missing_dataset_is_named() {
     let sandbox = Sandbox::new();
     let refused = |dataset: &str| refusal(&sandbox, &["--dataset", dataset]);
     assert_snapshot!(refused(sandbox.path("absent.jsonl").to_str().unwrap()), @"error: [DIR]/absent.jsonl: no such file; check the path of the data set");
@@ -26,13 +26,13 @@ fn a_data_set_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_folder_in_place_of_a_file_is_named() {
+fn directory_in_place_of_file_is_named() {
     let sandbox = Sandbox::new();
     let refused = |name: &str| {
         std::fs::create_dir(sandbox.path(name)).unwrap();
-        let told = refusal(&sandbox, &["--dataset", sandbox.path(name).to_str().unwrap()]);
+        let error = refusal(&sandbox, &["--dataset", sandbox.path(name).to_str().unwrap()]);
         std::fs::remove_dir(sandbox.path(name)).unwrap();
-        told
+        error
     };
     assert_snapshot!(refused("rows.jsonl"), @"error: [DIR]/rows.jsonl: is a folder; give the path of the file in it");
     assert_snapshot!(refused("rows"), @"error: no data set is called `[DIR]/rows`; name one of embedded, embedded:short, embedded:medium, embedded:long, embedded:mixed, repe or give the path of a .jsonl, .csv or .parquet file");
@@ -40,19 +40,19 @@ fn a_folder_in_place_of_a_file_is_named() {
 
 #[test]
 #[cfg(unix)]
-fn a_folder_that_may_not_be_read_is_named() {
+fn unreadable_directory_is_named() {
     use std::os::unix::fs::PermissionsExt;
     let sandbox = Sandbox::new();
-    let folder = sandbox.path("closed.jsonl");
-    std::fs::create_dir(&folder).unwrap();
-    let allow = |mode| std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(mode)).unwrap();
+    let directory = sandbox.path("closed.jsonl");
+    std::fs::create_dir(&directory).unwrap();
+    let allow = |mode| std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(mode)).unwrap();
     allow(0o000);
-    let told = refusal(&sandbox, &["--dataset", folder.to_str().unwrap()]);
+    let error = refusal(&sandbox, &["--dataset", directory.to_str().unwrap()]);
     allow(0o700);
-    assert_snapshot!(told, @"error: [DIR]/closed.jsonl: is a folder; give the path of the file in it");
+    assert_snapshot!(error, @"error: [DIR]/closed.jsonl: is a folder; give the path of the file in it");
 }
 
-/// What is said of good rows of which the fourth is changed.
+/// The error for valid rows of which the fourth is changed.
 #[track_caller]
 fn refused_row(change: impl FnOnce(&mut Value)) -> String {
     let mut rows = valid_rows();
@@ -61,7 +61,7 @@ fn refused_row(change: impl FnOnce(&mut Value)) -> String {
 }
 
 #[test]
-fn a_row_that_cannot_be_used_is_named_by_its_line() {
+fn invalid_row_is_named_by_line() {
     assert_snapshot!(refused_row(|row| { row.as_object_mut().unwrap().remove("label"); }), @"error: [DIR]/rows.jsonl:4: has no `label`; label it 0 or 1, or remove it");
     assert_snapshot!(refused_row(|row| row["label"] = Value::Null), @"error: [DIR]/rows.jsonl:4: has no `label`; label it 0 or 1, or remove it");
     assert_snapshot!(refused_row(|row| row["label"] = json!(2)), @"error: [DIR]/rows.jsonl:4: label 2 is neither 0 nor 1; a probe here is binary, so map the labels to 0 and 1");
@@ -82,7 +82,7 @@ fn rows_of_one_class_are_refused() {
 }
 
 #[test]
-fn so_few_rows_that_a_side_lacks_a_class_are_refused() {
+fn side_without_a_class_is_refused() {
     let sandbox = Sandbox::new();
     assert_snapshot!(refusal(&sandbox, &["--samples", "2"]), @"error: the training side would hold 1 rows of class 0 and 0 of class 1 (2 rows, 1 and 1 of the classes, --train-frac 0.8); it needs both, so raise --samples or change --train-frac");
     assert_snapshot!(refusal(&sandbox, &["--samples", "10", "--train-frac", "0.01"]), @"error: the training side would hold 0 rows of class 0 and 0 of class 1 (10 rows, 5 and 5 of the classes, --train-frac 0.01); it needs both, so raise --samples or change --train-frac");
@@ -98,7 +98,7 @@ fn empty_files_are_refused() {
 }
 
 #[test]
-fn files_that_are_not_what_their_name_says_are_refused() {
+fn file_that_contradicts_its_extension_is_refused() {
     assert_snapshot!(refused_data("rows.jsonl", "{\"messages\": [\n"), @"error: [DIR]/rows.jsonl:1: is not JSON: EOF while parsing a list (column 14); each line must be one whole JSON object");
     assert_snapshot!(refused_data("latin.jsonl", b"\xe4\n"), @"error: [DIR]/latin.jsonl:1: is not UTF-8 (byte 0 of the line); convert the file to UTF-8");
     assert_snapshot!(refused_data("rows.csv", "user,assistant,label\nA,B\n"), @"error: [DIR]/rows.csv:2: has 2 cells where the header has 3; quote cells that contain commas or line breaks");
@@ -106,7 +106,7 @@ fn files_that_are_not_what_their_name_says_are_refused() {
     assert_snapshot!(refused_data("rows.parquet", "PAR1 this is no Parquet at all PAR1"), @"error: [DIR]/rows.parquet: is not readable as Parquet: EOF: Parquet file too small. Size is 35 but need 543976553");
 }
 
-/// A small Parquet file that is fine.
+/// A small valid Parquet file.
 fn parquet() -> Vec<u8> {
     let schema = "message rows { required binary messages (UTF8); required boolean label; }";
     let mut bytes = Vec::new();
@@ -126,17 +126,17 @@ fn parquet() -> Vec<u8> {
 }
 
 #[test]
-fn a_file_that_its_reader_panics_on_is_refused_like_any_other() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("rows.parquet");
+fn file_that_panics_its_reader_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("rows.parquet");
     let good = parquet();
-    // Which bytes the reader panics on is its own affair, so they are looked for.
+    // Which damage makes the reader panic depends on its version, so the test searches for one.
     let panics = |position: usize, flip: u8| {
         let mut damaged = good.clone();
         damaged[position] ^= flip;
         std::fs::write(&path, &damaged).unwrap();
-        let told = actbench_activations::data::load(path.to_str().unwrap(), None, 10).err()?.to_string();
-        told.contains("is damaged").then_some(damaged)
+        let message = actbench_activations::data::load(path.to_str().unwrap(), None, 10).err()?.to_string();
+        message.contains("is damaged").then_some(damaged)
     };
     let flips = (0..good.len()).flat_map(|position| [0x01, 0x80, 0xff].map(|flip| (position, flip)));
     let damaged = flips.into_iter().find_map(|(position, flip)| panics(position, flip)).unwrap();

@@ -1,23 +1,23 @@
-//! Settings that cannot be and outputs that cannot be written: one clear line on standard error and exit status 2,
-//! before any case is run. Broken models and data are in `bad_model.rs` and `bad_data.rs`.
+//! Invalid settings and unwritable outputs: one line on standard error and exit status 2 before any case runs. Broken
+//! models and data are in `bad_model.rs` and `bad_data.rs`.
 
 use crate::common_cli::refusal;
 use crate::runner_support::{SMALL, Sandbox, stderr};
 use insta::assert_snapshot;
 
-/// What is said of each of `command_lines`, a line each.
+/// The error for each of `command_lines`, one per line.
 #[track_caller]
 fn refusals(command_lines: &[&str]) -> String {
     let sandbox = Sandbox::new();
-    let told = command_lines.iter().map(|line| {
+    let errors = command_lines.iter().map(|line| {
         let arguments: Vec<&str> = line.split(' ').collect();
         refusal(&sandbox, &arguments)
     });
-    told.collect::<Vec<_>>().join("\n")
+    errors.collect::<Vec<_>>().join("\n")
 }
 
 #[test]
-fn names_that_are_not_known_are_refused_with_those_that_are() {
+fn unknown_name_lists_known_names() {
     let lines = [
         "--pool median",
         "--dtype int8",
@@ -41,7 +41,7 @@ error: invalid value 'cuda:x' for '--device-map <DEVICE>': unknown device 'cuda:
 }
 
 #[test]
-fn a_gpu_that_is_not_there_is_refused() {
+fn missing_gpu_is_refused() {
     assert_snapshot!(refusals(&["--device-map cuda", "--device-map cuda:3"]), @r#"
 error: --device-map cuda: ACTBENCH_CUDA=none hides all GPUs; unset it, or pass --device-map auto or cpu
 error: --device-map cuda:3: ACTBENCH_CUDA=none hides all GPUs; unset it, or pass --device-map auto or cpu
@@ -103,7 +103,7 @@ error: invalid value '99999999999999999999' for '--threads <N>': give a smaller 
 }
 
 #[test]
-fn flags_that_do_not_exist_are_refused() {
+fn unknown_flags_are_refused() {
     assert_snapshot!(refusals(&["--sampels 3", "more", "--samples"]), @r#"
 error: unexpected argument '--sampels' found; tip: a similar argument exists: '--samples'
 error: unexpected argument 'more' found
@@ -112,7 +112,7 @@ error: a value is required for '--samples <N>' but none was supplied
 }
 
 #[test]
-fn the_embedded_model_names_its_depth() {
+fn embedded_model_names_its_depth() {
     assert_snapshot!(refusals(&["--layer 8", "--sweep-layers 9", "--layer 99 --tasks train"]), @r#"
 error: --layer 8 is too deep: the model has 8 layers; pass one of --layer 0 to 7
 error: --sweep-layers 9 is too deep: layer 8 is asked for and the model has 8 layers; pass --sweep-layers 8 or fewer
@@ -121,8 +121,8 @@ error: --layer 99 is too deep: the model has 8 layers; pass one of --layer 0 to 
 }
 
 #[test]
-fn an_output_that_cannot_be_written_is_found_before_any_work() {
-    // A model that is not there comes second: the output is looked at before anything is read.
+fn unwritable_output_is_found_before_work() {
+    // The missing model is not reported: the output is checked before the model is read.
     assert_snapshot!(refusals(&["--output absent/results.json --model ./absent", "--output temporary"]), @r#"
 error: absent/results.json: cannot be written (--output): the directory absent does not exist; create it or use another path
 error: temporary: is a directory; --output needs a file name for the result file
@@ -130,13 +130,13 @@ error: temporary: is a directory; --output needs a file name for the result file
 }
 
 #[test]
-fn a_panic_of_a_child_is_an_error_in_one_line() {
+fn panic_of_child_is_one_line() {
     let sandbox = Sandbox::new();
     let panicking = ["--tasks", "train", "--repetitions", "1", "--quiet", "--inject-fault", "train/lazy=panic"];
     let output = sandbox.output(&[&["run"], &SMALL[..], &panicking].concat());
-    let told = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.contains("internal error: injected panic") && told.contains("please report it"), "{told}");
-    assert!(!told.contains("RUST_BACKTRACE") && !told.contains("panicked at"), "{told}");
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.contains("internal error: injected panic") && message.contains("please report it"), "{message}");
+    assert!(!message.contains("RUST_BACKTRACE") && !message.contains("panicked at"), "{message}");
 }

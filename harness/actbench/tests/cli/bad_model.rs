@@ -1,4 +1,4 @@
-//! Models that are not there or are broken: one clear line on standard error and exit status 2.
+//! Models that are missing or broken: one line on standard error and exit status 2.
 
 use crate::common_cli::{ModelDirectory, SMALL_RUN, refusal, refused_model, refused_model_with};
 use crate::runner_support::{Sandbox, stderr};
@@ -9,17 +9,17 @@ use serde_json::json;
 const Q_PROJ: &str = "model.layers.1.self_attn.q_proj.weight";
 
 #[test]
-fn the_model_that_the_others_break_runs() {
+fn undamaged_model_runs() {
     let sandbox = Sandbox::new();
-    let folder = ModelDirectory::valid().write(&sandbox);
-    let arguments = ["--repetitions", "1", "--quiet", "--model", folder.to_str().unwrap()];
+    let directory = ModelFolder::whole().write(&sandbox);
+    let arguments = ["--repetitions", "1", "--quiet", "--model", directory.to_str().unwrap()];
     let output = sandbox.run(&arguments);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(sandbox.n_rows(), 4);
 }
 
 #[test]
-fn a_model_that_is_not_there_is_named() {
+fn missing_model_is_named() {
     let sandbox = Sandbox::new();
     let refused = |model: &str| refusal(&sandbox, &["--model", model]);
     assert_snapshot!(refused("./absent"), @"error: ./absent: no such model: give a folder, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
@@ -32,8 +32,8 @@ fn a_model_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_weight_file_that_is_not_whole_is_named() {
-    let refused = |damage: fn(&mut Vec<u8>)| refused_model(&ModelDirectory { damage, ..ModelDirectory::valid() });
+fn truncated_weight_file_is_named() {
+    let refused = |damage: fn(&mut Vec<u8>)| refused_model(&ModelFolder { damage, ..ModelFolder::whole() });
     // Cut in the data, in the header, and in the header's length.
     assert_snapshot!(refused(|file| file.truncate(file.len() - 100)), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.self_attn.v_proj.weight' lies at bytes 58240 to 58496 of 58428 bytes of data: the file is truncated or corrupt; fetch the model's weights anew");
     assert_snapshot!(refused(|file| file.truncate(100)), @"error: [DIR]/model/model.safetensors: claims a header of 2000 bytes, but 92 bytes follow: no safetensors file, or a truncated one; fetch the model's weights anew");
@@ -48,8 +48,8 @@ fn a_weight_file_that_is_not_whole_is_named() {
 }
 
 #[test]
-fn a_tensor_that_claims_more_than_the_file_holds_is_named() {
-    let refused = refused_model(&ModelDirectory {
+fn tensor_past_end_of_file_is_named() {
+    let refused = refused_model(&ModelFolder {
         damage: |file| {
             // The header is followed by the data; a digit more in the last offset keeps the header's length.
             let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
@@ -65,8 +65,8 @@ fn a_tensor_that_claims_more_than_the_file_holds_is_named() {
 }
 
 #[test]
-fn a_tensor_that_is_missing_or_of_another_shape_is_named() {
-    let mut missing = ModelDirectory::valid();
+fn missing_or_misshapen_tensor_is_named() {
+    let mut missing = ModelFolder::whole();
     missing.tensors.remove(Q_PROJ);
     assert_snapshot!(refused_model(&missing), @"error: [DIR]/model: no tensor 'model.layers.1.self_attn.q_proj.weight'; the nearest of its 19 tensors is 'model.layers.0.self_attn.q_proj.weight'; config.json and the weights are not of one model, or not whole: fetch both anew");
     let mut other_shape = ModelDirectory::valid();
@@ -78,18 +78,18 @@ fn a_tensor_that_is_missing_or_of_another_shape_is_named() {
 }
 
 #[test]
-fn a_tensor_past_the_deepest_layer_is_not_asked_for() {
+fn tensor_past_deepest_layer_is_not_read() {
     let sandbox = Sandbox::new();
     let mut model = ModelDirectory::valid();
     model.tensors.remove(Q_PROJ);
-    let folder = model.write(&sandbox);
+    let directory = model.write(&sandbox);
     let shallow = ["--tasks", "train", "--layer", "0", "--samples", "10", "--repetitions", "1", "--warmup", "0"];
-    let output = sandbox.output(&[&["run", "--model", folder.to_str().unwrap()], &shallow[..]].concat());
+    let output = sandbox.output(&[&["run", "--model", directory.to_str().unwrap()], &shallow[..]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
 #[test]
-fn weights_that_are_not_finite_are_named_though_a_child_finds_them() {
+fn nonfinite_weight_is_named() {
     let refused = |tensor: &str, value: bf16| {
         let mut model = ModelDirectory::valid();
         model.tensors.get_mut(tensor).unwrap().1[7] = value;
@@ -107,7 +107,7 @@ fn weights_that_are_not_finite_are_named_though_a_child_finds_them() {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_run_is_named() {
+fn unsupported_configuration_is_named() {
     let refused = |change: fn(&mut serde_json::Value)| {
         let mut model = ModelDirectory::valid();
         change(&mut model.config);
@@ -124,12 +124,12 @@ fn a_configuration_that_cannot_be_run_is_named() {
 }
 
 #[test]
-fn a_configuration_that_is_no_json_is_named() {
+fn configuration_that_is_not_json_is_named() {
     let sandbox = Sandbox::new();
-    let folder = ModelDirectory::valid().write(&sandbox);
+    let directory = ModelFolder::whole().write(&sandbox);
     let refused = |text: &[u8]| {
-        std::fs::write(folder.join("config.json"), text).unwrap();
-        refusal(&sandbox, &["--model", folder.to_str().unwrap()])
+        std::fs::write(directory.join("config.json"), text).unwrap();
+        refusal(&sandbox, &["--model", directory.to_str().unwrap()])
     };
     assert_snapshot!(refused(b"{\"model_type\": \"llama\","), @"error: [DIR]/model/config.json: not valid JSON: EOF while parsing a value at line 1 column 23; fetch the file anew");
     assert_snapshot!(refused(b""), @"error: [DIR]/model/config.json: not valid JSON: EOF while parsing a value at line 1 column 0; fetch the file anew");
@@ -137,14 +137,14 @@ fn a_configuration_that_is_no_json_is_named() {
 }
 
 #[test]
-fn a_layer_too_deep_is_told_with_the_depth() {
-    let model = ModelDirectory::valid();
+fn layer_too_deep_names_model_depth() {
+    let model = ModelFolder::whole();
     assert_snapshot!(refused_model_with(&model, &["--tasks", "train", "--layer", "2"]), @"error: --layer 2 is too deep: the model has 2 layers; pass one of --layer 0 to 1");
     assert_snapshot!(refused_model_with(&model, &["--tasks", "sweep", "--sweep-layers", "3"]), @"error: --sweep-layers 3 is too deep: layer 2 is asked for and the model has 2 layers; pass --sweep-layers 2 or fewer");
 }
 
 #[test]
-fn a_tokenizer_that_is_missing_or_broken_is_named() {
+fn missing_or_broken_tokenizer_is_named() {
     let refused = |tokenizer: Option<&str>| {
         refused_model(&ModelDirectory { tokenizer: tokenizer.map(str::to_owned), ..ModelDirectory::valid() })
     };
@@ -154,16 +154,16 @@ fn a_tokenizer_that_is_missing_or_broken_is_named() {
 }
 
 #[test]
-fn a_tokenizer_of_another_model_is_named() {
-    let mut model = ModelDirectory::valid();
+fn tokenizer_of_another_model_is_named() {
+    let mut model = ModelFolder::whole();
     model.config["vocab_size"] = json!(300);
     model.tensors.insert("model.embed_tokens.weight".to_owned(), (vec![300, 16], vec![bf16::ONE; 300 * 16]));
     assert_snapshot!(refused_model(&model), @"error: [DIR]/model: tokenizer.json gives token 1328, but config.json has a vocabulary of 300: they belong to different models; use the model's own tokenizer");
 }
 
 #[test]
-fn a_template_that_fails_is_named() {
-    let refused = |source: &str| refused_model(&ModelDirectory::with_template(source));
+fn failing_template_is_named() {
+    let refused = |source: &str| refused_model(&ModelFolder::with_template(source));
     assert_snapshot!(refused("{{ raise_exception('Roles must\nalternate') }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template refuses: Roles must alternate; change that row of the data set, or the chat template");
     assert_snapshot!(refused("{% for message in messages %}{{ message.content }"), @"error: [DIR]/model/tokenizer_config.json: the chat template fails: syntax error: unexpected `}`, expected end of variable block (line 1 of the template); mend it or fetch the file anew");
     assert_snapshot!(refused("{{ messages[0].content | no_such_filter }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: unknown filter: filter no_such_filter is unknown (line 1 of the template); change that row of the data set, or the chat template");

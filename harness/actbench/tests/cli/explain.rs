@@ -1,4 +1,4 @@
-//! `actbench explain`, on the embedded model and on what cannot be explained.
+//! `actbench explain` on the embedded model, and on settings that it refuses.
 
 use crate::runner_support::Sandbox;
 
@@ -11,19 +11,19 @@ fn explained(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn the_plans_of_both_tasks_on_the_embedded_model() {
+fn plans_of_both_tasks() {
     insta::assert_snapshot!(explained(&["--samples", "40"]));
 }
 
 #[test]
-fn rules_that_are_off_have_no_line() {
+fn disabled_rules_have_no_line() {
     let text = explained(&["--samples", "40", "--tasks", "train", "--no-opt", "prefix", "--no-opt", "mask"]);
     assert!(text.contains("rules: depth, packing, pooling, layers, batch\n"), "{text}");
     assert!(text.contains("without packing") && !text.contains("without prefix") && !text.contains("sweep"), "{text}");
 }
 
 #[test]
-fn a_command_line_of_run_is_taken_and_bad_ones_are_refused() {
+fn flags_of_run_are_accepted() {
     let text =
         explained(&["--samples", "20", "--repetitions", "3", "--methods", "lazy-disk", "--tasks", "sweep", "-q"]);
     assert!(text.starts_with("sweep\n"), "{text}");

@@ -1,91 +1,121 @@
-//! Help, completions and lists: what people read before they run anything.
+//! Help, completions, and the lists of models and data sets.
 
 use crate::runner_support::{Sandbox, stderr, stdout};
 use actbench_fixtures::presets::PRESETS;
 use serde_json::Value;
 
 #[track_caller]
-fn told(arguments: &[&str]) -> String {
+fn output_of(arguments: &[&str]) -> String {
     let sandbox = Sandbox::new();
     let output = sandbox.output(arguments);
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""), "{arguments:?}");
     let text = stdout(&output);
-    assert!(!text.contains('\u{1b}'), "{arguments:?}: a pipe has no colours: {text:?}");
+    assert!(!text.contains('\u{1b}'), "{arguments:?}: a pipe has no colors: {text:?}");
     text
 }
 
 #[test]
 fn help_begins_with_examples() {
-    let help = told(&["--help"]);
+    let help = output_of(&["--help"]);
     assert!(help.starts_with("Examples:\n  actbench run "), "{help}");
     assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
     for word in ["NO_COLOR", "ACTBENCH_LOG", "130  interrupted"] {
         assert!(help.contains(word), "{word} is not in {help}");
     }
-    // Each command that is listed has a help of its own, with examples first.
-    let listed = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
-    let commands = listed.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    let names: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
-    assert!(names.len() > 8 && !names.contains(&"worker"), "{names:?}");
-    for name in names.into_iter().filter(|name| *name != "help") {
-        let help = told(&[name, "--help"]);
+}
+
+/// The commands that `--help` lists under `heading`, in order.
+fn listed(help: &str, heading: &str) -> Vec<String> {
+    let block = help.split(&format!("\n{heading}:\n")).nth(1).unwrap().split("\n\n").next().unwrap();
+    let commands = block.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    commands.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn help_lists_commands_by_group() {
+    for flag in ["--help", "-h"] {
+        let help = output_of(&[flag]);
+        assert_eq!(listed(&help, "Measure"), ["run", "plan", "explain", "profile", "recommend", "report"], "{help}");
+        assert_eq!(listed(&help, "Compare"), ["gate", "selftest", "compare", "history"], "{help}");
+        let tools = listed(&help, "Tools");
+        assert!(tools.contains(&"matrix".to_owned()) && !tools.contains(&"worker".to_owned()), "{tools:?}");
+        assert!(listed(&help, "Options").contains(&"-h,".to_owned()), "{help}");
+    }
+}
+
+#[test]
+fn help_of_every_command_has_examples() {
+    let help = output_of(&["--help"]);
+    let commands = ["Measure", "Compare", "Tools"].iter().flat_map(|heading| listed(&help, heading));
+    let names: Vec<String> = commands.filter(|name| name != "help").collect();
+    assert!(names.len() >= 20, "{names:?}");
+    for name in names {
+        let help = output_of(&[name.as_str(), "--help"]);
         assert!(help.contains("Examples:"), "{name}: {help}");
     }
 }
 
 #[test]
-fn no_color_wins_over_everything() {
+fn no_color_overrides_forced_color() {
     let sandbox = Sandbox::new();
-    let told = |arguments: &[&str], variables: &[(&str, &str)]| {
+    let printed = |arguments: &[&str], variables: &[(&str, &str)]| {
         let output = sandbox.command(arguments).envs(variables.iter().copied()).output().unwrap();
         format!("{}{}", stdout(&output), stderr(&output))
     };
     let forced = ("CLICOLOR_FORCE", "1");
     assert!(
-        told(&["run", "--help"], &[forced]).contains('\u{1b}'),
-        "nothing has colours, so that this would show nothing"
+        printed(&["run", "--help"], &[forced]).contains('\u{1b}'),
+        "no output has colors, so this test would prove nothing"
     );
     for arguments in [&["run", "--help"][..], &["run", "--bogus"], &["run", "--samples", "1"], &["models"]] {
-        let text = told(arguments, &[forced, ("NO_COLOR", "1")]);
+        let text = printed(arguments, &[forced, ("NO_COLOR", "1")]);
         assert!(!text.is_empty() && !text.contains('\u{1b}'), "{arguments:?}: {text:?}");
     }
 }
 
 #[test]
-fn completions_know_the_commands_and_not_the_worker() {
+fn completions_hide_the_worker() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
-        let script = told(&["completions", shell]);
+        let script = output_of(&["completions", shell]);
         assert!(script.contains("recommend") && script.contains("sweep-layers"), "{shell}");
         assert!(!script.contains("worker"), "{shell}");
     }
 }
 
 #[test]
-fn models_and_data_sets_are_listed() {
-    let listed = told(&["models"]);
+fn models_and_datasets_are_listed() {
+    let listed = output_of(&["models"]);
     for preset in PRESETS {
         assert!(listed.contains(&format!("synthetic:{}", preset.name)), "{listed}");
     }
     let tiny = listed.lines().find(|line| line.contains("synthetic:tiny ")).unwrap();
     assert_eq!(tiny.split_whitespace().collect::<Vec<_>>(), ["synthetic:tiny", "8", "192", "3,935,424", "7.5"]);
-    insta::assert_snapshot!(told(&["datasets"]), @r##"
- data set          what it is
-───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
- embedded          generated dialogues, as many distinct rows as are asked for; the same as embedded:short
+    insta::assert_snapshot!(output_of(&["datasets"]), @r#"
+ data set          description
+──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+ embedded          generated dialogues, all distinct; the same as embedded:short
  embedded:short    generated dialogues of two sentences, about 60 tokens
- embedded:medium   the same with a paragraph, about 150 tokens
- embedded:long     the same with several turns, about 600 tokens
- embedded:mixed    half of them short, a third medium, the rest long
- repe              true statements under an honest and a deceptive system prompt; a local copy by --data-dir, else the hub
+ embedded:medium   generated dialogues with a paragraph, about 150 tokens
+ embedded:long     generated dialogues of several turns, about 600 tokens
+ embedded:mixed    half short, a third medium, the rest long dialogues
+ repe              true statements under an honest and a deceptive system prompt; from --data-dir or the Hugging Face hub
 
-Files, a dialogue a row with a label of 0 or 1:
+Files, one dialogue per row with a label of 0 or 1:
   FILE.jsonl      {"messages": [{"role": "user", "content": "..."}, ...], "label": 1}
   FILE.csv        columns messages (JSON, as above) and label, or system, user, assistant and label
   FILE.parquet    columns messages and label
-Roles are system, user and assistant; label 1 is what a probe is to find.
-"##);
-    let models: Value = serde_json::from_str(&told(&["models", "--json"])).unwrap();
+Roles are system, user and assistant; label 1 is the class that a probe should detect.
+"#);
+    let models: Value = serde_json::from_str(&output_of(&["models", "--json"])).unwrap();
     assert_eq!(models[0]["name"], "synthetic:tiny");
-    let known: Value = serde_json::from_str(&told(&["datasets", "--json"])).unwrap();
+    let known: Value = serde_json::from_str(&output_of(&["datasets", "--json"])).unwrap();
     assert_eq!(known.as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn long_help_has_more_than_short_help() {
+    let (short, long) = (output_of(&["profile", "-h"]), output_of(&["profile", "--help"]));
+    assert!(short.contains("\nMeasure the time of each operation of a run\n"), "{short}");
+    assert!(!short.contains("no result file is written"), "{short}");
+    assert!(long.contains("no result file is written"), "{long}");
 }

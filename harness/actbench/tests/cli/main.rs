@@ -1,8 +1,8 @@
-//! The program as people run it: real processes, their output, their files and their exit status.
+//! The binary as users run it: real processes, their output, their files and their exit status.
 //!
-//! One program for all of these tests, so that they are linked once and run beside each other; what measures its own
-//! process's memory is a program of its own.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Helpers of tests may fail as tests do.
+//! All of these tests are one binary, so that they link once and run in parallel. Tests that measure the memory of their own
+//! process are binaries of their own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Test helpers may panic like tests.
 
 #[path = "../common_cli/mod.rs"]
 mod common_cli;

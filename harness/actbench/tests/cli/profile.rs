@@ -1,4 +1,4 @@
-//! What a profile counts against what a plan counts, and `actbench profile` itself.
+//! The work that a profile counts compared with the work that a plan counts, and `actbench profile` itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use actbench_kernels::{CpuBackend, DType, Profile, ProfiledBackend};
 use serde_json::Value;
 
 #[test]
-fn operations_do_the_work_that_the_plan_counts_and_change_no_bit() {
+fn profiled_work_equals_planned_work() {
     let preset = Preset::find("tiny").unwrap();
     let config = ModelConfig::parse(&preset.config_json(), "tiny").unwrap();
     let options = LoadOptions { dtype: DType::Bf16, n_blocks: config.n_layers, max_positions: 64 };
@@ -46,7 +46,7 @@ fn operations_do_the_work_that_the_plan_counts_and_change_no_bit() {
 }
 
 #[test]
-fn the_command_tells_of_every_operation_of_every_case() {
+fn command_reports_every_operation() {
     let sandbox = Sandbox::new();
     let arguments = ["profile", "--samples", "20", "--methods", "eager,lazy-disk", "--tasks", "sweep", "--json", "-q"];
     let output = assert_cmd::Command::from_std(sandbox.command(&arguments)).assert().code(0).get_output().clone();
@@ -61,7 +61,7 @@ fn the_command_tells_of_every_operation_of_every_case() {
         for name in ["embed", "rms norm", "linear", "linear + residual", "linear + swiglu", "rope", "attention"] {
             assert!(operations.iter().any(|operation| operation["op"] == name), "no {name}");
         }
-        // Eager brings rows to the host and pools there.
+        // Eager downloads the activations and pools on the host.
         let pools = operations.iter().any(|operation| operation["op"] == "pool");
         assert_eq!(pools, case["method"] == "lazy-disk");
     }
@@ -69,16 +69,16 @@ fn the_command_tells_of_every_operation_of_every_case() {
     assert_eq!(sandbox.leftovers(), [""; 0]);
 }
 
-/// Of one track: `(start, end)` in nanoseconds, in the order of the file.
+/// The events of one track: `(start, end)` in nanoseconds, in the order of the file.
 type Track = Vec<(u64, u64)>;
 
-/// Every stretch lies in the one that is open when it begins, or begins after it has ended; starts never fall.
+/// Every event lies within the event that is open when it starts; starts never decrease.
 #[track_caller]
 fn assert_nested(track: &Track) {
     let mut open: Vec<u64> = Vec::new();
     let mut last = 0;
     for (start, end) in track {
-        assert!(*start >= last, "an event starts at {start} behind one that starts at {last}");
+        assert!(*start >= last, "an event that starts at {start} follows one that starts at {last}");
         last = *start;
         while open.last().is_some_and(|outer| outer <= start) {
             open.pop();
@@ -92,7 +92,7 @@ fn assert_nested(track: &Track) {
 }
 
 #[test]
-fn the_trace_has_phases_batches_and_operations_that_lie_in_each_other_or_apart() {
+fn trace_events_are_nested() {
     let sandbox = Sandbox::new();
     let arguments =
         ["profile", "--samples", "20", "--methods", "eager,lazy", "--tasks", "train", "-q", "--trace", "t.json"];
@@ -127,13 +127,13 @@ fn the_trace_has_phases_batches_and_operations_that_lie_in_each_other_or_apart()
         assert!(count("batch") >= 2 && count("operation") > 10 * count("batch"), "{seen:?}");
     }
     tracks.values().for_each(assert_nested);
-    // A track that crosses is seen: the check can fail.
+    // The check can fail: these tracks are not nested or not sorted.
     assert!(std::panic::catch_unwind(|| assert_nested(&vec![(0, 10), (5, 12)])).is_err());
     assert!(std::panic::catch_unwind(|| assert_nested(&vec![(5, 6), (0, 1)])).is_err());
 }
 
 #[test]
-fn a_trace_that_cannot_be_written_is_named_before_anything_runs() {
+fn unwritable_trace_is_refused_before_work() {
     let sandbox = Sandbox::new();
     let arguments = ["profile", "--samples", "20", "-q", "--trace", "/nowhere/t.json"];
     let output = assert_cmd::Command::from_std(sandbox.command(&arguments)).assert().code(2).get_output().clone();

@@ -1,11 +1,11 @@
-//! `actbench report` and `actbench recommend` on the files of real runs, and what they say of files that are none.
+//! `actbench report` and `actbench recommend` on the files of real runs, and on other files.
 
 use std::fs;
 
 use crate::runner_support::{SMALL, Sandbox, stderr, stdout};
 use serde_json::Value;
 
-/// A run of so many samples, its result file in the folder `cells`.
+/// Runs with this number of samples; the result file is in the directory `cells`.
 fn measure(sandbox: &Sandbox, samples: &str, more: &[&str]) {
     fs::create_dir_all(sandbox.path("cells")).unwrap();
     let output = format!("cells/{samples}.json");
@@ -16,11 +16,11 @@ fn measure(sandbox: &Sandbox, samples: &str, more: &[&str]) {
 }
 
 #[test]
-fn a_folder_of_results_becomes_a_report_and_a_recommendation() {
+fn directory_of_results_becomes_report_and_recommendation() {
     let sandbox = Sandbox::new();
     measure(&sandbox, "20", &[]);
     measure(&sandbox, "40", &[]);
-    // What else lies in the folder of a matrix is no result file and no trouble.
+    // Other files in the directory of a matrix are ignored.
     fs::write(sandbox.path("cells/state.json"), "{\"schema\": \"something else\"}").unwrap();
     fs::write(sandbox.path("cells/notes.txt"), "notes").unwrap();
 
@@ -38,17 +38,17 @@ fn a_folder_of_results_becomes_a_report_and_a_recommendation() {
         "**Bottleneck**",
         "**Memory**",
         "**Metric parity**",
-        "## Failures and memory that ran out",
-        "## Where lazy begins to win",
+        "## Failures and out-of-memory cases",
+        "## Where lazy becomes better",
         "## Recommendation",
         "## Attachments",
     ] {
         assert!(text.contains(section), "{section} is not in {text}");
     }
-    // Every file that the Markdown names beside itself is there, results apart, which are named as they were given.
+    // Every linked file exists: next to the Markdown, or for result files at the path that was given.
     for name in text.match_indices("](").map(|(at, _)| text[at + 2..].split(')').next().unwrap()) {
-        let folder = if name.starts_with("cells/") { "" } else { "made/report" };
-        assert!(sandbox.path(folder).join(name).is_file(), "{name}");
+        let directory = if name.starts_with("cells/") { "" } else { "made/report" };
+        assert!(sandbox.path(directory).join(name).is_file(), "{name}");
     }
     let page = fs::read_to_string(sandbox.path("made/report/report.html")).unwrap();
     assert!(page.contains("id=\"time-against-samples-1\"") && page.contains("id=\"auroc-1\""), "charts are missing");
@@ -62,18 +62,22 @@ fn a_folder_of_results_becomes_a_report_and_a_recommendation() {
 
     let output = sandbox.output(&["recommend", "cells/20.json", "cells/40.json", "--medium-from", "30", "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
-    let evidence: Vec<usize> =
-        told["recommendations"].as_array().unwrap().iter().map(|it| it["evidence"].as_array().unwrap().len()).collect();
+    let recommendation: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let evidence: Vec<usize> = recommendation["recommendations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["evidence"].as_array().unwrap().len())
+        .collect();
     assert_eq!(evidence, [2, 2, 0, 0, 0, 0, 0, 0, 0]);
-    let sizes: Vec<&Value> = told["crossover"].as_array().unwrap().iter().map(|it| &it["sizes"]).collect();
+    let sizes: Vec<&Value> = recommendation["crossover"].as_array().unwrap().iter().map(|it| &it["sizes"]).collect();
     assert_eq!(sizes, vec![&serde_json::json!([20, 40]); 6]);
     let text = stdout(&sandbox.output(&["recommend", "cells"]));
     assert!(text.contains("one GPU") && text.contains("several GPUs") && text.contains("not measured"), "{text}");
 }
 
 #[test]
-fn a_sweep_keeps_the_score_of_each_of_its_probes() {
+fn sweep_keeps_score_of_each_probe() {
     let sandbox = Sandbox::new();
     // With the 1.0 of the small settings that is three values of C.
     measure(&sandbox, "20", &["--tasks", "sweep", "--methods", "lazy", "--sweep-cs", "0.1,10.0"]);
@@ -87,34 +91,34 @@ fn a_sweep_keeps_the_score_of_each_of_its_probes() {
     assert!(aurocs[best].contains(&extra["best_auroc"].as_f64().unwrap()));
 }
 
-/// What is said of arguments that are refused, in one line.
+/// The one-line error for refused arguments.
 #[track_caller]
 fn refusal(sandbox: &Sandbox, arguments: &[&str]) -> String {
     let output = sandbox.output(arguments);
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""), "{}", stderr(&output));
-    let told = stderr(&output);
-    assert_eq!(told.lines().count(), 1, "{told}");
-    told.trim_end().to_owned()
+    let message = stderr(&output);
+    assert_eq!(message.lines().count(), 1, "{message}");
+    message.trim_end().to_owned()
 }
 
 #[test]
-fn files_that_are_no_results_are_refused_by_name() {
+fn file_that_is_not_a_result_is_named() {
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.path("empty")).unwrap();
     fs::write(sandbox.path("other.json"), "{\"schema\": \"other/7\"}").unwrap();
     fs::write(sandbox.path("bare.json"), "[1, 2]").unwrap();
     fs::write(sandbox.path("torn.json"), "{\"schema\": ").unwrap();
     fs::write(sandbox.path("half.json"), "{\"schema\": \"actbench/1\", \"rows\": []}").unwrap();
-    let told = |name: &str| refusal(&sandbox, &["report", name, "--out", "report"]);
+    let error_for = |name: &str| refusal(&sandbox, &["report", name, "--out", "report"]);
     insta::assert_snapshot!(
-        ["absent.json", "empty", "other.json", "bare.json", "torn.json", "half.json"].map(told).join("\n"),
+        ["absent.json", "empty", "other.json", "bare.json", "torn.json", "half.json"].map(error_for).join("\n"),
         @r##"
 error: cannot read absent.json: No such file or directory (os error 2)
-error: empty: holds no result file; name the folder that `actbench matrix` wrote to
-error: other.json: has the schema 'other/7'; name a file that `actbench run --output` wrote (actbench/1)
-error: bare.json: names no schema; name a file that `actbench run --output` wrote (actbench/1)
+error: empty: contains no result files; name an output directory of `actbench matrix`
+error: other.json: has the schema 'other/7'; name a result file of `actbench run --output` (actbench/1)
+error: bare.json: has no schema; name a result file of `actbench run --output` (actbench/1)
 error: torn.json: is not JSON: EOF while parsing a value at line 1 column 11
-error: half.json: is no whole result file: missing field `config`; run it again
+error: half.json: is truncated or not a result file: missing field `config`; repeat the run
 "##
     );
     let bounds = ["recommend", "other.json", "--medium-from", "10", "--large-from", "10"];

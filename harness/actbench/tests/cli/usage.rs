@@ -4,16 +4,16 @@ use std::fs;
 
 use crate::runner_support::{Sandbox, stderr, stdout};
 
-/// Runs `actbench` with `arguments` and checks that the answer is one line that holds all of `words`.
+/// Runs `actbench` with `arguments` and checks that it prints one line of error that contains all of `words`.
 #[track_caller]
 fn assert_refused(sandbox: &Sandbox, arguments: &[&str], words: &[&str]) {
     let output = sandbox.output(arguments);
-    let told = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {told}");
-    assert_eq!(told.lines().count(), 1, "{arguments:?}: {told}");
-    assert!(told.starts_with("error: "), "{arguments:?}: {told}");
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+    assert_eq!(message.lines().count(), 1, "{arguments:?}: {message}");
+    assert!(message.starts_with("error: "), "{arguments:?}: {message}");
     for word in words {
-        assert!(told.contains(word), "{arguments:?}: `{word}` is not in: {told}");
+        assert!(message.contains(word), "{arguments:?}: `{word}` is not in: {message}");
     }
     assert_eq!(stdout(&output), "", "{arguments:?}");
     assert!(!sandbox.path("results.json").exists(), "{arguments:?}");
@@ -21,7 +21,7 @@ fn assert_refused(sandbox: &Sandbox, arguments: &[&str], words: &[&str]) {
 }
 
 #[test]
-fn values_that_cannot_be_are_refused_with_the_flag_and_what_would_be_right() {
+fn invalid_value_names_flag_and_valid_values() {
     let sandbox = Sandbox::new();
     let cases: [(&[&str], &[&str]); 27] = [
         (&["--tasks", "trian"], &["--tasks", "train", "sweep"]),
@@ -58,7 +58,7 @@ fn values_that_cannot_be_are_refused_with_the_flag_and_what_would_be_right() {
 }
 
 #[test]
-fn flags_and_commands_that_do_not_exist_are_refused_with_the_nearest_that_does() {
+fn unknown_flag_or_command_suggests_nearest() {
     let sandbox = Sandbox::new();
     assert_refused(&sandbox, &["run", "--sampels", "3"], &["--sampels", "--samples"]);
     assert_refused(&sandbox, &["rum"], &["rum", "run"]);
@@ -67,7 +67,7 @@ fn flags_and_commands_that_do_not_exist_are_refused_with_the_nearest_that_does()
 }
 
 #[test]
-fn models_and_data_sets_that_are_not_there_are_refused_by_name() {
+fn missing_model_or_dataset_is_named() {
     let sandbox = Sandbox::new();
     assert_refused(&sandbox, &["run", "--model", "./absent"], &["absent"]);
     assert_refused(&sandbox, &["run", "--model", "synthetic:absent"], &["absent"]);
@@ -89,14 +89,14 @@ fn data_of_one_class_is_refused() {
     let sandbox = Sandbox::new();
     fs::write(sandbox.path("temporary/rows.jsonl"), one_class()).unwrap();
     let output = sandbox.output(&["run", "--quiet", "--dataset", "temporary/rows.jsonl", "--samples", "10"]);
-    let told = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{told}");
-    assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.contains("rows.jsonl") && told.contains("class"), "{told}");
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.contains("rows.jsonl") && message.contains("class"), "{message}");
 }
 
 #[test]
-fn an_output_that_cannot_be_written_is_refused_before_any_work() {
+fn unwritable_output_is_refused_before_work() {
     let sandbox = Sandbox::new();
     assert_refused(&sandbox, &["run", "--output", "absent/results.json"], &["absent", "--output"]);
     assert_refused(&sandbox, &["run", "--output", "temporary"], &["temporary", "directory"]);
@@ -104,7 +104,7 @@ fn an_output_that_cannot_be_written_is_refused_before_any_work() {
 
 #[test]
 #[cfg(unix)]
-fn arguments_that_are_no_text_are_refused_and_break_nothing() {
+fn arguments_that_are_not_utf8_are_refused() {
     use std::os::unix::ffi::OsStrExt;
     let sandbox = Sandbox::new();
     let mut command = sandbox.command(&["run", "--model"]);
@@ -115,7 +115,7 @@ fn arguments_that_are_no_text_are_refused_and_break_nothing() {
 }
 
 #[test]
-fn a_worker_started_by_hand_says_so_in_a_message() {
+fn worker_without_request_sends_failed_message() {
     let sandbox = Sandbox::new();
     let output = sandbox.output(&["worker"]);
     assert_eq!(output.status.code(), Some(2));
@@ -125,7 +125,7 @@ fn a_worker_started_by_hand_says_so_in_a_message() {
 }
 
 #[test]
-fn help_begins_with_examples_and_goes_to_standard_output() {
+fn help_begins_with_examples_on_stdout() {
     let sandbox = Sandbox::new();
     for arguments in [&["--help"][..], &["run", "--help"]] {
         let output = sandbox.output(arguments);

@@ -1,10 +1,10 @@
-//! Where the time goes: a bar a mode, extraction and probes one after the other.
+//! Time breakdown: one bar per mode, extraction followed by training and scoring.
 
 use plotters::style::Color;
 use plotters::style::text_anchor::HPos;
 
-use super::axis::{Axis, tick_text};
-use super::canvas::{Area, GRID, INK, LEGEND, Marker, colour, legend, svg, text_style, write};
+use super::axis::{ChartAxis, tick_text};
+use super::canvas::{Area, GRID, INK, LEGEND, Marker, color, legend, svg, text_style, write};
 use super::xy::fill;
 use super::{Chart, largest};
 use crate::crossover::{Cell, MethodFigures};
@@ -12,13 +12,13 @@ use crate::error::Result;
 use crate::report::document::{Table, figure_cell, text_cell};
 use crate::report::format::seconds;
 
-/// Height of a bar with the space around it.
+/// Height of a bar with its margins, in pixels.
 const BAR: i32 = 44;
 
 /// Left and right edge of the bars.
 const EDGES: (i32, i32) = (90, 640);
 
-/// A chart for each setting, of its run with the most samples.
+/// One chart per setting, of its run with the most samples.
 pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
     let measured = |cell: &Cell| cell.methods.iter().any(|figures| figures.elapsed_s.is_some());
     largest(cells, measured).into_iter().enumerate().map(|(index, cell)| chart(index, cell)).collect()
@@ -26,7 +26,7 @@ pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
 
 fn chart(index: usize, cell: &Cell) -> Result<Chart> {
     let title = format!("Time breakdown: {}, {} samples", cell.setting.label(), cell.samples);
-    let description = "Median seconds of extraction (full colour), then of training and scoring the probes (pale).";
+    let description = "Median seconds of extraction (full color), then of training and scoring the probes (pale).";
     let mut table = Table::new("", &["mode", "#extract s", "#train+eval s", "#time s"]);
     for figures in &cell.methods {
         table.push(vec![
@@ -50,33 +50,33 @@ fn draw(area: &Area<'_>, cell: &Cell) -> Result<()> {
     let (left, right) = EDGES;
     let parts = |figures: &MethodFigures| Some((figures.extract_s?.median, figures.train_eval_s?.median));
     let totals = cell.methods.iter().filter_map(parts).map(|(extract, train)| extract + train);
-    let axis = Axis::from_zero("s", totals);
-    let at = |value: f64| left + (f64::from(right - left) * axis.share(value)).round() as i32;
+    let axis = ChartAxis::from_zero("s", totals);
+    let x_of = |value: f64| left + (f64::from(right - left) * axis.fraction(value)).round() as i32;
     let bottom = LEGEND + BAR * cell.methods.len() as i32;
     for tick in axis.ticks() {
-        fill(area, (at(*tick), LEGEND), (at(*tick) + 1, bottom), GRID)?;
-        write(area, &tick_text(*tick), (at(*tick), bottom + 14), &text_style(14, INK, HPos::Center))?;
+        fill(area, (x_of(*tick), LEGEND), (x_of(*tick) + 1, bottom), GRID)?;
+        write(area, &tick_text(*tick), (x_of(*tick), bottom + 14), &text_style(14, INK, HPos::Center))?;
     }
     write(area, "seconds", ((left + right) / 2, bottom + 32), &text_style(15, INK, HPos::Center))?;
-    let first = cell.methods.first().map_or(INK, |figures| colour(figures.method));
-    legend(area, &[("extraction, then, pale, training and scoring".to_owned(), first, Marker::Square)])?;
+    let first = cell.methods.first().map_or(INK, |figures| color(figures.method));
+    legend(area, &[("extraction; pale: training and scoring".to_owned(), first, Marker::Square)])?;
     for (index, figures) in cell.methods.iter().enumerate() {
         let top = LEGEND + BAR * index as i32 + 8;
         let middle = top + (BAR - 16) / 2;
         write(area, &figures.method.to_string(), (left - 8, middle), &text_style(15, INK, HPos::Right))?;
         match parts(figures) {
             Some((extract, train)) => {
-                let (end, total) = (at(extract), at(extract + train));
-                fill(area, (left, top), (end, top + BAR - 16), colour(figures.method))?;
-                fill(area, (end, top), (total, top + BAR - 16), colour(figures.method).mix(0.45))?;
+                let (end, total) = (x_of(extract), x_of(extract + train));
+                fill(area, (left, top), (end, top + BAR - 16), color(figures.method))?;
+                fill(area, (end, top), (total, top + BAR - 16), color(figures.method).mix(0.45))?;
                 let label = format!("{} + {}", seconds(Some(extract)), seconds(Some(train)));
                 write(area, &label, (total + 6, middle), &text_style(14, INK, HPos::Left))?;
             }
             None => {
-                let why =
+                let reason =
                     figures.failure.as_ref().map_or_else(|| "not run".to_owned(), |(status, _)| status.to_string());
-                Marker::Cross.draw(area, (left + 10, middle), colour(figures.method))?;
-                write(area, &why, (left + 24, middle), &text_style(14, INK, HPos::Left))?;
+                Marker::Cross.draw(area, (left + 10, middle), color(figures.method))?;
+                write(area, &reason, (left + 24, middle), &text_style(14, INK, HPos::Left))?;
             }
         }
     }

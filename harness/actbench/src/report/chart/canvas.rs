@@ -1,8 +1,7 @@
-//! What all charts are drawn with: colours, text, markers, and the file around the drawing.
+//! The drawing tools of all charts: colors, text, markers, and the SVG file around a drawing.
 //!
-//! `plotters` writes colours as attributes. Each colour here stands for one purpose, so that a style sheet can exchange it
-//! where the reader prefers a dark page: [`THEME`] does that, in each SVG file as in the page. A viewer that knows nothing of
-//! style sheets shows the light colours.
+//! `plotters` writes colors as attributes. Each color here has one purpose, so that a style sheet can replace it on a dark
+//! page: [`THEME`] does that in each SVG file and in the HTML page. Viewers without style sheets show the light colors.
 
 use plotters::backend::SVGBackend;
 use plotters::coord::Shift;
@@ -14,24 +13,24 @@ use plotters::style::{IntoFont, RGBColor, ShapeStyle, TextStyle};
 use crate::case::Method;
 use crate::error::{Error, Result};
 
-/// The page behind a chart.
+/// The background of a chart.
 pub const BACKGROUND: RGBColor = RGBColor(0xFF, 0xFF, 0xFF);
 /// Text and axes.
 pub const INK: RGBColor = RGBColor(0x1F, 0x23, 0x28);
 /// Lines of the grid.
 pub const GRID: RGBColor = RGBColor(0xD8, 0xDE, 0xE4);
-/// The mode eager, and what costs.
+/// The mode eager, and costs.
 pub const EAGER: RGBColor = RGBColor(0xB3, 0x4A, 0x0A);
 /// The mode lazy.
 pub const LAZY: RGBColor = RGBColor(0x0B, 0x5C, 0xAD);
-/// The mode lazy-disk, and what saves.
+/// The mode lazy-disk, and savings.
 pub const LAZY_DISK: RGBColor = RGBColor(0x1A, 0x7F, 0x5A);
-/// Text on a fill that no theme exchanges.
+/// Text on a light fill that themes do not replace.
 pub const FIXED_DARK: RGBColor = RGBColor(0x10, 0x10, 0x10);
-/// The same on a dark fill.
+/// Text on a dark fill that themes do not replace.
 pub const FIXED_LIGHT: RGBColor = RGBColor(0xFD, 0xFD, 0xFD);
 
-/// Exchanges the colours for those of a dark page.
+/// Replaces the colors with those of a dark page.
 pub const THEME: &str = "@media (prefers-color-scheme: dark) {\
 [fill=\"#FFFFFF\"]{fill:#0D1117}\
 [fill=\"#1F2328\"]{fill:#E6EDF3}[stroke=\"#1F2328\"]{stroke:#E6EDF3}\
@@ -40,14 +39,14 @@ pub const THEME: &str = "@media (prefers-color-scheme: dark) {\
 [fill=\"#0B5CAD\"]{fill:#58A6FF}[stroke=\"#0B5CAD\"]{stroke:#58A6FF}\
 [fill=\"#1A7F5A\"]{fill:#3FB98A}[stroke=\"#1A7F5A\"]{stroke:#3FB98A}}";
 
-/// Height of the strip above a drawing in which its legend stands.
+/// Height of the strip for the legend above a drawing, in pixels.
 pub const LEGEND: i32 = 36;
 
-/// A drawing.
+/// A drawing area.
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// The colour of a mode.
-pub fn colour(method: Method) -> RGBColor {
+/// The color of a mode.
+pub fn color(method: Method) -> RGBColor {
     match method {
         Method::Eager => EAGER,
         Method::Lazy => LAZY,
@@ -55,22 +54,22 @@ pub fn colour(method: Method) -> RGBColor {
     }
 }
 
-/// A shape that tells series apart without their colour.
+/// A shape that distinguishes series without color.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Marker {
-    /// Of eager.
+    /// The mode eager.
     Circle,
-    /// Of lazy.
+    /// The mode lazy.
     Square,
-    /// Of lazy-disk.
+    /// The mode lazy-disk.
     Triangle,
-    /// Of what never came through.
+    /// A mode that never completed.
     Cross,
 }
 
 impl Marker {
     /// The marker of a mode.
-    pub fn of(method: Method) -> Self {
+    pub fn for_method(method: Method) -> Self {
         match method {
             Method::Eager => Marker::Circle,
             Method::Lazy => Marker::Square,
@@ -79,51 +78,51 @@ impl Marker {
     }
 
     /// Draws it around `(x, y)`.
-    pub fn draw(self, area: &Area<'_>, (x, y): (i32, i32), colour: RGBColor) -> Result<()> {
-        let filled = ShapeStyle::from(&colour).filled();
+    pub fn draw(self, area: &Area<'_>, (x, y): (i32, i32), color: RGBColor) -> Result<()> {
+        let filled = ShapeStyle::from(&color).filled();
         match self {
             Marker::Circle => area.draw(&Circle::new((x, y), 5, filled)),
             Marker::Square => area.draw(&Rectangle::new([(x - 4, y - 4), (x + 5, y + 5)], filled)),
             Marker::Triangle => area.draw(&Polygon::new(vec![(x - 6, y + 5), (x + 6, y + 5), (x, y - 6)], filled)),
-            Marker::Cross => area.draw(&Cross::new((x, y), 6, ShapeStyle::from(&colour).stroke_width(2))),
+            Marker::Cross => area.draw(&Cross::new((x, y), 6, ShapeStyle::from(&color).stroke_width(2))),
         }
         .map_err(failed)
     }
 }
 
-/// Text of `size` pixels, anchored at its place as `horizontal` says, in the middle of its height.
-pub fn text_style(size: u32, colour: RGBColor, horizontal: HPos) -> TextStyle<'static> {
-    ("sans-serif", size).into_font().color(&colour).pos(Pos::new(horizontal, VPos::Center))
+/// Text of `size` pixels with a horizontal anchor, centered vertically.
+pub fn text_style(size: u32, color: RGBColor, horizontal: HPos) -> TextStyle<'static> {
+    ("sans-serif", size).into_font().color(&color).pos(Pos::new(horizontal, VPos::Center))
 }
 
-/// Writes `text` at a place.
-pub fn write(area: &Area<'_>, text: &str, place: (i32, i32), style: &TextStyle<'_>) -> Result<()> {
-    area.draw_text(text, style, place).map_err(failed)
+/// Writes `text` at a position.
+pub fn write(area: &Area<'_>, text: &str, position: (i32, i32), style: &TextStyle<'_>) -> Result<()> {
+    area.draw_text(text, style, position).map_err(failed)
 }
 
-/// Names beside their markers along the top of the drawing, in a second line where one is too short.
+/// Markers with their names along the top of the drawing, on two lines if one is too short.
 pub fn legend(area: &Area<'_>, entries: &[(String, RGBColor, Marker)]) -> Result<()> {
     const LEFT: i32 = 70;
     let right = i32::try_from(area.dim_in_pixel().0).unwrap_or(i32::MAX);
     let (mut x, mut y) = (LEFT, 10);
-    for (name, colour, marker) in entries {
+    for (name, color, marker) in entries {
         let width = 28 + width_of(name, 15);
         if x + width > right && x > LEFT {
             (x, y) = (LEFT, 28);
         }
-        marker.draw(area, (x, y), *colour)?;
+        marker.draw(area, (x, y), *color)?;
         write(area, name, (x + 11, y), &text_style(15, INK, HPos::Left))?;
         x += width;
     }
     Ok(())
 }
 
-/// About how wide `text` is in a sans-serif font of `size` pixels: no font is at hand to ask.
+/// The approximate width of `text` in a sans-serif font of `size` pixels; there is no font to measure with.
 pub fn width_of(text: &str, size: i32) -> i32 {
     i32::try_from(text.chars().count()).unwrap_or(1000) * size * 11 / 20
 }
 
-/// The SVG file of a drawing of `width` by `height`, with a title and a description for those who hear it.
+/// The SVG file of a drawing of `width` by `height`, with a title and a description for screen readers.
 pub fn svg(
     (width, height): (u32, u32),
     title: &str,
@@ -145,12 +144,12 @@ pub fn svg(
     ))
 }
 
-/// Text as XML.
+/// Text escaped for XML.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// An error of the drawing library, which none is known to be when drawing into memory.
+/// An error of the drawing library; drawing into memory has no known one.
 pub fn failed(error: impl std::fmt::Display) -> Error {
-    Error::Numeric(format!("a chart could not be drawn: {error}"))
+    Error::internal(format!("a chart could not be drawn into memory: {error}"))
 }

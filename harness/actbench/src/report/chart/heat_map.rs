@@ -17,11 +17,11 @@ use crate::report::format::metric;
 const ROW: i32 = 24;
 const EDGES: (i32, i32) = (80, 700);
 
-/// The lightest and the darkest colour.
+/// The lightest and the darkest color.
 const PALE: (f64, f64, f64) = (247.0, 251.0, 255.0);
 const DEEP: (f64, f64, f64) = (8.0, 69.0, 128.0);
 
-/// A chart for each setting of the task `sweep`, of its run with the most samples.
+/// One chart per setting of the task `sweep`, of its run with the most samples.
 pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
     let found = largest(cells, |cell| cell.aurocs.is_some()).into_iter();
     let found = found.filter_map(|cell| Some((cell, cell.aurocs.as_ref()?)));
@@ -53,18 +53,18 @@ fn draw(area: &Area<'_>, grid: &AurocGrid) -> Result<()> {
     let (left, right) = EDGES;
     let all = || grid.aurocs.iter().flatten().copied();
     let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
-    write(area, &format!("pale {low:.4}, deep {high:.4}"), (left, LEGEND / 2), &text_style(15, INK, HPos::Left))?;
+    write(area, &format!("light {low:.4}, dark {high:.4}"), (left, LEGEND / 2), &text_style(15, INK, HPos::Left))?;
     let column = |index: usize| left + (right - left) * index as i32 / grid.cs.len() as i32;
     let row = |index: usize| LEGEND + ROW * index as i32;
     for (layer, aurocs) in grid.aurocs.iter().enumerate() {
         let middle = row(layer) + ROW / 2;
         write(area, &layer.to_string(), (left - 8, middle), &text_style(14, INK, HPos::Right))?;
         for (index, auroc) in aurocs.iter().enumerate() {
-            let share = if high > low { (auroc - low) / (high - low) } else { 0.5 };
+            let fraction = if high > low { (auroc - low) / (high - low) } else { 0.5 };
             let (from, to) = ((column(index) + 1, row(layer) + 1), (column(index + 1) - 1, row(layer + 1) - 1));
-            fill(area, from, to, shade(share))?;
-            // From here on light text stands out more than dark text.
-            let ink = if share > 0.7 { FIXED_LIGHT } else { FIXED_DARK };
+            fill(area, from, to, shade(fraction))?;
+            // Above this shade light text has more contrast than dark text.
+            let ink = if fraction > 0.7 { FIXED_LIGHT } else { FIXED_DARK };
             let middle = ((from.0 + to.0) / 2, middle);
             write(area, &metric(Some(*auroc)), middle, &text_style(14, ink, HPos::Center))?;
         }
@@ -79,8 +79,8 @@ fn draw(area: &Area<'_>, grid: &AurocGrid) -> Result<()> {
     write(area, "layer", (16, (LEGEND + bottom) / 2), &upright)
 }
 
-/// Between the palest and the deepest colour.
-fn shade(share: f64) -> RGBColor {
-    let mix = |pale: f64, deep: f64| (pale + (deep - pale) * share.clamp(0.0, 1.0)).round() as u8;
+/// A color between the lightest and the darkest.
+fn shade(fraction: f64) -> RGBColor {
+    let mix = |pale: f64, deep: f64| (pale + (deep - pale) * fraction.clamp(0.0, 1.0)).round() as u8;
     RGBColor(mix(PALE.0, DEEP.0), mix(PALE.1, DEEP.1), mix(PALE.2, DEEP.2))
 }

@@ -1,9 +1,9 @@
 //! A metric over commits, with a line for each method and a vertical line at each change.
 
 use super::Chart;
-use super::axis::Axis;
-use super::canvas::{Marker, colour, svg};
-use super::xy::{Point, SIZE, Series as Line, Xy};
+use super::axis::ChartAxis;
+use super::canvas::{Marker, color, svg};
+use super::xy::{ChartPoint, ChartSeries, SIZE, XyChart};
 use crate::case::Task;
 use crate::error::Result;
 use crate::gate_adapter::TaskMethod;
@@ -38,10 +38,10 @@ fn chart(index: usize, group: &[&FigureSeries<TaskMethod>]) -> Result<Chart> {
         |run: &str| runs.iter().position(|(_, other, _)| *other == run).map_or(0.0, |index| (index + 1) as f64);
     let lines: Vec<Line> = group
         .iter()
-        .map(|it| Line {
+        .map(|it| ChartSeries {
             name: it.case.method.to_string(),
-            colour: colour(it.case.method),
-            marker: Marker::of(it.case.method),
+            color: color(it.case.method),
+            marker: Marker::for_method(it.case.method),
             points: it
                 .points
                 .iter()

@@ -1,8 +1,8 @@
-//! Speed-up and memory reduction against layers, of each lazy mode.
+//! Speed-up and memory reduction against layers, for each lazy mode.
 
-use super::axis::Axis;
+use super::axis::ChartAxis;
 use super::canvas::{EAGER, LAZY, LAZY_DISK, Marker, svg};
-use super::xy::{Point, SIZE, Series, Xy};
+use super::xy::{ChartPoint, ChartSeries, SIZE, XyChart};
 use super::{Chart, varying};
 use crate::case::{Method, Task};
 use crate::crossover::answer::ComparedQuantity;
@@ -10,9 +10,9 @@ use crate::crossover::{Cell, Setting};
 use crate::error::Result;
 use crate::report::document::{Table, ratio_cell, text_cell, whole_cell};
 
-/// A chart for each setting, the layers apart, and number of samples.
+/// One chart per setting without its layers, and number of samples.
 pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
-    // Where one side never came through there is no ratio to draw.
+    // If one side never completed, there is no ratio to draw.
     let compared = cells.iter().filter(|cell| {
         cell.comparisons.iter().any(|(_, comparison)| MEASURES.iter().any(|(it, ..)| it.ratio(comparison).is_some()))
     });
@@ -21,7 +21,7 @@ pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
     for cell in compared {
         match groups.iter_mut().find(|group| key(group[0]) == key(cell)) {
             Some(group) => match group.iter_mut().find(|other| other.setting.layers == cell.setting.layers) {
-                // Of two runs of one place, the latest counts.
+                // The latest of several runs with the same layers counts.
                 Some(other) if other.date < cell.date => *other = cell,
                 Some(_) => {}
                 None => group.push(cell),
@@ -47,15 +47,15 @@ fn chart(index: usize, group: &[&Cell]) -> Result<Chart> {
     let mut series = Vec::new();
     for method in &methods {
         for (measure, name, marker) in MEASURES {
-            let points: Vec<Point> = group.iter().filter_map(|cell| point(cell, *method, measure)).collect();
+            let points: Vec<ChartPoint> = group.iter().filter_map(|cell| point(cell, *method, measure)).collect();
             if !points.is_empty() {
-                let colour = match (method, measure) {
+                let color = match (method, measure) {
                     (Method::LazyDisk, _) => LAZY_DISK,
                     (_, ComparedQuantity::Time) => LAZY,
                     _ => EAGER,
                 };
                 let name = if methods.len() > 1 { format!("{method} {name}") } else { name.to_owned() };
-                series.push(Series { name, colour, marker, points, failures: Vec::new() });
+                series.push(ChartSeries { name, color, marker, points, failures: Vec::new() });
             }
         }
     }
@@ -63,13 +63,13 @@ fn chart(index: usize, group: &[&Cell]) -> Result<Chart> {
         let (low, high) = point.ends.unwrap_or((point.y, point.y));
         [point.y, low, high]
     });
-    let what = match group[0].setting.task {
+    let label = match group[0].setting.task {
         Task::Train => "layer",
         Task::Sweep => "layers",
     };
-    let xy = Xy {
-        x: Axis::of_whole(what, group.iter().map(|cell| cell.setting.layers as f64)),
-        y: Axis::logarithmic("eager / lazy", heights.chain([1.0])),
+    let xy = XyChart {
+        x: ChartAxis::of_whole_numbers(label, group.iter().map(|cell| cell.setting.layers as f64)),
+        y: ChartAxis::logarithmic("eager / lazy", heights.chain([1.0])),
         reference: Some(1.0),
         marks: Vec::new(),
         series,
@@ -79,24 +79,24 @@ fn chart(index: usize, group: &[&Cell]) -> Result<Chart> {
         "Speed-up and memory reduction against layers: {}, {samples} samples",
         group[0].setting.label_without_layers()
     );
-    let description = "Ratios eager / lazy, above the line at 1 lazy is better; the vertical axis is logarithmic; bars are intervals.";
+    let description = "Ratios eager / lazy: above the line at 1 lazy is better. The vertical axis is logarithmic; bars are confidence intervals.";
     Ok(Chart {
         name: format!("ratios-against-layers-{}", index + 1),
         svg: svg(SIZE, &title, description, |area| xy.draw(area))?,
         description: description.to_owned(),
-        table: table(group, what),
+        table: table(group, label),
         title,
     })
 }
 
-fn point(cell: &Cell, method: Method, measure: ComparedQuantity) -> Option<Point> {
+fn point(cell: &Cell, method: Method, measure: ComparedQuantity) -> Option<ChartPoint> {
     let (ratio, interval) = measure.ratio(cell.comparison(method)?)?;
     let ends = interval.map(|interval| (interval.low, interval.high));
-    Some(Point { x: cell.setting.layers as f64, y: ratio, ends })
+    Some(ChartPoint { x: cell.setting.layers as f64, y: ratio, ends })
 }
 
-fn table(group: &[&Cell], what: &str) -> Table {
-    let heads = [&format!("#{what}"), "mode", "#speed-up", "#CPU memory reduction", "#GPU memory reduction"];
+fn table(group: &[&Cell], label: &str) -> Table {
+    let heads = [&format!("#{label}"), "mode", "#speed-up", "#CPU memory reduction", "#GPU memory reduction"];
     let mut table = Table::new("", &heads);
     for cell in group {
         for (method, comparison) in &cell.comparisons {

@@ -1,8 +1,8 @@
-//! Charts of a report: SVG made with `plotters`, each with the table of what it shows.
+//! Charts of a report: SVG drawn with `plotters`, each with the table of its figures.
 //!
-//! Every chart is one group of cells that differ in one thing, the one it is drawn against. Where some group varies in it,
-//! groups that do not are left out; where none does, each is drawn as points. Colours and markers belong to modes and are the
-//! same in all charts.
+//! Every chart shows one group of cells that differ only in the quantity on its horizontal axis. If some group varies in
+//! it, groups that do not are left out; if none does, each is drawn as points. Colors and markers belong to modes and are
+//! the same in all charts.
 
 mod axis;
 mod breakdown;
@@ -27,22 +27,22 @@ use crate::error::Result;
 /// A chart.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Chart {
-    /// Its file's name without the ending; also its place in the page.
+    /// Its file name without the extension; also its anchor in the page.
     pub name: String,
     /// Its heading.
     pub title: String,
-    /// What it shows, in a sentence; also what is read out in its place.
+    /// A sentence on its content; also its text for screen readers.
     pub description: String,
-    /// The whole SVG file.
+    /// The SVG file.
     pub svg: String,
     /// The same figures as a table.
     pub table: Table,
 }
 
-/// All charts that `cells` (ordered as [`crate::crossover::cells_of`] gives them) have figures for.
+/// All charts for which `cells` (in the order of [`crate::crossover::cells_of`]) have figures.
 ///
 /// # Errors
-/// None that a caller could cause: drawing into memory does not fail.
+/// A fault of actbench: drawing into memory does not fail.
 pub fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
     let families = [
         samples::time_charts(cells)?,
@@ -55,22 +55,19 @@ pub fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
     Ok(families.concat())
 }
 
-/// The groups in which `varied` takes several values, or all groups where it does in none.
+/// The groups in which `varied` takes several values; all groups if there are none.
 fn varying<T: PartialEq>(groups: Vec<Vec<&Cell>>, varied: fn(&Cell) -> T) -> Vec<Vec<&Cell>> {
     let varies = |group: &Vec<&Cell>| group.iter().any(|cell| varied(cell) != varied(group[0]));
-    match groups.iter().any(varies) {
-        true => groups.into_iter().filter(varies).collect(),
-        false => groups,
-    }
+    if groups.iter().any(varies) { groups.into_iter().filter(varies).collect() } else { groups }
 }
 
-/// Of each setting, one cell of each size.
+/// For each setting, one cell of each size.
 fn by_setting(cells: &[Cell]) -> Vec<Vec<&Cell>> {
     let groups = cells.chunk_by(|a, b| a.setting == b.setting);
     groups.map(|group| crate::crossover::answer::latest(group).collect()).collect()
 }
 
-/// Of each setting, the cell of the most samples that has what `wanted` asks for; of several, the latest.
+/// For each setting, the cell with the most samples that satisfies `wanted`; of several, the latest.
 fn largest(cells: &[Cell], wanted: fn(&Cell) -> bool) -> Vec<&Cell> {
     let groups = cells.chunk_by(|a, b| a.setting == b.setting);
     let key = |cell: &Cell| (cell.samples, cell.date.clone());

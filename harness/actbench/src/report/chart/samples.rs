@@ -1,112 +1,113 @@
-//! Wall time and peak memory against samples, modes as series.
+//! Wall time and peak memory against samples, one series per mode.
 
-use super::axis::Axis;
-use super::canvas::{Marker, colour, svg};
-use super::xy::{Point, SIZE, Series, Xy};
+use super::axis::ChartAxis;
+use super::canvas::{Marker, color, svg};
+use super::xy::{ChartPoint, ChartSeries, SIZE, XyChart};
 use super::{Chart, by_setting, varying};
 use crate::case::Method;
 use crate::crossover::{Cell, DeviceClass, MedianInterval, MethodFigures};
 use crate::error::Result;
 use crate::report::document::{Table, figure_cell, text_cell, whole_cell};
-use crate::report::format::{megabytes, seconds};
+use crate::report::format::{mebibytes, seconds};
 
-/// What is drawn against samples.
-struct Measured {
+/// A quantity that is drawn against samples.
+struct ChartQuantity {
     name: &'static str,
     title: &'static str,
     axis: &'static str,
-    of: fn(&MethodFigures) -> Option<MedianInterval>,
+    figure: fn(&MethodFigures) -> Option<MedianInterval>,
     show: fn(Option<f64>) -> String,
 }
 
 /// Wall time.
 pub(super) fn time_charts(cells: &[Cell]) -> Result<Vec<Chart>> {
-    let measured = Measured {
+    let quantity = ChartQuantity {
         name: "time",
         title: "Wall time against samples",
         axis: "wall time, s",
-        of: |figures| figures.elapsed_s,
+        figure: |figures| figures.elapsed_s,
         show: seconds,
     };
-    charts(cells, &measured)
+    charts(cells, &quantity)
 }
 
-/// Peak memory of the host, and of the GPU where there is one.
+/// Peak memory of the host, and of the GPU if there is one.
 pub(super) fn memory_charts(cells: &[Cell]) -> Result<Vec<Chart>> {
-    let host = Measured {
+    let host = ChartQuantity {
         name: "memory",
         title: "Peak memory against samples",
-        axis: "peak resident memory, MB",
-        of: |figures| figures.cpu_peak_rss_mb,
-        show: megabytes,
+        axis: "peak resident memory, MiB",
+        figure: |figures| figures.cpu_peak_rss_mb,
+        show: mebibytes,
     };
-    let gpu = Measured {
+    let gpu = ChartQuantity {
         name: "gpu-memory",
         title: "Peak GPU memory against samples",
-        axis: "peak GPU memory, MB",
-        of: |figures| figures.gpu_peak_alloc_mb,
-        show: megabytes,
+        axis: "peak GPU memory, MiB",
+        figure: |figures| figures.gpu_peak_alloc_mb,
+        show: mebibytes,
     };
     let on_gpu: Vec<Cell> = cells.iter().filter(|cell| cell.setting.device != DeviceClass::Cpu).cloned().collect();
     Ok([charts(cells, &host)?, charts(&on_gpu, &gpu)?].concat())
 }
 
-fn charts(cells: &[Cell], measured: &Measured) -> Result<Vec<Chart>> {
+fn charts(cells: &[Cell], quantity: &ChartQuantity) -> Result<Vec<Chart>> {
     let groups = varying(by_setting(cells), |cell| cell.samples);
-    groups.iter().enumerate().map(|(index, group)| chart(index, group, measured)).collect()
+    groups.iter().enumerate().map(|(index, group)| chart(index, group, quantity)).collect()
 }
 
-fn chart(index: usize, group: &[&Cell], measured: &Measured) -> Result<Chart> {
-    let series: Vec<Series> = [Method::Eager, Method::Lazy, Method::LazyDisk]
+fn chart(index: usize, group: &[&Cell], quantity: &ChartQuantity) -> Result<Chart> {
+    let series: Vec<ChartSeries> = [Method::Eager, Method::Lazy, Method::LazyDisk]
         .into_iter()
         .filter(|method| group.iter().any(|cell| cell.method(*method).is_some_and(|figures| figures.n > 0)))
-        .map(|method| one_series(group, method, measured))
+        .map(|method| one_series(group, method, quantity))
         .collect();
     let sizes: Vec<f64> = group.iter().map(|cell| cell.samples as f64).collect();
     let heights = series.iter().flat_map(|it| &it.points).flat_map(|point| {
         let (low, high) = point.ends.unwrap_or((point.y, point.y));
         [point.y, low, high]
     });
-    let xy = Xy {
-        x: Axis::logarithmic("samples", sizes.iter().copied()).with_ticks(sizes),
-        y: Axis::logarithmic(measured.axis, heights),
+    let xy = XyChart {
+        x: ChartAxis::logarithmic("samples", sizes.iter().copied()).with_ticks(sizes),
+        y: ChartAxis::logarithmic(quantity.axis, heights),
         reference: None,
         marks: Vec::new(),
         series,
     };
     let label = group[0].setting.label();
-    let title = format!("{}: {label}", measured.title);
-    let description = "Both axes are logarithmic; bars are intervals; a cross marks a mode that never came through.";
+    let title = format!("{}: {label}", quantity.title);
+    let description =
+        "Both axes are logarithmic; bars are confidence intervals; a cross marks a mode that never completed.";
     Ok(Chart {
-        name: format!("{}-against-samples-{}", measured.name, index + 1),
+        name: format!("{}-against-samples-{}", quantity.name, index + 1),
         svg: svg(SIZE, &title, description, |area| xy.draw(area))?,
         description: description.to_owned(),
-        table: table(group, measured),
+        table: table(group, quantity),
         title,
     })
 }
 
-fn one_series(group: &[&Cell], method: Method, measured: &Measured) -> Series {
+fn one_series(group: &[&Cell], method: Method, quantity: &ChartQuantity) -> ChartSeries {
     let figures = || group.iter().filter_map(|cell| Some((cell.samples as f64, cell.method(method)?)));
     let points = figures().filter_map(|(x, figures)| {
-        let figure = (measured.of)(figures)?;
-        Some(Point { x, y: figure.median, ends: figure.interval })
+        let figure = (quantity.figure)(figures)?;
+        Some(ChartPoint { x, y: figure.median, ends: figure.interval })
     });
     let failures = figures().filter(|(_, figures)| figures.never_succeeded());
-    Series {
+    ChartSeries {
         name: method.to_string(),
-        colour: colour(method),
-        marker: Marker::of(method),
+        color: color(method),
+        marker: Marker::for_method(method),
         points: points.collect(),
         failures: failures.filter_map(|(x, figures)| Some((x, figures.failure.as_ref()?.0))).collect(),
     }
 }
 
-fn table(group: &[&Cell], measured: &Measured) -> Table {
-    let mut table = Table::new("", &["#samples", "mode", &format!("#{}", measured.axis)]);
+fn table(group: &[&Cell], quantity: &ChartQuantity) -> Table {
+    let mut table = Table::new("", &["#samples", "mode", &format!("#{}", quantity.axis)]);
     for cell in group {
         for figures in &cell.methods {
-            let mut value = figure_cell((measured.of)(figures), measured.show);
+            let mut value = figure_cell((quantity.figure)(figures), quantity.show);
             if let (None, Some((status, _))) = (value.number, &figures.failure) {
                 value.text = status.to_string();
             }

@@ -1,6 +1,6 @@
-//! Charts of made-up cells: places in the drawing, and what is drawn at all.
+//! Charts of synthetic cells: positions in the drawing, and which charts exist.
 
-use super::waterfall::{Step, steps};
+use super::waterfall::{WaterfallStep, steps};
 use super::*;
 use crate::case::{Method, RunConfig, Task};
 use crate::crossover::tests::{file, file_without_eager};
@@ -17,9 +17,9 @@ fn named<'a>(charts: &'a [Chart], name: &str) -> &'a Chart {
     charts.iter().find(|chart| chart.name == name).unwrap_or_else(|| panic!("no {name} among {names:?}"))
 }
 
-/// The attribute of each element of a kind and colour, in the order in which they were drawn.
-fn attributes(svg: &str, element: &str, colour: &str, attribute: &str) -> Vec<f64> {
-    let of_kind = svg.lines().filter(|line| line.starts_with(&format!("<{element} ")) && line.contains(colour));
+/// The attribute of each element of a kind and color, in the order in which they were drawn.
+fn attributes(svg: &str, element: &str, color: &str, attribute: &str) -> Vec<f64> {
+    let of_kind = svg.lines().filter(|line| line.starts_with(&format!("<{element} ")) && line.contains(color));
     let value = |line: &str| line.split(&format!(" {attribute}=\"")).nth(1)?.split('"').next()?.parse().ok();
     of_kind.filter_map(value).collect()
 }
@@ -27,7 +27,7 @@ fn attributes(svg: &str, element: &str, colour: &str, attribute: &str) -> Vec<f6
 const EAGER: &str = "#B34A0A";
 
 #[test]
-fn points_stand_where_their_logarithms_do() {
+fn points_are_placed_by_logarithm() {
     let files = [file(100, 2.0, 2.0), file(1000, 2.0, 2.0), file(10_000, 2.0, 2.0)];
     let charts = drawn(&files);
     let chart = named(&charts, "time-against-samples-1");
@@ -41,11 +41,11 @@ fn points_stand_where_their_logarithms_do() {
 }
 
 #[test]
-fn what_never_came_through_is_marked_at_its_size() {
+fn failed_mode_is_marked_at_its_size() {
     let charts = drawn(&[file(100, 2.0, 2.0), file_without_eager(1000)]);
     for name in ["time-against-samples-1", "memory-against-samples-1"] {
         let chart = named(&charts, name);
-        assert!(chart.svg.contains("eager: oom") && chart.svg.contains("never came through"), "{}", chart.svg);
+        assert!(chart.svg.contains("eager: oom") && chart.svg.contains("never completed"), "{}", chart.svg);
         assert_eq!(chart.table.rows[2][2].text, "oom");
     }
     let intact = drawn(&[file(100, 2.0, 2.0)]);
@@ -53,7 +53,7 @@ fn what_never_came_through_is_marked_at_its_size() {
 }
 
 #[test]
-fn only_groups_that_vary_are_drawn_against_what_varies() {
+fn only_varying_groups_are_drawn() {
     let mut deeper = file(100, 2.0, 2.0);
     deeper.results.config.layer = Some(7);
     let charts = drawn(&[file(100, 2.0, 2.0), file(200, 2.0, 2.0), deeper]);
@@ -64,19 +64,19 @@ fn only_groups_that_vary_are_drawn_against_what_varies() {
 }
 
 #[test]
-fn a_reader_without_eyes_and_one_in_the_dark_have_what_they_need() {
+fn charts_have_labels_and_dark_theme() {
     for chart in drawn(&[file(100, 2.0, 2.0), file_without_eager(1000)]) {
         assert!(chart.svg.contains("role=\"img\" aria-label=") && chart.svg.contains("prefers-color-scheme: dark"));
         assert!(chart.svg.trim_end().ends_with("</svg>") && !chart.table.rows.is_empty());
-        // A colour that the theme does not know would stay as it is on a dark page.
-        for colour in chart.svg.split(['"']).filter(|part| part.len() == 7 && part.starts_with('#')) {
-            assert!(THEME.contains(colour), "{colour} in {}", chart.name);
+        // A color that the theme does not replace would be wrong on a dark page.
+        for color in chart.svg.split(['"']).filter(|part| part.len() == 7 && part.starts_with('#')) {
+            assert!(THEME.contains(color), "{color} in {}", chart.name);
         }
     }
 }
 
 #[test]
-fn names_are_no_markup() {
+fn names_are_escaped() {
     let mut file = file(100, 2.0, 2.0);
     file.results.config.model = Some("<script>\"&".to_owned());
     for chart in drawn(&[file]) {
@@ -109,7 +109,7 @@ fn sweep() -> NamedResults {
 }
 
 #[test]
-fn the_waterfall_leads_from_the_full_plan_to_the_one_without_rules() {
+fn waterfall_leads_from_full_plan_to_no_rules() {
     let cells = cells_of(&[sweep()]);
     let steps = steps(&cells[0].ablation).unwrap();
     let heights: Vec<(&str, f64, f64)> = steps
@@ -127,18 +127,18 @@ fn the_waterfall_leads_from_the_full_plan_to_the_one_without_rules() {
             ("no rules", 0.0, 10.5)
         ]
     );
-    assert!(steps.windows(2).all(|pair| pair[1].whole || (pair[0].to - pair[1].from).abs() <= 1e-12));
-    let _: &Step = &steps[0];
+    assert!(steps.windows(2).all(|pair| pair[1].is_total || (pair[0].to - pair[1].from).abs() <= 1e-12));
+    let _: &WaterfallStep = &steps[0];
     named(&drawn(&[sweep()]), "rules-1");
 }
 
 #[test]
-fn the_heat_map_has_a_shade_and_a_number_a_probe() {
+fn heat_map_has_shade_and_number_per_probe() {
     let charts = drawn(&[sweep()]);
     let chart = named(&charts, "auroc-1");
     let shades: Vec<f64> = ["#F7FBFF", "#084580"]
         .iter()
-        .flat_map(|colour| attributes(&chart.svg, "rect", &format!("fill=\"{colour}\""), "y"))
+        .flat_map(|color| attributes(&chart.svg, "rect", &format!("fill=\"{color}\""), "y"))
         .collect();
     assert_eq!(shades.len(), 2, "the lowest and the highest have the ends of the scale");
     assert!(shades[0] < shades[1], "layer 0 stands above layer 1");
@@ -149,7 +149,7 @@ fn the_heat_map_has_a_shade_and_a_number_a_probe() {
 }
 
 #[test]
-fn a_grid_that_is_not_whole_is_not_drawn() {
+fn incomplete_grid_is_not_drawn() {
     for aurocs in [vec![vec![Some(0.5)], vec![Some(0.5), Some(0.6)]], vec![], vec![vec![None, Some(1.0)]]] {
         let mut file = sweep();
         for row in &mut file.results.rows {

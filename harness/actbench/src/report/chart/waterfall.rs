@@ -1,12 +1,12 @@
-//! From the full plan to the plan without any rule, a step for what each rule is worth alone.
+//! From the full plan to the plan without any rule, one step for the effect of each rule alone.
 //!
-//! Rules overlap (without packing no prefix can be shared), so their worths do not add up to the whole: the step
-//! `together` is what is left, and is below 0 where several rules save the same work.
+//! Rules overlap (prefix sharing needs packing), so their effects do not add up to the total. The step `together` is the
+//! remainder; it is negative if several rules save the same work.
 
 use plotters::element::PathElement;
 use plotters::style::text_anchor::HPos;
 
-use super::axis::{Axis, tick_text};
+use super::axis::{ChartAxis, tick_text};
 use super::canvas::{Area, EAGER, GRID, INK, LAZY, LAZY_DISK, LEGEND, Marker, failed, legend, svg, text_style, write};
 use super::xy::fill;
 use super::{Chart, largest};
@@ -19,62 +19,62 @@ use crate::results::ablation::AblationResult;
 
 /// A bar of the waterfall.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Step {
+pub(super) struct WaterfallStep {
     /// Its name under the bar.
     pub name: String,
-    /// Where it begins, in seconds.
+    /// Its lower or upper start, in seconds.
     pub from: f64,
-    /// Where it ends.
+    /// Its end, in seconds.
     pub to: f64,
-    /// Whether it is a whole time and not a step between two.
-    pub whole: bool,
+    /// Whether it is a total from 0 and not a step between two heights.
+    pub is_total: bool,
 }
 
-/// A chart for each setting and lazy mode whose rules were measured, of the run with the most samples.
+/// One chart per setting and lazy mode with an ablation, of the run with the most samples.
 pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
     let mut charts = Vec::new();
     for cell in largest(cells, |cell| !cell.ablation.is_empty()) {
-        for worths in cell.ablation.chunk_by(|a, b| a.method == b.method) {
-            if let Some(steps) = steps(worths) {
-                charts.push(chart(charts.len(), cell, worths[0].method, &steps)?);
+        for effects in cell.ablation.chunk_by(|a, b| a.method == b.method) {
+            if let Some(steps) = steps(effects) {
+                charts.push(chart(charts.len(), cell, effects[0].method, &steps)?);
             }
         }
     }
     Ok(charts)
 }
 
-/// The steps from the full plan, which comes first in `worths`; none where it never came through.
+/// The steps from the full plan, which comes first in `effects`; none if it never completed.
 ///
-/// A rule's step is the full plan's median time by the ratio within blocks, not a difference of medians: the ratio is what
-/// drift of the machine does not reach.
-pub(super) fn steps(worths: &[AblationResult]) -> Option<Vec<Step>> {
-    let full = worths.first().filter(|worth| worth.without.is_none())?.elapsed_s?;
-    let mut steps = vec![Step { name: "full plan".to_owned(), from: 0.0, to: full, whole: true }];
+/// A rule's step is the median time of the full plan multiplied by the ratio within blocks, not a difference of medians:
+/// drift of the machine cancels in the ratio.
+pub(super) fn steps(effects: &[AblationResult]) -> Option<Vec<WaterfallStep>> {
+    let full = effects.first().filter(|effect| effect.without.is_none())?.elapsed_s?;
+    let mut steps = vec![WaterfallStep { name: "full plan".to_owned(), from: 0.0, to: full, is_total: true }];
     let mut height = full;
-    for worth in worths {
-        if let (Some(rule), Some(ratio)) = (worth.without.as_deref().filter(|rule| *rule != "all"), worth.time) {
+    for effect in effects {
+        if let (Some(rule), Some(ratio)) = (effect.without.as_deref().filter(|rule| *rule != "all"), effect.time) {
             let to = height + full * (ratio.estimate - 1.0);
-            steps.push(Step { name: rule.to_owned(), from: height, to, whole: false });
+            steps.push(WaterfallStep { name: rule.to_owned(), from: height, to, is_total: false });
             height = to;
         }
     }
-    let without_all = worths.iter().find(|worth| worth.without.as_deref() == Some("all")).and_then(|worth| worth.time);
+    let without_all =
+        effects.iter().find(|effect| effect.without.as_deref() == Some("all")).and_then(|effect| effect.time);
     if let Some(ratio) = without_all {
         let all = full * ratio.estimate;
-        steps.push(Step { name: "together".to_owned(), from: height, to: all, whole: false });
-        steps.push(Step { name: "no rules".to_owned(), from: 0.0, to: all, whole: true });
+        steps.push(WaterfallStep { name: "together".to_owned(), from: height, to: all, is_total: false });
+        steps.push(WaterfallStep { name: "no rules".to_owned(), from: 0.0, to: all, is_total: true });
     }
     (steps.len() > 1).then_some(steps)
 }
 
-fn chart(index: usize, cell: &Cell, method: Method, steps: &[Step]) -> Result<Chart> {
-    let title =
-        format!("What each optimiser rule is worth: {method}, {}, {} samples", cell.setting.label(), cell.samples);
-    let description = "From the time of the full plan to that without any rule; each step is the time that leaving out one \
-                       rule alone adds, and 'together' what they share or gain in company.";
+fn chart(index: usize, cell: &Cell, method: Method, steps: &[WaterfallStep]) -> Result<Chart> {
+    let title = format!("Effect of each optimizer rule: {method}, {}, {} samples", cell.setting.label(), cell.samples);
+    let description = "From the time of the full plan to the time without any rule. Each step is the time added by leaving out \
+                       one rule; 'together' is the remainder, because rules overlap.";
     let mut table = Table::new("", &["step", "#seconds", "#up to s"]);
     for step in steps {
-        let own = if step.whole { step.to } else { step.to - step.from };
+        let own = if step.is_total { step.to } else { step.to - step.from };
         table.push(vec![
             text_cell(&step.name),
             number_cell(Some(own), signed_seconds),
@@ -90,7 +90,7 @@ fn chart(index: usize, cell: &Cell, method: Method, steps: &[Step]) -> Result<Ch
     })
 }
 
-/// Seconds of a step, which may be below 0.
+/// Seconds of a step, which may be negative.
 fn signed_seconds(value: Option<f64>) -> String {
     match value {
         Some(value) if value < 0.0 => format!("-{}", seconds(Some(-value))),
@@ -98,42 +98,42 @@ fn signed_seconds(value: Option<f64>) -> String {
     }
 }
 
-fn draw(area: &Area<'_>, steps: &[Step]) -> Result<()> {
+fn draw(area: &Area<'_>, steps: &[WaterfallStep]) -> Result<()> {
     let (left, right, top, bottom) = (70, 700, LEGEND + 20, 350);
-    let axis = Axis::from_zero("s", steps.iter().flat_map(|step| [step.from, step.to]));
-    let at = |value: f64| bottom - (f64::from(bottom - top) * axis.share(value)).round() as i32;
+    let axis = ChartAxis::from_zero("s", steps.iter().flat_map(|step| [step.from, step.to]));
+    let y_of = |value: f64| bottom - (f64::from(bottom - top) * axis.fraction(value)).round() as i32;
     for tick in axis.ticks() {
-        fill(area, (left, at(*tick)), (right, at(*tick) + 1), GRID)?;
-        write(area, &tick_text(*tick), (left - 8, at(*tick)), &text_style(14, INK, HPos::Right))?;
+        fill(area, (left, y_of(*tick)), (right, y_of(*tick) + 1), GRID)?;
+        write(area, &tick_text(*tick), (left - 8, y_of(*tick)), &text_style(14, INK, HPos::Right))?;
     }
     legend(
         area,
         &[
             ("whole plans, s".to_owned(), LAZY, Marker::Square),
-            ("what a rule saves".to_owned(), EAGER, Marker::Square),
-            ("steps down".to_owned(), LAZY_DISK, Marker::Square),
+            ("saved by a rule".to_owned(), EAGER, Marker::Square),
+            ("saved more than once".to_owned(), LAZY_DISK, Marker::Square),
         ],
     )?;
     let width = (right - left) / steps.len() as i32;
     for (index, step) in steps.iter().enumerate() {
         let x = left + width * index as i32;
-        let colour = match step {
-            Step { whole: true, .. } => LAZY,
+        let color = match step {
+            WaterfallStep { is_total: true, .. } => LAZY,
             step if step.to >= step.from => EAGER,
             _ => LAZY_DISK,
         };
-        let (upper, lower) = (at(step.from.max(step.to)), at(step.from.min(step.to)));
-        // A step too small to be seen is still a line.
-        fill(area, (x + 4, upper), (x + width - 4, lower.max(upper + 1)), colour)?;
-        let next = (x + width - 4, at(step.to));
+        let (upper, lower) = (y_of(step.from.max(step.to)), y_of(step.from.min(step.to)));
+        // A step of less than a pixel is drawn as a line.
+        fill(area, (x + 4, upper), (x + width - 4, lower.max(upper + 1)), color)?;
+        let next = (x + width - 4, y_of(step.to));
         if index + 1 < steps.len() {
             area.draw(&PathElement::new(vec![next, (next.0 + 8, next.1)], INK)).map_err(failed)?;
         }
-        let own = if step.whole { step.to } else { step.to - step.from };
+        let own = if step.is_total { step.to } else { step.to - step.from };
         let middle = x + width / 2;
         write(area, &signed_seconds(Some(own)), (middle, upper - 10), &text_style(13, INK, HPos::Center))?;
         write(area, &step.name, (middle, bottom + 14), &text_style(13, INK, HPos::Center))?;
     }
     fill(area, (left, bottom), (right, bottom + 1), INK)?;
-    write(area, "rule that is left out", ((left + right) / 2, bottom + 36), &text_style(15, INK, HPos::Center))
+    write(area, "omitted rule", ((left + right) / 2, bottom + 36), &text_style(15, INK, HPos::Center))
 }

@@ -1,4 +1,4 @@
-//! Where lazy begins to win and which mode to take, as tables and as plain text.
+//! From which size on lazy is better, and the recommended mode, as tables and as plain text.
 
 use comfy_table::{ContentArrangement, Table as TextTable};
 
@@ -6,14 +6,14 @@ use super::tables::{NONE, Table, TableCell, ratio_cell, text, whole};
 use crate::crossover::Cell;
 use crate::crossover::answer::{answers, count};
 use crate::crossover::recommend::{Evidence, Recommendation, RunSize, SizeBounds, recommendations};
-use crate::report::table::style;
+use crate::report::table_style::table_style;
 use crate::results::summary::Interval;
 
-/// A line a setting, lazy mode and measure.
+/// One line per setting, lazy mode and measure.
 pub fn crossover_table(cells: &[Cell]) -> Table {
     let mut table = Table::new(
-        "Interpolated between the sizes tried, linear in the logarithms; the interval is where those of the ratios cross 1.",
-        &["task", "model", "setting", "mode", "measure", "sizes tried", "lazy wins"],
+        "Interpolated between the measured sizes, linear in the logarithms; the interval is where the intervals of the ratios cross 1.",
+        &["task", "model", "setting", "mode", "measure", "sizes measured", "lazy is better"],
     );
     for answer in answers(cells) {
         let sizes: Vec<String> = answer.sizes.iter().map(|size| count(*size as f64)).collect();
@@ -30,10 +30,10 @@ pub fn crossover_table(cells: &[Cell]) -> Table {
     table
 }
 
-/// A line a device and size.
+/// One line per device and size.
 pub fn recommendation_table(recommendations: &[Recommendation], bounds: SizeBounds) -> Table {
     let mut table = Table::new(
-        "The mode that failed least, then the fastest; of those within 5 % of its time, the one that takes the least memory.",
+        "The mode with the fewest failures, then the fastest; among modes within 5 % of its time, the one with the least memory.",
         &["device", "size", "samples", "mode", "why"],
     );
     for it in recommendations {
@@ -48,7 +48,7 @@ pub fn recommendation_table(recommendations: &[Recommendation], bounds: SizeBoun
     table
 }
 
-/// The rows behind the recommendations.
+/// The rows on which the recommendations rest.
 pub fn evidence_table(recommendations: &[Recommendation]) -> Table {
     let mut table = Table::new(
         "Ratios are eager / lazy. Memory is the GPU's where there is one, else resident memory.",
@@ -104,7 +104,7 @@ fn evidence_line(recommendation: &Recommendation, row: &Evidence) -> Vec<TableCe
     ]
 }
 
-/// All of it as plain text, as `actbench recommend` prints it.
+/// The three tables as plain text, the output of `actbench recommend`.
 pub fn recommendation_text(cells: &[Cell], bounds: SizeBounds) -> String {
     let found = recommendations(cells, bounds);
     let part = |table: &Table| format!("{}{}\n", text_table(table), table.caption);
@@ -112,11 +112,11 @@ pub fn recommendation_text(cells: &[Cell], bounds: SizeBounds) -> String {
         .join("\n")
 }
 
-/// A table as text, numbers to the right, columns with nothing in them left out.
+/// A table as text: numbers aligned to the right, empty columns left out.
 pub fn text_table(table: &Table) -> String {
     let table = table.clone().without_empty_columns();
     let mut shown = TextTable::new();
-    shown.load_style(style()).set_content_arrangement(ContentArrangement::Disabled).set_header(&table.columns);
+    shown.load_style(table_style()).set_content_arrangement(ContentArrangement::Disabled).set_header(&table.columns);
     for row in &table.rows {
         shown.add_row(row.iter().map(|cell| &cell.text));
     }

@@ -9,14 +9,14 @@ use crate::crossover::{NamedResults, Setting};
 use crate::error::{Error, Result};
 use crate::results::Row;
 
-/// The settings of an observation, in front of its own columns.
+/// The columns of the settings, which precede those of the observation.
 const SETTINGS: [&str; 9] = ["run", "date", "model", "dataset", "samples", "layers", "dtype", "batch_size", "device"];
 
-/// `observations.csv`: a line an observation, the settings first, then the columns of the result file under their own
-/// names, then what `extra` has of plain values. Lists and maps of `extra` stay in the result files.
+/// `observations.csv`: one line per observation with the settings, the columns of the result file under their own names,
+/// and the plain values of `extra`. Lists and maps of `extra` are in the result files only.
 ///
 /// # Errors
-/// None that a caller could cause.
+/// A fault of actbench: writing to memory does not fail.
 pub fn rows_csv(files: &[NamedResults]) -> Result<Vec<u8>> {
     let rows: Vec<(&NamedResults, Value)> = files
         .iter()
@@ -67,7 +67,7 @@ fn settings(file: &NamedResults, row: &Row) -> [String; 9] {
     ]
 }
 
-/// A value without quotes; nothing for null.
+/// A value without quotes; empty for null.
 fn plain(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
@@ -76,18 +76,21 @@ fn plain(value: Option<&Value>) -> String {
     }
 }
 
-/// `summary.csv` or any other table: the number of a numeric column in full, with the ends of its interval where the
-/// column has any, and what is said in the place of a number that is not there.
+/// `summary.csv` or any other table: numeric columns in full precision, with the ends of their intervals if the column has
+/// any. The text of a cell, such as `eager: oom`, replaces a missing number.
 ///
 /// # Errors
-/// None that a caller could cause.
+/// A fault of actbench: writing to memory does not fail.
 pub fn summary_csv(table: &Table) -> Result<Vec<u8>> {
     let has_ends = |column: usize| table.rows.iter().any(|row| row[column].ends.is_some());
     let with_ends: Vec<bool> = (0..table.columns.len()).map(has_ends).collect();
     let mut writer = Writer::from_writer(Vec::new());
-    let heads = table.columns.iter().zip(&with_ends).flat_map(|(name, ends)| match ends {
-        true => vec![name.clone(), format!("{name} low"), format!("{name} high")],
-        false => vec![name.clone()],
+    let heads = table.columns.iter().zip(&with_ends).flat_map(|(name, ends)| {
+        let mut names = vec![name.clone()];
+        if *ends {
+            names.extend([format!("{name} low"), format!("{name} high")]);
+        }
+        names
     });
     writer.write_record(heads).map_err(failed)?;
     for row in &table.rows {
@@ -98,10 +101,11 @@ pub fn summary_csv(table: &Table) -> Result<Vec<u8>> {
                 (true, None) if cell.text == NONE => String::new(),
                 _ => cell.text.clone(),
             };
-            match ends {
-                true => vec![own, number(cell.ends.map(|(low, _)| low)), number(cell.ends.map(|(_, high)| high))],
-                false => vec![own],
+            let mut cells = vec![own];
+            if *ends {
+                cells.extend([number(cell.ends.map(|(low, _)| low)), number(cell.ends.map(|(_, high)| high))]);
             }
+            cells
         });
         writer.write_record(cells).map_err(failed)?;
     }
@@ -109,5 +113,5 @@ pub fn summary_csv(table: &Table) -> Result<Vec<u8>> {
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {
-    Error::Numeric(format!("the CSV of the report could not be made: {error}"))
+    Error::internal(format!("the CSV of the report could not be written to memory: {error}"))
 }

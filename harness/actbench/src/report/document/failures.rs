@@ -1,13 +1,13 @@
-//! Cases that did not come through: how often, how, and why.
+//! Cases that failed: how often, how, and why.
 
 use super::tables::{Table, text, whole};
 use crate::crossover::{NamedResults, Setting};
 use crate::results::{Row, Status};
 
-/// A line for each run, task, mode and reason.
+/// One line per run, task, mode and reason.
 pub fn failures_table(files: &[NamedResults]) -> Table {
     let mut table = Table::new(
-        "Repetitions that failed alike are one line.",
+        "Repetitions with the same failure share a line.",
         &["run", "task", "mode", "model", "#samples", "layers", "status", "#times", "reason"],
     );
     for file in files {
@@ -32,7 +32,7 @@ pub fn failures_table(files: &[NamedResults]) -> Table {
                 text(setting.depth()),
                 text(row.status),
                 whole(times),
-                text(row.reason.as_deref().unwrap_or("no reason given")),
+                text(row.reason.as_deref().unwrap_or("no reason recorded")),
             ]);
         }
     }

@@ -1,4 +1,4 @@
-//! The report as one HTML page that needs nothing but itself.
+//! The report as one self-contained HTML page.
 
 use serde::Serialize;
 
@@ -11,9 +11,9 @@ const TEMPLATE: &str = include_str!("templates/report.html");
 const STYLE: &str = include_str!("templates/report.css");
 const SCRIPT: &str = include_str!("templates/report.js");
 
-/// What the template sees.
+/// The values of the template.
 #[derive(Serialize)]
-struct Page<'a> {
+struct HtmlPage<'a> {
     document: &'a Document,
     charts: Vec<PageChart<'a>>,
     style: &'static str,
@@ -21,22 +21,22 @@ struct Page<'a> {
     script: &'static str,
 }
 
-/// A chart in the page.
+/// A chart of the page.
 #[derive(Serialize)]
 struct PageChart<'a> {
     #[serde(flatten)]
     chart: &'a Chart,
-    /// Its SVG without a style sheet: the page has one for all.
+    /// Its SVG without a style sheet: the page has one for all charts.
     drawing: String,
 }
 
-/// `report.html`: the sections of the Markdown, tables that sort, charts in the page.
+/// `report.html`: the sections of the Markdown, with sortable tables and embedded charts.
 ///
 /// # Errors
-/// None that a caller could cause: the template is built in.
+/// A fault of actbench: the template is built in.
 pub fn html(document: &Document, charts: &[Chart]) -> Result<String> {
     let style_of_file = format!("<style>{THEME}</style>");
     let charts = charts.iter().map(|chart| PageChart { chart, drawing: chart.svg.replace(&style_of_file, "") });
-    let page = Page { document, charts: charts.collect(), style: STYLE, theme: THEME, script: SCRIPT };
+    let page = HtmlPage { document, charts: charts.collect(), style: STYLE, theme: THEME, script: SCRIPT };
     render("report.html", TEMPLATE, page)
 }

@@ -9,9 +9,9 @@ use crate::report::chart::Chart;
 
 const TEMPLATE: &str = include_str!("templates/report.md");
 
-/// What the template sees.
+/// The values of the template.
 #[derive(Serialize)]
-struct Page<'a> {
+struct MarkdownPage<'a> {
     document: &'a Document,
     charts: &'a [Chart],
 }
@@ -19,7 +19,7 @@ struct Page<'a> {
 /// `REPORT.md`: every section, with the charts as files in `charts/`.
 ///
 /// # Errors
-/// None that a caller could cause: the template is built in.
+/// A fault of actbench: the template is built in.
 pub fn markdown(document: &Document, charts: &[Chart]) -> Result<String> {
-    render("report.md", TEMPLATE, Page { document, charts })
+    render("report.md", TEMPLATE, MarkdownPage { document, charts })
 }

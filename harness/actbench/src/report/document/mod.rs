@@ -1,7 +1,7 @@
-//! A report on any number of result files: built once, shown as Markdown, as one HTML page and as CSV.
+//! A report on any number of result files: built once, rendered as Markdown, as one HTML page and as CSV.
 //!
-//! [`Document`] holds every section as tables and sentences; the templates beside this file only lay them out, so that no
-//! figure is computed twice and none appears in one form alone. Charts are made from the same cells.
+//! [`Document`] contains every section as tables and sentences; the templates only lay them out. So no figure is computed
+//! twice, and every format has all of them. Charts are drawn from the same cells.
 
 mod crossing;
 mod csv;
@@ -24,7 +24,7 @@ pub use self::csv::{rows_csv, summary_csv};
 pub use self::failures::failures_table;
 pub use self::html::html;
 pub use self::markdown::markdown;
-pub use self::observations::Workload;
+pub use self::observations::WorkloadPart;
 pub use self::origin::{CommandPart, EnvironmentPart};
 pub use self::tables::{
     Table, TableCell, figure as figure_cell, number as number_cell, ratio_cell, text as text_cell, whole as whole_cell,
@@ -32,51 +32,51 @@ pub use self::tables::{
 use crate::crossover::recommend::{SizeBounds, recommendations};
 use crate::crossover::{NamedResults, cells_of};
 
-/// Everything that a report says, in the order in which it says it.
+/// The content of a report, in its order.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Document {
-    /// One sentence a workload and lazy mode: over how many runs, and what came out.
+    /// One sentence per workload and lazy mode: the number of runs and their outcome.
     pub conclusions: Vec<String>,
-    /// Each machine and build once, with the runs made there.
+    /// Each machine and build once, with its runs.
     pub environments: Vec<EnvironmentPart>,
     /// The command line of each run.
     pub commands: Vec<CommandPart>,
     /// The result files.
     pub files: Table,
-    /// A line a run, task and lazy mode.
+    /// One line per run, task and lazy mode.
     pub summary: Table,
-    /// What was seen, by workload.
-    pub workloads: Vec<Workload>,
-    /// Every way in which a case failed.
+    /// The observations of each workload.
+    pub workloads: Vec<WorkloadPart>,
+    /// The failures and their reasons.
     pub failures: Table,
-    /// Where lazy begins to win.
+    /// The sizes from which lazy is better.
     pub crossover: Table,
-    /// The mode to take, by device and size.
+    /// The recommended mode, by device and size.
     pub recommendation: Table,
-    /// The rows behind it.
+    /// The rows on which the recommendation rests.
     pub evidence: Table,
-    /// What lies beside the report.
+    /// The files next to the report.
     pub attachments: Vec<Attachment>,
 }
 
 /// A file that belongs to the report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Attachment {
-    /// Its path from the report's folder, or as the user gave it.
+    /// Its path from the report's directory, or as the user gave it.
     pub path: String,
-    /// What it is.
+    /// Its description; templates read it under the name `what`.
     pub what: String,
 }
 
 impl Attachment {
-    /// `path` with what it is.
+    /// `path` with its description.
     pub fn new(path: impl Into<String>, what: impl Into<String>) -> Self {
         Attachment { path: path.into(), what: what.into() }
     }
 }
 
 impl Document {
-    /// The report on `files`, with `bounds` between small, medium and large runs.
+    /// The report on `files`; `bounds` separate small, medium and large runs.
     pub fn new(files: &[NamedResults], bounds: SizeBounds, attachments: Vec<Attachment>) -> Self {
         let cells = cells_of(files);
         let found = recommendations(&cells, bounds);

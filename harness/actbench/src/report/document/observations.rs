@@ -1,43 +1,43 @@
-//! What was seen of each workload: where the time goes, what memory was taken, whether the metrics agree.
+//! The observations of each workload: time breakdown, memory, agreement of the metrics, ablation.
 
 use serde::Serialize;
 
 use super::summary::plural;
-use super::tables::{NONE, Table, TableCell, figure, number, ratio_cell, share, text, whole};
+use super::tables::{NONE, Table, TableCell, figure, number, percent, ratio_cell, text, whole};
 use crate::case::{Method, Task};
 use crate::crossover::{Cell, MethodFigures, NamedResults};
-use crate::report::format::{megabytes, metric, seconds};
+use crate::report::format::{mebibytes, metric, seconds};
 use crate::report::sentence::sentence;
 use crate::results::ablation::Ratio;
 
-/// One workload.
+/// The observations of one workload.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Workload {
+pub struct WorkloadPart {
     /// `train` or `sweep`.
     pub name: String,
-    /// One sentence a run and lazy mode.
+    /// One sentence per run and lazy mode.
     pub sentences: Vec<String>,
     /// Seconds of each part, by run and mode.
     pub time: Table,
-    /// Which part takes the largest share, by mode.
+    /// The part that takes most of the time, by mode.
     pub bottlenecks: Vec<String>,
     /// Peaks, by run and mode.
     pub memory: Table,
     /// Metrics, by run and mode.
     pub parity: Table,
-    /// What the metrics come to.
+    /// The agreement of metrics and features in one sentence.
     pub parity_sentence: String,
-    /// What each optimiser rule is worth; no rows where that was not measured.
+    /// The effect of each optimizer rule; no rows if it was not measured.
     pub ablation: Table,
 }
 
-/// Each workload that was run.
-pub(super) fn workloads(files: &[NamedResults], cells: &[Cell]) -> Vec<Workload> {
+/// Every workload that was run.
+pub(super) fn workloads(files: &[NamedResults], cells: &[Cell]) -> Vec<WorkloadPart> {
     let tasks = [Task::Train, Task::Sweep].into_iter();
     tasks
         .filter_map(|task| {
             let cells: Vec<&Cell> = cells.iter().filter(|cell| cell.setting.task == task).collect();
-            (!cells.is_empty()).then(|| Workload {
+            (!cells.is_empty()).then(|| WorkloadPart {
                 name: task.to_string(),
                 sentences: sentences(files, task),
                 time: time(&cells),
@@ -51,7 +51,7 @@ pub(super) fn workloads(files: &[NamedResults], cells: &[Cell]) -> Vec<Workload>
         .collect()
 }
 
-/// `results.json: train: lazy was ...`; the file's name only where there are several.
+/// `results.json: train: lazy was ...`; with several files only, the name of the file.
 fn sentences(files: &[NamedResults], task: Task) -> Vec<String> {
     let mut sentences = Vec::new();
     for file in files.iter().filter(|file| file.results.config.tasks.contains(&task)) {
@@ -65,79 +65,81 @@ fn sentences(files: &[NamedResults], task: Task) -> Vec<String> {
     sentences
 }
 
-const PLACE: [&str; 5] = ["run", "model", "#samples", "layers", "mode"];
+const CELL_COLUMNS: [&str; 5] = ["run", "model", "#samples", "layers", "mode"];
 
-/// The cells that say where a line belongs, under the heads [`PLACE`].
-fn place(cell: &Cell, method: &str) -> Vec<TableCell> {
+/// The columns [`CELL_COLUMNS`] of a line.
+fn cell_columns(cell: &Cell, method: &str) -> Vec<TableCell> {
     vec![text(&cell.run), text(&cell.setting.model), whole(cell.samples), text(cell.setting.depth()), text(method)]
 }
 
-/// A table with a line a cell and method.
+/// A table with one line per cell and method.
 fn by_method(
     caption: &str,
     heads: &[&str],
     cells: &[&Cell],
     line: fn(&Cell, &MethodFigures) -> Vec<TableCell>,
 ) -> Table {
-    let mut table = Table::new(caption, &[&PLACE[..], heads].concat());
+    let mut table = Table::new(caption, &[&CELL_COLUMNS[..], heads].concat());
     for cell in cells {
         for figures in &cell.methods {
-            table.push([place(cell, &figures.method.to_string()), line(cell, figures)].concat());
+            table.push([cell_columns(cell, &figures.method.to_string()), line(cell, figures)].concat());
         }
     }
     table
 }
 
 fn time(cells: &[&Cell]) -> Table {
-    let heads = ["#time s", "#extract s", "#train+eval s", "#extraction's share", "came through"];
-    by_method("Medians of the repetitions with the interval of their centre.", &heads, cells, |_, figures| {
+    let heads = ["#time s", "#extract s", "#train+eval s", "#extraction, % of time", "completed"];
+    by_method("Medians of the repetitions, with the confidence interval of the center.", &heads, cells, |_, figures| {
         vec![
             figure(figures.elapsed_s, seconds),
             figure(figures.extract_s, seconds),
             figure(figures.train_eval_s, seconds),
-            share(extraction_share(figures)),
+            percent(extraction_fraction(figures)),
             text(format!("{} of {}", figures.n_ok, figures.n)),
         ]
     })
 }
 
-/// Of the median time, the share of the median extraction.
-fn extraction_share(figures: &MethodFigures) -> Option<f64> {
+/// The median extraction time as a fraction of the median time.
+fn extraction_fraction(figures: &MethodFigures) -> Option<f64> {
     let (extract, total) = (figures.extract_s?.median, figures.elapsed_s?.median);
     Some((extract / total).min(1.0))
 }
 
-/// `eager: extraction takes the largest share in 4 of 4 runs (88% to 97%)`.
+/// `eager: extraction takes most of the time in 4 of 4 runs (88% to 97%).`
 fn bottlenecks(cells: &[&Cell]) -> Vec<String> {
     let of_method = |method: Method| -> Option<String> {
-        let shares: Vec<f64> = cells.iter().filter_map(|cell| extraction_share(cell.method(method)?)).collect();
-        let total = shares.len();
-        let (extraction, training): (Vec<f64>, Vec<f64>) = shares.into_iter().partition(|share| *share >= 0.5);
-        let training: Vec<f64> = training.iter().map(|share| 1.0 - share).collect();
-        let told = |name: &str, shares: &[f64]| {
-            let low = shares.iter().copied().fold(1.0, f64::min);
-            let high = shares.iter().copied().fold(0.0, f64::max);
-            let range = match format!("{:.0}%", 100.0 * low) == format!("{:.0}%", 100.0 * high) {
-                true => format!("{:.0}% of the time", 100.0 * low),
-                false => format!("{:.0}% to {:.0}% of the time", 100.0 * low, 100.0 * high),
-            };
-            (!shares.is_empty()).then(|| format!("{name} in {} of {} ({range})", shares.len(), plural(total, "run")))
+        let fractions: Vec<f64> = cells.iter().filter_map(|cell| extraction_fraction(cell.method(method)?)).collect();
+        let total = fractions.len();
+        let (extraction, training): (Vec<f64>, Vec<f64>) = fractions.into_iter().partition(|fraction| *fraction >= 0.5);
+        let training: Vec<f64> = training.iter().map(|fraction| 1.0 - fraction).collect();
+        let part = |subject: &str, fractions: &[f64]| {
+            let low = fractions.iter().copied().fold(1.0, f64::min);
+            let high = fractions.iter().copied().fold(0.0, f64::max);
+            let (low, high) = (format!("{:.0}%", 100.0 * low), format!("{:.0}%", 100.0 * high));
+            let range = if low == high { low } else { format!("{low} to {high}") };
+            (!fractions.is_empty()).then(|| {
+                format!("{subject} most of the time in {} of {} ({range})", fractions.len(), plural(total, "run"))
+            })
         };
-        let parts: Vec<String> =
-            [told("extraction", &extraction), told("training and scoring", &training)].into_iter().flatten().collect();
-        (!parts.is_empty()).then(|| format!("{method}: the largest share is {}.", parts.join(", ")))
+        let parts: Vec<String> = [part("extraction takes", &extraction), part("training and scoring take", &training)]
+            .into_iter()
+            .flatten()
+            .collect();
+        (!parts.is_empty()).then(|| format!("{method}: {}.", parts.join(", ")))
     };
     [Method::Eager, Method::Lazy, Method::LazyDisk].into_iter().filter_map(of_method).collect()
 }
 
 fn memory(cells: &[&Cell]) -> Table {
-    let heads = ["#peak RSS MB", "#peak heap MB", "#GPU used MB", "#GPU reserved MB"];
-    by_method("Peaks in MB of 2^20 bytes, medians of the repetitions.", &heads, cells, |_, figures| {
+    let heads = ["#peak RSS MiB", "#peak heap MiB", "#GPU used MiB", "#GPU reserved MiB"];
+    by_method("Peaks, medians of the repetitions.", &heads, cells, |_, figures| {
         vec![
-            figure(figures.cpu_peak_rss_mb, megabytes),
-            figure(figures.cpu_peak_heap_mb, megabytes),
-            figure(figures.gpu_peak_alloc_mb, megabytes),
-            figure(figures.gpu_peak_reserved_mb, megabytes),
+            figure(figures.cpu_peak_rss_mb, mebibytes),
+            figure(figures.cpu_peak_heap_mb, mebibytes),
+            figure(figures.gpu_peak_alloc_mb, mebibytes),
+            figure(figures.gpu_peak_reserved_mb, mebibytes),
         ]
     })
 }
@@ -146,7 +148,7 @@ fn parity(cells: &[&Cell]) -> Table {
     let heads = ["#metric", "features"];
     by_method("AUROC (train) or mean AUROC (sweep).", &heads, cells, |cell, figures| {
         let features = match cell.digests_agree.filter(|_| figures.n_ok > 0) {
-            Some(true) => "same bits in all modes",
+            Some(true) => "bit-identical in all modes",
             Some(false) => "DIFFER between modes",
             None => NONE,
         };
@@ -168,38 +170,38 @@ fn parity_sentence(cells: &[&Cell]) -> String {
         None => "No metric can be compared".to_owned(),
     };
     format!(
-        "{metrics}; the features have the same bits in {agreed} of {} that could be compared.",
+        "{metrics}; the features are bit-identical in {agreed} of {} that could be compared.",
         plural(digests.len(), "run")
     )
 }
 
 fn ablation(cells: &[&Cell]) -> Table {
     let heads = [
-        &PLACE[..],
-        &["rules", "#time s", "#time of full", "#extraction of full", "#memory of full", "#rows computed", "#GFLOP"],
+        &CELL_COLUMNS[..],
+        &["rules", "#time s", "#time vs full", "#extraction vs full", "#memory vs full", "#tokens computed", "#GFLOP"],
     ];
     let mut table = Table::new(
-        "Of full: the plan without the rule / the full plan in the same block; above 1 the rule pays.",
+        "vs full: the plan without the rule / the full plan in the same block; above 1 the rule saves time or memory.",
         &heads.concat(),
     );
-    let of_full = |value: Option<Ratio>| ratio_cell(value.map(|it| it.estimate), value.and_then(|it| it.interval));
+    let vs_full = |value: Option<Ratio>| ratio_cell(value.map(|it| it.estimate), value.and_then(|it| it.interval));
     for cell in cells {
-        for worth in &cell.ablation {
-            let rules = worth.without.as_ref().map_or_else(|| "full".to_owned(), |rule| format!("without {rule}"));
+        for effect in &cell.ablation {
+            let rules = effect.without.as_ref().map_or_else(|| "full".to_owned(), |rule| format!("without {rule}"));
             let own = vec![
                 text(rules),
-                number(worth.elapsed_s, seconds),
-                of_full(worth.time),
-                of_full(worth.extract),
-                of_full(worth.memory),
-                worth
+                number(effect.elapsed_s, seconds),
+                vs_full(effect.time),
+                vs_full(effect.extract),
+                vs_full(effect.memory),
+                effect
                     .tokens_computed
-                    .map_or_else(|| text(NONE), |rows| whole(usize::try_from(rows).unwrap_or(usize::MAX))),
-                number(worth.flops.map(|flops| flops as f64 / 1e9), |gflop| {
+                    .map_or_else(|| text(NONE), |tokens| whole(usize::try_from(tokens).unwrap_or(usize::MAX))),
+                number(effect.flops.map(|flops| flops as f64 / 1e9), |gflop| {
                     gflop.map_or_else(|| NONE.to_owned(), |gflop| format!("{gflop:.1}"))
                 }),
             ];
-            table.push([place(cell, &worth.method.to_string()), own].concat());
+            table.push([cell_columns(cell, &effect.method.to_string()), own].concat());
         }
     }
     table

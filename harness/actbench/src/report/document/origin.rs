@@ -1,4 +1,4 @@
-//! Where figures come from: machines and builds, command lines, result files.
+//! The origin of the figures: machines and builds, command lines, result files.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -10,13 +10,13 @@ use crate::results::Status;
 /// A machine and build.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EnvironmentPart {
-    /// The runs made there.
+    /// The runs on it.
     pub runs: Vec<String>,
-    /// Names and values, in the order of the result file; what is unknown is left out.
+    /// Names and values, in the order of the result file; unknown values are left out.
     pub facts: Vec<(String, String)>,
 }
 
-/// How a run was started.
+/// The command line of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CommandPart {
     /// The result file.
@@ -25,7 +25,7 @@ pub struct CommandPart {
     pub command: String,
 }
 
-/// Each environment once; the date and the command line are the run's, not the machine's.
+/// Each environment once. Date and command line belong to the run and are left out.
 pub(super) fn environments(files: &[NamedResults]) -> Vec<EnvironmentPart> {
     let mut parts: Vec<EnvironmentPart> = Vec::new();
     for file in files {
@@ -41,7 +41,7 @@ pub(super) fn environments(files: &[NamedResults]) -> Vec<EnvironmentPart> {
         let facts: Vec<(String, String)> = facts
             .iter()
             .filter(|(name, _)| !["date", "command_line", "warnings"].contains(&name.as_str()))
-            .filter_map(|(name, value)| Some((name.replace('_', " "), fact(value)?)))
+            .filter_map(|(name, value)| Some((fact_name(name), fact(value)?)))
             .collect();
         match parts.iter_mut().find(|part| part.facts == facts) {
             Some(part) => part.runs.push(file.name.clone()),
@@ -51,7 +51,12 @@ pub(super) fn environments(files: &[NamedResults]) -> Vec<EnvironmentPart> {
     parts
 }
 
-/// A value as people write it; none for null and for nothing.
+/// The name of a fact: a key of the result file in words. `_mb` values are MiB there.
+fn fact_name(key: &str) -> String {
+    key.strip_suffix("_mb").map_or_else(|| key.to_owned(), |name| format!("{name}_MiB")).replace('_', " ")
+}
+
+/// A value as text; none for null and for empty values.
 fn fact(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,
@@ -64,7 +69,7 @@ fn fact(value: &Value) -> Option<String> {
             (!facts.is_empty()).then(|| facts.join(", "))
         }
         Value::Object(values) => {
-            let facts = values.iter().filter_map(|(name, value)| Some(format!("{name} {}", fact(value)?)));
+            let facts = values.iter().filter_map(|(name, value)| Some(format!("{} {}", fact_name(name), fact(value)?)));
             let facts: Vec<String> = facts.collect();
             (!facts.is_empty()).then(|| facts.join(", "))
         }
@@ -83,15 +88,16 @@ pub(super) fn commands(files: &[NamedResults]) -> Vec<CommandPart> {
 /// `argument` as a POSIX shell reads it back.
 fn quoted(argument: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    match !argument.is_empty() && argument.chars().all(plain) {
-        true => argument.to_owned(),
-        false => format!("'{}'", argument.replace('\'', "'\\''")),
+    if !argument.is_empty() && argument.chars().all(plain) {
+        argument.to_owned()
+    } else {
+        format!("'{}'", argument.replace('\'', "'\\''"))
     }
 }
 
-/// What is in each file.
+/// One line per file: when its run started, observations, failures.
 pub(super) fn result_files(files: &[NamedResults]) -> Table {
-    let mut table = Table::new("", &["file", "begun", "#observations", "#failed"]);
+    let mut table = Table::new("", &["file", "started", "#observations", "#failed"]);
     for file in files {
         let rows = &file.results.rows;
         table.push(vec![
@@ -111,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arguments_come_back_from_a_shell_as_they_were() {
+    fn arguments_survive_a_shell() {
         assert_eq!(quoted("--sweep-cs=0.1,1"), "--sweep-cs=0.1,1");
         assert_eq!(quoted("my model"), "'my model'");
         assert_eq!(quoted("it's"), "'it'\\''s'");
@@ -119,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_that_are_not_known_are_left_out() {
+    fn unknown_facts_are_left_out() {
         assert_eq!(fact(&json!(["a", null, 2])).as_deref(), Some("a, 2"));
         assert_eq!(fact(&json!([])), None);
         assert_eq!(fact(&json!({"a": true, "b": null})).as_deref(), Some("a yes"));

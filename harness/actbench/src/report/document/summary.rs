@@ -1,12 +1,13 @@
-//! The summary table: one line a run, task and lazy mode, every ratio with its interval.
+//! The summary table: one line per run, task and lazy mode, every ratio with its interval.
 
 use super::tables::{NONE, Table, TableCell, number, ratio_cell, text, whole};
 use crate::case::{Method, Task};
 use crate::crossover::answer::ComparedQuantity;
 use crate::crossover::{Cell, MethodFigures};
+use crate::report::sentence::prints_as_one;
 use crate::results::summary::Comparison;
 
-/// The table.
+/// The summary table of `cells`.
 pub(super) fn table(cells: &[Cell]) -> Table {
     let mut table = Table::new(
         "Ratios are eager / lazy: above 1 lazy is better. The metric's difference is lazy - eager.",
@@ -40,7 +41,7 @@ fn line(cell: &Cell, method: Method, comparison: &Comparison) -> Vec<TableCell> 
     let (setting, intervals) = (&cell.setting, &comparison.intervals);
     let mut speedup = ratio_cell(comparison.speedup_lazy_vs_eager, intervals.speedup_lazy_vs_eager);
     if speedup.number.is_none() {
-        speedup.text = one_side(cell, method);
+        speedup.text = failed_methods(cell, method);
     }
     let blocks = intervals.speedup_lazy_vs_eager.map(|interval| interval.n);
     vec![
@@ -67,8 +68,8 @@ fn line(cell: &Cell, method: Method, comparison: &Comparison) -> Vec<TableCell> 
     ]
 }
 
-/// `eager: oom` where there is nothing to compare with.
-fn one_side(cell: &Cell, method: Method) -> String {
+/// `eager: oom` if a method failed, so that there is no ratio.
+fn failed_methods(cell: &Cell, method: Method) -> String {
     let failed = |method: Method| {
         let figures = cell.method(method).filter(|figures| figures.never_succeeded())?;
         figures.failure.as_ref().map(|(status, _)| format!("{method}: {status}"))
@@ -77,18 +78,16 @@ fn one_side(cell: &Cell, method: Method) -> String {
     if failures.is_empty() { NONE.to_owned() } else { failures.join(", ") }
 }
 
-/// A difference of metrics with its sign; one that rounds to nothing is 0.
+/// A difference of metrics with its sign, without a sign if it rounds to 0.
 fn delta(value: Option<f64>) -> String {
     value.map_or_else(
         || NONE.to_owned(),
-        |value| match value.abs() < 5e-5 {
-            true => "0.0000".to_owned(),
-            false => format!("{value:+.4}"),
-        },
+        |value| if value.abs() < 5e-5 { "0.0000".to_owned() } else { format!("{value:+.4}") },
     )
 }
 
-/// `sweep, lazy: in 4 of 4 runs faster (1.58x to 3.10x), in 3 of 4 less memory (...)`, for each workload and mode.
+/// `sweep, lazy compared with eager in 4 runs: faster in 4 (1.58x to 3.10x); less memory in 3 (...)`, for each workload and
+/// mode.
 pub(super) fn conclusions(cells: &[Cell]) -> Vec<String> {
     let mut sentences = Vec::new();
     for task in [Task::Train, Task::Sweep] {
@@ -98,16 +97,10 @@ pub(super) fn conclusions(cells: &[Cell]) -> Vec<String> {
                 of_task.filter_map(|cell| Some((cell, cell.comparison(method)?))).collect();
             if !compared.is_empty() {
                 sentences.push(format!(
-                    "{task}, {method} against eager in {}: {}; {}{}.",
+                    "{task}, {method} compared with eager in {}: {}; {}{}.",
                     plural(compared.len(), "run"),
-                    told(&compared, ComparedQuantity::Time, "faster", "slower", "no difference in time"),
-                    told(
-                        &compared,
-                        ComparedQuantity::CpuMemory,
-                        "less memory",
-                        "more memory",
-                        "no difference in memory"
-                    ),
+                    outcome(&compared, ComparedQuantity::Time, "faster", "slower", "time"),
+                    outcome(&compared, ComparedQuantity::CpuMemory, "less memory", "more memory", "memory"),
                     failures(&compared, method),
                 ));
             }
@@ -116,11 +109,20 @@ pub(super) fn conclusions(cells: &[Cell]) -> Vec<String> {
     sentences
 }
 
-fn told(compared: &[(&Cell, &Comparison)], measure: ComparedQuantity, better: &str, worse: &str, same: &str) -> String {
-    let (mut gains, mut losses, mut open) = (Vec::new(), Vec::new(), 0);
+/// `faster in 2 (1.58x to 3.10x), same time in 1, no difference in time shown in 1`.
+fn outcome(
+    compared: &[(&Cell, &Comparison)],
+    measure: ComparedQuantity,
+    better: &str,
+    worse: &str,
+    quantity: &str,
+) -> String {
+    let (mut gains, mut losses, mut same, mut open) = (Vec::new(), Vec::new(), 0, 0);
     for (_, comparison) in compared {
         match measure.ratio(comparison) {
             Some((_, Some(interval))) if interval.low <= 1.0 && interval.high >= 1.0 => open += 1,
+            // "1.00x faster" would be a claim without a figure.
+            Some((ratio, _)) if prints_as_one(ratio.max(1.0 / ratio)) => same += 1,
             Some((ratio, _)) if ratio > 1.0 => gains.push(ratio),
             Some((ratio, _)) => losses.push(1.0 / ratio),
             None => {}
@@ -136,10 +138,13 @@ fn told(compared: &[(&Cell, &Comparison)], measure: ComparedQuantity, better: &s
             parts.push(format!("{word} in {} ({})", ratios.len(), range(&ratios)));
         }
     }
-    if open > 0 {
-        parts.push(format!("{same} shown in {open}"));
+    if same > 0 {
+        parts.push(format!("same {quantity} in {same}"));
     }
-    if parts.is_empty() { format!("{same} measured") } else { parts.join(", ") }
+    if open > 0 {
+        parts.push(format!("no difference in {quantity} shown in {open}"));
+    }
+    if parts.is_empty() { format!("{quantity} not measured") } else { parts.join(", ") }
 }
 
 fn failures(compared: &[(&Cell, &Comparison)], method: Method) -> String {
@@ -147,13 +152,13 @@ fn failures(compared: &[(&Cell, &Comparison)], method: Method) -> String {
         let never = compared.iter().filter(|(cell, _)| cell.method(method).is_some_and(MethodFigures::never_succeeded));
         match never.count() {
             0 => String::new(),
-            n => format!("; {method} never came through in {n}"),
+            n => format!("; {method} never completed in {n}"),
         }
     };
     failed(Method::Eager) + &failed(method)
 }
 
 /// `1 run`, `2 runs`.
-pub(super) fn plural(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+pub(super) fn plural(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }

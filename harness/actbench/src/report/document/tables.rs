@@ -1,4 +1,4 @@
-//! Tables of a report: text to show and, where it is a number, the number to sort by.
+//! Tables of a report: the text of each cell and, for numbers, the value to sort by. A leaf: charts and sections use it.
 
 use serde::Serialize;
 
@@ -6,32 +6,32 @@ use crate::crossover::MedianInterval;
 use crate::report::format::ratio;
 use crate::results::summary::Interval;
 
-/// A table; every row has a cell a column.
+/// A table; every row has one cell per column.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Table {
-    /// What it shows.
+    /// A sentence that explains its figures.
     pub caption: String,
-    /// Heads.
+    /// Names of the columns.
     pub columns: Vec<String>,
-    /// Whether a column holds numbers and is set to the right.
+    /// For each column, whether it has numbers, which are aligned to the right.
     pub numeric: Vec<bool>,
-    /// Cells.
+    /// Cells by row.
     pub rows: Vec<Vec<TableCell>>,
 }
 
-/// A cell.
+/// A cell of a table.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TableCell {
-    /// What is shown.
+    /// The printed text.
     pub text: String,
-    /// What it is sorted by; none is text, or a figure that is not there.
+    /// The value to sort by; none for text and for a missing figure.
     pub number: Option<f64>,
     /// The ends of the number's interval.
     pub ends: Option<(f64, f64)>,
 }
 
 impl Table {
-    /// No rows yet. A column whose head begins with `#` holds numbers; the sign is taken off.
+    /// A table without rows. A head that begins with `#` marks a column of numbers; the sign is removed.
     pub fn new(caption: impl Into<String>, heads: &[&str]) -> Self {
         Table {
             caption: caption.into(),
@@ -41,17 +41,18 @@ impl Table {
         }
     }
 
-    /// Adds a row.
+    /// Appends a row.
     pub fn push(&mut self, cells: Vec<TableCell>) {
         debug_assert_eq!(cells.len(), self.columns.len());
         self.rows.push(cells);
     }
 
-    /// The table without the columns in which no cell has anything to show.
+    /// The table without its empty columns.
     #[must_use]
     pub fn without_empty_columns(self) -> Self {
-        let filled = |column: usize| self.rows.iter().any(|row| row.get(column).is_some_and(|cell| cell.text != NONE));
-        let kept: Vec<usize> = (0..self.columns.len()).filter(|column| filled(*column)).collect();
+        let has_content =
+            |column: usize| self.rows.iter().any(|row| row.get(column).is_some_and(|cell| cell.text != NONE));
+        let kept: Vec<usize> = (0..self.columns.len()).filter(|column| has_content(*column)).collect();
         Table {
             columns: kept.iter().map(|column| self.columns[*column].clone()).collect(),
             numeric: kept.iter().map(|column| self.numeric[*column]).collect(),
@@ -61,32 +62,32 @@ impl Table {
     }
 }
 
-/// How a figure is told that is not there.
+/// The text of a missing figure.
 pub const NONE: &str = "-";
 
-/// Text.
+/// A cell of text.
 pub fn text(text: impl ToString) -> TableCell {
     TableCell { text: text.to_string(), number: None, ends: None }
 }
 
-/// A whole number.
+/// A cell with a whole number.
 pub fn whole(number: usize) -> TableCell {
     TableCell { text: indicatif::HumanCount(number as u64).to_string(), number: Some(number as f64), ends: None }
 }
 
-/// A number as `show` writes it, or a dash.
+/// A cell with a number in the format of `show`, or a dash.
 pub fn number(number: Option<f64>, show: fn(Option<f64>) -> String) -> TableCell {
     TableCell { text: show(number), number, ends: None }
 }
 
 /// A median with its interval: `1.23 (1.20 to 1.30)`.
 pub fn figure(figure: Option<MedianInterval>, show: fn(Option<f64>) -> String) -> TableCell {
-    let middle = figure.map(|figure| figure.median);
+    let median = figure.map(|figure| figure.median);
     let text = match figure.and_then(|figure| figure.interval) {
-        Some((low, high)) => format!("{} ({} to {})", show(middle), show(Some(low)), show(Some(high))),
-        None => show(middle),
+        Some((low, high)) => format!("{} ({} to {})", show(median), show(Some(low)), show(Some(high))),
+        None => show(median),
     };
-    TableCell { text, number: middle, ends: figure.and_then(|figure| figure.interval) }
+    TableCell { text, number: median, ends: figure.and_then(|figure| figure.interval) }
 }
 
 /// A ratio with its interval: `3.12x (2.90 to 3.30)`.
@@ -95,8 +96,8 @@ pub fn ratio_cell(value: Option<f64>, interval: Option<Interval>) -> TableCell {
     TableCell { text: ratio(value, interval), number: value, ends }
 }
 
-/// A share as per cent.
-pub fn share(share: Option<f64>) -> TableCell {
-    let text = share.map_or_else(|| NONE.to_owned(), |share| format!("{:.0}%", 100.0 * share));
-    TableCell { text, number: share, ends: None }
+/// A fraction in percent.
+pub fn percent(fraction: Option<f64>) -> TableCell {
+    let text = fraction.map_or_else(|| NONE.to_owned(), |fraction| format!("{:.0}%", 100.0 * fraction));
+    TableCell { text, number: fraction, ends: None }
 }

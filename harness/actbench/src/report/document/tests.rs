@@ -1,4 +1,4 @@
-//! Reports of made-up result files.
+//! Reports of synthetic result files.
 
 use proptest::prelude::*;
 
@@ -7,18 +7,18 @@ use crate::crossover::tests::{file, file_without_eager};
 use crate::report::chart::charts;
 
 fn document(files: &[NamedResults]) -> Document {
-    Document::new(files, SizeBounds::default(), vec![Attachment::new("report.html", "the same as a page")])
+    Document::new(files, SizeBounds::default(), vec![Attachment::new("report.html", "this report as a page")])
 }
 
 #[test]
-fn every_section_of_the_markdown() {
+fn markdown_has_every_section() {
     let files = [file(100, 0.5, 2.0), file(1000, 2.0, 4.0), file_without_eager(20_000)];
     let charts = charts(&cells_of(&files)).unwrap();
     insta::assert_snapshot!(markdown(&document(&files), &charts).unwrap());
 }
 
 #[test]
-fn a_run_without_anything_in_it_is_still_a_report() {
+fn empty_run_has_a_report() {
     let mut empty = file(100, 2.0, 2.0);
     empty.results.rows.clear();
     let files = [empty];
@@ -29,7 +29,7 @@ fn a_run_without_anything_in_it_is_still_a_report() {
 }
 
 #[test]
-fn the_page_asks_nothing_of_a_network_and_believes_no_name() {
+fn page_is_self_contained_and_escapes_names() {
     let mut odd = file(100, 2.0, 2.0);
     odd.name = "a|b<img src=x onerror=alert(1)>.json".to_owned();
     odd.path.clone_from(&odd.name);
@@ -47,14 +47,14 @@ fn the_page_asks_nothing_of_a_network_and_believes_no_name() {
 }
 
 #[test]
-fn tables_of_the_page_can_be_sorted_by_value() {
+fn page_tables_have_sort_values() {
     let page = html(&document(&[file(100, 2.0, 2.0)]), &[]).unwrap();
     assert!(page.contains("data-number=\"100.0\">100</td>"), "{page}");
     assert!(page.contains("<button type=\"button\">speed-up</button>"));
 }
 
 #[test]
-fn csv_has_numbers_in_full_and_failures_in_words() {
+fn csv_has_full_numbers_and_failures() {
     let files = [file(100, 2.0, 2.0), file_without_eager(1000)];
     let read = |bytes: Vec<u8>| -> Vec<std::collections::BTreeMap<String, String>> {
         let mut reader = ::csv::Reader::from_reader(bytes.as_slice());
@@ -75,7 +75,7 @@ fn csv_has_numbers_in_full_and_failures_in_words() {
 }
 
 #[test]
-fn the_recommendation_as_text() {
+fn recommendation_as_text() {
     let files = [file(100, 0.5, 2.0), file(1000, 2.0, 4.0), file_without_eager(20_000)];
     insta::assert_snapshot!(recommendation_text(&cells_of(&files), SizeBounds::default()));
 }
@@ -83,9 +83,9 @@ fn the_recommendation_as_text() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Files can be edited by hand and cut by anything; a report of them is made, or refused, but never a panic.
+    /// Result files can be edited or truncated; odd values must not make a report panic.
     #[test]
-    fn no_number_is_too_odd_for_a_report(
+    fn odd_numbers_do_not_break_reports(
         odd in prop::collection::vec((0_usize..24, 0_usize..6, prop::sample::select(ODD.to_vec())), 1..12),
         layers in prop::sample::select(vec![0, 1, usize::MAX]),
         samples in prop::sample::select(vec![0, 1, 7, usize::MAX]),
@@ -118,5 +118,5 @@ proptest! {
     }
 }
 
-/// Values that arithmetic trips over.
+/// Values at which arithmetic overflows, underflows or divides by zero.
 const ODD: [f64; 8] = [0.0, -1.0, 1e-320, 1e-12, 1e12, 1e300, f64::MAX, 1.0];

@@ -1,4 +1,4 @@
-//! A profile as text and as JSON: a line an operation, the largest share first.
+//! A profile as text and as JSON: one line per operation, the slowest first.
 
 use std::fmt::Write as _;
 
@@ -6,15 +6,15 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use indicatif::HumanCount;
 use serde::Serialize;
 
-use super::table::style;
+use super::table_style::table_style;
 use crate::case::{Method, RunConfig, Task};
 use crate::workload::profile::{CaseProfile, Ceilings};
 
 mod device;
 
-pub use device::{Copies, DeviceReport, Gaps};
+pub use device::{CopySummary, DeviceReport, GapSummary};
 
-/// What a profile comes to.
+/// The figures of a whole profile.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProfileReport {
     /// Storage type of weights and activations.
@@ -23,65 +23,65 @@ pub struct ProfileReport {
     pub threads: usize,
     /// The device that ran the model; null on the CPU.
     pub device: Option<String>,
-    /// Floating-point operations a second of a large product, measured in this run.
+    /// Floating-point operations per second of a large matmul, measured in this run.
     pub ceiling_flops_per_s: f64,
-    /// Bytes a second, read and written, of a large copy, measured in this run.
+    /// Bytes per second, read and written, of a large copy, measured in this run.
     pub ceiling_bytes_per_s: f64,
     /// The cases, in the order in which they ran.
     pub cases: Vec<CaseReport>,
 }
 
-/// One case.
+/// The profile of one case.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CaseReport {
-    /// What was done.
+    /// The workload.
     pub task: Task,
-    /// How.
+    /// The extraction method.
     pub method: Method,
-    /// Seconds until the features were there.
+    /// Seconds of feature extraction.
     pub extract_s: f64,
-    /// Of those, seconds outside of the model's operations: planning, copying features, writing the cache. On a device,
-    /// seconds in which none of their kernels ran.
+    /// Extraction seconds outside of the model's operations: planning, copying features, writing the cache. On a device,
+    /// seconds in which no kernel of an operation ran.
     pub outside_s: f64,
     /// Seconds of training and scoring.
     pub train_eval_s: f64,
-    /// The model's operations, the largest share first.
+    /// The model's operations, the slowest first.
     pub operations: Vec<OperationReport>,
-    /// What the devices did; empty on the CPU.
+    /// Kernels, gaps and copies of each device; empty on the CPU.
     pub devices: Vec<DeviceReport>,
 }
 
 /// All calls of one operation on one shape.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct OperationReport {
-    /// The operation.
+    /// Name of the operation.
     pub op: String,
-    /// What tells its shapes apart: `inputs -> outputs`, `heads / key-value heads x size`, columns.
+    /// Its shape: `inputs -> outputs`, `heads / key-value heads x size`, or columns.
     pub shape: String,
-    /// The kernels that ran it on a device, in order.
+    /// The kernels that ran it on a device, in launch order.
     pub kernels: Vec<String>,
-    /// How often it was called.
+    /// Number of calls.
     pub calls: usize,
-    /// Seconds of all calls: of their kernels, by the device's clock, where there are any.
+    /// Seconds of all calls; on a device, the kernel time by the device's clock.
     pub total_s: f64,
-    /// Seconds of the middle call.
+    /// Median seconds of a call.
     pub median_s: f64,
-    /// Of the case's extraction.
+    /// Fraction of the case's extraction time.
     pub share: f64,
-    /// Floating-point operations of all calls; null for operations that are limited by memory.
+    /// Floating-point operations of all calls; null for memory-bound operations.
     pub flops: Option<u64>,
-    /// Bytes that all calls had to move at least: inputs, weights, outputs.
+    /// Lower bound of the bytes moved by all calls: inputs, weights, outputs.
     pub bytes: u64,
-    /// Floating-point operations a second; null for operations that are limited by memory.
+    /// Floating-point operations per second; null for memory-bound operations.
     pub flops_per_s: Option<f64>,
-    /// Bytes a second of those.
+    /// Those bytes per second.
     pub bytes_per_s: f64,
-    /// How near the nearer of the two ceilings is.
+    /// The larger of the two fractions of a ceiling that were reached.
     pub of_peak: f64,
 }
 
 impl ProfileReport {
-    /// Sums up `cases`, run as `config` says, on `device` if that is not the CPU.
+    /// The report on `cases`, run with `config`; `device` is none on the CPU.
     pub fn new(config: &RunConfig, device: Option<String>, ceilings: Ceilings, cases: &[CaseProfile]) -> Self {
         ProfileReport {
             dtype: config.dtype.to_string(),
@@ -102,7 +102,7 @@ impl CaseReport {
             .into_iter()
             .map(|((op, shape), entry)| {
                 let total_s = entry.total().as_secs_f64();
-                // A clock too coarse for the operation gives no rate.
+                // The clock may be too coarse to resolve an operation; it then has no rate.
                 let rate = |amount: u64| if total_s > 0.0 { amount as f64 / total_s } else { 0.0 };
                 let flops = (entry.work.flops > 0).then_some(entry.work.flops);
                 let flops_per_s = flops.map(rate);
@@ -129,24 +129,24 @@ impl CaseReport {
             task: case.task,
             method: case.method,
             extract_s: case.extract_s,
-            // Operations of several devices may take more together than the case took.
+            // Operations run at once on several devices, so their sum may exceed the time of the case.
             outside_s: (case.extract_s - inside).max(0.0),
             train_eval_s: case.train_eval_s,
             operations,
-            devices: DeviceReport::of(&case.loading, &case.extracting),
+            devices: DeviceReport::from_recordings(&case.loading, &case.extracting),
         }
     }
 }
 
-/// From so many floating-point operations a second on, rates are told in units of 10^12.
-const TERA_FROM: f64 = 1e13;
+/// From this ceiling on, rates are printed in TFLOP/s instead of GFLOP/s.
+const MIN_FOR_TERA: f64 = 1e13;
 
-/// The unit of floating-point operations: how many, and the prefix.
+/// The unit of floating-point operations: its size and its prefix.
 fn flops_unit(report: &ProfileReport) -> (f64, &'static str) {
-    if report.ceiling_flops_per_s >= TERA_FROM { (1e12, "T") } else { (1e9, "G") }
+    if report.ceiling_flops_per_s >= MIN_FOR_TERA { (1e12, "T") } else { (1e9, "G") }
 }
 
-/// A number with about three digits that count.
+/// A number with about three significant digits.
 fn digits(value: f64) -> String {
     match value {
         value if value >= 100.0 => format!("{value:.0}"),
@@ -156,12 +156,12 @@ fn digits(value: f64) -> String {
     }
 }
 
-/// The whole text: the ceilings, then a table and a line on the rest for each case.
+/// The whole text: the ceilings, then for each case a table and the time outside of operations.
 pub fn render(report: &ProfileReport) -> String {
     let (unit, prefix) = flops_unit(report);
-    let place = report.device.clone().unwrap_or_else(|| format!("{} threads", report.threads));
+    let device = report.device.clone().unwrap_or_else(|| format!("{} threads", report.threads));
     let mut text = format!(
-        "{}, {place}; at best {} {prefix}FLOP/s in a product and {} GB/s in a copy, measured in this run\n",
+        "{}, {device}; measured ceilings: matmul {} {prefix}FLOP/s, copy {} GB/s\n",
         report.dtype,
         digits(report.ceiling_flops_per_s / unit),
         digits(report.ceiling_bytes_per_s / 1e9)
@@ -170,11 +170,11 @@ pub fn render(report: &ProfileReport) -> String {
         let with_kernels = case.operations.iter().any(|operation| !operation.kernels.is_empty());
         let (work, rate) = (format!("{prefix}FLOP"), format!("{prefix}FLOP/s"));
         let names =
-            ["operation", "shape", "calls", "total ms", "median us", "share", &work, "GB", &rate, "GB/s", "of peak"];
+            ["operation", "shape", "calls", "total ms", "median us", "of time", &work, "GB", &rate, "GB/s", "of peak"];
         let mut header = names.map(str::to_owned).to_vec();
         header.extend(with_kernels.then(|| "kernels".to_owned()));
         let mut table = Table::new();
-        table.load_style(style()).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+        table.load_style(table_style()).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
         for operation in &case.operations {
             let mut cells = line(operation, unit);
             cells.extend(with_kernels.then(|| operation.kernels.join(", ")));
@@ -184,7 +184,7 @@ pub fn render(report: &ProfileReport) -> String {
             column.set_cell_alignment(CellAlignment::Right);
         }
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "\n{} {}: {:.3} s until the features are there", case.task, case.method, case.extract_s);
+        let _ = writeln!(text, "\n{} {}: feature extraction {:.3} s", case.task, case.method, case.extract_s);
         let _ = writeln!(text, "{}", table.trim_fmt());
         let _ = writeln!(
             text,
@@ -201,10 +201,10 @@ pub fn render(report: &ProfileReport) -> String {
 }
 
 fn devices(device: &DeviceReport, text: &mut String) {
-    let share = if device.span_s > 0.0 { 100.0 * device.busy_s / device.span_s } else { 0.0 };
+    let percent = if device.span_s > 0.0 { 100.0 * device.busy_s / device.span_s } else { 0.0 };
     let _ = writeln!(
         text,
-        "device {}: {} launches, busy for {:.3} s of {:.3} s ({share:.0}%); gaps: {}, {:.1} ms in all, median {:.1} us, \
+        "device {}: {} launches, busy for {:.3} s of {:.3} s ({percent:.0}%); gaps: {}, {:.1} ms in total, median {:.1} us, \
          longest {:.1} us",
         device.device,
         device.launches,
@@ -215,12 +215,12 @@ fn devices(device: &DeviceReport, text: &mut String) {
         device.gaps.median_s * 1e6,
         device.gaps.longest_s * 1e6
     );
-    for (what, copies) in [
-        ("weights to the device", &device.loaded),
-        ("copies to the device", &device.to_device),
-        ("copies from the device", &device.from_device),
+    for (label, copies) in [
+        ("weight uploads", &device.loaded),
+        ("uploads (H2D)", &device.to_device),
+        ("downloads (D2H)", &device.from_device),
     ] {
-        let _ = writeln!(text, "  {what}: {}", copies.told());
+        let _ = writeln!(text, "  {label}: {}", copies.description());
     }
 }
 
@@ -250,8 +250,8 @@ mod tests {
     use super::*;
     use crate::test_support::small_config;
 
-    /// Operations one after the other, each with its shape, its milliseconds and its work.
-    fn recording(operations: &[(&'static str, &str, u64, OperationWork)]) -> ProfileRecording {
+    /// Consecutive operations, each with its shape, its milliseconds and its work.
+    fn recording(operations: &[(&'static str, &str, u64, Work)]) -> Recording {
         let mut start = Duration::ZERO;
         let mut host = Vec::new();
         for (call, (name, detail, millis, work)) in operations.iter().enumerate() {
@@ -284,7 +284,7 @@ mod tests {
     const NORM: OperationWork = OperationWork { flops: 0, bytes: 1_000_000_000 };
 
     #[test]
-    fn operations_are_told_by_their_share() {
+    fn operations_are_listed_by_time() {
         let operations = [
             ("linear", "576 -> 1536", 100, LINEAR),
             ("rms norm", "576", 50, NORM),
@@ -293,19 +293,19 @@ mod tests {
             ("rms norm", "576", 50, NORM),
         ];
         insta::assert_snapshot!(render(&report(recording(&operations), None)), @r"
-bf16, 2 threads; at best 400 GFLOP/s in a product and 40.0 GB/s in a copy, measured in this run
+bf16, 2 threads; measured ceilings: matmul 400 GFLOP/s, copy 40.0 GB/s
 
-sweep lazy: 1.000 s until the features are there
- operation   shape         calls   total ms   median us   share   GFLOP     GB   GFLOP/s   GB/s   of peak
-──────────────────────────────────────────────────────────────────────────────────────────────────────────
- linear      576 -> 1536       3      600.0    200000.0   60.0%     120   0.60       200   1.00     50.0%
- rms norm    576               2      100.0     50000.0   10.0%       -   2.00         -   20.0     50.0%
+sweep lazy: feature extraction 1.000 s
+ operation   shape         calls   total ms   median us   of time   GFLOP     GB   GFLOP/s   GB/s   of peak
+────────────────────────────────────────────────────────────────────────────────────────────────────────────
+ linear      576 -> 1536       3      600.0    200000.0     60.0%     120   0.60       200   1.00     50.0%
+ rms norm    576               2      100.0     50000.0     10.0%       -   2.00         -   20.0     50.0%
 outside of operations 0.300 s (30.0%); probes 0.250 s
 ");
     }
 
     #[test]
-    fn a_device_is_told_by_its_kernels_its_gaps_and_its_copies() {
+    fn device_lists_kernels_gaps_and_copies() {
         let mut recording = recording(&[("linear", "576 -> 1536", 1, LINEAR), ("rms norm", "576", 1, NORM)]);
         let mut span = |lane, name: &str, bytes, start, millis, call| {
             recording.device.push(DeviceSpan {
@@ -322,18 +322,18 @@ outside of operations 0.300 s (30.0%); probes 0.250 s
         span(DeviceTrack::Kernels, "rms_norm_bf16", 0, 350, 50, 1);
         span(DeviceTrack::FromDevice, "copy", 4_000_000, 375, 50, 1);
         insta::assert_snapshot!(render(&report(recording, Some("a device".to_owned()))), @r"
-bf16, a device; at best 400 GFLOP/s in a product and 40.0 GB/s in a copy, measured in this run
+bf16, a device; measured ceilings: matmul 400 GFLOP/s, copy 40.0 GB/s
 
-sweep lazy: 1.000 s until the features are there
- operation   shape         calls   total ms   median us   share   GFLOP     GB   GFLOP/s   GB/s   of peak   kernels
-────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
- linear      576 -> 1536       1      200.0    200000.0   20.0%    40.0   0.20       200   1.00     50.0%   linear_mma_bf16
- rms norm    576               1       50.0     50000.0    5.0%       -   1.00         -   20.0     50.0%   rms_norm_bf16
+sweep lazy: feature extraction 1.000 s
+ operation   shape         calls   total ms   median us   of time   GFLOP     GB   GFLOP/s   GB/s   of peak   kernels
+──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+ linear      576 -> 1536       1      200.0    200000.0     20.0%    40.0   0.20       200   1.00     50.0%   linear_mma_bf16
+ rms norm    576               1       50.0     50000.0      5.0%       -   1.00         -   20.0     50.0%   rms_norm_bf16
 outside of operations 0.750 s (75.0%); probes 0.250 s
-device 0: 2 launches, busy for 0.250 s of 0.300 s (83%); gaps: 1, 50.0 ms in all, median 50000.0 us, longest 50000.0 us
-  weights to the device: none
-  copies to the device: none
-  copies from the device: 1 of 4.0 MB in 50.0 ms (0.1 GB/s), 50% of it while a kernel ran
+device 0: 2 launches, busy for 0.250 s of 0.300 s (83%); gaps: 1, 50.0 ms in total, median 50000.0 us, longest 50000.0 us
+  weight uploads: none
+  uploads (H2D): none
+  downloads (D2H): 1 copy, 4.0 MB in 50.0 ms (0.1 GB/s), 50% overlapped with kernels
 ");
     }
 }
