@@ -75,11 +75,11 @@ fn plans(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
         source.select_layers(&LAYERS)?.slice_batch(..2048)?.cast(DType::F32)?.slice_batch(indices)?.select_layer(13)
     };
     let plan = build(&source)?;
-    plan.optimised()?;
+    plan.optimized()?;
     let mut group = criterion.benchmark_group("plans");
     group.throughput(Throughput::Elements(1));
     group.bench_function("build", |bencher| bencher.iter(|| build(black_box(&source))));
-    group.bench_function("optimise", |bencher| bencher.iter(|| black_box(&plan).optimised()));
+    group.bench_function("optimise", |bencher| bencher.iter(|| black_box(&plan).optimized()));
     group.bench_function("explain", |bencher| bencher.iter(|| black_box(&plan).explain()));
     group.finish();
     Ok(())
@@ -94,7 +94,7 @@ fn prefixes(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     // The same limits as a batch size of 8.
     let batching = |padded| Batching {
         max_samples: if padded { 8 } else { 1024 },
-        max_rows: if padded { usize::MAX } else { 8 * tokens.max_len() },
+        max_tokens: if padded { usize::MAX } else { 8 * tokens.max_len() },
         padded,
         masked_only: true,
     };
@@ -104,7 +104,7 @@ fn prefixes(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let mut group = criterion.benchmark_group("prefixes");
     group.throughput(Throughput::Elements(tokens.n_tokens() as u64));
     group.bench_function("share", |bencher| bencher.iter(|| SharedPrefixes::of(black_box(&tokens), &samples)));
-    group.bench_function("masked-rows", |bencher| bencher.iter(|| shared.masked_rows(black_box(&tokens))));
+    group.bench_function("masked-rows", |bencher| bencher.iter(|| shared.masked_tokens(black_box(&tokens))));
     group.bench_function("batches/shared", |bencher| bencher.iter(|| count_samples(&shared, false)));
     group.bench_function("batches/packed", |bencher| bencher.iter(|| count_samples(&none, false)));
     group.bench_function("batches/padded", |bencher| bencher.iter(|| count_samples(&none, true)));

@@ -36,7 +36,7 @@ pub fn pooled_step(sequences: usize, len: usize, vocabulary: usize) -> Step {
         groups.push(first as u32..(first + len) as u32);
     }
     batch.layout = AttentionLayout { segments };
-    let output = StepOutput::Pooled { groups, deepest_groups: None, method: PoolMethod::Mean };
+    let output = StepOutput::Pooled { groups, last_layer_groups: None, method: PoolMethod::Mean };
     Step { id: 0, batch, output }
 }
 

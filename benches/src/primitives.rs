@@ -96,19 +96,19 @@ fn prefix_tree() -> Result<PrimitiveWork, Box<dyn Error>> {
     let samples: Vec<usize> = (0..tokens.len()).collect();
     Ok(Box::new(move || {
         let shared = SharedPrefixes::of(black_box(&tokens), &samples);
-        black_box(shared.masked_rows(&tokens));
+        black_box(shared.masked_tokens(&tokens));
         Ok(())
     }))
 }
 
-/// A plan of five operations on 1024 samples built, optimised and explained.
+/// A plan of five operations on 1024 samples built, optimized and explained.
 fn planner() -> Result<PrimitiveWork, Box<dyn Error>> {
     let source = Acts::from_tensor(random_activations(1, 1024, 8, 2)?);
     Ok(Box::new(move || {
         let rows: Vec<i64> = (0..512).rev().step_by(4).collect();
         let plan = black_box(&source).select_layers(&[3, 1, 5, 7])?.slice_batch(..512)?.cast(DType::F32)?;
         let plan = plan.slice_batch(rows)?.select_layer(5)?;
-        black_box(plan.optimised()?);
+        black_box(plan.optimized()?);
         black_box(plan.explain()?);
         Ok(())
     }))

@@ -74,7 +74,7 @@ impl ActivationModel for ReplayModel {
         output: LayerOutput<'_>,
         sink: &mut LayerSink<'_>,
     ) -> Result<()> {
-        let (LayerOutput::Pooled { .. }, 0) = (output, batch.n_carried) else {
+        let (LayerOutput::Pooled { .. }, 0) = (output, batch.n_cached) else {
             return Err(Error::usage("the replay model only supports pooled rows of sequences of one token"));
         };
         let len = self.hidden_size * self.dtype.size();

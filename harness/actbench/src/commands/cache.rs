@@ -70,7 +70,7 @@ pub fn cache(args: &CacheArgs) -> Result<()> {
     // From here on a partial file may exist, which must be removed on Ctrl-C.
     interrupt::install()?;
     let plan = plan(&model, &samples, &layers, options)?.with_progress(Arc::new(|_: Progress| ()));
-    let plan = plan.with_stop(interrupt::requested);
+    let plan = plan.with_interrupt(interrupt::requested);
     let cached = plan.cache(Some(&args.out))?;
     halved::warn("cache", plan.stats().halvings);
     check(&cached)?;

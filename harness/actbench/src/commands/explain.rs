@@ -12,7 +12,7 @@ use crate::workload::extract::{Extraction, plan};
 use crate::workload::prepare::{LabelledTokens, Prepared, prepare};
 use crate::workload::{layers_of, request, with_layers};
 use actbench_activations::model::ActivationModel;
-use actbench_activations::model::outline::ModelOutline;
+use actbench_activations::model::config_only::ConfigOnlyModel;
 use actbench_activations::plan::{Acts, RuleCosts, Rules};
 
 /// Show the lazy plans of a run and their predicted cost, without running them.
@@ -53,7 +53,7 @@ pub fn explain(args: &ExplainArgs) -> Result<()> {
 
 fn task_text(task: Task, config: &RunConfig, prepared: &Prepared) -> Result<String> {
     crate::workload::check_depth(config, task, prepared.model.config.n_layers)?;
-    let model: Arc<dyn ActivationModel> = Arc::new(ModelOutline::new(prepared.model.config.clone(), config.dtype));
+    let model: Arc<dyn ActivationModel> = Arc::new(ConfigOnlyModel::new(prepared.model.config.clone(), config.dtype));
     let layers = layers_of(config, task);
     let extraction = Extraction {
         batch_size: config.batch_size,

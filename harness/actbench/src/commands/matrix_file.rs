@@ -8,7 +8,7 @@ use super::one_line::one_line;
 use super::run::RunArgs;
 use crate::error::{Error, Result};
 use crate::matrix::{PRESETS, RunFlagParser, RunMatrix};
-use actbench_activations::model::outline::config_of;
+use actbench_activations::model::config_only::find_model_spec;
 
 /// The matrix.
 #[derive(Args, Clone, Debug)]
@@ -89,7 +89,7 @@ impl RunFlagParser for CellParser<'_> {
     }
 
     fn n_layers(&self, model: Option<&str>) -> Result<usize> {
-        Ok(config_of(model, true)?.config.n_layers)
+        Ok(find_model_spec(model, true)?.config.n_layers)
     }
 
     fn model_location(&self, name: &str) -> String {

@@ -25,7 +25,7 @@ use crate::planner::{CasePrediction, predict};
 use crate::report::document::{Table, TableCell, number_cell, text_cell, text_table, whole_cell};
 use crate::report::format::{mebibytes, seconds};
 use crate::runner::interrupt;
-use actbench_activations::model::outline::config_of;
+use actbench_activations::model::config_only::find_model_spec;
 
 /// Predict what a run needs by each method, which methods fit, and which to use.
 ///
@@ -106,7 +106,7 @@ fn parse_layers(text: &str) -> Result<LayerCount, String> {
 pub fn plan(args: &PlanArgs) -> Result<()> {
     interrupt::install()?;
     let config = args.settings.config(args.tasks.clone(), args.methods.clone(), Some(1), 0);
-    let spec = config_of(config.model.as_deref(), false)?;
+    let spec = find_model_spec(config.model.as_deref(), false)?;
     let config = match args.layers {
         None => config,
         Some(layers) => {

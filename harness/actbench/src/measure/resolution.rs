@@ -6,12 +6,12 @@ use super::environment::Environment;
 use super::fingerprint;
 use crate::atomic_file::write_whole;
 use crate::error::{Error, Result};
-use actbench_activations::model::locate::places::Places;
+use actbench_activations::model::locate::settings::LocateSettings;
 pub use pairgate::selftest::Resolution;
 
 /// The directory for files that can be regenerated; none if the environment names no directory.
 pub fn cache_directory() -> Option<PathBuf> {
-    Places::from_environment(|name| std::env::var(name).ok()).cache
+    LocateSettings::from_environment(|name| std::env::var(name).ok()).cache
 }
 
 /// The stored self-test result for the machine of `environment`; none if there is none or it cannot be read.

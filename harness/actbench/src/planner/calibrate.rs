@@ -76,12 +76,12 @@ pub fn measure(job: &Job, folder: &Path) -> Result<Calibration> {
     let tokens = job.train_tokens();
     let layers: Vec<usize> = (0..BLOCKS).collect();
     let padded = eager::batches(tokens, config.batch_size, &(0..tokens.len()).collect::<Vec<_>>());
-    let eager_flops = rate(&model, &layers, padded.take(BATCHES).collect(), |_| LayerOutput::Rows)?;
+    let eager_flops = rate(&model, &layers, padded.take(BATCHES).collect(), |_| LayerOutput::Tokens)?;
     let of_train = layers_of(config, *config.tasks.first().unwrap_or(&Task::Train));
     let packed = job.train_plan(&of_train)?.first_batches(BATCHES)?;
     let lazy_flops = rate(&model, &layers, packed, |scheduled| LayerOutput::Pooled {
         groups: &scheduled.masked,
-        deepest_groups: None,
+        last_layer_groups: None,
         method: config.pool,
     })?;
     drop(model);
@@ -113,7 +113,7 @@ fn rate(
 ) -> Result<f64> {
     for scheduled in &mut batches {
         // Both blocks as all but the deepest are: with every row. Ids are of another vocabulary.
-        scheduled.batch.deepest = None;
+        scheduled.batch.last_layer = None;
         scheduled.batch.ids.iter_mut().for_each(|id| *id %= VOCABULARY as u32);
     }
     let run = |scheduled: &ScheduledBatch| {

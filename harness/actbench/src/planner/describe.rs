@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::measure::memory::heap;
 use crate::workload::prepare::{Prepared, prepare};
 use crate::workload::{check_depth, request, with_layers, with_layers_of};
-use actbench_activations::model::outline::Sketch;
+use actbench_activations::model::config_only::ModelSpec;
 
 /// A job, with notes on the assumptions that its counts are based on.
 pub struct DescribedJob {
@@ -23,7 +23,7 @@ pub struct DescribedJob {
 /// Settings, data or layers that are invalid.
 pub fn describe(
     config: &RunConfig,
-    spec: &Sketch,
+    spec: &ModelSpec,
     synthetic: Option<SyntheticTokens>,
     quiet: bool,
 ) -> Result<DescribedJob> {

@@ -11,7 +11,7 @@ use super::prediction::{CasePrediction, predict};
 use crate::case::RunConfig;
 use crate::error::Result;
 use crate::results::adaptive::StoppingRule;
-use actbench_activations::model::outline::config_of;
+use actbench_activations::model::config_only::find_model_spec;
 use actbench_kernels::DType;
 
 /// A cell whose predictions are wanted.
@@ -111,7 +111,7 @@ pub fn dry_run(
     for (index, cell) in cells.iter().enumerate() {
         next(index)?;
         let config = &cell.config;
-        let spec = config_of(config.model.as_deref(), quiet)?;
+        let spec = find_model_spec(config.model.as_deref(), quiet)?;
         let DescribedJob { job, notes } = describe(config, &spec, None, quiet)?;
         for note in notes {
             if !plan.notes.contains(&note) {

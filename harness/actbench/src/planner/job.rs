@@ -11,7 +11,7 @@ use actbench_activations::eager;
 use actbench_activations::model::ActivationModel;
 use actbench_activations::model::config::ModelConfig;
 use actbench_activations::model::locate::ModelLocation;
-use actbench_activations::model::outline::ModelOutline;
+use actbench_activations::model::config_only::ConfigOnlyModel;
 use actbench_activations::plan::{PlanCost, Rules};
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 
@@ -164,8 +164,8 @@ impl Job {
         Ok(PlanCost {
             samples: scaled(sum.samples),
             tokens: scaled(sum.tokens),
-            rows: scaled(sum.rows),
-            deepest_rows: scaled(sum.deepest_rows),
+            rows: scaled(sum.tokens_computed),
+            last_layer_tokens: scaled(sum.last_layer_tokens),
             batches: scaled(sum.batches),
             flops: scaled(sum.flops),
             bytes_out: scaled(sum.bytes_out),
@@ -206,7 +206,7 @@ impl Job {
         plan(&model, side, layers, extraction)
     }
 
-    fn outline(&self) -> ModelOutline {
-        ModelOutline::new(self.model.clone(), self.config.dtype)
+    fn outline(&self) -> ConfigOnlyModel {
+        ConfigOnlyModel::new(self.model.clone(), self.config.dtype)
     }
 }

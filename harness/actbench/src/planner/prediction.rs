@@ -56,7 +56,7 @@ pub fn predict(job: &Job, calibration: &Calibration) -> Result<Vec<CasePredictio
                 gpu_bytes: memory.gpu,
                 disk_bytes: memory.disk,
                 flops: count.flops,
-                rows: count.rows,
+                rows: count.tokens_computed,
                 load_s: time.load,
                 extract_s: time.extract,
                 train_eval_s: time.train_eval,

@@ -53,7 +53,7 @@ fn counts_equal_those_of_a_run() {
         let count = job.count(task, method).unwrap();
         for (name, measured, counted) in [
             ("flops", metrics.flops, count.flops),
-            ("tokens_computed", metrics.tokens_computed, count.rows),
+            ("tokens_computed", metrics.tokens_computed, count.tokens_computed),
             ("batches", metrics.batches, count.batches),
             ("tokens_total", metrics.tokens_total, count.tokens),
         ] {
@@ -82,7 +82,7 @@ fn uncounted_samples_scale_counts_but_not_batches() {
         assert!((ratio - 10.0).abs() < 0.01, "{task} {method}: {ratio}");
         assert_eq!(ten.largest, one.largest);
         // Lazy computes the shared half about once; eager computes it for each sequence.
-        let rows_per_sample = one.rows as f64 / 2048.0;
+        let rows_per_sample = one.tokens_computed as f64 / 2048.0;
         let expected = if method == Method::Eager { 2048.0 } else { 1024.0 };
         assert!((rows_per_sample - expected).abs() < 2.0, "{task} {method}: {rows_per_sample}");
     }

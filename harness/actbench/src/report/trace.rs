@@ -78,7 +78,7 @@ fn case_events(process: usize, case: &CaseProfile, events: &mut Vec<Value>) {
     events.extend(spans.into_iter().map(|(_, _, event)| event));
 }
 
-fn track(device: usize, lane: Lane) -> usize {
+fn track(device: usize, lane: DeviceTrack) -> usize {
     FIRST_DEVICE_TRACK + TRACKS_PER_DEVICE * device + lane as usize
 }
 

@@ -11,7 +11,7 @@ const Q_PROJ: &str = "model.layers.1.self_attn.q_proj.weight";
 #[test]
 fn undamaged_model_runs() {
     let sandbox = Sandbox::new();
-    let directory = ModelFolder::whole().write(&sandbox);
+    let directory = ModelDirectory::valid().write(&sandbox);
     let arguments = ["--repetitions", "1", "--quiet", "--model", directory.to_str().unwrap()];
     let output = sandbox.run(&arguments);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -33,7 +33,7 @@ fn missing_model_is_named() {
 
 #[test]
 fn truncated_weight_file_is_named() {
-    let refused = |damage: fn(&mut Vec<u8>)| refused_model(&ModelFolder { damage, ..ModelFolder::whole() });
+    let refused = |damage: fn(&mut Vec<u8>)| refused_model(&ModelDirectory { damage, ..ModelDirectory::valid() });
     // Cut in the data, in the header, and in the header's length.
     assert_snapshot!(refused(|file| file.truncate(file.len() - 100)), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.self_attn.v_proj.weight' lies at bytes 58240 to 58496 of 58428 bytes of data: the file is truncated or corrupt; fetch the model's weights anew");
     assert_snapshot!(refused(|file| file.truncate(100)), @"error: [DIR]/model/model.safetensors: claims a header of 2000 bytes, but 92 bytes follow: no safetensors file, or a truncated one; fetch the model's weights anew");
@@ -49,7 +49,7 @@ fn truncated_weight_file_is_named() {
 
 #[test]
 fn tensor_past_end_of_file_is_named() {
-    let refused = refused_model(&ModelFolder {
+    let refused = refused_model(&ModelDirectory {
         damage: |file| {
             // The header is followed by the data; a digit more in the last offset keeps the header's length.
             let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
@@ -66,7 +66,7 @@ fn tensor_past_end_of_file_is_named() {
 
 #[test]
 fn missing_or_misshapen_tensor_is_named() {
-    let mut missing = ModelFolder::whole();
+    let mut missing = ModelDirectory::valid();
     missing.tensors.remove(Q_PROJ);
     assert_snapshot!(refused_model(&missing), @"error: [DIR]/model: no tensor 'model.layers.1.self_attn.q_proj.weight'; the nearest of its 19 tensors is 'model.layers.0.self_attn.q_proj.weight'; config.json and the weights are not of one model, or not whole: fetch both anew");
     let mut other_shape = ModelDirectory::valid();
@@ -126,7 +126,7 @@ fn unsupported_configuration_is_named() {
 #[test]
 fn configuration_that_is_not_json_is_named() {
     let sandbox = Sandbox::new();
-    let directory = ModelFolder::whole().write(&sandbox);
+    let directory = ModelDirectory::valid().write(&sandbox);
     let refused = |text: &[u8]| {
         std::fs::write(directory.join("config.json"), text).unwrap();
         refusal(&sandbox, &["--model", directory.to_str().unwrap()])
@@ -138,7 +138,7 @@ fn configuration_that_is_not_json_is_named() {
 
 #[test]
 fn layer_too_deep_names_model_depth() {
-    let model = ModelFolder::whole();
+    let model = ModelDirectory::valid();
     assert_snapshot!(refused_model_with(&model, &["--tasks", "train", "--layer", "2"]), @"error: --layer 2 is too deep: the model has 2 layers; pass one of --layer 0 to 1");
     assert_snapshot!(refused_model_with(&model, &["--tasks", "sweep", "--sweep-layers", "3"]), @"error: --sweep-layers 3 is too deep: layer 2 is asked for and the model has 2 layers; pass --sweep-layers 2 or fewer");
 }
@@ -155,7 +155,7 @@ fn missing_or_broken_tokenizer_is_named() {
 
 #[test]
 fn tokenizer_of_another_model_is_named() {
-    let mut model = ModelFolder::whole();
+    let mut model = ModelDirectory::valid();
     model.config["vocab_size"] = json!(300);
     model.tensors.insert("model.embed_tokens.weight".to_owned(), (vec![300, 16], vec![bf16::ONE; 300 * 16]));
     assert_snapshot!(refused_model(&model), @"error: [DIR]/model: tokenizer.json gives token 1328, but config.json has a vocabulary of 300: they belong to different models; use the model's own tokenizer");
@@ -163,7 +163,7 @@ fn tokenizer_of_another_model_is_named() {
 
 #[test]
 fn failing_template_is_named() {
-    let refused = |source: &str| refused_model(&ModelFolder::with_template(source));
+    let refused = |source: &str| refused_model(&ModelDirectory::with_template(source));
     assert_snapshot!(refused("{{ raise_exception('Roles must\nalternate') }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template refuses: Roles must alternate; change that row of the data set, or the chat template");
     assert_snapshot!(refused("{% for message in messages %}{{ message.content }"), @"error: [DIR]/model/tokenizer_config.json: the chat template fails: syntax error: unexpected `}`, expected end of variable block (line 1 of the template); mend it or fetch the file anew");
     assert_snapshot!(refused("{{ messages[0].content | no_such_filter }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: unknown filter: filter no_such_filter is unknown (line 1 of the template); change that row of the data set, or the chat template");

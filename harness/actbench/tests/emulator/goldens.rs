@@ -40,13 +40,13 @@ fn run<B: Backend>(golden: &Golden, dtype: DType, method: PoolMethod, backend: B
         outputs.layers.push(bytes.to_vec());
         Ok(())
     };
-    model.run(&batch, &all, LayerOutput::Rows, &mut sink).unwrap();
+    model.run(&batch, &all, LayerOutput::Tokens, &mut sink).unwrap();
     let mut groups = PoolGroups::new();
     for segment in &batch.layout.segments {
         let first = segment.query_row as u32;
         groups.push(first..first + segment.len as u32);
     }
-    let output = LayerOutput::Pooled { groups: &groups, deepest_groups: None, method };
+    let output = LayerOutput::Pooled { groups: &groups, last_layer_groups: None, method };
     let mut sink = |_: usize, bytes: &[u8]| {
         outputs.pooled = bytes.to_vec();
         Ok(())

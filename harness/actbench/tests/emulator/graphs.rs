@@ -14,7 +14,7 @@ use actbench_kernels::{CpuBackend, DType};
 fn short_batches_of_every_kind_have_the_bits_of_single_launches() {
     let tokens = tokens();
     let all: Vec<usize> = (0..tokens.len()).collect();
-    let batching = |max_samples, masked_only| Batching { max_samples, max_rows: 200, padded: false, masked_only };
+    let batching = |max_samples, masked_only| Batching { max_samples, max_tokens: 200, padded: false, masked_only };
     for settings in ["", "pools=0 others=1"] {
         let driver = StandIn::new(settings);
         let device = Arc::new(DriverDevice::open(0, &options(false)).unwrap());
@@ -49,7 +49,7 @@ fn short_batches_of_every_kind_have_the_bits_of_single_launches() {
 fn a_device_without_graphs_and_the_cpu_run_the_same_passes() {
     let tokens = tokens();
     let all: Vec<usize> = (0..tokens.len()).collect();
-    let batching = Batching { max_samples: 2, max_rows: 200, padded: false, masked_only: true };
+    let batching = Batching { max_samples: 2, max_tokens: 200, padded: false, masked_only: true };
     let pass = |model: &dyn actbench_activations::model::ActivationModel| {
         features(model, &[1], &tokens, &SharedPrefixes::of(&tokens, &all), batching)
     };

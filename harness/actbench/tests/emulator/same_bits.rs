@@ -18,7 +18,7 @@ fn sharing_packing_and_restricting_change_no_bit() {
     let tokens = tokens();
     let all: Vec<usize> = (0..tokens.len()).collect();
     let reversed: Vec<usize> = all.iter().rev().copied().collect();
-    let one = Batching { max_samples: 1, max_rows: 1, padded: false, masked_only: false };
+    let one = Batching { max_samples: 1, max_tokens: 1, padded: false, masked_only: false };
     for kernels in [KernelSet::Plain, KernelSet::Mma, KernelSet::Fast] {
         for dtype in [DType::F32, DType::F16, DType::Bf16] {
             let alone = tiny(dtype, kernels, ThreadOrder::Forward);
@@ -27,7 +27,7 @@ fn sharing_packing_and_restricting_change_no_bit() {
             for (prefixes, masked_only) in
                 [(SharedPrefixes::none(&reversed), true), (SharedPrefixes::of(&tokens, &all), false)]
             {
-                let batching = Batching { max_samples: 3, max_rows: 200, padded: false, masked_only };
+                let batching = Batching { max_samples: 3, max_tokens: 200, padded: false, masked_only };
                 let got = features(&model, &[0, 1], &tokens, &prefixes, batching);
                 assert!(got == expected, "{kernels:?} {dtype} {batching:?}");
             }

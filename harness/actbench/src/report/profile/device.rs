@@ -58,18 +58,18 @@ type Span = (Duration, Duration);
 
 impl DeviceReport {
     /// One report for each device of either recording.
-    pub fn from_recordings(loading: &Recording, extracting: &Recording) -> Vec<DeviceReport> {
+    pub fn from_recordings(loading: &ProfileRecording, extracting: &ProfileRecording) -> Vec<DeviceReport> {
         let devices: BTreeSet<usize> =
             loading.device.iter().chain(&extracting.device).map(|span| span.device).collect();
         devices.into_iter().map(|device| Self::for_device(device, loading, extracting)).collect()
     }
 
-    fn for_device(device: usize, loading: &Recording, extracting: &Recording) -> DeviceReport {
-        let spans_of = |recording: &Recording, lane| -> Vec<DeviceSpan> {
-            let is_wanted = |span: &&DeviceSpan| (span.device, span.lane) == (device, lane);
+    fn for_device(device: usize, loading: &ProfileRecording, extracting: &ProfileRecording) -> DeviceReport {
+        let spans_of = |recording: &ProfileRecording, lane| -> Vec<DeviceSpan> {
+            let is_wanted = |span: &&DeviceSpan| (span.device, span.track) == (device, lane);
             recording.device.iter().filter(is_wanted).cloned().collect()
         };
-        let kernels = spans_of(extracting, Lane::Kernels);
+        let kernels = spans_of(extracting, DeviceTrack::Kernels);
         let busy = union(&kernels);
         let gaps = GapSummary::between(&busy);
         let seconds = |(start, end): &Span| end.saturating_sub(*start).as_secs_f64();
@@ -83,9 +83,9 @@ impl DeviceReport {
             span_s,
             busy_s: busy.iter().map(seconds).sum(),
             gaps,
-            loaded: CopySummary::new(&spans_of(loading, Lane::ToDevice), &union(&spans_of(loading, Lane::Kernels))),
-            to_device: CopySummary::new(&spans_of(extracting, Lane::ToDevice), &busy),
-            from_device: CopySummary::new(&spans_of(extracting, Lane::FromDevice), &busy),
+            loaded: CopySummary::new(&spans_of(loading, DeviceTrack::ToDevice), &union(&spans_of(loading, DeviceTrack::Kernels))),
+            to_device: CopySummary::new(&spans_of(extracting, DeviceTrack::ToDevice), &busy),
+            from_device: CopySummary::new(&spans_of(extracting, DeviceTrack::FromDevice), &busy),
         }
     }
 }
@@ -159,7 +159,7 @@ mod tests {
     fn span(lane: DeviceTrack, start_ms: u64, end_ms: u64, bytes: u64) -> DeviceSpan {
         DeviceSpan {
             device: 0,
-            track: lane,
+            track: track: lane,
             name: "x".to_owned(),
             bytes,
             start: Duration::from_millis(start_ms),
@@ -171,18 +171,18 @@ mod tests {
     #[test]
     fn gaps_and_overlap_follow_from_spans() {
         let device = vec![
-            span(Lane::Kernels, 10, 20, 0),
-            span(Lane::Kernels, 20, 25, 0),
-            span(Lane::Kernels, 35, 45, 0),
-            span(Lane::Kernels, 40, 50, 0),
+            span(DeviceTrack::Kernels, 10, 20, 0),
+            span(DeviceTrack::Kernels, 20, 25, 0),
+            span(DeviceTrack::Kernels, 35, 45, 0),
+            span(DeviceTrack::Kernels, 40, 50, 0),
             // Overlapped with a kernel: 3 ms, none; of the uploads all 5 ms, none.
-            span(Lane::FromDevice, 22, 32, 1_000_000),
-            span(Lane::FromDevice, 25, 35, 2_000_000),
-            span(Lane::ToDevice, 36, 41, 3_000_000),
-            span(Lane::ToDevice, 0, 5, 1),
+            span(DeviceTrack::FromDevice, 22, 32, 1_000_000),
+            span(DeviceTrack::FromDevice, 25, 35, 2_000_000),
+            span(DeviceTrack::ToDevice, 36, 41, 3_000_000),
+            span(DeviceTrack::ToDevice, 0, 5, 1),
         ];
-        let loading = Recording { device: vec![span(Lane::ToDevice, 0, 4, 8_000_000)], host: Vec::new() };
-        let reports = DeviceReport::from_recordings(&loading, &Recording { device, host: Vec::new() });
+        let loading = ProfileRecording { device: vec![span(DeviceTrack::ToDevice, 0, 4, 8_000_000)], host: Vec::new() };
+        let reports = DeviceReport::from_recordings(&loading, &ProfileRecording { device, host: Vec::new() });
         let [report] = &reports[..] else { unreachable!("one device") };
         let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} is not {b}");
         assert_eq!((report.launches, report.gaps.count), (4, 2));
@@ -200,6 +200,6 @@ mod tests {
 
     #[test]
     fn run_without_device_has_no_report() {
-        assert!(DeviceReport::from_recordings(&Recording::default(), &Recording::default()).is_empty());
+        assert!(DeviceReport::from_recordings(&ProfileRecording::default(), &ProfileRecording::default()).is_empty());
     }
 }

@@ -251,7 +251,7 @@ mod tests {
     use crate::test_support::small_config;
 
     /// Consecutive operations, each with its shape, its milliseconds and its work.
-    fn recording(operations: &[(&'static str, &str, u64, Work)]) -> Recording {
+    fn recording(operations: &[(&'static str, &str, u64, Work)]) -> ProfileRecording {
         let mut start = Duration::ZERO;
         let mut host = Vec::new();
         for (call, (name, detail, millis, work)) in operations.iter().enumerate() {
@@ -310,7 +310,7 @@ outside of operations 0.300 s (30.0%); probes 0.250 s
         let mut span = |lane, name: &str, bytes, start, millis, call| {
             recording.device.push(DeviceSpan {
                 device: 0,
-                track: lane,
+                track: track: lane,
                 name: name.to_owned(),
                 bytes,
                 start: Duration::from_millis(start),

@@ -114,7 +114,7 @@ fn worst_error<B: Backend>(
         }
         Ok(())
     };
-    model.run(&batch(golden), &layers, LayerOutput::Rows, &mut sink)?;
+    model.run(&batch(golden), &layers, LayerOutput::Tokens, &mut sink)?;
     if seen != golden.n_layers {
         return Ok(Err(format!("the model returned {seen} of {} layers", golden.n_layers)));
     }

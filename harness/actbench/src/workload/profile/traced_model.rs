@@ -49,7 +49,7 @@ impl Tracks {
 }
 
 fn description(batch: &TokenBatch) -> String {
-    format!("{} tokens, {} cached", batch.ids.len(), batch.n_carried)
+    format!("{} tokens, {} cached", batch.ids.len(), batch.n_cached)
 }
 
 impl ActivationModel for TracedModel {
@@ -98,8 +98,8 @@ impl ActivationModel for TracedModel {
         self.model.lanes()
     }
 
-    fn rows_that_fit(&self) -> Result<Option<usize>> {
-        self.model.rows_that_fit()
+    fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
+        self.model.release_and_measure_capacity()
     }
 
     fn run_all(&self, layers: &[usize], next: &mut StepSource<'_>, sink: &mut StepSink<'_>) -> Result<()> {
