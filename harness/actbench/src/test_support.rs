@@ -77,7 +77,7 @@ pub fn ok_row(task: Task, method: Method, block: usize, seconds: f64, rss_mb: f6
         gpu: None,
         metrics: CaseMetrics { feature_digest: Some("d1".to_owned()), ..CaseMetrics::default() },
     };
-    row(task, method, block, ExitReason::Completed(outcome, peaks(rss_mb)))
+    row(task, method, block, ExitReason::Completed(Box::new(outcome), peaks(rss_mb)))
 }
 
 /// The row of a case that exited for `reason`.

@@ -153,6 +153,18 @@ mod tests {
     }
 
     #[test]
+    fn all_keys_keep_their_order() {
+        let text = r#"{"n_train":16,"n_test":4,"pool":"mean","mask":"assistant","dtype":"bf16","solver":"newton","no_opt":["mask"],"#
+            .to_owned()
+            + r#""layer":1,"n_layers":2,"cs":[0.1],"n_trials":2,"aurocs":[[0.5],[1.0]],"best_layer":1,"best_c":0.1,"best_auroc":1.0,"#
+            + r#""feature_digest":"d","tokens_total":9,"tokens_computed":8,"batches":3,"flops":7,"batches_halved":2,"cache_bytes":0,"#
+            + r#""cpu_s":0.5,"lazy_cache_disk":true,"model":"m","host_to_device_bytes":1,"device_to_host_bytes":2,"#
+            + r#""load_host_to_device_bytes":3,"rss_anonymous_mb":1.5,"rss_file_mb":2.5,"load_peak_rss_mb":3.5,"#
+            + r#""peak_includes_loading":false,"ablated":"all","oom_bytes":4,"stderr":"e"}"#;
+        assert_eq!(rewritten(&text), text);
+    }
+
+    #[test]
     fn unknown_keys_survive_in_order() {
         let text = r#"{"flops":7,"zeta":{"b":1,"a":[null,1.5]},"alpha":null,"mid":"x"}"#;
         assert_eq!(rewritten(text), text);

@@ -1,5 +1,5 @@
 //! The vocabulary of the benchmark: tasks, methods, the settings of a run, one case and its outcome. A leaf: it knows
-//! nobody who runs, stores or reports a case.
+//! no module that runs, stores or reports a case.
 
 mod ablation;
 mod config;

@@ -19,7 +19,7 @@ pub fn worker() -> ExitCode {
     let reporter = Arc::new(Reporter { state: Mutex::new(ReporterState::default()) });
     match work(&reporter) {
         Ok((outcome, peaks, fault)) => {
-            send(Message::Done { outcome, peaks });
+            send(Message::Done { outcome: Box::new(outcome), peaks });
             if fault == Some(Fault::Linger) {
                 sleep_forever();
             }

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn with_nothing_to_compare_the_min_blocks_are_enough() {
+    fn without_comparison_minimum_blocks_suffice() {
         let config = RunConfig { methods: vec![Method::Lazy], ..RunConfig::default() };
         assert!(!StoppingRule::default().is_satisfied(&config, &[], 5));
         assert!(StoppingRule::default().is_satisfied(&config, &[], 6));

@@ -17,8 +17,8 @@ use pairgate::process::{ChildGroup, streams};
 /// Interval at which the parent checks for an interrupt or a timeout while the worker sends nothing.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Time for the worker to exit after its last message, and for its pipes to close after that. Five seconds leave time to
-/// unmap large weights; a worker that needs longer hangs.
+/// Time for the worker to exit after its last message, and for its pipes to close after that. Exiting takes
+/// milliseconds; a worker that needs seconds hangs.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs `spec` in a worker process of the binary `binary` and passes its messages to `on_message`.

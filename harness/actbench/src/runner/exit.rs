@@ -25,7 +25,7 @@ pub struct CaseExit {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExitReason {
     /// The case completed.
-    Completed(CaseOutcome, Peaks),
+    Completed(Box<CaseOutcome>, Peaks),
     /// The worker reported a failure.
     Failed(Failure),
     /// It exceeded this time limit and was killed.
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn result_before_a_failed_exit_is_discarded() {
         let done = || {
-            let outcome = CaseOutcome {
+            let outcome = Box::new(CaseOutcome {
                 elapsed_s: 1.0,
                 extract_s: 0.5,
                 train_eval_s: 0.5,
@@ -143,7 +143,7 @@ mod tests {
                 metric_value: 0.9,
                 gpu: None,
                 metrics: Default::default(),
-            };
+            });
             let peaks = Peaks {
                 rss_mb: None,
                 heap_mb: 1.0,

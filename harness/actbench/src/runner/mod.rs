@@ -182,7 +182,7 @@ fn run_slot(
     directory: &Path,
     progress: &RunProgress,
 ) -> Result<CaseExit> {
-    let own = tempfile::Builder::new()
+    let case_directory = tempfile::Builder::new()
         .prefix("case-")
         .tempdir_in(directory)
         .map_err(Error::io("create a directory in", directory))?;
@@ -193,7 +193,7 @@ fn run_slot(
         task: slot.task,
         method: slot.method,
         config: RunConfig { model: Some(options.located_model.clone()), no_opt, ..config.clone() },
-        cache_directory: own.path().to_path_buf(),
+        cache_directory: case_directory.path().to_path_buf(),
         fault,
         injection: options.injection,
     };

@@ -40,7 +40,7 @@ pub enum Message {
     /// The case is complete; the last message.
     Done {
         /// Its outcome.
-        outcome: CaseOutcome,
+        outcome: Box<CaseOutcome>,
         /// Its peak memory.
         peaks: Peaks,
     },

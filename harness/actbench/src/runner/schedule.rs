@@ -46,9 +46,11 @@ impl Schedule {
     pub fn new(config: &RunConfig) -> Result<Self> {
         let ablations = if config.ablate { Ablation::for_rules(Rules::all_but(&config.no_opt)?) } else { Vec::new() };
         let mut cases = Vec::new();
-        for (&task, &method) in config.tasks.iter().flat_map(|task| config.methods.iter().map(move |it| (task, it))) {
-            let of_lazy = ablations.iter().copied().filter(|_| method != Method::Eager).map(Some);
-            cases.extend([None].into_iter().chain(of_lazy).map(|ablation| Slot {
+        for (&task, &method) in
+            config.tasks.iter().flat_map(|task| config.methods.iter().map(move |method| (task, method)))
+        {
+            let lazy_ablations = ablations.iter().copied().filter(|_| method != Method::Eager).map(Some);
+            cases.extend([None].into_iter().chain(lazy_ablations).map(|ablation| Slot {
                 task,
                 method,
                 ablation,

@@ -28,8 +28,8 @@ impl LayerFeatures {
         for (acts, side) in [(&train, &prepared.train), (&test, &prepared.test)] {
             let signature = acts.signature();
             if signature.axes != Axes::BH || signature.n_samples != side.tokens.len() {
-                return Err(Error::Disagreement(format!(
-                    "features of layer {layer} are {signature} for {} samples",
+                return Err(Error::internal(format!(
+                    "the features of layer {layer} are {signature} for {} samples",
                     side.tokens.len()
                 )));
             }
@@ -64,7 +64,8 @@ impl LayerFeatures {
 /// # Errors
 /// When the tensor has other axes.
 pub fn to_matrix(tensor: &ActTensor) -> Result<Array2<f32>> {
-    Array2::from_shape_vec(shape(tensor)?, tensor.to_f32_vec()).map_err(|error| Error::Numeric(error.to_string()))
+    Array2::from_shape_vec(shape(tensor)?, tensor.to_f32_vec())
+        .map_err(|error| Error::internal(format!("the features are not a matrix: {error}")))
 }
 
 /// A view of the values of a bf16 `bh` tensor, `[n, h]`; none if they have another type or are not aligned.
@@ -83,7 +84,7 @@ pub fn bf16_matrix(tensor: &ActTensor) -> Result<Option<ArrayView2<'_, bf16>>> {
 fn shape(tensor: &ActTensor) -> Result<(usize, usize)> {
     match tensor.shape().as_slice() {
         &[rows, columns] => Ok((rows, columns)),
-        _ => Err(Error::Disagreement(format!("features have axes {}, not bh", tensor.axes()))),
+        _ => Err(Error::internal(format!("the features have axes {}, not bh", tensor.axes()))),
     }
 }
 

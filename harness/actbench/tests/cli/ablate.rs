@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use crate::runner_support::{SMALL, Sandbox};
 use serde_json::Value;
 
-/// The rows of a run by the rule they go without; `full` for none.
+/// The rows of a run by their disabled rule; `full` for none.
 fn rows_by_rule(results: &Value) -> BTreeMap<String, Value> {
     let rows = results["rows"].as_array().unwrap().iter();
     rows.map(|row| (row["extra"]["ablated"].as_str().unwrap_or("full").to_owned(), row.clone())).collect()
 }
 
 #[test]
-fn each_rule_is_left_out_in_a_case_of_its_own_and_no_bit_changes() {
+fn each_rule_is_ablated_without_changing_features() {
     let sandbox = Sandbox::new();
     let more = ["--tasks", "train", "--methods", "lazy", "--repetitions", "1", "--ablate", "--json", "-q"];
     let command = sandbox.command(&[&["run"], &SMALL[..], &more].concat());
@@ -39,7 +39,7 @@ fn each_rule_is_left_out_in_a_case_of_its_own_and_no_bit_changes() {
 }
 
 #[test]
-fn a_plan_that_may_not_stop_early_runs_the_whole_model() {
+fn plan_without_depth_rule_runs_all_blocks() {
     let sandbox = Sandbox::new();
     let flops = |more: &[&str]| {
         let fixed = ["--tasks", "train", "--methods", "lazy", "--repetitions", "1", "--json", "-q", "--layer", "0"];
@@ -53,10 +53,10 @@ fn a_plan_that_may_not_stop_early_runs_the_whole_model() {
 }
 
 #[test]
-fn eager_has_no_rules_to_go_without() {
+fn ablation_of_eager_alone_is_rejected() {
     let sandbox = Sandbox::new();
     let command = sandbox.command(&["run", "--methods", "eager", "--ablate"]);
     let output = assert_cmd::Command::from_std(command).assert().code(2).stdout("").get_output().clone();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(told, "error: --ablate needs a lazy method: eager has no rules to go without\n");
+    let error_output = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(error_output, "error: --ablate needs a lazy method: eager has no rules to disable\n");
 }

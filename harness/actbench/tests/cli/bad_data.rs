@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::common_cli::{good_rows, lines, refusal, refused_data};
+use crate::common_cli::{lines, refusal, refused_data, valid_rows};
 use crate::runner_support::Sandbox;
 use insta::assert_snapshot;
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType};
@@ -55,7 +55,7 @@ fn a_folder_that_may_not_be_read_is_named() {
 /// What is said of good rows of which the fourth is changed.
 #[track_caller]
 fn refused_row(change: impl FnOnce(&mut Value)) -> String {
-    let mut rows = good_rows();
+    let mut rows = valid_rows();
     change(&mut rows[3]);
     refused_data("rows.jsonl", lines(&rows))
 }
@@ -74,7 +74,7 @@ fn a_row_that_cannot_be_used_is_named_by_its_line() {
 
 #[test]
 fn rows_of_one_class_are_refused() {
-    let mut rows = good_rows();
+    let mut rows = valid_rows();
     for row in &mut rows {
         row["label"] = json!(1);
     }
@@ -114,7 +114,7 @@ fn parquet() -> Vec<u8> {
     let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::new())).unwrap();
     let mut group = writer.next_row_group().unwrap();
     let mut column = group.next_column().unwrap().unwrap();
-    let text = ByteArray::from(good_rows()[0]["messages"].to_string().as_str());
+    let text = ByteArray::from(valid_rows()[0]["messages"].to_string().as_str());
     column.typed::<ByteArrayType>().write_batch(&[text.clone(), text], None, None).unwrap();
     column.close().unwrap();
     let mut column = group.next_column().unwrap().unwrap();

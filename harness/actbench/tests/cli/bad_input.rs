@@ -95,7 +95,7 @@ error: --sweep-cs 0: C must be positive and finite
 error: --train-frac 0 is not between 0 and 1 (both excluded)
 error: --train-frac 1 is not between 0 and 1 (both excluded)
 error: --train-frac NaN is not between 0 and 1 (both excluded)
-error: invalid value 'eighty' for '--train-frac <SHARE>': give a number
+error: invalid value 'eighty' for '--train-frac <FRACTION>': give a number
 error: invalid value '-5' for '--samples <N>': give a whole number from 0 on
 error: invalid value '1.5' for '--seed <SEED>': give a whole number from 0 on
 error: invalid value '99999999999999999999' for '--threads <N>': give a smaller number
@@ -124,8 +124,8 @@ error: --layer 99 is too deep: the model has 8 layers; pass one of --layer 0 to 
 fn an_output_that_cannot_be_written_is_found_before_any_work() {
     // A model that is not there comes second: the output is looked at before anything is read.
     assert_snapshot!(refusals(&["--output absent/results.json --model ./absent", "--output temporary"]), @r#"
-error: absent/results.json: cannot be written (--output): there is no folder absent; make it, or name another
-error: temporary: is a folder; --output names the result file
+error: absent/results.json: cannot be written (--output): the directory absent does not exist; create it or use another path
+error: temporary: is a directory; --output needs a file name for the result file
 "#);
 }
 
@@ -137,6 +137,6 @@ fn a_panic_of_a_child_is_an_error_in_one_line() {
     let told = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.contains("internal error: acted out") && told.contains("please report it"), "{told}");
+    assert!(told.contains("internal error: injected panic") && told.contains("please report it"), "{told}");
     assert!(!told.contains("RUST_BACKTRACE") && !told.contains("panicked at"), "{told}");
 }

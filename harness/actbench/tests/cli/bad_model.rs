@@ -1,6 +1,6 @@
 //! Models that are not there or are broken: one clear line on standard error and exit status 2.
 
-use crate::common_cli::{ModelFolder, SMALL_RUN, refusal, refused_model, refused_model_with};
+use crate::common_cli::{ModelDirectory, SMALL_RUN, refusal, refused_model, refused_model_with};
 use crate::runner_support::{Sandbox, stderr};
 use half::bf16;
 use insta::assert_snapshot;
@@ -11,7 +11,7 @@ const Q_PROJ: &str = "model.layers.1.self_attn.q_proj.weight";
 #[test]
 fn the_model_that_the_others_break_runs() {
     let sandbox = Sandbox::new();
-    let folder = ModelFolder::whole().write(&sandbox);
+    let folder = ModelDirectory::valid().write(&sandbox);
     let arguments = ["--repetitions", "1", "--quiet", "--model", folder.to_str().unwrap()];
     let output = sandbox.run(&arguments);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -33,7 +33,7 @@ fn a_model_that_is_not_there_is_named() {
 
 #[test]
 fn a_weight_file_that_is_not_whole_is_named() {
-    let refused = |damage: fn(&mut Vec<u8>)| refused_model(&ModelFolder { damage, ..ModelFolder::whole() });
+    let refused = |damage: fn(&mut Vec<u8>)| refused_model(&ModelDirectory { damage, ..ModelDirectory::valid() });
     // Cut in the data, in the header, and in the header's length.
     assert_snapshot!(refused(|file| file.truncate(file.len() - 100)), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.self_attn.v_proj.weight' lies at bytes 58240 to 58496 of 58428 bytes of data: the file is truncated or corrupt; fetch the model's weights anew");
     assert_snapshot!(refused(|file| file.truncate(100)), @"error: [DIR]/model/model.safetensors: claims a header of 2000 bytes, but 92 bytes follow: no safetensors file, or a truncated one; fetch the model's weights anew");
@@ -49,7 +49,7 @@ fn a_weight_file_that_is_not_whole_is_named() {
 
 #[test]
 fn a_tensor_that_claims_more_than_the_file_holds_is_named() {
-    let refused = refused_model(&ModelFolder {
+    let refused = refused_model(&ModelDirectory {
         damage: |file| {
             // The header is followed by the data; a digit more in the last offset keeps the header's length.
             let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
@@ -59,20 +59,20 @@ fn a_tensor_that_claims_more_than_the_file_holds_is_named() {
             assert_eq!(claimed.len(), header.len());
             file[8..8 + length].copy_from_slice(claimed.as_bytes());
         },
-        ..ModelFolder::whole()
+        ..ModelDirectory::valid()
     });
     assert_snapshot!(refused, @"error: [DIR]/model/model.safetensors: tensor 'model.norm.weight' lies at bytes 58496 to 58544 of 58528 bytes of data: the file is truncated or corrupt; fetch the model's weights anew");
 }
 
 #[test]
 fn a_tensor_that_is_missing_or_of_another_shape_is_named() {
-    let mut missing = ModelFolder::whole();
+    let mut missing = ModelDirectory::valid();
     missing.tensors.remove(Q_PROJ);
     assert_snapshot!(refused_model(&missing), @"error: [DIR]/model: no tensor 'model.layers.1.self_attn.q_proj.weight'; the nearest of its 19 tensors is 'model.layers.0.self_attn.q_proj.weight'; config.json and the weights are not of one model, or not whole: fetch both anew");
-    let mut other_shape = ModelFolder::whole();
+    let mut other_shape = ModelDirectory::valid();
     other_shape.tensors.insert(Q_PROJ.to_owned(), (vec![8, 16], vec![bf16::ONE; 8 * 16]));
     assert_snapshot!(refused_model(&other_shape), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.self_attn.q_proj.weight' has shape [8, 16], config.json asks for [16, 16]; config.json and the weights are not of one model, or not whole: fetch both anew");
-    let mut none = ModelFolder::whole();
+    let mut none = ModelDirectory::valid();
     none.tensors.clear();
     assert_snapshot!(refused_model(&none), @"error: [DIR]/model: no tensor 'model.embed_tokens.weight'; it has no tensors at all; config.json and the weights are not of one model, or not whole: fetch both anew");
 }
@@ -80,7 +80,7 @@ fn a_tensor_that_is_missing_or_of_another_shape_is_named() {
 #[test]
 fn a_tensor_past_the_deepest_layer_is_not_asked_for() {
     let sandbox = Sandbox::new();
-    let mut model = ModelFolder::whole();
+    let mut model = ModelDirectory::valid();
     model.tensors.remove(Q_PROJ);
     let folder = model.write(&sandbox);
     let shallow = ["--tasks", "train", "--layer", "0", "--samples", "10", "--repetitions", "1", "--warmup", "0"];
@@ -91,17 +91,17 @@ fn a_tensor_past_the_deepest_layer_is_not_asked_for() {
 #[test]
 fn weights_that_are_not_finite_are_named_though_a_child_finds_them() {
     let refused = |tensor: &str, value: bf16| {
-        let mut model = ModelFolder::whole();
+        let mut model = ModelDirectory::valid();
         model.tensors.get_mut(tensor).unwrap().1[7] = value;
         refused_model(&model)
     };
     assert_snapshot!(refused(Q_PROJ, bf16::NAN), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.self_attn.q_proj.weight': element 7 is NaN, and weights must be finite; fetch or convert the file anew");
     assert_snapshot!(refused("model.layers.0.mlp.up_proj.weight", bf16::INFINITY), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.0.mlp.up_proj.weight': element 7 is inf, and weights must be finite; fetch or convert the file anew");
     assert_snapshot!(refused("model.layers.1.post_attention_layernorm.weight", bf16::NEG_INFINITY), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.post_attention_layernorm.weight': element 7 is -inf, and weights must be finite; fetch or convert the file anew");
-    let mut embedding = ModelFolder::whole();
+    let mut embedding = ModelDirectory::valid();
     embedding.tensors.get_mut("model.embed_tokens.weight").unwrap().1.fill(bf16::NAN);
     assert_snapshot!(refused_model(&embedding), @"error: [DIR]/model/model.safetensors: tensor 'model.embed_tokens.weight': element 0 is NaN, and weights must be finite; fetch or convert the file anew");
-    let mut large = ModelFolder::whole();
+    let mut large = ModelDirectory::valid();
     large.tensors.get_mut(Q_PROJ).unwrap().1[3] = bf16::from_f32(1e6);
     assert_snapshot!(refused_model_with(&large, &[&SMALL_RUN[..], &["--dtype", "fp16"]].concat()), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.self_attn.q_proj.weight': element 3 is 9.99424e5, too large for f16; pass --dtype bf16 or fp32");
 }
@@ -109,7 +109,7 @@ fn weights_that_are_not_finite_are_named_though_a_child_finds_them() {
 #[test]
 fn a_configuration_that_cannot_be_run_is_named() {
     let refused = |change: fn(&mut serde_json::Value)| {
-        let mut model = ModelFolder::whole();
+        let mut model = ModelDirectory::valid();
         change(&mut model.config);
         refused_model(&model)
     };
@@ -126,7 +126,7 @@ fn a_configuration_that_cannot_be_run_is_named() {
 #[test]
 fn a_configuration_that_is_no_json_is_named() {
     let sandbox = Sandbox::new();
-    let folder = ModelFolder::whole().write(&sandbox);
+    let folder = ModelDirectory::valid().write(&sandbox);
     let refused = |text: &[u8]| {
         std::fs::write(folder.join("config.json"), text).unwrap();
         refusal(&sandbox, &["--model", folder.to_str().unwrap()])
@@ -138,7 +138,7 @@ fn a_configuration_that_is_no_json_is_named() {
 
 #[test]
 fn a_layer_too_deep_is_told_with_the_depth() {
-    let model = ModelFolder::whole();
+    let model = ModelDirectory::valid();
     assert_snapshot!(refused_model_with(&model, &["--tasks", "train", "--layer", "2"]), @"error: --layer 2 is too deep: the model has 2 layers; pass one of --layer 0 to 1");
     assert_snapshot!(refused_model_with(&model, &["--tasks", "sweep", "--sweep-layers", "3"]), @"error: --sweep-layers 3 is too deep: layer 2 is asked for and the model has 2 layers; pass --sweep-layers 2 or fewer");
 }
@@ -146,7 +146,7 @@ fn a_layer_too_deep_is_told_with_the_depth() {
 #[test]
 fn a_tokenizer_that_is_missing_or_broken_is_named() {
     let refused = |tokenizer: Option<&str>| {
-        refused_model(&ModelFolder { tokenizer: tokenizer.map(str::to_owned), ..ModelFolder::whole() })
+        refused_model(&ModelDirectory { tokenizer: tokenizer.map(str::to_owned), ..ModelDirectory::valid() })
     };
     assert_snapshot!(refused(None), @"error: [DIR]/model: has no tokenizer.json; a tokenizer is needed in Hugging Face's fast format, which `save_pretrained` of a fast tokenizer writes");
     assert_snapshot!(refused(Some("{")), @"error: [DIR]/model: tokenizer.json is not a tokenizer (EOF while parsing an object at line 1 column 1); fetch the file anew");
@@ -155,7 +155,7 @@ fn a_tokenizer_that_is_missing_or_broken_is_named() {
 
 #[test]
 fn a_tokenizer_of_another_model_is_named() {
-    let mut model = ModelFolder::whole();
+    let mut model = ModelDirectory::valid();
     model.config["vocab_size"] = json!(300);
     model.tensors.insert("model.embed_tokens.weight".to_owned(), (vec![300, 16], vec![bf16::ONE; 300 * 16]));
     assert_snapshot!(refused_model(&model), @"error: [DIR]/model: tokenizer.json gives token 1328, but config.json has a vocabulary of 300: they belong to different models; use the model's own tokenizer");
@@ -163,14 +163,14 @@ fn a_tokenizer_of_another_model_is_named() {
 
 #[test]
 fn a_template_that_fails_is_named() {
-    let refused = |source: &str| refused_model(&ModelFolder::with_template(source));
+    let refused = |source: &str| refused_model(&ModelDirectory::with_template(source));
     assert_snapshot!(refused("{{ raise_exception('Roles must\nalternate') }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template refuses: Roles must alternate; change that row of the data set, or the chat template");
     assert_snapshot!(refused("{% for message in messages %}{{ message.content }"), @"error: [DIR]/model/tokenizer_config.json: the chat template fails: syntax error: unexpected `}`, expected end of variable block (line 1 of the template); mend it or fetch the file anew");
     assert_snapshot!(refused("{{ messages[0].content | no_such_filter }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: unknown filter: filter no_such_filter is unknown (line 1 of the template); change that row of the data set, or the chat template");
     assert_snapshot!(refused("{{ absent.attribute.of }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: undefined value (line 1 of the template); change that row of the data set, or the chat template");
     assert_snapshot!(refused("{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: it does too much work for one dialogue (line 1 of the template); change that row of the data set, or the chat template");
     assert_snapshot!(refused(""), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template does not show where assistant messages are: it does not write message 2 exactly once; change that row of the data set, or the chat template");
-    let mut none = ModelFolder::whole();
+    let mut none = ModelDirectory::valid();
     none.tokenizer_config.as_object_mut().unwrap().remove("chat_template");
     assert_snapshot!(refused_model(&none), @"error: [DIR]/model: has no chat template, neither in chat_template.jinja nor in tokenizer_config.json; use an instruction-tuned model or put its template there");
 }

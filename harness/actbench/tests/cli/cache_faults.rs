@@ -1,5 +1,5 @@
-//! A cache file through everything that can happen to a process that writes it: each fault is a real one, of a real
-//! process, and ends in the right file or in a clear error, never in a wrong result or a temporary file.
+//! Faults of processes that write a cache file. Each fault is a real one of a real process, and results in the correct file
+//! or in a clear error, never in a wrong file or a leftover temporary file.
 #![cfg(target_os = "linux")]
 
 use std::ffi::OsString;
@@ -14,25 +14,25 @@ use std::time::{Duration, Instant};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Where the file ends and the writer's journal begins, which is how far a write is seen from outside.
+/// The cache file and its partial file, whose size shows the progress of a write.
 const NAME: &str = "cache.safetensors";
 const PARTIAL: &str = ".cache.safetensors.partial";
 const KILLS: usize = 50;
-/// A process that is not done by then never will be.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Only a failing test waits this long.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A small write in many batches.
 fn command(out: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_actbench"));
     command.args(["cache", "--samples", "120", "--sweep-layers", "2", "--batch-size", "1", "--threads", "1", "--out"]);
     command.arg(out).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // Not the fastest instructions: a write must take long enough to be met in the middle.
+    // Slower instructions than the best ones, so that a write takes long enough to be killed in the middle.
     command.env(actbench_kernels::cpu::ISA_VARIABLE, "avx2");
     command
 }
 
-fn entries(folder: &Path) -> Vec<OsString> {
-    let mut names: Vec<OsString> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+fn entries(directory: &Path) -> Vec<OsString> {
+    let mut names: Vec<OsString> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     names
 }
@@ -41,11 +41,11 @@ fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// `(tokens the model ran on, tokens in all)`, as the program says.
+/// `(tokens the model ran on, all tokens)`, as the command prints them.
 fn tokens_run(output: &Output) -> (usize, usize) {
     let text = text(output);
-    let (_, said) = text.split_once("ran the model on ").unwrap_or_else(|| panic!("{text}"));
-    let numbers: Vec<usize> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let (_, counts) = text.split_once("ran the model on ").unwrap_or_else(|| panic!("{text}"));
+    let numbers: Vec<usize> = counts.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     (numbers[0], numbers[1])
 }
 
@@ -56,7 +56,7 @@ fn succeed(mut command: Command) -> Output {
     output
 }
 
-/// The command fails as a program, with one line that names each of `words`.
+/// The command fails with the exit status `code` and one error line, which contains each of `words`.
 #[track_caller]
 fn assert_fails(mut command: Command, code: i32, words: &[&str]) {
     let output = command.output().unwrap();
@@ -85,14 +85,14 @@ fn start_until(out: &Path, bytes: u64) -> (Child, bool) {
         if child.try_wait().unwrap().is_some() {
             return (child, false);
         }
-        assert!(start.elapsed() < PATIENCE, "the write does not come to {bytes} bytes");
+        assert!(start.elapsed() < TIMEOUT, "the write does not reach {bytes} bytes");
         std::thread::sleep(Duration::from_micros(200));
     }
 }
 
-/// An uninterrupted write: its bytes, and the largest size that its partial file was seen to have.
-fn uninterrupted(folder: &Path) -> (Vec<u8>, u64) {
-    let out = folder.join(NAME);
+/// The bytes of an uninterrupted write, and the largest observed size of its partial file.
+fn uninterrupted(directory: &Path) -> (Vec<u8>, u64) {
+    let out = directory.join(NAME);
     let partial = out.with_file_name(PARTIAL);
     let mut child = command(&out).spawn().unwrap();
     let mut largest = 0;
@@ -101,20 +101,20 @@ fn uninterrupted(folder: &Path) -> (Vec<u8>, u64) {
         std::thread::sleep(Duration::from_micros(200));
     }
     assert!(child.wait().unwrap().success());
-    assert_eq!(entries(folder), [NAME]);
+    assert_eq!(entries(directory), [NAME]);
     (fs::read(&out).unwrap(), largest)
 }
 
 #[test]
-fn a_write_killed_at_any_point_is_gone_on_with_to_the_same_bytes() {
+fn killed_write_is_resumed_to_the_same_bytes() {
     let whole = tempfile::tempdir().unwrap();
     let (expected, largest) = uninterrupted(whole.path());
     assert!(largest > expected.len() as u64, "no journal was seen");
     let mut random = ChaCha8Rng::seed_from_u64(50);
-    let (mut struck, mut taken_over) = (0, 0);
+    let (mut n_killed, mut n_resumed) = (0, 0);
     for kill in 0..KILLS {
-        let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join(NAME);
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join(NAME);
         // The journal grows batch by batch; below it are the moments before the first batch.
         let bytes = match kill % 10 {
             0 => 1,
@@ -122,34 +122,34 @@ fn a_write_killed_at_any_point_is_gone_on_with_to_the_same_bytes() {
         };
         let (mut child, running) = start_until(&out, bytes);
         if running {
-            // Past what was seen to be written, somewhere before the next batch is.
+            // A moment later, so that the kill hits any point of the next batch.
             std::thread::sleep(Duration::from_micros(random.random_range(0..8000)));
         }
         child.kill().unwrap();
         let mut killed = child.wait().unwrap().signal() == Some(libc::SIGKILL);
         if kill % 3 == 0 && killed {
-            // Once more, while it is being gone on with, or before.
+            // Kill it once more, while or before it resumes.
             let mut again = command(&out).spawn().unwrap();
             std::thread::sleep(Duration::from_millis(random.random_range(0..200)));
             again.kill().unwrap();
             killed = again.wait().unwrap().signal() == Some(libc::SIGKILL);
         }
-        let left = entries(folder.path());
+        let left = entries(directory.path());
         if killed && left == [PARTIAL] {
-            struck += 1;
+            n_killed += 1;
         } else {
             // Killed before the file was made, between rename and exit, or not in time.
             assert!(left.is_empty() || left == [NAME], "kill {kill} left {left:?}");
         }
         let again = succeed(command(&out));
         let (run, all) = tokens_run(&again);
-        taken_over += usize::from(left == [PARTIAL] && run < all);
-        assert_eq!(entries(folder.path()), [NAME], "kill {kill}");
-        assert!(fs::read(&out).unwrap() == expected, "kill {kill} at {bytes} bytes shows in the file");
+        n_resumed += usize::from(left == [PARTIAL] && run < all);
+        assert_eq!(entries(directory.path()), [NAME], "kill {kill}");
+        assert!(fs::read(&out).unwrap() == expected, "kill {kill} at {bytes} bytes changed the file");
     }
-    eprintln!("{struck} of {KILLS} kills struck a write, {taken_over} of these were gone on with");
-    assert!(struck >= KILLS / 2, "only {struck} of {KILLS} kills struck a write");
-    assert!(taken_over >= KILLS / 4, "only {taken_over} of {struck} killed writes were gone on with");
+    eprintln!("{n_killed} of {KILLS} kills interrupted a write, {n_resumed} of these were resumed");
+    assert!(n_killed >= KILLS / 2, "only {n_killed} of {KILLS} kills interrupted a write");
+    assert!(n_resumed >= KILLS / 4, "only {n_resumed} of {n_killed} killed writes were resumed");
 }
 
 /// A partial file with some batches in it.
@@ -162,12 +162,12 @@ fn killed_write(out: &Path, expected: &[u8], largest: u64) {
 }
 
 #[test]
-fn what_a_killed_write_left_is_believed_only_where_its_digests_agree() {
+fn damaged_partial_file_is_recomputed() {
     let whole = tempfile::tempdir().unwrap();
     let (expected, largest) = uninterrupted(whole.path());
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join(NAME);
-    let partial = folder.path().join(PARTIAL);
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join(NAME);
+    let partial = directory.path().join(PARTIAL);
     killed_write(&out, &expected, largest);
     let left = fs::read(&partial).unwrap();
     let header = 8 + u64::from_le_bytes(left[..8].try_into().unwrap()) as usize;
@@ -180,8 +180,8 @@ fn what_a_killed_write_left_is_believed_only_where_its_digests_agree() {
             1 => bytes.truncate(expected.len()),
             2 => bytes.truncate(header + 1),
             _ => {
-                let at = random.random_range(0..bytes.len());
-                bytes[at] ^= 1u8 << random.random_range(0..8);
+                let index = random.random_range(0..bytes.len());
+                bytes[index] ^= 1u8 << random.random_range(0..8);
             }
         }
         fs::write(&partial, bytes).unwrap();
@@ -189,55 +189,55 @@ fn what_a_killed_write_left_is_believed_only_where_its_digests_agree() {
         let output = succeed(command(&out));
         if damage < 3 {
             let (run, all) = tokens_run(&output);
-            assert_eq!(run, all, "damage {damage}: samples were believed that are not there");
+            assert_eq!(run, all, "damage {damage}: damaged samples were accepted");
         }
-        assert_eq!(entries(folder.path()), [NAME], "damage {damage}");
-        assert!(fs::read(&out).unwrap() == expected, "damage {damage} shows in the file");
+        assert_eq!(entries(directory.path()), [NAME], "damage {damage}");
+        assert!(fs::read(&out).unwrap() == expected, "damage {damage} changed the file");
     }
-    // Of other settings: nothing is taken over.
+    // A partial file of other settings is not resumed.
     fs::write(&partial, &left).unwrap();
     fs::remove_file(&out).unwrap();
     let mut other = command(&out);
     other.args(["--pool", "max"]);
     let (run, all) = tokens_run(&succeed(other));
     assert_eq!(run, all);
-    assert_eq!(entries(folder.path()), [NAME]);
+    assert_eq!(entries(directory.path()), [NAME]);
 }
 
 #[test]
-fn a_second_writer_is_refused_and_the_first_one_is_not_disturbed() {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join(NAME);
+fn second_writer_is_rejected() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join(NAME);
     let (mut first, running) = start_until(&out, 1);
     assert!(running);
-    // Stopped in the middle of its write, so that the second surely meets it.
+    // Suspended in the middle of its write, so that both writers overlap.
     // SAFETY: a plain system call on a child of this process that has not been waited for.
     assert_eq!(unsafe { libc::kill(first.id() as libc::pid_t, libc::SIGSTOP) }, 0);
     assert_fails(command(&out), 2, &["another process is writing", NAME, "wait for it or use another path"]);
-    assert_eq!(entries(folder.path()), [PARTIAL]);
+    assert_eq!(entries(directory.path()), [PARTIAL]);
     // SAFETY: as above.
     assert_eq!(unsafe { libc::kill(first.id() as libc::pid_t, libc::SIGCONT) }, 0);
     assert!(first.wait().unwrap().success());
-    assert_eq!(entries(folder.path()), [NAME]);
+    assert_eq!(entries(directory.path()), [NAME]);
     succeed(command(&out));
 }
 
 #[test]
-fn ctrl_c_and_the_terminate_signal_end_a_write_without_a_temporary_file() {
+fn interrupted_write_leaves_no_temporary_file() {
     for signal in [libc::SIGINT, libc::SIGTERM] {
-        let folder = tempfile::tempdir().unwrap();
-        let (child, running) = start_until(&folder.path().join(NAME), 1);
+        let directory = tempfile::tempdir().unwrap();
+        let (child, running) = start_until(&directory.path().join(NAME), 1);
         assert!(running);
         // SAFETY: a plain system call on a child of this process that has not been waited for.
         assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, signal) }, 0);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(130), "{}", text(&output));
         assert!(text(&output).contains("interrupted"), "{}", text(&output));
-        assert!(entries(folder.path()).is_empty(), "{:?}", entries(folder.path()));
+        assert!(entries(directory.path()).is_empty(), "{:?}", entries(directory.path()));
     }
 }
 
-/// Lets `command` write files of `bytes` at most.
+/// Limits the size of the files that `command` writes to `bytes`.
 fn limit_file_size(command: &mut Command, bytes: u64) {
     // SAFETY: between fork and exec only a system call is made, which is safe there.
     unsafe {
@@ -252,25 +252,25 @@ fn limit_file_size(command: &mut Command, bytes: u64) {
 }
 
 #[test]
-fn a_file_that_may_not_grow_is_an_error_at_whatever_point_it_stops() {
+fn file_size_limit_at_any_point_is_an_error() {
     let whole = tempfile::tempdir().unwrap();
     let (expected, largest) = uninterrupted(whole.path());
     let middle = (expected.len() as u64 + largest) / 2;
     // At once, at the last byte, at the first record of the journal and in its middle.
     for bytes in [100, expected.len() as u64 - 1, expected.len() as u64 + 1, middle] {
-        let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join(NAME);
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join(NAME);
         let mut limited = command(&out);
         limit_file_size(&mut limited, bytes);
-        assert_fails(limited, 1, &["cannot write", folder.path().to_str().unwrap(), NAME, "File too large"]);
-        assert!(entries(folder.path()).is_empty(), "{bytes} bytes: {:?}", entries(folder.path()));
+        assert_fails(limited, 1, &["cannot write", directory.path().to_str().unwrap(), NAME, "File too large"]);
+        assert!(entries(directory.path()).is_empty(), "{bytes} bytes: {:?}", entries(directory.path()));
     }
 }
 
 #[test]
-fn a_full_disk_is_an_error_that_leaves_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let mount = folder.path().join("small");
+fn full_disk_is_an_error_without_leftovers() {
+    let directory = tempfile::tempdir().unwrap();
+    let mount = directory.path().join("small");
     fs::create_dir(&mount).unwrap();
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=12k", "tmpfs"]).arg(&mount).output();
     if !mounted.as_ref().is_ok_and(|output| output.status.success()) {
@@ -289,22 +289,22 @@ fn a_full_disk_is_an_error_that_leaves_nothing() {
 }
 
 #[test]
-fn a_damaged_file_is_refused_and_left_as_it_is() {
-    let folder = tempfile::tempdir().unwrap();
-    let (whole, _) = uninterrupted(folder.path());
-    let out = folder.path().join(NAME);
+fn damaged_file_is_rejected_and_unchanged() {
+    let directory = tempfile::tempdir().unwrap();
+    let (whole, _) = uninterrupted(directory.path());
+    let out = directory.path().join(NAME);
     let check = |bytes: &[u8], word: &str| {
         fs::write(&out, bytes).unwrap();
         assert_fails(command(&out), 2, &[out.to_str().unwrap(), word, "delete it"]);
         assert!(fs::read(&out).unwrap() == bytes, "the damaged file was changed");
-        assert_eq!(entries(folder.path()), [NAME]);
+        assert_eq!(entries(directory.path()), [NAME]);
     };
     let mut random = ChaCha8Rng::seed_from_u64(52);
     for _ in 0..6 {
         let mut bytes = whole.clone();
-        // Behind the header, whose bits decide what kind of file this is; those are flipped in acts_cache_file.rs.
-        let at = random.random_range(4096..bytes.len());
-        bytes[at] ^= 1u8 << random.random_range(0..8);
+        // After the header, whose bits select the kind of file; the tests of the engine flip those.
+        let index = random.random_range(4096..bytes.len());
+        bytes[index] ^= 1u8 << random.random_range(0..8);
         check(&bytes, "is damaged");
     }
     for len in [4096, whole.len() / 2, whole.len() - 1] {
@@ -313,22 +313,22 @@ fn a_damaged_file_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn a_folder_that_takes_no_file_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("file");
+fn unwritable_directory_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
     fs::write(&file, "text").unwrap();
     assert_fails(command(&file.join(NAME)), 2, &["file/", NAME, "Not a directory"]);
-    assert_fails(command(&folder.path().join("missing").join(NAME)), 1, &["cannot create", "missing", NAME]);
-    // Nobody can make a file here, not even root.
+    assert_fails(command(&directory.path().join("missing").join(NAME)), 1, &["cannot create", "missing", NAME]);
+    // Not even root can create a file here.
     assert_fails(command(&Path::new("/proc").join(NAME)), 1, &["cannot create", "/proc", NAME]);
 
-    let closed = folder.path().join("closed");
+    let closed = directory.path().join("closed");
     fs::create_dir(&closed).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).unwrap();
     match fs::write(closed.join("probe"), "") {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             assert_fails(command(&closed.join(NAME)), 1, &["cannot create", "closed", NAME, "Permission denied"]);
         }
-        _ => eprintln!("SKIPPED in part: permissions do not bind this user"),
+        _ => eprintln!("SKIPPED in part: permissions do not restrict this user"),
     }
 }

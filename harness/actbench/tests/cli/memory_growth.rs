@@ -1,18 +1,18 @@
-//! Lazy's peak memory grows with the samples by its pooled features and little else, and with a cache file not by those.
+//! The peak memory of lazy grows with the samples only by the pooled features, and with a cache file not even by those.
 
 use crate::runner_support::Sandbox;
 use serde_json::Value;
 
 const FEW: usize = 200;
 const MANY: usize = 4000;
-/// Pooled features of a sample: 8 layers of 192 columns in bf16.
+/// Bytes of the pooled features of a sample: 8 layers of 192 columns in bf16.
 const POOLED_BYTES: usize = 8 * 192 * 2;
-/// What tokens, masks and one layer's probe matrices may add, in MB of 2^20 bytes: below the pooled features of `MANY`, so
-/// that holding these beside the cache file, or twice in memory, fails.
-const SLACK_MB: f64 = 10.0;
+/// Allowance for tokens, masks and the probe matrices of one layer, in MiB. It is below the pooled features of `MANY`, so that
+/// keeping these in addition to the cache file, or twice in memory, fails.
+const SLACK_MIB: f64 = 10.0;
 
-/// The resident peak of a sweep of the embedded model.
-fn peak_mb(method: &str, samples: usize) -> f64 {
+/// Peak resident memory of a sweep of the embedded model, in MiB.
+fn peak_mib(method: &str, samples: usize) -> f64 {
     let sandbox = Sandbox::new();
     let samples = samples.to_string();
     let arguments = ["run", "--tasks", "sweep", "--methods", method, "--samples", &samples, "--repetitions", "1"];
@@ -27,15 +27,15 @@ fn peak_mb(method: &str, samples: usize) -> f64 {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn twenty_times_the_samples_cost_their_pooled_features_or_nothing() {
-    let pooled_mb = ((MANY - FEW) * POOLED_BYTES) as f64 / f64::from(1 << 20);
-    assert!(pooled_mb > SLACK_MB);
-    for (method, allowed) in [("lazy", pooled_mb + SLACK_MB), ("lazy-disk", SLACK_MB)] {
-        let (few, many) = (peak_mb(method, FEW), peak_mb(method, MANY));
+fn peak_grows_only_by_pooled_features() {
+    let pooled_mib = ((MANY - FEW) * POOLED_BYTES) as f64 / f64::from(1 << 20);
+    assert!(pooled_mib > SLACK_MIB);
+    for (method, allowed) in [("lazy", pooled_mib + SLACK_MIB), ("lazy-disk", SLACK_MIB)] {
+        let (few, many) = (peak_mib(method, FEW), peak_mib(method, MANY));
         let growth = many - few;
         assert!(
             growth <= allowed,
-            "{method}: {few} MB at {FEW} samples, {many} MB at {MANY}, allowed {allowed} MB more"
+            "{method}: {few} MiB at {FEW} samples, {many} MiB at {MANY}, allowed growth {allowed} MiB"
         );
     }
 }

@@ -1,9 +1,9 @@
-//! A case that would not fit its memory limit is an `oom` row with the bytes it wanted, and the others go on.
+//! A case predicted to exceed its memory limit is an `oom` row with its predicted bytes, and the other cases run.
 
 use crate::runner_support::{Sandbox, rows, stderr};
 use serde_json::Value;
 
-/// Enough samples that the full activations are far larger than what resident sizes vary by.
+/// Enough samples that the full activations are far larger than the variation of resident sizes.
 const SWEEP: [&str; 18] = [
     "run",
     "--tasks",
@@ -33,14 +33,14 @@ fn oom_bytes(results: &Value, method: &str) -> u64 {
 }
 
 #[test]
-fn a_limit_between_the_two_stops_eager_and_not_lazy() {
+fn limit_between_both_stops_only_eager() {
     let sandbox = Sandbox::new();
-    // A limit that nothing fits tells what each wants.
+    // A limit below every prediction yields all predictions.
     let output = sandbox.output(&[&SWEEP[..], &["--memory-limit", "1"]].concat());
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let results = sandbox.results();
     let (eager, lazy) = (oom_bytes(&results, "eager"), oom_bytes(&results, "lazy"));
-    assert!(eager > lazy + (20 << 20), "{eager} and {lazy} are too near for the rest of this test");
+    assert!(eager > lazy + (20 << 20), "{eager} and {lazy} are too close for the rest of this test");
     assert!(lazy >= oom_bytes(&results, "lazy-disk"));
 
     let limit = ((eager + lazy) / 2).to_string();
@@ -56,7 +56,7 @@ fn a_limit_between_the_two_stops_eager_and_not_lazy() {
 }
 
 #[test]
-fn without_a_limit_everything_runs() {
+fn unlimited_run_completes() {
     let sandbox = Sandbox::new();
     let output = sandbox.run(&["--repetitions", "1", "--quiet", "--memory-limit", "none"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -64,14 +64,17 @@ fn without_a_limit_everything_runs() {
 }
 
 #[test]
-fn sizes_that_cannot_be_are_refused_in_one_line() {
+fn invalid_memory_limit_is_rejected_in_one_line() {
     let sandbox = Sandbox::new();
     for bad in ["", "0", "-1", "much", "8 parsecs", "101%"] {
         let output = sandbox.output(&["run", "--memory-limit", bad]);
-        let told = stderr(&output);
-        assert_eq!(output.status.code(), Some(2), "{bad}: {told}");
-        assert_eq!(told.lines().count(), 1, "{bad}: {told}");
-        assert!(told.starts_with("error: ") && told.contains("--memory-limit"), "{bad}: {told}");
+        let error_output = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{bad}: {error_output}");
+        assert_eq!(error_output.lines().count(), 1, "{bad}: {error_output}");
+        assert!(
+            error_output.starts_with("error: ") && error_output.contains("--memory-limit"),
+            "{bad}: {error_output}"
+        );
         assert!(!sandbox.path("results.json").exists());
     }
 }

@@ -1,13 +1,13 @@
-//! The command lines of the original Python benchmark, unchanged after `actbench run`, and what readers of its result
-//! files rely on: every name, of the right type, finite or null.
+//! The command lines of the original Python benchmark, unchanged after `actbench run`, and the keys that readers of its
+//! result files rely on: each present, of the right type, finite or null.
 
 use std::process::Output;
 
-use crate::common_cli::{ModelFolder, good_rows, lines};
+use crate::common_cli::{ModelDirectory, lines, valid_rows};
 use crate::runner_support::{Sandbox, rows, stderr, stdout};
 use serde_json::Value;
 
-/// Everything of the original's command line that comes after the tasks, with a local model and data set.
+/// The command line of the original after the tasks, with a local model and data set.
 const LINE: &str = "--methods eager,lazy --model model --dataset temporary/rows.jsonl --samples 20 --train-frac 0.8 \
                     --batch-size 8 --pool mean --layer 2 --sweep-layers 3 --sweep-cs 0.1,1.0,10.0 --train-c 1.0 \
                     --train-max-iter 100 --sweep-max-iter 60 --dtype bfloat16 --device-map auto --lazy-cache-disk \
@@ -16,8 +16,8 @@ const LINE: &str = "--methods eager,lazy --model model --dataset temporary/rows.
 /// A sandbox with the model and the data set that [`LINE`] names.
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
-    ModelFolder::with_layers(3).write(&sandbox);
-    std::fs::write(sandbox.path("temporary/rows.jsonl"), lines(&good_rows())).unwrap();
+    ModelDirectory::with_layers(3).write(&sandbox);
+    std::fs::write(sandbox.path("temporary/rows.jsonl"), lines(&valid_rows())).unwrap();
     sandbox
 }
 
@@ -32,18 +32,18 @@ fn arguments<'a>(tasks: &'a str, more: &[&'a str]) -> Vec<&'a str> {
         .collect()
 }
 
-/// Fails unless `value` is a finite number; JSON has no others, but a reader may find text or null in its place.
+/// Fails unless `value` is a finite number and not text or null.
 #[track_caller]
 fn assert_number(value: &Value, name: &str) {
     assert!(value.as_f64().is_some_and(f64::is_finite), "{name} is {value}");
 }
 
-/// Fails unless each of `names` is there and is a finite number or null.
+/// Fails unless each of `names` is present and a finite number or null.
 #[track_caller]
 fn assert_numbers_or_null(object: &Value, names: &[&str]) {
     for name in names {
         match object.get(name) {
-            None => panic!("there is no {name} in {object}"),
+            None => panic!("{name} is missing in {object}"),
             Some(Value::Null) => {}
             Some(value) => assert_number(value, name),
         }
@@ -91,7 +91,7 @@ fn assert_summary(summary: &Value) {
     assert_eq!(summary["metric_delta"], 0.0, "the same features give the same metric");
 }
 
-/// Runs the line for `tasks` and checks the whole result file, whose tasks must be these and no others.
+/// Runs the command line for `tasks` and checks the whole result file, which must have exactly these tasks.
 #[track_caller]
 fn assert_line_works(tasks: &str) {
     let sandbox = sandbox();
@@ -99,7 +99,7 @@ fn assert_line_works(tasks: &str) {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let results = sandbox.results();
     let names: Vec<&String> = results.as_object().unwrap().keys().collect();
-    // The original's names come first; why the run ended stands behind them.
+    // The keys of the original come first, followed by the reason for the end of the run.
     assert_eq!(names, ["schema", "config", "environment", "rows", "summary", "end"]);
 
     let config = &results["config"];
@@ -127,49 +127,48 @@ fn assert_line_works(tasks: &str) {
 }
 
 #[test]
-fn the_line_with_both_tasks_works() {
+fn command_line_with_both_tasks_works() {
     assert_line_works("train,sweep");
 }
 
 #[test]
-fn the_line_with_train_alone_works() {
+fn command_line_with_train_works() {
     assert_line_works("train");
 }
 
 #[test]
-fn the_line_with_sweep_alone_works() {
+fn command_line_with_sweep_works() {
     assert_line_works("sweep");
 }
 
-/// What was said on standard error, but for the warning on systems that keep temporary files in memory and for where
-/// the model runs.
-fn told(output: &Output) -> String {
+/// The standard error without the lines that depend on the system: temporary files in memory, and the device.
+fn error_output_of(output: &Output) -> String {
     let lines = stderr(output);
-    let is_of_system =
+    let depends_on_system =
         |line: &&str| line.contains("keeps its files in memory") || line.starts_with("note: running on ");
-    lines.split_inclusive('\n').filter(|line| !is_of_system(line)).collect()
+    lines.split_inclusive('\n').filter(|line| !depends_on_system(line)).collect()
 }
 
 #[test]
-fn the_payload_can_be_printed_in_place_of_the_table_and_quiet_is_quiet() {
+fn json_output_replaces_table_and_quiet_prints_nothing() {
     let sandbox = sandbox();
     let output = sandbox.output(&arguments("train", &["--json", "--quiet"]));
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert_eq!(told(&output), "");
+    assert_eq!(error_output_of(&output), "");
     assert_eq!(serde_json::from_str::<Value>(&stdout(&output)).unwrap(), sandbox.results());
 }
 
 #[test]
-fn a_piped_run_prints_plain_lines() {
+fn piped_run_prints_plain_lines() {
     let output = sandbox().output(&arguments("train", &[]));
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let told = told(&output);
+    let error_output = error_output_of(&output);
     // A warm-up and a repetition of two methods each.
-    let (cases, others): (Vec<&str>, Vec<&str>) = told.lines().partition(|line| line.starts_with("case "));
-    assert_eq!(cases.len(), 4, "{told}");
-    // What disturbs the machine, before and after: it is the machine that decides whether there is such a line.
-    assert!(others.iter().all(|line| line.starts_with("warning: the machine disturbs")), "{told}");
-    for text in [told, stdout(&output)] {
+    let (cases, others): (Vec<&str>, Vec<&str>) = error_output.lines().partition(|line| line.starts_with("case "));
+    assert_eq!(cases.len(), 4, "{error_output}");
+    // Disturbances before and after the run; whether there are any depends on the machine.
+    assert!(others.iter().all(|line| line.starts_with("warning: the machine disturbs")), "{error_output}");
+    for text in [error_output, stdout(&output)] {
         assert!(!text.contains(['\u{1b}', '\r']), "{text:?}");
     }
 }

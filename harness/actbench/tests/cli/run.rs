@@ -1,21 +1,21 @@
-//! A run that goes well: the table, the payload, the file, progress, and command lines of other programs' making.
+//! Successful runs: the table, the JSON output, the result file, progress, and the command lines of the Python benchmark.
 
 use crate::runner_support::{SMALL, Sandbox, rows, stderr, stdout};
 use serde_json::Value;
 
 #[test]
-fn all_tasks_and_methods_come_through_with_every_figure_and_the_same_features() {
+fn all_tasks_and_methods_complete_with_same_features() {
     let sandbox = Sandbox::new();
     let output = sandbox.run(&["--methods", "eager,lazy,lazy-disk", "--repetitions", "2"]);
-    let (told, table) = (stderr(&output), stdout(&output));
-    assert_eq!(output.status.code(), Some(0), "{told}");
+    let (error_output, table) = (stderr(&output), stdout(&output));
+    assert_eq!(output.status.code(), Some(0), "{error_output}");
     let results = sandbox.results();
     for (task, metric) in [("train", "auroc"), ("sweep", "mean_auroc")] {
         for method in ["eager", "lazy", "lazy-disk"] {
             let rows = rows(&results, task, method);
             assert_eq!(rows.len(), 2, "{task} {method}");
             for row in rows {
-                assert_well(row, metric);
+                assert_complete(row, metric);
                 assert_eq!(row["extra"]["lazy_cache_disk"], method == "lazy-disk", "{row}");
             }
         }
@@ -36,14 +36,14 @@ fn all_tasks_and_methods_come_through_with_every_figure_and_the_same_features() 
     for name in ["cs", "best_layer", "best_c", "best_auroc", "tokens_total", "tokens_computed"] {
         assert!(!trials["extra"][name].is_null(), "{name}: {trials}");
     }
-    let cases = told.lines().filter(|line| line.starts_with("case ")).count();
-    assert_eq!(cases, 12, "a line a case when piped: {told}");
-    assert!(!table.contains('\u{1b}') && !told.contains('\u{1b}'), "no colours when piped");
+    let cases = error_output.lines().filter(|line| line.starts_with("case ")).count();
+    assert_eq!(cases, 12, "one line per case when piped: {error_output}");
+    assert!(!table.contains('\u{1b}') && !error_output.contains('\u{1b}'), "no colours when piped");
     assert_eq!(sandbox.leftovers(), [""; 0]);
 }
 
 #[track_caller]
-fn assert_well(row: &Value, metric: &str) {
+fn assert_complete(row: &Value, metric: &str) {
     assert_eq!(row["status"], "ok", "{row}");
     assert_eq!(row["metric_name"], metric);
     let figure = |name: &str| row[name].as_f64().unwrap_or_else(|| panic!("{name} of {row}"));
@@ -52,8 +52,7 @@ fn assert_well(row: &Value, metric: &str) {
         assert!(figure(name) > 0.0, "{name} of {row}");
     }
     assert!(figure("extract_s") + figure("train_eval_s") <= figure("elapsed_s") + 1e-9, "{row}");
-    // A process of this size has some MB resident; one that inherited its parent's peak would still show in `rss`
-    // being equal everywhere, which `runner` guards against by reading VmHWM in the child.
+    // A process of this size has some MiB resident.
     assert!(figure("cpu_peak_rss_mb") > 4.0, "{row}");
     assert_eq!((&row["gpu_peak_alloc_mb"], &row["gpu_peak_reserved_mb"]), (&Value::Null, &Value::Null));
     assert_eq!(row["extra"]["feature_digest"].as_str().unwrap().len(), 64, "{row}");
@@ -62,20 +61,26 @@ fn assert_well(row: &Value, metric: &str) {
 }
 
 #[test]
-fn what_disturbs_a_run_is_told_in_a_line_and_kept_in_the_file() {
+fn disturbances_are_printed_and_stored() {
     let sandbox = Sandbox::new();
     let output = sandbox.run(&["--repetitions", "1", "--tasks", "train", "--methods", "lazy"]);
     assert_eq!(output.status.code(), Some(0));
-    let told = stderr(&output);
-    let line = told.lines().find(|line| line.starts_with("warning: the machine disturbs")).unwrap();
-    assert!(line.contains("debug build") && line.contains("actbench env"), "{line}");
-    let environment = &sandbox.results()["environment"];
-    assert_eq!(environment["warnings"][0]["level"], "warning", "{environment}");
+    let error_output = stderr(&output);
+    let results = sandbox.results();
+    let environment = &results["environment"];
+    let disturbances = error_output.lines().filter(|line| line.starts_with("warning: the machine disturbs"));
+    let levels = environment["warnings"].as_array().unwrap().iter().map(|warning| warning["level"].as_str());
+    // The machine decides which disturbances there are, but a debug build is always one.
+    let has_warning = levels.clone().any(|level| level == Some("warning"));
+    assert!(has_warning || !cfg!(debug_assertions), "{environment}");
+    assert_eq!(disturbances.clone().count() > 0, has_warning, "{error_output}");
+    assert!(disturbances.clone().all(|line| line.contains("actbench env")), "{error_output}");
+    assert_eq!(disturbances.clone().any(|line| line.contains("debug build")), cfg!(debug_assertions), "{error_output}");
     assert_eq!(environment["fingerprint"]["build"].as_str().unwrap().len(), 16);
 }
 
 #[test]
-fn the_payload_on_standard_output_is_the_file() {
+fn json_output_equals_result_file() {
     let sandbox = Sandbox::new();
     let output =
         sandbox.run(&["--repetitions", "1", "--tasks", "train", "--json", "--quiet", "--output", "results.json"]);
@@ -85,7 +90,7 @@ fn the_payload_on_standard_output_is_the_file() {
 }
 
 #[test]
-fn a_run_repeats_bit_for_bit_what_does_not_depend_on_the_clock() {
+fn order_features_and_metrics_are_reproducible() {
     let run = |threads: &str, batch_size: &str| {
         let sandbox = Sandbox::new();
         let arguments = ["--repetitions", "1", "--quiet", "--threads", threads, "--batch-size", batch_size];
@@ -106,11 +111,11 @@ fn a_run_repeats_bit_for_bit_what_does_not_depend_on_the_clock() {
     };
     let first = run("1", "8");
     assert_eq!(first.len(), 4);
-    assert_eq!(first, run("2", "3"), "threads and batch size must not show");
+    assert_eq!(first, run("2", "3"), "threads and batch size must have no effect");
 }
 
 #[test]
-fn command_lines_of_the_python_benchmark_work_after_run() {
+fn python_benchmark_command_lines_work() {
     let common = ["--dataset", "embedded", "--train-frac", "0.8", "--seed", "1", "--batch-size=4", "--pool", "mean"];
     let common = [&common[..], &["--device-map", "cpu", "--lazy-cache-disk", "--output", "results.json"]].concat();
     let lines: [(&[&str], usize); 3] = [
@@ -150,7 +155,7 @@ fn command_lines_of_the_python_benchmark_work_after_run() {
 }
 
 #[test]
-fn warm_up_cases_are_run_and_not_counted() {
+fn warm_up_cases_are_discarded() {
     let sandbox = Sandbox::new();
     let settings = ["run", "--samples", "20", "--layer", "1", "--tasks", "train", "--threads", "1"];
     let output = sandbox.output(&[&settings[..], &["--warmup", "1", "--repetitions", "1"]].concat());
@@ -163,7 +168,7 @@ fn warm_up_cases_are_run_and_not_counted() {
 }
 
 #[test]
-fn fewer_rows_than_asked_for_is_a_warning() {
+fn too_few_rows_is_a_warning() {
     let sandbox = Sandbox::new();
     let lines: String = (0..30)
         .map(|row| {
@@ -176,13 +181,16 @@ fn fewer_rows_than_asked_for_is_a_warning() {
     let dataset = ["--dataset", "temporary/rows.jsonl", "--samples", "600", "--layer", "1", "--warmup", "0"];
     let rest = ["run", "--tasks", "train", "--methods", "lazy", "--repetitions", "1", "--quiet"];
     let output = sandbox.output(&[&rest[..], &dataset].concat());
-    let told = stderr(&output);
-    assert_eq!(output.status.code(), Some(0), "{told}");
-    assert!(told.starts_with("warning: ") && told.contains("30") && told.contains("600"), "{told}");
+    let error_output = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{error_output}");
+    assert!(
+        error_output.starts_with("warning: ") && error_output.contains("30") && error_output.contains("600"),
+        "{error_output}"
+    );
 }
 
 #[test]
-fn the_environment_is_printed_as_the_result_file_would_hold_it() {
+fn env_prints_environment_of_result_files() {
     let sandbox = Sandbox::new();
     let output = sandbox.output(&["env", "--json"]);
     assert_eq!(output.status.code(), Some(0));
@@ -216,13 +224,17 @@ fn the_environment_is_printed_as_the_result_file_would_hold_it() {
     assert!(date.ends_with('Z') && date.contains('T'), "{date}");
     assert_eq!(environment["command_line"][1], "env");
     assert_eq!(environment["fingerprint"]["machine"].as_str().unwrap().len(), 16);
-    // The tests' program is a debug build, so that one finding is always there.
+    // A debug build is a finding, a release build is not.
     let warnings = environment["warnings"].as_array().unwrap();
-    let debug = warnings.iter().find(|warning| warning["kind"] == "debug_build").unwrap();
-    assert!(debug["advice"].as_str().unwrap().contains("--release"), "{debug}");
-    let people = stdout(&sandbox.output(&["env"]));
-    for heading in ["Machine ", "Build ", "Findings\n", "warning: this is a debug build"] {
-        assert!(people.contains(heading), "{heading}: {people}");
+    let debug = warnings.iter().find(|warning| warning["kind"] == "debug_build");
+    assert_eq!(debug.is_some(), cfg!(debug_assertions), "{environment}");
+    let text = stdout(&sandbox.output(&["env"]));
+    for heading in ["Machine ", "Build "] {
+        assert!(text.contains(heading), "{heading}: {text}");
+    }
+    if let Some(debug) = debug {
+        assert!(debug["advice"].as_str().unwrap().contains("--release"), "{debug}");
+        assert!(text.contains("Findings\n") && text.contains("warning: this is a debug build"), "{text}");
     }
     let absent = sandbox.output(&["env", "--files", "absent"]);
     assert_eq!(absent.status.code(), Some(2));
@@ -231,17 +243,17 @@ fn the_environment_is_printed_as_the_result_file_would_hold_it() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_disk_cache_in_memory_is_a_warning() {
+fn disk_cache_in_memory_is_a_warning() {
     let memory = std::path::Path::new("/dev/shm");
-    let Ok(folder) = tempfile::tempdir_in(memory) else {
-        eprintln!("skipped: no folder in memory to be had at {}", memory.display());
+    let Ok(directory) = tempfile::tempdir_in(memory) else {
+        eprintln!("skipped: no directory in memory at {}", memory.display());
         return;
     };
     let sandbox = Sandbox::new();
     let settings = ["--tasks", "train", "--methods", "lazy-disk", "--repetitions", "1", "--quiet"];
-    let place = folder.path().to_str().unwrap();
-    let output = sandbox.run(&[&settings[..], &["--cache-dir", place]].concat());
+    let path = directory.path().to_str().unwrap();
+    let output = sandbox.run(&[&settings[..], &["--cache-dir", path]].concat());
     assert_eq!(output.status.code(), Some(0));
     assert!(stderr(&output).contains("keeps its files in memory"), "{}", stderr(&output));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the cache was left behind");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "the cache was left behind");
 }

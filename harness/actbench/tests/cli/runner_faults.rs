@@ -1,19 +1,18 @@
-//! A case that fails is a row and never the end of the run: real children that sleep, die, lie and fall silent.
+//! A failed case is a row and does not end the run: real workers that hang, crash, and write invalid output.
 
 use crate::runner_support::{Sandbox, rows, stderr};
 use serde_json::Value;
 
-/// Runs the task train with eager and lazy, where lazy acts out `fault`, and gives the rows of lazy.
+/// Runs the task train with eager and lazy, injects `fault` into lazy, and returns the rows of lazy and the standard error.
 ///
-/// Whatever the fault: both blocks are run to their end, eager comes through, the exit status is 1, and nothing is
-/// left behind.
+/// For every fault both blocks run to their end, eager completes, the exit status is 1, and no file is left behind.
 #[track_caller]
 fn run_with(fault: &str) -> (Vec<Value>, String) {
     let sandbox = Sandbox::new();
     let injected = format!("train/lazy={fault}");
     let output = sandbox.run(&["--tasks", "train", "--repetitions", "2", "--inject-fault", &injected]);
-    let told = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let error_output = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{error_output}");
     let results = sandbox.results();
     let eager = rows(&results, "train", "eager");
     assert_eq!(eager.len(), 2);
@@ -24,7 +23,7 @@ fn run_with(fault: &str) -> (Vec<Value>, String) {
     assert_eq!(sandbox.leftovers(), [""; 0]);
     let lazy: Vec<Value> = rows(&results, "train", "lazy").into_iter().cloned().collect();
     assert_eq!(lazy.len(), 2);
-    (lazy, told)
+    (lazy, error_output)
 }
 
 #[track_caller]
@@ -43,14 +42,14 @@ fn assert_failed(rows: &[Value], status: &str, reason: &[&str]) {
 }
 
 #[test]
-fn a_child_killed_from_outside_is_a_killed_row_that_names_memory_as_the_likely_cause() {
-    let (rows, told) = run_with("kill");
+fn killed_worker_becomes_killed_row_that_names_memory() {
+    let (rows, error_output) = run_with("kill");
     assert_failed(&rows, "killed", &["SIGKILL", "memory"]);
-    assert!(told.contains("train lazy"), "{told}");
+    assert!(error_output.contains("train lazy"), "{error_output}");
 }
 
 #[test]
-fn an_allocation_that_cannot_be_is_an_oom_row_with_its_bytes() {
+fn impossible_allocation_becomes_oom_row_with_bytes() {
     let (rows, _) = run_with("allocate");
     assert_failed(&rows, "oom", &["9223372036854775807 bytes"]);
     for row in &rows {
@@ -59,37 +58,37 @@ fn an_allocation_that_cannot_be_is_an_oom_row_with_its_bytes() {
 }
 
 #[test]
-fn an_error_of_the_work_is_an_error_row_with_its_message() {
-    assert_failed(&run_with("error").0, "error", &["acted out"]);
+fn error_of_case_becomes_error_row_with_message() {
+    assert_failed(&run_with("error").0, "error", &["injected error"]);
 }
 
 #[test]
-fn a_child_that_leaves_without_a_word_is_an_error_row_with_its_last_words_on_stderr() {
-    assert_failed(&run_with("exit").0, "error", &["exit status 3", "leaving without a result"]);
+fn exit_without_result_becomes_error_row_with_stderr() {
+    assert_failed(&run_with("exit").0, "error", &["exit status 3", "exiting without a result"]);
 }
 
 #[test]
-fn a_child_that_aborts_is_a_killed_row_with_its_last_words_on_stderr() {
-    assert_failed(&run_with("abort").0, "killed", &["SIGABRT", "leaving by abort"]);
+fn abort_becomes_killed_row_with_stderr() {
+    assert_failed(&run_with("abort").0, "killed", &["SIGABRT", "aborting"]);
 }
 
 #[test]
-fn a_child_that_says_what_is_no_message_is_an_error_row_that_quotes_it() {
-    assert_failed(&run_with("garbage").0, "error", &["this is no message"]);
+fn invalid_protocol_output_becomes_error_row() {
+    assert_failed(&run_with("garbage").0, "error", &["this is not a message"]);
 }
 
 #[test]
-fn a_child_that_never_ends_its_line_is_stopped_before_it_fills_the_memory() {
-    assert_failed(&run_with("flood").0, "error", &["no message", "xxxx"]);
+fn endless_line_stops_worker_with_error_row() {
+    assert_failed(&run_with("flood").0, "error", &["invalid protocol output", "xxxx"]);
 }
 
 #[test]
-fn a_child_that_reports_and_does_not_leave_is_an_error_row() {
-    assert_failed(&run_with("linger").0, "error", &["did not end"]);
+fn worker_that_does_not_exit_becomes_error_row() {
+    assert_failed(&run_with("linger").0, "error", &["did not exit"]);
 }
 
 #[test]
-fn a_child_that_never_ends_is_a_timeout_row() {
+fn hanging_worker_becomes_timeout_row() {
     let sandbox = Sandbox::new();
     let faults = ["--inject-fault", "train/lazy=sleep", "--timeout", "0.5s"];
     let output = sandbox.run(&[&["--tasks", "train", "--methods", "lazy", "--repetitions", "2"], &faults[..]].concat());
@@ -102,17 +101,20 @@ fn a_child_that_never_ends_is_a_timeout_row() {
 }
 
 #[test]
-fn features_that_differ_between_methods_fail_the_run_and_name_the_rows() {
-    let (rows, told) = run_with("disagree");
+fn differing_features_fail_run_and_name_rows() {
+    let (rows, error_output) = run_with("disagree");
     for row in &rows {
         assert_eq!(row["status"], "ok", "{row}");
     }
-    assert!(told.contains("error: train: "), "{told}");
-    assert!(told.contains("lazy, repetition 1") && told.contains("eager, repetition 2"), "{told}");
+    assert!(error_output.contains("error: train: "), "{error_output}");
+    assert!(
+        error_output.contains("lazy, repetition 1") && error_output.contains("eager, repetition 2"),
+        "{error_output}"
+    );
 }
 
 #[test]
-fn a_disagreement_is_marked_in_the_summary_of_its_task_alone() {
+fn differing_features_affect_summary_of_their_task_only() {
     let sandbox = Sandbox::new();
     let output = sandbox.run(&["--repetitions", "1", "--inject-fault", "sweep/lazy=disagree"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
@@ -122,7 +124,7 @@ fn a_disagreement_is_marked_in_the_summary_of_its_task_alone() {
 }
 
 #[test]
-fn the_summary_rests_on_blocks_in_which_both_methods_came_through() {
+fn summary_uses_blocks_in_which_both_methods_completed() {
     let sandbox = Sandbox::new();
     let output = sandbox.run(&["--tasks", "train", "--repetitions", "2", "--inject-fault", "train/lazy=kill"]);
     assert_eq!(output.status.code(), Some(1));
@@ -134,7 +136,7 @@ fn the_summary_rests_on_blocks_in_which_both_methods_came_through() {
 }
 
 #[test]
-fn input_that_a_child_finds_bad_ends_the_run_in_one_line() {
+fn bad_input_found_by_worker_stops_run() {
     for warmup in ["0", "1"] {
         let sandbox = Sandbox::new();
         let faults =
@@ -143,7 +145,7 @@ fn input_that_a_child_finds_bad_ends_the_run_in_one_line() {
         arguments.extend(faults);
         let output = sandbox.output(&arguments);
         assert_eq!(output.status.code(), Some(2));
-        assert_eq!(stderr(&output), "error: acted out: bad input\n");
+        assert_eq!(stderr(&output), "error: injected input: bad input\n");
         assert_eq!(sandbox.n_rows(), usize::from(warmup == "0"));
         assert_eq!(sandbox.leftovers(), [""; 0]);
     }

@@ -50,7 +50,7 @@ fn values_that_cannot_be_are_refused_with_the_flag_and_what_would_be_right() {
         (&["--timeout", "10 parsecs"], &["--timeout"]),
         (&["--layer", "99"], &["99", "layers"]),
         (&["--sweep-layers", "99"], &["98", "8 layers"]),
-        (&["--methods", "lazy,lazy-disk", "--lazy-cache-disk"], &["--lazy-cache-disk", "leave one"]),
+        (&["--methods", "lazy,lazy-disk", "--lazy-cache-disk"], &["--lazy-cache-disk", "remove one"]),
     ];
     for (arguments, words) in cases {
         assert_refused(&sandbox, &[&["run", "--quiet"], arguments].concat(), words);
@@ -99,7 +99,7 @@ fn data_of_one_class_is_refused() {
 fn an_output_that_cannot_be_written_is_refused_before_any_work() {
     let sandbox = Sandbox::new();
     assert_refused(&sandbox, &["run", "--output", "absent/results.json"], &["absent", "--output"]);
-    assert_refused(&sandbox, &["run", "--output", "temporary"], &["temporary", "folder"]);
+    assert_refused(&sandbox, &["run", "--output", "temporary"], &["temporary", "directory"]);
 }
 
 #[test]

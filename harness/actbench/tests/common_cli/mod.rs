@@ -1,6 +1,6 @@
-//! Small model folders and data files to break, and what the program says of them.
+//! Small model directories and data files for tests to damage, and the resulting errors.
 
-#![allow(dead_code)] // Each test file is a crate of its own and uses a part of this.
+#![allow(dead_code)] // Each test crate uses a part of this.
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests may fail as tests do.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::runner_support::Sandbox;
 
-/// The shape of the models written here: as small as one can be, with a vocabulary that holds the bundled tokenizer's.
+/// The shape of the models: the smallest possible one, with a vocabulary that contains the one of the bundled tokenizer.
 const SMALLEST: Preset = Preset {
     name: "smallest",
     shape: LlamaShape {
@@ -37,8 +37,8 @@ const SMALLEST: Preset = Preset {
     eos_token_id: 2,
 };
 
-/// A model folder before it is written, so that each test breaks one thing in it.
-pub struct ModelFolder {
+/// A model directory before it is written; each test damages one part of it.
+pub struct ModelDirectory {
     /// `config.json`.
     pub config: Value,
     /// Shape and values of each tensor by name.
@@ -47,17 +47,17 @@ pub struct ModelFolder {
     pub tokenizer: Option<String>,
     /// `tokenizer_config.json`.
     pub tokenizer_config: Value,
-    /// What is done to the bytes of `model.safetensors` before they are written.
+    /// Modifies the bytes of `model.safetensors` before they are written.
     pub damage: fn(&mut Vec<u8>),
 }
 
-impl ModelFolder {
-    /// A model that runs.
-    pub fn whole() -> Self {
-        ModelFolder::with_layers(SMALLEST.shape.n_layers)
+impl ModelDirectory {
+    /// A valid model.
+    pub fn valid() -> Self {
+        ModelDirectory::with_layers(SMALLEST.shape.n_layers)
     }
 
-    /// A model that runs, of so many blocks.
+    /// A valid model with `n_layers` blocks.
     pub fn with_layers(n_layers: usize) -> Self {
         let preset = Preset { shape: LlamaShape { n_layers, ..SMALLEST.shape }, ..SMALLEST };
         let tensors = preset.shape.tensors().into_iter().map(|spec| {
@@ -65,7 +65,7 @@ impl ModelFolder {
             let values = bytes.chunks_exact(2).map(|pair| bf16::from_ne_bytes([pair[0], pair[1]])).collect();
             (spec.name, (spec.shape, values))
         });
-        ModelFolder {
+        ModelDirectory {
             config: serde_json::from_str(&preset.config_json()).unwrap(),
             tensors: tensors.collect(),
             tokenizer: Some(TOKENIZER_JSON.to_owned()),
@@ -74,21 +74,21 @@ impl ModelFolder {
         }
     }
 
-    /// The same model with another chat template.
+    /// A valid model with another chat template.
     pub fn with_template(source: &str) -> Self {
-        let mut model = ModelFolder::whole();
+        let mut model = ModelDirectory::valid();
         model.tokenizer_config["chat_template"] = json!(source);
         model
     }
 
-    /// Writes the folder `model` into `sandbox` and gives its path.
+    /// Writes the directory `model` into `sandbox` and returns its path.
     pub fn write(&self, sandbox: &Sandbox) -> PathBuf {
-        let folder = sandbox.path("model");
-        fs::create_dir(&folder).unwrap();
-        fs::write(folder.join("config.json"), self.config.to_string()).unwrap();
-        fs::write(folder.join("tokenizer_config.json"), self.tokenizer_config.to_string()).unwrap();
+        let directory = sandbox.path("model");
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("config.json"), self.config.to_string()).unwrap();
+        fs::write(directory.join("tokenizer_config.json"), self.tokenizer_config.to_string()).unwrap();
         if let Some(tokenizer) = &self.tokenizer {
-            fs::write(folder.join("tokenizer.json"), tokenizer).unwrap();
+            fs::write(directory.join("tokenizer.json"), tokenizer).unwrap();
         }
         let bytes: BTreeMap<&String, Vec<u8>> = self
             .tensors
@@ -100,64 +100,64 @@ impl ModelFolder {
         });
         let mut file = safetensors::serialize(views, None).unwrap();
         (self.damage)(&mut file);
-        fs::write(folder.join("model.safetensors"), file).unwrap();
-        folder
+        fs::write(directory.join("model.safetensors"), file).unwrap();
+        directory
     }
 }
 
-/// Arguments under which a model of [`ModelFolder`] runs in a moment.
+/// Arguments under which a model of [`ModelDirectory`] runs in a moment.
 pub const SMALL_RUN: [&str; 8] = ["--samples", "10", "--layer", "1", "--sweep-layers", "2", "--threads", "1"];
 
-/// What `actbench run` says to `arguments`, which it must refuse before any case is counted: one line on standard
-/// error that starts with `error: `, exit status 2, nothing on standard output, no result file, nothing left behind.
+/// The error of `actbench run` with `arguments`, which must be rejected before any case is measured: one line on standard
+/// error that starts with `error: `, exit status 2, no standard output, no result file, no temporary file.
 /// The sandbox's path is replaced by `[DIR]`.
 #[track_caller]
 pub fn refusal(sandbox: &Sandbox, arguments: &[&str]) -> String {
     let mut command = sandbox.command(&[&["run"], arguments].concat());
-    // An address at which nothing listens, so that no network is asked for anything.
+    // A closed port, so that no request leaves the machine.
     command.env("HF_ENDPOINT", "http://127.0.0.1:9").env("HF_HOME", sandbox.path("temporary"));
-    // A machine with a GPU refuses what one without refuses.
+    // The errors must not depend on a GPU.
     command.env("ACTBENCH_CUDA", "none");
     command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE");
     for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
         command.env_remove(proxy);
     }
     let output = assert_cmd::Command::from_std(command).assert().code(2).stdout("").get_output().clone();
-    let told = String::from_utf8(output.stderr).unwrap();
-    // Where the model would have run, and what disturbs the machine, is said before a case finds a broken weight.
-    let is_of_machine = |line: &&str| {
+    let error_output = String::from_utf8(output.stderr).unwrap();
+    // The device and the disturbances are printed before a worker finds a damaged weight.
+    let depends_on_machine = |line: &&str| {
         line.starts_with("note: running on the CPU: ACTBENCH_CUDA=none")
             || line.starts_with("warning: the machine disturbs")
     };
-    let told: String = told.split_inclusive('\n').filter(|line| !is_of_machine(line)).collect();
-    let line = told.strip_suffix('\n').unwrap_or_else(|| panic!("no whole line: {told:?}"));
-    assert!(line.starts_with("error: ") && !line.contains(['\n', '\r', '\u{1b}']), "{told}");
+    let error_output: String = error_output.split_inclusive('\n').filter(|line| !depends_on_machine(line)).collect();
+    let line = error_output.strip_suffix('\n').unwrap_or_else(|| panic!("not a complete line: {error_output:?}"));
+    assert!(line.starts_with("error: ") && !line.contains(['\n', '\r', '\u{1b}']), "{error_output}");
     assert!(!sandbox.path("results.json").exists(), "a result file was written");
     let leftovers: Vec<String> = sandbox.leftovers().into_iter().filter(|name| name.contains("actbench")).collect();
     assert_eq!(leftovers, [""; 0]);
     let line = line.replace(sandbox.path("").to_str().unwrap(), "[DIR]/");
-    // How systems say that nobody listens differs.
+    // The text of a refused connection depends on the system.
     match (line.find("request error: "), line.find("): ").or(line.find(");"))) {
         (Some(start), Some(end)) => format!("{}[REASON]{}", &line[..start], &line[end..]),
         _ => line,
     }
 }
 
-/// What is said of a model under small settings.
+/// The error for a model under small settings.
 #[track_caller]
-pub fn refused_model(model: &ModelFolder) -> String {
+pub fn refused_model(model: &ModelDirectory) -> String {
     refused_model_with(model, &SMALL_RUN)
 }
 
-/// What is said of a model under the settings `arguments`.
+/// The error for a model under the settings `arguments`.
 #[track_caller]
-pub fn refused_model_with(model: &ModelFolder, arguments: &[&str]) -> String {
+pub fn refused_model_with(model: &ModelDirectory, arguments: &[&str]) -> String {
     let sandbox = Sandbox::new();
-    let folder = model.write(&sandbox);
-    refusal(&sandbox, &[&["--model", folder.to_str().unwrap()], arguments].concat())
+    let directory = model.write(&sandbox);
+    refusal(&sandbox, &[&["--model", directory.to_str().unwrap()], arguments].concat())
 }
 
-/// What is said of a data file of that name and content.
+/// The error for a data file of this name and content.
 #[track_caller]
 pub fn refused_data(name: &str, content: impl AsRef<[u8]>) -> String {
     let sandbox = Sandbox::new();
@@ -166,8 +166,8 @@ pub fn refused_data(name: &str, content: impl AsRef<[u8]>) -> String {
     refusal(&sandbox, &["--samples", "10", "--dataset", path.to_str().unwrap()])
 }
 
-/// Twenty good rows of JSON lines, both labels in turn.
-pub fn good_rows() -> Vec<Value> {
+/// Twenty valid rows of JSON lines with alternating labels.
+pub fn valid_rows() -> Vec<Value> {
     (0..20)
         .map(|row| {
             let user = json!({"role": "user", "content": format!("Question {row}?")});

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::common_cli::ModelFolder;
+use crate::common_cli::ModelDirectory;
 use crate::runner_support::Sandbox;
 use actbench_kernels::cuda::Architecture;
 use actbench_kernels::cuda::cubins::write_prebuilt;
@@ -23,7 +23,7 @@ const HIDDEN: usize = 16;
 /// A sandbox with a model of four blocks.
 fn sandbox() -> (Sandbox, String) {
     let sandbox = Sandbox::new();
-    let model = ModelFolder::with_layers(LAYERS).write(&sandbox).display().to_string();
+    let model = ModelDirectory::with_layers(LAYERS).write(&sandbox).display().to_string();
     (sandbox, model)
 }
 

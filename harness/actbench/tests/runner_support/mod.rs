@@ -1,6 +1,6 @@
-//! Runs the real program in a folder of its own, and looks at what it leaves behind.
+//! Runs the real binary in its own directory and inspects the files it leaves behind.
 
-#![allow(dead_code)] // Each test file is a crate of its own and uses a part of this.
+#![allow(dead_code)] // Each test crate uses a part of this.
 #![allow(clippy::unwrap_used)] // Helpers of tests may fail as tests do.
 
 use std::fs;
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Longest wait for something that should happen at once; only a failing test waits that long.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+/// Time limit for an event that should happen at once; only a failing test waits this long.
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Settings under which a case takes a moment.
 pub const SMALL: [&str; 14] = [
@@ -33,53 +33,53 @@ pub const SMALL: [&str; 14] = [
     "1",
 ];
 
-/// A folder that the program is run in, with a folder for temporary files inside.
+/// The working directory of the binary, with a directory for temporary files inside.
 pub struct Sandbox {
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Sandbox {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("temporary")).unwrap();
-        Sandbox { folder }
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("temporary")).unwrap();
+        Sandbox { directory }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
-    /// The program with `arguments`, not yet started.
+    /// A command with `arguments`, not yet started.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_actbench"));
         command
             .args(arguments)
-            .current_dir(self.folder.path())
+            .current_dir(self.directory.path())
             .env("TMPDIR", self.path("temporary"))
             .env_remove("ACTBENCH_LOG")
             .env_remove("RUST_BACKTRACE")
-            // A linter in the compiler's place has nothing to say of the projects that tests make up.
+            // A compiler wrapper of the outer build (clippy) must not run on the projects that tests create.
             .env_remove("RUSTC_WORKSPACE_WRAPPER")
             .stdin(Stdio::null());
         command
     }
 
-    /// Runs the program with `arguments` to its end.
+    /// Runs the binary with `arguments` to completion.
     pub fn output(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
-    /// Runs `actbench run` with small settings and `arguments` to its end.
+    /// Runs `actbench run` with small settings and `arguments` to completion.
     pub fn run(&self, arguments: &[&str]) -> Output {
         self.output(&[&["run"], &SMALL[..], arguments].concat())
     }
 
-    /// The result file, which must be there and whole.
+    /// The result file, which must exist and be complete.
     pub fn results(&self) -> Value {
         serde_json::from_str(&fs::read_to_string(self.path("results.json")).unwrap()).unwrap()
     }
 
-    /// The rows of the result file; none while there is no file.
+    /// The number of rows of the result file; 0 if there is no file.
     pub fn n_rows(&self) -> usize {
         match fs::read_to_string(self.path("results.json")) {
             Ok(text) => serde_json::from_str::<Value>(&text).unwrap()["rows"].as_array().unwrap().len(),
@@ -87,11 +87,11 @@ impl Sandbox {
         }
     }
 
-    /// What the program left in its folders beside the result file.
+    /// Files and directories left behind, except the result file.
     pub fn leftovers(&self) -> Vec<String> {
-        let mut names: Vec<String> = [self.folder.path().to_path_buf(), self.path("temporary")]
+        let mut names: Vec<String> = [self.directory.path().to_path_buf(), self.path("temporary")]
             .iter()
-            .flat_map(|folder| fs::read_dir(folder).unwrap())
+            .flat_map(|directory| fs::read_dir(directory).unwrap())
             .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
             .filter(|name| name != "temporary" && name != "results.json")
             .collect();
@@ -114,7 +114,7 @@ pub fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// A running program that is killed when the test ends, however it ends.
+/// A running process that is killed when the test ends.
 pub struct Running(pub Child);
 
 impl Drop for Running {
@@ -126,15 +126,15 @@ impl Drop for Running {
 
 /// Waits until `done` holds.
 #[track_caller]
-pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn wait_until(event: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < PATIENCE, "{what} did not happen");
+        assert!(start.elapsed() < TIMEOUT, "{event} did not happen");
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// A process by number and start time, so that a number given out anew is not taken for the old process.
+/// A process by id and start time, so that a reused id is not mistaken for the old process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
     pub id: u32,
@@ -142,13 +142,13 @@ pub struct Process {
 }
 
 impl Process {
-    /// Whether it still runs; one that has ended and was not waited for does not.
+    /// Whether it still runs; a zombie does not.
     pub fn is_alive(self) -> bool {
         stat(self.id).is_some_and(|stat| stat.start == self.start && stat.state != 'Z')
     }
 }
 
-/// The living children of process `parent`.
+/// The running children of process `parent`.
 pub fn children(parent: u32) -> Vec<Process> {
     let numbers = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
     numbers
@@ -164,7 +164,7 @@ struct Stat {
     start: u64,
 }
 
-/// `/proc/ID/stat`; the fields after the name, which may itself hold spaces and brackets. See proc(5).
+/// `/proc/ID/stat`: the fields after the name, which may contain spaces and brackets itself. See proc(5).
 fn stat(id: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(") ")?;

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-/// Maximum length of a message in bytes. A result takes a few KiB, that of a sweep of a hundred layers some tens.
+/// Maximum length of a message in bytes. A result takes a few KiB, also that of a sweep of a hundred layers.
 const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// Bytes of the standard error that are kept.

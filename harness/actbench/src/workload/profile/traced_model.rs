@@ -49,7 +49,7 @@ impl Tracks {
 }
 
 fn description(batch: &TokenBatch) -> String {
-    format!("{} rows, {} carried", batch.ids.len(), batch.n_carried)
+    format!("{} tokens, {} cached", batch.ids.len(), batch.n_carried)
 }
 
 impl ActivationModel for TracedModel {
