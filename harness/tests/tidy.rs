@@ -31,7 +31,7 @@ fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
 
 fn sources() -> Vec<(String, String)> {
     let root = root();
-    let sources: Vec<(String, String)> = ["fixtures", "kernels", "kernels-check", "harness", "benches"]
+    let sources: Vec<(String, String)> = ["fixtures", "kernels", "harness", "benches"]
         .iter()
         .flat_map(|crate_folder| files(&root.join(crate_folder), &["rs"]))
         .map(|path| {
@@ -69,7 +69,7 @@ fn crates_name_only_those_before_them() {
     let forbidden = [
         ("fixtures/", ["actbench_kernels", "actbench::", "actbench_benches"].as_slice()),
         ("kernels/", ["actbench_fixtures", "actbench::", "actbench_benches"].as_slice()),
-        ("kernels-check/", ["actbench_fixtures", "actbench::", "actbench_benches"].as_slice()),
+        ("kernels/check/", ["actbench_fixtures", "actbench::", "actbench_benches"].as_slice()),
         ("harness/src", ["actbench_benches"].as_slice()),
     ];
     let mut offenders = Vec::new();

@@ -15,7 +15,7 @@ fn ask(libraries: &Path, settings: &str) -> String {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "asked_alone", "--ignored", "--nocapture"])
         .env("LD_LIBRARY_PATH", libraries)
-        .env("STAND_IN_DRIVER", settings)
+        .env("FAKE_DRIVER", settings)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -52,22 +52,22 @@ open on cuda:7: there is no CUDA driver here: libcuda.so was not found
     assert!(!told.is_empty());
 }
 
-#[cfg(feature = "emulator")]
-mod with_the_stand_in {
+#[cfg(feature = "testing")]
+mod with_the_fake_driver {
     use super::*;
-    use actbench_kernels::cuda::emulator::stand_in_folder;
+    use actbench_kernels::cuda::emulator::fake_driver_directory;
 
     #[test]
     fn devices_are_listed_and_one_beyond_them_is_named() {
-        insta::assert_snapshot!(ask(stand_in_folder(), "devices=2 memory=1073741824"), @r"
-0 stand-in for a GPU (sm_90, 1024 MiB, driver 13.0); 1 stand-in for a GPU (sm_90, 1024 MiB, driver 13.0)
+        insta::assert_snapshot!(ask(fake_driver_directory(), "devices=2 memory=1073741824"), @r"
+0 fake GPU (sm_90, 1024 MiB, driver 13.0); 1 fake GPU (sm_90, 1024 MiB, driver 13.0)
 open on cuda:7: there is no CUDA device 7: the driver has 2, counted from 0
 ");
     }
 
     #[test]
     fn a_driver_without_devices_is_told_in_its_own_words() {
-        insta::assert_snapshot!(ask(stand_in_folder(), "devices=0"), @r"
+        insta::assert_snapshot!(ask(fake_driver_directory(), "devices=0"), @r"
 the CUDA driver has no device: CUDA_ERROR_NO_DEVICE (no CUDA-capable device is detected)
 open on cuda:7: the CUDA driver has no device: CUDA_ERROR_NO_DEVICE (no CUDA-capable device is detected)
 ");
@@ -75,7 +75,7 @@ open on cuda:7: the CUDA driver has no device: CUDA_ERROR_NO_DEVICE (no CUDA-cap
 
     #[test]
     fn an_old_driver_is_told_with_its_version_and_the_needed_one() {
-        insta::assert_snapshot!(ask(stand_in_folder(), "version=12040"), @r"
+        insta::assert_snapshot!(ask(fake_driver_directory(), "version=12040"), @r"
 the CUDA driver is too old: version 12.4; 12.8 or later is needed
 open on cuda:7: the CUDA driver is too old: version 12.4; 12.8 or later is needed
 ");

@@ -1,21 +1,21 @@
-//! The code that drives a GPU, over the stand-in driver, which executes the kernels in the emulator as late as it may.
-#![cfg(all(feature = "emulator", feature = "cuda"))]
+//! The code that drives a GPU, over the fake driver, which executes the kernels in the emulator as late as it may.
+#![cfg(all(feature = "testing", feature = "cuda"))]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 mod common;
+mod fake_driver;
 #[path = "common/operations.rs"]
 mod operations;
-mod stand_in;
 
 use std::sync::Arc;
 
 use actbench_kernels::cuda::driver::{DriverDevice, DriverOptions, probe};
-use actbench_kernels::cuda::emulator::STAND_IN_CUBIN;
+use actbench_kernels::cuda::emulator::FAKE_DRIVER_CUBIN;
 use actbench_kernels::cuda::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch, Tiles};
 use actbench_kernels::{AttentionShape, Backend, DType, KernelError, PoolMethod};
 use common::*;
+use fake_driver::{FakeDriver, options};
 use operations::PRODUCTS;
-use stand_in::{StandIn, options};
 
 fn open(checked: bool) -> Arc<DriverDevice> {
     Arc::new(DriverDevice::open(0, &options(checked)).unwrap())
@@ -48,7 +48,7 @@ fn every_operation<B: Backend>(backend: &B, dtype: DType) -> Vec<(String, Vec<u8
 fn plain_kernels_have_the_bits_of_the_cpu_and_fast_ones_are_near() {
     for settings in ["", "pools=0"] {
         for checked in [false, true] {
-            let driver = StandIn::new(settings);
+            let driver = FakeDriver::new(settings);
             let device = open(checked);
             let plain = CudaBackend::new(device.clone(), KernelSet::Plain);
             let fast = [KernelSet::Mma, KernelSet::Fast].map(|kernels| CudaBackend::new(device.clone(), kernels));
@@ -70,7 +70,7 @@ fn plain_kernels_have_the_bits_of_the_cpu_and_fast_ones_are_near() {
 
 #[test]
 fn threads_share_a_device_and_keep_their_bits() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = open(false);
     std::thread::scope(|scope| {
         for dtype in DTYPES {
@@ -86,17 +86,17 @@ fn threads_share_a_device_and_keep_their_bits() {
 
 #[test]
 fn a_device_says_what_it_is() {
-    let _driver = StandIn::new("memory=2147483648 devices=2");
+    let _driver = FakeDriver::new("memory=2147483648 devices=2");
     let found = probe().unwrap();
     assert_eq!(found.iter().map(|facts| facts.ordinal).collect::<Vec<_>>(), [0, 1]);
     let device = open(false);
     assert_eq!(device.architecture(), Some(Architecture::new(90)));
-    insta::assert_snapshot!(device.describe(), @"cuda:0, stand-in for a GPU (sm_90, 2048 MiB, driver 13.0)");
+    insta::assert_snapshot!(device.describe(), @"cuda:0, fake GPU (sm_90, 2048 MiB, driver 13.0)");
 }
 
 #[test]
 fn copies_larger_than_the_staging_memory_keep_every_byte() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = open(false);
     for len in [0, 1, 4095, 4 << 20, (4 << 20) + 1, (17 << 20) + 3] {
         let mut bytes: Vec<u8> = (0..len).map(|index: usize| (index.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -114,7 +114,7 @@ fn copies_larger_than_the_staging_memory_keep_every_byte() {
 #[test]
 fn memory_is_counted_and_its_high_water_marks_start_anew() {
     for (settings, has_pool) in [("", true), ("pools=0", false)] {
-        let _driver = StandIn::new(settings);
+        let _driver = FakeDriver::new(settings);
         let device = open(false);
         assert_eq!(device.memory_use().unwrap().unwrap().used, 0);
         let small = device.alloc(1000).unwrap();
@@ -137,7 +137,7 @@ fn memory_is_counted_and_its_high_water_marks_start_anew() {
 
 #[test]
 fn buffers_outlive_the_device_that_made_them() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = open(true);
     let buffer = device.alloc(100).unwrap();
     drop(device);
@@ -146,7 +146,7 @@ fn buffers_outlive_the_device_that_made_them() {
 
 #[test]
 fn timed_launches_are_told_in_order_and_copies_take_some_time() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = open(false);
     let backend = CudaBackend::new(device.clone(), KernelSet::Plain);
     let x = upload(&backend, DType::F32, 3, 8, &[1.0; 24]);
@@ -166,7 +166,7 @@ fn timed_launches_are_told_in_order_and_copies_take_some_time() {
 #[test]
 fn a_launch_that_breaks_the_context_is_named_in_every_error_after_it() {
     for checked in [false, true] {
-        let _driver = StandIn::new("break=rms_norm_f32");
+        let _driver = FakeDriver::new("break=rms_norm_f32");
         let device = open(checked);
         let backend = CudaBackend::new(device.clone(), KernelSet::Plain);
         let scale = backend.prepare_vector(&[host(DType::F32, &[8], &[1.0; 8])], DType::F32).unwrap();
@@ -191,7 +191,7 @@ fn a_launch_that_breaks_the_context_is_named_in_every_error_after_it() {
 #[test]
 fn memory_that_cannot_be_had_is_an_error_with_the_bytes_and_the_device_goes_on() {
     for settings in ["memory=30000000", "memory=30000000 pools=0"] {
-        let _driver = StandIn::new(settings);
+        let _driver = FakeDriver::new(settings);
         let device = open(false);
         insta::allow_duplicates! {
             insta::assert_snapshot!(error(device.alloc(40_000_000)), @"alloc: could not allocate 40000000 bytes on cuda:0");
@@ -203,7 +203,7 @@ fn memory_that_cannot_be_had_is_an_error_with_the_bytes_and_the_device_goes_on()
 
 #[test]
 fn arguments_that_are_not_the_kernels_never_reach_the_driver() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = open(false);
     let launch = |kernel: &str, shared_bytes| Launch {
         kernel: kernel.to_owned().into(),
@@ -232,7 +232,7 @@ poison on cuda:0: 4 bytes of a buffer of 3
 
 #[test]
 fn a_refused_launch_is_told_with_its_shape_and_arguments() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = open(false);
     let (x, scale, mut out) = (device.alloc(64).unwrap(), device.alloc(64).unwrap(), device.alloc(64).unwrap());
     let launch = Launch { kernel: "rms_norm_f32".into(), grid: [1, 70_000, 1], threads: 128, shared_bytes: 0 };
@@ -246,7 +246,7 @@ fn a_refused_launch_is_told_with_its_shape_and_arguments() {
 #[test]
 fn a_checked_device_sees_a_row_written_beyond_the_end_and_one_left_out() {
     let product = |kernels, fault: &str, rows| {
-        let _driver = StandIn::new(&format!("fault={fault}"));
+        let _driver = FakeDriver::new(&format!("mutant={fault}"));
         let backend = CudaBackend::new(open(true), kernels);
         let x = upload(&backend, DType::Bf16, rows, 16, &vec![1.0; rows * 16]);
         let matrix = host(DType::Bf16, &[42, 16], &[1.0; 672]);
@@ -272,11 +272,11 @@ fn the_device_decides_on_the_kernels_of_products() {
         (90, "linear_wgmma_bf16", "cuda-wgmma-1"),
         (100, "linear_mma_bf16", "cuda-mma-2"),
     ] {
-        let _driver = StandIn::new(&format!("architecture={architecture}"));
+        let _driver = FakeDriver::new(&format!("architecture={architecture}"));
         let folder = tempfile::tempdir().unwrap();
-        let cubins: Vec<_> = actbench_kernels::cuda::sources::SOURCES
+        let cubins: Vec<_> = actbench_kernels::cuda::registry::SOURCES
             .iter()
-            .map(|source| (source, Architecture::new(architecture), STAND_IN_CUBIN.to_vec()))
+            .map(|source| (source, Architecture::new(architecture), FAKE_DRIVER_CUBIN.to_vec()))
             .collect();
         actbench_kernels::cuda::cubins::write_prebuilt(folder.path(), "the tests", &cubins).unwrap();
         let mut options: DriverOptions = options(false);
@@ -297,7 +297,7 @@ fn the_device_decides_on_the_kernels_of_products() {
 
 #[test]
 fn a_matrix_that_no_map_can_be_made_of_is_refused_with_its_rule() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = open(false);
     let buffer = device.alloc(1024).unwrap();
     let launch = Launch { kernel: "linear_wgmma_bf16".into(), grid: [1, 1, 1], threads: 384, shared_bytes: 0 };
@@ -321,13 +321,13 @@ launch on cuda:0: mapping 8 x 72 elements of bf16 by tiles of 128 x 64: 8 rows o
 
 #[test]
 fn machine_code_that_is_none_is_refused_before_the_driver_reads_it() {
-    let _driver = StandIn::new("architecture=120");
+    let _driver = FakeDriver::new("architecture=120");
     let message = error(DriverDevice::open(0, &options(false)));
     assert!(message.contains("has none for sm_120"), "{message}");
     drop(_driver);
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let folder = tempfile::tempdir().unwrap();
-    let cubins: Vec<_> = actbench_kernels::cuda::sources::SOURCES
+    let cubins: Vec<_> = actbench_kernels::cuda::registry::SOURCES
         .iter()
         .map(|source| (source, Architecture::new(90), b"not machine code".to_vec()))
         .collect();
@@ -340,7 +340,7 @@ fn machine_code_that_is_none_is_refused_before_the_driver_reads_it() {
 #[test]
 fn copies_that_wait_for_nobody_keep_every_byte_whatever_stream_runs_first() {
     for settings in ["", "others=1", "pools=0", "pools=0 others=1"] {
-        let _driver = StandIn::new(settings);
+        let _driver = FakeDriver::new(settings);
         let device = open(false);
         let backend = CudaBackend::new(device.clone(), KernelSet::Plain);
         let columns = 24;
@@ -374,7 +374,7 @@ fn copies_that_wait_for_nobody_keep_every_byte_whatever_stream_runs_first() {
 
 #[test]
 fn tables_go_to_the_device_once_and_no_upload_waits_for_it() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = open(false);
     let backend = CudaBackend::new(device.clone(), KernelSet::Plain);
     let x = upload(&backend, DType::F32, 8, 16, &[1.0; 128]);
@@ -403,11 +403,11 @@ fn tables_go_to_the_device_once_and_no_upload_waits_for_it() {
 
 #[test]
 fn memory_that_work_still_to_come_gives_back_is_waited_for() {
-    let _driver = StandIn::new("memory=30000000");
+    let _driver = FakeDriver::new("memory=30000000");
     let device = open(false);
     let first = device.alloc(20_000_000).unwrap();
     drop(first);
-    // The stand-in has not come to the free yet; a pool that gave up here would fail a run that fits.
+    // The fake driver has not come to the free yet; a pool that gave up here would fail a run that fits.
     assert!(device.alloc(20_000_000).is_ok());
     let (kept, free) = (device.alloc(10_000_000).unwrap(), device.free_memory().unwrap().unwrap());
     assert!((15_000_000..=20_000_000).contains(&free), "{free}");

@@ -1,9 +1,9 @@
-//! Groups of launches as graphs, over the stand-in driver: the bits of single launches, whatever happens in a group.
-#![cfg(all(feature = "emulator", feature = "cuda"))]
+//! Groups of launches as graphs, over the fake driver: the bits of single launches, whatever happens in a group.
+#![cfg(all(feature = "testing", feature = "cuda"))]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 mod common;
-mod stand_in;
+mod fake_driver;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use actbench_kernels::cuda::driver::DriverDevice;
 use actbench_kernels::cuda::{Argument, CudaBackend, CudaTensor, CudaVector, CudaWeights, Device, KernelSet, Launch};
 use actbench_kernels::{Backend, DType, KernelError};
 use common::*;
-use stand_in::{StandIn, options};
+use fake_driver::{FakeDriver, options};
 
 type Driver = CudaBackend<Arc<DriverDevice>>;
 type Buffer = <DriverDevice as Device>::Buffer;
@@ -91,7 +91,7 @@ fn results(device: &Arc<DriverDevice>) -> Vec<Vec<u8>> {
 }
 
 fn expected(settings: &str) -> Vec<Vec<u8>> {
-    let _driver = StandIn::new(settings);
+    let _driver = FakeDriver::new(settings);
     let device = open(false);
     device.set_graphs(false);
     let results = results(&device);
@@ -104,7 +104,7 @@ fn expected(settings: &str) -> Vec<Vec<u8>> {
 fn a_graph_has_the_bits_of_its_launches_and_is_kept_for_the_next_group() {
     let expected = expected("");
     for settings in ["", "others=1", "pools=0", "pools=0 others=1"] {
-        let driver = StandIn::new(settings);
+        let driver = FakeDriver::new(settings);
         let device = open(false);
         assert!(results(&device) == expected, "{settings}");
         let usage = device.graph_use();
@@ -118,7 +118,7 @@ fn a_graph_has_the_bits_of_its_launches_and_is_kept_for_the_next_group() {
 
 #[test]
 fn of_a_group_that_is_the_same_again_nothing_is_changed() {
-    let driver = StandIn::new("");
+    let driver = FakeDriver::new("");
     let device = open(false);
     let mut block = Block::new(&device);
     let backend = CudaBackend::new(device.clone(), KernelSet::Fast);
@@ -138,7 +138,7 @@ fn of_a_group_that_is_the_same_again_nothing_is_changed() {
 fn groups_stay_single_launches_where_launches_are_timed_or_checked() {
     let expected = expected("");
     for checked in [false, true] {
-        let driver = StandIn::new("");
+        let driver = FakeDriver::new("");
         let device = open(checked);
         if !checked {
             device.start_timing().unwrap();
@@ -153,7 +153,7 @@ fn groups_stay_single_launches_where_launches_are_timed_or_checked() {
 #[test]
 fn a_driver_that_makes_or_changes_no_graphs_gets_single_launches_or_new_graphs() {
     let expected = expected("");
-    let driver = StandIn::new("graphs=0");
+    let driver = FakeDriver::new("graphs=0");
     let device = open(false);
     assert!(results(&device) == expected);
     let usage = device.graph_use();
@@ -161,7 +161,7 @@ fn a_driver_that_makes_or_changes_no_graphs_gets_single_launches_or_new_graphs()
     insta::assert_snapshot!(usage.refused.unwrap(), @"CUDA_ERROR_NOT_SUPPORTED (operation not supported)");
     drop((device, driver));
 
-    let driver = StandIn::new("changes=0");
+    let driver = FakeDriver::new("updates=0");
     let device = open(false);
     assert!(results(&device) == expected);
     let usage = device.graph_use();
@@ -172,7 +172,7 @@ fn a_driver_that_makes_or_changes_no_graphs_gets_single_launches_or_new_graphs()
 #[test]
 fn what_is_copied_in_a_group_is_what_was_launched_before() {
     for settings in ["", "others=1", "pools=0"] {
-        let driver = StandIn::new(settings);
+        let driver = FakeDriver::new(settings);
         let device = open(false);
         let mut block = Block::new(&device);
         let alone = block.run(7, 6, 0);
@@ -204,7 +204,7 @@ fn what_is_copied_in_a_group_is_what_was_launched_before() {
 #[test]
 fn memory_that_is_given_back_in_a_group_is_there_for_its_launches() {
     for settings in ["", "others=1", "pools=0"] {
-        let driver = StandIn::new(settings);
+        let driver = FakeDriver::new(settings);
         let device = open(false);
         let backend = CudaBackend::new(device.clone(), KernelSet::Fast);
         let x = upload(&backend, DTYPE, 40, WIDTH, &random(1, DTYPE, 40 * WIDTH));
@@ -230,7 +230,7 @@ fn memory_that_is_given_back_in_a_group_is_there_for_its_launches() {
 
 #[test]
 fn memory_that_a_group_still_holds_is_let_go_for_a_request_that_needs_it() {
-    let driver = StandIn::new("memory=30000000");
+    let driver = FakeDriver::new("memory=30000000");
     let device = open(false);
     let mut block = Block::new(&device);
     let alone = block.run(3, 4, 0);
@@ -257,7 +257,7 @@ fn memory_that_a_group_still_holds_is_let_go_for_a_request_that_needs_it() {
 
 #[test]
 fn a_failure_in_a_group_is_told_and_the_next_group_is_none_the_worse() {
-    let driver = StandIn::new("");
+    let driver = FakeDriver::new("");
     let device = open(false);
     let mut block = Block::new(&device);
     let alone = block.run(5, 3, 0);
@@ -304,7 +304,7 @@ fn a_failure_in_a_group_is_told_and_the_next_group_is_none_the_worse() {
 
 #[test]
 fn a_graph_that_breaks_the_context_is_named_with_its_kernels() {
-    let _driver = StandIn::new("break=linear_residual_wgmma_bf16");
+    let _driver = FakeDriver::new("break=linear_residual_wgmma_bf16");
     let device = open(false);
     let mut block = Block::new(&device);
     let backend = CudaBackend::new(device.clone(), KernelSet::Fast);
@@ -319,7 +319,7 @@ fn a_graph_that_breaks_the_context_is_named_with_its_kernels() {
 #[test]
 fn threads_share_a_device_and_each_has_its_own_groups() {
     let expected = expected("");
-    let driver = StandIn::new("");
+    let driver = FakeDriver::new("");
     let device = open(false);
     std::thread::scope(|scope| {
         for _ in 0..3 {

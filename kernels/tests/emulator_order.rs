@@ -1,12 +1,12 @@
-//! Every wait between streams, and of the host for a stream, is needed: without it the stand-in driver gives other bytes.
+//! Every wait between streams, and of the host for a stream, is needed: without it the fake driver gives other bytes.
 //!
 //! So a wait that is lost in a change of the driver's code does not go unseen. Each run is a process of its own, as one
 //! that reads a table too early may reach for memory that is not there.
-#![cfg(all(feature = "emulator", feature = "cuda"))]
+#![cfg(all(feature = "testing", feature = "cuda"))]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 mod common;
-mod stand_in;
+mod fake_driver;
 
 use std::process::Command;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use actbench_kernels::cuda::driver::DriverDevice;
 use actbench_kernels::cuda::{CudaBackend, KernelSet};
 use actbench_kernels::{Backend, DType, PoolGroups, PoolMethod};
 use common::*;
-use stand_in::{StandIn, options};
+use fake_driver::{FakeDriver, options};
 
 const COLUMNS: usize = 16;
 
@@ -110,13 +110,13 @@ fn a_large_download(backend: &Driver, x: &Rows) {
 
 /// Each way, and what the driver is told so that one wait of it is lost.
 const WAYS: [(&str, Way, &str); 7] = [
-    ("a table", a_table, "deaf=0"),
-    ("a table of a group", a_table_of_a_group, "deaf=0"),
-    ("a result", a_result, "deaf=2"),
-    ("a result, by the host", a_result, "hasty=1"),
-    ("many tables", many_tables, "hasty=1"),
-    ("a large upload", a_large_upload, "hasty=1"),
-    ("a large download", a_large_download, "hasty=1"),
+    ("a table", a_table, "ignore_events=0"),
+    ("a table of a group", a_table_of_a_group, "ignore_events=0"),
+    ("a result", a_result, "ignore_events=2"),
+    ("a result, by the host", a_result, "no_event_sync=1"),
+    ("many tables", many_tables, "no_event_sync=1"),
+    ("a large upload", a_large_upload, "no_event_sync=1"),
+    ("a large download", a_large_download, "no_event_sync=1"),
 ];
 
 /// Whether the bytes are right in a process of its own.
@@ -131,7 +131,7 @@ fn is_right(way: &str, settings: &str) -> bool {
 #[ignore = "run by the other test"]
 fn run_alone() {
     let (way, settings) = (std::env::var(WAY).unwrap(), std::env::var(SETTINGS).unwrap());
-    let driver = StandIn::new("");
+    let driver = FakeDriver::new("");
     let device = Arc::new(DriverDevice::open(0, &options(false)).unwrap());
     let backend = CudaBackend::new(device, KernelSet::Plain);
     let x = eight_rows(&backend);

@@ -1,9 +1,9 @@
-//! What a profile learns of a device: over the stand-in driver, whose streams and events are as late as they may be.
-#![cfg(all(feature = "emulator", feature = "cuda"))]
+//! What a profile learns of a device: over the fake driver, whose streams and events are as late as they may be.
+#![cfg(all(feature = "testing", feature = "cuda"))]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 mod common;
-mod stand_in;
+mod fake_driver;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use actbench_kernels::cuda::driver::DriverDevice;
 use actbench_kernels::cuda::{CudaBackend, DeviceClock, KernelSet, Timeline};
 use actbench_kernels::profiled::{DeviceSpan, Lane, Work};
 use actbench_kernels::{Backend, DType, HostTensor, Profile, Profiled};
-use stand_in::{StandIn, options};
+use fake_driver::{FakeDriver, options};
 
 fn host(rows: usize, columns: usize) -> HostTensor {
     let values: Vec<f32> = (0..rows * columns).map(|index| (index % 23) as f32 / 8.0 - 1.0).collect();
@@ -21,7 +21,7 @@ fn host(rows: usize, columns: usize) -> HostTensor {
 
 #[test]
 fn kernels_and_copies_are_spans_of_the_calls_that_they_belong_to() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let profile = Profile::default();
     let device = Arc::new(DriverDevice::open(0, &options(false)).unwrap());
     let timeline = Arc::new(Timeline::new(device, 3, profile.clone()).unwrap());
@@ -71,7 +71,7 @@ fn kernels_and_copies_are_spans_of_the_calls_that_they_belong_to() {
 
 #[test]
 fn a_devices_clock_goes_forward_and_its_copies_copy() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = DriverDevice::open(0, &options(false)).unwrap();
     use actbench_kernels::cuda::Device as _;
     let (mut from, mut to) = (device.alloc(1 << 16).unwrap(), device.alloc(1 << 16).unwrap());

@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::str::FromStr;
 
-use actbench_kernels::cuda::cubins::{CubinFolders, Nvrtc, obtainable};
+use actbench_kernels::cuda::cubins::{CubinDirectories, Nvrtc, check_available};
 use actbench_kernels::cuda::driver::{DriverDevice, DriverOptions, probe};
 #[cfg(feature = "emulator")]
 use actbench_kernels::cuda::emulator::{CopyTime, EmulatedBackend, Emulator, EmulatorOptions, ThreadOrder};
@@ -166,8 +166,8 @@ impl Gpus {
 
     /// Why kernels cannot be had for these GPUs, if they cannot: no machine code, and no compiler.
     pub fn lacks_kernels(&self) -> Option<String> {
-        let obtainable = obtainable(&CubinFolders::of_program(), &Nvrtc, self.architecture?);
-        obtainable.err().map(|error| error.to_string())
+        let available = check_available(&CubinDirectories::of_executable(), &Nvrtc, self.architecture?);
+        available.err().map(|error| error.to_string())
     }
 
     /// Opens the devices `ordinals`: each gets a context, a stream and a memory pool.
@@ -185,7 +185,7 @@ impl Gpus {
                 Ok(OpenGpus::Emulator(ordinals.iter().map(backend).collect()))
             }
             visible => {
-                let options = DriverOptions { cubins: CubinFolders::of_program(), checked: false };
+                let options = DriverOptions { cubins: CubinDirectories::of_executable(), checked: false };
                 let open = |ordinal: &usize| -> std::result::Result<_, KernelError> {
                     let ordinal = if matches!(visible, Visible::Split(_)) { 0 } else { *ordinal };
                     let backend = CudaBackend::open(ordinal, &options, KernelSet::Fast)?;

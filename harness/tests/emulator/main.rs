@@ -1,17 +1,17 @@
-//! What runs on a GPU, on emulated ones and over the stand-in for a driver: forward passes, device maps, memory and profiles.
-#![cfg(feature = "emulator")]
+//! What runs on a GPU, on emulated ones and over the fake driver: forward passes, device maps, memory and profiles.
+#![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Helpers of tests may fail as tests do.
 
 #[path = "../common_cli/mod.rs"]
 mod common_cli;
+#[path = "../../../kernels/tests/fake_driver/mod.rs"]
+mod fake_driver;
 #[path = "../golden_support/mod.rs"]
 mod golden_support;
 #[path = "../runner_support/mod.rs"]
 mod runner_support;
 #[path = "../shared_prefixes/mod.rs"]
 mod shared_prefixes;
-#[path = "../../../kernels/tests/stand_in/mod.rs"]
-mod stand_in;
 
 mod device_map;
 mod goldens;

@@ -4,13 +4,13 @@
 //! `cudarc`; [`probe`] says what is there. Kernels go through one stream, in the order they were given; small copies to
 //! the device and copies from it that can wait have streams of their own, ordered with the kernels by events.
 //!
-//! The tests run it against a stand-in for the driver (`kernels/tests/stand_in/`), which executes the kernels on the CPU
+//! The tests run it against a fake driver (`kernels/tests/fake_driver/`), which executes the kernels on the CPU
 //! and checks how the driver is used; what has run on a GPU is in `docs/measurements/gpu.md`.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::cubins::{CubinFolders, Nvrtc, Origin};
+use super::cubins::{CubinDirectories, CubinOrigin, Nvrtc};
 use super::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch};
 use crate::error::KernelError;
 use crate::pending::{Arrived, PendingCopy};
@@ -42,7 +42,7 @@ use prepared::Prepared;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DriverOptions {
     /// Where machine code is looked for and kept.
-    pub cubins: CubinFolders,
+    pub cubins: CubinDirectories,
     /// For checks of the kernels: new memory and what a launch will overwrite is filled with NaN, bytes around each
     /// buffer show a kernel that writes beyond it, and each launch is waited for, so that an error is the launch's that
     /// made it. Slow.
@@ -83,7 +83,7 @@ impl DriverDevice {
     }
 
     /// Where the machine code of each source came from.
-    pub fn origins(&self) -> &[(&'static str, Origin)] {
+    pub fn origins(&self) -> &[(&'static str, CubinOrigin)] {
         self.kernels.origins()
     }
 

@@ -10,8 +10,8 @@ use rayon::prelude::*;
 
 use super::session::Session;
 use super::words::words;
-use crate::cuda::cubins::{Compiler, CubinFolders, Origin, find};
-use crate::cuda::sources::{SOURCES, source_of};
+use crate::cuda::cubins::{CubinCompiler, CubinDirectories, CubinOrigin, find};
+use crate::cuda::registry::{SOURCES, source_of};
 use crate::error::KernelError;
 
 /// Bytes of dynamic shared memory that a kernel has without asking.
@@ -23,7 +23,7 @@ pub(super) struct Kernels {
     modules: HashMap<&'static str, Arc<CudaModule>>,
     /// Kernels that were launched before, by name.
     functions: Mutex<HashMap<String, Arc<Kernel>>>,
-    origins: Vec<(&'static str, Origin)>,
+    origins: Vec<(&'static str, CubinOrigin)>,
 }
 
 /// A kernel that can be launched.
@@ -44,8 +44,8 @@ impl Kernels {
     /// Finds machine code for every source that is for the device, in parallel as it may have to be compiled, and loads it.
     pub(super) fn load(
         session: &Session,
-        folders: &CubinFolders,
-        compiler: &impl Compiler,
+        folders: &CubinDirectories,
+        compiler: &impl CubinCompiler,
     ) -> Result<Self, KernelError> {
         let architecture = session.facts.architecture;
         let sources: Vec<_> = SOURCES.iter().filter(|source| source.is_for(architecture)).collect();
@@ -69,7 +69,7 @@ impl Kernels {
     }
 
     /// Where the machine code of each source came from.
-    pub(super) fn origins(&self) -> &[(&'static str, Origin)] {
+    pub(super) fn origins(&self) -> &[(&'static str, CubinOrigin)] {
         &self.origins
     }
 
@@ -90,7 +90,7 @@ impl Kernels {
     }
 
     fn look_up(&self, session: &Session, name: &str) -> Result<Kernel, KernelError> {
-        let found = source_of(name).and_then(|source| Some((self.modules.get(source.file)?, source.parameters()?)));
+        let found = source_of(name).and_then(|source| Some((self.modules.get(source.file)?, source.parameters)));
         let (module, count) = found.ok_or_else(|| session.error("launch", format!("there is no kernel {name}")))?;
         let function = module.load_function(name);
         let function = session.check("launch", || format!("looking up the kernel {name}"), function)?;
