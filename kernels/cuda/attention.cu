@@ -91,11 +91,12 @@ DEVICE void attention(const E* query, const E* keys_values, const u32* tiles, co
 }
 
 // At least four blocks a multiprocessor: without the bound the compiler spills to fit more.
-#define ATTENTION_KERNEL(name, E)                                                                                    \
-  KERNEL __launch_bounds__(128, 4) name(const E* query, const E* keys_values, const u32* tiles, const u32* key_rows, \
-                                        u32 heads, u32 kv_heads, u32 head_dim, float scale, E* out) {                \
-    attention<E>(query, keys_values, tiles, key_rows, heads, kv_heads, head_dim, scale, out);                        \
-  }                                                                                                                  \
+#define ATTENTION_KERNEL(name, E)                                                                                   \
+  KERNEL __launch_bounds__(128, 4) name(const E* __restrict__ query, const E* __restrict__ keys_values,             \
+                                        const u32* __restrict__ tiles, const u32* __restrict__ key_rows, u32 heads, \
+                                        u32 kv_heads, u32 head_dim, float scale, E* __restrict__ out) {             \
+    attention<E>(query, keys_values, tiles, key_rows, heads, kv_heads, head_dim, scale, out);                       \
+  }                                                                                                                 \
   REGISTER_KERNEL(name);
 
 ATTENTION_KERNEL(attention_f32, float)

@@ -209,11 +209,12 @@ DEVICE void attention_mma(const E* query, const E* keys_values, const u32* tiles
   }
 }
 
-#define ATTENTION_MMA_KERNEL(name, E, HEAD)                                                                       \
-  KERNEL __launch_bounds__(128) name(const E* query, const E* keys_values, const u32* tiles, const u32* key_rows, \
-                                     u32 heads, u32 kv_heads, u32 head_dim, float scale, E* out) {                \
-    attention_mma<E, HEAD>(query, keys_values, tiles, key_rows, heads, kv_heads, head_dim, scale, out);           \
-  }                                                                                                               \
+#define ATTENTION_MMA_KERNEL(name, E, HEAD)                                                                      \
+  KERNEL __launch_bounds__(128) name(const E* __restrict__ query, const E* __restrict__ keys_values,             \
+                                     const u32* __restrict__ tiles, const u32* __restrict__ key_rows, u32 heads, \
+                                     u32 kv_heads, u32 head_dim, float scale, E* __restrict__ out) {             \
+    attention_mma<E, HEAD>(query, keys_values, tiles, key_rows, heads, kv_heads, head_dim, scale, out);          \
+  }                                                                                                              \
   REGISTER_KERNEL(name);
 
 ATTENTION_MMA_KERNEL(attention_mma_f16_64, f16, 64)

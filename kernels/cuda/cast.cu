@@ -17,11 +17,11 @@ DEVICE void cast_rows(const From* x, u64 rows, u64 columns, u64 first_row, u64 r
   out[(first_row + index / columns * row_step) * columns + index % columns] = rounded;
 }
 
-#define CAST_KERNEL(name, From, To)                                                                      \
-  KERNEL __launch_bounds__(256)                                                                          \
-      name(const From* x, u64 rows, u64 columns, u64 first_row, u64 row_step, To* out, u64* first_bad) { \
-    cast_rows<From, To>(x, rows, columns, first_row, row_step, out, first_bad);                          \
-  }                                                                                                      \
+#define CAST_KERNEL(name, From, To)                                                                                  \
+  KERNEL __launch_bounds__(256) name(const From* __restrict__ x, u64 rows, u64 columns, u64 first_row, u64 row_step, \
+                                     To* __restrict__ out, u64* __restrict__ first_bad) {                            \
+    cast_rows<From, To>(x, rows, columns, first_row, row_step, out, first_bad);                                      \
+  }                                                                                                                  \
   REGISTER_KERNEL(name);
 
 CAST_KERNEL(cast_f32_f32, float, float)

@@ -32,10 +32,11 @@ DEVICE void compare(const E* got, const E* expected, u64 elements, u64* result) 
   atomic_max(result + 3, max_expected);
 }
 
-#define COMPARE_KERNEL(name, E)                                                                    \
-  KERNEL __launch_bounds__(256) name(const E* got, const E* expected, u64 elements, u64* result) { \
-    compare<E>(got, expected, elements, result);                                                   \
-  }                                                                                                \
+#define COMPARE_KERNEL(name, E)                                                                                 \
+  KERNEL __launch_bounds__(256)                                                                                 \
+      name(const E* __restrict__ got, const E* __restrict__ expected, u64 elements, u64* __restrict__ result) { \
+    compare<E>(got, expected, elements, result);                                                                \
+  }                                                                                                             \
   REGISTER_KERNEL(name);
 
 COMPARE_KERNEL(compare_f32, float)

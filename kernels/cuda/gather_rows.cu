@@ -16,10 +16,11 @@ DEVICE void gather(const E* x, const u32* rows, u64 from, u32 columns, E* out, u
   }
 }
 
-#define GATHER_KERNEL(name, E)                                                                             \
-  KERNEL __launch_bounds__(128) name(const E* x, const u32* rows, u64 from, u32 columns, E* out, u64 to) { \
-    gather<E>(x, rows, from, columns, out, to);                                                            \
-  }                                                                                                        \
+#define GATHER_KERNEL(name, E)                                                                                     \
+  KERNEL __launch_bounds__(128) name(const E* __restrict__ x, const u32* __restrict__ rows, u64 from, u32 columns, \
+                                     E* __restrict__ out, u64 to) {                                                \
+    gather<E>(x, rows, from, columns, out, to);                                                                    \
+  }                                                                                                                \
   REGISTER_KERNEL(name);
 
 GATHER_KERNEL(gather_rows_f32, float)

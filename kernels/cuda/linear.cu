@@ -45,10 +45,11 @@ DEVICE void swiglu(const E* x, const E* w, const float* bias, u32 K, u32 out_fea
   out[static_cast<u64>(blockIdx.x) * out_features + n] = from_float<E>(silu(gate) * up);
 }
 
-#define LINEAR_KERNEL(name, E, body)                                                                               \
-  KERNEL __launch_bounds__(128) name(const E* x, const E* w, const float* bias, u32 K, u32 out_features, E* out) { \
-    body(x, w, bias, K, out_features, out);                                                                        \
-  }                                                                                                                \
+#define LINEAR_KERNEL(name, E, body)                                                                                   \
+  KERNEL __launch_bounds__(128) name(const E* __restrict__ x, const E* __restrict__ w, const float* __restrict__ bias, \
+                                     u32 K, u32 out_features, E* __restrict__ out) {                                   \
+    body(x, w, bias, K, out_features, out);                                                                            \
+  }                                                                                                                    \
   REGISTER_KERNEL(name);
 
 LINEAR_KERNEL(linear_f32, float, (linear<float, false>))

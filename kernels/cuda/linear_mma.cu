@@ -110,11 +110,11 @@ DEVICE void linear_mma(const E* x, const E* w, const float* bias, u32 M, u32 K, 
   }
 }
 
-#define LINEAR_MMA_KERNEL(name, E, EPILOGUE)                                                    \
-  KERNEL __launch_bounds__(256)                                                                 \
-      name(const E* x, const E* w, const float* bias, u32 M, u32 K, u32 out_features, E* out) { \
-    linear_mma<E, EPILOGUE>(x, w, bias, M, K, out_features, out);                               \
-  }                                                                                             \
+#define LINEAR_MMA_KERNEL(name, E, EPILOGUE)                                                                           \
+  KERNEL __launch_bounds__(256) name(const E* __restrict__ x, const E* __restrict__ w, const float* __restrict__ bias, \
+                                     u32 M, u32 K, u32 out_features, E* __restrict__ out) {                            \
+    linear_mma<E, EPILOGUE>(x, w, bias, M, K, out_features, out);                                                      \
+  }                                                                                                                    \
   REGISTER_KERNEL(name);
 
 LINEAR_MMA_KERNEL(linear_mma_f16, f16, STORE)

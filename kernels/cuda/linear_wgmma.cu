@@ -204,12 +204,13 @@ DEVICE void linear_wgmma(const TensorMap& x, const TensorMap& w, const float* bi
   }
 }
 
-#define LINEAR_WGMMA_KERNEL(name, E, EPILOGUE)                                                                       \
-  KERNEL_WITH_CLUSTER(name, CLUSTER_SIZE)                                                                            \
-  __launch_bounds__(THREADS, 1) name(GRID_CONSTANT TensorMap x, GRID_CONSTANT TensorMap w, const float* bias, u32 M, \
-                                     u32 K, u32 out_features, E* out) {                                              \
-    linear_wgmma<E, EPILOGUE>(x, w, bias, M, K, out_features, out);                                                  \
-  }                                                                                                                  \
+#define LINEAR_WGMMA_KERNEL(name, E, EPILOGUE)                                                                 \
+  KERNEL_WITH_CLUSTER(name, CLUSTER_SIZE)                                                                      \
+  __launch_bounds__(THREADS, 1)                                                                                \
+      name(GRID_CONSTANT TensorMap x, GRID_CONSTANT TensorMap w, const float* __restrict__ bias, u32 M, u32 K, \
+           u32 out_features, E* __restrict__ out) {                                                            \
+    linear_wgmma<E, EPILOGUE>(x, w, bias, M, K, out_features, out);                                            \
+  }                                                                                                            \
   REGISTER_KERNEL(name);
 
 LINEAR_WGMMA_KERNEL(linear_wgmma_f16, f16, STORE)

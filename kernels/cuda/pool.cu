@@ -71,11 +71,11 @@ DEVICE void pool_wide(const E* x, const u32* offsets, const u32* rows, u32 colum
   store_vec(pooled, values);
 }
 
-#define POOL_KERNEL(name, E, body)                                                             \
-  KERNEL __launch_bounds__(128)                                                                \
-      name(const E* x, const u32* offsets, const u32* rows, u32 columns, u32 method, E* out) { \
-    body<E>(x, offsets, rows, columns, method, out);                                           \
-  }                                                                                            \
+#define POOL_KERNEL(name, E, body)                                                                                 \
+  KERNEL __launch_bounds__(128) name(const E* __restrict__ x, const u32* __restrict__ offsets,                     \
+                                     const u32* __restrict__ rows, u32 columns, u32 method, E* __restrict__ out) { \
+    body<E>(x, offsets, rows, columns, method, out);                                                               \
+  }                                                                                                                \
   REGISTER_KERNEL(name);
 
 POOL_KERNEL(pool_f32, float, pool)

@@ -63,10 +63,11 @@ DEVICE void rms_norm_wide(const E* x, const float* scale, u32 columns, float eps
   }
 }
 
-#define RMS_NORM_KERNEL(name, E, threads, body)                                                            \
-  KERNEL __launch_bounds__(threads) name(const E* x, const float* scale, u32 columns, float eps, E* out) { \
-    body<E>(x, scale, columns, eps, out);                                                                  \
-  }                                                                                                        \
+#define RMS_NORM_KERNEL(name, E, threads, body)                                                                     \
+  KERNEL __launch_bounds__(threads)                                                                                 \
+      name(const E* __restrict__ x, const float* __restrict__ scale, u32 columns, float eps, E* __restrict__ out) { \
+    body<E>(x, scale, columns, eps, out);                                                                           \
+  }                                                                                                                 \
   REGISTER_KERNEL(name);
 
 RMS_NORM_KERNEL(rms_norm_f32, float, 128, rms_norm)

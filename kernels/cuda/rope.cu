@@ -46,11 +46,12 @@ DEVICE void rope_wide(E* x, const u32* positions, const float* cos, const float*
   }
 }
 
-#define ROPE_KERNEL(name, E, body)                                                                                 \
-  KERNEL __launch_bounds__(128)                                                                                    \
-      name(E* x, const u32* positions, const float* cos, const float* sin, u32 columns, u32 heads, u32 head_dim) { \
-    body<E>(x, positions, cos, sin, columns, heads, head_dim);                                                     \
-  }                                                                                                                \
+#define ROPE_KERNEL(name, E, body)                                                              \
+  KERNEL __launch_bounds__(128)                                                                 \
+      name(E* __restrict__ x, const u32* __restrict__ positions, const float* __restrict__ cos, \
+           const float* __restrict__ sin, u32 columns, u32 heads, u32 head_dim) {               \
+    body<E>(x, positions, cos, sin, columns, heads, head_dim);                                  \
+  }                                                                                             \
   REGISTER_KERNEL(name);
 
 ROPE_KERNEL(rope_f32, float, rope)

@@ -4,6 +4,9 @@
 // plain C++, so that tests execute the same kernel sources on a CPU. Kernels include headers of this directory and nothing
 // else; no header of a CUDA toolkit is needed to compile them.
 //
+// Pointer parameters of kernels are __restrict__: the backend passes written buffers as `&mut`, so no other argument of the
+// launch is the same buffer. Operations in place, such as rope, have one pointer.
+//
 // Kernels are compiled with --fmad=false: where a multiplication and an addition are fused the source says `fmaf`.
 #pragma once
 
