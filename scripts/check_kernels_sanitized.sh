@@ -21,12 +21,12 @@ test_kernels() {
     cargo test --locked --quiet --target-dir target/sanitized -p actbench-kernels --no-default-features --features testing "$@"
 }
 
-test_kernels --test emulator_plain
+test_kernels --test emulator -- plain_kernels::
 # Random shapes are tested in the build without AddressSanitizer, which takes a third of the time.
-test_kernels --test emulator_fast -- in_every_mode of_the_plain_kernels
+test_kernels --test emulator -- in_every_mode unsupported_shapes_use_plain_kernels
 
 # Verifies the checks: a kernel of the emulator's own tests reads beyond its input.
-if report=$(test_kernels --test emulator_device -- --exact memory_ends_where_it_ends 2>&1); then
+if report=$(test_kernels --test emulator -- --exact device::access_beyond_buffer_is_error 2>&1); then
     echo 'a read beyond the end of a buffer was not detected' >&2
     exit 1
 fi

@@ -1,38 +1,38 @@
-//! The interface that every device implements: one method an operation, none of which knows the model.
+//! The interface that every device implements: one method an operation. No operation knows the model.
 //!
 //! # Numerics, the same on every device
-//! Activations are stored in the run's dtype; an operation widens them to `f32`, computes in `f32`, and rounds once
-//! when it stores its result. The order of every sum is fixed by the row alone (its width, its position in its
-//! sequence), so the bits of a row do not depend on the other rows, on how rows are cut into batches, on the order
-//! of the rows or on the number of threads.
+//! Activations are stored in the run's dtype. An operation widens them to `f32`, computes in `f32`, and rounds once
+//! when it stores its result. The order of every sum depends only on the row (its width, its position in its sequence).
+//! The bits of a row therefore do not depend on the other rows, on the batch, on the order of the rows or on the number
+//! of threads.
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::device_use::DeviceUse;
+use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
 use crate::pending::PendingCopy;
 
-/// How the masked positions of one sample become one vector.
+/// How the selected rows of one sample are reduced to one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PoolMethod {
     /// The sum divided by the count.
     Mean,
     /// The elementwise maximum.
     Max,
-    /// The last masked position.
+    /// The last selected row.
     Last,
     /// The sum.
     Sum,
 }
 
 impl PoolMethod {
-    /// All methods, in the order users see them.
+    /// All methods, in the order of help texts.
     pub const ALL: [PoolMethod; 4] = [PoolMethod::Mean, PoolMethod::Max, PoolMethod::Last, PoolMethod::Sum];
 
-    /// The name on the command line and in files.
+    /// The name on the command line and in result files.
     pub const fn name(self) -> &'static str {
         match self {
             PoolMethod::Mean => "mean",
@@ -60,24 +60,24 @@ impl FromStr for PoolMethod {
     }
 }
 
-/// Which rows of a tensor are pooled into which output row: a compressed list of lists.
+/// The rows of a tensor that are pooled into each output row, as a compressed list of lists (CSR).
 ///
-/// Rows of one group are listed by increasing position in their sample; sums run in that order.
+/// Rows of a group are listed by increasing position in their sample and are accumulated in that order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolGroups {
-    /// `offsets[g]..offsets[g + 1]` are group `g`'s entries in `rows`; one longer than the number of groups.
+    /// `rows[offsets[g]..offsets[g + 1]]` are the rows of group `g`. One entry more than there are groups.
     offsets: Vec<usize>,
-    /// Row numbers, group after group.
+    /// Row indices, group after group.
     rows: Vec<u32>,
 }
 
 impl PoolGroups {
-    /// No groups yet.
+    /// An empty list of groups.
     pub fn new() -> Self {
         PoolGroups { offsets: vec![0], rows: Vec::new() }
     }
 
-    /// Appends a group of rows. An empty group pools to zeros.
+    /// Appends a group of row indices. An empty group pools to zeros.
     pub fn push(&mut self, rows: impl IntoIterator<Item = u32>) {
         if self.offsets.is_empty() {
             self.offsets.push(0);
@@ -101,28 +101,28 @@ impl PoolGroups {
         &self.rows[self.offsets[group]..self.offsets[group + 1]]
     }
 
-    /// The largest row number named, if any is.
+    /// The largest row index, if there is any.
     pub fn max_row(&self) -> Option<u32> {
         self.rows.iter().copied().max()
     }
 
-    /// How many rows the groups name in all.
+    /// The number of row indices in all groups.
     pub fn n_rows(&self) -> usize {
         self.rows.len()
     }
 }
 
-/// Consecutive query rows at consecutive positions of one sequence, and where that sequence's keys lie.
+/// Consecutive query rows at consecutive positions of one sequence, and the rows of that sequence's keys.
 ///
-/// A whole sequence is one segment over one run of keys. A node of a prefix tree is a segment whose runs are its
-/// ancestors' rows, root first, and then its own.
+/// A whole sequence is one segment with one run of key rows. A node of a prefix tree is a segment whose runs are the
+/// rows of its ancestors, root first, and then its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttentionSegment {
     /// First row of the segment in the query tensor.
     pub query_row: usize,
-    /// Position of that row in its sequence.
+    /// Position of that row in its sequence, from 0.
     pub start_position: usize,
-    /// Query rows in the segment.
+    /// Number of query rows.
     pub len: usize,
     /// Runs `(first row, length)` of the key/value tensor that hold positions `0..start_position + len`, in order.
     pub keys: Vec<(usize, usize)>,
@@ -131,11 +131,11 @@ pub struct AttentionSegment {
 /// The segments of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AttentionLayout {
-    /// In any order; query rows that no segment names are left untouched.
+    /// In any order. Output rows of query rows outside of all segments are not written.
     pub segments: Vec<AttentionSegment>,
 }
 
-/// The head geometry of an attention call.
+/// The number and the width of the heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
     /// Query heads.
@@ -160,7 +160,14 @@ impl AttentionShape {
 
 /// A device that runs the operations. Tensors are two-dimensional, `[rows, columns]`, row-major.
 ///
-/// An operation works on all rows of its input and writes as many leading rows of `out`, which may have more.
+/// An operation reads all rows of its input and writes as many leading rows of `out`, which may have more rows.
+///
+/// No method has a default body: [`crate::ProfiledBackend`] wraps a backend, and a method that it does not forward must
+/// not compile.
+///
+/// # Errors
+/// Every operation fails with [`KernelError::Shape`] or [`KernelError::DType`] for arguments that do not match, and
+/// with [`KernelError::Device`] if the device fails.
 pub trait Backend: Send + Sync + 'static {
     /// A tensor on the device, in the run's dtype.
     type Tensor: Send + Sync;
@@ -171,39 +178,48 @@ pub trait Backend: Send + Sync + 'static {
     /// An embedding table prepared for [`Backend::embed`].
     type Embedding: Send + Sync;
 
-    /// What the device is, for people: `cpu (avx512, 2 threads)`.
+    /// A description of the device for reports: `cpu (avx512, 2 threads)`.
     fn describe(&self) -> String;
 
-    /// A short stable name of the arithmetic in use. Two runs whose names differ may differ in their last bits.
+    /// A short, stable name of the arithmetic. Results of backends with different names may differ in their last bits.
     fn kernel_id(&self) -> String;
 
-    /// A tensor of `rows x columns`. Its contents are unspecified until an operation writes them.
+    /// A new `[rows, columns]` tensor with unspecified contents.
     fn alloc(&self, dtype: DType, rows: usize, columns: usize) -> Result<Self::Tensor, KernelError>;
 
-    /// Gives `tensor` another number of rows, reusing its memory where it fits. Contents become unspecified.
+    /// Changes the number of rows, reusing the memory if it is large enough. Contents become unspecified.
     fn resize(&self, tensor: &mut Self::Tensor, rows: usize) -> Result<(), KernelError>;
 
-    /// Prepares weights `[out_features, in_features]` for products with activations of type `run`.
+    /// Prepares weights `[out_features, in_features]` for matmuls with activations of type `run`.
     ///
-    /// Several matrices with the same `in_features` are stacked: their outputs stand side by side.
+    /// Several matrices with the same `in_features` are stacked: their outputs are adjacent columns.
     ///
     /// # Errors
-    /// Shapes that do not fit, or an element that is not finite once it is rounded to `run`.
+    /// Shapes that do not match, or an element that is not finite after rounding to `run`.
     fn prepare_linear(&self, weights: &[HostTensor], run: DType) -> Result<Self::Linear, KernelError>;
 
     /// Prepares a gate and an up projection, both `[out_features, in_features]`, for [`Backend::linear_swiglu`].
+    ///
+    /// # Errors
+    /// As [`Backend::prepare_linear`].
     fn prepare_gated(&self, gate: &HostTensor, up: &HostTensor, run: DType) -> Result<Self::Linear, KernelError>;
 
-    /// Prepares vectors, laid end to end; every element is rounded to `run` first, as the stored model would be.
+    /// Concatenates vectors. Every element is rounded to `run`, as in a model stored in `run`, and kept in `f32`.
+    ///
+    /// # Errors
+    /// An element that is not finite after rounding.
     fn prepare_vector(&self, parts: &[HostTensor], run: DType) -> Result<Self::Vector, KernelError>;
 
-    /// Prepares an embedding table `[vocabulary, hidden]`.
+    /// Prepares an embedding table `[vocab_size, hidden_size]`.
+    ///
+    /// # Errors
+    /// A tensor that is not a matrix, or, where the table is converted here, an element that is not finite.
     fn prepare_embedding(&self, table: &HostTensor, run: DType) -> Result<Self::Embedding, KernelError>;
 
-    /// `out[i] = table[tokens[i]]`.
+    /// `out[i] = table[tokens[i]]`, `out` `[tokens, hidden_size]`.
     fn embed(&self, table: &Self::Embedding, tokens: &[u32], out: &mut Self::Tensor) -> Result<(), KernelError>;
 
-    /// `out[i] = x[i] / sqrt(mean(x[i]^2) + eps) * scale`, Zhang & Sennrich 2019, over rows of `x`.
+    /// `out[i] = x[i] / sqrt(mean(x[i]^2) + eps) * scale`, for every row of `x` (Zhang and Sennrich 2019).
     fn rms_norm(
         &self,
         x: &Self::Tensor,
@@ -212,7 +228,7 @@ pub trait Backend: Send + Sync + 'static {
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError>;
 
-    /// `out = x W^T + bias`.
+    /// `out = x W^T + bias`, `x` `[rows, in_features]`, `out` `[rows, out_features]`.
     fn linear(
         &self,
         x: &Self::Tensor,
@@ -221,7 +237,7 @@ pub trait Backend: Send + Sync + 'static {
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError>;
 
-    /// `stream = stream + x W^T + bias`: the product is added in `f32` and rounded once.
+    /// `stream = stream + x W^T + bias`: added in `f32` and rounded once.
     fn linear_residual(
         &self,
         x: &Self::Tensor,
@@ -242,7 +258,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Rotates the first `n_heads` heads of `head_dim` columns of every row, in place (Su et al. 2021, in the
     /// half-split layout of Hugging Face: column `j` pairs with `j + head_dim / 2`).
     ///
-    /// `cos` and `sin` hold `head_dim / 2` angles a position; row `i` is at `positions[i]`.
+    /// `cos` and `sin` hold `head_dim / 2` values a position, row `i` is at `positions[i]`.
     fn rope(
         &self,
         x: &mut Self::Tensor,
@@ -266,7 +282,7 @@ pub trait Backend: Send + Sync + 'static {
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError>;
 
-    /// `out[g] = pool(x[rows of group g])`, accumulated in `f32` in the listed order, rounded once.
+    /// `out[g] = pool(x[rows of group g])`, accumulated in `f32` in the order of the group, rounded once.
     fn pool(
         &self,
         x: &Self::Tensor,
@@ -288,65 +304,55 @@ pub trait Backend: Send + Sync + 'static {
         to: usize,
     ) -> Result<(), KernelError>;
 
-    /// Copies the first `rows` rows of `x` to host memory. `out` is exactly that many bytes.
+    /// Copies the first `rows` rows of `x` to host memory. `out` has exactly as many bytes.
     fn download(&self, x: &Self::Tensor, rows: usize, out: &mut [u8]) -> Result<(), KernelError>;
 
-    /// Copies the rows `bytes` from host memory to the first rows of `out`, which has at least as many. `bytes` may change
-    /// as soon as this returns.
+    /// Copies `bytes`, whole rows, from host memory to the first rows of `out`. The caller may change `bytes` when this
+    /// returns.
     ///
     /// # Errors
-    /// No whole number of rows, or more than `out` has.
+    /// A number of bytes that is not a whole number of rows, or more rows than `out` has.
     fn upload(&self, bytes: &[u8], out: &mut Self::Tensor) -> Result<(), KernelError>;
 
-    /// Runs `work` once. Operations in it may reach the device together when it is over, which takes the host less time
-    /// than one by one; results are the same. Worth it where many operations of few `rows` follow one another and no rows
-    /// are downloaded. `place` tells groups of other operations apart: what was made of a group serves the next one of
-    /// that place.
+    /// Runs `work` once. The device may launch the operations of `work` as one CUDA graph when `work` returns, which
+    /// costs the host less time than single launches. Results are the same. This pays off for many operations on few
+    /// `rows` without a download in between. The device caches the graph in `graph_slot`: callers use one slot for each
+    /// sequence of operations.
     ///
     /// # Errors
     /// Those of `work`, and a failure of the device.
-    fn grouped(
+    fn launch_grouped(
         &self,
-        _place: usize,
-        _rows: usize,
+        graph_slot: usize,
+        rows: usize,
         work: &mut dyn FnMut() -> Result<(), KernelError>,
-    ) -> Result<(), KernelError> {
-        work()
-    }
+    ) -> Result<(), KernelError>;
 
-    /// Whether [`Backend::download_later`] returns before the copy is over.
-    fn copies_overlap(&self) -> bool {
-        false
-    }
+    /// Whether [`Backend::download_async`] returns before the copy has completed.
+    fn downloads_are_async(&self) -> bool;
 
-    /// Copies the first `rows` rows of `x` to host memory while the device goes on: what it computes from now on may be
-    /// under way beside the copy.
+    /// Copies the first `rows` rows of `x` to host memory. Operations that are issued after this may run during the
+    /// copy, which is why it takes `x` by value.
     ///
     /// # Errors
     /// More rows than `x` has, or a failure of the device.
-    fn download_later(&self, x: Self::Tensor, rows: usize) -> Result<Box<dyn PendingCopy>, KernelError>;
+    fn download_async(&self, x: Self::Tensor, rows: usize) -> Result<Box<dyn PendingCopy>, KernelError>;
 
-    /// What the device has used since [`Backend::reset_device_use`]; none where the device is the host itself.
+    /// Peak memory and transferred bytes since [`Backend::reset_device_usage`]; none if the device is the host.
     ///
     /// # Errors
     /// A failure of the device.
-    fn device_use(&self) -> Result<Option<DeviceUse>, KernelError> {
-        Ok(None)
-    }
+    fn device_usage(&self) -> Result<Option<DeviceUsage>, KernelError>;
 
-    /// Starts what [`Backend::device_use`] counts anew, and gives memory back that nothing is in.
+    /// Resets the counters of [`Backend::device_usage`] and releases cached memory that is not in use.
     ///
     /// # Errors
     /// A failure of the device.
-    fn reset_device_use(&self) -> Result<(), KernelError> {
-        Ok(())
-    }
+    fn reset_device_usage(&self) -> Result<(), KernelError>;
 
-    /// Bytes that can still be allocated; none where nobody counts them.
+    /// Bytes that can still be allocated; none if the backend does not know.
     ///
     /// # Errors
     /// A failure of the device.
-    fn free_memory(&self) -> Result<Option<u64>, KernelError> {
-        Ok(None)
-    }
+    fn free_memory(&self) -> Result<Option<u64>, KernelError>;
 }

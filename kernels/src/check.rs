@@ -1,32 +1,30 @@
-//! Argument checks of the operations, so that a wrong shape is an error with both sizes and never a wrong result.
+//! Argument checks of the operations: a wrong shape becomes an error that states both sizes.
 
 use crate::backend::{AttentionLayout, AttentionShape, PoolGroups};
 use crate::dtype::DType;
 use crate::error::KernelError;
 
-/// What a check asks of a tensor, whatever device holds it.
-pub(crate) trait Matrix {
-    /// The storage type.
+/// The dtype and the shape of a two-dimensional tensor on any device.
+pub(crate) trait TensorShape {
     fn dtype(&self) -> DType;
-    /// The number of rows.
     fn rows(&self) -> usize;
-    /// The number of columns.
     fn columns(&self) -> usize;
 }
 
-/// What a check asks of prepared weights.
+/// The dtype and the shape of prepared weights.
 #[derive(Clone, Copy)]
 pub(crate) struct WeightShape {
     /// The storage type.
     pub dtype: DType,
-    /// Outputs of the product, each of a pair's projections where gated.
+    /// Columns of the output: for gated weights, the rows of each of the two projections.
     pub out_features: usize,
-    /// Inputs of the product.
+    /// Columns of the input.
     pub in_features: usize,
-    /// Whether the outputs are pairs of a gate and an up projection.
+    /// Whether the weights are a gate and an up projection.
     pub gated: bool,
 }
 
+/// An error unless `name` has `expected` elements.
 pub(crate) fn width(op: &'static str, name: &str, got: usize, expected: usize) -> Result<(), KernelError> {
     if got == expected {
         return Ok(());
@@ -34,18 +32,19 @@ pub(crate) fn width(op: &'static str, name: &str, got: usize, expected: usize) -
     Err(KernelError::shape(op, format!("{name} has {got} elements where {expected} are needed")))
 }
 
-pub(crate) fn same_dtype(op: &'static str, x: &impl Matrix, out: &impl Matrix) -> Result<(), KernelError> {
+/// An error unless `x` and `out` have one dtype.
+pub(crate) fn same_dtype(op: &'static str, x: &impl TensorShape, out: &impl TensorShape) -> Result<(), KernelError> {
     if x.dtype() == out.dtype() {
         return Ok(());
     }
     Err(KernelError::DType { op, expected: x.dtype(), got: out.dtype() })
 }
 
-/// At least `rows` rows of exactly `columns` columns.
+/// An error unless `tensor` has at least `rows` rows of exactly `columns` columns.
 pub(crate) fn fits(
     op: &'static str,
     name: &str,
-    tensor: &impl Matrix,
+    tensor: &impl TensorShape,
     rows: usize,
     columns: usize,
 ) -> Result<(), KernelError> {
@@ -58,8 +57,8 @@ pub(crate) fn fits(
     ))
 }
 
-/// `bytes` bytes are whole rows of `tensor`, and no more than it has.
-pub(crate) fn uploaded(bytes: usize, tensor: &impl Matrix) -> Result<(), KernelError> {
+/// An error unless `bytes` bytes are a whole number of rows of `tensor`, at most as many as it has.
+pub(crate) fn upload(bytes: usize, tensor: &impl TensorShape) -> Result<(), KernelError> {
     let row_bytes = tensor.columns() * tensor.dtype().size();
     if bytes == 0 || (row_bytes > 0 && bytes.is_multiple_of(row_bytes) && bytes / row_bytes <= tensor.rows()) {
         return Ok(());
@@ -68,18 +67,19 @@ pub(crate) fn uploaded(bytes: usize, tensor: &impl Matrix) -> Result<(), KernelE
     Err(KernelError::shape("upload", what))
 }
 
-/// `x W^T` into `out`, with a bias of `biases` values an output.
-pub(crate) fn product(
+/// Checks the arguments of a matmul `out = x W^T`: `x` `[rows, in_features]`, `out` at least `[rows, out_features]`,
+/// and a bias of `biases_per_output * out_features` elements.
+pub(crate) fn matmul(
     op: &'static str,
-    x: &impl Matrix,
+    x: &impl TensorShape,
     weight: WeightShape,
     gated: bool,
     bias: Option<usize>,
-    biases: usize,
-    out: &impl Matrix,
+    biases_per_output: usize,
+    out: &impl TensorShape,
 ) -> Result<(), KernelError> {
     if weight.gated != gated {
-        return Err(KernelError::shape(op, "the weights were prepared for the other kind of product"));
+        return Err(KernelError::shape(op, if gated { "the weights are not gated" } else { "the weights are gated" }));
     }
     same_dtype(op, x, out)?;
     if weight.dtype != x.dtype() {
@@ -87,13 +87,14 @@ pub(crate) fn product(
     }
     width(op, "a row of x", x.columns(), weight.in_features)?;
     if let Some(len) = bias {
-        width(op, "bias", len, biases * weight.out_features)?;
+        width(op, "bias", len, biases_per_output * weight.out_features)?;
     }
     fits(op, "out", out, x.rows(), weight.out_features)
 }
 
+/// Checks the arguments of a rotation: `cos` and `sin` elements of `head_dim / 2` angles a position.
 pub(crate) fn rope(
-    x: &impl Matrix,
+    x: &impl TensorShape,
     n_heads: usize,
     head_dim: usize,
     positions: &[u32],
@@ -114,12 +115,13 @@ pub(crate) fn rope(
     Ok(())
 }
 
+/// Checks that the rows of `layout` exist and that no query row is in two segments.
 pub(crate) fn attention(
-    query: &impl Matrix,
-    keys_values: &impl Matrix,
+    query: &impl TensorShape,
+    keys_values: &impl TensorShape,
     layout: &AttentionLayout,
     shape: AttentionShape,
-    out: &impl Matrix,
+    out: &impl TensorShape,
 ) -> Result<(), KernelError> {
     const OP: &str = "attention";
     same_dtype(OP, query, keys_values)?;
@@ -130,14 +132,14 @@ pub(crate) fn attention(
     width(OP, "a row of query", query.columns(), shape.query_width())?;
     width(OP, "a row of keys and values", keys_values.columns(), 2 * shape.kv_width())?;
     width(OP, "a row of out", out.columns(), shape.query_width())?;
-    let mut taken = vec![false; query.rows()];
+    let mut assigned = vec![false; query.rows()];
     for segment in &layout.segments {
         let end = segment.query_row.saturating_add(segment.len);
         if end > query.rows() || end > out.rows() {
             return Err(KernelError::shape(OP, format!("query rows up to {end} of {}", query.rows())));
         }
-        // Two segments on one row would be two threads writing one piece of memory.
-        for row in &mut taken[segment.query_row..end] {
+        // Two segments with the same row would be two threads that write the same memory.
+        for row in &mut assigned[segment.query_row..end] {
             if std::mem::replace(row, true) {
                 return Err(KernelError::shape(OP, "two segments name the same query row"));
             }
@@ -159,7 +161,8 @@ pub(crate) fn attention(
     Ok(())
 }
 
-pub(crate) fn pool(x: &impl Matrix, groups: &PoolGroups, out: &impl Matrix) -> Result<(), KernelError> {
+/// An error unless `x` has the rows of `groups` and `out` has a row a group.
+pub(crate) fn pool(x: &impl TensorShape, groups: &PoolGroups, out: &impl TensorShape) -> Result<(), KernelError> {
     same_dtype("pool", x, out)?;
     fits("pool", "out", out, groups.len(), x.columns())?;
     match groups.max_row().filter(|row| *row as usize >= x.rows()) {
@@ -168,11 +171,12 @@ pub(crate) fn pool(x: &impl Matrix, groups: &PoolGroups, out: &impl Matrix) -> R
     }
 }
 
+/// An error unless `x` has rows `from..from + count` and `out` has rows `to..to + count`, of equal width.
 pub(crate) fn copy_rows(
-    x: &impl Matrix,
+    x: &impl TensorShape,
     from: usize,
     count: usize,
-    out: &impl Matrix,
+    out: &impl TensorShape,
     to: usize,
 ) -> Result<(), KernelError> {
     same_dtype("copy rows", x, out)?;
@@ -180,8 +184,8 @@ pub(crate) fn copy_rows(
     fits("copy rows", "out", out, to.saturating_add(count), x.columns())
 }
 
-/// Each of `rows` is a row of a table of `n_rows`.
-pub(crate) fn picked(op: &'static str, rows: &[u32], n_rows: usize) -> Result<(), KernelError> {
+/// An error unless each of `rows` is below `n_rows`.
+pub(crate) fn row_indices(op: &'static str, rows: &[u32], n_rows: usize) -> Result<(), KernelError> {
     match rows.iter().find(|row| **row as usize >= n_rows) {
         Some(row) => Err(KernelError::shape(op, format!("row {row} of {n_rows}"))),
         None => Ok(()),

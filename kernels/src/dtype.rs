@@ -1,14 +1,13 @@
-//! The three storage types, their names and the conversions to and from `f32`.
+//! The three storage types, their names and their conversions to and from `f32`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use thiserror::Error;
 
-use crate::error::KernelError;
-
-/// How an element is stored. Arithmetic is in `f32` whatever the storage type.
+/// The storage type of an element. Arithmetic is in `f32` for every storage type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     /// IEEE single precision, 4 bytes.
@@ -28,7 +27,7 @@ impl DType {
         }
     }
 
-    /// The short name, as in safetensors headers in lower case: `f32`, `f16`, `bf16`.
+    /// The short name: the one of safetensors headers, in lower case (`f32`, `f16`, `bf16`).
     pub const fn name(self) -> &'static str {
         match self {
             DType::F32 => "f32",
@@ -40,10 +39,10 @@ impl DType {
     /// Widens `bytes` (native-endian elements of this type) to `f32`. Exact for every type.
     ///
     /// # Panics
-    /// When `bytes` is not exactly `out.len()` elements long: a bug of the caller, never an input's fault.
+    /// When `bytes` is not exactly `out.len()` elements long, which is a bug in the caller.
     pub fn widen(self, bytes: &[u8], out: &mut [f32]) {
         assert_eq!(bytes.len(), out.len() * self.size(), "widen: lengths differ");
-        // Mapped files give no alignment, so elements are read byte by byte where the cast does not fit.
+        // The bytes of a mapped file may be unaligned: then the cast fails and elements are read byte by byte.
         match self {
             DType::F32 => match bytemuck::try_cast_slice::<u8, f32>(bytes) {
                 Ok(source) => out.copy_from_slice(source),
@@ -75,7 +74,7 @@ impl DType {
     /// Rounds `values` to this type (nearest, ties to even) into `bytes`, native-endian.
     ///
     /// # Panics
-    /// When `bytes` is not exactly `values.len()` elements long: a bug of the caller, never an input's fault.
+    /// When `bytes` is not exactly `values.len()` elements long, which is a bug in the caller.
     pub fn narrow(self, values: &[f32], bytes: &mut [u8]) {
         assert_eq!(bytes.len(), values.len() * self.size(), "narrow: lengths differ");
         match self {
@@ -97,19 +96,27 @@ impl DType {
         }
     }
 
-    /// Widens `bytes` into a new vector.
+    /// Widens `bytes` (native-endian elements of this type) to a new vector.
     pub fn to_f32_vec(self, bytes: &[u8]) -> Vec<f32> {
         let mut values = vec![0.0; bytes.len() / self.size()];
         self.widen(bytes, &mut values);
         values
     }
 
-    /// Rounds `values` into a new byte vector.
+    /// Rounds `values` to this type, as native-endian bytes.
     pub fn from_f32_slice(self, values: &[f32]) -> Vec<u8> {
         let mut bytes = vec![0; values.len() * self.size()];
         self.narrow(values, &mut bytes);
         bytes
     }
+}
+
+/// A name that [`DType::from_str`] does not accept.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("unknown dtype '{name}': use one of fp32, fp16, bf16 (or float32, float16, bfloat16)")]
+pub struct UnknownDType {
+    /// The rejected name.
+    pub name: String,
 }
 
 impl fmt::Display for DType {
@@ -119,15 +126,15 @@ impl fmt::Display for DType {
 }
 
 impl FromStr for DType {
-    type Err = KernelError;
+    type Err = UnknownDType;
 
-    /// Accepts the names people type: `fp32 float32 f32`, `fp16 float16 f16`, `bf16 bfloat16`.
-    fn from_str(text: &str) -> Result<Self, KernelError> {
+    /// Accepts `fp32`, `float32`, `f32`, `fp16`, `float16`, `f16`, `bf16` and `bfloat16`, in upper or lower case.
+    fn from_str(text: &str) -> Result<Self, UnknownDType> {
         match text.to_ascii_lowercase().as_str() {
             "fp32" | "float32" | "f32" => Ok(DType::F32),
             "fp16" | "float16" | "f16" => Ok(DType::F16),
             "bf16" | "bfloat16" => Ok(DType::Bf16),
-            _ => Err(KernelError::UnknownDType { name: text.to_owned() }),
+            _ => Err(UnknownDType { name: text.to_owned() }),
         }
     }
 }
@@ -137,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn narrowing_then_widening_rounds_to_nearest_even() {
+    fn narrow_then_widen_rounds_to_nearest_even() {
         // 1 + 2^-8 lies halfway between two bf16 neighbours; the even one is 1.
         let values = [1.0 + f32::powi(2.0, -8), 1.0 + 3.0 * f32::powi(2.0, -8), -0.0, f32::INFINITY];
         let bytes = DType::Bf16.from_f32_slice(&values);
@@ -146,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn unaligned_bytes_widen_the_same() {
+    fn unaligned_bytes_widen_equally() {
         for dtype in [DType::F32, DType::F16, DType::Bf16] {
             let bytes = dtype.from_f32_slice(&[0.5, -2.0, 3.25]);
             let mut shifted = vec![0u8; bytes.len() + 1];
@@ -156,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn names_people_type_are_known_and_others_are_refused() {
+    fn dtype_names_parse_and_unknown_ones_fail() {
         assert_eq!("BFloat16".parse::<DType>().unwrap(), DType::Bf16);
         assert_eq!("float16".parse::<DType>().unwrap(), DType::F16);
         assert!("int8".parse::<DType>().unwrap_err().to_string().contains("int8"));

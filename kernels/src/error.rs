@@ -1,43 +1,39 @@
-//! What can go wrong in an operation: the operation's name, what it was given and what it expected.
+//! Errors of the operations: each names the operation, the actual value and the expected one.
 
 use thiserror::Error;
 
 use crate::dtype::DType;
 
-/// An operation refused its arguments, or the device could not do the work.
+/// An operation rejected its arguments, or the device failed.
 #[derive(Debug, Error)]
 pub enum KernelError {
-    /// A storage type that does not exist here.
-    #[error("unknown dtype '{name}': use one of fp32, fp16, bf16 (or float32, float16, bfloat16)")]
-    UnknownDType {
-        /// What was asked for.
-        name: String,
-    },
-    /// The environment asks for an instruction set that does not exist here.
-    #[error("{}={name}: use one of portable, avx2, avx512, avx512bf16, amx, or unset it", crate::cpu::ISA_VARIABLE)]
+    /// An environment variable names an instruction set that does not exist.
+    #[error("{variable}={name}: use one of portable, avx2, avx512, avx512bf16, amx, or unset it")]
     UnknownIsa {
-        /// What was asked for.
+        /// The environment variable.
+        variable: &'static str,
+        /// Its value.
         name: String,
     },
-    /// Shapes that do not fit each other.
+    /// Shapes that do not match.
     #[error("{op}: {what}")]
     Shape {
         /// The operation.
         op: &'static str,
-        /// What does not fit, with the sizes.
+        /// The mismatch, with both sizes.
         what: String,
     },
-    /// A storage type that the operation does not take.
+    /// A storage type that the operation does not support.
     #[error("{op}: expected {expected}, got {got}")]
     DType {
         /// The operation.
         op: &'static str,
-        /// The type it takes.
+        /// The supported type.
         expected: DType,
-        /// The type it was given.
+        /// The type of the argument.
         got: DType,
     },
-    /// A value that is not a number where numbers are required, such as a weight.
+    /// A NaN or an infinity where a finite number is required, such as a weight.
     #[error("{op}: element {index} is {value}, weights must be finite")]
     NotFinite {
         /// The operation.
@@ -47,12 +43,12 @@ pub enum KernelError {
         /// Its value.
         value: f32,
     },
-    /// The device has not enough memory.
+    /// An allocation failed.
     #[error("{op}: could not allocate {bytes} bytes on {device}")]
     OutOfMemory {
         /// The operation.
         op: &'static str,
-        /// Bytes asked for.
+        /// The size of the allocation.
         bytes: usize,
         /// The device.
         device: String,
@@ -64,7 +60,7 @@ pub enum KernelError {
         op: &'static str,
         /// The device.
         device: String,
-        /// The driver's own words.
+        /// The driver's message.
         message: String,
     },
 }

@@ -1,4 +1,4 @@
-//! A tensor in host memory: a type, a shape and bytes that may be a mapped file's.
+//! A tensor in host memory: a dtype, a shape and bytes, which may be those of a mapped file.
 
 use bytes::Bytes;
 
@@ -17,25 +17,25 @@ impl HostTensor {
     /// Wraps `bytes` (native-endian) as a tensor of `shape`.
     ///
     /// # Errors
-    /// When the number of bytes is not what the shape and the type ask for.
+    /// When the number of bytes does not match the shape and the dtype, or the shape overflows.
     pub fn new(dtype: DType, shape: Vec<usize>, bytes: Bytes) -> Result<Self, KernelError> {
-        let wanted = shape
+        let needed = shape
             .iter()
-            .try_fold(dtype.size(), |product, &extent| product.checked_mul(extent))
+            .try_fold(dtype.size(), |bytes, &dimension| bytes.checked_mul(dimension))
             .ok_or_else(|| KernelError::shape("host tensor", format!("shape {shape:?} overflows")))?;
-        if wanted != bytes.len() {
+        if needed != bytes.len() {
             return Err(KernelError::shape(
                 "host tensor",
-                format!("shape {shape:?} of {dtype} needs {wanted} bytes, got {}", bytes.len()),
+                format!("shape {shape:?} of {dtype} needs {needed} bytes, got {}", bytes.len()),
             ));
         }
         Ok(HostTensor { dtype, shape, bytes })
     }
 
-    /// Rounds `values` to `dtype`.
+    /// Rounds `values`, in row-major order, to `dtype`.
     ///
     /// # Errors
-    /// When the shape asks for another number of elements.
+    /// When the number of values does not match the shape.
     pub fn from_f32(dtype: DType, shape: Vec<usize>, values: &[f32]) -> Result<Self, KernelError> {
         Self::new(dtype, shape, Bytes::from(dtype.from_f32_slice(values)))
     }
@@ -45,17 +45,17 @@ impl HostTensor {
         self.dtype
     }
 
-    /// The extents, outermost first.
+    /// The dimensions, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The elements' bytes.
+    /// The elements, row-major and native-endian.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// The elements widened to `f32`.
+    /// The elements widened to `f32`, in row-major order.
     pub fn to_f32_vec(&self) -> Vec<f32> {
         self.dtype.to_f32_vec(&self.bytes)
     }
@@ -66,13 +66,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_byte_count_is_refused_with_both_numbers() {
+    fn wrong_byte_count_error_has_both_numbers() {
         let error = HostTensor::new(DType::Bf16, vec![2, 3], Bytes::from(vec![0u8; 10])).unwrap_err();
         assert!(error.to_string().contains("needs 12 bytes, got 10"), "{error}");
     }
 
     #[test]
-    fn an_overflowing_shape_is_refused() {
+    fn overflowing_shape_is_an_error() {
         let error = HostTensor::new(DType::F32, vec![usize::MAX, 8], Bytes::new()).unwrap_err();
         assert!(error.to_string().contains("overflows"), "{error}");
     }

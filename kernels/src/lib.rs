@@ -1,14 +1,14 @@
 //! The operations of a Llama forward pass and of pooling, behind one [`Backend`] interface.
 //!
-//! A kernel is one operation; no operation knows the model. The composition of operations into a model lives in
-//! the crate `actbench`. Every backend keeps the same promise: the bits of a row of a result depend on that row's
-//! inputs alone, never on the other rows of the batch, their number or the number of threads.
+//! No operation knows the model: users of this crate compose operations into a model. Every backend guarantees that the
+//! bits of a result row depend on the inputs of that row alone, and not on the other rows of the batch, on their number
+//! or on the number of threads.
 
 pub mod backend;
 mod check;
 pub mod cpu;
 pub mod cuda;
-pub mod device_use;
+pub mod device_usage;
 pub mod dtype;
 pub mod error;
 pub mod host;
@@ -18,9 +18,9 @@ pub mod profiled;
 pub use backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
 pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;
-pub use device_use::DeviceUse;
-pub use dtype::DType;
+pub use device_usage::DeviceUsage;
+pub use dtype::{DType, UnknownDType};
 pub use error::KernelError;
 pub use host::HostTensor;
 pub use pending::PendingCopy;
-pub use profiled::{Profile, Profiled};
+pub use profiled::{Profile, ProfiledBackend};

@@ -18,21 +18,21 @@ use actbench_kernels::cuda::{Argument, Device, KernelSet, Tiles};
 use actbench_kernels::{AttentionShape, Backend, DType, PoolMethod};
 use common::*;
 use mutants::{KernelPath, MUTANTS, Mutant};
-use operations::Product;
+use operations::MatmulKind;
 
 /// The operation of the mutant's kernel, on shapes with tails.
 fn run<B: Backend>(mutant: &Mutant, backend: &B) -> Vec<u8> {
     let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 48 };
     match mutant.file {
         "rms_norm" => operations::rms_norm(backend, DType::Bf16, 4, 136),
-        "linear" => operations::product(backend, Product::Linear, true, DType::F16, (0, 3), 20, 131),
+        "linear" => operations::matmul(backend, MatmulKind::Linear, true, DType::F16, (0, 3), 20, 131),
         "pool" => operations::pool(backend, DType::F16, 136, PoolMethod::Sum),
         "attention" => operations::attention(backend, DType::F32, shape, [5, 300]),
-        "linear_mma" => operations::product(backend, Product::Linear, true, DType::F16, (0, 130), 136, 130),
+        "linear_mma" => operations::matmul(backend, MatmulKind::Linear, true, DType::F16, (0, 130), 136, 130),
         // More steps than stages, and a tail of each side; outputs stored one by one and eight at a time.
         "linear_wgmma" => {
             let outputs = if mutant.path == KernelPath::VectorStores { 264 } else { 262 };
-            operations::product(backend, Product::Linear, true, DType::F16, (0, 130), 392, outputs)
+            operations::matmul(backend, MatmulKind::Linear, true, DType::F16, (0, 130), 392, outputs)
         }
         "attention_mma" => operations::attention(backend, DType::F16, shape, [3, 150]),
         other => panic!("no operation for a mutant of {other}"),

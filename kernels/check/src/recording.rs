@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use actbench_kernels::KernelError;
-use actbench_kernels::cuda::{Architecture, Argument, Device, Launch};
+use actbench_kernels::cuda::{Architecture, Argument, Device, Launch, MemoryUsage};
+use actbench_kernels::{KernelError, PendingCopy};
 
 /// Forwards every call to `device`.
 pub struct RecordingDevice<D> {
@@ -63,5 +63,38 @@ impl<D: Device> Device for RecordingDevice<D> {
     fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, Self::Buffer>]) -> Result<(), KernelError> {
         self.launched().insert(launch.kernel.to_string());
         self.device.launch(launch, arguments)
+    }
+
+    fn launch_grouped(
+        &self,
+        graph_slot: usize,
+        rows: usize,
+        work: &mut dyn FnMut() -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
+        self.device.launch_grouped(graph_slot, rows, work)
+    }
+
+    fn upload(&self, bytes: &[u8]) -> Result<Self::Buffer, KernelError> {
+        self.device.upload(bytes)
+    }
+
+    fn downloads_are_async(&self) -> bool {
+        self.device.downloads_are_async()
+    }
+
+    fn read_async(&self, buffer: Self::Buffer, bytes: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
+        self.device.read_async(buffer, bytes)
+    }
+
+    fn memory_usage(&self) -> Result<Option<MemoryUsage>, KernelError> {
+        self.device.memory_usage()
+    }
+
+    fn reset_peak_memory(&self) -> Result<(), KernelError> {
+        self.device.reset_peak_memory()
+    }
+
+    fn free_memory(&self) -> Result<Option<u64>, KernelError> {
+        self.device.free_memory()
     }
 }

@@ -195,8 +195,8 @@ mod with_the_emulator {
         errors.push(error.replace(directory.path().to_str().unwrap(), "DIRECTORY"));
         insta::assert_snapshot!(errors.concat(), @r"
 kernels-check: the CUDA driver has no device: CUDA_ERROR_NO_DEVICE (no CUDA-capable device is detected); --emulator checks the kernels on the CPU
-kernels-check: open on cuda:2: there is no CUDA device 2: the driver has 2, counted from 0
-kernels-check: the CUDA driver is too old: version 11.8; 12.8 or later is needed; --emulator checks the kernels on the CPU
+kernels-check: open on cuda:2: there is no CUDA device 2: the driver has 2, numbered from 0
+kernels-check: the CUDA driver is too old: version 11.8; 12.8 or later is required; --emulator checks the kernels on the CPU
 kernels-check: find kernels on cuda: DIRECTORY/manifest.json: EOF while parsing a value at line 1 column 0; write the directory with scripts/check_cuda_kernels.sh --out
 ");
     }

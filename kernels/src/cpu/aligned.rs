@@ -1,4 +1,4 @@
-//! A growable buffer aligned to cache lines, the memory behind tensors and packed weights.
+//! Buffers aligned to cache lines: the memory of tensors and packed weights.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
@@ -8,36 +8,37 @@ use crate::error::KernelError;
 /// One cache line, and the width of a 512-bit vector.
 const ALIGNMENT: usize = 64;
 
-/// The larger pages of x86-64 and, mostly, of arm64. With common pages of 4 KiB a large matrix has more of them than
-/// a processor keeps addresses for, and each panel would wait for page tables.
+/// The size of huge pages on x86-64 and on most arm64 systems. With 4 KiB pages, a large matrix has more pages than the
+/// TLB has entries, and each panel would wait for page walks.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Zero-initialised bytes at a 64-byte boundary, on huge pages where there are enough of them.
+/// Zero-initialized bytes at a 64-byte boundary, on huge pages if the buffer is large enough.
 pub struct AlignedBytes {
     /// Start of the bytes.
     pointer: NonNull<u8>,
     len: usize,
-    /// What was allocated, and holds the bytes.
+    /// The allocation that contains the bytes.
     allocation: Option<(NonNull<u8>, Layout)>,
 }
 
-// SAFETY: the buffer owns its memory and hands out references under the usual borrow rules alone.
+// SAFETY: the buffer owns its memory, and its references follow the borrow rules.
 unsafe impl Send for AlignedBytes {}
 // SAFETY: as above; shared access is read-only.
 unsafe impl Sync for AlignedBytes {}
 
 impl AlignedBytes {
-    /// Allocates `len` zero bytes. The pages of a large buffer are not touched until they are written.
+    /// Allocates `len` zero bytes. Pages of a large buffer take no memory until they are written.
     ///
     /// # Errors
-    /// When the memory cannot be had.
+    /// [`KernelError::OutOfMemory`].
     pub fn zeroed(op: &'static str, len: usize) -> Result<Self, KernelError> {
         if len == 0 {
             return Ok(AlignedBytes { pointer: NonNull::<AlignedLine>::dangling().cast(), len: 0, allocation: None });
         }
         let out_of_memory = || KernelError::OutOfMemory { op, bytes: len, device: "cpu".to_owned() };
         let alignment = alignment(len);
-        // Aligned by hand: asked for an alignment, the allocator has no zero pages to give and writes zeros itself.
+        // Aligned by hand: for a large alignment the allocator does not use fresh zero pages, but writes the zeros
+        // itself.
         let layout = len
             .checked_add(alignment)
             .and_then(|len| Layout::from_size_align(len, align_of::<u64>()).ok())
@@ -49,8 +50,8 @@ impl AlignedBytes {
         let pointer = unsafe { start.add(skipped) };
         #[cfg(target_os = "linux")]
         if len >= HUGE_PAGE {
-            // SAFETY: the range is whole pages inside the allocation, and the advice changes no contents. It is
-            // advice, so the outcome does not matter.
+            // SAFETY: the range is whole pages inside the allocation, and the advice changes no contents. It may be
+            // ignored, so its result is not checked.
             unsafe { libc::madvise(pointer.as_ptr().cast(), len / HUGE_PAGE * HUGE_PAGE, libc::MADV_HUGEPAGE) };
         }
         Ok(AlignedBytes { pointer, len, allocation: Some((start, layout)) })
@@ -58,38 +59,39 @@ impl AlignedBytes {
 
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: `pointer` is valid for `len` initialised bytes, or dangling and aligned where `len` is zero.
+        // SAFETY: `pointer` is valid for `len` initialized bytes, or dangling and aligned where `len` is zero.
         unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.len) }
     }
 
-    /// The bytes, to be written.
+    /// The bytes, for writing.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as in `as_slice`, and `&mut self` makes the access exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.len) }
     }
 }
 
-/// What a buffer of `len` bytes begins at a multiple of.
+/// The alignment of a buffer of `len` bytes.
 fn alignment(len: usize) -> usize {
     if len >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT }
 }
 
-/// Bytes that a tensor or packed matrix of `len` bytes takes from the allocator: what its alignment needs comes on top.
+/// Bytes that a tensor or packed matrix of `len` bytes takes from the allocator: `len` and the padding for its
+/// alignment.
 pub fn allocated_bytes(len: u64) -> u64 {
-    let on_top = alignment(usize::try_from(len).unwrap_or(usize::MAX)) as u64;
-    if len == 0 { 0 } else { len.saturating_add(on_top) }
+    let padding = alignment(usize::try_from(len).unwrap_or(usize::MAX)) as u64;
+    if len == 0 { 0 } else { len.saturating_add(padding) }
 }
 
 impl Drop for AlignedBytes {
     fn drop(&mut self) {
         if let Some((start, layout)) = self.allocation {
-            // SAFETY: allocated in `zeroed` with this very layout.
+            // SAFETY: allocated in `zeroed` with this layout.
             unsafe { dealloc(start.as_ptr(), layout) }
         }
     }
 }
 
-/// Stands for the alignment in `NonNull::dangling`.
+/// A type with the alignment of the buffers, for `NonNull::dangling`.
 #[repr(align(64))]
 struct AlignedLine;
 
@@ -98,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_are_aligned_zeroed_and_may_be_empty() {
+    fn buffers_are_aligned_and_zeroed() {
         for len in [0, 1, 63, 64, 4097, HUGE_PAGE, 2 * HUGE_PAGE + 5] {
             let mut buffer = AlignedBytes::zeroed("test", len).unwrap();
             assert_eq!(buffer.as_slice().as_ptr() as usize % ALIGNMENT, 0);
@@ -109,16 +111,16 @@ mod tests {
     }
 
     #[test]
-    fn what_a_buffer_takes_is_told() {
+    fn allocated_bytes_equals_allocation_size() {
         for len in [0, 1, 4097, HUGE_PAGE - 1, HUGE_PAGE, 2 * HUGE_PAGE + 5] {
             let buffer = AlignedBytes::zeroed("test", len).unwrap();
-            let taken = buffer.allocation.map_or(0, |(_, layout)| layout.size());
-            assert_eq!(allocated_bytes(len as u64), taken as u64, "{len}");
+            let allocated = buffer.allocation.map_or(0, |(_, layout)| layout.size());
+            assert_eq!(allocated_bytes(len as u64), allocated as u64, "{len}");
         }
     }
 
     #[test]
-    fn an_impossible_size_is_an_error() {
+    fn impossible_size_is_out_of_memory() {
         let error = AlignedBytes::zeroed("test", usize::MAX / 2).err().unwrap();
         assert!(error.to_string().contains("could not allocate"), "{error}");
     }

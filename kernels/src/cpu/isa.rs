@@ -1,61 +1,59 @@
-//! Which instruction set the kernels use, found once at start.
+//! The instruction set of the kernels, detected once at start.
 //!
-//! Every kernel is one generic body compiled several times, each time with other instructions enabled. All of them
-//! use fused multiply-adds in the same order, so the choice changes the speed and not one bit of a result. The one
-//! exception are products of bf16 with weights, for which processors have instructions with an order of their own:
-//! see [`Isa::kernel_id`].
+//! Every kernel is one generic body, compiled once for each instruction set. All variants use fused multiply-adds in
+//! the same order, so the choice changes the speed and not the bits. The exception are matmuls in bf16: processors have
+//! instructions for them that accumulate in an order of their own. See [`Isa::kernel_id`].
 
 use std::fmt;
 
-/// The environment variable that forces a lower instruction set, by one of the names in [`Isa::ALL`].
+/// The environment variable that selects a lower instruction set, by one of the names of [`Isa::ALL`].
 pub const ISA_VARIABLE: &str = "ACTBENCH_CPU_ISA";
 
-/// An instruction set the kernels are compiled for. Each includes those before it.
+/// An instruction set that the kernels are compiled for. Each includes the previous ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
-    /// Whatever the target guarantees.
+    /// The instructions that the compilation target guarantees.
     Portable,
     /// AVX2, FMA and F16C on x86-64.
     Avx2,
     /// AVX-512 F, BW, DQ and VL on x86-64.
     Avx512,
-    /// AVX-512 with dot products of pairs of bf16 (Zen 4, Cooper Lake).
+    /// AVX-512 with dot products of bf16 pairs (Zen 4, Cooper Lake).
     Avx512Bf16,
-    /// Tiles of bf16 (AMX, Sapphire Rapids), which the operating system must permit.
+    /// AMX tiles of bf16 (Sapphire Rapids), which need a permission of the operating system.
     Amx,
 }
 
 impl Isa {
-    /// All instruction sets, the lowest first.
+    /// All instruction sets, lowest first.
     pub const ALL: [Isa; 5] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
 
-    /// The fastest instruction set of this processor, or no higher than that of [`ISA_VARIABLE`] where it is set to a
-    /// known name.
+    /// The fastest instruction set of this processor, limited to that of [`ISA_VARIABLE`] if it names one.
     pub fn detect() -> Self {
         let best = Self::best();
         let forced = std::env::var(ISA_VARIABLE).ok();
         match Self::ALL.iter().find(|isa| forced.as_deref() == Some(isa.name())) {
             Some(isa) => best.min(*isa),
-            // Intel's cores with AMX do one `vdpbf16ps` in two cycles, half as many products as by fused
-            // multiply-adds; where AMX is not to be had there, AVX-512 is faster. AMD's Zen 4 does one a cycle.
+            // Intel's cores with AMX execute a `vdpbf16ps` in two cycles, which is half the rate of fused
+            // multiply-adds. Without permission for AMX, AVX-512 is faster there. AMD's Zen 4 executes one a cycle.
             None if best == Isa::Avx512Bf16 && !has_fast_dots() => Isa::Avx512,
             None => best,
         }
     }
 
-    /// Whether products of f32 with weights that bf16 holds are made of products of bf16.
-    pub(super) fn splits(self) -> bool {
+    /// Whether matmuls of f32 with weights that are exact in bf16 split the activations into bf16 terms (see
+    /// `gemm::amx`).
+    pub(super) fn splits_f32(self) -> bool {
         self == Isa::Amx
     }
 
-    /// Names the arithmetic: two backends with the same name agree to the last bit in every operation and type.
+    /// The name of the arithmetic: two backends with the same name have the same bits in every operation and dtype.
     ///
-    /// Up to AVX-512 all instruction sets share one chain of fused multiply-adds an output. `vdpbf16ps` and
-    /// `tdpbf16ps` add the products of bf16 in pairs, in orders of their own, round in between to nearest even
-    /// whatever the rounding mode is, and take subnormal inputs and results for zero (Intel's manual, volume 2).
-    /// Other types than bf16 keep the common chain there too, apart from f32 on weights that are stored as bf16 where
-    /// there are tiles: see `gemm::amx`. The number goes up in all of them when the bits of an
-    /// operation that they share change.
+    /// Up to AVX-512 all instruction sets use one chain of fused multiply-adds per output. `vdpbf16ps` and `tdpbf16ps`
+    /// accumulate pairs of bf16 in orders of their own, round to nearest even in between, independent of the rounding
+    /// mode, and treat subnormal inputs and results as zero (Intel's manual, volume 2). The other dtypes keep the
+    /// common chain there too, except f32 with weights that are stored as bf16 on AMX: see `gemm::amx`. The number is
+    /// increased whenever the bits of an operation change, in all names that the operation affects.
     pub fn kernel_id(self) -> &'static str {
         match self {
             Isa::Portable | Isa::Avx2 | Isa::Avx512 => "cpu-fma-2",
@@ -64,7 +62,7 @@ impl Isa {
         }
     }
 
-    /// Whether `name` is that of an instruction set, or empty.
+    /// Whether `name` is empty or the name of an instruction set.
     pub(super) fn is_name(name: &std::ffi::OsStr) -> bool {
         name.is_empty() || Self::ALL.iter().any(|isa| name == isa.name())
     }
@@ -108,7 +106,7 @@ impl fmt::Display for Isa {
     }
 }
 
-/// Whether dot products of bf16 are faster than fused multiply-adds: on processors by AMD.
+/// Whether bf16 dot products are faster than fused multiply-adds, which is the case on AMD processors.
 #[cfg(target_arch = "x86_64")]
 fn has_fast_dots() -> bool {
     let vendor = std::arch::x86_64::__cpuid(0);
@@ -120,10 +118,10 @@ fn has_fast_dots() -> bool {
     false
 }
 
-/// Whether the processor multiplies tiles of bf16 and Linux lets this process use them.
+/// Whether the processor has AMX with bf16 and Linux permits this process to use it.
 ///
-/// Linux gives the 8 KiB of tile registers only to processes that ask ("Using XSTATE features in user space
-/// applications" in its documentation). Asking once covers all threads of the process, running and to come.
+/// Linux enables the 8 KiB of tile registers on request only ("Using XSTATE features in user space applications" in its
+/// documentation). One request covers all threads of the process, including later ones.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn amx_is_permitted() -> bool {
     use std::sync::OnceLock;
@@ -136,11 +134,11 @@ fn amx_is_permitted() -> bool {
     const AMX_TILE: u32 = 1 << 24;
     static PERMITTED: OnceLock<bool> = OnceLock::new();
     *PERMITTED.get_or_init(|| {
-        let has = |leaf: u32| std::arch::x86_64::__cpuid(0).eax >= leaf;
-        let wanted = AMX_BF16 | AMX_TILE;
-        has(7)
-            && std::arch::x86_64::__cpuid_count(7, 0).edx & wanted == wanted
-            // SAFETY: a plain system call without pointers, which older systems refuse.
+        let has_leaf = |leaf: u32| std::arch::x86_64::__cpuid(0).eax >= leaf;
+        let required = AMX_BF16 | AMX_TILE;
+        has_leaf(7)
+            && std::arch::x86_64::__cpuid_count(7, 0).edx & required == required
+            // SAFETY: a system call without pointers. Older kernels return an error.
             && unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) } == 0
     })
 }
@@ -150,9 +148,10 @@ fn amx_is_permitted() -> bool {
     false
 }
 
-/// Defines `$name(isa, ...)`, which runs the `#[inline(always)]` function `$body` compiled for the instruction set.
+/// Defines `$name(isa, ...)`, which runs the `#[inline(always)]` function `$body`, compiled for the instruction set
+/// `isa`.
 ///
-/// The body must be safe and must not depend on the instruction set for its results.
+/// The body must be safe, and its results must not depend on the instruction set.
 macro_rules! dispatch {
     ($(#[$meta:meta])* $visibility:vis fn $name:ident $(<$generic:ident: $bound:path>)? ($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:path) => {
         $(#[$meta])*
@@ -172,7 +171,7 @@ macro_rules! dispatch {
                     $body($($argument),*)
                 }
                 match isa {
-                    // SAFETY: an `Isa` above `Portable` comes from `Isa::detect`, which saw these features.
+                    // SAFETY: an `Isa` above `Portable` comes from `Isa::detect`, which found these features.
                     Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => return unsafe { avx512($($argument),*) },
                     // SAFETY: as above.
                     Isa::Avx2 => return unsafe { avx2($($argument),*) },

@@ -1,22 +1,23 @@
-//! The CPU backend: the default where there is no GPU, and the reference for those that there are.
+//! The CPU backend: the default on a machine without a GPU, and the reference for the GPU backends.
 //!
-//! Every operation runs on the backend's own thread pool. See [`isa`] for how one kernel body serves several
-//! instruction sets with the same bits, and [`crate::backend`] for what an operation promises.
+//! Every operation runs on the backend's own thread pool. [`isa`] compiles one kernel body for several instruction sets
+//! with the same bits. [`crate::backend`] states the numerics of the operations.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::ThreadPool;
 
 use self::aligned::AlignedBytes;
-use self::gemm::epilogue::{AddToStream, OutputRows, Store, SwiGlu};
-use self::rows::Angles;
+use self::gemm::epilogue::{OutputRows, ResidualEpilogue, StoreEpilogue, SwiGluEpilogue};
+use self::rows::RopeAngles;
 use self::tensor::with_element;
 use crate::backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
 use crate::check;
+use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
-use crate::pending::{Arrived, PendingCopy};
+use crate::pending::{CompletedCopy, PendingCopy};
 
 mod aligned;
 mod attention;
@@ -32,27 +33,28 @@ pub use gemm::PackedWeights;
 pub use isa::{ISA_VARIABLE, Isa};
 pub use tensor::CpuTensor;
 
-/// The backend that needs nothing but a processor.
+/// The backend of the host processor.
 pub struct CpuBackend {
     isa: Isa,
     pool: ThreadPool,
-    /// Packed activations, kept between calls so that the steady state allocates nothing here.
+    /// Packed activations, kept between calls so that the steady state does not allocate.
     scratch: Mutex<AlignedBytes>,
 }
 
 impl CpuBackend {
-    /// A backend with `threads` threads, on the best instruction set there is.
+    /// A backend with `threads` threads that uses the best instruction set of the processor.
     ///
     /// # Errors
-    /// When the threads cannot be started, or [`ISA_VARIABLE`] holds what is no instruction set.
+    /// When the threads cannot be started, or [`ISA_VARIABLE`] does not name an instruction set.
     pub fn new(threads: usize) -> Result<Self, KernelError> {
         if let Some(name) = std::env::var_os(ISA_VARIABLE).filter(|name| !Isa::is_name(name)) {
-            return Err(KernelError::UnknownIsa { name: name.to_string_lossy().into_owned() });
+            let name = name.to_string_lossy().into_owned();
+            return Err(KernelError::UnknownIsa { variable: ISA_VARIABLE, name });
         }
         Self::with_isa(threads, Isa::detect())
     }
 
-    /// As [`CpuBackend::new`], on an instruction set no better than the processor's own.
+    /// As [`CpuBackend::new`], with the instruction set `isa`, or the best one of the processor if that is lower.
     ///
     /// # Errors
     /// When the threads cannot be started.
@@ -70,13 +72,13 @@ impl CpuBackend {
         Ok(CpuBackend { isa: isa.min(Isa::detect()), pool, scratch })
     }
 
-    /// The pool the operations run on, for host work that belongs to the same run.
+    /// The thread pool of the operations, for other host work of the same run.
     pub fn thread_pool(&self) -> &ThreadPool {
         &self.pool
     }
 
     fn scratch(&self) -> MutexGuard<'_, AlignedBytes> {
-        // The buffer holds no state between calls, so one that a panicking thread left behind is as good as any.
+        // The buffer has no state between calls, so a poisoned lock is harmless.
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -104,11 +106,11 @@ impl Backend for CpuBackend {
     }
 
     fn prepare_linear(&self, weights: &[HostTensor], run: DType) -> Result<PackedWeights, KernelError> {
-        self.pool.install(|| PackedWeights::stacked(weights, run, self.isa.splits()))
+        self.pool.install(|| PackedWeights::stacked(weights, run, self.isa.splits_f32()))
     }
 
     fn prepare_gated(&self, gate: &HostTensor, up: &HostTensor, run: DType) -> Result<PackedWeights, KernelError> {
-        self.pool.install(|| PackedWeights::gated(gate, up, run, self.isa.splits()))
+        self.pool.install(|| PackedWeights::gated(gate, up, run, self.isa.splits_f32()))
     }
 
     fn prepare_vector(&self, parts: &[HostTensor], run: DType) -> Result<Vec<f32>, KernelError> {
@@ -123,8 +125,8 @@ impl Backend for CpuBackend {
         Ok(values)
     }
 
-    /// Keeps the table as it is stored: rows are converted when they are gathered, and the pages of a mapped file
-    /// that hold tokens nobody uses are never read.
+    /// Keeps the table in its stored dtype: `embed` converts the rows that it gathers. Pages of a mapped file without a
+    /// used token are therefore never read.
     fn prepare_embedding(&self, table: &HostTensor, _run: DType) -> Result<HostTensor, KernelError> {
         match table.shape() {
             [_, _] => Ok(table.clone()),
@@ -152,11 +154,11 @@ impl Backend for CpuBackend {
         bias: Option<&Vec<f32>>,
         out: &mut CpuTensor,
     ) -> Result<(), KernelError> {
-        check::product("linear", x, weight.shape(), false, bias.map(Vec::len), 1, out)?;
+        check::matmul("linear", x, weight.shape(), false, bias.map(Vec::len), 1, out)?;
         let bias = bias.map(Vec::as_slice);
         with_element!(x.dtype(), E => {
-            let epilogue = Store::<E> { out: OutputRows::new(out), bias };
-            self.pool.install(|| gemm::multiply(self.isa, x, weight, &epilogue, &mut self.scratch()))
+            let epilogue = StoreEpilogue::<E> { out: OutputRows::new(out), bias };
+            self.pool.install(|| gemm::matmul(self.isa, x, weight, &epilogue, &mut self.scratch()))
         })
     }
 
@@ -167,11 +169,11 @@ impl Backend for CpuBackend {
         bias: Option<&Vec<f32>>,
         stream: &mut CpuTensor,
     ) -> Result<(), KernelError> {
-        check::product("linear residual", x, weight.shape(), false, bias.map(Vec::len), 1, stream)?;
+        check::matmul("linear residual", x, weight.shape(), false, bias.map(Vec::len), 1, stream)?;
         let bias = bias.map(Vec::as_slice);
         with_element!(x.dtype(), E => {
-            let epilogue = AddToStream::<E> { stream: OutputRows::new(stream), bias };
-            self.pool.install(|| gemm::multiply(self.isa, x, weight, &epilogue, &mut self.scratch()))
+            let epilogue = ResidualEpilogue::<E> { stream: OutputRows::new(stream), bias };
+            self.pool.install(|| gemm::matmul(self.isa, x, weight, &epilogue, &mut self.scratch()))
         })
     }
 
@@ -182,11 +184,11 @@ impl Backend for CpuBackend {
         bias: Option<&Vec<f32>>,
         out: &mut CpuTensor,
     ) -> Result<(), KernelError> {
-        check::product("linear swiglu", x, gate_up.shape(), true, bias.map(Vec::len), 2, out)?;
+        check::matmul("linear swiglu", x, gate_up.shape(), true, bias.map(Vec::len), 2, out)?;
         let bias = bias.map(|bias| bias.split_at(gate_up.out_features()));
         with_element!(x.dtype(), E => {
-            let epilogue = SwiGlu::<E> { out: OutputRows::new(out), bias };
-            self.pool.install(|| gemm::multiply(self.isa, x, gate_up, &epilogue, &mut self.scratch()))
+            let epilogue = SwiGluEpilogue::<E> { out: OutputRows::new(out), bias };
+            self.pool.install(|| gemm::matmul(self.isa, x, gate_up, &epilogue, &mut self.scratch()))
         })
     }
 
@@ -200,7 +202,7 @@ impl Backend for CpuBackend {
         sin: &Vec<f32>,
     ) -> Result<(), KernelError> {
         check::rope(x, n_heads, head_dim, positions, cos.len(), sin.len())?;
-        self.pool.install(|| rows::rope(self.isa, x, n_heads, head_dim, positions, Angles { cos, sin }));
+        self.pool.install(|| rows::rope(self.isa, x, n_heads, head_dim, positions, RopeAngles { cos, sin }));
         Ok(())
     }
 
@@ -258,13 +260,40 @@ impl Backend for CpuBackend {
     }
 
     fn upload(&self, bytes: &[u8], out: &mut CpuTensor) -> Result<(), KernelError> {
-        check::uploaded(bytes.len(), out)?;
+        check::upload(bytes.len(), out)?;
         out.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 
-    fn download_later(&self, x: CpuTensor, rows: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
+    /// Runs `work`: there are no launches to group.
+    fn launch_grouped(
+        &self,
+        _graph_slot: usize,
+        _rows: usize,
+        work: &mut dyn FnMut() -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
+        work()
+    }
+
+    fn downloads_are_async(&self) -> bool {
+        false
+    }
+
+    fn download_async(&self, x: CpuTensor, rows: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
         check::fits("download", "x", &x, rows, x.columns())?;
-        Ok(Box::new(Arrived(x.bytes()[..rows * x.row_bytes()].to_vec())))
+        Ok(Box::new(CompletedCopy(x.bytes()[..rows * x.row_bytes()].to_vec())))
+    }
+
+    fn device_usage(&self) -> Result<Option<DeviceUsage>, KernelError> {
+        Ok(None)
+    }
+
+    fn reset_device_usage(&self) -> Result<(), KernelError> {
+        Ok(())
+    }
+
+    /// None: the free memory of the host is not queried.
+    fn free_memory(&self) -> Result<Option<u64>, KernelError> {
+        Ok(None)
     }
 }

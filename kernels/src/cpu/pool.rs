@@ -1,4 +1,4 @@
-//! Pooling of rows: the same sums in the same order wherever a sample's rows lie.
+//! Pooling of rows, accumulated in the order of their group wherever the rows are in the batch.
 
 use rayon::prelude::*;
 
@@ -6,7 +6,7 @@ use super::isa::{Isa, dispatch};
 use super::tensor::{CpuTensor, Element, with_element};
 use crate::backend::{PoolGroups, PoolMethod};
 
-/// `out[g] = pool(x[rows of group g])`.
+/// `out[g] = pool(x[rows of group g])`, `x` `[rows, columns]`, `out` at least `[groups, columns]`.
 pub fn pool(isa: Isa, x: &CpuTensor, groups: &PoolGroups, method: PoolMethod, out: &mut CpuTensor) {
     let (row_bytes, columns) = (x.row_bytes(), x.columns());
     with_element!(x.dtype(), E => {
@@ -39,7 +39,7 @@ fn pool_rows_body<E: Element>(x: &[E], columns: usize, rows: &[u32], method: Poo
         if method == PoolMethod::Max {
             for (value, other) in values.iter_mut().zip(other) {
                 let other = other.to_f32();
-                // A NaN on either side stays: a broken activation must not hide behind a larger neighbour.
+                // A NaN on either side propagates: a larger value must not hide a broken activation.
                 *value = if other > *value || other.is_nan() { other } else { *value };
             }
         } else {

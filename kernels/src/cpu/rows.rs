@@ -1,4 +1,4 @@
-//! Operations that work on each row alone: embedding, norm, rotary positions, gathers.
+//! Operations that treat each row separately: embedding, RMS norm, rotary positions, gathers.
 
 use rayon::prelude::*;
 
@@ -8,21 +8,21 @@ use super::tensor::{CpuTensor, Element, with_element};
 use crate::error::KernelError;
 use crate::host::HostTensor;
 
-/// Rows of one task: enough work to outweigh handing it to another thread.
+/// Rows of a task: enough work to outweigh the cost of scheduling it on another thread.
 const TASK_ROWS: usize = 16;
 
-/// `out[i] = table[tokens[i]]`, converted to the type of `out`.
+/// `out[i] = table[tokens[i]]`, converted to the dtype of `out`.
 ///
 /// # Errors
-/// A token beyond the table, or a row of it that is not finite in the type of `out`.
+/// A token that is not in the table, or a gathered element that is not finite in the dtype of `out`.
 pub fn embed(isa: Isa, table: &HostTensor, tokens: &[u32], out: &mut CpuTensor) -> Result<(), KernelError> {
     let (vocabulary, columns) = (table.shape()[0], table.shape()[1]);
     if let Some(token) = tokens.iter().find(|token| **token as usize >= vocabulary) {
-        return Err(KernelError::shape("embed", format!("token {token} is beyond the vocabulary of {vocabulary}")));
+        return Err(KernelError::shape("embed", format!("token {token} is not in the vocabulary of {vocabulary}")));
     }
     let row_bytes = columns * table.dtype().size();
     let (out_row_bytes, out_dtype) = (out.row_bytes(), out.dtype());
-    let bad = out
+    let non_finite = out
         .bytes_mut()
         .par_chunks_mut((out_row_bytes * TASK_ROWS).max(1))
         .zip(tokens.par_chunks(TASK_ROWS))
@@ -38,7 +38,7 @@ pub fn embed(isa: Isa, table: &HostTensor, tokens: &[u32], out: &mut CpuTensor) 
             }
             None
         });
-    match bad {
+    match non_finite {
         Some((index, value)) => Err(KernelError::NotFinite { op: "embed", index, value }),
         None => Ok(()),
     }
@@ -83,17 +83,17 @@ fn norm_rows_body<E: Element>(x: &[E], scale: &[f32], eps: f32, out: &mut [E]) {
     }
 }
 
-/// The angles of every position: `[positions, head_dim / 2]` each.
+/// Cosines and sines of the angles of every position, `[positions, head_dim / 2]` each.
 #[derive(Clone, Copy)]
-pub struct Angles<'a> {
-    /// Cosines.
+pub struct RopeAngles<'a> {
+    /// Cosine of each angle.
     pub cos: &'a [f32],
-    /// Sines.
+    /// Sine of each angle.
     pub sin: &'a [f32],
 }
 
-/// Rotates the first `n_heads` heads of every row of `x`.
-pub fn rope(isa: Isa, x: &mut CpuTensor, n_heads: usize, head_dim: usize, positions: &[u32], angles: Angles<'_>) {
+/// Rotates the first `n_heads` heads of every row of `x`, in place. Row `i` is at `positions[i]`.
+pub fn rope(isa: Isa, x: &mut CpuTensor, n_heads: usize, head_dim: usize, positions: &[u32], angles: RopeAngles<'_>) {
     let (row_bytes, dtype) = (x.row_bytes(), x.dtype());
     x.bytes_mut().par_chunks_mut((row_bytes * TASK_ROWS).max(1)).zip(positions.par_chunks(TASK_ROWS)).for_each(
         |(rows, positions)| {

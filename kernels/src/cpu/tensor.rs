@@ -3,11 +3,11 @@
 use half::{bf16, f16};
 
 use super::aligned::AlignedBytes;
-use crate::check::Matrix;
+use crate::check::TensorShape;
 use crate::dtype::DType;
 use crate::error::KernelError;
 
-/// A `[rows, columns]` tensor in host memory.
+/// A `[rows, columns]` tensor in host memory, row-major and native-endian.
 pub struct CpuTensor {
     dtype: DType,
     rows: usize,
@@ -16,14 +16,14 @@ pub struct CpuTensor {
 }
 
 impl CpuTensor {
-    /// A tensor whose contents are unspecified: NaN where debug assertions are on, so that a row nobody wrote shows.
+    /// A tensor with unspecified contents: NaN with debug assertions, so that an unwritten row is visible.
     pub(crate) fn new(dtype: DType, rows: usize, columns: usize) -> Result<Self, KernelError> {
         let mut tensor = CpuTensor { dtype, rows: 0, columns, data: AlignedBytes::zeroed("alloc", 0)? };
         tensor.resize(rows)?;
         Ok(tensor)
     }
 
-    /// Changes the number of rows; grows the memory where it must and never shrinks it.
+    /// Changes the number of rows. The memory grows if necessary and never shrinks.
     pub(crate) fn resize(&mut self, rows: usize) -> Result<(), KernelError> {
         let bytes = rows
             .checked_mul(self.columns)
@@ -34,7 +34,7 @@ impl CpuTensor {
         }
         self.rows = rows;
         if cfg!(debug_assertions) {
-            // All ones is a NaN in each of the three types.
+            // All ones are a NaN in each of the three types.
             self.data.as_mut_slice().fill(0xff);
         }
         Ok(())
@@ -65,7 +65,7 @@ impl CpuTensor {
         &self.data.as_slice()[..self.rows * self.row_bytes()]
     }
 
-    /// The bytes of all rows, to be written.
+    /// The bytes of all rows, for writing.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         let len = self.rows * self.row_bytes();
         &mut self.data.as_mut_slice()[..len]
@@ -77,7 +77,7 @@ impl CpuTensor {
     }
 }
 
-impl Matrix for CpuTensor {
+impl TensorShape for CpuTensor {
     fn dtype(&self) -> DType {
         self.dtype
     }
@@ -91,13 +91,13 @@ impl Matrix for CpuTensor {
     }
 }
 
-/// An element type of the CPU kernels: conversions to and from `f32`, inlined into the vectorised loops.
+/// An element type of the CPU kernels, with conversions to and from `f32` that inline into vectorized loops.
 pub trait Element: bytemuck::Pod + Send + Sync {
-    /// The type's name at run time.
+    /// The dtype of the type.
     const DTYPE: DType;
-    /// Exact.
+    /// Widens the element, exactly.
     fn to_f32(self) -> f32;
-    /// Nearest, ties to even.
+    /// Rounds to the nearest element, ties to even.
     fn from_f32(value: f32) -> Self;
 }
 
@@ -123,7 +123,7 @@ impl Element for bf16 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
-    /// The integer form of rounding to nearest even, free of branches but for NaN, so that loops vectorise.
+    /// Rounding to nearest even in integer arithmetic: without branches except for NaN, so that loops vectorize.
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         let bits = value.to_bits();
@@ -147,7 +147,7 @@ impl Element for f16 {
     }
 }
 
-/// Runs `$body` with `$element` bound to the Rust type of the run-time type `$dtype`.
+/// Evaluates `$body` with `$element` as the Rust type of the dtype `$dtype`.
 macro_rules! with_element {
     ($dtype:expr, $element:ident => $body:expr) => {
         match $dtype {
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bf16_rounding_agrees_with_the_half_crate_on_every_kind_of_value() {
+    fn bf16_rounding_equals_half_crate() {
         let mut bits = 1u32;
         for _ in 0..200_000 {
             bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn unwritten_rows_are_nan_under_debug_assertions() {
+    fn unwritten_rows_are_nan_with_debug_assertions() {
         let tensor = CpuTensor::new(DType::Bf16, 3, 5).unwrap();
         if cfg!(debug_assertions) {
             assert!(DType::Bf16.to_f32_vec(tensor.bytes()).iter().all(|value| value.is_nan()));

@@ -1,59 +1,57 @@
-//! What a measurement needs of a device beside running kernels: marks in its order of work, and the time between two.
+//! The measurement interface of a device: events in its order of work, and the time between two of them.
 
 use std::sync::Arc;
 
 use super::Device;
 use crate::error::KernelError;
-use crate::profiled::Lane;
+use crate::profiled::DeviceTrack;
 
-/// A device that can tell how long its own work took.
+/// A device that measures its own work.
 ///
-/// A GPU answers with events on its stream, the emulator with the clock of the CPU that it runs on: what is built on
-/// this is tested without a GPU, and its figures there say nothing of one.
+/// A GPU uses events on its streams. The emulator uses the host's clock, so that the users of this interface can be
+/// tested without a GPU; its times do not represent one.
 pub trait DeviceClock: Device {
     /// A moment in the device's order of work.
-    type Mark: Send + Sync;
+    type Event: Send + Sync;
 
-    /// The moment at which everything of `lane` that was asked for so far has ended. Returns before that.
+    /// Records an event behind all work of `track` that was issued so far. Returns before the event occurs.
     ///
     /// # Errors
     /// A failure of the device.
-    fn mark_in(&self, lane: Lane) -> Result<Self::Mark, KernelError>;
+    fn record_event_on(&self, track: DeviceTrack) -> Result<Self::Event, KernelError>;
 
-    /// The same of the lane of the kernels.
+    /// [`DeviceClock::record_event_on`] the track of the kernels.
     ///
     /// # Errors
     /// A failure of the device.
-    fn mark(&self) -> Result<Self::Mark, KernelError> {
-        self.mark_in(Lane::Kernels)
-    }
+    fn record_event(&self) -> Result<Self::Event, KernelError>;
 
-    /// Whether [`Device::upload`] copies so many bytes beside the kernels, and not among them.
-    fn uploads_beside(&self, bytes: usize) -> bool;
+    /// Whether [`Device::upload`] copies `bytes` bytes on the upload track instead of in the order of the kernels.
+    fn uploads_async(&self, bytes: usize) -> bool;
 
-    /// Milliseconds from one mark to a later one. Waits for both.
+    /// Milliseconds between two events. Waits for both.
     ///
     /// # Errors
-    /// A failure of the device, also of what was launched before the marks.
-    fn milliseconds(&self, from: &Self::Mark, to: &Self::Mark) -> Result<f64, KernelError>;
+    /// A failure of the device, including one of a launch before the events.
+    fn elapsed_ms(&self, start: &Self::Event, end: &Self::Event) -> Result<f64, KernelError>;
 
-    /// Waits for everything that was launched.
+    /// Waits for all issued work.
     ///
     /// # Errors
-    /// A failure of the device, also of an earlier launch.
+    /// A failure of the device, including one of an earlier launch.
     fn wait(&self) -> Result<(), KernelError>;
 
-    /// Bytes of the cache that all of the device shares; 0 where there is none to speak of.
+    /// Bytes of the last-level cache that all multiprocessors share; 0 if there is none.
     fn cache_bytes(&self) -> usize;
 
-    /// Overwrites `buffer`, in the order of launches. A buffer of twice [`DeviceClock::cache_bytes`] leaves nothing in
-    /// the cache of what was used before.
+    /// Overwrites `buffer`, in the order of launches. Overwriting twice [`DeviceClock::cache_bytes`] evicts everything
+    /// else from the cache.
     ///
     /// # Errors
     /// A failure of the device.
     fn overwrite(&self, buffer: &mut Self::Buffer) -> Result<(), KernelError>;
 
-    /// Copies the start of one buffer over the start of another, as many bytes as both have, in the order of launches.
+    /// Copies the start of one buffer to the start of another, as many bytes as both have, in the order of launches.
     ///
     /// # Errors
     /// A failure of the device.
@@ -61,18 +59,22 @@ pub trait DeviceClock: Device {
 }
 
 impl<D: DeviceClock> DeviceClock for Arc<D> {
-    type Mark = D::Mark;
+    type Event = D::Event;
 
-    fn mark_in(&self, lane: Lane) -> Result<Self::Mark, KernelError> {
-        D::mark_in(self, lane)
+    fn record_event_on(&self, track: DeviceTrack) -> Result<Self::Event, KernelError> {
+        D::record_event_on(self, track)
     }
 
-    fn uploads_beside(&self, bytes: usize) -> bool {
-        D::uploads_beside(self, bytes)
+    fn record_event(&self) -> Result<Self::Event, KernelError> {
+        D::record_event(self)
     }
 
-    fn milliseconds(&self, from: &Self::Mark, to: &Self::Mark) -> Result<f64, KernelError> {
-        D::milliseconds(self, from, to)
+    fn uploads_async(&self, bytes: usize) -> bool {
+        D::uploads_async(self, bytes)
+    }
+
+    fn elapsed_ms(&self, start: &Self::Event, end: &Self::Event) -> Result<f64, KernelError> {
+        D::elapsed_ms(self, start, end)
     }
 
     fn wait(&self) -> Result<(), KernelError> {

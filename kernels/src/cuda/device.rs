@@ -1,6 +1,6 @@
-//! What the CUDA backend needs of a device: memory, copies and launches by name.
+//! The device interface of the CUDA backend: memory, copies, and kernel launches by name.
 //!
-//! The emulator of the tests implements it, and so does a GPU's driver, with the same names and the same arguments.
+//! Implemented by a GPU's driver and by the emulator, with the same kernel names and arguments.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -8,169 +8,176 @@ use std::sync::Arc;
 
 use super::{Architecture, Tiles};
 use crate::error::KernelError;
-use crate::pending::{Arrived, PendingCopy};
+use crate::pending::{CompletedCopy, PendingCopy};
 
-/// Bytes of a device's memory.
+/// Allocated memory of a device, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemoryUse {
-    /// Asked for and not given back.
+pub struct MemoryUsage {
+    /// Bytes of all live buffers.
     pub used: u64,
-    /// The most of it so far.
-    pub used_high: u64,
-    /// Taken from the device, by the pool where there is one.
+    /// Peak of `used` since the last reset.
+    pub peak_used: u64,
+    /// Bytes taken from the device: those of the memory pool where there is one.
     pub reserved: u64,
-    /// The most of it so far.
-    pub reserved_high: u64,
+    /// Peak of `reserved` since the last reset.
+    pub peak_reserved: u64,
 }
 
-/// The shape of a launch.
+/// A kernel and its launch configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// The kernel's name, such as `rms_norm_bf16`. Those of launches that come by the thousand are made at compile time.
+    /// The kernel's name, such as `rms_norm_bf16`. Borrowed for the frequent kernels, to avoid an allocation a launch.
     pub kernel: Cow<'static, str>,
-    /// Blocks in x, y and z. A grid with a zero is not launched.
+    /// Blocks in x, y and z. A launch with a zero dimension is skipped.
     pub grid: [u32; 3],
-    /// Threads of a block in x.
+    /// Threads of a block, in x.
     pub threads: u32,
-    /// Bytes of dynamic shared memory of a block. Above 48 KiB a driver has to be asked for it before the launch.
+    /// Dynamic shared memory of a block, in bytes. More than 48 KiB needs an opt-in of the kernel, which the device
+    /// sets.
     pub shared_bytes: u32,
 }
 
-/// One parameter of a kernel.
+/// One argument of a kernel launch.
 pub enum Argument<'a, B> {
     /// Memory that the kernel reads.
     Read(&'a B),
     /// Memory that the kernel writes, and may read.
     Write(&'a mut B),
-    /// A matrix that the kernel copies tile by tile: a tensor map, for kernels of `sm_90a` alone.
+    /// A matrix that the kernel copies by tiles (TMA): a tensor map, for kernels of `sm_90a` alone.
     Tiles(Tiles<'a, B>),
-    /// A pointer to nothing, where a parameter is optional.
+    /// A null pointer, for an optional parameter.
     Null,
-    /// A 32-bit count.
+    /// A 32-bit integer.
     U32(u32),
-    /// A 64-bit count.
+    /// A 64-bit integer.
     U64(u64),
-    /// A number.
+    /// A single-precision number.
     F32(f32),
 }
 
 /// A device that runs the kernels.
+///
+/// No method has a default body: several types wrap a device, and a method that one of them does not forward must not
+/// compile. [`upload_with_write`] and [`read_blocking`] are the bodies for devices without asynchronous copies.
 pub trait Device: Send + Sync + 'static {
     /// Memory of the device, aligned to at least 16 bytes.
     type Buffer: Send + Sync;
 
-    /// What the device is, for people.
+    /// A description of the device for reports.
     fn describe(&self) -> String;
 
-    /// What machine code it runs, which decides on the kernels. An emulator names what it stands for.
-    fn architecture(&self) -> Option<Architecture> {
-        None
-    }
+    /// The compute capability, which decides on the kernels: of an emulator, the one that it emulates.
+    fn architecture(&self) -> Option<Architecture>;
 
-    /// Whether it only stands for a GPU: its times say nothing, and what fills a GPU would take it minutes.
-    fn is_emulated(&self) -> bool {
-        false
-    }
+    /// Whether the device emulates a GPU: its times do not represent one, and workloads sized for a GPU take minutes.
+    fn is_emulated(&self) -> bool;
 
-    /// Memory of `bytes` bytes, which may be none. Its contents are unspecified.
+    /// New memory of `bytes` bytes, possibly 0, with unspecified contents.
     ///
     /// # Errors
-    /// When the memory cannot be had.
+    /// [`KernelError::OutOfMemory`], or a failure of the device.
     fn alloc(&self, bytes: usize) -> Result<Self::Buffer, KernelError>;
 
-    /// Copies `bytes` to the start of `buffer`.
+    /// Copies `bytes` to the start of `buffer`, in the order of launches.
     ///
     /// # Errors
     /// More bytes than the buffer has, or a failure of the device.
     fn write(&self, buffer: &mut Self::Buffer, bytes: &[u8]) -> Result<(), KernelError>;
 
-    /// Copies the start of `buffer` to `out`, after everything launched before.
+    /// Copies the start of `buffer` to `out`, after all earlier launches.
     ///
     /// # Errors
-    /// More bytes than the buffer has, or a failure of the device, also of an earlier launch.
+    /// More bytes than the buffer has, or a failure of the device, including one of an earlier launch.
     fn read(&self, buffer: &Self::Buffer, out: &mut [u8]) -> Result<(), KernelError>;
 
-    /// Fills `bytes` of `buffer`, which the next launch will overwrite, with NaN. For tests; a device may do nothing.
+    /// Fills the range `bytes` of `buffer`, which the next launch will overwrite, with NaN. For tests: a device may
+    /// ignore it.
     ///
     /// # Errors
     /// A range beyond the buffer.
     fn poison(&self, buffer: &mut Self::Buffer, bytes: Range<usize>) -> Result<(), KernelError>;
 
-    /// Runs a kernel. Launches take effect in the order they were made.
+    /// Launches a kernel. Launches take effect in the order of the calls.
     ///
     /// # Errors
-    /// No such kernel, arguments that are not its parameters, or a failure of the device.
+    /// An unknown kernel, arguments that do not match its parameters, or a failure of the device.
     fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, Self::Buffer>]) -> Result<(), KernelError>;
 
-    /// Runs `work` once. A device may hold back what this thread launches in it and take all of it together when `work` is
-    /// over, as a graph: that costs the host less than one launch after the other. What comes of it is the same.
+    /// Runs `work` once. A device may defer the launches of this thread until `work` returns and then launch them as
+    /// one graph, which costs the host less time than single launches. Results are the same.
     ///
-    /// `rows` says how much there is to a launch: where a kernel takes long, nothing is gained. `place` tells groups with
-    /// other launches apart, as a device keeps what it made of a group for the next one of that place.
+    /// `rows` estimates the duration of each launch: long kernels gain nothing from a graph. The device caches the
+    /// graph in `graph_slot`: callers use one slot for each sequence of launches.
     ///
     /// # Errors
-    /// Those of `work`, and of a launch that was held back.
-    fn grouped(
+    /// Those of `work`, and of a deferred launch.
+    fn launch_grouped(
         &self,
-        _place: usize,
-        _rows: usize,
+        graph_slot: usize,
+        rows: usize,
         work: &mut dyn FnMut() -> Result<(), KernelError>,
-    ) -> Result<(), KernelError> {
-        work()
-    }
+    ) -> Result<(), KernelError>;
 
-    /// New memory with `bytes` in it, for what is launched from now on. `bytes` may change as soon as this returns, and
-    /// where the device can copy beside what it computes nobody waits.
+    /// New memory that contains `bytes`, for later launches. The caller may change `bytes` when this returns. The copy
+    /// need not wait for earlier launches.
     ///
     /// # Errors
-    /// No memory, or a failure of the device.
-    fn upload(&self, bytes: &[u8]) -> Result<Self::Buffer, KernelError> {
-        let mut buffer = self.alloc(bytes.len())?;
-        self.write(&mut buffer, bytes)?;
-        Ok(buffer)
-    }
+    /// [`KernelError::OutOfMemory`], or a failure of the device.
+    fn upload(&self, bytes: &[u8]) -> Result<Self::Buffer, KernelError>;
 
-    /// Whether [`Device::read_later`] returns before the copy is over.
-    fn copies_overlap(&self) -> bool {
-        false
-    }
+    /// Whether [`Device::read_async`] returns before the copy has completed.
+    fn downloads_are_async(&self) -> bool;
 
-    /// Copies the first `bytes` bytes of `buffer`, as everything launched before leaves them, while more is launched.
+    /// Copies the first `bytes` bytes of `buffer`, after all earlier launches; later launches may run during the copy.
     ///
     /// # Errors
     /// More bytes than the buffer has, or a failure of the device.
-    fn read_later(&self, buffer: Self::Buffer, bytes: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
-        let mut out = vec![0; bytes];
-        self.read(&buffer, &mut out)?;
-        Ok(Box::new(Arrived(out)))
-    }
+    fn read_async(&self, buffer: Self::Buffer, bytes: usize) -> Result<Box<dyn PendingCopy>, KernelError>;
 
-    /// How much of the device's memory is in use, and was at most; none where nobody counts it.
+    /// The device memory in use and its peak; none if the device does not count it.
     ///
     /// # Errors
     /// A failure of the device.
-    fn memory_use(&self) -> Result<Option<MemoryUse>, KernelError> {
-        Ok(None)
-    }
+    fn memory_usage(&self) -> Result<Option<MemoryUsage>, KernelError>;
 
-    /// Gives back what the pool holds for nobody, and starts the high-water marks anew.
+    /// Releases unused memory of the pool and resets both peaks to the current values.
     ///
     /// # Errors
     /// A failure of the device.
-    fn reset_memory_high(&self) -> Result<(), KernelError> {
-        Ok(())
-    }
+    fn reset_peak_memory(&self) -> Result<(), KernelError>;
 
-    /// Bytes that can still be allocated; none where nobody counts them.
+    /// Bytes that can still be allocated; none if the device does not know.
     ///
     /// # Errors
     /// A failure of the device.
-    fn free_memory(&self) -> Result<Option<u64>, KernelError> {
-        Ok(None)
-    }
+    fn free_memory(&self) -> Result<Option<u64>, KernelError>;
 }
 
-/// A device that several backends share, such as one of each set of kernels.
+/// [`Device::upload`] in the order of launches, for devices without asynchronous uploads.
+///
+/// # Errors
+/// Those of [`Device::alloc`] and [`Device::write`].
+pub fn upload_with_write<D: Device>(device: &D, bytes: &[u8]) -> Result<D::Buffer, KernelError> {
+    let mut buffer = device.alloc(bytes.len())?;
+    device.write(&mut buffer, bytes)?;
+    Ok(buffer)
+}
+
+/// [`Device::read_async`] that waits for the copy, for devices without asynchronous downloads.
+///
+/// # Errors
+/// Those of [`Device::read`].
+pub fn read_blocking<D: Device>(
+    device: &D,
+    buffer: &D::Buffer,
+    bytes: usize,
+) -> Result<Box<dyn PendingCopy>, KernelError> {
+    let mut out = vec![0; bytes];
+    device.read(buffer, &mut out)?;
+    Ok(Box::new(CompletedCopy(out)))
+}
+
+/// A device that several backends share, such as one for each set of kernels.
 impl<D: Device> Device for Arc<D> {
     type Buffer = D::Buffer;
 
@@ -206,33 +213,33 @@ impl<D: Device> Device for Arc<D> {
         D::launch(self, launch, arguments)
     }
 
-    fn grouped(
+    fn launch_grouped(
         &self,
-        place: usize,
+        graph_slot: usize,
         rows: usize,
         work: &mut dyn FnMut() -> Result<(), KernelError>,
     ) -> Result<(), KernelError> {
-        D::grouped(self, place, rows, work)
+        D::launch_grouped(self, graph_slot, rows, work)
     }
 
     fn upload(&self, bytes: &[u8]) -> Result<Self::Buffer, KernelError> {
         D::upload(self, bytes)
     }
 
-    fn copies_overlap(&self) -> bool {
-        D::copies_overlap(self)
+    fn downloads_are_async(&self) -> bool {
+        D::downloads_are_async(self)
     }
 
-    fn read_later(&self, buffer: Self::Buffer, bytes: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
-        D::read_later(self, buffer, bytes)
+    fn read_async(&self, buffer: Self::Buffer, bytes: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
+        D::read_async(self, buffer, bytes)
     }
 
-    fn memory_use(&self) -> Result<Option<MemoryUse>, KernelError> {
-        D::memory_use(self)
+    fn memory_usage(&self) -> Result<Option<MemoryUsage>, KernelError> {
+        D::memory_usage(self)
     }
 
-    fn reset_memory_high(&self) -> Result<(), KernelError> {
-        D::reset_memory_high(self)
+    fn reset_peak_memory(&self) -> Result<(), KernelError> {
+        D::reset_peak_memory(self)
     }
 
     fn free_memory(&self) -> Result<Option<u64>, KernelError> {

@@ -1,15 +1,15 @@
 //! The backend of the hand-written CUDA kernels in `kernels/cuda/`, over any [`Device`] that can run them.
 //!
-//! What to launch with which arguments is written here once, one file a family of operations; whether the kernels run
-//! on a GPU or in the emulator of the tests is the device's business. The kernels exist in two sets: the plain ones do
-//! the sums of the CPU backend `cpu-fma-2` in its order, the fast ones use tensor cores where the shapes allow it.
+//! Each family of operations has a file that chooses the kernel, its launch configuration and its arguments. The device
+//! is a GPU or the emulator. There are two sets of kernels: the plain ones accumulate in the order of the CPU backend
+//! `cpu-fma-2`, the fast ones use tensor cores where the shapes allow it.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
 use crate::check;
-use crate::device_use::DeviceUse;
+use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
@@ -44,7 +44,7 @@ mod traffic;
 pub use architecture::Architecture;
 pub use clock::DeviceClock;
 pub use compare::DeviceDifference;
-pub use device::{Argument, Device, Launch, MemoryUse};
+pub use device::{Argument, Device, Launch, MemoryUsage, read_blocking, upload_with_write};
 pub use tensor::{CudaTensor, CudaVector, CudaWeights};
 pub use tiles::Tiles;
 pub use timeline::Timeline;
@@ -53,19 +53,20 @@ use registry::Operation;
 use tables::Tables;
 use traffic::Traffic;
 
-/// Which kernels a backend uses. The choice an operation makes depends on types and widths, never on rows.
+/// The set of kernels of a backend. An operation chooses its kernel by dtype and widths, never by the number of rows:
+/// the bits of a row must not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelSet {
-    /// One output a thread, for reference: the bits of the CPU backend `cpu-fma-2`.
+    /// One output a thread, as a reference: the bits of the CPU backend `cpu-fma-2`.
     Plain,
-    /// Tensor cores for f16 and bf16 where widths are multiples of 8 elements, by the instructions that every device
-    /// from `sm_80` on has; rows 16 bytes at a time where they are multiples of that; plain kernels for the rest.
+    /// Tensor cores (`mma.sync`, from `sm_80` on) for f16 and bf16 with widths that are multiples of 8 elements;
+    /// 16-byte loads and stores for rows that are multiples of 16 bytes; plain kernels for the rest.
     Mma,
-    /// The same with the best that the device has: products by `wgmma` on `sm_90`.
+    /// As [`KernelSet::Mma`], with `wgmma` for matmuls on `sm_90`.
     Fast,
 }
 
-/// What a thread of the wide kernels moves at once.
+/// Bytes of a load or store of the wide kernels.
 const WIDE_BYTES: usize = 16;
 
 /// The CUDA kernels on a device.
@@ -82,32 +83,32 @@ impl<D: Device> CudaBackend<D> {
         CudaBackend { device, kernels, traffic: Traffic::default(), tables: Tables::default() }
     }
 
-    /// The device.
+    /// The device, to share or to query it.
     pub fn device(&self) -> &D {
         &self.device
     }
 
-    /// The device alone.
+    /// Consumes the backend and returns its device.
     pub fn into_device(self) -> D {
         self.device
     }
 
-    /// Whether 16-bit types go to tensor cores.
+    /// Whether 16-bit types use tensor cores.
     fn uses_tensor_cores(&self) -> bool {
         self.kernels != KernelSet::Plain
     }
 
-    /// Whether rows of `columns` elements of `dtype` go to the kernels that move 16 bytes at a time.
+    /// Whether rows of `columns` elements of `dtype` use the kernels with 16-byte loads and stores.
     fn moves_wide(&self, dtype: DType, columns: usize) -> bool {
         self.kernels != KernelSet::Plain && (columns * dtype.size()).is_multiple_of(WIDE_BYTES)
     }
 
-    /// Whether products go to the warpgroup instructions that `sm_90` alone has.
+    /// Whether matmuls use the warpgroup instructions, which exist on `sm_90` alone.
     fn uses_wgmma(&self) -> bool {
         self.kernels == KernelSet::Fast && self.device.architecture().is_some_and(Architecture::has_wgmma)
     }
 
-    /// Launches, unless the grid is empty.
+    /// Launches the kernel, unless the grid is empty.
     fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, D::Buffer>]) -> Result<(), KernelError> {
         if launch.grid.contains(&0) {
             return Ok(());
@@ -115,7 +116,7 @@ impl<D: Device> CudaBackend<D> {
         self.device.launch(launch, arguments)
     }
 
-    /// A buffer of `values`, for the tables that go with a launch.
+    /// A buffer with `values`, a lookup table of a launch.
     fn upload(&self, values: &[u32]) -> Result<Arc<D::Buffer>, KernelError> {
         self.tables.of(values, || {
             let bytes: &[u8] = bytemuck::cast_slice(values);
@@ -124,31 +125,32 @@ impl<D: Device> CudaBackend<D> {
         })
     }
 
-    /// Copies `bytes` to the start of `buffer`, counted.
+    /// Copies `bytes` to the start of `buffer` and counts them.
     fn write(&self, buffer: &mut D::Buffer, bytes: &[u8]) -> Result<(), KernelError> {
         self.traffic.add_to_device(bytes.len());
         self.device.write(buffer, bytes)
     }
 
-    /// Copies the start of `buffer` to `out`, counted.
+    /// Copies the start of `buffer` to `out` and counts the bytes.
     fn read(&self, buffer: &D::Buffer, out: &mut [u8]) -> Result<(), KernelError> {
         self.traffic.add_to_host(out.len());
         self.device.read(buffer, out)
     }
 
-    /// Marks rows that a launch will write, so that one left out shows where the device can do that.
+    /// Fills rows that the next launch will write with NaN if the device supports it, so that an unwritten row is
+    /// visible.
     fn poison(&self, tensor: &mut CudaTensor<D::Buffer>, rows: Range<usize>) -> Result<(), KernelError> {
         let row_bytes = tensor.row_bytes();
         self.device.poison(&mut tensor.buffer, rows.start * row_bytes..rows.end * row_bytes)
     }
 }
 
-/// `value` as the 32 bits that kernels count in.
+/// `value` as a 32-bit kernel argument.
 ///
 /// # Errors
-/// A size beyond them.
+/// A value of more than 32 bits.
 fn count(op: &'static str, value: usize) -> Result<u32, KernelError> {
-    u32::try_from(value).map_err(|_| KernelError::shape(op, format!("{value} is more than a kernel can count")))
+    u32::try_from(value).map_err(|_| KernelError::shape(op, format!("{value} does not fit in 32 bits")))
 }
 
 impl<D: Device> Backend for CudaBackend<D> {
@@ -182,7 +184,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     fn resize(&self, tensor: &mut Self::Tensor, rows: usize) -> Result<(), KernelError> {
         let bytes = tensor::bytes(tensor.dtype, rows, tensor.columns)?;
         if bytes > tensor.capacity {
-            // The old memory goes first: both at once may be more than there is.
+            // The old memory is freed first: the device may not have memory for both.
             tensor.capacity = 0;
             tensor.buffer = self.device.alloc(0)?;
             tensor.buffer = self.device.alloc(bytes)?;
@@ -213,7 +215,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         check::same_dtype(OP, table, out)?;
         check::fits(OP, "out", out, tokens.len(), table.columns)?;
         if let Some(token) = tokens.iter().find(|token| **token as usize >= table.rows) {
-            let what = format!("token {token} is beyond the vocabulary of {}", table.rows);
+            let what = format!("token {token} is not in the vocabulary of {}", table.rows);
             return Err(KernelError::shape(OP, what));
         }
         self.gather(OP, table, tokens, out)
@@ -240,7 +242,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         bias: Option<&Self::Vector>,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
-        check::product("linear", x, weight.shape, false, bias.map(|bias| bias.len), 1, out)?;
+        check::matmul("linear", x, weight.shape, false, bias.map(|bias| bias.len), 1, out)?;
         self.poison(out, 0..x.rows)?;
         self.matmul(Operation::Linear, x, weight, bias, out)
     }
@@ -252,7 +254,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         bias: Option<&Self::Vector>,
         stream: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
-        check::product("linear residual", x, weight.shape, false, bias.map(|bias| bias.len), 1, stream)?;
+        check::matmul("linear residual", x, weight.shape, false, bias.map(|bias| bias.len), 1, stream)?;
         self.matmul(Operation::LinearResidual, x, weight, bias, stream)
     }
 
@@ -263,7 +265,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         bias: Option<&Self::Vector>,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
-        check::product("linear swiglu", x, gate_up.shape, true, bias.map(|bias| bias.len), 2, out)?;
+        check::matmul("linear swiglu", x, gate_up.shape, true, bias.map(|bias| bias.len), 2, out)?;
         self.poison(out, 0..x.rows)?;
         self.matmul(Operation::LinearSwiGlu, x, gate_up, bias, out)
     }
@@ -311,7 +313,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         const OP: &str = "gather rows";
         check::same_dtype(OP, x, out)?;
         check::fits(OP, "out", out, rows.len(), x.columns)?;
-        check::picked(OP, rows, x.rows)?;
+        check::row_indices(OP, rows, x.rows)?;
         self.gather(OP, x, rows, out)
     }
 
@@ -334,45 +336,45 @@ impl<D: Device> Backend for CudaBackend<D> {
     }
 
     fn upload(&self, bytes: &[u8], out: &mut Self::Tensor) -> Result<(), KernelError> {
-        check::uploaded(bytes.len(), out)?;
+        check::upload(bytes.len(), out)?;
         self.poison(out, 0..bytes.len() / out.row_bytes().max(1))?;
         self.write(&mut out.buffer, bytes)
     }
 
-    fn grouped(
+    fn launch_grouped(
         &self,
-        place: usize,
+        graph_slot: usize,
         rows: usize,
         work: &mut dyn FnMut() -> Result<(), KernelError>,
     ) -> Result<(), KernelError> {
-        self.device.grouped(place, rows, work)
+        self.device.launch_grouped(graph_slot, rows, work)
     }
 
-    fn copies_overlap(&self) -> bool {
-        self.device.copies_overlap()
+    fn downloads_are_async(&self) -> bool {
+        self.device.downloads_are_async()
     }
 
-    fn download_later(&self, x: Self::Tensor, rows: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
+    fn download_async(&self, x: Self::Tensor, rows: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
         check::fits("download", "x", &x, rows, x.columns)?;
         let bytes = rows * x.row_bytes();
         self.traffic.add_to_host(bytes);
-        self.device.read_later(x.buffer, bytes)
+        self.device.read_async(x.buffer, bytes)
     }
 
-    fn device_use(&self) -> Result<Option<DeviceUse>, KernelError> {
-        let memory = self.device.memory_use()?.unwrap_or_default();
-        Ok(Some(DeviceUse {
-            used_high: memory.used_high,
-            reserved_high: memory.reserved_high,
+    fn device_usage(&self) -> Result<Option<DeviceUsage>, KernelError> {
+        let memory = self.device.memory_usage()?.unwrap_or_default();
+        Ok(Some(DeviceUsage {
+            peak_used: memory.peak_used,
+            peak_reserved: memory.peak_reserved,
             to_device: self.traffic.to_device(),
             to_host: self.traffic.to_host(),
         }))
     }
 
-    fn reset_device_use(&self) -> Result<(), KernelError> {
+    fn reset_device_usage(&self) -> Result<(), KernelError> {
         self.traffic.reset();
         self.tables.clear();
-        self.device.reset_memory_high()
+        self.device.reset_peak_memory()
     }
 
     fn free_memory(&self) -> Result<Option<u64>, KernelError> {

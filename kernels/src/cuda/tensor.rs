@@ -1,6 +1,6 @@
-//! What the CUDA backend keeps on a device: tensors, weights and vectors.
+//! Tensors, weights and vectors of the CUDA backend, in device memory.
 
-use crate::check::{Matrix, WeightShape};
+use crate::check::{TensorShape, WeightShape};
 use crate::dtype::DType;
 use crate::error::KernelError;
 
@@ -36,7 +36,7 @@ impl<B> CudaTensor<B> {
     }
 }
 
-impl<B> Matrix for CudaTensor<B> {
+impl<B> TensorShape for CudaTensor<B> {
     fn dtype(&self) -> DType {
         self.dtype
     }
@@ -50,20 +50,21 @@ impl<B> Matrix for CudaTensor<B> {
     }
 }
 
-/// A weight matrix `[outputs, inputs]` on a device, row-major. Of a gated pair the rows of the gate and of the up
-/// projection take turns, so that the two sums of an output meet in one thread.
+/// A weight matrix `[out_features, in_features]` on a device, row-major, in the run's dtype. Gated weights are `[2 *
+/// out_features, in_features]` with the rows of the gate and of the up projection interleaved, so that one thread has
+/// both accumulators of an output.
 pub struct CudaWeights<B> {
     pub(super) buffer: B,
     pub(super) shape: WeightShape,
 }
 
-/// A vector of `f32` on a device.
+/// A vector of `len` elements of `f32` on a device.
 pub struct CudaVector<B> {
     pub(super) buffer: B,
     pub(super) len: usize,
 }
 
-/// Bytes of a tensor.
+/// Bytes of a `[rows, columns]` tensor.
 ///
 /// # Errors
 /// A size that overflows.

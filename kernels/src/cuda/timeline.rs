@@ -1,105 +1,108 @@
-//! A device around another that keeps when each kernel ran and each copy went, by the device's own clock.
+//! A device wrapper that records when each kernel ran and when each copy ran, by the device's own clock.
 //!
-//! A mark goes before and behind each launch and each copy. On a GPU these are events, which cost it about a microsecond
-//! each and do not hold up the host; they are read when [`Timeline::finish`] is called, and not before.
+//! An event is recorded before and after each launch and each copy. On a GPU an event costs about a microsecond and
+//! does not block the host. Event times are read in [`Timeline::finish`] alone, as reading one waits for it.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Architecture, Argument, Device, DeviceClock, Launch, MemoryUse};
+use super::device::upload_with_write;
+use super::{Architecture, Argument, Device, DeviceClock, Launch, MemoryUsage};
 use crate::error::KernelError;
 use crate::pending::PendingCopy;
-use crate::profiled::{DeviceSpan, Lane, Profile};
+use crate::profiled::{DeviceSpan, DeviceTrack, Profile};
 
-/// `D`, its work noted in a profile.
+/// `D`, with its work recorded in a profile.
 pub struct Timeline<D: DeviceClock> {
     device: D,
     profile: Profile,
-    /// The device's number in the profile.
-    number: usize,
-    /// A mark, and the profile's time when the device had got there: where the two clocks were laid together.
-    origin: (D::Mark, Duration),
-    pending: Mutex<Vec<Pending<D::Mark>>>,
+    /// The device's index in the profile.
+    device_index: usize,
+    /// An event, and the profile's time right after it occurred: aligns the device's clock with the host's.
+    origin: (D::Event, Duration),
+    unread: Mutex<Vec<UnreadSpan<D::Event>>>,
 }
 
-/// Work whose marks were not read yet.
-struct Pending<M> {
-    lane: Lane,
+/// Work whose events were not read yet.
+struct UnreadSpan<E> {
+    track: DeviceTrack,
     name: String,
     bytes: u64,
     call: Option<u64>,
-    start: M,
-    end: M,
-    /// What a copy of a lane of its own waits for in that of the kernels.
-    not_before: Option<M>,
+    start: E,
+    end: E,
+    /// The last event of the kernels' track that an asynchronous download waits for: its own track may be idle before
+    /// that, so `start` alone would be too early.
+    not_before: Option<E>,
 }
 
 impl<D: DeviceClock> Timeline<D> {
-    /// Around `device`, the one with this `number`; what it does goes to `profile`.
+    /// Wraps `device`, which has the index `device_index` in `profile`.
     ///
     /// # Errors
     /// A failure of the device.
-    pub fn new(device: D, number: usize, profile: Profile) -> Result<Self, KernelError> {
-        let mark = device.mark()?;
+    pub fn new(device: D, device_index: usize, profile: Profile) -> Result<Self, KernelError> {
+        let event = device.record_event()?;
         device.wait()?;
-        let origin = (mark, profile.now());
-        Ok(Timeline { device, profile, number, origin, pending: Mutex::default() })
+        let origin = (event, profile.now());
+        Ok(Timeline { device, profile, device_index, origin, unread: Mutex::default() })
     }
 
-    /// The device itself.
+    /// The wrapped device.
     pub fn inner(&self) -> &D {
         &self.device
     }
 
-    /// Waits for the device and hands what it did since the last call to the profile.
+    /// Waits for the device and adds its spans since the last call to the profile.
     ///
     /// # Errors
-    /// A failure of the device, also of an earlier launch.
+    /// A failure of the device, including one of an earlier launch.
     pub fn finish(&self) -> Result<(), KernelError> {
-        let pending = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        let unread = std::mem::take(&mut *self.unread.lock().unwrap_or_else(PoisonError::into_inner));
         self.device.wait()?;
-        let (origin, at) = &self.origin;
-        let mut spans = Vec::with_capacity(pending.len());
-        // Two marks one after the other may be read as one moment, and never as a negative time.
-        let time = |from: &D::Mark, to: &D::Mark| -> Result<Duration, KernelError> {
-            Ok(Duration::try_from_secs_f64(self.device.milliseconds(from, to)? / 1e3).unwrap_or_default())
+        let (origin, origin_time) = &self.origin;
+        let mut spans = Vec::with_capacity(unread.len());
+        // The resolution of events is about half a microsecond: a negative time, which would not convert, is read as 0.
+        let elapsed = |start: &D::Event, end: &D::Event| -> Result<Duration, KernelError> {
+            Ok(Duration::try_from_secs_f64(self.device.elapsed_ms(start, end)? / 1e3).unwrap_or_default())
         };
-        for work in pending {
-            let (mut start, end) = (time(origin, &work.start)?, time(origin, &work.end)?);
-            if let Some(not_before) = &work.not_before {
-                start = start.max(time(origin, not_before)?);
+        for span in unread {
+            let (mut start, end) = (elapsed(origin, &span.start)?, elapsed(origin, &span.end)?);
+            if let Some(not_before) = &span.not_before {
+                start = start.max(elapsed(origin, not_before)?);
             }
             spans.push(DeviceSpan {
-                device: self.number,
-                lane: work.lane,
-                name: work.name,
-                bytes: work.bytes,
-                start: *at + start,
+                device: self.device_index,
+                track: span.track,
+                name: span.name,
+                bytes: span.bytes,
+                start: *origin_time + start,
                 duration: end.saturating_sub(start),
-                call: work.call,
+                call: span.call,
             });
         }
         self.profile.device_spans(spans);
         Ok(())
     }
 
-    /// Runs `work` between two marks of the lane that it is ordered in.
-    fn around<T>(
+    /// Runs `work`, which is shown on `track`, between two events of `ordered_on`, the track that it is ordered in.
+    fn record<T>(
         &self,
-        (lane, order): (Lane, Lane),
+        track: DeviceTrack,
+        ordered_on: DeviceTrack,
         name: &str,
         bytes: usize,
         work: impl FnOnce() -> Result<T, KernelError>,
     ) -> Result<T, KernelError> {
-        let waits = lane == Lane::FromDevice && order == lane;
-        let not_before = if waits { Some(self.device.mark()?) } else { None };
-        let start = self.device.mark_in(order)?;
+        let waits_for_kernels = track == DeviceTrack::FromDevice && ordered_on == track;
+        let not_before = if waits_for_kernels { Some(self.device.record_event()?) } else { None };
+        let start = self.device.record_event_on(ordered_on)?;
         let result = work()?;
-        let end = self.device.mark_in(order)?;
+        let end = self.device.record_event_on(ordered_on)?;
         let (name, bytes, call) = (name.to_owned(), bytes as u64, Profile::current_call());
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        pending.push(Pending { lane, name, bytes, call, start, end, not_before });
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        unread.push(UnreadSpan { track, name, bytes, call, start, end, not_before });
         Ok(result)
     }
 }
@@ -124,12 +127,14 @@ impl<D: DeviceClock> Device for Timeline<D> {
     }
 
     fn write(&self, buffer: &mut Self::Buffer, bytes: &[u8]) -> Result<(), KernelError> {
-        self.around((Lane::ToDevice, Lane::Kernels), "copy", bytes.len(), || self.device.write(buffer, bytes))
+        self.record(DeviceTrack::ToDevice, DeviceTrack::Kernels, "copy", bytes.len(), || {
+            self.device.write(buffer, bytes)
+        })
     }
 
     fn read(&self, buffer: &Self::Buffer, out: &mut [u8]) -> Result<(), KernelError> {
         let bytes = out.len();
-        self.around((Lane::FromDevice, Lane::Kernels), "copy", bytes, || self.device.read(buffer, out))
+        self.record(DeviceTrack::FromDevice, DeviceTrack::Kernels, "copy", bytes, || self.device.read(buffer, out))
     }
 
     fn poison(&self, buffer: &mut Self::Buffer, bytes: Range<usize>) -> Result<(), KernelError> {
@@ -137,33 +142,45 @@ impl<D: DeviceClock> Device for Timeline<D> {
     }
 
     fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, Self::Buffer>]) -> Result<(), KernelError> {
-        self.around((Lane::Kernels, Lane::Kernels), &launch.kernel, 0, || self.device.launch(launch, arguments))
+        self.record(DeviceTrack::Kernels, DeviceTrack::Kernels, &launch.kernel, 0, || {
+            self.device.launch(launch, arguments)
+        })
+    }
+
+    /// Runs `work` without a graph: the events around each launch would not be part of it.
+    fn launch_grouped(
+        &self,
+        _graph_slot: usize,
+        _rows: usize,
+        work: &mut dyn FnMut() -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
+        work()
     }
 
     fn upload(&self, bytes: &[u8]) -> Result<Self::Buffer, KernelError> {
-        if self.device.uploads_beside(bytes.len()) {
-            return self.around((Lane::ToDevice, Lane::ToDevice), "copy", bytes.len(), || self.device.upload(bytes));
+        if self.device.uploads_async(bytes.len()) {
+            let track = DeviceTrack::ToDevice;
+            return self.record(track, track, "copy", bytes.len(), || self.device.upload(bytes));
         }
-        let mut buffer = self.alloc(bytes.len())?;
-        self.write(&mut buffer, bytes)?;
-        Ok(buffer)
+        upload_with_write(self, bytes)
     }
 
-    fn copies_overlap(&self) -> bool {
-        self.device.copies_overlap()
+    fn downloads_are_async(&self) -> bool {
+        self.device.downloads_are_async()
     }
 
-    fn read_later(&self, buffer: Self::Buffer, bytes: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
-        let order = if self.device.copies_overlap() { Lane::FromDevice } else { Lane::Kernels };
-        self.around((Lane::FromDevice, order), "copy", bytes, || self.device.read_later(buffer, bytes))
+    fn read_async(&self, buffer: Self::Buffer, bytes: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
+        let track = DeviceTrack::FromDevice;
+        let ordered_on = if self.device.downloads_are_async() { track } else { DeviceTrack::Kernels };
+        self.record(track, ordered_on, "copy", bytes, || self.device.read_async(buffer, bytes))
     }
 
-    fn memory_use(&self) -> Result<Option<MemoryUse>, KernelError> {
-        self.device.memory_use()
+    fn memory_usage(&self) -> Result<Option<MemoryUsage>, KernelError> {
+        self.device.memory_usage()
     }
 
-    fn reset_memory_high(&self) -> Result<(), KernelError> {
-        self.device.reset_memory_high()
+    fn reset_peak_memory(&self) -> Result<(), KernelError> {
+        self.device.reset_peak_memory()
     }
 
     fn free_memory(&self) -> Result<Option<u64>, KernelError> {

@@ -1,11 +1,11 @@
-//! A backend around another that times every operation, with its work and its traffic.
+//! A backend wrapper that times every operation and computes its amount of work.
 //!
-//! The wrapper keeps the shapes of what it hands out, so that it needs nothing of a backend but the interface. It times
-//! from call to return. Operations of a device return before they are done: there `cuda::Timeline` adds the times of the
-//! kernels by the device's own clock, and says in which call each was launched.
+//! The wrapper remembers the shapes of its tensors, so it works with every [`Backend`]. It times from call to return.
+//! Operations of a GPU return before they have completed: `cuda::Timeline` adds the times of the kernels by the
+//! device's own clock, each with the call that launched it.
 
 use crate::backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
-use crate::device_use::DeviceUse;
+use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
@@ -14,18 +14,21 @@ use crate::pending::PendingCopy;
 mod ranges;
 mod record;
 
-pub use record::{DeviceSpan, Entries, Entry, HostSpan, Lane, Profile, Recording, SpanKind, Work};
+pub use record::{
+    DeviceSpan, DeviceTrack, HostSpan, OperationCalls, OperationTable, OperationWork, Profile, ProfileRecording,
+    SpanKind,
+};
 
-/// `B`, timed.
-pub struct Profiled<B> {
+/// `B`, with its operations recorded in a profile.
+pub struct ProfiledBackend<B> {
     backend: B,
     profile: Profile,
 }
 
-impl<B: Backend> Profiled<B> {
-    /// Wraps `backend`; what it does is recorded in `profile`.
+impl<B: Backend> ProfiledBackend<B> {
+    /// Wraps `backend` and records its operations in `profile`.
     pub fn new(backend: B, profile: Profile) -> Self {
-        Profiled { backend, profile }
+        ProfiledBackend { backend, profile }
     }
 }
 
@@ -43,41 +46,43 @@ impl<T> ShapedTensor<T> {
     }
 
     /// Bytes of `rows` rows.
-    fn bytes_of(&self, rows: usize) -> u64 {
+    fn rows_bytes(&self, rows: usize) -> u64 {
         rows as u64 * self.row_bytes()
     }
 }
 
-/// A weight of the wrapped backend and its shape, `[outputs, inputs]`; of a gated one both halves are counted.
+/// A weight of the wrapped backend and its shape, `[out_features, in_features]`; gated weights count the rows of both
+/// projections.
 pub struct ShapedLinear<L> {
     inner: L,
-    outputs: usize,
-    inputs: usize,
+    out_features: usize,
+    in_features: usize,
     dtype: DType,
 }
 
 impl<L> ShapedLinear<L> {
     fn shape(&self) -> String {
-        format!("{} -> {}", self.inputs, self.outputs)
+        format!("{} -> {}", self.in_features, self.out_features)
     }
 
-    /// A product with `rows` rows, of which `out_columns` columns are stored; `reads` counts how often those are read too.
-    fn work(&self, rows: usize, out_columns: usize, reads: usize) -> Work {
-        let weights = self.outputs * self.inputs;
-        let elements = weights + rows * self.inputs + rows * out_columns * (1 + reads);
-        Work { flops: 2 * (rows * weights) as u64, bytes: (elements * self.dtype.size()) as u64 }
+    /// The work of a matmul of `rows` rows that stores `out_columns` columns and reads each of them `output_reads`
+    /// times.
+    fn work(&self, rows: usize, out_columns: usize, output_reads: usize) -> OperationWork {
+        let weights = self.out_features * self.in_features;
+        let elements = weights + rows * self.in_features + rows * out_columns * (1 + output_reads);
+        OperationWork { flops: 2 * (rows * weights) as u64, bytes: (elements * self.dtype.size()) as u64 }
     }
 }
 
-fn outputs_of(weights: &[HostTensor]) -> usize {
+fn total_out_features(weights: &[HostTensor]) -> usize {
     weights.iter().filter_map(|weight| weight.shape().first()).sum()
 }
 
-fn inputs_of(weights: &[HostTensor]) -> usize {
+fn in_features(weights: &[HostTensor]) -> usize {
     weights.first().and_then(|weight| weight.shape().get(1)).copied().unwrap_or(0)
 }
 
-impl<B: Backend> Backend for Profiled<B> {
+impl<B: Backend> Backend for ProfiledBackend<B> {
     type Tensor = ShapedTensor<B::Tensor>;
     type Linear = ShapedLinear<B::Linear>;
     type Vector = B::Vector;
@@ -103,13 +108,18 @@ impl<B: Backend> Backend for Profiled<B> {
 
     fn prepare_linear(&self, weights: &[HostTensor], run: DType) -> Result<Self::Linear, KernelError> {
         let inner = self.backend.prepare_linear(weights, run)?;
-        Ok(ShapedLinear { inner, outputs: outputs_of(weights), inputs: inputs_of(weights), dtype: run })
+        Ok(ShapedLinear {
+            inner,
+            out_features: total_out_features(weights),
+            in_features: in_features(weights),
+            dtype: run,
+        })
     }
 
     fn prepare_gated(&self, gate: &HostTensor, up: &HostTensor, run: DType) -> Result<Self::Linear, KernelError> {
         let inner = self.backend.prepare_gated(gate, up, run)?;
         let both = [gate.clone(), up.clone()];
-        Ok(ShapedLinear { inner, outputs: outputs_of(&both), inputs: inputs_of(&both), dtype: run })
+        Ok(ShapedLinear { inner, out_features: total_out_features(&both), in_features: in_features(&both), dtype: run })
     }
 
     fn prepare_vector(&self, parts: &[HostTensor], run: DType) -> Result<Self::Vector, KernelError> {
@@ -121,7 +131,7 @@ impl<B: Backend> Backend for Profiled<B> {
     }
 
     fn embed(&self, table: &Self::Embedding, tokens: &[u32], out: &mut Self::Tensor) -> Result<(), KernelError> {
-        let work = Work { flops: 0, bytes: 2 * out.bytes_of(tokens.len()) };
+        let work = OperationWork { flops: 0, bytes: 2 * out.rows_bytes(tokens.len()) };
         let shape = out.columns.to_string();
         self.profile.record("embed", shape, work, || self.backend.embed(table, tokens, &mut out.inner))
     }
@@ -133,7 +143,7 @@ impl<B: Backend> Backend for Profiled<B> {
         eps: f32,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
-        let work = Work { flops: 0, bytes: 2 * x.bytes_of(x.rows) };
+        let work = OperationWork { flops: 0, bytes: 2 * x.rows_bytes(x.rows) };
         let shape = x.columns.to_string();
         self.profile.record("rms norm", shape, work, || self.backend.rms_norm(&x.inner, scale, eps, &mut out.inner))
     }
@@ -145,7 +155,7 @@ impl<B: Backend> Backend for Profiled<B> {
         bias: Option<&Self::Vector>,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
-        let work = weight.work(x.rows, weight.outputs, 0);
+        let work = weight.work(x.rows, weight.out_features, 0);
         self.profile.record("linear", weight.shape(), work, || {
             self.backend.linear(&x.inner, &weight.inner, bias, &mut out.inner)
         })
@@ -158,7 +168,7 @@ impl<B: Backend> Backend for Profiled<B> {
         bias: Option<&Self::Vector>,
         stream: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
-        let work = weight.work(x.rows, weight.outputs, 1);
+        let work = weight.work(x.rows, weight.out_features, 1);
         self.profile.record("linear + residual", weight.shape(), work, || {
             self.backend.linear_residual(&x.inner, &weight.inner, bias, &mut stream.inner)
         })
@@ -171,7 +181,7 @@ impl<B: Backend> Backend for Profiled<B> {
         bias: Option<&Self::Vector>,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
-        let work = gate_up.work(x.rows, gate_up.outputs / 2, 0);
+        let work = gate_up.work(x.rows, gate_up.out_features / 2, 0);
         self.profile.record("linear + swiglu", gate_up.shape(), work, || {
             self.backend.linear_swiglu(&x.inner, &gate_up.inner, bias, &mut out.inner)
         })
@@ -187,7 +197,7 @@ impl<B: Backend> Backend for Profiled<B> {
         sin: &Self::Vector,
     ) -> Result<(), KernelError> {
         let elements = positions.len() * n_heads * head_dim;
-        let work = Work { flops: 0, bytes: 2 * (elements * x.dtype.size()) as u64 };
+        let work = OperationWork { flops: 0, bytes: 2 * (elements * x.dtype.size()) as u64 };
         let shape = format!("{n_heads} x {head_dim}");
         self.profile
             .record("rope", shape, work, || self.backend.rope(&mut x.inner, n_heads, head_dim, positions, cos, sin))
@@ -201,18 +211,19 @@ impl<B: Backend> Backend for Profiled<B> {
         shape: AttentionShape,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
+        // Pairs of a query and a key at its position or before, two matmuls of head_dim multiply-adds each.
         let pairs: usize = layout
             .segments
             .iter()
             .map(|segment| segment.len * segment.start_position + segment.len * (segment.len + 1) / 2)
             .sum();
         let rows: usize = layout.segments.iter().map(|segment| segment.len).sum();
-        let work = Work {
+        let work = OperationWork {
             flops: 4 * (pairs * shape.query_width()) as u64,
-            bytes: query.bytes_of(2 * rows) + keys_values.bytes_of(keys_values.rows),
+            bytes: query.rows_bytes(2 * rows) + keys_values.rows_bytes(keys_values.rows),
         };
-        let told = format!("{} / {} x {}", shape.n_heads, shape.n_kv_heads, shape.head_dim);
-        self.profile.record("attention", told, work, || {
+        let heads = format!("{} / {} x {}", shape.n_heads, shape.n_kv_heads, shape.head_dim);
+        self.profile.record("attention", heads, work, || {
             self.backend.attention(&query.inner, &keys_values.inner, layout, shape, &mut out.inner)
         })
     }
@@ -224,13 +235,13 @@ impl<B: Backend> Backend for Profiled<B> {
         method: PoolMethod,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
-        let work = Work { flops: 0, bytes: x.bytes_of(groups.n_rows() + groups.len()) };
+        let work = OperationWork { flops: 0, bytes: x.rows_bytes(groups.n_rows() + groups.len()) };
         let shape = format!("{method}, {}", x.columns);
         self.profile.record("pool", shape, work, || self.backend.pool(&x.inner, groups, method, &mut out.inner))
     }
 
     fn gather_rows(&self, x: &Self::Tensor, rows: &[u32], out: &mut Self::Tensor) -> Result<(), KernelError> {
-        let work = Work { flops: 0, bytes: x.bytes_of(2 * rows.len()) };
+        let work = OperationWork { flops: 0, bytes: x.rows_bytes(2 * rows.len()) };
         let shape = x.columns.to_string();
         self.profile.record("gather rows", shape, work, || self.backend.gather_rows(&x.inner, rows, &mut out.inner))
     }
@@ -243,41 +254,51 @@ impl<B: Backend> Backend for Profiled<B> {
         out: &mut Self::Tensor,
         to: usize,
     ) -> Result<(), KernelError> {
-        let work = Work { flops: 0, bytes: x.bytes_of(2 * count) };
+        let work = OperationWork { flops: 0, bytes: x.rows_bytes(2 * count) };
         let shape = x.columns.to_string();
         self.profile
             .record("copy rows", shape, work, || self.backend.copy_rows(&x.inner, from, count, &mut out.inner, to))
     }
 
     fn download(&self, x: &Self::Tensor, rows: usize, out: &mut [u8]) -> Result<(), KernelError> {
-        let work = Work { flops: 0, bytes: x.bytes_of(2 * rows) };
+        let work = OperationWork { flops: 0, bytes: x.rows_bytes(2 * rows) };
         let shape = x.columns.to_string();
         self.profile.record("download", shape, work, || self.backend.download(&x.inner, rows, out))
     }
 
     fn upload(&self, bytes: &[u8], out: &mut Self::Tensor) -> Result<(), KernelError> {
-        let work = Work { flops: 0, bytes: 2 * bytes.len() as u64 };
+        let work = OperationWork { flops: 0, bytes: 2 * bytes.len() as u64 };
         let shape = out.columns.to_string();
         self.profile.record("upload", shape, work, || self.backend.upload(bytes, &mut out.inner))
     }
 
-    fn copies_overlap(&self) -> bool {
-        self.backend.copies_overlap()
+    /// Runs `work` without a graph: the launches of an operation must not be deferred beyond its span.
+    fn launch_grouped(
+        &self,
+        _graph_slot: usize,
+        _rows: usize,
+        work: &mut dyn FnMut() -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
+        work()
     }
 
-    /// What is timed is the start of the copy alone, where it goes on afterwards.
-    fn download_later(&self, x: Self::Tensor, rows: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
-        let work = Work { flops: 0, bytes: x.bytes_of(2 * rows) };
+    fn downloads_are_async(&self) -> bool {
+        self.backend.downloads_are_async()
+    }
+
+    /// Records the time to start the copy, which may continue after this returns.
+    fn download_async(&self, x: Self::Tensor, rows: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
+        let work = OperationWork { flops: 0, bytes: x.rows_bytes(2 * rows) };
         let shape = x.columns.to_string();
-        self.profile.record("download", shape, work, || self.backend.download_later(x.inner, rows))
+        self.profile.record("download", shape, work, || self.backend.download_async(x.inner, rows))
     }
 
-    fn device_use(&self) -> Result<Option<DeviceUse>, KernelError> {
-        self.backend.device_use()
+    fn device_usage(&self) -> Result<Option<DeviceUsage>, KernelError> {
+        self.backend.device_usage()
     }
 
-    fn reset_device_use(&self) -> Result<(), KernelError> {
-        self.backend.reset_device_use()
+    fn reset_device_usage(&self) -> Result<(), KernelError> {
+        self.backend.reset_device_usage()
     }
 
     fn free_memory(&self) -> Result<Option<u64>, KernelError> {

@@ -1,35 +1,35 @@
-//! Ranges for Nsight Systems: what a profile records, shown beside the kernels in its timeline (feature `nvtx`).
+//! NVTX ranges: Nsight Systems shows the spans of a profile next to the kernels in its timeline (feature `nvtx`).
 //!
-//! NVTX's calls do nothing unless such a tool has started the program.
+//! The calls of NVTX do nothing unless such a tool started the process.
 
-/// A range that ends when it is dropped, on the thread that began it.
-pub(super) struct Range {
-    /// Ranges are a stack of their thread's.
-    _of_this_thread: std::marker::PhantomData<*const ()>,
+/// A range that ends when it is dropped.
+pub(super) struct NvtxRange {
+    /// Not `Send`: NVTX keeps a stack of ranges for each thread.
+    _not_send: std::marker::PhantomData<*const ()>,
 }
 
 #[cfg(feature = "nvtx")]
-impl Range {
-    /// Begins a range inside of those that this thread is in.
+impl NvtxRange {
+    /// Begins a range inside the current ranges of this thread.
     pub(super) fn push(name: &str, detail: &str) -> Self {
-        // A NUL would end the name for the other side, and panic on this one.
-        let told = format!("{name} {detail}").replace('\0', " ");
-        nvtx::range_push!("{}", told.trim_end());
-        Range { _of_this_thread: std::marker::PhantomData }
+        // NVTX takes a C string: the macro panics on a NUL.
+        let label = format!("{name} {detail}").replace('\0', " ");
+        nvtx::range_push!("{}", label.trim_end());
+        NvtxRange { _not_send: std::marker::PhantomData }
     }
 }
 
 #[cfg(feature = "nvtx")]
-impl Drop for Range {
+impl Drop for NvtxRange {
     fn drop(&mut self) {
         nvtx::range_pop!();
     }
 }
 
 #[cfg(not(feature = "nvtx"))]
-impl Range {
-    /// Nothing without the feature.
+impl NvtxRange {
+    /// Does nothing without the feature `nvtx`.
     pub(super) fn push(_name: &str, _detail: &str) -> Self {
-        Range { _of_this_thread: std::marker::PhantomData }
+        NvtxRange { _not_send: std::marker::PhantomData }
     }
 }

@@ -1,4 +1,4 @@
-//! What a profile holds: spans of time on the host's threads and on a device, with the work that was done in them.
+//! The data of a profile: time spans of the host's threads and of devices, with the amount of work in them.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -7,123 +7,123 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::ranges::Range;
+use super::ranges::NvtxRange;
 
-/// The work of one call.
+/// The amount of work of an operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Work {
-    /// Floating-point operations, where they are what the operation is limited by; a multiply-add counts as two.
+pub struct OperationWork {
+    /// Floating-point operations, a multiply-add counted as two. 0 for operations that are bound by memory bandwidth.
     pub flops: u64,
-    /// Bytes that must be read and written at least once: inputs, weights and outputs.
+    /// The least memory traffic: bytes of inputs, weights and outputs, each counted once.
     pub bytes: u64,
 }
 
-/// What a span on the host is a span of. Phases and operations of one thread lie in each other or apart.
+/// The kind of a host span. Phases and operations of one thread are nested or disjoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SpanKind {
-    /// Loading, extracting, training.
+    /// A phase of a run, such as loading or training.
     Phase,
-    /// One forward pass, from when it is given to when its deepest layer is there. Several can be under way at a time, so
-    /// that these belong to no thread.
+    /// A forward pass, from its submission to the output of its last layer. Several can be in flight at a time, so
+    /// these spans do not belong to a thread.
     Batch,
-    /// One operation of a backend.
+    /// An operation of a backend.
     Operation,
 }
 
-/// A stretch of time on a thread of the host.
+/// A time span on a thread of the host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostSpan {
-    /// What it is a span of.
+    /// Phase, batch or operation.
     pub kind: SpanKind,
-    /// The phase, the batch or the operation.
+    /// The name of the phase or of the operation, or `batch`.
     pub name: Cow<'static, str>,
-    /// What tells spans of one name apart: shapes of an operation, sizes of a batch.
+    /// Distinguishes spans of one name: the shapes of an operation, the sizes of a batch.
     pub detail: String,
-    /// What was done in it, of an operation.
-    pub work: Work,
-    /// Number of the thread, from 1 on, in the order in which threads were met. Of a batch, the lowest number that no other
-    /// batch under way has.
+    /// The work of an operation; zero for the other kinds.
+    pub work: OperationWork,
+    /// The thread's number, from 1, in the order of their first span. For a batch, the lowest number that no other
+    /// batch in flight has.
     pub thread: usize,
-    /// Since the profile began.
+    /// Time since the start of the profile.
     pub start: Duration,
-    /// From call to return.
+    /// Time from call to return.
     pub duration: Duration,
-    /// A number of its own, by which spans of a device name the call that they belong to.
+    /// A unique number of the call, which [`DeviceSpan::call`] refers to.
     pub call: u64,
 }
 
-/// What a device was doing.
+/// A row of a device's timeline: the kernels, or the copies in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Lane {
-    /// Running kernels.
+pub enum DeviceTrack {
+    /// Kernels.
     Kernels,
-    /// Taking bytes from the host.
+    /// Copies from the host to the device (H2D).
     ToDevice,
-    /// Giving bytes to the host.
+    /// Copies from the device to the host (D2H).
     FromDevice,
 }
 
-impl Lane {
-    /// For people.
+impl DeviceTrack {
+    /// The name in reports and traces.
     pub fn name(self) -> &'static str {
         match self {
-            Lane::Kernels => "kernels",
-            Lane::ToDevice => "copies to the device",
-            Lane::FromDevice => "copies from the device",
+            DeviceTrack::Kernels => "kernels",
+            DeviceTrack::ToDevice => "copies to the device",
+            DeviceTrack::FromDevice => "copies from the device",
         }
     }
 }
 
-/// A stretch of time on a device, by its own clock.
+/// A time span on a device, by its own clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceSpan {
-    /// Number of the device, from 0 on.
+    /// Index of the device, from 0.
     pub device: usize,
-    /// What it was doing.
-    pub lane: Lane,
-    /// The kernel, or `copy`.
+    /// The track of the kernel or the copy.
+    pub track: DeviceTrack,
+    /// The kernel's name, or `copy`.
     pub name: String,
-    /// Bytes of a copy.
+    /// Bytes of a copy; 0 for a kernel.
     pub bytes: u64,
-    /// Since the profile began, by the device's clock laid beside the host's.
+    /// Time since the start of the profile: the device's clock, aligned with the host's when recording began.
     pub start: Duration,
-    /// By the device's clock.
+    /// The duration, by the device's clock.
     pub duration: Duration,
-    /// The call on the host that it belongs to; none outside of operations.
+    /// The [`HostSpan::call`] that issued it; none outside of operations.
     pub call: Option<u64>,
 }
 
-/// All that was recorded in some time.
+/// The spans of a period of time.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Recording {
-    /// In the order in which they ended.
+pub struct ProfileRecording {
+    /// Host spans, in the order of their ends.
     pub host: Vec<HostSpan>,
-    /// In the order of the device's work, device by device.
+    /// Device spans, device by device, in the order of issue.
     pub device: Vec<DeviceSpan>,
 }
 
-/// All calls of one operation on one shape.
+/// The calls of one operation with one shape.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Entry {
-    /// How long each call took, in the order of the calls: on the device where it had kernels of its own, else on the
-    /// host from call to return.
+pub struct OperationCalls {
+    /// The duration of each call, in order: the time of its kernels on the device if it launched any, else the time on
+    /// the host from call to return.
     pub durations: Vec<Duration>,
-    /// Of all calls together.
-    pub work: Work,
-    /// The kernels of a call, in order, one name for each; none on a backend without kernels.
+    /// The work of all calls together.
+    pub work: OperationWork,
+    /// The distinct kernels of a call, in launch order; empty on a backend without kernels.
     pub kernels: Vec<String>,
 }
 
-/// Keyed by the operation's name and what tells its shapes apart.
-pub type Entries = BTreeMap<(String, String), Entry>;
+/// The calls by operation name and shape.
+pub type OperationTable = BTreeMap<(String, String), OperationCalls>;
 
-impl Entry {
-    /// Of all calls together.
+impl OperationCalls {
+    /// The duration of all calls together.
     pub fn total(&self) -> Duration {
         self.durations.iter().sum()
     }
 
-    /// The middle duration; the larger of the two middle ones of an even number.
+    /// The median duration; for an even number of calls, the larger of the two middle ones.
     pub fn median(&self) -> Duration {
         let mut sorted = self.durations.clone();
         sorted.sort_unstable();
@@ -131,107 +131,101 @@ impl Entry {
     }
 }
 
-impl Recording {
-    /// The operations by name and shape.
-    pub fn entries(&self) -> Entries {
+impl ProfileRecording {
+    /// Groups the operations by name and shape.
+    pub fn operations(&self) -> OperationTable {
         let mut kernels: BTreeMap<u64, (Duration, Vec<&str>)> = BTreeMap::new();
-        for span in self.device.iter().filter(|span| span.lane == Lane::Kernels) {
+        for span in self.device.iter().filter(|span| span.track == DeviceTrack::Kernels) {
             if let Some(call) = span.call {
                 let (duration, names) = kernels.entry(call).or_default();
                 *duration += span.duration;
                 names.push(&span.name);
             }
         }
-        let mut entries = Entries::new();
+        let mut table = OperationTable::new();
         for span in self.host.iter().filter(|span| span.kind == SpanKind::Operation) {
-            let entry = entries.entry((span.name.to_string(), span.detail.clone())).or_default();
+            let calls = table.entry((span.name.to_string(), span.detail.clone())).or_default();
             let on_device = kernels.get(&span.call);
-            entry.durations.push(on_device.map_or(span.duration, |(duration, _)| *duration));
-            entry.work.flops += span.work.flops;
-            entry.work.bytes += span.work.bytes;
+            calls.durations.push(on_device.map_or(span.duration, |(duration, _)| *duration));
+            calls.work.flops += span.work.flops;
+            calls.work.bytes += span.work.bytes;
             for name in on_device.map(|(_, names)| names.as_slice()).unwrap_or_default() {
-                if !entry.kernels.iter().any(|known| known == name) {
-                    entry.kernels.push((*name).to_owned());
+                if !calls.kernels.iter().any(|known| known == name) {
+                    calls.kernels.push((*name).to_owned());
                 }
             }
         }
-        entries
-    }
-
-    /// This and `other`, which came after it.
-    pub fn followed_by(mut self, other: Recording) -> Recording {
-        self.host.extend(other.host);
-        self.device.extend(other.device);
-        self
+        table
     }
 }
 
-/// Spans, shared by those who record and those who read.
+/// A shared, growing list of spans. Clones refer to the same list.
 #[derive(Clone, Debug)]
 pub struct Profile {
-    shared: Arc<Shared>,
+    shared: Arc<SharedProfile>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedProfile {
     begin: Instant,
-    recording: Mutex<Recording>,
+    recording: Mutex<ProfileRecording>,
 }
 
 impl Default for Profile {
     fn default() -> Self {
-        Profile { shared: Arc::new(Shared { begin: Instant::now(), recording: Mutex::default() }) }
+        Profile { shared: Arc::new(SharedProfile { begin: Instant::now(), recording: Mutex::default() }) }
     }
 }
 
-/// Calls of all profiles, so that no two have one number.
-static CALLS: AtomicU64 = AtomicU64::new(1);
-/// Threads that were met.
-static THREADS: AtomicUsize = AtomicUsize::new(1);
+/// The next call number: one counter for all profiles, as [`CURRENT`] is per thread and not per profile.
+static NEXT_CALL: AtomicU64 = AtomicU64::new(1);
+/// The next thread number.
+static NEXT_THREAD: AtomicUsize = AtomicUsize::new(1);
 
 thread_local! {
-    static THREAD: usize = THREADS.fetch_add(1, Ordering::Relaxed);
-    /// The operation that this thread is in.
+    static THREAD: usize = NEXT_THREAD.fetch_add(1, Ordering::Relaxed);
+    /// The call number of this thread's current operation.
     static CURRENT: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 impl Profile {
-    /// Runs `call`, an operation, and records it.
-    pub fn record<T>(&self, op: &'static str, shape: String, work: Work, call: impl FnOnce() -> T) -> T {
-        let number = CALLS.fetch_add(1, Ordering::Relaxed);
-        let before = CURRENT.replace(Some(number));
-        let result = self.span_of(SpanKind::Operation, Cow::Borrowed(op), shape, work, number, call);
-        CURRENT.set(before);
+    /// Runs `call`, the operation `op`, and records its span.
+    pub fn record<T>(&self, op: &'static str, shape: String, work: OperationWork, call: impl FnOnce() -> T) -> T {
+        let number = NEXT_CALL.fetch_add(1, Ordering::Relaxed);
+        let outer = CURRENT.replace(Some(number));
+        let result = self.record_span(SpanKind::Operation, Cow::Borrowed(op), shape, work, number, call);
+        CURRENT.set(outer);
         result
     }
 
-    /// Runs `call`, a phase, and records it.
+    /// Runs `call`, a phase of a run, and records its span.
     pub fn phase<T>(&self, name: &'static str, detail: String, call: impl FnOnce() -> T) -> T {
-        let number = CALLS.fetch_add(1, Ordering::Relaxed);
-        self.span_of(SpanKind::Phase, Cow::Borrowed(name), detail, Work::default(), number, call)
+        let number = NEXT_CALL.fetch_add(1, Ordering::Relaxed);
+        self.record_span(SpanKind::Phase, Cow::Borrowed(name), detail, OperationWork::default(), number, call)
     }
 
-    /// Records a batch that was given at `start` and is done now, as number `thread` of those under way.
+    /// Records the span of a batch that was submitted at `start` and has completed now, as number `thread` of the
+    /// batches in flight.
     pub fn batch(&self, detail: String, thread: usize, start: Duration) {
         let duration = self.now().saturating_sub(start);
-        let call = CALLS.fetch_add(1, Ordering::Relaxed);
-        let (kind, name, work) = (SpanKind::Batch, Cow::Borrowed("batch"), Work::default());
+        let call = NEXT_CALL.fetch_add(1, Ordering::Relaxed);
+        let (kind, name, work) = (SpanKind::Batch, Cow::Borrowed("batch"), OperationWork::default());
         self.with(|recording| {
             recording.host.push(HostSpan { kind, name, detail, work, thread, start, duration, call })
         });
     }
 
-    fn span_of<T>(
+    fn record_span<T>(
         &self,
         kind: SpanKind,
         name: Cow<'static, str>,
         detail: String,
-        work: Work,
+        work: OperationWork,
         call: u64,
         run: impl FnOnce() -> T,
     ) -> T {
         let (start, result, duration) = {
-            let _range = Range::push(&name, &detail);
+            let _range = NvtxRange::push(&name, &detail);
             let start = self.now();
             let result = run();
             (start, result, self.now().saturating_sub(start))
@@ -243,27 +237,27 @@ impl Profile {
         result
     }
 
-    /// The operation that the calling thread is in, if it is in one.
+    /// The number of the calling thread's current operation; none outside of one.
     pub fn current_call() -> Option<u64> {
         CURRENT.get()
     }
 
-    /// Time since the profile began.
+    /// Time since the start of the profile.
     pub fn now(&self) -> Duration {
         self.shared.begin.elapsed()
     }
 
-    /// Records what a device did.
+    /// Adds spans of a device.
     pub(crate) fn device_spans(&self, spans: Vec<DeviceSpan>) {
         self.with(|recording| recording.device.extend(spans));
     }
 
-    /// What was recorded so far; recording goes on.
-    pub fn take(&self) -> Recording {
+    /// Removes and returns the spans so far. Recording continues.
+    pub fn take(&self) -> ProfileRecording {
         self.with(std::mem::take)
     }
 
-    fn with<T>(&self, call: impl FnOnce(&mut Recording) -> T) -> T {
+    fn with<T>(&self, call: impl FnOnce(&mut ProfileRecording) -> T) -> T {
         call(&mut self.shared.recording.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -273,29 +267,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_of_one_shape_are_one_entry() {
+    fn calls_of_one_shape_share_an_entry() {
         let profile = Profile::default();
-        let work = Work { flops: 10, bytes: 3 };
+        let work = OperationWork { flops: 10, bytes: 3 };
         assert_eq!(profile.record("linear", "2x3".to_owned(), work, || 7), 7);
         profile.record("linear", "2x3".to_owned(), work, || ());
         profile.record("linear", "4x3".to_owned(), work, || ());
-        let entries = profile.take().entries();
-        assert_eq!(entries.len(), 2);
-        let entry = &entries[&("linear".to_owned(), "2x3".to_owned())];
-        assert_eq!((entry.durations.len(), entry.work), (2, Work { flops: 20, bytes: 6 }));
-        assert!(entry.total() >= entry.median());
-        assert_eq!(profile.take(), Recording::default());
-        assert_eq!(Entry::default().median(), Duration::ZERO);
+        let table = profile.take().operations();
+        assert_eq!(table.len(), 2);
+        let linear = &table[&("linear".to_owned(), "2x3".to_owned())];
+        assert_eq!((linear.durations.len(), linear.work), (2, OperationWork { flops: 20, bytes: 6 }));
+        assert!(linear.total() >= linear.median());
+        assert_eq!(profile.take(), ProfileRecording::default());
+        assert_eq!(OperationCalls::default().median(), Duration::ZERO);
     }
 
     #[test]
-    fn a_call_with_kernels_takes_their_time_and_names() {
+    fn call_with_kernels_uses_kernel_times() {
         let profile = Profile::default();
-        let call = profile.record("attention", "8".to_owned(), Work::default(), || Profile::current_call().unwrap());
+        let call =
+            profile.record("attention", "8".to_owned(), OperationWork::default(), || Profile::current_call().unwrap());
         assert_eq!(Profile::current_call(), None);
-        let span = |lane, name: &str, millis, call| DeviceSpan {
+        let span = |track, name: &str, millis, call| DeviceSpan {
             device: 0,
-            lane,
+            track,
             name: name.to_owned(),
             bytes: 0,
             start: Duration::ZERO,
@@ -303,25 +298,25 @@ mod tests {
             call,
         };
         profile.device_spans(vec![
-            span(Lane::ToDevice, "copy", 50, Some(call)),
-            span(Lane::Kernels, "scores", 2, Some(call)),
-            span(Lane::Kernels, "sums", 3, Some(call)),
-            span(Lane::Kernels, "sums", 3, Some(call)),
-            span(Lane::Kernels, "of nobody", 90, None),
+            span(DeviceTrack::ToDevice, "copy", 50, Some(call)),
+            span(DeviceTrack::Kernels, "scores", 2, Some(call)),
+            span(DeviceTrack::Kernels, "sums", 3, Some(call)),
+            span(DeviceTrack::Kernels, "sums", 3, Some(call)),
+            span(DeviceTrack::Kernels, "no call", 90, None),
         ]);
-        let entries = profile.take().entries();
-        let entry = entries.values().next().unwrap();
-        assert_eq!(entry.durations, [Duration::from_millis(8)]);
-        assert_eq!(entry.kernels, ["scores", "sums"]);
+        let table = profile.take().operations();
+        let attention = table.values().next().unwrap();
+        assert_eq!(attention.durations, [Duration::from_millis(8)]);
+        assert_eq!(attention.kernels, ["scores", "sums"]);
     }
 
     #[test]
-    fn spans_lie_in_each_other_and_threads_have_numbers() {
+    fn spans_nest_and_threads_are_numbered() {
         let profile = Profile::default();
         profile.phase("extracting", String::new(), || {
-            profile.record("linear", String::new(), Work::default(), || ());
+            profile.record("linear", String::new(), OperationWork::default(), || ());
             std::thread::scope(|scope| {
-                scope.spawn(|| profile.record("pool", String::new(), Work::default(), || ()));
+                scope.spawn(|| profile.record("pool", String::new(), OperationWork::default(), || ()));
             });
         });
         let recording = profile.take();

@@ -1,4 +1,4 @@
-//! Seeded tensors, plain `f64` references and comparisons that NaN fails.
+//! Seeded tensors and comparisons that fail for NaN.
 #![allow(dead_code)]
 
 use actbench_kernels::cpu::{CpuTensor, Isa};
@@ -13,7 +13,7 @@ pub fn instruction_sets() -> Vec<Isa> {
     Isa::ALL.into_iter().filter(|isa| *isa <= Isa::detect()).collect()
 }
 
-/// One backend an instruction set of this machine, with one and with three threads.
+/// A backend for each instruction set of this machine, with one and with three threads.
 pub fn backends() -> Vec<CpuBackend> {
     instruction_sets()
         .into_iter()
@@ -21,12 +21,13 @@ pub fn backends() -> Vec<CpuBackend> {
         .collect()
 }
 
-/// The CPU without its instructions for bf16 sums, whose orders are their own: what the plain CUDA kernels are held to.
+/// The CPU backend without bf16 instructions, which accumulate in an order of their own: the plain CUDA kernels must
+/// have its bits.
 pub fn fused_multiply_add_cpu() -> CpuBackend {
     CpuBackend::with_isa(2, Isa::Avx512).unwrap()
 }
 
-/// Values in -1..1, already rounded to `dtype`, so that a reference starts from what the kernel sees.
+/// Values in -1..1, rounded to `dtype`, so that a reference has the inputs of the kernel.
 pub fn random(seed: u64, dtype: DType, len: usize) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let values: Vec<f32> = (0..len).map(|_| rng.random_range(-1.0f32..1.0)).collect();
@@ -56,7 +57,7 @@ pub fn bytes(backend: &CpuBackend, tensor: &CpuTensor) -> Vec<u8> {
     bytes
 }
 
-/// Half a unit in the last place of a value near 1, with room for `f32` sums.
+/// Half a unit in the last place of a value near 1, and some more for the order of `f32` accumulation.
 pub fn tolerance(dtype: DType) -> f64 {
     match dtype {
         DType::F32 => 3e-6,

@@ -1,4 +1,4 @@
-//! Each operation on seeded inputs, on any backend, down to the bytes of its result: what two backends are compared by.
+//! Each operation on seeded inputs on any backend, as the bytes of its result, to compare two backends.
 #![allow(dead_code)]
 
 use actbench_kernels::backend::AttentionSegment;
@@ -6,15 +6,15 @@ use actbench_kernels::{AttentionLayout, AttentionShape, Backend, DType, PoolGrou
 
 use super::{host, random, upload};
 
-/// The products with weights.
+/// The matmuls of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Product {
+pub enum MatmulKind {
     Linear,
     Residual,
     SwiGlu,
 }
 
-pub const PRODUCTS: [Product; 3] = [Product::Linear, Product::Residual, Product::SwiGlu];
+pub const MATMUL_KINDS: [MatmulKind; 3] = [MatmulKind::Linear, MatmulKind::Residual, MatmulKind::SwiGlu];
 
 fn bytes<B: Backend>(backend: &B, tensor: &B::Tensor, dtype: DType, rows: usize, columns: usize) -> Vec<u8> {
     let mut bytes = vec![0; rows * columns * dtype.size()];
@@ -22,11 +22,11 @@ fn bytes<B: Backend>(backend: &B, tensor: &B::Tensor, dtype: DType, rows: usize,
     bytes
 }
 
-/// Rows `from..to` of a product of `x` with weights `[outputs, inputs]`, computed alone.
+/// Rows `from..to` of a matmul of `x` with weights `[outputs, inputs]`, computed alone.
 #[allow(clippy::too_many_arguments)]
-pub fn product<B: Backend>(
+pub fn matmul<B: Backend>(
     backend: &B,
-    product: Product,
+    kind: MatmulKind,
     biased: bool,
     dtype: DType,
     (from, to): (usize, usize),
@@ -37,22 +37,22 @@ pub fn product<B: Backend>(
     let x = random(1, dtype, to * inputs);
     let w = random(2, dtype, outputs * inputs);
     let device_x = upload(backend, dtype, rows, inputs, &x[from * inputs..]);
-    let biases = outputs * if product == Product::SwiGlu { 2 } else { 1 };
+    let biases = outputs * if kind == MatmulKind::SwiGlu { 2 } else { 1 };
     let bias = backend.prepare_vector(&[host(dtype, &[biases], &random(3, dtype, biases))], dtype).unwrap();
     let bias = biased.then_some(&bias);
     let stream = random(4, dtype, to * outputs);
     let mut out = upload(backend, dtype, rows, outputs, &stream[from * outputs..]);
     let matrix = host(dtype, &[outputs, inputs], &w);
-    match product {
-        Product::Linear => {
+    match kind {
+        MatmulKind::Linear => {
             let weight = backend.prepare_linear(&[matrix], dtype).unwrap();
             backend.linear(&device_x, &weight, bias, &mut out).unwrap();
         }
-        Product::Residual => {
+        MatmulKind::Residual => {
             let weight = backend.prepare_linear(&[matrix], dtype).unwrap();
             backend.linear_residual(&device_x, &weight, bias, &mut out).unwrap();
         }
-        Product::SwiGlu => {
+        MatmulKind::SwiGlu => {
             let up = host(dtype, &[outputs, inputs], &random(5, dtype, outputs * inputs));
             let weight = backend.prepare_gated(&matrix, &up, dtype).unwrap();
             backend.linear_swiglu(&device_x, &weight, bias, &mut out).unwrap();
@@ -69,7 +69,7 @@ pub fn rms_norm<B: Backend>(backend: &B, dtype: DType, rows: usize, columns: usi
     bytes(backend, &out, dtype, rows, columns)
 }
 
-/// Two heads of the three that a row has are rotated.
+/// Rotates two of the three heads of a row.
 pub fn rope<B: Backend>(backend: &B, dtype: DType, head_dim: usize, positions: &[u32]) -> Vec<u8> {
     let (rows, columns, half) = (positions.len(), 3 * head_dim, head_dim / 2);
     let n_angles = (positions.iter().max().unwrap() + 1) as usize * half;
@@ -82,7 +82,7 @@ pub fn rope<B: Backend>(backend: &B, dtype: DType, head_dim: usize, positions: &
     bytes(backend, &x, dtype, rows, columns)
 }
 
-/// Rows copied into the middle of a tensor, and then gathered from it.
+/// Copies rows to the middle of a tensor, and then gathers from it.
 pub fn copies<B: Backend>(backend: &B, dtype: DType, columns: usize) -> Vec<u8> {
     let x = upload(backend, dtype, 5, columns, &random(1, dtype, 5 * columns));
     let mut out = upload(backend, dtype, 7, columns, &random(2, dtype, 7 * columns));
@@ -103,7 +103,7 @@ pub fn pool<B: Backend>(backend: &B, dtype: DType, columns: usize, method: PoolM
     bytes(backend, &out, dtype, 4, columns)
 }
 
-/// A row of keys and values and a row of queries a position of two sequences, their segments in the other order.
+/// Two sequences, with their segments in reverse order.
 pub fn attention<B: Backend>(backend: &B, dtype: DType, shape: AttentionShape, lens: [usize; 2]) -> Vec<u8> {
     let rows = lens[0] + lens[1];
     let (query, keys_values) = attention_inputs(backend, dtype, shape, rows);
@@ -114,8 +114,8 @@ pub fn attention<B: Backend>(backend: &B, dtype: DType, shape: AttentionShape, l
     bytes(backend, &out, dtype, rows, shape.query_width())
 }
 
-/// The queries of positions `from..` of one sequence whose prefix lies behind its suffix, in two runs.
-pub fn attention_of_a_node<B: Backend>(
+/// The queries of positions `from..` of one sequence whose prefix is after its suffix in memory, in two runs.
+pub fn attention_of_node<B: Backend>(
     backend: &B,
     dtype: DType,
     shape: AttentionShape,
@@ -144,7 +144,7 @@ fn attention_inputs<B: Backend>(
     shape: AttentionShape,
     rows: usize,
 ) -> (B::Tensor, B::Tensor) {
-    // Larger queries, so that the softmax is far from uniform.
+    // Larger queries, so that the softmax is not nearly uniform.
     let query: Vec<f32> = random(1, dtype, rows * shape.query_width()).iter().map(|value| value * 4.0).collect();
     let keys_values = random(2, dtype, rows * 2 * shape.kv_width());
     (

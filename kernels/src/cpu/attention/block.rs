@@ -1,40 +1,44 @@
-//! One block of keys and values against the lanes of a task: scores, weights, outputs.
+//! Attention of the lanes of a task over one block of keys and values: scores, weights, outputs.
 //!
-//! Everything is `f32`. Inner loops have constant bounds over arrays, so that the compiler keeps them in registers.
+//! All values are `f32`. Inner loops have constant bounds over arrays, so that the compiler keeps the arrays in
+//! registers.
 
 use crate::cpu::math::exp;
 
 /// Lanes of a vector: 512 bits of `f32`.
 pub const LANES: usize = 16;
 
-/// Keys of a block. Blocks begin at multiples of it, so that where a row's sums are cut depends on positions alone.
+/// Keys of a block. Blocks start at multiples of it, so that the block boundaries of a row depend on positions alone.
 pub const KEYS: usize = 64;
 
-/// Keys that one pass over a pair of query vectors scores.
+/// Keys that are scored in one pass over two query vectors.
 const TILE_KEYS: usize = 4;
-/// The same for a single vector, whose chains would be too few to fill the processor's pipeline.
+/// Keys that are scored in one pass over a single query vector: more, as it takes enough independent chains to hide the
+/// latency of fused multiply-adds.
 const SINGLE_KEYS: usize = 8;
-/// Lanes and vectors of columns that one pass over the values serves.
+/// Lanes that are updated in one pass over the values.
 const TILE_LANES: usize = 4;
+/// Vectors of columns that are updated in one pass over the values.
 const TILE_COLUMNS: usize = 4;
 
-type Vector = [f32; LANES];
+/// One `f32` for each lane.
+type LaneVector = [f32; LANES];
 
-/// Keys and values of consecutive positions, widened.
+/// Keys and values of consecutive positions, widened to `f32`.
 #[derive(Default)]
-pub struct Block {
-    /// Position of the first.
+pub struct KeyBlock {
+    /// Position of the first key.
     first: usize,
     len: usize,
     head_dim: usize,
-    /// `[KEYS][head_dim]`. Keys past `len` hold whatever they did; their scores are masked.
+    /// `[KEYS][head_dim]`. Keys beyond `len` have stale contents; their scores are masked.
     keys: Vec<f32>,
     /// `[KEYS][head_dim padded to vectors]`; the padding is zero.
-    values: Vec<Vector>,
+    values: Vec<LaneVector>,
 }
 
-impl Block {
-    /// A block of `len` positions from `first` on, to be filled by [`Block::set`].
+impl KeyBlock {
+    /// Starts a block of `len` positions from `first`, which [`KeyBlock::set`] fills.
     #[inline(always)]
     pub fn begin(&mut self, first: usize, len: usize, head_dim: usize) {
         let columns = head_dim.div_ceil(LANES);
@@ -47,7 +51,7 @@ impl Block {
         (self.first, self.len, self.head_dim) = (first, len, head_dim);
     }
 
-    /// The key and the value of the position at `index`.
+    /// Sets the key and the value at `index` of the block.
     #[inline(always)]
     pub fn set(&mut self, index: usize, key: impl Iterator<Item = f32>, value: impl Iterator<Item = f32>) {
         let head_dim = self.head_dim;
@@ -62,48 +66,48 @@ impl Block {
     }
 }
 
-/// Query rows and what has come of them so far.
+/// The queries of a task and the state of their online softmax.
 #[derive(Default)]
-pub struct Lanes {
+pub struct QueryLanes {
     count: usize,
     head_dim: usize,
-    /// Position of each lane; those past `count` are where the last one is.
+    /// Position of each lane. Lanes beyond `count` have the position of the last one.
     positions: Vec<[u32; LANES]>,
-    /// `[vectors][head_dim]`: element by element, all lanes of a vector side by side.
-    queries: Vec<Vector>,
-    /// Largest score so far.
-    largest: Vec<Vector>,
-    /// Sum of the weights so far.
-    totals: Vec<Vector>,
-    /// `[lanes][columns]`: weighted sum of the values so far.
-    outputs: Vec<Vector>,
-    /// `[vectors][KEYS]`: scores of the block at hand, then its weights.
-    weights: Vec<Vector>,
+    /// `[vectors][head_dim]`: one element of all lanes of a vector.
+    queries: Vec<LaneVector>,
+    /// `[vectors]`: the largest score so far.
+    max_scores: Vec<LaneVector>,
+    /// `[vectors]`: the sum of the weights so far.
+    weight_sums: Vec<LaneVector>,
+    /// `[lanes][columns]`: the weighted sum of the values so far.
+    outputs: Vec<LaneVector>,
+    /// `[vectors][KEYS]`: the scores of the current block, then its weights.
+    weights: Vec<LaneVector>,
 }
 
-impl Lanes {
-    /// `count` lanes that have seen nothing, at the positions that `position` tells.
+impl QueryLanes {
+    /// Starts `count` lanes at the positions `position(lane)`.
     #[inline(always)]
     pub fn begin(&mut self, count: usize, head_dim: usize, position: impl Fn(usize) -> usize) {
         let (vectors, columns) = (count.div_ceil(LANES), head_dim.div_ceil(LANES));
         (self.count, self.head_dim) = (count, head_dim);
         let position = |lane: usize| position(lane.min(count.saturating_sub(1)));
         self.positions.clear();
-        let of_vector = |vector| std::array::from_fn(|lane| position(vector * LANES + lane) as u32);
-        self.positions.extend((0..vectors).map(of_vector));
-        for (all, len, value) in [
+        let vector_positions = |vector| std::array::from_fn(|lane| position(vector * LANES + lane) as u32);
+        self.positions.extend((0..vectors).map(vector_positions));
+        for (state, len, value) in [
             (&mut self.queries, vectors * head_dim, 0.0),
-            (&mut self.largest, vectors, f32::NEG_INFINITY),
-            (&mut self.totals, vectors, 0.0),
+            (&mut self.max_scores, vectors, f32::NEG_INFINITY),
+            (&mut self.weight_sums, vectors, 0.0),
             (&mut self.outputs, vectors * LANES * columns, 0.0),
         ] {
-            all.clear();
-            all.resize(len, [value; LANES]);
+            state.clear();
+            state.resize(len, [value; LANES]);
         }
         self.weights.resize(vectors * KEYS, [0.0; LANES]);
     }
 
-    /// The query of a lane, scaled.
+    /// Sets the scaled query of a lane.
     #[inline(always)]
     pub fn set_query(&mut self, lane: usize, query: impl Iterator<Item = f32>) {
         let first = lane / LANES * self.head_dim;
@@ -112,23 +116,23 @@ impl Lanes {
         }
     }
 
-    /// What came of a lane: the weighted mean of the values it saw.
+    /// The output of a lane: the weighted mean of the visible values.
     #[inline(always)]
     pub fn output(&self, lane: usize) -> impl Iterator<Item = f32> + '_ {
         let columns = self.head_dim.div_ceil(LANES);
-        let inverse = 1.0 / self.totals[lane / LANES][lane % LANES];
-        let sums = self.outputs[lane * columns..(lane + 1) * columns].as_flattened();
-        sums[..self.head_dim].iter().map(move |sum| sum * inverse)
+        let inverse = 1.0 / self.weight_sums[lane / LANES][lane % LANES];
+        let accumulators = self.outputs[lane * columns..(lane + 1) * columns].as_flattened();
+        accumulators[..self.head_dim].iter().map(move |acc| acc * inverse)
     }
 
-    /// Takes in a block; blocks come in the order of their positions, from 0 on.
+    /// Processes a block. Blocks are passed in the order of their positions, from 0.
     #[inline(always)]
-    pub fn attend(&mut self, block: &Block) {
+    pub fn attend(&mut self, block: &KeyBlock) {
         self.score(block);
         for vector in 0..self.positions.len() {
-            // Positions grow with the lanes.
+            // Positions increase with the lanes, so the last lane decides whether any of them sees the block.
             if self.positions[vector][LANES - 1] as usize >= block.first {
-                self.weigh(vector, block);
+                self.update_online_softmax(vector, block);
             }
         }
         let columns = self.head_dim.div_ceil(LANES);
@@ -140,9 +144,9 @@ impl Lanes {
         }
     }
 
-    /// `weights[vector][key] = query . key` for all lanes; keys past the block's come out as anything.
+    /// `weights[vector][key] = query . key` for all lanes; unspecified for keys beyond the block.
     #[inline(always)]
-    fn score(&mut self, block: &Block) {
+    fn score(&mut self, block: &KeyBlock) {
         let vectors = self.positions.len();
         for vector in (0..vectors / 2 * 2).step_by(2) {
             for key in (0..block.len).step_by(TILE_KEYS) {
@@ -156,70 +160,70 @@ impl Lanes {
         }
     }
 
-    /// Scores `K` keys for `V` vectors of lanes: each score one chain over the head's elements.
+    /// Scores `K` keys for `V` vectors of lanes. Each score is one chain over the elements of the head.
     #[inline(always)]
-    fn score_tile<const V: usize, const K: usize>(&mut self, vector: usize, key: usize, block: &Block) {
+    fn score_tile<const V: usize, const K: usize>(&mut self, vector: usize, key: usize, block: &KeyBlock) {
         let head_dim = self.head_dim;
-        let mut sums = [[[0.0f32; LANES]; V]; K];
-        let queries: [&[Vector]; V] =
+        let mut accumulators = [[[0.0f32; LANES]; V]; K];
+        let queries: [&[LaneVector]; V] =
             std::array::from_fn(|v| &self.queries[(vector + v) * head_dim..(vector + v + 1) * head_dim]);
         let keys: [&[f32]; K] = std::array::from_fn(|k| &block.keys[(key + k) * head_dim..(key + k + 1) * head_dim]);
         for element in 0..head_dim {
-            let queries: [Vector; V] = std::array::from_fn(|v| queries[v][element]);
+            let queries: [LaneVector; V] = std::array::from_fn(|v| queries[v][element]);
             for k in 0..K {
                 let key = keys[k][element];
                 for v in 0..V {
                     for lane in 0..LANES {
-                        sums[k][v][lane] = queries[v][lane].mul_add(key, sums[k][v][lane]);
+                        accumulators[k][v][lane] = queries[v][lane].mul_add(key, accumulators[k][v][lane]);
                     }
                 }
             }
         }
-        for (k, sums) in sums.iter().enumerate() {
-            for (v, sums) in sums.iter().enumerate() {
-                self.weights[(vector + v) * KEYS + key + k] = *sums;
+        for (k, accumulators) in accumulators.iter().enumerate() {
+            for (v, accumulators) in accumulators.iter().enumerate() {
+                self.weights[(vector + v) * KEYS + key + k] = *accumulators;
             }
         }
     }
 
-    /// Turns a vector's scores into weights `e^(score - largest)`, and brings sums and outputs to the new largest score.
+    /// Converts the scores of a vector to weights `e^(score - max)`, and rescales its state to the new maximum.
     #[inline(always)]
-    fn weigh(&mut self, vector: usize, block: &Block) {
+    fn update_online_softmax(&mut self, vector: usize, block: &KeyBlock) {
         let weights = &mut self.weights[vector * KEYS..vector * KEYS + block.len];
         let positions = &self.positions[vector];
-        let mut largest = self.largest[vector];
-        // Rows see no position behind their own.
+        let mut max_scores = self.max_scores[vector];
+        // Causal mask: a row does not see positions after its own.
         if (positions[0] as usize) < block.first + block.len - 1 {
             for (index, scores) in weights.iter_mut().enumerate() {
                 let position = (block.first + index) as u32;
                 for lane in 0..LANES {
-                    let seen = position <= positions[lane];
-                    scores[lane] = if seen { scores[lane] } else { f32::NEG_INFINITY };
+                    let is_visible = position <= positions[lane];
+                    scores[lane] = if is_visible { scores[lane] } else { f32::NEG_INFINITY };
                 }
             }
         }
         for scores in weights.iter() {
             for lane in 0..LANES {
-                largest[lane] = if scores[lane] > largest[lane] { scores[lane] } else { largest[lane] };
+                max_scores[lane] = if scores[lane] > max_scores[lane] { scores[lane] } else { max_scores[lane] };
             }
         }
-        let mut factors = self.largest[vector];
+        let mut factors = self.max_scores[vector];
         for lane in 0..LANES {
-            // At first the old largest is minus infinity and the factor 0; nothing was summed yet.
-            factors[lane] = exp(factors[lane] - largest[lane]);
+            // In the first block the old maximum is minus infinity and the factor 0; the sums are still 0.
+            factors[lane] = exp(factors[lane] - max_scores[lane]);
         }
-        let mut totals = self.totals[vector];
+        let mut weight_sums = self.weight_sums[vector];
         for lane in 0..LANES {
-            totals[lane] *= factors[lane];
+            weight_sums[lane] *= factors[lane];
         }
         for scores in weights.iter_mut() {
             for lane in 0..LANES {
-                scores[lane] = exp(scores[lane] - largest[lane]);
-                totals[lane] += scores[lane];
+                scores[lane] = exp(scores[lane] - max_scores[lane]);
+                weight_sums[lane] += scores[lane];
             }
         }
-        (self.largest[vector], self.totals[vector]) = (largest, totals);
-        // A factor of 1 changes no bit, and after the first blocks the largest score seldom grows.
+        (self.max_scores[vector], self.weight_sums[vector]) = (max_scores, weight_sums);
+        // Multiplying by 1 changes no bit, and after the first blocks the maximum seldom changes.
         if block.first > 0 && factors != [1.0; LANES] {
             let columns = self.head_dim.div_ceil(LANES);
             let outputs = &mut self.outputs[vector * LANES * columns..(vector + 1) * LANES * columns];
@@ -229,21 +233,22 @@ impl Lanes {
         }
     }
 
-    /// Adds the block's values to the outputs of `L` lanes from `lane` on, each one chain over the positions that it sees.
+    /// Adds the weighted values of the block to the outputs of `L` lanes from `lane`. Each output is one chain over the
+    /// visible positions.
     #[inline(always)]
-    fn add_values<const L: usize>(&mut self, lane: usize, columns: usize, block: &Block) {
-        // How many keys of the block each lane sees. What it does not see has weight 0, but 0 times a value that
-        // overflowed would not be 0.
-        let seen: [usize; L] = std::array::from_fn(|l| {
+    fn add_values<const L: usize>(&mut self, lane: usize, columns: usize, block: &KeyBlock) {
+        // The number of visible keys for each lane. Masked keys have weight 0, but 0 times an infinite value would be
+        // NaN.
+        let visible: [usize; L] = std::array::from_fn(|l| {
             let position = self.positions[(lane + l) / LANES][(lane + l) % LANES];
             (position as usize + 1).saturating_sub(block.first).min(block.len)
         });
         let whole = columns / TILE_COLUMNS * TILE_COLUMNS;
         for column in (0..whole).step_by(TILE_COLUMNS) {
-            self.add_tile::<L, TILE_COLUMNS>(lane, column, columns, &seen, block);
+            self.add_tile::<L, TILE_COLUMNS>(lane, column, columns, &visible, block);
         }
         for column in whole..columns {
-            self.add_tile::<L, 1>(lane, column, columns, &seen, block);
+            self.add_tile::<L, 1>(lane, column, columns, &visible, block);
         }
     }
 
@@ -253,44 +258,44 @@ impl Lanes {
         lane: usize,
         column: usize,
         columns: usize,
-        seen: &[usize; L],
-        block: &Block,
+        visible: &[usize; L],
+        block: &KeyBlock,
     ) {
-        let weights: [(&[Vector], usize); L] = std::array::from_fn(|l| {
+        let weights: [(&[LaneVector], usize); L] = std::array::from_fn(|l| {
             let first = (lane + l) / LANES * KEYS;
             (&self.weights[first..first + block.len], (lane + l) % LANES)
         });
-        let mut sums: [[Vector; C]; L] =
+        let mut accumulators: [[LaneVector; C]; L] =
             std::array::from_fn(|l| std::array::from_fn(|c| self.outputs[(lane + l) * columns + column + c]));
-        let values = |key: usize| -> [Vector; C] {
+        let values = |key: usize| -> [LaneVector; C] {
             let row = &block.values[key * columns + column..key * columns + column + C];
             std::array::from_fn(|c| row[c])
         };
-        // Positions grow with the lanes, so the first lane sees the fewest keys.
-        for key in 0..seen[0] {
+        // Positions increase with the lanes, so the first lane has the fewest visible keys.
+        for key in 0..visible[0] {
             let values = values(key);
             for l in 0..L {
                 let weight = weights[l].0[key][weights[l].1];
                 for c in 0..C {
                     for element in 0..LANES {
-                        sums[l][c][element] = weight.mul_add(values[c][element], sums[l][c][element]);
+                        accumulators[l][c][element] = weight.mul_add(values[c][element], accumulators[l][c][element]);
                     }
                 }
             }
         }
         for l in 0..L {
-            for key in seen[0]..seen[l] {
+            for key in visible[0]..visible[l] {
                 let (values, weight) = (values(key), weights[l].0[key][weights[l].1]);
                 for c in 0..C {
                     for element in 0..LANES {
-                        sums[l][c][element] = weight.mul_add(values[c][element], sums[l][c][element]);
+                        accumulators[l][c][element] = weight.mul_add(values[c][element], accumulators[l][c][element]);
                     }
                 }
             }
         }
-        for (l, sums) in sums.iter().enumerate() {
-            for (c, sum) in sums.iter().enumerate() {
-                self.outputs[(lane + l) * columns + column + c] = *sum;
+        for (l, accumulators) in accumulators.iter().enumerate() {
+            for (c, acc) in accumulators.iter().enumerate() {
+                self.outputs[(lane + l) * columns + column + c] = *acc;
             }
         }
     }

@@ -1,17 +1,17 @@
 //! Causal attention over ragged rows and prefix-tree nodes, by blocks of keys with an online softmax (Milakov and
 //! Gimelshein 2018; Dao et al. 2022).
 //!
-//! A task is some rows of one segment and one key/value head. Its *lanes* are those rows times the query heads of the
-//! group, side by side in vectors, so that a key serves all of them at once and nothing of a key has to be
-//! transposed. Lanes never mix, and where blocks of keys are cut depends on positions alone: a score is one chain over
-//! the head's elements, a sum of weights and an output one chain over the positions that the row sees. So a row's bits
-//! depend on its own sequence alone.
+//! A task is a range of rows of one segment and one key/value head. Its *lanes* are those rows times the query heads of
+//! the group, adjacent in vectors, so that each key element is used for all of them and keys need no transpose. Lanes
+//! do not mix, and the block boundaries depend on positions alone: a score is one chain over the elements of the head,
+//! a sum of weights and an output are one chain over the visible positions. The bits of a row therefore depend on its
+//! own sequence alone.
 
 use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use self::block::{Block, LANES, Lanes};
+use self::block::{KeyBlock, LANES, QueryLanes};
 use super::gemm::epilogue::OutputRows;
 use super::isa::{Isa, dispatch};
 use super::tensor::{CpuTensor, Element, with_element};
@@ -19,11 +19,11 @@ use crate::backend::{AttentionLayout, AttentionSegment, AttentionShape};
 
 mod block;
 
-/// Vectors of lanes in a task, unless one row has more: their outputs and a block of keys and values stay in the
-/// second-level cache.
+/// The maximum number of vectors of lanes of a task, unless a single row has more: their outputs and a block of keys
+/// and values fit the L2 cache.
 const MAX_VECTORS: usize = 4;
 
-/// `out = softmax(query keys^T / sqrt(head_dim)) values`, causal, for the rows the segments name.
+/// `out = softmax(query keys^T / sqrt(head_dim)) values`, causal, for the query rows of the segments.
 pub fn attention(
     isa: Isa,
     query: &CpuTensor,
@@ -42,14 +42,14 @@ pub fn attention(
             let chunks = segment.len.div_ceil(task_rows);
             (0..shape.n_kv_heads * chunks).into_par_iter().for_each(|task| {
                 let first = task / shape.n_kv_heads * task_rows;
-                let rows = Rows { segment, first, count: task_rows.min(segment.len - first) };
+                let rows = SegmentRows { segment, first, count: task_rows.min(segment.len - first) };
                 SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
                     Ok(mut scratch) => {
                         attend::<E>(isa, query, keys_values, rows, task % shape.n_kv_heads, shape, &mut scratch, &out);
                     }
-                    // No task starts another inside, so this does not happen; it would only cost an allocation.
+                    // Unreachable, as no task runs another one inside. It would only cost an allocation.
                     Err(_) => {
-                        let mut own = Scratch::default();
+                        let mut own = AttentionScratch::default();
                         attend::<E>(isa, query, keys_values, rows, task % shape.n_kv_heads, shape, &mut own, &out);
                     }
                 });
@@ -59,24 +59,24 @@ pub fn attention(
 }
 
 thread_local! {
-    /// A thread's working memory, kept so that the steady state allocates nothing.
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+    /// A thread's working memory, kept so that the steady state does not allocate.
+    static SCRATCH: RefCell<AttentionScratch> = RefCell::new(AttentionScratch::default());
 }
 
 /// Working memory of a task.
 #[derive(Default)]
-struct Scratch {
-    /// The row of `keys_values` that holds each position.
+struct AttentionScratch {
+    /// The row of `keys_values` of each position.
     key_rows: Vec<usize>,
-    lanes: Lanes,
-    block: Block,
+    lanes: QueryLanes,
+    block: KeyBlock,
 }
 
-/// Some rows of a segment.
+/// A range of rows of a segment.
 #[derive(Clone, Copy)]
-struct Rows<'a> {
+struct SegmentRows<'a> {
     segment: &'a AttentionSegment,
-    /// First row, counted from the segment's first.
+    /// First row, relative to the segment.
     first: usize,
     count: usize,
 }
@@ -84,10 +84,10 @@ struct Rows<'a> {
 dispatch!(fn attend<E: Element>(
     query: &[E],
     keys_values: &[E],
-    rows: Rows<'_>,
+    rows: SegmentRows<'_>,
     kv_head: usize,
     shape: AttentionShape,
-    scratch: &mut Scratch,
+    scratch: &mut AttentionScratch,
     out: &OutputRows<'_, E>,
 ) = attend_body);
 
@@ -96,13 +96,13 @@ dispatch!(fn attend<E: Element>(
 fn attend_body<E: Element>(
     query: &[E],
     keys_values: &[E],
-    rows: Rows<'_>,
+    rows: SegmentRows<'_>,
     kv_head: usize,
     shape: AttentionShape,
-    scratch: &mut Scratch,
+    scratch: &mut AttentionScratch,
     out: &OutputRows<'_, E>,
 ) {
-    let Scratch { key_rows, lanes, block } = scratch;
+    let AttentionScratch { key_rows, lanes, block } = scratch;
     let (head_dim, group) = (shape.head_dim, shape.n_heads / shape.n_kv_heads);
     let first_position = rows.segment.start_position + rows.first;
     let visible = first_position + rows.count;
@@ -140,8 +140,8 @@ fn attend_body<E: Element>(
     for lane in 0..rows.count * group {
         let row = rows.segment.query_row + rows.first + lane / group;
         let from = (kv_head * group + lane % group) * head_dim;
-        // SAFETY: segments name distinct query rows, and a row's head is one task's alone.
-        let out = unsafe { out.piece(row, from, from + head_dim) };
+        // SAFETY: segments have distinct query rows, and each head of a row belongs to one task.
+        let out = unsafe { out.row_slice(row, from, from + head_dim) };
         for (out, value) in out.iter_mut().zip(lanes.output(lane)) {
             *out = E::from_f32(value);
         }

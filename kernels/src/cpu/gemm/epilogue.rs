@@ -1,4 +1,4 @@
-//! What happens to a row of sums before it is stored: bias, residual, SwiGLU. Each rounds once.
+//! Epilogues: the operations on the accumulators of a matmul before they are stored. Each rounds once.
 
 use std::marker::PhantomData;
 
@@ -7,16 +7,17 @@ use crate::cpu::math::silu;
 use crate::cpu::tensor::{CpuTensor, Element};
 use crate::dtype::DType;
 
-/// Consumes the sums of some rows and one panel.
+/// Stores the accumulators of some rows and one panel.
 pub trait Epilogue: Sync {
-    /// Stores what becomes of `sums`, those of rows `row..row + sums.len()` and of the outputs of panel `panel`.
+    /// Stores the result of `accumulators`, which belong to rows `row..row + accumulators.len()` and to the outputs of
+    /// panel `panel`.
     ///
-    /// `DOTS` says that this is compiled into a function for processors with AVX-512 BF16, whose one instruction then
-    /// rounds where the storage type is bf16. It takes subnormal sums for zero, as the products before it do.
-    fn store<const DOTS: bool>(&self, row: usize, panel: usize, sums: &[[f32; PANEL]]);
+    /// With `DOTS` this is compiled into a function for processors with AVX-512 BF16, whose instruction for rounding to
+    /// bf16 is then used. It treats subnormal values as zero, as the matmul instructions do.
+    fn store<const DOTS: bool>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]);
 }
 
-/// An output tensor that tasks write in disjoint pieces.
+/// An output tensor whose tasks write disjoint slices of rows.
 pub struct OutputRows<'a, E> {
     start: *mut E,
     rows: usize,
@@ -24,11 +25,11 @@ pub struct OutputRows<'a, E> {
     tensor: PhantomData<&'a mut CpuTensor>,
 }
 
-// SAFETY: tasks write disjoint pieces; see `OutputRows::piece`.
+// SAFETY: tasks write disjoint slices; see `OutputRows::row_slice`.
 unsafe impl<E: Send> Sync for OutputRows<'_, E> {}
 
 impl<'a, E: Element> OutputRows<'a, E> {
-    /// Takes `tensor`, whose type must be `E`'s, for the time of an operation.
+    /// Borrows `tensor`, whose dtype must be `E`, for an operation.
     pub fn new(tensor: &'a mut CpuTensor) -> Self {
         let (rows, columns) = (tensor.rows(), tensor.columns());
         let elements: &mut [E] = bytemuck::cast_slice_mut(tensor.bytes_mut());
@@ -38,19 +39,19 @@ impl<'a, E: Element> OutputRows<'a, E> {
     /// Columns `from..to` of row `row`, clipped to the tensor's width.
     ///
     /// # Safety
-    /// No two threads may hold overlapping pieces at a time.
+    /// No two threads may have overlapping slices at the same time.
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
-    pub unsafe fn piece(&self, row: usize, from: usize, to: usize) -> &mut [E] {
+    pub unsafe fn row_slice(&self, row: usize, from: usize, to: usize) -> &mut [E] {
         let to = to.min(self.columns);
-        assert!(row < self.rows && from <= to, "output piece out of range");
-        // SAFETY: the range lies inside the tensor, which is borrowed for `'a`; the caller keeps pieces disjoint.
+        assert!(row < self.rows && from <= to, "output slice out of range");
+        // SAFETY: the range lies inside the tensor, which is borrowed for `'a`; the caller keeps slices disjoint.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.columns + from), to - from) }
     }
 }
 
-/// The first `N` of `values`, with zeros where there are fewer: loops over arrays vectorise, those over slices of
-/// unknown length leave scalar tails.
+/// The first `N` of `values` in `f32`, padded with zeros: loops over arrays vectorize, loops over slices of unknown
+/// length have scalar tails.
 #[inline(always)]
 fn widened<E: Element, const N: usize>(values: &[E]) -> [f32; N] {
     let mut wide = [0.0; N];
@@ -71,12 +72,12 @@ fn widened<E: Element, const N: usize>(values: &[E]) -> [f32; N] {
 
 /// Rounds `values`, a multiple of 16, into `out`, which may be shorter. For `DOTS` see [`Epilogue::store`].
 #[inline(always)]
-fn put<E: Element, const N: usize, const DOTS: bool>(values: [f32; N], out: &mut [E]) {
+fn round_to<E: Element, const N: usize, const DOTS: bool>(values: [f32; N], out: &mut [E]) {
     match out.first_chunk_mut::<N>() {
         #[cfg(target_arch = "x86_64")]
         Some(out) if DOTS && E::DTYPE == DType::Bf16 => {
             for (values, out) in values.as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<16>().0) {
-                // SAFETY: whoever asks for `DOTS` has AVX-512 BF16.
+                // SAFETY: `DOTS` is true on processors with AVX-512 BF16 alone.
                 unsafe { round_16(values, out) };
             }
         }
@@ -98,7 +99,7 @@ fn put<E: Element, const N: usize, const DOTS: bool>(values: [f32; N], out: &mut
     }
 }
 
-/// Rounds to `E`, which must be bf16.
+/// Rounds 16 values to `E`, which must be bf16.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512bf16")]
@@ -106,92 +107,92 @@ fn round_16<E: Element>(values: &[f32; 16], out: &mut [E; 16]) {
     use std::arch::x86_64::{__m256bh, __m256i, _mm256_storeu_si256, _mm512_cvtneps_pbh, _mm512_loadu_ps};
     const { assert!(size_of::<[half::bf16; 16]>() == size_of::<__m256i>()) };
     debug_assert!(E::DTYPE == DType::Bf16);
-    // SAFETY: 16 values are read, and 16 elements of 2 bytes written.
+    // SAFETY: this reads 16 values and writes 16 elements of 2 bytes.
     unsafe {
         let rounded = _mm512_cvtneps_pbh(_mm512_loadu_ps(values.as_ptr()));
         _mm256_storeu_si256(out.as_mut_ptr().cast(), std::mem::transmute::<__m256bh, __m256i>(rounded));
     }
 }
 
-/// Adds `terms` to `sums`, lane by lane.
+/// Adds two arrays element by element.
 #[inline(always)]
-fn add<const N: usize>(mut sums: [f32; N], terms: &[f32; N]) -> [f32; N] {
-    for (sum, term) in sums.iter_mut().zip(terms) {
-        *sum += term;
+fn add<const N: usize>(mut accumulators: [f32; N], terms: &[f32; N]) -> [f32; N] {
+    for (acc, term) in accumulators.iter_mut().zip(terms) {
+        *acc += term;
     }
-    sums
+    accumulators
 }
 
-/// `out = sums + bias`.
-pub struct Store<'a, E> {
-    /// Where the result goes.
+/// `out = accumulators + bias`.
+pub struct StoreEpilogue<'a, E> {
+    /// The output, `[rows, out_features]`.
     pub out: OutputRows<'a, E>,
-    /// One value an output.
+    /// One value for each output.
     pub bias: Option<&'a [f32]>,
 }
 
-impl<E: Element> Epilogue for Store<'_, E> {
+impl<E: Element> Epilogue for StoreEpilogue<'_, E> {
     #[inline(always)]
-    fn store<const DOTS: bool>(&self, row: usize, panel: usize, sums: &[[f32; PANEL]]) {
+    fn store<const DOTS: bool>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]) {
         let from = panel * PANEL;
         let bias = self.bias.map(|bias| widened::<f32, PANEL>(&bias[from..]));
-        for (offset, sums) in sums.iter().enumerate() {
-            // SAFETY: each (row, panel) is one task's alone.
-            let out = unsafe { self.out.piece(row + offset, from, from + PANEL) };
-            put::<E, PANEL, DOTS>(bias.map_or(*sums, |bias| add(*sums, &bias)), out);
+        for (offset, accumulators) in accumulators.iter().enumerate() {
+            // SAFETY: each (row, panel) belongs to one task.
+            let out = unsafe { self.out.row_slice(row + offset, from, from + PANEL) };
+            round_to::<E, PANEL, DOTS>(bias.map_or(*accumulators, |bias| add(*accumulators, &bias)), out);
         }
     }
 }
 
-/// `stream = stream + (sums + bias)`.
-pub struct AddToStream<'a, E> {
-    /// The residual stream.
+/// `stream = stream + (accumulators + bias)`.
+pub struct ResidualEpilogue<'a, E> {
+    /// The residual stream, `[rows, out_features]`.
     pub stream: OutputRows<'a, E>,
-    /// One value an output.
+    /// One value for each output.
     pub bias: Option<&'a [f32]>,
 }
 
-impl<E: Element> Epilogue for AddToStream<'_, E> {
+impl<E: Element> Epilogue for ResidualEpilogue<'_, E> {
     #[inline(always)]
-    fn store<const DOTS: bool>(&self, row: usize, panel: usize, sums: &[[f32; PANEL]]) {
+    fn store<const DOTS: bool>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]) {
         let from = panel * PANEL;
         let bias = self.bias.map(|bias| widened::<f32, PANEL>(&bias[from..]));
-        for (offset, sums) in sums.iter().enumerate() {
-            // SAFETY: each (row, panel) is one task's alone.
-            let stream = unsafe { self.stream.piece(row + offset, from, from + PANEL) };
-            let sums = bias.map_or(*sums, |bias| add(*sums, &bias));
-            put::<E, PANEL, DOTS>(add(sums, &widened(stream)), stream);
+        for (offset, accumulators) in accumulators.iter().enumerate() {
+            // SAFETY: each (row, panel) belongs to one task.
+            let stream = unsafe { self.stream.row_slice(row + offset, from, from + PANEL) };
+            let accumulators = bias.map_or(*accumulators, |bias| add(*accumulators, &bias));
+            round_to::<E, PANEL, DOTS>(add(accumulators, &widened(stream)), stream);
         }
     }
 }
 
-/// `out = silu(gate sums + gate bias) * (up sums + up bias)`; a panel holds 16 gate and then 16 up outputs.
-pub struct SwiGlu<'a, E> {
-    /// Where the result goes.
+/// `out = silu(gate + gate bias) * (up + up bias)`; a panel has 16 gate outputs and then 16 up outputs.
+pub struct SwiGluEpilogue<'a, E> {
+    /// The output, `[rows, out_features]`.
     pub out: OutputRows<'a, E>,
     /// Gate biases, then up biases.
     pub bias: Option<(&'a [f32], &'a [f32])>,
 }
 
-impl<E: Element> Epilogue for SwiGlu<'_, E> {
+impl<E: Element> Epilogue for SwiGluEpilogue<'_, E> {
     #[inline(always)]
-    fn store<const DOTS: bool>(&self, row: usize, panel: usize, sums: &[[f32; PANEL]]) {
+    fn store<const DOTS: bool>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]) {
         const HALF: usize = PANEL / 2;
         let from = panel * HALF;
         let bias = self.bias.map(|(gate, up)| (widened::<f32, HALF>(&gate[from..]), widened(&up[from..])));
-        for (offset, sums) in sums.iter().enumerate() {
-            // SAFETY: each (row, panel) is one task's alone.
-            let out = unsafe { self.out.piece(row + offset, from, from + HALF) };
-            let (gates, ups) = sums.split_at(HALF);
+        for (offset, accumulators) in accumulators.iter().enumerate() {
+            // SAFETY: each (row, panel) belongs to one task.
+            let out = unsafe { self.out.row_slice(row + offset, from, from + HALF) };
+            let (gates, ups) = accumulators.split_at(HALF);
             let (mut gates, mut ups) = (widened::<f32, HALF>(gates), widened::<f32, HALF>(ups));
             if let Some((gate, up)) = &bias {
                 (gates, ups) = (add(gates, gate), add(ups, up));
             }
-            let mut products = [0.0f32; HALF];
-            for (product, (gate, up)) in products.iter_mut().zip(gates.iter().zip(&ups)) {
-                *product = silu(*gate) * up;
+            let mut gated = [0.0f32; HALF];
+            for (value, (gate, up)) in gated.iter_mut().zip(gates.iter().zip(&ups)) {
+                *value = silu(*gate) * up;
             }
-            put::<E, HALF, DOTS>(products, out);
+            round_to::<E, HALF, DOTS>(gated, out);
         }
     }
 }

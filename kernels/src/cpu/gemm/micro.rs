@@ -1,41 +1,42 @@
 //! The micro-kernels: one tile of up to [`ROWS`] rows by [`PANEL`] outputs, accumulated over a block of inputs.
 //!
-//! Each output is one `f32` accumulator fed by fused multiply-adds in input order, in every variant; between two blocks
-//! of inputs it rests in memory, which rounds nothing. That fixes its bits: they do not depend on the number of rows, on the row's place in the tile or on the instruction set. Products
-//! of bf16 on the processors that have instructions for them, in `dots` and `amx`, have fixed orders of their own.
+//! In every variant, an output is one `f32` accumulator that is updated by fused multiply-adds in the order of the
+//! inputs. Between two blocks of inputs it is in memory, which does not round. The bits of an output therefore do not
+//! depend on the number of rows, on the row's index in the tile or on the instruction set. The bf16 instructions of
+//! `dots` and `amx` have fixed orders of their own.
 
 use super::pack::{PANEL, ROWS, widen_inputs};
 use crate::dtype::DType;
 
-/// The sums of a tile before the epilogue.
-pub(super) type Tile = [[f32; PANEL]; ROWS];
+/// The accumulators of a tile.
+pub(super) type MicroTile = [[f32; PANEL]; ROWS];
 
-/// A micro-kernel: `(dtype, inputs, rows, packed activations, packed panel, tile)`.
+/// A micro-kernel for one instruction set.
 pub(super) trait MicroKernel {
-    /// Whether the kernel takes activations as pairs of bf16 and is compiled with AVX-512 BF16.
+    /// Whether activations are packed as pairs of bf16 and the kernel is compiled with AVX-512 BF16.
     const DOTS: bool = false;
 
-    /// Adds the products of a block of inputs to the first `rows` rows of `tile`.
+    /// Multiplies a block of inputs and accumulates to the first `rows` rows of `tile`.
     ///
     /// # Safety
     /// The processor must have the kernel's instructions. `activations` holds `inputs * ROWS` bit patterns of `f32`, or
     /// half as many pairs of bf16 for [`MicroKernel::DOTS`], and `panel` `inputs * PANEL` elements of `dtype`, 64-byte
     /// aligned; `inputs` is even for bf16; `1 <= rows <= ROWS`.
-    unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[u32], panel: &[u8], tile: &mut Tile);
+    unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[u32], panel: &[u8], tile: &mut MicroTile);
 }
 
-/// Plain Rust, for processors without a variant of their own.
+/// Plain Rust, for processors without another variant.
 pub(super) struct Portable;
 
 impl MicroKernel for Portable {
     #[inline(always)]
-    unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[u32], panel: &[u8], tile: &mut Tile) {
+    unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[u32], panel: &[u8], tile: &mut MicroTile) {
         let activations: &[f32] = bytemuck::cast_slice(activations);
         for (input, x) in activations.chunks_exact(ROWS).enumerate().take(inputs) {
             let weights = widen_inputs(dtype, panel, input);
             for (row, x) in tile[..rows].iter_mut().zip(x) {
-                for (sum, weight) in row.iter_mut().zip(&weights) {
-                    *sum = x.mul_add(*weight, *sum);
+                for (acc, weight) in row.iter_mut().zip(&weights) {
+                    *acc = x.mul_add(*weight, *acc);
                 }
             }
         }
@@ -74,21 +75,21 @@ mod avx512 {
     pub(in super::super) struct Avx512;
 
     /// Two vectors of widened weights for input `2 * step + odd`, or `step` where inputs are not paired.
-    trait Widen {
-        /// Inputs of one step.
+    trait Widen16 {
+        /// Inputs of a step.
         const INPUTS: usize;
-        /// Bytes of one step of a panel.
+        /// Bytes of a step of a panel.
         const BYTES: usize;
         /// # Safety
-        /// AVX-512 F is there and `step` points to a 64-byte aligned step of a panel.
+        /// The processor has AVX-512 F, and `step` points to a 64-byte aligned step of a panel.
         unsafe fn widen(step: *const u8, odd: usize) -> [__m512; 2];
     }
 
-    struct F32;
-    struct F16;
-    struct Bf16;
+    struct WidenF32x16;
+    struct WidenF16x16;
+    struct WidenBf16x16;
 
-    impl Widen for F32 {
+    impl Widen16 for WidenF32x16 {
         const INPUTS: usize = 1;
         const BYTES: usize = PANEL * 4;
         #[inline(always)]
@@ -98,7 +99,7 @@ mod avx512 {
         }
     }
 
-    impl Widen for F16 {
+    impl Widen16 for WidenF16x16 {
         const INPUTS: usize = 1;
         const BYTES: usize = PANEL * 2;
         #[inline(always)]
@@ -114,7 +115,7 @@ mod avx512 {
         }
     }
 
-    impl Widen for Bf16 {
+    impl Widen16 for WidenBf16x16 {
         const INPUTS: usize = 2;
         const BYTES: usize = PANEL * 4;
         #[inline(always)]
@@ -134,19 +135,26 @@ mod avx512 {
 
     impl MicroKernel for Avx512 {
         #[inline(always)]
-        unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[u32], panel: &[u8], tile: &mut Tile) {
+        unsafe fn tile(
+            dtype: DType,
+            inputs: usize,
+            rows: usize,
+            activations: &[u32],
+            panel: &[u8],
+            tile: &mut MicroTile,
+        ) {
             let activations: &[f32] = bytemuck::cast_slice(activations);
             // SAFETY: the caller grants the features and the sizes.
             unsafe {
                 match dtype {
                     DType::F32 => {
-                        by_rows!(rows, accumulate::<F32>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
+                        by_rows!(rows, accumulate::<WidenF32x16>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
                     }
                     DType::F16 => {
-                        by_rows!(rows, accumulate::<F16>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
+                        by_rows!(rows, accumulate::<WidenF16x16>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
                     }
                     DType::Bf16 => {
-                        by_rows!(rows, accumulate::<Bf16>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
+                        by_rows!(rows, accumulate::<WidenBf16x16>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
                     }
                 }
             }
@@ -156,30 +164,36 @@ mod avx512 {
     /// # Safety
     /// As [`MicroKernel::tile`], with `R` rows.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    unsafe fn accumulate<const R: usize, W: Widen>(inputs: usize, activations: &[f32], panel: &[u8], tile: &mut Tile) {
-        let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    unsafe fn accumulate<const R: usize, W: Widen16>(
+        inputs: usize,
+        activations: &[f32],
+        panel: &[u8],
+        tile: &mut MicroTile,
+    ) {
+        let mut accumulators = [[_mm512_setzero_ps(); 2]; R];
         let mut x = activations.as_ptr();
         let mut step = panel.as_ptr();
-        // SAFETY: the caller grants `inputs * ROWS` activations and `inputs * PANEL` weights; a tile's row has two vectors.
+        // SAFETY: the caller grants `inputs * ROWS` activations and `inputs * PANEL` weights; a row of a tile has two
+        // vectors.
         unsafe {
-            for (row, sum) in tile.iter().zip(&mut sums) {
-                *sum = [_mm512_loadu_ps(row.as_ptr()), _mm512_loadu_ps(row.as_ptr().add(16))];
+            for (row, acc) in tile.iter().zip(&mut accumulators) {
+                *acc = [_mm512_loadu_ps(row.as_ptr()), _mm512_loadu_ps(row.as_ptr().add(16))];
             }
             for _ in 0..inputs / W::INPUTS {
                 for odd in 0..W::INPUTS {
                     let weights = W::widen(step, odd);
-                    for (row, sum) in sums.iter_mut().enumerate() {
+                    for (row, acc) in accumulators.iter_mut().enumerate() {
                         let value = _mm512_set1_ps(*x.add(row));
-                        sum[0] = _mm512_fmadd_ps(value, weights[0], sum[0]);
-                        sum[1] = _mm512_fmadd_ps(value, weights[1], sum[1]);
+                        acc[0] = _mm512_fmadd_ps(value, weights[0], acc[0]);
+                        acc[1] = _mm512_fmadd_ps(value, weights[1], acc[1]);
                     }
                     x = x.add(ROWS);
                 }
                 step = step.add(W::BYTES);
             }
-            for (row, sum) in tile.iter_mut().zip(&sums) {
-                _mm512_storeu_ps(row.as_mut_ptr(), sum[0]);
-                _mm512_storeu_ps(row.as_mut_ptr().add(16), sum[1]);
+            for (row, acc) in tile.iter_mut().zip(&accumulators) {
+                _mm512_storeu_ps(row.as_mut_ptr(), acc[0]);
+                _mm512_storeu_ps(row.as_mut_ptr().add(16), acc[1]);
             }
         }
     }
@@ -190,30 +204,30 @@ mod avx2 {
     use super::*;
     use std::arch::x86_64::*;
 
-    /// AVX2: 6 x 2 accumulators of 8 lanes, so a tile is done in quarters.
+    /// AVX2: 6 x 2 accumulators of 8 lanes, so a tile takes four passes.
     pub(in super::super) struct Avx2;
 
-    /// Rows of one pass: 12 accumulators, 2 weights and 1 activation fit 16 registers.
+    /// Rows of a pass: 12 accumulators, 2 weights and 1 activation fit 16 registers.
     const PASS_ROWS: usize = 6;
-    /// Outputs of one pass.
+    /// Outputs of a pass.
     const PASS_COLUMNS: usize = 16;
 
-    /// Two vectors of widened weights; see the AVX-512 variant.
-    trait Widen {
+    /// Two vectors of widened weights, as in the AVX-512 variant.
+    trait Widen8 {
         const INPUTS: usize;
         const BYTES: usize;
-        /// Bytes of one output in a step.
+        /// Bytes of an output in a step.
         const LANE_BYTES: usize;
         /// # Safety
-        /// AVX2 and F16C are there and `step` points to 16 outputs of a panel's step.
+        /// The processor has AVX2 and F16C, and `step` points to 16 outputs of a step of a panel.
         unsafe fn widen(step: *const u8, odd: usize) -> [__m256; 2];
     }
 
-    struct F32;
-    struct F16;
-    struct Bf16;
+    struct WidenF32x8;
+    struct WidenF16x8;
+    struct WidenBf16x8;
 
-    impl Widen for F32 {
+    impl Widen8 for WidenF32x8 {
         const INPUTS: usize = 1;
         const BYTES: usize = PANEL * 4;
         const LANE_BYTES: usize = 4;
@@ -224,7 +238,7 @@ mod avx2 {
         }
     }
 
-    impl Widen for F16 {
+    impl Widen8 for WidenF16x8 {
         const INPUTS: usize = 1;
         const BYTES: usize = PANEL * 2;
         const LANE_BYTES: usize = 2;
@@ -237,7 +251,7 @@ mod avx2 {
         }
     }
 
-    impl Widen for Bf16 {
+    impl Widen8 for WidenBf16x8 {
         const INPUTS: usize = 2;
         const BYTES: usize = PANEL * 4;
         const LANE_BYTES: usize = 4;
@@ -258,14 +272,21 @@ mod avx2 {
 
     impl MicroKernel for Avx2 {
         #[inline(always)]
-        unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[u32], panel: &[u8], tile: &mut Tile) {
+        unsafe fn tile(
+            dtype: DType,
+            inputs: usize,
+            rows: usize,
+            activations: &[u32],
+            panel: &[u8],
+            tile: &mut MicroTile,
+        ) {
             let activations: &[f32] = bytemuck::cast_slice(activations);
             // SAFETY: the caller grants the features and the sizes.
             unsafe {
                 match dtype {
-                    DType::F32 => passes::<F32>(inputs, rows, activations, panel, tile),
-                    DType::F16 => passes::<F16>(inputs, rows, activations, panel, tile),
-                    DType::Bf16 => passes::<Bf16>(inputs, rows, activations, panel, tile),
+                    DType::F32 => passes::<WidenF32x8>(inputs, rows, activations, panel, tile),
+                    DType::F16 => passes::<WidenF16x8>(inputs, rows, activations, panel, tile),
+                    DType::Bf16 => passes::<WidenBf16x8>(inputs, rows, activations, panel, tile),
                 }
             }
         }
@@ -274,7 +295,7 @@ mod avx2 {
     /// # Safety
     /// As [`MicroKernel::tile`].
     #[inline(always)]
-    unsafe fn passes<W: Widen>(inputs: usize, rows: usize, activations: &[f32], panel: &[u8], tile: &mut Tile) {
+    unsafe fn passes<W: Widen8>(inputs: usize, rows: usize, activations: &[f32], panel: &[u8], tile: &mut MicroTile) {
         for first_row in (0..rows).step_by(PASS_ROWS) {
             for first_column in (0..PANEL).step_by(PASS_COLUMNS) {
                 let origin = (first_row, first_column);
@@ -289,36 +310,36 @@ mod avx2 {
     /// # Safety
     /// As [`MicroKernel::tile`], for `R` rows and 16 outputs from `origin` on.
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn accumulate<const R: usize, W: Widen>(
+    unsafe fn accumulate<const R: usize, W: Widen8>(
         inputs: usize,
         origin: (usize, usize),
         activations: &[f32],
         panel: &[u8],
-        tile: &mut Tile,
+        tile: &mut MicroTile,
     ) {
-        let mut sums = [[_mm256_setzero_ps(); 2]; R];
+        let mut accumulators = [[_mm256_setzero_ps(); 2]; R];
         // SAFETY: the caller grants `inputs * ROWS` activations and `inputs * PANEL` weights.
         unsafe {
-            for (row, sum) in tile[origin.0..].iter().zip(&mut sums) {
-                *sum = [_mm256_loadu_ps(row[origin.1..].as_ptr()), _mm256_loadu_ps(row[origin.1 + 8..].as_ptr())];
+            for (row, acc) in tile[origin.0..].iter().zip(&mut accumulators) {
+                *acc = [_mm256_loadu_ps(row[origin.1..].as_ptr()), _mm256_loadu_ps(row[origin.1 + 8..].as_ptr())];
             }
             let mut x = activations.as_ptr().add(origin.0);
             let mut step = panel.as_ptr().add(origin.1 * W::LANE_BYTES);
             for _ in 0..inputs / W::INPUTS {
                 for odd in 0..W::INPUTS {
                     let weights = W::widen(step, odd);
-                    for (row, sum) in sums.iter_mut().enumerate() {
+                    for (row, acc) in accumulators.iter_mut().enumerate() {
                         let value = _mm256_set1_ps(*x.add(row));
-                        sum[0] = _mm256_fmadd_ps(value, weights[0], sum[0]);
-                        sum[1] = _mm256_fmadd_ps(value, weights[1], sum[1]);
+                        acc[0] = _mm256_fmadd_ps(value, weights[0], acc[0]);
+                        acc[1] = _mm256_fmadd_ps(value, weights[1], acc[1]);
                     }
                     x = x.add(ROWS);
                 }
                 step = step.add(W::BYTES);
             }
-            for (row, sum) in tile[origin.0..].iter_mut().zip(&sums) {
-                _mm256_storeu_ps(row[origin.1..].as_mut_ptr(), sum[0]);
-                _mm256_storeu_ps(row[origin.1 + 8..].as_mut_ptr(), sum[1]);
+            for (row, acc) in tile[origin.0..].iter_mut().zip(&accumulators) {
+                _mm256_storeu_ps(row[origin.1..].as_mut_ptr(), acc[0]);
+                _mm256_storeu_ps(row[origin.1 + 8..].as_mut_ptr(), acc[1]);
             }
         }
     }

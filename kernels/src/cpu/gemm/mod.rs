@@ -1,14 +1,14 @@
-//! Products with weights, `x W^T`, and what is done with them before they are stored.
+//! GEMM with weights, `x W^T`, and its epilogues. M are the rows of `x`, N the outputs and K the inputs of the weights.
 //!
-//! The shape of the algorithm follows Goto and van de Geijn 2008: a block of activations is packed, then every task takes
-//! one weight panel and a chunk of rows, and walks the inputs block by block, all rows of the chunk in each. The sums rest
-//! in memory between blocks, so each output is one chain of fused multiply-adds (see [`micro`]). Products of bf16 on tile
-//! registers have blocks of their own (see `amx`).
+//! The algorithm follows Goto and van de Geijn 2008. A block of activations is packed. Each task multiplies a chunk of
+//! its rows by one weight panel, in blocks of inputs: all rows of the chunk, then the next block. Between blocks the
+//! accumulators are in memory, so that each output is one chain of fused multiply-adds (see [`micro`]). AMX has a
+//! blocking of its own (see `amx`).
 
 use rayon::prelude::*;
 
 use self::epilogue::Epilogue;
-use self::micro::{MicroKernel, Tile};
+use self::micro::{MicroKernel, MicroTile};
 use self::pack::{PANEL, ROWS, pack_activations};
 use super::aligned::AlignedBytes;
 use super::isa::Isa;
@@ -26,23 +26,26 @@ pub mod pack;
 
 pub use pack::PackedWeights;
 
-/// Bytes of activations packed at once: what stays in a shared cache beside the weights.
+/// Bytes of activations that are packed at once: they stay in a shared cache together with the weights.
 const PACKED_BYTES: usize = 4 << 20;
 
-/// Tiles of one task: their activations stay in the second cache while one panel after another passes.
+/// Tiles of a task: their activations stay in the L2 cache from one panel to the next.
 const TASK_TILES: usize = 16;
 
-/// Rows of one task: a weight panel read from memory is reused for this many.
+/// Rows of a task: a weight panel is read from memory once for all of them.
 const TASK_ROWS: usize = TASK_TILES * ROWS;
 
-/// Inputs of one block: so many of a panel in `f32` are 24 KiB, and with those of a tile they fit a first cache of 48 KiB.
-/// Even, because inputs of bf16 lie in pairs.
+/// Inputs of a block: 24 KiB of a panel in `f32`, which fit an L1 cache of 48 KiB together with the activations of a
+/// tile. Even, because bf16 inputs are packed in pairs.
 const BLOCK_INPUTS: usize = 192;
 
-/// Computes `x W^T` and hands each row of each tile to `epilogue`.
+/// Computes `x W^T` and passes the accumulators of each tile to `epilogue`.
 ///
-/// `scratch` keeps the packed activations between calls.
-pub fn multiply<E: Epilogue>(
+/// `scratch` keeps the memory of the packed activations between calls.
+///
+/// # Errors
+/// No memory for the packed activations.
+pub fn matmul<E: Epilogue>(
     isa: Isa,
     x: &CpuTensor,
     weights: &PackedWeights,
@@ -51,8 +54,8 @@ pub fn multiply<E: Epilogue>(
 ) -> Result<(), KernelError> {
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Amx && weights.stored == DType::Bf16 {
-        // SAFETY: this `Isa` comes from `Isa::detect`, which got the permission and saw all lower features.
-        return unsafe { amx::multiply(x, weights, epilogue, scratch) };
+        // SAFETY: this `Isa` comes from `Isa::detect`, which got the permission and found all lower features.
+        return unsafe { amx::matmul(x, weights, epilogue, scratch) };
     }
     let dots = isa == Isa::Avx512Bf16 && weights.stored == DType::Bf16;
     let words = if dots { weights.inputs() / 2 } else { weights.inputs() };
@@ -70,13 +73,13 @@ pub fn multiply<E: Epilogue>(
         let packed: &[u32] = packed;
         let chunks = count.div_ceil(TASK_ROWS);
         (0..weights.panels() * chunks).into_par_iter().for_each(|task| {
-            // Chunk by chunk: the weights pass by the activations, of which a chunk is read again for each panel.
+            // Panels vary fastest: consecutive tasks share a chunk of activations, which stays in cache.
             let (first, panel) = (task / weights.panels() * TASK_ROWS, task % weights.panels());
             let rows = TASK_ROWS.min(count - first);
-            let task = Task { panel, from, first, rows, packed, words, weights };
+            let task = PanelTask { panel, from, first, rows, packed, words, weights };
             match isa {
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: an `Isa` above `Portable` comes from `Isa::detect`, which saw these features.
+                // SAFETY: an `Isa` above `Portable` comes from `Isa::detect`, which found these features.
                 Isa::Avx512Bf16 if dots => unsafe { run_dots(&task, epilogue) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
@@ -91,8 +94,8 @@ pub fn multiply<E: Epilogue>(
     Ok(())
 }
 
-/// One weight panel times a chunk of rows.
-struct Task<'a> {
+/// A chunk of rows times one weight panel.
+struct PanelTask<'a> {
     panel: usize,
     /// First row of the packed block in `x`.
     from: usize,
@@ -100,54 +103,55 @@ struct Task<'a> {
     first: usize,
     rows: usize,
     packed: &'a [u32],
-    /// Words of a row in the packed block.
+    /// 32-bit words of a row in the packed block.
     words: usize,
     weights: &'a PackedWeights,
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
-fn run_dots<E: Epilogue>(task: &Task<'_>, epilogue: &E) {
-    run::<dots::Dots, E>(task, epilogue);
+fn run_dots<E: Epilogue>(task: &PanelTask<'_>, epilogue: &E) {
+    run::<dots::Bf16Dots, E>(task, epilogue);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn run_avx512<E: Epilogue>(task: &Task<'_>, epilogue: &E) {
+fn run_avx512<E: Epilogue>(task: &PanelTask<'_>, epilogue: &E) {
     run::<micro::Avx512, E>(task, epilogue);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn run_avx2<E: Epilogue>(task: &Task<'_>, epilogue: &E) {
+fn run_avx2<E: Epilogue>(task: &PanelTask<'_>, epilogue: &E) {
     run::<micro::Avx2, E>(task, epilogue);
 }
 
 #[inline(always)]
-fn run<M: MicroKernel, E: Epilogue>(task: &Task<'_>, epilogue: &E) {
+fn run<M: MicroKernel, E: Epilogue>(task: &PanelTask<'_>, epilogue: &E) {
     let inputs = task.weights.inputs();
     let panel = task.weights.panel(task.panel);
     let input_bytes = PANEL * task.weights.stored.size();
-    // Words of an input in the packed block: a word is a pair of inputs for dot products.
-    let inputs_of_word = if M::DOTS { 2 } else { 1 };
-    let mut tiles: [Tile; TASK_TILES] = [[[0.0; PANEL]; ROWS]; TASK_TILES];
+    // Inputs of a packed word: dot products take pairs.
+    let word_inputs = if M::DOTS { 2 } else { 1 };
+    let mut tiles: [MicroTile; TASK_TILES] = [[[0.0; PANEL]; ROWS]; TASK_TILES];
     for start in (0..inputs).step_by(BLOCK_INPUTS) {
         let block = BLOCK_INPUTS.min(inputs - start);
         let panel = &panel[start * input_bytes..(start + block) * input_bytes];
         for (first, tile) in (task.first..task.first + task.rows).step_by(ROWS).zip(&mut tiles) {
             let rows = ROWS.min(task.first + task.rows - first);
-            let from = first * task.words + start / inputs_of_word * ROWS;
-            let activations = &task.packed[from..from + block / inputs_of_word * ROWS];
-            // SAFETY: `multiply` chose `M` by detection; `activations` and `panel` hold `block` inputs, an even number for
-            // bf16 as `PackedWeights` keeps all of them even, and `1 <= rows <= ROWS`.
+            let from = first * task.words + start / word_inputs * ROWS;
+            let activations = &task.packed[from..from + block / word_inputs * ROWS];
+            // SAFETY: `matmul` chose `M` by the detected features; `activations` and `panel` hold `block` inputs, an
+            // even number for bf16 because `PackedWeights` pads to even numbers, and `1 <= rows <= ROWS`.
             unsafe { M::tile(task.weights.stored, block, rows, activations, panel, tile) };
         }
     }
     for (first, tile) in (task.first..task.first + task.rows).step_by(ROWS).zip(&tiles) {
         let rows = ROWS.min(task.first + task.rows - first);
-        match M::DOTS {
-            true => epilogue.store::<true>(task.from + first, task.panel, &tile[..rows]),
-            false => epilogue.store::<false>(task.from + first, task.panel, &tile[..rows]),
+        if M::DOTS {
+            epilogue.store::<true>(task.from + first, task.panel, &tile[..rows]);
+        } else {
+            epilogue.store::<false>(task.from + first, task.panel, &tile[..rows]);
         }
     }
 }

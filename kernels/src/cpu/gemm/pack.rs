@@ -1,9 +1,9 @@
-//! Packing: weights once when a model is loaded, activations for each product.
+//! Packing: of weights once when a model is loaded, of activations for each matmul.
 //!
-//! Weights `[out, in]` become panels of [`PANEL`] outputs. Inside a panel the elements lie in the order the
-//! micro-kernels read them: for bf16 two consecutive inputs of one output share a 32-bit word, which is what dot
-//! products of pairs and tiles want, and makes widening a shift or a mask; for f16 and f32 one input of all outputs follows the other. Activations become panels of
-//! [`ROWS`] rows, in `f32`, one input of all rows after the other.
+//! Weights `[out_features, in_features]` are packed as panels of [`PANEL`] outputs, in the order in which the
+//! micro-kernels read them. For f16 and f32 a panel is `[input][output]`. For bf16 it is `[input pair][output][2]`: two
+//! consecutive inputs of an output share a 32-bit word, which is the layout of the dot products and of AMX, and makes
+//! widening a shift or a mask. Activations are packed as panels of [`ROWS`] rows, `[input][row]` in `f32`.
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -15,19 +15,19 @@ use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
 
-/// Outputs of one panel: two 512-bit vectors of `f32`.
+/// Outputs of a panel: two 512-bit vectors of `f32`.
 pub const PANEL: usize = 32;
 
-/// Rows of one tile: with [`PANEL`] outputs its 24 accumulators and 3 operands fit 32 vector registers.
+/// Rows of a tile: with [`PANEL`] outputs its 24 accumulators and 3 operands fit 32 vector registers.
 pub const ROWS: usize = 12;
 
-/// Inputs of one tile of bf16: a cache line of an activation row.
+/// Inputs of an AMX tile of bf16: a cache line of a row of activations.
 pub(super) const TILE_INPUTS: usize = 32;
 
-/// A weight matrix in panels.
+/// A weight matrix in panels, with its logical shape `[out_features, in_features]`.
 pub struct PackedWeights {
     pub(super) dtype: DType,
-    /// The type of the elements in the panels: `dtype`, or bf16 where that holds all of them.
+    /// The dtype of the panels: `dtype`, or bf16 if all elements are exact in it.
     pub(super) stored: DType,
     out_features: usize,
     in_features: usize,
@@ -37,11 +37,11 @@ pub struct PackedWeights {
 }
 
 impl PackedWeights {
-    /// Stacks matrices of equal `in_features` and packs them in `run`, or, for f32 with `narrow`, in bf16 where all of
-    /// them are stored so already.
+    /// Stacks matrices of equal `in_features` and packs them in `run`; for f32 with `narrow`, in bf16 if all of them
+    /// are stored in bf16.
     ///
     /// # Errors
-    /// Shapes that do not fit, or an element that is not finite once rounded to `run`.
+    /// Shapes that do not match, or an element that is not finite after rounding to `run`.
     pub fn stacked(weights: &[HostTensor], run: DType, narrow: bool) -> Result<Self, KernelError> {
         let mut sources = Vec::new();
         for weight in weights {
@@ -50,8 +50,8 @@ impl PackedWeights {
         Self::pack(&sources, run, narrow, false)
     }
 
-    /// Packs a gate and an up projection so that both halves of a SwiGLU pair meet in one panel: the first half of a
-    /// panel holds gate outputs, the second the up outputs of the same index.
+    /// Packs a gate and an up projection so that the two values of a SwiGLU output are in one panel: the first half of
+    /// a panel has gate outputs, the second half the up outputs with the same indices.
     ///
     /// # Errors
     /// As [`PackedWeights::stacked`], or when the two shapes differ.
@@ -86,19 +86,20 @@ impl PackedWeights {
             .par_chunks_mut(panel_bytes.max(1))
             .zip(sources.par_chunks(PANEL))
             .map(|(panel, rows)| {
-                match stored == DType::Bf16 && pack_pairs_panel(rows, bytemuck::cast_slice_mut(panel)) {
-                    true => None,
-                    false => with_element!(stored, E => pack_panel::<E>(rows, bytemuck::cast_slice_mut(panel))),
+                if stored == DType::Bf16 && pack_pairs_panel(rows, bytemuck::cast_slice_mut(panel)) {
+                    None
+                } else {
+                    with_element!(stored, E => pack_panel::<E>(rows, bytemuck::cast_slice_mut(panel)))
                 }
             })
-            .find_map_first(|bad| bad);
+            .find_map_first(|non_finite| non_finite);
         if let Some((index, value)) = non_finite {
             return Err(KernelError::NotFinite { op: "prepare linear", index, value });
         }
         Ok(PackedWeights { dtype: run, stored, out_features: sources.len(), in_features, gated, panel_bytes, data })
     }
 
-    /// Inputs of a panel: whole tiles for bf16.
+    /// Inputs of a panel: whole AMX tiles for bf16.
     fn padded_inputs(stored: DType, in_features: usize) -> usize {
         match stored {
             DType::Bf16 => in_features.next_multiple_of(TILE_INPUTS),
@@ -106,7 +107,7 @@ impl PackedWeights {
         }
     }
 
-    /// Inputs a micro-kernel of fused multiply-adds walks through: even for bf16, whose pairs share a word.
+    /// Inputs that a micro-kernel reads: even for bf16, whose pairs share a word.
     pub(super) fn inputs(&self) -> usize {
         match self.stored {
             DType::Bf16 => self.in_features.next_multiple_of(2),
@@ -114,7 +115,7 @@ impl PackedWeights {
         }
     }
 
-    /// Inputs of a panel with its padding, which is zeros: a multiple of [`TILE_INPUTS`] for bf16.
+    /// Inputs of a panel with its padding of zeros: a multiple of [`TILE_INPUTS`] for bf16.
     pub(super) fn panel_inputs(&self) -> usize {
         Self::padded_inputs(self.stored, self.in_features)
     }
@@ -129,39 +130,24 @@ impl PackedWeights {
         &self.data.as_slice()[panel * self.panel_bytes..(panel + 1) * self.panel_bytes]
     }
 
-    /// The storage type.
-    pub fn dtype(&self) -> DType {
-        self.dtype
-    }
-
-    /// Whether the outputs are pairs of a gate and an up projection.
-    pub fn is_gated(&self) -> bool {
-        self.gated
-    }
-
-    /// What argument checks ask for.
+    /// The shape for argument checks.
     pub(crate) fn shape(&self) -> WeightShape {
         let PackedWeights { dtype, out_features, in_features, gated, .. } = *self;
         WeightShape { dtype, out_features, in_features, gated }
     }
 
-    /// Memory taken, in bytes.
+    /// The size of the panels in bytes.
     pub fn bytes(&self) -> usize {
         self.data.as_slice().len()
     }
 
-    /// The number of outputs of a product.
+    /// Columns of the output: for gated weights, the rows of each of the two projections.
     pub fn out_features(&self) -> usize {
         self.out_features
     }
-
-    /// The number of inputs of a product.
-    pub fn in_features(&self) -> usize {
-        self.in_features
-    }
 }
 
-/// One row of a weight matrix, or none where a panel is not full.
+/// A row of a weight matrix, or the padding of a partial panel.
 #[derive(Clone, Copy)]
 enum RowSource<'a> {
     Row { dtype: DType, bytes: &'a [u8], first_index: usize },
@@ -169,7 +155,7 @@ enum RowSource<'a> {
 }
 
 impl<'a> RowSource<'a> {
-    /// The rows of a matrix whose inputs must match those of `like`.
+    /// The rows of a matrix, whose number of columns must be that of the shape `like`.
     fn all(weight: &'a HostTensor, like: &[usize]) -> Result<impl Iterator<Item = RowSource<'a>>, KernelError> {
         let (&[_, columns], &[_, expected]) = (weight.shape(), like) else {
             return Err(KernelError::shape("prepare linear", format!("not a matrix: {:?}", weight.shape())));
@@ -200,10 +186,10 @@ impl<'a> RowSource<'a> {
     }
 }
 
-/// Fills one panel of pairs from rows that are stored as bf16 already, with no conversion. Returns whether it did: not
-/// where a row is of another type or of odd length, nor where an element is not finite.
+/// Fills a panel of pairs from rows that are stored as bf16, without conversion. Returns false, with unspecified
+/// contents of the panel, if a row has another dtype or an odd length, or if an element is not finite.
 fn pack_pairs_panel(rows: &[RowSource<'_>], panel: &mut [u32]) -> bool {
-    /// Words of a row that are packed before the next row is looked at: a cache line.
+    /// Words of a row that are packed before the next row: a cache line.
     const BLOCK: usize = 16;
     let is_packable = |row: &RowSource<'_>| match row {
         RowSource::Row { dtype, bytes, .. } => *dtype == DType::Bf16 && bytes.len().is_multiple_of(size_of::<u32>()),
@@ -221,7 +207,7 @@ fn pack_pairs_panel(rows: &[RowSource<'_>], panel: &mut [u32]) -> bool {
             let words = &words[from..(from + BLOCK).min(words.len())];
             for (slot, word) in panel[lane..].iter_mut().step_by(PANEL).zip(words) {
                 *slot = u32::from_ne_bytes(*word);
-                // An exponent of all ones carries into the bit above it.
+                // Adding one to an exponent of all ones (infinity or NaN) carries into the bit above it.
                 not_finite |= ((*slot & 0x7f80_7f80) + 0x0080_0080) & 0x8000_8000;
             }
         }
@@ -229,7 +215,7 @@ fn pack_pairs_panel(rows: &[RowSource<'_>], panel: &mut [u32]) -> bool {
     not_finite == 0
 }
 
-/// Fills one panel and returns the first element that is not finite, with its index in its matrix.
+/// Fills a panel. Returns the first element that is not finite, with its index in its matrix.
 fn pack_panel<E: Element>(rows: &[RowSource<'_>], panel: &mut [E]) -> Option<(usize, f32)> {
     let paired = E::DTYPE == DType::Bf16;
     let mut values = Vec::new();
@@ -249,8 +235,8 @@ fn pack_panel<E: Element>(rows: &[RowSource<'_>], panel: &mut [E]) -> Option<(us
     None
 }
 
-/// Packs rows `from..from + count` of `x` into `packed` and zeroes the padding inputs: `[panel][input][ROWS]` in `f32`,
-/// or, of bf16 for dot products, `[panel][pair][ROWS]`.
+/// Packs rows `from..from + count` of `x` as `[panel][input][ROWS]` in `f32`, with zeros for padding inputs; with
+/// `pairs`, for dot products, as `[panel][pair][ROWS]` in bf16.
 pub(super) fn pack_activations(
     x: &CpuTensor,
     from: usize,
@@ -262,9 +248,10 @@ pub(super) fn pack_activations(
     packed.par_chunks_mut(words * ROWS).enumerate().for_each(|(panel, chunk)| {
         let first = panel * ROWS;
         let rows = ROWS.min(count.saturating_sub(first));
-        match pairs {
-            true => pack_pairs(x, from + first, rows, chunk),
-            false => with_element!(x.dtype(), E => pack_rows::<E>(x, from + first, rows, chunk)),
+        if pairs {
+            pack_pairs(x, from + first, rows, chunk);
+        } else {
+            with_element!(x.dtype(), E => pack_rows::<E>(x, from + first, rows, chunk));
         }
     });
 }
@@ -281,7 +268,7 @@ fn pack_rows<E: Element>(x: &CpuTensor, from: usize, rows: usize, chunk: &mut [u
     }
 }
 
-/// The input with the even index lies in the lower half of a word, where `vdpbf16ps` has the first of a pair.
+/// The even input is in the lower half of a word, where `vdpbf16ps` has the first of a pair.
 fn pack_pairs(x: &CpuTensor, from: usize, rows: usize, chunk: &mut [u32]) {
     for row in 0..rows {
         let source: &[u16] = bytemuck::cast_slice(x.row(from + row));
@@ -293,7 +280,7 @@ fn pack_pairs(x: &CpuTensor, from: usize, rows: usize, chunk: &mut [u32]) {
     }
 }
 
-/// Reads input `input` of all outputs of a packed panel, widened; the micro-kernel that needs no vector type.
+/// Input `input` of all outputs of a packed panel, widened.
 #[inline(always)]
 pub(super) fn widen_inputs(dtype: DType, panel: &[u8], input: usize) -> [f32; PANEL] {
     let mut values = [0.0; PANEL];

@@ -1,181 +1,196 @@
-//! Groups of launches as graphs: one call for all of them, and the graph kept for the next group of the same kernels.
+//! Groups of launches as CUDA graphs: one call launches all of them, and the graph is cached for the next group of the
+//! same kernels.
 //!
-//! A kept graph is told which parameters have changed before it is launched again. Of consecutive batches of one shape
-//! these are few: weights and workspace stay where they are. Its nodes are a chain, as the launches would be in a stream.
+//! A cached graph is updated with the changed parameters before it is launched again. Between consecutive batches of
+//! one shape few parameters change, as weights and workspace stay at their addresses. The nodes of a graph form a
+//! chain, as the launches would in a stream.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaContext, DriverError, result, sys};
 
-use super::prepared::Prepared;
-use super::session::{LastWork, Session};
-use super::words::{is_fatal, words};
+use super::context::{DriverContext, LastLaunch};
+use super::driver_error::{error_message, is_fatal};
+use super::encoded_launch::EncodedLaunch;
+use super::session::Session;
 use crate::error::KernelError;
 
-/// The most rows of a batch whose launches are grouped. Up to there the kernels of a block take less time on the device
-/// than their launches do on the host (3 to 5 us against 3 us each on an H100), so that the device would wait. A longer
-/// batch would wait for its group to be made and gain nothing.
-pub(super) const MOST_ROWS: usize = 256;
+/// The largest batch whose launches are grouped, in rows. Up to this size the kernels of a block take less time on the
+/// device than their launches take on the host (on an H100 3 to 5 us against 3 us each), so the device would be idle. A
+/// larger batch would only wait for its group to be encoded.
+pub(super) const MAX_ROWS: usize = 256;
 
-/// The fewest launches that become a graph: to launch one costs about as much as so many single ones.
-const FEWEST_LAUNCHES: usize = 4;
+/// The smallest group that becomes a graph: launching a graph costs about as much as this many single launches.
+const MIN_LAUNCHES: usize = 4;
 
-/// How many graphs are kept: a model hands out after each of its blocks at most, and batches come in some kinds, with and
-/// without rows that stay for the next one.
-const KEPT: usize = 128;
+/// The number of cached graphs. A model has at most one group a block, and batches come in a few kinds (with or without
+/// rows that are kept for the next batch).
+const MAX_CACHED: usize = 128;
 
-/// What became of the groups of a device.
+/// Counters of the graphs of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GraphUse {
-    /// Graphs that were launched.
+pub struct GraphUsage {
+    /// Launches of graphs.
     pub graphs: u64,
-    /// Launches in all of them.
+    /// Kernel launches in all of them.
     pub launches: u64,
-    /// Graphs that had to be made first.
-    pub made: u64,
-    /// Launches of kept graphs whose parameters had changed.
-    pub changed: u64,
-    /// Why no graphs are made any more, if the driver refused one.
+    /// Graphs that were created.
+    pub created: u64,
+    /// Updated nodes of cached graphs.
+    pub updated: u64,
+    /// The driver's error, after which no more graphs are created.
     pub refused: Option<String>,
 }
 
-/// The graphs of a device.
+/// The cached graphs of a device.
 #[derive(Default)]
-pub(super) struct Graphs(Mutex<State>);
+pub(super) struct GraphCache(Mutex<CacheState>);
 
 #[derive(Default)]
-struct State {
+struct CacheState {
     is_off: bool,
-    usage: GraphUse,
-    /// Those used last in front.
-    kept: VecDeque<Kept>,
+    usage: GraphUsage,
+    /// Most recently used first.
+    cached: VecDeque<CachedGraph>,
 }
 
-/// A graph and what was last launched with it.
-struct Kept {
-    place: usize,
-    executable: Executable,
-    launches: Vec<Prepared>,
-    /// What it is, for errors.
-    told: Arc<str>,
+/// A graph and the launches that its nodes have now.
+struct CachedGraph {
+    graph_slot: usize,
+    executable: GraphExecutable,
+    launches: Vec<EncodedLaunch>,
+    /// For error messages.
+    description: Arc<str>,
 }
 
-/// A graph as the driver has it, in both forms: nodes are named by the first and changed in the second.
-struct Executable {
+/// A graph and its instance. The driver identifies nodes by the former and updates them in the latter.
+struct GraphExecutable {
     graph: sys::CUgraph,
     executable: sys::CUgraphExec,
     nodes: Vec<sys::CUgraphNode>,
     context: Arc<CudaContext>,
 }
 
-// SAFETY: the driver asks that calls with one graph are not made at the same time, from whatever threads; all are made
-// under the lock of `Graphs`.
-unsafe impl Send for Executable {}
+// SAFETY: the driver allows calls with a graph from any thread, one at a time. All are made under the lock of
+// `GraphCache`.
+unsafe impl Send for GraphExecutable {}
 
-impl Graphs {
-    /// Turns the use of graphs off, or on again.
-    pub(super) fn set(&self, on: bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_off = !on;
+impl GraphCache {
+    fn lock(&self) -> MutexGuard<'_, CacheState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether groups are to be made at all.
-    pub(super) fn is_on(&self) -> bool {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Enables or disables graphs.
+    pub(super) fn set_enabled(&self, enabled: bool) {
+        self.lock().is_off = !enabled;
+    }
+
+    /// Whether groups become graphs: enabled, and no graph was refused by the driver.
+    pub(super) fn is_enabled(&self) -> bool {
+        let state = self.lock();
         !state.is_off && state.usage.refused.is_none()
     }
 
-    /// What became of groups so far.
-    pub(super) fn usage(&self) -> GraphUse {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).usage.clone()
+    /// The counters so far.
+    pub(super) fn usage(&self) -> GraphUsage {
+        self.lock().usage.clone()
     }
 
-    /// Launches `launches`, a group of `place`: as a graph where the driver takes it, else one by one.
+    /// Launches the group `launches` of `graph_slot`: as a graph if it is large enough and the driver accepts it,
+    /// otherwise one by one.
     ///
     /// # Errors
-    /// A launch that fails, by name; a graph that breaks the context, with the names of its kernels.
-    pub(super) fn launch(&self, session: &Session, place: usize, launches: Vec<Prepared>) -> Result<(), KernelError> {
-        if launches.len() < FEWEST_LAUNCHES {
+    /// The first launch that fails, or a graph that breaks the context, with the names of its kernels.
+    pub(super) fn launch(
+        &self,
+        session: &Session,
+        graph_slot: usize,
+        launches: Vec<EncodedLaunch>,
+    ) -> Result<(), KernelError> {
+        if launches.len() < MIN_LAUNCHES {
             return session.launch_all(launches);
         }
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (error, launches) = match state.launch(session, place, launches) {
+        let mut state = self.lock();
+        let (error, launches) = match state.launch(&session.context, graph_slot, launches) {
             Ok(()) => return Ok(()),
             Err(refused) => refused,
         };
         if is_fatal(error) {
-            return session.check("launch", || told(&launches), Err(error));
+            return session.context.check("launch", || describe(&launches), Err(error));
         }
-        // One by one the launch that is at fault is named. If none is, graphs are, and others would fare no better.
+        // Single launches identify the launch at fault. If all succeed, the driver does not support the graph, and
+        // would refuse others as well.
         session.launch_all(launches)?;
-        state.usage.refused = Some(words(error));
-        state.kept.clear();
+        state.usage.refused = Some(error_message(error));
+        state.cached.clear();
         Ok(())
     }
 }
 
-impl State {
-    /// Launches a kept graph or a new one; what the driver refused is given back as it came.
+impl CacheState {
+    /// Launches a cached or a new graph. Returns the launches with the error if the driver refuses it.
     fn launch(
         &mut self,
-        session: &Session,
-        place: usize,
-        launches: Vec<Prepared>,
-    ) -> Result<(), (DriverError, Vec<Prepared>)> {
-        let known = self.kept.iter().position(|kept| kept.place == place && kept.is_of(&launches));
-        let kept = match known.and_then(|index| self.kept.remove(index)) {
-            Some(mut kept) => match kept.executable.change(&kept.launches, &launches) {
-                Ok(changed) => {
-                    self.usage.changed += changed;
-                    kept.launches = launches;
-                    Ok(kept)
+        context: &DriverContext,
+        graph_slot: usize,
+        launches: Vec<EncodedLaunch>,
+    ) -> Result<(), (DriverError, Vec<EncodedLaunch>)> {
+        let matches = |cached: &CachedGraph| cached.graph_slot == graph_slot && cached.has_kernels_of(&launches);
+        let index = self.cached.iter().position(matches);
+        let graph = match index.and_then(|index| self.cached.remove(index)) {
+            Some(mut graph) => match graph.executable.update(&graph.launches, &launches) {
+                Ok(updated) => {
+                    self.usage.updated += updated;
+                    graph.launches = launches;
+                    Ok(graph)
                 }
-                // What cannot be changed is made anew.
-                Err(_) => self.make(session, place, launches),
+                // A graph that cannot be updated is replaced.
+                Err(_) => self.create(context, graph_slot, launches),
             },
-            None => self.make(session, place, launches),
+            None => self.create(context, graph_slot, launches),
         }?;
-        // SAFETY: graph and stream are of this context. Memory that the nodes use is given back in the stream's order, so
-        // after this launch; parameters that are changed later are those of later launches.
-        let launched = unsafe { result::graph::launch(kept.executable.executable, session.stream.cu_stream()) };
+        // SAFETY: graph and stream belong to this context. The memory of its nodes is freed in the order of the stream,
+        // so after this launch. A later update does not affect this launch.
+        let launched = unsafe { result::graph::launch(graph.executable.executable, context.stream.cu_stream()) };
         if let Err(error) = launched {
-            return Err((error, kept.launches));
+            return Err((error, graph.launches));
         }
         self.usage.graphs += 1;
-        self.usage.launches += kept.launches.len() as u64;
-        session.did(LastWork::Group(kept.told.clone()));
-        self.kept.push_front(kept);
-        self.kept.truncate(KEPT);
+        self.usage.launches += graph.launches.len() as u64;
+        context.set_last_launch(LastLaunch::Graph(graph.description.clone()));
+        self.cached.push_front(graph);
+        self.cached.truncate(MAX_CACHED);
         Ok(())
     }
 
-    fn make(
+    fn create(
         &mut self,
-        session: &Session,
-        place: usize,
-        launches: Vec<Prepared>,
-    ) -> Result<Kept, (DriverError, Vec<Prepared>)> {
-        match Executable::new(session, &launches) {
+        context: &DriverContext,
+        graph_slot: usize,
+        launches: Vec<EncodedLaunch>,
+    ) -> Result<CachedGraph, (DriverError, Vec<EncodedLaunch>)> {
+        match GraphExecutable::new(context, &launches) {
             Ok(executable) => {
-                self.usage.made += 1;
-                let told = told(&launches).into();
-                Ok(Kept { place, executable, launches, told })
+                self.usage.created += 1;
+                let description = describe(&launches).into();
+                Ok(CachedGraph { graph_slot, executable, launches, description })
             }
             Err(error) => Err((error, launches)),
         }
     }
 }
 
-impl Kept {
-    /// Whether it is of the kernels of `launches`, in their order.
-    fn is_of(&self, launches: &[Prepared]) -> bool {
+impl CachedGraph {
+    /// Whether the nodes have the kernels of `launches`, in their order.
+    fn has_kernels_of(&self, launches: &[EncodedLaunch]) -> bool {
         self.launches.len() == launches.len()
-            && self.launches.iter().zip(launches).all(|(kept, launch)| Arc::ptr_eq(&kept.kernel, &launch.kernel))
+            && self.launches.iter().zip(launches).all(|(cached, launch)| Arc::ptr_eq(&cached.kernel, &launch.kernel))
     }
 }
 
-/// A group in an error: which of its launches failed a driver does not say.
-fn told(launches: &[Prepared]) -> String {
+/// A group in an error message, with all its kernels: the driver does not report which launch of a graph failed.
+fn describe(launches: &[EncodedLaunch]) -> String {
     let mut names: Vec<&str> = Vec::new();
     for launch in launches {
         if !names.contains(&launch.kernel.name.as_str()) {
@@ -183,63 +198,63 @@ fn told(launches: &[Prepared]) -> String {
         }
     }
     format!(
-        "one of {} launches in a graph, of {} (ACTBENCH_CUDA_GRAPHS=off launches them one by one)",
+        "a graph of {} launches of {} (ACTBENCH_CUDA_GRAPHS=off launches them one by one)",
         launches.len(),
         names.join(", ")
     )
 }
 
-impl Executable {
-    /// A chain of `launches`.
-    fn new(session: &Session, launches: &[Prepared]) -> Result<Self, DriverError> {
+impl GraphExecutable {
+    /// An instance of a graph whose nodes are the chain `launches`.
+    fn new(context: &DriverContext, launches: &[EncodedLaunch]) -> Result<Self, DriverError> {
         let mut graph = std::ptr::null_mut();
-        // SAFETY: the place is of this scope, and no flags are defined.
+        // SAFETY: the pointer is to a local variable, and no flags are defined.
         unsafe { sys::cuGraphCreate(&mut graph, 0) }.result()?;
         let nodes = Vec::with_capacity(launches.len());
-        let (executable, context) = (std::ptr::null_mut(), session.context.clone());
-        // From here on dropping it destroys what there is of it.
-        let mut made = Executable { graph, executable, nodes, context };
+        // Built before the nodes, so that an error below drops, and thereby destroys, the graph.
+        let mut built =
+            GraphExecutable { graph, executable: std::ptr::null_mut(), nodes, context: context.cuda.clone() };
         for launch in launches {
             let mut node = std::ptr::null_mut();
-            let after = made.nodes.last().map_or(&[][..], std::slice::from_ref);
-            launch.as_node(|described| {
-                // SAFETY: the graph is this object's, the node before is of it, and the driver copies the parameters, whose
-                // number and sizes are those of the kernel.
-                unsafe { sys::cuGraphAddKernelNode_v2(&mut node, graph, after.as_ptr(), after.len(), described) }
+            let previous = built.nodes.last().map_or(&[][..], std::slice::from_ref);
+            launch.with_node_params(|params| {
+                // SAFETY: the previous node is of this graph. The driver copies the parameters, whose number and sizes
+                // are those of the kernel.
+                unsafe { sys::cuGraphAddKernelNode_v2(&mut node, graph, previous.as_ptr(), previous.len(), params) }
                     .result()
             })?;
-            made.nodes.push(node);
+            built.nodes.push(node);
         }
-        // SAFETY: the graph is whole, and is destroyed after what is made of it.
-        unsafe { sys::cuGraphInstantiateWithFlags(&mut made.executable, graph, 0) }.result()?;
-        Ok(made)
+        // SAFETY: the graph is complete, and is destroyed after its instance.
+        unsafe { sys::cuGraphInstantiateWithFlags(&mut built.executable, graph, 0) }.result()?;
+        Ok(built)
     }
 
-    /// Changes the nodes whose launches are not what they were. How many.
-    fn change(&mut self, from: &[Prepared], to: &[Prepared]) -> Result<u64, DriverError> {
-        let mut changed = 0;
+    /// Updates the nodes whose launches differ between `from` and `to`. Returns their number.
+    fn update(&mut self, from: &[EncodedLaunch], to: &[EncodedLaunch]) -> Result<u64, DriverError> {
+        let mut updated = 0;
         for (node, (from, to)) in self.nodes.iter().zip(from.iter().zip(to)) {
-            if !to.is_same_as(from) {
-                to.as_node(|described| {
-                    // SAFETY: the node is of the graph that this was made of, which is still there; the driver copies the
-                    // parameters. Launches under way keep those they were launched with, as the driver's reference says.
-                    unsafe { sys::cuGraphExecKernelNodeSetParams_v2(self.executable, *node, described) }.result()
+            if !to.equals(from) {
+                to.with_node_params(|params| {
+                    // SAFETY: the node is of the graph of this instance, which still exists; the driver copies the
+                    // parameters. Launches in flight keep their parameters, as the driver's reference states.
+                    unsafe { sys::cuGraphExecKernelNodeSetParams_v2(self.executable, *node, params) }.result()
                 })?;
-                changed += 1;
+                updated += 1;
             }
         }
-        Ok(changed)
+        Ok(updated)
     }
 }
 
-impl Drop for Executable {
+impl Drop for GraphExecutable {
     fn drop(&mut self) {
         if self.context.bind_to_thread().is_err() {
             return;
         }
-        // Nobody is left to tell of a failure here. A graph that is under way is freed when it has ended.
+        // A drop cannot return errors. The driver frees a graph in flight when it has completed.
         if !self.executable.is_null() {
-            // SAFETY: made in `new` and destroyed here alone.
+            // SAFETY: created in `new` and destroyed here alone.
             let _ = unsafe { result::graph::exec_destroy(self.executable) };
         }
         // SAFETY: as above.

@@ -1,110 +1,119 @@
-//! A GPU behind its driver, as a [`Device`]: what the emulator of the tests stands for.
+//! A GPU as a [`Device`], through the CUDA driver.
 //!
-//! Nothing of CUDA is needed to build this. The driver's library is looked for when a device is opened, through
-//! `cudarc`; [`probe`] says what is there. Kernels go through one stream, in the order they were given; small copies to
-//! the device and copies from it that can wait have streams of their own, ordered with the kernels by events.
+//! Building this needs no CUDA installation: `cudarc` loads the driver's library when a device is opened, and [`probe`]
+//! reports the devices. Kernels run in one stream in the order of their launches. Small uploads and asynchronous
+//! downloads have streams of their own, ordered with the kernels by events.
 //!
-//! The tests run it against a fake driver (`kernels/tests/fake_driver/`), which executes the kernels on the CPU
-//! and checks how the driver is used; what has run on a GPU is in `docs/measurements/gpu.md`.
+//! The tests use a fake driver, which executes the kernels on the CPU and verifies the use of the driver API. Results
+//! from real GPUs are in `docs/measurements/gpu.md`.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::cubins::{CubinDirectories, CubinOrigin, Nvrtc};
+use super::cubins::{CubinDirectories, Nvrtc, CubinOrigin};
 use super::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch};
 use crate::error::KernelError;
-use crate::pending::{Arrived, PendingCopy};
+use crate::pending::{CompletedCopy, PendingCopy};
 
 mod clock;
+mod context;
+mod deferred;
+mod download;
+mod driver_error;
+mod encode;
+mod encoded_launch;
 mod graphs;
-mod held;
-mod incoming;
+mod kernel;
 mod memory;
 mod modules;
-mod outgoing;
-mod prepared;
 mod probe;
 mod session;
 mod tensor_map;
 mod timing;
 mod transfer;
-mod words;
+mod upload;
 
-pub use super::MemoryUse;
-pub use graphs::GraphUse;
+pub use super::MemoryUsage;
+pub use graphs::GraphUsage;
 pub use memory::DriverBuffer;
-pub use probe::{Absence, DeviceFacts, probe};
+pub use probe::{DeviceFacts, DriverUnavailable, probe};
 pub use timing::LaunchTime;
 
-use prepared::Prepared;
+use context::LastLaunch;
 
-/// How a device is opened.
+/// Options of [`DriverDevice::open`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DriverOptions {
-    /// Where machine code is looked for and kept.
+    /// The directories of machine code: prebuilt cubins, and the cache of compiled ones.
     pub cubins: CubinDirectories,
-    /// For checks of the kernels: new memory and what a launch will overwrite is filled with NaN, bytes around each
-    /// buffer show a kernel that writes beyond it, and each launch is waited for, so that an error is the launch's that
-    /// made it. Slow.
+    /// For checks of the kernels: new memory and the output of a launch are filled with NaN, guards around each buffer
+    /// reveal a write beyond it, and the host waits for each launch, so that an error is reported for the launch that
+    /// caused it. Slow.
     pub checked: bool,
 }
 
 /// A GPU.
 pub struct DriverDevice {
     session: Arc<session::Session>,
-    memory: Arc<memory::Memory>,
-    staging: transfer::Staging,
-    incoming: incoming::Incoming,
-    stock: Arc<outgoing::Stock>,
-    kernels: modules::Kernels,
-    maps: tensor_map::Maps,
-    graphs: graphs::Graphs,
-    timer: timing::Timer,
+    memory: Arc<memory::DeviceMemory>,
+    chunked_copies: transfer::ChunkedCopies,
+    async_uploads: upload::AsyncUploads,
+    pinned_pool: Arc<download::PinnedPool>,
+    kernels: modules::KernelModules,
+    maps: tensor_map::TensorMaps,
+    graphs: graphs::GraphCache,
+    timer: timing::LaunchTimer,
     checked: bool,
 }
 
 impl DriverDevice {
-    /// Opens device `ordinal` and loads every kernel for it, compiling what is found nowhere.
+    /// Opens device `ordinal` and loads every kernel for it. Kernels without machine code are compiled.
     ///
     /// # Errors
-    /// No driver or no such device; no machine code for it and no compiler; a failure of the driver.
+    /// No driver or no such device; neither machine code nor a compiler; a failure of the driver.
     pub fn open(ordinal: usize, options: &DriverOptions) -> Result<Self, KernelError> {
         let session = session::Session::open(ordinal)?;
-        let kernels = modules::Kernels::load(&session, &options.cubins, &Nvrtc)?;
-        let memory = memory::Memory::new(session.clone(), options.checked)?;
-        let (staging, incoming, stock, maps, graphs, timer) = Default::default();
-        let checked = options.checked;
-        Ok(DriverDevice { session, memory, staging, incoming, stock, kernels, maps, graphs, timer, checked })
+        let kernels = modules::KernelModules::load(&session.context, &options.cubins, &Nvrtc)?;
+        let memory = memory::DeviceMemory::new(session.clone(), options.checked)?;
+        Ok(DriverDevice {
+            session,
+            memory,
+            chunked_copies: transfer::ChunkedCopies::default(),
+            async_uploads: upload::AsyncUploads::default(),
+            pinned_pool: Arc::default(),
+            kernels,
+            maps: tensor_map::TensorMaps::default(),
+            graphs: graphs::GraphCache::default(),
+            timer: timing::LaunchTimer::default(),
+            checked: options.checked,
+        })
     }
 
-    /// What the device is.
+    /// The properties of the device.
     pub fn facts(&self) -> &DeviceFacts {
-        &self.session.facts
+        &self.session.context.facts
     }
 
-    /// Where the machine code of each source came from.
+    /// The origin of the machine code of each source file.
     pub fn origins(&self) -> &[(&'static str, CubinOrigin)] {
         self.kernels.origins()
     }
 
-    /// What the context was lost to, if a kernel broke it. Nothing works after that.
+    /// The error that made the context unusable, if there was one. Every later call fails.
     pub fn lost(&self) -> Option<&str> {
-        self.session.lost()
+        self.session.context.lost()
     }
 
-    /// Times each launch from now on, with a cold cache; see [`DriverDevice::stop_timing`].
+    /// Times each launch from now on, with a cold L2 cache; see [`DriverDevice::stop_timing`].
     ///
     /// # Errors
-    /// No memory for what clears the cache.
+    /// No memory for the buffer that clears the cache.
     pub fn start_timing(&self) -> Result<(), KernelError> {
-        self.timer.start(self.memory.alloc(timing::fill_bytes(self.session.facts.l2_bytes))?);
+        self.timer.start(self.memory.alloc(timing::fill_bytes(self.session.context.facts.l2_bytes))?);
         Ok(())
     }
 
-    /// Times no more.
-    ///
-    /// # Returns
-    /// The launches since [`DriverDevice::start_timing`], in order.
+    /// Stops timing and returns the launches since [`DriverDevice::start_timing`], in order.
     ///
     /// # Errors
     /// A failure of the driver.
@@ -112,32 +121,32 @@ impl DriverDevice {
         self.timer.stop(&self.session)
     }
 
-    /// Milliseconds of a copy of `bytes` bytes from one place of the device's memory to another, the median of
-    /// `repeats`: what a kernel that only moves data is measured by.
+    /// Milliseconds to copy `bytes` bytes within the device's memory, the median of `repeats` copies: the reference for
+    /// kernels that are bound by memory bandwidth.
     ///
     /// # Errors
-    /// No memory for both, or a failure of the driver.
+    /// No memory for source and destination, or a failure of the driver.
     pub fn copy_milliseconds(&self, bytes: usize, repeats: usize) -> Result<f64, KernelError> {
         let (from, to) = (self.memory.alloc(bytes)?, self.memory.alloc(bytes)?);
         timing::copy_milliseconds(&self.session, &from, &to, repeats)
     }
 
-    /// Whether groups of launches may become graphs, which they do unless this says otherwise.
-    pub fn set_graphs(&self, on: bool) {
-        self.graphs.set(on);
+    /// Enables or disables CUDA graphs for groups of launches. They are enabled at first.
+    pub fn set_graphs(&self, enabled: bool) {
+        self.graphs.set_enabled(enabled);
     }
 
-    /// What became of groups of launches so far.
-    pub fn graph_use(&self) -> GraphUse {
+    /// The counters of CUDA graphs so far.
+    pub fn graph_usage(&self) -> GraphUsage {
         self.graphs.usage()
     }
 
-    /// An error unless `bytes` fit `buffer`.
+    /// An error if `buffer` has fewer than `bytes` bytes.
     fn fits(&self, op: &'static str, bytes: usize, buffer: &DriverBuffer) -> Result<(), KernelError> {
         if bytes <= buffer.len() {
             return Ok(());
         }
-        Err(self.session.error(op, format!("{bytes} bytes of a buffer of {}", buffer.len())))
+        Err(self.session.context.error(op, format!("{bytes} bytes exceed the buffer of {} bytes", buffer.len())))
     }
 }
 
@@ -155,11 +164,15 @@ impl Device for DriverDevice {
     type Buffer = DriverBuffer;
 
     fn describe(&self) -> String {
-        format!("{}, {}", self.session.device(), self.session.facts)
+        format!("{}, {}", self.session.context.device_name(), self.session.context.facts)
     }
 
     fn architecture(&self) -> Option<Architecture> {
-        Some(self.session.facts.architecture)
+        Some(self.session.context.facts.architecture)
+    }
+
+    fn is_emulated(&self) -> bool {
+        false
     }
 
     fn alloc(&self, bytes: usize) -> Result<DriverBuffer, KernelError> {
@@ -169,16 +182,16 @@ impl Device for DriverDevice {
     fn write(&self, buffer: &mut DriverBuffer, bytes: &[u8]) -> Result<(), KernelError> {
         self.fits("write", bytes.len(), buffer)?;
         self.session.enter_in_order("write")?;
-        self.staging.write(&self.session, buffer, bytes)
+        self.chunked_copies.write(&self.session.context, buffer, bytes)
     }
 
     fn read(&self, buffer: &DriverBuffer, out: &mut [u8]) -> Result<(), KernelError> {
         self.fits("read", out.len(), buffer)?;
         self.session.enter_in_order("read")?;
-        self.staging.read(&self.session, buffer, out)
+        self.chunked_copies.read(&self.session, buffer, out)
     }
 
-    /// Does nothing unless the device is a checked one.
+    /// Does nothing unless the device is checked.
     fn poison(&self, buffer: &mut DriverBuffer, bytes: Range<usize>) -> Result<(), KernelError> {
         self.fits("poison", bytes.end, buffer)?;
         if !self.checked || bytes.is_empty() {
@@ -190,93 +203,97 @@ impl Device for DriverDevice {
 
     fn launch(&self, launch: &Launch, arguments: &mut [Argument<'_, DriverBuffer>]) -> Result<(), KernelError> {
         const OP: &str = "launch";
-        self.session.enter(OP)?;
-        let kernel = self.kernels.kernel(&self.session, &launch.kernel, launch.shared_bytes)?;
-        let prepared = Prepared::new(&self.session, &self.maps, kernel, launch, arguments)?;
-        let Some(prepared) = self.session.held.hold(prepared) else { return Ok(()) };
-        let launched = self.timer.around(&self.session, &launch.kernel, || prepared.launch(&self.session));
-        self.session.check(OP, || prepared.to_string(), launched)?;
+        let context = &self.session.context;
+        context.enter(OP)?;
+        let kernel = self.kernels.kernel(context, &launch.kernel, launch.shared_bytes)?;
+        let encoded = encode::encode(context, &self.maps, kernel, launch, arguments)?;
+        let Some(encoded) = self.session.deferred.defer(encoded) else { return Ok(()) };
+        let launched = self.timer.around(context, &launch.kernel, || encoded.launch(&context.stream));
+        context.check(OP, || encoded.to_string(), launched)?;
         if !self.checked {
-            self.session.launched(prepared);
+            context.set_last_launch(LastLaunch::Single(encoded));
             return Ok(());
         }
-        self.session.synchronize(OP, || prepared.to_string())?;
+        self.session.synchronize(OP, || encoded.to_string())?;
         for (index, argument) in arguments.iter().enumerate() {
-            let untouched = match argument {
-                Argument::Read(buffer) => self.memory.untouched_around(buffer)?,
-                Argument::Write(buffer) => self.memory.untouched_around(buffer)?,
-                Argument::Tiles(tiles) => self.memory.untouched_around(tiles.buffer)?,
+            let intact = match argument {
+                Argument::Read(buffer) => self.memory.guards_intact(buffer)?,
+                Argument::Write(buffer) => self.memory.guards_intact(buffer)?,
+                Argument::Tiles(tiles) => self.memory.guards_intact(tiles.buffer)?,
                 _ => true,
             };
-            if !untouched {
-                let message = format!("{prepared} wrote outside its argument {index}");
-                return Err(self.session.error(OP, message));
+            if !intact {
+                let message = format!("{encoded} wrote outside its argument {index}");
+                return Err(context.error(OP, message));
             }
         }
         Ok(())
     }
 
-    /// One by one where launches are timed or checked, where there is much to each, and where the driver makes no graphs.
-    fn grouped(
+    /// Launches one by one if launches are timed or checked, for large batches, and if the driver refused a graph.
+    fn launch_grouped(
         &self,
-        place: usize,
+        graph_slot: usize,
         rows: usize,
         work: &mut dyn FnMut() -> Result<(), KernelError>,
     ) -> Result<(), KernelError> {
-        let alone = rows > graphs::MOST_ROWS || self.checked || self.timer.is_on() || !self.graphs.is_on();
-        let held = &self.session.held;
-        let Some(holding) = (!alone).then(|| held.begin(&self.session)).flatten() else { return work() };
+        let is_grouped = rows <= graphs::MAX_ROWS && !self.checked && !self.timer.is_on() && self.graphs.is_enabled();
+        let guard = if is_grouped { self.session.defer_launches() } else { None };
+        let Some(guard) = guard else { return work() };
         let worked = work();
-        let launches = held.take();
+        let launches = self.session.deferred.take();
         let launched = match &worked {
-            Ok(()) => self.graphs.launch(&self.session, place, launches),
-            // What came before the failure is done, as it would be without a group.
+            Ok(()) => self.graphs.launch(&self.session, graph_slot, launches),
+            // The launches before the failure still run, as they would without a group.
             Err(_) => self.session.launch_all(launches),
         };
-        drop(holding);
+        drop(guard);
         worked.and(launched)
     }
 
     fn upload(&self, bytes: &[u8]) -> Result<DriverBuffer, KernelError> {
-        if let Some(buffer) = self.incoming.upload(&self.memory, bytes)? {
+        if let Some(buffer) = self.async_uploads.upload(&self.memory, bytes)? {
             return Ok(buffer);
         }
-        // No launch that is held back knows of this memory, so that nothing has to go before.
+        // No deferred launch uses this new memory, so they need not be flushed.
         let buffer = self.memory.alloc(bytes.len())?;
-        self.staging.write(&self.session, &buffer, bytes)?;
+        self.chunked_copies.write(&self.session.context, &buffer, bytes)?;
         Ok(buffer)
     }
 
-    fn copies_overlap(&self) -> bool {
+    fn downloads_are_async(&self) -> bool {
         true
     }
 
-    fn read_later(&self, buffer: DriverBuffer, bytes: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
+    fn read_async(&self, buffer: DriverBuffer, bytes: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
         self.fits("read", bytes, &buffer)?;
         self.session.enter_in_order("read")?;
-        match self.stock.take(&self.session, bytes) {
-            Ok(piece) => Ok(Box::new(outgoing::Outgoing::start(&self.session, &self.stock, buffer, piece, bytes)?)),
+        match self.pinned_pool.take(&self.session.context, bytes) {
+            Ok(staging) => {
+                let pool = &self.pinned_pool;
+                Ok(Box::new(download::AsyncDownload::start(&self.session, pool, buffer, staging, bytes)?))
+            }
             Err(_) => {
-                // No pinned memory is to be had: slower, and right all the same.
+                // Without pinned memory the copy is slower, with the same bytes.
                 let mut out = vec![0; bytes];
-                self.staging.read(&self.session, &buffer, &mut out)?;
-                Ok(Box::new(Arrived(out)))
+                self.chunked_copies.read(&self.session, &buffer, &mut out)?;
+                Ok(Box::new(CompletedCopy(out)))
             }
         }
     }
 
-    fn memory_use(&self) -> Result<Option<MemoryUse>, KernelError> {
-        self.memory.in_use().map(Some)
+    fn memory_usage(&self) -> Result<Option<MemoryUsage>, KernelError> {
+        self.memory.usage().map(Some)
     }
 
-    fn reset_memory_high(&self) -> Result<(), KernelError> {
-        self.session.enter("memory")?;
-        self.session.synchronize_all("memory", || "waiting for what holds memory".to_owned())?;
+    fn reset_peak_memory(&self) -> Result<(), KernelError> {
+        self.session.context.enter("memory")?;
+        self.session.synchronize_all("memory", || "waiting for work that uses memory".to_owned())?;
         self.memory.trim()?;
-        self.memory.reset_high()
+        self.memory.reset_peaks()
     }
 
     fn free_memory(&self) -> Result<Option<u64>, KernelError> {
-        self.memory.free().map(Some)
+        self.memory.free_bytes().map(Some)
     }
 }

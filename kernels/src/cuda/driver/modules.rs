@@ -1,4 +1,4 @@
-//! The kernels of a device by name: machine code found, loaded, and asked what parameters each kernel has.
+//! The kernels of a device by name: their machine code is found and loaded, and their parameters are queried.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,134 +8,133 @@ use cudarc::driver::{CudaFunction, CudaModule, DriverError};
 use cudarc::nvrtc::Ptx;
 use rayon::prelude::*;
 
-use super::session::Session;
-use super::words::words;
+use super::context::DriverContext;
+use super::driver_error::error_message;
+use super::kernel::LoadedKernel;
 use crate::cuda::cubins::{CubinCompiler, CubinDirectories, CubinOrigin, find};
 use crate::cuda::registry::{SOURCES, source_of};
 use crate::error::KernelError;
 
-/// Bytes of dynamic shared memory that a kernel has without asking.
-const UNASKED_SHARED_BYTES: u32 = 48 << 10;
+/// Dynamic shared memory that a launch may use without an opt-in, in bytes.
+const DEFAULT_SHARED_BYTES: u32 = 48 << 10;
 
 /// The loaded kernels of a device.
-pub(super) struct Kernels {
+pub(super) struct KernelModules {
     /// By source file.
     modules: HashMap<&'static str, Arc<CudaModule>>,
     /// Kernels that were launched before, by name.
-    functions: Mutex<HashMap<String, Arc<Kernel>>>,
+    functions: Mutex<HashMap<String, Arc<LoadedKernel>>>,
     origins: Vec<(&'static str, CubinOrigin)>,
 }
 
-/// A kernel that can be launched.
-pub(super) struct Kernel {
-    pub(super) function: CudaFunction,
-    pub(super) name: String,
-    /// Bytes of each parameter.
-    pub(super) parameters: Vec<usize>,
-    /// Where each begins, in words of 8 bytes, when they are laid one behind the other.
-    pub(super) places: Vec<usize>,
-    /// Words of all.
-    pub(super) words: usize,
-    /// The most dynamic shared memory that was asked for so far.
-    shared_bytes: Mutex<u32>,
-}
-
-impl Kernels {
-    /// Finds machine code for every source that is for the device, in parallel as it may have to be compiled, and loads it.
+impl KernelModules {
+    /// Finds and loads the machine code of every source for the device. Sources are handled in parallel, as some may
+    /// have to be compiled.
     pub(super) fn load(
-        session: &Session,
-        folders: &CubinDirectories,
+        context: &DriverContext,
+        directories: &CubinDirectories,
         compiler: &impl CubinCompiler,
     ) -> Result<Self, KernelError> {
-        let architecture = session.facts.architecture;
+        let architecture = context.facts.architecture;
         let sources: Vec<_> = SOURCES.iter().filter(|source| source.is_for(architecture)).collect();
-        let cubins: Vec<_> =
-            sources.par_iter().map(|source| find(folders, compiler, source, architecture)).collect::<Result<_, _>>()?;
+        let cubins: Vec<_> = sources
+            .par_iter()
+            .map(|source| find(directories, compiler, source, architecture))
+            .collect::<Result<_, _>>()?;
         let mut kernels =
-            Kernels { modules: HashMap::new(), functions: Mutex::new(HashMap::new()), origins: Vec::new() };
-        session.enter("load kernels")?;
+            KernelModules { modules: HashMap::new(), functions: Mutex::new(HashMap::new()), origins: Vec::new() };
+        context.enter("load kernels")?;
         for (source, cubin) in sources.into_iter().zip(cubins) {
-            // The driver takes no length and trusts what it reads.
+            // `cuModuleLoadData` takes no length: on other data it could read beyond the end.
             if !cubin.bytes.starts_with(b"\x7fELF") {
-                let message = format!("{} for {architecture}: this is no machine code", source.file);
-                return Err(session.error("load kernels", message));
+                let message = format!("{} for {architecture}: not a cubin", source.file);
+                return Err(context.error("load kernels", message));
             }
-            let loaded = session.context.load_module(Ptx::from_binary(cubin.bytes));
-            let what = || format!("{} for {architecture}", source.file);
-            kernels.modules.insert(source.file, session.check("load kernels", what, loaded)?);
+            let loaded = context.cuda.load_module(Ptx::from_binary(cubin.bytes));
+            let description = || format!("{} for {architecture}", source.file);
+            kernels.modules.insert(source.file, context.check("load kernels", description, loaded)?);
             kernels.origins.push((source.file, cubin.origin));
         }
         Ok(kernels)
     }
 
-    /// Where the machine code of each source came from.
+    /// The origin of the machine code of each source file.
     pub(super) fn origins(&self) -> &[(&'static str, CubinOrigin)] {
         &self.origins
     }
 
-    /// The kernel `name`, allowed to use `shared_bytes` of dynamic shared memory.
-    pub(super) fn kernel(&self, session: &Session, name: &str, shared_bytes: u32) -> Result<Arc<Kernel>, KernelError> {
+    /// The kernel `name`, opted in to `shared_bytes` bytes of dynamic shared memory.
+    pub(super) fn kernel(
+        &self,
+        context: &DriverContext,
+        name: &str,
+        shared_bytes: u32,
+    ) -> Result<Arc<LoadedKernel>, KernelError> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         let kernel = match functions.get(name) {
             Some(kernel) => kernel.clone(),
             None => {
-                let kernel = Arc::new(self.look_up(session, name)?);
+                let kernel = Arc::new(self.look_up(context, name)?);
                 functions.insert(name.to_owned(), kernel.clone());
                 kernel
             }
         };
         drop(functions);
-        kernel.allow_shared(session, name, shared_bytes)?;
+        allow_shared(context, &kernel, shared_bytes)?;
         Ok(kernel)
     }
 
-    fn look_up(&self, session: &Session, name: &str) -> Result<Kernel, KernelError> {
+    fn look_up(&self, context: &DriverContext, name: &str) -> Result<LoadedKernel, KernelError> {
         let found = source_of(name).and_then(|source| Some((self.modules.get(source.file)?, source.parameters)));
-        let (module, count) = found.ok_or_else(|| session.error("launch", format!("there is no kernel {name}")))?;
+        let (module, count) = found.ok_or_else(|| context.error("launch", format!("unknown kernel {name}")))?;
         let function = module.load_function(name);
-        let function = session.check("launch", || format!("looking up the kernel {name}"), function)?;
-        let parameters = parameters(&function, count);
-        let parameters = session.check("launch", || format!("asking for the parameters of {name}"), parameters)?;
-        let mut words = 0;
-        let places = parameters
+        let function = context.check("launch", || format!("looking up the kernel {name}"), function)?;
+        let queried = query_parameter_bytes(&function, count);
+        let parameter_bytes = context.check("launch", || format!("querying the parameters of {name}"), queried)?;
+        let mut parameter_words = 0;
+        let parameter_offsets = parameter_bytes
             .iter()
             .map(|bytes| {
-                let place = words;
-                words += bytes.div_ceil(size_of::<u64>());
-                place
+                let offset = parameter_words;
+                parameter_words += bytes.div_ceil(size_of::<u64>());
+                offset
             })
             .collect();
-        let shared_bytes = Mutex::new(UNASKED_SHARED_BYTES);
-        Ok(Kernel { function, name: name.to_owned(), parameters, places, words, shared_bytes })
+        let allowed_shared_bytes = Mutex::new(DEFAULT_SHARED_BYTES);
+        let name = name.to_owned();
+        Ok(LoadedKernel { function, name, parameter_bytes, parameter_offsets, parameter_words, allowed_shared_bytes })
     }
 }
 
-impl Kernel {
-    /// Asks for dynamic shared memory beyond what every kernel has.
-    fn allow_shared(&self, session: &Session, name: &str, bytes: u32) -> Result<(), KernelError> {
-        let mut allowed = self.shared_bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        if bytes <= *allowed {
-            return Ok(());
-        }
-        let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        // More than an i32 holds is more than any device has; the driver says so.
-        let asked = self.function.set_attribute(attribute, i32::try_from(bytes).unwrap_or(i32::MAX));
-        asked.map_err(|error| {
-            let has = session.facts.shared_bytes;
-            let message = format!("{name} needs {bytes} bytes of shared memory a block of {has}: {}", words(error));
-            session.error("launch", message)
-        })?;
-        *allowed = bytes;
-        Ok(())
+/// Opts `kernel` in to `bytes` bytes of dynamic shared memory, if an earlier launch has not.
+fn allow_shared(context: &DriverContext, kernel: &LoadedKernel, bytes: u32) -> Result<(), KernelError> {
+    let mut allowed = kernel.allowed_shared_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+    if bytes <= *allowed {
+        return Ok(());
     }
+    let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    // No device has as much as `i32::MAX` bytes, so the driver rejects that.
+    let opted_in = kernel.function.set_attribute(attribute, i32::try_from(bytes).unwrap_or(i32::MAX));
+    opted_in.map_err(|error| {
+        let message = format!(
+            "{} needs {bytes} bytes of shared memory per block, the device has {}: {}",
+            kernel.name,
+            context.facts.shared_bytes,
+            error_message(error)
+        );
+        context.error("launch", message)
+    })?;
+    *allowed = bytes;
+    Ok(())
 }
 
-/// Bytes of each of the `count` parameters of a kernel. To ask for one more would be an error, which tools that watch the
-/// driver report.
-fn parameters(function: &CudaFunction, count: usize) -> Result<Vec<usize>, DriverError> {
+/// The size in bytes of each of the `count` parameters of a kernel. `count` is known from the source: a query for one
+/// more parameter would be an error, which tools such as compute-sanitizer report.
+fn query_parameter_bytes(function: &CudaFunction, count: usize) -> Result<Vec<usize>, DriverError> {
     let size = |index| -> Result<usize, DriverError> {
         let (mut offset, mut size) = (0, 0);
-        // SAFETY: the function's module is loaded for as long as `function` lives, and both places are of this scope.
+        // SAFETY: the function's module is loaded for as long as `function` lives, and both pointers are to local
+        // variables.
         unsafe { sys::cuFuncGetParamInfo(function.cu_function(), index, &mut offset, &mut size) }.result()?;
         Ok(size)
     };

@@ -1,18 +1,18 @@
-//! Which GPUs there are, or why there is none. Nothing here fails or panics where there is no driver.
+//! Finds the GPUs of this machine, or the reason why there is none. Nothing here panics on a machine without a driver.
 
 use std::fmt;
 
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use cudarc::driver::{DriverError, result};
 
-use super::words::words;
+use super::driver_error::error_message;
 use crate::cuda::Architecture;
 
-/// The oldest version of the driver's interface that has what is used of it, as the driver counts.
-const OLDEST_DRIVER: i32 = 12080;
+/// The oldest supported version of the driver API, in the driver's encoding (1000 * major + 10 * minor).
+const MIN_DRIVER_VERSION: i32 = 12080;
 
-/// Every function of the driver that is called. They are looked up when they are first called, and a missing one would
-/// be a panic there.
+/// Every function of the driver that this crate calls. `cudarc` looks a function up at its first call and panics if it
+/// is missing, so [`start`] looks up all of them.
 const FUNCTIONS: &[&str] = &[
     "cuInit",
     "cuDriverGetVersion",
@@ -68,28 +68,28 @@ const FUNCTIONS: &[&str] = &[
     "cuEventDestroy_v2",
 ];
 
-/// What a device is.
+/// The properties of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceFacts {
-    /// Its number, from 0, in the driver's order.
+    /// Index of the device in the driver's order, from 0.
     pub ordinal: usize,
-    /// The name that the driver gives.
+    /// The driver's name of the device.
     pub name: String,
-    /// What machine code it runs.
+    /// The compute capability.
     pub architecture: Architecture,
-    /// Bytes of its memory.
+    /// Total memory in bytes.
     pub memory_bytes: usize,
-    /// How many multiprocessors it has.
+    /// Number of multiprocessors.
     pub multiprocessors: usize,
-    /// Bytes of its second-level cache.
+    /// Bytes of the L2 cache.
     pub l2_bytes: usize,
-    /// Bytes of shared memory that a block can ask for.
+    /// The largest shared memory of a block with opt-in, in bytes.
     pub shared_bytes: usize,
-    /// Whether memory can be had in a stream's order.
+    /// Whether the device has memory pools, and thereby stream-ordered allocation.
     pub has_pools: bool,
-    /// Where it is on the bus, as other tools name it (`0000:3b:00.0`); none where the driver does not tell.
+    /// The PCI address, in the form of other tools (`0000:3b:00.0`); none if the driver does not report it.
     pub bus_id: Option<String>,
-    /// The driver's version as CUDA counts: 13000 is 13.0.
+    /// The version of the driver API, in the driver's encoding: 13000 is 13.0.
     pub driver_version: i32,
 }
 
@@ -100,88 +100,88 @@ impl fmt::Display for DeviceFacts {
     }
 }
 
-/// Why no GPU can be used.
+/// Why a GPU cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Absence {
-    /// The driver's library is not there.
+pub enum DriverUnavailable {
+    /// The driver's library was not found.
     NoDriver,
-    /// The driver lacks functions; the first of them, and the driver's version if it tells one.
+    /// The driver is older than the oldest supported version or lacks a function: its version, and the function.
     OldDriver(String),
-    /// The driver says that there is no device, or fails to start; in its own words.
+    /// The driver reports no device or does not start: its error.
     Refused(String),
-    /// There are devices, but not as many.
+    /// The device's index is not below the number of devices.
     NoSuchDevice {
-        /// The number that was asked for.
+        /// The requested index.
         ordinal: usize,
-        /// How many there are.
+        /// The number of devices.
         count: usize,
     },
 }
 
-impl fmt::Display for Absence {
+impl fmt::Display for DriverUnavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Absence::NoDriver => f.write_str("there is no CUDA driver here: libcuda.so was not found"),
-            Absence::OldDriver(why) => {
-                let (major, minor) = version(OLDEST_DRIVER);
-                write!(f, "the CUDA driver is too old: {why}; {major}.{minor} or later is needed")
+            DriverUnavailable::NoDriver => f.write_str("there is no CUDA driver: libcuda.so was not found"),
+            DriverUnavailable::OldDriver(why) => {
+                let (major, minor) = version(MIN_DRIVER_VERSION);
+                write!(f, "the CUDA driver is too old: {why}; {major}.{minor} or later is required")
             }
-            Absence::Refused(words) => write!(f, "the CUDA driver has no device: {words}"),
-            Absence::NoSuchDevice { ordinal, count } => {
-                write!(f, "there is no CUDA device {ordinal}: the driver has {count}, counted from 0")
+            DriverUnavailable::Refused(error) => write!(f, "the CUDA driver has no device: {error}"),
+            DriverUnavailable::NoSuchDevice { ordinal, count } => {
+                write!(f, "there is no CUDA device {ordinal}: the driver has {count}, numbered from 0")
             }
         }
     }
 }
 
-impl From<DriverError> for Absence {
+impl From<DriverError> for DriverUnavailable {
     fn from(error: DriverError) -> Self {
-        Absence::Refused(words(error))
+        DriverUnavailable::Refused(error_message(error))
     }
 }
 
-/// The devices of this machine.
+/// The devices of this machine, in the driver's order.
 ///
 /// # Errors
-/// Why there is none.
-pub fn probe() -> Result<Vec<DeviceFacts>, Absence> {
+/// No driver, an unsupported driver, or no device.
+pub fn probe() -> Result<Vec<DeviceFacts>, DriverUnavailable> {
     let driver_version = start()?;
     let count = result::device::get_count()?;
-    (0..count).map(|ordinal| facts(ordinal, driver_version).map_err(Absence::from)).collect()
+    (0..count).map(|ordinal| facts(ordinal, driver_version).map_err(DriverUnavailable::from)).collect()
 }
 
-/// One device of this machine.
-pub(super) fn probe_one(ordinal: usize) -> Result<DeviceFacts, Absence> {
+/// The properties of device `ordinal`.
+pub(super) fn probe_one(ordinal: usize) -> Result<DeviceFacts, DriverUnavailable> {
     let driver_version = start()?;
     let count = usize::try_from(result::device::get_count()?).unwrap_or(0);
     match i32::try_from(ordinal) {
         Ok(number) if ordinal < count => Ok(facts(number, driver_version)?),
-        _ => Err(Absence::NoSuchDevice { ordinal, count }),
+        _ => Err(DriverUnavailable::NoSuchDevice { ordinal, count }),
     }
 }
 
-/// Looks for the driver and all that is used of it, and starts it. Its version.
-fn start() -> Result<i32, Absence> {
-    // SAFETY: looks for a library and calls nothing in it.
+/// Finds the driver and all functions of [`FUNCTIONS`], and initializes it. Returns its version.
+fn start() -> Result<i32, DriverUnavailable> {
+    // SAFETY: this opens a library and calls nothing in it.
     if !unsafe { sys::is_culib_present() } {
-        return Err(Absence::NoDriver);
+        return Err(DriverUnavailable::NoDriver);
     }
-    // SAFETY: the library was found just now, so that this finds it too; the functions are looked up and not called.
-    let lacks = |name: &str| unsafe { sys::culib().get::<unsafe extern "C" fn()>(name).is_err() };
+    // SAFETY: the library was found above; the functions are looked up and not called.
+    let is_missing = |name: &str| unsafe { sys::culib().get::<unsafe extern "C" fn()>(name).is_err() };
     let mut number = 0;
-    if !lacks("cuDriverGetVersion") {
-        // SAFETY: the function is there, and the pointer is to an integer that lives through the call.
+    if !is_missing("cuDriverGetVersion") {
+        // SAFETY: the function exists, and the pointer is to a local variable.
         unsafe { sys::cuDriverGetVersion(&mut number) }.result().map_err(|_| {
-            // A library that stands for a driver on machines without one fails at this already.
-            Absence::Refused("the library that was found tells no version".to_owned())
+            // The stub library of the CUDA toolkit fails here.
+            DriverUnavailable::Refused("libcuda.so does not report a version".to_owned())
         })?;
     }
     let (major, minor) = version(number);
-    if let Some(missing) = FUNCTIONS.iter().copied().find(|name| lacks(name)) {
-        return Err(Absence::OldDriver(format!("version {major}.{minor} without {missing}")));
+    if let Some(missing) = FUNCTIONS.iter().copied().find(|name| is_missing(name)) {
+        return Err(DriverUnavailable::OldDriver(format!("version {major}.{minor} without {missing}")));
     }
-    if number < OLDEST_DRIVER {
-        return Err(Absence::OldDriver(format!("version {major}.{minor}")));
+    if number < MIN_DRIVER_VERSION {
+        return Err(DriverUnavailable::OldDriver(format!("version {major}.{minor}")));
     }
     result::init()?;
     Ok(number)
@@ -189,7 +189,7 @@ fn start() -> Result<i32, Absence> {
 
 fn facts(ordinal: i32, driver_version: i32) -> Result<DeviceFacts, DriverError> {
     let device = result::device::get(ordinal)?;
-    // SAFETY: the device was handed out by the driver in the line above.
+    // SAFETY: the driver returned the device in the line above.
     let attribute = |attribute| unsafe { result::device::get_attribute(device, attribute) };
     let size = |which| attribute(which).map(|value| usize::try_from(value).unwrap_or(0));
     let number = |which| attribute(which).map(|value| u32::try_from(value).unwrap_or(0));
@@ -217,7 +217,7 @@ fn facts(ordinal: i32, driver_version: i32) -> Result<DeviceFacts, DriverError> 
     })
 }
 
-/// Major and minor version of a driver's number.
+/// Major and minor version from the driver's encoding.
 fn version(number: i32) -> (i32, i32) {
     (number / 1000, number % 1000 / 10)
 }

@@ -1,4 +1,4 @@
-//! Tensor maps: what tells a device how a kernel copies a matrix by tiles, in the driver's own form.
+//! Tensor maps: descriptors of matrices that kernels copy by tiles (TMA), encoded by the driver.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -10,98 +10,103 @@ use cudarc::driver::sys::{
     CUtensorMapInterleave as Layout, CUtensorMapL2promotion as Promotion, CUtensorMapSwizzle as Swizzle,
 };
 
+use super::context::DriverContext;
 use super::memory::DriverBuffer;
-use super::session::Session;
 use crate::cuda::Tiles;
 use crate::dtype::DType;
 use crate::error::KernelError;
 
-/// Bytes of a map, whatever is in them.
-pub(super) const BYTES: usize = size_of::<CUtensorMap>();
+/// The size of a map in bytes.
+pub(super) const MAP_BYTES: usize = size_of::<CUtensorMap>();
 
-/// A map in words, as a kernel takes it by value.
-pub(super) type Words = [u64; BYTES / size_of::<u64>()];
+/// A map as a kernel takes it, by value, in words of 8 bytes.
+pub(super) type EncodedMap = [u64; MAP_BYTES / size_of::<u64>()];
 
-/// The most maps that are kept: of the weights of a large model, and of the workspace for some hundred numbers of rows.
-const KEPT: usize = 2048;
+/// The number of cached maps: those of the weights of a large model, and of its workspace for a few hundred numbers of
+/// rows.
+const MAX_CACHED: usize = 2048;
 
-/// Maps that were made before. A map is an address and a shape and knows nothing of who has the memory, so that one
-/// stays right when the memory was given back and is another's.
+/// The cached maps of a device. A map contains an address and a shape alone, so it stays valid when its memory is freed
+/// and allocated again.
 #[derive(Default)]
-pub(super) struct Maps(Mutex<HashMap<Matrix, Words>>);
+pub(super) struct TensorMaps(Mutex<HashMap<MapKey, EncodedMap>>);
 
-/// All that a map depends on.
+/// Everything that a map depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Matrix {
+struct MapKey {
     start: sys::CUdeviceptr,
     dtype: DType,
-    extents: [usize; 2],
+    /// Rows and columns.
+    shape: [usize; 2],
+    /// Rows and columns.
     tile: [u32; 2],
     is_swizzled: bool,
 }
 
-impl Maps {
-    /// The map of `tiles`.
+impl TensorMaps {
+    /// The map of `tiles`, from the cache or encoded now.
     ///
     /// # Errors
-    /// A matrix that there is no map of, with the rule.
-    pub(super) fn of(&self, session: &Session, tiles: &Tiles<'_, DriverBuffer>) -> Result<Words, KernelError> {
-        let what = || {
+    /// A matrix that cannot have a map, with the violated rule.
+    pub(super) fn encoded(
+        &self,
+        context: &DriverContext,
+        tiles: &Tiles<'_, DriverBuffer>,
+    ) -> Result<EncodedMap, KernelError> {
+        let action = || {
             let Tiles { rows, columns, tile_rows, tile_columns, dtype, .. } = tiles;
-            format!("mapping {rows} x {columns} elements of {dtype} by tiles of {tile_rows} x {tile_columns}")
+            format!("tensor map of {rows} x {columns} elements of {dtype} in tiles of {tile_rows} x {tile_columns}")
         };
-        tiles.check(tiles.buffer.len()).map_err(|rule| session.error("launch", format!("{}: {rule}", what())))?;
-        let matrix = Matrix {
+        tiles.check(tiles.buffer.len()).map_err(|rule| context.error("launch", format!("{}: {rule}", action())))?;
+        let key = MapKey {
             start: tiles.buffer.start(),
             dtype: tiles.dtype,
-            extents: [tiles.rows, tiles.columns],
+            shape: [tiles.rows, tiles.columns],
             tile: [tiles.tile_rows, tiles.tile_columns],
             is_swizzled: tiles.swizzled,
         };
         let mut maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(map) = maps.get(&matrix) {
+        if let Some(map) = maps.get(&key) {
             return Ok(*map);
         }
-        let map = session.check("launch", what, encode(tiles))?;
-        if maps.len() >= KEPT {
+        let map = context.check("launch", action, encode(tiles))?;
+        if maps.len() >= MAX_CACHED {
             maps.clear();
         }
-        maps.insert(matrix, map);
+        maps.insert(key, map);
         Ok(map)
     }
 }
 
-/// The map of `tiles`, which follow the rules of [`Tiles::check`].
-fn encode(tiles: &Tiles<'_, DriverBuffer>) -> Result<Words, DriverError> {
+/// Encodes the map of `tiles`, which satisfy [`Tiles::check`].
+fn encode(tiles: &Tiles<'_, DriverBuffer>) -> Result<EncodedMap, DriverError> {
     let element = match tiles.dtype {
         DType::F32 => Element::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
         DType::F16 => Element::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
         DType::Bf16 => Element::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
     };
-    let swizzle = match tiles.swizzled {
-        true => Swizzle::CU_TENSOR_MAP_SWIZZLE_128B,
-        false => Swizzle::CU_TENSOR_MAP_SWIZZLE_NONE,
-    };
-    // The driver counts dimensions from the innermost one, and knows that one's stride.
-    let (extents, strides) = ([tiles.columns as u64, tiles.rows as u64], [tiles.row_bytes() as u64]);
+    let swizzle =
+        if tiles.swizzled { Swizzle::CU_TENSOR_MAP_SWIZZLE_128B } else { Swizzle::CU_TENSOR_MAP_SWIZZLE_NONE };
+    // The driver orders dimensions from the innermost one, whose stride is implied.
+    let (dimensions, strides) = ([tiles.columns as u64, tiles.rows as u64], [tiles.row_bytes() as u64]);
     let (tile, steps) = ([tiles.tile_columns, tiles.tile_rows], [1u32; 2]);
     let mut map = CUtensorMap { opaque: [0; 16] };
-    // SAFETY: all pointers are to arrays of this scope with as many entries as a matrix has dimensions, and one stride
-    // fewer. The address is not read now; that the matrix lies in its buffer the caller has checked.
+    // SAFETY: all pointers are to local arrays with two entries, and one for the strides. The address is not read now;
+    // the caller has checked that the matrix lies in its buffer.
     let encoded = unsafe {
         sys::cuTensorMapEncodeTiled(
             &mut map,
             element,
             2,
             tiles.buffer.start() as *mut c_void,
-            extents.as_ptr(),
+            dimensions.as_ptr(),
             strides.as_ptr(),
             tile.as_ptr(),
             steps.as_ptr(),
             Layout::CU_TENSOR_MAP_INTERLEAVE_NONE,
             swizzle,
             Promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-            // Zeros; the other choice is NaN.
+            // Elements beyond the matrix read as 0. The alternative is NaN.
             Fill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
         )
     };

@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use super::buffer::POISON;
 use super::{EmulatedBuffer, Emulator};
-use crate::cuda::{Architecture, Argument, Device, DeviceClock, Launch, MemoryUse};
+use crate::cuda::device::{read_blocking, upload_with_write};
+use crate::cuda::{Architecture, Argument, Device, DeviceClock, Launch, MemoryUsage};
 use crate::error::KernelError;
-use crate::profiled::Lane;
+use crate::pending::PendingCopy;
+use crate::profiled::DeviceTrack;
 
 impl Device for Emulator {
     type Buffer = EmulatedBuffer;
@@ -65,16 +67,33 @@ impl Device for Emulator {
         self.run(launch, arguments)
     }
 
+    fn launch_grouped(
+        &self,
+        _graph_slot: usize,
+        _rows: usize,
+        work: &mut dyn FnMut() -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
+        work()
+    }
+
+    fn upload(&self, bytes: &[u8]) -> Result<EmulatedBuffer, KernelError> {
+        upload_with_write(self, bytes)
+    }
+
     /// Copies complete at once; callers take the same path as on a GPU.
-    fn copies_overlap(&self) -> bool {
+    fn downloads_are_async(&self) -> bool {
         true
     }
 
-    fn memory_use(&self) -> Result<Option<MemoryUse>, KernelError> {
+    fn read_async(&self, buffer: EmulatedBuffer, bytes: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
+        read_blocking(self, &buffer, bytes)
+    }
+
+    fn memory_usage(&self) -> Result<Option<MemoryUsage>, KernelError> {
         Ok(Some(self.memory.in_use()))
     }
 
-    fn reset_memory_high(&self) -> Result<(), KernelError> {
+    fn reset_peak_memory(&self) -> Result<(), KernelError> {
         self.memory.reset_peak();
         Ok(())
     }
@@ -86,18 +105,22 @@ impl Device for Emulator {
 
 /// Work is complete when a call returns, so an event is a time of the CPU's clock.
 impl DeviceClock for Emulator {
-    type Mark = Instant;
+    type Event = Instant;
 
-    fn mark_in(&self, _lane: Lane) -> Result<Instant, KernelError> {
+    fn record_event_on(&self, _track: DeviceTrack) -> Result<Instant, KernelError> {
         Ok(Instant::now())
     }
 
-    fn uploads_beside(&self, _bytes: usize) -> bool {
+    fn record_event(&self) -> Result<Instant, KernelError> {
+        Ok(Instant::now())
+    }
+
+    fn uploads_async(&self, _bytes: usize) -> bool {
         false
     }
 
-    fn milliseconds(&self, from: &Instant, to: &Instant) -> Result<f64, KernelError> {
-        Ok(to.duration_since(*from).as_secs_f64() * 1e3)
+    fn elapsed_ms(&self, start: &Instant, end: &Instant) -> Result<f64, KernelError> {
+        Ok(end.duration_since(*start).as_secs_f64() * 1e3)
     }
 
     fn wait(&self) -> Result<(), KernelError> {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::cuda::MemoryUse;
+use crate::cuda::MemoryUsage;
 
 /// The unit in which a pool reserves memory, as a GPU's does.
 const POOL_STEP: u64 = 2 << 20;
@@ -13,7 +13,7 @@ pub(super) struct EmulatedMemory {
     /// The size of the memory; `None` is the host's.
     limit: Option<u64>,
     used: AtomicU64,
-    used_high: AtomicU64,
+    peak_used: AtomicU64,
     /// The pool's memory: the peak of `used` since the last reset, in steps.
     reserved: AtomicU64,
 }
@@ -21,7 +21,7 @@ pub(super) struct EmulatedMemory {
 impl EmulatedMemory {
     pub(super) fn new(limit: Option<u64>) -> Self {
         let zero = || AtomicU64::new(0);
-        EmulatedMemory { limit, used: zero(), used_high: zero(), reserved: zero() }
+        EmulatedMemory { limit, used: zero(), peak_used: zero(), reserved: zero() }
     }
 
     /// Reserves `bytes` bytes, if they are free.
@@ -29,7 +29,7 @@ impl EmulatedMemory {
         let more =
             |used: u64| used.checked_add(bytes as u64).filter(|sum| self.limit.is_none_or(|limit| *sum <= limit));
         let Ok(before) = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) else { return false };
-        self.used_high.fetch_max(before + bytes as u64, Ordering::Relaxed);
+        self.peak_used.fetch_max(before + bytes as u64, Ordering::Relaxed);
         self.reserved.fetch_max(steps(before + bytes as u64), Ordering::Relaxed);
         true
     }
@@ -39,20 +39,20 @@ impl EmulatedMemory {
         self.used.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn in_use(&self) -> MemoryUse {
+    pub(super) fn in_use(&self) -> MemoryUsage {
         let reserved = self.reserved.load(Ordering::Relaxed);
-        MemoryUse {
+        MemoryUsage {
             used: self.used.load(Ordering::Relaxed),
-            used_high: self.used_high.load(Ordering::Relaxed),
+            peak_used: self.peak_used.load(Ordering::Relaxed),
             reserved,
-            reserved_high: reserved,
+            peak_reserved: reserved,
         }
     }
 
     /// Trims the pool and resets the peaks to the current use.
     pub(super) fn reset_peak(&self) {
         let used = self.used.load(Ordering::Relaxed);
-        self.used_high.store(used, Ordering::Relaxed);
+        self.peak_used.store(used, Ordering::Relaxed);
         self.reserved.store(steps(used), Ordering::Relaxed);
     }
 
@@ -79,10 +79,10 @@ mod tests {
         memory.release(60);
         assert_eq!(
             memory.in_use(),
-            MemoryUse { used: 40, used_high: 100, reserved: POOL_STEP, reserved_high: POOL_STEP }
+            MemoryUsage { used: 40, peak_used: 100, reserved: POOL_STEP, peak_reserved: POOL_STEP }
         );
         memory.reset_peak();
-        assert_eq!(memory.in_use().used_high, 40);
+        assert_eq!(memory.in_use().peak_used, 40);
         assert_eq!(EmulatedMemory::new(None).free(), None);
     }
 }

@@ -1,20 +1,20 @@
-//! Products of bf16 on the tile registers of AMX.
+//! GEMM in bf16 on the tile registers of AMX.
 //!
-//! A pass multiplies 32 rows by one panel of 32 outputs over all inputs, in 2 x 2 accumulators of 16 x 16 sums. Rows
-//! are loaded straight from the activations where they consist of whole tiles, else from a padded copy. A row of a
-//! tile is summed on its own, in an order that `tdpbf16ps` fixes, so its bits depend on nothing else.
+//! A pass multiplies 32 rows by one panel of 32 outputs, in 2 x 2 tile registers of 16 x 16 accumulators. Rows are
+//! loaded directly from the activations where they form whole tiles, otherwise from a padded copy. `tdpbf16ps`
+//! accumulates each row of a tile separately in a fixed order, so the bits of a row depend on that row alone.
 //!
-//! Activations of f32 are the exact sum of three numbers of bf16, of 8 bits each, and weights are stored as bf16 in most
-//! files: three products of tiles then give the product in f32, each of whose terms is exact, four times as fast as fused
-//! multiply-adds and from half the memory. (Henry, Tang and Heinecke, "Leveraging the bfloat16 artificial intelligence
-//! datatype for higher-precision computations", 2019, split both sides.)
+//! An f32 activation is the exact sum of three bf16 terms of 8 significant bits each, and most model files store
+//! weights in bf16. Three tile multiplications, each of whose products is exact, then give the result in f32, four
+//! times as fast as fused multiply-adds and with half the memory for weights. (Henry, Tang and Heinecke, "Leveraging
+//! the bfloat16 artificial intelligence datatype for higher-precision computations", 2019, split both operands.)
 
 use std::cell::Cell;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use self::tiles::{TERMS, Tiles};
+use self::tiles::{ActivationTiles, TERMS};
 use super::epilogue::Epilogue;
 use super::pack::{PANEL, PackedWeights, TILE_INPUTS};
 use crate::cpu::aligned::AlignedBytes;
@@ -37,42 +37,42 @@ const LINE: usize = 64;
 /// Bytes of a panel for one tile of inputs.
 const STEP_BYTES: usize = TILE_INPUTS * PANEL * size_of::<u16>();
 
-/// Tiles of inputs that are multiplied with all rows of a block before the next are: 36 KiB of a panel, which stay in
-/// the first-level cache.
+/// ActivationTiles of inputs that are multiplied with all rows of a block before the next ones: 36 KiB of a panel,
+/// which stay in the L1 cache.
 const CHUNK_STEPS: usize = 18;
 
-/// Tiles of inputs of a section. More inputs than this are gone through in sections, so that the second-level cache
-/// holds enough rows; between sections the sums wait in memory.
+/// ActivationTiles of inputs of a section. More inputs are processed in several sections, so that enough rows fit the
+/// L2 cache. Between sections the accumulators are in memory.
 const SECTION_STEPS: usize = 64;
 
-/// Panels of a task that has several sections: with a whole block their sums take 512 KiB.
+/// Panels of a task with several sections: with a full block their accumulators take 512 KiB.
 const SECTION_PANELS: usize = 16;
 
-/// Tiles of inputs times passes of a block: 1 MiB of activations, half of a 2 MiB second-level cache.
+/// ActivationTiles of inputs times passes of a block: 1 MiB of activations, half of a 2 MiB L2 cache.
 const BLOCK_STEPS: usize = 512;
 
-/// The most passes of a block.
-const BLOCK_PASSES: usize = 16;
+/// The maximum number of passes of a block.
+const MAX_BLOCK_PASSES: usize = 16;
 
-/// Bytes of activations in f32 that are split at once: what stays in a shared cache beside the weights.
+/// Bytes of split f32 activations at a time: they stay in a shared cache together with the weights.
 const SPLIT_BYTES: usize = 12 << 20;
 
-/// Tasks a thread: few, because each sets up the tile registers, and enough to even out unequal threads.
+/// Tasks per thread: few, because each configures the tile registers, but enough to balance unequal threads.
 const TASKS_PER_THREAD: usize = 4;
 
-/// The sums of a pass before the epilogue.
-type Sums = [[f32; PANEL]; PASS_ROWS];
+/// The accumulators of a pass.
+type PassAccumulators = [[f32; PANEL]; PASS_ROWS];
 
 thread_local! {
-    /// The sums of a task, kept between tasks so that the steady state allocates nothing here.
-    static SUMS: Cell<Option<AlignedBytes>> = const { Cell::new(None) };
+    /// The accumulators of a task, kept between tasks so that the steady state does not allocate.
+    static ACCUMULATORS: Cell<Option<AlignedBytes>> = const { Cell::new(None) };
 }
 
-/// Computes `x W^T` and hands each row of each panel to `epilogue`.
+/// Computes `x W^T` and passes the accumulators of each row and panel to `epilogue`.
 ///
 /// # Safety
 /// The process must be allowed to use AMX, and the processor must have all instructions of `Isa::Avx512Bf16`.
-pub(super) unsafe fn multiply<E: Epilogue>(
+pub(super) unsafe fn matmul<E: Epilogue>(
     x: &CpuTensor,
     weights: &PackedWeights,
     epilogue: &E,
@@ -85,19 +85,23 @@ pub(super) unsafe fn multiply<E: Epilogue>(
     };
     for first in (0..x.rows()).step_by(at_once) {
         let rows = first..x.rows().min(first + at_once);
-        // SAFETY: the caller grants the features.
-        let tiles = unsafe { Tiles::new(x, rows, inputs, scratch)? };
-        multiply_tiles(&tiles, weights, epilogue)?;
+        // SAFETY: the caller guarantees the features.
+        let tiles = unsafe { ActivationTiles::new(x, rows, inputs, scratch)? };
+        matmul_tiles(&tiles, weights, epilogue)?;
     }
     Ok(())
 }
 
-fn multiply_tiles<E: Epilogue>(tiles: &Tiles<'_>, weights: &PackedWeights, epilogue: &E) -> Result<(), KernelError> {
+fn matmul_tiles<E: Epilogue>(
+    tiles: &ActivationTiles<'_>,
+    weights: &PackedWeights,
+    epilogue: &E,
+) -> Result<(), KernelError> {
     let all = tiles.rows();
     let steps = weights.panel_inputs() / TILE_INPUTS;
     let sections = steps.div_ceil(SECTION_STEPS).max(1);
-    let most_passes = (BLOCK_STEPS / (tiles.terms() * steps.div_ceil(sections)).max(1)).clamp(1, BLOCK_PASSES);
-    let blocks = all.len().div_ceil(most_passes * PASS_ROWS).max(1);
+    let max_passes = (BLOCK_STEPS / (tiles.terms() * steps.div_ceil(sections)).max(1)).clamp(1, MAX_BLOCK_PASSES);
+    let blocks = all.len().div_ceil(max_passes * PASS_ROWS).max(1);
     let block_rows = all.len().div_ceil(blocks).next_multiple_of(PASS_ROWS);
     let panels = weights.panels();
     let groups = (TASKS_PER_THREAD * rayon::current_num_threads()).div_ceil(blocks);
@@ -105,55 +109,58 @@ fn multiply_tiles<E: Epilogue>(tiles: &Tiles<'_>, weights: &PackedWeights, epilo
     let groups = groups.clamp(1, panels.max(1));
     (0..blocks * groups).into_par_iter().try_for_each(|task| {
         let (block, group) = (task / groups, task % groups);
-        let task = Task {
+        let task = AmxTask {
             rows: (all.start + block * block_rows).min(all.end)..(all.start + (block + 1) * block_rows).min(all.end),
             panels: panels * group / groups..panels * (group + 1) / groups,
             sections,
             tiles,
             weights,
         };
-        let mut sums = match SUMS.take().filter(|sums| sums.as_slice().len() >= task.slots() * size_of::<Sums>()) {
-            Some(sums) => sums,
-            None => AlignedBytes::zeroed("linear", task.slots() * size_of::<Sums>())?,
+        let mut accumulators = match ACCUMULATORS
+            .take()
+            .filter(|accumulators| accumulators.as_slice().len() >= task.kept_passes() * size_of::<PassAccumulators>())
+        {
+            Some(accumulators) => accumulators,
+            None => AlignedBytes::zeroed("linear", task.kept_passes() * size_of::<PassAccumulators>())?,
         };
-        // SAFETY: whoever made `tiles` granted the features.
-        unsafe { run(&task, bytemuck::cast_slice_mut(sums.as_mut_slice()), epilogue) };
-        SUMS.set(Some(sums));
+        // SAFETY: the caller of `ActivationTiles::new` guaranteed the features.
+        unsafe { run(&task, bytemuck::cast_slice_mut(accumulators.as_mut_slice()), epilogue) };
+        ACCUMULATORS.set(Some(accumulators));
         Ok(())
     })
 }
 
-/// A block of rows times some panels.
-struct Task<'a> {
+/// A block of rows times a range of panels.
+struct AmxTask<'a> {
     rows: Range<usize>,
     panels: Range<usize>,
-    /// Parts in which the inputs are gone through, each with all rows and panels.
+    /// The number of sections of the inputs. Each section is processed for all rows and panels.
     sections: usize,
-    tiles: &'a Tiles<'a>,
+    tiles: &'a ActivationTiles<'a>,
     weights: &'a PackedWeights,
 }
 
-impl Task<'_> {
+impl AmxTask<'_> {
     fn passes(&self) -> usize {
         self.rows.len().div_ceil(PASS_ROWS)
     }
 
-    /// Passes whose sums are kept at a time.
-    fn slots(&self) -> usize {
+    /// The number of passes whose accumulators are kept at the same time.
+    fn kept_passes(&self) -> usize {
         self.passes() * if self.sections > 1 { self.panels.len() } else { 1 }
     }
 }
 
-/// `sums` has at least `task.slots()` elements.
+/// Runs all passes of `task`. `accumulators` has at least `task.kept_passes()` elements.
 ///
 /// # Safety
-/// As [`multiply`].
+/// As [`matmul`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
-unsafe fn run<E: Epilogue>(task: &Task<'_>, sums: &mut [Sums], epilogue: &E) {
-    // SAFETY: the caller grants AMX.
-    let _configured = unsafe { registers::Configured::new() };
+unsafe fn run<E: Epilogue>(task: &AmxTask<'_>, accumulators: &mut [PassAccumulators], epilogue: &E) {
+    // SAFETY: the caller guarantees AMX.
+    let _configured = unsafe { registers::TileConfigGuard::new() };
     let steps = task.weights.panel_inputs() / TILE_INPUTS;
-    let mut late: Option<Pass<'_>> = None;
+    let mut completed: Option<AmxPass<'_>> = None;
     for section in 0..task.sections {
         let section = part_of(&(0..steps), section, task.sections);
         let chunks = section.len().div_ceil(CHUNK_STEPS).max(1);
@@ -161,68 +168,69 @@ unsafe fn run<E: Epilogue>(task: &Task<'_>, sums: &mut [Sums], epilogue: &E) {
             for chunk in 0..chunks {
                 let chunk = part_of(&section, chunk, chunks);
                 for row in task.rows.clone().step_by(PASS_ROWS) {
-                    let pass = Pass { task, panel, row };
+                    let pass = AmxPass { task, panel, row };
                     // SAFETY: the tiles are configured.
                     unsafe {
-                        match row + TILE_ROWS < task.rows.end {
-                            true => pass.multiply::<true, E>(&chunk, sums, late, epilogue),
-                            false => pass.multiply::<false, E>(&chunk, sums, late, epilogue),
+                        if row + TILE_ROWS < task.rows.end {
+                            pass.multiply::<true, E>(&chunk, accumulators, completed, epilogue);
+                        } else {
+                            pass.multiply::<false, E>(&chunk, accumulators, completed, epilogue);
                         }
                     }
-                    late = (chunk.end == steps).then_some(pass);
+                    completed = (chunk.end == steps).then_some(pass);
                 }
             }
         }
     }
-    if let Some(late) = late {
+    if let Some(completed) = completed {
         for part in 0..PARTS {
-            late.store(part, sums, epilogue);
+            completed.store(part, accumulators, epilogue);
         }
     }
 }
 
-/// Part `part` of `parts` about equal ones of a range.
+/// Part `part` of a range that is divided into `parts` nearly equal parts.
 #[inline(always)]
 fn part_of(range: &Range<usize>, part: usize, parts: usize) -> Range<usize> {
     range.start + range.len() * part / parts..range.start + range.len() * (part + 1) / parts
 }
 
-/// Parts in which a chunk of inputs is walked through. In between, the epilogue of the pass before stores some of
-/// its rows, so that this happens while tiles are multiplied.
+/// Parts of a chunk of inputs. After each part, the epilogue of the previous pass stores some of its rows, so that
+/// stores overlap with tile multiplications.
 const PARTS: usize = 8;
 
-/// Rows that the epilogue stores in between two parts.
+/// Rows that the epilogue stores after each part.
 const PART_ROWS: usize = PASS_ROWS / PARTS;
 
 /// Up to 32 rows times one panel.
 #[derive(Clone, Copy)]
-struct Pass<'a> {
-    task: &'a Task<'a>,
+struct AmxPass<'a> {
+    task: &'a AmxTask<'a>,
     panel: usize,
     row: usize,
 }
 
-impl Pass<'_> {
-    /// Where the sums of the pass are.
+impl AmxPass<'_> {
+    /// The index of the accumulators of the pass.
     #[inline(always)]
-    fn slot(&self) -> usize {
+    fn accumulator_index(&self) -> usize {
         let panel = if self.task.sections > 1 { self.panel - self.task.panels.start } else { 0 };
         panel * self.task.passes() + (self.row - self.task.rows.start) / PASS_ROWS
     }
 
-    /// Hands part `part` of the rows to the epilogue.
+    /// Passes part `part` of the rows to the epilogue.
     #[inline(always)]
-    fn store<E: Epilogue>(&self, part: usize, sums: &[Sums], epilogue: &E) {
+    fn store<E: Epilogue>(&self, part: usize, accumulators: &[PassAccumulators], epilogue: &E) {
         let rows = PASS_ROWS.min(self.task.rows.end - self.row);
         let first = part * PART_ROWS;
         if first < rows {
-            let sums = &sums[self.slot()][first..rows.min(first + PART_ROWS)];
-            epilogue.store::<true>(self.row + first, self.panel, sums);
+            let accumulators = &accumulators[self.accumulator_index()][first..rows.min(first + PART_ROWS)];
+            epilogue.store::<true>(self.row + first, self.panel, accumulators);
         }
     }
 
-    /// Adds a chunk of inputs to the sums of the pass, of one tile of rows or of `BOTH`, and stores those of the pass
-    /// `late` meanwhile.
+    /// Multiplies a chunk of inputs and accumulates, for one tile of rows or for `BOTH`, while the epilogue stores the
+    /// rows of the pass `completed`.
     ///
     /// # Safety
     /// The tile registers are configured.
@@ -230,8 +238,8 @@ impl Pass<'_> {
     unsafe fn multiply<const BOTH: bool, E: Epilogue>(
         &self,
         chunk: &Range<usize>,
-        sums: &mut [Sums],
-        late: Option<Pass<'_>>,
+        accumulators: &mut [PassAccumulators],
+        completed: Option<AmxPass<'_>>,
         epilogue: &E,
     ) {
         let tiles = self.task.tiles;
@@ -239,35 +247,35 @@ impl Pass<'_> {
         let (lower, lower_bytes) = if BOTH { tiles.tile(self.row + TILE_ROWS) } else { (upper, upper_bytes) };
         let panel = self.task.weights.panel(self.panel);
         let before_last = (tiles.terms() - 1) * tiles.term_bytes();
-        let held = |rows: &[u8], row_bytes: usize| rows.len() >= before_last + TILE_ROWS * row_bytes;
-        assert!(held(upper, upper_bytes) && held(lower, lower_bytes));
+        let has_tile = |rows: &[u8], row_bytes: usize| rows.len() >= before_last + TILE_ROWS * row_bytes;
+        assert!(has_tile(upper, upper_bytes) && has_tile(lower, lower_bytes));
         assert!(chunk.start <= chunk.end && chunk.end * LINE <= upper_bytes.min(lower_bytes));
         assert!(chunk.end * STEP_BYTES <= panel.len());
-        // SAFETY: the caller grants the registers; the sizes are as asserted.
+        // SAFETY: the caller guarantees the registers; the sizes are as asserted.
         unsafe {
             match chunk.start {
                 0 => registers::clear(),
-                _ => registers::load::<BOTH>(&sums[self.slot()]),
+                _ => registers::load::<BOTH>(&accumulators[self.accumulator_index()]),
             }
             for part in 0..PARTS {
                 let steps = part_of(chunk, part, PARTS);
-                // The smallest terms first: their sums are then rounded least.
+                // The smallest terms first, which rounds least.
                 for term in (0..tiles.terms()).rev().filter(|_| !steps.is_empty()) {
                     let from = term * tiles.term_bytes() + steps.start * LINE;
                     let upper = (upper.as_ptr().add(from), upper_bytes);
                     let lower = (lower.as_ptr().add(from), lower_bytes);
-                    registers::add_steps::<BOTH>(
+                    registers::multiply_steps::<BOTH>(
                         steps.len(),
                         upper,
                         lower,
                         panel.as_ptr().add(steps.start * STEP_BYTES),
                     );
                 }
-                if let Some(late) = &late {
-                    late.store(part, sums, epilogue);
+                if let Some(completed) = &completed {
+                    completed.store(part, accumulators, epilogue);
                 }
             }
-            registers::store::<BOTH>(&mut sums[self.slot()]);
+            registers::store::<BOTH>(&mut accumulators[self.accumulator_index()]);
         }
     }
 }

@@ -1,46 +1,46 @@
-//! The tile registers: set up, cleared, loaded, stored, and fed with products. The intrinsics of the standard library
-//! are not stable yet, so these are short blocks of assembly.
+//! The tile registers: configuration, clear, load, store and multiplication. The intrinsics of the standard library are
+//! not stable yet, so these are short blocks of assembly.
 //!
-//! The compiler has no use for tile registers, so they keep their contents from one block to the next. Registers 0 to
-//! 3 hold sums: the rows of a pass in upper and lower tiles, its outputs in left and right ones. The others hold what
-//! is multiplied.
+//! The compiler does not use tile registers, so they keep their contents from one block to the next. Registers 0 to 3
+//! are the accumulators: the rows of a pass in upper and lower tiles, its outputs in left and right tiles. The others
+//! are operands.
 
 use std::arch::asm;
 
-use super::{LINE, Sums, TILE_ROWS};
+use super::{LINE, PassAccumulators, TILE_ROWS};
 use crate::cpu::gemm::pack::PANEL;
 
-/// Clears the sums.
+/// Clears the accumulators.
 ///
 /// # Safety
 /// The tile registers are configured.
 #[inline(always)]
 pub(super) unsafe fn clear() {
-    // SAFETY: the caller grants the registers.
+    // SAFETY: the caller guarantees the registers.
     unsafe { asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack)) };
 }
 
-/// Loads the sums of one tile of rows or of `BOTH` into the tile registers.
+/// Loads the accumulators of one tile of rows, or of `BOTH`, to the tile registers.
 ///
 /// # Safety
 /// The tile registers are configured.
 #[inline(always)]
-pub(super) unsafe fn load<const BOTH: bool>(sums: &Sums) {
-    let (sums, line) = (sums.as_ptr(), PANEL * size_of::<f32>());
-    // SAFETY: the caller grants the registers; the tiles lie inside the sums.
+pub(super) unsafe fn load<const BOTH: bool>(accumulators: &PassAccumulators) {
+    let (start, line) = (accumulators.as_ptr(), PANEL * size_of::<f32>());
+    // SAFETY: the caller guarantees the registers; the tiles lie inside the accumulators.
     unsafe {
         asm!(
-            "tileloadd tmm0, [{sums} + {line}]",
-            "tileloadd tmm1, [{sums} + {line} + 64]",
-            sums = in(reg) sums,
+            "tileloadd tmm0, [{start} + {line}]",
+            "tileloadd tmm1, [{start} + {line} + 64]",
+            start = in(reg) start,
             line = in(reg) line,
             options(nostack, readonly),
         );
         if BOTH {
             asm!(
-                "tileloadd tmm2, [{sums} + {line} + 2048]",
-                "tileloadd tmm3, [{sums} + {line} + 2112]",
-                sums = in(reg) sums,
+                "tileloadd tmm2, [{start} + {line} + 2048]",
+                "tileloadd tmm3, [{start} + {line} + 2112]",
+                start = in(reg) start,
                 line = in(reg) line,
                 options(nostack, readonly),
             );
@@ -48,27 +48,27 @@ pub(super) unsafe fn load<const BOTH: bool>(sums: &Sums) {
     }
 }
 
-/// Stores the tile registers into the sums of one tile of rows or of `BOTH`.
+/// Stores the accumulators of one tile of rows, or of `BOTH`, from the tile registers.
 ///
 /// # Safety
 /// The tile registers are configured.
 #[inline(always)]
-pub(super) unsafe fn store<const BOTH: bool>(sums: &mut Sums) {
-    let (sums, line) = (sums.as_mut_ptr(), PANEL * size_of::<f32>());
-    // SAFETY: the caller grants the registers; the tiles lie inside the sums.
+pub(super) unsafe fn store<const BOTH: bool>(accumulators: &mut PassAccumulators) {
+    let (start, line) = (accumulators.as_mut_ptr(), PANEL * size_of::<f32>());
+    // SAFETY: the caller guarantees the registers; the tiles lie inside the accumulators.
     unsafe {
         asm!(
-            "tilestored [{sums} + {line}], tmm0",
-            "tilestored [{sums} + {line} + 64], tmm1",
-            sums = in(reg) sums,
+            "tilestored [{start} + {line}], tmm0",
+            "tilestored [{start} + {line} + 64], tmm1",
+            start = in(reg) start,
             line = in(reg) line,
             options(nostack),
         );
         if BOTH {
             asm!(
-                "tilestored [{sums} + {line} + 2048], tmm2",
-                "tilestored [{sums} + {line} + 2112], tmm3",
-                sums = in(reg) sums,
+                "tilestored [{start} + {line} + 2048], tmm2",
+                "tilestored [{start} + {line} + 2112], tmm3",
+                start = in(reg) start,
                 line = in(reg) line,
                 options(nostack),
             );
@@ -76,22 +76,22 @@ pub(super) unsafe fn store<const BOTH: bool>(sums: &mut Sums) {
     }
 }
 
-/// Adds `steps` tiles of inputs to the sums in the tile registers.
+/// Multiplies `steps` tiles of inputs and accumulates in the tile registers.
 ///
-/// Activations are loaded with the hint that they are not needed again soon: the panel, which is, then stays in the
-/// first-level cache where it fits.
+/// Activations are loaded with the hint that they are not reused soon (`tileloaddt1`), so that the panel, which is
+/// reused, stays in the L1 cache.
 ///
 /// # Safety
-/// The tile registers are configured, and `steps > 0`. `upper` and `lower` point to 16 rows of `steps * 64` bytes, as
-/// many bytes from each other as they say, and `panel` to `steps * 32` inputs.
+/// The tile registers are configured, and `steps > 0`. `upper` and `lower` are a pointer to 16 rows of `steps * 64`
+/// bytes and the stride of the rows in bytes. `panel` points to `steps * 32` inputs.
 #[inline(always)]
-pub(super) unsafe fn add_steps<const BOTH: bool>(
+pub(super) unsafe fn multiply_steps<const BOTH: bool>(
     steps: usize,
     upper: (*const u8, usize),
     lower: (*const u8, usize),
     panel: *const u8,
 ) {
-    // SAFETY: the caller grants the registers and the sizes.
+    // SAFETY: the caller guarantees the registers and the sizes.
     unsafe {
         if BOTH {
             asm!(
@@ -143,7 +143,7 @@ pub(super) unsafe fn add_steps<const BOTH: bool>(
 
 /// The operand of `ldtilecfg`.
 #[repr(C, align(64))]
-struct Configuration {
+struct TileConfig {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
@@ -151,10 +151,10 @@ struct Configuration {
     rows: [u8; 16],
 }
 
-/// All eight tile registers as 16 rows of 64 bytes. Palette 1 is the only one there is.
-static FULL_TILES: Configuration = {
+/// All eight tile registers as 16 rows of 64 bytes. Palette 1 is the only one that is defined.
+static FULL_TILES: TileConfig = {
     let mut configuration =
-        Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        TileConfig { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
     let mut register = 0;
     while register < 8 {
         configuration.row_bytes[register] = LINE as u16;
@@ -164,23 +164,23 @@ static FULL_TILES: Configuration = {
     configuration
 };
 
-/// This thread's tile registers, ready for use until dropped. Given back, they need not be saved when the thread is
-/// switched out.
-pub(super) struct Configured;
+/// Configures this thread's tile registers until it is dropped. Released registers need not be saved at a context
+/// switch.
+pub(super) struct TileConfigGuard;
 
-impl Configured {
+impl TileConfigGuard {
     /// # Safety
     /// The process must be allowed to use AMX.
     pub(super) unsafe fn new() -> Self {
-        // SAFETY: the caller grants the instruction; the operand is 64 readable bytes of a valid configuration.
+        // SAFETY: the caller guarantees the instruction; the operand is 64 readable bytes of a valid configuration.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const FULL_TILES, options(nostack, readonly)) };
-        Configured
+        TileConfigGuard
     }
 }
 
-impl Drop for Configured {
+impl Drop for TileConfigGuard {
     fn drop(&mut self) {
-        // SAFETY: `new` ran on this thread, so the instruction is there.
+        // SAFETY: `new` ran on this thread, so the instruction exists.
         unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
 }

@@ -1,4 +1,4 @@
-//! Where the products find tiles of activations: in the activations themselves, or in a copy.
+//! The tiles of activations: in the activations themselves, or in a padded copy.
 
 use std::ops::Range;
 
@@ -10,33 +10,34 @@ use crate::cpu::tensor::CpuTensor;
 use crate::dtype::DType;
 use crate::error::KernelError;
 
-/// Numbers of bf16, with 8 bits each, whose sum is a number of f32, which has 24.
+/// Terms of bf16, with 8 significant bits each, whose sum is an f32, which has 24.
 pub(super) const TERMS: usize = 3;
 
-/// Rows whose length is a multiple of this begin in few sets of a cache and drive each other out.
+/// Rows whose length is a multiple of this start in few sets of a cache and evict each other.
 const CONFLICTING_BYTES: usize = 8192;
 
-/// The tiles of some rows of activations.
-pub(super) struct Tiles<'a> {
-    /// The rows.
+/// The tiles of a range of rows of activations.
+pub(super) struct ActivationTiles<'a> {
+    /// The rows of the activations.
     rows: Range<usize>,
-    /// Whole tiles, in the activations themselves, from the first row on.
+    /// Whole tiles in the activations themselves, from the first row.
     direct: &'a [u8],
-    /// Bytes from row to row there.
+    /// The row stride of `direct`, in bytes.
     row_bytes: usize,
-    /// The tiles after them, in a padded copy; for f32 all, once for each term.
+    /// The remaining tiles in a padded copy; for f32 all tiles, once for each term.
     padded: &'a [u8],
-    /// Bytes from row to row there.
+    /// The row stride of `padded`, in bytes.
     padded_bytes: usize,
-    /// 1, or [`TERMS`].
+    /// Terms of an activation: [`TERMS`] for f32, else 1.
     terms: usize,
 }
 
-impl<'a> Tiles<'a> {
-    /// Copies into `scratch` what of `rows` of `x` cannot be read in place.
+impl<'a> ActivationTiles<'a> {
+    /// The tiles of `rows` of `x`. Rows that cannot be read in place are copied to `scratch`.
     ///
-    /// These are all rows of f32, which are split, those that are not whole tiles, and all where [`CONFLICTING_BYTES`]
-    /// divide a row: the copy has an odd number of cache lines a row, so that the lines of a tile spread over the cache.
+    /// These are all rows of f32, which are split, the rows beyond whole tiles, and all rows whose length is a multiple
+    /// of [`CONFLICTING_BYTES`]. The copy has an odd number of cache lines a row, so that the lines of a tile are
+    /// spread over the sets of the cache.
     ///
     /// # Safety
     /// The processor must have AVX-512.
@@ -57,7 +58,7 @@ impl<'a> Tiles<'a> {
             *scratch = AlignedBytes::zeroed("linear", terms * term_bytes)?;
         }
         let padded = &mut scratch.as_mut_slice()[..terms * term_bytes];
-        // Nothing of the rows after the last.
+        // Rows after the last one are zeros.
         let source = |row: usize| (whole + row < rows.len()).then(|| x.row(rows.start + whole + row));
         match terms {
             1 => padded.par_chunks_mut(padded_bytes).enumerate().for_each(|(row, padded)| {
@@ -73,7 +74,7 @@ impl<'a> Tiles<'a> {
                 rows.zip(low.par_chunks_mut(padded_bytes)).enumerate().for_each(|(row, ((high, middle), low))| {
                     let terms = [high, middle, low].map(bytemuck::cast_slice_mut);
                     let values: &[f32] = source(row).map(bytemuck::cast_slice).unwrap_or_default();
-                    // SAFETY: the caller grants AVX-512.
+                    // SAFETY: the caller guarantees AVX-512.
                     unsafe { split(values, terms) };
                 });
             }
@@ -82,28 +83,28 @@ impl<'a> Tiles<'a> {
             0 => &[],
             _ => &x.bytes()[rows.start * row_bytes..(rows.start + whole) * row_bytes],
         };
-        Ok(Tiles { rows, direct, row_bytes, padded, padded_bytes, terms })
+        Ok(ActivationTiles { rows, direct, row_bytes, padded, padded_bytes, terms })
     }
 
-    /// The rows, in the activations.
+    /// The rows of the activations.
     pub(super) fn rows(&self) -> Range<usize> {
         self.rows.clone()
     }
 
-    /// Terms of which an activation is the sum.
+    /// The number of terms of an activation.
     #[inline(always)]
     pub(super) fn terms(&self) -> usize {
         self.terms
     }
 
-    /// Bytes from a tile's term to its next.
+    /// Bytes from a term of a tile to its next term.
     #[inline(always)]
     pub(super) fn term_bytes(&self) -> usize {
         self.padded.len() / self.terms
     }
 
-    /// What begins with the tile whose first row is `row`, a multiple of [`TILE_ROWS`] from the first on, over all inputs,
-    /// and the bytes from row to row.
+    /// The bytes from the tile whose first row is `row`, over all inputs, and its row stride in bytes. `row` is a
+    /// multiple of [`TILE_ROWS`] from the first row.
     #[inline(always)]
     pub(super) fn tile(&self, row: usize) -> (&[u8], usize) {
         let row = row - self.rows.start;
@@ -115,23 +116,23 @@ impl<'a> Tiles<'a> {
     }
 }
 
-/// Writes the terms of `values`, the largest first, and zeros after them.
+/// Splits `values` into terms, the largest first, followed by zeros.
 ///
-/// Each term is what is left, cut off after 8 bits, so that the last leaves nothing. What is not finite is a term of its
-/// own: of an infinity less itself nothing would be left but NaN.
+/// Each term is the remainder truncated to 8 bits, so the last remainder is zero. The first term of a value that is not
+/// finite is the value itself, and the others are zero: an infinity minus itself would be NaN.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn split(values: &[f32], terms: [&mut [u16]; TERMS]) {
-    /// A NaN whose bits lie in the upper half.
+    /// A NaN whose lower half is zero.
     const NAN: u32 = 0x7fc0_0000;
     let [high, middle, low] = terms;
     for zeros in [&mut *high, &mut *middle, &mut *low] {
         zeros[values.len()..].fill(0);
     }
     for (((value, high), middle), low) in values.iter().zip(high).zip(middle).zip(low) {
-        let cut = |value: f32| f32::from_bits(value.to_bits() & 0xffff_0000);
-        let first = if value.is_nan() { f32::from_bits(NAN) } else { cut(*value) };
+        let truncate = |value: f32| f32::from_bits(value.to_bits() & 0xffff_0000);
+        let first = if value.is_nan() { f32::from_bits(NAN) } else { truncate(*value) };
         let rest = if value.is_finite() { value - first } else { 0.0 };
-        let second = cut(rest);
+        let second = truncate(rest);
         *high = (first.to_bits() >> 16) as u16;
         *middle = (second.to_bits() >> 16) as u16;
         *low = ((rest - second).to_bits() >> 16) as u16;
@@ -142,28 +143,28 @@ fn split(values: &[f32], terms: [&mut [u16]; TERMS]) {
 mod tests {
     use super::*;
 
-    fn terms_of(values: &[f32]) -> Vec<[f32; TERMS]> {
+    fn split_terms(values: &[f32]) -> Vec<[f32; TERMS]> {
         let mut terms = [(); TERMS].map(|()| vec![0xffff_u16; values.len() + 1]);
         let [high, middle, low] = &mut terms;
-        // SAFETY: the test that calls this has seen the features.
+        // SAFETY: the test that calls this has checked the features.
         unsafe { split(values, [high, middle, low]) };
-        assert!(terms.iter().all(|term| term[values.len()] == 0), "what follows the values is zero");
+        assert!(terms.iter().all(|term| term[values.len()] == 0), "the padding is zero");
         let wide = |bits: u16| f32::from_bits(u32::from(bits) << 16);
         (0..values.len()).map(|index| [0, 1, 2].map(|term: usize| wide(terms[term][index]))).collect()
     }
 
     #[test]
-    fn terms_add_up_to_the_value_and_what_is_not_finite_stays() {
+    fn terms_sum_to_value_and_non_finite_stays() {
         if !(is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512vl")) {
             return;
         }
         let finite = [0.0, -0.0, 1.0, f32::MAX, f32::MIN, 1.000_000_1, -2f32.powi(-100) / 3.0, std::f32::consts::PI];
-        for (value, [high, middle, low]) in finite.iter().zip(terms_of(&finite)) {
+        for (value, [high, middle, low]) in finite.iter().zip(split_terms(&finite)) {
             assert_eq!((low + middle) + high, *value);
         }
-        // A NaN whose bits are all in the lower half among them.
+        // The last one is a NaN whose significand is all in the lower half.
         let others = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::from_bits(0x7f80_0001)];
-        for (value, [high, middle, low]) in others.iter().zip(terms_of(&others)) {
+        for (value, [high, middle, low]) in others.iter().zip(split_terms(&others)) {
             assert!(high == *value || (high.is_nan() && value.is_nan()), "{value}: {high}");
             assert_eq!([middle, low], [0.0, 0.0]);
         }

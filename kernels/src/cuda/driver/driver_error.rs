@@ -1,18 +1,19 @@
-//! The driver's errors in its own words, and which of them a context does not survive.
+//! Messages of driver errors, and the errors that invalidate a context.
 
 use cudarc::driver::DriverError;
 use cudarc::driver::sys::CUresult;
 
-/// Name and meaning: `CUDA_ERROR_ILLEGAL_ADDRESS (an illegal memory access was encountered)`.
-pub(super) fn words(error: DriverError) -> String {
+/// The error's name and the driver's description of it:
+/// `CUDA_ERROR_ILLEGAL_ADDRESS (an illegal memory access was encountered)`.
+pub(super) fn error_message(error: DriverError) -> String {
     match error.error_string() {
-        Ok(meaning) => format!("{:?} ({})", error.0, meaning.to_string_lossy()),
+        Ok(description) => format!("{:?} ({})", error.0, description.to_string_lossy()),
         Err(_) => format!("{:?}", error.0),
     }
 }
 
-/// Whether nothing in the context works any more after `error`, as the driver's reference says of each of these: "the
-/// process must be terminated and relaunched" to go on with CUDA.
+/// Whether `error` invalidates the context. The reference of the driver API says of each of these errors that the
+/// process "must be terminated and relaunched" to use CUDA again.
 pub(super) fn is_fatal(error: DriverError) -> bool {
     matches!(
         error.0,

@@ -1,11 +1,8 @@
-//! Attention against a plain softmax in `f64`, ragged rows, prefix-tree nodes and partial queries.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+//! Attention against a plain softmax in `f64`: ragged rows, prefix-tree nodes and partial queries.
 
-mod common;
-
+use crate::common::*;
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{AttentionLayout, AttentionShape, Backend, CpuBackend, DType};
-use common::*;
 
 const SHAPES: [AttentionShape; 6] = [
     AttentionShape { n_heads: 4, n_kv_heads: 2, head_dim: 16 },
@@ -34,8 +31,8 @@ fn reference(query: &[f32], kv: &[f32], first: usize, len: usize, shape: Attenti
                     dot / (shape.head_dim as f64).sqrt()
                 })
                 .collect();
-            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+            let max_score = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - max_score).exp()).collect();
             let total: f64 = weights.iter().sum();
             for element in 0..shape.head_dim {
                 out[position * width + head * shape.head_dim + element] =
@@ -51,12 +48,12 @@ fn whole(first: usize, len: usize) -> AttentionSegment {
 }
 
 #[test]
-fn ragged_rows_agree_with_the_reference_and_have_one_set_of_bits() {
+fn attention_of_ragged_rows_equals_reference() {
     for dtype in DTYPES {
         for shape in SHAPES {
             let mut bits = None;
             for backend in backends() {
-                // Below a block of keys, and above two of them.
+                // Shorter than a block of keys, and longer than two.
                 let lens = [1usize, 17, 130];
                 let rows: usize = lens.iter().sum();
                 let (width, kv_width) = (shape.query_width(), 2 * shape.kv_width());
@@ -85,10 +82,10 @@ fn ragged_rows_agree_with_the_reference_and_have_one_set_of_bits() {
 }
 
 #[test]
-fn nodes_of_a_prefix_tree_and_partial_queries_give_the_bits_of_whole_sequences() {
+fn attention_of_prefix_nodes_equals_whole_sequences() {
     let shape = SHAPES[1];
     let (width, kv_width) = (shape.query_width(), 2 * shape.kv_width());
-    // The second is longer than two blocks of keys.
+    // The second sequence is longer than two blocks of keys.
     for (dtype, (rows, prefix)) in DTYPES.into_iter().flat_map(|dtype| [(dtype, (37, 21)), (dtype, (200, 131))]) {
         let backend = CpuBackend::new(2).unwrap();
         let query = random(1, dtype, rows * width);
@@ -101,7 +98,7 @@ fn nodes_of_a_prefix_tree_and_partial_queries_give_the_bits_of_whole_sequences()
         let expected = bytes(&backend, &out);
         let row_bytes = width * dtype.size();
 
-        // The same sequence with its suffix first in memory and its prefix cut in two.
+        // The same sequence with its suffix first in memory and its prefix in two runs.
         let suffix = rows - prefix;
         let order: Vec<u32> = (prefix as u32..rows as u32).chain(0..prefix as u32).collect();
         let mut moved_query = backend.alloc(dtype, rows, width).unwrap();
@@ -120,23 +117,23 @@ fn nodes_of_a_prefix_tree_and_partial_queries_give_the_bits_of_whole_sequences()
             .unwrap();
         assert_eq!(bytes(&backend, &moved_out)[..suffix * row_bytes], expected[prefix * row_bytes..], "{dtype}");
 
-        // Only the queries of three positions, gathered to the front; the last three lie across blocks of keys.
+        // The queries of three positions alone, gathered to the front. The last ones cross a block boundary.
         for first in [30u32, rows as u32 - 3, 62].into_iter().filter(|first| *first as usize + 3 <= rows) {
-            let mut few = backend.alloc(dtype, 3, width).unwrap();
-            backend.gather_rows(&device_query, &[first, first + 1, first + 2], &mut few).unwrap();
+            let mut partial_query = backend.alloc(dtype, 3, width).unwrap();
+            backend.gather_rows(&device_query, &[first, first + 1, first + 2], &mut partial_query).unwrap();
             let start_position = first as usize;
             let partial = AttentionSegment { query_row: 0, start_position, len: 3, keys: vec![(0, rows)] };
-            let mut few_out = backend.alloc(dtype, 3, width).unwrap();
+            let mut partial_out = backend.alloc(dtype, 3, width).unwrap();
             let layout = AttentionLayout { segments: vec![partial] };
-            backend.attention(&few, &device_kv, &layout, shape, &mut few_out).unwrap();
+            backend.attention(&partial_query, &device_kv, &layout, shape, &mut partial_out).unwrap();
             let expected = &expected[start_position * row_bytes..(start_position + 3) * row_bytes];
-            assert_eq!(bytes(&backend, &few_out)[..], *expected, "{dtype}, from {first}");
+            assert_eq!(bytes(&backend, &partial_out)[..], *expected, "{dtype}, from {first}");
         }
     }
 }
 
 #[test]
-fn layouts_that_do_not_fit_are_refused() {
+fn mismatched_layouts_are_errors() {
     let backend = CpuBackend::new(1).unwrap();
     let shape = SHAPES[0];
     let query = upload(&backend, DType::F32, 4, shape.query_width(), &vec![0.5; 4 * shape.query_width()]);

@@ -1,53 +1,47 @@
-//! The tensor-core CUDA kernels, executed on the CPU in every order of threads and with copies at every time, against
-//! the CPU backend, and the promise that a row's bits are its own.
-#![cfg(feature = "emulator")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
-
-mod common;
-#[path = "common/operations.rs"]
-mod operations;
+//! The tensor-core CUDA kernels in the emulator, with every thread order and copy time, against the CPU backend, and
+//! the independence of a row's bits from the other rows.
 
 use actbench_kernels::cuda::KernelSet;
 use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatorOptions};
 use actbench_kernels::{AttentionShape, DType};
-use common::*;
-use operations::{PRODUCTS, Product};
 use proptest::prelude::*;
+
+use crate::common::*;
+use crate::operations::{self, MATMUL_KINDS, MatmulKind};
 
 const HALVES: [DType; 2] = [DType::F16, DType::Bf16];
 
-/// The kernels of every device with tensor cores, and those of `sm_90`, which differ in products alone.
+/// The kernels for every device with tensor cores, and those for `sm_90`, which differ in matmuls alone.
 const FAST: [KernelSet; 2] = [KernelSet::Mma, KernelSet::Fast];
 
 fn fast(options: EmulatorOptions) -> EmulatedBackend {
     EmulatedBackend::emulated(options, KernelSet::Fast)
 }
 
-/// As close as two roundings of nearly the same `f32` are.
+/// Asserts that `got` and `expected` differ by no more than two roundings of nearly equal `f32`.
 #[track_caller]
 fn assert_near(got: &[u8], expected: &[u8], dtype: DType, what: &str) {
     let expected: Vec<f64> = dtype.to_f32_vec(expected).into_iter().map(f64::from).collect();
-    // Both sides are rounded, and attention rounds its weights as well.
+    // Both results are rounded, and attention also rounds its weights.
     assert_close(&dtype.to_f32_vec(got), &expected, 2.0 * tolerance(dtype), what);
 }
 
 #[test]
-fn products_agree_with_the_cpu_in_every_mode() {
+fn matmul_agrees_with_cpu_in_every_mode() {
     let cpu = fused_multiply_add_cpu();
-    // Tails in rows, outputs and inputs; more steps than the rings have slots; odd outputs; two tiles of each side.
+    // Tails in rows, outputs and inputs; more steps than stages; odd outputs; two tiles in both dimensions.
     let mma = [(1, 8, 1), (130, 40, 131), (5, 232, 64), (64, 96, 130)];
     let wgmma = [(1, 8, 1), (130, 40, 259), (5, 392, 64), (300, 136, 130)];
     for (index, options) in EmulatorOptions::matrix().into_iter().enumerate() {
         for (kernels, shapes) in FAST.into_iter().zip([mma, wgmma]) {
             let backend = EmulatedBackend::emulated(options, kernels);
             for (number, (rows, inputs, outputs)) in shapes.into_iter().enumerate() {
-                for (turn, product) in PRODUCTS.into_iter().enumerate() {
-                    // Type and bias alternate, so that every shape and product meets both over the modes.
+                for (turn, kind) in MATMUL_KINDS.into_iter().enumerate() {
+                    // Dtype and bias alternate, so that over all modes every shape and kind has both.
                     let (dtype, biased) = (HALVES[(index + turn) % 2], (index + number) % 2 == 0);
-                    let what =
-                        format!("{kernels:?} {product:?} {biased} {dtype} {rows} {inputs} {outputs} {options:?}");
-                    let expected = operations::product(&cpu, product, biased, dtype, (0, rows), inputs, outputs);
-                    let got = operations::product(&backend, product, biased, dtype, (0, rows), inputs, outputs);
+                    let what = format!("{kernels:?} {kind:?} {biased} {dtype} {rows} {inputs} {outputs} {options:?}");
+                    let expected = operations::matmul(&cpu, kind, biased, dtype, (0, rows), inputs, outputs);
+                    let got = operations::matmul(&backend, kind, biased, dtype, (0, rows), inputs, outputs);
                     assert_near(&got, &expected, dtype, &what);
                 }
             }
@@ -55,35 +49,35 @@ fn products_agree_with_the_cpu_in_every_mode() {
     }
 }
 
-/// Blocks of `wgmma` run in clusters and go through the rows in bands of 16 tiles.
+/// The blocks of the `wgmma` kernels run in clusters and are ordered in raster groups of 16 row tiles.
 #[test]
-fn products_of_more_rows_than_a_band_of_tiles_agree_with_the_cpu() {
+fn matmul_beyond_raster_group_agrees_with_cpu() {
     let (rows, inputs, outputs) = (2200, 8, 258);
     let cpu = fused_multiply_add_cpu();
     for (options, dtype) in EmulatorOptions::matrix().into_iter().step_by(4).zip([DType::F16, DType::Bf16, DType::F16])
     {
-        let expected = operations::product(&cpu, Product::Linear, true, dtype, (0, rows), inputs, outputs);
-        let got = operations::product(&fast(options), Product::Linear, true, dtype, (0, rows), inputs, outputs);
+        let expected = operations::matmul(&cpu, MatmulKind::Linear, true, dtype, (0, rows), inputs, outputs);
+        let got = operations::matmul(&fast(options), MatmulKind::Linear, true, dtype, (0, rows), inputs, outputs);
         assert_near(&got, &expected, dtype, &format!("{dtype} {options:?}"));
     }
 }
 
-/// Both add up in the order of inputs, and the emulator rounds both the same way; a device may not.
+/// Both accumulate in the order of the inputs, and the emulator rounds both in the same way, unlike a GPU.
 #[test]
-fn products_of_warpgroups_have_the_bits_of_those_of_warps() {
+fn wgmma_bits_equal_mma_bits() {
     for (index, options) in EmulatorOptions::matrix().into_iter().enumerate().step_by(4) {
-        for (product, dtype) in PRODUCTS.into_iter().zip([HALVES[index % 2], HALVES[0], HALVES[1]]) {
+        for (kind, dtype) in MATMUL_KINDS.into_iter().zip([HALVES[index % 2], HALVES[0], HALVES[1]]) {
             let [mma, wgmma] = FAST.map(|kernels| {
                 let backend = EmulatedBackend::emulated(options, kernels);
-                operations::product(&backend, product, true, dtype, (0, 70), 328, 150)
+                operations::matmul(&backend, kind, true, dtype, (0, 70), 328, 150)
             });
-            assert!(mma == wgmma, "{product:?} {dtype} {options:?}");
+            assert!(mma == wgmma, "{kind:?} {dtype} {options:?}");
         }
     }
 }
 
 #[test]
-fn attention_agrees_with_the_cpu_in_every_mode() {
+fn attention_agrees_with_cpu_in_every_mode() {
     let cpu = fused_multiply_add_cpu();
     let shapes = [(4, 2, 16), (3, 1, 64), (2, 2, 80), (1, 1, 96), (2, 1, 128), (1, 1, 256)];
     for (index, options) in EmulatorOptions::matrix().into_iter().enumerate() {
@@ -94,50 +88,50 @@ fn attention_agrees_with_the_cpu_in_every_mode() {
             let what = format!("{shape:?} {dtype} {options:?}");
             let expected = operations::attention(&cpu, dtype, shape, [65, 3]);
             assert_near(&operations::attention(&backend, dtype, shape, [65, 3]), &expected, dtype, &what);
-            let expected = operations::attention_of_a_node(&cpu, dtype, shape, 140, 77);
-            let got = operations::attention_of_a_node(&backend, dtype, shape, 140, 77);
+            let expected = operations::attention_of_node(&cpu, dtype, shape, 140, 77);
+            let got = operations::attention_of_node(&backend, dtype, shape, 140, 77);
             assert_near(&got, &expected, dtype, &what);
         }
     }
 }
 
 #[test]
-fn a_rows_bits_do_not_depend_on_the_others() {
+fn row_bits_are_independent_of_other_rows() {
     for (index, options) in EmulatorOptions::matrix().into_iter().enumerate().step_by(4) {
         let dtype = HALVES[index % 2];
-        for (kernels, product) in FAST.into_iter().flat_map(|kernels| PRODUCTS.map(|product| (kernels, product))) {
+        for (kernels, kind) in FAST.into_iter().flat_map(|kernels| MATMUL_KINDS.map(|kind| (kernels, kind))) {
             let backend = EmulatedBackend::emulated(options, kernels);
-            let all = operations::product(&backend, product, true, dtype, (0, 131), 72, 40);
+            let all = operations::matmul(&backend, kind, true, dtype, (0, 131), 72, 40);
             for (from, to) in [(0, 1), (127, 131), (64, 129)] {
-                let part = operations::product(&backend, product, true, dtype, (from, to), 72, 40);
-                assert!(part == all[from * 40 * 2..to * 40 * 2], "{kernels:?} {product:?} {dtype} {from}..{to}");
+                let part = operations::matmul(&backend, kind, true, dtype, (from, to), 72, 40);
+                assert!(part == all[from * 40 * 2..to * 40 * 2], "{kernels:?} {kind:?} {dtype} {from}..{to}");
             }
         }
         let backend = fast(options);
         let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 40 };
         let row_bytes = shape.query_width() * 2;
-        let whole = operations::attention_of_a_node(&backend, dtype, shape, 140, 0);
+        let whole = operations::attention_of_node(&backend, dtype, shape, 140, 0);
         for from in [1, 63, 64, 100, 139] {
-            let node = operations::attention_of_a_node(&backend, dtype, shape, 140, from);
+            let node = operations::attention_of_node(&backend, dtype, shape, 140, from);
             assert!(node == whole[from * row_bytes..], "attention {dtype} from {from}");
         }
     }
 }
 
 #[test]
-fn shapes_that_tensor_cores_do_not_take_have_the_bits_of_the_plain_kernels() {
+fn unsupported_shapes_use_plain_kernels() {
     let options = EmulatorOptions::matrix()[0];
     let plain = EmulatedBackend::emulated(options, KernelSet::Plain);
     for (dtype, inputs) in [(DType::F32, 16), (DType::Bf16, 12)] {
-        let product = |backend| operations::product(backend, Product::Linear, false, dtype, (0, 3), inputs, 5);
-        assert!(product(&fast(options)) == product(&plain), "{dtype} {inputs}");
+        let matmul = |backend| operations::matmul(backend, MatmulKind::Linear, false, dtype, (0, 3), inputs, 5);
+        assert!(matmul(&fast(options)) == matmul(&plain), "{dtype} {inputs}");
         let shape = AttentionShape { n_heads: 1, n_kv_heads: 1, head_dim: inputs };
         let attention = |backend| operations::attention(backend, dtype, shape, [4, 9]);
         assert!(attention(&fast(options)) == attention(&plain), "{dtype} {inputs}");
     }
 }
 
-/// Any order, any time of copies, any seed.
+/// Any thread order, copy time and seed.
 fn any_mode() -> impl Strategy<Value = EmulatorOptions> {
     (prop::sample::select(EmulatorOptions::matrix()), any::<u64>())
         .prop_map(|(options, seed)| EmulatorOptions { seed, ..options })
@@ -147,31 +141,31 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn products_of_any_shape_agree_with_the_cpu(
+    fn matmul_of_any_shape_agrees_with_cpu(
         options in any_mode(), kernels in prop::sample::select(FAST.to_vec()),
-        product in prop::sample::select(PRODUCTS.to_vec()), biased in any::<bool>(),
+        kind in prop::sample::select(MATMUL_KINDS.to_vec()), biased in any::<bool>(),
         dtype in prop::sample::select(HALVES.to_vec()), rows in 1usize..150, chunks in 1usize..16,
         outputs in 1usize..150,
     ) {
         let inputs = 8 * chunks;
         let expected =
-            operations::product(&fused_multiply_add_cpu(), product, biased, dtype, (0, rows), inputs, outputs);
+            operations::matmul(&fused_multiply_add_cpu(), kind, biased, dtype, (0, rows), inputs, outputs);
         let backend = EmulatedBackend::emulated(options, kernels);
-        let got = operations::product(&backend, product, biased, dtype, (0, rows), inputs, outputs);
-        assert_near(&got, &expected, dtype, "a product");
+        let got = operations::matmul(&backend, kind, biased, dtype, (0, rows), inputs, outputs);
+        assert_near(&got, &expected, dtype, "matmul");
     }
 
     #[test]
-    fn attention_of_any_shape_agrees_with_the_cpu_and_with_its_own_nodes(
+    fn attention_of_any_shape_agrees_with_cpu(
         options in any_mode(), dtype in prop::sample::select(HALVES.to_vec()), kv_heads in 1usize..3,
         group in 1usize..4, chunks in 1usize..17, len in 2usize..150, from in any::<prop::sample::Index>(),
     ) {
         let shape = AttentionShape { n_heads: kv_heads * group, n_kv_heads: kv_heads, head_dim: 8 * chunks };
         let from = from.index(len);
-        let expected = operations::attention_of_a_node(&fused_multiply_add_cpu(), dtype, shape, len, from);
-        let got = operations::attention_of_a_node(&fast(options), dtype, shape, len, from);
+        let expected = operations::attention_of_node(&fused_multiply_add_cpu(), dtype, shape, len, from);
+        let got = operations::attention_of_node(&fast(options), dtype, shape, len, from);
         assert_near(&got, &expected, dtype, "attention");
-        let whole = operations::attention_of_a_node(&fast(options), dtype, shape, len, 0);
+        let whole = operations::attention_of_node(&fast(options), dtype, shape, len, 0);
         prop_assert!(got == whole[from * shape.query_width() * 2..], "bits depend on the node");
     }
 }

@@ -1,14 +1,11 @@
-//! Products with weights against a plain sum in `f64`, and the promise that a row's bits are its own.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+//! Matmuls against a plain sum in `f64`, and the independence of a row's bits from the other rows.
 
-mod common;
-
+use crate::common::*;
 use actbench_kernels::cpu::Isa;
 use actbench_kernels::{Backend, CpuBackend, DType};
-use common::*;
 use proptest::prelude::*;
 
-/// Types in which weights are stored and run: f32 on weights that bf16 holds has products of its own.
+/// Dtypes of the stored weights and of the run: f32 with weights that are exact in bf16 has a matmul of its own.
 const STORED_AND_RUN: [(DType, DType); 4] =
     [(DType::F32, DType::F32), (DType::F16, DType::F16), (DType::Bf16, DType::Bf16), (DType::Bf16, DType::F32)];
 
@@ -31,7 +28,7 @@ fn silu(x: f64) -> f64 {
 }
 
 #[test]
-fn products_with_tails_agree_with_the_reference() {
+fn matmul_with_tails_equals_reference() {
     for backend in backends() {
         for (stored, dtype) in STORED_AND_RUN {
             for (rows, inputs, outputs) in
@@ -69,7 +66,7 @@ fn products_with_tails_agree_with_the_reference() {
 }
 
 #[test]
-fn gated_products_agree_with_the_reference() {
+fn gated_matmul_equals_reference() {
     for backend in backends() {
         for (stored, dtype) in STORED_AND_RUN {
             for (rows, inputs, outputs) in [(1, 3, 1), (7, 32, 16), (14, 33, 40), (30, 24, 97)] {
@@ -100,7 +97,7 @@ fn gated_products_agree_with_the_reference() {
 }
 
 #[test]
-fn stacked_matrices_stand_side_by_side() {
+fn stacked_matrices_give_adjacent_columns() {
     let backend = CpuBackend::new(1).unwrap();
     let (a, b) = (random(1, DType::F32, 5 * 8), random(2, DType::F32, 40 * 8));
     let x = random(3, DType::F32, 3 * 8);
@@ -113,8 +110,8 @@ fn stacked_matrices_stand_side_by_side() {
     assert_close(&values(&backend, &out), &reference(&x, &both, None, 8, 45), tolerance(DType::F32), "stacked");
 }
 
-/// The bytes of a gated product of seeded numbers, `[rows, outputs]`.
-fn gated_product(backend: &CpuBackend, dtype: DType, rows: usize, inputs: usize, outputs: usize) -> Vec<u8> {
+/// The bytes of a gated matmul of seeded numbers, `[rows, outputs]`.
+fn gated_matmul(backend: &CpuBackend, dtype: DType, rows: usize, inputs: usize, outputs: usize) -> Vec<u8> {
     let (x, w) = (random(1, dtype, rows * inputs), random(2, dtype, outputs * inputs));
     let matrix = host(dtype, &[outputs, inputs], &w);
     let weight = backend.prepare_gated(&matrix, &matrix, dtype).unwrap();
@@ -125,19 +122,19 @@ fn gated_product(backend: &CpuBackend, dtype: DType, rows: usize, inputs: usize,
 }
 
 #[test]
-fn every_instruction_set_gives_the_same_bits_but_for_bf16_where_its_name_differs() {
+fn instruction_sets_with_one_kernel_id_agree() {
     for dtype in DTYPES {
         for (rows, inputs, outputs) in [(29, 77, 81), (70, 640, 48)] {
             let mut results: Vec<(String, Vec<u8>)> = Vec::new();
             for backend in backends() {
                 let name = if dtype == DType::Bf16 { backend.kernel_id() } else { "any".to_owned() };
-                let got = gated_product(&backend, dtype, rows, inputs, outputs);
+                let got = gated_matmul(&backend, dtype, rows, inputs, outputs);
                 match results.iter().find(|(known, _)| *known == name) {
                     Some((_, expected)) => assert!(got == *expected, "{dtype} on {}", backend.describe()),
                     None => results.push((name, got)),
                 }
             }
-            // Between the arithmetics of bf16, no more than the rounding of a store apart.
+            // The arithmetics of bf16 differ by no more than the rounding of a store.
             let wide: Vec<Vec<f32>> = results.iter().map(|(_, bytes)| dtype.to_f32_vec(bytes)).collect();
             for other in &wide[1..] {
                 let expected: Vec<f64> = wide[0].iter().map(|value| f64::from(*value)).collect();
@@ -148,7 +145,7 @@ fn every_instruction_set_gives_the_same_bits_but_for_bf16_where_its_name_differs
 }
 
 #[test]
-fn the_instructions_for_bf16_take_subnormal_numbers_for_zero() {
+fn bf16_instructions_flush_subnormals() {
     for backend in backends() {
         let weight = backend.prepare_linear(&[host(DType::Bf16, &[1, 1], &[2f32.powi(-130)])], DType::Bf16).unwrap();
         let x = upload(&backend, DType::Bf16, 1, 1, &[2f32.powi(20)]);
@@ -160,8 +157,8 @@ fn the_instructions_for_bf16_take_subnormal_numbers_for_zero() {
 }
 
 #[test]
-fn products_of_f32_keep_what_is_infinite_large_or_small() {
-    // Two products in a row, so that the second meets what overflowed; numbers of 24 bits from end to end of the range.
+fn f32_matmul_keeps_extreme_values() {
+    // Two matmuls in sequence, so that the input of the second has overflowed; numbers with all 24 significant bits.
     let numbers = [f32::MAX, f32::MIN, f32::MAX / 8.0, 1.000_000_1, -2f32.powi(-100) / 3.0];
     for backend in backends() {
         let factor = |value: f32| host(DType::Bf16, &[1, 1], &[value]);
@@ -178,7 +175,7 @@ fn products_of_f32_keep_what_is_infinite_large_or_small() {
 }
 
 #[test]
-fn wrong_shapes_types_and_non_finite_weights_are_refused() {
+fn wrong_shapes_dtypes_and_weights_are_errors() {
     let backend = CpuBackend::new(1).unwrap();
     let square = host(DType::F32, &[4, 4], &[0.5; 16]);
     let wide = host(DType::F32, &[4, 5], &[0.5; 20]);
@@ -205,7 +202,7 @@ fn wrong_shapes_types_and_non_finite_weights_are_refused() {
     assert!(backend.linear(&x, &weight, Some(&vec![0.0; 3]), &mut out).is_err());
 }
 
-/// Asserts that rows of a product with a bias are those of a product of the row alone.
+/// Asserts that rows of a matmul with bias equal the matmul of the row alone.
 fn check_rows(isa: Isa, (stored, dtype): (DType, DType), [rows, inputs, outputs]: [usize; 3], seed: u64) {
     let backend = CpuBackend::with_isa(2, isa).unwrap();
     let (x, w) = (random(seed, dtype, rows * inputs), random(seed + 1, stored, outputs * inputs));
@@ -229,13 +226,13 @@ fn check_rows(isa: Isa, (stored, dtype): (DType, DType), [rows, inputs, outputs]
 }
 
 #[test]
-fn a_rows_bits_do_not_depend_on_its_block() {
+fn row_bits_are_independent_of_block() {
     for isa in instruction_sets() {
-        // More rows than a block has, more inputs than a chunk, and an odd number of tiles.
+        // More rows than a block, more inputs than a chunk, and an odd number of tiles.
         for types in [(DType::Bf16, DType::Bf16), (DType::Bf16, DType::F32)] {
             check_rows(isa, types, [1101, 64, 33], 1);
             check_rows(isa, types, [45, 2080, 40], 2);
-            // Rows that conflict in caches.
+            // Rows that conflict in the cache.
             check_rows(isa, types, [33, 4096, 40], 3);
         }
         // More rows than are split at once.
@@ -248,7 +245,7 @@ proptest! {
 
     /// A row computed alone, first, or in the middle of many others has the same bits.
     #[test]
-    fn a_rows_bits_do_not_depend_on_the_others(
+    fn row_bits_are_independent_of_other_rows(
         rows in 1usize..140, inputs in 1usize..90, outputs in 1usize..80, types in 0usize..4, seed in 0u64..1000,
         isa in prop::sample::select(instruction_sets()),
     ) {

@@ -1,18 +1,13 @@
-//! The plain CUDA kernels, executed on the CPU in every order of threads: the bits of the CPU backend.
-#![cfg(feature = "emulator")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
-
-mod common;
-#[path = "common/operations.rs"]
-mod operations;
+//! The plain CUDA kernels in the emulator, with every thread order: they must have the bits of the CPU backend.
 
 use actbench_kernels::cuda::KernelSet;
 use actbench_kernels::cuda::emulator::{CopyTime, EmulatedBackend, EmulatorOptions, ThreadOrder};
 use actbench_kernels::{AttentionShape, Backend, DType, PoolMethod};
-use common::*;
-use operations::PRODUCTS;
 
-/// Plain kernels copy nothing asynchronously, so the orders of threads are all there is to vary.
+use crate::common::*;
+use crate::operations::{self, MATMUL_KINDS};
+
+/// The emulator with each thread order. Plain kernels have no asynchronous copies, so the copy time does not matter.
 fn emulated() -> Vec<(EmulatorOptions, EmulatedBackend)> {
     [ThreadOrder::Forward, ThreadOrder::Reverse, ThreadOrder::Random]
         .map(|order| EmulatorOptions { order, copies: CopyTime::Late, seed: 7 })
@@ -20,7 +15,7 @@ fn emulated() -> Vec<(EmulatorOptions, EmulatedBackend)> {
         .into()
 }
 
-/// `operation` gives the same bytes on the CPU backend and on the emulator.
+/// Asserts that `operation` has the same bytes on the CPU backend and in the emulator.
 macro_rules! assert_cpu_bits {
     ($what:expr, $backend:ident => $operation:expr) => {{
         let expected = {
@@ -36,14 +31,14 @@ macro_rules! assert_cpu_bits {
 }
 
 #[test]
-fn products_and_their_epilogues() {
+fn matmul_epilogues_equal_cpu() {
     for dtype in DTYPES {
-        for product in PRODUCTS {
+        for kind in MATMUL_KINDS {
             for (rows, inputs, outputs) in [(1, 1, 1), (5, 7, 33), (3, 65, 131)] {
                 for biased in [false, true] {
-                    let what = format!("{product:?} {dtype} {rows}x{inputs}x{outputs}");
+                    let what = format!("{kind:?} {dtype} {rows}x{inputs}x{outputs}");
                     assert_cpu_bits!(what, backend => {
-                        operations::product(backend, product, biased, dtype, (0, rows), inputs, outputs)
+                        operations::matmul(backend, kind, biased, dtype, (0, rows), inputs, outputs)
                     });
                 }
             }
@@ -52,7 +47,7 @@ fn products_and_their_epilogues() {
 }
 
 #[test]
-fn norms_rotations_copies_and_pools() {
+fn norm_rope_copies_and_pools_equal_cpu() {
     for dtype in DTYPES {
         for columns in [1, 15, 17, 130] {
             assert_cpu_bits!(format!("rms norm {dtype} {columns}"), backend => {
@@ -75,9 +70,9 @@ fn norms_rotations_copies_and_pools() {
     }
 }
 
-/// What moves 16 bytes at a time moves the same bits, where rows are so wide and where they are not.
+/// With rows that are multiples of 16 bytes and with others, for which the plain kernels are used.
 #[test]
-fn wide_kernels_have_the_bits_of_plain_ones_but_for_the_norm() {
+fn wide_kernels_equal_plain_except_norm() {
     for (options, plain) in emulated() {
         let wide = EmulatedBackend::emulated(options, KernelSet::Mma);
         for dtype in DTYPES {
@@ -109,7 +104,7 @@ fn wide_kernels_have_the_bits_of_plain_ones_but_for_the_norm() {
 }
 
 #[test]
-fn tensors_are_compared_where_they_are() {
+fn device_comparison_counts_differences() {
     for (_, backend) in emulated() {
         for dtype in DTYPES {
             let (rows, columns) = (5, 130);
@@ -128,7 +123,7 @@ fn tensors_are_compared_where_they_are() {
             assert_eq!((found.elements, found.first), (3, Some(7)), "{found:?}");
             assert!((found.max_difference - 0.5).abs() < 0.01, "{found:?}");
             assert_eq!(backend.compare(&got, &expected, 2).unwrap().elements, 2);
-            // Memory that nothing was written to is NaN in the emulator.
+            // Unwritten memory of the emulator is NaN.
             let untouched = backend.alloc(dtype, rows, columns).unwrap();
             let found = backend.compare(&untouched, &expected, rows).unwrap();
             assert!(found.max_difference.is_nan() && found.elements == 650, "{found:?}");
@@ -138,7 +133,7 @@ fn tensors_are_compared_where_they_are() {
 }
 
 #[test]
-fn attention_over_ragged_rows_and_prefix_trees() {
+fn attention_of_ragged_rows_and_nodes_equals_cpu() {
     let shapes = [(4, 2, 16), (3, 1, 24), (2, 1, 64), (2, 2, 80), (1, 1, 96), (1, 1, 128), (1, 1, 256)];
     for (n_heads, n_kv_heads, head_dim) in shapes {
         let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
@@ -147,17 +142,17 @@ fn attention_over_ragged_rows_and_prefix_trees() {
                 operations::attention(backend, dtype, shape, [5, 141])
             });
             assert_cpu_bits!(format!("node {dtype} {shape:?}"), backend => {
-                operations::attention_of_a_node(backend, dtype, shape, 23, 14)
+                operations::attention_of_node(backend, dtype, shape, 23, 14)
             });
         }
     }
 }
 
 #[test]
-fn every_conversion_of_weights_is_that_of_the_cpu() {
+fn weight_conversions_equal_cpu() {
     for from in DTYPES {
         for to in DTYPES {
-            // Every exponent of the narrower types and values between their neighbours.
+            // Every exponent of the narrower dtypes, and values that need rounding.
             let values: Vec<f32> =
                 (0..2000).map(|step| (step as f32 - 1000.0).powi(3) * 3.1e-5 * 1.001f32.powi(step)).collect();
             let values: Vec<f32> = values.into_iter().chain((0..200).map(|step| 1.37e-9 * 1.1f32.powi(step))).collect();
@@ -177,7 +172,7 @@ fn every_conversion_of_weights_is_that_of_the_cpu() {
 }
 
 #[test]
-fn weights_that_are_not_finite_are_refused_with_their_place() {
+fn non_finite_weight_error_has_index() {
     for (_, backend) in emulated() {
         let mut broken = vec![0.0; 16];
         broken[6] = f32::NAN;
@@ -191,7 +186,7 @@ fn weights_that_are_not_finite_are_refused_with_their_place() {
 }
 
 #[test]
-fn shapes_that_do_not_fit_are_refused() {
+fn mismatched_shapes_are_errors() {
     let (_, backend) = emulated().remove(0);
     let weight = backend.prepare_linear(&[host(DType::F32, &[4, 4], &[0.5; 16])], DType::F32).unwrap();
     let x = upload(&backend, DType::F32, 2, 4, &[1.0; 8]);
@@ -207,7 +202,7 @@ fn shapes_that_do_not_fit_are_refused() {
             .prepare_gated(&host(DType::F32, &[2, 2], &[0.0; 4]), &host(DType::F32, &[1, 2], &[0.0; 2]), DType::F32)
             .is_err()
     );
-    // Nothing to do is done without a launch.
+    // Without rows nothing is launched.
     let none = backend.alloc(DType::F32, 0, 4).unwrap();
     assert!(backend.linear(&none, &weight, None, &mut out).is_ok());
 }

@@ -1,16 +1,13 @@
-//! The emulator itself: what it must refuse, what it must name, and the operations of a warp against their definition.
-#![cfg(feature = "testing")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+//! The emulator itself: the violations that it must report, and the operations of a warp against their definitions.
 
-mod common;
-
+use crate::common::random;
 use actbench_kernels::DType;
 use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatedBuffer, EmulatorOptions, emulated_parameters};
 use actbench_kernels::cuda::registry::SOURCES;
 use actbench_kernels::cuda::{Argument, Device, KernelSet, Launch};
-use common::random;
 
-/// Runs a self-test kernel with `inputs` and an output of `out_len` floats, which it returns, or the message.
+/// Runs a self-test kernel with `inputs`. Returns the 32-bit words of its output of length `out_len`, or the error
+/// message.
 fn launch(
     options: EmulatorOptions,
     kernel: &str,
@@ -34,26 +31,26 @@ fn launch(
     arguments.push(Argument::Write(&mut out));
     let launch = Launch { kernel: kernel.to_owned().into(), grid: [2, 1, 1], threads, shared_bytes };
     device.launch(&launch, &mut arguments).map_err(|error| error.to_string())?;
-    let mut words = vec![0u32; out_len];
-    device.read(&out, bytemuck::cast_slice_mut(&mut words)).unwrap();
-    Ok(words)
+    let mut bits = vec![0u32; out_len];
+    device.read(&out, bytemuck::cast_slice_mut(&mut bits)).unwrap();
+    Ok(bits)
 }
 
-fn floats(words: Vec<u32>) -> Vec<f32> {
-    words.into_iter().map(f32::from_bits).collect()
+fn floats(bits: Vec<u32>) -> Vec<f32> {
+    bits.into_iter().map(f32::from_bits).collect()
 }
 
 #[test]
-fn shared_memory_of_every_block_starts_as_nan() {
+fn shared_memory_starts_as_nan() {
     for options in EmulatorOptions::matrix() {
-        // The kernel writes it at its end, so the second block would see the first one's ones.
-        let seen = floats(launch(options, "read_untouched_shared", 32, 128, &[], 64).unwrap());
-        assert!(seen.iter().all(|value| value.is_nan()), "{options:?}");
+        // The kernel writes ones at its end, which the second block would see.
+        let initial = floats(launch(options, "read_untouched_shared", 32, 128, &[], 64).unwrap());
+        assert!(initial.iter().all(|value| value.is_nan()), "{options:?}");
     }
 }
 
 #[test]
-fn broken_rules_are_named_with_kernel_and_block() {
+fn rule_violations_name_kernel_and_block() {
     for options in EmulatorOptions::matrix() {
         let message = |kernel, threads, shared| launch(options, kernel, threads, shared, &[], 64).unwrap_err();
         let dynamic = message("write_behind_dynamic", 32, 128);
@@ -68,7 +65,7 @@ fn broken_rules_are_named_with_kernel_and_block() {
 }
 
 #[test]
-fn blocks_of_a_cluster_run_at_the_same_time() {
+fn cluster_blocks_run_concurrently() {
     for options in EmulatorOptions::matrix() {
         let numbers = floats(launch(options, "meet_in_cluster", 32, 0, &[], 64).unwrap());
         assert_eq!(numbers, [[0.0; 32], [1.0; 32]].concat(), "{options:?}");
@@ -77,7 +74,7 @@ fn blocks_of_a_cluster_run_at_the_same_time() {
 }
 
 #[test]
-fn what_blocks_of_a_cluster_must_not_do_is_named() {
+fn cluster_rule_violations_are_errors() {
     for options in EmulatorOptions::matrix() {
         let message = |kernel| launch(options, kernel, 32, 0, &[], 64).unwrap_err();
         let late = message("answer_too_late");
@@ -96,7 +93,7 @@ fn what_blocks_of_a_cluster_must_not_do_is_named() {
 }
 
 #[test]
-fn copies_that_nobody_waits_for_or_that_read_too_far_are_refused() {
+fn unawaited_and_out_of_bounds_copies_are_errors() {
     let matrix = EmulatorOptions::matrix();
     let (early, late) = (matrix[0], matrix[1]);
     let enough = [0u8; 32 * 16];
@@ -109,14 +106,14 @@ fn copies_that_nobody_waits_for_or_that_read_too_far_are_refused() {
 }
 
 #[test]
-fn memory_ends_where_it_ends() {
+fn access_beyond_buffer_is_error() {
     for options in EmulatorOptions::matrix() {
         let read = |len: usize| launch(options, "read_beyond", 32, 0, &[&vec![0u8; len * 4]], 32);
         assert_eq!(floats(read(36).unwrap()), [0.0; 32]);
         let message = read(32).unwrap_err();
         assert!(message.contains("read_beyond, block (0,0,0): thread "), "{message}");
         assert!(message.contains("reaches beyond the end of argument 0"), "{message}");
-        // Less than 16 bytes behind the end there is memory, and NaN in it.
+        // The 16 bytes after the end are readable, and contain NaN.
         assert!(floats(read(34).unwrap())[31].is_nan());
         assert!(launch(options, "write_beyond", 32, 0, &[], 64).is_ok());
         assert!(launch(options, "write_beyond", 32, 0, &[], 60).unwrap_err().contains("reaches beyond the end"));
@@ -126,7 +123,7 @@ fn memory_ends_where_it_ends() {
 }
 
 #[test]
-fn launches_that_do_not_fit_the_kernel_are_refused() {
+fn mismatched_launches_are_errors() {
     let options = EmulatorOptions::matrix()[0];
     assert!(launch(options, "no_such_kernel", 32, 0, &[], 1).unwrap_err().contains("no kernel no_such_kernel"));
     assert!(launch(options, "sum_lanes", 32, 0, &[&[0; 4]], 32).unwrap_err().contains("2 arguments"));
@@ -135,7 +132,7 @@ fn launches_that_do_not_fit_the_kernel_are_refused() {
 }
 
 #[test]
-fn lanes_exchange_values() {
+fn shuffles_exchange_lane_values() {
     for options in EmulatorOptions::matrix() {
         let sums = floats(launch(options, "sum_lanes", 32, 0, &[], 32).unwrap());
         assert_eq!(sums, [496.0; 32], "{options:?}");
@@ -143,7 +140,7 @@ fn lanes_exchange_values() {
 }
 
 #[test]
-fn the_product_of_a_warp_is_that_of_its_matrices() {
+fn warp_mma_equals_matrix_multiplication() {
     let (a, b) = (random(1, DType::F16, 256), random(2, DType::F16, 128));
     let (a_bytes, b_bytes) = (DType::F16.from_f32_slice(&a), DType::F16.from_f32_slice(&b));
     for options in EmulatorOptions::matrix() {
@@ -159,29 +156,29 @@ fn the_product_of_a_warp_is_that_of_its_matrices() {
 }
 
 #[test]
-fn matrices_are_handed_out_as_documented() {
-    // Element (row, column) of matrix m is a number that says so.
+fn ldmatrix_distributes_elements_as_documented() {
+    // Element (row, column) of matrix m has the value m * 64 + row * 8 + column.
     let elements: Vec<u16> = (0..256u16).collect();
-    let words =
-        launch(EmulatorOptions::matrix()[8], "load_by_ldmatrix", 32, 0, &[bytemuck::cast_slice(&elements)], 256);
-    let words = words.unwrap();
+    let bits = launch(EmulatorOptions::matrix()[8], "load_by_ldmatrix", 32, 0, &[bytemuck::cast_slice(&elements)], 256);
+    let bits = bits.unwrap();
     for lane in 0..32u32 {
         for matrix in 0..4u32 {
             let element = |row: u32, column: u32| matrix * 64 + row * 8 + column;
             let (major, minor) = (lane / 4, lane % 4 * 2);
             let straight = element(major, minor + 1) << 16 | element(major, minor);
             let transposed = element(minor + 1, major) << 16 | element(minor, major);
-            assert_eq!(words[(lane * 4 + matrix) as usize], straight);
-            assert_eq!(words[(128 + lane * 4 + matrix) as usize], transposed);
+            assert_eq!(bits[(lane * 4 + matrix) as usize], straight);
+            assert_eq!(bits[(128 + lane * 4 + matrix) as usize], transposed);
         }
     }
 }
 
 #[test]
-fn every_kernel_has_as_many_parameters_as_its_source_says() {
+fn kernel_parameter_counts_match_sources() {
     for source in SOURCES {
         for kernel in source.kernels() {
-            assert_eq!(Some(source.parameters), emulated_parameters(kernel.name), "{}", kernel.name);
+            assert_eq!(source.parameters(), emulated_parameters(kernel), "{kernel}");
+            assert!(source.parameters().is_some_and(|count| count > 0), "{kernel}");
         }
     }
     assert_eq!(emulated_parameters("no such kernel"), None);

@@ -1,13 +1,10 @@
 //! Norms, rotary positions, gathers and pooling against their definitions.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
-mod common;
-
+use crate::common::*;
 use actbench_kernels::{Backend, CpuBackend, DType, PoolGroups, PoolMethod};
-use common::*;
 
 #[test]
-fn rms_norm_agrees_with_its_definition() {
+fn rms_norm_equals_definition() {
     for backend in backends() {
         for dtype in DTYPES {
             for (rows, columns) in [(1, 1), (3, 17), (40, 64), (21, 100)] {
@@ -33,7 +30,7 @@ fn rms_norm_agrees_with_its_definition() {
 }
 
 #[test]
-fn rope_rotates_the_named_heads_and_leaves_the_rest() {
+fn rope_rotates_leading_heads_only() {
     let (head_dim, heads, columns) = (8, 2, 24);
     let positions = [0u32, 3, 7];
     let angle = |position: u32, pair: usize| f64::from(position) * 0.3 / (pair as f64 + 1.0);
@@ -68,7 +65,7 @@ fn rope_rotates_the_named_heads_and_leaves_the_rest() {
 }
 
 #[test]
-fn pooling_agrees_with_its_definition_and_an_empty_group_is_zero() {
+fn pool_equals_definition_and_empty_group_zero() {
     let (rows, columns) = (9, 35);
     let lists: [&[u32]; 4] = [&[0, 1, 2], &[], &[8], &[3, 5, 7, 6]];
     let mut groups = PoolGroups::new();
@@ -106,11 +103,11 @@ fn pooling_agrees_with_its_definition_and_an_empty_group_is_zero() {
 }
 
 #[test]
-fn a_nan_survives_every_pool() {
+fn nan_propagates_through_every_pool() {
     let backend = CpuBackend::new(1).unwrap();
     let mut groups = PoolGroups::new();
     groups.push([0, 1, 2]);
-    // Infinity minus infinity, because tables with NaN are refused.
+    // The NaN comes from infinity minus infinity, because tables with NaN are rejected.
     let x = upload(&backend, DType::F32, 3, 1, &[1.0, 2.0, 3.0]);
     let huge = backend.prepare_linear(&[host(DType::F32, &[1, 1], &[f32::MAX])], DType::F32).unwrap();
     let negative = backend.prepare_linear(&[host(DType::F32, &[1, 1], &[-f32::MAX])], DType::F32).unwrap();
@@ -126,7 +123,7 @@ fn a_nan_survives_every_pool() {
 }
 
 #[test]
-fn tokens_and_rows_out_of_range_are_refused() {
+fn tokens_and_rows_out_of_range_are_errors() {
     let backend = CpuBackend::new(1).unwrap();
     let table = backend.prepare_embedding(&host(DType::Bf16, &[3, 4], &[0.5; 12]), DType::F32).unwrap();
     let mut out = backend.alloc(DType::F32, 2, 4).unwrap();

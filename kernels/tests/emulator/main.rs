@@ -1,0 +1,34 @@
+//! The CUDA kernels, and the code that drives a GPU, executed on the CPU.
+//!
+//! `device`, `plain_kernels` and `fast_kernels` run the kernels in the emulator. The other modules use the fake driver,
+//! which runs them through the code for a real driver.
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+#[cfg(feature = "cuda")]
+#[path = "../common/child_process.rs"]
+mod child_process;
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/operations.rs"]
+mod operations;
+#[cfg(feature = "cuda")]
+#[path = "../fake_driver/mod.rs"]
+mod fake_driver;
+
+mod device;
+#[cfg(feature = "cuda")]
+mod driver;
+mod fast_kernels;
+#[cfg(feature = "cuda")]
+mod graphs;
+#[cfg(feature = "cuda")]
+mod order;
+mod plain_kernels;
+#[cfg(feature = "cuda")]
+mod timeline;
+
+use common::{host, random, upload};
+
+#[cfg(feature = "cuda")]
+type DriverBackend = actbench_kernels::cuda::CudaBackend<std::sync::Arc<actbench_kernels::cuda::driver::DriverDevice>>;
