@@ -1,29 +1,28 @@
 #!/usr/bin/env bash
-# Everything there is to check and to measure on a machine with a GPU, from programs built before: no cargo, no compiler.
+# Runs all checks and measurements on a machine with a GPU, with prebuilt binaries: needs no cargo and no compiler.
 #
 #   scripts/gpu_check.sh [--emulator] [--out DIR] [--only STEP,...]     (DIR is gpu-check)
 #
-# Lies in the folder that scripts/build_gpu_folder.sh makes, beside the programs that it runs. Steps:
+# Part of the directory that scripts/build_gpu_folder.sh builds, with the binaries that it runs. Steps:
 #
-#   machine      what this machine is; nvidia-smi, if it is there
-#   kernels      kernels-check: every kernel against the CPU and its plain version, differences from the emulator, times
-#   check        goldens of transformers in float64, and the same bits in all modes, batch sizes and rules
-#   peer         transformers and torch on the same weights and tokens: hidden states compared, both timed in turns
+#   machine      the environment record, and nvidia-smi if available
+#   kernels      kernels-check: every kernel against the CPU and the plain kernel, differences from the emulator, times
+#   check        goldens of transformers in float64, and bit-identical features in all modes, batch sizes and rules
+#   peer         transformers and torch on the same weights and tokens: compares hidden states, times both interleaved
 #   run          both tasks by all methods on the 1B model
-#   bench        criterion by the device's clock: every kernel and the forward pass
+#   bench        criterion with the device's clock: every kernel and the forward pass
 #   profile      where the time goes on the 1B model, with a trace
-#   memcheck     compute-sanitizer over small shapes of every kernel, where there is one
-#   racecheck    the same for races, beside it: neither measures anything
+#   memcheck     compute-sanitizer on small shapes of every kernel, if available
+#   racecheck    compute-sanitizer for races, at the same time: neither step measures anything
 #
-# What is needed most comes first. Each step has a time limit of its own and is run whatever became of those before it; all
-# together take less than seven minutes. What they print, and their files, are in DIR; a table at the end says what became
-# of each, in summary.txt and, to be kept with the sources, in summary.md. PYTHON names the interpreter of the step `peer`,
-# which is left out where it has no torch.
+# The most important steps come first. Each step has its own time limit and runs even if an earlier step failed; all steps
+# take less than seven minutes. Their output and files are in DIR; a table of the results is printed at the end and written
+# to summary.txt and summary.md. PYTHON is the interpreter of the step `peer`, which is skipped if it lacks torch.
 #
-# --emulator is a dry run without a GPU: the kernels are executed on the CPU, at shapes of a moment. It shows that all of
-# this works, and no speed.
+# --emulator is a dry run without a GPU: the kernels run on the CPU with tiny shapes. It tests the script, and its times are
+# meaningless.
 #
-# Exit status: 0 if no step failed, 1 if one did, 2 if nothing could be run, 130 if interrupted.
+# Exit status: 0 if no step failed, 1 if a step failed, 2 if no step could run, 130 if interrupted.
 set -uo pipefail
 
 self=$(readlink -f "${BASH_SOURCE[0]}")
@@ -50,25 +49,25 @@ while [ $# -gt 0 ]; do
         sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"
         exit 0
         ;;
-    *) fail "unknown argument $1; --help says what there is" ;;
+    *) fail "unknown argument $1; see --help" ;;
     esac
     shift
 done
-for program in actbench kernels-check gpu-bench; do
-    [ -x "$here/$program" ] || fail "there is no $here/$program: make a folder with scripts/build_gpu_folder.sh and run the script there"
+for binary in actbench kernels-check gpu-bench; do
+    [ -x "$here/$binary" ] || fail "$here/$binary is missing: build the directory with scripts/build_gpu_folder.sh and run the script in it"
 done
-mkdir -p "$out" || fail "$out cannot be made"
+mkdir -p "$out" || fail "cannot create $out"
 cd "$out" || exit 2
 out=$PWD
 
-# Seconds for everything; a step gets what is left where that is less than its own limit. A dry run has three times as much
-# of both: its machine may be a small one with other work.
-patience=1
-[ "$emulator" = no ] || patience=3
-readonly total=$((420 * patience))
+# The time limit of all steps in seconds; a step gets the remaining time if that is less than its own limit. A dry run has
+# three times the limits, as its machine may be small and busy.
+time_factor=1
+[ "$emulator" = no ] || time_factor=3
+readonly total=$((420 * time_factor))
 readonly names=(machine kernels check peer run bench profile memcheck racecheck)
 for name in ${only//,/ }; do
-    [[ " ${names[*]} " == *" $name "* ]] || fail "there is no step $name; there are ${names[*]}"
+    [[ " ${names[*]} " == *" $name "* ]] || fail "unknown step $name; the steps are ${names[*]}"
 done
 
 if [ "$emulator" = yes ]; then
@@ -106,20 +105,20 @@ check() {
     "$here/actbench" check --device-map cuda --goldens "$here/fixtures/data/goldens" --json check.json "${quick[@]}"
 }
 
-# A step that ends with this was left out, and its last line says why.
+# The exit status of a skipped step, whose last line is the reason.
 readonly skipped=77
 
 sanitize() {
     if [ "$emulator" = yes ]; then
-        echo 'the emulator is no GPU'
+        echo 'the emulator is not a GPU'
         return $skipped
     fi
     if ! command -v compute-sanitizer >/dev/null; then
         echo 'compute-sanitizer was not found'
         return $skipped
     fi
-    # Another status than those of kernels-check, so that it is seen who complains.
-    # Calls that fail are the driver's answers to questions, and the program's own business.
+    # A status that kernels-check does not use.
+    # Failed API calls are expected: kernels-check queries the driver's capabilities.
     compute-sanitizer --tool "$1" --report-api-errors no --error-exitcode 9 "$here/kernels-check" --quick --shapes 0 --times none
     local status=$?
     if [ $status -ne 0 ] && grep -qiE 'not supported|unable to (attach|inject)|insufficient permission' "$1.log"; then
@@ -135,7 +134,7 @@ racecheck() { sanitize racecheck; }
 
 bench() {
     local arguments=(--bench)
-    # Once each: the emulator's times are nobody's.
+    # Once each: the emulator's times are meaningless.
     [ "$emulator" = no ] || arguments=(--test)
     CRITERION_HOME=$out/criterion "$here/gpu-bench" "${arguments[@]}"
 }
@@ -153,7 +152,7 @@ peer() {
     local why
     if ! why=$("$python" -c 'import numpy, safetensors, tokenizers, torch, transformers' 2>&1); then
         echo "$why" | tail -n 1
-        echo "$python has not what it needs: $(echo "$why" | tail -n 1)"
+        echo "$python lacks a module: $(echo "$why" | tail -n 1)"
         return $skipped
     fi
     local device=cuda preset=(--preset llama-3.2-1b --rows 128 --tokens 256) layers=16 rows=128 batch=64 blocks=3 sizes=16,64,128
@@ -165,27 +164,27 @@ peer() {
     fi
     rm -rf random-model
     "$python" "$here/scripts/random_model.py" "${preset[@]}" --out random-model || return
-    echo "the model is there after $SECONDS s"
+    echo "the model was written after $SECONDS s"
     local work=(--model random-model --dataset random-model/rows.jsonl --samples "$rows" --dtype bf16 --batch-size $batch
         --layer $((layers - 1)) --sweep-layers "$layers" --device $device --actbench "$here/actbench"
         "--actbench-flags=--device-map cuda")
     local status=0
-    # The last token's own hidden state, in every layer.
+    # The hidden state of the last token in every layer.
     "$python" "$here/scripts/peer_hf.py" "${work[@]}" --tasks sweep --sweep-cs 1.0 --pool last || status=$?
     echo "compared after $SECONDS s"
     "$python" "$here/scripts/peer_hf.py" "${work[@]}" --tasks train --bench $blocks --bench-batch-sizes $sizes || status=$?
-    # 2.5 GB that the next run makes anew.
+    # 2.5 GB, which the next run generates again.
     rm -rf random-model random-model.unfinished
     return $status
 }
 
-# Lines of standard input as one, with semicolons between them.
+# Joins the lines of standard input with semicolons.
 joined() { paste -sd ';' | sed 's/;/; /g'; }
 
-# What `actbench env` says of $1 in the log of the step `machine`.
+# The value of $1 in the output of `actbench env` in the log of the step `machine`.
 fact() { sed -n "s/^  $1  *//p" machine.log 2>/dev/null | head -n 1; }
 
-# The figure of a step that matters, from what it printed.
+# The key figure of a step, from its output.
 figure() {
     local log=$1.log
     case $1 in
@@ -193,7 +192,7 @@ figure() {
     kernels)
         {
             sed -n 's/^cases  *\([0-9]*\),.*/\1 cases/p' "$log"
-            sed -n 's/^A copy on the device moves \(.*\) GB\/s; the best product did \(.*\) TFLOP.*/copy \1 GB\/s, product \2 TFLOP\/s/p' "$log"
+            sed -n 's/^Device-to-device copy: \(.*\) GB\/s; best GEMM: \(.*\) TFLOP.*/copy \1 GB\/s, GEMM \2 TFLOP\/s/p' "$log"
         } | joined
         ;;
     check) tail -n 1 "$log" ;;
@@ -217,7 +216,7 @@ figure() {
     esac
 }
 
-# This script runs each step in a process of its own, which it names here.
+# This script runs each step in a separate process, named by this variable.
 if [ -n "${GPU_CHECK_STEP:-}" ]; then
     "$GPU_CHECK_STEP"
     exit
@@ -231,33 +230,33 @@ rows=()
 failed=0
 declare -A pids starts limits
 
-readonly dry='A dry run in the emulator: nothing ran on a GPU, and no figure is one of speed.'
+readonly dry='A dry run in the emulator: nothing ran on a GPU, and the times are meaningless.'
 
 table() {
     {
-        printf '%-10s %-8s %8s  %s\n' step result seconds 'the figure that matters'
+        printf '%-10s %-8s %8s  %s\n' step result seconds 'key figure'
         for row in "${rows[@]}"; do
             IFS=$'\t' read -r name result seconds what <<<"$row"
             printf '%-10s %-8s %8s  %s\n' "$name" "$result" "$seconds" "$what"
         done
         [ "$emulator" = no ] || echo "$dry"
-        echo "$SECONDS s in all; files in $out"
+        echo "$SECONDS s in total; files in $out"
     } | tee summary.txt
     {
-        echo '# A machine with a GPU, checked and measured'
+        echo '# GPU check and measurements'
         echo
         local gpu driver
         gpu=$(fact GPUs) driver=$(fact 'GPU driver')
         echo "GPU: ${gpu:-none}, driver ${driver:-none}. CPU: $(fact processor), $(fact threads) threads, $(fact memory)."
         [ "$emulator" = no ] || printf '\n%s\n' "$dry"
         printf '\n```sh\nscripts/gpu_check.sh%s\n```\n\n' "$(printf ' %s' "${arguments[@]}" | sed -E 's/ --out [^ ]+//;s/^ $//')"
-        echo '| step | result | seconds | the figure that matters |'
+        echo '| step | result | seconds | key figure |'
         echo '|---|---|---:|---|'
         for row in "${rows[@]}"; do
             IFS=$'\t' read -r name result seconds what <<<"$row"
             echo "| $name | $result | $seconds | ${what//|/\\|} |"
         done
-        printf '\n%s s in all.\n' "$SECONDS"
+        printf '\n%s s in total.\n' "$SECONDS"
     } >summary.md
 }
 
@@ -271,25 +270,25 @@ interrupted() {
 }
 trap interrupted INT TERM
 
-# Starts the step $1, which has $2 seconds at most on a GPU, if it is wanted.
+# Starts the step $1, with a limit of $2 seconds on a GPU, if it is selected.
 start() {
-    local name=$1 limit=$(($2 * patience)) left=$((total - SECONDS))
+    local name=$1 limit=$(($2 * time_factor)) left=$((total - SECONDS))
     if [ -n "$only" ] && [[ ",$only," != *",$name,"* ]]; then
         return
     fi
     if [ $left -lt 10 ]; then
-        rows+=("$name"$'\t'skipped$'\t'0$'\t'"no time was left")
+        rows+=("$name"$'\t'skipped$'\t'0$'\t'"no time remaining")
         return
     fi
     [ $left -ge "$limit" ] || limit=$left
     printf '%s ...\n' "$name" >&2
-    # `timeout` makes a process group of it, so that the limit ends everything that the step started.
+    # `timeout` creates a process group, so that the limit ends all processes of the step.
     (cd "$from" && GPU_CHECK_STEP=$name exec timeout --kill-after=5 "$limit" "$BASH" "$self" "${arguments[@]}") \
         >"$name.log" 2>&1 </dev/null &
     pids[$name]=$! starts[$name]=$SECONDS limits[$name]=$limit
 }
 
-# Waits for the step $1, if it was started, and notes what became of it.
+# Waits for the step $1, if it was started, and records its result.
 finish() {
     local name=$1 status result what
     [ -n "${pids[$name]:-}" ] || return
@@ -301,7 +300,7 @@ finish() {
     "$skipped") result=skipped what=$(tail -n 1 "$name.log") ;;
     124 | 137)
         result=FAILED what="took longer than ${limits[$name]} s; see $name.log"
-        # What was found until then is worth as much as ever.
+        # The partial results are valid.
         local found
         found=$(figure "$name")
         [ -z "$found" ] || what+=": $found"
@@ -312,7 +311,7 @@ finish() {
         ;;
     esac
     [ $result != FAILED ] || failed=1
-    # A step that was ended leaves what it would have removed.
+    # Removes the files of a step that was killed.
     rm -rf random-model random-model.unfinished
     rows+=("$name"$'\t'$result$'\t'$((SECONDS - starts[$name]))$'\t'"$what")
 }

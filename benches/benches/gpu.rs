@@ -24,7 +24,7 @@ use actbench_benches::forward_passes::{GraphControl, pooled_step, run_or_exit, s
 use actbench_benches::gpu_operations::{GpuShapes, operations};
 use actbench_benches::is_smoke_run;
 use actbench_fixtures::presets::Preset;
-use actbench_kernels::cuda::cubins::CubinFolders;
+use actbench_kernels::cuda::cubins::CubinDirectories;
 use actbench_kernels::cuda::driver::{DriverDevice, DriverOptions, probe};
 use actbench_kernels::cuda::{CudaBackend, DeviceClock, KernelSet};
 use actbench_kernels::{DType, KernelError};
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         Ok(_) => return skipped("the CUDA driver has no device"),
         Err(absence) => return skipped(&absence.to_string()),
     };
-    let options = DriverOptions { cubins: CubinFolders::of_program(), checked: false };
+    let options = DriverOptions { cubins: CubinDirectories::of_executable(), checked: false };
     match DriverDevice::open(0, &options) {
         Ok(device) => {
             let clocks = ClockProbe::open(facts[0].bus_id.as_deref());

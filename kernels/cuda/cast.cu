@@ -1,9 +1,11 @@
-// Weights to the run's type: out[first_row + row * row_step] = round(x[row]), and whether every element is finite.
+// Weights to the run's storage type: out[first_row + row * row_step] = round(x[row]), with a check for finite values.
+// Step 1 of 1: one element a thread; weights are converted once.        not measured
 //
-// x is [rows, columns], out [_, columns]. A step of 2 lays the rows of a gate and an up projection in turn.
+// x is [rows, columns], out [_, columns]. A row_step of 2 interleaves the rows of a gate and an up projection.
 // `first_bad` starts at all ones and becomes the flat index of the first element of x that is not finite once rounded.
-// Launch: as many threads as elements, 256 a block. Version 1 is the only one: weights are converted once.
-#include "prelude.cuh"
+// Launch: grid ceil(rows * columns / 256), 256 threads. No shared memory, no pipeline.
+// Determinism: elementwise; the minimum of an atomic does not depend on the order.
+#include "ptx.cuh"
 
 template <class From, class To>
 DEVICE void cast_rows(const From* x, u64 rows, u64 columns, u64 first_row, u64 row_step, To* out, u64* first_bad) {
@@ -15,11 +17,11 @@ DEVICE void cast_rows(const From* x, u64 rows, u64 columns, u64 first_row, u64 r
   out[(first_row + index / columns * row_step) * columns + index % columns] = rounded;
 }
 
-#define CAST_KERNEL(name, From, To)                                                                             \
-  KERNEL __launch_bounds__(256) name(const From* x, u64 rows, u64 columns, u64 first_row, u64 row_step, To* out, \
-                                     u64* first_bad) {                                                          \
-    cast_rows<From, To>(x, rows, columns, first_row, row_step, out, first_bad);                                 \
-  }                                                                                                             \
+#define CAST_KERNEL(name, From, To)                                                                                  \
+  KERNEL __launch_bounds__(256) name(const From* __restrict__ x, u64 rows, u64 columns, u64 first_row, u64 row_step, \
+                                     To* __restrict__ out, u64* __restrict__ first_bad) {                            \
+    cast_rows<From, To>(x, rows, columns, first_row, row_step, out, first_bad);                                      \
+  }                                                                                                                  \
   REGISTER_KERNEL(name);
 
 CAST_KERNEL(cast_f32_f32, float, float)

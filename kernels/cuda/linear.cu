@@ -1,52 +1,55 @@
-// Products with weights and their epilogues: bias, residual, SwiGLU.
+// GEMM out[M,N] = x[M,K] . w[N,K]^T with the epilogues bias, residual and SwiGLU, f32, f16 or bf16 in, f32 accumulate.
+// Step 1: naive, one output a thread.          H100, M = 256, bf16: 0.48 to 0.50 TFLOP/s, f32: 0.50 TFLOP/s
+//   (step 2 linear_mma.cu: mma.sync, 247 to 299 TFLOP/s;  step 3 linear_wgmma.cu: TMA + WGMMA, 705 to 766 TFLOP/s)
 //
-// x is [rows, inputs], weights [outputs, inputs], bias f32 [outputs] or null, out [rows, outputs].
-//   linear           out = x W^T + bias
-//   linear_residual  out = out + (x W^T + bias)
-//   linear_swiglu    out = silu(x G^T + bias_gate) * (x U^T + bias_up); weights [2 * outputs, inputs] hold the rows of
-//                    G and U in turn, bias is [bias_gate | bias_up]
-// Each sum is one chain of fused multiply-adds in input order, so the bits are the CPU backend's and a row's own.
-// Launch: 128 threads a block, one an output; grid (rows, ceil(outputs / 128)).
-// Version 1, plain: no tiles. For f16 and bf16 there are version 2, linear_mma.cu, on the tensor cores of every device, and
-// version 3, linear_wgmma.cu, on those of sm_90. In f32 this one alone keeps all bits: tensor cores would round its inputs.
-#include "prelude.cuh"
+// x is [M, K], w [N, K], bias f32 [N] or null, out [M, out_features].
+//   linear           out = x w^T + bias                                           N = out_features
+//   linear_residual  out = out + (x w^T + bias)                                   N = out_features
+//   linear_swiglu    out = silu(x gate^T + gate_bias) * (x up^T + up_bias)        N = 2 * out_features
+//                    w interleaves the rows of gate and up, bias is [gate_bias | up_bias]
+//
+// Launch: grid (M, ceil(out_features / 128)), 128 threads. No tile, no shared memory, no pipeline.
+// Determinism: each accumulator is one chain of fused multiply-adds in the order of K. A row has the bits of the CPU
+// backend and does not depend on M. In f32 this is the only step: tensor cores would round its inputs to tf32.
+// Measured: docs/measurements/gpu/kernels.txt, NVIDIA H100 80GB HBM3 (SXM), shapes of an 8B model.
+#include "math.cuh"
 
 template <class E>
-DEVICE float dot(const E* x, const E* weights, u32 inputs) {
+DEVICE float dot(const E* x, const E* w, u32 K) {
   float sum = 0.0f;
-  for (u32 input = 0; input < inputs; input++) sum = fmaf(to_float(x[input]), to_float(weights[input]), sum);
+  for (u32 k = 0; k < K; k++) sum = fmaf(to_float(x[k]), to_float(w[k]), sum);
   return sum;
 }
 
-template <class E, bool ADDS_TO_OUT>
-DEVICE void linear(const E* x, const E* weights, const float* bias, u32 inputs, u32 outputs, E* out) {
-  const u32 output = blockIdx.y * blockDim.x + threadIdx.x;
-  if (output >= outputs) return;
-  float value = dot(x + static_cast<u64>(blockIdx.x) * inputs, weights + static_cast<u64>(output) * inputs, inputs);
-  if (bias) value += bias[output];
-  E* stored = out + static_cast<u64>(blockIdx.x) * outputs + output;
-  *stored = from_float<E>(ADDS_TO_OUT ? to_float(*stored) + value : value);
+template <class E, bool RESIDUAL>
+DEVICE void linear(const E* x, const E* w, const float* bias, u32 K, u32 out_features, E* out) {
+  const u32 n = blockIdx.y * blockDim.x + threadIdx.x;
+  if (n >= out_features) return;
+  float value = dot(x + static_cast<u64>(blockIdx.x) * K, w + static_cast<u64>(n) * K, K);
+  if (bias) value += bias[n];
+  E* stored = out + static_cast<u64>(blockIdx.x) * out_features + n;
+  *stored = from_float<E>(RESIDUAL ? to_float(*stored) + value : value);
 }
 
 template <class E>
-DEVICE void swiglu(const E* x, const E* weights, const float* bias, u32 inputs, u32 outputs, E* out) {
-  const u32 output = blockIdx.y * blockDim.x + threadIdx.x;
-  if (output >= outputs) return;
-  const E* row = x + static_cast<u64>(blockIdx.x) * inputs;
-  float gate = dot(row, weights + static_cast<u64>(2 * output) * inputs, inputs);
-  float up = dot(row, weights + static_cast<u64>(2 * output + 1) * inputs, inputs);
+DEVICE void swiglu(const E* x, const E* w, const float* bias, u32 K, u32 out_features, E* out) {
+  const u32 n = blockIdx.y * blockDim.x + threadIdx.x;
+  if (n >= out_features) return;
+  const E* row = x + static_cast<u64>(blockIdx.x) * K;
+  float gate = dot(row, w + static_cast<u64>(2 * n) * K, K);
+  float up = dot(row, w + static_cast<u64>(2 * n + 1) * K, K);
   if (bias) {
-    gate += bias[output];
-    up += bias[outputs + output];
+    gate += bias[n];
+    up += bias[out_features + n];
   }
-  out[static_cast<u64>(blockIdx.x) * outputs + output] = from_float<E>(silu(gate) * up);
+  out[static_cast<u64>(blockIdx.x) * out_features + n] = from_float<E>(silu(gate) * up);
 }
 
-#define LINEAR_KERNEL(name, E, body)                                                                        \
-  KERNEL __launch_bounds__(128) name(const E* x, const E* weights, const float* bias, u32 inputs, u32 outputs, \
-                                     E* out) {                                                              \
-    body(x, weights, bias, inputs, outputs, out);                                                           \
-  }                                                                                                         \
+#define LINEAR_KERNEL(name, E, body)                                                                                   \
+  KERNEL __launch_bounds__(128) name(const E* __restrict__ x, const E* __restrict__ w, const float* __restrict__ bias, \
+                                     u32 K, u32 out_features, E* __restrict__ out) {                                   \
+    body(x, w, bias, K, out_features, out);                                                                            \
+  }                                                                                                                    \
   REGISTER_KERNEL(name);
 
 LINEAR_KERNEL(linear_f32, float, (linear<float, false>))

@@ -18,7 +18,7 @@ const ANSWER: &str = "ANSWER ";
 /// The probe's answer in a child that finds the driver in the directory `libraries`.
 fn probe_in_child(libraries: &Path, settings: &str) -> String {
     let mut command = child_process::command(TEST, "");
-    let output = command.env("LD_LIBRARY_PATH", libraries).env("STAND_IN_DRIVER", settings).output().unwrap();
+    let output = command.env("LD_LIBRARY_PATH", libraries).env("FAKE_DRIVER", settings).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     let lines: Vec<&str> = text.lines().filter_map(|line| Some(line.split_once(ANSWER)?.1)).collect();
@@ -53,25 +53,25 @@ open on cuda:7: there is no CUDA driver: libcuda.so was not found
     assert!(!answer.is_empty());
 }
 
-#[cfg(feature = "emulator")]
-mod with_stand_in {
+#[cfg(feature = "testing")]
+mod with_fake_driver {
     use std::process::Command;
 
-    use actbench_kernels::cuda::emulator::stand_in_folder;
+    use actbench_kernels::cuda::emulator::fake_driver_directory;
 
     use super::*;
 
     #[test]
     fn devices_are_listed_and_missing_one_named() {
-        insta::assert_snapshot!(probe_in_child(stand_in_folder(), "devices=2 memory=1073741824"), @r"
-0 stand-in for a GPU (sm_90, 1024 MiB, driver 13.0); 1 stand-in for a GPU (sm_90, 1024 MiB, driver 13.0)
+        insta::assert_snapshot!(probe_in_child(fake_driver_directory(), "devices=2 memory=1073741824"), @r"
+0 fake GPU (sm_90, 1024 MiB, driver 13.0); 1 fake GPU (sm_90, 1024 MiB, driver 13.0)
 open on cuda:7: there is no CUDA device 7: the driver has 2, numbered from 0
 ");
     }
 
     #[test]
     fn driver_without_devices_reports_driver_error() {
-        insta::assert_snapshot!(probe_in_child(stand_in_folder(), "devices=0"), @r"
+        insta::assert_snapshot!(probe_in_child(fake_driver_directory(), "devices=0"), @r"
 the CUDA driver has no device: CUDA_ERROR_NO_DEVICE (no CUDA-capable device is detected)
 open on cuda:7: the CUDA driver has no device: CUDA_ERROR_NO_DEVICE (no CUDA-capable device is detected)
 ");
@@ -79,7 +79,7 @@ open on cuda:7: the CUDA driver has no device: CUDA_ERROR_NO_DEVICE (no CUDA-cap
 
     #[test]
     fn old_driver_error_has_both_versions() {
-        insta::assert_snapshot!(probe_in_child(stand_in_folder(), "version=12040"), @r"
+        insta::assert_snapshot!(probe_in_child(fake_driver_directory(), "version=12040"), @r"
 the CUDA driver is too old: version 12.4; 12.8 or later is required
 open on cuda:7: the CUDA driver is too old: version 12.4; 12.8 or later is required
 ");

@@ -1,6 +1,5 @@
-// What an emulated device does beside its threads: barriers that count, copies of tiles by the tensor memory accelerator,
-// arrivals at other blocks' barriers, and products of warpgroups. Each does what the PTX manual says of the instruction it
-// stands for.
+// Asynchronous operations of the emulated device: mbarriers, TMA loads, arrivals at other blocks' barriers, and wgmma. Each
+// follows the PTX manual's description of the instruction.
 #include "internals.h"
 
 namespace emulator {
@@ -13,36 +12,35 @@ constexpr unsigned MAX_ARRIVALS = (1 << 15) - 1;
 // A barrier's 64 bits. They are opaque to a kernel, so the emulator's are its own.
 struct Barrier {
   uint16_t awaited;   // arrivals left of the phase
-  uint16_t arrivals;  // of each phase; the top bit is the parity of the phase that goes on
-  int32_t bytes;      // expected and not yet copied; less than none where copies were faster
+  uint16_t arrivals;  // of each phase; the top bit is the parity of the current phase
+  int32_t bytes;      // expected and not yet copied; negative where copies came before the expectation
 };
 static_assert(sizeof(Barrier) == 8, "a barrier has 64 bits");
 constexpr uint16_t PARITY = 1 << 15;
 
 // The address of a barrier of the current block.
-unsigned barrier_address(const uint64_t* place) {
-  const unsigned address = shared_address(place, 8);
-  if (address % 8 != 0) fail("a barrier is not at a multiple of 8 bytes");
+unsigned barrier_address(const uint64_t* pointer) {
+  const unsigned address = shared_address(pointer, 8);
+  if (address % 8 != 0) fail("the address of a barrier is not a multiple of 8");
   return address;
 }
 
 Barrier& barrier_at(const Block& block, unsigned address) {
-  // The other block may not have come to the declaration of its array yet, so that its address says nothing.
+  // The other block may not have reached the declaration of its array yet, so its list of arrays cannot be checked.
   auto& barrier = *reinterpret_cast<Barrier*>(block.arena + (address - DYNAMIC_OFFSET));
   // Shared memory starts as ones.
-  if (barrier.awaited > MAX_ARRIVALS) fail("thread %u uses a barrier that was not initialised", current->linear);
+  if (barrier.awaited > MAX_ARRIVALS) fail("thread %u uses a barrier that was not initialized", current->linear);
   return barrier;
 }
 
-void end_phase_if_over(Barrier& barrier) {
+void complete_phase_if_done(Barrier& barrier) {
   cluster.progress++;
   if (barrier.awaited > 0 || barrier.bytes != 0) return;
   barrier.arrivals ^= PARITY;
   barrier.awaited = barrier.arrivals & ~PARITY;
 }
 
-// Address bits that swizzling leaves alone select which chunk of 16 bytes goes where: bits 7 to 9 are added without
-// carry to bits 4 to 6, or fewer of them.
+// Bits 7 to 9 of the address are XORed into bits 4 to 6, which number the chunk of 16 bytes; fewer for narrower swizzles.
 unsigned swizzle(unsigned address, unsigned swizzled_bytes) {
   const unsigned chunks = swizzled_bytes / 16;
   return chunks == 0 ? address : address ^ (address >> 3 & (chunks - 1) << 4);
@@ -54,10 +52,10 @@ void arrive(Barrier& barrier, const Fiber& thread, unsigned expected_bytes) {
   }
   barrier.bytes += static_cast<int32_t>(expected_bytes);
   barrier.awaited--;
-  end_phase_if_over(barrier);
+  complete_phase_if_done(barrier);
 }
 
-void copy_tile(const Delivery& tile) {
+void copy_tma_tile(const RemoteOperation& tile) {
   const TensorMap& map = tile.map;
   const unsigned row_bytes = map.tile_columns * map.element_bytes;
   for (unsigned row = 0; row < map.tile_rows; row++) {
@@ -75,131 +73,131 @@ void copy_tile(const Delivery& tile) {
     }
   }
   Barrier& barrier = barrier_at(*tile.block, tile.barrier);
-  // What lies beyond the matrix counts as copied.
+  // The zeros beyond the matrix count as copied bytes.
   barrier.bytes -= static_cast<int32_t>(row_bytes * map.tile_rows);
-  end_phase_if_over(barrier);
+  complete_phase_if_done(barrier);
 }
 
-void deliver(const Delivery& delivery) {
-  if (!delivery.arriving) return copy_tile(delivery);
-  arrive(barrier_at(*delivery.block, delivery.barrier), *delivery.arriving, 0);
+void perform(const RemoteOperation& operation) {
+  if (!operation.arriving) return copy_tma_tile(operation);
+  arrive(barrier_at(*operation.block, operation.barrier), *operation.arriving, 0);
 }
 
-// Delivers now or later, as the options say. A block does not end while something is on its way to it.
-void send(const Delivery& delivery) {
-  if (delivery.block->live == 0) {
+// Performs the operation now or later, by the options. A block must not exit while an operation on it is in flight.
+void issue_remote(const RemoteOperation& operation) {
+  if (operation.block->live == 0) {
     fail("%s block %u of the cluster, which has ended",
-         delivery.arriving ? "a thread arrives at a barrier of" : "a tile is copied to", delivery.block->rank);
+         operation.arriving ? "a thread arrives at a barrier of" : "a tile is copied to", operation.block->rank);
   }
   if (options.copies == 0 || (options.copies == 2 && next_random() % 2 == 0)) {
-    deliver(delivery);
+    perform(operation);
   } else {
-    cluster.deliveries.push_back(delivery);
+    cluster.in_flight.push_back(operation);
   }
 }
 
-Block& block_of_cluster(unsigned rank) {
+Block& block_of_rank(unsigned rank) {
   if (rank >= cluster.blocks.size()) fail("there is no block %u in a cluster of %zu", rank, cluster.blocks.size());
   return cluster.blocks[rank];
 }
 
-void run_product(const Product& product, const Warp& warp) {
+void run_wgmma(const Wgmma& wgmma, const Warp& warp) {
   const auto index = static_cast<unsigned>(&warp - current->block->warps.data());
-  product.run(product, index % WARPGROUP_WARPS * 16);
+  wgmma.run(wgmma, index % WARPGROUP_WARPS * 16);
 }
 
-// What a thread can have when all are launched with as many.
+// The registers of each thread at launch.
 unsigned registers_at_launch(unsigned n_threads) {
-  const unsigned most = REGISTERS / n_threads / 8 * 8;
-  return most < 255 ? most : 255;
+  const unsigned maximum = REGISTERS / n_threads / 8 * 8;
+  return maximum < 255 ? maximum : 255;
 }
 
 }  // namespace
 
-void init_barrier(uint64_t* place, unsigned arrivals) {
-  barrier_address(place);
+void mbarrier_init(uint64_t* pointer, unsigned arrivals) {
+  barrier_address(pointer);
   if (arrivals == 0 || arrivals > MAX_ARRIVALS) fail("a barrier of %u arrivals", arrivals);
   const Barrier barrier = {static_cast<uint16_t>(arrivals), static_cast<uint16_t>(arrivals), 0};
-  std::memcpy(place, &barrier, sizeof barrier);
+  std::memcpy(pointer, &barrier, sizeof barrier);
   cluster.progress++;
 }
 
-void arrive_at(uint64_t* place, unsigned expected_bytes) {
-  arrive(barrier_at(*current->block, barrier_address(place)), *current, expected_bytes);
+void mbarrier_arrive(uint64_t* pointer, unsigned expected_bytes) {
+  arrive(barrier_at(*current->block, barrier_address(pointer)), *current, expected_bytes);
 }
 
-void arrive_at_block(uint64_t* place, unsigned rank) {
-  Block& block = block_of_cluster(rank);
-  if (&block == current->block) return arrive_at(place, 0);
-  send({&block, barrier_address(place), current, {}, 0, 0, 0});
+void mbarrier_arrive_cluster(uint64_t* pointer, unsigned rank) {
+  Block& block = block_of_rank(rank);
+  if (&block == current->block) return mbarrier_arrive(pointer, 0);
+  issue_remote({&block, barrier_address(pointer), current, {}, 0, 0, 0});
 }
 
-void wait_at(uint64_t* place, unsigned parity) {
-  const Barrier& barrier = barrier_at(*current->block, barrier_address(place));
+void mbarrier_wait_parity(uint64_t* pointer, unsigned parity) {
+  const Barrier& barrier = barrier_at(*current->block, barrier_address(pointer));
   while ((barrier.arrivals & PARITY ? 1u : 0u) == (parity & 1)) await_progress("mbarrier");
 }
 
-void issue_tile(void* to, const TensorMap& map, uint64_t* barrier, unsigned column, unsigned row, unsigned blocks) {
+void issue_tma_load(void* to, const TensorMap& map, uint64_t* barrier, unsigned column, unsigned row, unsigned blocks) {
   const size_t row_bytes = size_t{map.tile_columns} * map.element_bytes;
   const unsigned address = shared_address(to, row_bytes * map.tile_rows);
   if (address % 128 != 0) fail("a tile is copied to the address %u, not a multiple of 128", address);
   if (blocks == 0) fail("a tile is copied to no block");
   for (unsigned rank = 0; blocks >> rank != 0; rank++) {
     if ((blocks >> rank & 1) == 0) continue;
-    Block& block = block_of_cluster(rank);
+    Block& block = block_of_rank(rank);
     barrier_at(block, barrier_address(barrier));
-    send({&block, barrier_address(barrier), nullptr, map, address, column, row});
+    issue_remote({&block, barrier_address(barrier), nullptr, map, address, column, row});
   }
 }
 
-bool deliver_one() {
-  if (cluster.deliveries.empty()) return false;
-  const size_t index = options.copies == 2 ? next_random() % cluster.deliveries.size() : 0;
-  const Delivery delivery = cluster.deliveries[index];
-  cluster.deliveries.erase(cluster.deliveries.begin() + static_cast<long>(index));
-  deliver(delivery);
+bool perform_one() {
+  if (cluster.in_flight.empty()) return false;
+  const size_t index = options.copies == 2 ? next_random() % cluster.in_flight.size() : 0;
+  const RemoteOperation operation = cluster.in_flight[index];
+  cluster.in_flight.erase(cluster.in_flight.begin() + static_cast<long>(index));
+  perform(operation);
   return true;
 }
 
-void fence_products() { current->warp->products.is_fenced = true; }
+void wgmma_fence() { current->warp->wgmmas.is_fenced = true; }
 
-void issue_product(const Product& product) {
-  ProductQueue& queue = current->warp->products;
-  if (!queue.is_fenced) fail("thread %u: the first product of a group is not fenced", current->linear);
-  queue.issued = (queue.issued ^ product.a) * 0x9e3779b97f4a7c15ull + product.b + product.adds;
+void issue_wgmma(const Wgmma& wgmma) {
+  WgmmaQueue& queue = current->warp->wgmmas;
+  if (!queue.is_fenced) fail("thread %u: the first wgmma of a group is not fenced", current->linear);
+  queue.issued = (queue.issued ^ wgmma.a) * 0x9e3779b97f4a7c15ull + wgmma.b + wgmma.scale_d;
   if (options.copies == 0 || (options.copies == 2 && queue.pending.empty() && next_random() % 2 == 0)) {
-    run_product(product, *current->warp);
+    run_wgmma(wgmma, *current->warp);
   } else {
-    queue.pending.push_back(product);
+    queue.pending.push_back(wgmma);
   }
 }
 
-void commit_products() {
-  ProductQueue& queue = current->warp->products;
+void wgmma_commit_group() {
+  WgmmaQueue& queue = current->warp->wgmmas;
   queue.is_fenced = false;
   queue.group_ends.push_back(queue.pending.size());
 }
 
-void wait_products(unsigned groups_left) {
-  ProductQueue& queue = current->warp->products;
+void wgmma_wait_group(unsigned groups_left) {
+  WgmmaQueue& queue = current->warp->wgmmas;
   if (queue.group_ends.size() <= groups_left) return;
-  const size_t n_groups = queue.group_ends.size() - groups_left, n_products = queue.group_ends[n_groups - 1];
-  for (size_t i = 0; i < n_products; i++) run_product(queue.pending[i], *current->warp);
-  queue.pending.erase(queue.pending.begin(), queue.pending.begin() + static_cast<long>(n_products));
+  const size_t n_groups = queue.group_ends.size() - groups_left, n_wgmmas = queue.group_ends[n_groups - 1];
+  for (size_t i = 0; i < n_wgmmas; i++) run_wgmma(queue.pending[i], *current->warp);
+  queue.pending.erase(queue.pending.begin(), queue.pending.begin() + static_cast<long>(n_wgmmas));
   queue.group_ends.erase(queue.group_ends.begin(), queue.group_ends.begin() + static_cast<long>(n_groups));
-  for (size_t& end : queue.group_ends) end -= n_products;
+  for (size_t& end : queue.group_ends) end -= n_wgmmas;
 }
 
-void set_registers(unsigned registers, bool gives_up) {
+void setmaxnreg(unsigned registers, bool decreases) {
   Warp& warp = *current->warp;
   if (registers < 24 || registers > 256 || registers % 8 != 0) fail("setmaxnreg to %u registers", registers);
-  if (gives_up ? registers > warp.registers : registers < warp.registers) {
-    fail("setmaxnreg.%s from %u to %u registers", gives_up ? "dec" : "inc", warp.registers, registers);
+  if (decreases ? registers > warp.registers : registers < warp.registers) {
+    fail("setmaxnreg.%s from %u to %u registers", decreases ? "dec" : "inc", warp.registers, registers);
   }
   warp.registers = registers;
 }
 
-void read_operand(uint64_t descriptor, unsigned first_row, unsigned rows, uint16_t (*out)[16]) {
+void read_wgmma_operand(uint64_t descriptor, unsigned first_row, unsigned rows, uint16_t (*out)[16]) {
   const auto field = [&](unsigned bit) { return static_cast<unsigned>(descriptor >> bit & 0x3fff) * 16; };
   const unsigned start = field(0), eight_rows = field(32), layout = static_cast<unsigned>(descriptor >> 62);
   if (layout == 0 || (descriptor >> 49 & 7) != 0) {
@@ -207,7 +205,7 @@ void read_operand(uint64_t descriptor, unsigned first_row, unsigned rows, uint16
   }
   // Layouts 1, 2 and 3 have rows of 128, 64 and 32 bytes.
   const unsigned row_bytes = 256 >> layout;
-  // Chunks are swapped by address, so the pattern of eight rows must begin where it begins in memory.
+  // The swizzle depends on the address, so a group of eight rows must begin at a multiple of its size.
   if (start / row_bytes % 8 != 0) fail("wgmma: a matrix at the address %u, not a multiple of %u", start, 8 * row_bytes);
   for (unsigned row = 0; row < rows; row++) {
     const unsigned in_matrix = first_row + row;
@@ -221,21 +219,21 @@ void read_operand(uint64_t descriptor, unsigned first_row, unsigned rows, uint16
 
 void start_asynchronous(Block& block) {
   for (Warp& warp : block.warps) {
-    warp.products.pending.clear();
-    warp.products.group_ends.clear();
-    warp.products.is_fenced = false;
-    warp.products.issued = 0;
+    warp.wgmmas.pending.clear();
+    warp.wgmmas.group_ends.clear();
+    warp.wgmmas.is_fenced = false;
+    warp.wgmmas.issued = 0;
     warp.registers = registers_at_launch(static_cast<unsigned>(block.fibers.size()));
   }
 }
 
-void check_deliveries(const Block& block) {
+void check_in_flight(const Block& block) {
   size_t tiles = 0, arrivals = 0;
-  for (const Delivery& delivery : cluster.deliveries) {
-    if (delivery.block == &block) (delivery.arriving ? arrivals : tiles)++;
+  for (const RemoteOperation& operation : cluster.in_flight) {
+    if (operation.block == &block) (operation.arriving ? arrivals : tiles)++;
   }
-  if (tiles > 0) fail("ended with %zu copies of tiles under way", tiles);
-  if (arrivals > 0) fail("ended with %zu arrivals of other blocks under way", arrivals);
+  if (tiles > 0) fail("ended with %zu copies of tiles in flight", tiles);
+  if (arrivals > 0) fail("ended with %zu arrivals of other blocks in flight", arrivals);
 }
 
 void check_asynchronous(const Block& block) {
@@ -243,12 +241,12 @@ void check_asynchronous(const Block& block) {
   for (size_t i = 0; i < block.warps.size(); i++) {
     const Warp &warp = block.warps[i], &first = block.warps[i / WARPGROUP_WARPS * WARPGROUP_WARPS];
     const std::string name = "warp " + std::to_string(i);
-    if (!warp.products.pending.empty()) told(block, name + " ended with products that it did not wait for");
-    if (warp.products.issued != first.products.issued) told(block, name + " has other products than its warpgroup");
-    if (warp.registers != first.registers) told(block, name + " has other registers than its warpgroup");
+    if (!warp.wgmmas.pending.empty()) record_failure(block, name + " ended with wgmmas that it did not wait for");
+    if (warp.wgmmas.issued != first.wgmmas.issued) record_failure(block, name + " has other wgmmas than its warpgroup");
+    if (warp.registers != first.registers) record_failure(block, name + " has other registers than its warpgroup");
     registers += warp.registers * WARP;
   }
-  if (registers > REGISTERS) told(block, "its warps take " + std::to_string(registers) + " registers");
+  if (registers > REGISTERS) record_failure(block, "its warps take " + std::to_string(registers) + " registers");
 }
 
 }  // namespace emulator

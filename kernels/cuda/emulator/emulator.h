@@ -1,39 +1,37 @@
 // A CPU that behaves like a CUDA device, for tests: the same kernel sources are compiled as C++17 and executed.
 //
-// One fiber stands for a thread. Fibers of the blocks of a cluster run in turn on the calling thread and switch only where
-// the kernel waits: at a barrier, at an operation of a whole warp, or for a copy. Clusters run one after another; a
-// kernel that asks for none has clusters of one block. A launch is deterministic: its result is a function of the
-// sources, the arguments and the `Options`.
+// Each thread is a fiber. The fibers of a cluster run in turn on the calling thread and switch only where the kernel
+// waits: at a barrier, at an operation of a whole warp, or for a copy. Clusters run one after another; a kernel without a
+// cluster size has clusters of one block. A launch is deterministic: its result is a function of the sources, the
+// arguments and the `Options`.
 //
-// What is checked besides the results:
+// Checked besides the results:
 //   - shared memory, static and dynamic, holds NaN bytes when a block starts, and guard bytes lie behind each array;
-//   - asynchronous copies and products of warpgroups happen at once, as late as the program allows, or some one way and
-//     some the other, and read nothing but the memory that the launch was given. As late as allowed is, for what a
-//     thread waits for by count, that wait; for copies of tiles, which barriers count, when no thread can go on;
-//   - barriers that count are initialised before they are used, get no more arrivals than they were promised, and no
-//     copy is still under way when the block ends;
-//   - blocks of a cluster have shared memory of their own and reach each other's by copies of tiles and by arrivals alone,
-//     both of which come at each block early or late for itself. What comes after that block has ended, or is on its way
-//     then, ends the launch. So does a grid that is not a multiple of the cluster;
-//   - products of a warpgroup are fenced, waited for, the same for its four warps, and their descriptors are decoded bit by
-//     bit as the PTX manual defines them; the registers that warpgroups give up and take are enough for all;
-//   - dynamic shared memory begins at a multiple of 128 bytes and of no more, as behind static arrays on a device;
-//   - threads take turns in order, in reverse order or in a random order, and a warp runs on until it has to wait for
-//     the block, so that another warp may be a whole stretch between two barriers behind;
-//   - a cluster in which all threads wait is a deadlock, named with the block and the places where threads wait;
-//   - a barrier, of a block or of a cluster, must be the same line of code for all threads; an operation of a warp the same
-//     operation for all lanes;
-//   - the sizes of a launch's arguments must be those of the kernel's parameters;
-//   - device memory ends at a page that cannot be touched, so that a read or a write beyond it names its thread.
+//   - asynchronous copies and wgmmas happen at once, as late as the kernel allows, or mixed, and read only the memory
+//     of the launch's arguments. As late as allowed is the wait for groups that a thread counts, and for TMA loads,
+//     which barriers count, the moment when no thread can continue;
+//   - mbarriers are initialized before use and get no more arrivals than their count, and no copy is in flight when
+//     the block ends;
+//   - blocks of a cluster have separate shared memory and reach each other's only by TMA multicast and by arrivals, whose
+//     time is chosen for each block. An operation on a block that has ended fails the launch. So does a grid that is
+//     not a multiple of the cluster size;
+//   - wgmmas are fenced, waited for, and the same for the four warps of a warpgroup; their descriptors are decoded bit by
+//     bit as the PTX manual defines them; the registers of setmaxnreg fit the register file;
+//   - dynamic shared memory is aligned to 128 bytes and no more, as after static arrays on a device;
+//   - threads take turns in order, in reverse order or in a random order, and a warp runs until it has to wait for the
+//     block, so that warps are as far apart as barriers allow;
+//   - a cluster in which all threads wait is a deadlock, reported with the block and the lines where threads wait;
+//   - all threads of a block or cluster wait at the same line of code, and all lanes of a warp perform the same operation;
+//   - the sizes of a launch's arguments match the kernel's parameters;
+//   - device memory ends at an inaccessible page, so that a read or a write beyond it is reported with its thread.
 //
-// Limits. No memory model: a write is seen by the next fiber at once, so missing fences of memory (`fence_barriers`) and
-// volatile reads go unseen, as do registers that are touched while products are under way and still have their old
-// values.
+// Limits. No memory model: the next fiber sees a write at once, so missing memory fences (`fence_mbarrier_init`) and missing
+// volatile reads are not detected, and neither are reads of accumulators while wgmmas are in flight.
 // No bank conflicts, no timing, no register limits. Clusters run one after another, so a kernel whose clusters wait for
-// each other hangs in the deadlock check. Operations of a warp take all its lanes; masks of some lanes are refused.
-// Threads do not load from another block's shared memory nor store to it.
-// The rounding inside `mma` and `wgmma` is that of a chain of f32 additions, not a tensor core's. Of tensor maps there are
-// matrices, of `wgmma` m64n256k16 with both operands in shared memory, of its layouts the swizzled ones along the sum.
+// each other fails the deadlock check. Operations of a warp need all its lanes; other masks are rejected. Loads from and
+// stores to another block's shared memory are not supported.
+// The rounding inside `mma` and `wgmma` is that of a chain of f32 additions, not a tensor core's. Supported are tensor maps of
+// two dimensions, and `wgmma` m64n256k16 with both operands in shared memory in the swizzled K-major layouts.
 // Only x86-64 is supported.
 #pragma once
 
@@ -50,7 +48,7 @@ struct Dim3 {
   unsigned x, y, z;
 };
 
-// How a launch behaves where the programming model leaves a choice. Passed from Rust, so the layout is C's.
+// How a launch behaves where the programming model leaves a choice. Passed from Rust with the layout of C.
 struct Options {
   uint32_t order;   // of threads: 0 in order, 1 in reverse, 2 random by `seed`
   uint32_t copies;  // asynchronous copies: 0 at once, 1 as late as possible, 2 mixed by `seed`
@@ -62,12 +60,12 @@ constexpr unsigned MAX_THREADS = 1024;
 // Blocks of a cluster that every device with clusters takes, and threads of one for which there are stacks.
 constexpr unsigned MAX_CLUSTER_BLOCKS = 8;
 constexpr unsigned MAX_CLUSTER_THREADS = 2 * MAX_THREADS;
-// Shared memory of one block on the largest devices, 227 KiB, and room for guards.
+// Shared memory of one block on the largest devices, 227 KiB, and space for guards.
 constexpr size_t SHARED_BYTES = 227 << 10;
 constexpr size_t ARENA_BYTES = SHARED_BYTES + (16 << 10);
 
-// Where lanes of a warp meet for one operation. Two buffers, because a fast lane may reach the next operation before a
-// slow one has taken its result of this one.
+// One operation of the lanes of a warp. Two buffers, because a fast lane may reach the next operation before a slow one
+// has taken its result of this one.
 struct Rendezvous {
   unsigned arrived, generation;
   const char* operation;
@@ -75,20 +73,20 @@ struct Rendezvous {
   alignas(16) unsigned char out[2][WARP * 64];
 };
 
-// A product of a warpgroup as one of its warps takes part: descriptors and the 32 lanes' sums.
-struct Product {
+// The part of one warp in a wgmma: descriptors and the accumulators of the 32 lanes.
+struct Wgmma {
   uint64_t a, b;
-  bool adds;  // to the sums, or replaces them
-  float* sums[WARP];
-  void (*run)(const Product& product, unsigned first_row);
+  bool scale_d;  // whether it adds to the accumulators or replaces them
+  float* acc[WARP];
+  void (*run)(const Wgmma& wgmma, unsigned first_row);
 };
 
-// The products of one warp in issue order, and where its committed groups end.
-struct ProductQueue {
-  std::vector<Product> pending;
+// The pending wgmmas of one warp in issue order, and where its committed groups end.
+struct WgmmaQueue {
+  std::vector<Wgmma> pending;
   std::vector<size_t> group_ends;
   bool is_fenced;
-  uint64_t issued;  // a digest of all products so far, which is the same for the four warps
+  uint64_t issued;  // a digest of all wgmmas so far, the same for the four warps
 };
 
 struct Fiber;
@@ -98,11 +96,11 @@ struct Warp {
   Fiber* first;
   unsigned lanes;
   Rendezvous rendezvous;
-  ProductQueue products;
-  unsigned registers;  // of a thread, that it may use
+  WgmmaQueue wgmmas;
+  unsigned registers;  // of each thread
 };
 
-// A matrix as a tensor map holds it; its bytes are those that the host wrote (`RawTensorMap` in emulator.rs).
+// A matrix as a tensor map describes it, written by the host (`RawTensorMap` in emulator/launch.rs).
 struct TensorMap {
   const unsigned char* start;
   uint64_t columns, rows, row_bytes;
@@ -111,7 +109,7 @@ struct TensorMap {
 };
 static_assert(sizeof(TensorMap) == 128, "a tensor map has 128 bytes");
 
-// The device memory behind each argument of a launch; none for a number.
+// The device memory that an argument of a launch points to; empty for a number.
 struct Memory {
   const unsigned char* start;
   size_t bytes;
@@ -136,21 +134,21 @@ struct Fiber {
   Block* block;
   Warp* warp;
   bool done;
-  uint64_t waits_since;  // the progress at which it last found that it has to wait
-  const char* waits_at;  // what it waits for, or null
+  uint64_t waits_since;  // the progress count at its last turn, in which it had to wait
+  const char* waits_at;  // the operation or file that it waits at, or null
   int waits_line;        // of a barrier
   bool waits_for_cluster;
   CopyQueue copies;
 };
 
 // A barrier of all threads of a block or of a cluster.
-struct Meeting {
+struct ThreadBarrier {
   unsigned arrived, generation;
   const char* file;
   int line;
 };
 
-// One static array of shared memory: the declaration it belongs to and where it lies.
+// One static array of shared memory: its declaration and its location.
 struct StaticArray {
   const void* site;
   size_t offset, bytes;
@@ -165,7 +163,7 @@ struct Block {
   std::vector<Fiber> fibers;
   std::vector<Warp> warps;
   unsigned live;
-  Meeting barrier;
+  ThreadBarrier barrier;
 };
 
 extern Fiber* current;
@@ -176,60 +174,60 @@ extern Dim3 block_size, grid_size;
 void barrier(const char* file, int line);
 void cluster_barrier(const char* file, int line);
 void* static_shared(const void* site, size_t bytes, size_t alignment);
-void issue_copy(void* to, const void* from, unsigned bytes);
-void commit_copies();
-void wait_copies(int groups_left);
-void init_barrier(uint64_t* barrier, unsigned arrivals);
-void arrive_at(uint64_t* barrier, unsigned expected_bytes);
-void wait_at(uint64_t* barrier, unsigned parity);
-// Arrives at the barrier that block `rank` of the cluster has where this block has `barrier`.
-void arrive_at_block(uint64_t* barrier, unsigned rank);
-// Copies to the same place of each block whose bit is set in `blocks`, and counts the bytes at the same barrier of each.
-void issue_tile(void* to, const TensorMap& map, uint64_t* barrier, unsigned column, unsigned row, unsigned blocks);
+void issue_cp_async(void* to, const void* from, unsigned bytes);
+void cp_async_commit_group();
+void cp_async_wait_group(int groups_left);
+void mbarrier_init(uint64_t* barrier, unsigned arrivals);
+void mbarrier_arrive(uint64_t* barrier, unsigned expected_bytes);
+void mbarrier_wait_parity(uint64_t* barrier, unsigned parity);
+// Arrives at the barrier at the offset of `barrier` in block `rank` of the cluster.
+void mbarrier_arrive_cluster(uint64_t* barrier, unsigned rank);
+// Copies to the same offset of each block whose bit is set in `blocks`, and counts the bytes at the same barrier of each.
+void issue_tma_load(void* to, const TensorMap& map, uint64_t* barrier, unsigned column, unsigned row, unsigned blocks);
 // Called by one lane for its warp.
-void fence_products();
-void issue_product(const Product& product);
-void commit_products();
-void wait_products(unsigned groups_left);
-// Sets what a thread of the warp may use: fewer registers than now, or more.
-void set_registers(unsigned registers, bool gives_up);
-// `rows` rows of 16 elements from `first_row` on of the matrix that a descriptor names.
-void read_operand(uint64_t descriptor, unsigned first_row, unsigned rows, uint16_t (*out)[16]);
-// The warp's buffers of this operation; `last` says whether the caller completes it.
+void wgmma_fence();
+void issue_wgmma(const Wgmma& wgmma);
+void wgmma_commit_group();
+void wgmma_wait_group(unsigned groups_left);
+// Sets the registers of each thread of the warp, to fewer or to more.
+void setmaxnreg(unsigned registers, bool decreases);
+// `rows` rows of 16 elements from `first_row` of the matrix of a descriptor.
+void read_wgmma_operand(uint64_t descriptor, unsigned first_row, unsigned rows, uint16_t (*out)[16]);
+// The warp's buffers of this operation; `last` is whether the caller completes it.
 Rendezvous& arrive(const char* operation, unsigned mask, unsigned* parity, bool* last);
 void complete(Rendezvous& rendezvous);
 void await(Rendezvous& rendezvous, unsigned parity);
-// The address in this block's shared memory of `bytes` bytes that lie inside it, and the byte at an address.
+// The address in this block's shared memory of `bytes` bytes, and the pointer to an address.
 unsigned shared_address(const void* pointer, size_t bytes);
 unsigned char* at_shared_address(const Block& block, unsigned address, size_t bytes);
 
-// All lanes of the warp bring `in`; the last one turns them into all results at once.
+// All lanes of the warp pass `in`; the last one computes the results of all lanes.
 template <class In, class Out, class Body>
 inline Out collective(const char* operation, unsigned mask, const In& in, Body body) {
   static_assert(sizeof(In) <= 64 && sizeof(Out) <= 64, "one lane's part of a warp operation is at most 64 bytes");
   unsigned parity;
   bool last;
-  Rendezvous& meeting = arrive(operation, mask, &parity, &last);
-  std::memcpy(meeting.in[parity] + current->lane * sizeof(In), &in, sizeof(In));
+  Rendezvous& rendezvous = arrive(operation, mask, &parity, &last);
+  std::memcpy(rendezvous.in[parity] + current->lane * sizeof(In), &in, sizeof(In));
   if (last) {
-    body(reinterpret_cast<const In*>(meeting.in[parity]), reinterpret_cast<Out*>(meeting.out[parity]));
-    complete(meeting);
+    body(reinterpret_cast<const In*>(rendezvous.in[parity]), reinterpret_cast<Out*>(rendezvous.out[parity]));
+    complete(rendezvous);
   } else {
-    await(meeting, parity);
+    await(rendezvous, parity);
   }
   Out out;
-  std::memcpy(&out, meeting.out[parity] + current->lane * sizeof(Out), sizeof(Out));
+  std::memcpy(&out, rendezvous.out[parity] + current->lane * sizeof(Out), sizeof(Out));
   return out;
 }
 
 using Thunk = void (*)(void** arguments);
 
-// A kernel under its name. Kernels register themselves before `main`.
+// A kernel and its name. Kernels register themselves before `main`.
 struct Registration {
   Registration(const char* prefix, const char* name, Thunk thunk, std::vector<size_t> argument_sizes);
 };
 
-// That a kernel runs in clusters of `blocks` blocks.
+// The cluster size of a kernel.
 struct ClusterRegistration {
   ClusterRegistration(const char* prefix, const char* name, unsigned blocks);
 };

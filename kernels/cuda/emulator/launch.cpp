@@ -4,7 +4,7 @@
 
 #include "internals.h"
 
-// Defined beside the kernels: asking for it makes the linker take them, and with them their registrations.
+// Defined with the kernels: the reference makes the linker include them and their registrations.
 extern "C" const int actbench_emulated_kernels;
 
 namespace emulator {
@@ -20,7 +20,7 @@ std::map<std::string, Kernel>& kernels() {
   return registered;
 }
 
-// The blocks of a cluster, of kernels that ask for one.
+// The cluster sizes of the kernels that have one.
 std::map<std::string, unsigned>& cluster_sizes() {
   static std::map<std::string, unsigned> registered;
   return registered;
@@ -38,13 +38,12 @@ ClusterRegistration::ClusterRegistration(const char* prefix, const char* name, u
 
 }  // namespace emulator
 
-// As `cuLaunchKernel`, with the sizes of the arguments beside them. Where a kernel `prefix` + `name` exists, it is run
-// in the place of `name`. 0 when all blocks ran; else 1 and a message.
+// Like `cuLaunchKernel`, with the sizes of the arguments. Runs the kernel `prefix` + `name` if it exists, otherwise `name`.
+// Returns 0 when all blocks ran, otherwise 1 and a message.
 extern "C" int actbench_emulator_launch(const char* prefix, const char* name, const unsigned grid[3],
                                         const unsigned threads[3], unsigned shared_bytes, void** arguments,
-                                        const size_t* argument_sizes, size_t n_arguments,
-                                        const emulator::Memory* given, const emulator::Options* launch_options,
-                                        char* message, size_t message_len) {
+                                        const size_t* argument_sizes, size_t n_arguments, const emulator::Memory* given,
+                                        const emulator::Options* launch_options, char* message, size_t message_len) {
   using namespace emulator;
   if (!actbench_emulated_kernels) return 1;
   auto found = kernels().find(std::string(prefix) + name);
@@ -63,8 +62,8 @@ extern "C" int actbench_emulator_launch(const char* prefix, const char* name, co
   const auto sized = cluster_sizes().find(found->first);
   const unsigned n_blocks = sized == cluster_sizes().end() ? 1 : sized->second;
   if (n_blocks == 0 || n_blocks > MAX_CLUSTER_BLOCKS || n * n_blocks > MAX_CLUSTER_THREADS || grid[0] % n_blocks != 0) {
-    snprintf(message, message_len, "%s cannot be launched on %u x %u x %u blocks in clusters of %u x %llu threads", name,
-             grid[0], grid[1], grid[2], n_blocks, n);
+    snprintf(message, message_len, "%s cannot be launched on %u x %u x %u blocks in clusters of %u x %llu threads",
+             name, grid[0], grid[1], grid[2], n_blocks, n);
     return 1;
   }
   const std::vector<size_t> sizes(argument_sizes, argument_sizes + n_arguments);
@@ -82,12 +81,12 @@ extern "C" int actbench_emulator_launch(const char* prefix, const char* name, co
   grid_size = {grid[0], grid[1], grid[2]};
   block_size = {threads[0], threads[1], threads[2]};
   failed = false;
-  watch_faults();
+  install_fault_handler();
   run_clusters(n_blocks, static_cast<unsigned>(n), shared_bytes, found->second.thunk, arguments);
-  forget_arenas();
+  reset_arenas();
   if (failed) {
-    snprintf(message, message_len, "%s, block (%u,%u,%u): %s", name, failed_block.x, failed_block.y,
-             failed_block.z, failure.c_str());
+    snprintf(message, message_len, "%s, block (%u,%u,%u): %s", name, failed_block.x, failed_block.y, failed_block.z,
+             failure.c_str());
     return 1;
   }
   return 0;

@@ -1,5 +1,5 @@
-// The memory of the emulated device: shared arrays and their guards, asynchronous copies, and global memory whose end
-// cannot be overrun unseen.
+// The memory of the emulated device: shared arrays and their guards, asynchronous copies, and global memory with an
+// inaccessible page at its end.
 #include <signal.h>
 #include <sys/mman.h>
 
@@ -7,16 +7,16 @@
 
 #include "internals.h"
 
-// In a build with AddressSanitizer it is told what a kernel may touch: it names the line of the kernel that goes beyond.
+// A build with AddressSanitizer marks the memory that a kernel may access; the sanitizer reports the line of the kernel.
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 
 #include <cstdlib>
-#define FORBID(start, bytes) __asan_poison_memory_region(start, bytes)
-#define ALLOW(start, bytes) __asan_unpoison_memory_region(start, bytes)
+#define POISON_MEMORY(start, bytes) __asan_poison_memory_region(start, bytes)
+#define UNPOISON_MEMORY(start, bytes) __asan_unpoison_memory_region(start, bytes)
 #else
-#define FORBID(start, bytes) ((void)(start), (void)(bytes))
-#define ALLOW(start, bytes) ((void)(start), (void)(bytes))
+#define POISON_MEMORY(start, bytes) ((void)(start), (void)(bytes))
+#define UNPOISON_MEMORY(start, bytes) ((void)(start), (void)(bytes))
 #endif
 
 namespace emulator {
@@ -28,7 +28,7 @@ namespace {
 // The shared memory of a block of a cluster.
 struct Arena {
   alignas(1024) unsigned char bytes[DYNAMIC_OFFSET + ARENA_BYTES];  // addresses count from here
-  size_t unused_bytes;  // at its end, which are poison: none, before the first block
+  size_t unused_bytes;  // poisoned bytes at its end; 0 before the first block
 };
 Arena arenas[MAX_CLUSTER_BLOCKS];
 
@@ -44,11 +44,11 @@ void run_copy(const Copy& copy) {
   std::memset(static_cast<unsigned char*>(copy.to) + copy.bytes, 0, 16 - copy.bytes);
 }
 
-// Device memory ends, but for less than 16 bytes, where a page begins that cannot be touched.
+// Device memory ends less than 16 bytes before an inaccessible page.
 size_t device_pages(size_t bytes) { return (bytes + PAGE - 1) / PAGE * PAGE; }
 size_t device_bytes(size_t bytes) { return (bytes + 15) / 16 * 16; }
 
-// A fault in the page behind one of the launch's memories ends the launch with a message; any other is not ours.
+// A fault in the page after the memory of an argument fails the launch with a message; other faults are passed on.
 struct sigaction old_fault_action;
 
 void on_fault(int signal, siginfo_t* fault, void* context) {
@@ -57,7 +57,7 @@ void on_fault(int signal, siginfo_t* fault, void* context) {
     if (!memory[i].start) continue;
     const uintptr_t end = reinterpret_cast<uintptr_t>(memory[i].start) + device_bytes(memory[i].bytes);
     if (address >= end && address < end + PAGE) {
-      // Leaves the handler for good, which SA_NODEFER allows.
+      // Does not return from the handler, which SA_NODEFER allows.
       fail("thread %u reaches beyond the end of argument %zu", current->linear, i);
     }
   }
@@ -66,7 +66,7 @@ void on_fault(int signal, siginfo_t* fault, void* context) {
   } else if (old_fault_action.sa_handler != SIG_DFL && old_fault_action.sa_handler != SIG_IGN) {
     old_fault_action.sa_handler(signal);
   } else {
-    // Coming back to the same instruction, the fault ends the process.
+    // The instruction runs again, and its fault ends the process.
     sigaction(SIGSEGV, &old_fault_action, nullptr);
   }
 }
@@ -76,9 +76,9 @@ void on_fault(int signal, siginfo_t* fault, void* context) {
 void start_shared_memory(Block& block, size_t dynamic_bytes) {
   Arena& arena = arenas[block.rank];
   block.arena = arena.bytes + DYNAMIC_OFFSET;
-  ALLOW(block.arena, ARENA_BYTES);
+  UNPOISON_MEMORY(block.arena, ARENA_BYTES);
   std::memset(block.arena, POISON, ARENA_BYTES - arena.unused_bytes);
-  FORBID(block.arena + dynamic_bytes, ARENA_BYTES - dynamic_bytes);
+  POISON_MEMORY(block.arena + dynamic_bytes, ARENA_BYTES - dynamic_bytes);
   block.statics.clear();
   block.dynamic_bytes = dynamic_bytes;
   block.shared_end = (dynamic_bytes + GUARD + 127) / 128 * 128;
@@ -86,22 +86,23 @@ void start_shared_memory(Block& block, size_t dynamic_bytes) {
 }
 
 void check_guards(const Block& block) {
-  ALLOW(block.arena, ARENA_BYTES);
+  UNPOISON_MEMORY(block.arena, ARENA_BYTES);
   const size_t first_static = block.statics.empty() ? block.shared_end : block.statics[0].offset;
   if (!untouched(block, block.dynamic_bytes, first_static)) {
-    told(block, "wrote behind its " + std::to_string(block.dynamic_bytes) + " bytes of dynamic shared memory");
+    record_failure(block,
+                   "wrote behind its " + std::to_string(block.dynamic_bytes) + " bytes of dynamic shared memory");
   }
   for (const StaticArray& array : block.statics) {
     const size_t end = array.offset + array.bytes;
     if (!untouched(block, end, end + GUARD)) {
-      told(block, "wrote behind a static shared array of " + std::to_string(array.bytes) + " bytes");
+      record_failure(block, "wrote behind a static shared array of " + std::to_string(array.bytes) + " bytes");
     }
   }
 }
 
-// For good, and not for each launch: a program and the driver that it loads may have an emulator each, and where their
-// launches overlap, each would put back the other's handler as the one before its own, and a fault would go round for ever.
-void watch_faults() {
+// Installed once and not for each launch: an executable and the driver that it loads may have an emulator each. If their
+// launches overlapped, each would restore the other's handler as its predecessor, and a fault would loop for ever.
+void install_fault_handler() {
   static std::once_flag once;
   std::call_once(once, [] {
     struct sigaction action = {};
@@ -111,7 +112,7 @@ void watch_faults() {
   });
 }
 
-void forget_arenas() {
+void reset_arenas() {
   // A kernel that broke a rule may have written anywhere.
   if (!failed) return;
   for (Arena& arena : arenas) arena.unused_bytes = 0;
@@ -127,7 +128,7 @@ void* static_shared(const void* site, size_t bytes, size_t alignment) {
   block.statics.push_back({site, offset, bytes});
   block.shared_end = offset + bytes + GUARD;
   arenas[block.rank].unused_bytes = ARENA_BYTES - block.shared_end;
-  ALLOW(block.arena + offset, bytes);
+  UNPOISON_MEMORY(block.arena + offset, bytes);
   return block.arena + offset;
 }
 
@@ -145,17 +146,17 @@ unsigned char* at_shared_address(const Block& block, unsigned address, size_t by
   return block.arena + (address - DYNAMIC_OFFSET);
 }
 
-void check_readable(const void* from, size_t bytes, const char* what) {
+void check_readable(const void* from, size_t bytes, const char* operation) {
   const auto address = reinterpret_cast<uintptr_t>(from);
   bool inside = bytes == 0;
   for (const Memory& given : memory) {
     const auto start = reinterpret_cast<uintptr_t>(given.start);
     inside = inside || (address >= start && address + bytes <= start + given.bytes);
   }
-  if (!inside) fail("thread %u copies %s from beyond its memory", current->linear, what);
+  if (!inside) fail("thread %u copies %s from beyond its memory", current->linear, operation);
 }
 
-void issue_copy(void* to, const void* from, unsigned bytes) {
+void issue_cp_async(void* to, const void* from, unsigned bytes) {
   const auto address = reinterpret_cast<uintptr_t>(from);
   if (shared_address(to, 16) % 16 != 0 || address % 16 != 0) {
     fail("thread %u copies asynchronously between addresses that are not multiples of 16", current->linear);
@@ -170,9 +171,9 @@ void issue_copy(void* to, const void* from, unsigned bytes) {
   }
 }
 
-void commit_copies() { current->copies.group_ends.push_back(current->copies.pending.size()); }
+void cp_async_commit_group() { current->copies.group_ends.push_back(current->copies.pending.size()); }
 
-void wait_copies(int groups_left) {
+void cp_async_wait_group(int groups_left) {
   CopyQueue& queue = current->copies;
   if (queue.group_ends.size() <= static_cast<size_t>(groups_left)) return;
   const size_t n_groups = queue.group_ends.size() - static_cast<size_t>(groups_left);
@@ -185,9 +186,9 @@ void wait_copies(int groups_left) {
 
 }  // namespace emulator
 
-void emulator::allow_stack(void* start, size_t bytes) { ALLOW(start, bytes); }
+void emulator::unpoison_stack(void* start, size_t bytes) { UNPOISON_MEMORY(start, bytes); }
 
-// Device memory of NaN bytes, or null. It is given back with `actbench_emulator_free` and the same size.
+// Device memory of NaN bytes, or null. Free it with `actbench_emulator_free` and the same size.
 extern "C" unsigned char* actbench_emulator_alloc(size_t bytes) {
   using namespace emulator;
   if (bytes > SIZE_MAX / 4) return nullptr;
@@ -195,7 +196,7 @@ extern "C" unsigned char* actbench_emulator_alloc(size_t bytes) {
   auto* sanitized = static_cast<unsigned char*>(std::malloc(device_bytes(bytes) + 1));
   if (!sanitized) return nullptr;
   std::memset(sanitized, POISON, device_bytes(bytes) + 1);
-  FORBID(sanitized + bytes, device_bytes(bytes) + 1 - bytes);
+  POISON_MEMORY(sanitized + bytes, device_bytes(bytes) + 1 - bytes);
   return sanitized;
 #endif
   const size_t pages = device_pages(device_bytes(bytes));

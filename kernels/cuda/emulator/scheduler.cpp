@@ -13,7 +13,7 @@
 #error "the CUDA emulator switches fibers in x86-64 assembly: build without the feature `emulator` on this machine"
 #endif
 
-// Saves the callee-saved registers on the stack, stores the stack pointer in `*save` and goes on from `load`.
+// Saves the callee-saved registers on the stack, stores the stack pointer in `*save` and continues from `load`.
 // `swapcontext` would make a system call for the signal mask at each of the millions of switches.
 extern "C" void actbench_switch_fiber(void** save, void* load);
 asm(R"(
@@ -101,7 +101,7 @@ void switch_to_next() {
 }
 
 // "96 threads wait at gemm.cu:12, 32 threads wait at shfl".
-std::string who_waits_where() {
+std::string waiting_threads() {
   std::map<std::string, unsigned> places;
   for (const Block& block : cluster.blocks) {
     for (const Fiber& fiber : block.fibers) {
@@ -121,8 +121,8 @@ std::string who_waits_where() {
   return text;
 }
 
-// All threads have found, since the last progress, that they have to wait.
-bool nobody_can_go_on() {
+// Whether all threads have had to wait since the last progress.
+bool all_threads_wait() {
   if (cluster.waiting_since != cluster.progress) {
     cluster.waiting_since = cluster.progress;
     cluster.waiting = 0;
@@ -135,17 +135,17 @@ bool nobody_can_go_on() {
   return cluster.waiting == cluster.live;
 }
 
-// The current thread cannot go on: lets the others run, or ends the launch when nobody can. A warp keeps the turn until
-// all its threads wait, so that warps are as far apart as barriers allow; in random order it may lose it at any time.
-void wait_turn() {
+// The current thread has to wait: lets the others run, or fails the launch on a deadlock. A warp keeps its turn until all
+// its threads wait, so that warps are as far apart as barriers allow; in random order it may lose it at any time.
+void yield_turn() {
   cluster.idle_turns_of_warp++;
-  if (nobody_can_go_on() && !deliver_one()) {
-    const std::string who = who_waits_where();
+  if (all_threads_wait() && !perform_one()) {
+    const std::string threads = waiting_threads();
     const auto n_threads = cluster.blocks.size() * cluster.blocks[0].fibers.size();
     const auto ended = static_cast<unsigned>(n_threads) - cluster.live;
-    fail("deadlock: %s; %u threads have ended", who.c_str(), ended);
+    fail("deadlock: %s; %u threads have ended", threads.c_str(), ended);
   }
-  if (options.copies == 2 && next_random() % 256 == 0) deliver_one();
+  if (options.copies == 2 && next_random() % 256 == 0) perform_one();
   if (cluster.idle_turns_of_warp > WARP || (options.order == 2 && next_random() % 64 == 0)) pass_to_next_warp();
   switch_to_next();
 }
@@ -155,28 +155,28 @@ const char* base_name(const char* path) {
   return slash ? slash + 1 : path;
 }
 
-// Waits until all threads of `live` have come to the meeting. As on a device, threads that have ended are not waited for.
-void meet(Meeting& meeting, const unsigned& live, const char* file, int line) {
-  if (meeting.arrived == 0) {
-    meeting.file = base_name(file);
-    meeting.line = line;
-  } else if (meeting.line != line) {
+// Waits until all `live` threads have arrived. As on a device, threads that have ended are not waited for.
+void wait_at_barrier(ThreadBarrier& barrier, const unsigned& live, const char* file, int line) {
+  if (barrier.arrived == 0) {
+    barrier.file = base_name(file);
+    barrier.line = line;
+  } else if (barrier.line != line) {
     fail("thread %u is at the barrier %s:%d while others are at %s:%d", current->linear, base_name(file), line,
-         meeting.file, meeting.line);
+         barrier.file, barrier.line);
   }
-  const unsigned generation = meeting.generation;
-  meeting.arrived++;
+  const unsigned generation = barrier.generation;
+  barrier.arrived++;
   cluster.progress++;
   current->waits_at = base_name(file);
   current->waits_line = line;
-  while (meeting.generation == generation) {
-    if (meeting.arrived == live) {
-      meeting.arrived = 0;
-      meeting.generation++;
+  while (barrier.generation == generation) {
+    if (barrier.arrived == live) {
+      barrier.arrived = 0;
+      barrier.generation++;
       cluster.progress++;
       break;
     }
-    wait_turn();
+    yield_turn();
   }
   current->waits_at = nullptr;
   current->waits_line = 0;
@@ -191,7 +191,7 @@ void fiber_main() {
   current->done = true;
   cluster.live--;
   cluster.progress++;
-  if (--current->block->live == 0) check_deliveries(*current->block);
+  if (--current->block->live == 0) check_in_flight(*current->block);
   switch_to_next();
   std::abort();
 }
@@ -211,9 +211,9 @@ void prepare_fiber(Block& block, unsigned linear) {
   fiber.copies.pending.clear();
   fiber.copies.group_ends.clear();
   char* stack = stacks + (block.rank * block.fibers.size() + linear) * STACK_BYTES;
-  allow_stack(stack + PAGE, STACK_BYTES - PAGE);
-  // As if `actbench_switch_fiber` had been called by nobody: six saved registers, then the address it returns to. The
-  // empty word above makes the stack pointer 8 short of a multiple of 16, which the calling convention asks for.
+  unpoison_stack(stack + PAGE, STACK_BYTES - PAGE);
+  // The stack that `actbench_switch_fiber` restores: six saved registers, then the return address. The empty word above
+  // makes the stack pointer 8 short of a multiple of 16, as the calling convention requires.
   auto top = reinterpret_cast<void**>(stack + STACK_BYTES);
   *--top = nullptr;
   *--top = reinterpret_cast<void*>(&fiber_main);
@@ -255,9 +255,9 @@ void start_block(Block& block, Dim3 index, unsigned rank, unsigned n_threads, si
   for (unsigned i = 0; i < n_threads; i++) prepare_fiber(block, i);
 }
 
-// Starts the cluster whose first block is `first`; its blocks are neighbours in x.
+// Starts the cluster whose first block is `first`; its blocks are neighbors in x.
 void start_cluster(Dim3 first, unsigned n_threads, size_t dynamic_bytes) {
-  cluster.deliveries.clear();
+  cluster.in_flight.clear();
   cluster.barrier = {};
   cluster.idle_turns_of_warp = 0;
   cluster.waiting_since = cluster.progress;
@@ -292,7 +292,7 @@ bool allocate_stacks() {
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapped == MAP_FAILED) return false;
   stacks = static_cast<char*>(mapped);
-  // The lowest page of each stack is out of bounds, so that an overflow is a fault and not another thread's values.
+  // The lowest page of each stack is inaccessible, so that an overflow is a fault and does not change another stack.
   for (unsigned i = 0; i < MAX_CLUSTER_THREADS; i++) mprotect(stacks + i * STACK_BYTES, PAGE, PROT_NONE);
   return true;
 }
@@ -312,7 +312,7 @@ void run_clusters(unsigned n_blocks, unsigned n_threads, size_t dynamic_bytes, T
   }
 }
 
-void told(const Block& block, std::string text) {
+void record_failure(const Block& block, std::string text) {
   if (failed) return;
   failure = std::move(text);
   failed_block = block.index;
@@ -325,50 +325,51 @@ void fail(const char* format, ...) {
   va_start(arguments, format);
   vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
-  told(*current->block, text);
+  record_failure(*current->block, text);
   switch_to_next();
   std::abort();
 }
 
-void barrier(const char* file, int line) { meet(current->block->barrier, current->block->live, file, line); }
+void barrier(const char* file, int line) { wait_at_barrier(current->block->barrier, current->block->live, file, line); }
 
-// Arrivals that were sent before may come later: the barrier orders no memory.
+// Arrivals that were issued before may be performed later: the barrier orders no memory.
 void cluster_barrier(const char* file, int line) {
   current->waits_for_cluster = true;
-  meet(cluster.barrier, cluster.live, file, line);
+  wait_at_barrier(cluster.barrier, cluster.live, file, line);
   current->waits_for_cluster = false;
 }
 
 Rendezvous& arrive(const char* operation, unsigned mask, unsigned* parity, bool* last) {
-  Rendezvous& meeting = current->warp->rendezvous;
+  Rendezvous& rendezvous = current->warp->rendezvous;
   const unsigned lanes = current->warp->lanes;
   if (mask != 0xffffffffu || lanes != WARP) fail("%s by some lanes of a warp is not supported", operation);
-  if (meeting.arrived == 0) {
-    meeting.operation = operation;
-  } else if (std::strcmp(meeting.operation, operation) != 0) {
-    fail("thread %u is at %s while other lanes of its warp are at %s", current->linear, operation, meeting.operation);
+  if (rendezvous.arrived == 0) {
+    rendezvous.operation = operation;
+  } else if (std::strcmp(rendezvous.operation, operation) != 0) {
+    fail("thread %u is at %s while other lanes of its warp are at %s", current->linear, operation,
+         rendezvous.operation);
   }
-  *parity = meeting.generation & 1;
-  *last = ++meeting.arrived == lanes;
+  *parity = rendezvous.generation & 1;
+  *last = ++rendezvous.arrived == lanes;
   cluster.progress++;
-  return meeting;
+  return rendezvous;
 }
 
-void complete(Rendezvous& meeting) {
-  meeting.arrived = 0;
-  meeting.generation++;
+void complete(Rendezvous& rendezvous) {
+  rendezvous.arrived = 0;
+  rendezvous.generation++;
   cluster.progress++;
 }
 
-void await_progress(const char* what) {
-  current->waits_at = what;
-  wait_turn();
+void await_progress(const char* operation) {
+  current->waits_at = operation;
+  yield_turn();
   current->waits_at = nullptr;
 }
 
-void await(Rendezvous& meeting, unsigned parity) {
-  current->waits_at = meeting.operation;
-  while ((meeting.generation & 1) == parity) wait_turn();
+void await(Rendezvous& rendezvous, unsigned parity) {
+  current->waits_at = rendezvous.operation;
+  while ((rendezvous.generation & 1) == parity) yield_turn();
   current->waits_at = nullptr;
 }
 

@@ -1,23 +1,23 @@
-//! The machine code of each kernel: that the instructions it was written for are there, and none that it must not have.
+//! The machine code of each kernel: it must contain the instructions of its variant, and no local memory accesses.
 
 use std::env;
 use std::io::Write as _;
 use std::process::Command;
 
+use actbench_kernels::cuda::registry::{self, Operation, Variant};
 use tempfile::NamedTempFile;
 
-/// Loads and stores of thread-private memory: arrays that did not fit registers.
-const SLOW_INSTRUCTIONS: [&str; 2] = ["LDL", "STL"];
+/// Loads and stores of local memory: arrays that did not fit registers.
+const LOCAL_MEMORY_INSTRUCTIONS: [&str; 2] = ["LDL", "STL"];
 
-/// What a kernel is made of: instructions, each with parts of its name that it must have.
-type Needed = &'static [(&'static str, &'static [&'static str])];
+/// Required instructions, each with required parts of its name.
+type RequiredInstructions = &'static [(&'static str, &'static [&'static str])];
 
-/// A product of a warp on tensor cores, loads of its operands, asynchronous copies of 16 bytes.
-const MMA: Needed = &[("HMMA", &["16816"]), ("LDSM", &[]), ("LDGSTS", &["128"])];
+/// `mma.sync`, `ldmatrix`, `cp.async` of 16 bytes.
+const MMA: RequiredInstructions = &[("HMMA", &["16816"]), ("LDSM", &[]), ("LDGSTS", &["128"])];
 
-/// A product of a warpgroup, copies of tiles to all blocks of a cluster, barriers that count them, registers that change
-/// hands.
-const WGMMA: Needed = &[
+/// `wgmma`, TMA multicast, the cluster barrier, `mbarrier.try_wait`, `setmaxnreg`.
+const WGMMA: RequiredInstructions = &[
     ("HGMMA", &["64x256x16"]),
     ("UTMALDG", &["2D", "MULTICAST"]),
     ("UCGABAR_WAIT", &[]),
@@ -25,33 +25,33 @@ const WGMMA: Needed = &[
     ("USETMAXREG", &[]),
 ];
 
-/// Stores of 16 bytes. A gate and an up projection make four outputs of 2 bytes.
-const STORES: Needed = &[("STG", &["128"])];
-const STORES_SWIGLU: Needed = &[("STG", &["64"])];
+/// Stores of 16 bytes; of 8 bytes with SwiGLU, which halves the columns.
+const STORES: RequiredInstructions = &[("STG", &["128"])];
+const STORES_SWIGLU: RequiredInstructions = &[("STG", &["64"])];
 
-/// Loads and stores of 16 bytes.
-const WIDE: Needed = &[("LDG", &["128"]), ("STG", &["128"])];
+/// Vector loads and stores.
+const WIDE: RequiredInstructions = &[("LDG", &["128"]), ("STG", &["128"])];
 
-fn needed(kernel: &str) -> [Needed; 2] {
-    match kernel {
-        kernel if kernel.starts_with("linear_swiglu_wgmma_") => [WGMMA, STORES_SWIGLU],
-        kernel if kernel.contains("_wgmma_") => [WGMMA, STORES],
-        kernel if kernel.contains("_mma_") => [MMA, &[]],
-        kernel if kernel.contains("_wide") => [WIDE, &[]],
-        _ => [&[], &[]],
+fn required(kernel: &str) -> [RequiredInstructions; 2] {
+    match registry::named(kernel).map(|kernel| (kernel.variant, kernel.operation)) {
+        Some((Variant::Wgmma, Operation::LinearSwiGlu)) => [WGMMA, STORES_SWIGLU],
+        Some((Variant::Wgmma, _)) => [WGMMA, STORES],
+        Some((Variant::Mma, _)) => [MMA, &[]],
+        Some((Variant::Wide, _)) => [WIDE, &[]],
+        Some((Variant::Plain, _)) | None => [&[], &[]],
     }
 }
 
-/// The faults of the kernels in `cubin`; `place` is what was compiled for what.
+/// The faults of the kernels in `cubin`; `place` names its source and architecture.
 ///
 /// # Errors
-/// No disassembler, or one that fails.
+/// The disassembler is missing or fails.
 pub fn check(cubin: &[u8], place: &str) -> Result<Vec<String>, String> {
     let mut file = NamedTempFile::new().map_err(|error| error.to_string())?;
     file.write_all(cubin).map_err(|error| error.to_string())?;
     let tool = env::var("NVDISASM").unwrap_or_else(|_| "nvdisasm".to_owned());
     let output = Command::new(&tool).arg("-c").arg(file.path()).output();
-    let output = output.map_err(|error| format!("{tool}: {error}; name the disassembler in NVDISASM"))?;
+    let output = output.map_err(|error| format!("{tool}: {error}; set NVDISASM to the disassembler"))?;
     if !output.status.success() {
         return Err(format!("{tool}: {}", String::from_utf8_lossy(&output.stderr)));
     }
@@ -59,14 +59,14 @@ pub fn check(cubin: &[u8], place: &str) -> Result<Vec<String>, String> {
     // Each kernel's code is a section `.text.NAME`.
     let sections: Vec<&str> = text.split(".section\t.text.").skip(1).collect();
     if sections.is_empty() {
-        return Ok(vec![format!("{place}: the disassembly holds no kernel")]);
+        return Ok(vec![format!("{place}: the disassembly contains no kernel")]);
     }
     Ok(sections.into_iter().flat_map(|section| check_kernel(section, place)).collect())
 }
 
 fn check_kernel(section: &str, place: &str) -> Vec<String> {
     let kernel = section.split(',').next().unwrap_or_default();
-    // An instruction and its parts are a word with points, such as LDG.E.128.
+    // An instruction and its parts are one word, such as LDG.E.128.
     let has = |instruction: &str, parts: &[&str]| {
         section.split([' ', '\t', '\n', ';']).any(|word| {
             let mut names = word.split('.');
@@ -80,11 +80,11 @@ fn check_kernel(section: &str, place: &str) -> Vec<String> {
     if !has("EXIT", &[]) {
         faults.push(format!("{kernel} in {place}: no code"));
     }
-    for instruction in SLOW_INSTRUCTIONS.into_iter().filter(|instruction| has(instruction, &[])) {
-        faults.push(format!("{kernel} in {place}: {instruction}, so an array did not fit registers"));
+    for instruction in LOCAL_MEMORY_INSTRUCTIONS.into_iter().filter(|instruction| has(instruction, &[])) {
+        faults.push(format!("{kernel} in {place}: {instruction}: an array did not fit registers"));
     }
-    let needed = needed(kernel).into_iter().flatten();
-    for (instruction, parts) in needed.filter(|(instruction, parts)| !has(instruction, parts)) {
+    let required = required(kernel).into_iter().flatten();
+    for (instruction, parts) in required.filter(|(instruction, parts)| !has(instruction, parts)) {
         faults.push(format!("{kernel} in {place}: no {instruction} with {parts:?}"));
     }
     faults

@@ -1,10 +1,10 @@
-//! Compiles every CUDA kernel for every architecture and compares what it takes of a GPU with a committed table.
+//! Compiles every CUDA kernel for every architecture and compares its resources with a committed table.
 //!
-//! `scripts/check_cuda_kernels.sh` runs it with the compiler it needs; no GPU is involved. A kernel must compile without
-//! a word of the assembler's, spill nothing and have no stack frame, a block of it must fit a multiprocessor, and the
-//! instructions it was written for must be there. Registers, shared memory and occupancy are in the table, so that a
-//! change of them is seen and looked at; `--update` writes it anew. `--out` keeps the machine code, with a manifest, for
-//! machines that have a GPU and no compiler. Faults planted in some sources show that all this is seen.
+//! `scripts/check_cuda_kernels.sh` runs it with the compiler; no GPU is needed. A kernel must compile without ptxas
+//! warnings, spills and stack frames, a block must fit a multiprocessor, and the machine code must contain the instructions
+//! of its variant. The table has registers, shared memory and occupancy, so that a change is noticed; `--update` rewrites
+//! it. `--out` writes the machine code and a manifest, for machines that have a GPU and no compiler. Mutants of some sources
+//! show that the checks detect faults.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -16,19 +16,19 @@ use std::process::ExitCode;
 use actbench_kernels::cuda::Architecture;
 use actbench_kernels::cuda::compiler::{compile, version};
 use actbench_kernels::cuda::cubins::write_prebuilt;
-use actbench_kernels::cuda::sources::{KernelSource, SOURCES};
+use actbench_kernels::cuda::registry::{KernelSource, SOURCES};
 use rayon::prelude::*;
 use tempfile::NamedTempFile;
 
 mod code;
 mod log;
-mod planted;
+mod mutants;
 mod table;
 
 use log::Resources;
 use table::Table;
 
-/// A100; RTX 30 and A40; RTX 40 and L40; H100; B200; RTX 50. What each is given is [`Architecture::code`] of it.
+/// A100; RTX 30 and A40; RTX 40 and L40; H100; B200; RTX 50, each as [`Architecture::code`].
 const ARCHITECTURES: [Architecture; 6] = [
     Architecture::new(80).code(),
     Architecture::new(86).code(),
@@ -61,8 +61,8 @@ fn run() -> Result<Vec<String>, String> {
     while let Some(argument) = arguments.next() {
         match argument.to_str() {
             Some("--update") => update = true,
-            Some("--out") => out = Some(PathBuf::from(arguments.next().ok_or("--out needs a folder")?)),
-            _ => return Err(format!("unknown argument {}: --update or --out DIR", argument.display())),
+            Some("--out") => out = Some(PathBuf::from(arguments.next().ok_or("--out needs a directory")?)),
+            _ => return Err(format!("unknown argument {}: expected --update or --out DIR", argument.display())),
         }
     }
     let (major, minor) = version().map_err(|error| error.to_string())?;
@@ -71,7 +71,7 @@ fn run() -> Result<Vec<String>, String> {
         .flat_map(|source| ARCHITECTURES.map(|architecture| (source, architecture)))
         .filter(|(source, architecture)| source.is_for(*architecture))
         .collect();
-    let checked: Vec<Checked> =
+    let checked: Vec<CheckedCubin> =
         pairs.par_iter().map(|(source, architecture)| check(source, *architecture)).collect::<Result<_, _>>()?;
     let (mut table, mut faults, mut cubins) = (Table::new(), Vec::new(), Vec::new());
     for ((source, architecture), checked) in pairs.into_iter().zip(checked) {
@@ -82,37 +82,38 @@ fn run() -> Result<Vec<String>, String> {
         cubins.push((source, architecture, checked.cubin));
     }
     faults.extend(table::too_large(&table));
-    faults.extend(planted::unseen(|source, architecture| check(source, architecture).map(|checked| checked.faults))?);
+    faults
+        .extend(mutants::undetected(|source, architecture| check(source, architecture).map(|checked| checked.faults))?);
     let text = table::render(&table, &ARCHITECTURES, (major, minor));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda").join("resources.txt");
     if update {
-        let folder = path.parent().ok_or("the table has no folder")?;
-        let mut file = NamedTempFile::new_in(folder).map_err(|error| error.to_string())?;
+        let directory = path.parent().ok_or("the table has no directory")?;
+        let mut file = NamedTempFile::new_in(directory).map_err(|error| error.to_string())?;
         file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(|error| error.to_string())?;
         file.persist(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     } else {
         faults.extend(table::differences(&fs::read_to_string(&path).unwrap_or_default(), &text));
     }
     println!("{} kernels for {} architectures by NVRTC {major}.{minor}", table.len(), ARCHITECTURES.len());
-    if let Some(folder) = out {
+    if let Some(directory) = out {
         let compiler = format!("NVRTC {major}.{minor}");
-        write_prebuilt(&folder, &compiler, &cubins).map_err(|error| error.to_string())?;
-        println!("{} cubins in {}", cubins.len(), folder.display());
+        write_prebuilt(&directory, &compiler, &cubins).map_err(|error| error.to_string())?;
+        println!("{} cubins in {}", cubins.len(), directory.display());
     }
     Ok(faults)
 }
 
-/// One source for one architecture.
-struct Checked {
+/// One source compiled for one architecture.
+struct CheckedCubin {
     kernels: BTreeMap<String, Resources>,
     faults: Vec<String>,
     cubin: Vec<u8>,
 }
 
-fn check(source: &KernelSource, architecture: Architecture) -> Result<Checked, String> {
+fn check(source: &KernelSource, architecture: Architecture) -> Result<CheckedCubin, String> {
     let compiled = compile(source, architecture).map_err(|error| error.to_string())?;
     let place = format!("{} for {architecture}", source.file);
     let (kernels, mut faults) = log::read(&compiled.log, &place)?;
     faults.extend(code::check(&compiled.cubin, &place)?);
-    Ok(Checked { kernels, faults, cubin: compiled.cubin })
+    Ok(CheckedCubin { kernels, faults, cubin: compiled.cubin })
 }

@@ -1,45 +1,51 @@
-//! The committed table of what each kernel takes.
+//! The committed table of each kernel's resources.
 
 use std::collections::BTreeMap;
 
 use actbench_kernels::cuda::Architecture;
-use actbench_kernels::cuda::occupancy::{Block, launched};
+use actbench_kernels::cuda::occupancy::BlockResources;
+use actbench_kernels::cuda::registry;
 
 use crate::log::Resources;
 
 /// By the kernel's name.
 pub type Table = BTreeMap<String, BTreeMap<Architecture, Resources>>;
 
-/// What a block of `kernel` takes.
-fn block(kernel: &str, resources: Resources) -> Block {
-    let (threads, dynamic) = launched(kernel);
-    Block { threads, registers: resources.registers, shared_bytes: resources.shared_bytes + dynamic }
+/// Threads and dynamic shared memory of a block; zeros for a kernel that is not registered.
+fn launched(kernel: &str) -> (u32, u32) {
+    registry::named(kernel).map(|kernel| (kernel.threads, kernel.shared_bytes)).unwrap_or_default()
 }
 
-/// Kernels of which not one block fits a multiprocessor.
+/// The resources of a block of `kernel`.
+fn block(kernel: &str, resources: Resources) -> BlockResources {
+    let (threads, dynamic) = launched(kernel);
+    BlockResources { threads, registers: resources.registers, shared_bytes: resources.shared_bytes + dynamic }
+}
+
+/// Kernels of which no block fits a multiprocessor, and kernels that are not registered.
 pub fn too_large(table: &Table) -> Vec<String> {
     let mut faults = Vec::new();
     for (kernel, resources) in table {
+        if registry::named(kernel).is_none() {
+            faults.push(format!("{kernel} is not in kernels/src/cuda/registry.rs"));
+        }
         for (architecture, resources) in resources {
             match block(kernel, *resources).occupancy(*architecture) {
-                Some((0, _)) => {
-                    faults.push(format!("{kernel} for {architecture}: not one block fits a multiprocessor"))
-                }
+                Some((0, _)) => faults.push(format!("{kernel} for {architecture}: no block fits a multiprocessor")),
                 Some(_) => {}
-                None => faults.push(format!("{kernel}: the limits of {architecture} are not known")),
+                None => faults.push(format!("{kernel}: the limits of {architecture} are unknown")),
             }
         }
     }
     faults
 }
 
-/// The table as text, by the compiler of this `version`.
+/// The table as text, for the compiler of this `version`.
 pub fn render(table: &Table, architectures: &[Architecture], version: (i32, i32)) -> String {
     let mut text = format!(
-        "# What each kernel takes, by NVRTC {}.{}: threads of a block, bytes of static and of dynamic shared memory, and for\n\
-         # each architecture registers of a thread and the share of a multiprocessor's warps that can be there at once.\n\
-         # Written by scripts/check_cuda_kernels.sh --update. Nothing spills, nothing has a stack frame, and the assembler had\n\
-         # nothing to say.\n",
+        "# Resources of each kernel, compiled by NVRTC {}.{}: threads of a block, bytes of static and of dynamic shared memory,\n\
+         # and for each architecture registers of a thread and occupancy. Written by scripts/check_cuda_kernels.sh --update.\n\
+         # No kernel spills or has a stack frame, and ptxas emits no warning.\n",
         version.0, version.1
     );
     text.push_str(&format!("{:28}{:>8}{:>8}{:>9}", "kernel", "threads", "static", "dynamic"));
@@ -65,7 +71,7 @@ pub fn render(table: &Table, architectures: &[Architecture], version: (i32, i32)
     text
 }
 
-/// The lines that differ, each as it was and as it is, with what to do.
+/// The lines that differ, old and new, and the command that updates the table.
 pub fn differences(committed: &str, text: &str) -> Vec<String> {
     let count = committed.lines().count().max(text.lines().count());
     let line = |text: &str, index| text.lines().nth(index).unwrap_or("").to_owned();
@@ -78,7 +84,7 @@ pub fn differences(committed: &str, text: &str) -> Vec<String> {
     }
     if committed != text {
         faults.push(
-            "kernels/cuda/resources.txt differs: look why, and run scripts/check_cuda_kernels.sh --update".into(),
+            "kernels/cuda/resources.txt differs: find out why, then run scripts/check_cuda_kernels.sh --update".into(),
         );
     }
     faults

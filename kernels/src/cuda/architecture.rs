@@ -1,21 +1,21 @@
-//! What machine code is made for, and which devices run it.
+//! Compute capabilities, and the devices that run their machine code.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::error::KernelError;
 
-/// A compute capability: `sm_90`, or `sm_90a` for code that uses what that capability alone has.
+/// A compute capability: `sm_90`, or `sm_90a` for code with instructions of that capability alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Architecture {
     /// Ten times the major version plus the minor one.
     number: u32,
-    /// Whether code for it may use instructions that no other capability has.
+    /// Whether its code may use instructions of this capability alone.
     specific: bool,
 }
 
-/// The capability that kernels use instructions of which no other has: `wgmma` is of `sm_90a` alone (PTX ISA,
-/// "Asynchronous Warpgroup Level Matrix Instructions").
+/// The capability with architecture-specific instructions in the kernels: only `sm_90a` has `wgmma` (PTX ISA, "Asynchronous
+/// Warpgroup Level Matrix Instructions").
 const HOPPER: u32 = 90;
 
 impl Architecture {
@@ -24,12 +24,12 @@ impl Architecture {
         Architecture { number, specific: false }
     }
 
-    /// What to compile for so that a device of this capability can do all that it can.
+    /// The compilation target with all instructions of a device of this capability.
     pub const fn code(self) -> Self {
         Architecture { number: self.number, specific: self.number == HOPPER }
     }
 
-    /// Whether a device of this capability has the warpgroup products and the tensor copies of `sm_90a`.
+    /// Whether a device of this capability has the `wgmma` and TMA of `sm_90a`.
     pub const fn has_wgmma(self) -> bool {
         self.number == HOPPER
     }
@@ -38,9 +38,10 @@ impl Architecture {
     /// minor version that is not above the device's (CUDA C++ Programming Guide, "Binary Compatibility"); exactly the
     /// device's where the code is specific.
     pub fn runs_on(self, device: Architecture) -> bool {
-        match self.specific {
-            true => self.number == device.number,
-            false => self.number / 10 == device.number / 10 && self.number <= device.number,
+        if self.specific {
+            self.number == device.number
+        } else {
+            self.number / 10 == device.number / 10 && self.number <= device.number
         }
     }
 }
@@ -60,7 +61,7 @@ impl FromStr for Architecture {
         let specific = name.is_some_and(|name| name.ends_with('a'));
         let number = name.map(|name| name.strip_suffix('a').unwrap_or(name)).and_then(|number| number.parse().ok());
         number.map(|number| Architecture { number, specific }).ok_or_else(|| {
-            KernelError::shape("architecture", format!("unknown architecture '{text}': one like sm_90 is needed"))
+            KernelError::shape("architecture", format!("unknown architecture '{text}': expected a name like sm_90"))
         })
     }
 }
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn code_runs_on_its_own_major_version_from_its_minor_one_on() {
+    fn code_runs_on_later_minor_versions() {
         let runs = |code: &str, device| code.parse::<Architecture>().unwrap().runs_on(Architecture::new(device));
         assert!(runs("sm_80", 80) && runs("sm_80", 86) && runs("sm_86", 89) && runs("sm_90", 90));
         assert!(runs("sm_120", 121) && runs("sm_90a", 90) && runs("sm_100a", 100));
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_back() {
+    fn parsed_names_display_unchanged() {
         for name in ["sm_80", "sm_90", "sm_90a", "sm_120"] {
             assert_eq!(name.parse::<Architecture>().unwrap().to_string(), name);
         }
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_gets_all_that_it_can_do() {
+    fn code_target_has_all_instructions() {
         assert_eq!(Architecture::new(90).code().to_string(), "sm_90a");
         assert_eq!(Architecture::new(86).code().to_string(), "sm_86");
         for number in [80, 86, 89, 90, 100, 120] {

@@ -1,28 +1,29 @@
 //! The kernels compiled with NVRTC, through `cudarc`: source to the machine code of one architecture.
 //!
-//! No GPU and no toolkit are needed, only the library `libnvrtc.so`, which is looked for where the loader looks.
+//! No GPU and no toolkit are needed, only the library `libnvrtc.so` on the loader's path.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr;
 
 use cudarc::nvrtc::{result, sys};
 
 use super::Architecture;
-use super::sources::{KernelSource, PRELUDE};
+use super::registry::KernelSource;
+use super::sources::HEADERS;
 use crate::error::KernelError;
 
-/// What the compiler made of one source.
+/// One compiled source.
 pub struct Compiled {
-    /// Machine code in the form that a driver loads.
+    /// Machine code in the format that a driver loads.
     pub cubin: Vec<u8>,
-    /// What the compiler said: errors, warnings, and each kernel's resources.
+    /// The compiler's log: errors, warnings, and each kernel's resources.
     pub log: String,
 }
 
-/// What the compiler is told beside the architecture. Part of what a compiled kernel is known by.
+/// The compiler options besides the architecture. They are part of a cubin's digest.
 pub const OPTIONS: [&str; 4] = [
     "-std=c++17",
-    // Products and sums are fused where the source says so and nowhere else.
+    // Multiplications and additions are fused only where the source says `fmaf`.
     "--fmad=false",
     "-lineinfo",
     "--ptxas-options=-v",
@@ -35,11 +36,11 @@ fn error(message: impl Into<String>) -> KernelError {
 /// Major and minor version of the library.
 ///
 /// # Errors
-/// When the library is not there.
+/// The library was not found.
 pub fn version() -> Result<(i32, i32), KernelError> {
-    // SAFETY: looks for a library and calls nothing in it.
+    // SAFETY: searches for a library and calls nothing in it.
     if !unsafe { sys::is_culib_present() } {
-        return Err(error("libnvrtc.so was not found: install CUDA's NVRTC, or name its folder in LD_LIBRARY_PATH"));
+        return Err(error("libnvrtc.so was not found: install CUDA's NVRTC, or add its directory to LD_LIBRARY_PATH"));
     }
     let (mut major, mut minor) = (0, 0);
     // SAFETY: both pointers are to integers that live through the call.
@@ -47,7 +48,7 @@ pub fn version() -> Result<(i32, i32), KernelError> {
     Ok((major, minor))
 }
 
-/// A program that is destroyed when it goes out of scope.
+/// An NVRTC program, destroyed when it goes out of scope.
 struct Program(sys::nvrtcProgram);
 
 impl Drop for Program {
@@ -65,18 +66,21 @@ pub fn compile(source: &KernelSource, architecture: Architecture) -> Result<Comp
     version()?;
     let terminated = |text: &str| CString::new(text).map_err(|_| error(format!("{}: a NUL in the text", source.file)));
     let (text, file) = (terminated(source.text)?, terminated(source.file)?);
-    let (header, header_name) = (terminated(PRELUDE.text)?, terminated(PRELUDE.file)?);
+    let headers = HEADERS.iter().map(|header| terminated(header.text)).collect::<Result<Vec<_>, _>>()?;
+    let names = HEADERS.iter().map(|header| terminated(header.file)).collect::<Result<Vec<_>, _>>()?;
+    let header_texts: Vec<*const c_char> = headers.iter().map(|text| text.as_ptr()).collect();
+    let header_names: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     let mut handle = ptr::null_mut();
-    // SAFETY: all strings are terminated and live until the program is destroyed at the end of this function, which
-    // has one header and one name of it.
+    // SAFETY: all strings are terminated and live until the program is destroyed at the end of this function; both arrays
+    // have one entry for each header.
     unsafe {
         sys::nvrtcCreateProgram(
             &mut handle,
             text.as_ptr(),
             file.as_ptr(),
-            1,
-            [header.as_ptr()].as_ptr(),
-            [header_name.as_ptr()].as_ptr(),
+            HEADERS.len() as c_int,
+            header_texts.as_ptr(),
+            header_names.as_ptr(),
         )
     }
     .result()

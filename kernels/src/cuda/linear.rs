@@ -1,189 +1,118 @@
-//! Launches of products with weights: `linear.cu` and, on tensor cores, `linear_mma.cu` or `linear_wgmma.cu`.
+//! Launches of the GEMMs with weights: `linear.cu` and, on tensor cores, `linear_mma.cu` or `linear_wgmma.cu`.
 
-use std::borrow::Cow;
-
-use super::names::typed;
-use super::{Argument, CudaBackend, CudaTensor, CudaVector, CudaWeights, Device, Launch, Tiles, count};
+use super::registry::{Kernel, LINEAR_MMA_TILE, LINEAR_WGMMA_TILE, Operation, Variant, require};
+use super::{Argument, CudaBackend, CudaTensor, CudaVector, CudaWeights, Device, Tiles, count};
 use crate::dtype::DType;
 use crate::error::KernelError;
 
-/// Threads of a block of the plain kernels, one an output.
-const PLAIN_THREADS: u32 = 128;
-
-/// How the kernels on tensor cores cut a product into blocks. Never by the number of rows: a row's bits are its own.
-pub(super) struct Tiling {
-    rows: u32,
-    weight_rows: u32,
-    /// Inputs of a step.
-    inputs: u32,
-    /// Blocks with consecutive rows and the same weight rows, of which each copies its part for all.
-    cluster_blocks: u32,
-    pub(super) threads: u32,
-    pub(super) shared_bytes: u32,
-}
-
-/// Of `linear_mma.cu`: three stages of both tiles, of 2-byte elements.
-pub(super) const MMA: Tiling =
-    Tiling { rows: 128, weight_rows: 128, inputs: 32, cluster_blocks: 1, threads: 256, shared_bytes: 3 * 256 * 32 * 2 };
-
-/// Of `linear_wgmma.cu`: four stages, which the kernel moves to the next multiple of 1024 bytes.
-pub(super) const WGMMA: Tiling = Tiling {
-    rows: 128,
-    weight_rows: 256,
-    inputs: 64,
-    cluster_blocks: 2,
-    threads: 384,
-    shared_bytes: 4 * 384 * 64 * 2 + 1024,
-};
-
-impl Tiling {
-    /// Blocks of a product: whole clusters of them for each tile of weight rows.
-    fn blocks(&self, rows: u32, weight_rows: u32) -> usize {
-        let row_tiles = rows.div_ceil(self.rows).next_multiple_of(self.cluster_blocks);
-        row_tiles as usize * weight_rows.div_ceil(self.weight_rows) as usize
-    }
-
-    /// Rows of weights that a block copies at a time, of the tile that its cluster shares.
-    fn copied_weight_rows(&self) -> u32 {
-        self.weight_rows / self.cluster_blocks
+/// The name of a GEMM in errors.
+fn op_name(operation: Operation) -> &'static str {
+    match operation {
+        Operation::LinearResidual => "linear_residual",
+        Operation::LinearSwiGlu => "linear_swiglu",
+        _ => "linear",
     }
 }
 
-/// What happens to the result of a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Product {
-    /// It is stored.
-    Plain,
-    /// It is added to what is there.
-    Residual,
-    /// Two of them become one by the gated unit.
-    Gated,
-}
-
-/// What a product is computed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unit {
-    Plain,
-    Mma,
-    Wgmma,
-}
-
-impl Product {
-    fn name(self) -> &'static str {
-        match self {
-            Product::Plain => "linear",
-            Product::Residual => "linear_residual",
-            Product::Gated => "linear_swiglu",
-        }
-    }
-
-    fn kernel(self, unit: Unit, dtype: DType) -> Cow<'static, str> {
-        Cow::Borrowed(match (self, unit) {
-            (Product::Plain, Unit::Plain) => typed!("linear", dtype),
-            (Product::Plain, Unit::Mma) => typed!("linear_mma", dtype),
-            (Product::Plain, Unit::Wgmma) => typed!("linear_wgmma", dtype),
-            (Product::Residual, Unit::Plain) => typed!("linear_residual", dtype),
-            (Product::Residual, Unit::Mma) => typed!("linear_residual_mma", dtype),
-            (Product::Residual, Unit::Wgmma) => typed!("linear_residual_wgmma", dtype),
-            (Product::Gated, Unit::Plain) => typed!("linear_swiglu", dtype),
-            (Product::Gated, Unit::Mma) => typed!("linear_swiglu_mma", dtype),
-            (Product::Gated, Unit::Wgmma) => typed!("linear_swiglu_wgmma", dtype),
-        })
-    }
-}
-
-/// Whether the fast kernels take rows of `width` elements of `dtype`: they copy 16 bytes at a time.
+/// Whether the tensor-core kernels take rows of `width` elements of `dtype`: they copy 16 bytes at a time.
 pub(super) fn fits_tensor_cores(dtype: DType, width: u32) -> bool {
     dtype != DType::F32 && width.is_multiple_of(8)
 }
 
+/// M, N and K of a GEMM, and the columns of its result: half of N for a gated one.
+#[derive(Clone, Copy)]
+struct GemmSize {
+    m: u32,
+    n: u32,
+    k: u32,
+    out_features: u32,
+}
+
 impl<D: Device> CudaBackend<D> {
-    /// The product of `x` and `weight`, with what happens to it.
-    pub(super) fn multiply(
+    /// The GEMM of `x` and `weight` with the epilogue of `operation`.
+    pub(super) fn matmul(
         &self,
-        product: Product,
+        operation: Operation,
         x: &CudaTensor<D::Buffer>,
         weight: &CudaWeights<D::Buffer>,
         bias: Option<&CudaVector<D::Buffer>>,
         out: &mut CudaTensor<D::Buffer>,
     ) -> Result<(), KernelError> {
-        let op = product.name();
-        let (rows, inputs) = (count(op, x.rows)?, count(op, weight.shape.in_features)?);
-        let outputs = count(op, weight.shape.out_features)?;
+        let op = op_name(operation);
+        let (m, k) = (count(op, x.rows)?, count(op, weight.shape.in_features)?);
+        let out_features = count(op, weight.shape.out_features)?;
+        let n = if weight.shape.gated { count(op, 2 * weight.shape.out_features)? } else { out_features };
+        let size = GemmSize { m, n, k, out_features };
         let bias = bias.map_or(Argument::Null, |bias| Argument::Read(&bias.buffer));
-        if self.uses_tensor_cores() && fits_tensor_cores(x.dtype, inputs) {
-            let weight_rows = if weight.shape.gated { count(op, 2 * weight.shape.out_features)? } else { outputs };
-            if self.uses_wgmma() && inputs > 0 {
-                let tiles = |buffer, rows: u32, tile_rows| Tiles {
-                    buffer,
-                    dtype: x.dtype,
-                    rows: rows as usize,
-                    columns: inputs as usize,
-                    tile_rows,
-                    tile_columns: WGMMA.inputs,
-                    swizzled: true,
-                };
-                let launch = Launch {
-                    kernel: product.kernel(Unit::Wgmma, x.dtype),
-                    grid: [count(op, WGMMA.blocks(rows, weight_rows))?, 1, 1],
-                    threads: WGMMA.threads,
-                    shared_bytes: WGMMA.shared_bytes,
-                };
+        let variant = match self.uses_tensor_cores() && fits_tensor_cores(x.dtype, k) {
+            true if self.uses_wgmma() && k > 0 => Variant::Wgmma,
+            true => Variant::Mma,
+            false => Variant::Plain,
+        };
+        let kernel = require(op, operation, variant, x.dtype)?;
+        match variant {
+            Variant::Wgmma => self.launch_wgmma(op, kernel, size, x, weight, bias, out),
+            Variant::Mma => {
+                let tile = LINEAR_MMA_TILE;
+                let launch = kernel.launch([n.div_ceil(tile.n), m.div_ceil(tile.m), 1]);
                 let mut arguments = [
-                    Argument::Tiles(tiles(&x.buffer, rows, WGMMA.rows)),
-                    Argument::Tiles(tiles(&weight.buffer, weight_rows, WGMMA.copied_weight_rows())),
+                    Argument::Read(&x.buffer),
+                    Argument::Read(&weight.buffer),
                     bias,
-                    Argument::U32(rows),
-                    Argument::U32(inputs),
-                    Argument::U32(outputs),
+                    Argument::U32(m),
+                    Argument::U32(k),
+                    Argument::U32(out_features),
                     Argument::Write(&mut out.buffer),
                 ];
-                return self.launch(&launch, &mut arguments);
+                self.launch(&launch, &mut arguments)
             }
-            let launch = Launch {
-                kernel: product.kernel(Unit::Mma, x.dtype),
-                grid: [weight_rows.div_ceil(MMA.weight_rows), rows.div_ceil(MMA.rows), 1],
-                threads: MMA.threads,
-                shared_bytes: MMA.shared_bytes,
-            };
-            let mut arguments = [
-                Argument::Read(&x.buffer),
-                Argument::Read(&weight.buffer),
-                bias,
-                Argument::U32(rows),
-                Argument::U32(inputs),
-                Argument::U32(outputs),
-                Argument::Write(&mut out.buffer),
-            ];
-            return self.launch(&launch, &mut arguments);
+            _ => {
+                let launch = kernel.launch([m, out_features.div_ceil(kernel.threads), 1]);
+                let mut arguments = [
+                    Argument::Read(&x.buffer),
+                    Argument::Read(&weight.buffer),
+                    bias,
+                    Argument::U32(k),
+                    Argument::U32(out_features),
+                    Argument::Write(&mut out.buffer),
+                ];
+                self.launch(&launch, &mut arguments)
+            }
         }
-        let launch = Launch {
-            kernel: product.kernel(Unit::Plain, x.dtype),
-            grid: [rows, outputs.div_ceil(PLAIN_THREADS), 1],
-            threads: PLAIN_THREADS,
-            shared_bytes: 0,
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the operands of a GEMM and its launch")]
+    fn launch_wgmma(
+        &self,
+        op: &'static str,
+        kernel: &Kernel,
+        size: GemmSize,
+        x: &CudaTensor<D::Buffer>,
+        weight: &CudaWeights<D::Buffer>,
+        bias: Argument<'_, D::Buffer>,
+        out: &mut CudaTensor<D::Buffer>,
+    ) -> Result<(), KernelError> {
+        let GemmSize { m, n, k, out_features } = size;
+        let tile = LINEAR_WGMMA_TILE;
+        let tiles = |buffer, rows: u32, tile_rows| Tiles {
+            buffer,
+            dtype: x.dtype,
+            rows: rows as usize,
+            columns: k as usize,
+            tile_rows,
+            tile_columns: tile.k,
+            swizzled: true,
         };
+        let launch = kernel.launch([count(op, tile.blocks(m, n))?, 1, 1]);
         let mut arguments = [
-            Argument::Read(&x.buffer),
-            Argument::Read(&weight.buffer),
+            Argument::Tiles(tiles(&x.buffer, m, tile.m)),
+            Argument::Tiles(tiles(&weight.buffer, n, tile.multicast_n())),
             bias,
-            Argument::U32(inputs),
-            Argument::U32(outputs),
+            Argument::U32(m),
+            Argument::U32(k),
+            Argument::U32(out_features),
             Argument::Write(&mut out.buffer),
         ];
         self.launch(&launch, &mut arguments)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_are_whole_clusters_for_each_tile_of_weight_rows() {
-        let grids = [(1, 1), (128, 256), (129, 256), (257, 257), (1867, 2048)];
-        assert_eq!(grids.map(|(rows, weight_rows)| WGMMA.blocks(rows, weight_rows)), [2, 2, 2, 8, 128]);
-        assert_eq!(grids.map(|(rows, weight_rows)| MMA.blocks(rows, weight_rows)), [1, 2, 4, 9, 240]);
-        assert_eq!((WGMMA.copied_weight_rows(), MMA.copied_weight_rows()), (128, 128));
     }
 }

@@ -27,14 +27,12 @@ mod device;
 #[cfg(feature = "cuda")]
 pub mod driver;
 #[cfg(feature = "emulator")]
-mod emulated_memory;
-#[cfg(feature = "emulator")]
 pub mod emulator;
 mod linear;
-mod names;
 pub mod occupancy;
 mod pool;
 mod prepare;
+pub mod registry;
 mod rows;
 pub mod sources;
 mod tables;
@@ -51,7 +49,7 @@ pub use tensor::{CudaTensor, CudaVector, CudaWeights};
 pub use tiles::Tiles;
 pub use timeline::Timeline;
 
-use linear::Product;
+use registry::Operation;
 use tables::Tables;
 use traffic::Traffic;
 
@@ -246,7 +244,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     ) -> Result<(), KernelError> {
         check::matmul("linear", x, weight.shape, false, bias.map(|bias| bias.len), 1, out)?;
         self.poison(out, 0..x.rows)?;
-        self.multiply(Product::Plain, x, weight, bias, out)
+        self.matmul(Operation::Linear, x, weight, bias, out)
     }
 
     fn linear_residual(
@@ -257,7 +255,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         stream: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
         check::matmul("linear residual", x, weight.shape, false, bias.map(|bias| bias.len), 1, stream)?;
-        self.multiply(Product::Residual, x, weight, bias, stream)
+        self.matmul(Operation::LinearResidual, x, weight, bias, stream)
     }
 
     fn linear_swiglu(
@@ -269,7 +267,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     ) -> Result<(), KernelError> {
         check::matmul("linear swiglu", x, gate_up.shape, true, bias.map(|bias| bias.len), 2, out)?;
         self.poison(out, 0..x.rows)?;
-        self.multiply(Product::Gated, x, gate_up, bias, out)
+        self.matmul(Operation::LinearSwiGlu, x, gate_up, bias, out)
     }
 
     fn rope(

@@ -1,14 +1,11 @@
-//! Launches of pooling: `pool.cu`, a block for 128 columns of a group, or for 128 times 16 bytes of them.
+//! Launches of pooling: `pool.cu`, a block for 128 columns of a group, or for 128 vectors of 16 bytes.
 
-use super::names::typed;
-use super::{Argument, CudaBackend, CudaTensor, Device, Launch, WIDE_BYTES, count};
+use super::registry::{Operation, Variant, require};
+use super::{Argument, CudaBackend, CudaTensor, Device, WIDE_BYTES, count};
 use crate::backend::{PoolGroups, PoolMethod};
 use crate::error::KernelError;
 
 const OP: &str = "pool";
-
-/// Threads of a block, one a column or 16 bytes of them.
-const THREADS: u32 = 128;
 
 impl<D: Device> CudaBackend<D> {
     /// `out[g] = pool(x[rows of group g])`.
@@ -28,18 +25,15 @@ impl<D: Device> CudaBackend<D> {
         }
         let (offsets, rows) = (self.upload(&offsets)?, self.upload(&rows)?);
         let columns = count(OP, x.columns)?;
-        let is_wide = self.moves_wide(x.dtype, x.columns);
-        let (kernel, of_a_thread) = match is_wide {
-            true => (typed!("pool_wide", x.dtype), (WIDE_BYTES / x.dtype.size()) as u32),
-            false => (typed!("pool", x.dtype), 1),
+        let (variant, columns_per_thread) = if self.moves_wide(x.dtype, x.columns) {
+            (Variant::Wide, (WIDE_BYTES / x.dtype.size()) as u32)
+        } else {
+            (Variant::Plain, 1)
         };
-        let launch = Launch {
-            kernel: kernel.into(),
-            grid: [count(OP, groups.len())?, columns.div_ceil(THREADS * of_a_thread), 1],
-            threads: THREADS,
-            shared_bytes: 0,
-        };
-        // The kernel's numbers for the methods.
+        let kernel = require(OP, Operation::Pool, variant, x.dtype)?;
+        let launch =
+            kernel.launch([count(OP, groups.len())?, columns.div_ceil(kernel.threads * columns_per_thread), 1]);
+        // `enum Method` of the kernel.
         let method = match method {
             PoolMethod::Mean => 0,
             PoolMethod::Max => 1,

@@ -1,26 +1,24 @@
-//! Weights to the device: uploaded as they are stored, converted and checked there by `cast.cu`.
+//! Weights to the device: uploaded in their stored type, converted and checked there by `cast.cu`.
 
+use super::registry::{Operation, Variant, require};
 use super::tensor::bytes;
-use super::{Argument, CudaBackend, CudaTensor, CudaVector, CudaWeights, Device, Launch, count};
+use super::{Argument, CudaBackend, CudaTensor, CudaVector, CudaWeights, Device, count};
 use crate::check::WeightShape;
 use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
 
-/// Bytes of a weight that are on the device as they are stored, while they are converted.
-const PIECE_BYTES: usize = 64 << 20;
+/// Bytes of a weight that are converted at a time: their stored form is a temporary buffer on the device.
+const CHUNK_BYTES: usize = 64 << 20;
 
-/// Threads of a block of the cast.
-const THREADS: u32 = 256;
-
-/// The rows of a destination matrix that a source becomes: `first`, `first + step`, and so on.
-struct Rows {
+/// The destination rows of a source: `first`, `first + step`, and so on.
+struct DestinationRows {
     first: usize,
     step: usize,
 }
 
 impl<D: Device> CudaBackend<D> {
-    /// Matrices of equal width, one under the other.
+    /// Stacks matrices of equal width.
     pub(super) fn stack_weights(
         &self,
         weights: &[HostTensor],
@@ -30,19 +28,19 @@ impl<D: Device> CudaBackend<D> {
         let shapes = weights.iter().map(|weight| matrix(OP, weight)).collect::<Result<Vec<_>, _>>()?;
         let in_features = shapes.first().map_or(0, |shape| shape.1);
         if let Some(other) = shapes.iter().find(|shape| shape.1 != in_features) {
-            return Err(KernelError::shape(OP, format!("{} inputs stacked on {in_features}", other.1)));
+            return Err(KernelError::shape(OP, format!("{} input features stacked on {in_features}", other.1)));
         }
         let out_features = shapes.iter().map(|shape| shape.0).sum();
         let mut buffer = self.device.alloc(bytes(run, out_features, in_features)?)?;
         let mut first = 0;
         for (weight, shape) in weights.iter().zip(&shapes) {
-            self.cast(OP, weight, run, Rows { first, step: 1 }, &mut buffer)?;
+            self.cast(OP, weight, run, DestinationRows { first, step: 1 }, &mut buffer)?;
             first += shape.0;
         }
         Ok(CudaWeights { buffer, shape: WeightShape { dtype: run, out_features, in_features, gated: false } })
     }
 
-    /// The rows of a gate and an up projection in turn.
+    /// Interleaves the rows of a gate and an up projection.
     pub(super) fn interleave_weights(
         &self,
         gate: &HostTensor,
@@ -56,7 +54,7 @@ impl<D: Device> CudaBackend<D> {
         }
         let mut buffer = self.device.alloc(bytes(run, 2 * out_features, in_features)?)?;
         for (first, weight) in [gate, up].into_iter().enumerate() {
-            self.cast(OP, weight, run, Rows { first, step: 2 }, &mut buffer)?;
+            self.cast(OP, weight, run, DestinationRows { first, step: 2 }, &mut buffer)?;
         }
         Ok(CudaWeights { buffer, shape: WeightShape { dtype: run, out_features, in_features, gated: true } })
     }
@@ -67,11 +65,11 @@ impl<D: Device> CudaBackend<D> {
         let (rows, columns) = matrix(OP, table)?;
         let capacity = bytes(run, rows, columns)?;
         let mut buffer = self.device.alloc(capacity)?;
-        self.cast(OP, table, run, Rows { first: 0, step: 1 }, &mut buffer)?;
+        self.cast(OP, table, run, DestinationRows { first: 0, step: 1 }, &mut buffer)?;
         Ok(CudaTensor { buffer, capacity, dtype: run, rows, columns })
     }
 
-    /// Vectors end to end, rounded to the run's type and kept in `f32`. They are short: the host does it.
+    /// Concatenates vectors, rounded to the run's type and stored as `f32`. They are short, so the host converts them.
     pub(super) fn join_vectors(&self, parts: &[HostTensor], run: DType) -> Result<CudaVector<D::Buffer>, KernelError> {
         let mut values = Vec::new();
         for part in parts {
@@ -86,31 +84,27 @@ impl<D: Device> CudaBackend<D> {
         Ok(CudaVector { buffer, len: values.len() })
     }
 
-    /// Converts `source` to `run` into rows of `out`, a piece at a time, so that a large table is not on the device twice.
+    /// Converts `source` to `run` into rows of `out` in chunks, so that a large table is not on the device twice.
     fn cast(
         &self,
         op: &'static str,
         source: &HostTensor,
         run: DType,
-        rows: Rows,
+        rows: DestinationRows,
         out: &mut D::Buffer,
     ) -> Result<(), KernelError> {
         let (n_rows, columns) = matrix(op, source)?;
         let row_bytes = columns * source.dtype().size();
-        let at_a_time = (PIECE_BYTES / row_bytes.max(1)).max(1);
+        let chunk_rows = (CHUNK_BYTES / row_bytes.max(1)).max(1);
+        let kernel = require(op, Operation::Cast { from: source.dtype() }, Variant::Plain, run)?;
         let mut first_bad = self.device.alloc(size_of::<u64>())?;
         self.write(&mut first_bad, &u64::MAX.to_ne_bytes())?;
-        for first in (0..n_rows).step_by(at_a_time) {
-            let n_rows = at_a_time.min(n_rows - first);
-            let piece = &source.bytes()[first * row_bytes..(first + n_rows) * row_bytes];
-            let mut stored = self.device.alloc(piece.len())?;
-            self.write(&mut stored, piece)?;
-            let launch = Launch {
-                kernel: format!("cast_{}_{run}", source.dtype()).into(),
-                grid: [count(op, (n_rows * columns).div_ceil(THREADS as usize))?, 1, 1],
-                threads: THREADS,
-                shared_bytes: 0,
-            };
+        for first in (0..n_rows).step_by(chunk_rows) {
+            let n_rows = chunk_rows.min(n_rows - first);
+            let chunk = &source.bytes()[first * row_bytes..(first + n_rows) * row_bytes];
+            let mut stored = self.device.alloc(chunk.len())?;
+            self.write(&mut stored, chunk)?;
+            let launch = kernel.launch([count(op, (n_rows * columns).div_ceil(kernel.threads as usize))?, 1, 1]);
             let mut arguments = [
                 Argument::Read(&stored),
                 Argument::U64(n_rows as u64),
@@ -132,7 +126,7 @@ impl<D: Device> CudaBackend<D> {
     }
 }
 
-/// Element `index` of `source` is not finite once it is rounded to `run`.
+/// The error for element `index` of `source`, which is not finite once rounded to `run`.
 fn not_finite(op: &'static str, source: &HostTensor, run: DType, index: usize) -> KernelError {
     let size = source.dtype().size();
     let element = source.bytes().get(index * size..(index + 1) * size).unwrap_or_default();
@@ -140,7 +134,7 @@ fn not_finite(op: &'static str, source: &HostTensor, run: DType, index: usize) -
     KernelError::NotFinite { op, index, value: value.first().copied().unwrap_or(f32::NAN) }
 }
 
-/// The extents of a matrix.
+/// Rows and columns of a matrix.
 fn matrix(op: &'static str, tensor: &HostTensor) -> Result<(usize, usize), KernelError> {
     match tensor.shape() {
         [rows, columns] => Ok((*rows, *columns)),

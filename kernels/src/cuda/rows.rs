@@ -1,32 +1,40 @@
-//! Launches of what works on each row alone: `gather_rows.cu`, `rms_norm.cu` and `rope.cu`, one block a row. Rows of a
-//! multiple of 16 bytes have kernels of their own, but for plain ones.
+//! Launches of the row-wise kernels `gather_rows.cu`, `rms_norm.cu` and `rope.cu`, one block a row. Rows of a multiple of
+//! 16 bytes go to the wide kernels.
 
-use super::names::typed;
+use super::registry::{Operation, Variant, require};
 use super::{Argument, CudaBackend, CudaTensor, CudaVector, Device, Launch, WIDE_BYTES, count};
 use crate::dtype::DType;
 use crate::error::KernelError;
 
-/// A launch of one block of 128 threads a row.
-fn per_row(op: &'static str, kernel: &'static str, rows: usize) -> Result<Launch, KernelError> {
-    Ok(Launch { kernel: kernel.into(), grid: [count(op, rows)?, 1, 1], threads: 128, shared_bytes: 0 })
-}
-
 impl<D: Device> CudaBackend<D> {
-    /// The launch that moves rows of `columns` elements, and what it counts them in.
-    fn moving(
+    /// A launch of one block a row.
+    fn per_row(
+        &self,
+        op: &'static str,
+        operation: Operation,
+        variant: Variant,
+        dtype: DType,
+        rows: usize,
+    ) -> Result<Launch, KernelError> {
+        Ok(require(op, operation, variant, dtype)?.launch([count(op, rows)?, 1, 1]))
+    }
+
+    /// The wide kernel for rows of `columns` elements, if they are a multiple of 16 bytes.
+    fn row_variant(&self, dtype: DType, columns: usize) -> Variant {
+        if self.moves_wide(dtype, columns) { Variant::Wide } else { Variant::Plain }
+    }
+
+    /// The launch that copies rows of `columns` elements, and the row length in the kernel's units.
+    fn row_copy(
         &self,
         op: &'static str,
         dtype: DType,
         columns: usize,
         rows: usize,
     ) -> Result<(Launch, u32), KernelError> {
-        match self.moves_wide(dtype, columns) {
-            true => {
-                let launch = per_row(op, "gather_rows_wide", rows)?;
-                Ok((launch, count(op, columns * dtype.size() / WIDE_BYTES)?))
-            }
-            false => Ok((per_row(op, typed!("gather_rows", dtype), rows)?, count(op, columns)?)),
-        }
+        let variant = self.row_variant(dtype, columns);
+        let units = if variant == Variant::Wide { columns * dtype.size() / WIDE_BYTES } else { columns };
+        Ok((self.per_row(op, Operation::GatherRows, variant, dtype, rows)?, count(op, units)?))
     }
 
     /// `out[i] = x[rows[i]]`.
@@ -39,7 +47,7 @@ impl<D: Device> CudaBackend<D> {
     ) -> Result<(), KernelError> {
         self.poison(out, 0..rows.len())?;
         let table = self.upload(rows)?;
-        let (launch, columns) = self.moving(op, x.dtype, x.columns, rows.len())?;
+        let (launch, columns) = self.row_copy(op, x.dtype, x.columns, rows.len())?;
         let mut arguments = [
             Argument::Read(&x.buffer),
             Argument::Read(&*table),
@@ -51,7 +59,7 @@ impl<D: Device> CudaBackend<D> {
         self.launch(&launch, &mut arguments)
     }
 
-    /// Rows `from..from + len` of `x` to the rows of `out` from `to` on.
+    /// Copies rows `from..from + len` of `x` to rows `to..to + len` of `out`.
     pub(super) fn copy(
         &self,
         x: &CudaTensor<D::Buffer>,
@@ -62,7 +70,7 @@ impl<D: Device> CudaBackend<D> {
     ) -> Result<(), KernelError> {
         const OP: &str = "copy rows";
         self.poison(out, to..to + len)?;
-        let (launch, columns) = self.moving(OP, x.dtype, x.columns, len)?;
+        let (launch, columns) = self.row_copy(OP, x.dtype, x.columns, len)?;
         let mut arguments = [
             Argument::Read(&x.buffer),
             Argument::Null,
@@ -84,10 +92,8 @@ impl<D: Device> CudaBackend<D> {
     ) -> Result<(), KernelError> {
         const OP: &str = "rms norm";
         self.poison(out, 0..x.rows)?;
-        let launch = match self.moves_wide(x.dtype, x.columns) {
-            true => Launch { threads: 256, ..per_row(OP, typed!("rms_norm_wide", x.dtype), x.rows)? },
-            false => per_row(OP, typed!("rms_norm", x.dtype), x.rows)?,
-        };
+        let variant = self.row_variant(x.dtype, x.columns);
+        let launch = self.per_row(OP, Operation::RmsNorm, variant, x.dtype, x.rows)?;
         let mut arguments = [
             Argument::Read(&x.buffer),
             Argument::Read(&scale.buffer),
@@ -98,7 +104,7 @@ impl<D: Device> CudaBackend<D> {
         self.launch(&launch, &mut arguments)
     }
 
-    /// Rotary positions of the first `n_heads` heads of every row that has a position.
+    /// Rotates the first `n_heads` heads of every row that has a position.
     pub(super) fn rotate_rows(
         &self,
         x: &mut CudaTensor<D::Buffer>,
@@ -110,10 +116,10 @@ impl<D: Device> CudaBackend<D> {
     ) -> Result<(), KernelError> {
         const OP: &str = "rope";
         let table = self.upload(positions)?;
-        // Both halves of each head in every row begin at a multiple of what is moved at once.
+        // Both halves of each head in every row begin at a multiple of 16 bytes.
         let is_wide = self.moves_wide(x.dtype, head_dim / 2) && self.moves_wide(x.dtype, x.columns);
-        let kernel = if is_wide { typed!("rope_wide", x.dtype) } else { typed!("rope", x.dtype) };
-        let launch = per_row(OP, kernel, positions.len())?;
+        let variant = if is_wide { Variant::Wide } else { Variant::Plain };
+        let launch = self.per_row(OP, Operation::Rope, variant, x.dtype, positions.len())?;
         let mut arguments = [
             Argument::Write(&mut x.buffer),
             Argument::Read(&*table),

@@ -1,35 +1,34 @@
-//! Matrices that a kernel copies to shared memory by tiles: what a device makes a tensor map of.
+//! Matrices that a kernel copies to shared memory by tiles, described to the device by a tensor map.
 //!
-//! The unit that does such copies, the tensor memory accelerator of `sm_90` and later, is told of the matrix once, in a
-//! map that is a kernel's parameter. What lies beyond the matrix is zeros in a tile.
+//! The tensor memory accelerator (TMA) of `sm_90` and later reads the map, which is a kernel parameter. It fills tiles with
+//! zeros beyond the matrix.
 
 use crate::dtype::DType;
 
-/// Rows of a tile at most, and columns (CUDA driver API, `cuTensorMapEncodeTiled`: `boxDim`).
+/// The maximum rows and columns of a tile (CUDA driver API, `cuTensorMapEncodeTiled`: `boxDim`).
 const MAX_TILE_SIDE: u32 = 256;
 
-/// What addresses and rows must be a multiple of, in bytes (as above: `globalAddress`, `globalStrides`).
+/// The alignment of addresses and rows in bytes (`globalAddress`, `globalStrides`).
 pub const TILE_ALIGNMENT: usize = 16;
 
-/// Bytes of a tile's row over which chunks of 16 bytes can be swapped.
+/// The maximum bytes of a tile's row with the 128-byte swizzle.
 pub const SWIZZLED_ROW_BYTES: usize = 128;
 
-/// A row-major matrix at the start of a buffer, and the tiles that it is copied by.
+/// A row-major matrix at the start of a buffer, and its tiles.
 pub struct Tiles<'a, B> {
-    /// Memory of the matrix, which the kernel reads.
+    /// The memory of the matrix.
     pub buffer: &'a B,
-    /// Its elements.
+    /// The element type.
     pub dtype: DType,
-    /// Its rows.
+    /// Rows of the matrix.
     pub rows: usize,
-    /// Its columns.
+    /// Columns of the matrix.
     pub columns: usize,
     /// Rows of a tile.
     pub tile_rows: u32,
     /// Columns of a tile.
     pub tile_columns: u32,
-    /// Whether the 16-byte chunks of a tile's rows of 128 bytes are swapped by the row, so that reading a column of them
-    /// meets no bank conflict.
+    /// Whether the 16-byte chunks of a row are swizzled by the row's index, against bank conflicts.
     pub swizzled: bool,
 }
 
@@ -39,15 +38,15 @@ impl<B> Tiles<'_, B> {
         self.columns * self.dtype.size()
     }
 
-    /// Whether a device can make a map of this in a buffer of `buffer_bytes` bytes; else what is wrong.
+    /// Checks the rules of a tensor map for a buffer of `buffer_bytes` bytes.
     ///
     /// # Errors
-    /// One line that names the rule and the numbers.
+    /// The violated rule with its numbers, in one line.
     pub fn check(&self, buffer_bytes: usize) -> Result<(), String> {
         let (rows, row_bytes) = (self.rows, self.row_bytes());
         let tile_row_bytes = self.tile_columns as usize * self.dtype.size();
         if rows == 0 || self.columns == 0 || self.tile_rows == 0 || self.tile_columns == 0 {
-            return Err("a matrix or a tile of nothing".to_owned());
+            return Err("an empty matrix or tile".to_owned());
         }
         if !row_bytes.is_multiple_of(TILE_ALIGNMENT) || !tile_row_bytes.is_multiple_of(TILE_ALIGNMENT) {
             return Err(format!(
@@ -73,8 +72,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_no_device_can_map_is_refused_by_its_rule() {
-        let fine = || Tiles {
+    fn invalid_tensor_maps_name_the_rule() {
+        let valid = || Tiles {
             buffer: &(),
             dtype: DType::Bf16,
             rows: 5,
@@ -83,25 +82,25 @@ mod tests {
             tile_columns: 64,
             swizzled: true,
         };
-        assert_eq!(fine().check(240), Ok(()));
-        let told = [
-            fine().check(239),
-            Tiles { rows: 0, ..fine() }.check(240),
-            Tiles { columns: 20, ..fine() }.check(240),
-            Tiles { tile_columns: 20, ..fine() }.check(240),
-            Tiles { tile_rows: 257, ..fine() }.check(240),
-            Tiles { tile_columns: 128, ..fine() }.check(240),
-            Tiles { rows: usize::MAX, ..fine() }.check(240),
+        assert_eq!(valid().check(240), Ok(()));
+        let errors = [
+            valid().check(239),
+            Tiles { rows: 0, ..valid() }.check(240),
+            Tiles { columns: 20, ..valid() }.check(240),
+            Tiles { tile_columns: 20, ..valid() }.check(240),
+            Tiles { tile_rows: 257, ..valid() }.check(240),
+            Tiles { tile_columns: 128, ..valid() }.check(240),
+            Tiles { rows: usize::MAX, ..valid() }.check(240),
         ];
-        insta::assert_snapshot!(told.map(Result::unwrap_err).join("\n"), @r"
+        insta::assert_snapshot!(errors.map(Result::unwrap_err).join("\n"), @r"
 5 rows of 48 bytes in a buffer of 239
-a matrix or a tile of nothing
+an empty matrix or tile
 rows of 40 bytes by tiles of 128, not multiples of 16
 rows of 48 bytes by tiles of 40, not multiples of 16
 tiles of 257 x 64, more than 256
 swizzled rows of 256 bytes, more than 128
 18446744073709551615 rows of 48 bytes in a buffer of 240
 ");
-        assert_eq!(Tiles { tile_columns: 128, swizzled: false, ..fine() }.check(240), Ok(()));
+        assert_eq!(Tiles { tile_columns: 128, swizzled: false, ..valid() }.check(240), Ok(()));
     }
 }

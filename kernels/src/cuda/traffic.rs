@@ -1,8 +1,8 @@
-//! Bytes that went between host and device.
+//! Bytes copied between host and device.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counted from the last reset on.
+/// Counters since the last reset.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     to_device: AtomicU64,
@@ -10,12 +10,12 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// So many bytes are copied to the device.
+    /// Counts a copy of `bytes` to the device.
     pub(super) fn add_to_device(&self, bytes: usize) {
         self.to_device.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// So many bytes are copied to the host.
+    /// Counts a copy of `bytes` to the host.
     pub(super) fn add_to_host(&self, bytes: usize) {
         self.to_host.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -30,7 +30,7 @@ impl Traffic {
         self.to_host.load(Ordering::Relaxed)
     }
 
-    /// Counts from nothing again.
+    /// Resets both counters.
     pub(super) fn reset(&self) {
         self.to_device.store(0, Ordering::Relaxed);
         self.to_host.store(0, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use crate::common::random;
 use actbench_kernels::DType;
 use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatedBuffer, EmulatorOptions, emulated_parameters};
-use actbench_kernels::cuda::sources::SOURCES;
+use actbench_kernels::cuda::registry::SOURCES;
 use actbench_kernels::cuda::{Argument, Device, KernelSet, Launch};
 
 /// Runs a self-test kernel with `inputs`. Returns the 32-bit words of its output of length `out_len`, or the error

@@ -1,15 +1,15 @@
-//! The device of a GPU, over the stand-in driver, which delays the kernels as long as the CUDA API allows.
+//! The device of a GPU, over the fake driver, which delays the kernels as long as the CUDA API allows.
 
 use std::sync::Arc;
 
 use actbench_kernels::cuda::driver::{DriverDevice, DriverOptions, probe};
-use actbench_kernels::cuda::emulator::STAND_IN_CUBIN;
+use actbench_kernels::cuda::emulator::FAKE_DRIVER_CUBIN;
 use actbench_kernels::cuda::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch, Tiles};
 use actbench_kernels::{AttentionShape, Backend, DType, KernelError, PoolMethod};
 
 use crate::common::*;
 use crate::operations::{self, MATMUL_KINDS};
-use crate::stand_in::{StandIn, options};
+use crate::fake_driver::{FakeDriver, options};
 
 fn open(checked: bool) -> Arc<DriverDevice> {
     Arc::new(DriverDevice::open(0, &options(checked)).unwrap())
@@ -42,7 +42,7 @@ fn every_operation<B: Backend>(backend: &B, dtype: DType) -> Vec<(String, Vec<u8
 fn plain_kernels_equal_cpu_fast_are_close() {
     for settings in ["", "pools=0"] {
         for checked in [false, true] {
-            let driver = StandIn::new(settings);
+            let driver = FakeDriver::new(settings);
             let device = open(checked);
             let plain = CudaBackend::new(device.clone(), KernelSet::Plain);
             let fast = [KernelSet::Mma, KernelSet::Fast].map(|kernels| CudaBackend::new(device.clone(), kernels));
@@ -64,7 +64,7 @@ fn plain_kernels_equal_cpu_fast_are_close() {
 
 #[test]
 fn threads_sharing_device_get_correct_bits() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = open(false);
     std::thread::scope(|scope| {
         for dtype in DTYPES {
@@ -80,17 +80,17 @@ fn threads_sharing_device_get_correct_bits() {
 
 #[test]
 fn device_description_has_name_and_memory() {
-    let _driver = StandIn::new("memory=2147483648 devices=2");
+    let _driver = FakeDriver::new("memory=2147483648 devices=2");
     let found = probe().unwrap();
     assert_eq!(found.iter().map(|facts| facts.ordinal).collect::<Vec<_>>(), [0, 1]);
     let device = open(false);
     assert_eq!(device.architecture(), Some(Architecture::new(90)));
-    insta::assert_snapshot!(device.describe(), @"cuda:0, stand-in for a GPU (sm_90, 2048 MiB, driver 13.0)");
+    insta::assert_snapshot!(device.describe(), @"cuda:0, fake GPU (sm_90, 2048 MiB, driver 13.0)");
 }
 
 #[test]
 fn chunked_copies_keep_all_bytes() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = open(false);
     for len in [0, 1, 4095, 4 << 20, (4 << 20) + 1, (17 << 20) + 3] {
         let mut bytes: Vec<u8> = (0..len).map(|index: usize| (index.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -108,7 +108,7 @@ fn chunked_copies_keep_all_bytes() {
 #[test]
 fn memory_usage_counts_and_resets_peaks() {
     for (settings, has_pool) in [("", true), ("pools=0", false)] {
-        let _driver = StandIn::new(settings);
+        let _driver = FakeDriver::new(settings);
         let device = open(false);
         assert_eq!(device.memory_usage().unwrap().unwrap().used, 0);
         let small = device.alloc(1000).unwrap();
@@ -131,7 +131,7 @@ fn memory_usage_counts_and_resets_peaks() {
 
 #[test]
 fn buffers_outlive_their_device() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = open(true);
     let buffer = device.alloc(100).unwrap();
     drop(device);
@@ -140,7 +140,7 @@ fn buffers_outlive_their_device() {
 
 #[test]
 fn timed_launches_are_reported_in_order() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = open(false);
     let backend = CudaBackend::new(device.clone(), KernelSet::Plain);
     let x = upload(&backend, DType::F32, 3, 8, &[1.0; 24]);
@@ -160,7 +160,7 @@ fn timed_launches_are_reported_in_order() {
 #[test]
 fn context_loss_errors_name_the_launch() {
     for checked in [false, true] {
-        let _driver = StandIn::new("break=rms_norm_f32");
+        let _driver = FakeDriver::new("break=rms_norm_f32");
         let device = open(checked);
         let backend = CudaBackend::new(device.clone(), KernelSet::Plain);
         let scale = backend.prepare_vector(&[host(DType::F32, &[8], &[1.0; 8])], DType::F32).unwrap();
@@ -185,7 +185,7 @@ fn context_loss_errors_name_the_launch() {
 #[test]
 fn out_of_memory_error_leaves_device_usable() {
     for settings in ["memory=30000000", "memory=30000000 pools=0"] {
-        let _driver = StandIn::new(settings);
+        let _driver = FakeDriver::new(settings);
         let device = open(false);
         insta::allow_duplicates! {
             insta::assert_snapshot!(error_text(device.alloc(40_000_000)), @"alloc: could not allocate 40000000 bytes on cuda:0");
@@ -197,7 +197,7 @@ fn out_of_memory_error_leaves_device_usable() {
 
 #[test]
 fn mismatched_arguments_never_reach_driver() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = open(false);
     let launch = |kernel: &str, shared_bytes| Launch {
         kernel: kernel.to_owned().into(),
@@ -226,7 +226,7 @@ poison on cuda:0: 4 bytes exceed the buffer of 3 bytes
 
 #[test]
 fn refused_launch_error_has_shape_and_arguments() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = open(false);
     let (x, scale, mut out) = (device.alloc(64).unwrap(), device.alloc(64).unwrap(), device.alloc(64).unwrap());
     let launch = Launch { kernel: "rms_norm_f32".into(), grid: [1, 70_000, 1], threads: 128, shared_bytes: 0 };
@@ -240,7 +240,7 @@ fn refused_launch_error_has_shape_and_arguments() {
 #[test]
 fn checked_device_detects_extra_and_missing_writes() {
     let nan_outputs = |kernels, fault: &str, rows| {
-        let _driver = StandIn::new(&format!("fault={fault}"));
+        let _driver = FakeDriver::new(&format!("mutant={fault}"));
         let backend = CudaBackend::new(open(true), kernels);
         let x = upload(&backend, DType::Bf16, rows, 16, &vec![1.0; rows * 16]);
         let matrix = host(DType::Bf16, &[42, 16], &[1.0; 672]);
@@ -266,11 +266,11 @@ fn architecture_selects_matmul_kernels() {
         (90, "linear_wgmma_bf16", "cuda-wgmma-1"),
         (100, "linear_mma_bf16", "cuda-mma-2"),
     ] {
-        let _driver = StandIn::new(&format!("architecture={architecture}"));
+        let _driver = FakeDriver::new(&format!("architecture={architecture}"));
         let directory = tempfile::tempdir().unwrap();
-        let cubins: Vec<_> = actbench_kernels::cuda::sources::SOURCES
+        let cubins: Vec<_> = actbench_kernels::cuda::registry::SOURCES
             .iter()
-            .map(|source| (source, Architecture::new(architecture), STAND_IN_CUBIN.to_vec()))
+            .map(|source| (source, Architecture::new(architecture), FAKE_DRIVER_CUBIN.to_vec()))
             .collect();
         actbench_kernels::cuda::cubins::write_prebuilt(directory.path(), "the tests", &cubins).unwrap();
         let mut options: DriverOptions = options(false);
@@ -291,7 +291,7 @@ fn architecture_selects_matmul_kernels() {
 
 #[test]
 fn invalid_tensor_map_error_has_rule() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = open(false);
     let buffer = device.alloc(1024).unwrap();
     let launch = Launch { kernel: "linear_wgmma_bf16".into(), grid: [1, 1, 1], threads: 384, shared_bytes: 0 };
@@ -315,13 +315,13 @@ launch on cuda:0: tensor map of 8 x 72 elements of bf16 in tiles of 128 x 64: 8 
 
 #[test]
 fn invalid_machine_code_never_reaches_driver() {
-    let _driver = StandIn::new("architecture=120");
+    let _driver = FakeDriver::new("architecture=120");
     let message = error_text(DriverDevice::open(0, &options(false)));
     assert!(message.contains("has none for sm_120"), "{message}");
     drop(_driver);
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let directory = tempfile::tempdir().unwrap();
-    let cubins: Vec<_> = actbench_kernels::cuda::sources::SOURCES
+    let cubins: Vec<_> = actbench_kernels::cuda::registry::SOURCES
         .iter()
         .map(|source| (source, Architecture::new(90), b"not machine code".to_vec()))
         .collect();
@@ -334,7 +334,7 @@ fn invalid_machine_code_never_reaches_driver() {
 #[test]
 fn async_downloads_keep_all_bytes() {
     for settings in ["", "others=1", "pools=0", "pools=0 others=1"] {
-        let _driver = StandIn::new(settings);
+        let _driver = FakeDriver::new(settings);
         let device = open(false);
         let backend = CudaBackend::new(device.clone(), KernelSet::Plain);
         let columns = 24;
@@ -368,7 +368,7 @@ fn async_downloads_keep_all_bytes() {
 
 #[test]
 fn tables_are_uploaded_once_without_waiting() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = open(false);
     let backend = CudaBackend::new(device.clone(), KernelSet::Plain);
     let x = upload(&backend, DType::F32, 8, 16, &[1.0; 128]);
@@ -397,11 +397,11 @@ fn tables_are_uploaded_once_without_waiting() {
 
 #[test]
 fn allocation_waits_for_pending_frees() {
-    let _driver = StandIn::new("memory=30000000");
+    let _driver = FakeDriver::new("memory=30000000");
     let device = open(false);
     let first = device.alloc(20_000_000).unwrap();
     drop(first);
-    // The stand-in has not executed the free yet: an allocator that did not wait would fail.
+    // The fake driver has not executed the free yet: an allocator that did not wait would fail.
     assert!(device.alloc(20_000_000).is_ok());
     let (kept, free) = (device.alloc(10_000_000).unwrap(), device.free_memory().unwrap().unwrap());
     assert!((15_000_000..=20_000_000).contains(&free), "{free}");

@@ -1,4 +1,4 @@
-//! Groups of launches as CUDA graphs, over the stand-in driver: they must have the bits of single launches.
+//! Groups of launches as CUDA graphs, over the fake driver: they must have the bits of single launches.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use actbench_kernels::{Backend, DType, KernelError};
 
 use crate::DriverBackend;
 use crate::common::*;
-use crate::stand_in::{StandIn, options};
+use crate::fake_driver::{FakeDriver, options};
 
 const WIDTH: usize = 64;
 const DTYPE: DType = DType::Bf16;
@@ -85,7 +85,7 @@ fn results(device: &Arc<DriverDevice>) -> Vec<Vec<u8>> {
 }
 
 fn expected(settings: &str) -> Vec<Vec<u8>> {
-    let _driver = StandIn::new(settings);
+    let _driver = FakeDriver::new(settings);
     let device = open(false);
     device.set_graphs(false);
     let results = results(&device);
@@ -98,7 +98,7 @@ fn expected(settings: &str) -> Vec<Vec<u8>> {
 fn graph_equals_launches_and_is_cached() {
     let expected = expected("");
     for settings in ["", "others=1", "pools=0", "pools=0 others=1"] {
-        let driver = StandIn::new(settings);
+        let driver = FakeDriver::new(settings);
         let device = open(false);
         assert!(results(&device) == expected, "{settings}");
         let usage = device.graph_usage();
@@ -112,7 +112,7 @@ fn graph_equals_launches_and_is_cached() {
 
 #[test]
 fn repeated_group_updates_no_node() {
-    let driver = StandIn::new("");
+    let driver = FakeDriver::new("");
     let device = open(false);
     let mut block = LaunchBlock::new(&device);
     let backend = CudaBackend::new(device.clone(), KernelSet::Fast);
@@ -132,7 +132,7 @@ fn repeated_group_updates_no_node() {
 fn timed_or_checked_groups_launch_singly() {
     let expected = expected("");
     for checked in [false, true] {
-        let driver = StandIn::new("");
+        let driver = FakeDriver::new("");
         let device = open(checked);
         if !checked {
             device.start_timing().unwrap();
@@ -147,7 +147,7 @@ fn timed_or_checked_groups_launch_singly() {
 #[test]
 fn refused_graphs_fall_back() {
     let expected = expected("");
-    let driver = StandIn::new("graphs=0");
+    let driver = FakeDriver::new("graphs=0");
     let device = open(false);
     assert!(results(&device) == expected);
     let usage = device.graph_usage();
@@ -155,7 +155,7 @@ fn refused_graphs_fall_back() {
     insta::assert_snapshot!(usage.refused.unwrap(), @"CUDA_ERROR_NOT_SUPPORTED (operation not supported)");
     drop((device, driver));
 
-    let driver = StandIn::new("changes=0");
+    let driver = FakeDriver::new("updates=0");
     let device = open(false);
     assert!(results(&device) == expected);
     let usage = device.graph_usage();
@@ -166,7 +166,7 @@ fn refused_graphs_fall_back() {
 #[test]
 fn copies_in_group_flush_earlier_launches() {
     for settings in ["", "others=1", "pools=0"] {
-        let driver = StandIn::new(settings);
+        let driver = FakeDriver::new(settings);
         let device = open(false);
         let mut block = LaunchBlock::new(&device);
         let alone = block.run(7, 6, 0);
@@ -198,7 +198,7 @@ fn copies_in_group_flush_earlier_launches() {
 #[test]
 fn memory_freed_in_group_outlives_its_launches() {
     for settings in ["", "others=1", "pools=0"] {
-        let driver = StandIn::new(settings);
+        let driver = FakeDriver::new(settings);
         let device = open(false);
         let backend = CudaBackend::new(device.clone(), KernelSet::Fast);
         let x = upload(&backend, DTYPE, 40, WIDTH, &random(1, DTYPE, 40 * WIDTH));
@@ -224,7 +224,7 @@ fn memory_freed_in_group_outlives_its_launches() {
 
 #[test]
 fn allocation_flushes_group_to_reclaim_memory() {
-    let driver = StandIn::new("memory=30000000");
+    let driver = FakeDriver::new("memory=30000000");
     let device = open(false);
     let mut block = LaunchBlock::new(&device);
     let alone = block.run(3, 4, 0);
@@ -251,7 +251,7 @@ fn allocation_flushes_group_to_reclaim_memory() {
 
 #[test]
 fn failed_group_does_not_affect_next_group() {
-    let driver = StandIn::new("");
+    let driver = FakeDriver::new("");
     let device = open(false);
     let mut block = LaunchBlock::new(&device);
     let alone = block.run(5, 3, 0);
@@ -298,7 +298,7 @@ fn failed_group_does_not_affect_next_group() {
 
 #[test]
 fn nested_group_joins_outer_group() {
-    let driver = StandIn::new("");
+    let driver = FakeDriver::new("");
     let device = open(false);
     let mut block = LaunchBlock::new(&device);
     let alone = block.run(5, 3, 0);
@@ -317,7 +317,7 @@ fn nested_group_joins_outer_group() {
 
 #[test]
 fn context_loss_in_graph_names_kernels() {
-    let _driver = StandIn::new("break=linear_residual_wgmma_bf16");
+    let _driver = FakeDriver::new("break=linear_residual_wgmma_bf16");
     let device = open(false);
     let mut block = LaunchBlock::new(&device);
     let backend = CudaBackend::new(device.clone(), KernelSet::Fast);
@@ -332,7 +332,7 @@ fn context_loss_in_graph_names_kernels() {
 #[test]
 fn threads_sharing_device_group_separately() {
     let expected = expected("");
-    let driver = StandIn::new("");
+    let driver = FakeDriver::new("");
     let device = open(false);
     std::thread::scope(|scope| {
         for _ in 0..3 {

@@ -2,7 +2,7 @@
 //!
 //! `device`, `plain_kernels` and `fast_kernels` run the kernels in the emulator. The other modules use the fake driver,
 //! which runs them through the code for a real driver.
-#![cfg(feature = "emulator")]
+#![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 #[cfg(feature = "cuda")]
@@ -13,8 +13,8 @@ mod common;
 #[path = "../common/operations.rs"]
 mod operations;
 #[cfg(feature = "cuda")]
-#[path = "../stand_in/mod.rs"]
-mod stand_in;
+#[path = "../fake_driver/mod.rs"]
+mod fake_driver;
 
 mod device;
 #[cfg(feature = "cuda")]

@@ -1,4 +1,4 @@
-//! Every wait between streams, and of the host for a stream, is necessary: without it the stand-in driver gives other
+//! Every wait between streams, and of the host for a stream, is necessary: without it the fake driver gives other
 //! bytes. A change that loses a wait therefore fails a test.
 //!
 //! Each scenario runs in a process of its own, because a kernel that reads a table too early may access invalid memory.
@@ -12,7 +12,7 @@ use actbench_kernels::{Backend, DType, PoolGroups, PoolMethod};
 use crate::DriverBackend;
 use crate::child_process;
 use crate::common::*;
-use crate::stand_in::{StandIn, options};
+use crate::fake_driver::{FakeDriver, options};
 
 const COLUMNS: usize = 16;
 
@@ -106,13 +106,13 @@ fn large_download(backend: &DriverBackend, x: &DeviceRows) {
 
 /// Each scenario, with the setting of the driver that removes one of its waits.
 const SCENARIOS: [(&str, Scenario, &str); 7] = [
-    ("upload of table", upload_of_table, "deaf=0"),
-    ("upload of table in group", upload_of_table_in_group, "deaf=0"),
-    ("download of result", download_of_result, "deaf=2"),
-    ("download of result, host wait", download_of_result, "hasty=1"),
-    ("uploads of many tables", uploads_of_many_tables, "hasty=1"),
-    ("large upload", large_upload, "hasty=1"),
-    ("large download", large_download, "hasty=1"),
+    ("upload of table", upload_of_table, "ignore_events=0"),
+    ("upload of table in group", upload_of_table_in_group, "ignore_events=0"),
+    ("download of result", download_of_result, "ignore_events=2"),
+    ("download of result, host wait", download_of_result, "no_event_sync=1"),
+    ("uploads of many tables", uploads_of_many_tables, "no_event_sync=1"),
+    ("large upload", large_upload, "no_event_sync=1"),
+    ("large download", large_download, "no_event_sync=1"),
 ];
 
 /// Whether `scenario` passes in a child whose driver has `settings`.
@@ -124,7 +124,7 @@ fn passes(scenario: &str, settings: &str) -> bool {
 /// Runs a scenario. `input` is its name and the settings of the driver, separated by a semicolon.
 fn run_scenario(input: &str) {
     let (name, settings) = input.split_once(';').unwrap();
-    let driver = StandIn::new("");
+    let driver = FakeDriver::new("");
     let device = Arc::new(DriverDevice::open(0, &options(false)).unwrap());
     let backend = CudaBackend::new(device, KernelSet::Plain);
     let x = eight_rows(&backend);

@@ -112,21 +112,21 @@ fn device_comparison_counts_differences() {
             values[7] = -0.0;
             let expected = upload(&backend, dtype, rows, columns, &values);
             let same = backend.compare(&expected, &expected, rows).unwrap();
-            assert_eq!((same.elements, same.first, same.farthest), (0, None, 0.0));
+            assert_eq!((same.elements, same.first, same.max_difference), (0, None, 0.0));
             let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-            assert_eq!(same.largest, largest);
+            assert_eq!(same.max_expected, largest);
             values[7] = 0.0;
             values[200] += 0.5;
             values[649] = dtype.to_f32_vec(&dtype.from_f32_slice(&[values[649] - 0.25]))[0];
             let got = upload(&backend, dtype, rows, columns, &values);
             let found = backend.compare(&got, &expected, rows).unwrap();
             assert_eq!((found.elements, found.first), (3, Some(7)), "{found:?}");
-            assert!((found.farthest - 0.5).abs() < 0.01, "{found:?}");
+            assert!((found.max_difference - 0.5).abs() < 0.01, "{found:?}");
             assert_eq!(backend.compare(&got, &expected, 2).unwrap().elements, 2);
             // Unwritten memory of the emulator is NaN.
             let untouched = backend.alloc(dtype, rows, columns).unwrap();
             let found = backend.compare(&untouched, &expected, rows).unwrap();
-            assert!(found.farthest.is_nan() && found.elements == 650, "{found:?}");
+            assert!(found.max_difference.is_nan() && found.elements == 650, "{found:?}");
             assert!(backend.compare(&got, &expected, 6).is_err());
         }
     }

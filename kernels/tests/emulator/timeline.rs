@@ -1,4 +1,4 @@
-//! The device spans of a profile, over the stand-in driver, whose streams and events are as late as the CUDA API
+//! The device spans of a profile, over the fake driver, whose streams and events are as late as the CUDA API
 //! allows.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use actbench_kernels::cuda::{CudaBackend, DeviceClock, KernelSet, Timeline};
 use actbench_kernels::profiled::{DeviceSpan, DeviceTrack, OperationWork};
 use actbench_kernels::{Backend, DType, HostTensor, Profile, ProfiledBackend};
 
-use crate::stand_in::{StandIn, options};
+use crate::fake_driver::{FakeDriver, options};
 
 /// The error of a difference of two event times. The driver returns milliseconds in `f32`, which is exact to 0.06 us
 /// within a second, and documents a resolution of 0.5 us.
@@ -22,7 +22,7 @@ fn host(rows: usize, columns: usize) -> HostTensor {
 
 #[test]
 fn device_spans_belong_to_their_calls() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let profile = Profile::default();
     let device = Arc::new(DriverDevice::open(0, &options(false)).unwrap());
     let timeline = Arc::new(Timeline::new(device, 3, profile.clone()).unwrap());
@@ -73,7 +73,7 @@ fn device_spans_belong_to_their_calls() {
 
 #[test]
 fn device_clock_advances_and_copies_work() {
-    let _driver = StandIn::new("");
+    let _driver = FakeDriver::new("");
     let device = DriverDevice::open(0, &options(false)).unwrap();
     use actbench_kernels::cuda::Device as _;
     let (mut from, mut to) = (device.alloc(1 << 16).unwrap(), device.alloc(1 << 16).unwrap());

@@ -1,7 +1,7 @@
 //! Opens visible GPUs. Only the process of a case does so; its parent must not create a context.
 
 use actbench_kernels::cuda::KernelSet;
-use actbench_kernels::cuda::cubins::{CubinFolders, Nvrtc, obtainable};
+use actbench_kernels::cuda::cubins::{CubinDirectories, Nvrtc, check_available};
 use actbench_kernels::cuda::driver::{DriverDevice, DriverOptions};
 #[cfg(feature = "emulator")]
 use actbench_kernels::cuda::emulator::{CopyTime, EmulatedBackend, Emulator, EmulatorOptions, ThreadOrder};
@@ -22,8 +22,8 @@ pub enum OpenGpus {
 impl VisibleGpus {
     /// Why no kernels are available for these GPUs: neither machine code nor a compiler. None if kernels are available.
     pub fn lacks_kernels(&self) -> Option<String> {
-        let obtainable = obtainable(&CubinFolders::of_program(), &Nvrtc, self.architecture?);
-        obtainable.err().map(|error| error.to_string())
+        let available = check_available(&CubinDirectories::of_executable(), &Nvrtc, self.architecture?);
+        available.err().map(|error| error.to_string())
     }
 
     /// Opens the devices `ordinals`: each gets a context, a stream and a memory pool.
@@ -41,7 +41,7 @@ impl VisibleGpus {
                 Ok(OpenGpus::Emulator(ordinals.iter().map(backend).collect()))
             }
             visibility => {
-                let options = DriverOptions { cubins: CubinFolders::of_program(), checked: false };
+                let options = DriverOptions { cubins: CubinDirectories::of_executable(), checked: false };
                 let open = |ordinal: &usize| -> std::result::Result<_, KernelError> {
                     let ordinal = if matches!(visibility, GpuVisibility::Split(_)) { 0 } else { *ordinal };
                     let backend = CudaBackend::open(ordinal, &options, KernelSet::Fast)?;

@@ -35,7 +35,7 @@ pub fn describe(
         let job = Job::synthetic(&config, spec.config.clone(), spec.made_up, tokens)?;
         return Ok(DescribedJob { job, notes: Vec::new() });
     }
-    if let Some(preset) = spec.stand_in {
+    if let Some(preset) = spec.preset {
         // The tokenizer of a model that is known by name alone is not here; the bundled one takes its place.
         let substitute =
             RunConfig { model: Some(format!("synthetic:{}", preset.name)), ..with_layers_of(config, n_layers, false) };

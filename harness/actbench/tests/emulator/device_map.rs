@@ -1,4 +1,4 @@
-//! `--device-map` on emulated GPUs and over the stand-in driver: the same features wherever a model runs, near those of the
+//! `--device-map` on emulated GPUs and over the fake driver: the same features wherever a model runs, near those of the
 //! CPU, and figures of what the devices held and what went over the bus.
 
 use std::collections::BTreeMap;
@@ -11,8 +11,8 @@ use crate::common_cli::ModelDirectory;
 use crate::runner_support::Sandbox;
 use actbench_kernels::cuda::Architecture;
 use actbench_kernels::cuda::cubins::write_prebuilt;
-use actbench_kernels::cuda::emulator::{STAND_IN_CUBIN, stand_in_folder};
-use actbench_kernels::cuda::sources::SOURCES;
+use actbench_kernels::cuda::emulator::{FAKE_DRIVER_CUBIN, fake_driver_directory};
+use actbench_kernels::cuda::registry::SOURCES;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -200,26 +200,26 @@ fn auto_stays_on_the_cpu_where_no_gpu_has_room() {
     assert!(rows(&results).values().all(|row| row["gpu_peak_alloc_mb"].is_null()));
 }
 
-/// The program beside a folder of machine code that the stand-in driver takes, so that its children find it too.
+/// The program beside a folder of machine code that the fake driver takes, so that its children find it too.
 fn with_machine_code(sandbox: &Sandbox) -> std::path::PathBuf {
     let program = sandbox.path("actbench");
     let built = env!("CARGO_BIN_EXE_actbench");
     fs::hard_link(built, &program).or_else(|_| fs::copy(built, &program).map(|_| ())).unwrap();
     let cubins: Vec<_> =
-        SOURCES.iter().map(|source| (source, Architecture::new(90), STAND_IN_CUBIN.to_vec())).collect();
+        SOURCES.iter().map(|source| (source, Architecture::new(90), FAKE_DRIVER_CUBIN.to_vec())).collect();
     write_prebuilt(&sandbox.path("cubins"), "the tests", &cubins).unwrap();
     program
 }
 
 #[test]
-fn over_the_stand_in_driver_too_whatever_stream_runs_first() {
+fn over_the_fake_driver_too_whatever_stream_runs_first() {
     let (sandbox, model) = sandbox();
     let expected = pooled(&sandbox, &model, "emulator:1", "--device-map cuda");
     let program = with_machine_code(&sandbox);
     let on_driver = |settings: &str, cuda: Option<&str>, arguments: &[&str]| {
         let mut command = Command::new(&program);
         command.arg0("actbench").args(arguments).current_dir(sandbox.path(""));
-        command.env("LD_LIBRARY_PATH", stand_in_folder()).env("STAND_IN_DRIVER", settings);
+        command.env("LD_LIBRARY_PATH", fake_driver_directory()).env("FAKE_DRIVER", settings);
         match cuda {
             Some(cuda) => command.env("ACTBENCH_CUDA", cuda),
             None => command.env_remove("ACTBENCH_CUDA"),
@@ -227,7 +227,7 @@ fn over_the_stand_in_driver_too_whatever_stream_runs_first() {
         let output = command.output().unwrap();
         succeeded(&output);
         let told = String::from_utf8(output.stderr).unwrap();
-        assert!(!told.contains("stand-in driver:"), "{settings} {arguments:?}: {told}");
+        assert!(!told.contains("fake driver:"), "{settings} {arguments:?}: {told}");
         told
     };
     let out = sandbox.path("features.safetensors");
@@ -244,7 +244,7 @@ fn over_the_stand_in_driver_too_whatever_stream_runs_first() {
         let told = on_driver(settings_of_driver, cuda, &all);
         assert!(bits(&features_of(&out)) == bits(&expected), "{settings_of_driver} {arguments}");
         if arguments == "--device-map auto" {
-            assert!(told.contains("note: running on GPU 0, stand-in for a GPU"), "{told}");
+            assert!(told.contains("note: running on GPU 0, fake GPU"), "{told}");
         }
     }
     let run = "run --warmup 0 --repetitions 1 --sweep-cs 1 --device-map balanced --methods eager,lazy";

@@ -1,9 +1,9 @@
-//! Forward passes of short batches as graphs, over the stand-in driver: the bits of single launches.
+//! Forward passes of short batches as graphs, over the fake driver: the bits of single launches.
 
 use std::sync::Arc;
 
+use crate::fake_driver::{FakeDriver, options};
 use crate::shared_prefixes::{features, tiny_over, tokens};
-use crate::stand_in::{StandIn, options};
 use actbench_activations::plan::batches::Batching;
 use actbench_activations::plan::prefix::SharedPrefixes;
 use actbench_kernels::cuda::driver::DriverDevice;
@@ -16,7 +16,7 @@ fn short_batches_of_every_kind_have_the_bits_of_single_launches() {
     let all: Vec<usize> = (0..tokens.len()).collect();
     let batching = |max_samples, masked_only| Batching { max_samples, max_tokens: 200, padded: false, masked_only };
     for settings in ["", "pools=0 others=1"] {
-        let driver = StandIn::new(settings);
+        let driver = FakeDriver::new(settings);
         let device = Arc::new(DriverDevice::open(0, &options(false)).unwrap());
         let model = tiny_over(CudaBackend::new(device.clone(), KernelSet::Fast), DType::Bf16, 4);
         for layers in [&[3][..], &[0, 1]] {
@@ -54,7 +54,7 @@ fn a_device_without_graphs_and_the_cpu_run_the_same_passes() {
         features(model, &[1], &tokens, &SharedPrefixes::of(&tokens, &all), batching)
     };
     let on_driver = |settings: &str| {
-        let _driver = StandIn::new(settings);
+        let _driver = FakeDriver::new(settings);
         let device = DriverDevice::open(0, &options(false)).unwrap();
         pass(&tiny_over(CudaBackend::new(device, KernelSet::Plain), DType::F32, 2))
     };

@@ -1,5 +1,5 @@
-//! What runs on a GPU, on emulated ones and over the stand-in for a driver: forward passes, device maps, memory and profiles.
-#![cfg(feature = "emulator")]
+//! What runs on a GPU, on emulated ones and over the fake driver: forward passes, device maps, memory and profiles.
+#![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Helpers of tests may fail as tests do.
 
 #[path = "../common_cli/mod.rs"]
@@ -10,8 +10,8 @@ mod golden_support;
 mod runner_support;
 #[path = "../../../activations/tests/shared_prefixes/mod.rs"]
 mod shared_prefixes;
-#[path = "../../../../kernels/tests/stand_in/mod.rs"]
-mod stand_in;
+#[path = "../../../../kernels/tests/fake_driver/mod.rs"]
+mod fake_driver;
 
 mod device_map;
 mod goldens;

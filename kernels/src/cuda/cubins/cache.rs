@@ -1,38 +1,42 @@
-//! Cubins that an earlier run compiled, one file each, in the user's cache folder.
+//! The cache of compiled cubins, one file each, in the user's cache directory.
 //!
-//! A file is named by a digest of what the cubin depends on: source, architecture, options, compiler. It holds that
-//! digest again and one of its own content, so that a file that was cut off, renamed or written by something else is
-//! compiled anew.
+//! A file is named by a digest of the cubin's inputs: source, architecture, options, compiler. It contains that digest and
+//! one of the cubin, so that a truncated, renamed or foreign file is compiled again.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{OPTIONS, digest_of, source_digest, unit, write_whole};
+use super::{OPTIONS, digest_of, source_digest, unit, write_atomically};
 use crate::cuda::Architecture;
-use crate::cuda::sources::KernelSource;
+use crate::cuda::registry::KernelSource;
 
-/// The first bytes of a file; the number counts forms of the file.
+/// The first bytes of a file; the number is the format's version.
 const MAGIC: &[u8; 16] = b"actbench cubin 1";
 
 /// Digests are 64 hexadecimal digits.
 const DIGEST: usize = 64;
 
-/// One cubin's place in the cache.
-pub(super) struct Entry {
+/// The file of one cubin in the cache.
+pub(super) struct CacheEntry {
     path: PathBuf,
     key: String,
 }
 
-impl Entry {
-    pub(super) fn new(folder: &Path, source: &KernelSource, architecture: Architecture, compiler: &str) -> Entry {
+impl CacheEntry {
+    pub(super) fn new(
+        directory: &Path,
+        source: &KernelSource,
+        architecture: Architecture,
+        compiler: &str,
+    ) -> CacheEntry {
         let mut parts = vec![source_digest(source), architecture.to_string(), compiler.to_owned()];
         parts.extend(OPTIONS.map(str::to_owned));
         let key = digest_of(&parts.iter().map(String::as_str).collect::<Vec<_>>());
         let name = format!("{}.{architecture}.{}.cubin", unit(source), key.get(..16).unwrap_or(&key));
-        Entry { path: folder.join(name), key }
+        CacheEntry { path: directory.join(name), key }
     }
 
-    /// The cubin, if a whole one is there.
+    /// The cubin, if the file is complete.
     pub(super) fn read(&self) -> Option<Vec<u8>> {
         let file = std::fs::read(&self.path).ok()?;
         let rest = file.strip_prefix(MAGIC)?.strip_prefix(self.key.as_bytes())?;
@@ -40,10 +44,10 @@ impl Entry {
         (digest == blake3::hash(cubin).to_hex().as_bytes()).then(|| cubin.to_vec())
     }
 
-    /// Keeps `cubin` for the next run.
+    /// Stores `cubin` for the next run.
     pub(super) fn write(&self, cubin: &[u8]) -> io::Result<()> {
         let digest = blake3::hash(cubin).to_hex();
-        write_whole(&self.path, &[MAGIC, self.key.as_bytes(), digest.as_bytes(), cubin])
+        write_atomically(&self.path, &[MAGIC, self.key.as_bytes(), digest.as_bytes(), cubin])
     }
 
     #[cfg(test)]

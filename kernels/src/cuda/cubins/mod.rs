@@ -1,14 +1,15 @@
-//! Machine code for the kernels: from a folder made before, from the cache of an earlier run, or compiled now.
+//! Machine code for the kernels: from a prebuilt directory, from the cache of an earlier run, or compiled now.
 //!
-//! A cubin is used only if it is known to be made of this program's sources: the folder has a manifest that names their
-//! digests, the cache is looked up by them. So neither an old folder nor a half-written file can give wrong results.
+//! A cubin is used only if it was compiled from the sources in this binary: the manifest of a directory has their digests,
+//! and the cache is keyed by them. So an outdated directory or a truncated file cannot give wrong results.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::Architecture;
 use super::compiler::{self, OPTIONS};
-use super::sources::{KernelSource, PRELUDE, SOURCES};
+use super::registry::{KernelSource, SOURCES};
+use super::sources::HEADERS;
 use crate::error::KernelError;
 
 mod cache;
@@ -16,73 +17,73 @@ mod prebuilt;
 #[cfg(test)]
 mod tests;
 
-pub use prebuilt::{Prebuilt, write_prebuilt};
+pub use prebuilt::{PrebuiltCubins, write_prebuilt};
 
-/// Where cubins are looked for and kept.
+/// The directories of cubins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CubinFolders {
-    /// Cubins made before, with their manifest. A folder of other sources is refused.
+pub struct CubinDirectories {
+    /// Prebuilt cubins with their manifest. A directory of other sources is rejected.
     pub prebuilt: Option<PathBuf>,
-    /// Where what is compiled is kept for the next run. Made when it is needed.
+    /// The cache of compiled cubins, created when needed.
     pub cache: Option<PathBuf>,
 }
 
-impl CubinFolders {
-    /// No folder made before, and the user's cache folder: `actbench/cubins` in `XDG_CACHE_HOME` (XDG Base Directory
-    /// Specification: only if it is absolute) or in `~/.cache`. Nothing is kept where there is neither.
+impl CubinDirectories {
+    /// No prebuilt directory, and the user's cache directory: `actbench/cubins` in `XDG_CACHE_HOME` (XDG Base Directory
+    /// Specification: only if it is absolute) or in `~/.cache`. Without either there is no cache.
     pub fn of_user() -> Self {
         let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let caches = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
-        CubinFolders { prebuilt: None, cache: caches.map(|caches| caches.join("actbench").join("cubins")) }
+        CubinDirectories { prebuilt: None, cache: caches.map(|caches| caches.join("actbench").join("cubins")) }
     }
 
-    /// The folder `cubins` beside the program, if it is one of machine code, and the user's cache folder.
-    pub fn of_program() -> Self {
-        let beside = || Some(std::env::current_exe().ok()?.parent()?.join("cubins"));
-        let prebuilt = beside().filter(|folder| folder.join("manifest.json").is_file());
-        CubinFolders { prebuilt, ..CubinFolders::of_user() }
+    /// The directory `cubins` next to the binary, if it has a manifest, and the user's cache directory.
+    pub fn of_executable() -> Self {
+        let next_to_binary = || Some(std::env::current_exe().ok()?.parent()?.join("cubins"));
+        let prebuilt = next_to_binary().filter(|directory| directory.join("manifest.json").is_file());
+        CubinDirectories { prebuilt, ..CubinDirectories::of_user() }
     }
 }
 
-/// Where a cubin came from.
+/// The origin of a cubin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The folder of cubins made before, which has it for this architecture.
+pub enum CubinOrigin {
+    /// The prebuilt directory, compiled for this architecture.
     Prebuilt(Architecture),
-    /// The cache.
+    /// The cache of an earlier run.
     Cache,
-    /// Compiled now; with the reason if it could not be kept for the next run.
+    /// Compiled now, with the error if it could not be cached.
     Compiled(Option<String>),
 }
 
 /// Machine code of one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cubin {
-    /// What a driver loads: an ELF file.
+    /// An ELF file for the driver.
     pub bytes: Vec<u8>,
-    /// Where it came from.
-    pub origin: Origin,
+    /// Its origin.
+    pub origin: CubinOrigin,
 }
 
-/// What makes a cubin where there is none yet.
-pub trait Compiler: Sync {
+/// A compiler of kernel sources.
+pub trait CubinCompiler: Sync {
     /// The compiler and its version, such as `NVRTC 13.0`.
     ///
     /// # Errors
-    /// When there is no compiler.
+    /// The compiler is missing.
     fn version(&self) -> Result<String, KernelError>;
 
     /// Machine code of `source` for `architecture`.
     ///
     /// # Errors
-    /// No compiler, or a source that does not compile.
+    /// The compiler is missing, or the source does not compile.
     fn compile(&self, source: &KernelSource, architecture: Architecture) -> Result<Vec<u8>, KernelError>;
 }
 
-/// The compiler of [`super::compiler`], which is looked for at run time.
+/// NVRTC, loaded at run time.
 pub struct Nvrtc;
 
-impl Compiler for Nvrtc {
+impl CubinCompiler for Nvrtc {
     fn version(&self) -> Result<String, KernelError> {
         compiler::version().map(|(major, minor)| format!("NVRTC {major}.{minor}"))
     }
@@ -92,66 +93,74 @@ impl Compiler for Nvrtc {
     }
 }
 
-/// Machine code of `source` that a `device` of this capability runs.
+/// Machine code of `source` for a `device` of this capability.
 ///
 /// # Errors
-/// A folder of other sources or of damaged files; no cubin anywhere and no compiler; a source that does not compile.
+/// A prebuilt directory of other sources or with damaged files; no cubin and no compiler; a source that does not compile.
 pub fn find(
-    folders: &CubinFolders,
-    compiler: &impl Compiler,
+    directories: &CubinDirectories,
+    compiler: &impl CubinCompiler,
     source: &KernelSource,
     device: Architecture,
 ) -> Result<Cubin, KernelError> {
     let architecture = device.code();
-    let mut lacking = String::new();
-    if let Some(folder) = &folders.prebuilt {
-        let prebuilt = Prebuilt::open(folder)?;
+    let mut missing = String::new();
+    if let Some(directory) = &directories.prebuilt {
+        let prebuilt = PrebuiltCubins::open(directory)?;
         if let Some(cubin) = prebuilt.find(source, device)? {
             return Ok(cubin);
         }
-        lacking = format!("; {} has none for {device}", folder.display());
+        missing = format!("; {} has none for {device}", directory.display());
     }
     let version = compiler.version().map_err(|absent| {
-        let next = "or name a folder of cubins that scripts/check_cuda_kernels.sh --out wrote";
-        error(format!("{} for {architecture}: {absent}{lacking}, {next}", source.file))
+        let next = "or use a directory of cubins that scripts/check_cuda_kernels.sh --out wrote";
+        error(format!("{} for {architecture}: {absent}{missing}, {next}", source.file))
     })?;
-    let Some(folder) = &folders.cache else {
-        return Ok(Cubin { bytes: compiler.compile(source, architecture)?, origin: Origin::Compiled(None) });
+    let Some(directory) = &directories.cache else {
+        return Ok(Cubin { bytes: compiler.compile(source, architecture)?, origin: CubinOrigin::Compiled(None) });
     };
-    let entry = cache::Entry::new(folder, source, architecture, &version);
+    let entry = cache::CacheEntry::new(directory, source, architecture, &version);
     if let Some(bytes) = entry.read() {
-        return Ok(Cubin { bytes, origin: Origin::Cache });
+        return Ok(Cubin { bytes, origin: CubinOrigin::Cache });
     }
     let bytes = compiler.compile(source, architecture)?;
-    // A folder that cannot be written costs the next run time and this one nothing.
-    let kept = entry.write(&bytes).err().map(|error| format!("{}: {error}", folder.display()));
-    Ok(Cubin { bytes, origin: Origin::Compiled(kept) })
+    // Without a writable cache only the next run is slower.
+    let cache_error = entry.write(&bytes).err().map(|error| format!("{}: {error}", directory.display()));
+    Ok(Cubin { bytes, origin: CubinOrigin::Compiled(cache_error) })
 }
 
-/// Whether machine code of every source can be had for `device`: without making any, and without a device.
+/// Checks that machine code of every source is available for `device`, without compiling and without a device.
 ///
 /// # Errors
-/// What [`find`] would fail with, a source that does not compile apart.
-pub fn obtainable(folders: &CubinFolders, compiler: &impl Compiler, device: Architecture) -> Result<(), KernelError> {
-    let prebuilt = folders.prebuilt.as_deref().map(Prebuilt::open).transpose()?;
+/// Those of [`find`], except sources that do not compile.
+pub fn check_available(
+    directories: &CubinDirectories,
+    compiler: &impl CubinCompiler,
+    device: Architecture,
+) -> Result<(), KernelError> {
+    let prebuilt = directories.prebuilt.as_deref().map(PrebuiltCubins::open).transpose()?;
     for source in SOURCES {
-        let is_there = prebuilt.as_ref().map(|folder| folder.find(source, device)).transpose()?.flatten().is_some();
-        if !is_there {
-            // One that compiles one source compiles all.
-            return compiler.version().map(|_| ()).map_err(|absent| {
-                error(format!("there is no machine code for {device}, and no compiler to make it: {absent}"))
-            });
+        let is_prebuilt =
+            prebuilt.as_ref().map(|directory| directory.find(source, device)).transpose()?.flatten().is_some();
+        if !is_prebuilt {
+            // A compiler for one source compiles all.
+            return compiler
+                .version()
+                .map(|_| ())
+                .map_err(|absent| error(format!("no machine code for {device}, and no compiler: {absent}")));
         }
     }
     Ok(())
 }
 
-/// A digest of everything that the compiler reads: the source and what it includes.
+/// A digest of everything that the compiler reads: the source and the headers.
 pub fn source_digest(source: &KernelSource) -> String {
-    digest_of(&[source.file, source.text, PRELUDE.file, PRELUDE.text])
+    let mut parts = vec![source.file, source.text];
+    parts.extend(HEADERS.iter().flat_map(|header| [header.file, header.text]));
+    digest_of(&parts)
 }
 
-/// A digest of `parts`, which differs where a text moves from one part to the next.
+/// A digest of `parts` and their boundaries.
 fn digest_of(parts: &[&str]) -> String {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
@@ -170,15 +179,15 @@ fn error(message: String) -> KernelError {
     KernelError::Device { op: "find kernels", device: "cuda".to_owned(), message }
 }
 
-/// Writes `parts` as the file `path`, whole or not at all.
-fn write_whole(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let mut file = tempfile::Builder::new().prefix(".actbench-").suffix(".tmp").tempfile_in(folder)?;
+/// Writes `parts` to the file `path` atomically.
+fn write_atomically(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(directory)?;
+    let mut file = tempfile::Builder::new().prefix(".actbench-").suffix(".tmp").tempfile_in(directory)?;
     for part in parts {
         file.write_all(part)?;
     }
-    // Readable by all, as other results are; temporary files are made for their owner alone.
+    // Readable by all like other results; temporary files are readable by their owner alone.
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -186,5 +195,5 @@ fn write_whole(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     }
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
-    std::fs::File::open(folder)?.sync_all()
+    std::fs::File::open(directory)?.sync_all()
 }

@@ -1,20 +1,19 @@
-//! Folders of cubins and the cache, with a compiler that counts what it is asked.
+//! Prebuilt directories and the cache, with a compiler that counts its calls.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::cuda::sources::SOURCES;
 
-/// Makes text of source and architecture, and counts.
+/// Returns a text of source and architecture, and counts compilations.
 #[derive(Default)]
-struct Counting {
+struct CountingCompiler {
     compiled: AtomicUsize,
     absent: bool,
     version: &'static str,
 }
 
-impl Compiler for Counting {
+impl CubinCompiler for CountingCompiler {
     fn version(&self) -> Result<String, KernelError> {
         if self.absent { Err(error("no compiler here".to_owned())) } else { Ok(self.version.to_owned()) }
     }
@@ -27,66 +26,66 @@ impl Compiler for Counting {
 
 const SM_90: Architecture = Architecture::new(90);
 
-fn absent() -> Counting {
-    Counting { absent: true, ..Counting::default() }
+fn absent() -> CountingCompiler {
+    CountingCompiler { absent: true, ..CountingCompiler::default() }
 }
 
-fn cached(folder: &Path) -> CubinFolders {
-    CubinFolders { prebuilt: None, cache: Some(folder.to_path_buf()) }
+fn cached(directory: &Path) -> CubinDirectories {
+    CubinDirectories { prebuilt: None, cache: Some(directory.to_path_buf()) }
 }
 
-fn prebuilt(folder: &Path) -> CubinFolders {
-    CubinFolders { prebuilt: Some(folder.to_path_buf()), cache: None }
+fn prebuilt(directory: &Path) -> CubinDirectories {
+    CubinDirectories { prebuilt: Some(directory.to_path_buf()), cache: None }
 }
 
-fn write(folder: &Path, architectures: &[u32]) {
+fn write(directory: &Path, architectures: &[u32]) {
     let cubins: Vec<_> = SOURCES
         .iter()
         .flat_map(|source| architectures.iter().map(move |number| (source, Architecture::new(*number))))
         .map(|(source, architecture)| {
-            (source, architecture, Counting::default().compile(source, architecture).unwrap())
+            (source, architecture, CountingCompiler::default().compile(source, architecture).unwrap())
         })
         .collect();
-    write_prebuilt(folder, "a compiler", &cubins).unwrap();
+    write_prebuilt(directory, "a compiler", &cubins).unwrap();
 }
 
 #[test]
-fn what_was_compiled_once_is_read_the_next_time() {
-    let folder = tempfile::tempdir().unwrap();
-    let (compiler, folders) = (Counting::default(), cached(&folder.path().join("made/when/needed")));
+fn compiled_cubin_is_cached() {
+    let directory = tempfile::tempdir().unwrap();
+    let (compiler, directories) = (CountingCompiler::default(), cached(&directory.path().join("made/when/needed")));
     for source in SOURCES {
-        let first = find(&folders, &compiler, source, SM_90).unwrap();
-        assert_eq!(first.origin, Origin::Compiled(None));
-        let second = find(&folders, &compiler, source, SM_90).unwrap();
-        assert_eq!((second.origin, second.bytes), (Origin::Cache, first.bytes));
+        let first = find(&directories, &compiler, source, SM_90).unwrap();
+        assert_eq!(first.origin, CubinOrigin::Compiled(None));
+        let second = find(&directories, &compiler, source, SM_90).unwrap();
+        assert_eq!((second.origin, second.bytes), (CubinOrigin::Cache, first.bytes));
     }
     assert_eq!(compiler.compiled.load(Ordering::Relaxed), SOURCES.len());
 }
 
 #[test]
-fn other_architectures_versions_and_sources_are_other_entries() {
-    let folder = tempfile::tempdir().unwrap();
-    let (compiler, folders) = (Counting::default(), cached(folder.path()));
-    let changed = KernelSource { file: SOURCES[0].file, text: "// changed", only: None };
-    find(&folders, &compiler, &SOURCES[0], SM_90).unwrap();
+fn architecture_version_and_source_are_cache_keys() {
+    let directory = tempfile::tempdir().unwrap();
+    let (compiler, directories) = (CountingCompiler::default(), cached(directory.path()));
+    let changed = KernelSource { text: "// changed", ..SOURCES[0] };
+    find(&directories, &compiler, &SOURCES[0], SM_90).unwrap();
     for (compiler, source, architecture) in [
         (&compiler, &SOURCES[0], Architecture::new(80)),
-        (&Counting { version: "newer", ..Counting::default() }, &SOURCES[0], SM_90),
+        (&CountingCompiler { version: "newer", ..CountingCompiler::default() }, &SOURCES[0], SM_90),
         (&compiler, &changed, SM_90),
     ] {
-        let found = find(&folders, compiler, source, architecture).unwrap();
-        assert_eq!(found.origin, Origin::Compiled(None), "{} {architecture}", source.text.len());
+        let found = find(&directories, compiler, source, architecture).unwrap();
+        assert_eq!(found.origin, CubinOrigin::Compiled(None), "{} {architecture}", source.text.len());
     }
 }
 
 #[test]
-fn files_that_are_cut_off_renamed_or_foreign_are_compiled_anew() {
-    let folder = tempfile::tempdir().unwrap();
-    let (compiler, folders) = (Counting::default(), cached(folder.path()));
-    let whole = find(&folders, &compiler, &SOURCES[0], SM_90).unwrap().bytes;
-    let path = cache::Entry::new(folder.path(), &SOURCES[0], SM_90.code(), "").path().to_path_buf();
+fn invalid_cache_files_are_compiled_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (compiler, directories) = (CountingCompiler::default(), cached(directory.path()));
+    let whole = find(&directories, &compiler, &SOURCES[0], SM_90).unwrap().bytes;
+    let path = cache::CacheEntry::new(directory.path(), &SOURCES[0], SM_90.code(), "").path().to_path_buf();
     let file = std::fs::read(&path).unwrap();
-    let other = cache::Entry::new(folder.path(), &SOURCES[1], SM_90.code(), "");
+    let other = cache::CacheEntry::new(directory.path(), &SOURCES[1], SM_90.code(), "");
     other.write(b"other code").unwrap();
     let renamed = std::fs::read(other.path()).unwrap();
     let mut changed = file.clone();
@@ -94,102 +93,110 @@ fn files_that_are_cut_off_renamed_or_foreign_are_compiled_anew() {
     let longer = [file.as_slice(), b"x"].concat();
     for broken in [b"".as_slice(), &file[..10], &file[..100], &file[..file.len() - 1], &changed, &longer, &renamed] {
         std::fs::write(&path, broken).unwrap();
-        let found = find(&folders, &compiler, &SOURCES[0], SM_90).unwrap();
-        assert_eq!((found.origin, &found.bytes), (Origin::Compiled(None), &whole));
-        assert_eq!(std::fs::read(&path).unwrap(), file, "the file is whole again");
+        let found = find(&directories, &compiler, &SOURCES[0], SM_90).unwrap();
+        assert_eq!((found.origin, &found.bytes), (CubinOrigin::Compiled(None), &whole));
+        assert_eq!(std::fs::read(&path).unwrap(), file, "the file is restored");
     }
-    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "temporary files stay behind: {left:?}");
 }
 
 #[test]
-fn a_cache_that_cannot_be_written_costs_only_the_next_run() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("a file");
+fn unwritable_cache_still_compiles() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a file");
     std::fs::write(&file, "").unwrap();
-    let found = find(&cached(&file.join("below it")), &Counting::default(), &SOURCES[0], SM_90).unwrap();
-    assert!(matches!(&found.origin, Origin::Compiled(Some(why)) if why.contains("below it")), "{:?}", found.origin);
+    let found = find(&cached(&file.join("below it")), &CountingCompiler::default(), &SOURCES[0], SM_90).unwrap();
+    assert!(
+        matches!(&found.origin, CubinOrigin::Compiled(Some(why)) if why.contains("below it")),
+        "{:?}",
+        found.origin
+    );
 }
 
 #[test]
-fn a_prebuilt_folder_needs_no_compiler_and_serves_later_minor_versions() {
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), &[90, 80, 86]);
+fn prebuilt_cubins_serve_later_minor_versions() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), &[90, 80, 86]);
     for (device, expected) in [(80, 80), (86, 86), (87, 86), (90, 90)] {
         for source in SOURCES {
-            let found = find(&prebuilt(folder.path()), &absent(), source, Architecture::new(device)).unwrap();
-            assert_eq!(found.origin, Origin::Prebuilt(Architecture::new(expected)));
-            assert_eq!(found.bytes, Counting::default().compile(source, Architecture::new(expected)).unwrap());
+            let found = find(&prebuilt(directory.path()), &absent(), source, Architecture::new(device)).unwrap();
+            assert_eq!(found.origin, CubinOrigin::Prebuilt(Architecture::new(expected)));
+            assert_eq!(found.bytes, CountingCompiler::default().compile(source, Architecture::new(expected)).unwrap());
         }
     }
-    assert_eq!(Prebuilt::open(folder.path()).unwrap().compiler(), "a compiler");
+    assert_eq!(PrebuiltCubins::open(directory.path()).unwrap().compiler(), "a compiler");
 }
 
 #[test]
-fn an_architecture_that_the_folder_lacks_is_compiled_or_named() {
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), &[80]);
-    let found = find(&prebuilt(folder.path()), &Counting::default(), &SOURCES[0], SM_90).unwrap();
-    assert_eq!(found.origin, Origin::Compiled(None));
-    let error = find(&prebuilt(folder.path()), &absent(), &SOURCES[0], SM_90).unwrap_err().to_string();
+fn missing_architecture_is_compiled_or_named() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), &[80]);
+    let found = find(&prebuilt(directory.path()), &CountingCompiler::default(), &SOURCES[0], SM_90).unwrap();
+    assert_eq!(found.origin, CubinOrigin::Compiled(None));
+    let error = find(&prebuilt(directory.path()), &absent(), &SOURCES[0], SM_90).unwrap_err().to_string();
     for word in ["no compiler here", "has none for sm_90", "--out"] {
         assert!(error.contains(word), "{error}");
     }
 }
 
 #[test]
-fn a_folder_of_other_sources_is_refused_though_a_compiler_is_there() {
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), &[90]);
-    let changed = KernelSource { file: SOURCES[0].file, text: "// changed", only: None };
-    let error = find(&prebuilt(folder.path()), &Counting::default(), &changed, SM_90).unwrap_err().to_string();
-    assert!(error.contains("attention.sm_90.cubin: compiled from another attention.cu"), "{error}");
+fn directory_of_other_sources_is_rejected() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), &[90]);
+    let changed = KernelSource { text: "// changed", ..SOURCES[0] };
+    let error =
+        find(&prebuilt(directory.path()), &CountingCompiler::default(), &changed, SM_90).unwrap_err().to_string();
+    assert!(error.contains("attention.sm_90.cubin: was built from a different attention.cu"), "{error}");
 }
 
 #[test]
-fn damaged_folders_are_refused_with_the_file_and_the_reason() {
-    let refused = |change: &dyn Fn(&Path), words: &[&str]| {
-        let folder = tempfile::tempdir().unwrap();
-        write(folder.path(), &[90]);
-        change(folder.path());
-        let found = find(&prebuilt(folder.path()), &Counting::default(), &SOURCES[0], SM_90);
+fn damaged_directories_are_rejected_with_reason() {
+    let rejected = |change: &dyn Fn(&Path), words: &[&str]| {
+        let directory = tempfile::tempdir().unwrap();
+        write(directory.path(), &[90]);
+        change(directory.path());
+        let found = find(&prebuilt(directory.path()), &CountingCompiler::default(), &SOURCES[0], SM_90);
         let error = found.unwrap_err().to_string();
         for word in words {
             assert!(error.contains(word), "'{word}' is not in: {error}");
         }
     };
-    let manifest = |folder: &Path, from: &str, to: &str| {
-        let text = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
+    let manifest = |directory: &Path, from: &str, to: &str| {
+        let text = std::fs::read_to_string(directory.join("manifest.json")).unwrap();
         assert!(text.contains(from));
-        std::fs::write(folder.join("manifest.json"), text.replace(from, to)).unwrap();
+        std::fs::write(directory.join("manifest.json"), text.replace(from, to)).unwrap();
     };
-    let cubin = |folder: &Path| folder.join("attention.sm_90.cubin");
-    refused(&|folder| std::fs::remove_file(folder.join("manifest.json")).unwrap(), &["manifest.json", "--out"]);
-    refused(&|folder| manifest(folder, "{", "["), &["manifest.json", "--out"]);
-    refused(&|folder| manifest(folder, "cubins 1", "cubins 7"), &["cubins 7", "cubins 1"]);
-    refused(&|folder| manifest(folder, "--fmad=false", "--fmad=true"), &["--fmad=true", "--fmad=false"]);
-    refused(&|folder| manifest(folder, "sm_90", "sm_9x"), &["sm_9x"]);
-    refused(&|folder| std::fs::remove_file(cubin(folder)).unwrap(), &["attention.sm_90.cubin"]);
-    refused(&|folder| std::fs::write(cubin(folder), "code of").unwrap(), &["attention.sm_90.cubin", "cut off"]);
+    let cubin = |directory: &Path| directory.join("attention.sm_90.cubin");
+    rejected(&|directory| std::fs::remove_file(directory.join("manifest.json")).unwrap(), &["manifest.json", "--out"]);
+    rejected(&|directory| manifest(directory, "{", "["), &["manifest.json", "--out"]);
+    rejected(&|directory| manifest(directory, "cubins 1", "cubins 7"), &["cubins 7", "cubins 1"]);
+    rejected(&|directory| manifest(directory, "--fmad=false", "--fmad=true"), &["--fmad=true", "--fmad=false"]);
+    rejected(&|directory| manifest(directory, "sm_90", "sm_9x"), &["sm_9x"]);
+    rejected(&|directory| std::fs::remove_file(cubin(directory)).unwrap(), &["attention.sm_90.cubin"]);
+    rejected(
+        &|directory| std::fs::write(cubin(directory), "code of").unwrap(),
+        &["attention.sm_90.cubin", "truncated"],
+    );
 }
 
 #[test]
-fn programs_that_start_together_compile_each_for_themselves_and_never_read_half_a_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let expected = Counting::default().compile(&SOURCES[0], SM_90.code()).unwrap();
-    let path = cache::Entry::new(folder.path(), &SOURCES[0], SM_90.code(), "").path().to_path_buf();
+fn concurrent_runs_never_read_partial_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let expected = CountingCompiler::default().compile(&SOURCES[0], SM_90.code()).unwrap();
+    let path = cache::CacheEntry::new(directory.path(), &SOURCES[0], SM_90.code(), "").path().to_path_buf();
     let found = |turns: usize| {
         (0..turns).for_each(|_| {
-            let found = find(&cached(folder.path()), &Counting::default(), &SOURCES[0], SM_90).unwrap();
+            let found = find(&cached(directory.path()), &CountingCompiler::default(), &SOURCES[0], SM_90).unwrap();
             assert_eq!(found.bytes, expected);
-            assert!(matches!(found.origin, Origin::Cache | Origin::Compiled(None)), "{:?}", found.origin);
+            assert!(matches!(found.origin, CubinOrigin::Cache | CubinOrigin::Compiled(None)), "{:?}", found.origin);
         });
     };
     std::thread::scope(|scope| {
         (0..4).for_each(|_| {
             scope.spawn(|| found(40));
         });
-        // The file goes away and breaks while others read and write it.
+        // One thread removes and truncates the file while others read and write it.
         scope.spawn(|| {
             for turn in 0..40 {
                 let _ = std::fs::remove_file(&path);
@@ -199,6 +206,9 @@ fn programs_that_start_together_compile_each_for_themselves_and_never_read_half_
         });
     });
     found(1);
-    assert_eq!(find(&cached(folder.path()), &Counting::default(), &SOURCES[0], SM_90).unwrap().origin, Origin::Cache);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "temporary files stay behind");
+    assert_eq!(
+        find(&cached(directory.path()), &CountingCompiler::default(), &SOURCES[0], SM_90).unwrap().origin,
+        CubinOrigin::Cache
+    );
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "temporary files stay behind");
 }

@@ -10,7 +10,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::cubins::{CubinFolders, Nvrtc, Origin};
+use super::cubins::{CubinDirectories, Nvrtc, CubinOrigin};
 use super::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch};
 use crate::error::KernelError;
 use crate::pending::{CompletedCopy, PendingCopy};
@@ -45,7 +45,7 @@ use context::LastLaunch;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DriverOptions {
     /// The directories of machine code: prebuilt cubins, and the cache of compiled ones.
-    pub cubins: CubinFolders,
+    pub cubins: CubinDirectories,
     /// For checks of the kernels: new memory and the output of a launch are filled with NaN, guards around each buffer
     /// reveal a write beyond it, and the host waits for each launch, so that an error is reported for the launch that
     /// caused it. Slow.
@@ -95,7 +95,7 @@ impl DriverDevice {
     }
 
     /// The origin of the machine code of each source file.
-    pub fn origins(&self) -> &[(&'static str, Origin)] {
+    pub fn origins(&self) -> &[(&'static str, CubinOrigin)] {
         self.kernels.origins()
     }
 

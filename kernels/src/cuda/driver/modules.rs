@@ -11,8 +11,8 @@ use rayon::prelude::*;
 use super::context::DriverContext;
 use super::driver_error::error_message;
 use super::kernel::LoadedKernel;
-use crate::cuda::cubins::{Compiler, CubinFolders, Origin, find};
-use crate::cuda::sources::{SOURCES, source_of};
+use crate::cuda::cubins::{CubinCompiler, CubinDirectories, CubinOrigin, find};
+use crate::cuda::registry::{SOURCES, source_of};
 use crate::error::KernelError;
 
 /// Dynamic shared memory that a launch may use without an opt-in, in bytes.
@@ -24,7 +24,7 @@ pub(super) struct KernelModules {
     modules: HashMap<&'static str, Arc<CudaModule>>,
     /// Kernels that were launched before, by name.
     functions: Mutex<HashMap<String, Arc<LoadedKernel>>>,
-    origins: Vec<(&'static str, Origin)>,
+    origins: Vec<(&'static str, CubinOrigin)>,
 }
 
 impl KernelModules {
@@ -32,8 +32,8 @@ impl KernelModules {
     /// have to be compiled.
     pub(super) fn load(
         context: &DriverContext,
-        directories: &CubinFolders,
-        compiler: &impl Compiler,
+        directories: &CubinDirectories,
+        compiler: &impl CubinCompiler,
     ) -> Result<Self, KernelError> {
         let architecture = context.facts.architecture;
         let sources: Vec<_> = SOURCES.iter().filter(|source| source.is_for(architecture)).collect();
@@ -59,7 +59,7 @@ impl KernelModules {
     }
 
     /// The origin of the machine code of each source file.
-    pub(super) fn origins(&self) -> &[(&'static str, Origin)] {
+    pub(super) fn origins(&self) -> &[(&'static str, CubinOrigin)] {
         &self.origins
     }
 
@@ -85,7 +85,7 @@ impl KernelModules {
     }
 
     fn look_up(&self, context: &DriverContext, name: &str) -> Result<LoadedKernel, KernelError> {
-        let found = source_of(name).and_then(|source| Some((self.modules.get(source.file)?, source.parameters()?)));
+        let found = source_of(name).and_then(|source| Some((self.modules.get(source.file)?, source.parameters)));
         let (module, count) = found.ok_or_else(|| context.error("launch", format!("unknown kernel {name}")))?;
         let function = module.load_function(name);
         let function = context.check("launch", || format!("looking up the kernel {name}"), function)?;

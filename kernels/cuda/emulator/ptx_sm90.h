@@ -1,0 +1,102 @@
+// The emulator's half of include/ptx_sm90.cuh. Each function does what the PTX manual says of its instruction.
+#pragma once
+
+#include "emulator.h"
+
+struct alignas(64) TensorMap {
+  emulator::TensorMap map;
+};
+
+DEVICE void mbarrier_init(u64* barrier, u32 arrivals) {
+  emulator::mbarrier_init(reinterpret_cast<uint64_t*>(barrier), arrivals);
+}
+DEVICE void fence_mbarrier_init() {}
+DEVICE void mbarrier_arrive(u64* barrier) { emulator::mbarrier_arrive(reinterpret_cast<uint64_t*>(barrier), 0); }
+DEVICE void mbarrier_arrive_expect_tx(u64* barrier, u32 bytes) {
+  emulator::mbarrier_arrive(reinterpret_cast<uint64_t*>(barrier), bytes);
+}
+DEVICE void mbarrier_wait_parity(u64* barrier, u32 parity) {
+  emulator::mbarrier_wait_parity(reinterpret_cast<uint64_t*>(barrier), parity);
+}
+DEVICE void tma_load_2d(void* to_shared, const TensorMap& map, u64* barrier, u32 column, u32 row) {
+  emulator::issue_tma_load(to_shared, map.map, reinterpret_cast<uint64_t*>(barrier), column, row,
+                           1u << emulator::current->block->rank);
+}
+DEVICE void prefetch_tensormap(const TensorMap&) {}
+
+// A macro, for the line of the kernel.
+#define cluster_sync() emulator::cluster_barrier(__FILE__, __LINE__)
+DEVICE u32 cluster_ctarank() { return emulator::current->block->rank; }
+DEVICE void mbarrier_arrive_cluster(u64* barrier, u32 rank) {
+  emulator::mbarrier_arrive_cluster(reinterpret_cast<uint64_t*>(barrier), rank);
+}
+DEVICE void tma_load_2d_multicast(void* to_shared, const TensorMap& map, u64* barrier, u32 column, u32 row,
+                                  u32 cta_mask) {
+  emulator::issue_tma_load(to_shared, map.map, reinterpret_cast<uint64_t*>(barrier), column, row, cta_mask);
+}
+
+// The last lane to arrive runs `body` once for its warp.
+template <class Body>
+DEVICE void once_per_warp(const char* operation, Body body) {
+  emulator::collective<u32, u32>(operation, ~0u, 0, [&](const u32*, u32*) { body(); });
+}
+template <u32 REGISTERS>
+DEVICE void setmaxnreg_dec() {
+  once_per_warp("setmaxnreg.dec", [] { emulator::setmaxnreg(REGISTERS, true); });
+}
+template <u32 REGISTERS>
+DEVICE void setmaxnreg_inc() {
+  once_per_warp("setmaxnreg.inc", [] { emulator::setmaxnreg(REGISTERS, false); });
+}
+DEVICE void wgmma_fence() { once_per_warp("wgmma.fence", emulator::wgmma_fence); }
+DEVICE void wgmma_commit_group() { once_per_warp("wgmma.commit_group", emulator::wgmma_commit_group); }
+template <u32 N>
+DEVICE void wgmma_wait_group() {
+  once_per_warp("wgmma.wait_group", [] { emulator::wgmma_wait_group(N); });
+}
+
+// The part of one warp: 16 rows from `first_row` of operand a, and all 256 columns.
+template <class E>
+inline void emulated_wgmma(const emulator::Wgmma& wgmma, unsigned first_row) {
+  static uint16_t a_bits[16][16], b_bits[256][16];
+  static float a[16][16], b[16][256], acc[16][256];
+  emulator::read_wgmma_operand(wgmma.a, first_row, 16, a_bits);
+  emulator::read_wgmma_operand(wgmma.b, 0, 256, b_bits);
+  for (u32 k = 0; k < 16; k++) {
+    for (u32 row = 0; row < 16; row++) a[row][k] = to_float(E{a_bits[row][k]});
+    for (u32 column = 0; column < 256; column++) b[k][column] = to_float(E{b_bits[column][k]});
+  }
+  const auto element = [](u32 lane, u32 i) -> float& {
+    return acc[lane / 4 + i / 2 % 2 * 8][i / 4 * 8 + lane % 4 * 2 + i % 2];
+  };
+  for (u32 lane = 0; lane < 32; lane++) {
+    for (u32 i = 0; i < 128; i++) element(lane, i) = wgmma.scale_d ? wgmma.acc[lane][i] : 0.0f;
+  }
+  for (u32 row = 0; row < 16; row++) {
+    for (u32 k = 0; k < 16; k++) {
+      for (u32 column = 0; column < 256; column++) acc[row][column] += a[row][k] * b[k][column];
+    }
+  }
+  for (u32 lane = 0; lane < 32; lane++) {
+    for (u32 i = 0; i < 128; i++) wgmma.acc[lane][i] = element(lane, i);
+  }
+}
+struct EmulatedWgmmaInput {
+  u64 a, b;
+  float* acc;
+  bool scale_d;
+};
+template <class E>
+DEVICE void wgmma_m64n256k16(float (&acc)[128], u64 desc_a, u64 desc_b, bool scale_d) {
+  const EmulatedWgmmaInput in = {desc_a, desc_b, acc, scale_d};
+  emulator::collective<EmulatedWgmmaInput, u32>("wgmma", ~0u, in, [](const EmulatedWgmmaInput* lanes, u32*) {
+    emulator::Wgmma wgmma = {lanes[0].a, lanes[0].b, lanes[0].scale_d, {}, emulated_wgmma<E>};
+    for (u32 lane = 0; lane < 32; lane++) {
+      if (lanes[lane].a != wgmma.a || lanes[lane].b != wgmma.b || lanes[lane].scale_d != wgmma.scale_d) {
+        emulator::fail("wgmma: lanes of a warp have different operands");
+      }
+      wgmma.acc[lane] = lanes[lane].acc;
+    }
+    emulator::issue_wgmma(wgmma);
+  });
+}

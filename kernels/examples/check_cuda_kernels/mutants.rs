@@ -1,0 +1,78 @@
+//! Mutants of the sources, to show that this check detects the faults it is for.
+
+use actbench_kernels::cuda::Architecture;
+use actbench_kernels::cuda::registry::{KernelSource, SOURCES};
+
+/// One changed text in a source, and a part of the message that must report it.
+struct Mutant {
+    file: &'static str,
+    /// The only kernel that is compiled, to save time.
+    kernel: &'static str,
+    find: &'static str,
+    replace: &'static str,
+    message: &'static str,
+}
+
+const MUTANTS: [Mutant; 4] = [
+    Mutant {
+        file: "linear_wgmma.cu",
+        kernel: "linear_wgmma_bf16",
+        find: "    wgmma_commit_group();\n",
+        replace: "    wgmma_commit_group();\n    acc[0] += 1.0f;\n",
+        message: "C7511",
+    },
+    Mutant {
+        file: "linear_wgmma.cu",
+        kernel: "linear_wgmma_bf16",
+        find: "__launch_bounds__(THREADS, 1)",
+        replace: "",
+        message: "C7508",
+    },
+    Mutant {
+        file: "pool.cu",
+        kernel: "pool_wide_bf16",
+        find: "#pragma unroll\n  for (u32 i = 0; i < VEC<E>; i++) values[i] = 0.0f;",
+        replace: "float kept[64];\n  for (u32 i = 0; i < 64; i++) kept[i * end % 64] = begin + i;\n  \
+                  for (u32 i = 0; i < VEC<E>; i++) values[i] = kept[begin * i % 64];",
+        message: "stack frame",
+    },
+    Mutant {
+        file: "rms_norm.cu",
+        kernel: "rms_norm_wide_bf16",
+        find: "    store_vec(out_row + column, values);",
+        replace: "    for (u32 i = 0; i < VEC<E>; i++) out_row[column + i] = from_float<E>(values[i]);",
+        message: "no STG",
+    },
+];
+
+/// The mutants that `check`, which compiles a source and returns its faults, does not report.
+///
+/// # Errors
+/// Errors of `check`, and a mutant whose text does not occur exactly once.
+pub fn undetected(
+    check: impl Fn(&KernelSource, Architecture) -> Result<Vec<String>, String>,
+) -> Result<Vec<String>, String> {
+    let mut undetected = Vec::new();
+    for mutant in &MUTANTS {
+        let source = SOURCES.iter().find(|source| source.file == mutant.file);
+        let source = source.ok_or_else(|| format!("{} does not exist", mutant.file))?;
+        if source.text.matches(mutant.find).count() != 1 {
+            return Err(format!("{} must contain {:?} exactly once", mutant.file, mutant.find));
+        }
+        let others: Vec<&str> =
+            source.kernels().map(|kernel| kernel.name).filter(|kernel| *kernel != mutant.kernel).collect();
+        let is_kept = |line: &&str| {
+            !others.iter().any(|kernel| line.contains(&format!("_KERNEL({kernel},")) && !line.starts_with('#'))
+        };
+        let text: Vec<&str> = source.text.lines().filter(is_kept).collect();
+        // Four small texts, needed until the process exits.
+        let text: &'static str = text.join("\n").replace(mutant.find, mutant.replace).leak();
+        let mutated = KernelSource { text, ..*source };
+        let faults = check(&mutated, Architecture::new(90).code())?;
+        if !faults.iter().any(|line| line.contains(mutant.message)) {
+            undetected
+                .push(format!("a mutant is not detected: {} in {} gives {faults:?}", mutant.message, mutant.file));
+        }
+    }
+    Ok(undetected)
+}

@@ -1,0 +1,174 @@
+//! Each mutant of a kernel is detected in some mode of the emulator, by its message or by its values.
+//!
+//! An undetected mutant means that the modes, shapes or comparisons of the other tests are too weak: they are the same here.
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+mod common;
+#[path = "mutants/list.rs"]
+mod mutants;
+#[path = "common/operations.rs"]
+mod operations;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use actbench_kernels::cuda::emulator::{EmulatedBackend, Emulator, EmulatorOptions};
+use actbench_kernels::cuda::registry::{self, SOURCES, Variant};
+use actbench_kernels::cuda::{Argument, Device, KernelSet, Tiles};
+use actbench_kernels::{AttentionShape, Backend, DType, PoolMethod};
+use common::*;
+use mutants::{KernelPath, MUTANTS, Mutant};
+use operations::MatmulKind;
+
+/// The operation of the mutant's kernel, on shapes with tails.
+fn run<B: Backend>(mutant: &Mutant, backend: &B) -> Vec<u8> {
+    let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 48 };
+    match mutant.file {
+        "rms_norm" => operations::rms_norm(backend, DType::Bf16, 4, 136),
+        "linear" => operations::matmul(backend, MatmulKind::Linear, true, DType::F16, (0, 3), 20, 131),
+        "pool" => operations::pool(backend, DType::F16, 136, PoolMethod::Sum),
+        "attention" => operations::attention(backend, DType::F32, shape, [5, 300]),
+        "linear_mma" => operations::matmul(backend, MatmulKind::Linear, true, DType::F16, (0, 130), 136, 130),
+        // More steps than stages, and a tail of each side; outputs stored one by one and eight at a time.
+        "linear_wgmma" => {
+            let outputs = if mutant.path == KernelPath::VectorStores { 264 } else { 262 };
+            operations::matmul(backend, MatmulKind::Linear, true, DType::F16, (0, 130), 392, outputs)
+        }
+        "attention_mma" => operations::attention(backend, DType::F16, shape, [3, 150]),
+        other => panic!("no operation for a mutant of {other}"),
+    }
+}
+
+/// The symptom of the mutant in this mode, if it is detected.
+fn symptom(mutant: &Mutant, options: EmulatorOptions, expected: &[u8]) -> Option<String> {
+    let dtype = match mutant.file {
+        "rms_norm" => DType::Bf16,
+        "attention" => DType::F32,
+        _ => DType::F16,
+    };
+    let variants =
+        SOURCES.iter().find(|source| source.file.strip_suffix(".cu") == Some(mutant.file)).unwrap().kernels();
+    let kernels = match variants.map(|kernel| kernel.variant).last() {
+        Some(Variant::Wgmma) => KernelSet::Fast,
+        Some(Variant::Mma) => KernelSet::Mma,
+        Some(Variant::Wide) if mutant.path == KernelPath::Wide => KernelSet::Mma,
+        _ => KernelSet::Plain,
+    };
+    let backend = EmulatedBackend::mutant(options, kernels, mutant.name).unwrap();
+    let got = match catch_unwind(AssertUnwindSafe(|| run(mutant, &backend))) {
+        Ok(got) => got,
+        Err(panic) => return Some(panic.downcast_ref::<String>().cloned().unwrap_or_default()),
+    };
+    let expected = dtype.to_f32_vec(expected);
+    let scale = expected.iter().fold(0.0f32, |scale, value| scale.max(value.abs()));
+    let worst = dtype.to_f32_vec(&got).into_iter().zip(&expected).map(|(got, expected)| (got - expected).abs() / scale);
+    let wrong = worst.filter(|error| error.is_nan() || f64::from(*error) > tolerance(dtype)).count();
+    (wrong > 0).then(|| format!("{wrong} wrong values"))
+}
+
+/// The symptoms of each mutant by mode.
+fn table() -> Vec<(&'static str, Vec<Option<String>>)> {
+    let cpu = fused_multiply_add_cpu();
+    MUTANTS
+        .iter()
+        .map(|mutant| {
+            let expected = run(mutant, &cpu);
+            let modes = EmulatorOptions::matrix();
+            (mutant.name, modes.into_iter().map(|options| symptom(mutant, options, &expected)).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn every_mutant_is_detected() {
+    let quiet = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let table = table();
+    std::panic::set_hook(quiet);
+    for (name, modes) in &table {
+        let marks: String = modes.iter().map(|symptom| if symptom.is_some() { 'x' } else { '.' }).collect();
+        println!("{marks} {name}: {}", modes.iter().flatten().next().map_or("", String::as_str));
+    }
+    let undetected: Vec<_> =
+        table.iter().filter(|(_, modes)| modes.iter().all(Option::is_none)).map(|row| row.0).collect();
+    assert!(undetected.is_empty(), "no mode detects {undetected:?}");
+    // Early copies detect races, late ones detect missing waits: each hides the other's mutants.
+    for (mode, time) in [(0, "early"), (1, "late")] {
+        let hidden = table.iter().filter(|(_, modes)| modes[mode].is_none()).count();
+        assert!(hidden >= 3, "only {hidden} mutants are hidden by {time} copies");
+    }
+    let assert_symptom = |name: &str, words: &str| {
+        let (_, modes) = table.iter().find(|row| row.0 == name).unwrap();
+        assert!(modes.iter().flatten().any(|symptom| symptom.contains(words)), "{name}: {modes:?}");
+    };
+    assert_symptom("mma_row_beyond_the_end", "reaches beyond the end of argument 6");
+    assert_symptom("mma_copies_a_row_too_many", "from beyond its memory");
+    assert_symptom("mma_missing_wait", "asynchronous copies it did not wait for");
+    assert_symptom("wgmma_missing_fence", "is not fenced");
+    assert_symptom("wgmma_missing_wait_group_0", "wgmmas that it did not wait for");
+    assert_symptom("wgmma_barriers_used_before_init", "a barrier that was not initialized");
+    assert_symptom("wgmma_missing_cluster_sync", "a barrier that was not initialized");
+    assert_symptom("wgmma_arrives_after_last_refill", "arrives at a barrier of block");
+    assert_symptom("wgmma_arrives_after_last_refill", "arrivals of other blocks in flight");
+    assert_symptom("wgmma_arrives_at_own_cta_only", "deadlock: ");
+    assert_symptom("wgmma_multicast_to_own_cta_only", "deadlock: ");
+    assert_symptom("wgmma_stages_not_aligned", "not a multiple of 1024");
+    assert_symptom("wgmma_expects_too_many_bytes", "threads wait at mbarrier");
+    assert_symptom("wgmma_one_warp_skips_a_wgmma", "warp 11 has other wgmmas than its warpgroup");
+    assert_symptom("wgmma_exceeds_the_register_file", "registers");
+    assert_symptom("wgmma_row_beyond_the_end", "reaches beyond the end of argument 6");
+    assert_symptom("flash_warp_skips_a_barrier", "is at the barrier");
+    assert_symptom("flash_lanes_leave_their_warp", "deadlock: ");
+}
+
+/// Faults of the host: tensor maps that do not fit the kernel.
+#[test]
+fn tensor_maps_of_other_tiles_are_detected() {
+    let [rows, inputs, outputs] = [130, 136, 40];
+    let launched = |options: EmulatorOptions, tile_rows, tile_columns, swizzled| {
+        let device = Emulator::new(options);
+        let upload = |seed, len| {
+            let bytes = DType::Bf16.from_f32_slice(&random(seed, DType::Bf16, len));
+            let mut buffer = device.alloc(bytes.len()).unwrap();
+            device.write(&mut buffer, &bytes).unwrap();
+            buffer
+        };
+        let (x, weights) = (upload(1, rows * inputs), upload(2, outputs * inputs));
+        let mut out = device.alloc(rows * outputs * 2).unwrap();
+        let tiles = |buffer, rows, tile_rows| Tiles {
+            buffer,
+            dtype: DType::Bf16,
+            rows,
+            columns: inputs,
+            tile_rows,
+            tile_columns,
+            swizzled,
+        };
+        let launch = registry::named("linear_wgmma_bf16").unwrap().launch([2, 1, 1]);
+        let mut arguments = [
+            Argument::Tiles(tiles(&x, rows, tile_rows)),
+            Argument::Tiles(tiles(&weights, outputs, 128)),
+            Argument::Null,
+            Argument::U32(rows as u32),
+            Argument::U32(inputs as u32),
+            Argument::U32(outputs as u32),
+            Argument::Write(&mut out),
+        ];
+        device.launch(&launch, &mut arguments).map_err(|error| error.to_string())?;
+        let mut bytes = vec![0; rows * outputs * 2];
+        device.read(&out, &mut bytes).unwrap();
+        Ok::<_, String>(bytes)
+    };
+    let whole = launched(EmulatorOptions::matrix()[0], 128, 64, true).unwrap();
+    for options in EmulatorOptions::matrix() {
+        assert!(launched(options, 128, 64, true).unwrap() == whole, "{options:?}");
+        assert!(
+            launched(options, 128, 64, false).unwrap() != whole,
+            "a missing swizzle is not detected with {options:?}"
+        );
+        for (tile_rows, tile_columns) in [(64, 64), (128, 32)] {
+            let message = launched(options, tile_rows, tile_columns, true).unwrap_err();
+            assert!(message.contains("deadlock: ") && message.contains("threads wait at mbarrier"), "{message}");
+        }
+    }
+}
