@@ -8,8 +8,8 @@ use actbench_kernels::cuda::{Architecture, Argument, CudaBackend, Device, Kernel
 use actbench_kernels::{AttentionShape, Backend, DType, KernelError, PoolMethod};
 
 use crate::common::*;
-use crate::operations::{self, MATMUL_KINDS};
 use crate::fake_driver::{FakeDriver, options};
+use crate::operations::{self, MATMUL_KINDS};
 
 fn open(checked: bool) -> Arc<DriverDevice> {
     Arc::new(DriverDevice::open(0, &options(checked)).unwrap())

@@ -10,11 +10,11 @@
 mod child_process;
 #[path = "../common/mod.rs"]
 mod common;
-#[path = "../common/operations.rs"]
-mod operations;
 #[cfg(feature = "cuda")]
 #[path = "../fake_driver/mod.rs"]
 mod fake_driver;
+#[path = "../common/operations.rs"]
+mod operations;
 
 mod device;
 #[cfg(feature = "cuda")]

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::stdout;
+use crate::atomic_file::write_whole;
 use crate::error::{Error, Result, from_pairgate};
 use crate::gate_adapter::GATE_NAME;
-use crate::atomic_file::write_whole;
 use pairgate::GateReport;
 use pairgate::export::{ExportFormat, export, markdown};
 

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::stdout;
+use crate::atomic_file::write_whole;
 use crate::error::{Error, Result};
 use crate::gate_adapter::{TaskMethod, history};
 use crate::report::chart::history::charts;
 use crate::report::document::{Table, text_table};
 use crate::report::history::{changes_table, runs_table, series_page, series_table, short_series};
-use crate::atomic_file::write_whole;
 use pairgate::history::{AddedFile, FigureSeries};
 use pairgate::stats::change_points::MIN_SERIES;
 

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::results::NamedResults;
 use crate::error::{Error, Result};
+use crate::results::NamedResults;
 use crate::results::{ResultFile, SCHEMA};
 
 /// Reads the result files `paths`; of a directory, all result files in it and below, by name.

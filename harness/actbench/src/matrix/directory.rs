@@ -124,7 +124,8 @@ impl MatrixDirectory {
             for entry in fs::read_dir(directory).map_err(Error::io("read", directory))? {
                 let path = entry.map_err(Error::io("read", directory))?.path();
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                if name.ends_with(RUNNING) || name.starts_with(".actbench-")
+                if name.ends_with(RUNNING)
+                    || name.starts_with(".actbench-")
                     || name.starts_with(pairgate::atomic_file::TEMPORARY_PREFIX)
                 {
                     fs::remove_file(&path).map_err(Error::io("remove", &path))?;

@@ -7,8 +7,8 @@ use super::probe_work::probe_work;
 use crate::case::{Method, Task};
 use crate::error::{Error, Result};
 use crate::results::{NamedResults, Row, Status};
-use pairgate::stats::summary::median;
 use crate::workload::score::{matrix_bytes, parallel_layers};
+use pairgate::stats::summary::median;
 
 /// Rates per second and sizes in bytes, for one model, data type and number of threads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

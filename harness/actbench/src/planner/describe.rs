@@ -32,7 +32,7 @@ pub fn describe(
         let embedded = config.model.as_deref().is_none_or(|name| name == "embedded");
         let config = with_layers_of(config, n_layers, embedded);
         check_layers(&config, n_layers)?;
-        let job = Job::synthetic(&config, spec.config.clone(), spec.made_up, tokens)?;
+        let job = Job::synthetic(&config, spec.config.clone(), spec.synthetic, tokens)?;
         return Ok(DescribedJob { job, notes: Vec::new() });
     }
     if let Some(preset) = spec.preset {

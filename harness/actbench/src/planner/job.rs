@@ -10,8 +10,8 @@ use crate::workload::prepare::{LabelledTokens, Prepared};
 use actbench_activations::eager;
 use actbench_activations::model::ActivationModel;
 use actbench_activations::model::config::ModelConfig;
-use actbench_activations::model::locate::ModelLocation;
 use actbench_activations::model::config_only::ConfigOnlyModel;
+use actbench_activations::model::locate::ModelLocation;
 use actbench_activations::plan::{PlanCost, Rules};
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 
@@ -164,7 +164,7 @@ impl Job {
         Ok(PlanCost {
             samples: scaled(sum.samples),
             tokens: scaled(sum.tokens),
-            rows: scaled(sum.tokens_computed),
+            tokens_computed: scaled(sum.tokens_computed),
             last_layer_tokens: scaled(sum.last_layer_tokens),
             batches: scaled(sum.batches),
             flops: scaled(sum.flops),

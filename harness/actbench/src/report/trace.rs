@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use actbench_kernels::profiled::{DeviceSpan, HostSpan, DeviceTrack, SpanKind};
+use actbench_kernels::profiled::{DeviceSpan, DeviceTrack, HostSpan, SpanKind};
 use serde_json::{Value, json};
 
 use crate::workload::profile::CaseProfile;
@@ -67,7 +67,9 @@ fn case_events(process: usize, case: &CaseProfile, events: &mut Vec<Value>) {
     for span in device {
         let (category, arguments) = match span.track {
             DeviceTrack::Kernels => ("kernel", json!({ "call": span.call })),
-            DeviceTrack::ToDevice | DeviceTrack::FromDevice => ("copy", json!({ "bytes": span.bytes, "call": span.call })),
+            DeviceTrack::ToDevice | DeviceTrack::FromDevice => {
+                ("copy", json!({ "bytes": span.bytes, "call": span.call }))
+            }
         };
         let track = track(span.device, span.track);
         let event = complete(process, track, (&span.name, category), span.start, span.duration, arguments);
@@ -103,7 +105,7 @@ fn complete(
 
 #[cfg(test)]
 mod tests {
-    use actbench_kernels::profiled::{ProfileRecording, OperationWork};
+    use actbench_kernels::profiled::{OperationWork, ProfileRecording};
 
     use super::*;
     use crate::case::{Method, Task};

@@ -7,6 +7,7 @@ use super::sizes::sizes;
 use crate::case::{DeviceMap, RunConfig};
 use crate::devices::choose::{self, DeviceChoice};
 use crate::error::Result;
+use actbench_activations::model::memory_model::weight_bytes;
 
 /// Decides where the model of `config`, whose layers are filled in, goes.
 ///
@@ -25,7 +26,7 @@ fn needed_bytes(config: &RunConfig, prepared: &Prepared) -> Result<u64> {
         let batch = Sizes::batch(&sizes(config, prepared, layers_of(config, *task).len()));
         for method in &config.methods {
             let n_blocks = deepest_run(config, *task, *method, prepared)? + 1;
-            largest = largest.max(prepared.model.config.weight_bytes(n_blocks, config.dtype).saturating_add(batch));
+            largest = largest.max(weight_bytes(&prepared.model.config, n_blocks, config.dtype).saturating_add(batch));
         }
     }
     Ok(largest)

@@ -4,14 +4,14 @@
 
 #[path = "../common_cli/mod.rs"]
 mod common_cli;
+#[path = "../../../../kernels/tests/fake_driver/mod.rs"]
+mod fake_driver;
 #[path = "../../../activations/tests/golden_support/mod.rs"]
 mod golden_support;
 #[path = "../runner_support/mod.rs"]
 mod runner_support;
 #[path = "../../../activations/tests/shared_prefixes/mod.rs"]
 mod shared_prefixes;
-#[path = "../../../../kernels/tests/fake_driver/mod.rs"]
-mod fake_driver;
 
 mod device_map;
 mod goldens;

@@ -1,6 +1,6 @@
 //! The embedded data set: the generator of `actbench-fixtures` under its command-line names.
 
-use actbench_fixtures::dialogues::{LabeledDialogue, MAX_ROWS, DialogueProfile, Speaker, dialogue};
+use actbench_fixtures::dialogues::{DialogueProfile, LabeledDialogue, MAX_ROWS, Speaker, dialogue};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
@@ -23,7 +23,8 @@ pub(super) fn load(name: &str, rows: usize) -> Result<(Vec<Dialogue>, String)> {
     let profile = match name.split_once(':') {
         None => DialogueProfile::Short,
         Some((_, profile)) => DialogueProfile::from_name(profile).ok_or_else(|| {
-            let known: Vec<_> = DialogueProfile::ALL.iter().map(|profile| format!("{EMBEDDED}:{}", profile.name())).collect();
+            let known: Vec<_> =
+                DialogueProfile::ALL.iter().map(|profile| format!("{EMBEDDED}:{}", profile.name())).collect();
             Error::usage(format!("unknown data set `{name}`; the embedded ones are {}", known.join(", ")))
         })?,
     };

@@ -10,7 +10,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::cubins::{CubinDirectories, Nvrtc, CubinOrigin};
+use super::cubins::{CubinDirectories, CubinOrigin, Nvrtc};
 use super::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch};
 use crate::error::KernelError;
 use crate::pending::{CompletedCopy, PendingCopy};

@@ -14,15 +14,15 @@ use serde_json::Value;
 
 use super::GateArgs;
 use super::progress::GateProgress;
+use crate::atomic_file::write_whole;
 use crate::commands::exports::{step_summary, write_exports};
 use crate::commands::stdout;
 use crate::error::{Error, Result, from_pairgate};
 use crate::gate_adapter::{GATE_SCHEMA, JOURNAL_SCHEMA};
 use crate::measure::conditions::{Level, Warning};
-use crate::measure::machine_record::MachineRecord;
 use crate::measure::fingerprint;
+use crate::measure::machine_record::MachineRecord;
 use crate::measure::resolution::cache_directory;
-use crate::atomic_file::write_whole;
 
 /// A side whose executables are there.
 pub struct GateSide {
@@ -107,7 +107,7 @@ pub struct PreparedGate {
     pub design: GateDesign,
     pub base: ProgramIdentity,
     pub head: ProgramIdentity,
-    pub environment: Environment,
+    pub environment: MachineRecord,
     /// Settings that distinguish the cases from others of the same name, for the journal.
     pub cases: Value,
     /// Warnings in addition to those of the environment.

@@ -36,7 +36,7 @@ fn chart(index: usize, group: &[&FigureSeries<TaskMethod>]) -> Result<Chart> {
     runs.dedup();
     let position =
         |run: &str| runs.iter().position(|(_, other, _)| *other == run).map_or(0.0, |index| (index + 1) as f64);
-    let lines: Vec<Line> = group
+    let lines: Vec<ChartSeries> = group
         .iter()
         .map(|it| ChartSeries {
             name: it.case.method.to_string(),
@@ -45,7 +45,7 @@ fn chart(index: usize, group: &[&FigureSeries<TaskMethod>]) -> Result<Chart> {
             points: it
                 .points
                 .iter()
-                .map(|point| Point { x: position(&point.run), y: point.median, ends: Some(point.ends) })
+                .map(|point| ChartPoint { x: position(&point.run), y: point.median, ends: Some(point.ends) })
                 .collect(),
             failures: Vec::new(),
         })
@@ -59,9 +59,9 @@ fn chart(index: usize, group: &[&FigureSeries<TaskMethod>]) -> Result<Chart> {
     // Counted from the last run, whose name must be shown.
     let names = runs.iter().enumerate().rev().step_by(step).map(|(index, run)| ((index + 1) as f64, run.2.to_owned()));
     let first = group[0];
-    let xy = Xy {
-        x: Axis::of_whole("commit", (1..=runs.len()).map(|run| run as f64)).with_names(names.collect()),
-        y: Axis::around(&metric_with_unit(first.metric), values),
+    let xy = XyChart {
+        x: ChartAxis::of_whole_numbers("commit", (1..=runs.len()).map(|run| run as f64)).with_names(names.collect()),
+        y: ChartAxis::around(&metric_with_unit(first.metric), values),
         reference: None,
         marks,
         series: lines,

@@ -83,7 +83,10 @@ impl DeviceReport {
             span_s,
             busy_s: busy.iter().map(seconds).sum(),
             gaps,
-            loaded: CopySummary::new(&spans_of(loading, DeviceTrack::ToDevice), &union(&spans_of(loading, DeviceTrack::Kernels))),
+            loaded: CopySummary::new(
+                &spans_of(loading, DeviceTrack::ToDevice),
+                &union(&spans_of(loading, DeviceTrack::Kernels)),
+            ),
             to_device: CopySummary::new(&spans_of(extracting, DeviceTrack::ToDevice), &busy),
             from_device: CopySummary::new(&spans_of(extracting, DeviceTrack::FromDevice), &busy),
         }
@@ -159,7 +162,7 @@ mod tests {
     fn span(lane: DeviceTrack, start_ms: u64, end_ms: u64, bytes: u64) -> DeviceSpan {
         DeviceSpan {
             device: 0,
-            track: track: lane,
+            track: lane,
             name: "x".to_owned(),
             bytes,
             start: Duration::from_millis(start_ms),

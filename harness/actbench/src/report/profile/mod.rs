@@ -245,7 +245,7 @@ fn line(operation: &OperationReport, unit: f64) -> Vec<String> {
 mod tests {
     use std::time::Duration;
 
-    use actbench_kernels::profiled::{DeviceSpan, HostSpan, DeviceTrack, ProfileRecording, SpanKind, OperationWork};
+    use actbench_kernels::profiled::{DeviceSpan, DeviceTrack, HostSpan, OperationWork, ProfileRecording, SpanKind};
 
     use super::*;
     use crate::test_support::small_config;
@@ -310,7 +310,7 @@ outside of operations 0.300 s (30.0%); probes 0.250 s
         let mut span = |lane, name: &str, bytes, start, millis, call| {
             recording.device.push(DeviceSpan {
                 device: 0,
-                track: track: lane,
+                track: lane,
                 name: name.to_owned(),
                 bytes,
                 start: Duration::from_millis(start),

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::case::{DeviceMap, Method, RunConfig, Task};
-use crate::error::Result;
 use crate::devices::choose::{DeviceChoice, Placement};
+use crate::error::Result;
 use crate::workload::device;
 use crate::workload::layers::with_layers;
 use crate::workload::prepare::{Prepared, prepare, request};

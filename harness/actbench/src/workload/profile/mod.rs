@@ -155,7 +155,8 @@ fn profile_case_on<D: DeviceClock>(
     let timelines = timelines?;
     let load = || -> Result<Arc<dyn ActivationModel>> {
         let backend = |timeline: &Arc<_>| CudaBackend::new(Arc::clone(timeline), KernelSet::Fast);
-        let backends = timelines.iter().map(|timeline| ProfiledBackend::new(backend(timeline), profile.clone())).collect();
+        let backends =
+            timelines.iter().map(|timeline| ProfiledBackend::new(backend(timeline), profile.clone())).collect();
         load_arranged(backends, arrangement, prepared, config, deepest, observer)
     };
     let finish = || timelines.iter().try_for_each(|timeline| timeline.finish());

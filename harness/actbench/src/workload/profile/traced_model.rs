@@ -94,8 +94,8 @@ impl ActivationModel for TracedModel {
         result
     }
 
-    fn lanes(&self) -> usize {
-        self.model.lanes()
+    fn streams(&self) -> usize {
+        self.model.streams()
     }
 
     fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
