@@ -75,12 +75,12 @@ impl ActivationModel for ReplayModel {
         sink: &mut LayerSink<'_>,
     ) -> Result<()> {
         let (LayerOutput::Pooled { .. }, 0) = (output, batch.n_carried) else {
-            return Err(Error::usage("the replay model only supports pooled rows of sequences of one token"));
+            return Err(Error::internal("the replay model only supports pooled rows of sequences of one token"));
         };
         let len = self.hidden_size * self.dtype.size();
         let first = batch.ids.first().map_or(0, |id| *id as usize);
         if !batch.ids.iter().enumerate().all(|(index, id)| *id as usize == first + index) {
-            return Err(Error::usage("the replay model only supports consecutive samples"));
+            return Err(Error::internal("the replay model only supports consecutive samples"));
         }
         layers.iter().try_for_each(|layer| sink(*layer, &self.layers[*layer][first * len..][..batch.ids.len() * len]))
     }
