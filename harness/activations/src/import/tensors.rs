@@ -151,7 +151,7 @@ fn has_bias(name: &str, config: &LlamaMetadata) -> bool {
     (config.attention_bias && name.contains(".self_attn.")) || (config.mlp_bias && name.contains(".mlp."))
 }
 
-/// Writes the planned tensors as bfloat16 to a safetensors file at `path`, in chunks of [`CHUNK_BYTES`].
+/// Writes the planned tensors as bfloat16 to a safetensors file at `path`, in chunks of 16 MiB.
 ///
 /// # Errors
 /// A weight that is not finite, or an error of the file system.
