@@ -69,12 +69,12 @@ fn plain_read(path: &Path, first: u64, bytes: usize) -> Result<(), Box<dyn Error
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(first))?;
     let mut buffer = vec![0; BUFFER_BYTES];
-    let mut left = bytes;
-    while left > 0 {
-        let wanted = left.min(BUFFER_BYTES);
-        file.read_exact(&mut buffer[..wanted])?;
+    let mut remaining = bytes;
+    while remaining > 0 {
+        let chunk = remaining.min(BUFFER_BYTES);
+        file.read_exact(&mut buffer[..chunk])?;
         black_box(&buffer);
-        left -= wanted;
+        remaining -= chunk;
     }
     Ok(())
 }

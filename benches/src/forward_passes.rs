@@ -8,7 +8,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use actbench_activations::model::{ActivationModel, Step, StepOutput, TokenBatch};
+use actbench_activations::model::{ActivationModel, ModelStep, StepOutput, TokenBatch};
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{AttentionLayout, PoolGroups, PoolMethod};
 use criterion::{BenchmarkId, Criterion, Throughput};
@@ -25,7 +25,7 @@ pub struct GraphControl<'a> {
 }
 
 /// A batch of `sequences` sequences of `len` tokens below `vocabulary`, whose means are copied to the host.
-pub fn pooled_step(sequences: usize, len: usize, vocabulary: usize) -> Step {
+pub fn pooled_step(sequences: usize, len: usize, vocabulary: usize) -> ModelStep {
     let (mut batch, mut groups) = (TokenBatch::default(), PoolGroups::new());
     let mut segments = Vec::new();
     for index in 0..sequences {
@@ -37,7 +37,7 @@ pub fn pooled_step(sequences: usize, len: usize, vocabulary: usize) -> Step {
     }
     batch.layout = AttentionLayout { segments };
     let output = StepOutput::Pooled { groups, last_layer_groups: None, method: PoolMethod::Mean };
-    Step { id: 0, batch, output }
+    ModelStep { id: 0, batch, output }
 }
 
 /// Runs the sequence `steps` `times` times through the blocks up to `layer`.
@@ -47,7 +47,7 @@ pub fn pooled_step(sequences: usize, len: usize, vocabulary: usize) -> Step {
 pub fn run(
     model: &dyn ActivationModel,
     layer: usize,
-    steps: &[Step],
+    steps: &[ModelStep],
     times: usize,
 ) -> Result<(), actbench_activations::Error> {
     let mut index = 0;
@@ -63,7 +63,7 @@ pub fn run(
 }
 
 /// [`run`], but exits on an error, because criterion's interface cannot report it.
-pub fn run_or_exit(model: &dyn ActivationModel, layer: usize, steps: &[Step], times: usize) {
+pub fn run_or_exit(model: &dyn ActivationModel, layer: usize, steps: &[ModelStep], times: usize) {
     if let Err(error) = run(model, layer, steps, times) {
         eprintln!("error: {error}");
         std::process::exit(1);
@@ -88,7 +88,7 @@ pub fn short_batches<'m>(
             group.throughput(Throughput::Elements(1));
             group.bench_function(BenchmarkId::new(*mode, what), |bencher| {
                 let model = model();
-                let steps: Vec<Step> =
+                let steps: Vec<ModelStep> =
                     (0..lengths).map(|shorter| pooled_step(1, len - shorter, model.vocab_size())).collect();
                 if let Some(graphs) = graphs {
                     (graphs.enable)(*on);

@@ -1,10 +1,12 @@
 //! A model that computes nothing: it replays given activations, so that only the code after the model is measured.
 
-use actbench_activations::model::{ActivationModel, LayerOutput, LayerSink, TokenBatch};
+use actbench_activations::model::{
+    ActivationModel, LayerOutput, LayerSink, StepSink, StepSource, TokenBatch, run_in_turn,
+};
 use actbench_activations::plan::ActTensor;
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 use actbench_activations::{Error, Result};
-use actbench_kernels::DType;
+use actbench_kernels::{DType, DeviceUsage};
 
 /// Replays known pooled activations `[n, l, h]`. Sample `i` is a sequence of the single token `i`.
 pub struct ReplayModel {
@@ -67,6 +69,26 @@ impl ActivationModel for ReplayModel {
         0
     }
 
+    fn streams(&self) -> usize {
+        1
+    }
+
+    fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
+    fn run_all(&self, layers: &[usize], next: &mut StepSource<'_>, sink: &mut StepSink<'_>) -> Result<()> {
+        run_in_turn(self, layers, next, sink)
+    }
+
+    fn device_usage(&self) -> Result<Option<DeviceUsage>> {
+        Ok(None)
+    }
+
+    fn reset_device_usage(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn run(
         &self,
         batch: &TokenBatch,
@@ -75,12 +97,12 @@ impl ActivationModel for ReplayModel {
         sink: &mut LayerSink<'_>,
     ) -> Result<()> {
         let (LayerOutput::Pooled { .. }, 0) = (output, batch.n_cached) else {
-            return Err(Error::usage("the replay model only supports pooled rows of sequences of one token"));
+            return Err(Error::internal("the replay model only supports pooled rows of sequences of one token"));
         };
         let len = self.hidden_size * self.dtype.size();
         let first = batch.ids.first().map_or(0, |id| *id as usize);
         if !batch.ids.iter().enumerate().all(|(index, id)| *id as usize == first + index) {
-            return Err(Error::usage("the replay model only supports consecutive samples"));
+            return Err(Error::internal("the replay model only supports consecutive samples"));
         }
         layers.iter().try_for_each(|layer| sink(*layer, &self.layers[*layer][first * len..][..batch.ids.len() * len]))
     }

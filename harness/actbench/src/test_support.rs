@@ -1,7 +1,7 @@
 //! Synthetic configurations, rows and result files, shared by the tests of several modules.
 
 use crate::case::{CaseMetrics, CaseOutcome, Method, RunConfig, Task};
-use crate::measure::machine_record::MachineRecord;
+use crate::measure::environment::Environment;
 use crate::measure::machine_record::MachineRecord;
 use crate::measure::memory::Peaks;
 use crate::results::{ResultFile, Row};

@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn every_form_is_written_and_the_summary_is_added_to() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let exports: Vec<Export> = ExportFormat::ALL
             .iter()
             .map(|form| format!("{form}={}", directory.path().join(form.to_string()).display()).parse().unwrap())

@@ -18,11 +18,11 @@ fn missing_dataset_is_named() {
     assert_snapshot!(refused(sandbox.path("absent.jsonl").to_str().unwrap()), @"error: [DIR]/absent.jsonl: no such file; check the path of the data set");
     assert_snapshot!(refused("absent.csv"), @"error: absent.csv: no such file; check the path of the data set");
     assert_snapshot!(refused("absent.parquet"), @"error: absent.parquet: no such file; check the path of the data set");
-    assert_snapshot!(refused("absent"), @"error: no data set is called `absent`; name one of embedded, embedded:short, embedded:medium, embedded:long, embedded:mixed, repe or give the path of a .jsonl, .csv or .parquet file");
-    assert_snapshot!(refused("embedded:endless"), @"error: no data set is called `embedded:endless`; the embedded ones are embedded:short, embedded:medium, embedded:long, embedded:mixed");
-    assert_snapshot!(refused("rows.txt"), @"error: no data set is called `rows.txt`; name one of embedded, embedded:short, embedded:medium, embedded:long, embedded:mixed, repe or give the path of a .jsonl, .csv or .parquet file");
-    assert_snapshot!(refused("repe"), @"error: repe: cannot be fetched from the hub (serteal/deception-repe: [REASON]); pass `--data-dir DIR` with a copy at DIR/repe/true_false_facts.csv");
-    assert_snapshot!(refusal(&sandbox, &["--dataset", "repe", "--data-dir", "absent"]), @"error: absent: has no repe/true_false_facts.csv, the local copy of `repe`; put it there or leave out --data-dir");
+    assert_snapshot!(refused("absent"), @"error: unknown data set `absent`; use one of embedded, embedded:short, embedded:medium, embedded:long, embedded:mixed, repe or the path of a .jsonl, .csv or .parquet file");
+    assert_snapshot!(refused("embedded:endless"), @"error: unknown data set `embedded:endless`; the embedded ones are embedded:short, embedded:medium, embedded:long, embedded:mixed");
+    assert_snapshot!(refused("rows.txt"), @"error: unknown data set `rows.txt`; use one of embedded, embedded:short, embedded:medium, embedded:long, embedded:mixed, repe or the path of a .jsonl, .csv or .parquet file");
+    assert_snapshot!(refused("repe"), @"error: repe: cannot be downloaded from the hub (serteal/deception-repe: [REASON]); pass `--data-dir DIR` with a copy at DIR/repe/true_false_facts.csv");
+    assert_snapshot!(refusal(&sandbox, &["--dataset", "repe", "--data-dir", "absent"]), @"error: absent: has no repe/true_false_facts.csv, the local copy of `repe`; put it there or omit --data-dir");
 }
 
 #[test]
@@ -34,8 +34,8 @@ fn directory_in_place_of_file_is_named() {
         std::fs::remove_dir(sandbox.path(name)).unwrap();
         error
     };
-    assert_snapshot!(refused("rows.jsonl"), @"error: [DIR]/rows.jsonl: is a folder; give the path of the file in it");
-    assert_snapshot!(refused("rows"), @"error: no data set is called `[DIR]/rows`; name one of embedded, embedded:short, embedded:medium, embedded:long, embedded:mixed, repe or give the path of a .jsonl, .csv or .parquet file");
+    assert_snapshot!(refused("rows.jsonl"), @"error: [DIR]/rows.jsonl: is a directory; give the path of a file in it");
+    assert_snapshot!(refused("rows"), @"error: unknown data set `[DIR]/rows`; use one of embedded, embedded:short, embedded:medium, embedded:long, embedded:mixed, repe or the path of a .jsonl, .csv or .parquet file");
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn unreadable_directory_is_named() {
     allow(0o000);
     let error = refusal(&sandbox, &["--dataset", directory.to_str().unwrap()]);
     allow(0o700);
-    assert_snapshot!(error, @"error: [DIR]/closed.jsonl: is a folder; give the path of the file in it");
+    assert_snapshot!(error, @"error: [DIR]/closed.jsonl: is a directory; give the path of a file in it");
 }
 
 /// The error for valid rows of which the fourth is changed.
@@ -62,13 +62,13 @@ fn refused_row(change: impl FnOnce(&mut Value)) -> String {
 
 #[test]
 fn invalid_row_is_named_by_line() {
-    assert_snapshot!(refused_row(|row| { row.as_object_mut().unwrap().remove("label"); }), @"error: [DIR]/rows.jsonl:4: has no `label`; label it 0 or 1, or remove it");
-    assert_snapshot!(refused_row(|row| row["label"] = Value::Null), @"error: [DIR]/rows.jsonl:4: has no `label`; label it 0 or 1, or remove it");
-    assert_snapshot!(refused_row(|row| row["label"] = json!(2)), @"error: [DIR]/rows.jsonl:4: label 2 is neither 0 nor 1; a probe here is binary, so map the labels to 0 and 1");
-    assert_snapshot!(refused_row(|row| row["label"] = json!("yes")), @r#"error: [DIR]/rows.jsonl:4: label "yes" is neither 0 nor 1; a probe here is binary, so map the labels to 0 and 1"#);
+    assert_snapshot!(refused_row(|row| { row.as_object_mut().unwrap().remove("label"); }), @"error: [DIR]/rows.jsonl:4: has no `label`; set it to 0 or 1, or remove the row");
+    assert_snapshot!(refused_row(|row| row["label"] = Value::Null), @"error: [DIR]/rows.jsonl:4: has no `label`; set it to 0 or 1, or remove the row");
+    assert_snapshot!(refused_row(|row| row["label"] = json!(2)), @"error: [DIR]/rows.jsonl:4: label 2 is neither 0 nor 1; probes are binary, so map the labels to 0 and 1");
+    assert_snapshot!(refused_row(|row| row["label"] = json!("yes")), @r#"error: [DIR]/rows.jsonl:4: label "yes" is neither 0 nor 1; probes are binary, so map the labels to 0 and 1"#);
     assert_snapshot!(refused_row(|row| row["messages"][0]["role"] = json!("tool")), @r#"error: [DIR]/rows.jsonl:4: message 1: unknown role "tool"; the roles are `system`, `user` and `assistant`"#);
-    assert_snapshot!(refused_row(|row| row["messages"] = json!([])), @"error: [DIR]/rows.jsonl:4: `messages` is empty; remove the row or give it messages");
-    assert_snapshot!(refused_row(|row| row["messages"][1]["content"] = json!(["a", "b"])), @"error: [DIR]/rows.jsonl:4: message 2: `content` is not a text; join its parts into one string");
+    assert_snapshot!(refused_row(|row| row["messages"] = json!([])), @"error: [DIR]/rows.jsonl:4: `messages` is empty; remove the row or add messages");
+    assert_snapshot!(refused_row(|row| row["messages"][1]["content"] = json!(["a", "b"])), @"error: [DIR]/rows.jsonl:4: message 2: `content` is not a string; join its parts into one string");
     assert_snapshot!(refused_row(|row| *row = json!([1, 2])), @r#"error: [DIR]/rows.jsonl:4: is not an object; a row is {"messages": [{"role", "content"}, ...], "label": 0 or 1}"#);
 }
 
@@ -84,26 +84,26 @@ fn rows_of_one_class_are_refused() {
 #[test]
 fn side_without_a_class_is_refused() {
     let sandbox = Sandbox::new();
-    assert_snapshot!(refusal(&sandbox, &["--samples", "2"]), @"error: the training side would hold 1 rows of class 0 and 0 of class 1 (2 rows, 1 and 1 of the classes, --train-frac 0.8); it needs both, so raise --samples or change --train-frac");
-    assert_snapshot!(refusal(&sandbox, &["--samples", "10", "--train-frac", "0.01"]), @"error: the training side would hold 0 rows of class 0 and 0 of class 1 (10 rows, 5 and 5 of the classes, --train-frac 0.01); it needs both, so raise --samples or change --train-frac");
+    assert_snapshot!(refusal(&sandbox, &["--samples", "2"]), @"error: the training split would have 1 rows of class 0 and 0 of class 1 (2 rows drawn, 1 and 1 per class, --train-frac 0.8); it needs both classes, so increase --samples or change --train-frac");
+    assert_snapshot!(refusal(&sandbox, &["--samples", "10", "--train-frac", "0.01"]), @"error: the training split would have 0 rows of class 0 and 0 of class 1 (10 rows drawn, 5 and 5 per class, --train-frac 0.01); it needs both classes, so increase --samples or change --train-frac");
 }
 
 #[test]
 fn empty_files_are_refused() {
-    assert_snapshot!(refused_data("rows.jsonl", ""), @"error: [DIR]/rows.jsonl: holds no rows; a data set needs rows of both classes");
-    assert_snapshot!(refused_data("blank.jsonl", "\n \n"), @"error: [DIR]/blank.jsonl: holds no rows; a data set needs rows of both classes");
+    assert_snapshot!(refused_data("rows.jsonl", ""), @"error: [DIR]/rows.jsonl: has no rows; a data set needs rows of both classes");
+    assert_snapshot!(refused_data("blank.jsonl", "\n \n"), @"error: [DIR]/blank.jsonl: has no rows; a data set needs rows of both classes");
     assert_snapshot!(refused_data("rows.csv", ""), @"error: [DIR]/rows.csv: has no column `label`; add one with 0 or 1 in each row");
-    assert_snapshot!(refused_data("header.csv", "messages,label\n"), @"error: [DIR]/header.csv: holds no rows; a data set needs rows of both classes");
-    assert_snapshot!(refused_data("rows.parquet", ""), @"error: [DIR]/rows.parquet: is not readable as Parquet: EOF: Parquet file too small. Size is 0 but need 8");
+    assert_snapshot!(refused_data("header.csv", "messages,label\n"), @"error: [DIR]/header.csv: has no rows; a data set needs rows of both classes");
+    assert_snapshot!(refused_data("rows.parquet", ""), @"error: [DIR]/rows.parquet: is not a readable Parquet file: EOF: Parquet file too small. Size is 0 but need 8");
 }
 
 #[test]
 fn file_that_contradicts_its_extension_is_refused() {
     assert_snapshot!(refused_data("rows.jsonl", "{\"messages\": [\n"), @"error: [DIR]/rows.jsonl:1: is not JSON: EOF while parsing a list (column 14); each line must be one whole JSON object");
     assert_snapshot!(refused_data("latin.jsonl", b"\xe4\n"), @"error: [DIR]/latin.jsonl:1: is not UTF-8 (byte 0 of the line); convert the file to UTF-8");
-    assert_snapshot!(refused_data("rows.csv", "user,assistant,label\nA,B\n"), @"error: [DIR]/rows.csv:2: has 2 cells where the header has 3; quote cells that contain commas or line breaks");
+    assert_snapshot!(refused_data("rows.csv", "user,assistant,label\nA,B\n"), @"error: [DIR]/rows.csv:2: has 2 cells, the header has 3; quote cells that contain commas or line breaks");
     assert_snapshot!(refused_data("columns.csv", "text,label\nA,1\n"), @"error: [DIR]/columns.csv: has the columns `text,label`; they must be `messages,label` (messages as JSON) or `system,user,assistant,label`");
-    assert_snapshot!(refused_data("rows.parquet", "PAR1 this is no Parquet at all PAR1"), @"error: [DIR]/rows.parquet: is not readable as Parquet: EOF: Parquet file too small. Size is 35 but need 543976553");
+    assert_snapshot!(refused_data("rows.parquet", "PAR1 this is no Parquet at all PAR1"), @"error: [DIR]/rows.parquet: is not a readable Parquet file: EOF: Parquet file too small. Size is 35 but need 543976553");
 }
 
 /// A small valid Parquet file.
@@ -140,5 +140,5 @@ fn file_that_panics_its_reader_is_refused() {
     };
     let flips = (0..good.len()).flat_map(|position| [0x01, 0x80, 0xff].map(|flip| (position, flip)));
     let damaged = flips.into_iter().find_map(|(position, flip)| panics(position, flip)).unwrap();
-    assert_snapshot!(refused_data("rows.parquet", damaged), @"error: [DIR]/rows.parquet: is damaged; write the file anew");
+    assert_snapshot!(refused_data("rows.parquet", damaged), @"error: [DIR]/rows.parquet: is damaged; write the file again");
 }

@@ -148,9 +148,9 @@ fn missing_or_broken_tokenizer_is_named() {
     let refused = |tokenizer: Option<&str>| {
         refused_model(&ModelDirectory { tokenizer: tokenizer.map(str::to_owned), ..ModelDirectory::valid() })
     };
-    assert_snapshot!(refused(None), @"error: [DIR]/model: has no tokenizer.json; a tokenizer is needed in Hugging Face's fast format, which `save_pretrained` of a fast tokenizer writes");
-    assert_snapshot!(refused(Some("{")), @"error: [DIR]/model: tokenizer.json is not a tokenizer (EOF while parsing an object at line 1 column 1); fetch the file anew");
-    assert_snapshot!(refused(Some("{\"model\": {\"type\": \"BPE\", \"vocab\": {}, \"merges\": [\"a b\"]}}")), @"error: [DIR]/model: tokenizer.json is not a tokenizer (Token `a` out of vocabulary at line 1 column 58); fetch the file anew");
+    assert_snapshot!(refused(None), @"error: [DIR]/model: has no tokenizer.json; provide a tokenizer in Hugging Face's fast format, as written by `save_pretrained` of a fast tokenizer");
+    assert_snapshot!(refused(Some("{")), @"error: [DIR]/model: tokenizer.json is not a tokenizer (EOF while parsing an object at line 1 column 1); download the file again");
+    assert_snapshot!(refused(Some("{\"model\": {\"type\": \"BPE\", \"vocab\": {}, \"merges\": [\"a b\"]}}")), @"error: [DIR]/model: tokenizer.json is not a tokenizer (Token `a` out of vocabulary at line 1 column 58); download the file again");
 }
 
 #[test]
@@ -164,13 +164,13 @@ fn tokenizer_of_another_model_is_named() {
 #[test]
 fn failing_template_is_named() {
     let refused = |source: &str| refused_model(&ModelDirectory::with_template(source));
-    assert_snapshot!(refused("{{ raise_exception('Roles must\nalternate') }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template refuses: Roles must alternate; change that row of the data set, or the chat template");
-    assert_snapshot!(refused("{% for message in messages %}{{ message.content }"), @"error: [DIR]/model/tokenizer_config.json: the chat template fails: syntax error: unexpected `}`, expected end of variable block (line 1 of the template); mend it or fetch the file anew");
+    assert_snapshot!(refused("{{ raise_exception('Roles must\nalternate') }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template rejects the dialogue: Roles must alternate; change that row of the data set, or the chat template");
+    assert_snapshot!(refused("{% for message in messages %}{{ message.content }"), @"error: [DIR]/model/tokenizer_config.json: the chat template fails: syntax error: unexpected `}`, expected end of variable block (line 1 of the template); fix the file or download it again");
     assert_snapshot!(refused("{{ messages[0].content | no_such_filter }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: unknown filter: filter no_such_filter is unknown (line 1 of the template); change that row of the data set, or the chat template");
     assert_snapshot!(refused("{{ absent.attribute.of }}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: undefined value (line 1 of the template); change that row of the data set, or the chat template");
-    assert_snapshot!(refused("{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: it does too much work for one dialogue (line 1 of the template); change that row of the data set, or the chat template");
+    assert_snapshot!(refused("{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}"), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template fails: it exceeds the work limit for one dialogue (line 1 of the template); change that row of the data set, or the chat template");
     assert_snapshot!(refused(""), @"error: [DIR]/model/tokenizer_config.json: dialogue 9: the chat template does not show where assistant messages are: it does not write message 2 exactly once; change that row of the data set, or the chat template");
     let mut none = ModelDirectory::valid();
     none.tokenizer_config.as_object_mut().unwrap().remove("chat_template");
-    assert_snapshot!(refused_model(&none), @"error: [DIR]/model: has no chat template, neither in chat_template.jinja nor in tokenizer_config.json; use an instruction-tuned model or put its template there");
+    assert_snapshot!(refused_model(&none), @"error: [DIR]/model: has no chat template, neither in chat_template.jinja nor in tokenizer_config.json; use an instruction-tuned model or add its template");
 }

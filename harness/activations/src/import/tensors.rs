@@ -151,7 +151,7 @@ fn has_bias(name: &str, config: &LlamaMetadata) -> bool {
     (config.attention_bias && name.contains(".self_attn.")) || (config.mlp_bias && name.contains(".mlp."))
 }
 
-/// Writes the planned tensors as bfloat16 to a safetensors file at `path`, in chunks of [`CHUNK_BYTES`].
+/// Writes the planned tensors as bfloat16 to a safetensors file at `path`, in chunks of 16 MiB.
 ///
 /// # Errors
 /// A weight that is not finite, or an error of the file system.
@@ -163,7 +163,8 @@ pub fn write_safetensors(
 ) -> Result<()> {
     let file = File::create_new(path).map_err(Error::io("create", path))?;
     let mut writer = BufWriter::with_capacity(1 << 20, file);
-    let header = safetensors_header(planned).map_err(|error| Error::file(gguf.path(), error.to_string()))?;
+    let header = safetensors_header(planned)
+        .map_err(|error| Error::internal(format!("the safetensors header of an import is invalid: {error}")))?;
     writer.write_all(&header).map_err(Error::io("write", path))?;
     for (done, tensor) in planned.iter().enumerate() {
         progress(done, planned.len());

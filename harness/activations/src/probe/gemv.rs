@@ -201,11 +201,11 @@ fn squares(row: &[f32]) -> f64 {
             acc[lane] += f64::from(values[lane]) * f64::from(values[lane]);
         }
     }
-    let mut left = 0.0;
+    let mut tail_sum = 0.0;
     for &value in tail {
-        left += f64::from(value) * f64::from(value);
+        tail_sum += f64::from(value) * f64::from(value);
     }
-    reduce_lanes(acc) + left
+    reduce_lanes(acc) + tail_sum
 }
 
 /// The sum of all lanes in a fixed order: pairs at distance 16, 8, 4, 2 and 1. Unrolled, because the compiler keeps

@@ -98,11 +98,11 @@ fn by_layout(
         let start = ends.last().copied().unwrap_or(0);
         if index == pieces.len() {
             if start == text.len() {
-                let wanted = |piece: &RenderedPiece| match (&piece.kind, mask) {
+                let is_selected = |piece: &RenderedPiece| match (&piece.kind, mask) {
                     (PieceKind::Literal(_), MaskKind::Content) => false,
                     _ => piece.assistant,
                 };
-                let spans = pieces.iter().enumerate().filter(|(_, piece)| wanted(piece));
+                let spans = pieces.iter().enumerate().filter(|(_, piece)| is_selected(piece));
                 return Some(
                     spans.map(|(index, _)| if index == 0 { 0 } else { ends[index - 1] }..ends[index]).collect(),
                 );

@@ -251,7 +251,7 @@ mod tests {
     use crate::test_support::small_config;
 
     /// Consecutive operations, each with its shape, its milliseconds and its work.
-    fn recording(operations: &[(&'static str, &str, u64, Work)]) -> ProfileRecording {
+    fn recording(operations: &[(&'static str, &str, u64, OperationWork)]) -> ProfileRecording {
         let mut start = Duration::ZERO;
         let mut host = Vec::new();
         for (call, (name, detail, millis, work)) in operations.iter().enumerate() {

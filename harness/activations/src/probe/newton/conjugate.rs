@@ -95,7 +95,7 @@ impl NewtonSystem for ConjugateSystem<'_> {
             weights: &vector.weights * &inverse_diagonal.weights,
             bias: vector.bias * inverse_diagonal.bias,
         };
-        let mut found = UnknownsVector { weights: Array1::zeros(self.dimension()), bias: 0.0 };
+        let mut solution = UnknownsVector { weights: Array1::zeros(self.dimension()), bias: 0.0 };
         let mut residual = UnknownsVector { weights: gradient.by_point.clone(), bias: gradient.by_bias };
         let mut direction = preconditioned(&residual);
         let mut square = residual.dot(&direction);
@@ -108,7 +108,7 @@ impl NewtonSystem for ConjugateSystem<'_> {
                 break;
             }
             let length = square / curvature_along;
-            found.scaled_add(length, &direction);
+            solution.scaled_add(length, &direction);
             residual.scaled_add(-length, &product);
             let next = preconditioned(&residual);
             let next_square = residual.dot(&next);
@@ -121,7 +121,7 @@ impl NewtonSystem for ConjugateSystem<'_> {
             direction = next_direction;
             square = next_square;
         }
-        SearchDirection { point: found.weights, gram_image: Array1::zeros(0), bias: found.bias }
+        SearchDirection { point: solution.weights, gram_image: Array1::zeros(0), bias: solution.bias }
     }
 
     fn pairing(&self, direction: &SearchDirection, gradient: &ObjectiveGradient) -> f64 {

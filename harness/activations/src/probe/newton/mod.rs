@@ -7,16 +7,16 @@
 //!
 //! The form of the step depends on the shape, `n` samples of `h` features:
 //!
-//! - `n < h`: [`dual`], a factorization of `[n, n]`; the Gram matrix of the samples is computed once for all `C`;
-//! - `n >= h`: [`primal`], a factorization of `[h, h]`;
-//! - if the smaller of the two exceeds [`MAX_FACTORIZED`]: [`conjugate`], without any matrix.
+//! - `n < h`: `dual`, a factorization of `[n, n]`; the Gram matrix of the samples is computed once for all `C`;
+//! - `n >= h`: `primal`, a factorization of `[h, h]`;
+//! - if the smaller of the two exceeds [`MAX_FACTORIZED`]: `conjugate`, without any matrix.
 //!
 //! **Few factorizations.** One costs as much as six steps or more, so it is reused, also for the next `C`, while the
-//! gradient keeps shrinking. Between two factorizations the last steps correct it ([`secants`]): L-BFGS with an old
+//! gradient keeps shrinking. Between two factorizations the last steps correct it (`secants`): L-BFGS with an old
 //! inverse Hessian in place of a multiple of the identity.
 //!
 //! **Two precisions.** If the penalty bounds the condition number of the matrices
-//! ([`MatrixPrecision::for_condition`]), they have single precision, which halves the work. They affect the speed of
+//! (`MatrixPrecision::for_condition`), they have single precision, which halves the work. They affect the speed of
 //! convergence but not the minimum: the stopping criterion is a gradient in double precision.
 //!
 //! Several `C` are fitted in increasing order, each from the previous solution, which is near. All sums have a fixed
