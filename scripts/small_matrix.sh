@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs the matrix `small` on this machine and makes everything under docs/measurements/ that is of it, and the README's picture.
+# Runs the matrix `small` on this machine, and regenerates its pages under docs/measurements/ and the README's picture.
 #
 # usage: scripts/small_matrix.sh [MODEL_DIR]   (default: target/smollm2, fetched once)
 #
-# Needs a release build (or ACTBENCH), python3, and Chromium or Chrome for the picture. OUT names another folder for what is
-# made, such as one to look at first: the README's picture is then left as it is. MATRIX names another file than the preset.
+# Needs a release build (or ACTBENCH), python3, and Chromium or Chrome for the picture. OUT names another output directory, for a
+# review; the README's picture then stays unchanged. MATRIX names a file to use instead of the preset.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -15,7 +15,7 @@ model=$(realpath "$model")
 [ -z "${MATRIX:-}" ] || MATRIX=$(realpath "$MATRIX")
 out=$(realpath -m "${OUT:-docs/measurements/small-matrix}")
 
-# Commands and names are kept in the results, so they are those that a reader would type: relative, and from one folder.
+# Results record commands and names, so these are the ones a reader would type: relative, and from one directory.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
@@ -56,29 +56,29 @@ PYTHON
   cat <<'MARKDOWN'
 # The matrix `small`
 
-SmolLM2-135M-Instruct, and the shape of Llama-3.2-1B cut to its first layers with made-up weights, by three methods at several
-sizes; and one cell whose full tensors are larger than the memory of the machine. `scripts/small_matrix.sh` makes this page and what
-it names anew.
+SmolLM2-135M-Instruct, and the first layers of the shape of Llama-3.2-1B with synthetic weights, by three methods at several sizes;
+and one cell whose full tensors exceed the memory of the machine. `scripts/small_matrix.sh` regenerates this page and the files it
+links to.
 
 MARKDOWN
   environment
   printf '\n```sh\nactbench %s --out small-matrix\n```\n\n```text\n' "${matrix[*]}"
   cat sentences.txt
-  printf '```\n\n## Which mode to take\n\n```text\n'
+  printf '```\n\n## Recommended mode\n\n```text\n'
   cat recommendation.txt
-  printf '```\n\n## More\n\n'
-  printf -- '- [the report](small-matrix/report/REPORT.md), with charts; [report.html](small-matrix/report/report.html) is the same as a page\n'
-  printf -- '- [every observation](small-matrix/results/), a file a cell, and [the matrix](small-matrix/matrix.toml)\n'
-  printf -- '- [what was predicted](planner.md) against what was measured\n'
+  printf '```\n\n## Further files\n\n'
+  printf -- '- [the report](small-matrix/report/REPORT.md), with charts; [report.html](small-matrix/report/report.html) is the same report as one page\n'
+  printf -- '- [every observation](small-matrix/results/), one file per cell, and [the matrix](small-matrix/matrix.toml)\n'
+  printf -- '- [predictions](planner.md) compared with these measurements\n'
 } >"$out.md"
 checked=0
 {
   cat <<'MARKDOWN'
 # Predicted and measured
 
-What `actbench plan` and `actbench matrix --dry-run` say a case will take, beside what the cases of the matrix `small` took. No cell
-was used to calibrate: rates come from a few seconds of measuring before. Within means that peak memory is off by at most 10 % +
-32 MiB and time by at most 30 %. `scripts/small_matrix.sh` makes this page anew.
+Predictions of `actbench plan` and `actbench matrix --dry-run`, compared with measurements of the matrix `small`. No cell was used for
+calibration: rates come from a few seconds of measurement before the run. "Within" means an error of at most 10 % + 32 MiB in peak
+memory and at most 30 % in time. `scripts/small_matrix.sh` regenerates this page.
 
 MARKDOWN
   environment
@@ -87,7 +87,7 @@ MARKDOWN
   "$root/scripts/check_planner.py" predicted.json small-matrix || checked=$?
 } >"$(dirname "$out")/planner.md"
 if [ -z "${OUT:-}" ]; then
-  # Three sizes of the real model and what did not fit: all cells would fill the picture with their table.
+  # Three sizes of the real model and the cell that does not fit; the table of all cells would fill the picture.
   cd "$root/docs/measurements/small-matrix/results"
   SCREENSHOT_HEIGHT=1830 ACTBENCH=$actbench "$root/scripts/check_report.sh" --screenshot "$root/docs/report.png" \
     "$PWD"/00[123]-*.json "$PWD"/009-*.json

@@ -94,7 +94,7 @@ API void fake_driver_change(const char* text) {
   LOCK;
   apply_settings(text);
 }
-// The number of events so far: "leaks" at the end of contexts, "launches", "graphs" launched and "graphs made", nodes
+// The number of events so far: "contexts" that were retained, "leaks" at the end of contexts, "launches", "graphs" launched and "graphs made", nodes
 // "changed", and "refused" queries.
 API size_t fake_driver_count(const char* name) {
   LOCK;
@@ -149,6 +149,7 @@ API int cuDevicePrimaryCtxRetain(void** context, int) {
   LOCK;
   if (!initialised) return NOT_INITIALIZED;
   retained++;
+  counts["contexts"]++;
   *context = &context_object;
   return SUCCESS;
 }

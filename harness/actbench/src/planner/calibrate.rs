@@ -1,5 +1,5 @@
-//! A few seconds of this machine at the work of a run: blocks of the model's shape on the run's own batches, features written
-//! and pooled as eager does, a cache file, a probe.
+//! Measures the rates of this machine in a few seconds: blocks of the model's shape on batches of the run, writing and pooling
+//! full features as eager does, a cache file, and a probe.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,24 +25,24 @@ use actbench_activations::plan::{ActTensor, Acts, Axes, SequenceMask};
 use actbench_activations::probe::SplitFeatures;
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 
-/// Blocks that are run: the first and any other.
+/// Blocks of the measured model: the first and one more.
 const BLOCKS: usize = 2;
-/// Batches that are run, the first of which warms up.
+/// Measured batches; the first one is a warm-up.
 const BATCHES: usize = 5;
-/// Rows of the embedding table of the model that is run.
+/// Vocabulary of the measured model, small because embedding is not measured.
 const VOCABULARY: usize = 256;
-/// Bytes of full activations that are written, pooled and saved.
+/// Bytes of full activations that are written, pooled and saved to a file.
 const FULL_BYTES: usize = 96 << 20;
-/// Positions of a sample of these.
+/// Positions of each sample of these.
 const POSITIONS: usize = 64;
-/// Samples of the probe that is trained, at most.
-const PROBE_SAMPLES: usize = 600;
+/// Maximum number of samples of the measured probe.
+const MAX_PROBE_SAMPLES: usize = 600;
 
-/// Measures everything but the size of a process that does nothing, which is left at 0.
+/// Measures everything except the fixed cost of a process, which is left at 0.
 ///
 /// # Errors
-/// No memory or no threads for it, or a folder that cannot be written to.
-pub fn measure(job: &Job, folder: &Path) -> Result<Calibration> {
+/// No memory or threads for the measurement, or a directory that cannot be written to.
+pub fn measure(job: &Job, directory: &Path) -> Result<Calibration> {
     let config = &job.config;
     let backend = CpuBackend::new(config.n_threads())?;
     let weight_element = packed_element(&backend, config.dtype)?;
@@ -77,8 +77,8 @@ pub fn measure(job: &Job, folder: &Path) -> Result<Calibration> {
     let layers: Vec<usize> = (0..BLOCKS).collect();
     let padded = eager::batches(tokens, config.batch_size, &(0..tokens.len()).collect::<Vec<_>>());
     let eager_flops = rate(&model, &layers, padded.take(BATCHES).collect(), |_| LayerOutput::Tokens)?;
-    let of_train = layers_of(config, *config.tasks.first().unwrap_or(&Task::Train));
-    let packed = job.train_plan(&of_train)?.first_batches(BATCHES)?;
+    let task_layers = layers_of(config, *config.tasks.first().unwrap_or(&Task::Train));
+    let packed = job.train_plan(&task_layers)?.first_batches(BATCHES)?;
     let lazy_flops = rate(&model, &layers, packed, |scheduled| LayerOutput::Pooled {
         groups: &scheduled.masked,
         last_layer_groups: None,
@@ -86,7 +86,7 @@ pub fn measure(job: &Job, folder: &Path) -> Result<Calibration> {
     })?;
     drop(model);
     let (full_bytes, pool_bytes, tensor) = host_rates(config, job.model.hidden_size)?;
-    let (disk_bytes, file_s) = disk_rate(tensor, folder)?;
+    let (disk_bytes, file_s) = disk_rate(tensor, directory)?;
     Ok(Calibration {
         base_rss: 0,
         base_heap: 0,
@@ -104,7 +104,7 @@ pub fn measure(job: &Job, folder: &Path) -> Result<Calibration> {
     })
 }
 
-/// Operations a second over the batches after the first.
+/// Floating-point operations per second over the batches after the first.
 fn rate(
     model: &Llama<CpuBackend>,
     layers: &[usize],
@@ -112,28 +112,28 @@ fn rate(
     output: impl for<'b> Fn(&'b ScheduledBatch) -> LayerOutput<'b>,
 ) -> Result<f64> {
     for scheduled in &mut batches {
-        // Both blocks as all but the deepest are: with every row. Ids are of another vocabulary.
+        // No pruning: nearly all blocks of a real model compute every token. Ids are mapped to the small vocabulary.
         scheduled.batch.last_layer = None;
         scheduled.batch.ids.iter_mut().for_each(|id| *id %= VOCABULARY as u32);
     }
     let run = |scheduled: &ScheduledBatch| {
-        let mut handed_out = 0u64;
+        let mut output_bytes = 0u64;
         model.run(&scheduled.batch, layers, output(scheduled), &mut |_, rows| {
-            handed_out += rows.len() as u64;
+            output_bytes += rows.len() as u64;
             Ok(())
         })
     };
     let flops = |batch: &TokenBatch| model.flops(batch, BLOCKS) as f64;
     let Some((first, rest)) = batches.split_first() else { return Err(Error::internal("no batch to measure")) };
     run(first)?;
-    // A single batch has to stand on none.
+    // With a single batch there is no warm-up.
     let timed = if rest.is_empty() { std::slice::from_ref(first) } else { rest };
     let start = Instant::now();
     timed.iter().try_for_each(run)?;
     Ok(timed.iter().map(|scheduled| flops(&scheduled.batch)).sum::<f64>() / start.elapsed().as_secs_f64())
 }
 
-/// Bytes of an element of weights that are stored as bf16 and run in `dtype`.
+/// Bytes per element of packed weights that are stored as bf16 and computed in `dtype`.
 fn packed_element(backend: &CpuBackend, dtype: DType) -> Result<u64> {
     use actbench_kernels::Backend;
     const EXTENT: usize = 64;
@@ -142,13 +142,13 @@ fn packed_element(backend: &CpuBackend, dtype: DType) -> Result<u64> {
     Ok((packed.bytes() / (EXTENT * EXTENT)) as u64)
 }
 
-/// Bytes a second of writing rows into fresh memory as [`eager::extract_full`] does, and of pooling them there.
+/// Bytes per second of writing rows to untouched memory as [`eager::extract_full`] does, and of pooling them.
 fn host_rates(config: &RunConfig, hidden: usize) -> Result<(f64, f64, ActTensor)> {
     let vector = hidden * config.dtype.size();
     let sample = POSITIONS * vector;
     let samples = (FULL_BYTES / sample).max(2);
     let row: Vec<u8> =
-        config.dtype.from_f32_slice(&(0..hidden).map(|at| at as f32 / hidden as f32).collect::<Vec<_>>());
+        config.dtype.from_f32_slice(&(0..hidden).map(|column| column as f32 / hidden as f32).collect::<Vec<_>>());
     let start = Instant::now();
     let mut bytes: Vec<u8> = Vec::with_capacity(samples * sample);
     for _ in 0..samples {
@@ -157,7 +157,8 @@ fn host_rates(config: &RunConfig, hidden: usize) -> Result<(f64, f64, ActTensor)
         bytes[first..].chunks_exact_mut(vector).for_each(|out| out.copy_from_slice(&row));
     }
     let full_bytes = bytes.len() as f64 / start.elapsed().as_secs_f64();
-    let sequence = TokenSequence { ids: vec![0; POSITIONS], mask: (0..POSITIONS).map(|at| at % 2 == 0).collect() };
+    let sequence =
+        TokenSequence { ids: vec![0; POSITIONS], mask: (0..POSITIONS).map(|position| position % 2 == 0).collect() };
     let tokens = TokenSet { sequences: vec![sequence; samples] };
     let all: Vec<usize> = (0..samples).collect();
     let mask = SequenceMask::of_tokens(&tokens, &all, POSITIONS);
@@ -170,10 +171,10 @@ fn host_rates(config: &RunConfig, hidden: usize) -> Result<(f64, f64, ActTensor)
     Ok((full_bytes, pool_bytes, tensor))
 }
 
-/// Bytes a second of writing a cache file and opening it again, and the seconds of a small one.
-fn disk_rate(tensor: ActTensor, folder: &Path) -> Result<(f64, f64)> {
-    let own = tempfile::Builder::new().prefix("actbench-plan-").tempdir_in(folder);
-    let own = own.map_err(Error::io("create a folder in", folder))?;
+/// Bytes per second of writing and reopening a cache file, and the seconds of a small one.
+fn disk_rate(tensor: ActTensor, directory: &Path) -> Result<(f64, f64)> {
+    let own = tempfile::Builder::new().prefix("actbench-plan-").tempdir_in(directory);
+    let own = own.map_err(Error::io("create a directory in", directory))?;
     let bytes = tensor.signature().n_bytes() as f64;
     let time = |acts: &Acts, name: &str| -> Result<f64> {
         let start = Instant::now();
@@ -186,16 +187,16 @@ fn disk_rate(tensor: ActTensor, folder: &Path) -> Result<(f64, f64)> {
     Ok((bytes / (large - small).max(1e-6), small))
 }
 
-/// Units of [`probe_work`] a second, on features made up so that a direction tells the labels apart, about.
+/// Units of [`probe_work`] per second, on random features in which one direction roughly separates the labels.
 fn probe_rate(config: &RunConfig, job: &Job) -> Result<f64> {
     let samples: u64 = job.samples().iter().sum();
-    let samples = (samples as usize).clamp(10, PROBE_SAMPLES);
+    let samples = (samples as usize).clamp(10, MAX_PROBE_SAMPLES);
     let hidden = job.model.hidden_size;
     let n_train = samples * 4 / 5;
     let labels: Vec<u8> = (0..samples).map(|sample| (sample % 2) as u8).collect();
     let mut state = 1u64;
     let mut noise = move || {
-        // A linear congruential generator (Knuth's constants): any numbers do that do not repeat.
+        // A linear congruential generator (Knuth's constants): the features only have to differ.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };

@@ -1,5 +1,5 @@
-//! `--device-map` on emulated GPUs and over the fake driver: the same features wherever a model runs, near those of the
-//! CPU, and figures of what the devices held and what went over the bus.
+//! `--device-map` on emulated GPUs and over the fake driver: equal features on every device, close to those of the CPU, and
+//! figures of device memory and transfers.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,7 +32,7 @@ fn settings(model: &str) -> Vec<&str> {
     samples.split(' ').chain(["--model", model]).collect()
 }
 
-/// What a command came to, with its standard error where it failed.
+/// Asserts that a command succeeded; shows its standard error otherwise.
 #[track_caller]
 fn succeeded(output: &Output) {
     assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
@@ -60,7 +60,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 #[test]
-fn features_have_the_same_bits_whatever_the_device_map_the_batches_and_the_rules() {
+fn device_map_batches_and_rules_keep_feature_bits() {
     let (sandbox, model) = sandbox();
     let expected = pooled(&sandbox, &model, "emulator:1", "--device-map cuda --method eager");
     assert!(expected.iter().all(|value| value.is_finite()) && expected.iter().any(|value| *value != 0.0));
@@ -84,11 +84,12 @@ fn features_have_the_same_bits_whatever_the_device_map_the_batches_and_the_rules
 }
 
 #[test]
-fn features_are_near_those_of_the_cpu() {
+fn gpu_features_are_close_to_the_cpu() {
     let (sandbox, model) = sandbox();
     for (dtype, tolerance) in [("fp32", 1e-4), ("bf16", 2e-2), ("fp16", 2e-2)] {
-        let on = |cuda: &str, map: &str| pooled(&sandbox, &model, cuda, &format!("--device-map {map} --dtype {dtype}"));
-        let (cpu, gpu) = (on("none", "cpu"), on("emulator:1", "cuda"));
+        let extract =
+            |cuda: &str, map: &str| pooled(&sandbox, &model, cuda, &format!("--device-map {map} --dtype {dtype}"));
+        let (cpu, gpu) = (extract("none", "cpu"), extract("emulator:1", "cuda"));
         for (row, (cpu, gpu)) in cpu.chunks(HIDDEN).zip(gpu.chunks(HIDDEN)).enumerate() {
             let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
             let size = norm(&mut cpu.iter().map(|value| f64::from(*value)));
@@ -113,12 +114,12 @@ fn rows(results: &Value) -> BTreeMap<(String, String), &Value> {
 }
 
 #[test]
-fn a_run_tells_what_the_device_held_and_that_lazy_moves_pooled_rows_alone() {
+fn run_reports_device_memory_and_downloads() {
     let (sandbox, model) = sandbox();
     let (output, results) = run(&sandbox, &model, "emulator:2", "--device-map auto --methods eager,lazy,lazy-disk");
     succeeded(&output);
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("note: running on GPU 0, emulated cuda:0"), "{told}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("note: running on GPU 0, emulated cuda:0"), "{stderr}");
     assert_eq!(results["environment"]["gpus"], serde_json::json!(["emulated cuda:0", "emulated cuda:1"]));
     for ((task, method), row) in rows(&results) {
         let (used, reserved) = (&row["gpu_peak_alloc_mb"], &row["gpu_peak_reserved_mb"]);
@@ -148,12 +149,12 @@ fn a_run_tells_what_the_device_held_and_that_lazy_moves_pooled_rows_alone() {
 }
 
 #[test]
-fn on_the_cpu_there_are_no_figures_of_a_gpu_and_the_metric_is_near() {
+fn cpu_run_has_no_gpu_figures() {
     let (sandbox, model) = sandbox();
     let (output, cpu) = run(&sandbox, &model, "none", "--methods lazy");
     succeeded(&output);
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("note: running on the CPU: ACTBENCH_CUDA=none hides"), "{told}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("note: running on the CPU: ACTBENCH_CUDA=none hides"), "{stderr}");
     let (output, gpu) = run(&sandbox, &model, "emulator:2", "--methods lazy --device-map balanced");
     succeeded(&output);
     for ((cpu, gpu), what) in rows(&cpu).values().zip(rows(&gpu).values()).zip(["sweep", "train"]) {
@@ -165,7 +166,7 @@ fn on_the_cpu_there_are_no_figures_of_a_gpu_and_the_metric_is_near() {
 }
 
 #[test]
-fn batches_follow_the_free_memory_and_a_case_without_room_for_a_sample_is_out_of_memory() {
+fn batches_follow_free_memory_down_to_oom() {
     let (sandbox, model) = sandbox();
     let (output, roomy) = run(&sandbox, &model, "emulator:1", "--device-map cuda --methods lazy --batch-size 12");
     succeeded(&output);
@@ -183,7 +184,7 @@ fn batches_follow_the_free_memory_and_a_case_without_room_for_a_sample_is_out_of
         assert!(row["reason"].as_str().unwrap().contains("on emulated cuda"), "{row}");
         assert!(row["extra"]["oom_bytes"].as_u64().unwrap() > 0);
     };
-    // Eager's batches are as large as they were asked for.
+    // Eager batches always have the requested size.
     tight.iter().filter(|((_, method), _)| method == "eager").for_each(|(case, row)| is_out_of_memory(case, row));
     let (output, none) = run(&sandbox, &model, "emulator:1:80KiB", "--device-map cuda");
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
@@ -191,33 +192,33 @@ fn batches_follow_the_free_memory_and_a_case_without_room_for_a_sample_is_out_of
 }
 
 #[test]
-fn auto_stays_on_the_cpu_where_no_gpu_has_room() {
+fn auto_stays_on_cpu_if_no_gpu_fits() {
     let (sandbox, model) = sandbox();
     let (output, results) = run(&sandbox, &model, "emulator:2:64KiB", "--methods lazy --tasks train");
     succeeded(&output);
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("note: running on the CPU: model and batches take about"), "{told}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("note: running on the CPU: model and batches need about"), "{stderr}");
     assert!(rows(&results).values().all(|row| row["gpu_peak_alloc_mb"].is_null()));
 }
 
-/// The program beside a folder of machine code that the fake driver takes, so that its children find it too.
+/// The executable next to a directory of machine code that the fake driver accepts, so that its children find it too.
 fn with_machine_code(sandbox: &Sandbox) -> std::path::PathBuf {
-    let program = sandbox.path("actbench");
+    let executable = sandbox.path("actbench");
     let built = env!("CARGO_BIN_EXE_actbench");
-    fs::hard_link(built, &program).or_else(|_| fs::copy(built, &program).map(|_| ())).unwrap();
+    fs::hard_link(built, &executable).or_else(|_| fs::copy(built, &executable).map(|_| ())).unwrap();
     let cubins: Vec<_> =
         SOURCES.iter().map(|source| (source, Architecture::new(90), FAKE_DRIVER_CUBIN.to_vec())).collect();
     write_prebuilt(&sandbox.path("cubins"), "the tests", &cubins).unwrap();
-    program
+    executable
 }
 
 #[test]
-fn over_the_fake_driver_too_whatever_stream_runs_first() {
+fn fake_driver_features_are_independent_of_stream_order() {
     let (sandbox, model) = sandbox();
     let expected = pooled(&sandbox, &model, "emulator:1", "--device-map cuda");
-    let program = with_machine_code(&sandbox);
+    let executable = with_machine_code(&sandbox);
     let on_driver = |settings: &str, cuda: Option<&str>, arguments: &[&str]| {
-        let mut command = Command::new(&program);
+        let mut command = Command::new(&executable);
         command.arg0("actbench").args(arguments).current_dir(sandbox.path(""));
         command.env("LD_LIBRARY_PATH", fake_driver_directory()).env("FAKE_DRIVER", settings);
         match cuda {
@@ -226,9 +227,9 @@ fn over_the_fake_driver_too_whatever_stream_runs_first() {
         };
         let output = command.output().unwrap();
         succeeded(&output);
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert!(!told.contains("fake driver:"), "{settings} {arguments:?}: {told}");
-        told
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!stderr.contains("fake driver:"), "{settings} {arguments:?}: {stderr}");
+        stderr
     };
     let out = sandbox.path("features.safetensors");
     for (settings_of_driver, cuda, arguments) in [
@@ -239,17 +240,17 @@ fn over_the_fake_driver_too_whatever_stream_runs_first() {
         ("others=1", Some("split:2"), "--device-map balanced --batch-size 2"),
         ("", Some("split:3"), "--device-map replicas:3 --batch-size 2"),
     ] {
-        let words: Vec<&str> = arguments.split(' ').collect();
-        let all = [&["features", "--out", out.to_str().unwrap()], &settings(&model)[..], &words].concat();
-        let told = on_driver(settings_of_driver, cuda, &all);
+        let arguments_list: Vec<&str> = arguments.split(' ').collect();
+        let all = [&["features", "--out", out.to_str().unwrap()], &settings(&model)[..], &arguments_list].concat();
+        let stderr = on_driver(settings_of_driver, cuda, &all);
         assert!(bits(&features_of(&out)) == bits(&expected), "{settings_of_driver} {arguments}");
         if arguments == "--device-map auto" {
-            assert!(told.contains("note: running on GPU 0, fake GPU"), "{told}");
+            assert!(stderr.contains("note: running on GPU 0, fake GPU"), "{stderr}");
         }
     }
     let run = "run --warmup 0 --repetitions 1 --sweep-cs 1 --device-map balanced --methods eager,lazy";
-    let words: Vec<&str> = run.split(' ').collect();
-    on_driver("", Some("split:2"), &[&words[..], &settings(&model)].concat());
+    let arguments_list: Vec<&str> = run.split(' ').collect();
+    on_driver("", Some("split:2"), &[&arguments_list[..], &settings(&model)].concat());
     let results = sandbox.results();
     assert_eq!(results["environment"]["cuda"], "13.0");
     for (case, row) in rows(&results) {

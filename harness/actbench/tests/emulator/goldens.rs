@@ -1,4 +1,4 @@
-//! Whole forward passes and pools on the emulated CUDA kernels: against transformers in float64 and the CPU backend.
+//! Forward passes and pools on the emulated CUDA kernels, compared with transformers in float64 and the CPU backend.
 
 use std::fs;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use actbench_kernels::{Backend, CpuBackend, DType, PoolGroups, PoolMethod};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
-/// The CPU without its instructions for bf16 sums, whose orders are their own.
+/// The CPU without its bf16 dot-product instructions, which accumulate in another order.
 fn fused_multiply_add_cpu() -> CpuBackend {
     CpuBackend::with_isa(2, Isa::Avx512).unwrap()
 }
 
-/// The outputs of all layers, and those of the deepest pooled over each sequence.
+/// The outputs of all layers, and those of the last layer pooled over each sequence.
 struct Outputs {
     layers: Vec<Vec<u8>>,
     pooled: Vec<u8>,
@@ -55,7 +55,7 @@ fn run<B: Backend>(golden: &Golden, dtype: DType, method: PoolMethod, backend: B
     outputs
 }
 
-/// Every layer is within the tolerance of its golden.
+/// Asserts that every layer is within the tolerance of its golden.
 fn check(golden: &Golden, dtype: DType, outputs: &Outputs, what: &str) {
     let tolerance = if dtype == DType::F32 { 1e-4 } else { 2e-2 };
     assert_eq!(outputs.layers.len(), golden.n_layers);
@@ -73,7 +73,7 @@ fn check(golden: &Golden, dtype: DType, outputs: &Outputs, what: &str) {
     }
 }
 
-/// The options and the pool of the run number `index`: over the goldens and types each meets each.
+/// Options and pooling of run number `index`; over the goldens and types every option meets every pooling.
 fn choice(index: usize) -> (EmulatorOptions, PoolMethod) {
     let matrix = EmulatorOptions::matrix();
     let options = EmulatorOptions { seed: index as u64, ..matrix[index % matrix.len()] };
@@ -81,7 +81,7 @@ fn choice(index: usize) -> (EmulatorOptions, PoolMethod) {
 }
 
 #[test]
-fn plain_kernels_are_within_the_goldens_and_have_the_bits_of_the_cpu() {
+fn plain_kernels_match_goldens_and_cpu_bits() {
     for (index, name) in cases().unwrap().iter().enumerate() {
         let golden = Golden::load(name).unwrap();
         for (dtype_index, dtype) in DTYPES.into_iter().enumerate() {
@@ -96,7 +96,7 @@ fn plain_kernels_are_within_the_goldens_and_have_the_bits_of_the_cpu() {
 }
 
 #[test]
-fn fast_kernels_are_within_the_goldens() {
+fn fast_kernels_match_goldens() {
     for (index, name) in cases().unwrap().iter().enumerate() {
         let golden = Golden::load(name).unwrap();
         for (dtype_index, dtype) in DTYPES.into_iter().enumerate() {

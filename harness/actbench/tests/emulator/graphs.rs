@@ -1,4 +1,4 @@
-//! Forward passes of short batches as graphs, over the fake driver: the bits of single launches.
+//! Forward passes of short batches as CUDA graphs, over the fake driver: bit-identical to single launches.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use actbench_kernels::cuda::{CudaBackend, KernelSet};
 use actbench_kernels::{CpuBackend, DType};
 
 #[test]
-fn short_batches_of_every_kind_have_the_bits_of_single_launches() {
+fn graphs_have_the_bits_of_single_launches() {
     let tokens = tokens();
     let all: Vec<usize> = (0..tokens.len()).collect();
     let batching = |max_samples, masked_only| Batching { max_samples, max_tokens: 200, padded: false, masked_only };
@@ -26,7 +26,7 @@ fn short_batches_of_every_kind_have_the_bits_of_single_launches() {
             assert_eq!(driver.counted("graphs"), before);
             assert!(expected.iter().flatten().all(|row| row.iter().any(|byte| *byte != 0)));
             device.set_graphs(true);
-            // Batches of changing lengths; rows that stay for the next one; the wanted rows alone in the deepest layer.
+            // Batches of varying length; with a prefix cache; with pruning in the last layer.
             for (prefixes, batching) in [
                 (SharedPrefixes::none(&all), batching(1, false)),
                 (SharedPrefixes::of(&tokens, &all), batching(1, false)),
@@ -38,15 +38,15 @@ fn short_batches_of_every_kind_have_the_bits_of_single_launches() {
                 assert!(driver.counted("graphs") >= before + layers.len(), "{settings} {layers:?} {batching:?}");
             }
         }
-        // Groups of one kind at one place share a graph: what is made does not grow with the batches.
+        // Equal groups at one position share a graph: the number of graphs does not grow with the batches.
         let (used, made) = (driver.counted("graphs"), driver.counted("graphs made"));
-        assert!(made < used / 2, "{made} graphs were made for {used}");
+        assert!(made < used / 2, "{made} graphs were created for {used}");
         assert_eq!(device.graph_usage().refused, None);
     }
 }
 
 #[test]
-fn a_device_without_graphs_and_the_cpu_run_the_same_passes() {
+fn passes_without_graphs_have_the_same_bits() {
     let tokens = tokens();
     let all: Vec<usize> = (0..tokens.len()).collect();
     let batching = Batching { max_samples: 2, max_tokens: 200, padded: false, masked_only: true };

@@ -1,6 +1,6 @@
-//! What runs on a GPU, on emulated ones and over the fake driver: forward passes, device maps, memory and profiles.
+//! Everything that runs on a GPU, on emulated GPUs and over the fake driver: forward passes, device maps, memory, profiles.
 #![cfg(feature = "testing")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Helpers of tests may fail as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Test helpers may panic like tests.
 
 #[path = "../common_cli/mod.rs"]
 mod common_cli;
@@ -17,5 +17,6 @@ mod device_map;
 mod goldens;
 mod graphs;
 mod out_of_memory;
+mod parent;
 mod profile;
 mod same_bits;

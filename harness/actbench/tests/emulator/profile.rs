@@ -1,4 +1,4 @@
-//! `actbench profile` and `actbench check` on emulated GPUs, as a user starts them.
+//! `actbench profile` and `actbench check` on emulated GPUs.
 
 use crate::runner_support::Sandbox;
 use assert_cmd::Command;
@@ -13,7 +13,7 @@ fn emulated(sandbox: &Sandbox, arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn kernels_gaps_and_copies_of_a_device_are_in_the_report_and_the_trace() {
+fn profile_has_kernels_gaps_and_copies() {
     let sandbox = Sandbox::new();
     let mut arguments =
         vec!["profile", "--device-map", "cuda", "--tasks", "train", "--json", "-q", "--trace", "t.json"];
@@ -26,7 +26,7 @@ fn kernels_gaps_and_copies_of_a_device_are_in_the_report_and_the_trace() {
         let device = &case["devices"][0];
         assert!(device["busy_s"].as_f64() > Some(0.0) && device["busy_s"].as_f64() <= device["span_s"].as_f64());
         assert!(device["loaded"]["bytes"].as_u64() > Some(1_000_000), "{device}");
-        // Eager brings full rows to the host and lazy pooled ones, so both copy, and nothing runs beside it here.
+        // Eager downloads all tokens and lazy pooled vectors, so both copy; the emulator overlaps copies with nothing.
         assert!(device["from_device"]["bytes"].as_u64() > Some(0), "{device}");
         assert_eq!(device["from_device"]["overlapped_s"].as_f64(), Some(0.0));
         let operations = case["operations"].as_array().unwrap();
@@ -45,13 +45,16 @@ fn kernels_gaps_and_copies_of_a_device_are_in_the_report_and_the_trace() {
     assert!(!kernels.is_empty());
     let (mut tracks, mut last) = (std::collections::BTreeMap::new(), 0);
     for kernel in kernels {
-        // The emulator runs a kernel while the host waits: it lies in the operation that launched it.
+        // The emulator runs a kernel while the host waits, so its span lies within the operation that launched it.
         let time = |event: &Value, name: &str| event[name].as_f64().unwrap();
         let call = kernel["args"]["call"].as_u64().unwrap();
-        let of = operations.iter().find(|operation| operation["args"]["call"].as_u64() == Some(call)).unwrap();
+        let launcher = operations.iter().find(|operation| operation["args"]["call"].as_u64() == Some(call)).unwrap();
         let (start, end) = (time(kernel, "ts"), time(kernel, "ts") + time(kernel, "dur"));
         let slack = 200.0;
-        assert!(start + slack >= time(of, "ts") && end <= time(of, "ts") + time(of, "dur") + slack, "{kernel} {of}");
+        assert!(
+            start + slack >= time(launcher, "ts") && end <= time(launcher, "ts") + time(launcher, "dur") + slack,
+            "{kernel} {launcher}"
+        );
         let track = tracks.entry(kernel["pid"].as_u64()).or_insert(0.0);
         assert!(start + 0.002 >= *track, "kernels of one stream overlap: {kernel}");
         *track = end;
@@ -60,9 +63,9 @@ fn kernels_gaps_and_copies_of_a_device_are_in_the_report_and_the_trace() {
     assert!(last > 10);
 }
 
-// On an emulated device the same command takes minutes without optimisation: the dry run of `scripts/gpu_check.sh` does that.
+// On an emulated device an unoptimized build needs minutes for this command; the dry run of `scripts/gpu_check.sh` covers it.
 #[test]
-fn the_check_of_a_device_goes_through_goldens_and_every_way_to_the_same_bits() {
+fn check_compares_goldens_and_feature_bits() {
     let sandbox = Sandbox::new();
     let arguments = ["check", "--device-map", "cpu", "--quick", "--json", "check.json"];
     let output = emulated(&sandbox, &arguments).assert().code(0).get_output().clone();
@@ -70,7 +73,7 @@ fn the_check_of_a_device_goes_through_goldens_and_every_way_to_the_same_bits() {
     assert!(text.contains("cpu") && text.trim_end().ends_with("checks passed"), "{text}");
     let found: Value = serde_json::from_slice(&std::fs::read(sandbox.path("check.json")).unwrap()).unwrap();
     let findings = found["findings"].as_array().unwrap();
-    let of = |words: &str| findings.iter().filter(|finding| finding["what"].as_str().unwrap().contains(words)).count();
-    assert!(of("golden") >= 18 && of("features") >= 6 && of("compared with the CPU") == 1, "{text}");
+    let count = |name: &str| findings.iter().filter(|finding| finding["what"].as_str().unwrap().contains(name)).count();
+    assert!(count("golden") >= 18 && count("features") >= 6 && count("compared with the CPU") == 1, "{text}");
     assert_eq!(found["passed"], true);
 }

@@ -1,4 +1,4 @@
-//! On the emulated CUDA kernels too, a sample's features have the same bits however its rows are batched and shared.
+//! On the emulated CUDA kernels, the features of a sample are bit-identical for all batches and shared prefixes.
 
 use crate::shared_prefixes::{features, tiny_over, tokens};
 use actbench_activations::model::llama::Llama;
@@ -14,7 +14,7 @@ fn tiny(dtype: DType, kernels: KernelSet, order: ThreadOrder) -> Llama<EmulatedB
 }
 
 #[test]
-fn sharing_packing_and_restricting_change_no_bit() {
+fn sharing_packing_and_pruning_keep_bits() {
     let tokens = tokens();
     let all: Vec<usize> = (0..tokens.len()).collect();
     let reversed: Vec<usize> = all.iter().rev().copied().collect();
