@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn narrow_then_widen_rounds_to_nearest_even() {
-        // 1 + 2^-8 lies halfway between two bf16 neighbours; the even one is 1.
+        // 1 + 2^-8 lies halfway between two bf16 neighbors; the even one is 1.
         let values = [1.0 + f32::powi(2.0, -8), 1.0 + 3.0 * f32::powi(2.0, -8), -0.0, f32::INFINITY];
         let bytes = DType::Bf16.from_f32_slice(&values);
         let back = DType::Bf16.to_f32_vec(&bytes);

@@ -143,11 +143,19 @@ fn emulated(case: &Case, set: KernelSet, device: Architecture) -> Option<Vec<u8>
     use crate::inputs::Inputs;
     use crate::operation::compute_all;
 
-    let emulator = Emulator::new(crate::run::emulator_options(case.seed)).with_architecture(device);
+    let emulator = Emulator::new(emulator_options(case.seed)).with_architecture(device);
     compute_all(&CudaBackend::new(emulator, set), &Inputs::new(case)).ok()
 }
 
 #[cfg(not(feature = "emulator"))]
 fn emulated(_case: &Case, _set: KernelSet, _device: Architecture) -> Option<Vec<u8>> {
     None
+}
+
+/// The mode of the emulator in checks: random order of threads and times of copies.
+#[cfg(feature = "emulator")]
+pub fn emulator_options(seed: u64) -> actbench_kernels::cuda::emulator::EmulatorOptions {
+    use actbench_kernels::cuda::emulator::{CopyTime, EmulatorOptions, ThreadOrder};
+
+    EmulatorOptions { order: ThreadOrder::Random, copies: CopyTime::Mixed, seed }
 }

@@ -10,7 +10,7 @@ use actbench_kernels::cpu::Isa;
 use actbench_kernels::cuda::cubins::{CubinDirectories, CubinOrigin};
 use actbench_kernels::cuda::driver::{DriverDevice, DriverOptions, probe};
 #[cfg(feature = "emulator")]
-use actbench_kernels::cuda::emulator::{CopyTime, Emulator, EmulatorOptions, ThreadOrder};
+use actbench_kernels::cuda::emulator::Emulator;
 use actbench_kernels::cuda::{Architecture, Device};
 use actbench_kernels::{Backend, CpuBackend, KernelError};
 use thiserror::Error;
@@ -19,6 +19,8 @@ use crate::arguments::Arguments;
 use crate::case::{Case, CaseSelection, cases};
 use crate::check::{CheckResults, Checker};
 use crate::differences::EmulatorComparison;
+#[cfg(feature = "emulator")]
+use crate::differences::emulator_options;
 use crate::progress::Progress;
 use crate::report::{FORMAT, Report};
 use crate::table;
@@ -147,12 +149,6 @@ fn describe_origin(origin: &CubinOrigin, prebuilt: Option<&Path>, device: Option
         CubinOrigin::Compiled(None) => format!("{compiled} compiled now"),
         CubinOrigin::Compiled(Some(why)) => format!("{compiled} compiled now and not cached: {why}"),
     }
-}
-
-/// The mode of the emulator in checks: random order of threads and times of copies.
-#[cfg(feature = "emulator")]
-pub fn emulator_options(seed: u64) -> EmulatorOptions {
-    EmulatorOptions { order: ThreadOrder::Random, copies: CopyTime::Mixed, seed }
 }
 
 #[cfg(feature = "emulator")]

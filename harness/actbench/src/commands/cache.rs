@@ -14,7 +14,7 @@ use crate::case::{CaseObserver, Method, NoopObserver, Task};
 use crate::error::Result;
 use crate::runner::interrupt;
 use crate::workload::extract::{Extraction, plan};
-use crate::workload::prepare::{LabelledTokens, Prepared, prepare};
+use crate::workload::prepare::{LabeledTokens, Prepared, prepare};
 use crate::workload::{deepest, device, layers_of, load_model, request, with_layers};
 use actbench_activations::plan::{Acts, Progress, Rules};
 use actbench_activations::tokens::TokenSet;
@@ -84,11 +84,11 @@ pub fn cache(args: &CacheArgs) -> Result<()> {
 }
 
 /// Training samples, then test samples.
-fn both_sides(prepared: &Prepared) -> LabelledTokens {
+fn both_sides(prepared: &Prepared) -> LabeledTokens {
     let sides = [&prepared.train, &prepared.test];
     let sequences = sides.iter().flat_map(|side| side.tokens.sequences.iter().cloned()).collect();
     let labels = sides.iter().flat_map(|side| side.labels.iter().copied()).collect();
-    LabelledTokens { tokens: Arc::new(TokenSet { sequences }), labels }
+    LabeledTokens { tokens: Arc::new(TokenSet { sequences }), labels }
 }
 
 /// Reads the whole file layer by layer, which compares every checksum.

@@ -9,7 +9,7 @@ use super::stdout;
 use crate::case::{RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::workload::extract::{Extraction, plan};
-use crate::workload::prepare::{LabelledTokens, Prepared, prepare};
+use crate::workload::prepare::{LabeledTokens, Prepared, prepare};
 use crate::workload::{layers_of, request, with_layers};
 use actbench_activations::model::ActivationModel;
 use actbench_activations::model::config_only::ConfigOnlyModel;
@@ -61,7 +61,7 @@ fn task_text(task: Task, config: &RunConfig, prepared: &Prepared) -> Result<Stri
         rules: Rules::all_but(&config.no_opt)?,
         cache_directory: None,
     };
-    let plan_of = |side: &LabelledTokens| plan(&model, side, &layers, extraction);
+    let plan_of = |side: &LabeledTokens| plan(&model, side, &layers, extraction);
     let (train, test) = (plan_of(&prepared.train)?, plan_of(&prepared.test)?);
     let costs = |plan: &Acts| -> Result<RuleCosts> {
         plan.rule_costs()?.ok_or_else(|| Error::internal("the plan of a run does not run the model"))

@@ -17,7 +17,7 @@ use crate::case::{CaseObserver, Method, NoopObserver, Task};
 use crate::error::{Error, Result};
 use crate::workload::extract::{Extracted, Extraction, eager_layers, lazy_layers};
 use crate::workload::features::LayerFeatures;
-use crate::workload::prepare::{LabelledTokens, Prepared, prepare};
+use crate::workload::prepare::{LabeledTokens, Prepared, prepare};
 use crate::workload::{deepest, device, layers_of, load_model, request, with_layers};
 use actbench_activations::plan::{Progress, ProgressSink, Rules};
 
@@ -102,7 +102,7 @@ fn write(
     extracted: &Extracted,
     metadata: HashMap<String, String>,
 ) -> Result<()> {
-    let sides: [&LabelledTokens; 2] = [&prepared.train, &prepared.test];
+    let sides: [&LabeledTokens; 2] = [&prepared.train, &prepared.test];
     let sequences = || sides.iter().flat_map(|side| &side.tokens.sequences);
     let n_samples = sequences().count();
     let tokens: Vec<i32> = sequences().flat_map(|sequence| sequence.ids.iter().map(|id| *id as i32)).collect();

@@ -6,7 +6,7 @@ use crate::case::{Method, RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::workload::extract::{Extraction, plan};
 use crate::workload::layers_of;
-use crate::workload::prepare::{LabelledTokens, Prepared};
+use crate::workload::prepare::{LabeledTokens, Prepared};
 use actbench_activations::eager;
 use actbench_activations::model::ActivationModel;
 use actbench_activations::model::config::ModelConfig;
@@ -28,7 +28,7 @@ pub struct Job {
     /// Whether the weights are generated in memory; weights of files are mapped.
     pub synthetic_weights: bool,
     /// Training and test set. Each may represent more samples than it has, see `scale`.
-    sides: [LabelledTokens; 2],
+    sides: [LabeledTokens; 2],
     /// The number of samples that each sample of the sets represents.
     scale: f64,
     /// Heap bytes of the tokenizer and the tokens, if they were read.
@@ -104,7 +104,7 @@ impl Job {
         };
         let side = |samples: std::ops::Range<usize>| {
             let labels = samples.clone().map(|sample| (sample % 2) as u8).collect();
-            LabelledTokens { tokens: Arc::new(TokenSet { sequences: samples.map(sequence).collect() }), labels }
+            LabeledTokens { tokens: Arc::new(TokenSet { sequences: samples.map(sequence).collect() }), labels }
         };
         let sides = [side(0..n_train), side(n_train..counted)];
         let scale = config.samples.max(2) as f64 / counted as f64;
@@ -195,7 +195,7 @@ impl Job {
         &self.sides[0].tokens
     }
 
-    fn lazy_plan(&self, side: &LabelledTokens, layers: &[usize]) -> Result<actbench_activations::plan::Acts> {
+    fn lazy_plan(&self, side: &LabeledTokens, layers: &[usize]) -> Result<actbench_activations::plan::Acts> {
         let model: Arc<dyn ActivationModel> = Arc::new(self.outline());
         let extraction = Extraction {
             batch_size: self.config.batch_size,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actbench_kernels::PoolMethod;
 
 use super::features::LayerFeatures;
-use super::prepare::{LabelledTokens, Prepared};
+use super::prepare::{LabeledTokens, Prepared};
 use crate::error::{Error, Result};
 use actbench_activations::eager;
 use actbench_activations::model::ActivationModel;
@@ -46,7 +46,7 @@ pub fn eager_layer(
     options: Extraction<'_>,
     progress: &ProgressSink,
 ) -> Result<Extracted> {
-    let side = |side: &LabelledTokens, sink: &ProgressSink| {
+    let side = |side: &LabeledTokens, sink: &ProgressSink| {
         eager::extract_layer_pooled(&**model, &side.tokens, layer, options.batch_size, options.pool, Some(sink))
     };
     let sinks = two_sided(prepared, progress);
@@ -67,7 +67,7 @@ pub fn eager_layers(
     options: Extraction<'_>,
     progress: &ProgressSink,
 ) -> Result<Extracted> {
-    let side = |side: &LabelledTokens, sink: &ProgressSink| {
+    let side = |side: &LabeledTokens, sink: &ProgressSink| {
         eager::extract_full(&**model, &side.tokens, layers, options.batch_size, Some(sink))
     };
     let sinks = two_sided(prepared, progress);
@@ -96,7 +96,7 @@ pub fn lazy_layers(
 ) -> Result<Extracted> {
     let sinks = two_sided(prepared, progress);
     let mut cache_bytes = 0;
-    let mut side = |side: &LabelledTokens, name: &str, sink: &ProgressSink| -> Result<(Acts, ExtractionStats)> {
+    let mut side = |side: &LabeledTokens, name: &str, sink: &ProgressSink| -> Result<(Acts, ExtractionStats)> {
         let plan = plan(model, side, layers, options)?.with_progress(sink.clone());
         let path = options.cache_directory.map(|directory| directory.join(format!("{name}.safetensors")));
         let cached = plan.cache(path.as_deref())?;
@@ -120,7 +120,7 @@ pub fn lazy_layers(
 /// A layer that the model lacks, or tokens outside its vocabulary.
 pub fn plan(
     model: &Arc<dyn ActivationModel>,
-    side: &LabelledTokens,
+    side: &LabeledTokens,
     layers: &[usize],
     options: Extraction<'_>,
 ) -> Result<Acts> {

@@ -12,7 +12,7 @@ use actbench_activations::tokens::TokenSet;
 
 /// One side of the split.
 #[derive(Clone, Debug, Default)]
-pub struct LabelledTokens {
+pub struct LabeledTokens {
     /// One sequence per sample.
     pub tokens: Arc<TokenSet>,
     /// One label per sample, 0 or 1.
@@ -24,9 +24,9 @@ pub struct Prepared {
     /// The model's files.
     pub model: OpenModel,
     /// Samples for training the probe.
-    pub train: LabelledTokens,
+    pub train: LabeledTokens,
     /// Samples for scoring the probe.
-    pub test: LabelledTokens,
+    pub test: LabeledTokens,
     /// Warnings for the user, such as fewer samples than requested.
     pub warnings: Vec<String>,
 }
@@ -75,14 +75,14 @@ pub fn prepare(request: InputRequest<'_>) -> Result<Prepared> {
     let dataset = data::load(request.dataset.unwrap_or("embedded"), request.data_dir, request.samples)?;
     let labels = dataset.labels();
     let split = data::stratified_sample_and_split(&labels, request.samples, request.train_frac, request.seed)?;
-    let side = |rows: &[usize]| -> Result<LabelledTokens> {
+    let side = |rows: &[usize]| -> Result<LabeledTokens> {
         let dialogues: Vec<&Dialogue> = rows.iter().map(|row| &dataset.dialogues[*row]).collect();
         let tokens = model
             .tokenizer
             .encode_rows(&dialogues, rows)
             .map_err(|error| error.advise("change that row of the data set, or the chat template"))?;
         check_vocabulary(&tokens, &model)?;
-        Ok(LabelledTokens { tokens: Arc::new(tokens), labels: rows.iter().map(|row| u8::from(labels[*row])).collect() })
+        Ok(LabeledTokens { tokens: Arc::new(tokens), labels: rows.iter().map(|row| u8::from(labels[*row])).collect() })
     };
     let (train, test) = (side(&split.train)?, side(&split.test)?);
     Ok(Prepared { warnings: split.shortfall().into_iter().collect(), model, train, test })

@@ -38,7 +38,7 @@ fn all_tasks_and_methods_complete_with_same_features() {
     }
     let cases = error_output.lines().filter(|line| line.starts_with("case ")).count();
     assert_eq!(cases, 12, "one line per case when piped: {error_output}");
-    assert!(!table.contains('\u{1b}') && !error_output.contains('\u{1b}'), "no colours when piped");
+    assert!(!table.contains('\u{1b}') && !error_output.contains('\u{1b}'), "no colors when piped");
     assert_eq!(sandbox.leftovers(), [""; 0]);
 }
 

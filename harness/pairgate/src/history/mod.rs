@@ -12,5 +12,5 @@ pub mod series;
 mod tests;
 
 pub use directory::AddedFile;
-pub use record::{CaseName, RunFacts, RunFigure, RunRecord};
-pub use series::{FigureSeries, SeriesKey, SeriesPoint, all_series};
+pub use record::{CaseName, RunFacts, RunFigure, RunRecord, SeriesKey};
+pub use series::{FigureSeries, SeriesPoint, all_series};

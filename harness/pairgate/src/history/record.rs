@@ -4,7 +4,6 @@ use std::fmt::Display;
 
 use serde::Serialize;
 
-use super::series::SeriesKey;
 use crate::metric::Metric;
 use crate::stats::summary::median;
 
@@ -12,6 +11,17 @@ use crate::stats::summary::median;
 pub trait CaseName: Clone + Ord + Display + Serialize {}
 
 impl<C: Clone + Ord + Display + Serialize> CaseName for C {}
+
+/// Digests of the facts that runs share if their figures are one series.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct SeriesKey {
+    /// Digest of the settings that define the work.
+    pub work: String,
+    /// Digest of the machine's facts.
+    pub machine: String,
+    /// Digest of the build's settings.
+    pub build: String,
+}
 
 /// A run.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::record::{CaseName, RunRecord};
+use super::record::{CaseName, RunRecord, SeriesKey};
 use crate::error::Result;
 use crate::metric::Metric;
 use crate::stats::MAX_OBSERVATIONS;
@@ -12,17 +12,6 @@ use crate::stats::change_points::{ChangePoint, change_points};
 
 /// The seed of the permutations: fixed, so that a history has the same change points everywhere.
 const SEED: u64 = 0;
-
-/// Digests of the facts that runs share if their figures are one series.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct SeriesKey {
-    /// Digest of the settings that define the work.
-    pub work: String,
-    /// Digest of the machine's facts.
-    pub machine: String,
-    /// Digest of the build's settings.
-    pub build: String,
-}
 
 /// A figure of one run.
 #[derive(Clone, Debug, PartialEq, Serialize)]

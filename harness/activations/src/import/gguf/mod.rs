@@ -1,4 +1,4 @@
-//! The GGUF container: metadata, a table of tensors, and blocks of quantised weights.
+//! The GGUF container: metadata, a table of tensors, and blocks of quantized weights.
 
 pub mod dequantize;
 pub mod header;
