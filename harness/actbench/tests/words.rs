@@ -165,7 +165,7 @@ const BRITISH: [(&str, &str); 18] = [
     ("artefact", "artifact"),
     ("catalogue", "catalog"),
     ("grey", "gray"),
-    ("labeled", "labeled"),
+    ("labelled", "labeled"),
     ("labelling", "labeling"),
     ("modelled", "modeled"),
     ("modelling", "modeling"),

@@ -22,29 +22,29 @@ fn undamaged_model_runs() {
 fn missing_model_is_named() {
     let sandbox = Sandbox::new();
     let refused = |model: &str| refusal(&sandbox, &["--model", model]);
-    assert_snapshot!(refused("./absent"), @"error: ./absent: no such model: give a folder, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
-    assert_snapshot!(refused(sandbox.path("absent/model").to_str().unwrap()), @"error: [DIR]/absent/model: no such model: give a folder, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
-    assert_snapshot!(refused("absent.gguf"), @"error: absent.gguf: no such model: give a folder, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
-    assert_snapshot!(refused("synthetic:absent"), @"error: no preset 'absent' for synthetic models; there are tiny, smollm2-135m, smollm2-360m, tinyllama-1.1b, llama-3.2-1b, smollm2-1.7b, llama-3.2-3b, llama-3.1-8b, llama-3.1-70b");
-    assert_snapshot!(refused(""), @"error: --model: no such model: give a folder, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
-    assert_snapshot!(refused("some-owner/some-model"), @"error: some-owner/some-model: no local folder of that name, and the hub could not be reached ([REASON]): check the network, or name a local folder");
-    assert_snapshot!(refused(sandbox.path("temporary").to_str().unwrap()), @"error: [DIR]/temporary: has no config.json, so it is no model folder");
+    assert_snapshot!(refused("./absent"), @"error: ./absent: no such model: give a directory, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
+    assert_snapshot!(refused(sandbox.path("absent/model").to_str().unwrap()), @"error: [DIR]/absent/model: no such model: give a directory, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
+    assert_snapshot!(refused("absent.gguf"), @"error: absent.gguf: no such model: give a directory, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
+    assert_snapshot!(refused("synthetic:absent"), @"error: unknown preset 'absent' for synthetic models; use one of tiny, smollm2-135m, smollm2-360m, tinyllama-1.1b, llama-3.2-1b, smollm2-1.7b, llama-3.2-3b, llama-3.1-8b, llama-3.1-70b");
+    assert_snapshot!(refused(""), @"error: --model: no such model: give a directory, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
+    assert_snapshot!(refused("some-owner/some-model"), @"error: some-owner/some-model: there is no local directory of that name, and the hub could not be reached ([REASON]): check the network, or give a local directory");
+    assert_snapshot!(refused(sandbox.path("temporary").to_str().unwrap()), @"error: [DIR]/temporary: has no config.json, so it is not a model directory");
 }
 
 #[test]
 fn truncated_weight_file_is_named() {
     let refused = |damage: fn(&mut Vec<u8>)| refused_model(&ModelDirectory { damage, ..ModelDirectory::valid() });
     // Cut in the data, in the header, and in the header's length.
-    assert_snapshot!(refused(|file| file.truncate(file.len() - 100)), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.self_attn.v_proj.weight' lies at bytes 58240 to 58496 of 58428 bytes of data: the file is truncated or corrupt; fetch the model's weights anew");
-    assert_snapshot!(refused(|file| file.truncate(100)), @"error: [DIR]/model/model.safetensors: claims a header of 2000 bytes, but 92 bytes follow: no safetensors file, or a truncated one; fetch the model's weights anew");
-    assert_snapshot!(refused(|file| file.truncate(5)), @"error: [DIR]/model/model.safetensors: is 5 bytes long, too short for a safetensors file; fetch the model's weights anew");
-    assert_snapshot!(refused(Vec::clear), @"error: [DIR]/model/model.safetensors: is 0 bytes long, too short for a safetensors file; fetch the model's weights anew");
+    assert_snapshot!(refused(|file| file.truncate(file.len() - 100)), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.self_attn.v_proj.weight' lies at bytes 58240 to 58496 of 58428 bytes of data: the file is truncated or corrupt; download the model's weights again");
+    assert_snapshot!(refused(|file| file.truncate(100)), @"error: [DIR]/model/model.safetensors: claims a header of 2000 bytes, but 92 bytes follow: not a safetensors file, or truncated; download the model's weights again");
+    assert_snapshot!(refused(|file| file.truncate(5)), @"error: [DIR]/model/model.safetensors: is 5 bytes long, too short for a safetensors file; download the model's weights again");
+    assert_snapshot!(refused(Vec::clear), @"error: [DIR]/model/model.safetensors: is 0 bytes long, too short for a safetensors file; download the model's weights again");
     // Flipped bytes of the header: its opening brace, and a byte that no text has.
-    assert_snapshot!(refused(|file| file[8] ^= 0xff), @"error: [DIR]/model/model.safetensors: its safetensors header is not valid: expected value at line 1 column 1; fetch the model's weights anew");
-    assert_snapshot!(refused(|file| file[40] = 0xff), @"error: [DIR]/model/model.safetensors: its safetensors header is not valid: invalid unicode code point at line 1 column 33; fetch the model's weights anew");
+    assert_snapshot!(refused(|file| file[8] ^= 0xff), @"error: [DIR]/model/model.safetensors: its safetensors header is not valid: expected value at line 1 column 1; download the model's weights again");
+    assert_snapshot!(refused(|file| file[40] = 0xff), @"error: [DIR]/model/model.safetensors: its safetensors header is not valid: invalid unicode code point at line 1 column 33; download the model's weights again");
     // A header that claims more bytes than there are.
-    assert_snapshot!(refused(|file| file[..8].copy_from_slice(&(1u64 << 20).to_le_bytes())), @"error: [DIR]/model/model.safetensors: claims a header of 1048576 bytes, but 60528 bytes follow: no safetensors file, or a truncated one; fetch the model's weights anew");
-    assert_snapshot!(refused(|file| file[..8].copy_from_slice(&u64::MAX.to_le_bytes())), @"error: [DIR]/model/model.safetensors: claims a header of 18446744073709551615 bytes, but 60528 bytes follow: no safetensors file, or a truncated one; fetch the model's weights anew");
+    assert_snapshot!(refused(|file| file[..8].copy_from_slice(&(1u64 << 20).to_le_bytes())), @"error: [DIR]/model/model.safetensors: claims a header of 1048576 bytes, but 60528 bytes follow: not a safetensors file, or truncated; download the model's weights again");
+    assert_snapshot!(refused(|file| file[..8].copy_from_slice(&u64::MAX.to_le_bytes())), @"error: [DIR]/model/model.safetensors: claims a header of 18446744073709551615 bytes, but 60528 bytes follow: not a safetensors file, or truncated; download the model's weights again");
 }
 
 #[test]
@@ -61,20 +61,20 @@ fn tensor_past_end_of_file_is_named() {
         },
         ..ModelDirectory::valid()
     });
-    assert_snapshot!(refused, @"error: [DIR]/model/model.safetensors: tensor 'model.norm.weight' lies at bytes 58496 to 58544 of 58528 bytes of data: the file is truncated or corrupt; fetch the model's weights anew");
+    assert_snapshot!(refused, @"error: [DIR]/model/model.safetensors: tensor 'model.norm.weight' lies at bytes 58496 to 58544 of 58528 bytes of data: the file is truncated or corrupt; download the model's weights again");
 }
 
 #[test]
 fn missing_or_misshapen_tensor_is_named() {
     let mut missing = ModelDirectory::valid();
     missing.tensors.remove(Q_PROJ);
-    assert_snapshot!(refused_model(&missing), @"error: [DIR]/model: no tensor 'model.layers.1.self_attn.q_proj.weight'; the nearest of its 19 tensors is 'model.layers.0.self_attn.q_proj.weight'; config.json and the weights are not of one model, or not whole: fetch both anew");
+    assert_snapshot!(refused_model(&missing), @"error: [DIR]/model: no tensor 'model.layers.1.self_attn.q_proj.weight'; the nearest of its 19 tensors is 'model.layers.0.self_attn.q_proj.weight'; config.json and the weights belong to different models or are incomplete: download both again");
     let mut other_shape = ModelDirectory::valid();
     other_shape.tensors.insert(Q_PROJ.to_owned(), (vec![8, 16], vec![bf16::ONE; 8 * 16]));
-    assert_snapshot!(refused_model(&other_shape), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.self_attn.q_proj.weight' has shape [8, 16], config.json asks for [16, 16]; config.json and the weights are not of one model, or not whole: fetch both anew");
+    assert_snapshot!(refused_model(&other_shape), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.self_attn.q_proj.weight' has shape [8, 16], config.json asks for [16, 16]; config.json and the weights belong to different models or are incomplete: download both again");
     let mut none = ModelDirectory::valid();
     none.tensors.clear();
-    assert_snapshot!(refused_model(&none), @"error: [DIR]/model: no tensor 'model.embed_tokens.weight'; it has no tensors at all; config.json and the weights are not of one model, or not whole: fetch both anew");
+    assert_snapshot!(refused_model(&none), @"error: [DIR]/model: no tensor 'model.embed_tokens.weight'; it has no tensors; config.json and the weights belong to different models or are incomplete: download both again");
 }
 
 #[test]
@@ -95,12 +95,12 @@ fn nonfinite_weight_is_named() {
         model.tensors.get_mut(tensor).unwrap().1[7] = value;
         refused_model(&model)
     };
-    assert_snapshot!(refused(Q_PROJ, bf16::NAN), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.self_attn.q_proj.weight': element 7 is NaN, and weights must be finite; fetch or convert the file anew");
-    assert_snapshot!(refused("model.layers.0.mlp.up_proj.weight", bf16::INFINITY), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.0.mlp.up_proj.weight': element 7 is inf, and weights must be finite; fetch or convert the file anew");
-    assert_snapshot!(refused("model.layers.1.post_attention_layernorm.weight", bf16::NEG_INFINITY), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.post_attention_layernorm.weight': element 7 is -inf, and weights must be finite; fetch or convert the file anew");
+    assert_snapshot!(refused(Q_PROJ, bf16::NAN), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.self_attn.q_proj.weight': element 7 is NaN, but weights must be finite; download or convert the file again");
+    assert_snapshot!(refused("model.layers.0.mlp.up_proj.weight", bf16::INFINITY), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.0.mlp.up_proj.weight': element 7 is inf, but weights must be finite; download or convert the file again");
+    assert_snapshot!(refused("model.layers.1.post_attention_layernorm.weight", bf16::NEG_INFINITY), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.post_attention_layernorm.weight': element 7 is -inf, but weights must be finite; download or convert the file again");
     let mut embedding = ModelDirectory::valid();
     embedding.tensors.get_mut("model.embed_tokens.weight").unwrap().1.fill(bf16::NAN);
-    assert_snapshot!(refused_model(&embedding), @"error: [DIR]/model/model.safetensors: tensor 'model.embed_tokens.weight': element 0 is NaN, and weights must be finite; fetch or convert the file anew");
+    assert_snapshot!(refused_model(&embedding), @"error: [DIR]/model/model.safetensors: tensor 'model.embed_tokens.weight': element 0 is NaN, but weights must be finite; download or convert the file again");
     let mut large = ModelDirectory::valid();
     large.tensors.get_mut(Q_PROJ).unwrap().1[3] = bf16::from_f32(1e6);
     assert_snapshot!(refused_model_with(&large, &[&SMALL_RUN[..], &["--dtype", "fp16"]].concat()), @"error: [DIR]/model/model.safetensors: tensor 'model.layers.1.self_attn.q_proj.weight': element 3 is 9.99424e5, too large for f16; pass --dtype bf16 or fp32");
@@ -113,14 +113,14 @@ fn unsupported_configuration_is_named() {
         change(&mut model.config);
         refused_model(&model)
     };
-    assert_snapshot!(refused(|config| config["model_type"] = json!("mamba")), @"error: [DIR]/model/config.json: unknown architecture 'mamba': only Llama models ('model_type': 'llama') can be run, so name one");
-    assert_snapshot!(refused(|config| *config = json!({"architectures": ["GPT2LMHeadModel"]})), @"error: [DIR]/model/config.json: unknown architecture 'GPT2LMHeadModel': only Llama models ('model_type': 'llama') can be run, so name one");
-    assert_snapshot!(refused(|config| *config = json!("not an object")), @"error: [DIR]/model/config.json: unknown architecture none named: only Llama models ('model_type': 'llama') can be run, so name one");
-    assert_snapshot!(refused(|config| config["hidden_size"] = json!("sixteen")), @r#"error: [DIR]/model/config.json: not a Llama configuration: invalid type: string "sixteen", expected usize; fetch the file anew"#);
+    assert_snapshot!(refused(|config| config["model_type"] = json!("mamba")), @"error: [DIR]/model/config.json: unknown architecture 'mamba': only Llama models ('model_type': 'llama') are supported");
+    assert_snapshot!(refused(|config| *config = json!({"architectures": ["GPT2LMHeadModel"]})), @"error: [DIR]/model/config.json: unknown architecture 'GPT2LMHeadModel': only Llama models ('model_type': 'llama') are supported");
+    assert_snapshot!(refused(|config| *config = json!("not an object")), @"error: [DIR]/model/config.json: unknown architecture none named: only Llama models ('model_type': 'llama') are supported");
+    assert_snapshot!(refused(|config| config["hidden_size"] = json!("sixteen")), @r#"error: [DIR]/model/config.json: not a Llama configuration: invalid type: string "sixteen", expected usize; download the file again"#);
     assert_snapshot!(refused(|config| config["hidden_size"] = json!(0)), @"error: [DIR]/model/config.json: hidden_size is 0, it must be between 1 and 16777216");
     assert_snapshot!(refused(|config| config["num_key_value_heads"] = json!(3)), @"error: [DIR]/model/config.json: 3 key/value heads do not divide 2 query heads");
-    assert_snapshot!(refused(|config| { config.as_object_mut().unwrap().remove("vocab_size"); }), @"error: [DIR]/model/config.json: not a Llama configuration: missing field `vocab_size`; fetch the file anew");
-    assert_snapshot!(refused(|config| config["hidden_act"] = json!("relu")), @"error: [DIR]/model/config.json: hidden_act is 'relu', only 'silu' is known");
+    assert_snapshot!(refused(|config| { config.as_object_mut().unwrap().remove("vocab_size"); }), @"error: [DIR]/model/config.json: not a Llama configuration: missing field `vocab_size`; download the file again");
+    assert_snapshot!(refused(|config| config["hidden_act"] = json!("relu")), @"error: [DIR]/model/config.json: hidden_act is 'relu', only 'silu' is supported");
 }
 
 #[test]
@@ -131,9 +131,9 @@ fn configuration_that_is_not_json_is_named() {
         std::fs::write(directory.join("config.json"), text).unwrap();
         refusal(&sandbox, &["--model", directory.to_str().unwrap()])
     };
-    assert_snapshot!(refused(b"{\"model_type\": \"llama\","), @"error: [DIR]/model/config.json: not valid JSON: EOF while parsing a value at line 1 column 23; fetch the file anew");
-    assert_snapshot!(refused(b""), @"error: [DIR]/model/config.json: not valid JSON: EOF while parsing a value at line 1 column 0; fetch the file anew");
-    assert_snapshot!(refused(b"\xff\xfe"), @"error: [DIR]/model/config.json: is not UTF-8; fetch the file anew");
+    assert_snapshot!(refused(b"{\"model_type\": \"llama\","), @"error: [DIR]/model/config.json: not valid JSON: EOF while parsing a value at line 1 column 23; download the file again");
+    assert_snapshot!(refused(b""), @"error: [DIR]/model/config.json: not valid JSON: EOF while parsing a value at line 1 column 0; download the file again");
+    assert_snapshot!(refused(b"\xff\xfe"), @"error: [DIR]/model/config.json: is not UTF-8; download the file again");
 }
 
 #[test]

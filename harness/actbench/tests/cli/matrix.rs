@@ -77,17 +77,17 @@ fn invalid_file_is_refused_with_its_line() {
         message
     })
     .collect();
-    insta::assert_snapshot!(messages.concat(), @r"
-    error: m.toml:3: --samples must be at least 1
-    error: m.toml:2: unknown key 'sample' in a grid: write samples
-    error: m.toml:2: invalid value 'fp8' for '--dtype <DTYPE>': unknown dtype 'fp8': use one of fp32, fp16, bf16 (or float32, float16, bfloat16)
-    error: m.toml:2: unknown key 'output' in [settings]: use a flag of `actbench run` without its dashes
-    error: m.toml:2: lazy-cache-disk must be true or false: write lazy-cache-disk = true
-    error: m.toml:2: invalid value 'much' for '--memory-limit <SIZE>': invalid memory limit 'much': use bytes, 500MB, 8GiB, a percentage such as 80%, or none
-    error: m.toml:1: no preset 'unheard-of' for synthetic models; there are tiny, smollm2-135m, smollm2-360m, tinyllama-1.1b, llama-3.2-1b, smollm2-1.7b, llama-3.2-3b, llama-3.1-8b, llama-3.1-70b
-    error: cell 001-l9: --layer 8 is too deep: the model has 8 layers; pass one of --layer 0 to 7
-    error: m.toml:1: is not TOML: unclosed array table, expected `]`
-    ");
+    insta::assert_snapshot!(messages.concat(), @r#"
+error: m.toml:3: --samples must be at least 1
+error: m.toml:2: unknown key 'sample' in a grid: write samples
+error: m.toml:2: invalid value 'fp8' for '--dtype <DTYPE>': unknown dtype 'fp8': use one of fp32, fp16, bf16 (or float32, float16, bfloat16)
+error: m.toml:2: unknown key 'output' in [settings]: use a flag of `actbench run` without its dashes
+error: m.toml:2: lazy-cache-disk must be true or false: write lazy-cache-disk = true
+error: m.toml:2: invalid value 'much' for '--memory-limit <SIZE>': invalid memory limit 'much': use bytes, 500MB, 8GiB, a percentage such as 80%, or none
+error: m.toml:1: unknown preset 'unheard-of' for synthetic models; use one of tiny, smollm2-135m, smollm2-360m, tinyllama-1.1b, llama-3.2-1b, smollm2-1.7b, llama-3.2-3b, llama-3.1-8b, llama-3.1-70b
+error: cell 001-l9: --layer 8 is too deep: the model has 8 layers; pass one of --layer 0 to 7
+error: m.toml:1: is not TOML: unclosed array table, expected `]`
+"#);
     let sandbox = Sandbox::new();
     let output = sandbox.output(&["matrix", "absent.toml"]);
     assert_eq!((output.status.code(), stderr(&output).contains("absent.toml")), (Some(2), true));
