@@ -411,7 +411,7 @@ fn plain_sentence_is_accepted() {
 
 #[test]
 fn british_spelling_is_found_in_identifiers() {
-    for text in ["fn optimise()", "LabeledTokens", "deserialised", "MAX_COLOURS", "materialisation", "standardiser"] {
+    for text in ["fn optimise()", "LabelledTokens", "deserialised", "MAX_COLOURS", "materialisation", "standardiser"] {
         assert_eq!(british_words(text).len(), 1, "{text}");
     }
 }
