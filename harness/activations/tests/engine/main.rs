@@ -11,6 +11,7 @@ mod bit_identical_features;
 mod cache_file;
 mod fake_model;
 mod flops;
+mod golden_digests;
 mod goldens;
 mod out_of_memory;
 mod plan;
