@@ -98,8 +98,8 @@ untimed_computed_tokens() { : "prefix sharing and packing: lazy computes at most
   holds "$work/tokens.json" 'of("train", "lazy")[0]["extra"]["tokens_computed"] <= 0.62 * of("train", "lazy")[0]["extra"]["tokens_total"] and of("train", "eager")[0]["extra"]["tokens_computed"] > of("train", "eager")[0]["extra"]["tokens_total"]'
 }
 
-untimed_memory() { : "lazy's peak RSS in a sweep is at most 60 % of eager's on a real model (README's example: a quarter)"
-  holds "$(real_run)" 'of("sweep", "lazy")[0]["cpu_peak_rss_mb"] <= 0.6 * of("sweep", "eager")[0]["cpu_peak_rss_mb"] and of("sweep", "lazy-disk")[0]["cpu_peak_rss_mb"] <= 0.6 * of("sweep", "eager")[0]["cpu_peak_rss_mb"]'
+untimed_memory() { : "lazy's peak RSS in a sweep of 120 samples is at most 70 % of eager's on a real model (README's example of 600: a quarter)"
+  holds "$(real_run)" 'of("sweep", "lazy")[0]["cpu_peak_rss_mb"] <= 0.7 * of("sweep", "eager")[0]["cpu_peak_rss_mb"] and of("sweep", "lazy-disk")[0]["cpu_peak_rss_mb"] <= 0.7 * of("sweep", "eager")[0]["cpu_peak_rss_mb"]'
 }
 
 untimed_memory_limit() { : "a case over --memory-limit becomes an oom row, and the run continues with the other methods"
@@ -128,7 +128,7 @@ untimed_exit_statuses() { : "exit status 2 for bad usage and for bad input, with
 untimed_documented_commands() { : "every actbench command that README or docs name exists, and README has at most 150 lines"
   [ "$(wc -l <README.md)" -le 150 ]
   local name
-  for name in $(grep -hoE '\bactbench [a-z]+\b' README.md docs/*.md CONTRIBUTING.md METHODOLOGY.md | awk '{print $2}' | sort -u); do
+  for name in $(grep -hoP '(?<![/\w-])actbench \K[a-z]+\b' README.md docs/*.md CONTRIBUTING.md METHODOLOGY.md | sort -u); do
     case $name in
       # Words that follow the product's name in a sentence.
       runs | is | reads | answers | with | and | on | alone | in | to | measures | has | names | was | gives | does | slower | faster) ;;
