@@ -80,7 +80,7 @@ untimed_embedded_run() { : "'actbench run' without arguments completes offline: 
 }
 
 untimed_equal_digests() { : "eager, lazy and lazy-disk give bit-identical features on a real model"
-  holds "$(real_run)" 'all(len({row["extra"]["feature_digest"] for row in rows if row["task"] == task}) == 1 for task in ["train", "sweep"]) and len(rows) == 6'
+  holds "$(real_run)" 'all(len({row["extra"]["feature_digest"] for row in rows if row["task"] == task}) == 1 for task in ["train", "sweep"]) and len(rows) == 6 and all(row["status"] == "ok" for row in rows)'
 }
 
 untimed_rules_keep_bits() { : "no optimizer rule changes a bit of the features"
@@ -113,16 +113,19 @@ untimed_memory_limit() { : "a case over --memory-limit becomes an oom row, and t
 untimed_plan_without_weights() { : "'plan' and 'explain' need no weights and no network"
   HF_HUB_OFFLINE=1 "$ACTBENCH" plan --model Llama-3.1-8B-Instruct --samples 100 --layers 24 --seq-len 256 --json >"$work/plan.json"
   HF_HUB_OFFLINE=1 "$ACTBENCH" explain >"$work/explain.txt"
-  [ -s "$work/plan.json" ] && [ -s "$work/explain.txt" ]
+  [ -s "$work/plan.json" ]
+  [ -s "$work/explain.txt" ]
 }
 
 untimed_exit_statuses() { : "exit status 2 for bad usage and for bad input, with one line that names the cause"
   local status=0
   "$ACTBENCH" run --samples banana >/dev/null 2>"$work/usage" || status=$?
-  [ $status = 2 ] && grep -q banana "$work/usage"
+  [ $status = 2 ]
+  grep -q banana "$work/usage"
   status=0
   "$ACTBENCH" run --dataset no-such-file.jsonl >/dev/null 2>"$work/input" || status=$?
-  [ $status = 2 ] && grep -q no-such-file.jsonl "$work/input"
+  [ $status = 2 ]
+  grep -q no-such-file.jsonl "$work/input"
 }
 
 untimed_documented_commands() { : "every actbench command that README or docs name exists, and README has at most 150 lines"
@@ -178,13 +181,21 @@ timed_gate_against_itself() { : "the gate never reports a regression of a binary
 
 timed_interrupt() { : "a run ends within two seconds of Ctrl-C and leaves no child process behind"
   "$ACTBENCH" run --output "$work/interrupt.json" >"$work/interrupt.log" 2>&1 &
-  local process=$! start
+  local process=$! worker workers status=0 start
   sleep 5
+  # Fails if there is no worker: then nothing would be interrupted.
+  workers=$(pgrep -P "$process")
   start=$SECONDS
-  kill -INT $process
-  wait $process || true
+  kill -INT "$process"
+  wait "$process" || status=$?
   [ $((SECONDS - start)) -le 2 ]
-  ! pgrep -P $process >/dev/null
+  [ "$status" = 130 ]
+  for worker in $workers; do
+    if kill -0 "$worker" 2>/dev/null; then
+      echo "left behind: process $worker"
+      return 1
+    fi
+  done
 }
 
 # --------------------------------------------------------------------------------------------------------------------------

@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::extraction_setup::ExtractionSetup;
 use super::halved;
 use super::settings::SettingsArgs;
 use super::stdout;
-use crate::case::{CaseObserver, Method, NoopObserver, Task};
+use crate::case::{Method, Task};
 use crate::error::Result;
 use crate::runner::interrupt;
-use crate::workload::extract::{Extraction, plan};
-use crate::workload::prepare::{LabeledTokens, Prepared, prepare};
-use crate::workload::{deepest, device, layers_of, load_model, request, with_layers};
-use actbench_activations::plan::{Acts, Progress, Rules};
+use crate::workload::extract::plan;
+use crate::workload::prepare::{LabeledTokens, Prepared};
+use actbench_activations::plan::{Acts, Progress};
 use actbench_activations::tokens::TokenSet;
 
 /// Write pooled features of the layers of a task to a cache file, or check an existing file.
@@ -45,31 +45,12 @@ pub struct CacheArgs {
 /// # Errors
 /// Bad settings or input, a file that is damaged or of other settings, or a file that cannot be written.
 pub fn cache(args: &CacheArgs) -> Result<()> {
-    let config = args.settings.config(vec![args.task], vec![Method::LazyDisk], Some(1), 0);
-    config.check()?;
-    let prepared = prepare(request(&config, false))?;
-    for warning in &prepared.warnings {
-        eprintln!("warning: {warning}");
-    }
-    let config = with_layers(&config, &prepared);
-    if let Some(note) = device::choose(&config, &prepared)?.note {
-        eprintln!("note: {note}");
-    }
-    let deepest = deepest(&config, args.task);
-    let layers = layers_of(&config, args.task);
-    let observer: Arc<dyn CaseObserver> = Arc::new(NoopObserver);
-    let model = load_model(&prepared, &config, deepest, &observer)?;
-    let options = Extraction {
-        batch_size: config.batch_size,
-        pool: config.pool,
-        rules: Rules::all_but(&config.no_opt)?,
-        cache_directory: None,
-    };
-    let samples = both_sides(&prepared);
+    let setup = ExtractionSetup::load(&args.settings, args.task, Method::LazyDisk)?;
+    let samples = both_sides(&setup.prepared);
     let n_tokens = samples.tokens.n_tokens();
     // From here on a partial file may exist, which must be removed on Ctrl-C.
     interrupt::install()?;
-    let plan = plan(&model, &samples, &layers, options)?.with_progress(Arc::new(|_: Progress| ()));
+    let plan = plan(&setup.model, &samples, &setup.layers, setup.options())?.with_progress(Arc::new(|_: Progress| ()));
     let plan = plan.with_interrupt(interrupt::requested);
     let cached = plan.cache(Some(&args.out))?;
     halved::warn("cache", plan.stats().halvings);

@@ -11,15 +11,15 @@ use clap::Args;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
+use super::extraction_setup::ExtractionSetup;
 use super::halved;
 use super::settings::SettingsArgs;
-use crate::case::{CaseObserver, Method, NoopObserver, Task};
+use crate::case::{Method, Task};
 use crate::error::{Error, Result};
-use crate::workload::extract::{Extracted, Extraction, eager_layers, lazy_layers};
+use crate::workload::extract::{Extracted, eager_layers, lazy_layers};
 use crate::workload::features::LayerFeatures;
-use crate::workload::prepare::{LabeledTokens, Prepared, prepare};
-use crate::workload::{deepest, device, layers_of, load_model, request, with_layers};
-use actbench_activations::plan::{Progress, ProgressSink, Rules};
+use crate::workload::prepare::{LabeledTokens, Prepared};
+use actbench_activations::plan::{Progress, ProgressSink};
 
 /// Write tokens, masks, labels and pooled features of the layers of a task to a file.
 ///
@@ -49,31 +49,13 @@ pub struct FeaturesArgs {
 /// # Errors
 /// Bad settings or input, or a file that cannot be written.
 pub fn features(args: &FeaturesArgs) -> Result<()> {
-    let config = args.settings.config(vec![args.tasks], vec![args.method], Some(1), 0);
-    config.check()?;
-    let prepared = prepare(request(&config, false))?;
-    for warning in &prepared.warnings {
-        eprintln!("warning: {warning}");
-    }
-    let config = with_layers(&config, &prepared);
-    if let Some(note) = device::choose(&config, &prepared)?.note {
-        eprintln!("note: {note}");
-    }
-    let deepest = deepest(&config, args.tasks);
-    let layers = layers_of(&config, args.tasks);
-    let observer: Arc<dyn CaseObserver> = Arc::new(NoopObserver);
-    let model = load_model(&prepared, &config, deepest, &observer)?;
-    let options = Extraction {
-        batch_size: config.batch_size,
-        pool: config.pool,
-        rules: Rules::all_but(&config.no_opt)?,
-        cache_directory: None,
-    };
+    let setup = ExtractionSetup::load(&args.settings, args.tasks, args.method)?;
+    let ExtractionSetup { config, prepared, layers, model, .. } = &setup;
     let sink: ProgressSink = Arc::new(|_: Progress| ());
     let start = std::time::Instant::now();
     let extracted = match args.method {
-        Method::Eager => eager_layers(&model, &prepared, &layers, options, &sink)?,
-        Method::Lazy | Method::LazyDisk => lazy_layers(&model, &prepared, &layers, options, &sink)?,
+        Method::Eager => eager_layers(model, prepared, layers, setup.options(), &sink)?,
+        Method::Lazy | Method::LazyDisk => lazy_layers(model, prepared, layers, setup.options(), &sink)?,
     };
     let extract_s = start.elapsed().as_secs_f64();
     halved::warn("features", extracted.stats.halvings);
@@ -84,7 +66,7 @@ pub fn features(args: &FeaturesArgs) -> Result<()> {
         ("method".to_owned(), args.method.to_string()),
         ("extract_s".to_owned(), extract_s.to_string()),
     ]);
-    write(args, &prepared, &extracted, metadata)
+    write(args, prepared, &extracted, metadata)
 }
 
 /// The name of the flag value, which differs from the name in the kernels crate.

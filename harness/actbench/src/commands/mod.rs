@@ -9,6 +9,7 @@ mod defaults;
 pub mod env;
 pub mod explain;
 pub mod exports;
+mod extraction_setup;
 pub mod features;
 pub mod gate;
 pub mod halved;

@@ -7,10 +7,10 @@ use clap::Args;
 
 use super::run::RunArgs;
 use super::stdout;
+use crate::atomic_file::{check_writable, write_whole};
 use crate::error::Result;
 use crate::report::profile::{ProfileReport, render};
 use crate::report::trace;
-use crate::results::{check_writable, write_whole};
 use crate::workload::prepare::prepare;
 use crate::workload::profile::profile_run;
 use crate::workload::{check_depth, request, with_layers};

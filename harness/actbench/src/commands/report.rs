@@ -9,10 +9,11 @@ use super::recommend::BoundsArgs;
 use super::result_files;
 use super::stdout;
 use crate::atomic_file::write_whole;
-use crate::crossover::{NamedResults, cells_of};
+use crate::crossover::cells_of;
 use crate::error::{Error, Result};
 use crate::report::chart::{Chart, charts};
 use crate::report::document::{Attachment, Document, html, markdown, rows_csv, summary_csv};
+use crate::results::NamedResults;
 
 /// Write a report of result files: REPORT.md, report.html, CSV and charts.
 ///

@@ -13,6 +13,5 @@ pub mod setting;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use crate::results::NamedResults;
 pub use cell::{Cell, MedianInterval, MethodFigures, cells_of};
 pub use setting::{DeviceClass, Setting};

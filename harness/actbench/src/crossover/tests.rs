@@ -4,6 +4,7 @@ use super::answer::{ComparedQuantity, CrossoverAnswer, answers, count};
 use super::recommend::{RunSize, SizeBounds, recommendations};
 use super::*;
 use crate::case::{Method, RunConfig, Task};
+use crate::results::NamedResults;
 use crate::results::Row;
 use crate::test_support::small_config;
 use crate::test_support::{file_of, ok_row, out_of_memory, row};

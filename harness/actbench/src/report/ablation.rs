@@ -4,10 +4,10 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use indicatif::HumanCount;
 
 use super::format::{mebibytes, ratio, seconds};
-use super::table_style::table_style;
 use crate::case::Task;
 use crate::results::ablation::{AblationResult, Ratio};
 use crate::results::summary::TaskSummary;
+use pairgate::export::table_style;
 
 const HEADER: [&str; 11] = [
     "task",

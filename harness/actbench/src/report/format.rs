@@ -1,5 +1,7 @@
 //! Numbers as text.
 
+pub use pairgate::export::format::mebibytes;
+
 use crate::results::summary::Interval;
 
 /// Seconds with three significant digits, at most three decimals.
@@ -10,24 +12,6 @@ pub fn seconds(value: Option<f64>) -> String {
         value if value >= 1.0 => format!("{value:.2}"),
         value => format!("{value:.3}"),
     })
-}
-
-/// Seconds with three significant digits also below 0.01: a benchmark may take microseconds.
-pub fn fine_seconds(value: Option<f64>) -> String {
-    value.map_or_else(dash, |value| match value {
-        value if value > 0.0 && value < 1e-6 => format!("{value:.2e}"),
-        value if value > 0.0 && value < 0.01 => {
-            // 0.00061 has its first digit at the fourth decimal; two more follow.
-            let decimals = (-value.log10()).ceil() as usize + 2;
-            format!("{value:.decimals$}")
-        }
-        value => seconds(Some(value)),
-    })
-}
-
-/// MiB without decimals from 100 on, with one below.
-pub fn mebibytes(value: Option<f64>) -> String {
-    value.map_or_else(dash, |value| if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.1}") })
 }
 
 /// A metric with four decimals.
@@ -67,14 +51,8 @@ mod tests {
         assert_eq!(seconds(Some(123.4)), "123");
         assert_eq!(seconds(Some(12.34)), "12.3");
         assert_eq!(seconds(Some(0.012_34)), "0.012");
-        assert_eq!(fine_seconds(Some(0.001_234)), "0.00123");
-        assert_eq!(fine_seconds(Some(0.000_612_3)), "0.000612");
-        assert_eq!(fine_seconds(Some(0.000_000_123_4)), "1.23e-7");
-        assert_eq!(fine_seconds(Some(0.0)), "0.000");
-        assert_eq!(fine_seconds(Some(f64::NAN)), "NaN");
         assert_eq!(mebibytes(Some(12.34)), "12.3");
-        assert_eq!(fine_seconds(Some(12.34)), "12.3");
-        assert_eq!((seconds(None), fine_seconds(None)), ("-".to_owned(), "-".to_owned()));
+        assert_eq!(seconds(None), "-");
         let interval = Interval { low: 2.9, high: 3.3, confidence: 0.95, n: 6 };
         assert_eq!(ratio(Some(3.1), Some(interval)), "3.10x (2.90 to 3.30)");
         assert_eq!(ratio(Some(3.1), None), "3.10x");

@@ -11,7 +11,6 @@ pub mod quality;
 pub mod selftest;
 pub mod sentence;
 pub mod table;
-mod table_style;
 pub mod trace;
 
 #[cfg(test)]

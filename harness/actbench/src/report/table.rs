@@ -8,10 +8,10 @@ use super::ablation;
 use super::format::{mebibytes, metric, ratio_or_no_difference, seconds};
 use super::quality;
 use super::sentence::sentence;
-use super::table_style::table_style;
 use crate::case::{Method, Task};
 use crate::results::summary::{Comparison, TaskSummary};
 use crate::results::{ResultFile, Row, Status};
+use pairgate::export::table_style;
 use pairgate::stats::summary::median;
 
 const HEADER: [&str; 11] = [

@@ -3,8 +3,9 @@
 use super::waterfall::{WaterfallStep, steps};
 use super::*;
 use crate::case::{Method, RunConfig, Task};
+use crate::crossover::cells_of;
 use crate::crossover::tests::{file, file_without_eager};
-use crate::crossover::{NamedResults, cells_of};
+use crate::results::NamedResults;
 use crate::test_support::{file_of, ok_row, small_config};
 
 fn drawn(files: &[NamedResults]) -> Vec<Chart> {

@@ -6,8 +6,8 @@ use super::tables::{NONE, Table, TableCell, ratio_cell, text, whole};
 use crate::crossover::Cell;
 use crate::crossover::answer::{answers, count};
 use crate::crossover::recommend::{Evidence, Recommendation, RunSize, SizeBounds, recommendations};
-use crate::report::table_style::table_style;
 use crate::results::summary::Interval;
+use pairgate::export::table_style;
 
 /// One line per setting, lazy mode and measure.
 pub fn crossover_table(cells: &[Cell]) -> Table {

@@ -5,8 +5,9 @@ use serde_json::Value;
 
 use super::Table;
 use super::tables::NONE;
-use crate::crossover::{NamedResults, Setting};
+use crate::crossover::Setting;
 use crate::error::{Error, Result};
+use crate::results::NamedResults;
 use crate::results::Row;
 
 /// The columns of the settings, which precede those of the observation.

@@ -1,7 +1,8 @@
 //! Cases that failed: how often, how, and why.
 
 use super::tables::{Table, text, whole};
-use crate::crossover::{NamedResults, Setting};
+use crate::crossover::Setting;
+use crate::results::NamedResults;
 use crate::results::{Row, Status};
 
 /// One line per run, task, mode and reason.

@@ -29,8 +29,9 @@ pub use self::origin::{CommandPart, EnvironmentPart};
 pub use self::tables::{
     Table, TableCell, figure as figure_cell, number as number_cell, ratio_cell, text as text_cell, whole as whole_cell,
 };
+use crate::crossover::cells_of;
 use crate::crossover::recommend::{SizeBounds, recommendations};
-use crate::crossover::{NamedResults, cells_of};
+use crate::results::NamedResults;
 
 /// The content of a report, in its order.
 #[derive(Clone, Debug, PartialEq, Serialize)]

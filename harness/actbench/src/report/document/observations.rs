@@ -5,9 +5,10 @@ use serde::Serialize;
 use super::summary::plural;
 use super::tables::{NONE, Table, TableCell, figure, number, percent, ratio_cell, text, whole};
 use crate::case::{Method, Task};
-use crate::crossover::{Cell, MethodFigures, NamedResults};
+use crate::crossover::{Cell, MethodFigures};
 use crate::report::format::{mebibytes, metric, seconds};
 use crate::report::sentence::sentence;
+use crate::results::NamedResults;
 use crate::results::ablation::Ratio;
 
 /// The observations of one workload.

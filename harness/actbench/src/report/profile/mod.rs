@@ -6,9 +6,9 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use indicatif::HumanCount;
 use serde::Serialize;
 
-use super::table_style::table_style;
 use crate::case::{Method, RunConfig, Task};
 use crate::workload::profile::{CaseProfile, Ceilings};
+use pairgate::export::table_style;
 
 mod device;
 
