@@ -1,12 +1,6 @@
 //! Forward passes and pools on the emulated CUDA kernels, compared with transformers in float64 and the CPU backend.
 
-use std::fs;
-use std::sync::Arc;
-
-use crate::golden_support::batch;
-use actbench_activations::model::config::ModelConfig;
-use actbench_activations::model::llama::{Llama, LoadOptions};
-use actbench_activations::model::weights::Weights;
+use crate::golden_support::{batch, load};
 use actbench_activations::model::{ActivationModel, LayerOutput};
 use actbench_fixtures::golden::{Golden, cases, compare};
 use actbench_kernels::cpu::Isa;
@@ -28,11 +22,7 @@ struct Outputs {
 }
 
 fn run<B: Backend>(golden: &Golden, dtype: DType, method: PoolMethod, backend: B) -> Outputs {
-    let text = fs::read_to_string(golden.directory.join("config.json")).unwrap();
-    let config = ModelConfig::parse(&text, &golden.name).unwrap();
-    let weights = Arc::new(Weights::open(&golden.directory).unwrap());
-    let options = LoadOptions { dtype, n_blocks: golden.n_layers, max_positions: 256 };
-    let model = Llama::load(backend, config, weights, &options, &mut |_, _| ()).unwrap();
+    let model = load(golden, dtype, backend);
     let batch = batch(golden);
     let all: Vec<usize> = (0..golden.n_layers).collect();
     let mut outputs = Outputs { layers: Vec::new(), pooled: Vec::new() };

@@ -1,5 +1,6 @@
 //! A batch of tokens for one forward pass, and which of its outputs leave the device.
 
+use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{AttentionLayout, PoolGroups, PoolMethod};
 
 /// Tokens for one forward pass, and the prefix tokens that stay cached from the batch before.
@@ -22,6 +23,21 @@ pub struct TokenBatch {
     pub keep: Vec<u32>,
     /// The tokens that the last layer is computed for; all of them where this is none.
     pub last_layer: Option<LastLayerTokens>,
+}
+
+impl TokenBatch {
+    /// Whole sequences one after another, without padding, cached tokens or pruning.
+    pub fn of_sequences<'a>(sequences: impl IntoIterator<Item = &'a [u32]>) -> Self {
+        let mut batch = TokenBatch::default();
+        for tokens in sequences {
+            let (first, len) = (batch.ids.len(), tokens.len());
+            batch.ids.extend(tokens);
+            batch.positions.extend(0..len as u32);
+            let segment = AttentionSegment { query_row: first, start_position: 0, len, keys: vec![(first, len)] };
+            batch.layout.segments.push(segment);
+        }
+        batch
+    }
 }
 
 /// The tokens that are left after pruning the last layer that is asked for.

@@ -4,13 +4,8 @@
 //! digests can be stored. Those with bf16 instructions (AVX-512 BF16, AMX) have orders of their own and are left out.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::sync::Arc;
 
-use crate::golden_support::batch;
-use actbench_activations::model::config::ModelConfig;
-use actbench_activations::model::llama::{Llama, LoadOptions};
-use actbench_activations::model::weights::Weights;
+use crate::golden_support::{batch, load};
 use actbench_activations::model::{ActivationModel, LayerOutput};
 use actbench_fixtures::golden::{Golden, cases};
 use actbench_kernels::cpu::Isa;
@@ -20,12 +15,7 @@ use actbench_kernels::{CpuBackend, DType};
 const PINNED: &str = include_str!("../data/golden_digests.txt");
 
 fn digest(golden: &Golden, dtype: DType, isa: Isa) -> String {
-    let text = fs::read_to_string(golden.directory.join("config.json")).unwrap();
-    let config = ModelConfig::parse(&text, &golden.name).unwrap();
-    let weights = Arc::new(Weights::open(&golden.directory).unwrap());
-    let options = LoadOptions { dtype, n_blocks: golden.n_layers, max_positions: 256 };
-    let backend = CpuBackend::with_isa(2, isa).unwrap();
-    let model = Llama::load(backend, config, weights, &options, &mut |_, _| ()).unwrap();
+    let model = load(golden, dtype, CpuBackend::with_isa(2, isa).unwrap());
     let layers: Vec<usize> = (0..golden.n_layers).collect();
     let mut hasher = blake3::Hasher::new();
     let mut sink = |_: usize, bytes: &[u8]| {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use crate::golden_support::batch;
+use crate::golden_support::{batch, load};
 use actbench_activations::model::config::ModelConfig;
 use actbench_activations::model::llama::{Llama, LoadOptions};
 use actbench_activations::model::weights::Weights;
@@ -14,14 +14,8 @@ use actbench_kernels::{CpuBackend, DType};
 
 /// The largest error over the layers and sequences of a golden.
 fn check(golden: &Golden, dtype: DType, isa: Isa, tolerance: f64) -> f64 {
-    let text = fs::read_to_string(golden.directory.join("config.json")).unwrap();
-    let config = ModelConfig::parse(&text, &golden.name).unwrap();
-    let weights = Arc::new(Weights::open(&golden.directory).unwrap());
     let n_layers = golden.n_layers;
-    assert_eq!(config.n_layers, n_layers);
-    let options = LoadOptions { dtype, n_blocks: n_layers, max_positions: 256 };
-    let backend = CpuBackend::with_isa(2, isa).unwrap();
-    let model = Llama::load(backend, config, weights, &options, &mut |_, _| ()).unwrap();
+    let model = load(golden, dtype, CpuBackend::with_isa(2, isa).unwrap());
     let layers: Vec<usize> = (0..n_layers).collect();
     let (mut worst, mut seen) = (0.0f64, 0);
     let mut sink = |layer: usize, bytes: &[u8]| {

@@ -1,20 +1,26 @@
 //! Helpers for tests on golden models.
 
+use std::fs;
+use std::sync::Arc;
+
 use actbench_activations::model::TokenBatch;
+use actbench_activations::model::config::ModelConfig;
+use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::weights::Weights;
 use actbench_fixtures::golden::Golden;
-use actbench_kernels::AttentionLayout;
-use actbench_kernels::backend::AttentionSegment;
+use actbench_kernels::{Backend, DType};
+
+/// All blocks of a golden model on `backend`.
+pub fn load<B: Backend>(golden: &Golden, dtype: DType, backend: B) -> Llama<B> {
+    let text = fs::read_to_string(golden.directory.join("config.json")).unwrap();
+    let config = ModelConfig::parse(&text, &golden.name).unwrap();
+    assert_eq!(config.n_layers, golden.n_layers);
+    let weights = Arc::new(Weights::open(&golden.directory).unwrap());
+    let options = LoadOptions { dtype, n_blocks: golden.n_layers, max_positions: 256 };
+    Llama::load(backend, config, weights, &options, &mut |_, _| ()).unwrap()
+}
 
 /// All sequences of a golden as one ragged batch.
 pub fn batch(golden: &Golden) -> TokenBatch {
-    let mut batch = TokenBatch::default();
-    let mut segments = Vec::new();
-    for sequence in &golden.sequences {
-        let (first, len) = (batch.ids.len(), sequence.tokens.len());
-        batch.ids.extend(&sequence.tokens);
-        batch.positions.extend(0..len as u32);
-        segments.push(AttentionSegment { query_row: first, start_position: 0, len, keys: vec![(first, len)] });
-    }
-    batch.layout = AttentionLayout { segments };
-    batch
+    TokenBatch::of_sequences(golden.sequences.iter().map(|sequence| &sequence.tokens[..]))
 }

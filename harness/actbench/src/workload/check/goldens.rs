@@ -4,9 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use actbench_fixtures::golden::{Golden, cases_in, compare};
-use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::cuda::{CudaBackend, DeviceClock, KernelSet};
-use actbench_kernels::{AttentionLayout, Backend, CpuBackend, DType, KernelError};
+use actbench_kernels::{Backend, CpuBackend, DType, KernelError};
 
 use super::{CheckResult, CheckScope, CheckTarget};
 use crate::devices::choose::Placement;
@@ -114,23 +113,10 @@ fn worst_error<B: Backend>(
         }
         Ok(())
     };
-    model.run(&batch(golden), &layers, LayerOutput::Tokens, &mut sink)?;
+    let batch = TokenBatch::of_sequences(golden.sequences.iter().map(|sequence| &sequence.tokens[..]));
+    model.run(&batch, &layers, LayerOutput::Tokens, &mut sink)?;
     if seen != golden.n_layers {
         return Ok(Err(format!("the model returned {seen} of {} layers", golden.n_layers)));
     }
     Ok(worst)
-}
-
-/// All sequences of a golden as one ragged batch.
-fn batch(golden: &Golden) -> TokenBatch {
-    let mut batch = TokenBatch::default();
-    let mut segments = Vec::new();
-    for sequence in &golden.sequences {
-        let (first, len) = (batch.ids.len(), sequence.tokens.len());
-        batch.ids.extend(&sequence.tokens);
-        batch.positions.extend(0..len as u32);
-        segments.push(AttentionSegment { query_row: first, start_position: 0, len, keys: vec![(first, len)] });
-    }
-    batch.layout = AttentionLayout { segments };
-    batch
 }
