@@ -105,9 +105,9 @@ pub struct RunConfig {
     /// Whether the lazy plans are also run without each rule.
     #[serde(default)]
     pub ablate: bool,
-    /// Measured blocks; none continues until the time ratios are precise enough or the budget is spent.
+    /// Measured blocks; none continues until the time ratios are precise enough or the time is spent.
     pub repetitions: Option<usize>,
-    /// Time limit in seconds of a run without fixed repetitions; none sets no limit.
+    /// Time limit in seconds of a run without fixed repetitions; none is the default of the stopping rule.
     #[serde(default)]
     pub budget_s: Option<f64>,
     /// Warm-up blocks before the measured ones; their results are discarded.
@@ -148,7 +148,7 @@ impl Default for RunConfig {
             no_opt: Vec::new(),
             ablate: false,
             repetitions: None,
-            budget_s: Some(600.0),
+            budget_s: None,
             warmup: 1,
         }
     }
@@ -199,7 +199,7 @@ impl RunConfig {
         method == Method::LazyDisk || (method == Method::Lazy && self.lazy_cache_disk)
     }
 
-    /// The time limit of a run without fixed repetitions.
+    /// The requested time limit of a run without fixed repetitions.
     pub fn budget(&self) -> Option<Duration> {
         self.budget_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
     }

@@ -14,16 +14,9 @@ pub(super) static SWEEP_CS: LazyLock<String> = LazyLock::new(|| {
     let values = RunConfig::default().sweep_cs;
     joined(&values.iter().map(|c| format!("{c:?}")).collect::<Vec<_>>())
 });
-/// Default of `--budget`.
-pub(super) static BUDGET: LazyLock<String> =
-    LazyLock::new(|| minutes(RunConfig::default().budget_s.unwrap_or_default()));
 
 fn joined<T: Display>(values: &[T]) -> String {
     values.iter().map(T::to_string).collect::<Vec<_>>().join(",")
-}
-
-fn minutes(seconds: f64) -> String {
-    format!("{}m", seconds / 60.0)
 }
 
 #[cfg(test)]
@@ -48,6 +41,6 @@ mod tests {
     #[test]
     fn default_texts_are_command_line_values() {
         assert_eq!([TASKS.as_str(), METHODS.as_str()], ["train,sweep", "eager,lazy"]);
-        assert_eq!([SWEEP_CS.as_str(), BUDGET.as_str()], ["0.1,1.0,10.0", "10m"]);
+        assert_eq!(SWEEP_CS.as_str(), "0.1,1.0,10.0");
     }
 }

@@ -6,6 +6,7 @@ pub mod compare;
 pub mod document;
 pub mod format;
 pub mod history;
+pub mod precision;
 pub mod profile;
 pub mod quality;
 pub mod selftest;

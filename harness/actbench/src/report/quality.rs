@@ -1,8 +1,8 @@
 //! Notes on the quality of the measurements: why a run stopped, drift, outliers, and the resolution of the machine.
 
+use super::precision;
 use crate::case::{Method, Task};
 use crate::measure::resolution::Resolution;
-use crate::results::adaptive::RunEnd;
 use crate::results::{ResultFile, Row, Status};
 use pairgate::stats::outliers::{Outlier, flag_outliers};
 use pairgate::stats::ratio::log_ratios;
@@ -13,7 +13,7 @@ const MIN_FOR_OUTLIERS: usize = 6;
 
 /// The notes, in the order of the table; empty for a steady run without outliers.
 pub fn lines(results: &ResultFile) -> Vec<String> {
-    let mut lines: Vec<String> = results.end.and_then(stop_reason).into_iter().collect();
+    let mut lines: Vec<String> = results.end.map(|end| precision::lines(results, end)).unwrap_or_default();
     for &task in &results.config.tasks {
         for &method in &results.config.methods {
             let rows = counted(results, task, method);
@@ -28,24 +28,6 @@ pub fn lines(results: &ResultFile) -> Vec<String> {
     }
     lines.extend(results.environment.resolution.as_ref().map(Resolution::sentence));
     lines
-}
-
-/// Why the run stopped after this number of blocks, unless the user set the number.
-fn stop_reason(end: RunEnd) -> Option<String> {
-    Some(match end {
-        RunEnd::Fixed { .. } => return None,
-        RunEnd::Enough { blocks } => format!("{blocks} blocks: every time ratio is known to within 1.5 %"),
-        RunEnd::Budget { blocks } => {
-            format!(
-                "{blocks} blocks: --budget allows no further block, and the precision of a time ratio is worse than 1.5 %"
-            )
-        }
-        RunEnd::MaxBlocks { blocks } => {
-            format!(
-                "{blocks} blocks, the maximum: the precision of a time ratio is still worse than 1.5 %; is the machine busy?"
-            )
-        }
-    })
 }
 
 fn counted(results: &ResultFile, task: Task, method: Method) -> Vec<&Row> {
@@ -130,16 +112,5 @@ mod tests {
             ["outliers among the times of train lazy, kept in the statistics: repetition 7 (+200 %)"]
         );
         assert_eq!(results.rows.len(), 14);
-    }
-
-    #[test]
-    fn adaptive_stop_is_explained() {
-        let notes_for = |end| lines(&ResultFile { end: Some(end), ..results(&[]) });
-        assert_eq!(notes_for(RunEnd::Fixed { blocks: 5 }), [""; 0]);
-        assert!(notes_for(RunEnd::Enough { blocks: 9 })[0].starts_with("9 blocks: every time ratio"));
-        assert!(notes_for(RunEnd::Budget { blocks: 2 })[0].contains("--budget"));
-        for end in [RunEnd::Budget { blocks: 2 }, RunEnd::MaxBlocks { blocks: 30 }] {
-            assert!(notes_for(end)[0].contains("worse than 1.5 %"));
-        }
     }
 }

@@ -27,6 +27,11 @@ pub enum RunEnd {
         /// Measured blocks.
         blocks: usize,
     },
+    /// The default time was spent after at least the minimum number of blocks.
+    Time {
+        /// Measured blocks.
+        blocks: usize,
+    },
     /// The maximum number of blocks was measured, and a time ratio is still not precise enough.
     #[serde(rename = "most")]
     MaxBlocks {
@@ -44,13 +49,16 @@ pub struct StoppingRule {
     pub min_blocks: usize,
     /// Maximum number of blocks.
     pub max_blocks: usize,
+    /// Time of a run without a budget, from the start of the command; the minimum number of blocks may exceed it.
+    pub time: Duration,
 }
 
 impl Default for StoppingRule {
     fn default() -> Self {
-        // Six is the smallest number of blocks with a confidence of 95 %. StoppingRule at the first narrow interval favors intervals
-        // that are narrow by chance; the minimum reduces that effect.
-        StoppingRule { half_width: 0.015, min_blocks: 6, max_blocks: 50 }
+        // Six is the smallest number of blocks with a confidence of 95 %. Stopping at the first narrow interval favors intervals
+        // that are narrow by chance; the minimum reduces that effect. On a busy machine 1.5 % is out of reach, and the time
+        // bounds a run whose user asked for no precision.
+        StoppingRule { half_width: 0.015, min_blocks: 6, max_blocks: 50, time: Duration::from_secs(60) }
     }
 }
 
@@ -66,9 +74,23 @@ impl StoppingRule {
         ratios.map(|ratio| ratio.relative_half_width()).all(narrow)
     }
 
-    /// Whether another block fits into the rest of `budget`, if it takes as long as the longest so far.
-    pub fn fits(budget: Option<Duration>, spent: Duration, longest_block: Duration) -> bool {
-        budget.is_none_or(|budget| spent.saturating_add(longest_block) <= budget)
+    /// Why a run ends for want of time after `blocks` blocks, if it does: the next block, as long as the longest so far, does not
+    /// fit into `budget`, or without a budget into the default time. One block is measured whatever the budget, because a run
+    /// without any measurement is useless; without a budget it is the minimum number of blocks.
+    pub fn out_of_time(
+        &self,
+        budget: Option<Duration>,
+        spent: Duration,
+        longest_block: Duration,
+        blocks: usize,
+    ) -> Option<RunEnd> {
+        let exceeds = |limit: Duration, block: Duration| spent.saturating_add(block) > limit;
+        match budget {
+            Some(budget) => (blocks > 0 && exceeds(budget, longest_block)).then_some(RunEnd::Budget { blocks }),
+            // The next block may be slower than all before it. The margin of a quarter keeps the promised time in most cases.
+            None => (blocks >= self.min_blocks && exceeds(self.time, longest_block.mul_f64(1.25)))
+                .then_some(RunEnd::Time { blocks }),
+        }
     }
 }
 
@@ -114,8 +136,15 @@ mod tests {
     #[test]
     fn next_block_must_fit_into_remaining_budget() {
         let seconds = Duration::from_secs;
-        assert!(StoppingRule::fits(Some(seconds(10)), seconds(7), seconds(3)));
-        assert!(!StoppingRule::fits(Some(seconds(10)), seconds(8), seconds(3)));
-        assert!(StoppingRule::fits(None, seconds(1 << 40), seconds(3)));
+        let end = |budget, spent, longest, blocks| {
+            StoppingRule::default().out_of_time(budget, seconds(spent), seconds(longest), blocks)
+        };
+        assert_eq!(end(Some(seconds(10)), 7, 3, 1), None);
+        assert_eq!(end(Some(seconds(10)), 8, 3, 1), Some(RunEnd::Budget { blocks: 1 }));
+        assert_eq!(end(Some(seconds(10)), 8, 3, 0), None, "one block is measured whatever the budget");
+        assert_eq!(end(Some(seconds(600)), 300, 30, 9), None, "a budget extends the default time");
+        assert_eq!(end(None, 1 << 40, 3, 5), None, "without a budget six blocks are measured");
+        assert_eq!(end(None, 50, 8, 6), None);
+        assert_eq!(end(None, 51, 8, 6), Some(RunEnd::Time { blocks: 6 }));
     }
 }

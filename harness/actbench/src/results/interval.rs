@@ -27,6 +27,11 @@ impl Interval {
         Some(Interval { low, high, confidence: ratio.confidence?, n: ratio.n })
     }
 
+    /// Half its width as a fraction of the ratio, `sqrt(high / low) - 1`: 0.015 is 1.5 %.
+    pub fn half_width(&self) -> f64 {
+        (self.high / self.low).sqrt() - 1.0
+    }
+
     /// Whether the interval contains 1: no difference is shown.
     pub fn contains_one(&self) -> bool {
         self.low <= 1.0 && self.high >= 1.0

@@ -1,7 +1,7 @@
 //! Runs cases, each in its own process, and records every observation.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::exit::{CaseExit, ExitReason};
 use self::pacing::Pacing;
@@ -28,6 +28,8 @@ pub mod schedule;
 pub struct RunOptions {
     /// The binary whose `worker` command is started for each case.
     pub binary: PathBuf,
+    /// The start of the command, from which the time of an adaptive run counts.
+    pub started: Instant,
     /// The result file, written after every case.
     pub output: PathBuf,
     /// The parent of the run's directory of cache files; none is the system's temporary directory.
@@ -72,7 +74,7 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
     let environment = environment(&config, options);
     let before = SystemCounters::read(Path::new("/"));
     let progress = RunProgress::new(n_cases, options.title.as_deref(), options.quiet);
-    let mut pacing = Pacing::new(&config);
+    let mut pacing = Pacing::new(&config, options.started);
     let mut results = ResultFile::new(config, environment);
     let mut stopped = None;
     let mut state = RunState { n_started: 0, any_completed: false, predicted_failures: Vec::new() };

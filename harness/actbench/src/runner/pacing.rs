@@ -25,7 +25,7 @@ impl Block {
     }
 }
 
-/// Yields blocks: a fixed number, or until the ratios are precise enough or the budget is spent.
+/// Yields blocks: a fixed number, or until the ratios are precise enough or the time is spent.
 pub struct Pacing {
     warmup_left: usize,
     done: usize,
@@ -36,11 +36,10 @@ pub struct Pacing {
 }
 
 impl Pacing {
-    /// Pacing of a run that starts now.
-    pub fn new(config: &RunConfig) -> Self {
-        let (start, longest_block) = (Instant::now(), Duration::ZERO);
+    /// Pacing of a run whose first block starts now. Its time counts from `start`.
+    pub fn new(config: &RunConfig, start: Instant) -> Self {
         let (warmup_left, stopping) = (config.warmup, StoppingRule::default());
-        Pacing { warmup_left, done: 0, start, last: start, longest_block, stopping }
+        Pacing { warmup_left, done: 0, start, last: Instant::now(), longest_block: Duration::ZERO, stopping }
     }
 
     /// The next block, given the `results` of the blocks before it.
@@ -64,11 +63,10 @@ impl Pacing {
             None if self.stopping.is_satisfied(config, &results.rows, done) => {
                 return Err(RunEnd::Enough { blocks: done });
             }
-            // One block is measured regardless of the budget: a run without any measurement would be useless.
-            None if done > 0 && !StoppingRule::fits(config.budget(), spent, self.longest_block) => {
-                return Err(RunEnd::Budget { blocks: done });
-            }
-            None => {}
+            None => match self.stopping.out_of_time(config.budget(), spent, self.longest_block, done) {
+                Some(end) => return Err(end),
+                None => {}
+            },
         }
         self.done += 1;
         Ok(Block::Measured(done))
