@@ -16,6 +16,7 @@ mod groups;
 mod log;
 
 pub use self::args::visible_command;
+use pairgate::{console, stderr_line};
 
 /// Runs actbench on the arguments of this process.
 pub fn main() -> ExitCode {
@@ -24,16 +25,40 @@ pub fn main() -> ExitCode {
     let parsed = args::parser().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return one_line::print(&error),
+        Err(error) => return with_output_checked(one_line::print(&error), FAILED),
     };
+    let unwritten = status_of_unwritten_output(&cli.command);
     // The panic hook has printed its message by the time the panic arrives here; only the exit status is missing.
-    match catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))) {
+    let code = match catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))) {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
-            eprintln!("error: {error}");
+            stderr_line!("error: {error}");
             ExitCode::from(error.exit_code())
         }
         Err(_) => ExitCode::FAILURE,
+    };
+    with_output_checked(code, unwritten)
+}
+
+/// The exit status of most commands whose output could not be written.
+const FAILED: u8 = 1;
+
+/// The exit status if the output cannot be written. Where 1 is a verdict, which a script would act on, it is 2.
+fn status_of_unwritten_output(command: &Command) -> u8 {
+    match command {
+        Command::Gate(_) | Command::Selftest(_) | Command::Compare(_) | Command::History(_) | Command::Check(_) => 2,
+        _ => FAILED,
+    }
+}
+
+/// `code`, or `unwritten` instead of success if standard output or standard error could not be written.
+fn with_output_checked(code: ExitCode, unwritten: u8) -> ExitCode {
+    match console::check() {
+        Err(error) if code == ExitCode::SUCCESS => {
+            stderr_line!("error: {error}");
+            ExitCode::from(unwritten)
+        }
+        _ => code,
     }
 }
 

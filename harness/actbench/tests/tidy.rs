@@ -86,6 +86,9 @@ const EFFECTS: [&str; 18] = [
     "eprintln",
 ];
 
+/// Macros that panic where standard output or standard error cannot be written; `pairgate::console` does not.
+const PANICKING_MACROS: [&str; 5] = ["print", "println", "eprint", "eprintln", "dbg"];
+
 /// Which crates of the workspace each crate may depend on. Cargo refuses cycles, but not a needless arrow.
 const DEPENDENCIES: [(&str, &[&str]); 7] = [
     ("fixtures", &[]),
@@ -115,6 +118,20 @@ fn named<'a>(source: &str, words: &[&'a str]) -> Vec<&'a str> {
 /// Test code in a file of its own: it may read reference values and open devices.
 fn is_test_file(name: &str) -> bool {
     name.contains("/tests/") || name.ends_with("/tests.rs") || name.ends_with("/test_support.rs")
+}
+
+/// Whether a file is part of a program or library that users run: neither a test, an example, a benchmark nor a build script.
+fn is_product(name: &str) -> bool {
+    let is_aside =
+        ["tests", "examples", "benches"].iter().any(|directory| name.split('/').any(|part| part == *directory));
+    !is_aside && !is_test_file(name) && !name.ends_with("build.rs")
+}
+
+/// The panicking macros that the code of `source` invokes, without its tests.
+fn panicking_macros(source: &str) -> Vec<String> {
+    let (code, _) = without_tests(&tokens(source));
+    let invokes = |pair: &[Token]| pair[1].text == "!" && PANICKING_MACROS.contains(&pair[0].text.as_str());
+    code.windows(2).filter(|pair| invokes(pair)).map(|pair| pair[0].text.clone()).collect()
 }
 
 fn is_below(file: &SourceFile, directories: &[&str]) -> bool {
@@ -182,6 +199,17 @@ fn statistics_and_reports_have_no_effects() {
 }
 
 #[test]
+fn no_program_panics_where_its_output_cannot_be_written() {
+    let product: Vec<SourceFile> = rust_files().into_iter().filter(|file| is_product(&file.name)).collect();
+    assert!(product.len() > 200, "only {} files were found", product.len());
+    let mut offenders = Vec::new();
+    for file in &product {
+        offenders.extend(panicking_macros(&file.text).iter().map(|name| format!("{}: {name}!", file.name)));
+    }
+    assert_none(&offenders, "programs write through `pairgate::console`, or ignore the error of `writeln!`");
+}
+
+#[test]
 fn architecture_names_every_module() {
     let map = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let mut offenders = Vec::new();
@@ -232,6 +260,19 @@ fn effect_in_code_is_found() {
     }
     let harmless = "const A: &str = env!(\"CARGO_PKG_VERSION\"); fn instant(file: &str) {} // std::fs";
     assert_eq!(named(harmless, &EFFECTS), [""; 0]);
+}
+
+#[test]
+fn panicking_macro_is_found() {
+    let source = "fn f() { println!(\"x\"); std::eprintln!(); dbg!(1); writeln!(out, \"println!\"); }\n\
+                  #[cfg(test)]\nmod tests { fn g() { print!(\"x\") } }";
+    assert_eq!(panicking_macros(source), ["println", "eprintln", "dbg"]);
+    assert!(is_product("harness/actbench/src/cli.rs") && is_product("kernels/check/src/main.rs"));
+    for aside in
+        ["kernels/build.rs", "kernels/examples/x/main.rs", "benches/src/lib.rs", "harness/actbench/tests/tidy.rs"]
+    {
+        assert!(!is_product(aside), "{aside}");
+    }
 }
 
 #[test]

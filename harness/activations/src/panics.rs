@@ -5,6 +5,7 @@
 //! and not the user's file.
 
 use std::cell::Cell;
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 
 use crate::error::REPORT_REQUEST;
@@ -27,7 +28,8 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
 pub fn install() {
     std::panic::set_hook(Box::new(|panic| {
         if CATCHING.with(Cell::get) == 0 {
-            eprintln!("error: {}", describe(panic));
+            // `eprintln!` would panic again where standard error cannot be written, and abort the process.
+            let _ = writeln!(std::io::stderr().lock(), "error: {}", describe(panic));
         }
     }));
 }

@@ -41,6 +41,7 @@
 pub mod atomic_file;
 pub mod case;
 pub mod compare;
+pub mod console;
 pub mod design;
 pub mod engine;
 pub mod error;

@@ -12,13 +12,16 @@ use pairgate::export::{ExportFormat, export, render};
 use pairgate::process::interrupt;
 use pairgate::report::ProgramIdentity;
 use pairgate::source::{CommandCase, CommandOptions, CommandSource};
-use pairgate::{Error, GateReport, Result, Verdict};
+use pairgate::{Error, GateReport, Result, Verdict, console, stderr_line};
 
 /// The name of the gate in titles of reports.
 const GATE_NAME: &str = "pairgate";
 
 /// Name and version of the reports; raised when a name changes its meaning.
 const SCHEMA: &str = "pairgate/1";
+
+/// The exit status of a gate that gave no verdict.
+const BROKEN: u8 = 2;
 
 /// Gate two commands: run both in pairs, in random order, and compare wall time, CPU time and peak memory.
 #[derive(Debug, Parser)]
@@ -63,13 +66,26 @@ struct PairgateArgs {
 }
 
 fn main() -> ExitCode {
-    match gate(&PairgateArgs::parse()) {
-        Ok(verdict) => ExitCode::from(verdict.exit_code()),
+    let code = match PairgateArgs::try_parse() {
+        Ok(args) => gate(&args).map_or_else(|error| failed(&error), |verdict| verdict.exit_code()),
         Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(error.exit_code())
+            console::keep_result(error.print(), error.use_stderr());
+            u8::try_from(error.exit_code()).unwrap_or(BROKEN)
         }
+    };
+    match console::check() {
+        // A verdict that nobody could read is not a pass, and 1 would mean a regression.
+        Err(error) if code == 0 => {
+            stderr_line!("error: {error}");
+            ExitCode::from(BROKEN)
+        }
+        _ => ExitCode::from(code),
     }
+}
+
+fn failed(error: &Error) -> u8 {
+    stderr_line!("error: {error}");
+    error.exit_code()
 }
 
 fn gate(args: &PairgateArgs) -> Result<Verdict> {
@@ -94,7 +110,7 @@ fn gate(args: &PairgateArgs) -> Result<Verdict> {
         warnings: Vec::new(),
         cases,
     };
-    print!("{}", render(&report));
+    console::output(render(&report));
     if let Some(path) = &args.output {
         write_atomically(path, export(args.format, &report, GATE_NAME)?.as_bytes())?;
     }

@@ -3,6 +3,7 @@
 //! A separate small binary, to be copied to a machine that has a GPU and no Rust: it needs the C library, the driver, and a
 //! directory of machine code or NVRTC.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -39,7 +40,8 @@ fn main() -> ExitCode {
         Ok(report) if report.passed() => PASSED,
         Ok(_) => FAILED,
         Err(error) => {
-            eprintln!("kernels-check: {error}");
+            // `eprintln!` would panic where standard error cannot be written.
+            let _ = writeln!(std::io::stderr().lock(), "kernels-check: {error}");
             COULD_NOT_RUN
         }
     })

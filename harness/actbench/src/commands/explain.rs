@@ -14,6 +14,7 @@ use crate::workload::{layers_of, request, with_layers};
 use actbench_activations::model::ActivationModel;
 use actbench_activations::model::config_only::ConfigOnlyModel;
 use actbench_activations::plan::{Acts, RuleCosts, Rules};
+use pairgate::stderr_line;
 
 /// Show the lazy plans of a run and their predicted cost, without running them.
 ///
@@ -43,7 +44,7 @@ pub fn explain(args: &ExplainArgs) -> Result<()> {
     config.check()?;
     let prepared = prepare(request(&config, args.run.quiet))?;
     for warning in &prepared.warnings {
-        eprintln!("warning: {warning}");
+        stderr_line!("warning: {warning}");
     }
     let config = with_layers(&config, &prepared);
     let texts = config.tasks.iter().map(|task| task_text(*task, &config, &prepared)).collect::<Result<Vec<_>>>()?;

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::workload::extract::Extraction;
 use crate::workload::prepare::{Prepared, prepare};
 use crate::workload::{deepest, device, layers_of, load_model, request, with_layers};
+use pairgate::stderr_line;
 
 /// An extraction that has not run.
 pub struct ExtractionSetup {
@@ -32,11 +33,11 @@ impl ExtractionSetup {
         config.check()?;
         let prepared = prepare(request(&config, false))?;
         for warning in &prepared.warnings {
-            eprintln!("warning: {warning}");
+            stderr_line!("warning: {warning}");
         }
         let config = with_layers(&config, &prepared);
         if let Some(note) = device::choose(&config, &prepared)?.note {
-            eprintln!("note: {note}");
+            stderr_line!("note: {note}");
         }
         let layers = layers_of(&config, task);
         let observer: Arc<dyn CaseObserver> = Arc::new(NoopObserver);

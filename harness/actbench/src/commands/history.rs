@@ -15,6 +15,7 @@ use crate::report::document::{Table, text_table};
 use crate::report::history::{changes_table, runs_table, series_page, series_table, short_series};
 use pairgate::history::{AddedFile, FigureSeries};
 use pairgate::stats::change_points::MIN_SERIES;
+use pairgate::stderr_line;
 
 /// Keep results over commits in a directory, one file a run, that can be committed or kept on a branch of its own.
 ///
@@ -94,7 +95,7 @@ fn add(dir: &Path, results: &[PathBuf]) -> Result<()> {
     for path in results {
         match history::add(dir, path)? {
             AddedFile::New(target) => stdout::line(target.display()),
-            AddedFile::Existing(target) => eprintln!("{} is there already, as {}", path.display(), target.display()),
+            AddedFile::Existing(target) => stderr_line!("{} is there already, as {}", path.display(), target.display()),
         }
     }
     Ok(())
@@ -157,7 +158,7 @@ fn check(dir: &Path, recent: usize, json: bool) -> Result<u8> {
     }
     let worse = series.iter().filter(|series| changed_for_the_worse(series, recent)).count();
     if worse > 0 {
-        eprintln!("error: {worse} figures changed for the worse within the latest {recent} runs");
+        stderr_line!("error: {worse} figures changed for the worse within the latest {recent} runs");
         return Ok(1);
     }
     // A check without a series that is long enough is not a pass.

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::Result;
 use actbench_activations::import::import_gguf;
+use pairgate::stderr_line;
 
 /// Convert a GGUF file of a Llama model to a directory for `--model`.
 ///
@@ -48,7 +49,7 @@ pub fn import(args: &ImportArgs) -> Result<()> {
     bar.finish_and_clear();
     let summary = summary?;
     if !args.quiet {
-        eprintln!(
+        stderr_line!(
             "imported {}: {} blocks, {:.1} million parameters, into {}",
             summary.name.as_deref().unwrap_or("a model without a name"),
             summary.n_layers,

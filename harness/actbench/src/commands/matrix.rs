@@ -20,6 +20,7 @@ use crate::report::sentence::sentence;
 use crate::results::{ResultFile, Status};
 use crate::runner::{RunOptions, interrupt, run as run_cases};
 use crate::workload::{Preflight, preflight_with_data};
+use pairgate::stderr_line;
 
 /// Run every cell of a matrix: models x samples x layers x pooling x data types x batch sizes, by all methods.
 ///
@@ -109,7 +110,7 @@ pub fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
     };
     let finished = mine.len() - checked.len();
     if finished > 0 && !args.quiet {
-        eprintln!("{finished} of {} cells have already finished", mine.len());
+        stderr_line!("{finished} of {} cells have already finished", mine.len());
     }
     let mut estimate = TimeEstimate::new(&checked);
     let mut succeeded = true;
@@ -144,14 +145,14 @@ pub fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
             // The error concerns this cell alone: what all cells need was checked before the first one ran.
             Some(error) => {
                 directory.discard(&checked.cell);
-                eprintln!("error: cell {}: {error}", checked.cell.name);
+                stderr_line!("error: cell {}: {error}", checked.cell.name);
                 succeeded = false;
             }
         }
         estimate.add_finished(checked.work);
     }
     if !args.quiet {
-        eprintln!("the results are in {0}; `actbench report {0} --out report` writes a report", args.out.display());
+        stderr_line!("the results are in {0}; `actbench report {0} --out report` writes a report", args.out.display());
     }
     Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -176,7 +177,7 @@ fn check_cells(
         };
         let (preflight, data) = preflight_with_data(&run_args.config(), args.quiet).map_err(with_cell)?;
         for warning in preflight.warnings.iter().filter(|warning| !warned.contains(*warning)) {
-            eprintln!("warning: {}: {warning}", cell.name);
+            stderr_line!("warning: {}: {warning}", cell.name);
         }
         warned.extend(preflight.warnings.iter().cloned());
         if checked.is_empty() {
@@ -219,7 +220,7 @@ fn all_succeeded(results: &ResultFile) -> bool {
 
 fn interrupted(args: &MatrixArgs, directory: &MatrixDirectory, matrix: &RunMatrix, mine: &[usize]) -> ExitCode {
     let finished = mine.iter().filter(|index| directory.is_finished(&matrix.cells[**index])).count();
-    eprintln!(
+    stderr_line!(
         "error: interrupted; {finished} of {} cells are in {}; --resume runs the rest",
         mine.len(),
         args.out.display()

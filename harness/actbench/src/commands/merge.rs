@@ -7,6 +7,7 @@ use clap::Args;
 use super::stdout;
 use crate::error::Result;
 use crate::matrix::merge::merge as merge_directories;
+use pairgate::stderr_line;
 
 /// Merge the directories of a matrix that ran in shards.
 ///
@@ -38,10 +39,10 @@ pub struct MergeArgs {
 pub fn merge(args: &MergeArgs) -> Result<()> {
     let merged = merge_directories(&args.directories, &args.out, args.allow_mixed)?;
     for difference in &merged.mixed {
-        eprintln!("warning: results of different machines or builds: {difference}");
+        stderr_line!("warning: results of different machines or builds: {difference}");
     }
     if !merged.missing.is_empty() {
-        eprintln!("warning: {} cells are missing: {}", merged.missing.len(), merged.missing.join(", "));
+        stderr_line!("warning: {} cells are missing: {}", merged.missing.len(), merged.missing.join(", "));
     }
     stdout::line(format_args!("{} cells in {}", merged.cells, args.out.display()));
     Ok(())

@@ -3,15 +3,15 @@
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
+use pairgate::{console, stderr_line};
 
 /// Prints an error of the parser, or the help that clap reports as an error, and returns the exit status.
 pub fn print(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // A closed pipe, as of `| head`, is not a failure.
-            let _ = error.print();
+            console::keep_result(error.print(), error.use_stderr());
         }
-        _ => eprintln!("{}", one_line(&error.render().to_string())),
+        _ => stderr_line!("{}", one_line(&error.render().to_string())),
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

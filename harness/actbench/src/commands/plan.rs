@@ -26,6 +26,7 @@ use crate::report::document::{Table, TableCell, number_cell, text_cell, text_tab
 use crate::report::format::{mebibytes, seconds};
 use crate::runner::interrupt;
 use actbench_activations::model::config_only::find_model_spec;
+use pairgate::stderr_line;
 
 /// Predict what a run needs by each method, which methods fit, and which to use.
 ///
@@ -273,7 +274,7 @@ pub fn list_cells(cells: &[&CellFlags], args: &CalibrationArgs, json: bool, quie
     let settings: Vec<CellSettings> = settings.collect::<Result<_>>()?;
     let mut next = |index: usize| {
         if !quiet {
-            eprintln!("planning cell {} of {}: {}", index + 1, cells.len(), settings[index].name);
+            stderr_line!("planning cell {} of {}: {}", index + 1, cells.len(), settings[index].name);
         }
         if interrupt::requested() { Err(Error::Interrupted) } else { Ok(()) }
     };

@@ -14,6 +14,7 @@ use crate::report::trace;
 use crate::workload::prepare::prepare;
 use crate::workload::profile::profile_run;
 use crate::workload::{check_depth, request, with_layers};
+use pairgate::stderr_line;
 
 /// Measure the time of each operation of a run: calls, time, rates, fraction of the machine's peak.
 ///
@@ -46,7 +47,7 @@ pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
     config.check()?;
     let prepared = prepare(request(&config, args.run.quiet))?;
     for warning in &prepared.warnings {
-        eprintln!("warning: {warning}");
+        stderr_line!("warning: {warning}");
     }
     let config = with_layers(&config, &prepared);
     for task in &config.tasks {
@@ -54,7 +55,7 @@ pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
     }
     let notify = |message: &str| {
         if !args.run.quiet {
-            eprintln!("{message}");
+            stderr_line!("{message}");
         }
     };
     if let Some(path) = &args.trace {

@@ -17,6 +17,7 @@ use crate::report::table;
 use crate::results::{ResultFile, Row, Status, check_output};
 use crate::runner::{RunOptions, interrupt, run as run_cases};
 use crate::workload::preflight;
+use pairgate::stderr_line;
 
 /// Run both workloads with eager and lazy extraction, each case in its own process, repeated in random order.
 ///
@@ -123,10 +124,10 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let config = args.config();
     let preflight = preflight(&config, args.quiet)?;
     for warning in &preflight.warnings {
-        eprintln!("warning: {warning}");
+        stderr_line!("warning: {warning}");
     }
     if let Some(note) = preflight.device_note.as_ref().filter(|_| !args.quiet) {
-        eprintln!("note: {note}");
+        stderr_line!("note: {note}");
     }
     warn_of_cache_in_memory(&preflight.config, args.cache_dir.as_deref());
     interrupt::install()?;
@@ -141,7 +142,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
                 0 => "no case was completed".to_owned(),
                 rows => format!("{rows} completed cases are in {}", args.output.display()),
             };
-            eprintln!("error: interrupted; {kept}");
+            stderr_line!("error: interrupted; {kept}");
             Ok(ExitCode::from(Error::Interrupted.exit_code()))
         }
         Some(error) => Err(error),
@@ -154,7 +155,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
 pub(super) fn warn_of_cache_in_memory(config: &RunConfig, cache_directory: Option<&Path>) {
     let directory = cache_directory.map_or_else(std::env::temp_dir, Path::to_path_buf);
     if config.methods.iter().any(|method| config.caches_on_disk(*method)) && is_in_memory(&directory) {
-        eprintln!(
+        stderr_line!(
             "warning: {} keeps its files in memory, so the disk cache saves no memory; use a directory on a disk (--cache-dir)",
             directory.display()
         );
@@ -184,7 +185,7 @@ pub(super) fn verdict(results: &ResultFile) -> bool {
                 success = false;
                 let reason = first.reason.as_deref().unwrap_or("no reason given");
                 let total = ok.len() + failed.len();
-                eprintln!("error: {task} {method}: {} of {total} failed, {}: {reason}", failed.len(), first.status);
+                stderr_line!("error: {task} {method}: {} of {total} failed, {}: {reason}", failed.len(), first.status);
             }
         }
         let task_rows = results.rows.iter().filter(|row| row.task == *task);
@@ -192,11 +193,11 @@ pub(super) fn verdict(results: &ResultFile) -> bool {
         halved::warn(&task.to_string(), halvings.unwrap_or(0));
         if results.task_summary(*task).digests_agree == Some(false) {
             success = false;
-            eprintln!("error: {task}: the methods trained their probes on different features; the digests are");
+            stderr_line!("error: {task}: the methods trained their probes on different features; the digests are");
             for row in results.rows.iter().filter(|row| row.task == *task && row.status == Status::Ok) {
                 let repetition = row.repetition.map_or(0, |repetition| repetition + 1);
                 let digest = row.feature_digest().unwrap_or("none");
-                eprintln!("error:   {}, repetition {repetition}: {digest}", row.method);
+                stderr_line!("error:   {}, repetition {repetition}: {digest}", row.method);
             }
         }
     }

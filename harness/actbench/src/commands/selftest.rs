@@ -23,6 +23,7 @@ use crate::runner::interrupt;
 use pairgate::selftest::live::{self, SelftestContext, SelftestPlan};
 use pairgate::selftest::noise::NoiseRecord;
 use pairgate::selftest::replay::{IntervalStopping, ReplayOptions, replay};
+use pairgate::stderr_line;
 
 /// The smallest number of pairs with which the signed-rank test can reach 5 %.
 const MIN_CONFIRMING: usize = 5;
@@ -134,7 +135,7 @@ fn live(args: &SelftestArgs) -> Result<ExitCode> {
     }
     let shortcomings = tested.shortcomings();
     for line in &shortcomings {
-        eprintln!("error: {line}");
+        stderr_line!("error: {line}");
     }
     Ok(if shortcomings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use pairgate::CaseReport;
 use pairgate::selftest::live::{InjectedChange, SelftestObserver};
+use pairgate::stderr_line;
 
 /// Shows the progress of a self-test.
 pub struct SelftestProgress {
@@ -44,7 +45,7 @@ impl SelftestObserver for SelftestProgress {
         if let Some(bar) = &self.bar {
             bar.set_message("pilot");
         } else if self.prints_lines {
-            eprintln!("pilot: {pairs} pairs to measure the case");
+            stderr_line!("pilot: {pairs} pairs to measure the case");
         }
     }
 
@@ -57,7 +58,7 @@ impl SelftestObserver for SelftestProgress {
         } else if self.prints_lines {
             let spent = self.start.elapsed().as_secs_f64();
             let left = spent / done as f64 * (total - done) as f64;
-            eprintln!("gate {done} of {total}: {text} ({spent:.0} s, about {left:.0} s left)");
+            stderr_line!("gate {done} of {total}: {text} ({spent:.0} s, about {left:.0} s left)");
         }
     }
 }

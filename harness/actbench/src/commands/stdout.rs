@@ -1,22 +1,21 @@
-//! Standard output of the commands.
-//!
-//! `println!` panics if the reader closed the pipe, as `head` does after its last line. That is not a failure.
+//! Standard output of the commands, written as `pairgate::console` does: without panics, and with failures kept for the
+//! exit status.
 
 use std::fmt::Display;
-use std::io::{Write as _, stdout};
 
+use pairgate::console::output;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 
 /// Writes `text` unchanged.
 pub fn text(text: impl Display) {
-    let _ = write!(stdout().lock(), "{text}");
+    output(text);
 }
 
 /// Writes `line` and a newline.
 pub fn line(line: impl Display) {
-    let _ = writeln!(stdout().lock(), "{line}");
+    output(format_args!("{line}\n"));
 }
 
 /// `value` as indented JSON that ends in a newline.

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::measure::memory::{Baseline, Peaks, begin, peaks};
 use crate::runner::protocol::{Failure, Line, Message, VERSION};
 use crate::workload::run_case;
+use pairgate::{stderr_line, stdout_line};
 
 /// Minimum interval between progress messages, so that their cost is negligible.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -65,18 +66,17 @@ fn inject(fault: Fault) -> Result<()> {
             Err(Error::OutOfMemory { what: "the injected allocation".to_owned(), bytes: block.capacity() as u64 })
         }
         Fault::Exit => {
-            eprintln!("exiting without a result");
+            stderr_line!("exiting without a result");
             std::process::exit(3)
         }
         Fault::Abort => {
-            eprintln!("aborting");
+            stderr_line!("aborting");
             std::process::abort()
         }
         #[allow(clippy::panic)] // The injected failure.
         Fault::Panic => panic!("injected panic"),
-        #[allow(clippy::print_stdout)] // The injected failure corrupts the protocol itself.
         Fault::Garbage => {
-            println!("this is not a message");
+            stdout_line!("this is not a message");
             std::process::exit(0)
         }
         Fault::Flood => loop {

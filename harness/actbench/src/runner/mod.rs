@@ -13,6 +13,7 @@ use crate::measure::conditions::{SystemCounters, Warning, during, short_line};
 use crate::measure::machine_record::MachineRecord;
 use crate::measure::page_cache;
 use crate::results::{ResultFile, Status};
+use pairgate::stderr_line;
 
 pub mod child;
 pub mod exit;
@@ -115,7 +116,7 @@ fn environment(config: &RunConfig, options: &RunOptions) -> MachineRecord {
 
 fn warn(warnings: &[Warning], options: &RunOptions) {
     if let Some(line) = short_line(warnings).filter(|_| !options.quiet) {
-        eprintln!("warning: {line}");
+        stderr_line!("warning: {line}");
     }
 }
 

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::protocol::Message;
 use super::schedule::Slot;
 use crate::results::{Row, Status};
+use pairgate::stderr_line;
 
 /// Displays the progress of a run.
 pub struct RunProgress {
@@ -73,7 +74,7 @@ impl RunProgress {
         match &self.bar {
             Some(bar) if row.status != Status::Ok => bar.println(line),
             Some(_) => {}
-            None if self.lines => eprintln!("{line}"),
+            None if self.lines => stderr_line!("{line}"),
             None => {}
         }
     }

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::Side;
 use crate::error::{Error, Result};
 use crate::process::run_program;
+use crate::stderr_line;
 
 /// Lines of the compiler's output that an error quotes.
 const QUOTED_LINES: usize = 20;
@@ -143,7 +144,7 @@ impl RevisionCheckout {
         let path = worktree.source().display().to_string();
         git(&repository, &["worktree", "add", "--detach", "--force", &path, &commit], "cannot create a worktree")?;
         if !options.quiet {
-            eprintln!("building {side}: {revision} ({})", short(&commit));
+            stderr_line!("building {side}: {revision} ({})", short(&commit));
         }
         let target = target_directory(options.cache, &repository, side)?;
         Ok(RevisionCheckout { worktree, commit, target })

@@ -17,6 +17,7 @@ use crate::commands::run::parse_duration;
 use crate::error::{Error, Result, from_pairgate};
 use crate::measure::machine_record::MachineRecord;
 use crate::runner::interrupt;
+use pairgate::stderr_line;
 
 /// The package of the workspace's benchmarks.
 const BENCH_PACKAGE: &str = "actbench-benches";
@@ -79,7 +80,7 @@ pub fn gate(args: &GateArgs) -> Result<ExitCode> {
     notes.extend(unpaired_notes(&unpaired));
     let design = design(args, source.cases().len())?;
     if !args.quiet {
-        notes.iter().for_each(|note| eprintln!("warning: {note}"));
+        notes.iter().for_each(|note| stderr_line!("warning: {note}"));
     }
     let cases = json!({
         "benchmarks": source.cases(),
@@ -148,7 +149,7 @@ fn count_both(
         return Ok(None);
     };
     if !args.quiet {
-        eprintln!("counting instructions");
+        stderr_line!("counting instructions");
     }
     let count = |executable: &PathBuf| count_instructions(executable, args.timeout).map_err(from_pairgate);
     Ok(Some((count(base)?, count(head)?)))

@@ -14,6 +14,7 @@ use crate::gate_adapter::suite::Suite;
 use crate::measure::conditions::short_line;
 use crate::measure::machine_record::MachineRecord;
 use crate::runner::interrupt;
+use pairgate::stderr_line;
 
 /// The package and the binary that are built from commits.
 const BINARY: &str = "actbench";
@@ -32,7 +33,7 @@ pub fn gate(args: &GateArgs) -> Result<ExitCode> {
     let (base, head) = (prepare(args, Side::Base)?, prepare(args, Side::Head)?);
     let environment = MachineRecord::read();
     if let Some(line) = short_line(&environment.warnings).filter(|_| !args.quiet) {
-        eprintln!("warning: {line}");
+        stderr_line!("warning: {line}");
     }
     let cases = json!({
         "suite": suite,

@@ -10,6 +10,7 @@ use pairgate::engine::{GateObserver, GateRound};
 use pairgate::journal::GateJournal;
 use pairgate::pair::{GatePair, GateStage};
 use pairgate::source::ObservationResult;
+use pairgate::stderr_line;
 
 /// Records the pairs of a gate and shows its progress.
 pub struct GateProgress {
@@ -58,7 +59,7 @@ impl GateObserver for GateProgress {
                 let line = format!("{}: {side} failed: {reason}", pair.case);
                 match &self.bar {
                     Some(bar) => bar.println(line),
-                    None if self.prints_lines => eprintln!("{line}"),
+                    None if self.prints_lines => stderr_line!("{line}"),
                     None => {}
                 }
             }
@@ -80,7 +81,7 @@ impl GateObserver for GateProgress {
             let spent = self.start.elapsed().as_secs_f64();
             let rate =
                 if self.pairs == 0 { String::new() } else { format!(", {:.2} s a pair", spent / self.pairs as f64) };
-            eprintln!("{text}, {spent:.0} s{rate}");
+            stderr_line!("{text}, {spent:.0} s{rate}");
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::measure::conditions::{Level, Warning};
 use crate::measure::fingerprint;
 use crate::measure::machine_record::MachineRecord;
 use crate::measure::resolution::cache_directory;
+use pairgate::stderr_line;
 
 /// A side whose executables are there.
 pub struct GateSide {
@@ -171,7 +172,7 @@ fn journal(args: &GateArgs, header: &JournalHeader) -> Result<GateJournal> {
     }
     let journal = GateJournal::resume(&path, header).map_err(from_pairgate)?;
     if !args.quiet {
-        eprintln!("resuming with {} pairs of {}", journal.n_recorded(), path.display());
+        stderr_line!("resuming with {} pairs of {}", journal.n_recorded(), path.display());
     }
     Ok(journal)
 }
@@ -183,6 +184,6 @@ fn journal_path(output: &Path) -> PathBuf {
 
 fn print_resume_hint(error: &Error, output: &Path) {
     if matches!(error, Error::Interrupted) {
-        eprintln!("the pairs so far are in {}; resume with --resume", journal_path(output).display());
+        stderr_line!("the pairs so far are in {}; resume with --resume", journal_path(output).display());
     }
 }
