@@ -4,6 +4,7 @@
 //! It can read the messages, the special tokens and a date from the caller, but not the clock: the rendered text
 //! determines the activations and must be reproducible.
 
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fmt;
 
@@ -38,17 +39,20 @@ const RECURSION: usize = 120;
 
 const TEMPLATE: &str = "chat_template";
 
-/// The special tokens that templates refer to.
+/// The special tokens that a template can refer to, as `bos_token`, `eos_token` or any other name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SpecialTokens {
-    /// Begins a sequence; `None` is undefined in the template.
-    pub bos: Option<String>,
-    /// Ends a sequence or a turn.
-    pub eos: Option<String>,
-    /// Represents text that cannot be encoded.
-    pub unk: Option<String>,
-    /// Pads batches.
-    pub pad: Option<String>,
+pub struct SpecialTokens(Vec<(String, String)>);
+
+impl SpecialTokens {
+    /// From names and texts. A name that is missing is undefined in the template.
+    pub fn new(tokens: Vec<(String, String)>) -> Self {
+        SpecialTokens(tokens)
+    }
+
+    /// The text of a token.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, text)| text.as_str())
+    }
 }
 
 /// The reason why a template rendered no text.
@@ -123,24 +127,21 @@ impl ChatTemplate {
 
     /// The token that begins a sequence.
     pub(super) fn bos(&self) -> Option<&str> {
-        self.special.bos.as_deref()
+        self.special.get("bos_token")
     }
 
     /// Renders a dialogue without a generation prompt.
     pub(super) fn render(&self, messages: &[ChatMessage]) -> Result<String, RenderError> {
         let messages: Vec<Value> = messages.iter().map(|message| Value::from(Serde(message.keys()))).collect();
-        let SpecialTokens { bos, eos, unk, pad } = &self.special;
         // A missing token is undefined and not none, because templates test `bos_token is defined`.
-        let token = |token: &Option<String>| token.as_deref().map_or(Value::UNDEFINED, Value::from);
+        let special: BTreeMap<String, Value> =
+            self.special.0.iter().map(|(name, text)| (name.clone(), Value::from(text.as_str()))).collect();
         let rendered = self.environment.get_template(TEMPLATE)?.render(context! {
             messages => messages,
             tools => Value::from(()),
             documents => Value::from(()),
             add_generation_prompt => false,
-            bos_token => token(bos),
-            eos_token => token(eos),
-            unk_token => token(unk),
-            pad_token => token(pad),
+            ..Value::from(special)
         })?;
         Ok(rendered)
     }
@@ -209,7 +210,7 @@ mod tests {
 
     #[test]
     fn standard_variables_are_defined() {
-        let special = SpecialTokens { bos: Some("<s>".to_owned()), ..SpecialTokens::default() };
+        let special = SpecialTokens::new(vec![("bos_token".to_owned(), "<s>".to_owned())]);
         let source = "{{ bos_token }}{{ eos_token }}{{ eos_token is defined }}|{{ tools is none }}|{{ add_generation_prompt }}|\
                       {{ messages[::-1][0].content }}|{{ messages|length }}";
         assert_eq!(render_with(source, special, &[(Role::User, "x")]), Ok("<s>False|True|False|x|1".to_owned()));

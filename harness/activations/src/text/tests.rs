@@ -65,7 +65,13 @@ fn parts(template: &str) -> TokenizerParts {
         tokenizer_json: tokenizer_json().into_bytes(),
         chat_template: template.to_owned(),
         template_origin: "test.jinja".to_owned(),
-        special: SpecialTokens { bos: Some(bos.to_owned()), eos: Some(eos.to_owned()), ..SpecialTokens::default() },
+        special: SpecialTokens::new(vec![
+            ("bos_token".to_owned(), bos.to_owned()),
+            ("eos_token".to_owned(), eos.to_owned()),
+        ]),
+        added_tokens: Vec::new(),
+        split_special_tokens: false,
+        fill_token: None,
     }
 }
 

@@ -8,16 +8,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::NaiveDate;
 use rayon::prelude::*;
-use tokenizers::{PostProcessorWrapper, Tokenizer};
+use tokenizers::{Encoding, PostProcessorWrapper, Tokenizer};
 
 use crate::data::{Dialogue, Role};
 use crate::error::{Error, Result};
 use crate::panics;
 use crate::tokens::{TokenSequence, TokenSet};
 
+use super::bounds::{self, Bounds};
 use super::files::TokenizerParts;
 use super::layout::TemplateLayout;
 use super::mask::MaskKind;
+use super::outline::Outline;
 use super::spans::assistant_spans;
 use super::template::{ChatTemplate, DEFAULT_DATE, RENDER_STACK};
 use super::turns;
@@ -32,6 +34,10 @@ type LayoutCache = HashMap<Vec<Role>, Result<Arc<TemplateLayout>, String>>;
 pub struct ChatTokenizer {
     name: String,
     tokenizer: Tokenizer,
+    /// The limits of the tokenizer's rules.
+    bounds: Bounds,
+    /// A text at which the tokenizer class would rearrange a dialogue.
+    fill_token: Option<String>,
     template: ChatTemplate,
     template_origin: String,
     fingerprint: String,
@@ -68,7 +74,16 @@ impl ChatTokenizer {
     /// # Errors
     /// A malformed tokenizer or template.
     pub fn from_parts(parts: TokenizerParts, today: NaiveDate) -> Result<Self> {
-        let TokenizerParts { name, tokenizer_json, chat_template, template_origin, special } = parts;
+        let TokenizerParts {
+            name,
+            tokenizer_json,
+            chat_template,
+            template_origin,
+            special,
+            added_tokens,
+            split_special_tokens,
+            fill_token,
+        } = parts;
         let malformed = |reason: &str| {
             let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
             Error::input(
@@ -76,6 +91,8 @@ impl ChatTokenizer {
                 format!("tokenizer.json is not a tokenizer ({reason}); download the file again"),
             )
         };
+        let outline = Outline::parse(&tokenizer_json).map_err(|what| Error::input(name.as_str(), what))?;
+        bounds::check_outline(&outline).map_err(|what| Error::input(name.as_str(), what))?;
         // The library does not validate every number in the JSON and panics on some invalid ones.
         let mut tokenizer = panics::catch(|| Tokenizer::from_bytes(&tokenizer_json))
             .ok_or_else(|| malformed("its parts are inconsistent"))?
@@ -85,9 +102,19 @@ impl ChatTokenizer {
         tokenizer.with_post_processor(None::<PostProcessorWrapper>);
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| malformed(&error.to_string()))?;
+        tokenizer.set_encode_special_tokens(split_special_tokens);
+        let bounds = Bounds::new(&outline, tokenizer.get_normalizer());
+        for batch in &added_tokens {
+            for token in batch.iter().filter(|token| token.normalized) {
+                bounds.check(&token.content).map_err(|what| Error::input(name.as_str(), what))?;
+            }
+            panics::catch(|| tokenizer.add_tokens(batch.clone()))
+                .ok_or_else(|| malformed("its added tokens cannot be normalized"))?
+                .map_err(|error| malformed(&error.to_string()))?;
+        }
 
         let mut hasher = blake3::Hasher::new();
-        let tokens = format!("{special:?} {today}");
+        let tokens = format!("{special:?} {added_tokens:?} {split_special_tokens} {today}");
         for part in [tokenizer_json.as_slice(), chat_template.as_bytes(), tokens.as_bytes()] {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
@@ -97,6 +124,8 @@ impl ChatTokenizer {
         Ok(ChatTokenizer {
             name,
             tokenizer,
+            bounds,
+            fill_token,
             template,
             template_origin,
             fingerprint: hasher.finalize().to_hex().to_string(),
@@ -197,8 +226,7 @@ impl ChatTokenizer {
         }
         let text = self.template.render(&messages).map_err(|error| error.to_string())?;
         let spans = assistant_spans(&self.template, &layout, &messages, &text, self.mask)?;
-        let encoding =
-            self.tokenizer.encode(text.as_str(), false).map_err(|error| format!("cannot be encoded: {error}"))?;
+        let encoding = self.tokens_of(&text)?;
         let mask = mask(encoding.get_offsets(), &spans);
         if !mask.contains(&true) {
             return Err(
@@ -209,13 +237,27 @@ impl ChatTokenizer {
         Ok(TokenSequence { ids: encoding.get_ids().to_vec(), mask })
     }
 
+    /// The tokens of a rendered text.
+    fn tokens_of(&self, text: &str) -> Result<Encoding, String> {
+        if let Some(fill) = self.fill_token.as_ref().filter(|fill| text.contains(fill.as_str())) {
+            return Err(format!(
+                "the text contains {fill}, at which CodeLlamaTokenizer cuts it for infilling; actbench does not implement that"
+            ));
+        }
+        self.bounds.check(text)?;
+        // The library panics if a regular expression exceeds its limit of steps.
+        panics::catch(|| self.tokenizer.encode(text, false))
+            .ok_or("the tokenizer panicked on the text: a regular expression of tokenizer.json exceeds the limit of steps back, or its rules do not fit together")?
+            .map_err(|error| format!("cannot be encoded: {error}"))
+    }
+
     fn layout(&self, roles: Vec<Role>) -> Result<Arc<TemplateLayout>, String> {
         let layouts = || self.layouts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(layout) = layouts().get(&roles) {
             return layout.clone();
         }
         let tokenize = |text: &str| {
-            let encoding = self.tokenizer.encode(text, false).map_err(|error| error.to_string())?;
+            let encoding = self.tokens_of(text)?;
             let ends = encoding.get_offsets().iter().map(|(_, end)| *end);
             Ok(encoding.get_ids().iter().copied().zip(ends).collect())
         };
