@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::hub::cache::may_lack;
 
 use super::template::SpecialTokens;
 
@@ -102,6 +103,14 @@ fn read_template(directory: &Path, config: &Map<String, Value>) -> Result<(Strin
     let origin = directory.join(CONFIG).display().to_string();
     match chosen_template(&origin, config.get("chat_template"))? {
         Some(source) => Ok((source, origin)),
+        // The hub's cache may be filled by a client that did not ask for the separate file.
+        None if may_lack(directory, TEMPLATE) => Err(Error::file(
+            directory,
+            format!(
+                "has no chat template in the hub's cache; the hub may have {TEMPLATE}: run once with the network and without \
+                 HF_HUB_OFFLINE to download it"
+            ),
+        )),
         None => Err(Error::file(
             directory,
             format!(
