@@ -17,7 +17,7 @@ type Floors = [&'static [&'static str]];
 const ENGINE_FLOORS: [&[&str]; 9] = [
     &["error", "units"],
     &["panics", "lfs"],
-    &["tokens"],
+    &["tokens", "hub"],
     &["data", "import"],
     &["text"],
     &["model"],

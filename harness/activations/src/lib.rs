@@ -47,6 +47,7 @@
 //! | [`error`] | the error type, with the exit statuses of a process |
 //! | [`panics`] | panics of libraries as values |
 //! | [`tokens`] | token sequences with masks |
+//! | [`hub`] | the client of the Hugging Face hub, and its cache |
 //! | [`data`] | data sets: embedded generator, JSON Lines, CSV, Parquet, Hugging Face hub; stratified split |
 //! | [`text`] | tokenizers and chat templates; the mask of the assistant's tokens |
 //! | [`import`] | conversion of GGUF files to model directories |
@@ -67,6 +68,7 @@
 pub mod data;
 pub mod eager;
 pub mod error;
+pub mod hub;
 pub mod import;
 mod lfs;
 pub mod model;

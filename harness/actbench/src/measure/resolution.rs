@@ -11,7 +11,7 @@ pub use pairgate::selftest::Resolution;
 
 /// The directory for files that can be regenerated; none if the environment names no directory.
 pub fn cache_directory() -> Option<PathBuf> {
-    LocateSettings::from_environment(|name| std::env::var(name).ok()).cache
+    LocateSettings::of_process().cache
 }
 
 /// The stored self-test result for the machine of `environment`; none if there is none or it cannot be read.

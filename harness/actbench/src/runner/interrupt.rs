@@ -9,5 +9,6 @@ pub use pairgate::process::interrupt::requested;
 /// # Errors
 /// The handler cannot be installed, or was before.
 pub fn install() -> Result<()> {
+    actbench_activations::hub::interrupt::stop_when(requested);
     pairgate::process::interrupt::install().map_err(from_pairgate)
 }

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::hub::HubSettings;
 
 use super::dialogue::{ChatMessage, Dialogue, Role};
 use super::{csv_file, file, hub, row};
@@ -27,14 +28,9 @@ const REQUEST: &str = "Please tell me a fact.";
 pub fn load(data_dir: Option<&Path>) -> Result<(Vec<Dialogue>, String)> {
     let paths = match data_dir {
         Some(directory) => vec![local_copy(directory)?],
-        None => hub::fetch(HUB_DATA_SET, None).map_err(|reason| {
-            Error::input(
-                "repe",
-                format!(
-                    "cannot be downloaded from the hub ({HUB_DATA_SET}: {reason}); pass `--data-dir DIR` with a copy at \
-                     DIR/{LOCAL_COPY}"
-                ),
-            )
+        None => hub::fetch(HUB_DATA_SET, &HubSettings::of_process()).map_err(|error| {
+            let advice = format!("pass `--data-dir DIR` with a copy at DIR/{LOCAL_COPY}");
+            hub::error("repe", HUB_DATA_SET, &advice, error)
         })?,
     };
     let mut dialogues = Vec::new();

@@ -82,7 +82,7 @@ impl fmt::Display for ModelLocation {
 /// # Errors
 /// There is no such model, or it cannot be downloaded or imported.
 pub fn locate(model: Option<&str>, quiet: bool) -> Result<ModelLocation> {
-    locate_in(model, &LocateSettings::from_environment(|name| std::env::var(name).ok()), quiet)
+    locate_in(model, &LocateSettings::of_process(), quiet)
 }
 
 /// [`locate`] with explicit settings.
@@ -110,8 +110,8 @@ pub fn locate_in(model: Option<&str>, settings: &LocateSettings, quiet: bool) ->
         }
         return Err(Error::file(path, "is not a .gguf file; for other formats, give the model's directory"));
     }
-    if hub::is_model_id(name) {
-        return hub::fetch(name, settings, quiet).map(ModelLocation::Directory);
+    if let Some(repo) = hub::model_repo(name) {
+        return hub::fetch(name, &repo, &settings.hub, quiet).map(ModelLocation::Directory);
     }
     Err(Error::input(
         if name.is_empty() { "--model" } else { name },
@@ -145,8 +145,19 @@ fn imported(file: &Path, settings: &LocateSettings, quiet: bool) -> Result<PathB
         let outcome = import_bar::import_with_bar(file, &directory, false, quiet);
         // Another process may have been faster; its directory has the same contents.
         if !complete() {
-            outcome?;
+            outcome.map_err(|error| name_cache_variable(error, cache))?;
         }
     }
     Ok(directory)
+}
+
+/// Adds the remedy to the error of a write into the user's cache.
+fn name_cache_variable(error: Error, cache: &Path) -> Error {
+    match error {
+        Error::Io { action, path, source } if path.starts_with(cache) => {
+            let text = format!("{source}; set ACTBENCH_CACHE to a directory that can be written and has space");
+            Error::Io { action, path, source: std::io::Error::new(source.kind(), text) }
+        }
+        other => other,
+    }
 }

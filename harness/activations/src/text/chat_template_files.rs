@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::hub::cache::may_lack;
 
 use super::text_files::read_bytes;
 
@@ -48,14 +49,22 @@ pub(super) fn read_template(
         let names: Vec<&str> = files.keys().map(String::as_str).collect();
         return Err(Error::file(directory.join(DIRECTORY), without_default(&names)));
     }
-    inline_template(config_name, config)?.ok_or_else(|| {
-        Error::file(
-            directory,
-            format!(
-                "has no chat template, neither in {TEMPLATE} nor in tokenizer_config.json; use an instruction-tuned model or add its template"
-            ),
+    if let Some(inline) = inline_template(config_name, config)? {
+        return Ok(inline);
+    }
+    // The hub's cache may be filled by a client that did not ask for the separate file.
+    let what = if may_lack(directory, TEMPLATE) {
+        format!(
+            "has no chat template in the hub's cache; the hub may have {TEMPLATE}: run once with the network and without \
+             HF_HUB_OFFLINE to download it"
         )
-    })
+    } else {
+        format!(
+            "has no chat template, neither in {TEMPLATE} nor in tokenizer_config.json; use an instruction-tuned model or \
+             add its template"
+        )
+    };
+    Err(Error::file(directory, what))
 }
 
 /// The files of named templates, by name.

@@ -1,149 +1,181 @@
 //! Models of the Hugging Face hub: from the cache that its clients share, else downloaded into it.
 
-use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::path::PathBuf;
 
-use hf_hub::api::sync::{Api, ApiBuilder, ApiRepo};
-use hf_hub::{Cache, Repo};
-
-use super::settings::LocateSettings;
 use crate::error::{Error, Result};
+use crate::hub::cache::CachedFile;
+use crate::hub::{Client, HubError, HubSettings, Listing, Repo, RepoCache, RepoKind};
 use crate::model::weights::{SHARD_INDEX, SINGLE_FILE, shard_names};
 
 /// Files that a model must have in addition to its weights.
 const REQUIRED: [&str; 2] = ["config.json", "tokenizer.json"];
 
 /// Files that are downloaded if the model has them.
-const OPTIONAL: [&str; 3] = ["tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"];
+const OPTIONAL: [&str; 4] = [TOKENIZER_CONFIG, TEMPLATE, "special_tokens_map.json", "added_tokens.json"];
 
-/// The timeout for the hub's first response. Downloads have none.
-const HUB_TIMEOUT: Duration = Duration::from_secs(30);
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const TEMPLATE: &str = "chat_template.jinja";
 
-/// Whether `name` can be a model's id: `owner/name`, of letters, digits, `-`, `_` and `.`.
-pub(super) fn is_model_id(name: &str) -> bool {
-    let part = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    name.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
+/// The repository of the model `name`; none if `name` has not the form of an id.
+pub(super) fn model_repo(name: &str) -> Option<Repo> {
+    Repo::new(RepoKind::Model, name)
 }
 
-/// The directory of the model `id` in the hub's cache, downloaded first if it is incomplete.
+/// The directory of the model `repo` in the hub's cache, downloaded first if it is incomplete.
 ///
 /// # Errors
 /// The model is not in the cache and cannot be downloaded; the message is one line.
-pub(super) fn fetch(id: &str, settings: &LocateSettings, quiet: bool) -> Result<PathBuf> {
+pub(super) fn fetch(id: &str, repo: &Repo, settings: &HubSettings, quiet: bool) -> Result<PathBuf> {
     let fail = |what: String| Error::input(id, format!("there is no local directory of that name, and {what}"));
-    let Some(directory) = &settings.hub_cache else {
+    let Some(directory) = &settings.cache else {
         return Err(fail("no download directory is known: set HF_HOME to a directory".to_owned()));
     };
-    let cache = Cache::new(directory.clone());
-    let cached = complete_snapshot(&cache, id);
-    match &cached {
-        // Without this file the chat template may be missing, although the hub has it.
-        Some(snapshot) if snapshot.join("tokenizer_config.json").exists() || settings.offline => {
-            return Ok(snapshot.clone());
+    let cache = RepoCache::new(directory, repo);
+    let cached = match cache.commit() {
+        Ok(commit) => commit.map(|commit| Snapshot::inspect(&cache, commit)),
+        Err(reason) if settings.offline => return Err(fail(reason)),
+        Err(_) => None,
+    };
+    if settings.offline {
+        return offline(id, &cache, cached.as_ref()).map_err(fail);
+    }
+    if let Some(snapshot) = cached.filter(Snapshot::is_complete) {
+        if !snapshot.unknown.is_empty() {
+            match complete_by_list(repo, &cache, &snapshot, settings, quiet) {
+                Ok(Some(newer)) => return Ok(newer),
+                Ok(None) => {}
+                Err(HubError::Local(error)) => return Err(error),
+                Err(HubError::Remote(reason)) => tracing::warn!("{id}: {reason}; using the copy in the cache"),
+            }
         }
-        None if settings.offline => {
-            return Err(fail(
-                "the copy in the hub's cache is incomplete while HF_HUB_OFFLINE forbids downloads".to_owned(),
-            ));
+        return Ok(cache.snapshot(&snapshot.commit));
+    }
+    let downloaded = Client::new(settings, quiet).and_then(|client| download(&client, repo, &cache));
+    downloaded.map_err(|error| match error {
+        HubError::Local(error) => error,
+        HubError::Remote(reason) => fail(reason),
+    })
+}
+
+/// A model's snapshot in the cache.
+struct Snapshot {
+    commit: String,
+    /// Necessary files that are not there.
+    missing: Vec<String>,
+    /// Files that are not the hub's.
+    damaged: Vec<String>,
+    /// Optional files that are not there, while the hub may have them.
+    unknown: Vec<&'static str>,
+}
+
+impl Snapshot {
+    fn inspect(cache: &RepoCache, commit: String) -> Snapshot {
+        let mut names: Vec<String> = REQUIRED.map(str::to_owned).to_vec();
+        let at = cache.snapshot(&commit);
+        let present = |name: &str| cache.check(&commit, name) != CachedFile::Missing;
+        if present(SHARD_INDEX) && !present(SINGLE_FILE) {
+            names.push(SHARD_INDEX.to_owned());
+            // An index that cannot be read names no shard: the model's own check reports it, or its digest shows the damage.
+            names.extend(shard_names(&at.join(SHARD_INDEX)).unwrap_or_default());
+        } else {
+            names.push(SINGLE_FILE.to_owned());
         }
-        _ => {}
+        names.extend(OPTIONAL.into_iter().filter(|name| present(name)).map(str::to_owned));
+        let in_state =
+            |state: CachedFile| names.iter().filter(|name| cache.check(&commit, name) == state).cloned().collect();
+        let unknown = OPTIONAL.into_iter().filter(|name| !present(name) && !cache.is_absent(&commit, name)).collect();
+        Snapshot { missing: in_state(CachedFile::Missing), damaged: in_state(CachedFile::Damaged), unknown, commit }
     }
-    match (download(id, &cache, settings, quiet), cached) {
-        (Ok(()), _) => complete_snapshot(&cache, id)
-            .ok_or_else(|| fail("the hub's copy changed during the download: try again".to_owned())),
-        (Err(reason), Some(snapshot)) => {
-            tracing::warn!("{id}: {reason}; using the copy in the cache");
-            Ok(snapshot)
+
+    fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.damaged.is_empty()
+    }
+}
+
+/// The cached copy, without the network. The error is the second half of the sentence that [`fetch`] begins.
+fn offline(id: &str, cache: &RepoCache, cached: Option<&Snapshot>) -> Result<PathBuf, String> {
+    let Some(snapshot) = cached else {
+        return Err("the hub's cache has no copy while HF_HUB_OFFLINE forbids downloads".to_owned());
+    };
+    let directory = cache.snapshot(&snapshot.commit);
+    if let Some(first) = snapshot.missing.first() {
+        return Err(format!("the copy in the hub's cache has no {first} while HF_HUB_OFFLINE forbids downloads"));
+    }
+    if let Some(first) = snapshot.damaged.first() {
+        return Err(format!(
+            "{} in the hub's cache is damaged while HF_HUB_OFFLINE forbids downloads: unset it to download the file again",
+            directory.join(first).display()
+        ));
+    }
+    let has_inline = || {
+        std::fs::read_to_string(directory.join(TOKENIZER_CONFIG)).is_ok_and(|text| text.contains("\"chat_template\""))
+    };
+    for name in &snapshot.unknown {
+        // Without any template the tokenizer's own error names the file.
+        if *name == TOKENIZER_CONFIG || *name == TEMPLATE && has_inline() {
+            tracing::warn!(
+                "{id}: the copy in the hub's cache has no {name}, which the hub may have and which would be used; unset \
+                 HF_HUB_OFFLINE once to ask the hub"
+            );
         }
-        (Err(reason), None) => Err(fail(reason)),
     }
+    Ok(directory)
 }
 
-/// The cached snapshot of the model's main branch, if it has all required files.
-fn complete_snapshot(cache: &Cache, id: &str) -> Option<PathBuf> {
-    let config = cache.repo(Repo::model(id.to_owned())).get("config.json")?;
-    let snapshot = config.parent()?.to_path_buf();
-    let has = |name: &str| snapshot.join(name).exists();
-    let weights = has(SINGLE_FILE)
-        || has(SHARD_INDEX)
-            && shard_names(&snapshot.join(SHARD_INDEX)).is_ok_and(|shards| shards.iter().all(|shard| has(shard)));
-    (weights && REQUIRED.into_iter().all(has)).then_some(snapshot)
+/// Asks the hub which files the cached commit has, and downloads the missing ones; the directory of a newer copy if the hub
+/// does not have the commit any more.
+fn complete_by_list(
+    repo: &Repo,
+    cache: &RepoCache,
+    snapshot: &Snapshot,
+    settings: &HubSettings,
+    quiet: bool,
+) -> Result<Option<PathBuf>, HubError> {
+    let client = Client::new(settings, quiet)?;
+    let commit = &snapshot.commit;
+    let listing = match client.list(repo, commit) {
+        Ok(listing) if listing.commit == *commit => listing,
+        Err(HubError::Local(error)) => return Err(error.into()),
+        // The commit is not the hub's, or the server knows branches only.
+        _ => client.list(repo, "main")?,
+    };
+    if listing.commit != *commit {
+        return download(&client, repo, cache).map(Some);
+    }
+    let mut files = listing.files;
+    for name in snapshot.unknown.iter().filter(|name| files.contains_key(**name)).copied().collect::<Vec<_>>() {
+        let size = client.fetch(repo, cache, commit, name)?;
+        files.insert(name.to_owned(), Some(size));
+    }
+    // A cache that cannot be written is asked about again the next time.
+    let _ = cache.keep_list(commit, files);
+    Ok(None)
 }
 
-/// Downloads a model into the cache. The error is the second half of the sentence that [`fetch`] begins.
-fn download(id: &str, cache: &Cache, settings: &LocateSettings, quiet: bool) -> Result<(), String> {
-    let mut builder = ApiBuilder::from_cache(cache.clone()).with_progress(!quiet).with_retries(2);
-    if let Some(endpoint) = &settings.hub_endpoint {
-        builder = builder.with_endpoint(endpoint.clone());
+/// Downloads the main branch into the cache and returns its directory. The cache's own branch moves last, so that it never
+/// leads to an incomplete copy.
+fn download(client: &Client, repo: &Repo, cache: &RepoCache) -> Result<PathBuf, HubError> {
+    let remote = |reason: &str| HubError::Remote(reason.to_owned());
+    let Listing { commit, mut files } = client.list(repo, "main")?;
+    if let Some(missing) = REQUIRED.into_iter().find(|name| !files.contains_key(*name)) {
+        return Err(remote(&format!("the hub's model of that name has no {missing}")));
     }
-    if let Some(token) = &settings.hub_token {
-        builder = builder.with_token(Some(token.clone()));
+    let weights = [SINGLE_FILE, SHARD_INDEX].into_iter().find(|name| files.contains_key(*name));
+    let weights = weights.ok_or_else(|| remote("the hub's model of that name has no safetensors weights"))?;
+    let small = REQUIRED.into_iter().chain(OPTIONAL).filter(|name| files.contains_key(*name));
+    let names: Vec<&str> = small.chain([weights]).collect();
+    let mut get = |name: &str| -> Result<(), HubError> {
+        if cache.check(&commit, name) != CachedFile::Whole {
+            files.insert(name.to_owned(), Some(client.fetch(repo, cache, &commit, name)?));
+        }
+        Ok(())
+    };
+    names.into_iter().try_for_each(&mut get)?;
+    if weights == SHARD_INDEX {
+        let index = cache.snapshot(&commit).join(SHARD_INDEX);
+        shard_names(&index).map_err(|error| remote(&error.to_string()))?.iter().try_for_each(|name| get(name))?;
     }
-    let api = builder.build().map_err(|error| format!("the hub client failed to start: {error}"))?;
-    let info = model_info(&api, id)?;
-    let repo = api.model(id.to_owned());
-    let listed = |name: &str| info.siblings.iter().any(|sibling| sibling.rfilename == name);
-    if let Some(missing) = REQUIRED.into_iter().find(|name| !listed(name)) {
-        return Err(format!("the hub's model of that name has no {missing}"));
-    }
-    let mut names: Vec<String> =
-        REQUIRED.into_iter().chain(OPTIONAL).filter(|name| listed(name)).map(str::to_owned).collect();
-    // The first download moves the main branch of the cache to the hub's commit; then only missing files are downloaded.
-    if branch(cache, id).as_deref() != Some(info.sha.as_str()) {
-        get(&repo, "config.json", true)?;
-    }
-    if listed(SINGLE_FILE) {
-        names.push(SINGLE_FILE.to_owned());
-    } else if listed(SHARD_INDEX) {
-        let index = get(&repo, SHARD_INDEX, false)?;
-        names.extend(shard_names(&index).map_err(|error| error.to_string())?);
-    } else {
-        return Err("the hub's model of that name has no safetensors weights".to_owned());
-    }
-    names.iter().try_for_each(|name| get(&repo, name, false).map(drop))
-}
-
-/// Asks the hub for the list of the model's files, within [`HUB_TIMEOUT`].
-fn model_info(api: &Api, id: &str) -> Result<hf_hub::api::RepoInfo, String> {
-    let repo = api.model(id.to_owned());
-    let (sender, receiver) = mpsc::channel();
-    // The client has no timeout for connecting, and the system's can be minutes, so it runs on a thread of its own.
-    std::thread::spawn(move || {
-        let _ = sender.send(repo.info());
-    });
-    match receiver.recv_timeout(HUB_TIMEOUT) {
-        Ok(Ok(info)) => Ok(info),
-        Ok(Err(error)) => Err(explain(&error.to_string())),
-        Err(_) => Err(format!("the hub did not respond within {} s", HUB_TIMEOUT.as_secs())),
-    }
-}
-
-/// Downloads one file of the model unless it is cached; with `force` always.
-fn get(repo: &ApiRepo, name: &str, force: bool) -> Result<PathBuf, String> {
-    let file = if force { repo.download(name) } else { repo.get(name) };
-    file.map_err(|error| format!("{name}: {}", explain(&error.to_string())))
-}
-
-/// The commit of the main branch in the cache.
-fn branch(cache: &Cache, id: &str) -> Option<String> {
-    let repo = Repo::model(id.to_owned());
-    let path: &Path = cache.path();
-    std::fs::read_to_string(path.join(repo.folder_name()).join("refs").join(repo.revision())).ok()
-}
-
-/// The client's error for people, in one line.
-fn explain(error: &str) -> String {
-    let status = ["401", "403", "404"].into_iter().find(|status| error.contains(&format!("status: {status}")));
-    match status {
-        Some("404") => "the hub has no such model".to_owned(),
-        Some(_) => "the hub has no such model, or it needs an access token (set HF_TOKEN)".to_owned(),
-        None => format!(
-            "the hub could not be reached ({}): check the network, or give a local directory",
-            error.lines().next().unwrap_or_default()
-        ),
-    }
+    cache.keep_list(&commit, files)?;
+    cache.set_branch(&commit)?;
+    Ok(cache.snapshot(&commit))
 }
