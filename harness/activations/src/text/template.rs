@@ -4,18 +4,14 @@
 //! It can read the messages, the special tokens and a date from the caller, but not the clock: the rendered text
 //! determines the activations and must be reproducible.
 
-use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::fmt;
 
 use chrono::NaiveDate;
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Serde, Value};
-use minijinja::{Environment, ErrorKind, context};
+use serde_json::{Value, json};
 
 use crate::data::ChatMessage;
 
-use super::python;
+use super::jinja::{JinjaError, STACK, Template};
 
 /// The default date of `strftime_now`. Templates that print a date make the features depend on it, so it is constant:
 /// the date that the Llama 3.1 template falls back to without `strftime_now`.
@@ -24,20 +20,8 @@ pub const DEFAULT_DATE: NaiveDate = match NaiveDate::from_ymd_opt(2024, 7, 26) {
     None => NaiveDate::MIN,
 };
 
-/// The work limit of a rendering, in instructions or units of 64 bytes of output: a dialogue of a thousand messages, or
-/// 16 MiB of text.
-const FUEL: u64 = 250_000;
-
-/// The stack of a rendering thread, in bytes. The engine prints, compares and frees nested lists by recursion without a
-/// limit, and a template can nest one level deeper for nine units of work. This size leaves 2 KiB for each level that
-/// [`FUEL`] permits; printing needs about 500 bytes. The system backs only the used pages by memory.
-pub(super) const RENDER_STACK: usize = 64 << 20;
-
-/// The limit of nested calls and blocks. Real templates stay below 30. The engine's default of 500 assumes the stack
-/// of a main thread.
-const RECURSION: usize = 120;
-
-const TEMPLATE: &str = "chat_template";
+/// The stack of a rendering thread, in bytes.
+pub(super) const RENDER_STACK: usize = STACK;
 
 /// The special tokens that a template can refer to, as `bos_token`, `eos_token` or any other name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,72 +41,38 @@ impl SpecialTokens {
 
 /// The reason why a template rendered no text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct RenderError {
-    /// The argument of `raise_exception`, if the template called it.
-    raised: Option<String>,
-    /// The engine's description of any other failure.
-    failure: String,
-}
+pub(super) struct RenderError(JinjaError);
 
 impl fmt::Display for RenderError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.raised {
-            Some(message) => write!(formatter, "the chat template rejects the dialogue: {message}"),
-            None => write!(formatter, "the chat template fails: {}", self.failure),
-        }
-    }
-}
-
-impl From<minijinja::Error> for RenderError {
-    fn from(error: minijinja::Error) -> Self {
-        let mut source: Option<&(dyn std::error::Error + 'static)> = error.source();
-        let mut raised = None;
-        while let Some(cause) = source {
-            raised = cause.downcast_ref::<python::RaisedException>().map(|message| message.0.clone()).or(raised);
-            source = cause.source();
-        }
-        let line = error.line().map(|line| format!(" (line {line} of the template)")).unwrap_or_default();
-        let failure = match error.kind() {
-            ErrorKind::OutOfFuel => format!("it exceeds the work limit for one dialogue{line}"),
-            kind => match error.detail() {
-                Some(detail) => format!("{kind}: {detail}{line}"),
-                None => format!("{kind}{line}"),
-            },
-        };
         // Templates can raise texts of several lines; error messages of this crate have one.
-        let one_line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
-        RenderError { raised: raised.map(one_line), failure: one_line(failure) }
+        let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        match &self.0 {
+            JinjaError::Raised(message) => {
+                write!(formatter, "the chat template rejects the dialogue: {}", one_line(message))
+            }
+            JinjaError::Failed { message, line } => {
+                write!(formatter, "the chat template fails: {} (line {line} of the template)", one_line(message))
+            }
+        }
     }
 }
 
 /// A compiled chat template with its special tokens and date.
+#[derive(Debug)]
 pub(super) struct ChatTemplate {
-    environment: Environment<'static>,
+    template: Template,
     special: SpecialTokens,
-}
-
-impl fmt::Debug for ChatTemplate {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("ChatTemplate").field("special", &self.special).finish_non_exhaustive()
-    }
+    today: NaiveDate,
 }
 
 impl ChatTemplate {
     /// Compiles `source`.
     ///
     /// # Errors
-    /// A syntax error, with its line.
+    /// A syntax error or a feature that is not supported, with its line.
     pub(super) fn new(source: &str, special: SpecialTokens, today: NaiveDate) -> Result<Self, RenderError> {
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
-        environment.set_syntax(syntax);
-        environment.set_fuel(Some(FUEL));
-        environment.set_recursion_limit(RECURSION);
-        // The default depends on the build profile, but error messages must not.
-        environment.set_debug(false);
-        python::install(&mut environment, today);
-        environment.add_template_owned(TEMPLATE, without_generation_tags(source))?;
-        Ok(ChatTemplate { environment, special })
+        Ok(ChatTemplate { template: Template::new(source).map_err(RenderError)?, special, today })
     }
 
     /// The token that begins a sequence.
@@ -132,47 +82,16 @@ impl ChatTemplate {
 
     /// Renders a dialogue without a generation prompt.
     pub(super) fn render(&self, messages: &[ChatMessage]) -> Result<String, RenderError> {
-        let messages: Vec<Value> = messages.iter().map(|message| Value::from(Serde(message.keys()))).collect();
+        let mut variables = vec![
+            ("messages", messages.iter().map(|message| Value::Object(message.keys().clone())).collect::<Value>()),
+            ("tools", Value::Null),
+            ("documents", Value::Null),
+            ("add_generation_prompt", Value::Bool(false)),
+        ];
         // A missing token is undefined and not none, because templates test `bos_token is defined`.
-        let special: BTreeMap<String, Value> =
-            self.special.0.iter().map(|(name, text)| (name.clone(), Value::from(text.as_str()))).collect();
-        let rendered = self.environment.get_template(TEMPLATE)?.render(context! {
-            messages => messages,
-            tools => Value::from(()),
-            documents => Value::from(()),
-            add_generation_prompt => false,
-            ..Value::from(special)
-        })?;
-        Ok(rendered)
+        variables.extend(self.special.0.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str()))));
+        self.template.render(&variables, self.today).map_err(RenderError)
     }
-}
-
-/// Replaces `{% generation %}` blocks by `{% with %}` blocks, which only open a scope. In transformers they mark the
-/// assistant's text and render as their content. The mask does not use them: few templates have them, and they exclude
-/// headers, which the mask includes.
-fn without_generation_tags(source: &str) -> String {
-    let mut rewritten = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start + 2);
-        rewritten.push_str(before);
-        rest = tag;
-        let inner = tag.trim_start_matches(['-', '+']).trim_start();
-        let lead = tag.len() - inner.len();
-        let word = inner.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
-        let replacement = match word {
-            "generation" => "with",
-            "endgeneration" => "endwith",
-            _ => continue,
-        };
-        if inner[word.len()..].trim_start().trim_start_matches(['-', '+']).starts_with("%}") {
-            rewritten.push_str(&tag[..lead]);
-            rewritten.push_str(replacement);
-            rest = &inner[word.len()..];
-        }
-    }
-    rewritten.push_str(rest);
-    rewritten
 }
 
 #[cfg(test)]
@@ -226,7 +145,7 @@ mod tests {
     fn generation_blocks_render_as_content() {
         let source = "{% for m in messages %}\n{%- generation -%}\n {{ m.content }}{% endgeneration %}\n{%+ if true %}.{% endif %}{% endfor %}";
         assert_eq!(render(source), Ok(" hi .yes.".to_owned()));
-        assert_eq!(without_generation_tags("{% generation_x %}{{ a }}{%"), "{% generation_x %}{{ a }}{%");
+        assert_eq!(render("{{ '{% generation %}' }}"), Ok("{% generation %}".to_owned()));
     }
 
     #[test]

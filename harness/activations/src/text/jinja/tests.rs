@@ -1,0 +1,1 @@
+//! Templates rendered as in Jinja2.
