@@ -49,10 +49,7 @@ impl CsvColumns {
         match *self {
             CsvColumns::Messages { messages, label } => {
                 let text = serde_json::Value::from(cell(messages));
-                Ok(Dialogue {
-                    messages: row::messages_from_json(Some(&text))?,
-                    label: row::label_from_text(cell(label))?,
-                })
+                Ok(Dialogue::new(row::messages_from_json(Some(&text))?, row::label_from_text(cell(label))?))
             }
             CsvColumns::Exchange { system, user, assistant, label } => {
                 if cell(user).trim().is_empty() || cell(assistant).trim().is_empty() {
@@ -64,7 +61,7 @@ impl CsvColumns {
                 let exchange =
                     [ChatMessage::new(Role::User, cell(user)), ChatMessage::new(Role::Assistant, cell(assistant))];
                 let label = row::label_from_text(cell(label))?;
-                Ok(Dialogue { messages: messages.chain(exchange).collect(), label })
+                Ok(Dialogue::new(messages.chain(exchange).collect(), label))
             }
         }
     }

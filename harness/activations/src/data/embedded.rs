@@ -42,5 +42,5 @@ fn convert(row: LabeledDialogue) -> Dialogue {
         };
         ChatMessage::new(role, turn.text)
     });
-    Dialogue { messages: messages.collect(), label: row.hedged }
+    Dialogue::new(messages.collect(), row.hedged)
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::panics;
 
-use super::dialogue::{ChatMessage, Dialogue};
+use super::dialogue::{ChatMessage, Dialogue, Role};
 use super::row::{self, RowResult};
 
 /// The dialogues of a file, in file order.
@@ -59,7 +59,7 @@ fn dialogue(record: &ParquetRow) -> RowResult<Dialogue> {
         None | Some(Field::Null) => row::messages_from_json(None)?,
         Some(_) => return Err("`messages` is neither a list of {role, content} nor JSON text".to_owned()),
     };
-    Ok(Dialogue { messages, label: label(column(record, "label"))? })
+    Ok(Dialogue::new(messages, label(column(record, "label"))?))
 }
 
 fn message(field: &Field) -> RowResult<ChatMessage> {
@@ -71,7 +71,7 @@ fn message(field: &Field) -> RowResult<ChatMessage> {
         None | Some(Field::Null) => Err(format!("has no `{name}`")),
         Some(_) => Err(format!("`{name}` is not text")),
     };
-    Ok(ChatMessage::new(row::role_from(text("role")?)?, text("content")?))
+    Ok(ChatMessage::new(Role::from_name(text("role")?), text("content")?))
 }
 
 fn label(field: Option<&Field>) -> RowResult<bool> {

@@ -93,5 +93,5 @@ fn dialogue(system: &str, statement: &str, label: bool) -> Dialogue {
         ChatMessage::new(Role::User, REQUEST),
         ChatMessage::new(Role::Assistant, statement),
     ];
-    Dialogue { messages, label }
+    Dialogue::new(messages, label)
 }

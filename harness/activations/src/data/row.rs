@@ -1,6 +1,6 @@
 //! Validation of rows, shared by the readers of all file formats.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::dialogue::{ChatMessage, Dialogue, Role};
 
@@ -9,14 +9,55 @@ pub(super) type RowResult<T> = std::result::Result<T, String>;
 
 const SHAPE: &str = r#"a row is {"messages": [{"role", "content"}, ...], "label": 0 or 1}"#;
 
-/// A dialogue from a JSON object with `messages` and `label`. Other keys are ignored.
+/// The keys of a row that are variables of the chat template: parameters of transformers' `apply_chat_template`, and
+/// further ones in an object, as in data sets of TRL.
+const TEMPLATE_LISTS: [&str; 2] = ["tools", "documents"];
+const TEMPLATE_KWARGS: &str = "chat_template_kwargs";
+
+/// A dialogue from a JSON object with `messages`, `label` and, optionally, the keys of [`template_values`]. Other keys
+/// are ignored.
 pub(super) fn from_json(row: &Value) -> RowResult<Dialogue> {
     let Some(row) = row.as_object() else {
         return Err(format!("is not an object; {SHAPE}"));
     };
     let messages = messages_from_json(row.get("messages"))?;
     let label = label_from_json(row.get("label"))?;
-    Ok(Dialogue { messages, label })
+    Ok(Dialogue { messages, template_values: template_values(|key| row.get(key).cloned())?, label })
+}
+
+/// The variables of the chat template in a row: `tools` and `documents` (lists of objects), and the entries of
+/// `chat_template_kwargs` (an object). `value` returns the value of a key; text is read as JSON. Null is as absent.
+pub(super) fn template_values(value: impl Fn(&str) -> Option<Value>) -> RowResult<Map<String, Value>> {
+    let parsed = |key: &str| match value(key) {
+        // Cells of CSV files are empty where a row has no value.
+        Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
+        Some(Value::String(text)) => match serde_json::from_str(&text) {
+            Ok(Value::Null) => Ok(None),
+            Ok(value) => Ok(Some(value)),
+            Err(error) => Err(format!("`{key}` is not JSON: {error}")),
+        },
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => Ok(Some(value)),
+    };
+    let mut values = match parsed(TEMPLATE_KWARGS)? {
+        None => Map::new(),
+        Some(Value::Object(values)) => values,
+        Some(_) => return Err(format!("`{TEMPLATE_KWARGS}` is not an object; map names to values")),
+    };
+    let reserved = ["messages", "add_generation_prompt"].into_iter().chain(TEMPLATE_LISTS);
+    if let Some(key) = reserved.into_iter().find(|key| values.contains_key(*key)) {
+        return Err(format!("`{TEMPLATE_KWARGS}` has the key `{key}`, which is not an extra variable; remove it"));
+    }
+    for key in TEMPLATE_LISTS {
+        match parsed(key)? {
+            None => {}
+            Some(Value::Array(list)) if list.iter().all(Value::is_object) => {
+                values.insert(key.to_owned(), Value::Array(list));
+            }
+            Some(_) => return Err(format!("`{key}` is not a list of objects, which the chat template expects")),
+        }
+    }
+    Ok(values)
 }
 
 /// Messages from a JSON list of objects with `role` and `content`, or from a string that holds such a list.
@@ -45,22 +86,9 @@ pub(super) fn messages_from_json(messages: Option<&Value>) -> RowResult<Vec<Chat
     check_messages(messages)
 }
 
-fn message_from_json(message: &Value) -> RowResult<ChatMessage> {
-    let role = match message.get("role") {
-        Some(Value::String(role)) => role_from(role)?,
-        _ => return Err("has no `role`; set it to `system`, `user` or `assistant`".to_owned()),
-    };
-    match message.get("content") {
-        Some(Value::String(content)) => Ok(ChatMessage::new(role, content)),
-        None | Some(Value::Null) => Err("has no `content`; add a string, which may be empty".to_owned()),
-        Some(_) => Err("`content` is not a string; join its parts into one string".to_owned()),
-    }
-}
-
-/// The role called `name`.
-pub(super) fn role_from(name: &str) -> RowResult<Role> {
-    Role::from_name(name)
-        .ok_or_else(|| format!("unknown role {name:?}; the roles are `system`, `user` and `assistant`"))
+/// A message from a JSON object. All its keys are kept for the chat template.
+pub(super) fn message_from_json(message: &Value) -> RowResult<ChatMessage> {
+    ChatMessage::from_keys(message.as_object().cloned().unwrap_or_default())
 }
 
 /// Returns `messages` if at least one of them is from the assistant, so that there are tokens to pool.
@@ -68,7 +96,7 @@ pub(super) fn check_messages(messages: Vec<ChatMessage>) -> RowResult<Vec<ChatMe
     if messages.is_empty() {
         return Err("`messages` is empty; remove the row or add messages".to_owned());
     }
-    if !messages.iter().any(|message| message.role == Role::Assistant) {
+    if !messages.iter().any(|message| *message.role() == Role::Assistant) {
         return Err("has no message from the assistant, so there are no tokens to pool; remove the row".to_owned());
     }
     Ok(messages)

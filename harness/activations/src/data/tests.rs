@@ -35,7 +35,7 @@ fn load_error(name: &str, content: impl AsRef<[u8]>) -> String {
 }
 
 fn contents(dialogue: &Dialogue) -> Vec<(Role, &str)> {
-    dialogue.messages.iter().map(|message| (message.role, message.content.as_str())).collect()
+    dialogue.messages.iter().map(|message| (message.role().clone(), message.content().unwrap_or_default())).collect()
 }
 
 const GOOD: &str =
@@ -63,7 +63,7 @@ fn invalid_json_line_is_rejected_with_number() {
     insta::assert_snapshot!(error_of(&POSITIVE.replace("1", "2")), @"d.jsonl:2: label 2 is neither 0 nor 1; probes are binary, so map the labels to 0 and 1");
     insta::assert_snapshot!(error_of(&POSITIVE.replace("1", "\"yes\"")), @r#"d.jsonl:2: label "yes" is neither 0 nor 1; probes are binary, so map the labels to 0 and 1"#);
     insta::assert_snapshot!(error_of(&POSITIVE.replace("1", "NaN")), @"d.jsonl:2: is not JSON: expected value (column 67); each line must be one whole JSON object");
-    insta::assert_snapshot!(error_of(&POSITIVE.replace("assistant", "tool")), @r#"d.jsonl:2: message 1: unknown role "tool"; the roles are `system`, `user` and `assistant`"#);
+    insta::assert_snapshot!(error_of(&POSITIVE.replace("assistant", "tool")), @"d.jsonl:2: has no message from the assistant, so there are no tokens to pool; remove the row");
     insta::assert_snapshot!(error_of(&POSITIVE.replace("assistant", "user")), @"d.jsonl:2: has no message from the assistant, so there are no tokens to pool; remove the row");
     insta::assert_snapshot!(error_of(r#"{"messages": [], "label": 1}"#), @"d.jsonl:2: `messages` is empty; remove the row or add messages");
     insta::assert_snapshot!(error_of(r#"{"messages": {}, "label": 1}"#), @r#"d.jsonl:2: `messages` is not a list; a row is {"messages": [{"role", "content"}, ...], "label": 0 or 1}"#);
@@ -160,7 +160,7 @@ fn embedded_data_set_has_requested_rows() {
     assert_ne!(data.dialogues, load("embedded:mixed", None, 100).unwrap().dialogues);
     assert_eq!(load("embedded:long", None, 0).unwrap().dialogues.len(), 2);
     for dialogue in &data.dialogues {
-        assert!(dialogue.messages.iter().any(|message| message.role == Role::Assistant));
+        assert!(dialogue.messages.iter().any(|message| *message.role() == Role::Assistant));
     }
 }
 
@@ -240,7 +240,7 @@ fn parquet_is_read_in_both_layouts() {
 #[test]
 fn invalid_parquet_is_rejected_with_row() {
     insta::assert_snapshot!(load_error("d.parquet", nested_parquet([0, 3], "assistant")), @"d.parquet row 2: label 3 is neither 0 nor 1; probes are binary, so map the labels to 0 and 1");
-    insta::assert_snapshot!(load_error("d.parquet", nested_parquet([0, 1], "bot")), @r#"d.parquet row 1: message 2: unknown role "bot"; the roles are `system`, `user` and `assistant`"#);
+    insta::assert_snapshot!(load_error("d.parquet", nested_parquet([0, 1], "bot")), @"d.parquet row 1: has no message from the assistant, so there are no tokens to pool; remove the row");
     insta::assert_snapshot!(load_error("d.parquet", text_parquet(&[("[]", true)])), @"d.parquet row 1: `messages` is empty; remove the row or add messages");
     assert!(load_error("d.parquet", "not Parquet at all").starts_with("d.parquet: is not a readable Parquet file"));
     assert!(load_error("d.parquet", "").starts_with("d.parquet: is not a readable Parquet file"));

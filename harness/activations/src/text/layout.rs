@@ -112,7 +112,7 @@ impl TemplateLayout {
         roles: &[Role],
     ) -> Option<Result<Self, String>> {
         let left = turns::fold_system(&with_markers(roles), &folded)?;
-        Some(Self::with_folded(template, tokenize, folded, left.iter().map(|message| message.role).collect()))
+        Some(Self::with_folded(template, tokenize, folded, left.iter().map(|message| message.role().clone()).collect()))
     }
 
     fn with_folded(
@@ -220,7 +220,7 @@ fn marker(message: usize) -> String {
 
 /// Messages of `roles` with markers as contents.
 fn with_markers(roles: &[Role]) -> Vec<ChatMessage> {
-    roles.iter().enumerate().map(|(message, role)| ChatMessage::new(*role, marker(message))).collect()
+    roles.iter().enumerate().map(|(message, role)| ChatMessage::new(role.clone(), marker(message))).collect()
 }
 
 /// Splits a rendered text at its markers. There is one literal, possibly empty, before and after each content.

@@ -37,9 +37,9 @@ pub(super) fn assistant_spans(
 
 /// Narrows the span of each assistant message to the last occurrence of its content.
 fn contents_in(spans: Vec<Range<usize>>, messages: &[ChatMessage], text: &str) -> Result<Vec<Range<usize>>, String> {
-    let contents = messages.iter().filter(|message| message.role == Role::Assistant);
+    let contents = messages.iter().filter(|message| *message.role() == Role::Assistant);
     let narrowed = spans.into_iter().zip(contents).map(|(span, message)| {
-        let content = python::trim(&message.content);
+        let content = python::trim(message.content().unwrap_or_default());
         let offset = text[span.clone()].rfind(content).ok_or(
             "the chat template changes the content of an assistant message, so the content cannot be located; \
              use --mask assistant",
@@ -87,7 +87,8 @@ fn by_layout(
     text: &str,
     mask: MaskKind,
 ) -> Option<Vec<Range<usize>>> {
-    let variants: Vec<Vec<&str>> = messages.iter().map(|message| variants(&message.content)).collect();
+    let variants: Vec<Vec<&str>> =
+        messages.iter().map(|message| variants(message.content().unwrap_or_default())).collect();
     let mut failed = HashSet::new();
     let mut ends = Vec::with_capacity(pieces.len());
     // Depth-first search with an explicit stack: its depth is the number of pieces, which the data controls, so
@@ -142,7 +143,7 @@ fn by_prefixes(
         let prefix = template.render(&messages[..n_messages]).ok()?;
         text.starts_with(&prefix).then_some(prefix.len())
     };
-    let assistants = (0..messages.len()).filter(|message| messages[*message].role == Role::Assistant);
+    let assistants = (0..messages.len()).filter(|message| *messages[*message].role() == Role::Assistant);
     let spans = assistants.map(|message| {
         let unclear = || {
             format!("the chat template does not show where message {} is, because it changes the content", message + 1)
@@ -152,8 +153,9 @@ fn by_prefixes(
         let end = end_of(message + 1).or_else(|| {
             let end_of_next = end_of(message + 2)?;
             let next = message_frame(template, layout, message + 1)?;
-            let suffixes =
-                variants(&messages.get(message + 1)?.content).into_iter().map(|content| next.with_content(content));
+            let suffixes = variants(messages.get(message + 1)?.content().unwrap_or_default())
+                .into_iter()
+                .map(|content| next.with_content(content));
             let length = suffixes.into_iter().find(|next| text[..end_of_next].ends_with(next.as_str()))?.len();
             Some(end_of_next - length)
         });

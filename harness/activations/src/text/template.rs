@@ -9,7 +9,7 @@ use std::fmt;
 
 use chrono::NaiveDate;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Value;
+use minijinja::value::{Serde, Value};
 use minijinja::{Environment, ErrorKind, context};
 
 use crate::data::ChatMessage;
@@ -128,10 +128,7 @@ impl ChatTemplate {
 
     /// Renders a dialogue without a generation prompt.
     pub(super) fn render(&self, messages: &[ChatMessage]) -> Result<String, RenderError> {
-        let messages: Vec<Value> = messages
-            .iter()
-            .map(|message| context! { role => message.role.name(), content => message.content.as_str() })
-            .collect();
+        let messages: Vec<Value> = messages.iter().map(|message| Value::from(Serde(message.keys()))).collect();
         let SpecialTokens { bos, eos, unk, pad } = &self.special;
         // A missing token is undefined and not none, because templates test `bos_token is defined`.
         let token = |token: &Option<String>| token.as_deref().map_or(Value::UNDEFINED, Value::from);
@@ -184,7 +181,7 @@ mod tests {
 
     fn render_with(source: &str, special: SpecialTokens, messages: &[(Role, &str)]) -> Result<String, String> {
         let messages: Vec<ChatMessage> =
-            messages.iter().map(|(role, content)| ChatMessage::new(*role, *content)).collect();
+            messages.iter().map(|(role, content)| ChatMessage::new(role.clone(), *content)).collect();
         let render = || {
             let template = ChatTemplate::new(source, special, DEFAULT_DATE)?;
             template.render(&messages)

@@ -74,7 +74,7 @@ fn tokenizer(template: &str) -> ChatTokenizer {
 }
 
 fn dialogue(turns: &[(Role, &str)]) -> Dialogue {
-    Dialogue { messages: turns.iter().map(|(role, content)| ChatMessage::new(*role, *content)).collect(), label: true }
+    Dialogue::new(turns.iter().map(|(role, content)| ChatMessage::new(role.clone(), *content)).collect(), true)
 }
 
 /// The tokens of the dialogue; brackets enclose runs of masked tokens.
@@ -246,7 +246,7 @@ fn encode_all_equals_encode_of_each() {
     for (sequence, dialogue) in set.sequences.iter().zip(&data.dialogues).step_by(37) {
         assert_eq!(sequence, &bundled.encode(dialogue).unwrap());
         assert!(sequence.ids.iter().all(|id| (*id as usize) < bundled.vocab_size()));
-        let answers = dialogue.messages.iter().filter(|message| message.role == Assistant).count();
+        let answers = dialogue.messages.iter().filter(|message| *message.role() == Assistant).count();
         assert!(sequence.masked_positions().count() > 5 * answers);
     }
     assert_eq!(bundled.encode_all(&[]).unwrap().len(), 0);

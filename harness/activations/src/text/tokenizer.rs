@@ -190,7 +190,7 @@ impl ChatTokenizer {
     /// [`encode`](Self::encode) on the current thread, which must have a stack of [`RENDER_STACK`] bytes.
     fn encode_on_this_thread(&self, dialogue: &Dialogue) -> Result<TokenSequence, String> {
         let mut messages = turns::joined(dialogue.messages.iter().cloned());
-        let layout = self.layout(messages.iter().map(|message| message.role).collect())?;
+        let layout = self.layout(messages.iter().map(|message| message.role().clone()).collect())?;
         if !layout.folded.is_empty() {
             messages = turns::fold_system(&messages, &layout.folded)
                 .ok_or("there is no user message that could include the system message")?;

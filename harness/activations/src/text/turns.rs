@@ -13,9 +13,9 @@ pub(super) fn joined(messages: impl IntoIterator<Item = ChatMessage>) -> Vec<Cha
     let mut turns: Vec<ChatMessage> = Vec::new();
     for message in messages {
         match turns.last_mut() {
-            Some(last) if last.role == message.role => {
-                last.content.push_str(JOINT);
-                last.content.push_str(&message.content);
+            Some(last) if last.role() == message.role() => {
+                let texts = [&*last, &message].map(|message| message.content().unwrap_or_default());
+                *last = last.with_content(texts.join(JOINT));
             }
             _ => turns.push(message),
         }
@@ -30,10 +30,10 @@ pub(super) fn fold_system(messages: &[ChatMessage], folded: &[usize]) -> Option<
     let mut turns = Vec::with_capacity(messages.len());
     for (position, message) in messages.iter().enumerate() {
         if folded.contains(&position) {
-            pending.push_str(&message.content);
+            pending.push_str(message.content().unwrap_or_default());
             pending.push_str(FOLD);
-        } else if message.role == Role::User && !pending.is_empty() {
-            turns.push(ChatMessage::new(Role::User, std::mem::take(&mut pending) + &message.content));
+        } else if *message.role() == Role::User && !pending.is_empty() {
+            turns.push(message.with_content(std::mem::take(&mut pending) + message.content().unwrap_or_default()));
         } else {
             turns.push(message.clone());
         }
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     fn messages(turns: &[(Role, &str)]) -> Vec<ChatMessage> {
-        turns.iter().map(|(role, content)| ChatMessage::new(*role, *content)).collect()
+        turns.iter().map(|(role, content)| ChatMessage::new(role.clone(), *content)).collect()
     }
 
     #[test]
