@@ -3,8 +3,8 @@
 
     make_gguf_goldens.py [OUT]
 
-For each tensor type: `<type>.blocks`, bytes from a seeded generator with scales of ordinary size, and
-`<type>.values`, the f32 values of gguf-py's dequantization. Needs gguf, numpy and safetensors.
+For each tensor type: `<type>.blocks`, bytes from a seeded generator (the type's number is the seed) with scales of ordinary size, and
+`<type>.values`, the f32 values of gguf-py's dequantization. Needs gguf (made with 0.19.0), numpy and safetensors.
 """
 
 import sys
@@ -16,17 +16,21 @@ from gguf.constants import GGML_QUANT_SIZES
 from safetensors.numpy import save_file
 
 # Byte offsets of the half-precision scales within a block.
-SCALES = {"Q4_0": [0], "Q4_1": [0, 2], "Q8_0": [0], "Q4_K": [0, 2], "Q6_K": [208]}
-BLOCKS = {"Q4_0": 4, "Q4_1": 4, "Q8_0": 4, "Q4_K": 2, "Q6_K": 2}
+SCALES = {
+    "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0],
+    "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
+}
+BLOCKS = {name: 2 if name.endswith("_K") else 4 for name in SCALES}
 
 
 def main():
     here = Path(__file__).resolve().parent.parent
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else here / "harness/activations/tests/data/gguf_blocks.safetensors"
-    random = np.random.default_rng(0)
     tensors = {}
     for name in ["F32", "F16", "BF16", *BLOCKS]:
         kind = GGMLQuantizationType[name]
+        # A seed for each type, so that a type more does not change the others.
+        random = np.random.default_rng(kind.value)
         _, size = GGML_QUANT_SIZES[kind]
         if name in BLOCKS:
             blocks = random.integers(0, 256, (BLOCKS[name], size), dtype=np.uint8)

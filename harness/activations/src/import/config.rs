@@ -1,6 +1,7 @@
 //! Converts the GGUF metadata of a Llama model to a `config.json` in Hugging Face's format.
 
 use actbench_fixtures::presets::LlamaShape;
+use actbench_kernels::DType;
 use serde_json::{Value as Json, json};
 
 use super::gguf::GgufFile;
@@ -75,6 +76,9 @@ impl LlamaMetadata {
             return fail("has no valid 'llama.attention.layer_norm_rms_epsilon' or 'llama.rope.freq_base'".to_owned());
         };
         let max_position_embeddings = required_count(gguf, "llama.context_length")?;
+        let token_id = |key: &str| -> Result<Option<u32>> {
+            Ok(gguf.token_id(key, embedding.shape[0])?.and_then(|id| u32::try_from(id).ok()))
+        };
         Ok(LlamaMetadata {
             shape: LlamaShape {
                 vocab_size: embedding.shape[0],
@@ -92,14 +96,14 @@ impl LlamaMetadata {
             rms_norm_eps,
             attention_bias: gguf.find_tensor("blk.0.attn_q.bias").is_some(),
             mlp_bias: gguf.find_tensor("blk.0.ffn_gate.bias").is_some(),
-            bos_token_id: token_id(gguf, "tokenizer.ggml.bos_token_id", embedding.shape[0])?,
-            eos_token_id: token_id(gguf, "tokenizer.ggml.eos_token_id", embedding.shape[0])?,
-            pad_token_id: token_id(gguf, "tokenizer.ggml.padding_token_id", embedding.shape[0])?,
+            bos_token_id: token_id("tokenizer.ggml.bos_token_id")?,
+            eos_token_id: token_id("tokenizer.ggml.eos_token_id")?,
+            pad_token_id: token_id("tokenizer.ggml.padding_token_id")?,
         })
     }
 
-    /// The text of the `config.json`.
-    pub fn to_json(&self) -> String {
+    /// The text of the `config.json` of a model with weights of the type `dtype`.
+    pub fn to_json(&self, dtype: DType) -> String {
         let shape = &self.shape;
         let config = json!({
             "architectures": ["LlamaForCausalLM"],
@@ -122,7 +126,11 @@ impl LlamaMetadata {
             "bos_token_id": self.bos_token_id,
             "eos_token_id": self.eos_token_id,
             "pad_token_id": self.pad_token_id,
-            "torch_dtype": "bfloat16",
+            "torch_dtype": match dtype {
+                DType::F32 => "float32",
+                DType::F16 => "float16",
+                DType::Bf16 => "bfloat16",
+            },
         });
         format!("{config:#}\n")
     }
@@ -130,14 +138,4 @@ impl LlamaMetadata {
 
 fn required_count(gguf: &GgufFile, key: &str) -> Result<usize> {
     gguf.optional_count(key)?.ok_or_else(|| Error::file(gguf.path(), format!("has no metadata '{key}'")))
-}
-
-fn token_id(gguf: &GgufFile, key: &str, vocab_size: usize) -> Result<Option<u32>> {
-    match gguf.optional_count(key)? {
-        Some(id) if id >= vocab_size => Err(Error::file(
-            gguf.path(),
-            format!("metadata '{key}' is {id}, but the vocabulary has {vocab_size} tokens"),
-        )),
-        id => Ok(id.and_then(|id| u32::try_from(id).ok())),
-    }
 }

@@ -7,6 +7,7 @@
 pub mod config;
 pub mod directory;
 pub mod gguf;
+mod metadata;
 pub mod rope_scaling;
 pub mod tensors;
 #[cfg(test)]
@@ -20,7 +21,7 @@ use gguf::GgufFile;
 pub use tensors::ImportProgress;
 
 /// Part of the cache key of imported models. Increase it if an import of the same file would give another result.
-pub const IMPORT_VERSION: u32 = 1;
+pub const IMPORT_VERSION: u32 = 2;
 
 /// A description of an imported model for users.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,9 +34,14 @@ pub struct ImportSummary {
     pub n_tensors: usize,
     /// Weights written.
     pub n_parameters: usize,
+    /// Bytes of the weights written.
+    pub n_bytes: u64,
 }
 
-/// Imports the GGUF file `file` into the directory `out`, with weights rounded to bfloat16.
+/// Imports the GGUF file `file` into the directory `out`.
+///
+/// No weight is rounded: half precision and bfloat16 stay, single precision stays unless every value of the tensor is
+/// exact in bfloat16, and quantized weights become single precision, four bytes each. A run rounds them to its own type.
 ///
 /// A directory that is not empty is an error unless `force` is set. With `force`, the model's files in it are
 /// replaced and all other files are kept. `progress` is called for each tensor.
@@ -46,25 +52,32 @@ pub struct ImportSummary {
 pub fn import_gguf(file: &Path, out: &Path, force: bool, progress: &mut ImportProgress<'_>) -> Result<ImportSummary> {
     directory::check_destination(out, force)?;
     let gguf = GgufFile::open(file)?;
+    metadata::check_kind(&gguf)?;
     let architecture = gguf.string("general.architecture")?;
     if architecture != "llama" {
         let what = format!("is a model of architecture '{architecture}'; only 'llama' can be imported");
         return Err(Error::file(file, what));
     }
     let config = config::LlamaMetadata::read(&gguf)?;
-    let tokenizer = tokenizer::read(&gguf, &config)?;
+    let mut warnings = Vec::new();
+    metadata::check_computation(&gguf, config.shape.head_dim, &mut warnings)?;
+    let tokenizer = tokenizer::read(&gguf, &config, &mut warnings)?;
     let tensors = tensors::plan(&gguf, &config)?;
     let summary = ImportSummary {
         name: gguf.find_string("general.name").map(str::to_owned),
         n_layers: config.shape.n_layers,
         n_tensors: tensors.len(),
         n_parameters: tensors.iter().map(|tensor| tensor.n_elements()).sum(),
+        n_bytes: tensors.iter().map(|tensor| tensor.n_bytes() as u64).sum(),
     };
     directory::write(out, force, |dir| {
-        directory::write_file(dir, "config.json", config.to_json().as_bytes())?;
+        directory::write_file(dir, "config.json", config.to_json(tensors::dtype_of(&tensors)).as_bytes())?;
         directory::write_file(dir, "tokenizer.json", tokenizer.tokenizer_json.as_bytes())?;
         directory::write_file(dir, "tokenizer_config.json", tokenizer.tokenizer_config_json.as_bytes())?;
         tensors::write_safetensors(&gguf, &tensors, &dir.join("model.safetensors"), progress)
     })?;
+    for warning in &warnings {
+        tracing::warn!("{}: {warning}", file.display());
+    }
     Ok(summary)
 }

@@ -14,10 +14,10 @@ use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo as SafeTensorInfo};
 
 use super::config::LlamaMetadata;
-use super::gguf::{GgufFile, GgufTensor};
+use super::gguf::{GgmlType, GgufFile, GgufTensor};
 use crate::error::{Error, Result};
 
-/// Bytes of bfloat16 in memory at a time while tensors are written.
+/// Bytes of converted weights in memory at a time while tensors are written.
 const CHUNK_BYTES: usize = 16 << 20;
 
 /// Called with the number of tensors written so far and the total number.
@@ -32,12 +32,19 @@ pub struct PlannedTensor {
     pub name: String,
     /// The number of heads, if llama.cpp has permuted the rows of each head.
     pub permuted_heads: Option<usize>,
+    /// The type in the model directory; every value of the source is exact in it.
+    pub dtype: DType,
 }
 
 impl PlannedTensor {
     /// The number of elements.
     pub fn n_elements(&self) -> usize {
         self.source.shape.iter().product()
+    }
+
+    /// Bytes in the model directory.
+    pub fn n_bytes(&self) -> usize {
+        self.dtype.size() * self.n_elements()
     }
 
     /// Elements of a row.
@@ -64,7 +71,7 @@ impl PlannedTensor {
     }
 }
 
-/// Lists the tensors to write, in file order.
+/// Lists the tensors to write: in file order, but those of four bytes first, so that all are aligned.
 ///
 /// # Errors
 /// A tensor that is missing or unknown, or whose shape contradicts the configuration.
@@ -84,10 +91,37 @@ pub fn plan(gguf: &GgufFile, config: &LlamaMetadata) -> Result<Vec<PlannedTensor
                 format!("tensor '{}' is a bias stored as {}, which is not supported", source.name, source.kind.name());
             return Err(Error::file(gguf.path(), what));
         }
-        planned.push(PlannedTensor { source: source.clone(), name, permuted_heads });
+        let dtype = lossless_dtype(gguf, source);
+        planned.push(PlannedTensor { source: source.clone(), name, permuted_heads, dtype });
     }
     check_complete(gguf, config, &planned)?;
+    planned.sort_by_key(|tensor| std::cmp::Reverse(tensor.dtype.size()));
     Ok(planned)
+}
+
+/// The type that holds every dequantized value of a tensor: its own, or single precision for a quantized one, whose
+/// values are products of a half-precision scale and an integer. Single-precision values that are all exact in bfloat16,
+/// such as the norms of most files, become bfloat16.
+fn lossless_dtype(gguf: &GgufFile, source: &GgufTensor) -> DType {
+    match source.kind {
+        GgmlType::F16 => DType::F16,
+        GgmlType::Bf16 => DType::Bf16,
+        // bfloat16 is the upper half of single precision, and the values are little-endian.
+        GgmlType::F32 if gguf.blocks(source).par_chunks_exact(4).all(|value| value[0] == 0 && value[1] == 0) => {
+            DType::Bf16
+        }
+        _ => DType::F32,
+    }
+}
+
+/// The type of most weights.
+pub fn dtype_of(planned: &[PlannedTensor]) -> DType {
+    let bytes =
+        |dtype: DType| planned.iter().filter(|tensor| tensor.dtype == dtype).map(PlannedTensor::n_elements).sum();
+    [DType::F32, DType::F16, DType::Bf16]
+        .into_iter()
+        .max_by_key(|&dtype| -> usize { bytes(dtype) })
+        .unwrap_or(DType::F32)
 }
 
 /// Hugging Face's name of ggml's tensor `name`.
@@ -151,7 +185,7 @@ fn has_bias(name: &str, config: &LlamaMetadata) -> bool {
     (config.attention_bias && name.contains(".self_attn.")) || (config.mlp_bias && name.contains(".mlp."))
 }
 
-/// Writes the planned tensors as bfloat16 to a safetensors file at `path`, in chunks of 16 MiB.
+/// Writes the planned tensors to a safetensors file at `path`, in chunks of 16 MiB.
 ///
 /// # Errors
 /// A weight that is not finite, or an error of the file system.
@@ -180,9 +214,13 @@ fn safetensors_header(planned: &[PlannedTensor]) -> std::result::Result<Vec<u8>,
     let mut offset = 0;
     let infos = planned.iter().map(|tensor| {
         let begin = offset;
-        offset += 2 * tensor.n_elements();
-        let info =
-            SafeTensorInfo { dtype: Dtype::BF16, shape: tensor.source.shape.clone(), data_offsets: (begin, offset) };
+        offset += tensor.n_bytes();
+        let dtype = match tensor.dtype {
+            DType::F32 => Dtype::F32,
+            DType::F16 => Dtype::F16,
+            DType::Bf16 => Dtype::BF16,
+        };
+        let info = SafeTensorInfo { dtype, shape: tensor.source.shape.clone(), data_offsets: (begin, offset) };
         (tensor.name.clone(), info)
     });
     let infos = infos.collect();
@@ -193,23 +231,24 @@ fn safetensors_header(planned: &[PlannedTensor]) -> std::result::Result<Vec<u8>,
     Ok([&(json.len() as u64).to_le_bytes()[..], &json].concat())
 }
 
-/// Passes the bfloat16 bytes of a tensor to `sink`, in order and chunk by chunk.
+/// Passes the bytes of a tensor to `sink`, in order and chunk by chunk.
 fn write_tensor(gguf: &GgufFile, tensor: &PlannedTensor, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let columns = tensor.row_elements();
     let rows = tensor.n_elements() / columns;
     let blocks = gguf.blocks(&tensor.source);
     let stored_row = blocks.len() / rows;
-    let rows_per_chunk = (CHUNK_BYTES / (2 * columns)).max(1);
-    let mut chunk = vec![0u8; 2 * columns * rows_per_chunk.min(rows)];
+    let row_bytes = tensor.dtype.size() * columns;
+    let rows_per_chunk = (CHUNK_BYTES / row_bytes).max(1);
+    let mut chunk = vec![0u8; row_bytes * rows_per_chunk.min(rows)];
     for first in (0..rows).step_by(rows_per_chunk) {
-        let bytes = &mut chunk[..2 * columns * rows_per_chunk.min(rows - first)];
-        bytes.par_chunks_exact_mut(2 * columns).enumerate().try_for_each_init(
+        let bytes = &mut chunk[..row_bytes * rows_per_chunk.min(rows - first)];
+        bytes.par_chunks_exact_mut(row_bytes).enumerate().try_for_each_init(
             || vec![0f32; columns],
             |values, (index, out)| {
                 let start = tensor.source_row(first + index) * stored_row;
                 tensor.source.kind.dequantize(&blocks[start..start + stored_row], values);
-                DType::Bf16.narrow(values, out);
-                check_finite(gguf, tensor, out)
+                tensor.dtype.narrow(values, out);
+                check_finite(gguf, tensor, values)
             },
         )?;
         sink(bytes)?;
@@ -218,14 +257,11 @@ fn write_tensor(gguf: &GgufFile, tensor: &PlannedTensor, sink: &mut dyn FnMut(&[
 }
 
 /// Rejects an infinity or a NaN in the weights, which shows that the file is damaged.
-fn check_finite(gguf: &GgufFile, tensor: &PlannedTensor, bytes: &[u8]) -> Result<()> {
-    // A value is not finite if all exponent bits are set: seven in the upper byte, one in the lower byte.
-    let finite = bytes.chunks_exact(2).all(|pair| pair[1] & 0x7f != 0x7f || pair[0] & 0x80 == 0);
-    if finite {
+fn check_finite(gguf: &GgufFile, tensor: &PlannedTensor, values: &[f32]) -> Result<()> {
+    if values.iter().all(|value| value.is_finite()) {
         return Ok(());
     }
-    let what =
-        format!("tensor '{}' has weights that are not finite in bfloat16: the file is damaged", tensor.source.name);
+    let what = format!("tensor '{}' has weights that are not finite: the file is damaged", tensor.source.name);
     Err(Error::file(gguf.path(), what))
 }
 

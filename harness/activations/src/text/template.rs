@@ -7,7 +7,7 @@
 use std::fmt;
 
 use chrono::NaiveDate;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::data::ChatMessage;
 

@@ -6,6 +6,8 @@
 
 use half::{bf16, f16};
 
+use super::k_quants;
+
 /// The storage type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GgmlType {
@@ -19,27 +21,42 @@ pub enum GgmlType {
     Q4_0,
     /// 32 four-bit numbers, a scale and a minimum.
     Q4_1,
+    /// 32 five-bit numbers and a scale.
+    Q5_0,
+    /// 32 five-bit numbers, a scale and a minimum.
+    Q5_1,
     /// 32 eight-bit numbers and a scale.
     Q8_0,
+    /// 256 two-bit numbers in 16 groups with four-bit scales and minima.
+    Q2K,
+    /// 256 three-bit numbers in 16 groups with six-bit scales.
+    Q3K,
     /// 256 four-bit numbers in 8 groups with six-bit scales and minima.
     Q4K,
+    /// 256 five-bit numbers in 8 groups with six-bit scales and minima.
+    Q5K,
     /// 256 six-bit numbers in 16 groups with eight-bit scales.
     Q6K,
 }
 
 /// Elements of a K-quant's block.
-const QK_K: usize = 256;
+pub(super) const QK_K: usize = 256;
 
 impl GgmlType {
     /// All supported types.
-    pub const ALL: [GgmlType; 8] = [
+    pub const ALL: [GgmlType; 13] = [
         GgmlType::F32,
         GgmlType::F16,
         GgmlType::Bf16,
         GgmlType::Q4_0,
         GgmlType::Q4_1,
+        GgmlType::Q5_0,
+        GgmlType::Q5_1,
         GgmlType::Q8_0,
+        GgmlType::Q2K,
+        GgmlType::Q3K,
         GgmlType::Q4K,
+        GgmlType::Q5K,
         GgmlType::Q6K,
     ];
 
@@ -50,8 +67,13 @@ impl GgmlType {
             GgmlType::F16 => 1,
             GgmlType::Q4_0 => 2,
             GgmlType::Q4_1 => 3,
+            GgmlType::Q5_0 => 6,
+            GgmlType::Q5_1 => 7,
             GgmlType::Q8_0 => 8,
+            GgmlType::Q2K => 10,
+            GgmlType::Q3K => 11,
             GgmlType::Q4K => 12,
+            GgmlType::Q5K => 13,
             GgmlType::Q6K => 14,
             GgmlType::Bf16 => 30,
         }
@@ -65,8 +87,13 @@ impl GgmlType {
             GgmlType::Bf16 => "BF16",
             GgmlType::Q4_0 => "Q4_0",
             GgmlType::Q4_1 => "Q4_1",
+            GgmlType::Q5_0 => "Q5_0",
+            GgmlType::Q5_1 => "Q5_1",
             GgmlType::Q8_0 => "Q8_0",
+            GgmlType::Q2K => "Q2_K",
+            GgmlType::Q3K => "Q3_K",
             GgmlType::Q4K => "Q4_K",
+            GgmlType::Q5K => "Q5_K",
             GgmlType::Q6K => "Q6_K",
         }
     }
@@ -75,8 +102,8 @@ impl GgmlType {
     pub const fn block_elements(self) -> usize {
         match self {
             GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => 1,
-            GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q8_0 => 32,
-            GgmlType::Q4K | GgmlType::Q6K => QK_K,
+            GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q5_0 | GgmlType::Q5_1 | GgmlType::Q8_0 => 32,
+            GgmlType::Q2K | GgmlType::Q3K | GgmlType::Q4K | GgmlType::Q5K | GgmlType::Q6K => QK_K,
         }
     }
 
@@ -87,8 +114,13 @@ impl GgmlType {
             GgmlType::F16 | GgmlType::Bf16 => 2,
             GgmlType::Q4_0 => 2 + 16,
             GgmlType::Q4_1 => 2 + 2 + 16,
+            GgmlType::Q5_0 => 2 + 4 + 16,
+            GgmlType::Q5_1 => 2 + 2 + 4 + 16,
             GgmlType::Q8_0 => 2 + 32,
+            GgmlType::Q2K => QK_K / 16 + QK_K / 4 + 2 + 2,
+            GgmlType::Q3K => QK_K / 8 + QK_K / 4 + 12 + 2,
             GgmlType::Q4K => 2 + 2 + 12 + QK_K / 2,
+            GgmlType::Q5K => 2 + 2 + 12 + QK_K / 8 + QK_K / 2,
             GgmlType::Q6K => QK_K / 2 + QK_K / 4 + QK_K / 16 + 2,
         }
     }
@@ -115,15 +147,20 @@ impl GgmlType {
             GgmlType::Bf16 => pairs.for_each(|(b, out)| out[0] = bf16::from_le_bytes([b[0], b[1]]).to_f32()),
             GgmlType::Q4_0 => pairs.for_each(|(block, out)| q4_0(block, out)),
             GgmlType::Q4_1 => pairs.for_each(|(block, out)| q4_1(block, out)),
+            GgmlType::Q5_0 => pairs.for_each(|(block, out)| q5_0(block, out)),
+            GgmlType::Q5_1 => pairs.for_each(|(block, out)| q5_1(block, out)),
             GgmlType::Q8_0 => pairs.for_each(|(block, out)| q8_0(block, out)),
-            GgmlType::Q4K => pairs.for_each(|(block, out)| q4_k(block, out)),
-            GgmlType::Q6K => pairs.for_each(|(block, out)| q6_k(block, out)),
+            GgmlType::Q2K => pairs.for_each(|(block, out)| k_quants::q2_k(block, out)),
+            GgmlType::Q3K => pairs.for_each(|(block, out)| k_quants::q3_k(block, out)),
+            GgmlType::Q4K => pairs.for_each(|(block, out)| k_quants::q4_k(block, out)),
+            GgmlType::Q5K => pairs.for_each(|(block, out)| k_quants::q5_k(block, out)),
+            GgmlType::Q6K => pairs.for_each(|(block, out)| k_quants::q6_k(block, out)),
         }
     }
 }
 
 /// The half-precision number at byte `offset`.
-fn half_at(block: &[u8], offset: usize) -> f32 {
+pub(super) fn half_at(block: &[u8], offset: usize) -> f32 {
     f16::from_le_bytes([block[offset], block[offset + 1]]).to_f32()
 }
 
@@ -147,56 +184,33 @@ fn q4_1(block: &[u8], out: &mut [f32]) {
     }
 }
 
+/// `d q`, with `q` in -16..16. Four bits are in the order of `Q4_0`, the fifth of element `i` is bit `i` of a `u32`.
+fn q5_0(block: &[u8], out: &mut [f32]) {
+    let d = half_at(block, 0);
+    let high_bits = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
+    for (index, value) in out.iter_mut().enumerate() {
+        *value = d * (f32::from(five_bits(&block[6..], high_bits, index)) - 16.0);
+    }
+}
+
+/// `d q + m`, with `q` in 0..32, in the order of `Q5_0`.
+fn q5_1(block: &[u8], out: &mut [f32]) {
+    let (d, m) = (half_at(block, 0), half_at(block, 2));
+    let high_bits = u32::from_le_bytes([block[4], block[5], block[6], block[7]]);
+    for (index, value) in out.iter_mut().enumerate() {
+        *value = d * f32::from(five_bits(&block[8..], high_bits, index)) + m;
+    }
+}
+
+fn five_bits(nibbles: &[u8], high_bits: u32, index: usize) -> u8 {
+    let low = (nibbles[index % 16] >> (4 * (index / 16))) & 15;
+    low | (((high_bits >> index) & 1) as u8) << 4
+}
+
 /// `d q`, with `q` in -128..128.
 fn q8_0(block: &[u8], out: &mut [f32]) {
     let d = half_at(block, 0);
     for (&byte, value) in block[2..].iter().zip(out) {
         *value = f32::from(byte as i8) * d;
-    }
-}
-
-/// `(d s) q - (dmin m)`, with `q` in 0..16 and a six-bit scale `s` and minimum `m` for each 32 elements.
-///
-/// A run of 32 bytes holds two groups: the low nibbles are one, the high nibbles the next.
-fn q4_k(block: &[u8], out: &mut [f32]) {
-    let (d, dmin) = (half_at(block, 0), half_at(block, 2));
-    let (packed, nibbles) = (&block[4..16], &block[16..]);
-    for (group, out) in out.chunks_exact_mut(32).enumerate() {
-        let (scale, minimum) = six_bit_pair(packed, group);
-        let (scale, minimum) = (d * f32::from(scale), dmin * f32::from(minimum));
-        let shift = 4 * (group % 2);
-        for (&byte, value) in nibbles[group / 2 * 32..].iter().zip(out) {
-            *value = scale * f32::from((byte >> shift) & 15) - minimum;
-        }
-    }
-}
-
-/// The scale and the minimum of `group`, unpacked from 12 bytes with eight of each, six bits apiece. Groups 0..4 are
-/// in the low six bits of bytes 0..4 and 4..8. Groups 4..8 have their low four bits in bytes 8..12 and their high two
-/// bits above those of groups 0..4.
-fn six_bit_pair(packed: &[u8], group: usize) -> (u8, u8) {
-    if group < 4 {
-        (packed[group] & 63, packed[group + 4] & 63)
-    } else {
-        let low = packed[group + 4];
-        ((low & 15) | ((packed[group - 4] >> 6) << 4), (low >> 4) | ((packed[group] >> 6) << 4))
-    }
-}
-
-/// `(d s) q`, with `q` in -32..32 and an eight-bit scale `s` for each 16 elements.
-///
-/// Each half of the block (128 elements in four runs of 32) has 64 bytes of low nibbles, runs 0 and 2 in the first 32
-/// bytes and runs 1 and 3 in the others, and 32 bytes of high bit pairs, one pair per run.
-fn q6_k(block: &[u8], out: &mut [f32]) {
-    let (low_bits, rest) = block.split_at(QK_K / 2);
-    let (high_bits, rest) = rest.split_at(QK_K / 4);
-    let (scales, _) = rest.split_at(QK_K / 16);
-    let d = half_at(block, block.len() - 2);
-    for (index, value) in out.iter_mut().enumerate() {
-        let (half, run, lane) = (index / 128, index / 32 % 4, index % 32);
-        let low = (low_bits[64 * half + 32 * (run % 2) + lane] >> (4 * (run / 2))) & 15;
-        let high = (high_bits[32 * half + lane] >> (2 * run)) & 3;
-        let q = f32::from(low | (high << 4)) - 32.0;
-        *value = d * f32::from(scales[index / 16] as i8) * q;
     }
 }

@@ -279,12 +279,7 @@ impl<'a> GgufCursor<'a> {
 /// ggml's name of an unsupported type.
 fn type_name(id: u32) -> String {
     let name = match id {
-        6 => "Q5_0",
-        7 => "Q5_1",
         9 => "Q8_1",
-        10 => "Q2_K",
-        11 => "Q3_K",
-        13 => "Q5_K",
         15 => "Q8_K",
         16 => "IQ2_XXS",
         17 => "IQ2_XS",
@@ -303,6 +298,7 @@ fn type_name(id: u32) -> String {
         34 => "TQ1_0",
         35 => "TQ2_0",
         39 => "MXFP4",
+        40 => "NVFP4",
         _ => return format!("the unknown type {id}"),
     };
     name.to_owned()

@@ -2,6 +2,7 @@
 
 pub mod dequantize;
 pub mod header;
+mod k_quants;
 pub mod reader;
 #[cfg(test)]
 pub(crate) mod test_writer;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -59,6 +60,33 @@ impl GgufFile {
     /// The metadata value of `key`, if there is one.
     pub fn find(&self, key: &str) -> Option<&GgufValue> {
         self.metadata.get(key)
+    }
+
+    /// The keys that begin with `prefix` and their values, sorted by key.
+    pub fn keys_under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a GgufValue)> {
+        let from = self.metadata.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        from.take_while(move |(key, _)| key.starts_with(prefix)).map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// The token that `key` names by its id, if it names one of `n_tokens` tokens.
+    ///
+    /// Converters write -1, or the largest integer of the key's type, for a token that a model does not have.
+    ///
+    /// # Errors
+    /// The value is not an integer, or another integer outside of the vocabulary.
+    pub fn token_id(&self, key: &str, n_tokens: usize) -> Result<Option<usize>> {
+        let id = match self.optional(key, "a token id", |value| value.is_integer().then_some(value))? {
+            None | Some(GgufValue::Signed(-1)) => return Ok(None),
+            Some(value) => value,
+        };
+        match id.as_u64() {
+            Some(id) if id < n_tokens as u64 => Ok(Some(id as usize)),
+            Some(id) if [u8::MAX.into(), u16::MAX.into(), u32::MAX.into(), u64::MAX].contains(&id) => Ok(None),
+            _ => {
+                let what = format!("metadata '{key}' is {}, but there are {n_tokens} tokens", id.describe());
+                Err(Error::file(&self.path, what))
+            }
+        }
     }
 
     /// The string value of `key`, if there is one.

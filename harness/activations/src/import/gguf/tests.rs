@@ -92,8 +92,8 @@ fn malformed_tensor_is_rejected() {
         file[offset..offset + bytes.len()].copy_from_slice(bytes);
         file
     };
-    insta::assert_snapshot!(open_error(&patched(kind_offset, &13u32.to_le_bytes())), @"FILE: tensor 'w' is stored as Q5_K; supported are: F32 F16 BF16 Q4_0 Q4_1 Q8_0 Q4_K Q6_K (at byte 49)");
-    insta::assert_snapshot!(open_error(&patched(kind_offset, &4000u32.to_le_bytes())), @"FILE: tensor 'w' is stored as the unknown type 4000; supported are: F32 F16 BF16 Q4_0 Q4_1 Q8_0 Q4_K Q6_K (at byte 49)");
+    insta::assert_snapshot!(open_error(&patched(kind_offset, &16u32.to_le_bytes())), @"FILE: tensor 'w' is stored as IQ2_XXS; supported are: F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K (at byte 49)");
+    insta::assert_snapshot!(open_error(&patched(kind_offset, &4000u32.to_le_bytes())), @"FILE: tensor 'w' is stored as the unknown type 4000; supported are: F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K (at byte 49)");
     insta::assert_snapshot!(open_error(&patched(kind_offset + 4, &8u64.to_le_bytes())), @"FILE: tensor 'w' is at offset 8, not a multiple of 32 (at byte 57)");
     insta::assert_snapshot!(open_error(&patched(kind_offset + 4, &(u64::MAX - 31).to_le_bytes())), @"FILE: the file is truncated: tensor 'w' needs 32 bytes at offset 18446744073709551584 of the data, which starts at byte 64 of 96");
     let mut overlapping = single_tensor(&[8], GgmlType::F32, 32);

@@ -31,6 +31,23 @@ impl GgufValue {
         }
     }
 
+    /// The value for error messages, if it is short; otherwise its kind.
+    pub fn describe(&self) -> String {
+        match self {
+            GgufValue::Unsigned(value) => value.to_string(),
+            GgufValue::Signed(value) => value.to_string(),
+            GgufValue::Float32(value) => value.to_string(),
+            GgufValue::Float64(value) => value.to_string(),
+            GgufValue::Bool(value) => value.to_string(),
+            GgufValue::String(_) | GgufValue::Array(_) => self.kind().to_owned(),
+        }
+    }
+
+    /// Whether the value is an integer.
+    pub fn is_integer(&self) -> bool {
+        matches!(self, GgufValue::Unsigned(_) | GgufValue::Signed(_))
+    }
+
     /// The value as a non-negative integer.
     pub fn as_u64(&self) -> Option<u64> {
         match self {

@@ -5,6 +5,8 @@
 //! which the models' authors published them.
 
 pub mod byte_level;
+mod markers;
+mod pre_tokenizer;
 mod rules;
 pub mod sentence_piece;
 pub mod vocabulary;
@@ -26,15 +28,26 @@ pub struct TokenizerFiles {
     pub tokenizer_config_json: String,
 }
 
-/// Reads the tokenizer under `tokenizer.ggml.`.
+/// Reads the tokenizer under `tokenizer.ggml.`. `warnings` receives every assumption about keys that the file lacks.
 ///
 /// # Errors
 /// An unsupported kind of tokenizer, or an inconsistent vocabulary.
-pub fn read(gguf: &GgufFile, config: &LlamaMetadata) -> Result<TokenizerFiles> {
-    let vocabulary = Vocabulary::read(gguf, config)?;
+pub fn read(gguf: &GgufFile, config: &LlamaMetadata, warnings: &mut Vec<String>) -> Result<TokenizerFiles> {
+    let mut vocabulary = Vocabulary::read(gguf, config)?;
     let rules = match gguf.string("tokenizer.ggml.model")? {
-        "gpt2" => byte_level::rules(gguf, &vocabulary)?,
-        "llama" => sentence_piece::rules(gguf, &vocabulary)?,
+        "gpt2" => {
+            let merges = byte_level::merges(gguf)?;
+            let formed = merges.iter().map(|(left, right)| [left.as_str(), right].concat()).collect();
+            markers::infer(gguf, &mut vocabulary, &formed, warnings)?;
+            let kind = pre_tokenizer::read(gguf, &vocabulary, warnings)?;
+            byte_level::rules(kind, &vocabulary, &merges)
+        }
+        "llama" => {
+            markers::infer_bytes(&mut vocabulary);
+            let joined = sentence_piece::joined(&vocabulary);
+            markers::infer(gguf, &mut vocabulary, &joined, warnings)?;
+            sentence_piece::rules(gguf, &vocabulary)?
+        }
         other => {
             let what = format!("has a tokenizer of kind '{other}'; supported are 'gpt2' (byte-level) and 'llama'");
             return Err(Error::file(gguf.path(), what));

@@ -68,6 +68,14 @@ pub(super) fn rules(gguf: &GgufFile, vocabulary: &Vocabulary) -> Result<Tokenize
     })
 }
 
+/// The pieces that two other pieces join to.
+pub(super) fn joined(vocabulary: &Vocabulary) -> HashSet<String> {
+    merges(vocabulary, &vec![0.0; vocabulary.tokens.len()])
+        .into_iter()
+        .map(|(left, right)| [left, right].concat())
+        .collect()
+}
+
 /// All pairs of pieces that join to a piece, the one with the highest score first.
 fn merges<'a>(vocabulary: &'a Vocabulary, scores: &[f32]) -> Vec<(&'a str, &'a str)> {
     let is_text = |kind: &TokenType| matches!(kind, TokenType::Normal | TokenType::UserDefined | TokenType::Unused);

@@ -60,17 +60,12 @@ impl Vocabulary {
             }
         }
         let types = match gguf.optional("tokenizer.ggml.token_type", "a list of token types", token_types)? {
+            // `markers::infer` finds the other types.
             None => vec![TokenType::Normal; tokens.len()],
             Some(types) if types.len() == tokens.len() => types,
             Some(types) => return fail(format!("has {} tokens and {} token types", tokens.len(), types.len())),
         };
-        let n_tokens = tokens.len();
-        let id = |key: &str| match gguf.optional(key, "a token id", GgufValue::as_u64)? {
-            Some(id) if id >= n_tokens as u64 => {
-                Err(Error::file(gguf.path(), format!("metadata '{key}' is {id}, but there are {n_tokens} tokens")))
-            }
-            id => Ok(id.map(|id| id as usize)),
-        };
+        let id = |key: &str| gguf.token_id(key, tokens.len());
         let (bos, eos) = (id("tokenizer.ggml.bos_token_id")?, id("tokenizer.ggml.eos_token_id")?);
         let (unknown, padding) = (id("tokenizer.ggml.unknown_token_id")?, id("tokenizer.ggml.padding_token_id")?);
         Ok(Vocabulary { tokens, types, bos, eos, unknown, padding })
