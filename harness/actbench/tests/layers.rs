@@ -16,7 +16,7 @@ type Floors = [&'static [&'static str]];
 /// The engine: data flows from dialogues to tokens, activations and probes.
 const ENGINE_FLOORS: [&[&str]; 9] = [
     &["error", "units"],
-    &["panics"],
+    &["panics", "lfs"],
     &["tokens"],
     &["data", "import"],
     &["text"],

@@ -68,6 +68,7 @@ pub mod data;
 pub mod eager;
 pub mod error;
 pub mod import;
+mod lfs;
 pub mod model;
 pub mod panics;
 pub mod plan;
