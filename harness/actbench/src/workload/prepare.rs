@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use actbench_activations::data::{self, Dialogue};
 use actbench_activations::model::open::OpenModel;
 use actbench_activations::text::MaskKind;
-use actbench_activations::tokens::TokenSet;
+use actbench_activations::tokens::{TokenSequence, TokenSet};
 
 /// One side of the split.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +85,13 @@ pub fn prepare(request: InputRequest<'_>) -> Result<Prepared> {
         Ok(LabeledTokens { tokens: Arc::new(tokens), labels: rows.iter().map(|row| u8::from(labels[*row])).collect() })
     };
     let (train, test) = (side(&split.train)?, side(&split.test)?);
+    let lengths = |rows: &[usize], side: &LabeledTokens| -> Vec<(usize, usize)> {
+        rows.iter().copied().zip(side.tokens.sequences.iter().map(TokenSequence::len)).collect()
+    };
+    let lengths = [lengths(&split.train, &train), lengths(&split.test, &test)].concat();
+    if let Some(warning) = model.context.warning(lengths) {
+        tracing::warn!("{}: {warning}", model.location);
+    }
     Ok(Prepared { warnings: split.shortfall().into_iter().collect(), model, train, test })
 }
 

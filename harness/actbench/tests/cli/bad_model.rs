@@ -116,10 +116,10 @@ fn unsupported_configuration_is_named() {
     assert_snapshot!(refused(|config| config["model_type"] = json!("mamba")), @"error: [DIR]/model/config.json: unknown architecture 'mamba': only Llama models ('model_type': 'llama') are supported");
     assert_snapshot!(refused(|config| *config = json!({"architectures": ["GPT2LMHeadModel"]})), @"error: [DIR]/model/config.json: unknown architecture 'GPT2LMHeadModel': only Llama models ('model_type': 'llama') are supported");
     assert_snapshot!(refused(|config| *config = json!("not an object")), @"error: [DIR]/model/config.json: unknown architecture none named: only Llama models ('model_type': 'llama') are supported");
-    assert_snapshot!(refused(|config| config["hidden_size"] = json!("sixteen")), @r#"error: [DIR]/model/config.json: not a Llama configuration: invalid type: string "sixteen", expected usize; download the file again"#);
+    assert_snapshot!(refused(|config| config["hidden_size"] = json!("sixteen")), @r#"error: [DIR]/model/config.json: hidden_size is "sixteen", expected a whole number"#);
     assert_snapshot!(refused(|config| config["hidden_size"] = json!(0)), @"error: [DIR]/model/config.json: hidden_size is 0, it must be between 1 and 16777216");
     assert_snapshot!(refused(|config| config["num_key_value_heads"] = json!(3)), @"error: [DIR]/model/config.json: 3 key/value heads do not divide 2 query heads");
-    assert_snapshot!(refused(|config| { config.as_object_mut().unwrap().remove("vocab_size"); }), @"error: [DIR]/model/config.json: not a Llama configuration: missing field `vocab_size`; download the file again");
+    assert_snapshot!(refused(|config| { config.as_object_mut().unwrap().remove("vocab_size"); }), @"error: [DIR]/model/config.json: has no vocab_size; download the file again");
     assert_snapshot!(refused(|config| config["hidden_act"] = json!("relu")), @"error: [DIR]/model/config.json: hidden_act is 'relu', only 'silu' is supported");
 }
 

@@ -5,6 +5,7 @@ use actbench_kernels::{DType, DeviceUsage};
 
 use super::config::ModelConfig;
 use super::locate::{ModelLocation, locate};
+use super::open::config_origin;
 use super::{ActivationModel, LayerOutput, LayerSink, StepSink, StepSource, TokenBatch, run_in_turn};
 use crate::error::{Error, Result};
 
@@ -31,7 +32,7 @@ pub fn find_model_spec(name: Option<&str>, quiet: bool) -> Result<ModelSpec> {
         return Ok(ModelSpec { config, synthetic: false, preset: Some(preset) });
     }
     let location = locate(name, quiet)?;
-    let config = ModelConfig::parse(&location.config_json()?, &location.to_string())?;
+    let config = ModelConfig::parse(&location.config_json()?, &config_origin(&location))?;
     Ok(ModelSpec { config, synthetic: matches!(location, ModelLocation::Synthetic(_)), preset: None })
 }
 

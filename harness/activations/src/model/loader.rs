@@ -4,61 +4,9 @@ use actbench_kernels::{Backend, DType, HostTensor, KernelError};
 
 use super::config::ModelConfig;
 use super::llama::{DecoderBlock, Projection};
+use super::tensors::embedding_name;
 use super::weights::Weights;
 use crate::error::{Error, Result};
-
-/// Calls `visit(name, shape)` for each tensor of the embedding and the first `n_blocks` blocks, without the prefix
-/// `model.`.
-fn for_each_tensor(
-    config: &ModelConfig,
-    n_blocks: usize,
-    visit: &mut dyn FnMut(&str, &[usize]) -> Result<()>,
-) -> Result<()> {
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    visit("embed_tokens.weight", &[config.vocab_size, hidden])?;
-    for layer in 0..n_blocks {
-        for norm in ["input_layernorm", "post_attention_layernorm"] {
-            visit(&format!("layers.{layer}.{norm}.weight"), &[hidden])?;
-        }
-        for (module, part, outputs, inputs, bias) in [
-            ("self_attn", "q_proj", config.query_width(), hidden, config.attention_bias),
-            ("self_attn", "k_proj", config.kv_width(), hidden, config.attention_bias),
-            ("self_attn", "v_proj", config.kv_width(), hidden, config.attention_bias),
-            ("self_attn", "o_proj", hidden, config.query_width(), config.attention_bias),
-            ("mlp", "gate_proj", inner, hidden, config.mlp_bias),
-            ("mlp", "up_proj", inner, hidden, config.mlp_bias),
-            ("mlp", "down_proj", hidden, inner, config.mlp_bias),
-        ] {
-            visit(&format!("layers.{layer}.{module}.{part}.weight"), &[outputs, inputs])?;
-            if bias {
-                visit(&format!("layers.{layer}.{module}.{part}.bias"), &[outputs])?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Checks that each tensor of the first `n_blocks` blocks is there in the right shape. Reads headers alone.
-///
-/// # Errors
-/// The first tensor that is missing or has another shape.
-pub fn check_tensors(config: &ModelConfig, weights: &Weights, n_blocks: usize) -> Result<()> {
-    for_each_tensor(config, n_blocks, &mut |name, shape| weights.check(&full_name(weights, name), shape))
-}
-
-/// The name in the file of a tensor of the decoder; files of a bare decoder lack the prefix `model.`.
-fn full_name(weights: &Weights, name: &str) -> String {
-    let prefixed = format!("model.{name}");
-    if !weights.contains(&prefixed) && weights.contains(name) { name.to_owned() } else { prefixed }
-}
-
-/// The tensor `name` (without the prefix `model.`) of `shape`.
-///
-/// # Errors
-/// As [`Weights::tensor`].
-pub(super) fn tensor_named(weights: &Weights, name: &str, shape: &[usize]) -> Result<HostTensor> {
-    weights.tensor(&full_name(weights, name), shape)
-}
 
 /// Finds, checks and prepares weights by their Hugging Face names.
 pub(super) struct WeightLoader<'a, B: Backend> {
@@ -71,8 +19,7 @@ pub(super) struct WeightLoader<'a, B: Backend> {
 impl<B: Backend> WeightLoader<'_, B> {
     /// The prepared embedding table.
     pub(super) fn embedding(&self) -> Result<B::Embedding> {
-        let name = "embed_tokens.weight";
-        let table = self.tensor(name, &[self.config.vocab_size, self.config.hidden_size])?;
+        let (name, table) = embedding_table(self.config, self.weights)?;
         let prepared = self.backend.prepare_embedding(&table, self.dtype);
         let prepared = self.named([(name.to_owned(), &table)], prepared)?;
         self.weights.release(&table);
@@ -84,8 +31,8 @@ impl<B: Backend> WeightLoader<'_, B> {
         let config = self.config;
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (query, kv) = (config.query_width(), config.kv_width());
-        let attention = format!("layers.{layer}.self_attn");
-        let mlp = format!("layers.{layer}.mlp");
+        let attention = format!("model.layers.{layer}.self_attn");
+        let mlp = format!("model.layers.{layer}.mlp");
         let gate_name = format!("{mlp}.gate_proj");
         let up_name = format!("{mlp}.up_proj");
         let gate = self.tensor(&format!("{gate_name}.weight"), &[inner, hidden])?;
@@ -95,11 +42,11 @@ impl<B: Backend> WeightLoader<'_, B> {
         self.weights.release(&gate);
         self.weights.release(&up);
         Ok(DecoderBlock {
-            attention_norm: self.norm(&format!("layers.{layer}.input_layernorm"))?,
+            attention_norm: self.norm(&format!("model.layers.{layer}.input_layernorm"))?,
             query: self.projection(&attention, &[("q_proj", query)], hidden, config.attention_bias)?,
             key_value: self.projection(&attention, &[("k_proj", kv), ("v_proj", kv)], hidden, config.attention_bias)?,
             attention_output: self.projection(&attention, &[("o_proj", hidden)], query, config.attention_bias)?,
-            mlp_norm: self.norm(&format!("layers.{layer}.post_attention_layernorm"))?,
+            mlp_norm: self.norm(&format!("model.layers.{layer}.post_attention_layernorm"))?,
             gate_up: Projection {
                 weight: gate_up,
                 bias: self.biases(&mlp, &[("gate_proj", inner), ("up_proj", inner)], config.mlp_bias)?,
@@ -109,7 +56,15 @@ impl<B: Backend> WeightLoader<'_, B> {
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor> {
-        tensor_named(self.weights, name, shape)
+        self.weights.tensor(name, shape)
+    }
+
+    /// A bias, which is zero if the file has none, as in transformers.
+    fn bias(&self, name: &str, outputs: usize) -> Result<HostTensor> {
+        if self.weights.contains(name) {
+            return self.tensor(name, &[outputs]);
+        }
+        Ok(HostTensor::from_f32(self.dtype, vec![outputs], &vec![0.0; outputs])?)
     }
 
     fn norm(&self, name: &str) -> Result<B::Vector> {
@@ -139,7 +94,7 @@ impl<B: Backend> WeightLoader<'_, B> {
         }
         let tensors = parts
             .iter()
-            .map(|(name, outputs)| self.tensor(&format!("{module}.{name}.bias"), &[*outputs]))
+            .map(|(name, outputs)| self.bias(&format!("{module}.{name}.bias"), *outputs))
             .collect::<Result<Vec<_>>>()?;
         let names = parts.iter().map(|(name, _)| format!("{module}.{name}.bias"));
         self.named(names.zip(&tensors), self.backend.prepare_vector(&tensors, self.dtype)).map(Some)
@@ -162,18 +117,25 @@ impl<B: Backend> WeightLoader<'_, B> {
     }
 }
 
-/// The error for the first element of `tensor` that is not finite in `dtype`, if there is one. `name` lacks the prefix
-/// `model.`.
+/// The embedding's name and its table, `[vocab_size, hidden_size]`.
+///
+/// # Errors
+/// As [`Weights::tensor`].
+pub(super) fn embedding_table(config: &ModelConfig, weights: &Weights) -> Result<(&'static str, HostTensor)> {
+    let name = embedding_name(config, weights);
+    Ok((name, weights.tensor(name, &[config.vocab_size, config.hidden_size])?))
+}
+
+/// The error for the first element of `tensor` that is not finite in `dtype`, if there is one.
 pub(super) fn not_finite(weights: &Weights, name: &str, tensor: &HostTensor, dtype: DType) -> Option<Error> {
     let values = tensor.to_f32_vec();
     let rounded = dtype.to_f32_vec(&dtype.from_f32_slice(&values));
     let element = rounded.iter().position(|value| !value.is_finite())?;
-    let name = full_name(weights, name);
     let value = values[element];
     let what = if value.is_finite() {
         format!("is {value:e}, too large for {dtype}; pass --dtype bf16 or fp32")
     } else {
         format!("is {value}, but weights must be finite; download or convert the file again")
     };
-    Some(Error::input(weights.origin(&name), format!("tensor '{name}': element {element} {what}")))
+    Some(Error::input(weights.origin(name), format!("tensor '{name}': element {element} {what}")))
 }

@@ -14,7 +14,7 @@ use actbench_fixtures::presets::{PRESETS, Preset};
 
 use crate::error::{Error, Result};
 use crate::import::IMPORT_VERSION;
-use crate::model::weights::Weights;
+use crate::model::weights::{Weights, adapter_file};
 pub use settings::LocateSettings;
 
 /// The default model.
@@ -101,6 +101,12 @@ pub fn locate_in(model: Option<&str>, settings: &LocateSettings, quiet: bool) ->
     if path.is_dir() {
         if path.join("config.json").exists() {
             return Ok(ModelLocation::Directory(path.to_path_buf()));
+        }
+        if let Some(file) = adapter_file(path) {
+            let what = format!(
+                "has no config.json, and '{file}' is of an adapter: merge it into its base model and save that"
+            );
+            return Err(Error::file(path, what));
         }
         return Err(Error::file(path, "has no config.json, so it is not a model directory"));
     }

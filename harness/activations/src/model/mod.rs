@@ -9,6 +9,7 @@ pub mod activation_model;
 pub mod batch;
 pub mod config;
 pub mod config_only;
+pub mod context;
 mod flops;
 pub mod llama;
 mod loader;
@@ -16,6 +17,7 @@ pub mod locate;
 pub mod memory_model;
 pub mod open;
 pub mod replicas;
+mod tensors;
 pub mod weights;
 
 pub use activation_model::{ActivationModel, LayerSink, StepSink, StepSource, check_layer, run_in_turn};

@@ -6,10 +6,11 @@ use actbench_kernels::{Backend, DType};
 
 use super::check_layer;
 use super::config::ModelConfig;
+use super::context::ContextLength;
 use super::llama::{Llama, LoadOptions};
-use super::loader::check_tensors;
 use super::locate::{ModelLocation, locate};
-use super::weights::Weights;
+use super::tensors::{check_tensors, tensor_warnings};
+use super::weights::{Weights, adapter_file};
 use crate::error::Result;
 use crate::text::{ChatTokenizer, MaskKind};
 
@@ -23,6 +24,8 @@ pub struct OpenModel {
     pub weights: Arc<Weights>,
     /// Where it was found.
     pub location: ModelLocation,
+    /// The lengths that its rows should not exceed.
+    pub context: ContextLength,
     /// Whether it is the default model, used when none is named.
     pub embedded: bool,
 }
@@ -35,19 +38,29 @@ impl OpenModel {
     /// No such model, or files that are missing, broken or of another architecture.
     pub fn open(name: Option<&str>, mask: MaskKind, quiet: bool) -> Result<Self> {
         let location = locate(name, quiet)?;
-        let origin = match &location {
-            ModelLocation::Directory(directory) => directory.join("config.json").display().to_string(),
-            ModelLocation::Synthetic(_) => location.to_string(),
-        };
-        let config = ModelConfig::parse(&location.config_json()?, &origin)?;
+        let config = ModelConfig::parse(&location.config_json()?, &config_origin(&location))?;
         let tokenizer = match &location {
             ModelLocation::Directory(directory) => ChatTokenizer::from_dir(directory)?,
             ModelLocation::Synthetic(_) => ChatTokenizer::bundled()?,
         };
         let weights = location.weights().map_err(|error| error.advise("download the model's weights again"))?;
+        let directory = match &location {
+            ModelLocation::Directory(directory) => Some(directory.as_path()),
+            ModelLocation::Synthetic(_) => None,
+        };
+        if let Some(file) = directory.and_then(adapter_file) {
+            tracing::warn!(
+                "{location}: the adapter of '{file}' is not applied, the features are those of the weights next to it; merge it \
+                 (peft's merge_and_unload) to include it"
+            );
+        }
+        for warning in tensor_warnings(&config, &weights) {
+            tracing::warn!("{location}: {warning}");
+        }
+        let context = ContextLength::read(config.max_position_embeddings, directory);
         let embedded = name.is_none_or(|name| name == "embedded");
         let tokenizer = tokenizer.with_mask(mask);
-        Ok(OpenModel { config, tokenizer, weights: Arc::new(weights), embedded, location })
+        Ok(OpenModel { config, tokenizer, weights: Arc::new(weights), context, embedded, location })
     }
 
     /// Checks that every tensor of the blocks up to `deepest` is there in the right shape.
@@ -76,5 +89,13 @@ impl OpenModel {
     ) -> Result<Llama<B>> {
         let options = LoadOptions { dtype, n_blocks: deepest + 1, max_positions };
         Llama::load_over(backends, self.config.clone(), self.weights.clone(), &options, progress)
+    }
+}
+
+/// The file of a model's configuration, for errors and warnings.
+pub(super) fn config_origin(location: &ModelLocation) -> String {
+    match location {
+        ModelLocation::Directory(directory) => directory.join("config.json").display().to_string(),
+        ModelLocation::Synthetic(_) => location.to_string(),
     }
 }

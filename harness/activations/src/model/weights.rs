@@ -7,9 +7,12 @@
 mod digest;
 mod files;
 mod header;
+mod leftovers;
+mod names;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -21,7 +24,9 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 
-pub(crate) use files::{SHARD_INDEX, SINGLE_FILE, shard_names};
+pub(crate) use files::{SHARD_INDEX, SINGLE_FILE, adapter_file, shard_names};
+pub(super) use leftovers::is_quantization;
+pub(super) use names::block_of;
 
 use digest::parallel_digest;
 use files::WeightFiles;
@@ -59,7 +64,7 @@ impl Weights {
         Weights { source: WeightSource::Synthetic { preset: *preset, seed, shapes }, fingerprint: OnceLock::new() }
     }
 
-    /// Whether there is a tensor of that name.
+    /// Whether there is a tensor of that name. Names are those of transformers' Llama, whatever the file calls its tensors.
     pub fn contains(&self, name: &str) -> bool {
         self.shape(name).is_some()
     }
@@ -72,7 +77,17 @@ impl Weights {
         }
     }
 
-    /// The names of all tensors, sorted.
+    /// Each tensor's name in transformers and in its file, and whether another tensor of the same name replaces it.
+    pub(super) fn renamed(&self) -> Vec<(Cow<'_, str>, &str, bool)> {
+        match &self.source {
+            WeightSource::Files(files) => files.renamed().collect(),
+            WeightSource::Synthetic { shapes, .. } => {
+                shapes.keys().map(|name| (Cow::Borrowed(name.as_str()), name.as_str(), false)).collect()
+            }
+        }
+    }
+
+    /// The names of all tensors in their files.
     pub fn names(&self) -> Vec<&str> {
         match &self.source {
             WeightSource::Files(files) => files.names().collect(),
@@ -106,9 +121,14 @@ impl Weights {
         if found == shape {
             return Ok(());
         }
+        let stored = match &self.source {
+            WeightSource::Files(files) => files.stored_name(name).unwrap_or(name),
+            WeightSource::Synthetic { .. } => name,
+        };
+        let leftover = self.leftover(name).map(|leftover| format!("; {leftover}")).unwrap_or_default();
         Err(Error::input(
             self.origin(name),
-            format!("tensor '{name}' has shape {found:?}, config.json asks for {shape:?}"),
+            format!("tensor '{stored}' has shape {found:?}, config.json asks for {shape:?}{leftover}"),
         ))
     }
 
@@ -149,11 +169,20 @@ impl Weights {
     }
 
     fn missing(&self, name: &str) -> Error {
+        if let Some(leftover) = self.leftover(name) {
+            return Error::input(self.origin(name), format!("no tensor '{name}'; {leftover}"));
+        }
         let names = self.names();
         let advice = match names.iter().min_by_key(|candidate| strsim::levenshtein(candidate, name)) {
             Some(nearest) => format!("the nearest of its {} tensors is '{nearest}'", names.len()),
             None => "it has no tensors".to_owned(),
         };
         Error::input(self.origin(name), format!("no tensor '{name}'; {advice}"))
+    }
+
+    /// The reason why the tensor `name` is not there as a Llama has it, if the tensors next to it tell.
+    fn leftover(&self, name: &str) -> Option<String> {
+        let WeightSource::Files(files) = &self.source else { return None };
+        leftovers::explain(name, |prefix| files.names_from(prefix).map(str::to_owned).collect())
     }
 }

@@ -11,7 +11,7 @@ use super::weights::DecoderBlock;
 use super::workspace::{PrefixCache, Workspace};
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
-use crate::model::loader::{WeightLoader, not_finite, tensor_named};
+use crate::model::loader::{WeightLoader, embedding_table, not_finite};
 use crate::model::memory_model::{prefix_cache_bytes, token_bytes};
 use crate::model::weights::Weights;
 use crate::model::{LastLayerTokens, LayerOutput, ModelStep, TokenBatch};
@@ -168,9 +168,10 @@ impl<B: Backend> PipelineStage<B> {
 
     /// Rows of the embedding table are read as tokens need them, so a weight that is not finite is found only here.
     fn embed_error(&self, error: KernelError) -> Error {
-        let name = "embed_tokens.weight";
-        let shape = [self.config.vocab_size, self.config.hidden_size];
-        let named = || not_finite(&self.weights, name, &tensor_named(&self.weights, name, &shape).ok()?, self.dtype);
+        let named = || {
+            let (name, table) = embedding_table(&self.config, &self.weights).ok()?;
+            not_finite(&self.weights, name, &table, self.dtype)
+        };
         match error {
             KernelError::NotFinite { .. } => named().unwrap_or(Error::Kernel(error)),
             other => Error::from(other),

@@ -1,10 +1,13 @@
 //! Mapped safetensors files: the tensors in them, their ranges, and a check that the files are complete.
 //!
-//! The header is read by the `safetensors` crate, after [`check_header`] has compared it with the file.
+//! As in transformers, all tensors of all shards count, whether the index lists them or not, and `names` maps the names of older and
+//! wrapped checkpoints to those of a Llama.
 
+use std::borrow::Cow;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,12 +15,12 @@ use actbench_kernels::{DType, HostTensor};
 use bytes::Bytes;
 use memmap2::{Mmap, UncheckedAdvice};
 use rayon::prelude::*;
-use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
-use super::header::{LENGTH_FIELD, MAX_HEADER, check_header};
-use super::parallel_digest;
+use super::header::{MAX_HEADER, read_header};
+use super::{names, parallel_digest};
 use crate::error::{Error, Result};
+use crate::lfs;
 
 /// The weight file of a model that is not sharded.
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
@@ -29,12 +32,17 @@ pub(crate) const SHARD_INDEX: &str = "model.safetensors.index.json";
 pub(super) struct WeightFiles {
     dir: PathBuf,
     maps: Vec<FileMap>,
+    /// By the name that transformers gives it.
     entries: BTreeMap<String, TensorEntry>,
+    /// Names of tensors that another one replaces, because both have the same name in transformers.
+    shadowed: Vec<String>,
 }
 
 /// A tensor of a file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct TensorEntry {
+    /// Its name in the file.
+    stored: String,
     /// Index of its file.
     file: usize,
     dtype: Dtype,
@@ -63,63 +71,94 @@ impl AsRef<[u8]> for SharedMap {
 impl WeightFiles {
     /// See [`super::Weights::open`].
     pub(super) fn open(dir: &Path) -> Result<Self> {
-        let mut files = WeightFiles { dir: dir.to_path_buf(), maps: Vec::new(), entries: BTreeMap::new() };
+        let mut files =
+            WeightFiles { dir: dir.to_path_buf(), maps: Vec::new(), entries: BTreeMap::new(), shadowed: Vec::new() };
+        let mut stored = BTreeMap::new();
         if dir.join(SINGLE_FILE).exists() {
-            for (name, entry) in files.map(dir.join(SINGLE_FILE))? {
-                files.entries.insert(name, entry);
-            }
+            stored = files.map(dir.join(SINGLE_FILE))?.collect();
         } else if dir.join(SHARD_INDEX).exists() {
-            files.open_shards(&dir.join(SHARD_INDEX))?;
+            let index = dir.join(SHARD_INDEX);
+            for shard in shard_names(&index)? {
+                let path = dir.join(&shard);
+                if !path.exists() {
+                    let what = format!("names the shard '{shard}', which is not in the directory; download it too");
+                    return Err(Error::file(&index, what));
+                }
+                // A name in two shards is read from the later one, as in transformers.
+                stored.extend(files.map(path)?);
+            }
         } else {
             return Err(Error::file(dir, no_weights(dir)));
         }
+        files.rename(stored);
         Ok(files)
     }
 
-    fn open_shards(&mut self, index_path: &Path) -> Result<()> {
-        let weight_map = read_index(index_path)?;
-        let shards: BTreeSet<&String> = weight_map.values().collect();
-        for shard in shards {
-            let path = self.dir.join(shard);
-            if !path.exists() {
-                let what = format!("names the shard '{shard}', which is not in the same directory; download it too");
-                return Err(Error::file(index_path, what));
-            }
-            let mut found: BTreeMap<String, TensorEntry> = self.map(path)?.into_iter().collect();
-            for (name, _) in weight_map.iter().filter(|(_, file)| *file == shard) {
-                let entry = found.remove(name).ok_or_else(|| {
-                    Error::file(index_path, format!("lists tensor '{name}' in '{shard}', which does not contain it"))
-                })?;
-                self.entries.insert(name.clone(), entry);
+    /// Enters the tensors under the names that transformers gives them. Of two with one name it takes the first in order.
+    fn rename(&mut self, stored: BTreeMap<String, TensorEntry>) {
+        for (name, entry) in stored {
+            match self.entries.entry(names::renamed(&name)) {
+                Entry::Vacant(place) => drop(place.insert(entry)),
+                Entry::Occupied(_) => self.shadowed.push(name),
             }
         }
-        Ok(())
+        for (name, entry) in self.ones_in_gammas() {
+            self.entries.remove(&entry.stored);
+            self.entries.insert(name, entry);
+        }
+    }
+
+    /// Norm weights under the old name `gamma` that are all 1, with their present name. transformers does not know the old name
+    /// for a Llama and starts the norm from ones, which is right for these alone.
+    fn ones_in_gammas(&self) -> Vec<(String, TensorEntry)> {
+        let norms = self.entries.iter().filter_map(|(name, entry)| Some((names::norm_of_gamma(name)?, entry)));
+        let missing = norms.filter(|(name, _)| !self.entries.contains_key(name));
+        let is_one = |entry: &TensorEntry| {
+            self.read(entry).is_ok_and(|tensor| tensor.to_f32_vec().into_iter().all(|value| value == 1.0))
+        };
+        missing.filter(|(_, entry)| is_one(entry)).map(|(name, entry)| (name, entry.clone())).collect()
     }
 
     /// Maps a file and lists its tensors.
-    fn map(&mut self, path: PathBuf) -> Result<Vec<(String, TensorEntry)>> {
+    fn map(&mut self, path: PathBuf) -> Result<impl Iterator<Item = (String, TensorEntry)> + use<>> {
         let file = File::open(&path).map_err(Error::io("open", &path))?;
         // SAFETY: the map is only read. `Weights::open` documents that the files must not be changed meanwhile. No process
         // can prevent that, and a private copy of all weights would defeat the purpose of a map.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", &path))?;
         let map = Arc::new(map);
-        check_header(&path, &map)?;
-        let (header, metadata) = SafeTensors::read_metadata(&map)
-            .map_err(|error| Error::file(&path, format!("not a valid safetensors file: {error}")))?;
-        let data = LENGTH_FIELD + header;
+        lfs::reject_pointer(&path, &map)?;
+        let (data, tensors) = read_header(&path, &map)?;
         let file = self.maps.len();
-        let entries = metadata.tensors().into_iter().map(|(name, info)| {
-            let (begin, end) = info.data_offsets;
-            (name, TensorEntry { file, dtype: info.dtype, shape: info.shape.clone(), range: data + begin..data + end })
-        });
-        let entries = entries.collect();
         let bytes = Bytes::from_owner(SharedMap(Arc::clone(&map)));
         self.maps.push(FileMap { path, map, bytes });
-        Ok(entries)
+        Ok(tensors.into_iter().map(move |(name, info)| {
+            let (begin, end) = info.data_offsets;
+            let range = data + begin..data + end;
+            (name.clone(), TensorEntry { stored: name, file, dtype: info.dtype, shape: info.shape, range })
+        }))
     }
 
+    /// The names in the files, those of tensors that another one replaces excepted.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().map(String::as_str)
+        self.entries.values().map(|entry| entry.stored.as_str())
+    }
+
+    /// See [`super::Weights::renamed`].
+    pub(super) fn renamed(&self) -> impl Iterator<Item = (Cow<'_, str>, &str, bool)> {
+        let used =
+            self.entries.iter().map(|(name, entry)| (Cow::Borrowed(name.as_str()), entry.stored.as_str(), false));
+        used.chain(self.shadowed.iter().map(|name| (Cow::Owned(names::renamed(name)), name.as_str(), true)))
+    }
+
+    /// The name in the file of the tensor `name`, if there is one.
+    pub(super) fn stored_name(&self, name: &str) -> Option<&str> {
+        self.entries.get(name).map(|entry| entry.stored.as_str())
+    }
+
+    /// The names in the files of the tensors whose names begin with `prefix`.
+    pub(super) fn names_from<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+        let after = self.entries.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        after.take_while(move |(name, _)| name.starts_with(prefix)).map(|(_, entry)| entry.stored.as_str())
     }
 
     pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
@@ -134,11 +173,16 @@ impl WeightFiles {
     /// The tensor `name`, sharing the mapped bytes.
     pub(super) fn tensor(&self, name: &str) -> Result<HostTensor> {
         let entry = self.entries.get(name).ok_or_else(|| Error::file(&self.dir, format!("no tensor '{name}'")))?;
+        self.read(entry)
+    }
+
+    fn read(&self, entry: &TensorEntry) -> Result<HostTensor> {
         let dtype = match entry.dtype {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::Bf16,
             other => {
+                let name = &entry.stored;
                 let what =
                     format!("tensor '{name}' is stored as {other}; only F32, F16 and BF16 weights are supported");
                 return Err(Error::file(&self.maps[entry.file].path, what));
@@ -172,7 +216,8 @@ impl WeightFiles {
             })
             .collect();
         let mut hasher = blake3::Hasher::new();
-        for ((name, entry), digest) in self.entries.iter().zip(digests) {
+        for (entry, digest) in self.entries.values().zip(digests) {
+            let name = &entry.stored;
             hasher.update(format!("{name:?} {} {:?} ", entry.dtype, entry.shape).as_bytes());
             hasher.update(digest.as_bytes());
         }
@@ -200,13 +245,26 @@ impl FileMap {
 /// The error for a directory without safetensors files.
 fn no_weights(dir: &Path) -> String {
     let mut what = format!("no {SINGLE_FILE} or {SHARD_INDEX} in this directory");
+    if let Some(file) = adapter_file(dir) {
+        what += &format!(
+            "; '{file}' is of an adapter: merge it into its base model (peft's merge_and_unload) and save that"
+        );
+        return what;
+    }
     if dir.join("pytorch_model.bin").exists() || dir.join("pytorch_model.bin.index.json").exists() {
         what += "; pickled weights (.bin) are not read: save the model again as safetensors";
     }
     what
 }
 
-/// The names of the shards that an index lists: plain names of files in its directory.
+/// The file in `dir` that belongs to an adapter of PEFT, if there is one.
+pub(crate) fn adapter_file(dir: &Path) -> Option<&'static str> {
+    ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"]
+        .into_iter()
+        .find(|file| dir.join(file).exists())
+}
+
+/// The names of the shards that an index lists: paths of files in its directory.
 ///
 /// # Errors
 /// The index cannot be read, or a shard is outside its directory.
@@ -225,13 +283,13 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
         return Err(Error::file(path, format!("is {size} bytes, too many for an index of tensors")));
     }
     let text = std::fs::read(path).map_err(Error::io("read", path))?;
+    lfs::reject_pointer(path, &text)?;
     let index: Index = serde_json::from_slice(&text)
         .map_err(|error| Error::file(path, format!("not an index of safetensors shards: {error}")))?;
     for (name, shard) in &index.weight_map {
-        let mut components = Path::new(shard).components();
-        let plain = matches!((components.next(), components.next()), (Some(Component::Normal(part)), None) if part == shard.as_str());
-        if !plain {
-            let what = format!("tensor '{name}': shard '{shard}' is not the plain name of a file next to the index");
+        let inside = Path::new(shard).components().all(|part| matches!(part, Component::Normal(_)));
+        if !inside || shard.is_empty() {
+            let what = format!("tensor '{name}': shard '{shard}' is not the path of a file in the index's directory");
             return Err(Error::file(path, what));
         }
     }

@@ -1,7 +1,7 @@
 //! Checks a safetensors header against its file, entry by entry, so that a truncated or hostile file gives an error that
 //! names the tensor.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::path::Path;
 
 use safetensors::tensor::TensorInfo;
@@ -40,8 +40,11 @@ impl<'de> Deserialize<'de> for HeaderEntries {
     }
 }
 
-/// Checks the safetensors header at the start of `file`.
-pub(super) fn check_header(path: &Path, file: &[u8]) -> Result<()> {
+/// A checked header: the offset of the data in the file, and the tensors by name, at offsets in the data.
+pub(super) type Header = (usize, Vec<(String, TensorInfo)>);
+
+/// Reads and checks the safetensors header at the start of `file`. The crate's own reader would parse it again and name no tensor.
+pub(super) fn read_header(path: &Path, file: &[u8]) -> Result<Header> {
     let fail = |what: String| Err(Error::file(path, what));
     let Some((length, rest)) = file.split_first_chunk::<LENGTH_FIELD>() else {
         return fail(format!("is {} bytes long, too short for a safetensors file", file.len()));
@@ -58,13 +61,17 @@ pub(super) fn check_header(path: &Path, file: &[u8]) -> Result<()> {
         Ok(entries) => entries,
         Err(error) => return fail(format!("its safetensors header is not valid: {error}")),
     };
-    let mut seen = BTreeSet::new();
-    let mut spans = Vec::with_capacity(entries.len());
+    let mut seen = HashSet::with_capacity(entries.len());
+    if let Some((name, _)) = entries.iter().find(|(name, _)| !seen.insert(name.as_str())) {
+        return fail(format!("tensor '{name}' is listed twice"));
+    }
+    let mut tensors = Vec::with_capacity(entries.len());
     for (name, value) in entries {
-        if !seen.insert(name.clone()) {
-            return fail(format!("tensor '{name}' is listed twice"));
-        }
         if name == "__metadata__" {
+            let is_text = value.as_object().is_some_and(|map| map.values().all(serde_json::Value::is_string));
+            if !value.is_null() && !is_text {
+                return fail("its safetensors header is not valid: __metadata__ is not an object of texts".to_owned());
+            }
             continue;
         }
         let info: TensorInfo = match serde_json::from_value(value) {
@@ -87,13 +94,28 @@ pub(super) fn check_header(path: &Path, file: &[u8]) -> Result<()> {
                 end - begin
             ));
         }
-        spans.push((begin, end, name));
+        tensors.push((name, info));
     }
-    spans.sort_unstable();
-    for pair in spans.windows(2) {
-        if pair[1].0 < pair[0].1 {
-            return fail(format!("tensors '{}' and '{}' overlap", pair[0].2, pair[1].2));
+    // By offsets first: names decide between tensors without elements.
+    tensors.sort_by(|(a_name, a), (b_name, b)| (a.data_offsets, a_name).cmp(&(b.data_offsets, b_name)));
+    let (mut covered, mut before) = (0, "");
+    for (name, info) in &tensors {
+        let (begin, end) = info.data_offsets;
+        if begin < covered {
+            return fail(format!("tensors '{before}' and '{name}' overlap"));
         }
+        if begin > covered {
+            return fail(uncovered(covered, begin));
+        }
+        (covered, before) = (end, name);
     }
-    Ok(())
+    if covered < data.len() {
+        return fail(uncovered(covered, data.len()));
+    }
+    Ok((LENGTH_FIELD + header.len(), tensors))
+}
+
+/// The error for bytes that the format wants to belong to a tensor.
+fn uncovered(begin: usize, end: usize) -> String {
+    format!("not a valid safetensors file: bytes {begin} to {end} of its data belong to no tensor")
 }

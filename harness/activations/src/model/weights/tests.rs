@@ -91,21 +91,75 @@ fn shards_are_joined_and_bad_ones_refused() {
 
     fs::write(&index, r#"{"weight_map": {"a": "three.safetensors"}}"#).unwrap();
     let error = open_error_in(dir.path());
-    assert!(error.contains("names the shard 'three.safetensors', which is not in the same directory"), "{error}");
-    fs::write(&index, r#"{"weight_map": {"z": "one.safetensors"}}"#).unwrap();
-    let error = open_error_in(dir.path());
-    assert!(error.contains("lists tensor 'z' in 'one.safetensors', which does not contain it"), "{error}");
-    for outside in ["../one.safetensors", "/etc/passwd", "sub/one.safetensors", "..", ".", "", "./one.safetensors"] {
+    assert!(error.contains("names the shard 'three.safetensors', which is not in the directory"), "{error}");
+    for outside in
+        ["../one.safetensors", "/etc/passwd", "sub/../../one.safetensors", "..", ".", "", "./one.safetensors"]
+    {
         fs::write(&index, serde_json::json!({"weight_map": {"a": outside}}).to_string()).unwrap();
         let error = open_error_in(dir.path());
-        assert!(error.contains("is not the plain name of a file next to the index"), "{outside}: {error}");
+        assert!(error.contains("is not the path of a file in the index's directory"), "{outside}: {error}");
     }
+}
+
+/// transformers reads all tensors of the shards that the index names, and of a name in two shards the later one.
+#[test]
+fn index_names_shards_and_the_shards_have_the_tensors() {
+    let dir = TempDir::new().unwrap();
+    let index = dir.path().join("model.safetensors.index.json");
+    fs::create_dir(dir.path().join("sub")).unwrap();
+    write(dir.path(), "one.safetensors", &[("a", Dtype::F32, &[2]), ("unlisted", Dtype::F32, &[5])]);
+    write(dir.path(), "sub/two.safetensors", &[("a", Dtype::F32, &[3])]);
+    fs::write(&index, r#"{"weight_map": {"a": "one.safetensors", "absent": "sub/two.safetensors"}}"#).unwrap();
+    let weights = Weights::open(dir.path()).unwrap();
+    assert_eq!(weights.names(), ["a", "unlisted"]);
+    assert_eq!(weights.tensor("a", &[3]).unwrap().to_f32_vec(), [1.0; 3]);
+    assert_eq!(weights.tensor("unlisted", &[5]).unwrap().to_f32_vec(), [1.0; 5]);
+    assert!(weights.tensor("absent", &[1]).unwrap_err().to_string().contains("no tensor 'absent'"));
+}
+
+#[test]
+fn old_norm_name_is_read_where_transformers_agrees() {
+    let dir = TempDir::new().unwrap();
+    let norm = "model.layers.0.input_layernorm.weight";
+    write(dir.path(), "model.safetensors", &[("layers.0.input_layernorm.gamma", Dtype::BF16, &[4])]);
+    assert_eq!(Weights::open(dir.path()).unwrap().tensor(norm, &[4]).unwrap().to_f32_vec(), [1.0; 4]);
+    let two = 2f32.to_le_bytes().repeat(4);
+    let view = TensorView::new(Dtype::F32, vec![4], &two).unwrap();
+    let file = safetensors::serialize([("model.layers.0.input_layernorm.gamma", view)], None).unwrap();
+    fs::write(dir.path().join("model.safetensors"), file).unwrap();
+    let error = Weights::open(dir.path()).unwrap().tensor(norm, &[4]).unwrap_err().to_string();
+    assert!(error.contains("no tensor 'model.layers.0.input_layernorm.weight'; transformers does not read 'model.layers.0.input_layernorm.gamma'"), "{error}");
+}
+
+#[test]
+fn quantized_and_adapter_tensors_are_named() {
+    let dir = TempDir::new().unwrap();
+    let wanted = "model.layers.0.mlp.up_proj.weight";
+    write(dir.path(), "model.safetensors", &[("model.layers.0.mlp.up_proj.qweight", Dtype::I32, &[4])]);
+    let error = Weights::open(dir.path()).unwrap().tensor(wanted, &[4, 2]).unwrap_err().to_string();
+    assert!(error.contains("its weights are quantized ('model.layers.0.mlp.up_proj.qweight')"), "{error}");
+    let packed = [(wanted, Dtype::U8, &[4, 1][..]), ("model.layers.0.mlp.up_proj.weight.absmax", Dtype::F32, &[1])];
+    write(dir.path(), "model.safetensors", &packed);
+    let error = Weights::open(dir.path()).unwrap().tensor(wanted, &[4, 2]).unwrap_err().to_string();
+    assert!(error.contains("asks for [4, 2]; its weights are quantized"), "{error}");
+}
+
+#[test]
+fn git_lfs_pointers_are_named() {
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 17\n";
+    insta::assert_snapshot!(open_error(pointer), @"DIR/model.safetensors: is a Git LFS pointer, not the file: run `git lfs pull` in its folder");
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("model.safetensors.index.json"), pointer).unwrap();
+    insta::assert_snapshot!(open_error_in(dir.path()), @"DIR/model.safetensors.index.json: is a Git LFS pointer, not the file: run `git lfs pull` in its folder");
 }
 
 #[test]
 fn directory_without_weights_lists_expected_files() {
     let dir = TempDir::new().unwrap();
     insta::assert_snapshot!(open_error_in(dir.path()), @"DIR: no model.safetensors or model.safetensors.index.json in this directory");
+    fs::write(dir.path().join("adapter_model.safetensors"), b"").unwrap();
+    insta::assert_snapshot!(open_error_in(dir.path()), @"DIR: no model.safetensors or model.safetensors.index.json in this directory; 'adapter_model.safetensors' is of an adapter: merge it into its base model (peft's merge_and_unload) and save that");
+    fs::remove_file(dir.path().join("adapter_model.safetensors")).unwrap();
     fs::write(dir.path().join("pytorch_model.bin"), b"").unwrap();
     insta::assert_snapshot!(open_error_in(dir.path()), @"DIR: no model.safetensors or model.safetensors.index.json in this directory; pickled weights (.bin) are not read: save the model again as safetensors");
 }
@@ -127,7 +181,7 @@ fn truncated_and_hostile_files_are_refused_by_tensor() {
     insta::assert_snapshot!(open_error(&one("F32", "[3]", "[0,8]")), @"DIR/model.safetensors: tensor 'a' of type F32 and shape [3] does not match its 8 bytes");
     insta::assert_snapshot!(open_error(&one("F31", "[2]", "[0,8]")), @"DIR/model.safetensors: tensor 'a': unknown variant `F31`, expected one of `BOOL`, `F4`, `F6_E2M3`, `F6_E3M2`, `U8`, `I8`, `F8_E5M2`, `F8_E4M3`, `F8_E8M0`, `F8_E4M3FNUZ`, `F8_E5M2FNUZ`, `I16`, `U16`, `F16`, `BF16`, `I32`, `U32`, `F32`, `C64`, `F64`, `I64`, `U64`");
     insta::assert_snapshot!(open_error(&one("F32", "[-2]", "[0,8]")), @"DIR/model.safetensors: tensor 'a': invalid value: integer `-2`, expected usize");
-    insta::assert_snapshot!(open_error(&one("F32", "[1]", "[0,4]")), @"DIR/model.safetensors: not a valid safetensors file: incomplete metadata, file not fully covered");
+    insta::assert_snapshot!(open_error(&one("F32", "[1]", "[0,4]")), @"DIR/model.safetensors: not a valid safetensors file: bytes 4 to 8 of its data belong to no tensor");
     let a = entry("F32", "[2]", "[0,8]");
     insta::assert_snapshot!(open_error(&raw(&format!("{{{a},{a}}}"), &[0; 8])), @"DIR/model.safetensors: tensor 'a' is listed twice");
     let b = a.replace("\"a\"", "\"b\"");

@@ -1,0 +1,82 @@
+//! Tensors of quantized models, adapters and older versions, which explain why a Llama's tensor is missing.
+
+/// Last parts of names next to a quantized weight: GPTQ and AWQ (`qweight`), compressed-tensors, bitsandbytes, FP8, HQQ, MLX, torchao.
+const QUANTIZED: [&str; 21] = [
+    "qweight",
+    "qzeros",
+    "scales",
+    "g_idx",
+    "weight_packed",
+    "weight_scale",
+    "weight_scale_2",
+    "weight_scale_inv",
+    "weight_zero_point",
+    "weight_shape",
+    "weight_g_idx",
+    "input_scale",
+    "activation_scale",
+    "k_scale",
+    "v_scale",
+    "SCB",
+    "weight_format",
+    "absmax",
+    "quant_map",
+    "W_q",
+    "qdata",
+];
+
+/// Whether the tensor `stored` belongs to a quantized weight.
+pub(in crate::model) fn is_quantization(stored: &str) -> bool {
+    let last = stored.rsplit('.').next().unwrap_or_default();
+    QUANTIZED.contains(&last) || stored.contains(".quant_state.") || last.ends_with("_qdata")
+}
+
+/// Whether the tensor `stored` belongs to an adapter of PEFT that is not merged.
+fn is_adapter(stored: &str) -> bool {
+    [".base_layer.", ".lora_", "base_model.model.", ".modules_to_save."].iter().any(|part| stored.contains(part))
+}
+
+/// The reason why a Llama's tensor `name` is missing or misshapen, from the names that `names_from` finds by their start.
+pub(super) fn explain(name: &str, names_from: impl Fn(&str) -> Vec<String>) -> Option<String> {
+    let module = name.strip_suffix(".weight").or_else(|| name.strip_suffix(".bias"))?;
+    let bare = module.strip_prefix("model.").unwrap_or(module);
+    let prefixes = ["", "model.", "model.model.", "base_model.model.model."];
+    let beside: Vec<String> = prefixes.iter().flat_map(|prefix| names_from(&format!("{prefix}{bare}."))).collect();
+    if let Some(found) = beside.iter().find(|found| is_quantization(found)) {
+        return Some(format!(
+            "its weights are quantized ('{found}'), which is not supported; save the model without quantization"
+        ));
+    }
+    if let Some(found) = beside.iter().find(|found| is_adapter(found)) {
+        return Some(format!(
+            "its weights are of an adapter that is not merged ('{found}'); merge it (peft's merge_and_unload) and save that"
+        ));
+    }
+    let gamma = beside.iter().find(|found| found.ends_with(".gamma"))?;
+    Some(format!("transformers does not read '{gamma}' and would start the norm from ones; rename it to '{name}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explained(stored: &'static str) -> Option<String> {
+        explain("model.layers.0.mlp.up_proj.weight", |prefix| {
+            [stored].iter().filter(|name| name.starts_with(prefix)).map(|name| (*name).to_owned()).collect()
+        })
+    }
+
+    #[test]
+    fn neighbors_explain_a_missing_tensor() {
+        for quantized in ["qweight", "weight_packed", "weight.absmax", "weight.quant_state.bitsandbytes__nf4", "scales"]
+        {
+            let stored: &'static str = format!("model.layers.0.mlp.up_proj.{quantized}").leak();
+            assert!(explained(stored).unwrap().contains("quantized"), "{stored}");
+        }
+        insta::assert_snapshot!(explained("layers.0.mlp.up_proj.SCB").unwrap(), @"its weights are quantized ('layers.0.mlp.up_proj.SCB'), which is not supported; save the model without quantization");
+        insta::assert_snapshot!(explained("base_model.model.model.layers.0.mlp.up_proj.base_layer.weight").unwrap(), @"its weights are of an adapter that is not merged ('base_model.model.model.layers.0.mlp.up_proj.base_layer.weight'); merge it (peft's merge_and_unload) and save that");
+        insta::assert_snapshot!(explained("model.layers.0.mlp.up_proj.gamma").unwrap(), @"transformers does not read 'model.layers.0.mlp.up_proj.gamma' and would start the norm from ones; rename it to 'model.layers.0.mlp.up_proj.weight'");
+        assert_eq!(explained("model.layers.0.mlp.up_proj.other"), None);
+        assert_eq!(explained("model.layers.0.mlp.down_proj.qweight"), None);
+    }
+}
