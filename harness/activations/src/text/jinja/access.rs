@@ -12,11 +12,53 @@ use super::value::{Function, Namespace, Range, Value};
 
 /// Methods of Python's `str`.
 const TEXT_METHODS: [&str; 47] = [
-    "capitalize", "casefold", "center", "count", "encode", "endswith", "expandtabs", "find", "format", "format_map",
-    "index", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric",
-    "isprintable", "isspace", "istitle", "isupper", "join", "ljust", "lower", "lstrip", "maketrans", "partition",
-    "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust", "rpartition", "rsplit", "rstrip", "split",
-    "splitlines", "startswith", "strip", "swapcase", "title", "translate", "upper", "zfill",
+    "capitalize",
+    "casefold",
+    "center",
+    "count",
+    "encode",
+    "endswith",
+    "expandtabs",
+    "find",
+    "format",
+    "format_map",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "isidentifier",
+    "islower",
+    "isnumeric",
+    "isprintable",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "ljust",
+    "lower",
+    "lstrip",
+    "maketrans",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rjust",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "translate",
+    "upper",
+    "zfill",
 ];
 
 /// Methods of Python's `dict` that do not change it.
@@ -24,15 +66,50 @@ const DICT_METHODS: [&str; 6] = ["copy", "fromkeys", "get", "items", "keys", "va
 
 /// Methods of Python's containers that change them, which the sandbox hides.
 const CHANGES: [&str; 13] = [
-    "append", "clear", "extend", "insert", "pop", "popitem", "remove", "reverse", "setdefault", "sort", "update",
-    "__setitem__", "__delitem__",
+    "append",
+    "clear",
+    "extend",
+    "insert",
+    "pop",
+    "popitem",
+    "remove",
+    "reverse",
+    "setdefault",
+    "sort",
+    "update",
+    "__setitem__",
+    "__delitem__",
 ];
 
 /// Attributes of numbers, ranges, generators and views that are not reproduced.
 const OTHER_ATTRIBUTES: [&str; 27] = [
-    "as_integer_ratio", "bit_count", "bit_length", "conjugate", "denominator", "from_bytes", "imag", "numerator",
-    "real", "to_bytes", "fromhex", "hex", "is_integer", "close", "send", "throw", "gi_code", "gi_frame", "gi_running",
-    "gi_suspended", "gi_yieldfrom", "isdisjoint", "mapping", "start", "stop", "step", "unescape",
+    "as_integer_ratio",
+    "bit_count",
+    "bit_length",
+    "conjugate",
+    "denominator",
+    "from_bytes",
+    "imag",
+    "numerator",
+    "real",
+    "to_bytes",
+    "fromhex",
+    "hex",
+    "is_integer",
+    "close",
+    "send",
+    "throw",
+    "gi_code",
+    "gi_frame",
+    "gi_running",
+    "gi_suspended",
+    "gi_yieldfrom",
+    "isdisjoint",
+    "mapping",
+    "start",
+    "stop",
+    "step",
+    "unescape",
 ];
 
 impl Interpreter<'_> {
@@ -105,8 +182,13 @@ impl Interpreter<'_> {
                 _ => None,
             },
             Value::Range(Range { start, .. }) if name == "start" => Some(Value::Int(*start)),
-            Value::Int(_) | Value::Bool(_) | Value::Float(_) | Value::Range(_) | Value::Generator(_)
-            | Value::View(..) | Value::Markup(_)
+            Value::Int(_)
+            | Value::Bool(_)
+            | Value::Float(_)
+            | Value::Range(_)
+            | Value::Generator(_)
+            | Value::View(..)
+            | Value::Markup(_)
                 if OTHER_ATTRIBUTES.contains(&name) =>
             {
                 return Err(Failure::unsupported(format!("the attribute '{name}' of '{}'", value.type_name())));
@@ -187,8 +269,7 @@ impl Interpreter<'_> {
                 None | Some(Value::None) => {}
                 Some(bound) => match bound.as_int() {
                     Some(found) => *number = Some(found),
-                    // Python raises a TypeError, which Jinja2 turns into an undefined value.
-                    None => return Ok(Value::undefined("slice indices must be integers")),
+                    None => return Err(Failure::of_type("slice indices must be integers")),
                 },
             }
         }
@@ -224,7 +305,7 @@ impl Interpreter<'_> {
                     None => return Err(Failure::unsupported("an empty slice of a range")),
                 })
             }
-            _ => Ok(Value::undefined(format!("'{} object' has no slices", value.type_name()))),
+            _ => Err(Failure::of_type(format!("'{}' object has no slices", value.type_name()))),
         }
     }
 

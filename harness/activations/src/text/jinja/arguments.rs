@@ -53,9 +53,7 @@ impl CallArguments {
 /// The integer of an argument; `name` says which.
 pub(super) fn integer(value: &Value, name: &str) -> Outcome<i128> {
     value.defined()?;
-    value
-        .as_int()
-        .ok_or_else(|| Failure::of_type(format!("{name} must be an integer, not '{}'", value.type_name())))
+    value.as_int().ok_or_else(|| Failure::of_type(format!("{name} must be an integer, not '{}'", value.type_name())))
 }
 
 /// The integer of an argument that may be absent or `None`.

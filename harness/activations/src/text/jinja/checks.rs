@@ -12,9 +12,39 @@ use super::value::Value;
 
 /// The names of all tests of Jinja2 that are identifiers, sorted.
 const TESTS: [&str; 33] = [
-    "boolean", "callable", "defined", "divisibleby", "eq", "equalto", "escaped", "even", "false", "filter", "float",
-    "ge", "greaterthan", "gt", "in", "integer", "iterable", "le", "lessthan", "lower", "lt", "mapping", "ne", "none",
-    "number", "odd", "sameas", "sequence", "string", "test", "true", "undefined", "upper",
+    "boolean",
+    "callable",
+    "defined",
+    "divisibleby",
+    "eq",
+    "equalto",
+    "escaped",
+    "even",
+    "false",
+    "filter",
+    "float",
+    "ge",
+    "greaterthan",
+    "gt",
+    "in",
+    "integer",
+    "iterable",
+    "le",
+    "lessthan",
+    "lower",
+    "lt",
+    "mapping",
+    "ne",
+    "none",
+    "number",
+    "odd",
+    "sameas",
+    "sequence",
+    "string",
+    "test",
+    "true",
+    "undefined",
+    "upper",
 ];
 
 /// Further tests, which `select` can name.
@@ -99,7 +129,11 @@ fn same(a: &Value, b: &Value) -> Outcome<bool> {
         (Value::Bool(a), Value::Bool(b)) => Ok(a == b),
         // CPython keeps one object for each small integer.
         (Value::Int(a), Value::Int(b)) if a == b => {
-            if (-5..=256).contains(a) { Ok(true) } else { Err(unknown()) }
+            if (-5..=256).contains(a) {
+                Ok(true)
+            } else {
+                Err(unknown())
+            }
         }
         (Value::Float(a), Value::Float(b)) if a == b => Err(unknown()),
         (Value::Text(a), Value::Text(b)) if a == b => Err(unknown()),

@@ -186,6 +186,7 @@ impl Parser {
                     "true" | "True" => literal(Literal::Bool(true)),
                     "false" | "False" => literal(Literal::Bool(false)),
                     "none" | "None" => literal(Literal::None),
+                    "self" => Err(Failure::unsupported("the variable 'self', the blocks of the template,")),
                     _ => Ok(ExpressionKind::Name(self.use_name(&name))),
                 }
             }
@@ -431,8 +432,7 @@ impl Parser {
                     break;
                 }
             }
-            let (dynamic, dynamic_keywords) =
-                (arguments.more_positional.is_some(), arguments.more_keyword.is_some());
+            let (dynamic, dynamic_keywords) = (arguments.more_positional.is_some(), arguments.more_keyword.is_some());
             let fits = if self.skip_operator("*") {
                 arguments.more_positional = Some(Box::new(self.expression()?));
                 !dynamic && !dynamic_keywords

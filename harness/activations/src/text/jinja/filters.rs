@@ -13,11 +13,60 @@ use super::value::{Generator, Key, Value, ViewKind};
 
 /// The names of all filters of Jinja2, sorted.
 const FILTERS: [&str; 54] = [
-    "abs", "attr", "batch", "capitalize", "center", "count", "d", "default", "dictsort", "e", "escape",
-    "filesizeformat", "first", "float", "forceescape", "format", "groupby", "indent", "int", "items", "join", "last",
-    "length", "list", "lower", "map", "max", "min", "pprint", "random", "reject", "rejectattr", "replace", "reverse",
-    "round", "safe", "select", "selectattr", "slice", "sort", "string", "striptags", "sum", "title", "tojson", "trim",
-    "truncate", "unique", "upper", "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr",
+    "abs",
+    "attr",
+    "batch",
+    "capitalize",
+    "center",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "e",
+    "escape",
+    "filesizeformat",
+    "first",
+    "float",
+    "forceescape",
+    "format",
+    "groupby",
+    "indent",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "pprint",
+    "random",
+    "reject",
+    "rejectattr",
+    "replace",
+    "reverse",
+    "round",
+    "safe",
+    "select",
+    "selectattr",
+    "slice",
+    "sort",
+    "string",
+    "striptags",
+    "sum",
+    "title",
+    "tojson",
+    "trim",
+    "truncate",
+    "unique",
+    "upper",
+    "urlencode",
+    "urlize",
+    "wordcount",
+    "wordwrap",
+    "xmlattr",
 ];
 
 /// The longest value that `pprint` writes in one line.
@@ -63,7 +112,8 @@ impl Interpreter<'_> {
             "round" => {
                 let [precision, method] = arguments.bind(name, 0, ["precision", "method"])?;
                 let precision = precision.map_or(Ok(0), |precision| integer(&precision, "precision"))?;
-                let method = method.map_or(Ok(Arc::from("common")), |method| super::arguments::text(&method, "method"))?;
+                let method =
+                    method.map_or(Ok(Arc::from("common")), |method| super::arguments::text(&method, "method"))?;
                 self.rounded(&value, precision, &method)
             }
             "filesizeformat" => {
@@ -98,9 +148,7 @@ impl Interpreter<'_> {
             "length" | "count" => {
                 let [] = arguments.bind(name, 0, [])?;
                 match &value {
-                    Value::Loop(state) => {
-                        Ok(self.loop_attribute(state, "length")?.unwrap_or(Value::None))
-                    }
+                    Value::Loop(state) => Ok(self.loop_attribute(state, "length")?.unwrap_or(Value::None)),
                     _ => match value.length() {
                         Some(length) => Ok(Value::Int(length as i128)),
                         None => Err(Failure::of_type(format!("object of type '{}' has no len()", value.type_name()))),
@@ -244,9 +292,9 @@ fn parsed_int(text: &str, base: i128) -> Outcome<i128> {
     let digits = trimmed.strip_prefix(['+', '-']).unwrap_or(trimmed);
     let lower = digits.to_ascii_lowercase();
     let prefixes = [("0b", 2), ("0o", 8), ("0x", 16)];
-    let prefixed = prefixes.into_iter().find(|(prefix, radix)| {
-        lower.starts_with(prefix) && (base == 0 || base == *radix) && lower.len() > 2
-    });
+    let prefixed = prefixes
+        .into_iter()
+        .find(|(prefix, radix)| lower.starts_with(prefix) && (base == 0 || base == *radix) && lower.len() > 2);
     let (digits, radix) = match prefixed {
         Some((_, radix)) => (lower[2..].strip_prefix('_').unwrap_or(&lower[2..]), radix),
         None if base == 0 => (&*lower, 10),

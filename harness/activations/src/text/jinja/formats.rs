@@ -175,9 +175,7 @@ impl Interpreter<'_> {
                         Some(number) => Ok(layout.float(number as f64)),
                         None => Err(Failure::of_type("must be real number")),
                     },
-                    ('d' | 'i' | 'u', Value::Float(number)) => {
-                        Ok(layout.integer_with_digits(truncated(*number)?))
-                    }
+                    ('d' | 'i' | 'u', Value::Float(number)) => Ok(layout.integer_with_digits(truncated(*number)?)),
                     (_, value) => match value.as_int() {
                         Some(number) => Ok(layout.integer_with_digits(number)),
                         None => Err(Failure::of_type(format!("%{conversion} format: a number is required"))),

@@ -90,7 +90,8 @@ impl<'t> Interpreter<'t> {
             }
             Value::View(ViewKind::Values, dict) => dict.entries.values().cloned().collect(),
             Value::View(ViewKind::Items, dict) => {
-                let pair = |(key, value): (&super::value::Key, &Value)| Value::tuple(vec![key.0.clone(), value.clone()]);
+                let pair =
+                    |(key, value): (&super::value::Key, &Value)| Value::tuple(vec![key.0.clone(), value.clone()]);
                 dict.entries.iter().map(pair).collect::<Outcome<_>>()?
             }
             Value::Range(range) => Range::values(range).collect(),

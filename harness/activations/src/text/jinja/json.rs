@@ -131,9 +131,7 @@ fn scalar(value: &Value) -> Option<String> {
         Value::Bool(flag) => flag.to_string(),
         Value::Int(number) => number.to_string(),
         Value::Float(number) if number.is_nan() => "NaN".to_owned(),
-        Value::Float(number) if number.is_infinite() => {
-            if *number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned()
-        }
+        Value::Float(number) if number.is_infinite() => if *number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned(),
         Value::Float(number) => show::float(*number),
         _ => return None,
     })

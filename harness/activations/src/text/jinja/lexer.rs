@@ -149,7 +149,10 @@ impl<'s> Lexer<'s> {
 
     fn comment(&mut self) -> Outcome<()> {
         let rest = self.rest();
-        let Some(close) = rest.find("#}") else { return Err(syntax("missing end of comment tag")) };
+        let Some(close) = rest.find("#}") else {
+            // Jinja2 accepts a comment that begins at the end of the template.
+            return if rest.is_empty() { Ok(()) } else { Err(syntax("missing end of comment tag")) };
+        };
         let sign = rest[..close].chars().next_back().filter(|sign| matches!(sign, '-' | '+'));
         self.advance(close + 2);
         self.after_block(sign);
@@ -181,7 +184,7 @@ impl<'s> Lexer<'s> {
             self.after_block(close_sign);
             return Ok(());
         }
-        Err(syntax("missing end of raw directive"))
+        if rest.is_empty() { Ok(()) } else { Err(syntax("missing end of raw directive")) }
     }
 
     /// Reads the tokens of a tag up to its end.
@@ -225,7 +228,10 @@ impl<'s> Lexer<'s> {
         let rest = self.rest();
         let length = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
         if !rest[..length].is_ascii() {
-            return Err(Failure::unsupported(format!("the name {:?}, which has letters beyond ASCII,", &rest[..length])));
+            return Err(Failure::unsupported(format!(
+                "the name {:?}, which has letters beyond ASCII,",
+                &rest[..length]
+            )));
         }
         self.push(TokenKind::Name(Arc::from(&rest[..length])));
         self.advance(length);

@@ -74,7 +74,8 @@ impl Layout {
         let digits = match self.grouping {
             Some(separator) => {
                 let group = if matches!(self.kind, Some('b' | 'o' | 'x' | 'X')) { 4 } else { 3 };
-                let zeros = (self.fill == '0' && self.align == Some('=')).then_some(self.width.saturating_sub(sign.len()));
+                let zeros =
+                    (self.fill == '0' && self.align == Some('=')).then_some(self.width.saturating_sub(sign.len()));
                 grouped(digits, separator, group, zeros.unwrap_or(0))
             }
             None => digits.to_owned(),
@@ -176,7 +177,7 @@ fn general(number: f64, precision: usize, alternate: bool, keeps_point: bool) ->
         false => text.to_owned(),
     };
     let limit = precision as i32 - i32::from(keeps_point);
-    if exponent >= -4 && exponent < limit.max(i32::from(keeps_point && precision == 1)) {
+    if exponent >= -4 && exponent < limit {
         let text = strip(&fixed(number, (precision as i32 - 1 - exponent).max(0) as usize, alternate));
         return if keeps_point && !text.contains('.') { text + ".0" } else { text };
     }

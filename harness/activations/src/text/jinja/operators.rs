@@ -115,7 +115,11 @@ impl Interpreter<'_> {
                 let length = items.values.len();
                 self.meter.spend(length.saturating_mul(count))?;
                 let values = (0..if length == 0 { 0 } else { count }).flat_map(|_| items.values.iter().cloned());
-                if matches!(sequence, Value::List(_)) { Value::list(values.collect()) } else { Value::tuple(values.collect()) }
+                if matches!(sequence, Value::List(_)) {
+                    Value::list(values.collect())
+                } else {
+                    Value::tuple(values.collect())
+                }
             }
             _ => Err(Failure::of_type(format!("'{}' cannot be multiplied by an integer", sequence.type_name()))),
         }
@@ -134,7 +138,8 @@ impl Interpreter<'_> {
 
     /// The truth of `left comparison right`.
     pub(super) fn compare(&self, comparison: Comparison, left: &Value, right: &Value) -> Outcome<bool> {
-        let ordered = |accepts: fn(Ordering) -> bool| self.ordering(left, right).map(|found| found.is_some_and(accepts));
+        let ordered =
+            |accepts: fn(Ordering) -> bool| self.ordering(left, right).map(|found| found.is_some_and(accepts));
         match comparison {
             Comparison::Equal => self.equal(left, right),
             Comparison::NotEqual => Ok(!self.equal(left, right)?),
@@ -227,11 +232,7 @@ impl Interpreter<'_> {
                 self.lists_ordering(&a.values, &b.values)
             }
             (Value::View(..), Value::View(..)) => Err(Failure::unsupported("a comparison of dictionary views")),
-            _ => Err(Failure::of_type(format!(
-                "'{}' and '{}' have no order",
-                left.type_name(),
-                right.type_name()
-            ))),
+            _ => Err(Failure::of_type(format!("'{}' and '{}' have no order", left.type_name(), right.type_name()))),
         }
     }
 
@@ -270,10 +271,12 @@ impl Interpreter<'_> {
                 }
                 Ok(dict.entries.contains_key(&self.key(item)?))
             }
-            Value::Namespace(_) | Value::Function(_) | Value::None | Value::Bool(_) | Value::Int(_)
-            | Value::Float(_) => {
-                Err(Failure::of_type(format!("'{}' is not a container", container.type_name())))
-            }
+            Value::Namespace(_)
+            | Value::Function(_)
+            | Value::None
+            | Value::Bool(_)
+            | Value::Int(_)
+            | Value::Float(_) => Err(Failure::of_type(format!("'{}' is not a container", container.type_name()))),
             _ => {
                 for value in &self.iterate(container)?.values {
                     if self.equal(value, item)? {

@@ -43,6 +43,7 @@ pub(super) fn parse(
         used: Vec::new(),
         loops: 0,
         soft: false,
+        loop_assigned: false,
         unknown: Vec::new(),
         has_filter,
         has_test,
@@ -69,6 +70,8 @@ pub(super) struct Parser {
     loops: usize,
     /// Whether Jinja2 reports an unknown filter or test when it runs, and not when it compiles: inside `if`.
     soft: bool,
+    /// Whether the loop that is parsed assigns the variable `loop`.
+    loop_assigned: bool,
     /// Unknown filters and tests, with their lines, that Jinja2 reports when it compiles.
     pub(super) unknown: Vec<(Failure, usize)>,
     has_filter: fn(&str) -> bool,
@@ -270,14 +273,12 @@ impl Parser {
                 // Jinja2 makes it a function of its own, which no `break` can leave.
                 Statement::Generation(self.outside_loops(|parser| parser.inner_block("endgeneration"))?)
             }
-            "print" => {
-                loop {
-                    body.push(Statement::Print(self.expression()?));
-                    if !self.skip_operator(",") {
-                        return Ok(());
-                    }
+            "print" => loop {
+                body.push(Statement::Print(self.expression()?));
+                if !self.skip_operator(",") {
+                    return Ok(());
                 }
-            }
+            },
             "break" | "continue" if self.loops == 0 => return Err(syntax(format!("'{name}' outside of a loop"))),
             "break" => Statement::Break,
             "continue" => Statement::Continue,
@@ -315,6 +316,7 @@ impl Parser {
 
     fn for_loop(&mut self) -> Outcome<Statement> {
         let line = self.line();
+        let assigned = std::mem::take(&mut self.loop_assigned);
         let target = self.target(Some("in"), false)?;
         if !self.skip_name("in") {
             return Err(self.unexpected("'in'"));
@@ -330,9 +332,10 @@ impl Parser {
             let variable = parser.id(&Arc::from("loop"));
             let uses_loop = recursive || parser.used[used..].contains(&variable);
             let otherwise = if &*end == "else" { parser.block(&["endfor"])?.0 } else { Vec::new() };
-            if uses_loop && assigns(&target, variable) {
+            if parser.loop_assigned {
                 return Err(syntax("the variable 'loop' is the loop's own"));
             }
+            parser.loop_assigned = assigned;
             let statement = Loop { line, target, items, condition, recursive, uses_loop, body, otherwise };
             Ok(Statement::For(Arc::new(statement)))
         })
@@ -353,7 +356,9 @@ impl Parser {
             if !values.is_empty() {
                 self.expect_operator(",")?;
             }
+            let assigned = self.loop_assigned;
             let target = self.target(None, false)?;
+            self.loop_assigned = assigned;
             self.expect_operator("=")?;
             values.push((target, self.expression()?));
         }
@@ -422,6 +427,9 @@ impl Parser {
             if default.is_none() && parameters.last().is_some_and(|(_, last)| last.is_some()) {
                 return Err(syntax("a parameter without a default follows one with a default"));
             }
+            if default.is_none() && &*name == "caller" {
+                return Err(syntax("the parameter 'caller' needs a default"));
+            }
             if parameters.iter().any(|(parameter, _)| *parameter == id) {
                 return Err(syntax(format!("the parameter '{name}' occurs twice")));
             }
@@ -472,15 +480,7 @@ impl Parser {
             let id = self.use_name(&name);
             return Ok(Target::Attribute(id, self.expect_name()?));
         }
+        self.loop_assigned |= &*name == "loop";
         Ok(Target::Name(self.id(&name)))
-    }
-}
-
-/// Whether the target contains the name.
-fn assigns(target: &Target, name: NameId) -> bool {
-    match target {
-        Target::Name(id) => *id == name,
-        Target::Attribute(..) => false,
-        Target::Tuple(targets) => targets.iter().any(|target| assigns(target, name)),
     }
 }

@@ -182,7 +182,7 @@ impl Interpreter<'_> {
             depth,
             last_changed: RefCell::new(None),
         });
-        let mut n_rounds = 0;
+        let (mut n_rounds, mut completed) = (0, false);
         while let Some(item) = self.next_item(&state)? {
             let inner = Scope::new(Some(scope));
             if statement.uses_loop {
@@ -194,11 +194,13 @@ impl Interpreter<'_> {
             self.assign(&statement.target, item, &inner)?;
             n_rounds += 1;
             match self.execute(&statement.body, &inner, output)? {
-                Flow::Break => return Ok(Flow::Next),
-                Flow::Continue | Flow::Next => {}
+                Flow::Break => break,
+                Flow::Continue => {}
+                Flow::Next => completed = true,
             }
         }
-        if n_rounds == 0 {
+        // Jinja2 notes a round at its end, which `break` and `continue` do not reach.
+        if !completed {
             return self.execute(&statement.otherwise, &Scope::new(Some(scope)), output);
         }
         Ok(Flow::Next)
@@ -277,12 +279,7 @@ impl Interpreter<'_> {
     }
 
     /// Calls the last link of a chain, a call, with the body of a call block as its caller.
-    fn call_with_caller(
-        &self,
-        call: &super::syntax::Expression,
-        caller: Value,
-        scope: &Rc<Scope>,
-    ) -> Outcome<Value> {
+    fn call_with_caller(&self, call: &super::syntax::Expression, caller: Value, scope: &Rc<Scope>) -> Outcome<Value> {
         let ExpressionKind::Chain(first, links) = &call.kind else { return Err(Failure::other("expected a call")) };
         self.chain(first, links, Some(caller), scope)
     }

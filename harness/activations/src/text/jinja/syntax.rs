@@ -32,15 +32,25 @@ pub(super) enum ExpressionKind {
     Tuple(Vec<Expression>),
     List(Vec<Expression>),
     Dict(Vec<(Expression, Expression)>),
-    Conditional { test: Box<Expression>, yes: Box<Expression>, no: Option<Box<Expression>> },
+    Conditional {
+        test: Box<Expression>,
+        yes: Box<Expression>,
+        no: Option<Box<Expression>>,
+    },
     /// `a and b and c`, or the same with `or`.
-    Logical { is_and: bool, operands: Vec<Expression> },
+    Logical {
+        is_and: bool,
+        operands: Vec<Expression>,
+    },
     Not(Box<Expression>),
     Compare(Box<Expression>, Vec<(Comparison, Expression)>),
     /// Operators of one precedence, evaluated from the left.
     Arithmetic(Box<Expression>, Vec<(Operator, Expression)>),
     Concat(Vec<Expression>),
-    Sign { negative: bool, operand: Box<Expression> },
+    Sign {
+        negative: bool,
+        operand: Box<Expression>,
+    },
     /// Attributes, subscripts, calls, filters and tests after an expression.
     Chain(Box<Expression>, Vec<Link>),
 }
@@ -116,15 +126,31 @@ pub(super) type Body = Vec<Statement>;
 pub(super) enum Statement {
     Text(Arc<str>),
     Print(Expression),
-    If { branches: Vec<(Expression, Body)>, otherwise: Body },
+    If {
+        branches: Vec<(Expression, Body)>,
+        otherwise: Body,
+    },
     For(Arc<Loop>),
     Set(Target, Expression),
-    SetBlock { target: Target, filters: Vec<Link>, body: Body },
-    With { values: Vec<(Target, Expression)>, body: Body },
+    SetBlock {
+        target: Target,
+        filters: Vec<Link>,
+        body: Body,
+    },
+    With {
+        values: Vec<(Target, Expression)>,
+        body: Body,
+    },
     Macro(Arc<Macro>),
     /// A call whose `caller` is the body.
-    CallBlock { call: Expression, caller: Arc<Macro> },
-    FilterBlock { filters: Vec<Link>, body: Body },
+    CallBlock {
+        call: Expression,
+        caller: Arc<Macro>,
+    },
+    FilterBlock {
+        filters: Vec<Link>,
+        body: Body,
+    },
     /// transformers' `{% generation %}`, which renders as its body.
     Generation(Body),
     Break,

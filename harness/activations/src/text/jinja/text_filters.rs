@@ -20,10 +20,12 @@ impl Interpreter<'_> {
     /// Applies a filter of texts.
     pub(super) fn text_filter(&self, name: &str, value: &Value, arguments: CallArguments) -> Outcome<Filtered> {
         // Jinja2's `soft_str`: a text as it is, anything else as it prints.
-        let soft = || Ok::<_, Failure>(match value.as_text() {
-            Some(text) => Arc::clone(text),
-            None => Arc::from(&*self.to_text(value)?),
-        });
+        let soft = || {
+            Ok::<_, Failure>(match value.as_text() {
+                Some(text) => Arc::clone(text),
+                None => Arc::from(&*self.to_text(value)?),
+            })
+        };
         Ok(Ok(match name {
             "upper" | "lower" => {
                 let [] = arguments.bind(name, 0, [])?;
@@ -127,7 +129,7 @@ impl Interpreter<'_> {
         }
         let is_true = |value: Option<Value>| value.is_some_and(|value| value.is_true());
         let (first, blank) = (is_true(first), is_true(blank));
-        let text = text(value, "the value of indent")? .to_string() + "\n";
+        let text = text(value, "the value of indent")?.to_string() + "\n";
         let lines = lines(&text, false);
         self.meter.build(text.len().saturating_add(indent.len().saturating_mul(lines.len())))?;
         let mut output = String::new();
@@ -144,8 +146,7 @@ impl Interpreter<'_> {
     }
 
     fn truncate(&self, value: &Value, arguments: CallArguments) -> Outcome<Value> {
-        let [limit, kill, end, leeway] =
-            arguments.bind("truncate", 0, ["length", "killwords", "end", "leeway"])?;
+        let [limit, kill, end, leeway] = arguments.bind("truncate", 0, ["length", "killwords", "end", "leeway"])?;
         let limit = limit.map_or(Ok(255), |limit| integer(&limit, "length"))?;
         let end = end.map_or(Ok(Arc::from("...")), |end| text(&end, "end"))?;
         let leeway = optional_integer(leeway.as_ref(), "leeway")?.unwrap_or(LEEWAY);
@@ -153,17 +154,21 @@ impl Interpreter<'_> {
         if limit < n_end || leeway < 0 {
             return Err(Failure::other("truncate: the length or the leeway is too small"));
         }
-        value.defined()?;
+        if let Some(text) = value.as_text() {
+            self.meter.read(text.len())?;
+        }
+        match value.length() {
+            Some(count) if count as i128 <= limit.saturating_add(leeway) => return Ok(value.clone()),
+            Some(_) => {}
+            None => return Err(Failure::of_type(format!("object of type '{}' has no len()", value.type_name()))),
+        }
         let Value::Text(owner) = value else {
             return Err(match value {
                 Value::Markup(_) => Failure::unsupported("'truncate' of a safe string"),
-                _ => Failure::unsupported(format!("'truncate' of '{}'", value.type_name())),
+                _ => Failure::of_type(format!("'{}' object cannot be truncated", value.type_name())),
             });
         };
         self.meter.build(owner.len().saturating_add(end.len()))?;
-        if owner.chars().count() as i128 <= limit.saturating_add(leeway) {
-            return Ok(value.clone());
-        }
         let kept = characters(owner, 0, usize::try_from(limit - n_end).unwrap_or(usize::MAX));
         let kept = if kill.is_some_and(|kill| kill.is_true()) {
             kept

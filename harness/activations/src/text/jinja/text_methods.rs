@@ -37,7 +37,8 @@ impl Interpreter<'_> {
     /// Calls a method of a string.
     pub(super) fn text_method(&self, owner: &Arc<str>, name: &str, arguments: CallArguments) -> Outcome<Value> {
         self.meter.build(owner.len())?;
-        let owned = |text: &str| if text.len() == owner.len() { Value::Text(Arc::clone(owner)) } else { Value::text(text) };
+        let owned =
+            |text: &str| if text.len() == owner.len() { Value::Text(Arc::clone(owner)) } else { Value::text(text) };
         Ok(match name {
             "strip" | "lstrip" | "rstrip" => {
                 let [set] = arguments.bind(name, 0, [""])?;
@@ -54,7 +55,8 @@ impl Interpreter<'_> {
             }
             "replace" => {
                 let [old, new, count] = arguments.bind(name, 2, ["", "", ""])?;
-                let (old, new) = (text(&given(old), "replace() argument 1")?, text(&given(new), "replace() argument 2")?);
+                let (old, new) =
+                    (text(&given(old), "replace() argument 1")?, text(&given(new), "replace() argument 2")?);
                 let count = count.map_or(Ok(-1), |count| integer(&count, "replace() argument 3"))?;
                 Value::text(self.replaced(owner, &old, &new, count)?)
             }
@@ -201,13 +203,7 @@ impl Interpreter<'_> {
     }
 
     /// The text without characters of a set, or whitespace, at its ends.
-    pub(super) fn stripped<'t>(
-        &self,
-        owner: &'t str,
-        set: Option<&Value>,
-        start: bool,
-        end: bool,
-    ) -> Outcome<&'t str> {
+    pub(super) fn stripped<'t>(&self, owner: &'t str, set: Option<&Value>, start: bool, end: bool) -> Outcome<&'t str> {
         let set = match set {
             None | Some(Value::None) => None,
             Some(value) => Some(text(value, "the argument of strip()")?),
@@ -276,8 +272,7 @@ impl Interpreter<'_> {
     pub(super) fn replaced(&self, owner: &str, old: &str, new: &str, count: i128) -> Outcome<String> {
         let limit = usize::try_from(count).unwrap_or(usize::MAX);
         self.meter.read(owner.len())?;
-        let n_found =
-            if old.is_empty() { owner.chars().count() + 1 } else { owner.matches(old).count() }.min(limit);
+        let n_found = if old.is_empty() { owner.chars().count() + 1 } else { owner.matches(old).count() }.min(limit);
         let kept = owner.len() - n_found.saturating_mul(old.len()).min(owner.len());
         self.meter.build(kept.saturating_add(n_found.saturating_mul(new.len())))?;
         Ok(if count < 0 { owner.replace(old, new) } else { owner.replacen(old, new, limit) })
@@ -290,7 +285,9 @@ impl Interpreter<'_> {
         let affix = given(affix);
         affix.defined()?;
         let affixes = match &affix {
-            Value::Tuple(items) => items.values.iter().map(|item| text(item, "an affix")).collect::<Outcome<Vec<_>>>()?,
+            Value::Tuple(items) => {
+                items.values.iter().map(|item| text(item, "an affix")).collect::<Outcome<Vec<_>>>()?
+            }
             value => vec![text(value, "the affix")?],
         };
         let Some(part) = Self::window(owner, start, stop) else { return Ok(Value::Bool(false)) };
