@@ -4,13 +4,14 @@
 //! It can read the messages, the special tokens and a date from the caller, but not the clock: the rendered text
 //! determines the activations and must be reproducible.
 
+use std::collections::HashMap;
 use std::error::Error as _;
 use std::fmt;
 
 use chrono::NaiveDate;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
-use minijinja::{Environment, ErrorKind, context};
+use minijinja::{Environment, ErrorKind};
 
 use crate::data::ChatMessage;
 
@@ -126,23 +127,29 @@ impl ChatTemplate {
         self.special.bos.as_deref()
     }
 
-    /// Renders a dialogue without a generation prompt.
-    pub(super) fn render(&self, messages: &[ChatMessage]) -> Result<String, RenderError> {
-        let messages: Vec<Value> = messages.iter().map(|message| Value::from(Serde(message.keys()))).collect();
+    /// Renders a dialogue without a generation prompt. `values` are further variables; they replace special tokens of
+    /// the same name.
+    pub(super) fn render(
+        &self,
+        messages: &[ChatMessage],
+        values: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<String, RenderError> {
+        let messages: Vec<Value> =
+            messages.iter().map(|message| Value::from(Serde(message.template_keys().as_ref()))).collect();
         let SpecialTokens { bos, eos, unk, pad } = &self.special;
         // A missing token is undefined and not none, because templates test `bos_token is defined`.
         let token = |token: &Option<String>| token.as_deref().map_or(Value::UNDEFINED, Value::from);
-        let rendered = self.environment.get_template(TEMPLATE)?.render(context! {
-            messages => messages,
-            tools => Value::from(()),
-            documents => Value::from(()),
-            add_generation_prompt => false,
-            bos_token => token(bos),
-            eos_token => token(eos),
-            unk_token => token(unk),
-            pad_token => token(pad),
-        })?;
-        Ok(rendered)
+        let mut variables = HashMap::from([
+            ("tools", Value::from(())),
+            ("documents", Value::from(())),
+            ("bos_token", token(bos)),
+            ("eos_token", token(eos)),
+            ("unk_token", token(unk)),
+            ("pad_token", token(pad)),
+        ]);
+        variables.extend(values.iter().map(|(name, value)| (name.as_str(), Value::from(Serde(value)))));
+        variables.extend([("messages", Value::from(messages)), ("add_generation_prompt", Value::from(false))]);
+        Ok(self.environment.get_template(TEMPLATE)?.render(Value::from_pairs(variables))?)
     }
 }
 
@@ -184,7 +191,7 @@ mod tests {
             messages.iter().map(|(role, content)| ChatMessage::new(role.clone(), *content)).collect();
         let render = || {
             let template = ChatTemplate::new(source, special, DEFAULT_DATE)?;
-            template.render(&messages)
+            template.render(&messages, &serde_json::Map::new())
         };
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(RENDER_STACK);

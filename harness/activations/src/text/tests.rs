@@ -159,9 +159,10 @@ fn leading_assistant_message_excludes_preamble() {
 }
 
 #[test]
-fn adjacent_messages_of_role_are_joined() {
+fn adjacent_messages_of_role_are_turns_unless_refused() {
     let split = [(User, "Is it"), (User, "true?"), (Assistant, "It"), (Assistant, "is true.")];
-    for template in [CHATML, GEMMA, MISTRAL] {
+    insta::assert_snapshot!(show(CHATML, &split), @"<|im_start|> user ⏎ Is _it <|im_end|> ⏎ <|im_start|> user ⏎ true ? <|im_end|> ⏎ ⟦ <|im_start|> assistant ⏎ It <|im_end|> ⏎ <|im_start|> assistant ⏎ is _true . <|im_end|> ⏎ ⟧");
+    for template in [GEMMA, MISTRAL] {
         assert_eq!(show(template, &split), show(template, &ASKED));
     }
 }
