@@ -68,10 +68,12 @@ pub(super) fn arrange<'d>(
     let (rendered, omitted) = plain?;
     let is_turn = |message: &&usize| [Role::User, Role::Assistant].contains(messages[**message].role());
     match omitted.iter().find(|message| !is_turn(message)) {
-        Some(message) if *messages[*message].role() == Role::System => Err("the chat template omits the system message, \
+        Some(message) if *messages[*message].role() == Role::System => {
+            Err("the chat template omits the system message, \
                                                                             and no user message follows that could \
                                                                             include it"
-            .to_owned()),
+                .to_owned())
+        }
         Some(message) => Err(format!(
             "the chat template writes nothing for message {} of role `{}`; remove the message, or use a model whose \
              template has the role",

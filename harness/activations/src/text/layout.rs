@@ -69,9 +69,8 @@ impl TemplateLayout {
                 Err(why) => unclear = unclear.or(Some(why)),
             }
         }
-        let is_assistant = |message: usize| {
-            messages.get(message).is_some_and(|message| *message.role() == Role::Assistant)
-        };
+        let is_assistant =
+            |message: usize| messages.get(message).is_some_and(|message| *message.role() == Role::Assistant);
         let pieces = pieces(&text, &contents, &spans, is_assistant);
         Ok(TemplateLayout { pieces, unclear, written })
     }
@@ -103,7 +102,8 @@ fn contents(text: &str) -> Vec<(usize, Range<usize>)> {
     while let Some(start) = text[searched..].find(MARKERS[0]).map(|start| start + searched) {
         let inner = start + MARKERS[0].len_utf8();
         searched = inner;
-        let number = text[inner..].split_once(MARKERS[1]).and_then(|(number, _)| Some((number.parse().ok()?, number.len())));
+        let number =
+            text[inner..].split_once(MARKERS[1]).and_then(|(number, _)| Some((number.parse().ok()?, number.len())));
         if let Some((message, length)) = number {
             searched = inner + length + MARKERS[1].len_utf8();
             found.push((message, start..searched));
@@ -121,7 +121,8 @@ fn pieces(
 ) -> Vec<RenderedPiece> {
     let mut pieces = Vec::new();
     let literal = |pieces: &mut Vec<RenderedPiece>, range: Range<usize>| {
-        let cuts = spans.iter().flat_map(|span| [span.start, span.end]).filter(|cut| range.start < *cut && *cut < range.end);
+        let cuts =
+            spans.iter().flat_map(|span| [span.start, span.end]).filter(|cut| range.start < *cut && *cut < range.end);
         let mut cuts: Vec<usize> = cuts.chain([range.start, range.end]).collect();
         cuts.sort_unstable();
         cuts.dedup();
@@ -158,7 +159,8 @@ mod tests {
                 PieceKind::Content(message) => (message.to_string(), piece.assistant),
             })
             .collect();
-        let expected = [("<", false), ("0", false), (">", false), ("[", true), ("1", true), ("]", true), ("\u{f8f0}x", false)];
+        let expected =
+            [("<", false), ("0", false), (">", false), ("[", true), ("1", true), ("]", true), ("\u{f8f0}x", false)];
         assert_eq!(shown, expected.map(|(text, assistant)| (text.to_owned(), assistant)));
     }
 }

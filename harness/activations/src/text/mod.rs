@@ -21,6 +21,8 @@ mod tokenizer;
 mod turns;
 
 #[cfg(test)]
+mod mask_tests;
+#[cfg(test)]
 mod tests;
 
 pub use files::TokenizerParts;

@@ -66,9 +66,8 @@ impl<'a> Probe<'a> {
             return Ok(None);
         };
         let replace = |text: String| self.messages[message].with_content(text);
-        self.extent(message, content, &replace).ok_or_else(|| {
-            format!("it changes the content of message {} depending on its characters", message + 1)
-        })
+        self.extent(message, content, &replace)
+            .ok_or_else(|| format!("it changes the content of message {} depending on its characters", message + 1))
     }
 
     /// Any text of `message` that is written: the content, or else the hull of its other texts.
@@ -118,7 +117,8 @@ impl<'a> Probe<'a> {
         let is_space = |character: &usize| text[ends[*character].0..].starts_with(python::is_space);
         let solid: Vec<usize> = (0..ends.len()).filter(|character| !is_space(character)).collect();
         let (Some(first), Some(last)) = (solid.first().copied(), solid.last().copied()) else {
-            let kept = |characters: &mut dyn Iterator<Item = usize>| characters.take(EDGE).find_map(|it| trace(it).kept());
+            let kept =
+                |characters: &mut dyn Iterator<Item = usize>| characters.take(EDGE).find_map(|it| trace(it).kept());
             let (start, end) = (kept(&mut (0..ends.len())), kept(&mut (0..ends.len()).rev()));
             return Some(start.zip(end).map(|(start, end)| start.start..end.end));
         };

@@ -222,10 +222,14 @@ impl ChatTokenizer {
         let mask = mask(encoding.get_offsets(), &spans);
         if !mask.contains(&true) {
             return Err(match self.mask {
-                MaskKind::Assistant => "the chat template writes nothing for the assistant's messages, so there are no \
-                                        tokens to pool",
-                MaskKind::Content => "the chat template writes no content of the assistant's messages, so there are no \
-                                      tokens to pool; use --mask assistant",
+                MaskKind::Assistant => {
+                    "the chat template writes nothing for the assistant's messages, so there are no \
+                                        tokens to pool"
+                }
+                MaskKind::Content => {
+                    "the chat template writes no content of the assistant's messages, so there are no \
+                                      tokens to pool; use --mask assistant"
+                }
             }
             .to_owned());
         }
