@@ -22,7 +22,9 @@ const FILE_FORMATS: &str = "Files, one dialogue per row with a label of 0 or 1:\
 FILE.jsonl      {\"messages\": [{\"role\": \"user\", \"content\": \"...\"}, ...], \"label\": 1}\n  \
 FILE.csv        columns messages (JSON, as above) and label, or system, user, assistant and label\n  \
 FILE.parquet    columns messages and label\n\
-Roles are system, user and assistant; label 1 is the class that a probe should detect.\n";
+Roles are those of the model's chat template; tokens of the role assistant are pooled. Label 1 is the class that a probe \
+should detect.\nFurther keys of messages (tool_calls, reasoning_content) and the keys tools, documents and \
+chat_template_kwargs of a row\nreach the chat template as in transformers.\n";
 
 /// Prints the list.
 ///

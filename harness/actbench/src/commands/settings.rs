@@ -38,6 +38,9 @@ pub struct SettingsArgs {
     #[arg(long, default_value_t = RunConfig::default().pool, value_name = "METHOD")]
     pub pool: PoolMethod,
     /// Tokens to pool: assistant (header, content and closing of its messages) or content (only the content)
+    ///
+    /// The chat template of the model is rendered as by transformers. A template that prints the date gets 26 Jul 2024 on
+    /// every day, so that features can be reproduced.
     #[arg(long, default_value_t = RunConfig::default().mask, value_name = "MASK")]
     pub mask: MaskKind,
     /// Layer of the task train [default: 12; half the depth of the embedded model]

@@ -7,7 +7,7 @@ use crate::case::RunConfig;
 use crate::error::{Error, Result};
 use actbench_activations::data::{self, Dialogue};
 use actbench_activations::model::open::OpenModel;
-use actbench_activations::text::MaskKind;
+use actbench_activations::text::{MaskKind, TurnChanges};
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 
 /// One side of the split.
@@ -75,16 +75,17 @@ pub fn prepare(request: InputRequest<'_>) -> Result<Prepared> {
     let dataset = data::load(request.dataset.unwrap_or("embedded"), request.data_dir, request.samples)?;
     let labels = dataset.labels();
     let split = data::stratified_sample_and_split(&labels, request.samples, request.train_frac, request.seed)?;
-    let side = |rows: &[usize]| -> Result<LabeledTokens> {
+    let side = |rows: &[usize]| -> Result<(LabeledTokens, TurnChanges)> {
         let dialogues: Vec<&Dialogue> = rows.iter().map(|row| &dataset.dialogues[*row]).collect();
-        let tokens = model
+        let (tokens, changes) = model
             .tokenizer
             .encode_rows(&dialogues, rows)
             .map_err(|error| error.advise("change that row of the data set, or the chat template"))?;
         check_vocabulary(&tokens, &model)?;
-        Ok(LabeledTokens { tokens: Arc::new(tokens), labels: rows.iter().map(|row| u8::from(labels[*row])).collect() })
+        let labels = rows.iter().map(|row| u8::from(labels[*row])).collect();
+        Ok((LabeledTokens { tokens: Arc::new(tokens), labels }, changes))
     };
-    let (train, test) = (side(&split.train)?, side(&split.test)?);
+    let ((train, train_changes), (test, test_changes)) = (side(&split.train)?, side(&split.test)?);
     let lengths = |rows: &[usize], side: &LabeledTokens| -> Vec<(usize, usize)> {
         rows.iter().copied().zip(side.tokens.sequences.iter().map(TokenSequence::len)).collect()
     };
@@ -92,7 +93,10 @@ pub fn prepare(request: InputRequest<'_>) -> Result<Prepared> {
     if let Some(warning) = model.context.warning(lengths) {
         tracing::warn!("{}: {warning}", model.location);
     }
-    Ok(Prepared { warnings: split.shortfall().into_iter().collect(), model, train, test })
+    let n_rows = split.train.len() + split.test.len();
+    let warnings = split.shortfall().into_iter().chain(train_changes.plus(test_changes).notes(n_rows));
+    let warnings = warnings.chain(model.tokenizer.date_note()).collect();
+    Ok(Prepared { warnings, model, train, test })
 }
 
 /// Detects a tokenizer of another model before any weight is read.

@@ -1,8 +1,12 @@
 //! Dialogues: messages with roles, and the label that a probe predicts.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::{Map, Value};
+
+/// The names of a message's reasoning text, the standard one first.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 /// The author of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,6 +99,19 @@ impl ChatMessage {
     /// All keys in the order of the data file, with `role` and `content`, without those that are null.
     pub fn keys(&self) -> &Map<String, Value> {
         &self.keys
+    }
+
+    /// The keys that a chat template receives: as transformers 5, a reasoning text under any of its names is also passed
+    /// as `reasoning_content`, and as `thinking` for templates of gpt-oss.
+    pub fn template_keys(&self) -> Cow<'_, Map<String, Value>> {
+        let Some(reasoning) = REASONING.into_iter().find_map(|key| self.keys.get(key)) else {
+            return Cow::Borrowed(&self.keys);
+        };
+        let mut keys = Map::new();
+        keys.insert("thinking".to_owned(), reasoning.clone());
+        keys.extend(self.keys.clone());
+        keys.insert("reasoning_content".to_owned(), reasoning.clone());
+        Cow::Owned(keys)
     }
 
     /// The message with the text `content` and all its other keys.

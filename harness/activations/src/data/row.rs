@@ -39,6 +39,10 @@ pub(super) fn template_values(value: impl Fn(&str) -> Option<Value>) -> RowResul
         None | Some(Value::Null) => Ok(None),
         Some(value) => Ok(Some(value)),
     };
+    let parsed = |key: &str| match parsed(key)? {
+        Some(value) if !is_exact(&value) => Err(format!("`{key}` {INEXACT}")),
+        value => Ok(value),
+    };
     let mut values = match parsed(TEMPLATE_KWARGS)? {
         None => Map::new(),
         Some(Value::Object(values)) => values,
@@ -88,7 +92,23 @@ pub(super) fn messages_from_json(messages: Option<&Value>) -> RowResult<Vec<Chat
 
 /// A message from a JSON object. All its keys are kept for the chat template.
 pub(super) fn message_from_json(message: &Value) -> RowResult<ChatMessage> {
+    if !is_exact(message) {
+        return Err(INEXACT.to_owned());
+    }
     ChatMessage::from_keys(message.as_object().cloned().unwrap_or_default())
+}
+
+const INEXACT: &str =
+    "has an integer of more than 64 bits, which the chat template would get rounded; make it a string";
+
+/// Whether Python reads the same numbers. Integers beyond 64 bits are integers there, and rounded here.
+fn is_exact(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_f64().is_none_or(|float| !number.is_f64() || float.abs() < 9.3e18),
+        Value::Array(items) => items.iter().all(is_exact),
+        Value::Object(keys) => keys.values().all(is_exact),
+        _ => true,
+    }
 }
 
 /// Returns `messages` if at least one of them is from the assistant, so that there are tokens to pool.

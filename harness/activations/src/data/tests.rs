@@ -76,6 +76,32 @@ fn invalid_json_line_is_rejected_with_number() {
 }
 
 #[test]
+fn further_keys_of_messages_and_rows_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let row = r#"{"id": 7, "messages": [{"content": null, "tool_calls": [{"b": 1, "a": 1.0}], "role": "assistant", "name": null},
+        {"role": "tool", "content": "3"}], "label": 1, "tools": "[{\"name\": \"f\"}]", "documents": null,
+        "chat_template_kwargs": {"enable_thinking": false}}"#;
+    let data = load_file(&file(&directory, "a.jsonl", format!("{GOOD}\n{}", row.replace('\n', "")))).unwrap();
+    let dialogue = &data.dialogues[1];
+    assert_eq!(
+        serde_json::to_string(dialogue.messages[0].keys()).unwrap(),
+        r#"{"tool_calls":[{"b":1,"a":1.0}],"role":"assistant"}"#
+    );
+    assert_eq!(dialogue.messages[0].content(), None);
+    assert_eq!(*dialogue.messages[1].role(), Role::Other("tool".to_owned()));
+    assert_eq!(
+        serde_json::to_string(&dialogue.template_values).unwrap(),
+        r#"{"enable_thinking":false,"tools":[{"name":"f"}]}"#
+    );
+    let error_of = |keys: &str| load_error("d.jsonl", GOOD.replace("\"label\"", &format!("{keys}, \"label\"")));
+    insta::assert_snapshot!(error_of(r#""tools": {}"#), @"d.jsonl:1: `tools` is not a list of objects, which the chat template expects");
+    insta::assert_snapshot!(error_of(r#""tools": "[""#), @"d.jsonl:1: `tools` is not JSON: EOF while parsing a list at line 1 column 1");
+    insta::assert_snapshot!(error_of(r#""chat_template_kwargs": []"#), @"d.jsonl:1: `chat_template_kwargs` is not an object; map names to values");
+    insta::assert_snapshot!(error_of(r#""chat_template_kwargs": {"messages": 1}"#), @"d.jsonl:1: `chat_template_kwargs` has the key `messages`, which is not an extra variable; remove it");
+    insta::assert_snapshot!(error_of(r#""documents": [{"n": 123456789012345678901}]"#), @"d.jsonl:1: `documents` has an integer of more than 64 bits, which the chat template would get rounded; make it a string");
+}
+
+#[test]
 fn data_without_rows_or_class_is_rejected() {
     insta::assert_snapshot!(load_error("d.jsonl", "\n\n"), @"d.jsonl: has no rows; a data set needs rows of both classes");
     insta::assert_snapshot!(load_error("d.csv", "user,assistant,label\n"), @"d.csv: has no rows; a data set needs rows of both classes");

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-use super::bounds;
+use super::tokenizer_limits;
 use super::chat_template_files::{ChatTemplateSource, inline_template, read_template};
 use super::outline::Outline;
 use super::special_tokens::{SpecialTokenTable, TokenFiles};
@@ -130,7 +130,7 @@ impl Sources {
         let of_config = |what: String| Error::input(self.config_name.as_str(), what);
         let table = SpecialTokenTable::collect(&files, class).map_err(of_config)?;
         let tokenizer_json = if class.rebuilds() {
-            bounds::check_outline(&outline).map_err(of_tokenizer)?;
+            tokenizer_limits::check_outline(&outline).map_err(of_tokenizer)?;
             let mut tokenizer: Map<String, Value> = serde_json::from_slice(&tokenizer_json)
                 .map_err(|error| of_tokenizer(format!("tokenizer.json is not JSON ({error}); download the file again")))?;
             class.rebuild(&mut tokenizer, &table.arguments).map_err(of_config)?;

@@ -1,52 +1,70 @@
 //! Locates the assistant messages in a rendered dialogue.
 //!
-//! The [`TemplateLayout`] of the roles lists the literals and contents of the text, and the contents are known, so
-//! the text is matched exactly. There is no search, so contents that look like the template's own markup cannot
-//! mislead. Templates that change certain contents (drop a thinking section, omit an empty message) do not match.
-//! Their boundaries come from rendering the dialogue up to each message.
+//! The [`TemplateLayout`] lists the literals and contents of the text, and the contents are known, so the text is
+//! matched exactly. There is no search, so contents that look like the template's own markup cannot mislead. Templates
+//! that change certain contents (drop a thinking section, omit an empty message) do not match. Then the dialogue itself
+//! is probed: for the places of its contents, and for the ends of its messages.
 
 use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::data::{ChatMessage, Role};
 
+use super::boundaries::{Boundaries, TokenizeText};
 use super::layout::{PieceKind, RenderedPiece, TemplateLayout};
 use super::mask::MaskKind;
+use super::probe::Probe;
 use super::python;
-use super::template::ChatTemplate;
+use super::turns::Renderer;
 
 /// The byte ranges of `text` that belong to assistant messages, in order and not empty. `mask` selects whole messages
-/// or contents. `text` was rendered from `messages`, which have the roles of `layout`.
+/// or contents. `text` was rendered from `messages`, and `layout` is theirs.
 ///
 /// # Errors
 /// The text does not show where the messages are.
 pub(super) fn assistant_spans(
-    template: &ChatTemplate,
-    layout: &TemplateLayout,
+    renderer: Renderer<'_>,
+    tokenize: TokenizeText<'_>,
+    layout: Result<&TemplateLayout, &str>,
     messages: &[ChatMessage],
     text: &str,
     mask: MaskKind,
 ) -> Result<Vec<Range<usize>>, String> {
-    let spans = match (by_layout(&layout.pieces, messages, text, mask), mask) {
-        (Some(spans), _) => spans,
-        (None, MaskKind::Assistant) => by_prefixes(template, layout, messages, text)?,
-        (None, MaskKind::Content) => contents_in(by_prefixes(template, layout, messages, text)?, messages, text)?,
+    let is_assistant = |message: &usize| *messages[*message].role() == Role::Assistant;
+    let unclear = layout.map_or_else(|why| Some(why), |layout| layout.unclear.as_deref());
+    // The content of a message without other keys is written once, or the template does with it what no mask describes.
+    // Next to tool calls, a template can leave it out.
+    let is_plain = messages.iter().all(|message| message.keys().len() == 2);
+    let is_whole = |layout: &TemplateLayout| (0..messages.len()).filter(is_assistant).all(|it| layout.writes_once(it));
+    if let Ok(layout) = layout {
+        if is_plain && !is_whole(layout) {
+            return Err(unplaced(unclear.unwrap_or_default()));
+        }
+        if is_whole(layout) && (unclear.is_none() || mask == MaskKind::Content) {
+            if let Some(spans) = by_layout(&layout.pieces, messages, text, mask) {
+                return Ok(merged(spans));
+            }
+        }
+    }
+    let assistants = (0..messages.len()).filter(is_assistant);
+    let spans: Result<Vec<Range<usize>>, String> = match mask {
+        MaskKind::Assistant => {
+            let anchor = |messages: &[ChatMessage], text: &str, message: usize| {
+                Probe::new(renderer, messages, text).anchor(message)
+            };
+            let boundaries = Boundaries::new(renderer, tokenize, &anchor, messages, text);
+            assistants.map(|message| boundaries.span(message)).collect()
+        }
+        MaskKind::Content => {
+            let probe = Probe::new(renderer, messages, text);
+            assistants.filter_map(|message| probe.content(message).transpose()).collect()
+        }
     };
-    Ok(merged(spans))
+    spans.map(merged).map_err(|why| unplaced(&why))
 }
 
-/// Narrows the span of each assistant message to the last occurrence of its content.
-fn contents_in(spans: Vec<Range<usize>>, messages: &[ChatMessage], text: &str) -> Result<Vec<Range<usize>>, String> {
-    let contents = messages.iter().filter(|message| *message.role() == Role::Assistant);
-    let narrowed = spans.into_iter().zip(contents).map(|(span, message)| {
-        let content = python::trim(message.content().unwrap_or_default());
-        let offset = text[span.clone()].rfind(content).ok_or(
-            "the chat template changes the content of an assistant message, so the content cannot be located; \
-             use --mask assistant",
-        )?;
-        Ok(span.start + offset..span.start + offset + content.len())
-    });
-    narrowed.collect()
+fn unplaced(why: &str) -> String {
+    format!("the chat template does not show where assistant messages are: {why}")
 }
 
 fn merged(mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
@@ -129,63 +147,6 @@ fn by_layout(
     None
 }
 
-/// The ranges found by rendering the dialogue up to the begin and to the end of each assistant message.
-fn by_prefixes(
-    template: &ChatTemplate,
-    layout: &TemplateLayout,
-    messages: &[ChatMessage],
-    text: &str,
-) -> Result<Vec<Range<usize>>, String> {
-    let end_of = |n_messages: usize| -> Option<usize> {
-        if n_messages == messages.len() {
-            return Some(text.len());
-        }
-        let prefix = template.render(&messages[..n_messages]).ok()?;
-        text.starts_with(&prefix).then_some(prefix.len())
-    };
-    let assistants = (0..messages.len()).filter(|message| *messages[*message].role() == Role::Assistant);
-    let spans = assistants.map(|message| {
-        let unclear = || {
-            format!("the chat template does not show where message {} is, because it changes the content", message + 1)
-        };
-        let start = if message == 0 { Some(0) } else { end_of(message) };
-        // Templates often render the last message differently. Then the message after it determines the end.
-        let end = end_of(message + 1).or_else(|| {
-            let end_of_next = end_of(message + 2)?;
-            let next = message_frame(template, layout, message + 1)?;
-            let suffixes = variants(messages.get(message + 1)?.content().unwrap_or_default())
-                .into_iter()
-                .map(|content| next.with_content(content));
-            let length = suffixes.into_iter().find(|next| text[..end_of_next].ends_with(next.as_str()))?.len();
-            Some(end_of_next - length)
-        });
-        match (start, end) {
-            (Some(start), Some(end)) if start <= end => Ok(start..end),
-            _ => Err(unclear()),
-        }
-    });
-    spans.collect()
-}
-
-/// The text that a template writes before and after the content of the last message.
-struct MessageFrame {
-    header: String,
-    end: String,
-}
-
-impl MessageFrame {
-    fn with_content(&self, content: &str) -> String {
-        [self.header.as_str(), content, self.end.as_str()].concat()
-    }
-}
-
-fn message_frame(template: &ChatTemplate, layout: &TemplateLayout, message: usize) -> Option<MessageFrame> {
-    let index = layout.pieces.iter().position(|piece| piece.kind == PieceKind::Content(message))?;
-    let header = layout.pieces[index.checked_sub(1)?].literal().to_owned();
-    let end = layout.end_alone(template, message)?;
-    Some(MessageFrame { header, end })
-}
-
 #[cfg(test)]
 // The tests do mean lists of one range.
 #[allow(clippy::single_range_in_vec_init)]
@@ -233,9 +194,6 @@ mod tests {
     fn content_mask_excludes_header_and_closing() {
         let spans = by_layout(&pieces(), &messages("u", " a b "), "<u>[a b]", MaskKind::Content);
         assert_eq!(merged(spans.unwrap()), [4..7]);
-        let messages = messages("[a]", "a");
-        assert_eq!(contents_in(vec![5..12], &messages, "<[a]>{a {a}}").unwrap(), [9..10]);
-        assert!(contents_in(vec![5..8], &messages, "<[a]>{b}").unwrap_err().contains("--mask assistant"));
     }
 
     #[test]

@@ -4,10 +4,11 @@
 //! It can read the messages, the special tokens and a date from the caller, but not the clock: the rendered text
 //! determines the activations and must be reproducible.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use chrono::NaiveDate;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::data::ChatMessage;
 
@@ -80,16 +81,22 @@ impl ChatTemplate {
         self.special.get("bos_token")
     }
 
-    /// Renders a dialogue without a generation prompt.
-    pub(super) fn render(&self, messages: &[ChatMessage]) -> Result<String, RenderError> {
-        let mut variables = vec![
-            ("messages", messages.iter().map(|message| Value::Object(message.keys().clone())).collect::<Value>()),
-            ("tools", Value::Null),
-            ("documents", Value::Null),
-            ("add_generation_prompt", Value::Bool(false)),
-        ];
+    /// Renders a dialogue without a generation prompt. `values` are further variables; they replace special tokens of
+    /// the same name.
+    pub(super) fn render(
+        &self,
+        messages: &[ChatMessage],
+        values: &Map<String, Value>,
+    ) -> Result<String, RenderError> {
+        let messages: Value =
+            messages.iter().map(|message| Value::Object(message.template_keys().into_owned())).collect();
         // A missing token is undefined and not none, because templates test `bos_token is defined`.
-        variables.extend(self.special.0.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str()))));
+        let tokens = self.special.0.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str())));
+        let absent = ["tools", "documents"].map(|name| (name, Value::Null));
+        let mut variables: BTreeMap<&str, Value> = absent.into_iter().chain(tokens).collect();
+        variables.extend(values.iter().map(|(name, value)| (name.as_str(), value.clone())));
+        variables.extend([("messages", messages), ("add_generation_prompt", Value::Bool(false))]);
+        let variables: Vec<(&str, Value)> = variables.into_iter().collect();
         self.template.render(&variables, self.today).map_err(RenderError)
     }
 }
@@ -104,7 +111,7 @@ mod tests {
             messages.iter().map(|(role, content)| ChatMessage::new(role.clone(), *content)).collect();
         let render = || {
             let template = ChatTemplate::new(source, special, DEFAULT_DATE)?;
-            template.render(&messages)
+            template.render(&messages, &serde_json::Map::new())
         };
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(RENDER_STACK);

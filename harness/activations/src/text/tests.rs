@@ -12,17 +12,17 @@ use crate::data::{ChatMessage, Dialogue, Role, load};
 
 use super::*;
 
-const CHATML: &str = include_str!("../../tests/templates/chatml.jinja");
+pub(super) const CHATML: &str = include_str!("../../tests/templates/chatml.jinja");
 const CHATML_DEFAULT_SYSTEM: &str = include_str!("../../tests/templates/chatml_default_system.jinja");
 const CHATML_JOINED: &str = include_str!("../../tests/templates/chatml_joined.jinja");
-const LLAMA2: &str = include_str!("../../tests/templates/llama2.jinja");
+pub(super) const LLAMA2: &str = include_str!("../../tests/templates/llama2.jinja");
 const LLAMA3: &str = include_str!("../../tests/templates/llama3.jinja");
-const LLAMA31: &str = include_str!("../../tests/templates/llama31.jinja");
-const GEMMA: &str = include_str!("../../tests/templates/gemma.jinja");
-const QWEN3: &str = include_str!("../../tests/templates/qwen3.jinja");
+pub(super) const LLAMA31: &str = include_str!("../../tests/templates/llama31.jinja");
+pub(super) const GEMMA: &str = include_str!("../../tests/templates/gemma.jinja");
+pub(super) const QWEN3: &str = include_str!("../../tests/templates/qwen3.jinja");
 const MISTRAL: &str = include_str!("../../tests/templates/mistral.jinja");
-const PLAIN: &str = include_str!("../../tests/templates/plain.jinja");
-const FORGETFUL: &str = include_str!("../../tests/templates/forgetful.jinja");
+pub(super) const PLAIN: &str = include_str!("../../tests/templates/plain.jinja");
+pub(super) const FORGETFUL: &str = include_str!("../../tests/templates/forgetful.jinja");
 
 /// The special tokens of all templates.
 const ADDED: [&str; 13] = [
@@ -42,7 +42,7 @@ const ADDED: [&str; 13] = [
 ];
 
 /// The bundled vocabulary plus the special tokens of other families.
-fn tokenizer_json() -> String {
+pub(super) fn tokenizer_json() -> String {
     let mut tokenizer: Value = serde_json::from_str(TOKENIZER_JSON).unwrap();
     let first = tokenizer["model"]["vocab"].as_object().unwrap().len();
     let added = tokenizer["added_tokens"].as_array_mut().unwrap();
@@ -55,7 +55,7 @@ fn tokenizer_json() -> String {
     tokenizer.to_string()
 }
 
-fn parts(template: &str) -> TokenizerParts {
+pub(super) fn parts(template: &str) -> TokenizerParts {
     let (bos, eos) = match template {
         LLAMA3 | LLAMA31 => ("<|begin_of_text|>", "<|eot_id|>"),
         _ => ("<s>", "</s>"),
@@ -79,7 +79,7 @@ fn tokenizer(template: &str) -> ChatTokenizer {
     ChatTokenizer::from_parts(parts(template), DEFAULT_DATE).unwrap()
 }
 
-fn dialogue(turns: &[(Role, &str)]) -> Dialogue {
+pub(super) fn dialogue(turns: &[(Role, &str)]) -> Dialogue {
     Dialogue::new(turns.iter().map(|(role, content)| ChatMessage::new(role.clone(), *content)).collect(), true)
 }
 
@@ -165,9 +165,10 @@ fn leading_assistant_message_excludes_preamble() {
 }
 
 #[test]
-fn adjacent_messages_of_role_are_joined() {
+fn adjacent_messages_of_role_are_turns_unless_refused() {
     let split = [(User, "Is it"), (User, "true?"), (Assistant, "It"), (Assistant, "is true.")];
-    for template in [CHATML, GEMMA, MISTRAL] {
+    insta::assert_snapshot!(show(CHATML, &split), @"<|im_start|> user ⏎ Is _it <|im_end|> ⏎ <|im_start|> user ⏎ true ? <|im_end|> ⏎ ⟦ <|im_start|> assistant ⏎ It <|im_end|> ⏎ <|im_start|> assistant ⏎ is _true . <|im_end|> ⏎ ⟧");
+    for template in [GEMMA, MISTRAL] {
         assert_eq!(show(template, &split), show(template, &ASKED));
     }
 }

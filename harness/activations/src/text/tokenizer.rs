@@ -10,27 +10,30 @@ use chrono::NaiveDate;
 use rayon::prelude::*;
 use tokenizers::{Encoding, PostProcessorWrapper, Tokenizer};
 
-use crate::data::{Dialogue, Role};
+use crate::data::{ChatMessage, Dialogue};
 use crate::error::{Error, Result};
 use crate::panics;
 use crate::tokens::{TokenSequence, TokenSet};
 
-use super::bounds::{self, Bounds};
+use super::arrange::{Layout, Rendered, arrange};
 use super::files::TokenizerParts;
 use super::layout::TemplateLayout;
 use super::mask::MaskKind;
 use super::outline::Outline;
 use super::spans::assistant_spans;
 use super::template::{ChatTemplate, DEFAULT_DATE, RENDER_STACK};
-use super::turns;
+use super::tokenizer_limits::{self, Bounds};
+use super::turns::{Renderer, TurnChanges};
 
-type LayoutCache = HashMap<Vec<Role>, Result<Arc<TemplateLayout>, String>>;
+/// How many layouts are kept. Dialogues without tool calls have few; each dialogue with tool calls has its own.
+const MAX_LAYOUTS: usize = 1000;
 
 /// A tokenizer with its chat template: converts dialogues to token ids and masks.
 ///
-/// The ids equal those of Hugging Face's `apply_chat_template(messages)` without a generation prompt, after two steps:
-/// adjacent messages of one role are joined by a space, and system messages that the template does not support are
-/// prepended to the next user message.
+/// The ids equal those of Hugging Face's `apply_chat_template(messages, tools, documents, **chat_template_kwargs)`
+/// without a generation prompt. Where the template refuses a dialogue or leaves out a message of it, the messages are
+/// changed first, and [`TurnChanges`] counts the rows: adjacent messages of one role are joined by a space, and system
+/// messages are prepended to the next user message.
 pub struct ChatTokenizer {
     name: String,
     tokenizer: Tokenizer,
@@ -42,8 +45,10 @@ pub struct ChatTokenizer {
     template_origin: String,
     fingerprint: String,
     mask: MaskKind,
-    /// The layout of each sequence of roles encoded so far.
-    layouts: Mutex<LayoutCache>,
+    /// The date of `strftime_now`, if the template names that function.
+    date: Option<NaiveDate>,
+    /// The layouts of the dialogues encoded so far, by all that determines them.
+    layouts: Mutex<HashMap<blake3::Hash, Layout>>,
 }
 
 impl fmt::Debug for ChatTokenizer {
@@ -92,7 +97,7 @@ impl ChatTokenizer {
             )
         };
         let outline = Outline::parse(&tokenizer_json).map_err(|what| Error::input(name.as_str(), what))?;
-        bounds::check_outline(&outline).map_err(|what| Error::input(name.as_str(), what))?;
+        tokenizer_limits::check_outline(&outline).map_err(|what| Error::input(name.as_str(), what))?;
         // The library does not validate every number in the JSON and panics on some invalid ones.
         let mut tokenizer = panics::catch(|| Tokenizer::from_bytes(&tokenizer_json))
             .ok_or_else(|| malformed("its parts are inconsistent"))?
@@ -130,6 +135,7 @@ impl ChatTokenizer {
             template_origin,
             fingerprint: hasher.finalize().to_hex().to_string(),
             mask: MaskKind::default(),
+            date: chat_template.contains("strftime_now").then_some(today),
             layouts: Mutex::default(),
         })
     }
@@ -142,6 +148,16 @@ impl ChatTokenizer {
     /// A digest of everything that determines the tokens of a dialogue: vocabulary, template, special tokens and date.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// A note for users if the template asks for the date: it gets a constant one, and other programs the current one.
+    pub fn date_note(&self) -> Option<String> {
+        let date = self.date?;
+        Some(format!(
+            "the chat template asks for the date (strftime_now): it gets {} on every day, so that features are \
+             reproducible; transformers gives it the current date",
+            date.format("%d %b %Y")
+        ))
     }
 
     /// A description of the tokenizer for users.
@@ -167,7 +183,7 @@ impl ChatTokenizer {
                 .map(std::thread::ScopedJoinHandle::join)
         });
         match encoded {
-            Ok(Ok(Some(encoded))) => encoded.map_err(|what| self.input_error(what)),
+            Ok(Ok(Some(encoded))) => encoded.map(|(sequence, _)| sequence).map_err(|what| self.input_error(what)),
             Ok(Ok(None) | Err(_)) => {
                 Err(self.input_error("the chat template or the tokenizer panicked on the dialogue".to_owned()))
             }
@@ -181,21 +197,21 @@ impl ChatTokenizer {
     /// The first error of [`encode`](Self::encode), with the number of the dialogue from 1.
     pub fn encode_all(&self, dialogues: &[Dialogue]) -> Result<TokenSet> {
         let rows: Vec<usize> = (0..dialogues.len()).collect();
-        self.encode_rows(&dialogues.iter().collect::<Vec<_>>(), &rows)
+        Ok(self.encode_rows(&dialogues.iter().collect::<Vec<_>>(), &rows)?.0)
     }
 
     /// Like [`encode_all`](Self::encode_all), for dialogues that are the rows `rows` (from 0) of a data set. Errors
-    /// name the row.
+    /// name the row. Also counts the rows whose messages were changed for the template.
     ///
     /// # Errors
     /// As for [`encode_all`](Self::encode_all).
-    pub fn encode_rows(&self, dialogues: &[&Dialogue], rows: &[usize]) -> Result<TokenSet> {
+    pub fn encode_rows(&self, dialogues: &[&Dialogue], rows: &[usize]) -> Result<(TokenSet, TurnChanges)> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(rayon::current_num_threads())
             .stack_size(RENDER_STACK)
             .build()
             .map_err(|error| Error::Numeric(format!("cannot start tokenizer threads: {error}")))?;
-        let encoded: Vec<Result<TokenSequence, String>> = pool.install(|| {
+        let encoded: Vec<Result<(TokenSequence, TurnChanges), String>> = pool.install(|| {
             dialogues
                 .par_iter()
                 .map(|dialogue| {
@@ -205,11 +221,15 @@ impl ChatTokenizer {
                 })
                 .collect()
         });
-        let numbered = encoded
-            .into_iter()
-            .zip(rows)
-            .map(|(sequence, row)| sequence.map_err(|what| self.input_error(format!("dialogue {}: {what}", row + 1))));
-        Ok(TokenSet { sequences: numbered.collect::<Result<_>>()? })
+        let mut sequences = Vec::with_capacity(encoded.len());
+        let mut changes = TurnChanges::default();
+        for (encoded, row) in encoded.into_iter().zip(rows) {
+            let (sequence, changed) =
+                encoded.map_err(|what| self.input_error(format!("dialogue {}: {what}", row + 1)))?;
+            sequences.push(sequence);
+            changes = changes.plus(changed);
+        }
+        Ok((TokenSet { sequences }, changes))
     }
 
     fn input_error(&self, what: String) -> Error {
@@ -217,24 +237,30 @@ impl ChatTokenizer {
     }
 
     /// [`encode`](Self::encode) on the current thread, which must have a stack of [`RENDER_STACK`] bytes.
-    fn encode_on_this_thread(&self, dialogue: &Dialogue) -> Result<TokenSequence, String> {
-        let mut messages = turns::joined(dialogue.messages.iter().cloned());
-        let layout = self.layout(messages.iter().map(|message| message.role().clone()).collect())?;
-        if !layout.folded.is_empty() {
-            messages = turns::fold_system(&messages, &layout.folded)
-                .ok_or("there is no user message that could include the system message")?;
-        }
-        let text = self.template.render(&messages).map_err(|error| error.to_string())?;
-        let spans = assistant_spans(&self.template, &layout, &messages, &text, self.mask)?;
+    fn encode_on_this_thread(&self, dialogue: &Dialogue) -> Result<(TokenSequence, TurnChanges), String> {
+        let renderer = Renderer { template: &self.template, values: &dialogue.template_values };
+        let find_layout = |messages: &[ChatMessage]| self.layout(renderer, messages);
+        let (rendered, changes) = arrange(renderer, &find_layout, &dialogue.messages)?;
+        let Rendered { messages, text, layout } = rendered;
+        let layout = layout.as_ref().map(|layout| &**layout).map_err(String::as_str);
+        let tokenize = |text: &str| self.token_ends(text);
+        let spans = assistant_spans(renderer, &tokenize, layout, &messages, &text, self.mask)?;
         let encoding = self.tokens_of(&text)?;
         let mask = mask(encoding.get_offsets(), &spans);
         if !mask.contains(&true) {
-            return Err(
-                "the chat template writes nothing for the assistant's messages, so there are no tokens to pool"
-                    .to_owned(),
-            );
+            return Err(match self.mask {
+                MaskKind::Assistant => {
+                    "the chat template writes nothing for the assistant's messages, so there are no \
+                                        tokens to pool"
+                }
+                MaskKind::Content => {
+                    "the chat template writes no content of the assistant's messages, so there are no \
+                                      tokens to pool; use --mask assistant"
+                }
+            }
+            .to_owned());
         }
-        Ok(TokenSequence { ids: encoding.get_ids().to_vec(), mask })
+        Ok((TokenSequence { ids: encoding.get_ids().to_vec(), mask }, changes))
     }
 
     /// The tokens of a rendered text.
@@ -251,20 +277,48 @@ impl ChatTokenizer {
             .map_err(|error| format!("cannot be encoded: {error}"))
     }
 
-    fn layout(&self, roles: Vec<Role>) -> Result<Arc<TemplateLayout>, String> {
+    fn token_ends(&self, text: &str) -> Result<Vec<(u32, usize)>, String> {
+        let encoding = self.tokens_of(text)?;
+        let ends = encoding.get_offsets().iter().map(|(_, end)| *end);
+        Ok(encoding.get_ids().iter().copied().zip(ends).collect())
+    }
+
+    fn layout(&self, renderer: Renderer<'_>, messages: &[ChatMessage]) -> Layout {
+        let key = layout_key(renderer, messages);
         let layouts = || self.layouts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(layout) = layouts().get(&roles) {
+        if let Some(layout) = layouts().get(&key) {
             return layout.clone();
         }
-        let tokenize = |text: &str| {
-            let encoding = self.tokens_of(text)?;
-            let ends = encoding.get_offsets().iter().map(|(_, end)| *end);
-            Ok(encoding.get_ids().iter().copied().zip(ends).collect())
-        };
-        let layout = TemplateLayout::find(&self.template, &tokenize, &roles).map(Arc::new);
-        layouts().insert(roles, layout.clone());
+        let layout = TemplateLayout::find(renderer, &|text| self.token_ends(text), messages).map(Arc::new);
+        let mut layouts = layouts();
+        if layouts.len() < MAX_LAYOUTS {
+            layouts.insert(key, layout.clone());
+        }
         layout
     }
+}
+
+/// A digest of all that determines the layout of a dialogue: everything but the texts of the contents.
+fn layout_key(renderer: Renderer<'_>, messages: &[ChatMessage]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    let mut part = |text: &str| {
+        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    };
+    if !renderer.values.is_empty() {
+        part(&Value::Object(renderer.values.clone()).to_string());
+    }
+    for message in messages {
+        part(message.role().name());
+        part(&message.keys().len().to_string());
+        for (key, value) in message.keys().iter().filter(|_| message.keys().len() != 2 || message.content().is_none()) {
+            part(key);
+            match (key.as_str(), value) {
+                ("content", Value::String(_)) => part(""),
+                _ => part(&value.to_string()),
+            }
+        }
+    }
+    hasher.finalize()
 }
 
 /// Whether each token, given by its byte offsets, overlaps one of `spans` (in order, disjoint, not empty).
