@@ -25,6 +25,8 @@ mod tokenizer_class;
 mod turns;
 
 #[cfg(test)]
+mod reference_tests;
+#[cfg(test)]
 mod tests;
 
 pub use files::TokenizerParts;
