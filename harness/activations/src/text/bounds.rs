@@ -24,9 +24,14 @@ const PATTERN: usize = 16 << 10;
 /// The limit of a Precompiled map, in bytes of base64. Those of SentencePiece have 320 kB.
 const CHARACTER_MAP: usize = 8 << 20;
 
-/// The limit of a normalized text, in bytes: twice the longest text that a chat template can write. The library takes
+/// The limit of a normalized text, in bytes: the longest text that a chat template can write. The library takes
 /// about 20 bytes of memory for each.
-const NORMALIZED: f64 = (32 << 20) as f64;
+const NORMALIZED: f64 = (16 << 20) as f64;
+
+/// The limit of the product of all factors by which the rules of a normalizer can lengthen a text. A regular expression
+/// counts twice or more, since it may match between all characters; this permits thirty of them. A text is measured
+/// rule by rule.
+const LARGEST_FACTOR: f64 = 1e10;
 
 /// The limit of steps back in one search of a regular expression, the library's default for one match.
 const BACKTRACKING: std::ffi::c_ulong = 10_000_000;
@@ -110,28 +115,22 @@ pub(super) fn check_outline(outline: &Outline) -> Result<(), String> {
     {
         return Err("the model of tokenizer.json has a `dropout`, so its tokens are random; set it to null".to_owned());
     }
-    let growth: f64 = rules(&outline.normalizer).iter().map(|rule| Growth::of(rule).factor()).product();
-    let pre_tokenizer: f64 = rules(&outline.pre_tokenizer).iter().map(|rule| Growth::of(rule).factor()).product();
-    let longest = outline.added_texts().map(str::len).max().unwrap_or(0).max(1);
-    if pre_tokenizer > 1e4 || growth * longest as f64 > f64::from(u32::MAX) {
-        return Err(too_long("its rules can lengthen a text by a factor of more than 10,000"));
+    let factor = |component| rules(component).iter().map(|rule| Growth::of(rule).factor()).product::<f64>();
+    let (normalizer, pre_tokenizer) = (factor(&outline.normalizer), factor(&outline.pre_tokenizer));
+    if normalizer > LARGEST_FACTOR || pre_tokenizer > LARGEST_FACTOR.sqrt() {
+        return Err(format!(
+            "tokenizer.json is not accepted: its rules multiply the length of a text (by up to {:.0e}); remove rules \
+             that repeat each other",
+            normalizer.max(pre_tokenizer)
+        ));
     }
-    // The library normalizes each added token.
-    let mut bounded = 0.0;
-    for text in outline.added_texts() {
-        bounded += growth * text.len() as f64;
-    }
-    if bounded > NORMALIZED {
-        return Err(too_long("its rules lengthen the added tokens"));
+    // The library normalizes these while it builds the tokenizer.
+    if outline.normalized_texts().map(|text| text.len() as f64 * normalizer).sum::<f64>() > NORMALIZED {
+        return Err(format!(
+            "tokenizer.json is not accepted: its rules may lengthen its added tokens to more than {NORMALIZED} bytes"
+        ));
     }
     Ok(())
-}
-
-fn too_long(how: &str) -> String {
-    format!(
-        "tokenizer.json is not accepted: {how}, and a normalized text may have at most {NORMALIZED} bytes; remove rules \
-         that repeat each other"
-    )
 }
 
 fn check_component(component: &Value) -> Result<(), String> {
@@ -280,7 +279,7 @@ mod tests {
     fn rules_that_multiply_a_text_are_rejected() {
         let replace = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "a".repeat(200)});
         let five = json!({"type": "Sequence", "normalizers": vec![replace.clone(); 5]});
-        assert!(check_outline(&outline(five, Value::Null)).unwrap_err().contains("lengthen"));
+        assert!(check_outline(&outline(five, Value::Null)).unwrap_err().contains("multiply the length"));
         let three = json!({"type": "Sequence", "normalizers": vec![replace; 3]});
         check_outline(&outline(three.clone(), Value::Null)).unwrap();
         let limits = bounds(&three);
