@@ -1,8 +1,8 @@
-"""Writes harness/activations/tests/data/tokenizer_cases.json: tokenizer folders with the ids of transformers 5.24.
+"""Writes harness/activations/tests/data/tokenizer_cases.json: tokenizer directories with the ids of transformers 5.24.
 
 Small tokenizers (SentencePiece-like BPE with byte fallback, Metaspace of each kind, byte-level with and without
 `add_prefix_space` and `ignore_merges`) are combined with tokenizer classes, special tokens, added tokens and their
-flags, in every file that transformers reads. A case is a folder's files, two dialogues, and their ids or null where
+flags, in every file that transformers reads. A case is a directory's files, two dialogues, and their ids or null where
 transformers fails. Named cases come first, random ones (fixed seed) after them.
 
     pip install transformers==5.24.0
@@ -233,8 +233,8 @@ def random_case(dice, number, tokenizers):
     return case(f"random {number}", base, head + dice.choice([CHATML, INST, PLAIN]), config, **others)
 
 
-def write_folder(folder, given, tokenizers):
-    write = lambda name, value: (folder / name).write_text(json.dumps(value, ensure_ascii=False), "utf-8")  # noqa: E731
+def write_directory(directory, given, tokenizers):
+    write = lambda name, value: (directory / name).write_text(json.dumps(value, ensure_ascii=False), "utf-8")  # noqa: E731
     write("tokenizer.json", tokenizers[given["base"]] | given.get("changes", {}))
     write("config.json", {"model_type": "llama", **given.get("model", {})})
     write("tokenizer_config.json", given["config"])
@@ -242,15 +242,15 @@ def write_folder(folder, given, tokenizers):
         if name in given:
             write(f"{name}.json", given[name])
     if "template" in given:
-        (folder / "chat_template.jinja").write_text(given["template"], "utf-8")
+        (directory / "chat_template.jinja").write_text(given["template"], "utf-8")
     for name, source in given.get("templates", {}).items():
-        (folder / "additional_chat_templates").mkdir(exist_ok=True)
-        (folder / "additional_chat_templates" / f"{name}.jinja").write_text(source, "utf-8")
+        (directory / "additional_chat_templates").mkdir(exist_ok=True)
+        (directory / "additional_chat_templates" / f"{name}.jinja").write_text(source, "utf-8")
 
 
 def reference(given, tokenizers):
     with tempfile.TemporaryDirectory() as name:
-        write_folder(Path(name), given, tokenizers)
+        write_directory(Path(name), given, tokenizers)
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(name)
             return [
@@ -259,7 +259,7 @@ def reference(given, tokenizers):
                 )
                 for dialogue in DIALOGUES
             ]
-        except Exception:  # noqa: BLE001 any failure means that the folder is rejected
+        except Exception:  # noqa: BLE001 any failure means that the directory is rejected
             return None
 
 

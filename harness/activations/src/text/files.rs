@@ -45,7 +45,7 @@ const ADDED_TOKENS: &str = "added_tokens.json";
 const MODEL: &str = "config.json";
 
 impl TokenizerParts {
-    /// Reads a directory in the hub's layout: `tokenizer.json`, and beside it, if they exist, `tokenizer_config.json`,
+    /// Reads a directory in the hub's layout: `tokenizer.json`, and, if they exist, `tokenizer_config.json`,
     /// `special_tokens_map.json`, `added_tokens.json`, `config.json` (for the tokenizer class) and the chat templates.
     ///
     /// # Errors

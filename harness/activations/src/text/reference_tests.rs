@@ -15,8 +15,8 @@ fn write(directory: &Path, name: &str, content: &Value) {
     fs::write(directory.join(name), content.to_string()).unwrap();
 }
 
-/// Writes the files of a case, as `write_folder` of the script.
-fn write_folder(directory: &Path, case: &Map<String, Value>, bases: &Value) {
+/// Writes the files of a case, as `write_directory` of the script.
+fn write_directory(directory: &Path, case: &Map<String, Value>, bases: &Value) {
     let mut tokenizer = bases[case["base"].as_str().unwrap()].clone();
     for (key, value) in case.get("changes").and_then(Value::as_object).into_iter().flatten() {
         tokenizer[key] = value.clone();
@@ -62,7 +62,7 @@ fn ids_equal_those_of_transformers() {
         let case = case.as_object().unwrap();
         let name = case["name"].as_str().unwrap();
         let directory = tempfile::tempdir().unwrap();
-        write_folder(directory.path(), case, &file["bases"]);
+        write_directory(directory.path(), case, &file["bases"]);
         let encode = || -> crate::Result<Value> {
             let tokenizer = ChatTokenizer::from_dir(directory.path())?;
             let ids: crate::Result<Vec<Value>> =

@@ -184,7 +184,7 @@ impl TokenizerClass {
             _ => false,
         };
         let effective = declared.filter(|name| !name.is_empty()).or(of_model);
-        // LlamaTokenizer builds no byte-level tokenizer; folders of Llama 3 declare it nevertheless.
+        // LlamaTokenizer builds no byte-level tokenizer; directories of Llama 3 declare it nevertheless.
         if !remote && effective.is_some_and(|name| base(name) == "LlamaTokenizer") && is_byte_level() {
             return Ok(TokenizerClass::Backend);
         }
