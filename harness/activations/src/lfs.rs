@@ -7,7 +7,8 @@ use std::path::Path;
 use crate::error::{Error, Result};
 
 /// The first bytes of every pointer; the specification demands that `version` is the first line.
-const VERSION_LINES: [&[u8]; 2] = [b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/"];
+const VERSION_LINES: [&[u8]; 2] =
+    [b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/"];
 
 /// Whether a file is a Git LFS pointer, given its first bytes (64 suffice) or all of them.
 pub(crate) fn is_pointer(head: &[u8]) -> bool {

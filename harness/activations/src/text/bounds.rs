@@ -68,7 +68,9 @@ impl Growth {
                 _ => Growth::Factor(1.0 + length("content") as f64),
             },
             "Prepend" => Growth::Factor(1.0 + length("prepend") as f64),
-            "Precompiled" => Growth::Factor(longest_replacement(rule["precompiled_charsmap"].as_str().unwrap_or_default())),
+            "Precompiled" => {
+                Growth::Factor(longest_replacement(rule["precompiled_charsmap"].as_str().unwrap_or_default()))
+            }
             // One byte becomes a character of up to two.
             "ByteLevel" => Growth::Factor(2.0),
             // Spaces around ideographs; `▁` for a space or before a piece.
@@ -165,7 +167,9 @@ fn depth(value: &Value) -> usize {
 
 /// The rules of a component with all sequences resolved.
 fn rules(component: &Value) -> Vec<&Value> {
-    let items = ["normalizers", "pretokenizers", "processors", "decoders"].iter().find_map(|key| component.get(key)?.as_array());
+    let items = ["normalizers", "pretokenizers", "processors", "decoders"]
+        .iter()
+        .find_map(|key| component.get(key)?.as_array());
     match items {
         Some(items) => items.iter().flat_map(rules).collect(),
         None if component.is_null() => Vec::new(),
