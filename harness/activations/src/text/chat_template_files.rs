@@ -95,7 +95,9 @@ pub(super) fn inline_template(origin: &str, config: &Map<String, Value>) -> Resu
         Some(Value::Array(list)) => {
             list.iter().map(|item| Some((text(item.get("name"))?, text(item.get("template"))?))).collect()
         }
-        Some(Value::Object(map)) => map.iter().map(|(name, source)| Some((name.clone(), text(Some(source))?))).collect(),
+        Some(Value::Object(map)) => {
+            map.iter().map(|(name, source)| Some((name.clone(), text(Some(source))?))).collect()
+        }
         Some(_) => None,
     };
     let named =

@@ -45,7 +45,7 @@ const ADDED_TOKENS: &str = "added_tokens.json";
 const MODEL: &str = "config.json";
 
 impl TokenizerParts {
-    /// Reads a directory in the hub's layout: `tokenizer.json`, and beside it, if they exist, `tokenizer_config.json`,
+    /// Reads a directory in the hub's layout: `tokenizer.json`, and, if they exist, `tokenizer_config.json`,
     /// `special_tokens_map.json`, `added_tokens.json`, `config.json` (for the tokenizer class) and the chat templates.
     ///
     /// # Errors
@@ -87,7 +87,8 @@ impl TokenizerParts {
         use actbench_fixtures::tokenizer::{TOKENIZER_CONFIG_JSON, TOKENIZER_JSON};
         let origin = format!("bundled {CONFIG}");
         let config = parse_object(&origin, TOKENIZER_CONFIG_JSON.as_bytes())?;
-        let template = inline_template(&origin, &config)?.ok_or_else(|| Error::input(&origin, "has no chat template"))?;
+        let template =
+            inline_template(&origin, &config)?.ok_or_else(|| Error::input(&origin, "has no chat template"))?;
         let files = Sources {
             name: "bundled".to_owned(),
             config_name: origin,
@@ -131,8 +132,9 @@ impl Sources {
         let table = SpecialTokenTable::collect(&files, class).map_err(of_config)?;
         let tokenizer_json = if class.rebuilds() {
             tokenizer_limits::check_outline(&outline).map_err(of_tokenizer)?;
-            let mut tokenizer: Map<String, Value> = serde_json::from_slice(&tokenizer_json)
-                .map_err(|error| of_tokenizer(format!("tokenizer.json is not JSON ({error}); download the file again")))?;
+            let mut tokenizer: Map<String, Value> = serde_json::from_slice(&tokenizer_json).map_err(|error| {
+                of_tokenizer(format!("tokenizer.json is not JSON ({error}); download the file again"))
+            })?;
             class.rebuild(&mut tokenizer, &table.arguments).map_err(of_config)?;
             Value::Object(tokenizer).to_string().into_bytes()
         } else {

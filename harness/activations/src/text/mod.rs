@@ -33,6 +33,8 @@ mod turns;
 #[cfg(test)]
 mod mask_tests;
 #[cfg(test)]
+mod reference_tests;
+#[cfg(test)]
 mod tests;
 
 pub use files::TokenizerParts;

@@ -44,8 +44,9 @@ impl Outline {
         self.padding.get("pad_token").and_then(Value::as_str).map(str::to_owned)
     }
 
-    /// The texts of the added tokens.
-    pub(super) fn added_texts(&self) -> impl Iterator<Item = &str> {
-        self.added_tokens.iter().flatten().filter_map(|token| token.get("content")?.as_str())
+    /// The added tokens that the library normalizes.
+    pub(super) fn normalized_texts(&self) -> impl Iterator<Item = &str> {
+        let normalized = |token: &&Value| token.get("normalized").and_then(Value::as_bool).unwrap_or(true);
+        self.added_tokens.iter().flatten().filter(normalized).filter_map(|token| token.get("content")?.as_str())
     }
 }

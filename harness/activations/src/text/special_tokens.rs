@@ -230,7 +230,8 @@ fn legacy(arguments: &Arguments, files: &TokenFiles) -> Result<BTreeMap<i64, Add
     special.extend(extra.iter().filter_map(Argument::content));
     let mut tokens = BTreeMap::new();
     for (content, id) in &files.added {
-        let id = id.as_i64().ok_or_else(|| format!("added_tokens.json must map tokens to ids, not {content:?} to {id}"))?;
+        let id =
+            id.as_i64().ok_or_else(|| format!("added_tokens.json must map tokens to ids, not {content:?} to {id}"))?;
         let is_special = special.contains(&content.as_str());
         let token = AddedToken {
             content: content.clone(),

@@ -295,7 +295,7 @@ fn tokenizer_directory_is_read_in_all_forms() {
     let text = json!({"chat_template": LLAMA3, "bos_token": "<|begin_of_text|>"}).to_string();
     let named = json!({
         "chat_template": [{"name": "tool_use", "template": "x"}, {"name": "default", "template": LLAMA3}],
-        "bos_token": {"content": "<|begin_of_text|>", "lstrip": false}, "eos_token": null,
+        "bos_token": {"__type": "AddedToken", "content": "<|begin_of_text|>", "lstrip": false}, "eos_token": null,
     });
     let map = r#"{"bos_token": {"content": "<|begin_of_text|>"}}"#;
     for files in [
@@ -321,12 +321,13 @@ fn invalid_tokenizer_directory_is_rejected_with_reason() {
         |config: &str| from_dir(&[("tokenizer.json", &json), ("tokenizer_config.json", config)]).unwrap_err();
     insta::assert_snapshot!(from_dir(&[]).unwrap_err(), @"DIR: has no tokenizer.json; provide a tokenizer in Hugging Face's fast format, as written by `save_pretrained` of a fast tokenizer");
     insta::assert_snapshot!(ChatTokenizer::from_dir(Path::new("no/such")).unwrap_err(), @"no/such: is not a directory; provide a tokenizer in Hugging Face's fast format, as written by `save_pretrained` of a fast tokenizer");
-    insta::assert_snapshot!(from_dir(&[("tokenizer.json", "{}"), ("chat_template.jinja", CHATML)]).unwrap_err(), @"DIR: tokenizer.json is not a tokenizer (Model missing. at line 1 column 2); download the file again");
+    insta::assert_snapshot!(from_dir(&[("tokenizer.json", "{}"), ("chat_template.jinja", CHATML)]).unwrap_err(), @"DIR: tokenizer.json has no `added_tokens`; download the file again");
+    insta::assert_snapshot!(from_dir(&[("tokenizer.json", r#"{"added_tokens": []}"#), ("chat_template.jinja", CHATML)]).unwrap_err(), @"DIR: tokenizer.json is not a tokenizer (Model missing. at line 1 column 20); download the file again");
     insta::assert_snapshot!(from_dir(&[("tokenizer.json", &json)]).unwrap_err(), @"DIR: has no chat template, neither in chat_template.jinja nor in tokenizer_config.json; use an instruction-tuned model or add its template");
     insta::assert_snapshot!(with_config("[]"), @"DIR/tokenizer_config.json: is not a JSON object; download the file again");
     insta::assert_snapshot!(with_config("{"), @"DIR/tokenizer_config.json: is not JSON (EOF while parsing an object at line 1 column 1); download the file again");
     insta::assert_snapshot!(with_config(r#"{"chat_template": 1}"#), @"DIR/tokenizer_config.json: `chat_template` must be a string or a list of {name, template}");
-    insta::assert_snapshot!(with_config(r#"{"chat_template": [{"name": "a", "template": ""}, {"name": "b", "template": ""}]}"#), @"DIR/tokenizer_config.json: has several chat templates (a, b) and none is named `default`; copy the one to use to chat_template.jinja");
+    insta::assert_snapshot!(with_config(r#"{"chat_template": [{"name": "a", "template": ""}, {"name": "b", "template": ""}]}"#), @"DIR/tokenizer_config.json: has chat templates (a, b) and none is named `default`; copy the one to use to chat_template.jinja");
     insta::assert_snapshot!(with_config(r#"{"chat_template": "{% if %}"}"#), @"DIR/tokenizer_config.json: the chat template fails: syntax error: unexpected end of block (line 1 of the template); fix the file or download it again");
 }
 

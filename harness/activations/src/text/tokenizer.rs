@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::NaiveDate;
@@ -211,13 +212,23 @@ impl ChatTokenizer {
             .stack_size(RENDER_STACK)
             .build()
             .map_err(|error| Error::Numeric(format!("cannot start tokenizer threads: {error}")))?;
+        // Only the first error is reported, so dialogues behind a failed one need no work.
+        let first_failed = AtomicUsize::new(usize::MAX);
         let encoded: Vec<Result<(TokenSequence, TurnChanges), String>> = pool.install(|| {
             dialogues
                 .par_iter()
-                .map(|dialogue| {
-                    panics::catch(|| self.encode_on_this_thread(dialogue)).unwrap_or_else(|| {
+                .enumerate()
+                .map(|(position, dialogue)| {
+                    if position > first_failed.load(Ordering::Relaxed) {
+                        return Err(String::new());
+                    }
+                    let encoded = panics::catch(|| self.encode_on_this_thread(dialogue)).unwrap_or_else(|| {
                         Err("the chat template or the tokenizer panicked on the dialogue".to_owned())
-                    })
+                    });
+                    if encoded.is_err() {
+                        first_failed.fetch_min(position, Ordering::Relaxed);
+                    }
+                    encoded
                 })
                 .collect()
         });
