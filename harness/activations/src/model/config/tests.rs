@@ -75,8 +75,7 @@ fn warnings(more: &str) -> Vec<String> {
 #[test]
 fn rope_spellings_agree_with_transformers() {
     /// Refusals of settings that transformers computes: types and partial rotations that are not computed here.
-    const REFUSED_HERE: [&str; 3] =
-        ["is unknown: use default", "partial_rotary_factor", "both a type and entries by layer"];
+    const REFUSED_HERE: [&str; 3] = ["is unknown: use default", "partial_rotary_factor", "entries by layer type"];
     let (mut equal, mut refused) = (0, 0);
     for line in include_str!("../../../tests/data/rope_goldens.jsonl").lines() {
         let golden: Value = serde_json::from_str(line).unwrap();
