@@ -24,7 +24,7 @@ BANDS = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
 CHOICES = {
     "container": ["rope_parameters", "rope_scaling", "both", "empty scaling", "null scaling"],
     "kind": [ABSENT, "default", "linear", "llama3", "llama3", None, "yarn", "dynamic"],
-    "kind_key": ["rope_type", "type", "equal", "conflict", "null beside type"],
+    "kind_key": ["rope_type", "type", "equal", "conflict", "null with type"],
     "outer_theta": [ABSENT, ABSENT, 10000.0, 500000, None],
     "inner_theta": [ABSENT, 20000.0, 500000.0, None],
     "factor": [8.0, 8, 2.5, ABSENT, None, "8"],
@@ -51,7 +51,7 @@ def configuration(choice):
             inner["type"] = kind
         if key == "conflict":
             inner["type"] = "linear" if kind == "default" else "default"
-        if key == "null beside type":
+        if key == "null with type":
             inner.update({"rope_type": None, "type": kind})
     put(inner, "factor", choice["factor"] if kind not in (ABSENT, "default", None) else ABSENT)
     put(inner, "rope_theta", choice["inner_theta"])

@@ -1,4 +1,4 @@
-//! The tensors that a configuration asks for: a check that they are there, and warnings about those that are left out or made up.
+//! The tensors that a configuration asks for: a check that they are there, and warnings about those that are missing or not used.
 
 use std::collections::BTreeSet;
 

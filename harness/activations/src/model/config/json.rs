@@ -22,7 +22,7 @@ pub(super) fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// Whether `value` is an object that is no number.
+/// Whether `value` is an object, but not a tagged number.
 pub(super) fn is_nested(value: &Value) -> bool {
     value.as_object().is_some_and(|map| special_number(map).is_none())
 }

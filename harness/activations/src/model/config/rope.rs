@@ -80,9 +80,15 @@ pub(super) fn read(config: &Map<String, Value>, max_positions: usize) -> Result<
     let nested: Vec<&str> = rope.iter().filter(|(_, value)| is_nested(value)).map(|(key, _)| key.as_str()).collect();
     if !nested.is_empty() {
         let names = nested.join("', '");
-        if kind != "default" {
+        let declared = |name: &&str| {
+            config
+                .get("layer_types")
+                .and_then(Value::as_array)
+                .is_some_and(|types| types.iter().any(|kind| kind.as_str() == Some(*name)))
+        };
+        if kind != "default" || nested.iter().any(|name| declared(&name)) {
             return Err(format!(
-                "{place} has both a type and entries by layer type ('{names}'); a Llama takes one for all layers"
+                "{place} has entries by layer type ('{names}'), but a Llama has one rope for all layers"
             ));
         }
         warnings.push(format!(
