@@ -45,7 +45,10 @@ pub(crate) struct RepoCache {
 impl RepoCache {
     /// The directory of `repo` in the cache `root`. It need not exist.
     pub(crate) fn new(root: &Path, repo: &Repo) -> RepoCache {
-        RepoCache { root: root.to_path_buf(), folder: format!("{}--{}", repo.kind.plural(), repo.id.replace('/', "--")) }
+        RepoCache {
+            root: root.to_path_buf(),
+            folder: format!("{}--{}", repo.kind.plural(), repo.id.replace('/', "--")),
+        }
     }
 
     pub(super) fn directory(&self) -> PathBuf {
@@ -186,7 +189,8 @@ impl RepoCache {
 pub(crate) fn may_lack(directory: &Path, name: &str) -> bool {
     let parts = || {
         let commit = directory.file_name()?.to_str()?;
-        let snapshots = directory.parent().filter(|parent| parent.file_name().is_some_and(|name| name == "snapshots"))?;
+        let snapshots =
+            directory.parent().filter(|parent| parent.file_name().is_some_and(|name| name == "snapshots"))?;
         let repo = snapshots.parent()?;
         let folder = repo.file_name()?.to_str().filter(|folder| folder.contains("--"))?;
         Some((RepoCache { root: repo.parent()?.to_path_buf(), folder: folder.to_owned() }, commit.to_owned()))

@@ -122,9 +122,16 @@ impl Client {
         let Some(etag) = names::etag_value(etag) else {
             return remote(format!("the server announces the invalid ETag {}", shown(etag)));
         };
-        let facts = Facts { etag: etag.to_owned(), digest: Announced::parse(etag), size: announced_size(&arrival), path: chosen };
+        let facts = Facts {
+            etag: etag.to_owned(),
+            digest: Announced::parse(etag),
+            size: announced_size(&arrival),
+            path: chosen,
+        };
         if facts.size.is_none() && facts.digest.is_none() {
-            return remote("the server announces neither the size nor the digest of the file, so that it cannot be verified");
+            return remote(
+                "the server announces neither the size nor the digest of the file, so that it cannot be verified",
+            );
         }
         Ok(facts)
     }
@@ -206,7 +213,9 @@ impl Client {
         match (arrival.exchange.status, content_range(&arrival.exchange)) {
             (206, Some((Some(start), total))) => {
                 if start != at || total.is_some() && facts.size.is_some() && total != facts.size {
-                    return Ok(Received::Restart("the server answers with another part of the file than requested".to_owned()));
+                    return Ok(Received::Restart(
+                        "the server answers with another part of the file than requested".to_owned(),
+                    ));
                 }
             }
             (200, _) => {

@@ -32,7 +32,9 @@ pub(super) fn explain(exchange: &Exchange, repo: &Repo, has_token: bool) -> Stri
              page"
         ),
         429 => match wait(exchange) {
-            Some(time) => format!("the hub limits the rate of requests (status 429): try again in {} s", time.as_secs()),
+            Some(time) => {
+                format!("the hub limits the rate of requests (status 429): try again in {} s", time.as_secs())
+            }
             None => "the hub limits the rate of requests (status 429): try again later".to_owned(),
         },
         status @ 500..=599 => format!("the hub has a server error (status {status}): try again later"),

@@ -75,7 +75,10 @@ fn short_body_of_unknown_size_is_refused() {
     insta::assert_snapshot!(sandbox.refusal(&hub, "data.bin"), @"data.bin: the server's bytes do not have the announced digest; nothing was kept");
     assert_eq!(sandbox.blob_names(), [""; 0]);
     let hub = hub_with(|_, reply| {
-        Reply { status: 200, ..reply }.with("Content-Length", None).with("Content-Range", None).with("ETag", "x".to_owned())
+        Reply { status: 200, ..reply }
+            .with("Content-Length", None)
+            .with("Content-Range", None)
+            .with("ETag", "x".to_owned())
     });
     insta::assert_snapshot!(sandbox.refusal(&hub, "data.bin"), @"data.bin: the server announces neither the size nor the digest of the file, so that it cannot be verified");
 }
@@ -167,9 +170,11 @@ fn answer_of_another_range_is_not_appended() {
 #[test]
 fn compressed_body_is_refused() {
     let sandbox = Sandbox::new();
-    let hub = hub_with(|received, reply| {
-        if is_probe(received) { reply } else { reply.with("Content-Encoding", "gzip".to_owned()) }
-    });
+    let hub = hub_with(
+        |received, reply| {
+            if is_probe(received) { reply } else { reply.with("Content-Encoding", "gzip".to_owned()) }
+        },
+    );
     insta::assert_snapshot!(sandbox.refusal(&hub, "data.bin"), @r#"data.bin: the server compresses the file ("gzip") although it must not"#);
 }
 
@@ -192,7 +197,9 @@ fn stalled_body_ends_and_resumes() {
     assert_eq!(starts, [None, None, Some(10)], "the list, a stalled try, and the rest");
 
     let sandbox = Sandbox::new();
-    let hub = hub_with(move |received, reply| if received.start == Some(10) { Reply { sent: 0, stalls: true, ..reply } } else { stall(received, reply) });
+    let hub = hub_with(move |received, reply| {
+        if received.start == Some(10) { Reply { sent: 0, stalls: true, ..reply } } else { stall(received, reply) }
+    });
     let start = Instant::now();
     let message = sandbox.refusal(&hub, "data.bin");
     assert!(message.contains("no answer within") && message.ends_with("resumes at byte 10"), "{message}");

@@ -102,9 +102,14 @@ fn cache_that_cannot_be_written_names_its_variable() {
     // A file in the place of a directory fails for every user, root included.
     fs::write(sandbox.path().join("file"), "").unwrap();
     let settings = HubSettings { cache: Some("/proc/actbench-cache".into()), ..hub.settings(sandbox.path()) };
-    let HubError::Local(error) = sandbox.fetch_with(&settings, "data.bin").unwrap_err() else { panic!("not a local error") };
+    let HubError::Local(error) = sandbox.fetch_with(&settings, "data.bin").unwrap_err() else {
+        panic!("not a local error")
+    };
     let message = error.to_string();
-    assert!(message.starts_with("cannot create /proc/") && message.contains("set HF_HOME or HF_HUB_CACHE"), "{message}");
+    assert!(
+        message.starts_with("cannot create /proc/") && message.contains("set HF_HOME or HF_HUB_CACHE"),
+        "{message}"
+    );
     assert_eq!(error.exit_code(), 1);
 }
 

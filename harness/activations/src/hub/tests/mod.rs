@@ -5,6 +5,7 @@ mod headers;
 mod layout;
 mod network;
 mod properties;
+mod settings;
 
 use std::path::{Path, PathBuf};
 
