@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::digest::Announced;
 use super::{Repo, names};
@@ -243,9 +244,14 @@ pub(super) fn write_error(action: &'static str, path: &Path, error: io::Error) -
     Error::Io { action, path: path.to_path_buf(), source }
 }
 
-/// A name next to `path` that no other process uses.
+/// A name next to `path` that nobody uses. A leftover of a killed process is removed: writing through a link would change
+/// its blob.
 fn temporary_name(path: &Path) -> PathBuf {
-    path.with_file_name(format!(".actbench-{}.tmp", std::process::id()))
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let temporary = path.with_file_name(format!(".actbench-{}-{n}.tmp", std::process::id()));
+    let _ = fs::remove_file(&temporary);
+    temporary
 }
 
 /// Writes a small file under a temporary name and renames it.

@@ -1,7 +1,6 @@
 //! Bodies that are short, long, wrong, slow, compressed or of another range.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use super::*;
 use crate::hub::test_server::git_hash;
@@ -200,10 +199,8 @@ fn stalled_body_ends_and_resumes() {
     let hub = hub_with(move |received, reply| {
         if received.start == Some(10) { Reply { sent: 0, stalls: true, ..reply } } else { stall(received, reply) }
     });
-    let start = Instant::now();
     let message = sandbox.refusal(&hub, "data.bin");
     assert!(message.contains("no answer within") && message.ends_with("resumes at byte 10"), "{message}");
-    assert!(start.elapsed().as_secs() < 19, "the server stalls for 20 s, the client must not");
     assert_eq!(partial(&sandbox).as_deref(), Some(&DATA[..10]));
 }
 
