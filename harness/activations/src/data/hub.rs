@@ -62,7 +62,7 @@ pub(super) fn fetch(id: &str, settings: &HubSettings) -> Result<Vec<PathBuf>, Hu
     })
 }
 
-/// The files of a copy that another client made, which does not say whether it is complete.
+/// The files of a copy that another client made, which has no list of files.
 fn unlisted(id: &str, cache: &RepoCache, commit: &str) -> Result<Vec<PathBuf>, HubError> {
     let root = cache.snapshot(commit);
     let mut files = FileList::new();

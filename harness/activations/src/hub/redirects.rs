@@ -72,7 +72,7 @@ pub(super) fn follow(client: &Client, uri: Uri, range: Option<&str>) -> Result<A
         };
         let location = String::from_utf8_lossy(location.as_bytes()).into_owned();
         let next = target(&uri, &location).map_err(Detour::Refused)?;
-        // Once another host had a say, the token is not sent any more, not even to the hub.
+        // A redirect of another host may not direct the token, not even back to the hub.
         at_hub = at_hub && origin(&next) == origin(&uri);
         uri = next;
     }

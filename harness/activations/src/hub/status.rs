@@ -10,7 +10,7 @@ pub(super) fn is_temporary(status: u16) -> bool {
     matches!(status, 429 | 500 | 502 | 503 | 504)
 }
 
-/// The time that the server asks to wait; none if it does not say, or as a date.
+/// The time that the server asks to wait; none if it names no number of seconds.
 pub(super) fn wait(exchange: &Exchange) -> Option<Duration> {
     exchange.header("retry-after")?.trim().parse().ok().map(Duration::from_secs)
 }

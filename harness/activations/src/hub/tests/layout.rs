@@ -47,7 +47,7 @@ fn damaged_file_is_found_by_digest_and_size() {
     assert_eq!(state(), CachedFile::Whole);
     fs::remove_file(&blob).unwrap();
     assert_eq!(state(), CachedFile::Missing, "a link to nothing");
-    // A file that is no link to a blob has no announced digest.
+    // A file that does not link to a blob has no announced digest.
     put(&sandbox, "snapshots/abc/data.bin", "anything");
     assert_eq!(cache(&sandbox).check("abc", "data.bin"), CachedFile::Whole);
 }
