@@ -54,7 +54,7 @@ Environment variables:
                         for K emulated GPUs (of SIZE memory each), in builds with the feature emulator; if
                         unset, all GPUs that the driver reports
   HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE
-                        cache, token, address and offline mode of the Hugging Face hub
+                        cache, token, address and offline mode of the Hugging Face hub; docs/commands.md has all
 
 Exit status:
   0    success

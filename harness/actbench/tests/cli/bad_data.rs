@@ -21,7 +21,7 @@ fn missing_dataset_is_named() {
     assert_snapshot!(refused("absent"), @"error: unknown data set `absent`; use one of embedded, embedded:short, embedded:medium, embedded:long, embedded:mixed, repe or the path of a .jsonl, .csv or .parquet file");
     assert_snapshot!(refused("embedded:endless"), @"error: unknown data set `embedded:endless`; the embedded ones are embedded:short, embedded:medium, embedded:long, embedded:mixed");
     assert_snapshot!(refused("rows.txt"), @"error: unknown data set `rows.txt`; use one of embedded, embedded:short, embedded:medium, embedded:long, embedded:mixed, repe or the path of a .jsonl, .csv or .parquet file");
-    assert_snapshot!(refused("repe"), @"error: repe: cannot be downloaded from the hub (serteal/deception-repe: [REASON]); pass `--data-dir DIR` with a copy at DIR/repe/true_false_facts.csv");
+    assert_snapshot!(refused("repe"), @"error: repe: cannot be downloaded from the hub (serteal/deception-repe: the hub could not be reached ([REASON]): check the network); pass `--data-dir DIR` with a copy at DIR/repe/true_false_facts.csv");
     assert_snapshot!(refusal(&sandbox, &["--dataset", "repe", "--data-dir", "absent"]), @"error: absent: has no repe/true_false_facts.csv, the local copy of `repe`; put it there or omit --data-dir");
 }
 

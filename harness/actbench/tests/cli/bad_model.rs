@@ -27,7 +27,7 @@ fn missing_model_is_named() {
     assert_snapshot!(refused("absent.gguf"), @"error: absent.gguf: no such model: give a directory, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
     assert_snapshot!(refused("synthetic:absent"), @"error: unknown preset 'absent' for synthetic models; use one of tiny, smollm2-135m, smollm2-360m, tinyllama-1.1b, llama-3.2-1b, smollm2-1.7b, llama-3.2-3b, llama-3.1-8b, llama-3.1-70b");
     assert_snapshot!(refused(""), @"error: --model: no such model: give a directory, a .gguf file, a hub id like org/name, synthetic:<preset> or embedded");
-    assert_snapshot!(refused("some-owner/some-model"), @"error: some-owner/some-model: there is no local directory of that name, and the hub could not be reached ([REASON]): check the network, or give a local directory");
+    assert_snapshot!(refused("some-owner/some-model"), @"error: some-owner/some-model: there is no local directory of that name, and the hub could not be reached ([REASON]): check the network");
     assert_snapshot!(refused(sandbox.path("temporary").to_str().unwrap()), @"error: [DIR]/temporary: has no config.json, so it is not a model directory");
 }
 

@@ -118,7 +118,9 @@ pub fn refusal(sandbox: &Sandbox, arguments: &[&str]) -> String {
     command.env("HF_ENDPOINT", "http://127.0.0.1:9").env("HF_HOME", sandbox.path("temporary"));
     // The errors must not depend on a GPU.
     command.env("ACTBENCH_CUDA", "none");
-    command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE");
+    for variable in ["HF_HUB_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"] {
+        command.env_remove(variable);
+    }
     for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
         command.env_remove(proxy);
     }
@@ -137,8 +139,8 @@ pub fn refusal(sandbox: &Sandbox, arguments: &[&str]) -> String {
     assert_eq!(leftovers, [""; 0]);
     let line = line.replace(sandbox.path("").to_str().unwrap(), "[DIR]/");
     // The text of a refused connection depends on the system.
-    match (line.find("request error: "), line.find("): ").or(line.find(");"))) {
-        (Some(start), Some(end)) => format!("{}[REASON]{}", &line[..start], &line[end..]),
+    match (line.split_once("could not be reached ("), line.find("): check")) {
+        (Some((start, _)), Some(end)) => format!("{start}could not be reached ([REASON]{}", &line[end..]),
         _ => line,
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn fetch(id: &str, settings: &HubSettings) -> Result<Vec<PathBuf>, Hu
     })
 }
 
-/// The files of a copy that another client made, which does not say whether it is complete.
+/// The files of a copy that another client made, which has no list of files.
 fn unlisted(id: &str, cache: &RepoCache, commit: &str) -> Result<Vec<PathBuf>, HubError> {
     let root = cache.snapshot(commit);
     let mut files = FileList::new();
@@ -125,5 +125,78 @@ pub(super) fn error(name: &str, id: &str, advice: &str, error: HubError) -> Erro
         HubError::Remote(reason) => {
             Error::input(name, format!("cannot be downloaded from the hub ({id}: {reason}); {advice}"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::hub::test_server::{COMMIT, TestHub, settings};
+
+    const FILES: [(&str, &[u8]); 3] =
+        [("README.md", b"x"), ("data/test.csv", b"statement,label\n"), ("train.csv", b"statement,label\nx,1\n")];
+
+    fn reason(settings: &HubSettings) -> String {
+        let reason = fetch("org/name", settings).unwrap_err().to_string();
+        assert!(!reason.is_empty() && !reason.contains('\n'), "{reason}");
+        reason
+    }
+
+    #[test]
+    fn data_set_is_downloaded_once_and_then_needs_no_network() {
+        let directory = TempDir::new().unwrap();
+        let hub = TestHub::with_files(&FILES, |_, reply| reply);
+        let mut settings = hub.settings(directory.path());
+        let paths = fetch("org/name", &settings).unwrap();
+        let snapshot = directory.path().join("hub/datasets--org--name/snapshots").join(COMMIT);
+        assert_eq!(paths, [snapshot.join("data/test.csv"), snapshot.join("train.csv")]);
+        let n_requests = hub.paths().len();
+        for offline in [false, true] {
+            settings.offline = offline;
+            assert_eq!(fetch("org/name", &settings).unwrap(), paths);
+            assert_eq!(hub.paths().len(), n_requests);
+        }
+        std::fs::remove_file(&paths[1]).unwrap();
+        assert_eq!(reason(&settings), "the hub's cache has no train.csv while HF_HUB_OFFLINE forbids downloads");
+        settings.offline = false;
+        assert_eq!(fetch("org/name", &settings).unwrap(), paths, "the missing file is downloaded again");
+    }
+
+    #[test]
+    fn copy_of_another_client_is_used_offline() {
+        let directory = TempDir::new().unwrap();
+        let snapshot = directory.path().join("hub/datasets--org--name/snapshots/abc");
+        std::fs::create_dir_all(snapshot.join("data")).unwrap();
+        std::fs::write(snapshot.join("data/a.csv"), "").unwrap();
+        let mut settings = settings(directory.path());
+        assert_eq!(fetch("org/name", &settings).unwrap(), [snapshot.join("data/a.csv")], "the hub refuses connections");
+        settings.offline = true;
+        assert_eq!(fetch("org/name", &settings).unwrap(), [snapshot.join("data/a.csv")]);
+        // Online, the hub's list decides.
+        let hub = TestHub::with_files(&FILES, |_, reply| reply);
+        assert_eq!(fetch("org/name", &hub.settings(directory.path())).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn missing_data_set_gives_one_line_reason() {
+        let directory = TempDir::new().unwrap();
+        let mut settings = settings(directory.path());
+        assert!(reason(&settings).starts_with("the hub could not be reached ("));
+        settings.endpoint = Some("nowhere".to_owned());
+        assert!(reason(&settings).starts_with("HF_ENDPOINT is "));
+        settings.offline = true;
+        assert_eq!(reason(&settings), "the hub's cache has no copy while HF_HUB_OFFLINE forbids downloads");
+        settings.cache = None;
+        assert_eq!(reason(&settings), "no download directory is known: set HF_HOME to a directory");
+    }
+
+    #[test]
+    fn hostile_name_of_a_data_file_is_refused() {
+        let directory = TempDir::new().unwrap();
+        let hub = TestHub::with_files(&[("../../../../evil.csv", b"x"), ("a.csv", b"x")], |_, reply| reply);
+        assert!(reason(&hub.settings(directory.path())).contains("would lie outside of the repository"));
+        assert!(!directory.path().join("evil.csv").exists());
     }
 }

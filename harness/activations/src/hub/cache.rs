@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::digest::Announced;
 use super::{Repo, names};
@@ -39,17 +40,20 @@ pub(crate) enum CachedFile {
 #[derive(Clone, Debug)]
 pub(crate) struct RepoCache {
     root: PathBuf,
-    folder: String,
+    name: String,
 }
 
 impl RepoCache {
     /// The directory of `repo` in the cache `root`. It need not exist.
     pub(crate) fn new(root: &Path, repo: &Repo) -> RepoCache {
-        RepoCache { root: root.to_path_buf(), folder: format!("{}--{}", repo.kind.plural(), repo.id.replace('/', "--")) }
+        RepoCache {
+            root: root.to_path_buf(),
+            name: format!("{}--{}", repo.kind.plural(), repo.id.replace('/', "--")),
+        }
     }
 
     pub(super) fn directory(&self) -> PathBuf {
-        self.root.join(&self.folder)
+        self.root.join(&self.name)
     }
 
     pub(super) fn blobs(&self) -> PathBuf {
@@ -57,7 +61,7 @@ impl RepoCache {
     }
 
     pub(super) fn lock(&self, blob: &str) -> PathBuf {
-        self.root.join(".locks").join(&self.folder).join(format!("{blob}.lock"))
+        self.root.join(".locks").join(&self.name).join(format!("{blob}.lock"))
     }
 
     fn branch_file(&self) -> PathBuf {
@@ -186,10 +190,11 @@ impl RepoCache {
 pub(crate) fn may_lack(directory: &Path, name: &str) -> bool {
     let parts = || {
         let commit = directory.file_name()?.to_str()?;
-        let snapshots = directory.parent().filter(|parent| parent.file_name().is_some_and(|name| name == "snapshots"))?;
+        let snapshots =
+            directory.parent().filter(|parent| parent.file_name().is_some_and(|name| name == "snapshots"))?;
         let repo = snapshots.parent()?;
-        let folder = repo.file_name()?.to_str().filter(|folder| folder.contains("--"))?;
-        Some((RepoCache { root: repo.parent()?.to_path_buf(), folder: folder.to_owned() }, commit.to_owned()))
+        let name = repo.file_name()?.to_str().filter(|name| name.contains("--"))?;
+        Some((RepoCache { root: repo.parent()?.to_path_buf(), name: name.to_owned() }, commit.to_owned()))
     };
     parts().is_some_and(|(cache, commit)| !directory.join(name).exists() && !cache.is_absent(&commit, name))
 }
@@ -239,9 +244,14 @@ pub(super) fn write_error(action: &'static str, path: &Path, error: io::Error) -
     Error::Io { action, path: path.to_path_buf(), source }
 }
 
-/// A name next to `path` that no other process uses.
+/// A name next to `path` that is unused. A leftover of a killed process is removed: writing through a link would change
+/// its blob.
 fn temporary_name(path: &Path) -> PathBuf {
-    path.with_file_name(format!(".actbench-{}.tmp", std::process::id()))
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let temporary = path.with_file_name(format!(".actbench-{}-{n}.tmp", std::process::id()));
+    let _ = fs::remove_file(&temporary);
+    temporary
 }
 
 /// Writes a small file under a temporary name and renames it.

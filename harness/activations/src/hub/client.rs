@@ -82,7 +82,9 @@ impl Client {
                 Ok(arrival) if matches!(arrival.exchange.status, 200 | 206 | 404 | 416) => return Ok(arrival),
                 Ok(arrival) => {
                     let wait = status::wait(&arrival.exchange);
-                    if last || !status::is_temporary(arrival.exchange.status) || wait.is_some_and(|wait| wait > LONGEST_WAIT)
+                    if last
+                        || !status::is_temporary(arrival.exchange.status)
+                        || wait.is_some_and(|wait| wait > LONGEST_WAIT)
                     {
                         return remote(status::explain(&arrival.exchange, repo, self.token.is_some()));
                     }

@@ -17,8 +17,8 @@ use super::redirects::Arrival;
 use super::{HubError, Repo, Result, interrupt, remote};
 use crate::error::Error;
 
-/// Tries in a row that bring no new byte.
-const IDLE_TRIES: u32 = 3;
+/// The limit of tries in a row that bring no new byte, where one that ends by silence counts double, as it takes long.
+const IDLE_TRIES: u32 = 4;
 
 /// All tries of a file. A connection that ends early may do so often in a large file.
 const TRIES: u32 = 50;
@@ -36,8 +36,8 @@ struct Facts {
 enum Received {
     /// All bytes are there.
     All,
-    /// The connection ended early.
-    Part(String),
+    /// The connection ended early, by silence if `silent` is set.
+    Part { reason: String, silent: bool },
     /// The partial file does not continue: it must be dropped.
     Restart(String),
 }
@@ -122,9 +122,16 @@ impl Client {
         let Some(etag) = names::etag_value(etag) else {
             return remote(format!("the server announces the invalid ETag {}", shown(etag)));
         };
-        let facts = Facts { etag: etag.to_owned(), digest: Announced::parse(etag), size: announced_size(&arrival), path: chosen };
+        let facts = Facts {
+            etag: etag.to_owned(),
+            digest: Announced::parse(etag),
+            size: announced_size(&arrival),
+            path: chosen,
+        };
         if facts.size.is_none() && facts.digest.is_none() {
-            return remote("the server announces neither the size nor the digest of the file, so that it cannot be verified");
+            return remote(
+                "the server announces neither the size nor the digest of the file, so that it cannot be verified",
+            );
         }
         Ok(facts)
     }
@@ -165,23 +172,23 @@ impl Client {
         check_space(partial, facts.size, size_now(&file)?)?;
         let (mut best, mut idle, mut may_resume) = (size_now(&file)?, 0, true);
         for attempt in 1..=TRIES {
-            let reason = match self.receive(repo, facts, (&mut file, partial), bar)? {
+            let (reason, weight) = match self.receive(repo, facts, (&mut file, partial), bar)? {
                 Received::All => {
                     file.sync_all().map_err(|error| write_error("write", partial, error))?;
                     return Ok(());
                 }
-                Received::Part(reason) => reason,
+                Received::Part { reason, silent } => (reason, if silent { 2 } else { 1 }),
                 Received::Restart(reason) => {
                     restart(&file)?;
                     if !may_resume {
                         return remote(reason);
                     }
                     may_resume = false;
-                    reason
+                    (reason, 1)
                 }
             };
             let now = size_now(&file)?;
-            idle = if now > best { 0 } else { idle + 1 };
+            idle = if now > best { 0 } else { idle + weight };
             best = best.max(now);
             if idle >= IDLE_TRIES || attempt == TRIES {
                 return remote(format!("{}; the next try resumes at byte {now}", unreachable(&reason)));
@@ -206,7 +213,9 @@ impl Client {
         match (arrival.exchange.status, content_range(&arrival.exchange)) {
             (206, Some((Some(start), total))) => {
                 if start != at || total.is_some() && facts.size.is_some() && total != facts.size {
-                    return Ok(Received::Restart("the server answers with another part of the file than requested".to_owned()));
+                    return Ok(Received::Restart(
+                        "the server answers with another part of the file than requested".to_owned(),
+                    ));
                 }
             }
             (200, _) => {
@@ -221,8 +230,9 @@ impl Client {
             let block = match arrival.exchange.next_block() {
                 Ok(Some(block)) => block,
                 Ok(None) => break,
-                Err(Break::Cut(reason) | Break::Silent(reason) | Break::Unreachable(reason)) => {
-                    return Ok(Received::Part(reason));
+                Err(Break::Silent(reason)) => return Ok(Received::Part { reason, silent: true }),
+                Err(Break::Cut(reason) | Break::Unreachable(reason)) => {
+                    return Ok(Received::Part { reason, silent: false });
                 }
                 Err(Break::Interrupted) => return Err(Error::Interrupted.into()),
             };
@@ -235,7 +245,9 @@ impl Client {
             bar.set_position(at);
         }
         match facts.size {
-            Some(size) if at < size => Ok(Received::Part(format!("the connection ended after {at} of {size} bytes"))),
+            Some(size) if at < size => {
+                Ok(Received::Part { reason: format!("the connection ended after {at} of {size} bytes"), silent: false })
+            }
             _ => Ok(Received::All),
         }
     }

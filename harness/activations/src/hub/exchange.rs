@@ -40,7 +40,9 @@ pub(super) enum Break {
 impl From<Break> for HubError {
     fn from(failure: Break) -> Self {
         match failure {
-            Break::Cut(reason) | Break::Silent(reason) | Break::Unreachable(reason) => HubError::Remote(unreachable(&reason)),
+            Break::Cut(reason) | Break::Silent(reason) | Break::Unreachable(reason) => {
+                HubError::Remote(unreachable(&reason))
+            }
             Break::Interrupted => HubError::Local(Error::Interrupted),
         }
     }

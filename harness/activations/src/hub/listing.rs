@@ -46,7 +46,8 @@ impl Client {
         if arrival.exchange.status == 404 {
             return remote(format!("the hub has no such {}", repo.kind.noun()));
         }
-        let not_a_hub = |what: &str| remote(format!("the server at {} is not a hub: {what}; check HF_ENDPOINT", self.endpoint()));
+        let not_a_hub =
+            |what: &str| remote(format!("the server at {} is not a hub: {what}; check HF_ENDPOINT", self.endpoint()));
         if let Some(encoding) = arrival.exchange.header("content-encoding").filter(|encoding| *encoding != "identity") {
             return not_a_hub(&format!("it compresses its answer ({}) without being asked", shown(encoding)));
         }
@@ -59,12 +60,17 @@ impl Client {
                 return not_a_hub(&format!("its list of files is longer than {} MiB", MAX_LIST >> 20));
             }
             if start.elapsed() > LIST_TIME {
-                return remote(format!("the hub's list of files took longer than {} s: try again", LIST_TIME.as_secs()));
+                return remote(format!(
+                    "the hub's list of files took longer than {} s: try again",
+                    LIST_TIME.as_secs()
+                ));
             }
         }
         let answer: Answer = match serde_json::from_slice(&text) {
             Ok(answer) => answer,
-            Err(_) if is_page || text.trim_ascii_start().starts_with(b"<") => return not_a_hub("it answers with a web page"),
+            Err(_) if is_page || text.trim_ascii_start().starts_with(b"<") => {
+                return not_a_hub("it answers with a web page");
+            }
             Err(error) => return not_a_hub(&format!("its list of files cannot be read ({error})")),
         };
         let Some(commit) = answer.sha.filter(|commit| !commit.is_empty()) else {

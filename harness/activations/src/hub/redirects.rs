@@ -72,7 +72,7 @@ pub(super) fn follow(client: &Client, uri: Uri, range: Option<&str>) -> Result<A
         };
         let location = String::from_utf8_lossy(location.as_bytes()).into_owned();
         let next = target(&uri, &location).map_err(Detour::Refused)?;
-        // Once another host had a say, the token is not sent any more, not even to the hub.
+        // A redirect of another host may not direct the token, not even back to the hub.
         at_hub = at_hub && origin(&next) == origin(&uri);
         uri = next;
     }
@@ -123,13 +123,13 @@ fn target(base: &Uri, location: &str) -> Result<Uri, String> {
 /// The address of `path` at the configured hub.
 pub(super) fn address(endpoint: &str, path: &str) -> Result<Uri> {
     match format!("{endpoint}{path}").parse::<Uri>() {
-        Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty()) => {
+        Ok(uri)
+            if matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.host().is_some_and(|host| !host.is_empty()) =>
+        {
             Ok(uri)
         }
-        _ => remote(format!(
-            "HF_ENDPOINT is {}, which is not an address like https://huggingface.co",
-            shown(endpoint)
-        )),
+        _ => remote(format!("HF_ENDPOINT is {}, which is not an address like https://huggingface.co", shown(endpoint))),
     }
 }
 
@@ -145,9 +145,16 @@ mod tests {
         assert_eq!(resolved("d/e").unwrap(), "https://hub:8443/a/b/d/e");
         assert_eq!(resolved("//cdn/x").unwrap(), "https://cdn/x");
         assert_eq!(resolved("HTTPS://cdn/x").unwrap(), "https://cdn/x");
-        for hostile in
-            ["file:///etc/passwd", "ftp://x/y", "javascript:x", "http://hub:8443/x", "https://user@cdn/x", "", "https://", "a b"]
-        {
+        for hostile in [
+            "file:///etc/passwd",
+            "ftp://x/y",
+            "javascript:x",
+            "http://hub:8443/x",
+            "https://user@cdn/x",
+            "",
+            "https://",
+            "a b",
+        ] {
             assert!(resolved(hostile).is_err(), "{hostile}: {:?}", resolved(hostile));
         }
     }

@@ -46,7 +46,7 @@ impl Default for Patience {
         Patience {
             connect: Duration::from_secs(10),
             response: Duration::from_secs(20),
-            silence: Duration::from_secs(15),
+            silence: Duration::from_secs(10),
             pause: Duration::from_secs(1),
         }
     }

@@ -10,7 +10,7 @@ pub(super) fn is_temporary(status: u16) -> bool {
     matches!(status, 429 | 500 | 502 | 503 | 504)
 }
 
-/// The time that the server asks to wait; none if it does not say, or as a date.
+/// The time that the server asks to wait; none if it names no number of seconds.
 pub(super) fn wait(exchange: &Exchange) -> Option<Duration> {
     exchange.header("retry-after")?.trim().parse().ok().map(Duration::from_secs)
 }
@@ -32,7 +32,9 @@ pub(super) fn explain(exchange: &Exchange, repo: &Repo, has_token: bool) -> Stri
              page"
         ),
         429 => match wait(exchange) {
-            Some(time) => format!("the hub limits the rate of requests (status 429): try again in {} s", time.as_secs()),
+            Some(time) => {
+                format!("the hub limits the rate of requests (status 429): try again in {} s", time.as_secs())
+            }
             None => "the hub limits the rate of requests (status 429): try again later".to_owned(),
         },
         status @ 500..=599 => format!("the hub has a server error (status {status}): try again later"),

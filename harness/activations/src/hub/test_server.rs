@@ -1,4 +1,4 @@
-//! A hub on loopback for tests: correct by itself, and hostile where a test says so.
+//! A hub on loopback for tests: correct by itself, and hostile where a test changes its replies.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -71,7 +71,8 @@ fn etag_that_is_no_digest_does_not_name_blob() {
 
 #[test]
 fn hostile_commit_is_refused() {
-    for commit in ["../../x", "/tmp/x", "..", "", "main", "0123", "0123456789ABCDEF0123456789abcdef01234567", "a\u{0}b"] {
+    for commit in ["../../x", "/tmp/x", "..", "", "main", "0123", "0123456789ABCDEF0123456789abcdef01234567", "a\u{0}b"]
+    {
         let sandbox = Sandbox::new();
         let text = listing(commit, &["data.bin"]);
         let hub = TestHub::start(move |_| Reply::new(200, text.clone()));
@@ -87,8 +88,21 @@ fn hostile_commit_is_refused() {
 #[test]
 fn hostile_file_name_is_refused_without_request() {
     let long = "a/".repeat(600) + "b";
-    let names =
-        ["../../../../evil.csv", "/etc/evil.csv", "a/../../b", "a//b", "./a", "a/", "", "..", "a\\b", "C:x", "a\nb", "a\u{0}", &long];
+    let names = [
+        "../../../../evil.csv",
+        "/etc/evil.csv",
+        "a/../../b",
+        "a//b",
+        "./a",
+        "a/",
+        "",
+        "..",
+        "a\\b",
+        "C:x",
+        "a\nb",
+        "a\u{0}",
+        &long,
+    ];
     for name in names {
         let sandbox = Sandbox::new();
         let hub = TestHub::with_files(&[(name, DATA)], |_, reply| reply);

@@ -47,7 +47,7 @@ fn damaged_file_is_found_by_digest_and_size() {
     assert_eq!(state(), CachedFile::Whole);
     fs::remove_file(&blob).unwrap();
     assert_eq!(state(), CachedFile::Missing, "a link to nothing");
-    // A file that is no link to a blob has no announced digest.
+    // A file that does not link to a blob has no announced digest.
     put(&sandbox, "snapshots/abc/data.bin", "anything");
     assert_eq!(cache(&sandbox).check("abc", "data.bin"), CachedFile::Whole);
 }
@@ -102,9 +102,14 @@ fn cache_that_cannot_be_written_names_its_variable() {
     // A file in the place of a directory fails for every user, root included.
     fs::write(sandbox.path().join("file"), "").unwrap();
     let settings = HubSettings { cache: Some("/proc/actbench-cache".into()), ..hub.settings(sandbox.path()) };
-    let HubError::Local(error) = sandbox.fetch_with(&settings, "data.bin").unwrap_err() else { panic!("not a local error") };
+    let HubError::Local(error) = sandbox.fetch_with(&settings, "data.bin").unwrap_err() else {
+        panic!("not a local error")
+    };
     let message = error.to_string();
-    assert!(message.starts_with("cannot create /proc/") && message.contains("set HF_HOME or HF_HUB_CACHE"), "{message}");
+    assert!(
+        message.starts_with("cannot create /proc/") && message.contains("set HF_HOME or HF_HUB_CACHE"),
+        "{message}"
+    );
     assert_eq!(error.exit_code(), 1);
 }
 

@@ -5,6 +5,7 @@ mod headers;
 mod layout;
 mod network;
 mod properties;
+mod settings;
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,7 @@ fn repo() -> Repo {
     Repo::new(RepoKind::Model, "org/name").unwrap()
 }
 
-/// A directory with a cache and a file that nobody may touch.
+/// A directory with a cache and a file outside of it that must not change.
 struct Sandbox {
     directory: TempDir,
 }

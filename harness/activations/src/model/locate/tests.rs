@@ -2,24 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
 
 use super::*;
+use crate::hub::test_server::{COMMIT, TestHub, settings as hub_settings};
 use crate::import::gguf::test_writer::tiny_llama;
 use crate::model::weights::SHARD_INDEX;
 
 /// Settings under `dir`, with a hub that refuses connections.
 fn settings_in(dir: &Path) -> LocateSettings {
-    LocateSettings {
-        cache: Some(dir.join("cache")),
-        hub_cache: Some(dir.join("hub")),
-        hub_endpoint: Some("http://127.0.0.1:9".to_owned()),
-        ..LocateSettings::default()
-    }
+    LocateSettings { cache: Some(dir.join("cache")), hub: hub_settings(dir) }
 }
 
 fn locate_error(model: &str, settings: &LocateSettings) -> String {
@@ -93,12 +86,12 @@ fn gguf_file_is_imported_once_by_digest() {
 }
 
 /// Puts files into a hub cache as the hub's clients do.
-fn fill_hub_cache(settings: &LocateSettings, files: &[(&str, &str)]) -> PathBuf {
-    let repo = settings.hub_cache.as_ref().unwrap().join("models--org--name");
-    let snapshot = repo.join("snapshots/abc");
+fn fill_hub_cache(settings: &LocateSettings, commit: &str, files: &[(&str, &str)]) -> PathBuf {
+    let repo = settings.hub.cache.as_ref().unwrap().join("models--org--name");
+    let snapshot = repo.join("snapshots").join(commit);
     fs::create_dir_all(&snapshot).unwrap();
     fs::create_dir_all(repo.join("refs")).unwrap();
-    fs::write(repo.join("refs/main"), "abc").unwrap();
+    fs::write(repo.join("refs/main"), commit).unwrap();
     for (name, contents) in files {
         fs::write(snapshot.join(name), contents).unwrap();
     }
@@ -111,62 +104,67 @@ fn cached_hub_model_needs_no_network() {
     let mut settings = settings_in(dir.path());
     let index = r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
     let files = [("config.json", "{}"), ("tokenizer.json", "{}"), (SHARD_INDEX, index), ("model-1.safetensors", "")];
-    let snapshot = fill_hub_cache(&settings, &files);
+    let snapshot = fill_hub_cache(&settings, "abc", &files);
     let message = locate_error("org/name", &settings);
     let expected = "org/name: there is no local directory of that name, and the hub could not be reached (";
     assert!(message.starts_with(expected), "a shard is missing: {message}");
+    settings.hub.offline = true;
+    insta::assert_snapshot!(locate_error("org/name", &settings), @"org/name: there is no local directory of that name, and the copy in the hub's cache has no model-2.safetensors while HF_HUB_OFFLINE forbids downloads");
+    settings.hub.offline = false;
     fs::write(snapshot.join("model-2.safetensors"), "").unwrap();
     let found = ModelLocation::Directory(snapshot.clone());
     assert_eq!(locate_in(Some("org/name"), &settings, true).unwrap(), found, "the cached copy is used without the hub");
-    settings.offline = true;
+    settings.hub.offline = true;
     assert_eq!(locate_in(Some("org/name"), &settings, true).unwrap(), found);
-    insta::assert_snapshot!(locate_error("org/other", &settings), @"org/other: there is no local directory of that name, and the copy in the hub's cache is incomplete while HF_HUB_OFFLINE forbids downloads");
+    insta::assert_snapshot!(locate_error("org/other", &settings), @"org/other: there is no local directory of that name, and the hub's cache has no copy while HF_HUB_OFFLINE forbids downloads");
     insta::assert_snapshot!(locate_error("org/name", &LocateSettings::default()), @"org/name: there is no local directory of that name, and no download directory is known: set HF_HOME to a directory");
 }
 
-/// A local server with `files` of `org/name`, and the list of paths that it was asked for.
-fn serve(files: &[(&str, &str)]) -> (String, Arc<Mutex<Vec<String>>>) {
-    let files: BTreeMap<String, String> =
-        files.iter().map(|(name, contents)| ((*name).to_owned(), (*contents).to_owned())).collect();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let requests = Arc::new(Mutex::new(Vec::new()));
-    let log = Arc::clone(&requests);
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(std::result::Result::ok);
-            let path = lines.next().unwrap_or_default().split(' ').nth(1).unwrap_or_default().to_owned();
-            let range = lines.by_ref().take_while(|line| !line.is_empty()).fold(None, |range, line| {
-                line.to_ascii_lowercase().strip_prefix("range: bytes=").map(str::to_owned).or(range)
-            });
-            log.lock().unwrap().push(path.clone());
-            let response = answer(&files, &path, range.as_deref());
-            stream.write_all(response.as_bytes()).unwrap();
-        }
-    });
-    (address, requests)
+/// The files of a small model on the hub.
+const ON_HUB: [(&str, &[u8]); 5] = [
+    ("config.json", b"{}"),
+    ("tokenizer.json", b"t"),
+    ("tokenizer_config.json", b"{\"chat_template\": \"old\"}"),
+    ("chat_template.jinja", b"new"),
+    ("model.safetensors", b"weights"),
+];
+
+#[test]
+fn template_that_the_cache_lacks_is_fetched() {
+    for commit in [COMMIT, "abc"] {
+        let dir = TempDir::new().unwrap();
+        let mut settings = settings_in(dir.path());
+        let files = ["config.json", "tokenizer.json", "model.safetensors"].map(|name| (name, "{}"));
+        fill_hub_cache(&settings, commit, &files);
+        let snapshot = fill_hub_cache(&settings, commit, &[("tokenizer_config.json", r#"{"chat_template": "old"}"#)]);
+        settings.hub.offline = true;
+        let offline = locate_in(Some("org/name"), &settings, true).unwrap();
+        assert_eq!(offline, ModelLocation::Directory(snapshot.clone()), "with a warning");
+        let hub = TestHub::with_files(&ON_HUB, |_, reply| reply);
+        settings.hub = hub.settings(dir.path());
+        let ModelLocation::Directory(found) = locate_in(Some("org/name"), &settings, true).unwrap() else { panic!() };
+        assert_eq!(fs::read_to_string(found.join("chat_template.jinja")).unwrap(), "new", "{commit}");
+        let weights = hub.paths().iter().any(|path| path.ends_with("model.safetensors"));
+        assert_eq!(weights, commit != COMMIT, "only another commit is downloaded as a whole");
+        let n_requests = hub.paths().len();
+        assert_eq!(locate_in(Some("org/name"), &settings, true).unwrap(), ModelLocation::Directory(found));
+        assert_eq!(hub.paths().len(), n_requests, "afterwards the list of files is known");
+    }
 }
 
-fn answer(files: &BTreeMap<String, String>, path: &str, range: Option<&str>) -> String {
-    let reply = |status: &str, headers: &str, body: &str| {
-        format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n{body}", body.len())
-    };
-    if path == "/api/models/org/name/revision/main" {
-        let siblings: Vec<String> = files.keys().map(|name| format!(r#"{{"rfilename": "{name}"}}"#)).collect();
-        return reply("200 OK", "", &format!(r#"{{"sha": "c0ffee", "siblings": [{}]}}"#, siblings.join(",")));
+#[test]
+fn template_that_the_hub_lacks_is_asked_for_once() {
+    let dir = TempDir::new().unwrap();
+    let hub = TestHub::with_files(&ON_HUB[..3], |_, reply| reply);
+    let settings = LocateSettings { hub: hub.settings(dir.path()), ..settings_in(dir.path()) };
+    let files =
+        ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"].map(|name| (name, "{}"));
+    let snapshot = fill_hub_cache(&settings, COMMIT, &files);
+    for _ in 0..2 {
+        let found = locate_in(Some("org/name"), &settings, true).unwrap();
+        assert_eq!(found, ModelLocation::Directory(snapshot.clone()));
+        assert_eq!(hub.paths().len(), 1, "{:?}", hub.paths());
     }
-    let Some(contents) = path.strip_prefix("/org/name/resolve/main/").and_then(|name| files.get(name)) else {
-        return reply("404 Not Found", "", "");
-    };
-    let body = if range == Some("0-0") { &contents[..1] } else { contents };
-    let headers = format!(
-        "ETag: \"{}\"\r\nX-Repo-Commit: c0ffee\r\nContent-Range: bytes 0-{}/{}\r\n",
-        blake3::hash(contents.as_bytes()).to_hex(),
-        body.len() - 1,
-        contents.len()
-    );
-    reply("206 Partial Content", &headers, body)
 }
 
 #[test]
@@ -174,31 +172,88 @@ fn hub_model_is_downloaded_once_into_cache() {
     let dir = TempDir::new().unwrap();
     let mut settings = settings_in(dir.path());
     // An older snapshot of which only one file was fetched: the new one must not be mixed with it.
-    fill_hub_cache(&settings, &[("config.json", "old")]);
-    let index = r#"{"weight_map": {"a": "model-1.safetensors"}}"#;
-    let (address, requests) = serve(&[
-        ("config.json", "new"),
-        ("tokenizer.json", "t"),
-        ("tokenizer_config.json", "c"),
+    fill_hub_cache(&settings, "abc", &[("config.json", "old")]);
+    let index = br#"{"weight_map": {"a": "model-1.safetensors"}}"#;
+    let files: [(&str, &[u8]); 6] = [
+        ("config.json", b"new"),
+        ("tokenizer.json", b"t"),
+        ("tokenizer_config.json", b"c"),
         (SHARD_INDEX, index),
-        ("model-1.safetensors", "weights"),
-        ("README.md", "unwanted"),
-    ]);
-    settings.hub_endpoint = Some(address);
+        ("model-1.safetensors", b"weights"),
+        ("README.md", b"unwanted"),
+    ];
+    let hub = TestHub::with_files(&files, |_, reply| reply);
+    settings.hub = hub.settings(dir.path());
     let found = locate_in(Some("org/name"), &settings, true).unwrap();
     assert_eq!(found.config_json().unwrap(), "new");
     let ModelLocation::Directory(snapshot) = &found else { panic!() };
     assert_eq!(fs::read_to_string(snapshot.join("model-1.safetensors")).unwrap(), "weights");
     assert!(!snapshot.join("README.md").exists());
-    let n_requests = requests.lock().unwrap().len();
+    let n_requests = hub.paths().len();
     assert_eq!(locate_in(Some("org/name"), &settings, true).unwrap(), found);
-    assert_eq!(requests.lock().unwrap().len(), n_requests, "the second time must use the cache");
+    assert_eq!(hub.paths().len(), n_requests, "the second time must use the cache");
 
     insta::assert_snapshot!(locate_error("org/other", &settings), @"org/other: there is no local directory of that name, and the hub has no such model");
-    let (address, _) = serve(&[("config.json", "{}"), ("tokenizer.json", "{}"), ("pytorch_model.bin", "x")]);
-    let mut empty = settings_in(&dir.path().join("empty"));
-    empty.hub_endpoint = Some(address);
+    let hub = TestHub::with_files(
+        &[("config.json", b"{}"), ("tokenizer.json", b"{}"), ("pytorch_model.bin", b"x")],
+        |_, r| r,
+    );
+    let empty = LocateSettings { hub: hub.settings(&dir.path().join("empty")), ..LocateSettings::default() };
     insta::assert_snapshot!(locate_error("org/name", &empty), @"org/name: there is no local directory of that name, and the hub's model of that name has no safetensors weights");
+}
+
+#[test]
+fn interrupted_download_leaves_the_branch_of_the_cache() {
+    let dir = TempDir::new().unwrap();
+    let mut settings = settings_in(dir.path());
+    let old = fill_hub_cache(&settings, "abc", &[("config.json", "old")]);
+    let hub = TestHub::with_files(&ON_HUB, |received, reply| match received.path.ends_with("model.safetensors") {
+        true => crate::hub::test_server::Reply::new(403, ""),
+        false => reply,
+    });
+    settings.hub = hub.settings(dir.path());
+    assert!(locate_error("org/name", &settings).contains("model.safetensors: the hub refuses access"));
+    let branch = old.parent().unwrap().parent().unwrap().join("refs/main");
+    assert_eq!(fs::read_to_string(branch).unwrap(), "abc");
+}
+
+#[test]
+fn damaged_cached_file_is_downloaded_again() {
+    let dir = TempDir::new().unwrap();
+    let hub = TestHub::with_files(&ON_HUB, |_, reply| reply);
+    let mut settings = LocateSettings { hub: hub.settings(dir.path()), ..settings_in(dir.path()) };
+    let ModelLocation::Directory(snapshot) = locate_in(Some("org/name"), &settings, true).unwrap() else { panic!() };
+    let weights = snapshot.join("model.safetensors");
+    // As older clients kept it: the right name, and the bytes before the connection ended.
+    fs::write(&weights, "wei").unwrap();
+    settings.hub.offline = true;
+    assert!(
+        locate_error("org/name", &settings)
+            .contains("model.safetensors in the hub's cache is damaged while HF_HUB_OFFLINE")
+    );
+    settings.hub.offline = false;
+    locate_in(Some("org/name"), &settings, true).unwrap();
+    assert_eq!(fs::read_to_string(&weights).unwrap(), "weights");
+}
+
+#[test]
+fn hostile_shard_name_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let index = br#"{"weight_map": {"a": "../../../../victim.safetensors"}}"#;
+    let files: [(&str, &[u8]); 3] = [("config.json", b"{}"), ("tokenizer.json", b"{}"), (SHARD_INDEX, index)];
+    let hub = TestHub::with_files(&files, |_, reply| reply);
+    let settings = LocateSettings { hub: hub.settings(dir.path()), ..LocateSettings::default() };
+    assert!(locate_error("org/name", &settings).contains("is not the plain name of a file"));
+}
+
+#[test]
+fn cache_that_cannot_be_written_is_named_with_its_variable() {
+    let dir = TempDir::new().unwrap();
+    let file = tiny_llama().write(dir.path(), "model.gguf");
+    // A file in the place of a directory fails for every user, root included.
+    let settings = LocateSettings { cache: Some(file.join("cache")), ..LocateSettings::default() };
+    let message = locate_in(file.to_str(), &settings, true).unwrap_err().to_string();
+    assert!(message.contains("set ACTBENCH_CACHE to a directory"), "{message}");
 }
 
 #[test]
@@ -206,17 +261,17 @@ fn settings_are_read_from_environment() {
     let settings = |variables: &[(&str, &str)]| {
         let variables: BTreeMap<String, String> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        LocateSettings::from_environment(|name| variables.get(name).cloned())
+        LocateSettings::from_environment(&|name| variables.get(name).map(Into::into))
     };
     let path = |text: &str| Some(PathBuf::from(text));
     let home = settings(&[("HOME", "/h"), ("XDG_CACHE_HOME", ""), ("HF_HUB_OFFLINE", "0")]);
-    assert_eq!((home.cache, home.hub_cache), (path("/h/.cache/actbench"), path("/h/.cache/huggingface/hub")));
-    assert!(!home.offline);
+    assert_eq!((home.cache, home.hub.cache), (path("/h/.cache/actbench"), path("/h/.cache/huggingface/hub")));
+    assert!(!home.hub.offline);
     let xdg = settings(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/hf"), ("HF_HUB_OFFLINE", "True")]);
-    assert_eq!((xdg.cache, xdg.hub_cache), (path("/x/actbench"), path("/hf/hub")));
-    assert!(xdg.offline);
+    assert_eq!((xdg.cache, xdg.hub.cache), (path("/x/actbench"), path("/hf/hub")));
+    assert!(xdg.hub.offline);
     let own = settings(&[("ACTBENCH_CACHE", "/a"), ("HF_HUB_CACHE", "/c"), ("HF_ENDPOINT", "http://hub/")]);
-    assert_eq!((own.cache, own.hub_cache), (path("/a"), path("/c")));
-    assert_eq!(own.hub_endpoint.as_deref(), Some("http://hub"));
+    assert_eq!((own.cache, own.hub.cache), (path("/a"), path("/c")));
+    assert_eq!(own.hub.endpoint.as_deref(), Some("http://hub"));
     assert_eq!(settings(&[]), LocateSettings::default());
 }
