@@ -5,12 +5,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
 use super::Side;
 use crate::error::{Error, Result};
 use crate::process::run_program;
 use crate::stderr_line;
+use crate::temporary::TemporaryDirectory;
 
 /// Lines of the compiler's output that an error quotes.
 const QUOTED_LINES: usize = 20;
@@ -38,7 +38,7 @@ pub struct BuildOptions<'a> {
 /// A git worktree that is removed when this is dropped.
 struct GitWorktree {
     repository: PathBuf,
-    directory: TempDir,
+    directory: TemporaryDirectory,
 }
 
 impl GitWorktree {
@@ -136,10 +136,7 @@ impl RevisionCheckout {
         let missing = format!("--{side}-rev {revision}: no such commit in {}", repository.display());
         let name = format!("{revision}^{{commit}}");
         let commit = git(&repository, &["rev-parse", "--verify", "--quiet", "--end-of-options", &name], &missing)?;
-        let temporary = tempfile::Builder::new()
-            .prefix("pairgate-rev-")
-            .tempdir()
-            .map_err(Error::io("create", std::env::temp_dir()))?;
+        let temporary = TemporaryDirectory::create("pairgate-rev-", None)?;
         let worktree = GitWorktree { repository: repository.clone(), directory: temporary };
         let path = worktree.source().display().to_string();
         git(&repository, &["worktree", "add", "--detach", "--force", &path, &commit], "cannot create a worktree")?;
