@@ -151,7 +151,8 @@ impl RealGroup {
             let group = RealGroup(parent.join(format!("actbench-test-{}", std::process::id())));
             match fs::create_dir(&group.0) {
                 Err(error) => reason = format!("{}: {error}", group.0.display()),
-                Ok(()) => match ["memory.max", "memory.limit_in_bytes"].iter().find(|name| group.0.join(name).exists()) {
+                Ok(()) => match ["memory.max", "memory.limit_in_bytes"].iter().find(|name| group.0.join(name).exists())
+                {
                     None => reason = format!("{}: no memory controller", group.0.display()),
                     Some(name) => match fs::write(group.0.join(name), limit.to_string()) {
                         Err(error) => reason = format!("{name}: {error}"),
