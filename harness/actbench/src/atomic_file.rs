@@ -1,15 +1,18 @@
-//! Files that appear whole or not at all, and whether a file can be written.
+//! Output files: whether they can be written, by this process alone, and how.
 
 use std::path::Path;
 
-use pairgate::atomic_file::TEMPORARY_PREFIX;
+use pairgate::atomic_file::{self, OutputTarget};
+use pairgate::lock::OutputLock;
+use pairgate::temporary::TemporaryDirectory;
 
 use crate::error::{Error, Result, from_pairgate};
 
-/// Writes a file under a temporary name in its directory, and renames it once its bytes are on the disk.
+/// Writes a file under a temporary name in its directory, and renames it once its bytes are on the disk. A device or a pipe is
+/// written into.
 ///
 /// # Errors
-/// The directory cannot be written to; an existing file is then unchanged.
+/// As of [`pairgate::atomic_file::write_atomically`].
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     pairgate::atomic_file::write_atomically(path, bytes).map_err(from_pairgate)
 }
@@ -22,19 +25,42 @@ pub fn check_writable(path: &Path, flag: &str, description: &str) -> Result<()> 
     if path.is_dir() {
         return Err(Error::file(path, format!("is a directory; {flag} needs a file name for {description}")));
     }
-    let directory = directory_of(path);
-    match tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(directory) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::file(
+    match atomic_file::check_writable(path) {
+        Err(pairgate::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Err(Error::file(
             path,
             format!(
                 "cannot be written ({flag}): the directory {} does not exist; create it or use another path",
-                directory.display()
+                directory_of(path).display()
             ),
         )),
         // The message of the error names the temporary file, which the user has never seen; the kind is enough.
-        Err(error) => Err(Error::file(path, format!("cannot be written ({flag}): {}; use another path", error.kind()))),
+        Err(pairgate::Error::Io { source, .. }) => {
+            Err(Error::file(path, format!("cannot be written ({flag}): {}; use another path", source.kind())))
+        }
+        checked => checked.map_err(from_pairgate),
     }
+}
+
+/// Whether `path` is a device, a pipe or an open descriptor. Such an output is written once, at the end: it cannot be replaced.
+pub fn is_stream(path: &Path) -> bool {
+    matches!(OutputTarget::of(path), Ok(OutputTarget::Stream(_) | OutputTarget::Descriptor(_)))
+}
+
+/// Locks the output `path` while the result lives, so that no second `who` writes to it at the same time.
+///
+/// # Errors
+/// Another process holds the lock.
+pub fn lock_output(path: &Path, who: &str) -> Result<Option<OutputLock>> {
+    atomic_file::lock_output(path, who).map_err(from_pairgate)
+}
+
+/// A temporary directory whose name begins with `prefix`, in `parent` or in the system's temporary directory. The next run
+/// removes it if this process is killed.
+///
+/// # Errors
+/// The parent directory cannot be written to.
+pub fn temporary_directory(prefix: &str, parent: Option<&Path>) -> Result<TemporaryDirectory> {
+    TemporaryDirectory::create(prefix, parent).map_err(from_pairgate)
 }
 
 fn directory_of(path: &Path) -> &Path {

@@ -9,13 +9,14 @@ use clap::FromArgMatches;
 use self::args::{Cli, Command};
 use crate::commands;
 use crate::commands::one_line;
-use crate::error::Result;
+use crate::error::{Result, from_pairgate};
 
 mod args;
 mod groups;
 mod log;
 
 pub use self::args::visible_command;
+use pairgate::process::threads;
 use pairgate::{console, stderr_line};
 
 /// Runs actbench on the arguments of this process.
@@ -62,7 +63,24 @@ fn with_output_checked(code: ExitCode, unwritten: u8) -> ExitCode {
     }
 }
 
+/// Starts the threads of commands that compute, so that a limit on threads is one error instead of a panic of a library.
+///
+/// # Errors
+/// The system permits too few threads.
+fn start_threads(command: &Command) -> Result<()> {
+    let only_reads = matches!(
+        command,
+        Command::Env(_) | Command::Models(_) | Command::Datasets(_) | Command::Completions(_) | Command::Merge(_)
+    );
+    if only_reads {
+        return Ok(());
+    }
+    let refused = |error| from_pairgate(threads::refused(&std::io::Error::other(error)));
+    rayon::ThreadPoolBuilder::new().build_global().map_err(refused)
+}
+
 fn dispatch(command: Command) -> Result<ExitCode> {
+    start_threads(&command)?;
     match command {
         Command::Run(args) => commands::run::run(&args),
         Command::Plan(args) => commands::plan::plan(&args).map(|()| ExitCode::SUCCESS),

@@ -61,8 +61,7 @@ pub enum Error {
     },
     /// A case is predicted to exceed its memory limit; nothing was allocated.
     #[error(
-        "out of memory: {what} would take {bytes} bytes in all, over the limit of {limit} (--memory-limit); take fewer samples or \
-         layers, or the method lazy or lazy-disk"
+        "out of memory: {what} would take {bytes} bytes in all, over the limit of {limit} (--memory-limit); {advice}"
     )]
     OverMemoryLimit {
         /// The purpose of the memory.
@@ -71,6 +70,8 @@ pub enum Error {
         bytes: u64,
         /// Permitted bytes of the whole process.
         limit: u64,
+        /// What would take less.
+        advice: &'static str,
     },
     /// An operation of a backend failed.
     #[error(transparent)]

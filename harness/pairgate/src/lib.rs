@@ -49,6 +49,7 @@ pub mod export;
 pub mod history;
 pub mod journal;
 pub mod judge;
+pub mod lock;
 pub mod metric;
 pub mod pair;
 pub mod process;
@@ -56,6 +57,7 @@ pub mod report;
 pub mod selftest;
 pub mod source;
 pub mod stats;
+pub mod temporary;
 
 #[cfg(test)]
 mod engine_tests;

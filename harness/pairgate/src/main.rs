@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use pairgate::atomic_file::write_atomically;
+use pairgate::atomic_file::{lock_output, write_atomically};
 use pairgate::design::GateDesign;
 use pairgate::engine::{self, NoopGateObserver};
 use pairgate::export::{ExportFormat, export, render};
@@ -96,6 +96,7 @@ fn gate(args: &PairgateArgs) -> Result<Verdict> {
     let options = CommandOptions { timeout, compare_output: args.same_output };
     let mut source = CommandSource::new(vec![case], options)?;
     interrupt::install()?;
+    let _lock = args.output.as_deref().map(|path| lock_output(path, "gate")).transpose()?;
     let cases = engine::run(&mut source, &design, &mut NoopGateObserver)?;
     let environment = environment();
     let report = GateReport {

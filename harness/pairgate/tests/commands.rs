@@ -50,3 +50,36 @@ fn failing_and_differing_commands_are_reported() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--effect"));
 }
+
+#[test]
+fn killed_gate_takes_the_programs_of_its_commands_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (started, mark) = (directory.path().join("started"), directory.path().join("mark"));
+    // The shell of the command starts a program of its own, and waits.
+    let command = format!("touch {}; (sleep 3; touch {}) & wait", started.display(), mark.display());
+    let mut gate = std::process::Command::new(env!("CARGO_BIN_EXE_pairgate"))
+        .args(["--base", &command, "--head", &command])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !started.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    gate.kill().unwrap();
+    gate.wait().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(3500));
+    assert!(!mark.exists(), "a program of the command outlived the gate");
+}
+
+#[test]
+fn report_that_cannot_be_written_is_no_verdict() {
+    let run = |stdout: &str, stderr: &str| {
+        let open = |path: &str| std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pairgate"));
+        command.args(["--base", "true", "--head", "true", "--delta", "0.9", "--effect", "0.95"]);
+        command.stdout(open(stdout)).stderr(open(stderr)).status().unwrap().code()
+    };
+    // Of commands that take no time a verdict may be anything but a pass that nobody can read, and never an abort.
+    assert!(matches!(run("/dev/full", "/dev/null"), Some(1..=3)));
+    assert!(matches!(run("/dev/full", "/dev/full"), Some(1..=3)));
+}

@@ -154,6 +154,28 @@ impl Default for RunConfig {
     }
 }
 
+/// Threads of a core that are accepted: further ones only wait for each other, and thousands take minutes to start.
+const MAX_THREADS_PER_CORE: usize = 4;
+
+/// Threads that are accepted on any machine, so that settings of a larger machine can be tried on a smaller one.
+const MAX_THREADS_ANYWHERE: usize = 64;
+
+/// Checks a number of threads.
+///
+/// # Errors
+/// More threads than this machine can use.
+pub fn check_threads(threads: usize) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let max = (MAX_THREADS_PER_CORE * cores).max(MAX_THREADS_ANYWHERE);
+    if threads > max {
+        return Err(Error::usage(format!(
+            "--threads {threads}: this machine has {cores} cores, on which at most {max} threads are accepted; more would only \
+             wait for each other"
+        )));
+    }
+    Ok(())
+}
+
 impl RunConfig {
     /// Checks the settings that clap cannot check one by one: empty lists, numbers out of range, contradictions.
     ///
@@ -179,6 +201,9 @@ impl RunConfig {
             if value == 0 {
                 return refuse(format!("{flag} must be at least 1"));
             }
+        }
+        if let Some(threads) = self.threads {
+            check_threads(threads)?;
         }
         for (flag, c) in self.sweep_cs.iter().map(|c| ("--sweep-cs", *c)).chain([("--train-c", self.train_c)]) {
             if !(c.is_finite() && c > 0.0) {

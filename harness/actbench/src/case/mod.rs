@@ -16,7 +16,7 @@ mod spec;
 mod task;
 
 pub use ablation::Ablation;
-pub use config::{ProbeSolver, RunConfig};
+pub use config::{ProbeSolver, RunConfig, check_threads};
 pub use device_map::DeviceMap;
 pub use fault::Fault;
 pub use injection::Injection;

@@ -2,7 +2,8 @@
 //!
 //! `run --lazy-cache-disk` writes the same file and deletes it; here it is kept.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -12,12 +13,14 @@ use super::halved;
 use super::settings::SettingsArgs;
 use super::stdout;
 use crate::case::{Method, Task};
-use crate::error::Result;
+use crate::error::{Result, from_pairgate};
 use crate::runner::interrupt;
 use crate::workload::extract::plan;
 use crate::workload::prepare::{LabeledTokens, Prepared};
 use actbench_activations::plan::{Acts, Progress};
 use actbench_activations::tokens::TokenSet;
+use pairgate::atomic_file::OutputTarget;
+use pairgate::process::interrupt::at_forced_exit;
 
 /// Write pooled features of the layers of a task to a cache file, or check an existing file.
 ///
@@ -45,14 +48,21 @@ pub struct CacheArgs {
 /// # Errors
 /// Bad settings or input, a file that is damaged or of other settings, or a file that cannot be written.
 pub fn cache(args: &CacheArgs) -> Result<()> {
+    interrupt::install()?;
     let setup = ExtractionSetup::load(&args.settings, args.task, Method::LazyDisk)?;
+    // Through links, which a rename would replace.
+    let out = match OutputTarget::of(&args.out).map_err(from_pairgate)? {
+        OutputTarget::File(path) => path,
+        _ => args.out.clone(),
+    };
+    // A forced exit, in the middle of a long batch, leaves nothing either.
+    let partial = out.with_file_name(partial_name(&out));
+    let _removal = at_forced_exit(move || drop(std::fs::remove_file(partial)));
     let samples = both_sides(&setup.prepared);
     let n_tokens = samples.tokens.n_tokens();
-    // From here on a partial file may exist, which must be removed on Ctrl-C.
-    interrupt::install()?;
     let plan = plan(&setup.model, &samples, &setup.layers, setup.options())?.with_progress(Arc::new(|_: Progress| ()));
     let plan = plan.with_interrupt(interrupt::requested);
-    let cached = plan.cache(Some(&args.out))?;
+    let cached = plan.cache(Some(&out))?;
     halved::warn("cache", plan.stats().halvings);
     check(&cached)?;
     let tokens_run = plan.stats().tokens_total;
@@ -62,6 +72,14 @@ pub fn cache(args: &CacheArgs) -> Result<()> {
         cached.signature()
     ));
     Ok(())
+}
+
+/// The name under which a cache file is written; see the module `cache_file` of the engine.
+fn partial_name(out: &Path) -> OsString {
+    let mut name = OsString::from(".");
+    name.push(out.file_name().unwrap_or_default());
+    name.push(".partial");
+    name
 }
 
 /// Training samples, then test samples.

@@ -10,6 +10,7 @@ use super::stdout;
 use crate::atomic_file::{check_writable, write_whole};
 use crate::case::{DeviceMap, RunConfig};
 use crate::error::{Error, Result};
+use crate::runner::interrupt;
 use crate::workload::check::{CheckResult, CheckScope, CheckTarget, run};
 
 /// Check a device: hidden states against reference values, and features by every method, batch size and set of rules.
@@ -46,6 +47,8 @@ pub struct CheckArgs {
 /// # Errors
 /// A device that does not exist, or goldens that cannot be read.
 pub fn check(args: &CheckArgs) -> Result<ExitCode> {
+    // Temporary files of the disk cache have to be removed.
+    interrupt::install()?;
     if let Some(path) = &args.json {
         check_writable(path, "--json", "the results file")?;
     }

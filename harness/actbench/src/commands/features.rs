@@ -14,6 +14,7 @@ use safetensors::tensor::TensorView;
 use super::extraction_setup::ExtractionSetup;
 use super::halved;
 use super::settings::SettingsArgs;
+use crate::atomic_file::{check_writable, write_whole};
 use crate::case::{Method, Task};
 use crate::error::{Error, Result};
 use crate::workload::extract::{Extracted, eager_layers, lazy_layers};
@@ -49,6 +50,7 @@ pub struct FeaturesArgs {
 /// # Errors
 /// Bad settings or input, or a file that cannot be written.
 pub fn features(args: &FeaturesArgs) -> Result<()> {
+    check_writable(&args.out, "--out", "the features")?;
     let setup = ExtractionSetup::load(&args.settings, args.tasks, args.method)?;
     let ExtractionSetup { config, prepared, layers, model, .. } = &setup;
     let sink: ProgressSink = Arc::new(|_: Progress| ());
@@ -123,5 +125,5 @@ fn write(
         .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(dtype, shape, bytes).map_err(write_error)?)))
         .collect::<Result<Vec<_>>>()?;
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(write_error)?;
-    crate::atomic_file::write_whole(&args.out, &bytes)
+    write_whole(&args.out, &bytes)
 }

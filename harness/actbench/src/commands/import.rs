@@ -7,6 +7,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::Result;
+use crate::runner::interrupt;
 use actbench_activations::import::import_gguf;
 use pairgate::stderr_line;
 
@@ -36,6 +37,7 @@ pub struct ImportArgs {
 /// # Errors
 /// See [`actbench_activations::import::import_gguf`].
 pub fn import(args: &ImportArgs) -> Result<()> {
+    interrupt::install()?;
     let bar = if args.quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
     if let Ok(style) = ProgressStyle::with_template("importing {wide_bar} {pos}/{len} tensors") {
         bar.set_style(style);

@@ -92,6 +92,8 @@ struct CheckedCell {
 /// # Errors
 /// An invalid file or settings, or a directory that cannot be used.
 pub fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
+    // Before the input is read: planning many cells takes long.
+    interrupt::install()?;
     let (source, matrix) = args.file.read()?;
     let mine = order(matrix.cells.len(), matrix.seed, args.shard);
     if args.dry_run {
@@ -103,7 +105,6 @@ pub fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
     }
     let manifest = MatrixManifest::new(&matrix, args.shard);
     let directory = MatrixDirectory::open(&args.out, &manifest, &source, args.resume)?;
-    interrupt::install()?;
     let checked = match check_cells(args, &matrix, &mine, &directory) {
         Err(Error::Interrupted) => return Ok(interrupted(args, &directory, &matrix, &mine)),
         checked => checked?,

@@ -11,6 +11,7 @@ use crate::atomic_file::{check_writable, write_whole};
 use crate::error::Result;
 use crate::report::profile::{ProfileReport, render};
 use crate::report::trace;
+use crate::runner::interrupt;
 use crate::workload::prepare::prepare;
 use crate::workload::profile::profile_run;
 use crate::workload::{check_depth, request, with_layers};
@@ -43,6 +44,8 @@ pub struct ProfileArgs {
 /// # Errors
 /// Bad settings or input, or a case that fails.
 pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
+    // Temporary files of the disk cache have to be removed.
+    interrupt::install()?;
     let config = args.run.config();
     config.check()?;
     let prepared = prepare(request(&config, args.run.quiet))?;

@@ -10,6 +10,7 @@ use super::defaults;
 use super::halved;
 use super::settings::SettingsArgs;
 use super::stdout;
+use crate::atomic_file::lock_output;
 use crate::case::{Fault, Injection, Method, RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::measure::mounts::is_in_memory;
@@ -120,7 +121,9 @@ impl RunArgs {
 /// Bad settings or input, or a result file that cannot be written.
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let started = Instant::now();
+    interrupt::install()?;
     check_output(&args.output)?;
+    let _lock = lock_output(&args.output, "run")?;
     let config = args.config();
     let preflight = preflight(&config, args.quiet)?;
     for warning in &preflight.warnings {
@@ -130,7 +133,9 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         stderr_line!("note: {note}");
     }
     warn_of_cache_in_memory(&preflight.config, args.cache_dir.as_deref());
-    interrupt::install()?;
+    if interrupt::requested() {
+        return Err(Error::Interrupted);
+    }
     let options = args.options(preflight.located_model, started)?;
     let report = run_cases(preflight.config, &options)?;
     if !report.results.rows.is_empty() {

@@ -11,6 +11,7 @@ use super::run::parse_duration;
 use super::selftest_progress::SelftestProgress;
 use super::stdout;
 use crate::atomic_file::write_whole;
+use crate::case::check_threads;
 use crate::error::{Error, Result, from_pairgate};
 use crate::gate_adapter::SELFTEST_SCHEMA;
 use crate::gate_adapter::testbed::InjectionTestbed;
@@ -98,6 +99,7 @@ fn live(args: &SelftestArgs) -> Result<ExitCode> {
             return Err(Error::usage(format!("{flag} must be at least 1")));
         }
     }
+    check_threads(args.threads)?;
     if let Some(bad) = args.slowdowns.iter().find(|fraction| !(**fraction > 0.0 && **fraction < 1.0)) {
         return Err(Error::usage(format!("--slowdowns {bad}: must be between 0 and 1, as in 0.05")));
     }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::suite::Suite;
 use pairgate::process::run_program;
 use pairgate::source::{Observation, ObservationResult, Side, Source};
+use pairgate::temporary::TemporaryDirectory;
 use pairgate::{Error, Metric, Result};
 
 /// An `actbench` executable.
@@ -31,7 +32,7 @@ pub struct ActbenchRuns {
     metrics: Vec<Metric>,
     timeout: Option<Duration>,
     /// Has the result files and the temporary files of the processes, so that none of them outlives the gate.
-    directory: tempfile::TempDir,
+    directory: TemporaryDirectory,
 }
 
 impl ActbenchRuns {
@@ -52,10 +53,7 @@ impl ActbenchRuns {
             side.path = std::fs::canonicalize(&side.path).map_err(Error::io("find", &side.path))?;
         }
         let [base, head] = sides;
-        let directory = tempfile::Builder::new()
-            .prefix("actbench-gate-")
-            .tempdir()
-            .map_err(Error::io("create", std::env::temp_dir()))?;
+        let directory = TemporaryDirectory::create("actbench-gate-", None)?;
         Ok(ActbenchRuns { suite, base, head, metrics, timeout, directory })
     }
 }

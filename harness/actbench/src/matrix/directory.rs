@@ -9,7 +9,7 @@
 //! While a cell runs, its file has another name, and is renamed when the cell has finished: a file that a killed process left
 //! is never taken for complete.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 use super::file::{CellFlags, RunMatrix};
 use super::order::Shard;
 use crate::atomic_file::write_whole;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, from_pairgate};
 use crate::results::ResultFile;
+use pairgate::lock::OutputLock;
 
 /// The schema of `matrix.json`.
 pub const SCHEMA: &str = "actbench-matrix/1";
@@ -88,7 +89,7 @@ impl MatrixManifest {
 pub struct MatrixDirectory {
     path: PathBuf,
     /// The lock, held until the value is dropped; the system also releases it when the process is killed.
-    _lock: File,
+    _lock: OutputLock,
 }
 
 impl MatrixDirectory {
@@ -100,14 +101,9 @@ impl MatrixDirectory {
         check(path, manifest, resume)?;
         let cells = path.join(CELLS);
         fs::create_dir_all(&cells).map_err(Error::io("create", &cells))?;
-        let file = path.join(LOCK);
-        let lock = File::create(&file).map_err(Error::io("create", &file))?;
-        if lock.try_lock().is_err() {
-            return Err(Error::file(
-                path,
-                "is locked by another process; wait until it has finished, or name another directory",
-            ));
-        }
+        let lock = OutputLock::acquire(&path.join(LOCK)).map_err(from_pairgate)?.ok_or_else(|| {
+            Error::file(path, "is locked by another process; wait until it has finished, or name another directory")
+        })?;
         let directory = MatrixDirectory { path: path.to_path_buf(), _lock: lock };
         directory.remove_unfinished()?;
         let text = serde_json::to_string_pretty(manifest).map_err(|error| Error::file(path, error.to_string()))? + "\n";
@@ -171,12 +167,6 @@ impl MatrixDirectory {
     pub fn discard(&self, cell: &CellFlags) {
         // A failure is ignored: resuming the matrix removes the file, or reports why it cannot.
         let _ = fs::remove_file(self.running_path(cell));
-    }
-}
-
-impl Drop for MatrixDirectory {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(self.path.join(LOCK));
     }
 }
 

@@ -13,6 +13,7 @@ use ndarray::Array2;
 use super::calibration::Calibration;
 use super::job::Job;
 use super::probe_work::probe_work;
+use crate::atomic_file::temporary_directory;
 use crate::case::{RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::workload::layers_of;
@@ -173,8 +174,7 @@ fn host_rates(config: &RunConfig, hidden: usize) -> Result<(f64, f64, ActTensor)
 
 /// Bytes per second of writing and reopening a cache file, and the seconds of a small one.
 fn disk_rate(tensor: ActTensor, directory: &Path) -> Result<(f64, f64)> {
-    let own = tempfile::Builder::new().prefix("actbench-plan-").tempdir_in(directory);
-    let own = own.map_err(Error::io("create a directory in", directory))?;
+    let own = temporary_directory("actbench-plan-", Some(directory))?;
     let bytes = tensor.signature().n_bytes() as f64;
     let time = |acts: &Acts, name: &str| -> Result<f64> {
         let start = Instant::now();

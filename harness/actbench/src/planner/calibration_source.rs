@@ -8,6 +8,7 @@ use super::calibration::Calibration;
 use super::describe::prepare_counted;
 use super::job::Job;
 use super::memory;
+use crate::atomic_file::temporary_directory;
 use crate::case::{CaseSpec, Injection, MemoryLimit, Method, RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::measure::MIB;
@@ -56,8 +57,7 @@ fn with_process_base(calibration: Calibration) -> Result<Calibration> {
     let (data, bytes) = prepare_counted(&smallest_case(), true)?;
     let config = with_layers(&smallest_case(), &data);
     let job = Job::from_data(&config, &data).with_data_bytes(bytes);
-    let directory = tempfile::Builder::new().prefix("actbench-plan-").tempdir();
-    let directory = directory.map_err(Error::io("create a directory in", std::env::temp_dir()))?;
+    let directory = temporary_directory("actbench-plan-", None)?;
     let spec = CaseSpec {
         task: Task::Train,
         method: Method::Lazy,

@@ -114,8 +114,8 @@ impl Worker {
         command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut group = ChildGroup::spawn(&mut command, binary).map_err(from_pairgate)?;
         let mut stdin = group.stdin().map_err(from_pairgate)?;
-        let lines = streams::lines(group.stdout().map_err(from_pairgate)?);
-        let stderr = streams::tail(group.stderr().map_err(from_pairgate)?);
+        let lines = streams::lines(group.stdout().map_err(from_pairgate)?).map_err(from_pairgate)?;
+        let stderr = streams::tail(group.stderr().map_err(from_pairgate)?).map_err(from_pairgate)?;
         let worker = Worker { group, lines, stderr };
         let text = serde_json::to_string(spec)
             .map_err(|error| Error::internal(format!("a case cannot be written as JSON: {error}")))?;

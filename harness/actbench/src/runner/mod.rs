@@ -7,6 +7,7 @@ use self::exit::{CaseExit, ExitReason};
 use self::pacing::Pacing;
 use self::progress::RunProgress;
 use self::schedule::{Schedule, Slot};
+use crate::atomic_file::{is_stream, temporary_directory};
 use crate::case::{CaseSpec, Fault, Injection, Method, RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::measure::conditions::{SystemCounters, Warning, during, short_line};
@@ -66,10 +67,7 @@ pub struct RunReport {
 /// The result file or the directory of cache files cannot be written.
 pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
     let parent = options.cache_directory.clone().unwrap_or_else(std::env::temp_dir);
-    let directory = tempfile::Builder::new()
-        .prefix("actbench-run-")
-        .tempdir_in(&parent)
-        .map_err(Error::io("create a directory in", &parent))?;
+    let directory = temporary_directory("actbench-run-", Some(&parent))?;
     let mut schedule = Schedule::new(&config)?;
     let n_cases = config.repetitions.map(|repetitions| (config.warmup + repetitions) * schedule.n_cases());
     let environment = environment(&config, options);
@@ -87,7 +85,7 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
             }
             Err(end) => {
                 results.end = Some(end);
-                results.write(&options.output)?;
+                write_unless_stream(&results, options)?;
                 break;
             }
         }
@@ -97,6 +95,9 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
     warn(&disturbances, options);
     if !disturbances.is_empty() && !results.rows.is_empty() {
         results.environment.warnings.extend(disturbances);
+        write_unless_stream(&results, options)?;
+    }
+    if is_stream(&options.output) && !results.rows.is_empty() {
         results.write(&options.output)?;
     }
     Ok(RunReport { results, stopped })
@@ -118,6 +119,11 @@ fn warn(warnings: &[Warning], options: &RunOptions) {
     if let Some(line) = short_line(warnings).filter(|_| !options.quiet) {
         stderr_line!("warning: {line}");
     }
+}
+
+/// Writes the rows so far. A device or a pipe gets all rows at the end: there, a second file would follow the first.
+fn write_unless_stream(results: &ResultFile, options: &RunOptions) -> Result<()> {
+    if is_stream(&options.output) { Ok(()) } else { results.write(&options.output) }
 }
 
 /// The state of a run between blocks.
@@ -168,7 +174,7 @@ fn run_block(
         }
         if slot.block.is_some() {
             results.push(row);
-            results.write(&options.output)?;
+            write_unless_stream(results, options)?;
         }
         if let Some(message) = bad_input {
             return Ok(Some(Error::Usage(message)));

@@ -69,14 +69,20 @@ impl Sizes {
     }
 }
 
-/// Refuses an allocation of `more` bytes for `what`, in addition to `resident` bytes, if it exceeds the limit.
+/// Refuses an allocation of `more` bytes for `what`, in addition to `resident` bytes, if it exceeds the limit; `advice` says what
+/// would take less.
 ///
 /// # Errors
 /// [`Error::OverMemoryLimit`] if the sum is above `limit`.
-pub fn check(what: &str, resident: u64, more: u64, limit: Option<u64>) -> Result<()> {
+pub fn check(what: &str, resident: u64, more: u64, limit: Option<u64>, advice: &'static str) -> Result<()> {
     let bytes = resident.saturating_add(more);
     match limit {
-        Some(limit) if bytes > limit => Err(Error::OverMemoryLimit { what: what.to_owned(), bytes, limit }),
+        // Then no other amount of work fits either.
+        Some(limit) if resident > limit => {
+            let advice = "the model and the data alone take more: raise the limit, or take a smaller model or data set";
+            Err(Error::OverMemoryLimit { what: what.to_owned(), bytes, limit, advice })
+        }
+        Some(limit) if bytes > limit => Err(Error::OverMemoryLimit { what: what.to_owned(), bytes, limit, advice }),
         _ => Ok(()),
     }
 }
@@ -115,11 +121,14 @@ mod tests {
 
     #[test]
     fn limit_itself_fits_and_one_byte_more_fails() {
-        assert!(check("x", 60, 40, Some(100)).is_ok());
-        assert!(check("x", 60, 40, None).is_ok());
-        let error = check("eager activations", 60, 41, Some(100)).unwrap_err();
+        assert!(check("x", 60, 40, Some(100), "").is_ok());
+        assert!(check("x", 60, 40, None, "").is_ok());
+        let error = check("eager activations", 60, 41, Some(100), "take less").unwrap_err();
         assert!(matches!(error, Error::OverMemoryLimit { bytes: 101, limit: 100, .. }), "{error}");
         assert_eq!(error.exit_code(), 1);
         assert!(error.to_string().contains("eager activations") && error.to_string().contains("--memory-limit"));
+        assert!(error.to_string().ends_with("; take less"), "{error}");
+        let hopeless = check("x", 101, 0, Some(100), "take less").unwrap_err().to_string();
+        assert!(hopeless.contains("raise the limit") && !hopeless.contains("take less"), "{hopeless}");
     }
 }

@@ -53,7 +53,12 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         _ if on_disk => ("lazy-disk: a batch", Holding::Batch),
         _ => ("lazy: the pooled features", Holding::Pooled),
     };
-    footprint::check(description, memory::resident(), sizes.extraction(holding), limit)?;
+    let advice = match holding {
+        _ if spec.method == Method::Eager => "take fewer samples or layers, or the method lazy or lazy-disk",
+        Holding::Batch => "take a smaller --batch-size, or raise the limit",
+        Holding::Full | Holding::Pooled => "take fewer samples or layers, or the method lazy-disk",
+    };
+    footprint::check(description, memory::resident(), sizes.extraction(holding), limit, advice)?;
     let sink: ProgressSink = {
         let observer = observer.clone();
         Arc::new(move |step: Progress| observer.progress(step.done, step.total, step.unit))
@@ -69,7 +74,9 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     let on_device = model.device_usage()?;
     drop(model);
     memory::return_freed();
-    footprint::check("the matrices of the probes", memory::resident(), sizes.probe(config.n_threads()), limit)?;
+    let probes = sizes.probe(config.n_threads());
+    let advice = "take fewer samples or --threads, or raise the limit";
+    footprint::check("the matrices of the probes", memory::resident(), probes, limit, advice)?;
     observer.phase(Phase::Training);
     let scores = score_probes(spec.task, &config, &extracted, &prepared, &sink)?;
     let elapsed_s = start.elapsed().as_secs_f64();

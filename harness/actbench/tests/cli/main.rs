@@ -24,6 +24,7 @@ mod matrix;
 mod memory_growth;
 mod memory_limit;
 mod original;
+mod output;
 mod plan;
 mod profile;
 mod report;

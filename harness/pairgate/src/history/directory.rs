@@ -4,8 +4,9 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::atomic_file::{TEMPORARY_PREFIX, make_readable};
+use crate::atomic_file::temporary_in;
 use crate::error::{Error, Result};
+use crate::temporary::remove_leftovers;
 
 /// The largest number of files of one name; far more runs than one commit has.
 const MAX_SAME_NAME: usize = 1000;
@@ -26,12 +27,9 @@ pub enum AddedFile {
 /// The directory cannot be written to.
 pub fn add_file(directory: &Path, stem: &str, bytes: &[u8]) -> Result<AddedFile> {
     fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
-    let mut file = tempfile::Builder::new()
-        .prefix(TEMPORARY_PREFIX)
-        .tempfile_in(directory)
-        .map_err(Error::io("write", directory))?;
+    remove_leftovers(directory);
+    let mut file = temporary_in(directory).map_err(Error::io("write", directory))?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(Error::io("write", directory))?;
-    make_readable(file.as_file()).map_err(Error::io("write", directory))?;
     for number in 1..MAX_SAME_NAME {
         let suffix = if number == 1 { String::new() } else { format!("-{number}") };
         let target = directory.join(format!("{stem}{suffix}.json"));
@@ -43,7 +41,8 @@ pub fn add_file(directory: &Path, stem: &str, bytes: &[u8]) -> Result<AddedFile>
                 return Ok(AddedFile::New(target));
             }
             Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
-                if fs::read(&target).map_err(Error::io("read", &target))? == bytes {
+                // Anything but a file is not read: a pipe would wait for its writer.
+                if target.is_file() && fs::read(&target).map_err(Error::io("read", &target))? == bytes {
                     return Ok(AddedFile::Existing(target));
                 }
                 file = error.file;

@@ -4,6 +4,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
 
+use super::guard::{self, Guarded};
 use crate::error::{Error, Result};
 
 /// Bytes of a mebibyte.
@@ -15,6 +16,8 @@ pub struct ChildGroup {
     process: Child,
     /// Whether the child was waited for. Its number may belong to another process from then on.
     reaped: bool,
+    /// None where nothing but the kernel watches it.
+    _guarded: Option<Guarded>,
 }
 
 /// How a child ended, and what it used.
@@ -45,7 +48,21 @@ impl ChildGroup {
     pub fn spawn(command: &mut Command, program: &Path) -> Result<Self> {
         tie_to_parent(command);
         let process = command.spawn().map_err(Error::io("start", program))?;
-        Ok(ChildGroup { process, reaped: false })
+        // Other systems do not know a signal of the parent's death.
+        let guarded = if cfg!(target_os = "linux") { None } else { guard::watch(process.id()) };
+        Ok(ChildGroup { process, reaped: false, _guarded: guarded })
+    }
+
+    /// As [`ChildGroup::spawn`], for a program that may start others: should this process be killed, the whole group dies.
+    ///
+    /// # Errors
+    /// As [`ChildGroup::spawn`].
+    pub fn spawn_guarded(command: &mut Command, program: &Path) -> Result<Self> {
+        // Before the program, whose time is measured from its start on.
+        guard::start();
+        let mut child = Self::spawn(command, program)?;
+        child._guarded = guard::watch(child.id());
+        Ok(child)
     }
 
     /// The child's number, which is its group's as well.
@@ -85,6 +102,12 @@ impl ChildGroup {
         if self.reaped {
             return Ok(None);
         }
+        if !self.has_ended() {
+            return Ok(None);
+        }
+        // What the child left in its group ends with it. Before the child is waited for, as its number, and so the group's, may
+        // be given to another process from then on.
+        self.kill_group();
         let mut status = 0;
         // SAFETY: `rusage` is a plain C structure of integers, for which all zeros is a valid value.
         let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
@@ -103,11 +126,27 @@ impl ChildGroup {
     /// Kills the child and all its descendants that stayed in the group, unless the child has ended.
     pub fn kill(&mut self) {
         if !self.reaped {
-            // SAFETY: plain system call; the group is the child's own, and the child has not been waited for, so
-            // its number cannot have been given to another process.
-            unsafe { libc::kill(-(self.process.id() as libc::pid_t), libc::SIGKILL) };
+            self.kill_group();
             self.reaped = self.process.wait().is_ok();
         }
+    }
+
+    /// Whether the child has ended, which it can only once be waited for.
+    fn has_ended(&self) -> bool {
+        // SAFETY: `siginfo_t` is a plain C structure, for which all zeros is a valid value.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let options = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG;
+        // SAFETY: the pointer is to a live variable of the type that the call fills.
+        let waited = unsafe { libc::waitid(libc::P_PID, self.process.id() as libc::id_t, &mut info, options) };
+        // SAFETY: the field of the child's number is set by every successful call, to zero where no child has ended. An error
+        // is left to the call that waits.
+        waited != 0 || unsafe { info.si_pid() } != 0
+    }
+
+    fn kill_group(&self) {
+        // SAFETY: plain system call; the group is the child's own, and the child has not been waited for, so its number
+        // cannot have been given to another process.
+        unsafe { libc::kill(-(self.process.id() as libc::pid_t), libc::SIGKILL) };
     }
 }
 

@@ -4,11 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::child_group::{ChildGroup, ResourceUsage};
-use super::{exit_status, interrupt, streams};
+use super::{exit_status, interrupt, streams, threads};
 use crate::error::{Error, Result};
 
 /// How often the parent checks for an interrupt or a timeout while the program runs.
@@ -47,7 +46,7 @@ impl ProcessOutput {
 
 /// Runs `program` with `arguments` and the environment `variables` added to the parent's, in `directory` if one is named.
 ///
-/// It runs in a process group of its own and dies with this process; on Ctrl-C the whole group is killed.
+/// It runs in a process group of its own, and the group dies with this process; on Ctrl-C the whole group is killed.
 ///
 /// # Errors
 /// It cannot be started, or the user interrupts.
@@ -65,8 +64,8 @@ pub fn run_program(
         command.current_dir(directory);
     }
     let start = Instant::now();
-    let mut child = ChildGroup::spawn(&mut command, program)?;
-    let (stdout, stderr) = (streams::whole(child.stdout()?), streams::tail(child.stderr()?));
+    let mut child = ChildGroup::spawn_guarded(&mut command, program)?;
+    let (stdout, stderr) = (streams::whole(child.stdout()?)?, streams::tail(child.stderr()?)?);
     // A time too far off to be represented is no limit.
     let deadline = timeout.and_then(|timeout| start.checked_add(timeout));
     let exit = wait(&mut child, deadline)?;
@@ -89,7 +88,7 @@ pub fn run_program(
 fn wait(child: &mut ChildGroup, deadline: Option<Instant>) -> Result<Option<(Instant, super::child_group::ChildExit)>> {
     let (sender, ended) = channel();
     let id = child.id();
-    thread::spawn(move || {
+    threads::start(move || {
         // SAFETY: `siginfo_t` is a plain C structure, for which all zeros is a valid value.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         // SAFETY: the pointer is to a live variable. The child is not reaped (WNOWAIT); a number that was reaped meanwhile
@@ -100,7 +99,7 @@ fn wait(child: &mut ChildGroup, deadline: Option<Instant>) -> Result<Option<(Ins
             }
         }
         let _ = sender.send(Instant::now());
-    });
+    })?;
     loop {
         if interrupt::requested() {
             return Err(Error::Interrupted);
@@ -123,6 +122,8 @@ fn wait(child: &mut ChildGroup, deadline: Option<Instant>) -> Result<Option<(Ins
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     fn shell(script: &str, timeout: Option<Duration>) -> ProcessOutput {
@@ -156,6 +157,16 @@ mod tests {
         let stopped = shell(&script, Some(Duration::from_millis(100)));
         assert!(stopped.failure().unwrap().contains("--timeout"));
         thread::sleep(Duration::from_millis(2300));
+        assert!(!mark.exists(), "a grandchild lived on");
+    }
+
+    #[test]
+    fn descendants_end_with_their_program() {
+        let directory = tempfile::tempdir().unwrap();
+        let mark = directory.path().join("mark");
+        let script = format!("(sleep 1; touch {}) >/dev/null 2>&1 & exit 0", mark.display());
+        assert_eq!(shell(&script, None).failure(), None);
+        thread::sleep(Duration::from_millis(1300));
         assert!(!mark.exists(), "a grandchild lived on");
     }
 

@@ -2,7 +2,9 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+
+use super::threads;
+use crate::error::Result;
 
 /// Maximum length of a message in bytes. A result takes a few KiB, also that of a sweep of a hundred layers.
 const MAX_LINE_BYTES: u64 = 1 << 20;
@@ -12,9 +14,12 @@ const TAIL_BYTES: usize = 64 << 10;
 
 /// The lines of `stream` as they arrive, read by a thread. A line longer than [`MAX_LINE_BYTES`] is truncated and is the
 /// last one.
-pub fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+///
+/// # Errors
+/// The system permits no further thread.
+pub fn lines(stream: impl Read + Send + 'static) -> Result<Receiver<String>> {
     let (sender, receiver) = channel();
-    thread::spawn(move || {
+    threads::start(move || {
         let mut reader = BufReader::new(stream);
         let mut line = Vec::new();
         loop {
@@ -30,30 +35,36 @@ pub fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
                 break;
             }
         }
-    });
-    receiver
+    })?;
+    Ok(receiver)
 }
 
 /// Bytes of the standard output that are kept.
 const MAX_OUTPUT_BYTES: u64 = 64 << 20;
 
 /// The first 64 MiB of `stream`, sent once it ends. The rest is read and discarded, so that the writer is not blocked.
-pub fn whole(mut stream: impl Read + Send + 'static) -> Receiver<String> {
+///
+/// # Errors
+/// The system permits no further thread.
+pub fn whole(mut stream: impl Read + Send + 'static) -> Result<Receiver<String>> {
     let (sender, receiver) = channel();
-    thread::spawn(move || {
+    threads::start(move || {
         let mut kept = Vec::new();
         // A read error ends the output like an end of file does.
         let _ = (&mut stream).take(MAX_OUTPUT_BYTES).read_to_end(&mut kept);
         let _ = std::io::copy(&mut stream, &mut std::io::sink());
         let _ = sender.send(String::from_utf8_lossy(&kept).into_owned());
-    });
-    receiver
+    })?;
+    Ok(receiver)
 }
 
 /// The last 64 KiB of `stream`, sent once it ends.
-pub fn tail(mut stream: impl Read + Send + 'static) -> Receiver<String> {
+///
+/// # Errors
+/// The system permits no further thread.
+pub fn tail(mut stream: impl Read + Send + 'static) -> Result<Receiver<String>> {
     let (sender, receiver) = channel();
-    thread::spawn(move || {
+    threads::start(move || {
         let mut kept = Vec::new();
         let mut chunk = [0u8; 4096];
         while let Ok(read) = stream.read(&mut chunk) {
@@ -66,8 +77,8 @@ pub fn tail(mut stream: impl Read + Send + 'static) -> Receiver<String> {
         }
         // The receiver may be gone after a timeout.
         let _ = sender.send(String::from_utf8_lossy(&kept).into_owned());
-    });
-    receiver
+    })?;
+    Ok(receiver)
 }
 
 #[cfg(test)]
@@ -78,13 +89,14 @@ mod tests {
 
     #[test]
     fn invalid_utf8_lines_are_received() {
-        let received: Vec<String> = lines(Cursor::new(b"one\ntw\xffo\n\nlast".to_vec())).iter().collect();
+        let received: Vec<String> = lines(Cursor::new(b"one\ntw\xffo\n\nlast".to_vec())).unwrap().iter().collect();
         assert_eq!(received, ["one", "tw\u{fffd}o", "", "last"]);
     }
 
     #[test]
     fn endless_line_is_truncated_and_last() {
-        let received: Vec<String> = lines(Cursor::new(b"first\n".to_vec()).chain(repeat(b'x'))).iter().collect();
+        let received: Vec<String> =
+            lines(Cursor::new(b"first\n".to_vec()).chain(repeat(b'x'))).unwrap().iter().collect();
         assert_eq!(received.len(), 2);
         assert_eq!(received[1].len() as u64, MAX_LINE_BYTES);
     }
@@ -92,7 +104,7 @@ mod tests {
     #[test]
     fn end_of_long_stream_is_kept() {
         let text: String = (0..40_000).map(|line| format!("line {line}\n")).collect();
-        let kept = tail(Cursor::new(text.clone().into_bytes())).recv().unwrap();
+        let kept = tail(Cursor::new(text.clone().into_bytes())).unwrap().recv().unwrap();
         assert_eq!(kept.len(), TAIL_BYTES);
         assert!(text.ends_with(&kept));
     }

@@ -15,6 +15,7 @@ use super::{Observation, ObservationResult, Side, Source};
 use crate::error::{Error, Result};
 use crate::metric::Metric;
 use crate::process::run_program;
+use crate::temporary::TemporaryDirectory;
 
 /// How long each process warms up and measures.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,7 +43,7 @@ pub struct CriterionSource {
     duration: BenchDuration,
     timeout: Option<Duration>,
     /// Has criterion's files, so that a developer's own results are not overwritten.
-    directory: tempfile::TempDir,
+    directory: TemporaryDirectory,
 }
 
 /// Benchmarks that only one side has, which cannot be compared.
@@ -66,10 +67,7 @@ impl CriterionSource {
         duration: BenchDuration,
         timeout: Option<Duration>,
     ) -> Result<(Self, UnpairedBenchmarks)> {
-        let directory = tempfile::Builder::new()
-            .prefix("pairgate-")
-            .tempdir()
-            .map_err(Error::io("create", std::env::temp_dir()))?;
+        let directory = TemporaryDirectory::create("pairgate-", None)?;
         let mut sides = [base, head];
         for side in &mut sides {
             // Absolute, so that a bare name is a file in the working directory and not one in PATH.
@@ -167,7 +165,7 @@ impl Source for CriterionSource {
 
 /// The benchmarks that an executable lists, a line each as `name: benchmark`.
 fn list(path: &Path, timeout: Option<Duration>) -> Result<Vec<String>> {
-    let directory = tempfile::tempdir().map_err(Error::io("create", std::env::temp_dir()))?;
+    let directory = TemporaryDirectory::create("pairgate-", None)?;
     let variables: [(&str, &OsStr); 1] = [("CRITERION_HOME", directory.path().as_os_str())];
     let output = run_program(path, &["--bench".into(), "--list".into()], &variables, None, timeout)?;
     if let Some(failure) = output.failure() {

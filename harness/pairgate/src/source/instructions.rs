@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::metric::Metric;
 use crate::process::run_program;
 use crate::report::{CaseReport, Verdict};
+use crate::temporary::TemporaryDirectory;
 
 /// Instructions by benchmark.
 pub type InstructionCounts = BTreeMap<String, f64>;
@@ -43,8 +44,7 @@ pub fn missing_tools(path: &OsStr) -> Option<String> {
 /// It fails, or counts nothing.
 pub fn count_instructions(path: &Path, timeout: Option<Duration>) -> Result<InstructionCounts> {
     let path = std::fs::canonicalize(path).map_err(Error::io("find", path))?;
-    let directory =
-        tempfile::Builder::new().prefix("pairgate-").tempdir().map_err(Error::io("create", std::env::temp_dir()))?;
+    let directory = TemporaryDirectory::create("pairgate-", None)?;
     let home = directory.path().as_os_str();
     let mut arguments: Vec<OsString> = ["--bench", "--nosummary", "--save-summary=json"].map(OsString::from).into();
     arguments.push(OsString::from_iter([OsStr::new("--home="), home]));

@@ -5,12 +5,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
 use super::Side;
 use crate::error::{Error, Result};
 use crate::process::run_program;
 use crate::stderr_line;
+use crate::temporary::TemporaryDirectory;
 
 /// Lines of the compiler's output that an error quotes.
 const QUOTED_LINES: usize = 20;
@@ -38,7 +38,7 @@ pub struct BuildOptions<'a> {
 /// A git worktree that is removed when this is dropped.
 struct GitWorktree {
     repository: PathBuf,
-    directory: TempDir,
+    directory: TemporaryDirectory,
 }
 
 impl GitWorktree {
@@ -136,10 +136,7 @@ impl RevisionCheckout {
         let missing = format!("--{side}-rev {revision}: no such commit in {}", repository.display());
         let name = format!("{revision}^{{commit}}");
         let commit = git(&repository, &["rev-parse", "--verify", "--quiet", "--end-of-options", &name], &missing)?;
-        let temporary = tempfile::Builder::new()
-            .prefix("pairgate-rev-")
-            .tempdir()
-            .map_err(Error::io("create", std::env::temp_dir()))?;
+        let temporary = TemporaryDirectory::create("pairgate-rev-", None)?;
         let worktree = GitWorktree { repository: repository.clone(), directory: temporary };
         let path = worktree.source().display().to_string();
         git(&repository, &["worktree", "add", "--detach", "--force", &path, &commit], "cannot create a worktree")?;
@@ -192,8 +189,19 @@ fn git(directory: &Path, arguments: &[&str], context: &str) -> Result<String> {
     let output = run_program(Path::new("git"), &all, &[], None, None)?;
     match output.failure() {
         None => Ok(output.stdout.trim().to_owned()),
+        // Git's hint, which is its last line, is not what happened.
+        Some(_) if output.stderr.contains("dubious ownership") => Err(Error::usage(format!(
+            "{}: git refuses a repository of another user; `git config --global --add safe.directory {}` permits it",
+            directory.display(),
+            owned_directory(&output.stderr).unwrap_or("DIRECTORY")
+        ))),
         Some(failure) => Err(Error::usage(format!("{context} (git: {failure})"))),
     }
+}
+
+/// The directory that git names in `fatal: detected dubious ownership in repository at '/path'`.
+fn owned_directory(stderr: &str) -> Option<&str> {
+    stderr.lines().find_map(|line| line.split_once("dubious ownership in repository at '")?.1.strip_suffix('\''))
 }
 
 /// The first digits of a commit.
@@ -204,6 +212,14 @@ fn short(commit: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn repository_of_another_user_is_named() {
+        let stderr = "fatal: detected dubious ownership in repository at '/a b'\nTo add an exception for this directory, call:\n\n\
+                      \tgit config --global --add safe.directory '/a b'\n";
+        assert_eq!(owned_directory(stderr), Some("/a b"));
+        assert_eq!(owned_directory("fatal: not a git repository"), None);
+    }
 
     #[test]
     fn bench_executable_is_found_among_cargo_messages() {

@@ -17,6 +17,7 @@ use super::exports::Export;
 use super::run::parse_duration;
 use crate::error::Result;
 use crate::results::check_output;
+use crate::runner::interrupt;
 
 /// Gate a change: run both executables in pairs and report whether head is slower, uses more memory or gives other results.
 ///
@@ -108,6 +109,7 @@ pub struct GateArgs {
 /// # Errors
 /// Bad usage or input, a commit that does not build, an interrupt.
 pub fn gate(args: &GateArgs) -> Result<ExitCode> {
+    interrupt::install()?;
     check_output(&args.output)?;
     if args.criterion.criterion { criterion::gate(args) } else { programs::gate(args) }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::GateArgs;
 use super::progress::GateProgress;
-use crate::atomic_file::write_whole;
+use crate::atomic_file::{is_stream, lock_output, temporary_directory, write_whole};
 use crate::commands::exports::{step_summary, write_exports};
 use crate::commands::stdout;
 use crate::error::{Error, Result, from_pairgate};
@@ -24,6 +24,7 @@ use crate::measure::fingerprint;
 use crate::measure::machine_record::MachineRecord;
 use crate::measure::resolution::cache_directory;
 use pairgate::stderr_line;
+use pairgate::temporary::TemporaryDirectory;
 
 /// A side whose executables are there.
 pub struct GateSide {
@@ -123,13 +124,16 @@ impl PreparedGate {
         source: &mut dyn Source,
         annotate: impl FnOnce(&mut [CaseReport]),
     ) -> Result<ExitCode> {
+        let journal_file = JournalFile::new(args)?;
+        // The journal as well: gates into `gate.json` and `gate.xml` share it.
+        let _locks = (lock_output(&args.output, "gate")?, lock_output(&journal_file.path, "gate")?);
         let machine = fingerprint::machine(&self.environment);
         let sides = (&self.base, &self.head);
         let header = JournalHeader::new(JOURNAL_SCHEMA, &self.design, sides, &machine, self.cases);
-        let mut progress = GateProgress::new(journal(args, &header)?, args.quiet);
+        let mut progress = GateProgress::new(journal(args, &journal_file.path, &header)?, args.quiet);
         let cases = engine::run(source, &self.design, &mut progress).map_err(from_pairgate);
         progress.finish();
-        let mut cases = cases.inspect_err(|error| print_resume_hint(error, &args.output))?;
+        let mut cases = cases.inspect_err(|error| journal_file.print_resume_hint(error))?;
         annotate(&mut cases);
         let environment = serde_json::to_value(&self.environment)
             .map_err(|error| Error::internal(format!("the environment as JSON: {error}")))?;
@@ -165,25 +169,43 @@ fn sentences(warnings: &[Warning]) -> Vec<String> {
     matters.map(|warning| format!("{}; {}", warning.what, warning.advice)).collect()
 }
 
-fn journal(args: &GateArgs, header: &JournalHeader) -> Result<GateJournal> {
-    let path = journal_path(&args.output);
+fn journal(args: &GateArgs, path: &Path, header: &JournalHeader) -> Result<GateJournal> {
     if !args.resume {
-        return GateJournal::begin(&path, header).map_err(from_pairgate);
+        return GateJournal::begin(path, header).map_err(from_pairgate);
     }
-    let journal = GateJournal::resume(&path, header).map_err(from_pairgate)?;
+    let journal = GateJournal::resume(path, header).map_err(from_pairgate)?;
     if !args.quiet {
         stderr_line!("resuming with {} pairs of {}", journal.n_recorded(), path.display());
     }
     Ok(journal)
 }
 
-/// `gate.json` has its journal in `gate.journal.jsonl`.
-fn journal_path(output: &Path) -> PathBuf {
-    output.with_extension("journal.jsonl")
+/// Where the pairs of a gate are recorded.
+struct JournalFile {
+    path: PathBuf,
+    /// Has the journal where the report goes to a device or a pipe, next to which no file belongs.
+    temporary: Option<TemporaryDirectory>,
 }
 
-fn print_resume_hint(error: &Error, output: &Path) {
-    if matches!(error, Error::Interrupted) {
-        stderr_line!("the pairs so far are in {}; resume with --resume", journal_path(output).display());
+impl JournalFile {
+    /// `gate.json` has its journal in `gate.journal.jsonl`.
+    fn new(args: &GateArgs) -> Result<Self> {
+        if !is_stream(&args.output) {
+            return Ok(JournalFile { path: args.output.with_extension("journal.jsonl"), temporary: None });
+        }
+        if args.resume {
+            return Err(Error::file(
+                &args.output,
+                "is a device or a pipe, next to which no journal is kept; omit --resume",
+            ));
+        }
+        let temporary = temporary_directory("actbench-gate-", None)?;
+        Ok(JournalFile { path: temporary.path().join("journal.jsonl"), temporary: Some(temporary) })
+    }
+
+    fn print_resume_hint(&self, error: &Error) {
+        if matches!(error, Error::Interrupted) && self.temporary.is_none() {
+            stderr_line!("the pairs so far are in {}; resume with --resume", self.path.display());
+        }
     }
 }

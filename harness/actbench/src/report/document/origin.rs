@@ -85,11 +85,28 @@ pub(super) fn commands(files: &[NamedResults]) -> Vec<CommandPart> {
     files.iter().map(|file| CommandPart { run: file.name.clone(), command: command(file) }).collect()
 }
 
+/// A character within the quotes `$'...'`.
+fn dollar_quoted(character: char) -> String {
+    match character {
+        '\n' => "\\n".to_owned(),
+        '\t' => "\\t".to_owned(),
+        '\r' => "\\r".to_owned(),
+        '\'' | '\\' => format!("\\{character}"),
+        _ if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') => {
+            character.to_string().bytes().map(|byte| format!("\\{byte:03o}")).collect()
+        }
+        _ => character.to_string(),
+    }
+}
+
 /// `argument` as a POSIX shell reads it back.
 fn quoted(argument: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !argument.is_empty() && argument.chars().all(plain) {
         argument.to_owned()
+    } else if argument.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
+        // A command is one line: a second one could end the block that it stands in (POSIX 2024, 2.2.4).
+        format!("$'{}'", argument.chars().map(dollar_quoted).collect::<String>())
     } else {
         format!("'{}'", argument.replace('\'', "'\\''"))
     }
@@ -122,6 +139,8 @@ mod tests {
         assert_eq!(quoted("my model"), "'my model'");
         assert_eq!(quoted("it's"), "'it'\\''s'");
         assert_eq!(quoted(""), "''");
+        assert_eq!(quoted("a\n```\n<b>'\\\u{1b}"), r"$'a\n```\n<b>\'\\\033'");
+        assert_eq!(quoted("a\u{2028}b"), r"$'a\342\200\250b'");
     }
 
     #[test]

@@ -47,6 +47,25 @@ fn page_is_self_contained_and_escapes_names() {
 }
 
 #[test]
+fn markdown_has_no_markup_of_names() {
+    let mut odd = file(100, 2.0, 2.0);
+    odd.name = "a\n\n# <b>`x`</b> [y](z)\n```".to_owned();
+    odd.path.clone_from(&odd.name);
+    odd.results.config.model = Some("m\n```\n<script>alert(1)</script>&amp;*".to_owned());
+    odd.results.environment.command_line = vec!["actbench".to_owned(), "a\n```\n# b".to_owned()];
+    let files = [odd.clone()];
+    let attachments = vec![Attachment::new(odd.path.clone(), "result file")];
+    let document = Document::new(&files, SizeBounds::default(), attachments);
+    let text = markdown(&document, &charts(&cells_of(&files)).unwrap()).unwrap();
+    assert!(!text.contains("<script") && !text.contains("<b>") && !text.contains("[y](z)"), "{text}");
+    // The fences of the commands, and no other line that begins with one.
+    assert_eq!(text.lines().filter(|line| line.trim_start().starts_with("```")).count(), 2, "{text}");
+    assert!(text.contains("actbench $'a\\n```\\n# b'"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("# ")).count(), 1, "{text}");
+    assert!(text.contains("](a%0A%0A%23%20%3Cb%3E%60x%60"), "{text}");
+}
+
+#[test]
 fn page_tables_have_sort_values() {
     let page = html(&document(&[file(100, 2.0, 2.0)]), &[]).unwrap();
     assert!(page.contains("data-number=\"100.0\">100</td>"), "{page}");

@@ -9,6 +9,7 @@ use actbench_kernels::DType;
 
 use super::goldens::tolerance;
 use super::{CheckResult, CheckScope, CheckTarget};
+use crate::atomic_file::temporary_directory;
 use crate::case::{CaseObserver, Method, NoopObserver, RunConfig, Task};
 use crate::devices::choose::Arrangement;
 use crate::error::{Error, Result};
@@ -74,8 +75,7 @@ fn check_dtype(
     scope: CheckScope,
     record: &mut dyn FnMut(CheckResult),
 ) -> Result<()> {
-    let root = tempfile::Builder::new().prefix("actbench-check-").tempdir();
-    let root = root.map_err(Error::io("create a directory in", std::env::temp_dir()))?;
+    let root = temporary_directory("actbench-check-", None)?;
     let prepared = &target.prepared;
     let observer: Arc<dyn CaseObserver> = Arc::new(NoopObserver);
     let sink: ProgressSink = Arc::new(|_| ());

@@ -12,6 +12,7 @@ use super::layers::{deepest_run, layers_of};
 use super::load::{load_arranged, load_model_on};
 use super::prepare::Prepared;
 use super::run::{extract_features, score_probes};
+use crate::atomic_file::temporary_directory;
 use crate::case::{CaseObserver, Method, NoopObserver, RunConfig, Task};
 use crate::devices::choose::{Arrangement, Placement};
 use crate::devices::open::OpenGpus;
@@ -173,8 +174,7 @@ fn run_recorded(
     load: impl FnOnce() -> Result<Arc<dyn ActivationModel>>,
     finish: impl Fn() -> Result<(), KernelError>,
 ) -> Result<CaseProfile> {
-    let directory = tempfile::Builder::new().prefix("actbench-profile-").tempdir();
-    let directory = directory.map_err(Error::io("create a directory in", std::env::temp_dir()))?;
+    let directory = temporary_directory("actbench-profile-", None)?;
     let options = Extraction {
         batch_size: config.batch_size,
         pool: config.pool,
