@@ -54,8 +54,8 @@ fn smallest_case() -> RunConfig {
 /// The case runs in a child process, as all cases do.
 fn with_process_base(calibration: Calibration) -> Result<Calibration> {
     let (data, bytes) = prepare_counted(&smallest_case(), true)?;
-    let config = with_layers(&smallest_case(), &data);
-    let job = Job::from_data(&config, &data).with_data_bytes(bytes);
+    let config = with_layers(&smallest_case(), &data.inputs);
+    let job = Job::from_sample(&config, &data).with_data_bytes(bytes);
     let directory = tempfile::Builder::new().prefix("actbench-plan-").tempdir();
     let directory = directory.map_err(Error::io("create a directory in", std::env::temp_dir()))?;
     let spec = CaseSpec {
