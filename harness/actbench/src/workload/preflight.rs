@@ -1,11 +1,13 @@
 //! Checks everything a run needs, weights excepted, before the first case starts.
 
-use super::layers::{check_depth, deepest_run, with_layers};
 use super::footprint;
+use super::identity::identity;
+use super::layers::{check_depth, deepest_run, with_layers};
 use super::prepare::{Prepared, prepare, prepare_sampled, request};
 use crate::case::RunConfig;
 use crate::error::Result;
 use crate::measure::{limit, memory};
+use crate::results::identity::RunIdentity;
 use crate::workload::device;
 
 /// The findings of the parent before it starts a worker.
@@ -17,6 +19,8 @@ pub struct Preflight {
     pub located_model: String,
     /// Number of blocks of the model.
     pub n_layers: usize,
+    /// Digests of the data and the model.
+    pub identity: RunIdentity,
     /// Warnings for the user.
     pub warnings: Vec<String>,
     /// The device the model will run on and the reason, if the settings leave the choice open.
@@ -70,6 +74,7 @@ pub fn preflight_with_data(config: &RunConfig, quiet: bool) -> Result<(Preflight
         config,
         located_model: prepared.model.location.to_string(),
         n_layers: prepared.model.config.n_layers,
+        identity: identity(&prepared.model, &prepared.data_digest)?,
         warnings: prepared.warnings.clone(),
         device_note,
     };

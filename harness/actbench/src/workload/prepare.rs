@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::identity::data_digest;
 use crate::case::RunConfig;
 use crate::error::{Error, Result};
 use actbench_activations::data::{self, DataSplit, Dataset, Dialogue};
@@ -27,6 +28,8 @@ pub struct Prepared {
     pub train: LabeledTokens,
     /// Samples for scoring the probe.
     pub test: LabeledTokens,
+    /// Digest of the data set.
+    pub data_digest: String,
     /// Warnings for the user, such as fewer samples than requested.
     pub warnings: Vec<String>,
 }
@@ -121,7 +124,8 @@ pub fn prepare(request: InputRequest<'_>) -> Result<Prepared> {
     }
     let source = InputSource::open(&request, request.samples)?;
     let Sides { train, test, split } = source.sides(&request, request.samples)?;
-    Ok(Prepared { warnings: split.shortfall().into_iter().collect(), model: source.model, train, test })
+    let data_digest = data_digest(&source.dataset);
+    Ok(Prepared { warnings: split.shortfall().into_iter().collect(), model: source.model, train, test, data_digest })
 }
 
 /// As [`prepare`], but with at most a bounded number of rows, so that the time does not depend on `--samples`.
@@ -156,7 +160,9 @@ pub fn prepare_sampled(request: InputRequest<'_>) -> Result<SampledInputs> {
     let token_bytes = (train.tokens.n_tokens() + test.tokens.n_tokens()) * TOKEN_BYTES;
     let per_row = |bytes: usize, rows: usize| bytes as f64 / rows.max(1) as f64;
     let bytes_per_row = per_row(source.text_bytes(), source.dataset.dialogues.len()) + per_row(token_bytes, counted);
-    Ok(SampledInputs { inputs: Prepared { warnings, model: source.model, train, test }, rows, counted, bytes_per_row })
+    let data_digest = data_digest(&source.dataset);
+    let inputs = Prepared { warnings, model: source.model, train, test, data_digest };
+    Ok(SampledInputs { inputs, rows, counted, bytes_per_row })
 }
 
 /// Both tokenized sides of a split.
