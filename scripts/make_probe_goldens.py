@@ -131,8 +131,8 @@ def make_scales():
             "deviation 1e30": 1e30 * noise,
             "large mean": 1e6 + noise,
             "small deviation, mean 1": 1.0 + 1e-6 * noise,
-            "one step beside 1": np.where(np.arange(n) == 1, np.nextafter(np.float32(1), np.float32(2)), 1.0),
-            "one step beside 1e30": np.where(np.arange(n) == 1, np.nextafter(np.float32(1e30), np.float32(2e30)), 1e30),
+            "one step from 1": np.where(np.arange(n) == 1, np.nextafter(np.float32(1), np.float32(2)), 1.0),
+            "one step from 1e30": np.where(np.arange(n) == 1, np.nextafter(np.float32(1e30), np.float32(2e30)), 1e30),
         }
         for name, values in columns.items():
             values = values.astype(np.float32)

@@ -55,7 +55,9 @@ impl GatedCase {
             }
         }
         for (observation, side) in [(&base, Side::Base), (&head, Side::Head)] {
-            if let Some((metric, value)) = observation.values.iter().find(|(metric, value)| !metric.is_possible(**value)) {
+            if let Some((metric, value)) =
+                observation.values.iter().find(|(metric, value)| !metric.is_possible(**value))
+            {
                 let unit = metric.unit();
                 self.broken.get_or_insert(format!("{side} measured {metric} of {value} {unit}, which is impossible"));
             }

@@ -144,7 +144,13 @@ fn recommendation(device: DeviceClass, size: RunSize, cells: &[&Cell]) -> Recomm
     let is_timed = |cell: &&Cell| !cell.methods.iter().any(MethodFigures::is_untimed);
     let (timed, untimed): (Vec<&Cell>, Vec<&Cell>) = cells.iter().copied().partition(is_timed);
     if timed.is_empty() && !untimed.is_empty() {
-        return Recommendation { device, size, mode: None, why: "no time was measured".to_owned(), evidence: Vec::new() };
+        return Recommendation {
+            device,
+            size,
+            mode: None,
+            why: "no time was measured".to_owned(),
+            evidence: Vec::new(),
+        };
     }
     let cells = &timed[..];
     let evidence: Vec<Evidence> = cells.iter().flat_map(|cell| evidence_of(cell, measure)).collect();

@@ -84,7 +84,7 @@ pub struct Setting {
     pub data: String,
     /// Digest of the model; empty for files without one.
     pub weights: String,
-    /// What the label ends with, because another setting has the same label otherwise; usually empty.
+    /// The end of the label, if another setting has the same label without it; usually empty.
     #[serde(skip)]
     pub distinction: String,
 }
@@ -92,7 +92,7 @@ pub struct Setting {
 /// Characters of a digest that a label has.
 const DIGEST_SHOWN: usize = 8;
 
-/// Lets labels that are equal, although data, model or probes differ, end with what differs.
+/// Lets labels that are equal, although data, model or probes differ, end with the difference.
 pub(super) fn distinguish_labels(settings: &mut [&mut Setting]) {
     let short = |digest: &str| digest.get(..DIGEST_SHOWN).unwrap_or("unknown").to_owned();
     let parts: [(&str, &dyn Fn(&Setting) -> String); 3] = [

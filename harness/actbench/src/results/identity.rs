@@ -1,4 +1,4 @@
-//! What a run worked on, by content: two files of one name can have other rows, and two models of one path other weights.
+//! The inputs of a run, identified by content: two files of one name can have other rows, and two models of one path other weights.
 
 use serde::{Deserialize, Serialize};
 

@@ -123,10 +123,7 @@ impl Comparison {
 /// The time ratios of `task`: eager / lazy for each lazy method that shares a block with eager.
 pub fn time_ratios(task: Task, rows: &[Row]) -> Vec<RatioEstimate> {
     let rows: Vec<&Row> = rows.iter().filter(|row| row.task == task && row.ablated().is_none()).collect();
-    [Method::Lazy, Method::LazyDisk]
-        .into_iter()
-        .filter_map(|method| ratio(&rows, method, Row::time_s))
-        .collect()
+    [Method::Lazy, Method::LazyDisk].into_iter().filter_map(|method| ratio(&rows, method, Row::time_s)).collect()
 }
 
 /// Eager / `method` by `value`, over the blocks in which both completed with a positive value.

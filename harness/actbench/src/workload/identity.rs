@@ -131,7 +131,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("data.jsonl");
         let line = |text: &str, label: u8| {
-            format!("{{\"messages\":[{{\"role\":\"user\",\"content\":\"a\"}},{{\"role\":\"assistant\",\"content\":\"{text}\"}}],\"label\":{label}}}\n")
+            format!(
+                "{{\"messages\":[{{\"role\":\"user\",\"content\":\"a\"}},{{\"role\":\"assistant\",\"content\":\"{text}\"}}],\"label\":{label}}}\n"
+            )
         };
         let digest = |last: &str| {
             std::fs::write(&path, line("b", 0) + &line("c", 1) + &line(last, 1)).unwrap();

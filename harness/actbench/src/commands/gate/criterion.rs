@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use pairgate::CaseReport;
 use pairgate::source::criterion::{BenchDuration, BenchSide, CriterionSource, UnpairedBenchmarks};
 use pairgate::source::instructions::{InstructionCounts, add_instruction_notes, count_instructions, missing_tools};
 use pairgate::source::revisions::{BenchTarget, BuiltExecutable, build_bench};
-use pairgate::CaseReport;
 use pairgate::source::{Side, Source};
 use serde_json::json;
 
