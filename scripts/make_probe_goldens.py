@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes the reference probes and areas that the Rust tests compare with.
+"""Writes the reference probes, deviations and areas that the Rust tests compare with.
 
-Needs numpy, scikit-learn and safetensors. Usage, from the repository's root:
+Needs numpy, scikit-learn (the files are of version 1.9.1) and safetensors. Usage, from the repository's root:
 
     python scripts/make_probe_goldens.py
 
-Features are made in f32, standardized in f64 (training mean, unbiased deviation clamped at 1e-8) and fitted in f64 until
+Features are made in f32, standardized in f64 (training mean, deviation with the divisor n - 1) and fitted in f64 until
 the gradient is at rounding level, so that the file holds the minimum itself and not where some iteration stopped.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "harness" / "activations" / "tests" / "data" / "probe"
 CS = [0.1, 1.0, 10.0]
@@ -76,14 +77,14 @@ def make_probes():
         labels = np.concatenate([labels_of(rng, n_train, share, first), labels_of(rng, n_test, share, first)])
         raw = features_of(rng, labels, width, rank, signal)
         if name == "constant_column":
-            # Constant in training only: its weight is zero, so even the huge standardized test values say nothing.
+            # Constant in training only: its weight is zero, so the standardized test values have no effect.
             raw[:n_train, 3] = np.float32(0.1)
         train, test = raw[:n_train], raw[n_train:]
         mean = train.astype(np.float64).mean(axis=0)
-        deviation = np.maximum(train.astype(np.float64).std(axis=0, ddof=1), 1e-8)
+        deviation = train.astype(np.float64).std(axis=0, ddof=1)
         if name == "constant_column":
             # numpy adds pairwise and may round; the mean of equal numbers is that number.
-            mean[3], deviation[3] = np.float64(np.float32(0.1)), 1e-8
+            mean[3], deviation[3] = np.float64(np.float32(0.1)), 1.0
         x_train, x_test = (train - mean) / deviation, (test - mean) / deviation
         y_train, y_test = labels[:n_train], labels[n_train:]
         weights, biases, objectives, decisions, areas = [], [], [], [], []
@@ -112,6 +113,37 @@ def make_probes():
     save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, DIRECTORY / "probes.safetensors")
 
 
+def make_scales():
+    """Columns from denormal to nearly infinite, and the scales of scikit-learn's StandardScaler with the divisor n - 1."""
+    rng = np.random.default_rng(11)
+    cases = []
+    for n in [2, 12, 40]:
+        noise = rng.standard_normal(n)
+        columns = {
+            "ones": np.ones(n),
+            "zeros": np.zeros(n),
+            "a tenth": np.full(n, 0.1),
+            "largest": np.full(n, 3e38),
+            "deviation 1e-8": 1e-8 * noise,
+            "deviation 1e-12": 1e-12 * noise,
+            "deviation 1e-30": 1e-30 * noise,
+            "denormal": 1e-42 * noise,
+            "deviation 1e30": 1e30 * noise,
+            "large mean": 1e6 + noise,
+            "small deviation, mean 1": 1.0 + 1e-6 * noise,
+            "one step from 1": np.where(np.arange(n) == 1, np.nextafter(np.float32(1), np.float32(2)), 1.0),
+            "one step from 1e30": np.where(np.arange(n) == 1, np.nextafter(np.float32(1e30), np.float32(2e30)), 1e30),
+        }
+        for name, values in columns.items():
+            values = values.astype(np.float32)
+            scaler = StandardScaler().fit(values.astype(np.float64)[:, None])
+            # StandardScaler's scale of a constant column is 1.
+            is_constant = scaler.scale_[0] == 1.0 and np.ptp(values) == 0
+            scale = 1.0 if is_constant else float(scaler.scale_[0] * np.sqrt(n / (n - 1)))
+            cases.append({"name": f"{name}, n {n}", "values": [float(value) for value in values], "scale": scale})
+    (DIRECTORY / "scales.json").write_text(json.dumps(cases) + "\n")
+
+
 def make_areas():
     rng = np.random.default_rng(7)
     cases = []
@@ -128,6 +160,7 @@ def make_areas():
 if __name__ == "__main__":
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     make_probes()
+    make_scales()
     make_areas()
     for path in sorted(DIRECTORY.iterdir()):
         print(path.name, path.stat().st_size, "bytes")

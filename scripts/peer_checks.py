@@ -67,7 +67,8 @@ def judge(ours, theirs, reference, dtype):
 def probe_auroc(features, labels, is_train, c, max_iter):
     """AUROC on the test rows of a logistic probe on `features [n, h]`, standardized as actbench does it."""
     train, test = features[is_train], features[~is_train]
-    mean, deviation = train.mean(axis=0), np.maximum(train.std(axis=0, ddof=1), 1e-8)
+    mean, deviation = train.mean(axis=0), train.std(axis=0, ddof=1)
+    deviation[train.max(axis=0) == train.min(axis=0)] = 1.0
     with warnings.catch_warnings():
         # Stopping at max_iter is what was asked for.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -79,7 +80,8 @@ def torch_probe_auroc(features, labels, is_train, c, max_iter):
     """The same by torch's L-BFGS from zero: mean BCE + ||w||^2 / (2 C n), the objective as a user of torch writes it."""
     rows, targets = torch.from_numpy(features), torch.from_numpy(labels.astype(np.float32))
     train, test = rows[is_train], rows[~is_train]
-    mean, deviation = train.mean(dim=0), train.std(dim=0).clamp_min(1e-8)
+    mean, deviation = train.mean(dim=0), train.std(dim=0)
+    deviation[train.amax(dim=0) == train.amin(dim=0)] = 1.0
     train, targets = (train - mean) / deviation, targets[is_train]
     weights = torch.zeros(train.shape[1], requires_grad=True)
     bias = torch.zeros(1, requires_grad=True)

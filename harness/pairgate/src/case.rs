@@ -30,7 +30,7 @@ impl GatedCase {
         GatedCase { name, required, screen: Vec::new(), confirm: Vec::new(), decisions: BTreeMap::new(), broken: None }
     }
 
-    /// Adds a pair. A pair that failed or that lacks a metric breaks the case.
+    /// Adds a pair. A pair that failed, that lacks a metric or that has an impossible value breaks the case.
     pub fn add(&mut self, pair: GatePair) {
         let mut measured = |result: ObservationResult, side: Side| match result {
             ObservationResult::Measured(observation) => Some(observation),
@@ -52,6 +52,14 @@ impl GatedCase {
         for (observation, side) in [(&base, Side::Base), (&head, Side::Head)] {
             if let Some(metric) = known.iter().find(|metric| !observation.has(**metric)) {
                 self.broken.get_or_insert(format!("{side} did not measure {metric}"));
+            }
+        }
+        for (observation, side) in [(&base, Side::Base), (&head, Side::Head)] {
+            if let Some((metric, value)) =
+                observation.values.iter().find(|(metric, value)| !metric.is_possible(**value))
+            {
+                let unit = metric.unit();
+                self.broken.get_or_insert(format!("{side} measured {metric} of {value} {unit}, which is impossible"));
             }
         }
         match pair.stage {

@@ -1,7 +1,7 @@
 //! The one error type: what happened, where, and what to do next.
 //!
-//! [`Error::exit_code`] turns it into the process's exit status: 2 for bad usage or input, 70 for a bug, 130 for an
-//! interrupt, 1 for anything else.
+//! [`Error::exit_code`] turns it into the process's exit status: 70 for a bug, 130 for an interrupt, 2 for anything else. It
+//! is never 1, which says "regressed".
 
 use std::path::{Path, PathBuf};
 
@@ -72,14 +72,12 @@ impl Error {
         move |source| Error::Io { action, path, source }
     }
 
-    /// The process's exit status: 2 bad usage or input, 70 internal, 130 interrupted, 1 anything else.
+    /// The process's exit status: 70 internal, 130 interrupted, 2 anything else, such as a journal that cannot be written.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Usage(_) | Error::Input { .. } => 2,
-            Error::Io { action, .. } if matches!(*action, "read" | "open" | "find") => 2,
+            Error::Usage(_) | Error::Input { .. } | Error::Io { .. } | Error::Measurement(_) => 2,
             Error::Interrupted => 130,
             Error::Internal(_) => 70,
-            Error::Io { .. } | Error::Measurement(_) => 1,
         }
     }
 }
@@ -92,7 +90,8 @@ mod tests {
     fn exit_codes_separate_input_bugs_and_interrupts() {
         let io = |action: &'static str| Error::io(action, "a")(std::io::Error::other("refused"));
         assert_eq!([Error::usage("a"), Error::file("a", "b"), io("read"), io("find")].map(|it| it.exit_code()), [2; 4]);
-        assert_eq!([io("write"), Error::Measurement("a".to_owned())].map(|it| it.exit_code()), [1; 2]);
+        // Not 1: a gate that cannot write has shown no regression.
+        assert_eq!([io("write"), Error::Measurement("a".to_owned())].map(|it| it.exit_code()), [2; 2]);
         assert_eq!((Error::Interrupted.exit_code(), Error::internal("a").exit_code()), (130, 70));
     }
 }

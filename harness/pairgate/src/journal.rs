@@ -3,7 +3,7 @@
 //!
 //! The first line, the header, records the programs and the design; a journal with another header is not resumed. Each
 //! further line is a pair, on the disk before the next pair is begun. An incomplete last line is dropped: its pair is taken
-//! again.
+//! again, and so is a pair of which a run failed. A failure decides no look, and its cause, such as a full disk, may be gone.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -111,7 +111,13 @@ impl GateJournal {
         for (index, line) in lines.enumerate() {
             let pair: GatePair = serde_json::from_str(line)
                 .map_err(|error| Error::file(path, format!("line {}: {error}; {advice}", index + 2)))?;
-            recorded.insert((pair.stage, pair.case.clone(), pair.index), pair);
+            let key = (pair.stage, pair.case.clone(), pair.index);
+            // A pair that was taken again follows the failed one.
+            if pair.has_failed() {
+                recorded.remove(&key);
+            } else {
+                recorded.insert(key, pair);
+            }
         }
         let journal = Self::append_to(path, recorded)?;
         journal.file.set_len(complete as u64).map_err(Error::io("write", path))?;
@@ -149,7 +155,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::source::{ObservationResult, Side};
+    use crate::source::{Observation, ObservationResult, Side};
 
     fn header() -> JournalHeader {
         let identity = |build: &str| ProgramIdentity { build: build.to_owned(), ..ProgramIdentity::default() };
@@ -158,15 +164,31 @@ mod tests {
     }
 
     fn pair(index: usize) -> GatePair {
-        let failed = || ObservationResult::Failed("x".to_owned());
+        let measured = || ObservationResult::Measured(Observation::default());
         GatePair {
             stage: GateStage::Screen,
             case: "case".to_owned(),
             index,
             first: Side::Head,
-            base: failed(),
-            head: failed(),
+            base: measured(),
+            head: measured(),
         }
+    }
+
+    #[test]
+    fn failed_pair_is_taken_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let mut journal = GateJournal::begin(&path, &header()).unwrap();
+        journal.append(&pair(0)).unwrap();
+        let failed = GatePair { head: ObservationResult::Failed("no space left".to_owned()), ..pair(1) };
+        journal.append(&failed).unwrap();
+        let mut journal = GateJournal::resume(&path, &header()).unwrap();
+        assert_eq!(journal.n_recorded(), 1);
+        assert_eq!(journal.recorded_pair(GateStage::Screen, "case", 1), None);
+        journal.append(&pair(1)).unwrap();
+        let mut journal = GateJournal::resume(&path, &header()).unwrap();
+        assert_eq!(journal.recorded_pair(GateStage::Screen, "case", 1), Some(pair(1)));
     }
 
     #[test]

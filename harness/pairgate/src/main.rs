@@ -30,7 +30,7 @@ const BROKEN: u8 = 2;
     before_help = "Examples:\n  \
     pairgate --base 'old/tool input' --head 'new/tool input'\n  \
     pairgate --base 'sort data' --head 'sort --parallel=2 data' --same-output --output gate.json",
-    after_help = "Exit status: 0 pass, 1 regressed, 2 broken (or bad usage), 3 inconclusive, 130 interrupted."
+    after_help = "Exit status: 0 pass, 1 regressed, 2 broken (a run failed, a file cannot be written, or bad usage), 3 inconclusive, 130 interrupted."
 )]
 struct PairgateArgs {
     /// The command before the change, run by /bin/sh

@@ -4,6 +4,7 @@
 //! measures as many of them as it can.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -60,7 +61,27 @@ impl MetricRule {
     }
 }
 
+/// Seconds that one process can take and a clock of nanoseconds can resolve; the upper end is 30 years.
+pub const PROCESS_SECONDS: RangeInclusive<f64> = 1e-9..=1e9;
+
+/// Seconds that an iteration of a benchmark can take: a mean over many of them can be shorter than a tick of the clock.
+const SECONDS: RangeInclusive<f64> = 1e-12..=1e9;
+
+/// The largest plausible figure of memory in MiB, and of instructions.
+const MAX_FIGURE: f64 = 1e18;
+
 impl Metric {
+    /// Whether a measurement can have this value. A time of zero, or one that is negative, not a number or beyond all
+    /// processes, is a fault of the program that reported it, and a ratio of such times has no meaning.
+    pub fn is_possible(self, value: f64) -> bool {
+        match self.rule() {
+            MetricRule::Time => SECONDS.contains(&value),
+            MetricRule::Memory | MetricRule::Count => (0.0..=MAX_FIGURE).contains(&value),
+            MetricRule::Quality => value.is_finite(),
+            MetricRule::Identity => false,
+        }
+    }
+
     /// All, in the order in which they are shown.
     pub const ALL: [Metric; 9] = [
         Metric::Wall,

@@ -30,3 +30,10 @@ pub struct GatePair {
     /// The result of head.
     pub head: ObservationResult,
 }
+
+impl GatePair {
+    /// Whether a run of either side failed.
+    pub fn has_failed(&self) -> bool {
+        [&self.base, &self.head].into_iter().any(|side| matches!(side, ObservationResult::Failed(_)))
+    }
+}

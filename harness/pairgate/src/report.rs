@@ -109,6 +109,19 @@ pub enum Verdict {
     Broken,
 }
 
+impl CaseReport {
+    /// The report of a case that was not measured: it is broken.
+    pub fn unmeasured(name: impl Into<String>, reason: impl Into<String>) -> Self {
+        CaseReport {
+            name: name.into(),
+            verdict: Verdict::Broken,
+            reason: Some(reason.into()),
+            pairs: 0,
+            metrics: Vec::new(),
+        }
+    }
+}
+
 impl MetricReport {
     /// The report of a metric that was not measured.
     pub fn unmeasured(metric: Metric) -> Self {

@@ -40,6 +40,7 @@ pub(crate) fn run(hour: usize, seconds: f64) -> RunRecord<&'static str> {
             work: facts("samples", "10"),
             machine: facts("kernel", "Linux 6.1"),
             build: facts("profile", "release"),
+            ..RunFacts::default()
         },
         figures: figures.collect(),
     }

@@ -9,7 +9,7 @@ use super::stdout;
 use crate::case::{RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::workload::extract::{Extraction, plan};
-use crate::workload::prepare::{LabeledTokens, Prepared, prepare};
+use crate::workload::prepare::{LabeledTokens, SampledInputs, prepare_sampled};
 use crate::workload::{layers_of, request, with_layers};
 use actbench_activations::model::ActivationModel;
 use actbench_activations::model::config_only::ConfigOnlyModel;
@@ -42,17 +42,19 @@ pub struct ExplainArgs {
 pub fn explain(args: &ExplainArgs) -> Result<()> {
     let config = args.run.config();
     config.check()?;
-    let prepared = prepare(request(&config, args.run.quiet))?;
-    for warning in &prepared.warnings {
+    let sample = prepare_sampled(request(&config, args.run.quiet))?;
+    for warning in &sample.inputs.warnings {
         stderr_line!("warning: {warning}");
     }
-    let config = with_layers(&config, &prepared);
-    let texts = config.tasks.iter().map(|task| task_text(*task, &config, &prepared)).collect::<Result<Vec<_>>>()?;
+    let config = with_layers(&config, &sample.inputs);
+    let mut texts = config.tasks.iter().map(|task| task_text(*task, &config, &sample)).collect::<Result<Vec<_>>>()?;
+    texts.extend(sample.note().map(|note| format!("note: {note}")));
     stdout::line(texts.join("\n\n"));
     Ok(())
 }
 
-fn task_text(task: Task, config: &RunConfig, prepared: &Prepared) -> Result<String> {
+fn task_text(task: Task, config: &RunConfig, sample: &SampledInputs) -> Result<String> {
+    let prepared = &sample.inputs;
     crate::workload::check_depth(config, task, prepared.model.config.n_layers)?;
     let model: Arc<dyn ActivationModel> = Arc::new(ConfigOnlyModel::new(prepared.model.config.clone(), config.dtype));
     let layers = layers_of(config, task);
@@ -67,10 +69,11 @@ fn task_text(task: Task, config: &RunConfig, prepared: &Prepared) -> Result<Stri
     let costs = |plan: &Acts| -> Result<RuleCosts> {
         plan.rule_costs()?.ok_or_else(|| Error::internal("the plan of a run does not run the model"))
     };
-    let total = costs(&train)? + costs(&test)?;
+    let total = (costs(&train)? + costs(&test)?).scaled(sample.scale());
+    let counted = if sample.counted < sample.rows { " of the counted samples" } else { "" };
     let sides = [("training side", train), ("test side", test)]
         .into_iter()
-        .map(|(name, plan)| Ok(format!("{name}, {}", plan.explain_forms()?)))
+        .map(|(name, plan)| Ok(format!("{name}{counted}, {}", plan.explain_forms()?)))
         .collect::<Result<Vec<_>>>()?;
     Ok(format!("{task}\n\n{}\n\nboth sides together\n{total}", sides.join("\n\n")))
 }

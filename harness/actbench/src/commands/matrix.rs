@@ -124,7 +124,7 @@ pub fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
             quiet: args.quiet,
             title: Some(title),
             faults: args.inject_fault.clone(),
-            ..checked.args.options(checked.preflight.located_model.clone(), Instant::now())?
+            ..checked.args.options(&checked.preflight, Instant::now())?
         };
         let report = match run_cases(checked.preflight.config.clone(), &options) {
             Ok(report) => report,

@@ -32,7 +32,8 @@ use pairgate::stderr_line;
 ///
 /// Predictions use the model's configuration and the lengths of the data; weights are not needed. Published names such as
 /// Llama-3.1-8B-Instruct need no download. Times are based on a few seconds of measurement on this machine at the model's
-/// shapes, or on the results named by --calibrate. Without --seq-len, lengths and shared prefixes are those of the data set.
+/// shapes, or on the results named by --calibrate. Without --seq-len, lengths and shared prefixes are those of the data set: of all
+/// samples up to 2,048, beyond that of at most 8,192 of them, whose counts are scaled up.
 #[derive(Args, Clone, Debug)]
 #[command(
     allow_negative_numbers = true,

@@ -17,7 +17,7 @@ use crate::measure::mounts::is_in_memory;
 use crate::report::table;
 use crate::results::{ResultFile, Row, Status, check_output};
 use crate::runner::{RunOptions, interrupt, run as run_cases};
-use crate::workload::preflight;
+use crate::workload::{Preflight, preflight};
 use pairgate::stderr_line;
 
 /// Run both workloads with eager and lazy extraction, each case in its own process, repeated in random order.
@@ -95,11 +95,11 @@ impl RunArgs {
         }
     }
 
-    /// The options of a run whose command began at `started`; `located_model` is the resolved model.
+    /// The options of a run whose command began at `started` and that was checked by `preflight`.
     ///
     /// # Errors
     /// The path of this binary cannot be determined.
-    pub fn options(&self, located_model: String, started: Instant) -> Result<RunOptions> {
+    pub fn options(&self, preflight: &Preflight, started: Instant) -> Result<RunOptions> {
         Ok(RunOptions {
             binary: std::env::current_exe().map_err(Error::io("find", "the path of this binary"))?,
             started,
@@ -108,7 +108,8 @@ impl RunArgs {
             timeout: self.timeout,
             quiet: self.quiet,
             title: None,
-            located_model,
+            identity: preflight.identity.clone(),
+            located_model: preflight.located_model.clone(),
             faults: self.inject_fault.clone(),
             injection: Injection { work_units: self.inject_work, memory_bytes: self.inject_memory },
         })
@@ -136,7 +137,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     if interrupt::requested() {
         return Err(Error::Interrupted);
     }
-    let options = args.options(preflight.located_model, started)?;
+    let options = args.options(&preflight, started)?;
     let report = run_cases(preflight.config, &options)?;
     if !report.results.rows.is_empty() {
         print(args.json, &report.results)?;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::setting::Setting;
+use super::setting::{Setting, distinguish_labels};
 use crate::case::{Method, Task};
 use crate::results::ablation::AblationResult;
 use crate::results::summary::{CONFIDENCE, Comparison, TaskSummary};
@@ -74,7 +74,7 @@ impl MethodFigures {
             n_ok: ok.len(),
             n: rows.len(),
             failure: failed.map(|row| (row.status, row.reason.clone().unwrap_or_else(|| "no reason given".to_owned()))),
-            elapsed_s: figure(|row| row.elapsed_s),
+            elapsed_s: figure(Row::time_s),
             extract_s: figure(|row| row.extract_s),
             train_eval_s: figure(|row| row.train_eval_s),
             cpu_peak_rss_mb: figure(|row| row.cpu_peak_rss_mb),
@@ -83,6 +83,11 @@ impl MethodFigures {
             gpu_peak_reserved_mb: figure(|row| row.gpu_peak_reserved_mb),
             metric: median(&values(|row| row.metric_value)).ok(),
         }
+    }
+
+    /// Whether the method succeeded, but no observation has a time.
+    pub fn is_untimed(&self) -> bool {
+        self.n_ok > 0 && self.elapsed_s.is_none()
     }
 
     /// Whether the method was run and never succeeded.
@@ -169,6 +174,7 @@ pub fn cells_of(files: &[NamedResults]) -> Vec<Cell> {
     let cells_of_file =
         |file: &NamedResults| file.results.config.tasks.iter().map(|task| Cell::of(file, *task)).collect::<Vec<_>>();
     let mut cells: Vec<Cell> = files.iter().flat_map(cells_of_file).collect();
+    distinguish_labels(&mut cells.iter_mut().map(|cell| &mut cell.setting).collect::<Vec<_>>());
     cells.sort_by(|a, b| (&a.setting, a.samples, &a.run).cmp(&(&b.setting, b.samples, &b.run)));
     cells
 }

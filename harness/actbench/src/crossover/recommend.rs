@@ -10,7 +10,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::answer::ComparedQuantity;
-use super::cell::Cell;
+use super::cell::{Cell, MethodFigures};
 use super::setting::DeviceClass;
 use crate::case::{Method, Task};
 use crate::results::Status;
@@ -140,6 +140,19 @@ fn recommendation(device: DeviceClass, size: RunSize, cells: &[&Cell]) -> Recomm
         DeviceClass::Cpu => ComparedQuantity::CpuMemory,
         DeviceClass::OneGpu | DeviceClass::SeveralGpus => ComparedQuantity::GpuMemory,
     };
+    // Without times nothing can be said about a cell, not even that a method never completed.
+    let is_timed = |cell: &&Cell| !cell.methods.iter().any(MethodFigures::is_untimed);
+    let (timed, untimed): (Vec<&Cell>, Vec<&Cell>) = cells.iter().copied().partition(is_timed);
+    if timed.is_empty() && !untimed.is_empty() {
+        return Recommendation {
+            device,
+            size,
+            mode: None,
+            why: "no time was measured".to_owned(),
+            evidence: Vec::new(),
+        };
+    }
+    let cells = &timed[..];
     let evidence: Vec<Evidence> = cells.iter().flat_map(|cell| evidence_of(cell, measure)).collect();
     let mut scores: Vec<MethodScore> = [Method::Eager, Method::Lazy, Method::LazyDisk]
         .into_iter()

@@ -1,11 +1,13 @@
 //! The settings that are fixed along a curve: only cells with equal settings are points of one curve.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::case::{DeviceMap, Task};
+use crate::case::{DeviceMap, RunConfig, Task};
 use crate::results::ResultFile;
+use crate::results::identity::RunIdentity;
 
 /// The class of devices that a model ran on; recommendations are made for each class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -76,6 +78,53 @@ pub struct Setting {
     pub without: String,
     /// Number of threads, or `all`.
     pub threads: String,
+    /// C, solver, iterations, seed and training fraction of the probes.
+    pub probe: String,
+    /// Digest of the data set; empty for files without one, which are identified by name.
+    pub data: String,
+    /// Digest of the model; empty for files without one.
+    pub weights: String,
+    /// The end of the label, if another setting has the same label without it; usually empty.
+    #[serde(skip)]
+    pub distinction: String,
+}
+
+/// Characters of a digest that a label has.
+const DIGEST_SHOWN: usize = 8;
+
+/// Lets labels that are equal, although data, model or probes differ, end with the difference.
+pub(super) fn distinguish_labels(settings: &mut [&mut Setting]) {
+    let short = |digest: &str| digest.get(..DIGEST_SHOWN).unwrap_or("unknown").to_owned();
+    let parts: [(&str, &dyn Fn(&Setting) -> String); 3] = [
+        ("probes", &|setting| setting.probe.clone()),
+        ("data", &|setting| short(&setting.data)),
+        ("weights", &|setting| short(&setting.weights)),
+    ];
+    let mut values: BTreeMap<(String, &str), BTreeSet<String>> = BTreeMap::new();
+    for setting in settings.iter() {
+        for (name, value) in &parts {
+            values.entry((setting.label_without_layers(), name)).or_default().insert(value(setting));
+        }
+    }
+    for setting in settings {
+        let label = setting.label_without_layers();
+        let varies = |name: &str| values.get(&(label.clone(), name)).is_some_and(|values| values.len() > 1);
+        let varying = parts.iter().filter(|(name, _)| varies(name));
+        setting.distinction =
+            varying.map(|(name, value)| format!("{name} {}", value(setting))).collect::<Vec<_>>().join(", ");
+    }
+}
+
+/// The settings of the probes of `task`.
+fn probe_settings(config: &RunConfig, task: Task) -> String {
+    let (c, iterations) = match task {
+        Task::Train => (config.train_c.to_string(), config.train_max_iter),
+        Task::Sweep => {
+            (config.sweep_cs.iter().map(f64::to_string).collect::<Vec<_>>().join("/"), config.sweep_max_iter)
+        }
+    };
+    let (solver, seed, fraction) = (config.solver, config.seed, config.train_frac);
+    format!("C {c} {solver} {iterations} iterations seed {seed} train fraction {fraction}")
 }
 
 impl Setting {
@@ -87,6 +136,8 @@ impl Setting {
             Task::Train => config.layer,
             Task::Sweep => config.sweep_layers,
         };
+        let digest =
+            |of: fn(&RunIdentity) -> Option<String>| results.identity.as_ref().and_then(of).unwrap_or_default();
         let cpu = environment.cpu_model.as_deref().unwrap_or("unknown processor");
         let machine = [format!("{cpu}, {} processors", environment.cores_logical)];
         Setting {
@@ -102,6 +153,10 @@ impl Setting {
             machine: machine.into_iter().chain(environment.gpus.clone()).collect::<Vec<_>>().join(", "),
             without: config.no_opt.join(", "),
             threads: config.threads.map_or_else(|| "all".to_owned(), |threads| threads.to_string()),
+            probe: probe_settings(config, task),
+            data: digest(|identity| identity.data.clone()),
+            weights: digest(|identity| identity.weights.clone()),
+            distinction: String::new(),
         }
     }
 
@@ -140,6 +195,9 @@ impl Setting {
         }
         if !self.without.is_empty() {
             parts.push(format!("without {}", self.without));
+        }
+        if !self.distinction.is_empty() {
+            parts.push(self.distinction.clone());
         }
         parts.join(", ")
     }

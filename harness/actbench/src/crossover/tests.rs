@@ -3,9 +3,11 @@
 use super::answer::{ComparedQuantity, CrossoverAnswer, answers, count};
 use super::recommend::{RunSize, SizeBounds, recommendations};
 use super::*;
-use crate::case::{Method, RunConfig, Task};
+use crate::case::{Method, ProbeSolver, RunConfig, Task};
 use crate::results::NamedResults;
+use crate::results::ResultFile;
 use crate::results::Row;
+use crate::results::identity::RunIdentity;
 use crate::test_support::small_config;
 use crate::test_support::{file_of, ok_row, out_of_memory, row};
 
@@ -101,6 +103,44 @@ fn machines_are_never_on_one_curve() {
     let mut other = file(1000, 2.0, 2.0);
     other.results.environment.cpu_model = Some("Another processor".to_owned());
     assert_eq!(answers(&cells_of(&[file(100, 0.5, 0.5), other])).len(), 6);
+}
+
+#[test]
+fn other_probes_data_or_weights_are_another_curve_with_another_label() {
+    let identity = |data: &str, weights: &str| {
+        Some(RunIdentity { data: Some(data.repeat(16)), weights: Some(weights.repeat(16)) })
+    };
+    type Change = Box<dyn Fn(&mut ResultFile)>;
+    let changes: [Change; 7] = [
+        Box::new(|it| it.config.train_c = 2.0),
+        Box::new(|it| it.config.solver = ProbeSolver::Linfa),
+        Box::new(|it| it.config.train_max_iter = 7),
+        Box::new(|it| it.config.seed = 1),
+        Box::new(|it| it.config.train_frac = 0.5),
+        Box::new(move |it| it.identity = identity("b", "c")),
+        Box::new(move |it| it.identity = identity("a", "d")),
+    ];
+    for change in changes {
+        let (mut one, mut other) = (file(100, 0.5, 0.5), file(1000, 2.0, 2.0));
+        one.results.identity = identity("a", "c");
+        other.results.identity = identity("a", "c");
+        assert_eq!(answers(&cells_of(&[one.clone(), other.clone()])).len(), 3);
+        change(&mut other.results);
+        let cells = cells_of(&[one, other]);
+        assert_eq!(answers(&cells).len(), 6);
+        assert_ne!(cells[0].setting.label(), cells[1].setting.label());
+    }
+    assert!(!cells_of(&[file(100, 0.5, 0.5)])[0].setting.label().contains("probes"), "an unambiguous label is short");
+}
+
+#[test]
+fn cells_without_times_recommend_nothing() {
+    for seconds in [None, Some(0.0), Some(-1.0), Some(1e300), Some(1e-12)] {
+        let mut file = file(100, 2.0, 2.0);
+        file.results.rows.iter_mut().for_each(|row| row.elapsed_s = seconds);
+        let found = recommendations(&cells_of(&[file]), SizeBounds::default());
+        assert_eq!((found[0].mode, found[0].why.as_str()), (None, "no time was measured"), "{seconds:?}");
+    }
 }
 
 #[test]

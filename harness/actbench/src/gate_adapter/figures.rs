@@ -7,12 +7,17 @@ use serde_json::Value;
 
 use crate::case::{Method, Task};
 use crate::measure::fingerprint::{Fingerprint, build_facts, machine_facts};
+use crate::results::identity::RunIdentity;
 use crate::results::{ResultFile, Row, Status};
 use pairgate::Metric;
 use pairgate::history::{RunFacts, RunFigure, RunRecord, SeriesKey};
 
 /// Settings that change the number, the duration or the source of runs, but not their work.
 const NOT_WORK: [&str; 7] = ["tasks", "methods", "repetitions", "warmup", "budget_s", "ablate", "data_dir"];
+
+/// Settings that define how probes are trained and on which rows.
+const PROBE_SETTINGS: [&str; 7] =
+    ["seed", "solver", "sweep_cs", "sweep_max_iter", "train_c", "train_frac", "train_max_iter"];
 
 /// A task with a method: the name of a case in a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,13 +39,24 @@ pub fn run_record(name: &str, results: &ResultFile) -> RunRecord<TaskMethod> {
     let named = |facts: Vec<(&'static str, String)>| -> Vec<(String, String)> {
         facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     };
+    let settings_of = |of_probe: bool| -> Vec<(String, String)> {
+        let is_wanted = |(name, _): &(String, String)| PROBE_SETTINGS.contains(&name.as_str()) == of_probe;
+        work_settings(results).into_iter().filter(is_wanted).collect()
+    };
+    let digest = |of: fn(&RunIdentity) -> Option<String>| -> Vec<(String, String)> {
+        let digest = results.identity.as_ref().and_then(of);
+        digest.map(|digest| ("digest".to_owned(), digest.chars().take(16).collect())).into_iter().collect()
+    };
     RunRecord {
         name: name.to_owned(),
         label: label(results),
         date: results.environment.date.clone(),
         key: series_key(results),
         facts: RunFacts {
-            work: work_settings(results),
+            work: settings_of(false),
+            probe: settings_of(true),
+            data: digest(|identity| identity.data.clone()),
+            weights: digest(|identity| identity.weights.clone()),
             machine: named(machine_facts(&results.environment)),
             build: named(build_facts(&results.environment)),
         },
@@ -63,7 +79,11 @@ pub fn label(results: &ResultFile) -> String {
 /// Digests of the facts that runs share if they are comparable.
 pub fn series_key(results: &ResultFile) -> SeriesKey {
     let settings = work_settings(results);
-    let work: Vec<String> = settings.into_iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+    let mut work: Vec<String> = settings.into_iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+    // Files without digests keep the key that they always had.
+    if let Some(RunIdentity { data, weights }) = &results.identity {
+        work.push(format!("identity={data:?},{weights:?}"));
+    }
     let digest = blake3::hash(work.join("\n").as_bytes()).to_hex();
     let fingerprint = Fingerprint::of(&results.environment);
     SeriesKey { work: digest.chars().take(16).collect(), machine: fingerprint.machine, build: fingerprint.build }

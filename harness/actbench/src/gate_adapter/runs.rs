@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::suite::Suite;
+use pairgate::metric::PROCESS_SECONDS;
 use pairgate::process::run_program;
 use pairgate::source::{Observation, ObservationResult, Side, Source};
 use pairgate::temporary::TemporaryDirectory;
@@ -134,6 +135,9 @@ fn observation(text: &str) -> Result<Observation, Option<String>> {
         (Metric::GpuReserved, row.get("gpu_peak_reserved_mb")),
         (Metric::Auroc, row.get("metric_value")),
     ];
+    if let Some(seconds) = number(row.get("elapsed_s")).filter(|seconds| !PROCESS_SECONDS.contains(seconds)) {
+        return Err(Some(format!("it reported a time of {seconds} s, which is impossible")));
+    }
     let values = fields.into_iter().filter_map(|(metric, value)| Some((metric, number(value)?))).collect();
     let digest = extra.and_then(|extra| extra.get("feature_digest")).and_then(Value::as_str).map(str::to_owned);
     Ok(Observation { values, digest })
@@ -152,6 +156,11 @@ mod tests {
         assert_eq!((found.values.len(), found.digest.as_deref()), (5, Some("ab")));
         let failed = r#"{"rows":[{"status":"killed","reason":"ended by signal 9"}]}"#;
         assert_eq!(observation(failed).unwrap_err().unwrap(), "ended by signal 9");
+        for impossible in ["0", "-1", "1e300", "1e-12"] {
+            let row = format!(r#"{{"rows":[{{"status":"ok","elapsed_s":{impossible}}}]}}"#);
+            let reason = observation(&row).unwrap_err().unwrap();
+            assert!(reason.ends_with("which is impossible"), "{reason}");
+        }
         for nothing in ["", "text", "{}", r#"{"rows":[]}"#] {
             assert_eq!(observation(nothing), Err(None), "{nothing}");
         }

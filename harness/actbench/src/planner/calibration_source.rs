@@ -55,8 +55,8 @@ fn smallest_case() -> RunConfig {
 /// The case runs in a child process, as all cases do.
 fn with_process_base(calibration: Calibration) -> Result<Calibration> {
     let (data, bytes) = prepare_counted(&smallest_case(), true)?;
-    let config = with_layers(&smallest_case(), &data);
-    let job = Job::from_data(&config, &data).with_data_bytes(bytes);
+    let config = with_layers(&smallest_case(), &data.inputs);
+    let job = Job::from_sample(&config, &data).with_data_bytes(bytes);
     let directory = temporary_directory("actbench-plan-", None)?;
     let spec = CaseSpec {
         task: Task::Train,

@@ -5,7 +5,7 @@ use super::memory::TOKENIZER_BYTES;
 use crate::case::RunConfig;
 use crate::error::Result;
 use crate::measure::memory::heap;
-use crate::workload::prepare::{Prepared, prepare};
+use crate::workload::prepare::{SampledInputs, TOKEN_BYTES, prepare_sampled};
 use crate::workload::{check_depth, request, with_layers, with_layers_of};
 use actbench_activations::model::config_only::ModelSpec;
 
@@ -44,22 +44,26 @@ pub fn describe(
         let named = RunConfig { model: config.model.clone(), ..substitute };
         // The model's own tokenizer needs more memory than the bundled one, whose vocabulary is small.
         let bytes = bytes + spec.config.vocab_size as u64 * TOKENIZER_BYTES;
-        let job = Job::from_data(&named, &data).with_mapped_weights().with_data_bytes(bytes);
+        let job = Job::from_sample(&named, &data).with_mapped_weights().with_data_bytes(bytes);
         let note = "token counts use the bundled tokenizer and overestimate the model's own".to_owned();
-        return Ok(DescribedJob { job, notes: vec![note] });
+        return Ok(DescribedJob { job, notes: std::iter::once(note).chain(data.note()).collect() });
     }
     let (data, bytes) = prepare_counted(config, quiet)?;
-    let config = with_layers(config, &data);
-    check_layers(&config, data.model.config.n_layers)?;
-    let job = Job::from_data(&config, &data).with_data_bytes(bytes);
-    Ok(DescribedJob { job, notes: data.warnings })
+    let config = with_layers(config, &data.inputs);
+    check_layers(&config, data.inputs.model.config.n_layers)?;
+    let job = Job::from_sample(&config, &data).with_data_bytes(bytes);
+    let scaled = data.note();
+    Ok(DescribedJob { job, notes: data.inputs.warnings.into_iter().chain(scaled).collect() })
 }
 
-/// Reads what a case reads before it loads weights; returns it with the heap bytes that it needs.
-pub(super) fn prepare_counted(config: &RunConfig, quiet: bool) -> Result<(Prepared, u64)> {
+/// Reads what a case reads before it loads weights, of many samples only some; returns it with the heap bytes that a case needs.
+pub(super) fn prepare_counted(config: &RunConfig, quiet: bool) -> Result<(SampledInputs, u64)> {
     let before = heap();
-    let data = prepare(request(config, quiet))?;
-    Ok((data, heap().saturating_sub(before)))
+    let data = prepare_sampled(request(config, quiet))?;
+    let counted = heap().saturating_sub(before);
+    let tokens = data.inputs.train.tokens.n_tokens() + data.inputs.test.tokens.n_tokens();
+    let uncounted = (data.scale() - 1.0) * (tokens * TOKEN_BYTES) as f64;
+    Ok((data, counted.saturating_add(uncounted as u64)))
 }
 
 fn check_layers(config: &RunConfig, n_layers: usize) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::case::{Method, RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::workload::extract::{Extraction, plan};
 use crate::workload::layers_of;
-use crate::workload::prepare::{LabeledTokens, Prepared};
+use crate::workload::prepare::{LabeledTokens, Prepared, SampledInputs};
 use actbench_activations::eager;
 use actbench_activations::model::ActivationModel;
 use actbench_activations::model::config::ModelConfig;
@@ -17,6 +17,9 @@ use actbench_activations::tokens::{TokenSequence, TokenSet};
 
 /// Number of tokens of synthetic sequences whose batches are counted; counts are scaled up to the number of samples.
 const MAX_COUNTED_TOKENS: usize = 4 << 20;
+
+/// Number of tokens above which a job is refused: counts derived from it, such as operations, must not exceed 64 bits.
+const MAX_TOKENS: f64 = 1e15;
 
 /// A run that is planned and not executed.
 #[derive(Clone, Debug)]
@@ -59,6 +62,11 @@ impl Job {
         }
     }
 
+    /// The job of settings of whose data a sample was read; its counts are scaled up.
+    pub fn from_sample(config: &RunConfig, data: &SampledInputs) -> Self {
+        Job { scale: data.scale(), ..Job::from_data(config, &data.inputs) }
+    }
+
     /// The same job with weights that are mapped from files.
     #[must_use]
     pub fn with_mapped_weights(self) -> Self {
@@ -87,6 +95,12 @@ impl Job {
             return Err(Error::usage(format!(
                 "--seq-len {length}, --shared-tokens {shared}, --pooled-tokens {pooled}: shared tokens must be fewer than \
                  --seq-len, and pooled tokens between 1 and --seq-len"
+            )));
+        }
+        if config.samples as f64 * length as f64 > MAX_TOKENS {
+            return Err(Error::usage(format!(
+                "--samples {} of --seq-len {length} tokens are more than 1e15 tokens, which no machine runs; use fewer",
+                config.samples
             )));
         }
         let counted = (MAX_COUNTED_TOKENS / length).clamp(2, config.samples.max(2));
@@ -160,17 +174,7 @@ impl Job {
             };
             sum = sum + cost;
         }
-        let scaled = |count: u64| (count as f64 * self.scale).round() as u64;
-        Ok(PlanCost {
-            samples: scaled(sum.samples),
-            tokens: scaled(sum.tokens),
-            tokens_computed: scaled(sum.tokens_computed),
-            last_layer_tokens: scaled(sum.last_layer_tokens),
-            batches: scaled(sum.batches),
-            flops: scaled(sum.flops),
-            bytes_out: scaled(sum.bytes_out),
-            ..sum
-        })
+        Ok(sum.scaled(self.scale))
     }
 
     /// Floating-point operations of all cases.

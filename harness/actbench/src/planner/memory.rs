@@ -10,6 +10,7 @@ use super::calibration::Calibration;
 use super::job::Job;
 use crate::case::{Method, Task};
 use crate::workload::layers_of;
+use crate::workload::prepare::TOKEN_BYTES;
 use crate::workload::score::{matrix_bytes, parallel_layers};
 use actbench_activations::model::memory_model::{
     embedding_bytes, full_feature_bytes, packed_block_bytes, pooled_feature_bytes, workspace_buffers,
@@ -18,9 +19,6 @@ use actbench_activations::plan::PlanCost;
 
 /// Bytes of a mapped file that become resident around each byte that is read (`fault_around_bytes` of Linux).
 const FAULT_AROUND: u64 = 64 << 10;
-
-/// Bytes of a token of the data: id, mask, and the overhead of sequences.
-const TOKEN_BYTES: u64 = 8;
 
 /// About how many bytes a tokenizer takes for each token of its vocabulary: measured on that of SmolLM2 (44 MB for 49,152).
 pub const TOKENIZER_BYTES: u64 = 900;
@@ -64,7 +62,7 @@ pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibrat
         _ => pooled,
     };
     let (tokens, _) = job.tokens();
-    let unread = tokens * TOKEN_BYTES + model.vocab_size as u64 * TOKENIZER_BYTES;
+    let unread = tokens.saturating_mul(TOKEN_BYTES as u64).saturating_add(model.vocab_size as u64 * TOKENIZER_BYTES);
     let base = job.data_bytes.unwrap_or(unread);
     let extraction = base + heap_embedding + weights + workspace + features;
     // Weights and batches are released by then; a file of features is read a layer at a time.

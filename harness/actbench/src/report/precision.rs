@@ -17,7 +17,9 @@ pub fn lines(results: &ResultFile, end: RunEnd) -> Vec<String> {
         RunEnd::Enough { blocks } if ratios.is_empty() => {
             return vec![format!("{blocks} blocks, the minimum: there is no time ratio to measure more precisely")];
         }
-        RunEnd::Enough { blocks } => (blocks, format!("every time ratio is known to within {}", percent(stopping.half_width))),
+        RunEnd::Enough { blocks } => {
+            (blocks, format!("every time ratio is known to within {}", percent(stopping.half_width)))
+        }
         RunEnd::Time { blocks } => {
             (blocks, format!("the default time of {} s allows no further block", stopping.time.as_secs()))
         }

@@ -12,6 +12,7 @@ use crate::measure::machine_record::MachineRecord;
 
 pub mod ablation;
 pub mod adaptive;
+pub mod identity;
 pub mod interval;
 pub mod named;
 pub mod row;
@@ -20,6 +21,7 @@ pub mod summary;
 mod tests;
 
 use adaptive::RunEnd;
+use identity::RunIdentity;
 pub use named::NamedResults;
 pub use row::{Row, Status};
 use summary::TaskSummary;
@@ -34,6 +36,9 @@ pub struct ResultFile {
     pub schema: String,
     /// The settings of the run.
     pub config: RunConfig,
+    /// Digests of the data and the model; none in files that are older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<RunIdentity>,
     /// The machine and the build.
     pub environment: MachineRecord,
     /// Every measured observation, in the order of the run.
@@ -48,7 +53,15 @@ pub struct ResultFile {
 impl ResultFile {
     /// A file without observations.
     pub fn new(config: RunConfig, environment: MachineRecord) -> Self {
-        ResultFile { schema: SCHEMA.to_owned(), config, environment, rows: Vec::new(), summary: Map::new(), end: None }
+        ResultFile {
+            schema: SCHEMA.to_owned(),
+            config,
+            identity: None,
+            environment,
+            rows: Vec::new(),
+            summary: Map::new(),
+            end: None,
+        }
     }
 
     /// Adds an observation and updates the summary.

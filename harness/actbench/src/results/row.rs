@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use pairgate::metric::PROCESS_SECONDS;
 use serde::{Deserialize, Serialize};
 
 use crate::case::{CaseMetrics, Method, Task};
@@ -74,6 +75,11 @@ impl Row {
     /// The rule that the case disabled to measure its effect, or `all`; none for the full plan and for eager.
     pub fn ablated(&self) -> Option<&str> {
         self.metrics.ablated.as_deref()
+    }
+
+    /// [`Row::elapsed_s`], if it is a time that a process can take: a file that another program wrote can have any number.
+    pub fn time_s(&self) -> Option<f64> {
+        self.elapsed_s.filter(|seconds| PROCESS_SECONDS.contains(seconds))
     }
 
     /// The digest of the features its probes were trained on.

@@ -96,7 +96,7 @@ impl Comparison {
     /// Eager compared with `method`, over the blocks in which both completed.
     fn of(rows: &[&Row], method: Method) -> Self {
         let ratio = |value: fn(&Row) -> Option<f64>| ratio(rows, method, value);
-        let time = ratio(|row| row.elapsed_s);
+        let time = ratio(Row::time_s);
         let memory = ratio(|row| row.cpu_peak_rss_mb);
         let gpu_alloc = ratio(|row| row.gpu_peak_alloc_mb);
         let gpu_reserved = ratio(|row| row.gpu_peak_reserved_mb);
@@ -123,10 +123,7 @@ impl Comparison {
 /// The time ratios of `task`: eager / lazy for each lazy method that shares a block with eager.
 pub fn time_ratios(task: Task, rows: &[Row]) -> Vec<RatioEstimate> {
     let rows: Vec<&Row> = rows.iter().filter(|row| row.task == task && row.ablated().is_none()).collect();
-    [Method::Lazy, Method::LazyDisk]
-        .into_iter()
-        .filter_map(|method| ratio(&rows, method, |row| row.elapsed_s))
-        .collect()
+    [Method::Lazy, Method::LazyDisk].into_iter().filter_map(|method| ratio(&rows, method, Row::time_s)).collect()
 }
 
 /// Eager / `method` by `value`, over the blocks in which both completed with a positive value.

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::measure::conditions::{SystemCounters, Warning, during, short_line};
 use crate::measure::machine_record::MachineRecord;
 use crate::measure::page_cache;
+use crate::results::identity::RunIdentity;
 use crate::results::{ResultFile, Status};
 use pairgate::stderr_line;
 
@@ -42,6 +43,8 @@ pub struct RunOptions {
     pub quiet: bool,
     /// Prefix of each case if the run is part of a matrix, such as `cell 3 of 12`.
     pub title: Option<String>,
+    /// Digests of the data and the model, for the result file.
+    pub identity: RunIdentity,
     /// The model for the workers, already resolved: a directory or a preset.
     pub located_model: String,
     /// Failures to inject, for tests.
@@ -74,7 +77,7 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
     let before = SystemCounters::read(Path::new("/"));
     let progress = RunProgress::new(n_cases, options.title.as_deref(), options.quiet);
     let mut pacing = Pacing::new(&config, options.started);
-    let mut results = ResultFile::new(config, environment);
+    let mut results = ResultFile { identity: Some(options.identity.clone()), ..ResultFile::new(config, environment) };
     let mut stopped = None;
     let mut state = RunState { n_started: 0, any_completed: false, predicted_failures: Vec::new() };
     while stopped.is_none() {

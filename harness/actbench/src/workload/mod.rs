@@ -5,6 +5,7 @@ pub mod device;
 pub mod extract;
 pub mod features;
 pub mod footprint;
+pub mod identity;
 mod layers;
 mod load;
 mod preflight;

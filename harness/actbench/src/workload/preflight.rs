@@ -1,9 +1,13 @@
 //! Checks everything a run needs, weights excepted, before the first case starts.
 
+use super::footprint;
+use super::identity::identity;
 use super::layers::{check_depth, deepest_run, with_layers};
-use super::prepare::{Prepared, prepare, request};
+use super::prepare::{Prepared, prepare, prepare_sampled, request};
 use crate::case::RunConfig;
 use crate::error::Result;
+use crate::measure::{limit, memory};
+use crate::results::identity::RunIdentity;
 use crate::workload::device;
 
 /// The findings of the parent before it starts a worker.
@@ -15,6 +19,8 @@ pub struct Preflight {
     pub located_model: String,
     /// Number of blocks of the model.
     pub n_layers: usize,
+    /// Digests of the data and the model.
+    pub identity: RunIdentity,
     /// Warnings for the user.
     pub warnings: Vec<String>,
     /// The device the model will run on and the reason, if the settings leave the choice open.
@@ -30,12 +36,27 @@ pub fn preflight(config: &RunConfig, quiet: bool) -> Result<Preflight> {
     preflight_with_data(config, quiet).map(|(preflight, _)| preflight)
 }
 
+/// Number of samples above which the memory of the data is predicted before it is read.
+const MANY_SAMPLES: usize = 100_000;
+
+/// Refuses samples whose text and tokens alone exceed the memory limit.
+fn check_data_fits(config: &RunConfig, quiet: bool) -> Result<()> {
+    let limit = config.memory_limit.bytes(limit::available());
+    if config.samples <= MANY_SAMPLES || limit.is_none() {
+        return Ok(());
+    }
+    let sample = prepare_sampled(request(config, quiet))?;
+    let bytes = (sample.bytes_per_row * sample.rows as f64) as u64;
+    footprint::check(&format!("the text and tokens of {} samples", sample.rows), memory::resident(), bytes, limit)
+}
+
 /// As [`preflight`], and also returns the prepared inputs.
 ///
 /// # Errors
 /// As [`preflight`].
 pub fn preflight_with_data(config: &RunConfig, quiet: bool) -> Result<(Preflight, Prepared)> {
     config.check()?;
+    check_data_fits(config, quiet)?;
     let prepared = prepare(request(config, quiet))?;
     let config = with_layers(config, &prepared);
     for task in &config.tasks {
@@ -53,6 +74,7 @@ pub fn preflight_with_data(config: &RunConfig, quiet: bool) -> Result<(Preflight
         config,
         located_model: prepared.model.location.to_string(),
         n_layers: prepared.model.config.n_layers,
+        identity: identity(&prepared.model, &prepared.data_digest)?,
         warnings: prepared.warnings.clone(),
         device_note,
     };

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::identity::data_digest;
 use crate::case::RunConfig;
 use crate::error::{Error, Result};
-use actbench_activations::data::{self, Dialogue};
+use actbench_activations::data::{self, DataSplit, Dataset, Dialogue};
 use actbench_activations::model::open::OpenModel;
 use actbench_activations::text::{MaskKind, TurnChanges};
 use actbench_activations::tokens::{TokenSequence, TokenSet};
@@ -27,9 +28,52 @@ pub struct Prepared {
     pub train: LabeledTokens,
     /// Samples for scoring the probe.
     pub test: LabeledTokens,
+    /// Digest of the data set.
+    pub data_digest: String,
     /// Warnings for the user, such as fewer samples than requested.
     pub warnings: Vec<String>,
 }
+
+/// Inputs of which at most a bounded number of rows was tokenized, for predictions in constant time.
+pub struct SampledInputs {
+    /// The inputs; their warnings are those of the whole run.
+    pub inputs: Prepared,
+    /// The rows that a run would use.
+    pub rows: usize,
+    /// The rows that stand for them, drawn as a run of that many samples draws them.
+    pub counted: usize,
+    /// About how many bytes the text and the tokens of a row take.
+    pub bytes_per_row: f64,
+}
+
+impl SampledInputs {
+    /// The number of rows that each counted row stands for; 1 if all were counted.
+    pub fn scale(&self) -> f64 {
+        self.rows as f64 / self.counted.max(1) as f64
+    }
+
+    /// `8,192 of 1,000,000 samples were counted ...`; none if all were.
+    pub fn note(&self) -> Option<String> {
+        let count = |rows: usize| indicatif::HumanCount(rows as u64).to_string();
+        (self.counted < self.rows).then(|| {
+            format!(
+                "{} of {} samples were counted, and their counts scaled up; the longest sequence and the shared prefixes of all \
+                 may be longer",
+                count(self.counted),
+                count(self.rows)
+            )
+        })
+    }
+}
+
+/// Bytes of a token of the data: id, mask, and the overhead of sequences.
+pub const TOKEN_BYTES: usize = 8;
+/// Up to this number of samples a prediction counts all of them.
+const ALWAYS_COUNTED: usize = 2048;
+/// The largest number of samples that a prediction counts.
+const MAX_COUNTED: usize = 8192;
+/// Above [`ALWAYS_COUNTED`] samples, a prediction counts at most about this number of tokens: a second of work.
+const MAX_COUNTED_TOKENS: usize = 1 << 19;
 
 /// A request for the inputs of a run.
 #[derive(Clone, Copy, Debug)]
@@ -69,34 +113,133 @@ pub fn request(config: &RunConfig, quiet: bool) -> InputRequest<'_> {
 /// Opens the model, loads and splits the data, and tokenizes both sides.
 ///
 /// # Errors
-/// Invalid model files, data or chat template.
+/// Invalid model files, data or chat template, or more samples of a generated data set than it has.
 pub fn prepare(request: InputRequest<'_>) -> Result<Prepared> {
-    let model = OpenModel::open(request.model, request.mask, request.quiet)?;
-    let dataset = data::load(request.dataset.unwrap_or("embedded"), request.data_dir, request.samples)?;
-    let labels = dataset.labels();
-    let split = data::stratified_sample_and_split(&labels, request.samples, request.train_frac, request.seed)?;
-    let side = |rows: &[usize]| -> Result<(LabeledTokens, TurnChanges)> {
-        let dialogues: Vec<&Dialogue> = rows.iter().map(|row| &dataset.dialogues[*row]).collect();
-        let (tokens, changes) = model
-            .tokenizer
-            .encode_rows(&dialogues, rows)
-            .map_err(|error| error.advise("change that row of the data set, or the chat template"))?;
-        check_vocabulary(&tokens, &model)?;
-        let labels = rows.iter().map(|row| u8::from(labels[*row])).collect();
-        Ok((LabeledTokens { tokens: Arc::new(tokens), labels }, changes))
-    };
-    let ((train, train_changes), (test, test_changes)) = (side(&split.train)?, side(&split.test)?);
-    let lengths = |rows: &[usize], side: &LabeledTokens| -> Vec<(usize, usize)> {
-        rows.iter().copied().zip(side.tokens.sequences.iter().map(TokenSequence::len)).collect()
-    };
-    let lengths = [lengths(&split.train, &train), lengths(&split.test, &test)].concat();
-    if let Some(warning) = model.context.warning(lengths) {
-        tracing::warn!("{}: {warning}", model.location);
+    let name = request.dataset.unwrap_or(data::EMBEDDED);
+    if let Some(rows) = data::generated_rows(name).filter(|rows| request.samples > *rows) {
+        return Err(Error::usage(format!(
+            "--samples {} is more than the {rows} rows that the generator of the data set '{name}' has; use fewer",
+            request.samples
+        )));
     }
-    let n_rows = split.train.len() + split.test.len();
-    let warnings = split.shortfall().into_iter().chain(train_changes.plus(test_changes).notes(n_rows));
-    let warnings = warnings.chain(model.tokenizer.date_note()).collect();
-    Ok(Prepared { warnings, model, train, test })
+    let source = InputSource::open(&request, request.samples)?;
+    let Sides { train, test, split, warnings } = source.sides(&request, request.samples)?;
+    let warnings = split.shortfall().into_iter().chain(warnings).collect();
+    let data_digest = data_digest(&source.dataset);
+    Ok(Prepared { warnings, model: source.model, train, test, data_digest })
+}
+
+/// As [`prepare`], but with at most a bounded number of rows, so that the time does not depend on `--samples`.
+///
+/// # Errors
+/// Invalid model files, data or chat template.
+pub fn prepare_sampled(request: InputRequest<'_>) -> Result<SampledInputs> {
+    let name = request.dataset.unwrap_or(data::EMBEDDED);
+    let source = InputSource::open(&request, request.samples.min(MAX_COUNTED))?;
+    let rows = request.samples.min(data::generated_rows(name).unwrap_or(source.dataset.dialogues.len()));
+    let mut sides = source.sides(&request, rows.min(ALWAYS_COUNTED))?;
+    let counted = sides.split.taken;
+    if counted < rows {
+        let tokens = sides.train.tokens.n_tokens() + sides.test.tokens.n_tokens();
+        let most = (MAX_COUNTED_TOKENS.saturating_mul(counted) / tokens.max(1)).min(MAX_COUNTED).min(rows);
+        if most > counted {
+            sides = source.sides(&request, most)?;
+        }
+    }
+    let Sides { train, test, split, warnings } = sides;
+    let counted = split.taken;
+    let of_run = DataSplit { requested: request.samples, taken: rows, ..split };
+    let refused = data::generated_rows(name).filter(|rows| request.samples > *rows);
+    let warning = match refused {
+        Some(rows) => Some(format!(
+            "`run` refuses {} samples: the generator of the data set '{name}' has {rows} rows, which are predicted instead",
+            request.samples
+        )),
+        None => of_run.shortfall(),
+    };
+    let warnings = warning.into_iter().chain(warnings).collect();
+    let token_bytes = (train.tokens.n_tokens() + test.tokens.n_tokens()) * TOKEN_BYTES;
+    let per_row = |bytes: usize, rows: usize| bytes as f64 / rows.max(1) as f64;
+    let bytes_per_row = per_row(source.text_bytes(), source.dataset.dialogues.len()) + per_row(token_bytes, counted);
+    let data_digest = data_digest(&source.dataset);
+    let inputs = Prepared { warnings, model: source.model, train, test, data_digest };
+    Ok(SampledInputs { inputs, rows, counted, bytes_per_row })
+}
+
+/// Both tokenized sides of a split.
+struct Sides {
+    train: LabeledTokens,
+    test: LabeledTokens,
+    split: DataSplit,
+    /// What the user should know of the rows, for people.
+    warnings: Vec<String>,
+}
+
+/// An opened model and a data set, from which inputs are drawn.
+struct InputSource {
+    model: OpenModel,
+    dataset: Dataset,
+    labels: Vec<bool>,
+}
+
+impl InputSource {
+    /// Opens the model and loads the data set, of a generated one `rows` rows.
+    fn open(request: &InputRequest<'_>, rows: usize) -> Result<Self> {
+        let model = OpenModel::open(request.model, request.mask, request.quiet)?;
+        let dataset = data::load(request.dataset.unwrap_or(data::EMBEDDED), request.data_dir, rows)?;
+        let labels = dataset.labels();
+        Ok(InputSource { model, dataset, labels })
+    }
+
+    /// About how many bytes the loaded dialogues take.
+    fn text_bytes(&self) -> usize {
+        let messages = self.dataset.dialogues.iter().flat_map(|dialogue| &dialogue.messages);
+        messages.map(|message| size_of_val(message) + message.content().map_or(0, str::len)).sum()
+    }
+
+    /// Draws `samples` rows, splits them and tokenizes both sides.
+    fn sides(&self, request: &InputRequest<'_>, samples: usize) -> Result<Sides> {
+        let split = data::stratified_sample_and_split(&self.labels, samples, request.train_frac, request.seed)?;
+        let side = |rows: &[usize]| -> Result<(LabeledTokens, TurnChanges)> {
+            let dialogues: Vec<&Dialogue> = rows.iter().map(|row| &self.dataset.dialogues[*row]).collect();
+            let (tokens, changes) = self
+                .model
+                .tokenizer
+                .encode_rows(&dialogues, rows)
+                .map_err(|error| error.advise("change that row of the data set, or the chat template"))?;
+            check_vocabulary(&tokens, &self.model)?;
+            let labels = rows.iter().map(|row| u8::from(self.labels[*row])).collect();
+            Ok((LabeledTokens { tokens: Arc::new(tokens), labels }, changes))
+        };
+        let ((train, train_changes), (test, test_changes)) = (side(&split.train)?, side(&split.test)?);
+        self.warn_of_long_rows(&split, [&train, &test]);
+        let n_rows = split.train.len() + split.test.len();
+        let changes = train_changes.plus(test_changes).notes(n_rows);
+        let warnings = changes.into_iter().chain(self.model.tokenizer.date_note()).chain(self.shared_rows(&split)).collect();
+        Ok(Sides { train, test, split, warnings })
+    }
+
+    /// Warns of rows beyond the model's context length.
+    fn warn_of_long_rows(&self, split: &DataSplit, sides: [&LabeledTokens; 2]) {
+        let tokens = sides.into_iter().flat_map(|side| side.tokens.sequences.iter().map(TokenSequence::len));
+        let lengths = split.train.iter().chain(&split.test).copied().zip(tokens);
+        if let Some(warning) = self.model.context.warning(lengths) {
+            tracing::warn!("{}: {warning}", self.model.location);
+        }
+    }
+
+    /// A warning of dialogues that are on both sides of the split.
+    fn shared_rows(&self, split: &DataSplit) -> Option<String> {
+        let shared = data::rows_on_both_sides(&self.dataset.dialogues, split);
+        (shared > 0).then(|| {
+            format!(
+                "{}: {shared} of {} test rows have a dialogue that is also a training row, so the AUROC is too high; remove \
+                 duplicate rows",
+                self.dataset.origin,
+                split.test.len()
+            )
+        })
+    }
 }
 
 /// Detects a tokenizer of another model before any weight is read.
@@ -112,5 +255,48 @@ fn check_vocabulary(tokens: &TokenSet, model: &OpenModel) -> Result<()> {
             ),
         )),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::small_config;
+
+    fn config(samples: usize, dataset: &str) -> RunConfig {
+        RunConfig { samples, dataset: Some(dataset.to_owned()), ..small_config() }
+    }
+
+    #[test]
+    fn few_samples_are_all_counted() {
+        let config = config(300, "embedded");
+        let sample = prepare_sampled(request(&config, true)).unwrap();
+        let all = prepare(request(&config, true)).unwrap();
+        assert_eq!((sample.rows, sample.counted, sample.scale(), sample.note()), (300, 300, 1.0, None));
+        assert_eq!(sample.inputs.train.tokens.sequences, all.train.tokens.sequences);
+        assert_eq!(sample.inputs.test.labels, all.test.labels);
+    }
+
+    #[test]
+    fn many_samples_are_counted_in_part() {
+        let request_of = |samples| config(samples, "embedded:long");
+        let tokens_per_row = |sample: &SampledInputs| {
+            let tokens = &sample.inputs.train.tokens;
+            tokens.n_tokens() as f64 / tokens.len() as f64
+        };
+        let sample = prepare_sampled(request(&request_of(usize::MAX), true)).unwrap();
+        assert_eq!(sample.counted, ALWAYS_COUNTED);
+        assert!(sample.rows > 2_000_000 && sample.note().unwrap().starts_with("2,048 of 2,"), "{:?}", sample.note());
+        let warning = &sample.inputs.warnings[0];
+        assert!(warning.starts_with("`run` refuses 18446744073709551615 samples"), "{warning}");
+        let few = prepare_sampled(request(&request_of(500), true)).unwrap();
+        assert!((tokens_per_row(&sample) / tokens_per_row(&few) - 1.0).abs() < 0.05);
+    }
+
+    #[test]
+    fn more_samples_than_the_generator_has_are_refused() {
+        let error = prepare(request(&config(3_000_000, "embedded:mixed"), true)).err().unwrap();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("the generator of the data set 'embedded:mixed' has"), "{error}");
     }
 }

@@ -94,6 +94,68 @@ fn unmeasured_gate_exits_2() {
     assert!(stderr(&output).contains("measures nothing"), "{}", stderr(&output));
 }
 
+/// A script that stands for a criterion executable with the benchmarks `names`.
+fn benchmarks(sandbox: &Sandbox, name: &str, names: &[&str]) -> String {
+    let path = sandbox.path(name);
+    let list: String = names.iter().map(|name| format!("echo '{name}: benchmark'; ")).collect();
+    let text = format!(
+        "#!/bin/sh\nif [ \"$2\" = --list ]; then {list}exit 0; fi\nmkdir -p \"$CRITERION_HOME/$3/new\"\n\
+         echo '{{\"median\":{{\"point_estimate\":2500000}}}}' > \"$CRITERION_HOME/$3/new/estimates.json\"\n"
+    );
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.to_string_lossy().into_owned()
+}
+
+#[test]
+fn lost_or_renamed_benchmark_breaks_the_gate() {
+    let sandbox = Sandbox::new();
+    let base = benchmarks(&sandbox, "base", &["plan", "pool"]);
+    for names in [&["plan"][..], &["plan", "pooling"]] {
+        let head = benchmarks(&sandbox, "head", names);
+        let fixed = ["gate", "--criterion", "--base-bin", &base, "--head-bin", &head, "--quiet"];
+        let output = sandbox.output(&fixed);
+        assert_eq!(output.status.code(), Some(2), "{}{}", stdout(&output), stderr(&output));
+        assert!(stdout(&output).contains("pool: broken: head lacks this benchmark"), "{}", stdout(&output));
+        let output = sandbox.output(&[&fixed[..], &["--allow-removed"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    }
+}
+
+#[test]
+fn gate_that_cannot_write_is_broken() {
+    let sandbox = Sandbox::new();
+    let base = script(&sandbox, "base", 0.5, "");
+    fs::create_dir(sandbox.path("gate.journal.jsonl")).unwrap();
+    for more in [&[][..], &["--output", "none/gate.json"], &["--output", "other.json", "--export", "junit=/proc/a.xml"]] {
+        let output = gate(&sandbox, &base, &base, more);
+        assert_eq!(output.status.code(), Some(2), "{more:?}: {}{}", stdout(&output), stderr(&output));
+    }
+}
+
+#[test]
+fn failed_run_is_repeated_by_resume() {
+    let sandbox = Sandbox::new();
+    let full = sandbox.path("full");
+    fs::write(&full, "").unwrap();
+    let fault = format!("[ -e {} ] && {{ echo 'no space left' >&2; exit 1; }}", full.display());
+    let base = script(&sandbox, "base", 0.5, &fault);
+    assert_eq!(gate(&sandbox, &base, &base, &[]).status.code(), Some(2));
+    fs::remove_file(&full).unwrap();
+    let output = gate(&sandbox, &base, &base, &["--resume"]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+}
+
+#[test]
+fn impossible_times_never_pass() {
+    for seconds in [0.0, -1.0, 1e300, 1e-12] {
+        let sandbox = Sandbox::new();
+        let base = script(&sandbox, "base", seconds, "");
+        let output = gate(&sandbox, &base, &base, &[]);
+        assert_eq!(output.status.code(), Some(2), "{seconds}: {}{}", stdout(&output), stderr(&output));
+    }
+}
+
 #[test]
 fn hanging_run_is_killed_and_breaks_its_case() {
     let sandbox = Sandbox::new();

@@ -48,3 +48,22 @@ fn results_of_another_model_are_refused() {
         assert!(stderr(&output).contains("--calibrate: no case of the model"), "{}", stderr(&output));
     }
 }
+
+#[test]
+fn predictions_of_any_number_of_samples_are_made() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("huge.toml"), "[[grid]]\nmodels = [\"embedded\"]\nsamples = [4294967296]\n").unwrap();
+    for command in [
+        &["plan", "--samples", "1000000000"][..],
+        &["explain", "--samples", "1000000000"],
+        &["matrix", "huge.toml", "--dry-run"],
+    ] {
+        let output = sandbox.output(command);
+        assert_eq!(output.status.code(), Some(0), "{command:?}: {}", stderr(&output));
+        let text = stdout(&output) + &stderr(&output);
+        assert!(text.contains("samples were counted, and their counts scaled up"), "{command:?}: {text}");
+    }
+    let output = sandbox.output(&["run", "--samples", "10000000"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("use fewer"), "{}", stderr(&output));
+}

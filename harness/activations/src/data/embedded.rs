@@ -12,6 +12,9 @@ use super::registered::EMBEDDED;
 /// every run.
 const GENERATOR_SEED: u64 = 0;
 
+/// The rows that the generator has.
+pub(super) const ROWS: usize = MAX_ROWS;
+
 /// Both classes need one row each.
 const MIN_ROWS: usize = 2;
 
@@ -28,7 +31,7 @@ pub(super) fn load(name: &str, rows: usize) -> Result<(Vec<Dialogue>, String)> {
             Error::usage(format!("unknown data set `{name}`; the embedded ones are {}", known.join(", ")))
         })?,
     };
-    let rows = rows.clamp(MIN_ROWS, MAX_ROWS);
+    let rows = rows.clamp(MIN_ROWS, ROWS);
     let dialogues = (0..rows).into_par_iter().map(|index| convert(dialogue(GENERATOR_SEED, profile, index))).collect();
     Ok((dialogues, format!("{EMBEDDED}:{} (generator seed {GENERATOR_SEED}, {rows} rows)", profile.name())))
 }

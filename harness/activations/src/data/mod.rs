@@ -45,6 +45,13 @@ impl Dataset {
     }
 }
 
+/// The rows of the data set `name` if it is generated on demand, so that they need not be loaded to be counted; none for the
+/// others.
+pub fn generated_rows(name: &str) -> Option<usize> {
+    let family = name.split_once(':').map_or(name, |(family, _)| family);
+    (family == EMBEDDED).then_some(embedded::ROWS)
+}
+
 /// Loads the data set `name`: one of [`REGISTERED`], or the path of a `.jsonl`, `.csv` or `.parquet` file.
 ///
 /// `data_dir` holds local copies of registered data sets. `rows` is the number of rows the caller needs: the embedded

@@ -35,6 +35,25 @@ pub struct PlanCost {
     pub largest: LargestBatch,
 }
 
+impl PlanCost {
+    /// The cost of `scale` times as many samples like these, in batches of the same sizes.
+    #[must_use]
+    pub fn scaled(self, scale: f64) -> PlanCost {
+        let scaled = |count: u64| (count as f64 * scale).round() as u64;
+        PlanCost {
+            samples: scaled(self.samples),
+            tokens: scaled(self.tokens),
+            tokens_computed: scaled(self.tokens_computed),
+            last_layer_tokens: scaled(self.last_layer_tokens),
+            batches: scaled(self.batches),
+            flops: scaled(self.flops),
+            bytes_out: scaled(self.bytes_out),
+            blocks: self.blocks,
+            largest: self.largest,
+        }
+    }
+}
+
 impl Add for PlanCost {
     type Output = PlanCost;
 
@@ -63,6 +82,18 @@ pub struct RuleCosts {
     pub without: Vec<(Rule, PlanCost)>,
     /// Without any rule: the plan executed as it is written.
     pub without_all: PlanCost,
+}
+
+impl RuleCosts {
+    /// The costs of `scale` times as many samples, as [`PlanCost::scaled`].
+    #[must_use]
+    pub fn scaled(self, scale: f64) -> RuleCosts {
+        RuleCosts {
+            with_rules: self.with_rules.scaled(scale),
+            without: self.without.into_iter().map(|(rule, cost)| (rule, cost.scaled(scale))).collect(),
+            without_all: self.without_all.scaled(scale),
+        }
+    }
 }
 
 impl Add for RuleCosts {

@@ -8,8 +8,9 @@ use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 use super::simd::{SimdLoop, run_simd};
 use crate::error::{Error, Result};
 
-/// The lower bound of standard deviations, so that a constant feature becomes zeros instead of NaN.
-pub const MIN_STANDARD_DEVIATION: f64 = 1e-8;
+/// The divisor of a feature that is constant in training: its training values become zeros instead of NaN, and its
+/// test values their differences to the constant.
+pub const CONSTANT_FEATURE_SCALE: f64 = 1.0;
 
 /// An element type of raw features.
 pub trait FeatureElement: Copy {
@@ -43,13 +44,17 @@ pub struct Standardizer {
 }
 
 impl Standardizer {
-    /// Measures `features` `[n, h]`: the mean, and the unbiased (divided by `n - 1`) standard deviation, at least
-    /// [`MIN_STANDARD_DEVIATION`].
+    /// Measures `features` `[n, h]`: the mean, and the standard deviation with the divisor `n - 1`, or
+    /// [`CONSTANT_FEATURE_SCALE`] for a constant feature.
+    ///
+    /// A feature counts as constant if its variance is within the rounding error of a feature with its mean, which is the
+    /// bound of scikit-learn's `StandardScaler` (`_is_constant_feature`). The bound is relative: features multiplied by a
+    /// power of two have the same standardized values to the last bit. scikit-learn's divisor is `n`; the other divisor
+    /// multiplies all standardized values by the same factor.
     ///
     /// One pass over the differences to the first sample (Chan, Golub and LeVeque, "Algorithms for computing the
     /// sample variance", 1983: shifted data). The differences are exactly zero for a constant feature, so its mean is
-    /// exact and its standardized training values are zeros, not a rounding error divided by
-    /// [`MIN_STANDARD_DEVIATION`]. The first sample is at most `sqrt(n)` deviations from the mean, so the variance is
+    /// exact and its standardized training values are zeros, not rounding errors. The first sample is at most `sqrt(n)` deviations from the mean, so the variance is
     /// exact to `n` roundings for any mean.
     ///
     /// # Errors
@@ -80,8 +85,12 @@ impl Standardizer {
             // Finite features cannot overflow the sums in f64, so this detects a NaN or an infinity.
             finite &= squares.is_finite();
             mean[column] = first + sum / n;
-            let variance = ((squares - sum * (sum / n)) / (n - 1.0)).max(0.0);
-            standard_deviation[column] = variance.sqrt().max(MIN_STANDARD_DEVIATION);
+            let squares = (squares - sum * (sum / n)).max(0.0);
+            standard_deviation[column] = if is_constant(squares / n, mean[column], n) {
+                CONSTANT_FEATURE_SCALE
+            } else {
+                (squares / (n - 1.0)).sqrt()
+            };
         }
         if !finite {
             return Err(not_finite("training features", features));
@@ -124,10 +133,16 @@ impl Standardizer {
         &self.mean
     }
 
-    /// The clamped training standard deviation of each feature, `[h]`.
+    /// The training standard deviation of each feature, `[h]`; [`CONSTANT_FEATURE_SCALE`] for a constant one.
     pub fn standard_deviation(&self) -> &Array1<f64> {
         &self.standard_deviation
     }
+}
+
+/// Whether `n` values with this `variance` (divisor `n`) and `mean` cannot be distinguished from equal ones: the bound of the
+/// rounding error of a variance in f64 by Chan, Golub and LeVeque (1983), as scikit-learn applies it.
+fn is_constant(variance: f64, mean: f64, n: f64) -> bool {
+    variance <= n * f64::EPSILON * variance + (n * mean * f64::EPSILON).powi(2)
 }
 
 /// Columns per vector step; their sums are adjacent in memory.
@@ -265,9 +280,22 @@ mod tests {
     fn constant_column_becomes_exact_zeros() {
         let features = Array2::from_elem((777, 2), 0.1_f32);
         let standardizer = Standardizer::fit(features.view()).unwrap();
-        assert_eq!(standardizer.standard_deviation()[0], MIN_STANDARD_DEVIATION);
+        assert_eq!(standardizer.standard_deviation()[0], CONSTANT_FEATURE_SCALE);
         let out = standardizer.apply("training features", features.view()).unwrap();
         assert!(out.iter().all(|&x| x == 0.0));
+    }
+
+    #[test]
+    fn scaled_features_have_the_same_standardized_bits() {
+        let features = Array2::from_shape_fn((40, 19), |(i, j)| ((i * 7 + j * 13) % 29) as f32 / 8.0 - 1.0);
+        let unscaled = Standardizer::fit(features.view()).unwrap().apply("features", features.view()).unwrap();
+        for power in -60..=60 {
+            let scaled = &features * 2.0_f32.powi(power);
+            let standardizer = Standardizer::fit(scaled.view()).unwrap();
+            let out = standardizer.apply("features", scaled.view()).unwrap();
+            let bits = |values: &Array2<f32>| values.mapv(f32::to_bits);
+            assert_eq!(bits(&out), bits(&unscaled), "2^{power}");
+        }
     }
 
     #[test]
@@ -318,7 +346,7 @@ mod tests {
 
     #[test]
     fn value_beyond_f32_range_is_clamped() {
-        let standardizer = Standardizer::fit(array![[1.0_f32], [1.0]].view()).unwrap();
+        let standardizer = Standardizer::fit(array![[1e-10_f32], [2e-10]].view()).unwrap();
         let out = standardizer.apply("test features", array![[1e38_f32], [-1e38]].view()).unwrap();
         assert_eq!(out, array![[f32::MAX], [-f32::MAX]]);
     }

@@ -97,6 +97,32 @@ fn assert_close(actual: f64, expected: f64, tolerance: f64, what: &str) {
     assert!(difference <= tolerance, "{what}: {actual} instead of {expected}, {difference:e} > {tolerance:e}");
 }
 
+/// A column with the scale that scikit-learn's `StandardScaler` gives it, with the divisor `n - 1`.
+#[derive(serde::Deserialize)]
+struct GoldenScale {
+    name: String,
+    values: Vec<f32>,
+    scale: f64,
+}
+
+#[test]
+fn scales_match_scikit_learn_at_any_magnitude() {
+    let text = std::fs::read_to_string(golden_path("scales.json")).unwrap();
+    let goldens: Vec<GoldenScale> = serde_json::from_str(&text).unwrap();
+    assert!(goldens.len() > 30);
+    for golden in goldens {
+        let column = Array2::from_shape_vec((golden.values.len(), 1), golden.values).unwrap();
+        let standardizer = Standardizer::fit(column.view()).unwrap();
+        let scale = standardizer.standard_deviation()[0];
+        assert!((scale / golden.scale - 1.0).abs() <= 1e-9, "{}: {scale} instead of {}", golden.name, golden.scale);
+        let out = standardizer.apply("features", column.view()).unwrap();
+        let squares: f64 = out.iter().map(|value| f64::from(*value).powi(2)).sum();
+        let is_constant = column.iter().all(|value| *value == column[[0, 0]]);
+        let expected = if is_constant { 0.0 } else { (column.nrows() - 1) as f64 };
+        assert!((squares - expected).abs() <= 1e-5 * expected, "{}: {squares}", golden.name);
+    }
+}
+
 #[test]
 fn converged_fits_match_scikit_learn() {
     for golden in goldens() {

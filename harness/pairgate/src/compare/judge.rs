@@ -53,6 +53,13 @@ pub fn judge_figure<C: CaseName>(
         compared.note = Some("not measured in head".to_owned());
         return Ok(compared);
     }
+    let sides = base.into_iter().chain([head]);
+    let impossible = sides.flat_map(|side| &side.values).find(|value| !head.metric.is_possible(**value));
+    if let Some(value) = impossible {
+        (compared.ratio, compared.interval) = (None, None);
+        compared.note = Some(format!("{value} {} cannot be measured", head.metric.unit()));
+        return Ok(compared);
+    }
     match head.metric.rule() {
         MetricRule::Identity => judge_digest(&mut compared, base, head, comparable),
         MetricRule::Quality => judge_quality(&mut compared, comparable, margins),

@@ -5,7 +5,14 @@ use crate::history::{CaseName, FigureSeries, RunRecord, SeriesKey};
 
 /// The facts in which base and head differ: their ratios reflect these differences as well.
 pub fn differences<C>(base: &RunRecord<C>, head: &RunRecord<C>) -> Vec<String> {
+    // A digest that one of the runs did not record says nothing: names among the settings identify its inputs.
+    let known = |base: &[(String, String)], head: &[(String, String)]| {
+        if base.is_empty() || head.is_empty() { Vec::new() } else { differing_facts(base, head) }
+    };
     [
+        ("other data", known(&base.facts.data, &head.facts.data)),
+        ("other weights", known(&base.facts.weights, &head.facts.weights)),
+        ("other probe settings", differing_facts(&base.facts.probe, &head.facts.probe)),
         ("the settings differ", differing_facts(&base.facts.work, &head.facts.work)),
         ("the machines differ", differing_facts(&base.facts.machine, &head.facts.machine)),
         ("the builds differ", differing_facts(&base.facts.build, &head.facts.build)),

@@ -121,7 +121,10 @@ fn outcome_line(report: &GateReport) -> String {
     };
     let cases = report.cases.iter().filter(|case| case.verdict == verdict).map(|case| {
         let metrics = case.metrics.iter().filter(|metric| metric.verdict == verdict).map(|metric| metric.metric.name());
-        format!("{} ({})", case.name, metrics.collect::<Vec<_>>().join(", "))
+        let metrics = metrics.collect::<Vec<_>>().join(", ");
+        // A case without metrics has a reason instead.
+        let why = if metrics.is_empty() { case.reason.as_deref().unwrap_or("nothing was measured") } else { &metrics };
+        format!("{} ({why})", case.name)
     });
     format!("{}: {}", report.outcome, cases.collect::<Vec<_>>().join("; "))
 }

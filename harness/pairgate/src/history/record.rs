@@ -45,6 +45,12 @@ pub struct RunRecord<C> {
 pub struct RunFacts {
     /// The settings that define the work.
     pub work: Vec<(String, String)>,
+    /// How the result is computed from the data, such as solver and seed.
+    pub probe: Vec<(String, String)>,
+    /// Digest of the data; empty if it was not recorded.
+    pub data: Vec<(String, String)>,
+    /// Digest of the model; empty if it was not recorded.
+    pub weights: Vec<(String, String)>,
     /// The machine.
     pub machine: Vec<(String, String)>,
     /// The build of the measured program.

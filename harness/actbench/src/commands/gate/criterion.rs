@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use pairgate::CaseReport;
 use pairgate::source::criterion::{BenchDuration, BenchSide, CriterionSource, UnpairedBenchmarks};
 use pairgate::source::instructions::{InstructionCounts, add_instruction_notes, count_instructions, missing_tools};
 use pairgate::source::revisions::{BenchTarget, BuiltExecutable, build_bench};
@@ -36,6 +37,9 @@ pub struct CriterionArgs {
     /// The benchmark target to build for revisions
     #[arg(long, default_value = "primitives", requires = "criterion", value_name = "NAME")]
     pub bench: String,
+    /// Accept that head lacks benchmarks that base has, for a change that removes or renames them
+    #[arg(long, requires = "criterion")]
+    pub allow_removed: bool,
     /// Run only benchmarks whose name contains this string
     #[arg(long, default_value = "", requires = "criterion", value_name = "TEXT")]
     pub filter: String,
@@ -77,7 +81,8 @@ pub fn gate(args: &GateArgs) -> Result<ExitCode> {
         args.timeout,
     )
     .map_err(from_pairgate)?;
-    notes.extend(unpaired_notes(&unpaired));
+    let missing = if options.allow_removed { Vec::new() } else { missing_cases(&unpaired) };
+    notes.extend(unpaired_notes(&unpaired, options.allow_removed));
     let design = design(args, source.cases().len())?;
     if !args.quiet {
         notes.iter().for_each(|note| stderr_line!("warning: {note}"));
@@ -96,7 +101,10 @@ pub fn gate(args: &GateArgs) -> Result<ExitCode> {
         cases,
         notes,
     };
-    gate.run(args, &mut source, add_instruction_notes)
+    gate.run(args, &mut source, |cases| {
+        add_instruction_notes(cases);
+        cases.extend(missing);
+    })
 }
 
 fn prepare(args: &GateArgs, side: Side, can_count: bool) -> Result<GateSide> {
@@ -155,11 +163,18 @@ fn count_both(
     Ok(Some((count(base)?, count(head)?)))
 }
 
+/// Benchmarks that head has lost: an unmeasured case never passes.
+fn missing_cases(unpaired: &UnpairedBenchmarks) -> Vec<CaseReport> {
+    let reason = "head lacks this benchmark; restore it, or pass --allow-removed if the change removes or renames it";
+    unpaired.only_base.iter().map(|name| CaseReport::unmeasured(name, reason)).collect()
+}
+
 /// Benchmarks that are not gated, so that they are not mistaken for passed.
-fn unpaired_notes(unpaired: &UnpairedBenchmarks) -> Vec<String> {
-    [("base", &unpaired.only_base), ("head", &unpaired.only_head)]
+fn unpaired_notes(unpaired: &UnpairedBenchmarks, allow_removed: bool) -> Vec<String> {
+    [("base", &unpaired.only_base, allow_removed), ("head", &unpaired.only_head, true)]
         .into_iter()
-        .filter(|(_, names)| !names.is_empty())
+        .filter(|(_, names, noted)| *noted && !names.is_empty())
+        .map(|(side, names, _)| (side, names))
         .map(|(side, names)| format!("not gated, only {side} has them: {}", names.join(", ")))
         .collect()
 }

@@ -5,7 +5,7 @@ mod programs;
 mod progress;
 mod shared;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use pairgate::Metric;
 use self::criterion::CriterionArgs;
 use super::exports::Export;
 use super::run::parse_duration;
-use crate::error::Result;
+use crate::atomic_file::check_writable;
+use crate::error::{Error, Result};
 use crate::results::check_output;
 use crate::runner::interrupt;
 
@@ -34,7 +35,8 @@ use crate::runner::interrupt;
     actbench gate --base-rev main --head-rev HEAD --resume\n  \
     actbench gate --base-rev main --head-rev HEAD --export junit=gate.xml --export markdown=gate.md\n  \
     actbench gate --criterion --base-rev main --head-rev HEAD",
-    after_help = "Exit status: 0 pass, 1 regressed, 2 broken (or bad usage), 3 inconclusive, 130 interrupted."
+    after_help = "Exit status: 0 pass, 1 regressed, 2 broken (a run failed, a benchmark is missing in head, a file cannot be\n\
+    written, or bad usage), 3 inconclusive, 70 internal error, 130 interrupted."
 )]
 pub struct GateArgs {
     /// The executable before the change
@@ -87,7 +89,7 @@ pub struct GateArgs {
     /// Additional output format: json, markdown, github, junit, bencher or benchmark-action; `-` is standard output
     #[arg(long, value_name = "FORM=PATH")]
     pub export: Vec<Export>,
-    /// Resume an interrupted gate from its journal
+    /// Resume an interrupted gate from its journal; pairs of which a run failed are taken again
     #[arg(long)]
     pub resume: bool,
     /// Show no progress
@@ -111,5 +113,28 @@ pub struct GateArgs {
 pub fn gate(args: &GateArgs) -> Result<ExitCode> {
     interrupt::install()?;
     check_output(&args.output)?;
-    if args.criterion.criterion { criterion::gate(args) } else { programs::gate(args) }
+    for export in args.export.iter().filter(|export| export.path != Path::new("-")) {
+        check_writable(&export.path, "--export", "the export")?;
+    }
+    let outcome = if args.criterion.criterion { criterion::gate(args) } else { programs::gate(args) };
+    outcome.map_err(broken)
+}
+
+/// The same error with an exit status that a gate may have: 1 is the verdict "regressed", which no failure shows. A file that
+/// cannot be written, such as the journal on a full disk, breaks the gate.
+fn broken(error: Error) -> Error {
+    if error.exit_code() == 1 { Error::Usage(error.to_string()) } else { error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failure_is_broken_and_not_regressed() {
+        let full = || Error::io("write", "gate.journal.jsonl")(std::io::Error::other("no space left"));
+        assert_eq!((full().exit_code(), broken(full()).exit_code()), (1, 2));
+        assert_eq!(broken(full()).to_string(), full().to_string());
+        assert_eq!(broken(Error::Interrupted).exit_code(), 130);
+    }
 }

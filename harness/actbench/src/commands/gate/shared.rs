@@ -117,12 +117,12 @@ pub struct PreparedGate {
 }
 
 impl PreparedGate {
-    /// Takes the pairs, judges them, lets `annotate` add notes, and writes and prints the report. Returns the exit status.
+    /// Takes the pairs, judges them, lets `annotate` add notes and cases that could not be measured, and writes and prints the report. Returns the exit status.
     pub fn run(
         self,
         args: &GateArgs,
         source: &mut dyn Source,
-        annotate: impl FnOnce(&mut [CaseReport]),
+        annotate: impl FnOnce(&mut Vec<CaseReport>),
     ) -> Result<ExitCode> {
         let journal_file = JournalFile::new(args)?;
         // The journal as well: gates into `gate.json` and `gate.xml` share it.

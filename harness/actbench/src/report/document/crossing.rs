@@ -104,12 +104,27 @@ fn evidence_line(recommendation: &Recommendation, row: &Evidence) -> Vec<TableCe
     ]
 }
 
+/// A note on the result files that identify data and model by name alone; none if there is no such file.
+fn identity_note(cells: &[Cell]) -> Option<String> {
+    let mut runs: Vec<&str> =
+        cells.iter().filter(|cell| cell.setting.data.is_empty()).map(|cell| cell.run.as_str()).collect();
+    runs.sort_unstable();
+    runs.dedup();
+    (!runs.is_empty()).then(|| {
+        format!(
+            "note: {} result files have no digests of data and model; their runs are taken for the same work if the names are equal",
+            runs.len()
+        )
+    })
+}
+
 /// The three tables as plain text, the output of `actbench recommend`.
 pub fn recommendation_text(cells: &[Cell], bounds: SizeBounds) -> String {
     let found = recommendations(cells, bounds);
     let part = |table: &Table| format!("{}{}\n", text_table(table), table.caption);
-    [part(&recommendation_table(&found, bounds)), part(&evidence_table(&found)), part(&crossover_table(cells))]
-        .join("\n")
+    let tables =
+        [part(&recommendation_table(&found, bounds)), part(&evidence_table(&found)), part(&crossover_table(cells))];
+    tables.join("\n") + &identity_note(cells).map_or_else(String::new, |note| format!("{note}\n"))
 }
 
 /// A table as text: numbers aligned to the right, empty columns left out.
