@@ -85,7 +85,17 @@ pub fn prepare(request: InputRequest<'_>) -> Result<Prepared> {
         Ok(LabeledTokens { tokens: Arc::new(tokens), labels: rows.iter().map(|row| u8::from(labels[*row])).collect() })
     };
     let (train, test) = (side(&split.train)?, side(&split.test)?);
-    Ok(Prepared { warnings: split.shortfall().into_iter().collect(), model, train, test })
+    let mut warnings: Vec<String> = split.shortfall().into_iter().collect();
+    let shared = data::rows_on_both_sides(&dataset.dialogues, &split);
+    if shared > 0 {
+        warnings.push(format!(
+            "{}: {shared} of {} test rows have a dialogue that is also a training row, so the AUROC is too high; remove \
+             duplicate rows",
+            dataset.origin,
+            split.test.len()
+        ));
+    }
+    Ok(Prepared { warnings, model, train, test })
 }
 
 /// Detects a tokenizer of another model before any weight is read.

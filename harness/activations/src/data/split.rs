@@ -4,10 +4,14 @@
 //! `train_test_split`. The seed determines which rows are drawn. The random generator differs from NumPy's, so the same
 //! seed draws other rows than scikit-learn.
 
+use std::collections::HashSet;
+
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
 
+use super::dialogue::Dialogue;
 use crate::error::{Error, Result};
 
 /// Indices of the rows drawn from a data set.
@@ -79,6 +83,25 @@ pub fn stratified_sample_and_split(labels: &[bool], samples: usize, train_frac: 
     Ok(DataSplit { train, test, requested: samples, taken })
 }
 
+/// The number of test rows whose dialogue is also a training row, whatever their labels are: a probe that has seen a
+/// dialogue need not generalize to get it right.
+///
+/// Two dialogues are the same if the chat template receives the same messages and variables.
+pub fn rows_on_both_sides(dialogues: &[Dialogue], split: &DataSplit) -> usize {
+    let key = |row: &usize| {
+        let dialogue = &dialogues[*row];
+        let mut hasher = blake3::Hasher::new();
+        for message in &dialogue.messages {
+            hasher.update(Value::Object(message.keys().clone()).to_string().as_bytes());
+            hasher.update(b"\n");
+        }
+        hasher.update(Value::Object(dialogue.template_values.clone()).to_string().as_bytes());
+        *hasher.finalize().as_bytes()
+    };
+    let train: HashSet<[u8; 32]> = split.train.iter().map(key).collect();
+    split.test.iter().filter(|row| train.contains(&key(row))).count()
+}
+
 /// Distributes `total` (at most the sum of `counts`) in proportion to `counts`. Each class gets its integer part; the
 /// row left over goes to the larger remainder, or to class 0 if they are equal. With two classes at most one row is
 /// left over.
@@ -97,8 +120,6 @@ fn largest_remainder(counts: [usize; 2], total: usize) -> [usize; 2] {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use proptest::prelude::*;
 
     use super::*;

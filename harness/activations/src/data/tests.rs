@@ -101,11 +101,11 @@ fn csv_is_read_in_both_layouts() {
 fn invalid_csv_row_is_rejected_with_line() {
     let exchange = |row: &str| load_error("d.csv", format!("system,user,assistant,label\n,\"q\nq\",a,0\n{row}\n"));
     insta::assert_snapshot!(exchange(",q,a,"), @"d.csv:4: has no `label`; set it to 0 or 1, or remove the row");
-    insta::assert_snapshot!(exchange(",q,a,true"), @r#"d.csv:4: label "true" is neither 0 nor 1; probes are binary, so map the labels to 0 and 1"#);
+    insta::assert_snapshot!(exchange(",q,a,yes"), @r#"d.csv:4: label "yes" is neither 0 nor 1; probes are binary, so map the labels to 0 and 1"#);
     insta::assert_snapshot!(exchange(",q, ,1"), @"d.csv:4: `user` or `assistant` is empty; fill it or remove the row");
     insta::assert_snapshot!(exchange("q,a,1"), @"d.csv:4: has 3 cells, the header has 4; quote cells that contain commas or line breaks");
     insta::assert_snapshot!(load_error("d.csv", b"user,assistant,label\nq,\xff,1\n"), @"d.csv:2: is not UTF-8; convert the file to UTF-8");
-    insta::assert_snapshot!(load_error("d.csv", "messages,label\n[x],1\n"), @"d.csv:2: `messages` is not JSON: expected value at line 1 column 2");
+    insta::assert_snapshot!(load_error("d.csv", "messages,label\n[x],1\n"), @"d.csv:2: `messages` is not JSON: expected value (column 2)");
     insta::assert_snapshot!(load_error("d.csv", "user,assistant\nq,a\n"), @"d.csv: has no column `label`; add one with 0 or 1 in each row");
     insta::assert_snapshot!(load_error("d.csv", "text,label\nq,1\n"), @"d.csv: has the columns `text,label`; they must be `messages,label` (messages as JSON) or `system,user,assistant,label`");
     insta::assert_snapshot!(load_error("d.csv", "statement,label\nq,1\n"), @"d.csv: has bare statements without roles; for the `repe` data set put the file at DIR/repe/true_false_facts.csv and pass `--dataset repe --data-dir DIR`, otherwise use the columns `system,user,assistant,label`");
