@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-use super::dialogue::{ChatMessage, Dialogue, Role};
 use super::csv_records::{self, CsvFault, CsvRecord, CsvRecords, find_column};
-use super::row::{self, RowResult};
+use super::dialogue::{ChatMessage, Dialogue, Role};
 use super::label;
+use super::row::{self, RowResult};
 
 /// The indices of the columns that are read.
 struct CsvColumns {

@@ -4,7 +4,7 @@
 //! closed, and drops a quote that closes in the middle of a cell; each of these would move text of one row to another
 //! without a word.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 
 use super::row::{MAX_ROW_BYTES, RowResult, too_large};
 
@@ -60,7 +60,9 @@ impl<R: BufRead> CsvRecords<R> {
                 self.unquoted(&mut cell, size).map_err(|error| error.at(line))?;
             }
             size += cell.len() + 1;
-            cells.push(String::from_utf8(cell).map_err(|_| fault("is not UTF-8; convert the file to UTF-8".to_owned()))?);
+            cells.push(
+                String::from_utf8(cell).map_err(|_| fault("is not UTF-8; convert the file to UTF-8".to_owned()))?,
+            );
             match self.peek()? {
                 Some(b',') => self.consume(),
                 Some(_) => {

@@ -99,8 +99,31 @@ mod tests {
     #[test]
     fn everything_else_is_rejected() {
         let others = [
-            "2", "-1", "+1", "0.5", "1e-400", "1e1", "10", "11", "1.0000000000000000000001", "0.99999999999999999999",
-            "NaN", "nan", "inf", "yes", "t", "1 0", "0x1", "1e", "1e1e1", ".", "-", "e0", "1_0", "1,0", "１",
+            "2",
+            "-1",
+            "+1",
+            "0.5",
+            "1e-400",
+            "1e1",
+            "10",
+            "11",
+            "1.0000000000000000000001",
+            "0.99999999999999999999",
+            "NaN",
+            "nan",
+            "inf",
+            "yes",
+            "t",
+            "1 0",
+            "0x1",
+            "1e",
+            "1e1e1",
+            ".",
+            "-",
+            "e0",
+            "1_0",
+            "1,0",
+            "１",
             "1e99999999999999999999",
         ];
         for text in others {
@@ -112,7 +135,9 @@ mod tests {
     #[test]
     fn json_values_follow_the_same_rule() {
         let label = |text: &str| from_json(Some(&serde_json::from_str(text).unwrap()), Some(text));
-        for (text, expected) in [("0", false), ("-0.0", false), ("1", true), ("1.0", true), ("true", true), ("\"1\"", true)] {
+        for (text, expected) in
+            [("0", false), ("-0.0", false), ("1", true), ("1.0", true), ("true", true), ("\"1\"", true)]
+        {
             assert_eq!(label(text), Ok(expected), "{text}");
         }
         for text in ["1e-400", "0.9999999999999999999999", "2", "[1]", "{}", "\"yes\"", "\"1e-400\""] {

@@ -22,6 +22,8 @@ pub mod split;
 pub(crate) mod strict_json;
 
 #[cfg(test)]
+mod parquet_tests;
+#[cfg(test)]
 mod tests;
 
 use std::path::Path;

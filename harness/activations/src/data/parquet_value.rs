@@ -61,7 +61,9 @@ fn elements(list: List, kind: &Type) -> RowResult<Value> {
 /// A value that is not a list.
 fn single_to_json(field: Field, kind: &Type) -> RowResult<Value> {
     let float = |number: f64| {
-        Number::from_f64(number).map(Value::Number).ok_or_else(|| format!("`{}` is {number}, which is not finite", kind.name()))
+        Number::from_f64(number)
+            .map(Value::Number)
+            .ok_or_else(|| format!("`{}` is {number}, which is not finite", kind.name()))
     };
     Ok(match field {
         Field::Null => Value::Null,
@@ -87,7 +89,9 @@ fn single_to_json(field: Field, kind: &Type) -> RowResult<Value> {
             Value::Object(object)
         }
         Field::Bytes(_) => return Err(format!("`{}` is a column of bytes; declare it as text (UTF8)", kind.name())),
-        Field::MapInternal(_) => return Err(format!("`{}` is a map; store it as a struct or as JSON text", kind.name())),
+        Field::MapInternal(_) => {
+            return Err(format!("`{}` is a map; store it as a struct or as JSON text", kind.name()));
+        }
         Field::Decimal(_)
         | Field::Date(_)
         | Field::TimeMillis(_)

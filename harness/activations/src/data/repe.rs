@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-use super::dialogue::{ChatMessage, Dialogue, Role};
 use super::csv_file::{self, CsvTable};
 use super::csv_records::find_column;
+use super::dialogue::{ChatMessage, Dialogue, Role};
 use super::{file, hub, label};
 
 /// The path of the local copy, relative to `--data-dir`.

@@ -122,6 +122,7 @@ fn largest_remainder(counts: [usize; 2], total: usize) -> [usize; 2] {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::dialogue::{ChatMessage, Role};
     use super::*;
 
     fn positives(labels: &[bool], rows: &[usize]) -> usize {
@@ -158,6 +159,18 @@ mod tests {
         let split = stratified_sample_and_split(&labels, 600, 0.5, 1).unwrap();
         assert_eq!((split.requested, split.taken), (600, 6));
         insta::assert_snapshot!(split.shortfall().unwrap(), @"600 rows requested, the data set has 6; using all of them");
+    }
+
+    #[test]
+    fn test_rows_that_are_training_rows_are_counted() {
+        let dialogue = |text: &str, label| Dialogue::new(vec![ChatMessage::new(Role::Assistant, text)], label);
+        let mut dialogues: Vec<Dialogue> = ["a", "b", "a", "c", "b"].map(|text| dialogue(text, text == "b")).into();
+        let split = DataSplit { train: vec![0, 1], test: vec![2, 3, 4], requested: 5, taken: 5 };
+        assert_eq!(rows_on_both_sides(&dialogues, &split), 2);
+        dialogues[4].label = false;
+        assert_eq!(rows_on_both_sides(&dialogues, &split), 2, "another label is the same dialogue");
+        dialogues[4].template_values.insert("tools".to_owned(), Value::Null);
+        assert_eq!(rows_on_both_sides(&dialogues, &split), 1);
     }
 
     #[test]

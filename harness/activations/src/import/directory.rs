@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 
 /// Files of an earlier model that would contradict the imported ones.
-const STALE_FILES: [&str; 3] = ["model.safetensors.index.json", "chat_template.jinja", "chat_template.json"];
+const STALE_FILES: [&str; 4] =
+    ["model.safetensors.index.json", "chat_template.jinja", "chat_template.json", "import_warnings.txt"];
 
 /// Checks that an import can write to `out`.
 ///
