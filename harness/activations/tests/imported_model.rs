@@ -90,6 +90,26 @@ fn imported_model_has_rows_in_order() {
 }
 
 #[test]
+fn no_weight_is_rounded() {
+    let dir = TempDir::new().unwrap();
+    let mut gguf = tiny_llama();
+    let values: Vec<f32> = (0..56).map(|i| 1.0 / (i as f32 + 3.0)).collect();
+    gguf.tensor("token_embd.weight", &[7, 8], &values);
+    let halves: Vec<f32> = (0..24).map(|i| 1.0 + i as f32 / 1024.0).collect();
+    let bytes = DType::F16.from_f32_slice(&halves);
+    gguf.tensors.retain(|(name, ..)| name != "blk.0.ffn_up.weight");
+    gguf.tensors.push(("blk.0.ffn_up.weight".to_owned(), vec![3, 8], GgmlType::F16, bytes));
+    let out = import_into(&gguf, dir.path()).unwrap();
+    let weights = Weights::open(&out).unwrap();
+    let read = |name: &str, shape: &[usize]| weights.tensor(name, shape).unwrap();
+    let embedding = read("model.embed_tokens.weight", &[7, 8]);
+    assert_eq!((embedding.dtype(), embedding.to_f32_vec()), (DType::F32, values));
+    let up = read("model.layers.0.mlp.up_proj.weight", &[3, 8]);
+    assert_eq!((up.dtype(), up.to_f32_vec()), (DType::F16, halves));
+    assert_eq!(read("model.norm.weight", &[8]).dtype(), DType::Bf16, "ones are exact in bfloat16");
+}
+
+#[test]
 fn biases_and_untied_head_are_imported() {
     let dir = TempDir::new().unwrap();
     let mut gguf = tiny_llama();

@@ -13,7 +13,8 @@ use pairgate::stderr_line;
 
 /// Convert a GGUF file of a Llama model to a directory for `--model`.
 ///
-/// The directory has the configuration, the tokenizer, and the weights in bfloat16.
+/// The directory has the configuration, the tokenizer, and the weights without rounding: half precision and bfloat16
+/// stay as they are, quantized weights become single precision and need four bytes each.
 #[derive(Args, Clone, Debug)]
 #[command(before_help = "Examples:\n  \
     actbench import model.gguf --out model")]
@@ -52,10 +53,11 @@ pub fn import(args: &ImportArgs) -> Result<()> {
     let summary = summary?;
     if !args.quiet {
         stderr_line!(
-            "imported {}: {} blocks, {:.1} million parameters, into {}",
+            "imported {}: {} blocks, {:.1} million parameters, {:.1} MiB of weights, into {}",
             summary.name.as_deref().unwrap_or("a model without a name"),
             summary.n_layers,
             summary.n_parameters as f64 / 1e6,
+            summary.n_bytes as f64 / f64::from(1 << 20),
             args.out.display()
         );
     }

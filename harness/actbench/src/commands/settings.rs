@@ -35,6 +35,9 @@ pub struct SettingsArgs {
     #[arg(long, default_value_t = RunConfig::default().batch_size, value_name = "N")]
     pub batch_size: usize,
     /// Pooling of the masked positions into one vector: mean, max, last or sum
+    ///
+    /// `last` is the last masked token: with `--mask assistant` that is the end of the closing of the last answer, in
+    /// many templates a line break behind the end-of-turn token; with `--mask content` it is the last token of its text.
     #[arg(long, default_value_t = RunConfig::default().pool, value_name = "METHOD")]
     pub pool: PoolMethod,
     /// Tokens to pool: assistant (header, content and closing of its messages) or content (only the content)

@@ -1,26 +1,36 @@
 //! Reads `.csv`: either `messages,label` with the messages as JSON, or `system,user,assistant,label`.
 
 use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 
-use csv::StringRecord;
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 
+use super::csv_records::{self, CsvFault, CsvRecord, CsvRecords, find_column};
 use super::dialogue::{ChatMessage, Dialogue, Role};
+use super::label;
 use super::row::{self, RowResult};
 
 /// The indices of the columns that are read.
-enum CsvColumns {
+struct CsvColumns {
+    layout: CsvLayout,
+    label: usize,
+    /// Variables of the chat template, by name.
+    template: Vec<(&'static str, usize)>,
+}
+
+enum CsvLayout {
     /// A JSON list in one column.
-    Messages { messages: usize, label: usize },
+    Messages(usize),
     /// One exchange with a column for each message.
-    Exchange { system: Option<usize>, user: usize, assistant: usize, label: usize },
+    Exchange { system: Option<usize>, user: usize, assistant: usize },
 }
 
 impl CsvColumns {
-    fn find(header: &StringRecord) -> RowResult<Self> {
-        let column = |name: &str| header.iter().position(|column| column.trim().eq_ignore_ascii_case(name));
+    fn find(header: &[String]) -> RowResult<Self> {
+        let column = |name: &str| find_column(header, name);
         let messages = column("messages");
         let (user, assistant) = (column("user"), column("assistant"));
         if column("statement").is_some() && messages.is_none() && assistant.is_none() {
@@ -32,26 +42,25 @@ impl CsvColumns {
         let Some(label) = column("label") else {
             return Err("has no column `label`; add one with 0 or 1 in each row".to_owned());
         };
-        match (messages, user, assistant) {
-            (Some(messages), ..) => Ok(CsvColumns::Messages { messages, label }),
-            (None, Some(user), Some(assistant)) => {
-                Ok(CsvColumns::Exchange { system: column("system"), user, assistant, label })
+        let layout = match (messages, user, assistant) {
+            (Some(messages), ..) => CsvLayout::Messages(messages),
+            (None, Some(user), Some(assistant)) => CsvLayout::Exchange { system: column("system"), user, assistant },
+            _ => {
+                return Err(format!(
+                    "has the columns `{}`; they must be `messages,label` (messages as JSON) or `system,user,assistant,label`",
+                    header.join(",")
+                ));
             }
-            _ => Err(format!(
-                "has the columns `{}`; they must be `messages,label` (messages as JSON) or `system,user,assistant,label`",
-                header.iter().collect::<Vec<_>>().join(",")
-            )),
-        }
+        };
+        let template = row::TEMPLATE_KEYS.into_iter().filter_map(|key| Some((key, column(key)?))).collect();
+        Ok(CsvColumns { layout, label, template })
     }
 
-    fn dialogue(&self, record: &StringRecord) -> RowResult<Dialogue> {
-        let cell = |column: usize| record.get(column).unwrap_or_default();
-        match *self {
-            CsvColumns::Messages { messages, label } => {
-                let text = serde_json::Value::from(cell(messages));
-                Ok(Dialogue::new(row::messages_from_json(Some(&text))?, row::label_from_text(cell(label))?))
-            }
-            CsvColumns::Exchange { system, user, assistant, label } => {
+    fn dialogue(&self, cells: &[String]) -> RowResult<Dialogue> {
+        let cell = |column: usize| cells.get(column).map(String::as_str).unwrap_or_default();
+        let messages = match self.layout {
+            CsvLayout::Messages(messages) => row::messages_from_json(Some(&Value::from(cell(messages))))?,
+            CsvLayout::Exchange { system, user, assistant } => {
                 if cell(user).trim().is_empty() || cell(assistant).trim().is_empty() {
                     return Err("`user` or `assistant` is empty; fill it or remove the row".to_owned());
                 }
@@ -60,10 +69,13 @@ impl CsvColumns {
                 let messages = system.map(|text| ChatMessage::new(Role::System, text)).into_iter();
                 let exchange =
                     [ChatMessage::new(Role::User, cell(user)), ChatMessage::new(Role::Assistant, cell(assistant))];
-                let label = row::label_from_text(cell(label))?;
-                Ok(Dialogue::new(messages.chain(exchange).collect(), label))
+                messages.chain(exchange).collect()
             }
-        }
+        };
+        let label = label::from_text(cell(self.label))?;
+        let value = |key: &str| self.template.iter().find(|(name, _)| *name == key).map(|(_, column)| cell(*column));
+        let template_values = row::template_values(|key| value(key).map(Value::from))?;
+        Ok(Dialogue { messages, template_values, label })
     }
 }
 
@@ -72,48 +84,65 @@ impl CsvColumns {
 /// # Errors
 /// An unreadable file, a header without the columns, or an invalid row (with its first line).
 pub fn read(path: &Path) -> Result<Vec<Dialogue>> {
-    let mut reader = open(path)?;
-    let columns = CsvColumns::find(header(path, &mut reader)?).map_err(|what| Error::file(path, what))?;
+    let mut table = CsvTable::open(path)?;
+    let columns = CsvColumns::find(&table.header).map_err(|what| Error::file(path, what))?;
     let mut dialogues = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(|error| csv_error(path, error))?;
-        dialogues.push(columns.dialogue(&record).map_err(|what| row_error(path, &record, what))?);
+    while let Some(record) = table.next_record()? {
+        dialogues.push(columns.dialogue(&record.cells).map_err(|what| table.error(&record, what))?);
     }
     Ok(dialogues)
 }
 
-/// A CSV reader of a file with a header.
-pub(super) fn open(path: &Path) -> Result<csv::Reader<File>> {
-    let file = File::open(path).map_err(Error::io("read", path))?;
-    Ok(csv::Reader::from_reader(file))
+/// A CSV file with a header.
+pub(super) struct CsvTable<'p> {
+    path: &'p Path,
+    records: CsvRecords<BufReader<File>>,
+    /// The names of the columns, all different.
+    pub(super) header: Vec<String>,
 }
 
-/// The column names.
-pub(super) fn header<'r>(path: &Path, reader: &'r mut csv::Reader<File>) -> Result<&'r StringRecord> {
-    reader.headers().map_err(|error| csv_error(path, error))
-}
+impl<'p> CsvTable<'p> {
+    /// Opens a file and reads its header.
+    ///
+    /// # Errors
+    /// An unreadable file, or a header with two columns of one name or other separators than commas.
+    pub(super) fn open(path: &'p Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("read", path))?;
+        let mut table = CsvTable { path, records: CsvRecords::new(BufReader::new(file)), header: Vec::new() };
+        let header = table.records.next_record().map_err(|fault| table.fault(fault))?;
+        table.header = header.map(|record| record.cells).unwrap_or_default();
+        csv_records::check_header(&table.header).map_err(|what| Error::file(path, what))?;
+        Ok(table)
+    }
 
-/// An error about a row, with the first line of the row.
-pub(super) fn row_error(path: &Path, record: &StringRecord, what: impl Into<String>) -> Error {
-    let line = record.position().map_or(0, csv::Position::line);
-    Error::input(format!("{}:{line}", path.display()), what)
-}
-
-/// Converts an error of the CSV reader.
-pub(super) fn csv_error(path: &Path, error: csv::Error) -> Error {
-    let location = |position: Option<&csv::Position>| match position {
-        Some(position) => format!("{}:{}", path.display(), position.line()),
-        None => path.display().to_string(),
-    };
-    match error.into_kind() {
-        csv::ErrorKind::Io(source) => Error::io("read", path)(source),
-        csv::ErrorKind::Utf8 { pos, .. } => {
-            Error::input(location(pos.as_ref()), "is not UTF-8; convert the file to UTF-8")
+    /// The next row, if there is one.
+    ///
+    /// # Errors
+    /// A row that is not well-formed, or has not as many cells as the header.
+    pub(super) fn next_record(&mut self) -> Result<Option<CsvRecord>> {
+        let record = self.records.next_record().map_err(|fault| self.fault(fault))?;
+        match record {
+            Some(record) if record.cells.len() != self.header.len() => {
+                let what = format!(
+                    "has {} cells, the header has {}; quote cells that contain commas or line breaks",
+                    record.cells.len(),
+                    self.header.len()
+                );
+                Err(self.error(&record, what))
+            }
+            record => Ok(record),
         }
-        csv::ErrorKind::UnequalLengths { pos, expected_len, len } => Error::input(
-            location(pos.as_ref()),
-            format!("has {len} cells, the header has {expected_len}; quote cells that contain commas or line breaks"),
-        ),
-        other => Error::file(path, format!("is not CSV: {other:?}")),
+    }
+
+    /// An error about a row, with the first line of the row.
+    pub(super) fn error(&self, record: &CsvRecord, what: impl Into<String>) -> Error {
+        Error::input(format!("{}:{}", self.path.display(), record.line), what)
+    }
+
+    fn fault(&self, fault: CsvFault) -> Error {
+        match fault {
+            CsvFault::Io(error) => Error::io("read", self.path)(error),
+            CsvFault::Record(line, what) => Error::input(format!("{}:{line}", self.path.display()), what),
+        }
     }
 }

@@ -5,17 +5,24 @@
 //! could not be reproduced from the file.
 
 mod csv_file;
+mod csv_records;
 mod dialogue;
 mod embedded;
 mod file;
 mod hub;
 mod jsonl_file;
+mod label;
+mod parquet_bounds;
 mod parquet_file;
+mod parquet_value;
 mod registered;
 mod repe;
 mod row;
 pub mod split;
+pub(crate) mod strict_json;
 
+#[cfg(test)]
+mod parquet_tests;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +32,7 @@ use crate::error::{Error, Result};
 
 pub use dialogue::{ChatMessage, Dialogue, Role};
 pub use registered::{EMBEDDED, REGISTERED};
-pub use split::{DataSplit, stratified_sample_and_split};
+pub use split::{DataSplit, rows_on_both_sides, stratified_sample_and_split};
 
 /// A data set in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,23 +1,31 @@
-//! Reads `.parquet`: a column `messages` (a list of `role`, `content` structs, or JSON text) and a column `label`.
+//! Reads `.parquet`: a column `messages` (a list of structs with `role`, `content` and further fields, or JSON text), a
+//! column `label`, and optionally the columns of [`row::template_values`]. Other columns are not read.
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::reader::TreeBuilder;
 use parquet::record::{Field, Row as ParquetRow};
+use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::panics;
 
-use super::dialogue::{ChatMessage, Dialogue, Role};
+use super::dialogue::Dialogue;
+use super::label;
+use super::parquet_bounds::ReadBounds;
+use super::parquet_value::{self, check_names};
 use super::row::{self, RowResult};
 
 /// The dialogues of a file, in file order.
 ///
 /// # Errors
-/// An unreadable or damaged file, missing columns, or an invalid row (with its number from 1).
+/// An unreadable or damaged file, missing columns, more data than the file can plausibly have, or an invalid row (with
+/// its number from 1).
 pub fn read(path: &Path) -> Result<Vec<Dialogue>> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     // The parquet crate documents errors for damaged files but panics on some. No state of it outlives the call.
@@ -27,74 +35,106 @@ pub fn read(path: &Path) -> Result<Vec<Dialogue>> {
 
 fn read_rows(path: &Path, file: File) -> Result<Vec<Dialogue>> {
     let damaged = |error: ParquetError| Error::file(path, format!("is not a readable Parquet file: {error}"));
+    let file_bytes = file.metadata().map_err(Error::io("read", path))?.len();
     let reader = SerializedFileReader::new(file).map_err(damaged)?;
-    let columns: Vec<&str> =
-        reader.metadata().file_metadata().schema().get_fields().iter().map(|field| field.name()).collect();
-    if !columns.contains(&"messages") || !columns.contains(&"label") {
+    let schema = reader.metadata().file_metadata().schema();
+    let columns = schema.get_fields();
+    let name_list = || columns.iter().map(|column| column.name()).collect::<Vec<_>>().join(",");
+    let has = |name: &str| columns.iter().any(|column| column.name() == name);
+    if !has("messages") || !has("label") {
         return Err(Error::file(
             path,
-            format!("has the columns `{}`; it must have `messages` and `label`", columns.join(",")),
+            format!("has the columns `{}`; it must have `messages` and `label`", name_list()),
         ));
     }
+    let read: Vec<TypePtr> = columns.iter().filter(|column| is_read(column.name())).cloned().collect();
+    check_names(columns.iter(), "column").map_err(|what| Error::file(path, what))?;
+    for column in &read {
+        check_names(column.get_fields().iter(), "field").map_err(|what| Error::file(path, what))?;
+    }
+    let projection = Type::group_type_builder(schema.name()).with_fields(read.clone()).build().map_err(damaged)?;
+    let projection = Arc::new(SchemaDescriptor::new(Arc::new(projection)));
+    let mut bounds = ReadBounds::new(file_bytes);
+    bounds.check_declared(reader.metadata(), is_read).map_err(|what| Error::file(path, what))?;
+
     let mut dialogues = Vec::new();
-    for (index, record) in reader.get_row_iter(None).map_err(damaged)?.enumerate() {
-        let record = record.map_err(damaged)?;
-        let dialogue =
-            dialogue(&record).map_err(|what| Error::input(format!("{} row {}", path.display(), index + 1), what))?;
-        dialogues.push(dialogue);
+    let row_error = |row: usize, what: String| Error::input(format!("{} row {row}", path.display()), what);
+    for group in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(group).map_err(damaged)?;
+        let first_row = dialogues.len() + 1;
+        bounds
+            .check_texts(&*group, is_read)
+            .map_err(damaged)?
+            .map_err(|(row, what)| row_error(first_row + row, what))?;
+        let rows = TreeBuilder::new()
+            .with_batch_size(ReadBounds::batch_size(group.metadata(), is_read))
+            .as_iter(projection.clone(), &*group)
+            .map_err(damaged)?;
+        for record in rows {
+            let record = record.map_err(damaged)?;
+            let dialogue = dialogue(record, &read).map_err(|what| row_error(dialogues.len() + 1, what))?;
+            dialogues.push(dialogue);
+        }
     }
     Ok(dialogues)
 }
 
-fn dialogue(record: &ParquetRow) -> RowResult<Dialogue> {
-    let messages = match column(record, "messages") {
-        Some(Field::ListInternal(list)) => {
-            let messages = list.elements().iter().enumerate().map(|(position, message)| {
-                self::message(message).map_err(|what| format!("message {}: {what}", position + 1))
-            });
-            row::check_messages(messages.collect::<RowResult<Vec<ChatMessage>>>()?)?
+fn is_read(column: &str) -> bool {
+    matches!(column, "messages" | "label") || row::TEMPLATE_KEYS.contains(&column)
+}
+
+fn dialogue(record: ParquetRow, columns: &[TypePtr]) -> RowResult<Dialogue> {
+    let mut values: Vec<(String, Option<Field>)> =
+        record.into_columns().into_iter().map(|(name, field)| (name, Some(field))).collect();
+    let mut take = |name: &str| {
+        values.iter_mut().find(|(column, _)| column == name).and_then(|(_, field)| field.take()).unwrap_or(Field::Null)
+    };
+    let json = |name: &str, field: Field| -> RowResult<Value> {
+        match columns.iter().find(|column| column.name() == name) {
+            Some(column) => parquet_value::to_json(field, column),
+            None => Ok(Value::Null),
         }
-        Some(Field::Str(text)) => row::messages_from_json(Some(&Value::from(text.as_str())))?,
-        Some(Field::Bytes(_)) => return Err("`messages` is a column of bytes; declare it as text (UTF8)".to_owned()),
-        None | Some(Field::Null) => row::messages_from_json(None)?,
-        Some(_) => return Err("`messages` is neither a list of {role, content} nor JSON text".to_owned()),
     };
-    Ok(Dialogue::new(messages, label(column(record, "label"))?))
+    let messages = match take("messages") {
+        Field::Group(_) | Field::MapInternal(_) => {
+            return Err("`messages` is neither a list of {role, content} nor JSON text".to_owned());
+        }
+        field => match json("messages", field)? {
+            list @ (Value::Array(_) | Value::String(_) | Value::Null) => row::messages_from_json(Some(&list))?,
+            _ => return Err("`messages` is neither a list of {role, content} nor JSON text".to_owned()),
+        },
+    };
+    let label = label_of(take("label"))?;
+    let mut template = Vec::new();
+    for key in row::TEMPLATE_KEYS {
+        template.push((key, json(key, take(key))?));
+    }
+    let template_values =
+        row::template_values(|key| template.iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone()))?;
+    Ok(Dialogue { messages, template_values, label })
 }
 
-fn message(field: &Field) -> RowResult<ChatMessage> {
-    let Field::Group(fields) = field else {
-        return Err("is not a struct with `role` and `content`".to_owned());
-    };
-    let text = |name: &str| match column(fields, name) {
-        Some(Field::Str(text)) => Ok(text.as_str()),
-        None | Some(Field::Null) => Err(format!("has no `{name}`")),
-        Some(_) => Err(format!("`{name}` is not text")),
-    };
-    Ok(ChatMessage::new(Role::from_name(text("role")?), text("content")?))
-}
-
-fn label(field: Option<&Field>) -> RowResult<bool> {
-    let number = match field {
-        None | Some(Field::Null) => return row::label_from_json(None),
-        Some(Field::Bool(label)) => return Ok(*label),
-        Some(Field::Byte(n)) => i64::from(*n),
-        Some(Field::Short(n)) => i64::from(*n),
-        Some(Field::Int(n)) => i64::from(*n),
-        Some(Field::Long(n)) => *n,
-        Some(Field::UByte(n)) => i64::from(*n),
-        Some(Field::UShort(n)) => i64::from(*n),
-        Some(Field::UInt(n)) => i64::from(*n),
-        Some(Field::ULong(n)) => i64::try_from(*n).unwrap_or(i64::MAX),
-        Some(other) => return Err(row::bad_label(&format!("{other}"))),
-    };
-    match number {
-        0 => Ok(false),
-        1 => Ok(true),
-        other => Err(row::bad_label(&other.to_string())),
+fn label_of(field: Field) -> RowResult<bool> {
+    match field {
+        Field::Null => label::from_json(None, None),
+        Field::Str(text) => label::from_text(&text),
+        Field::Double(number) => label_of_float(number),
+        Field::Float(number) => label_of_float(number.into()),
+        Field::Float16(number) => label_of_float(number.into()),
+        Field::Bytes(_) | Field::Group(_) | Field::ListInternal(_) | Field::MapInternal(_) => {
+            Err(label::bad("of another type than a number, a boolean or text"))
+        }
+        // Integers, booleans and decimals: their text is exact.
+        other => label::from_text(&other.to_string()).map_err(|_| label::bad(&other.to_string())),
     }
 }
 
-fn column<'r>(record: &'r ParquetRow, name: &str) -> Option<&'r Field> {
-    record.get_column_iter().find(|(column, _)| column.as_str() == name).map(|(_, field)| field)
+fn label_of_float(number: f64) -> RowResult<bool> {
+    if number == 0.0 {
+        Ok(false)
+    } else if number == 1.0 {
+        Ok(true)
+    } else {
+        Err(label::bad(&number.to_string()))
+    }
 }

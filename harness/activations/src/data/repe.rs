@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::hub::HubSettings;
 
+use super::csv_file::{self, CsvTable};
+use super::csv_records::find_column;
 use super::dialogue::{ChatMessage, Dialogue, Role};
-use super::{csv_file, file, hub, row};
+use super::{file, hub, label};
 
 /// The path of the local copy, relative to `--data-dir`.
 const LOCAL_COPY: &str = "repe/true_false_facts.csv";
@@ -57,20 +59,17 @@ fn read(path: &Path) -> Result<Vec<Dialogue>> {
     if path.extension().is_none_or(|extension| extension != "csv") {
         return file::read(path);
     }
-    let mut reader = csv_file::open(path)?;
-    let header = csv_file::header(path, &mut reader)?;
-    let column = |name: &str| header.iter().position(|column| column.trim().eq_ignore_ascii_case(name));
+    let mut table = CsvTable::open(path)?;
+    let column = |name: &str| find_column(&table.header, name);
     let (Some(statement), Some(label)) = (column("statement"), column("label")) else {
         return csv_file::read(path);
     };
     let mut dialogues = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(|error| csv_file::csv_error(path, error))?;
-        let text = record.get(statement).unwrap_or_default();
-        let is_true = row::label_from_text(record.get(label).unwrap_or_default())
-            .map_err(|what| csv_file::row_error(path, &record, what))?;
+    while let Some(record) = table.next_record()? {
+        let text = &record.cells[statement];
+        let is_true = label::from_text(&record.cells[label]).map_err(|what| table.error(&record, what))?;
         if text.trim().is_empty() {
-            return Err(csv_file::row_error(path, &record, "`statement` is empty; remove the row"));
+            return Err(table.error(&record, "`statement` is empty; remove the row"));
         }
         if is_true {
             dialogues.push(dialogue(HONEST, text, false));

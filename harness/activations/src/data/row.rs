@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::dialogue::{ChatMessage, Dialogue, Role};
+use super::{label, strict_json};
 
 /// The error describes the defect of a row; the reader of the file adds the path and the line.
 pub(super) type RowResult<T> = std::result::Result<T, String>;
@@ -14,14 +15,30 @@ const SHAPE: &str = r#"a row is {"messages": [{"role", "content"}, ...], "label"
 const TEMPLATE_LISTS: [&str; 2] = ["tools", "documents"];
 const TEMPLATE_KWARGS: &str = "chat_template_kwargs";
 
-/// A dialogue from a JSON object with `messages`, `label` and, optionally, the keys of [`template_values`]. Other keys
-/// are ignored.
-pub(super) fn from_json(row: &Value) -> RowResult<Dialogue> {
+/// All keys that [`template_values`] asks for.
+pub(super) const TEMPLATE_KEYS: [&str; 3] = [TEMPLATE_LISTS[0], TEMPLATE_LISTS[1], TEMPLATE_KWARGS];
+
+/// Bytes that a row may have. The longest contexts of models are a few million tokens, of four bytes or so each; a larger
+/// row is a mistake, or made to exhaust memory.
+pub(super) const MAX_ROW_BYTES: usize = 16 << 20;
+
+/// The message for a row of more than [`MAX_ROW_BYTES`].
+pub(super) fn too_large() -> String {
+    format!("has more than {} MiB of data, which no model reads; shorten or remove the row", MAX_ROW_BYTES >> 20)
+}
+
+/// A dialogue from the text of a JSON object with `messages`, `label` and, optionally, the keys of [`template_values`].
+/// Other keys are ignored.
+pub(super) fn from_json_line(text: &str) -> RowResult<Dialogue> {
+    let row = strict_json::parse(text).map_err(|what| match what.starts_with("is not JSON") {
+        true => format!("{what}; each line must be one whole JSON object"),
+        false => what,
+    })?;
     let Some(row) = row.as_object() else {
         return Err(format!("is not an object; {SHAPE}"));
     };
     let messages = messages_from_json(row.get("messages"))?;
-    let label = label_from_json(row.get("label"))?;
+    let label = label::from_json(row.get("label"), strict_json::raw_value(text, "label"))?;
     Ok(Dialogue { messages, template_values: template_values(|key| row.get(key).cloned())?, label })
 }
 
@@ -31,10 +48,10 @@ pub(super) fn template_values(value: impl Fn(&str) -> Option<Value>) -> RowResul
     let parsed = |key: &str| match value(key) {
         // Cells of CSV files are empty where a row has no value.
         Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
-        Some(Value::String(text)) => match serde_json::from_str(&text) {
+        Some(Value::String(text)) => match strict_json::parse(&text) {
             Ok(Value::Null) => Ok(None),
             Ok(value) => Ok(Some(value)),
-            Err(error) => Err(format!("`{key}` is not JSON: {error}")),
+            Err(what) => Err(format!("`{key}` {what}")),
         },
         None | Some(Value::Null) => Ok(None),
         Some(value) => Ok(Some(value)),
@@ -69,7 +86,7 @@ pub(super) fn messages_from_json(messages: Option<&Value>) -> RowResult<Vec<Chat
     let parsed: Value;
     let messages = match messages {
         Some(Value::String(text)) => {
-            parsed = serde_json::from_str(text).map_err(|error| format!("`messages` is not JSON: {error}"))?;
+            parsed = strict_json::parse(text).map_err(|what| format!("`messages` {what}"))?;
             Some(&parsed)
         }
         other => other,
@@ -120,34 +137,4 @@ pub(super) fn check_messages(messages: Vec<ChatMessage>) -> RowResult<Vec<ChatMe
         return Err("has no message from the assistant, so there are no tokens to pool; remove the row".to_owned());
     }
     Ok(messages)
-}
-
-/// A label from JSON: `0`, `1`, `false` or `true`.
-pub(super) fn label_from_json(label: Option<&Value>) -> RowResult<bool> {
-    match label {
-        None | Some(Value::Null) => Err("has no `label`; set it to 0 or 1, or remove the row".to_owned()),
-        Some(Value::Bool(label)) => Ok(*label),
-        Some(Value::Number(number)) if number.as_f64() == Some(0.0) => Ok(false),
-        Some(Value::Number(number)) if number.as_f64() == Some(1.0) => Ok(true),
-        Some(other) => Err(bad_label(&other.to_string())),
-    }
-}
-
-/// A label from a CSV cell.
-pub(super) fn label_from_text(label: &str) -> RowResult<bool> {
-    match label.trim() {
-        "" => label_from_json(None),
-        "0" => Ok(false),
-        "1" => Ok(true),
-        other => Err(bad_label(&format!("{other:?}"))),
-    }
-}
-
-/// The message for a label that is neither 0 nor 1.
-pub(super) fn bad_label(label: &str) -> String {
-    let mut shown: String = label.chars().take(40).collect();
-    if shown.len() < label.len() {
-        shown.push_str("...");
-    }
-    format!("label {shown} is neither 0 nor 1; probes are binary, so map the labels to 0 and 1")
 }

@@ -4,10 +4,14 @@
 //! `train_test_split`. The seed determines which rows are drawn. The random generator differs from NumPy's, so the same
 //! seed draws other rows than scikit-learn.
 
+use std::collections::HashSet;
+
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
 
+use super::dialogue::Dialogue;
 use crate::error::{Error, Result};
 
 /// Indices of the rows drawn from a data set.
@@ -79,6 +83,25 @@ pub fn stratified_sample_and_split(labels: &[bool], samples: usize, train_frac: 
     Ok(DataSplit { train, test, requested: samples, taken })
 }
 
+/// The number of test rows whose dialogue is also a training row, whatever their labels are: a probe that has seen a
+/// dialogue need not generalize to get it right.
+///
+/// Two dialogues are the same if the chat template receives the same messages and variables.
+pub fn rows_on_both_sides(dialogues: &[Dialogue], split: &DataSplit) -> usize {
+    let key = |row: &usize| {
+        let dialogue = &dialogues[*row];
+        let mut hasher = blake3::Hasher::new();
+        for message in &dialogue.messages {
+            hasher.update(Value::Object(message.keys().clone()).to_string().as_bytes());
+            hasher.update(b"\n");
+        }
+        hasher.update(Value::Object(dialogue.template_values.clone()).to_string().as_bytes());
+        *hasher.finalize().as_bytes()
+    };
+    let train: HashSet<[u8; 32]> = split.train.iter().map(key).collect();
+    split.test.iter().filter(|row| train.contains(&key(row))).count()
+}
+
 /// Distributes `total` (at most the sum of `counts`) in proportion to `counts`. Each class gets its integer part; the
 /// row left over goes to the larger remainder, or to class 0 if they are equal. With two classes at most one row is
 /// left over.
@@ -97,10 +120,9 @@ fn largest_remainder(counts: [usize; 2], total: usize) -> [usize; 2] {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use proptest::prelude::*;
 
+    use super::super::dialogue::{ChatMessage, Role};
     use super::*;
 
     fn positives(labels: &[bool], rows: &[usize]) -> usize {
@@ -137,6 +159,18 @@ mod tests {
         let split = stratified_sample_and_split(&labels, 600, 0.5, 1).unwrap();
         assert_eq!((split.requested, split.taken), (600, 6));
         insta::assert_snapshot!(split.shortfall().unwrap(), @"600 rows requested, the data set has 6; using all of them");
+    }
+
+    #[test]
+    fn test_rows_that_are_training_rows_are_counted() {
+        let dialogue = |text: &str, label| Dialogue::new(vec![ChatMessage::new(Role::Assistant, text)], label);
+        let mut dialogues: Vec<Dialogue> = ["a", "b", "a", "c", "b"].map(|text| dialogue(text, text == "b")).into();
+        let split = DataSplit { train: vec![0, 1], test: vec![2, 3, 4], requested: 5, taken: 5 };
+        assert_eq!(rows_on_both_sides(&dialogues, &split), 2);
+        dialogues[4].label = false;
+        assert_eq!(rows_on_both_sides(&dialogues, &split), 2, "another label is the same dialogue");
+        dialogues[4].template_values.insert("tools".to_owned(), Value::Null);
+        assert_eq!(rows_on_both_sides(&dialogues, &split), 1);
     }
 
     #[test]

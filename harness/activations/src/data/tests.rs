@@ -2,30 +2,26 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use parquet::data_type::{BoolType, ByteArray, ByteArrayType, Int64Type};
-use parquet::file::properties::WriterProperties;
-use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::parser::parse_message_type;
 use tempfile::TempDir;
 
+use super::parquet_tests::text_parquet;
 use super::*;
 
 /// Writes a file into `directory`, which must outlive it.
-fn file(directory: &TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+pub(super) fn file(directory: &TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
     let path = directory.path().join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, content).unwrap();
     path
 }
 
-fn load_file(path: &Path) -> Result<Dataset> {
+pub(super) fn load_file(path: &Path) -> Result<Dataset> {
     load(path.to_str().unwrap(), None, 10)
 }
 
 /// The error message of loading `content`, without the name of the temporary directory.
-fn load_error(name: &str, content: impl AsRef<[u8]>) -> String {
+pub(super) fn load_error(name: &str, content: impl AsRef<[u8]>) -> String {
     let directory = tempfile::tempdir().unwrap();
     let error = load_file(&file(&directory, name, content)).unwrap_err();
     assert_eq!(error.exit_code(), 2, "{error}");
@@ -34,7 +30,7 @@ fn load_error(name: &str, content: impl AsRef<[u8]>) -> String {
     message
 }
 
-fn contents(dialogue: &Dialogue) -> Vec<(Role, &str)> {
+pub(super) fn contents(dialogue: &Dialogue) -> Vec<(Role, &str)> {
     dialogue.messages.iter().map(|message| (message.role().clone(), message.content().unwrap_or_default())).collect()
 }
 
@@ -127,15 +123,72 @@ fn csv_is_read_in_both_layouts() {
 fn invalid_csv_row_is_rejected_with_line() {
     let exchange = |row: &str| load_error("d.csv", format!("system,user,assistant,label\n,\"q\nq\",a,0\n{row}\n"));
     insta::assert_snapshot!(exchange(",q,a,"), @"d.csv:4: has no `label`; set it to 0 or 1, or remove the row");
-    insta::assert_snapshot!(exchange(",q,a,true"), @r#"d.csv:4: label "true" is neither 0 nor 1; probes are binary, so map the labels to 0 and 1"#);
+    insta::assert_snapshot!(exchange(",q,a,yes"), @r#"d.csv:4: label "yes" is neither 0 nor 1; probes are binary, so map the labels to 0 and 1"#);
     insta::assert_snapshot!(exchange(",q, ,1"), @"d.csv:4: `user` or `assistant` is empty; fill it or remove the row");
     insta::assert_snapshot!(exchange("q,a,1"), @"d.csv:4: has 3 cells, the header has 4; quote cells that contain commas or line breaks");
     insta::assert_snapshot!(load_error("d.csv", b"user,assistant,label\nq,\xff,1\n"), @"d.csv:2: is not UTF-8; convert the file to UTF-8");
-    insta::assert_snapshot!(load_error("d.csv", "messages,label\n[x],1\n"), @"d.csv:2: `messages` is not JSON: expected value at line 1 column 2");
+    insta::assert_snapshot!(load_error("d.csv", "messages,label\n[x],1\n"), @"d.csv:2: `messages` is not JSON: expected value (column 2)");
     insta::assert_snapshot!(load_error("d.csv", "user,assistant\nq,a\n"), @"d.csv: has no column `label`; add one with 0 or 1 in each row");
     insta::assert_snapshot!(load_error("d.csv", "text,label\nq,1\n"), @"d.csv: has the columns `text,label`; they must be `messages,label` (messages as JSON) or `system,user,assistant,label`");
     insta::assert_snapshot!(load_error("d.csv", "statement,label\nq,1\n"), @"d.csv: has bare statements without roles; for the `repe` data set put the file at DIR/repe/true_false_facts.csv and pass `--dataset repe --data-dir DIR`, otherwise use the columns `system,user,assistant,label`");
     insta::assert_snapshot!(load_error("d.csv", ""), @"d.csv: has no column `label`; add one with 0 or 1 in each row");
+}
+
+#[test]
+fn duplicates_are_rejected_in_every_format() {
+    let repeated = GOOD.replace("\"label\": 0", "\"label\": 0, \"label\": 1");
+    insta::assert_snapshot!(load_error("d.jsonl", repeated), @r#"d.jsonl:1: has the key "label" twice in one object; remove one (column 106)"#);
+    let role = GOOD.replace("\"role\": \"user\"", "\"role\": \"user\", \"role\": \"system\"");
+    assert!(load_error("d.jsonl", role).contains("has the key \"role\" twice"));
+    insta::assert_snapshot!(load_error("d.csv", "label,user,assistant,label\n0,q,a,1\n"), @"d.csv: has the column `label` twice; remove or rename one");
+    let cell = r#""[{""role"": ""assistant"", ""content"": ""x"", ""content"": ""y""}]",1"#;
+    insta::assert_snapshot!(load_error("d.csv", format!("messages,label\n{cell}\n")), @r#"d.csv:2: `messages` has the key "content" twice in one object; remove one (column 54)"#);
+    let row = r#"[{"role": "assistant", "content": "x", "content": "y"}]"#;
+    insta::assert_snapshot!(load_error("d.parquet", text_parquet(&[(row, true)])), @r#"d.parquet row 1: `messages` has the key "content" twice in one object; remove one (column 48)"#);
+}
+
+#[test]
+fn labels_follow_one_rule_in_every_format() {
+    let directory = tempfile::tempdir().unwrap();
+    for (zero, one) in [("0", "1"), ("0.0", "1.0"), ("false", "true"), ("-0", "10e-1")] {
+        let json = [GOOD, POSITIVE].map(|row| {
+            row.replace("\"label\": 0", &format!("\"label\": {zero}"))
+                .replace("\"label\": 1", &format!("\"label\": {one}"))
+        });
+        let quoted = [GOOD, POSITIVE].map(|row| {
+            row.replace("\"label\": 0", &format!("\"label\": \"{zero}\""))
+                .replace("\"label\": 1", &format!("\"label\": \"{one}\""))
+        });
+        for (name, content) in [
+            ("a.jsonl", json.join("\n")),
+            ("b.jsonl", quoted.join("\n")),
+            ("c.csv", format!("user,assistant,label\nq,a,{zero}\nq,a,{one}\n")),
+        ] {
+            assert_eq!(load_file(&file(&directory, name, &content)).unwrap().labels(), [false, true], "{content}");
+        }
+    }
+    for bad in ["1e-400", "0.99999999999999999999", "2"] {
+        assert!(load_error("d.jsonl", POSITIVE.replace("1", bad)).contains("neither 0 nor 1"), "{bad}");
+        assert!(load_error("d.csv", format!("user,assistant,label\nq,a,{bad}\n")).contains("neither 0 nor 1"), "{bad}");
+    }
+}
+
+#[test]
+fn extra_keys_and_tools_are_kept_in_csv() {
+    let directory = tempfile::tempdir().unwrap();
+    let messages = r#""[{""role"": ""assistant"", ""content"": ""x"", ""reasoning_content"": ""why""}]""#;
+    let tools = r#""[{""name"": ""f""}]""#;
+    let text = format!("messages,label,tools\n{messages},1,{tools}\n{messages},0,\n");
+    let data = load_file(&file(&directory, "a.csv", text)).unwrap();
+    assert_eq!(data.dialogues[0].messages[0].keys()["reasoning_content"], "why");
+    assert_eq!(data.dialogues[0].template_values["tools"][0]["name"], "f");
+    assert!(data.dialogues[1].template_values.is_empty());
+}
+
+#[test]
+fn huge_row_is_rejected() {
+    let content = GOOD.replace("\"Q\"", &format!("\"{}\"", "x".repeat(17 << 20)));
+    insta::assert_snapshot!(load_error("d.jsonl", format!("{POSITIVE}\n{content}\n")), @"d.jsonl:2: has more than 16 MiB of data, which no model reads; shorten or remove the row");
 }
 
 #[test]
@@ -203,92 +256,4 @@ fn unknown_data_set_lists_known_names() {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join("a.csv")).unwrap();
     assert!(load_file(&directory.path().join("a.csv")).unwrap_err().to_string().contains("is a directory"));
-}
-
-const NESTED: &str = "message rows {
-    optional group messages (LIST) { repeated group list { optional group element {
-        optional binary content (UTF8); optional binary role (UTF8); } } }
-    optional int64 label; }";
-
-/// A file with the rows `[user Q, assistant A]` and `[assistant A]`, labeled as given.
-fn nested_parquet(labels: [i64; 2], role: &str) -> Vec<u8> {
-    let schema = Arc::new(parse_message_type(NESTED).unwrap());
-    let mut bytes = Vec::new();
-    let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::new())).unwrap();
-    let mut rows = writer.next_row_group().unwrap();
-    // Definition level 4: list, element and text are present. Repetition level 1: the value continues the row.
-    for texts in [["Q", "A", "A"], ["user", role, role]] {
-        let texts: Vec<ByteArray> = texts.into_iter().map(ByteArray::from).collect();
-        let mut column = rows.next_column().unwrap().unwrap();
-        column.typed::<ByteArrayType>().write_batch(&texts, Some(&[4, 4, 4]), Some(&[0, 1, 0])).unwrap();
-        column.close().unwrap();
-    }
-    let mut column = rows.next_column().unwrap().unwrap();
-    column.typed::<Int64Type>().write_batch(&labels, Some(&[1, 1]), None).unwrap();
-    column.close().unwrap();
-    rows.close().unwrap();
-    writer.close().unwrap();
-    bytes
-}
-
-/// A file with one column of JSON text and a boolean label.
-fn text_parquet(rows: &[(&str, bool)]) -> Vec<u8> {
-    let schema = "message rows { required binary messages (UTF8); required boolean label; }";
-    let mut bytes = Vec::new();
-    let schema = Arc::new(parse_message_type(schema).unwrap());
-    let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::new())).unwrap();
-    let mut group = writer.next_row_group().unwrap();
-    let texts: Vec<ByteArray> = rows.iter().map(|row| ByteArray::from(row.0)).collect();
-    let labels: Vec<bool> = rows.iter().map(|row| row.1).collect();
-    let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<ByteArrayType>().write_batch(&texts, None, None).unwrap();
-    column.close().unwrap();
-    let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<BoolType>().write_batch(&labels, None, None).unwrap();
-    column.close().unwrap();
-    group.close().unwrap();
-    writer.close().unwrap();
-    bytes
-}
-
-#[test]
-fn parquet_is_read_in_both_layouts() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = load_file(&file(&directory, "a.parquet", nested_parquet([0, 1], "assistant"))).unwrap();
-    assert_eq!(data.labels(), [false, true]);
-    assert_eq!(contents(&data.dialogues[0]), [(Role::User, "Q"), (Role::Assistant, "A")]);
-    assert_eq!(contents(&data.dialogues[1]), [(Role::Assistant, "A")]);
-    let messages = r#"[{"role": "assistant", "content": "x"}]"#;
-    let data = load_file(&file(&directory, "b.parquet", text_parquet(&[(messages, true), (messages, false)]))).unwrap();
-    assert_eq!(data.labels(), [true, false]);
-}
-
-#[test]
-fn invalid_parquet_is_rejected_with_row() {
-    insta::assert_snapshot!(load_error("d.parquet", nested_parquet([0, 3], "assistant")), @"d.parquet row 2: label 3 is neither 0 nor 1; probes are binary, so map the labels to 0 and 1");
-    insta::assert_snapshot!(load_error("d.parquet", nested_parquet([0, 1], "bot")), @"d.parquet row 1: has no message from the assistant, so there are no tokens to pool; remove the row");
-    insta::assert_snapshot!(load_error("d.parquet", text_parquet(&[("[]", true)])), @"d.parquet row 1: `messages` is empty; remove the row or add messages");
-    assert!(load_error("d.parquet", "not Parquet at all").starts_with("d.parquet: is not a readable Parquet file"));
-    assert!(load_error("d.parquet", "").starts_with("d.parquet: is not a readable Parquet file"));
-    let schema = Arc::new(parse_message_type("message rows { required int32 other; }").unwrap());
-    let mut bytes = Vec::new();
-    SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::new())).unwrap().close().unwrap();
-    insta::assert_snapshot!(load_error("d.parquet", bytes), @"d.parquet: has the columns `other`; it must have `messages` and `label`");
-}
-
-#[test]
-fn damaged_parquet_never_panics() {
-    let directory = tempfile::tempdir().unwrap();
-    let good = nested_parquet([0, 1], "assistant");
-    for position in 0..good.len() {
-        for flip in [0x01, 0x80, 0xff] {
-            let mut damaged = good.clone();
-            damaged[position] ^= flip;
-            // A result or an error: only a panic would fail this test.
-            let _ = load_file(&file(&directory, "d.parquet", &damaged));
-        }
-    }
-    for length in 0..good.len() {
-        assert!(load_file(&file(&directory, "d.parquet", &good[..length])).is_err());
-    }
 }

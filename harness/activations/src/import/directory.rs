@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use crate::error::{Error, Result};
 
 /// Files of an earlier model that would contradict the imported ones.
-const STALE_FILES: [&str; 3] = ["model.safetensors.index.json", "chat_template.jinja", "chat_template.json"];
+const STALE_FILES: [&str; 4] =
+    ["model.safetensors.index.json", "chat_template.jinja", "chat_template.json", "import_warnings.txt"];
 
 /// Checks that an import can write to `out`.
 ///

@@ -8,6 +8,8 @@ pub mod config;
 pub mod directory;
 pub mod gguf;
 mod metadata;
+#[cfg(test)]
+mod missing_tests;
 pub mod rope_scaling;
 pub mod tensors;
 #[cfg(test)]
@@ -36,6 +38,19 @@ pub struct ImportSummary {
     pub n_parameters: usize,
     /// Bytes of the weights written.
     pub n_bytes: u64,
+    /// Assumptions about keys that the file lacks, and keys that the import leaves out.
+    pub warnings: Vec<String>,
+}
+
+/// Has the warnings of an import, one a line, so that a later use of the directory can repeat them.
+const WARNINGS_FILE: &str = "import_warnings.txt";
+
+/// Logs the warnings of the import of `file` into the directory `imported` again.
+pub fn repeat_warnings(file: &Path, imported: &Path) {
+    let warnings = std::fs::read_to_string(imported.join(WARNINGS_FILE)).unwrap_or_default();
+    for warning in warnings.lines() {
+        tracing::warn!("{}: {warning}", file.display());
+    }
 }
 
 /// Imports the GGUF file `file` into the directory `out`.
@@ -69,14 +84,18 @@ pub fn import_gguf(file: &Path, out: &Path, force: bool, progress: &mut ImportPr
         n_tensors: tensors.len(),
         n_parameters: tensors.iter().map(|tensor| tensor.n_elements()).sum(),
         n_bytes: tensors.iter().map(|tensor| tensor.n_bytes() as u64).sum(),
+        warnings,
     };
     directory::write(out, force, |dir| {
         directory::write_file(dir, "config.json", config.to_json(tensors::dtype_of(&tensors)).as_bytes())?;
         directory::write_file(dir, "tokenizer.json", tokenizer.tokenizer_json.as_bytes())?;
         directory::write_file(dir, "tokenizer_config.json", tokenizer.tokenizer_config_json.as_bytes())?;
+        if !summary.warnings.is_empty() {
+            directory::write_file(dir, WARNINGS_FILE, (summary.warnings.join("\n") + "\n").as_bytes())?;
+        }
         tensors::write_safetensors(&gguf, &tensors, &dir.join("model.safetensors"), progress)
     })?;
-    for warning in &warnings {
+    for warning in &summary.warnings {
         tracing::warn!("{}: {warning}", file.display());
     }
     Ok(summary)

@@ -56,12 +56,11 @@ fn unsupported_model_is_rejected_with_reason() {
     insta::assert_snapshot!(set("llama.block_count", GgufValue::Unsigned(4_000_000_000)), @"FILE: declares 4000000000 blocks but has 11 tensors");
     insta::assert_snapshot!(set("llama.block_count", GgufValue::Unsigned(2)), @"FILE: has no tensor for 'model.layers.1.input_layernorm.weight'");
     insta::assert_snapshot!(set("llama.feed_forward_length", GgufValue::Unsigned(4)), @"FILE: tensor 'blk.0.ffn_gate.weight' has shape [3, 8], its metadata requires [4, 8]");
-    insta::assert_snapshot!(set("tokenizer.ggml.bos_token_id", GgufValue::Unsigned(7)), @"FILE: metadata 'tokenizer.ggml.bos_token_id' is 7, but the vocabulary has 7 tokens");
+    insta::assert_snapshot!(set("tokenizer.ggml.bos_token_id", GgufValue::Unsigned(7)), @"FILE: metadata 'tokenizer.ggml.bos_token_id' is 7, but there are 7 tokens");
     insta::assert_snapshot!(import_error(|gguf| gguf.unset("llama.embedding_length")), @"FILE: has no metadata 'llama.embedding_length'");
     insta::assert_snapshot!(import_error(|gguf| gguf.tensor("rope_freqs.weight", &[2], &[3.0, 1.0])), @"FILE: has a tensor 'rope_freqs.weight' that does not follow the formula of Llama 3.1, the only supported one");
     insta::assert_snapshot!(import_error(|gguf| gguf.tensor("blk.0.ffn_gate_inp.weight", &[1], &[1.0])), @"FILE: has a tensor 'blk.0.ffn_gate_inp.weight', which is not part of a Llama model");
-    insta::assert_snapshot!(import_error(|gguf| gguf.tensor("output_norm.weight", &[8], &[f32::NAN; 8])), @"FILE: tensor 'output_norm.weight' has weights that are not finite in bfloat16: the file is damaged");
-    insta::assert_snapshot!(import_error(|gguf| gguf.tensor("output_norm.weight", &[8], &[3.4e38; 8])), @"FILE: tensor 'output_norm.weight' has weights that are not finite in bfloat16: the file is damaged");
+    insta::assert_snapshot!(import_error(|gguf| gguf.tensor("output_norm.weight", &[8], &[f32::NAN; 8])), @"FILE: tensor 'output_norm.weight' has weights that are not finite: the file is damaged");
 }
 
 #[test]
@@ -77,7 +76,7 @@ fn quantized_bias_is_rejected() {
 fn unsupported_or_inconsistent_tokenizer_is_rejected() {
     let set = |key: &'static str, value: GgufValue| import_error(move |gguf| gguf.set(key, value));
     insta::assert_snapshot!(set("tokenizer.ggml.model", text("bert")), @"FILE: has a tokenizer of kind 'bert'; supported are 'gpt2' (byte-level) and 'llama'");
-    insta::assert_snapshot!(set("tokenizer.ggml.pre", text("tekken")), @"FILE: has the unknown pre-tokenizer 'tekken'; supported are: default gpt-2 gpt2 smollm llama-bpe llama3 llama-v3 qwen2");
+    insta::assert_snapshot!(set("tokenizer.ggml.pre", text("tekken")), @"FILE: has the unknown pre-tokenizer 'tekken'; supported are: gpt-2 gpt2 smollm llama-bpe llama3 llama-v3 qwen2");
     insta::assert_snapshot!(set("tokenizer.ggml.merges", strings(&["ab"])), @r#"FILE: merge 0 is "ab", expected a pair"#);
     insta::assert_snapshot!(set("tokenizer.ggml.merges", strings(&["a x"])), @"FILE: has an invalid tokenizer: Token `x` out of vocabulary at line 1 column 866");
     insta::assert_snapshot!(set("tokenizer.ggml.tokens", strings(&["a", "b", "a"])), @r#"FILE: has the token "a" twice, with the ids 0 and 2"#);

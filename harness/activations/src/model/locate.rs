@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use actbench_fixtures::presets::{PRESETS, Preset};
 
 use crate::error::{Error, Result};
-use crate::import::IMPORT_VERSION;
+use crate::import::{IMPORT_VERSION, repeat_warnings};
 use crate::model::weights::{Weights, adapter_file};
 pub use settings::LocateSettings;
 
@@ -147,7 +147,9 @@ fn imported(file: &Path, settings: &LocateSettings, quiet: bool) -> Result<PathB
     let digest = hasher.finalize().to_hex();
     let directory = cache.join("imported").join(format!("{}-v{IMPORT_VERSION}", &digest[..32]));
     let complete = || directory.join("config.json").exists();
-    if !complete() {
+    if complete() {
+        repeat_warnings(file, &directory);
+    } else {
         let outcome = import_bar::import_with_bar(file, &directory, false, quiet);
         // Another process may have been faster; its directory has the same contents.
         if !complete() {
