@@ -43,8 +43,8 @@ pub(super) fn check_file_name(name: &str) -> Result<(), String> {
     Err(format!("the hub lists a file that would lie outside of the repository: {}", shown(name)))
 }
 
-/// The value of an ETag without its quotes and the mark of a weak one, as `huggingface_hub` reads it; none if the text has not the form of an
-/// ETag or does not fit into a file name.
+/// The value of an ETag without its quotes and the mark of a weak one, as `huggingface_hub` reads it; none if the text has
+/// not the form of an ETag or does not fit into a file name.
 pub(super) fn etag_value(header: &str) -> Option<&str> {
     let value = header.trim();
     let value = value.strip_prefix("W/").unwrap_or(value);
