@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::NaiveDate;
 use rayon::prelude::*;
+use serde_json::Value;
 use tokenizers::{Encoding, PostProcessorWrapper, Tokenizer};
 
 use crate::data::{ChatMessage, Dialogue};
