@@ -161,9 +161,9 @@ mod tests {
 
     #[test]
     fn template_failure_names_line() {
-        insta::assert_snapshot!(render("\n{{ messages[0].content.frobnicate() }}").unwrap_err(), @"the chat template fails: unknown method: string has no method named frobnicate (line 2 of the template)");
-        insta::assert_snapshot!(render("{% if %}").unwrap_err(), @"the chat template fails: syntax error: unexpected end of block (line 1 of the template)");
-        insta::assert_snapshot!(render("{{ nothing.at.all }}").unwrap_err(), @"the chat template fails: undefined value (line 1 of the template)");
+        insta::assert_snapshot!(render("\n{{ messages[0].content.frobnicate() }}").unwrap_err(), @"the chat template fails: 'str object' has no attribute 'frobnicate' (line 2 of the template)");
+        insta::assert_snapshot!(render("{% if %}").unwrap_err(), @"the chat template fails: syntax error: expected an expression, found '%}' (line 1 of the template)");
+        insta::assert_snapshot!(render("{{ nothing.at.all }}").unwrap_err(), @"the chat template fails: 'nothing' is undefined (line 1 of the template)");
     }
 
     #[test]
