@@ -69,7 +69,16 @@ impl ChatTemplate {
     /// # Errors
     /// A syntax error or a feature that is not supported, with its line.
     pub(super) fn new(source: &str, special: SpecialTokens, today: NaiveDate) -> Result<Self, RenderError> {
-        Ok(ChatTemplate { template: Template::new(source).map_err(RenderError)?, special, today })
+        // Parsing recurses by the nesting of the template, like rendering: the caller's stack can be small.
+        let parsed = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(RENDER_STACK);
+            let handle = thread.spawn_scoped(scope, || Template::new(source))?;
+            handle.join().map_err(|_| std::io::Error::other("the parser of templates panicked"))
+        });
+        let template = parsed.unwrap_or_else(|error: std::io::Error| {
+            Err(JinjaError::Failed { message: format!("cannot start a parsing thread: {error}"), line: 1 })
+        });
+        Ok(ChatTemplate { template: template.map_err(RenderError)?, special, today })
     }
 
     /// The token that begins a sequence.
