@@ -78,7 +78,7 @@ def main():
     # A line of several expressions is one snippet for each: an error of one must not hide the others.
     snippets = [part for line in snippets for part in split(line)]
     goldens = [{"template": snippet, **render(snippet)} for snippet in snippets]
-    # Addresses and unseeded choices are no facts to compare.
+    # Addresses differ from run to run.
     goldens = [golden for golden in goldens if " at 0x" not in golden.get("text", "")]
     document = {
         "reference": f"transformers {transformers.__version__}, jinja2 {jinja2.__version__}",

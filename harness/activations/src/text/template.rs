@@ -73,7 +73,16 @@ impl ChatTemplate {
     /// # Errors
     /// A syntax error or a feature that is not supported, with its line.
     pub(super) fn new(source: &str, special: SpecialTokens, today: NaiveDate) -> Result<Self, RenderError> {
-        Ok(ChatTemplate { template: Template::new(source).map_err(RenderError)?, special, today })
+        // Parsing recurses by the nesting of the template, like rendering: the caller's stack can be small.
+        let parsed = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(RENDER_STACK);
+            let handle = thread.spawn_scoped(scope, || Template::new(source))?;
+            handle.join().map_err(|_| std::io::Error::other("the parser of templates panicked"))
+        });
+        let template = parsed.unwrap_or_else(|error: std::io::Error| {
+            Err(JinjaError::Failed { message: format!("cannot start a parsing thread: {error}"), line: 1 })
+        });
+        Ok(ChatTemplate { template: template.map_err(RenderError)?, special, today })
     }
 
     /// The token that begins a sequence.
@@ -167,9 +176,9 @@ mod tests {
 
     #[test]
     fn template_failure_names_line() {
-        insta::assert_snapshot!(render("\n{{ messages[0].content.frobnicate() }}").unwrap_err(), @"the chat template fails: unknown method: string has no method named frobnicate (line 2 of the template)");
-        insta::assert_snapshot!(render("{% if %}").unwrap_err(), @"the chat template fails: syntax error: unexpected end of block (line 1 of the template)");
-        insta::assert_snapshot!(render("{{ nothing.at.all }}").unwrap_err(), @"the chat template fails: undefined value (line 1 of the template)");
+        insta::assert_snapshot!(render("\n{{ messages[0].content.frobnicate() }}").unwrap_err(), @"the chat template fails: 'str object' has no attribute 'frobnicate' (line 2 of the template)");
+        insta::assert_snapshot!(render("{% if %}").unwrap_err(), @"the chat template fails: syntax error: expected an expression, found '%}' (line 1 of the template)");
+        insta::assert_snapshot!(render("{{ nothing.at.all }}").unwrap_err(), @"the chat template fails: 'nothing' is undefined (line 1 of the template)");
     }
 
     #[test]

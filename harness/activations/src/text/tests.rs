@@ -328,7 +328,7 @@ fn invalid_tokenizer_directory_is_rejected_with_reason() {
     insta::assert_snapshot!(with_config("{"), @"DIR/tokenizer_config.json: is not JSON (EOF while parsing an object at line 1 column 1); download the file again");
     insta::assert_snapshot!(with_config(r#"{"chat_template": 1}"#), @"DIR/tokenizer_config.json: `chat_template` must be a string or a list of {name, template}");
     insta::assert_snapshot!(with_config(r#"{"chat_template": [{"name": "a", "template": ""}, {"name": "b", "template": ""}]}"#), @"DIR/tokenizer_config.json: has chat templates (a, b) and none is named `default`; copy the one to use to chat_template.jinja");
-    insta::assert_snapshot!(with_config(r#"{"chat_template": "{% if %}"}"#), @"DIR/tokenizer_config.json: the chat template fails: syntax error: unexpected end of block (line 1 of the template); fix the file or download it again");
+    insta::assert_snapshot!(with_config(r#"{"chat_template": "{% if %}"}"#), @"DIR/tokenizer_config.json: the chat template fails: syntax error: expected an expression, found '%}' (line 1 of the template); fix the file or download it again");
 }
 
 #[test]

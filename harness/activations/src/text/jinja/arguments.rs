@@ -13,10 +13,6 @@ pub(super) struct CallArguments {
 }
 
 impl CallArguments {
-    pub(super) fn positional(positional: Vec<Value>) -> CallArguments {
-        CallArguments { positional, keyword: Vec::new() }
-    }
-
     /// Assigns the arguments to parameters by Python's rules. A parameter with an empty name is positional only. The
     /// first `n_required` parameters must be given.
     pub(super) fn bind<const N: usize>(

@@ -130,7 +130,7 @@ impl Interpreter<'_> {
                 let [attribute] = arguments.bind(name, 1, ["name"])?;
                 value.defined()?;
                 let attribute = super::arguments::text(&attribute.unwrap_or(Value::None), "the name")?;
-                // Keys of a mapping are no attributes.
+                // A key of a mapping is not an attribute.
                 match &value {
                     Value::Dict(_) if !self.has_method(&value, &attribute) && !attribute.starts_with("__") => {
                         Ok(Value::undefined(format!("'dict object' has no attribute '{attribute}'")))
@@ -351,5 +351,5 @@ fn file_size(size: f64, binary: bool) -> Outcome<String> {
             return Ok(format!("{} {unit_name}", layout.float(base * size / unit)));
         }
     }
-    Err(Failure::of_value("a size that is no number"))
+    Err(Failure::of_value("a size that is not a number"))
 }

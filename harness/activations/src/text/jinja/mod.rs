@@ -1,7 +1,7 @@
 //! Jinja2 as transformers configures it, for chat templates.
 //!
 //! A template is untrusted code. Its parser bounds nesting, and a rendering has a bound on work, memory and recursion.
-//! What Jinja2 renders and this module does not is refused by name: no template gives another text than in
+//! A feature of Jinja2 that this module lacks is refused by name: no template gives another text than in
 //! transformers.
 //!
 //! `lexer`, `escapes`, `parser` and `expressions` make the tree of `syntax`. `render` executes statements, `evaluate`

@@ -319,7 +319,7 @@ fn integers(operator: Operator, a: i128, b: i128) -> Outcome<Value> {
 }
 
 fn floats(operator: Operator, a: f64, b: f64) -> Outcome<f64> {
-    // Python takes the sign of the divisor for the rest, and rounds the quotient of what the rest leaves.
+    // Python takes the sign of the divisor for the rest, and rounds the quotient without the rest.
     let divided = || {
         let rest = a % b;
         let rest = if rest != 0.0 && (b < 0.0) != (rest < 0.0) { rest + b } else { rest };

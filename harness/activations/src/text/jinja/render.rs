@@ -136,7 +136,7 @@ impl Interpreter<'_> {
             Target::Name(name) => scope.set(*name, value),
             Target::Attribute(name, attribute) => {
                 let Value::Namespace(namespace) = self.variable(scope, *name) else {
-                    return Err(Failure::other("cannot assign an attribute of an object that is no namespace"));
+                    return Err(Failure::other("cannot assign an attribute of a value other than a namespace"));
                 };
                 self.set_attribute(&namespace, attribute, value)?;
             }

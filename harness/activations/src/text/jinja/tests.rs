@@ -7,7 +7,7 @@ use super::*;
 /// Made by scripts/make_template_goldens.py with transformers' own environment.
 const GOLDENS: &str = include_str!("../../../tests/data/jinja_goldens.json");
 
-/// The first words of the features of these snippets that are refused, although Jinja2 renders them.
+/// Snippets that are refused, although Jinja2 renders them.
 const REFUSED: [&str; 8] = [
     "{{ 5 .real }}",
     "{{ messages.__class__ }}",

@@ -44,7 +44,7 @@ pub(super) fn is_printable(character: char) -> bool {
 /// Whether Python's `str.isdigit` holds.
 ///
 /// # Errors
-/// The property is not known for the character: a number that is no decimal digit, such as a superscript.
+/// The property is not known for the character: a number other than a decimal digit, such as a superscript.
 pub(super) fn is_digit(character: char) -> Outcome<bool> {
     match is_decimal(character) {
         false if character.is_numeric() => Err(unknown_class(character)),
