@@ -18,10 +18,10 @@ pub(crate) fn is_pointer(head: &[u8]) -> bool {
 /// Rejects a Git LFS pointer. `head` is the file's first 64 bytes or more; `path` is for the message.
 ///
 /// # Errors
-/// `<path>: is a Git LFS pointer, not the file: run `git lfs pull` in its folder`, as bad input.
+/// `<path>: is a Git LFS pointer, not the file: run `git lfs pull` in its directory`, as bad input.
 pub(crate) fn reject_pointer(path: &Path, head: &[u8]) -> Result<()> {
     if is_pointer(head) {
-        return Err(Error::file(path, "is a Git LFS pointer, not the file: run `git lfs pull` in its folder"));
+        return Err(Error::file(path, "is a Git LFS pointer, not the file: run `git lfs pull` in its directory"));
     }
     Ok(())
 }
@@ -33,7 +33,7 @@ mod tests {
     #[test]
     fn pointer_is_rejected_with_the_remedy() {
         let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 17\n";
-        insta::assert_snapshot!(reject_pointer(Path::new("m/tokenizer.json"), pointer).unwrap_err(), @"m/tokenizer.json: is a Git LFS pointer, not the file: run `git lfs pull` in its folder");
+        insta::assert_snapshot!(reject_pointer(Path::new("m/tokenizer.json"), pointer).unwrap_err(), @"m/tokenizer.json: is a Git LFS pointer, not the file: run `git lfs pull` in its directory");
         for other in [b"".as_slice(), b"version", b"{\"version\": \"1.0\"}", b"\x80\x00\x00\x00\x00\x00\x00\x00{"] {
             reject_pointer(Path::new("m/tokenizer.json"), other).unwrap();
         }
