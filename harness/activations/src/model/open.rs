@@ -11,7 +11,7 @@ use super::llama::{Llama, LoadOptions};
 use super::locate::{ModelLocation, locate};
 use super::tensors::{check_tensors, tensor_warnings};
 use super::weights::{Weights, adapter_file};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::text::{ChatTokenizer, MaskKind};
 
 /// A model whose configuration, tokenizer and weight headers were read and agree.
@@ -43,7 +43,7 @@ impl OpenModel {
             ModelLocation::Directory(directory) => ChatTokenizer::from_dir(directory)?,
             ModelLocation::Synthetic(_) => ChatTokenizer::bundled()?,
         };
-        let weights = location.weights().map_err(|error| error.advise("download the model's weights again"))?;
+        let weights = location.weights().map_err(|error| advise(error, "download the model's weights again"))?;
         let directory = match &location {
             ModelLocation::Directory(directory) => Some(directory.as_path()),
             ModelLocation::Synthetic(_) => None,
@@ -69,10 +69,9 @@ impl OpenModel {
     /// A layer beyond the model, a tensor that is missing or has another shape.
     pub fn check(&self, deepest: usize) -> Result<()> {
         check_layer(deepest, self.config.n_layers)?;
-        check_tensors(&self.config, &self.weights, deepest + 1).map_err(|error| {
-            error
-                .advise("config.json and the weights belong to different models or are incomplete: download both again")
-        })
+        const ADVICE: &str =
+            "config.json and the weights belong to different models or are incomplete: download both again";
+        check_tensors(&self.config, &self.weights, deepest + 1).map_err(|error| advise(error, ADVICE))
     }
 
     /// Loads the blocks up to `deepest` over `backends`, split by free memory.
@@ -90,6 +89,13 @@ impl OpenModel {
         let options = LoadOptions { dtype, n_blocks: deepest + 1, max_positions };
         Llama::load_over(backends, self.config.clone(), self.weights.clone(), &options, progress)
     }
+}
+
+/// Adds `advice` to an error about weights, unless the error has a remedy of its own that it would contradict.
+fn advise(error: Error, advice: &str) -> Error {
+    const REMEDIES: [&str; 4] = ["Git LFS pointer", "of an adapter", "are quantized", "rename it to"];
+    let text = error.to_string();
+    if REMEDIES.iter().any(|remedy| text.contains(remedy)) { error } else { error.advise(advice) }
 }
 
 /// The file of a model's configuration, for errors and warnings.
