@@ -127,7 +127,8 @@ fn gate_that_cannot_write_is_broken() {
     let sandbox = Sandbox::new();
     let base = script(&sandbox, "base", 0.5, "");
     fs::create_dir(sandbox.path("gate.journal.jsonl")).unwrap();
-    for more in [&[][..], &["--output", "none/gate.json"], &["--output", "other.json", "--export", "junit=/proc/a.xml"]] {
+    for more in [&[][..], &["--output", "none/gate.json"], &["--output", "other.json", "--export", "junit=/proc/a.xml"]]
+    {
         let output = gate(&sandbox, &base, &base, more);
         assert_eq!(output.status.code(), Some(2), "{more:?}: {}{}", stdout(&output), stderr(&output));
     }
