@@ -1,7 +1,7 @@
 //! Locks that end with their process, and files and directories that a killed process left.
 //!
 //! The lock is `flock` on the file or directory itself: the kernel releases it however the process ends, so that none is ever
-//! stale. Whoever holds the lock of a path may remove it, and whoever has just acquired one checks that the path still leads
+//! stale. The holder of the lock of a path may remove it, and a process that has just acquired one checks that the path still leads
 //! to what was locked. A file system without locks protects nothing, and nothing is removed there.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn sweep_removes_only_own_leftovers_that_nobody_holds() {
+    fn sweep_removes_only_own_leftovers_without_a_holder() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         for name in ["x-left", "x-held", "other"] {
