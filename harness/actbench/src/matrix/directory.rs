@@ -196,7 +196,7 @@ fn check(path: &Path, manifest: &MatrixManifest, resume: bool) -> Result<()> {
             None => Ok(()),
         };
     }
-    let has_files = fs::read_dir(path).is_ok_and(|mut entries| {
+    let has_files = fs::read_dir(path).is_ok_and(|entries| {
         // A process that was killed before it wrote the manifest may have left these.
         entries.flatten().any(|entry| {
             let name = entry.file_name();
