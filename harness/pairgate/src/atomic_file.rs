@@ -66,7 +66,7 @@ pub fn check_writable(path: &Path) -> Result<()> {
 }
 
 /// Locks `path` for this process, so that no second one writes to it at the same time. None for a device, a pipe or a
-/// descriptor, which nobody owns.
+/// descriptor, which belongs to no process.
 ///
 /// # Errors
 /// Another process holds the lock; the message says that it is written by another `who`. Or the directory cannot be written to.
@@ -117,7 +117,7 @@ fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
     };
     file.write_all(bytes)?;
     if let Some(existing) = &existing {
-        // Fails unless this is root, and then the file belongs to whoever writes it. Before the mode, which it may clear.
+        // Fails unless this is root, and then the file belongs to the user who writes it. Before the mode, which it may clear.
         let _ = std::os::unix::fs::fchown(file.as_file(), Some(existing.uid()), Some(existing.gid()));
         file.as_file().set_permissions(Permissions::from_mode(existing.mode() & 0o7777))?;
     }

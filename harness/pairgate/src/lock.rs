@@ -1,7 +1,7 @@
 //! Locks that end with their process, and files and directories that a killed process left.
 //!
 //! The lock is `flock` on the file or directory itself: the kernel releases it however the process ends, so that none is ever
-//! stale. Whoever holds the lock of a path may remove it, and whoever has just acquired one checks that the path still leads
+//! stale. The holder of the lock of a path may remove it, and a process that has just acquired one checks that the path still leads
 //! to what was locked. A file system without locks protects nothing, and nothing is removed there.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::process::interrupt::{ForcedExitRemoval, at_forced_exit};
 
 /// How long a lock that is held may still turn out to be that of a process which only removes a leftover.
 const GRACE: Duration = Duration::from_millis(300);
@@ -40,6 +41,7 @@ pub struct OutputLock {
     /// None where the lock is on the output itself.
     path: Option<PathBuf>,
     _file: File,
+    _removal: Option<ForcedExitRemoval>,
 }
 
 impl OutputLock {
@@ -54,7 +56,10 @@ impl OutputLock {
             options.write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW);
             let file = options.open(path).map_err(Error::io("create", path))?;
             if lock_at(&file, path) {
-                return Ok(Some(OutputLock { path: Some(path.to_path_buf()), _file: file }));
+                let path = path.to_path_buf();
+                let removed = path.clone();
+                let removal = at_forced_exit(move || drop(fs::remove_file(removed)));
+                return Ok(Some(OutputLock { path: Some(path), _file: file, _removal: Some(removal) }));
             }
             if start.elapsed() > GRACE {
                 return Ok(None);
@@ -69,7 +74,7 @@ impl OutputLock {
     /// It cannot be opened.
     pub fn of_file(path: &Path) -> Result<Option<Self>> {
         let file = OpenOptions::new().write(true).open(path).map_err(Error::io("open", path))?;
-        Ok(lock_at(&file, path).then_some(OutputLock { path: None, _file: file }))
+        Ok(lock_at(&file, path).then_some(OutputLock { path: None, _file: file, _removal: None }))
     }
 }
 
@@ -127,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn sweep_removes_only_own_leftovers_that_nobody_holds() {
+    fn sweep_removes_only_own_leftovers_without_a_holder() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         for name in ["x-left", "x-held", "other"] {

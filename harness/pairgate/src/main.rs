@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         }
     };
     match console::check() {
-        // A verdict that nobody could read is not a pass, and 1 would mean a regression.
+        // A verdict that could not be read is not a pass, and 1 would mean a regression.
         Err(error) if code == 0 => {
             stderr_line!("error: {error}");
             ExitCode::from(BROKEN)

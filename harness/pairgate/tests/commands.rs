@@ -79,7 +79,7 @@ fn report_that_cannot_be_written_is_no_verdict() {
         command.args(["--base", "true", "--head", "true", "--delta", "0.9", "--effect", "0.95"]);
         command.stdout(open(stdout)).stderr(open(stderr)).status().unwrap().code()
     };
-    // Of commands that take no time a verdict may be anything but a pass that nobody can read, and never an abort.
+    // Of commands that take no time a verdict may be anything but a pass that cannot be read, and never an abort.
     assert!(matches!(run("/dev/full", "/dev/null"), Some(1..=3)));
     assert!(matches!(run("/dev/full", "/dev/full"), Some(1..=3)));
 }

@@ -196,9 +196,13 @@ fn check(path: &Path, manifest: &MatrixManifest, resume: bool) -> Result<()> {
             None => Ok(()),
         };
     }
-    let has_files = fs::read_dir(path).is_ok_and(|mut entries| {
+    let has_files = fs::read_dir(path).is_ok_and(|entries| {
         // A process that was killed before it wrote the manifest may have left these.
-        entries.any(|entry| entry.is_ok_and(|entry| ![CELLS, SOURCE, LOCK].iter().any(|own| entry.file_name() == *own)))
+        entries.flatten().any(|entry| {
+            let name = entry.file_name();
+            let is_temporary = name.to_string_lossy().starts_with(pairgate::atomic_file::TEMPORARY_PREFIX);
+            !is_temporary && ![CELLS, SOURCE, LOCK].iter().any(|own| name == *own)
+        })
     });
     match (path.is_file(), has_files) {
         (true, _) => Err(Error::file(path, "is a file; --out names a directory")),

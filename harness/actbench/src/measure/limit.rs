@@ -1,4 +1,4 @@
-//! The memory that this process can still allocate: on the machine, and within its control groups.
+//! The memory that this process can still allocate: on the machine, and within its cgroups.
 //!
 //! A group limits what its own processes and those of all groups below it use together, so every group from the process's up
 //! to the highest visible one counts. Both versions of the interface are read, as described by the kernel's documentation
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// A limit of version 1 of at least this many bytes is none: the kernel's largest number of pages depends on their size.
 const UNLIMITED: u64 = 1 << 60;
 
-/// Bytes that this process can still allocate: `MemAvailable`, or what is left in one of its control groups if that is less.
+/// Bytes that this process can still allocate: `MemAvailable`, or what is left in one of its cgroups if that is less.
 /// None if neither is known.
 pub fn available() -> Option<u64> {
     available_below(Path::new("/"))

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::process::interrupt;
 
-/// Interval at which an interrupt is noticed while nobody reads.
+/// Interval at which an interrupt is noticed while no process reads.
 const POLL: Duration = Duration::from_millis(50);
 
 /// Opens the device or pipe at `path` and writes `bytes`. A pipe without a reader is waited for.

@@ -26,6 +26,6 @@ pub fn check() -> Result<()> {
 /// The error for a thread that the system refused.
 pub fn refused(error: &io::Error) -> Error {
     Error::Measurement(format!(
-        "cannot start a thread: {error}; raise the limit on processes and threads (`ulimit -u`, or pids.max of the control group)"
+        "cannot start a thread: {error}; raise the limit on processes and threads (`ulimit -u`, or pids.max of the cgroup)"
     ))
 }

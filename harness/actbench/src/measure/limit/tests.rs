@@ -1,4 +1,4 @@
-//! Recorded trees of control groups, and a real group where this machine lets one be created.
+//! Recorded trees of cgroups, and a real group where this machine lets one be created.
 
 use std::process::Command;
 
@@ -182,7 +182,7 @@ fn limit_of_a_real_group_is_found_by_a_process_in_it() {
     let group = match RealGroup::create(LIMIT) {
         Ok(group) => group,
         Err(reason) => {
-            eprintln!("skipped: no control group can be created: {reason}");
+            eprintln!("skipped: no cgroup can be created: {reason}");
             return;
         }
     };
@@ -194,7 +194,7 @@ fn limit_of_a_real_group_is_found_by_a_process_in_it() {
     let output = command.env("ACTBENCH_TEST_IN_GROUP", "1").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     if text.contains("cgroup.procs") {
-        eprintln!("skipped: a process cannot enter a control group: {text}");
+        eprintln!("skipped: a process cannot enter a cgroup: {text}");
         return;
     }
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
