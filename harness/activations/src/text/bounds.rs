@@ -191,7 +191,7 @@ fn longest_replacement(base64: &str) -> f64 {
             b'/' => 63,
             _ => continue,
         };
-        bits = bits << 6 | u32::from(value);
+        bits = (bits << 6) | u32::from(value);
         count += 6;
         if count >= 8 {
             count -= 8;

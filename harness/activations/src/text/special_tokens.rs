@@ -141,10 +141,11 @@ fn configured(config: &Map<String, Value>) -> Result<Arguments, String> {
     }
     let mut specific = Map::new();
     for key in arguments.keys() {
-        if is_specific(&key) && arguments.content(&key).is_some() {
-            if let Some(Argument::Json(value)) = arguments.remove(&key) {
-                specific.insert(key, value);
-            }
+        if is_specific(&key)
+            && let Some(Value::String(text)) = arguments.get(&key).cloned()
+        {
+            arguments.remove(&key);
+            specific.insert(key, text.into());
         }
     }
     if let Some(Value::Object(extra)) = arguments.get("extra_special_tokens") {
