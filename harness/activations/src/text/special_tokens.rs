@@ -84,7 +84,7 @@ impl SpecialTokenTable {
         let mut arguments = arguments.converted()?;
         for key in STANDARD {
             if let Some(content) = arguments.content(key)
-                && let Some(token) = decoder.values().rev().find(|token| token.content == content)
+                && let Some(token) = decoder.by_content.get(content)
             {
                 arguments.set(key, Argument::Token(token.clone()));
             }
@@ -103,7 +103,7 @@ impl SpecialTokenTable {
         } else {
             files.serialized.iter().filter_map(|token| token.get("content")?.as_str()).collect()
         };
-        let mut batches = vec![to_add(&decoder, &named, &extra, &present)];
+        let mut batches = vec![to_add(&decoder.by_id, &named, &extra, &present)];
         batches.extend(later_batch(class, &named, &extra));
         let mut special: Vec<(String, String)> = Vec::new();
         for (key, argument) in &named {
@@ -125,6 +125,20 @@ impl SpecialTokenTable {
     }
 }
 
+/// Added tokens of the files. A token whose id a later one takes is no longer added, but still describes its text.
+#[derive(Clone, Debug, Default)]
+struct AddedTokens {
+    by_id: BTreeMap<i64, AddedToken>,
+    by_content: BTreeMap<String, AddedToken>,
+}
+
+impl AddedTokens {
+    fn insert(&mut self, id: i64, token: AddedToken) {
+        self.by_content.insert(token.content.clone(), token.clone());
+        self.by_id.insert(id, token);
+    }
+}
+
 /// The arguments in `tokenizer_config.json`, with the special tokens of a model under `model_specific_special_tokens`.
 fn configured(config: &Map<String, Value>) -> Result<Arguments, String> {
     let mut arguments = Arguments::of(config);
@@ -141,10 +155,11 @@ fn configured(config: &Map<String, Value>) -> Result<Arguments, String> {
     }
     let mut specific = Map::new();
     for key in arguments.keys() {
-        if is_specific(&key) && arguments.content(&key).is_some() {
-            if let Some(Argument::Json(value)) = arguments.remove(&key) {
-                specific.insert(key, value);
-            }
+        if is_specific(&key)
+            && let Some(Value::String(text)) = arguments.get(&key).cloned()
+        {
+            arguments.remove(&key);
+            specific.insert(key, text.into());
         }
     }
     if let Some(Value::Object(extra)) = arguments.get("extra_special_tokens") {
@@ -162,9 +177,9 @@ fn is_specific(key: &str) -> bool {
 }
 
 /// `added_tokens_decoder`: tokens by id. The ids only give the order.
-fn decoded(decoder: &Value) -> Result<BTreeMap<i64, AddedToken>, String> {
+fn decoded(decoder: &Value) -> Result<AddedTokens, String> {
     let malformed = "`added_tokens_decoder` must map ids to objects";
-    let mut tokens = BTreeMap::new();
+    let mut tokens = AddedTokens::default();
     for (id, token) in decoder.as_object().ok_or(malformed)? {
         let id: i64 = id.trim().parse().map_err(|_| malformed)?;
         tokens.insert(id, AddedToken::parse(token.as_object().ok_or(malformed)?)?);
@@ -224,11 +239,11 @@ fn merge_map(arguments: &mut Arguments, map: &Map<String, Value>) -> Result<(), 
 }
 
 /// The added tokens of a directory without `added_tokens_decoder`: of `added_tokens.json`, then of `tokenizer.json`.
-fn legacy(arguments: &Arguments, files: &TokenFiles) -> Result<BTreeMap<i64, AddedToken>, String> {
+fn legacy(arguments: &Arguments, files: &TokenFiles) -> Result<AddedTokens, String> {
     let mut special: Vec<&str> = STANDARD.iter().filter_map(|key| arguments.content(key)).collect();
     let extra = arguments.argument("extra_special_tokens").and_then(Argument::items).unwrap_or_default();
     special.extend(extra.iter().filter_map(Argument::content));
-    let mut tokens = BTreeMap::new();
+    let mut tokens = AddedTokens::default();
     for (content, id) in &files.added {
         let id =
             id.as_i64().ok_or_else(|| format!("added_tokens.json must map tokens to ids, not {content:?} to {id}"))?;

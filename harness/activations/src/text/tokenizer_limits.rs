@@ -51,6 +51,8 @@ pub(super) struct Bounds {
 enum Growth {
     /// At most by this factor, in bytes.
     Factor(f64),
+    /// By a few bytes before each piece between added tokens.
+    Prefix(usize),
     /// Each occurrence of `pattern` becomes `content` bytes.
     Occurrences { pattern: String, content: usize },
 }
@@ -67,6 +69,8 @@ impl Growth {
                 // A pattern can match the empty text before each character.
                 _ => Growth::Factor(1.0 + length("content") as f64),
             },
+            // Up to nine times a text of nothing but added tokens; a real text has few of them.
+            "Prepend" if length("prepend") <= 8 => Growth::Prefix(length("prepend")),
             "Prepend" => Growth::Factor(1.0 + length("prepend") as f64),
             "Precompiled" => {
                 Growth::Factor(longest_replacement(rule["precompiled_charsmap"].as_str().unwrap_or_default()))
@@ -83,6 +87,7 @@ impl Growth {
     fn factor(&self) -> f64 {
         match self {
             Growth::Factor(factor) => *factor,
+            Growth::Prefix(bytes) => 1.0 + *bytes as f64,
             Growth::Occurrences { pattern, content } => (*content as f64 / pattern.len() as f64).max(1.0),
         }
     }
@@ -91,6 +96,7 @@ impl Growth {
     fn length(&self, text: &str) -> f64 {
         match self {
             Growth::Factor(factor) => factor * text.len() as f64,
+            Growth::Prefix(bytes) => (text.len() + bytes) as f64,
             Growth::Occurrences { pattern, content } => {
                 text.len() as f64 + text.matches(pattern.as_str()).count() as f64 * *content as f64
             }
@@ -191,7 +197,7 @@ fn longest_replacement(base64: &str) -> f64 {
             b'/' => 63,
             _ => continue,
         };
-        bits = bits << 6 | u32::from(value);
+        bits = (bits << 6) | u32::from(value);
         count += 6;
         if count >= 8 {
             count -= 8;
