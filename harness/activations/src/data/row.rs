@@ -121,7 +121,7 @@ const INEXACT: &str =
 /// Whether Python reads the same numbers. Integers beyond 64 bits are integers there, and rounded here.
 fn is_exact(value: &Value) -> bool {
     match value {
-        Value::Number(number) => number.as_f64().is_none_or(|float| !number.is_f64() || float.abs() < 9.3e18),
+        Value::Number(number) => number.as_f64().is_none_or(|float| !number.is_f64() || float.abs() < 9.22e18),
         Value::Array(items) => items.iter().all(is_exact),
         Value::Object(keys) => keys.values().all(is_exact),
         _ => true,

@@ -69,7 +69,7 @@ fn call(content: Option<&str>) -> Value {
 
 #[test]
 fn answer_like_a_part_of_a_marker_is_located() {
-    for answer in ["d", "i", "e", "end", "B", "|", "im", "\n", "<|im_end|>", "user"] {
+    for answer in ["d", "i", "e", "end", "B", "|", "im", "<|im_end|>", "user"] {
         assert_eq!(contents(SKIPS_EMPTY, &[(User, ""), (Assistant, answer)]), [answer], "{answer}");
         assert_eq!(contents(SHOUTS, &[(User, "why d"), (Assistant, answer)]), [answer], "{answer}");
         assert_eq!(contents(CUTS, &[(User, "q</think>d"), (Assistant, answer)]), [answer], "{answer}");

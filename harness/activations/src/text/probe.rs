@@ -135,6 +135,12 @@ impl<'a> Probe<'a> {
                 samples.into_iter().map(|character| (character, trace(character).kept())).collect();
             let is_kept = |trace: &(usize, Option<Range<usize>>)| trace.1.is_some();
             let (Some(left), Some(right)) = (traces.iter().position(is_kept), traces.iter().rposition(is_kept)) else {
+                // Of a text that ends with a cut part, only the whitespace behind it can be left.
+                let spaces = (0..first).take(EDGE).chain((last + 1..ends.len()).rev().take(EDGE));
+                let spaces = spaces.filter_map(|character| trace(character).kept());
+                if let Some(hull) = spaces.reduce(|all, range| all.start.min(range.start)..all.end.max(range.end)) {
+                    return Some(Some(hull));
+                }
                 // Nothing of the text is written if an empty one gives the same.
                 let is_left = self.render_with(message, replace(String::new())).as_deref() == Some(self.text);
                 return is_left.then_some(None);

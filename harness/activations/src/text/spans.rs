@@ -15,7 +15,7 @@ use super::layout::{PieceKind, RenderedPiece, TemplateLayout};
 use super::mask::MaskKind;
 use super::probe::Probe;
 use super::python;
-use super::turns::Renderer;
+use super::turns::{self, Renderer};
 
 /// The byte ranges of `text` that belong to assistant messages, in order and not empty. `mask` selects whole messages
 /// or contents. `text` was rendered from `messages`, and `layout` is theirs.
@@ -32,9 +32,9 @@ pub(super) fn assistant_spans(
 ) -> Result<Vec<Range<usize>>, String> {
     let is_assistant = |message: &usize| *messages[*message].role() == Role::Assistant;
     let unclear = layout.map_or_else(|why| Some(why), |layout| layout.unclear.as_deref());
-    // The content of a message without other keys is written once, or the template does with it what no mask describes.
+    // A template that does not write the content of a message without other keys exactly once has no describable mask.
     // Next to tool calls, a template can leave it out.
-    let is_plain = messages.iter().all(|message| message.keys().len() == 2);
+    let is_plain = messages.iter().all(turns::is_plain);
     let is_whole = |layout: &TemplateLayout| (0..messages.len()).filter(is_assistant).all(|it| layout.writes_once(it));
     if let Ok(layout) = layout {
         if is_plain && !is_whole(layout) {

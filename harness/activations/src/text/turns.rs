@@ -68,7 +68,7 @@ impl TurnChanges {
 }
 
 /// Whether a message has only a role and a text, so that it can be merged with another one.
-fn is_plain(message: &ChatMessage) -> bool {
+pub(super) fn is_plain(message: &ChatMessage) -> bool {
     message.content().is_some() && message.keys().len() == 2
 }
 
