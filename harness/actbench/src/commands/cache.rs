@@ -13,7 +13,7 @@ use super::halved;
 use super::settings::SettingsArgs;
 use super::stdout;
 use crate::case::{Method, Task};
-use crate::error::{Result, from_pairgate};
+use crate::error::Result;
 use crate::runner::interrupt;
 use crate::workload::extract::plan;
 use crate::workload::prepare::{LabeledTokens, Prepared};
@@ -51,8 +51,9 @@ pub fn cache(args: &CacheArgs) -> Result<()> {
     interrupt::install()?;
     let setup = ExtractionSetup::load(&args.settings, args.task, Method::LazyDisk)?;
     // Through links, which a rename would replace.
-    let out = match OutputTarget::of(&args.out).map_err(from_pairgate)? {
-        OutputTarget::File(path) => path,
+    let out = match OutputTarget::of(&args.out) {
+        Ok(OutputTarget::File(path)) => path,
+        // Refused by the writer of cache files, which names the reason.
         _ => args.out.clone(),
     };
     // A forced exit, in the middle of a long batch, leaves nothing either.
