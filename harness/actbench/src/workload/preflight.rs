@@ -47,7 +47,8 @@ fn check_data_fits(config: &RunConfig, quiet: bool) -> Result<()> {
     }
     let sample = prepare_sampled(request(config, quiet))?;
     let bytes = (sample.bytes_per_row * sample.rows as f64) as u64;
-    footprint::check(&format!("the text and tokens of {} samples", sample.rows), memory::resident(), bytes, limit)
+    let what = format!("the text and tokens of {} samples", sample.rows);
+    footprint::check(&what, memory::resident(), bytes, limit, "take fewer samples")
 }
 
 /// As [`preflight`], and also returns the prepared inputs.

@@ -48,7 +48,7 @@ fn dialogue(messages: &Value) -> Dialogue {
         let role = if message["role"] == "user" { Role::User } else { Role::Assistant };
         ChatMessage::new(role, message["content"].as_str().unwrap())
     };
-    Dialogue { messages: messages.as_array().unwrap().iter().map(message).collect(), label: true }
+    Dialogue::new(messages.as_array().unwrap().iter().map(message).collect(), true)
 }
 
 #[test]

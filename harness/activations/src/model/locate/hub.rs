@@ -11,7 +11,14 @@ use crate::model::weights::{SHARD_INDEX, SINGLE_FILE, shard_names};
 const REQUIRED: [&str; 2] = ["config.json", "tokenizer.json"];
 
 /// Files that are downloaded if the model has them.
-const OPTIONAL: [&str; 4] = [TOKENIZER_CONFIG, TEMPLATE, "special_tokens_map.json", "added_tokens.json"];
+const OPTIONAL: [&str; 6] = [
+    TOKENIZER_CONFIG,
+    TEMPLATE,
+    "additional_chat_templates/default.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "adapter_config.json",
+];
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
