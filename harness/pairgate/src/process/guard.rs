@@ -12,9 +12,10 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 /// Lines are read until the pipe ends; the signals that a terminal sends to a session are for the parent to handle.
+/// `kill -9 -- -1234` is an error in dash.
 const SCRIPT: &str = "trap '' HUP INT TERM\n\
                       while read -r line; do groups=$line; done\n\
-                      for group in $groups; do kill -9 -- \"-$group\"; done";
+                      for group in $groups; do kill -s KILL -- \"-$group\"; done";
 
 static GUARD: Mutex<Guard> = Mutex::new(Guard { process: None, was_started: false, groups: BTreeSet::new() });
 
