@@ -54,7 +54,7 @@ fn nameless(tokens: &[&str], merges: &[&str]) -> GgufWriter {
 #[test]
 fn pre_tokenizer_is_inferred_from_vocabulary() {
     let digits = ["1", "11", "111", "1111"];
-    let digit_merges = ["1 1", "11 1", "111 1"];
+    let digit_merges = ["1 1", "11 11", "11 1"];
     // An apostrophe joined with capitals is one piece for Llama 3 only.
     let tokens = [&digits[..], &["'", "L", "'L", "'LL"]].concat();
     let merges = [&digit_merges[..], &["' L", "'L L"]].concat();
