@@ -16,8 +16,9 @@ use crate::units::Bytes;
 const MIN_ALLOWANCE: u64 = 256 << 20;
 /// Text of all rows that every file may have.
 const MIN_TEXT_ALLOWANCE: u64 = 1 << 30;
-/// Bytes of data for each byte of the file. Compressed text has about 5, and repeated prompts in a dictionary up to 100.
-const MAX_RATIO: u64 = 1000;
+/// Bytes of data for each byte of the file. Compressed text has about 5, repeated prompts up to 100, and runs of
+/// one letter 1000 and more.
+const MAX_RATIO: u64 = 200;
 /// Values for each row of a group: a message has one in each of its fields.
 const MAX_VALUES_PER_ROW: u64 = 100_000;
 /// Memory of a row that is not text: its messages and their keys.

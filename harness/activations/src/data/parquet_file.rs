@@ -49,9 +49,6 @@ fn read_rows(path: &Path, file: File) -> Result<Vec<Dialogue>> {
     }
     let read: Vec<TypePtr> = columns.iter().filter(|column| is_read(column.name())).cloned().collect();
     check_names(columns.iter(), "column").map_err(|what| Error::file(path, what))?;
-    for column in &read {
-        check_names(column.get_fields().iter(), "field").map_err(|what| Error::file(path, what))?;
-    }
     let projection = Type::group_type_builder(schema.name()).with_fields(read.clone()).build().map_err(damaged)?;
     let projection = Arc::new(SchemaDescriptor::new(Arc::new(projection)));
     let mut bounds = ReadBounds::new(file_bytes);

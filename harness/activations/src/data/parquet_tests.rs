@@ -120,7 +120,7 @@ fn list_parquet(messages: &str, defined: i16) -> Vec<u8> {
     bytes
 }
 
-/// pyarrow 26 reads the same messages from each of these files.
+/// The layouts of the Parquet format (LogicalTypes.md, "Lists"), with those of Hive, Avro, Thrift and Spark.
 #[test]
 fn every_list_layout_is_read() {
     let directory = tempfile::tempdir().unwrap();

@@ -137,12 +137,12 @@ fn invalid_csv_row_is_rejected_with_line() {
 #[test]
 fn duplicates_are_rejected_in_every_format() {
     let repeated = GOOD.replace("\"label\": 0", "\"label\": 0, \"label\": 1");
-    insta::assert_snapshot!(load_error("d.jsonl", repeated), @r#"d.jsonl:1: has the key "label" twice in one object; remove one (column 106)"#);
+    insta::assert_snapshot!(load_error("d.jsonl", repeated), @r#"d.jsonl:1: has the key "label" twice in one object; remove one (column 107)"#);
     let role = GOOD.replace("\"role\": \"user\"", "\"role\": \"user\", \"role\": \"system\"");
     assert!(load_error("d.jsonl", role).contains("has the key \"role\" twice"));
     insta::assert_snapshot!(load_error("d.csv", "label,user,assistant,label\n0,q,a,1\n"), @"d.csv: has the column `label` twice; remove or rename one");
     let cell = r#""[{""role"": ""assistant"", ""content"": ""x"", ""content"": ""y""}]",1"#;
-    insta::assert_snapshot!(load_error("d.csv", format!("messages,label\n{cell}\n")), @r#"d.csv:2: `messages` has the key "content" twice in one object; remove one (column 54)"#);
+    insta::assert_snapshot!(load_error("d.csv", format!("messages,label\n{cell}\n")), @r#"d.csv:2: `messages` has the key "content" twice in one object; remove one (column 48)"#);
     let row = r#"[{"role": "assistant", "content": "x", "content": "y"}]"#;
     insta::assert_snapshot!(load_error("d.parquet", text_parquet(&[(row, true)])), @r#"d.parquet row 1: `messages` has the key "content" twice in one object; remove one (column 48)"#);
 }

@@ -54,7 +54,7 @@ fn nameless(tokens: &[&str], merges: &[&str]) -> GgufWriter {
 #[test]
 fn pre_tokenizer_is_inferred_from_vocabulary() {
     let digits = ["1", "11", "111", "1111"];
-    let digit_merges = ["1 1", "11 1", "111 1"];
+    let digit_merges = ["1 1", "11 11", "11 1"];
     // An apostrophe joined with capitals is one piece for Llama 3 only.
     let tokens = [&digits[..], &["'", "L", "'L", "'LL"]].concat();
     let merges = [&digit_merges[..], &["' L", "'L L"]].concat();
@@ -65,7 +65,7 @@ fn pre_tokenizer_is_inferred_from_vocabulary() {
         }
         let (tokenizer, warnings) = import(&gguf);
         assert_eq!(ids(&tokenizer, "1111'LL"), [2, 0, 7], "{name:?}");
-        insta::assert_snapshot!(warnings.join("|"), @"does not name its pre-tokenizer (tokenizer.ggml.pre); 'llama-bpe' is assumed, because the vocabulary joins punctuation with letters or line breaks. If that is wrong, so are the tokens: set the key in the file (gguf-new-metadata --pre-tokenizer), or convert the model again");
+        insta::allow_duplicates! { insta::assert_snapshot!(warnings.join("|"), @"does not name its pre-tokenizer (tokenizer.ggml.pre); 'llama-bpe' is assumed, because the vocabulary joins punctuation with letters or line breaks. If that is wrong, so are the tokens: set the key in the file (gguf-new-metadata --pre-tokenizer), or convert the model again"); }
     }
     // Llama 3's BOS token, without other evidence.
     let (tokenizer, warnings) = import(&nameless(&[&digits[..], &["<|begin_of_text|>"]].concat(), &digit_merges));
@@ -125,7 +125,7 @@ fn unmarked_control_tokens_are_inferred() {
         assert_eq!(ids(&tokenizer, "<|im|>ab<s>[X]eot"), [3, 2, 4, 5, 9]);
         // Merges form "<b>": it is a piece of text.
         assert_eq!(ids(&tokenizer, "<b>"), [7, 1, 8]);
-        insta::assert_snapshot!(warnings.join("|"), @"does not mark <|im|> <s> [X] eot as control tokens (tokenizer.ggml.token_type); they are taken as such, so that each is one token");
+        insta::allow_duplicates! { insta::assert_snapshot!(warnings.join("|"), @"does not mark <|im|> <s> [X] eot as control tokens (tokenizer.ggml.token_type); they are taken as such, so that each is one token"); }
     }
 }
 
