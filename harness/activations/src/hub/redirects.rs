@@ -54,7 +54,8 @@ pub(super) fn follow(client: &Client, uri: Uri, range: Option<&str>) -> Result<A
             headers.push(("range", range.to_owned()));
         }
         let exchange = get(client.agent(), client.patience(), &uri, &headers).map_err(Detour::Break)?;
-        let header = |name: &str| exchange.header(name).map(str::to_owned);
+        // A header that is not text is not an absent one: it must fail the check of its value.
+        let header = |name: &str| Some(String::from_utf8_lossy(exchange.headers.get(name)?.as_bytes()).into_owned());
         if at_hub {
             commit = header("x-repo-commit").or(commit);
             etag = header("x-linked-etag").or(etag);

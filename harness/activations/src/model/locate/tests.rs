@@ -243,7 +243,7 @@ fn hostile_shard_name_is_refused() {
     let files: [(&str, &[u8]); 3] = [("config.json", b"{}"), ("tokenizer.json", b"{}"), (SHARD_INDEX, index)];
     let hub = TestHub::with_files(&files, |_, reply| reply);
     let settings = LocateSettings { hub: hub.settings(dir.path()), ..LocateSettings::default() };
-    assert!(locate_error("org/name", &settings).contains("is not the plain name of a file"));
+    assert!(locate_error("org/name", &settings).contains("is not the path of a file in the index's directory"));
 }
 
 #[test]
