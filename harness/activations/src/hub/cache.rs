@@ -46,10 +46,7 @@ pub(crate) struct RepoCache {
 impl RepoCache {
     /// The directory of `repo` in the cache `root`. It need not exist.
     pub(crate) fn new(root: &Path, repo: &Repo) -> RepoCache {
-        RepoCache {
-            root: root.to_path_buf(),
-            name: format!("{}--{}", repo.kind.plural(), repo.id.replace('/', "--")),
-        }
+        RepoCache { root: root.to_path_buf(), name: format!("{}--{}", repo.kind.plural(), repo.id.replace('/', "--")) }
     }
 
     pub(super) fn directory(&self) -> PathBuf {
