@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ureq::Agent;
 
 use super::exchange::{self, Break};
-use super::redirects::{Arrival, Detour, address, follow};
+use super::redirects::{Arrival, Detour, Sender, address, follow};
 use super::settings::{HubSettings, Patience};
 use super::{Repo, Result, interrupt, remote, status};
 use crate::error::Error;
@@ -54,14 +54,6 @@ impl Client {
         })
     }
 
-    pub(super) fn token(&self) -> Option<&str> {
-        self.token.as_deref()
-    }
-
-    pub(super) fn agent(&self) -> &Agent {
-        &self.agent
-    }
-
     pub(super) fn patience(&self) -> &Patience {
         &self.patience
     }
@@ -74,11 +66,12 @@ impl Client {
     /// Requests `path` of the hub. The response has the status 200, 206, 404 or 416; others are errors.
     pub(super) fn request(&self, repo: &Repo, path: &str, range: Option<&str>) -> Result<Arrival> {
         let uri = address(&self.endpoint, path)?;
+        let sender = Sender { agent: &self.agent, patience: &self.patience, token: self.token.as_deref() };
         let mut attempt = 1;
         loop {
             let pause = self.patience.pause * (1 << (attempt - 1));
             let last = attempt >= TRIES;
-            match follow(self, uri.clone(), range) {
+            match follow(sender, uri.clone(), range) {
                 Ok(arrival) if matches!(arrival.exchange.status, 200 | 206 | 404 | 416) => return Ok(arrival),
                 Ok(arrival) => {
                     let wait = status::wait(&arrival.exchange);

@@ -1,10 +1,11 @@
 //! Follows redirects by hand: each hop is checked, and the access token is sent to the configured address only.
 
+use ureq::Agent;
 use ureq::http::Uri;
 
-use super::client::Client;
 use super::exchange::{Break, Exchange, get};
 use super::names::shown;
+use super::settings::Patience;
 use super::{HubError, Result, remote};
 
 /// The largest number of redirects that are followed, as in `huggingface_hub`'s HTTP library.
@@ -41,19 +42,30 @@ impl From<Detour> for HubError {
     }
 }
 
-/// Requests `uri` and follows redirects to the last response.
-pub(super) fn follow(client: &Client, uri: Uri, range: Option<&str>) -> Result<Arrival, Detour> {
+/// The means of a request.
+#[derive(Clone, Copy)]
+pub(super) struct Sender<'a> {
+    /// The HTTP agent.
+    pub agent: &'a Agent,
+    /// The limits of time.
+    pub patience: &'a Patience,
+    /// The access token.
+    pub token: Option<&'a str>,
+}
+
+/// Requests `uri`, an address of the configured hub, and follows redirects to the last response.
+pub(super) fn follow(sender: Sender<'_>, uri: Uri, range: Option<&str>) -> Result<Arrival, Detour> {
     let (mut uri, mut at_hub) = (uri, true);
     let (mut commit, mut etag, mut fallback, mut size) = (None, None, None, None);
     for _ in 0..=MAX_HOPS {
         let mut headers: Vec<(&'static str, String)> = Vec::new();
-        if let Some(token) = client.token().filter(|_| at_hub) {
+        if let Some(token) = sender.token.filter(|_| at_hub) {
             headers.push(("authorization", format!("Bearer {token}")));
         }
         if let Some(range) = range {
             headers.push(("range", range.to_owned()));
         }
-        let exchange = get(client.agent(), client.patience(), &uri, &headers).map_err(Detour::Break)?;
+        let exchange = get(sender.agent, sender.patience, &uri, &headers).map_err(Detour::Break)?;
         // A header that is not text is not an absent one: it must fail the check of its value.
         let header = |name: &str| Some(String::from_utf8_lossy(exchange.headers.get(name)?.as_bytes()).into_owned());
         if at_hub {
