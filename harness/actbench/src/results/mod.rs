@@ -36,9 +36,6 @@ pub struct ResultFile {
     pub schema: String,
     /// The settings of the run.
     pub config: RunConfig,
-    /// Digests of the data and the model; none in files that are older than this field.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<RunIdentity>,
     /// The machine and the build.
     pub environment: MachineRecord,
     /// Every measured observation, in the order of the run.
@@ -48,6 +45,9 @@ pub struct ResultFile {
     /// Why the run ended; none while it lasts and after an interruption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<RunEnd>,
+    /// Digests of the data and the model; none in files that are older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<RunIdentity>,
 }
 
 impl ResultFile {

@@ -150,7 +150,8 @@ fn missing_or_broken_tokenizer_is_named() {
     };
     assert_snapshot!(refused(None), @"error: [DIR]/model: has no tokenizer.json; provide a tokenizer in Hugging Face's fast format, as written by `save_pretrained` of a fast tokenizer");
     assert_snapshot!(refused(Some("{")), @"error: [DIR]/model: tokenizer.json is not a tokenizer (EOF while parsing an object at line 1 column 1); download the file again");
-    assert_snapshot!(refused(Some("{\"model\": {\"type\": \"BPE\", \"vocab\": {}, \"merges\": [\"a b\"]}}")), @"error: [DIR]/model: tokenizer.json is not a tokenizer (Token `a` out of vocabulary at line 1 column 58); download the file again");
+    assert_snapshot!(refused(Some("{\"model\": {\"type\": \"BPE\", \"vocab\": {}, \"merges\": []}}")), @"error: [DIR]/model: tokenizer.json has no `added_tokens`; download the file again");
+    assert_snapshot!(refused(Some("{\"added_tokens\": [], \"model\": {\"type\": \"BPE\", \"vocab\": {}, \"merges\": [\"a b\"]}}")), @"error: [DIR]/model: tokenizer.json is not a tokenizer (Token `a` out of vocabulary at line 1 column 78); download the file again");
 }
 
 #[test]

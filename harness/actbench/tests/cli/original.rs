@@ -99,8 +99,8 @@ fn assert_line_works(tasks: &str) {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let results = sandbox.results();
     let names: Vec<&String> = results.as_object().unwrap().keys().collect();
-    // The keys of the original come first, followed by the reason for the end of the run.
-    assert_eq!(names, ["schema", "config", "environment", "rows", "summary", "end"]);
+    // The keys of the original come first, followed by the reason for the end of the run and the digests of its inputs.
+    assert_eq!(names, ["schema", "config", "environment", "rows", "summary", "end", "identity"]);
 
     let config = &results["config"];
     assert_eq!(config["tasks"], Value::from(tasks.split(',').collect::<Vec<_>>()));
