@@ -44,6 +44,14 @@ impl MatrixFileArgs {
     }
 }
 
+/// Parses a matrix file whose models are where their names say; `origin` names it in errors.
+///
+/// # Errors
+/// As [`RunMatrix::parse`].
+pub fn parse(text: &str, origin: &str) -> Result<RunMatrix> {
+    RunMatrix::parse(text, origin, &CellParser { locations: &[] })
+}
+
 fn read_text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     String::from_utf8(bytes).map_err(|_| Error::file(path, "is not UTF-8; save it as plain text"))

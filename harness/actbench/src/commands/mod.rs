@@ -16,7 +16,7 @@ pub mod halved;
 pub mod history;
 pub mod import;
 pub mod matrix;
-mod matrix_file;
+pub mod matrix_file;
 pub mod merge;
 pub mod models;
 pub mod one_line;
