@@ -180,14 +180,14 @@ pub fn cache_signature() -> Signature {
 
 /// Dialogues with the shapes that templates distinguish.
 fn dialogues() -> Vec<Dialogue> {
-    let message = |(role, content): &(Role, &str)| ChatMessage::new(*role, *content);
+    let message = |(role, content): &(Role, &str)| ChatMessage::new(role.clone(), *content);
     let shapes: [&[(Role, &str)]; 4] = [
         &[(Role::User, "Hello there"), (Role::Assistant, "General <|im_end|> Kenobi")],
         &[(Role::System, "Be brief."), (Role::User, "2+2?"), (Role::Assistant, "4")],
         &[(Role::Assistant, "I begin"), (Role::User, " spaces "), (Role::Assistant, "end")],
         &[(Role::User, "a"), (Role::User, "ü→🦀"), (Role::Assistant, "x"), (Role::Assistant, "")],
     ];
-    shapes.into_iter().map(|shape| Dialogue { messages: shape.iter().map(message).collect(), label: true }).collect()
+    shapes.into_iter().map(|shape| Dialogue::new(shape.iter().map(message).collect(), true)).collect()
 }
 
 fn open(directory: &Path) -> Option<OpenModel> {

@@ -215,7 +215,8 @@ impl InputSource {
         self.warn_of_long_rows(&split, [&train, &test]);
         let n_rows = split.train.len() + split.test.len();
         let changes = train_changes.plus(test_changes).notes(n_rows);
-        let warnings = changes.into_iter().chain(self.model.tokenizer.date_note()).chain(self.shared_rows(&split)).collect();
+        let warnings =
+            changes.into_iter().chain(self.model.tokenizer.date_note()).chain(self.shared_rows(&split)).collect();
         Ok(Sides { train, test, split, warnings })
     }
 

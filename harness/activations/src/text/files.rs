@@ -8,13 +8,13 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-use super::tokenizer_limits;
 use super::chat_template_files::{ChatTemplateSource, inline_template, read_template};
 use super::outline::Outline;
 use super::special_tokens::{SpecialTokenTable, TokenFiles};
 use super::template::SpecialTokens;
 use super::text_files::read_bytes;
 use super::tokenizer_class::TokenizerClass;
+use super::tokenizer_limits;
 
 /// A chat tokenizer as its files describe it: rules, tokens and template.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -92,11 +92,7 @@ impl ChatTemplate {
 
     /// Renders a dialogue without a generation prompt. `values` are further variables; they replace special tokens of
     /// the same name.
-    pub(super) fn render(
-        &self,
-        messages: &[ChatMessage],
-        values: &Map<String, Value>,
-    ) -> Result<String, RenderError> {
+    pub(super) fn render(&self, messages: &[ChatMessage], values: &Map<String, Value>) -> Result<String, RenderError> {
         let messages: Value =
             messages.iter().map(|message| Value::Object(message.template_keys().into_owned())).collect();
         // A missing token is undefined and not none, because templates test `bos_token is defined`.
