@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How to reach the hub.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct HubSettings {
     /// The cache directory that the hub's clients share, if one is known.
     pub cache: Option<PathBuf>,
@@ -49,12 +49,6 @@ impl Default for Patience {
             silence: Duration::from_secs(10),
             pause: Duration::from_secs(1),
         }
-    }
-}
-
-impl Default for HubSettings {
-    fn default() -> Self {
-        HubSettings { cache: None, endpoint: None, token: None, offline: false, patience: Patience::default() }
     }
 }
 

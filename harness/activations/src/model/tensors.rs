@@ -13,12 +13,15 @@ const LM_HEAD: &str = "lm_head.weight";
 /// Tensors in the warnings.
 const NAMED: usize = 2;
 
+/// Takes the name and the shape of a tensor.
+type VisitTensor<'a, E> = dyn FnMut(&str, &[usize]) -> std::result::Result<(), E> + 'a;
+
 /// Calls `visit(name, shape)` for each tensor of the embedding and the first `n_blocks` blocks.
 fn for_each_tensor<E>(
     config: &ModelConfig,
     embedding: &str,
     n_blocks: usize,
-    visit: &mut dyn FnMut(&str, &[usize]) -> std::result::Result<(), E>,
+    visit: &mut VisitTensor<'_, E>,
 ) -> std::result::Result<(), E> {
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
     visit(embedding, &[config.vocab_size, hidden])?;

@@ -31,7 +31,7 @@ pub(super) fn assistant_spans(
     mask: MaskKind,
 ) -> Result<Vec<Range<usize>>, String> {
     let is_assistant = |message: &usize| *messages[*message].role() == Role::Assistant;
-    let unclear = layout.map_or_else(|why| Some(why), |layout| layout.unclear.as_deref());
+    let unclear = layout.map_or_else(Some, |layout| layout.unclear.as_deref());
     // A template that does not write the content of a message without other keys exactly once has no describable mask.
     // Next to tool calls, a template can leave it out.
     let is_plain = messages.iter().all(turns::is_plain);
@@ -40,10 +40,11 @@ pub(super) fn assistant_spans(
         if is_plain && !is_whole(layout) {
             return Err(unplaced(unclear.unwrap_or_default()));
         }
-        if is_whole(layout) && (unclear.is_none() || mask == MaskKind::Content) {
-            if let Some(spans) = by_layout(&layout.pieces, messages, text, mask) {
-                return Ok(merged(spans));
-            }
+        if is_whole(layout)
+            && (unclear.is_none() || mask == MaskKind::Content)
+            && let Some(spans) = by_layout(&layout.pieces, messages, text, mask)
+        {
+            return Ok(merged(spans));
         }
     }
     let assistants = (0..messages.len()).filter(is_assistant);

@@ -80,13 +80,13 @@ pub(super) fn read(config: &Map<String, Value>, max_positions: usize) -> Result<
     let nested: Vec<&str> = rope.iter().filter(|(_, value)| is_nested(value)).map(|(key, _)| key.as_str()).collect();
     if !nested.is_empty() {
         let names = nested.join("', '");
-        let declared = |name: &&str| {
+        let declared = |name: &str| {
             config
                 .get("layer_types")
                 .and_then(Value::as_array)
-                .is_some_and(|types| types.iter().any(|kind| kind.as_str() == Some(*name)))
+                .is_some_and(|types| types.iter().any(|kind| kind.as_str() == Some(name)))
         };
-        if kind != "default" || nested.iter().any(|name| declared(&name)) {
+        if kind != "default" || nested.iter().any(|name| declared(name)) {
             return Err(format!(
                 "{place} has entries by layer type ('{names}'), but a Llama has one rope for all layers"
             ));
@@ -120,11 +120,14 @@ pub(super) fn read(config: &Map<String, Value>, max_positions: usize) -> Result<
     Ok(Rope { theta, scaling, warnings })
 }
 
+/// A key of config.json and its object.
+type NamedDictionary<'a> = (&'static str, &'a Map<String, Value>);
+
 /// The dictionary that counts, with its key: `rope_scaling` unless Python takes it for false.
 fn rope_dictionary<'a>(
     config: &'a Map<String, Value>,
     warnings: &mut Vec<String>,
-) -> Result<Option<(&'static str, &'a Map<String, Value>)>, String> {
+) -> Result<Option<NamedDictionary<'a>>, String> {
     let truthy = |key: &'static str| config.get(key).filter(|value| is_truthy(value)).map(|value| (key, value));
     let (scaling, parameters) = (truthy("rope_scaling"), truthy("rope_parameters"));
     for (key, value) in [scaling, parameters].into_iter().flatten() {

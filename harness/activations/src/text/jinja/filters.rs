@@ -166,13 +166,13 @@ impl Interpreter<'_> {
             "items" => {
                 let [] = arguments.bind(name, 0, [])?;
                 match &value {
-                    Value::Undefined(_) => Generator::new(Vec::new(), None),
+                    Value::Undefined(_) => Generator::value(Vec::new(), None),
                     Value::Dict(dict) => {
                         let view = Value::View(ViewKind::Items, std::rc::Rc::clone(dict));
-                        Generator::new(self.iterate(&view)?.values.clone(), None)
+                        Generator::value(self.iterate(&view)?.values.clone(), None)
                     }
                     // Raised when the iteration begins.
-                    _ => Generator::new(Vec::new(), Some(Failure::of_type("can only get item pairs from a mapping"))),
+                    _ => Generator::value(Vec::new(), Some(Failure::of_type("can only get item pairs from a mapping"))),
                 }
             }
             "random" | "urlize" | "wordwrap" => Err(Failure::unsupported(format!("the filter '{name}'"))),
@@ -306,7 +306,12 @@ fn parsed_int(text: &str, base: i128) -> Outcome<i128> {
         return Err(invalid());
     }
     let plain = parts.concat();
-    if base == 0 && prefixed.is_none() && plain.len() > 1 && plain.starts_with('0') && plain.trim_matches('0') != "" {
+    if base == 0
+        && prefixed.is_none()
+        && plain.len() > 1
+        && plain.starts_with('0')
+        && !plain.trim_matches('0').is_empty()
+    {
         return Err(invalid());
     }
     let sign = if trimmed.starts_with('-') { "-" } else { "" };

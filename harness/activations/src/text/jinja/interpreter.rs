@@ -105,11 +105,10 @@ impl<'t> Interpreter<'t> {
 
     /// Whether a value can be iterated over.
     pub(super) fn is_iterable(value: &Value) -> bool {
-        match value {
-            Value::None | Value::Bool(_) | Value::Int(_) | Value::Float(_) => false,
-            Value::Namespace(_) | Value::Function(_) => false,
-            _ => true,
-        }
+        !matches!(
+            value,
+            Value::None | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Namespace(_) | Value::Function(_)
+        )
     }
 }
 

@@ -262,10 +262,8 @@ impl<'s> Lexer<'s> {
             "{" => self.brackets.push(b'}'),
             "(" => self.brackets.push(b')'),
             "[" => self.brackets.push(b']'),
-            "}" | ")" | "]" => {
-                if self.brackets.pop() != Some(operator.as_bytes()[0]) {
-                    return Err(syntax(format!("unexpected '{operator}'")));
-                }
+            "}" | ")" | "]" if self.brackets.pop() != Some(operator.as_bytes()[0]) => {
+                return Err(syntax(format!("unexpected '{operator}'")));
             }
             _ => {}
         }

@@ -311,7 +311,7 @@ fn integers(operator: Operator, a: i128, b: i128) -> Outcome<Value> {
         }
         Operator::Power => match u32::try_from(b) {
             Ok(exponent) => a.checked_pow(exponent),
-            Err(_) if b > 0 => (-1..=1).contains(&a).then(|| if a == -1 && b % 2 == 0 { 1 } else { a }),
+            Err(_) if b > 0 => (-1..=1).contains(&a).then_some(if a == -1 && b % 2 == 0 { 1 } else { a }),
             Err(_) => return floats(operator, a as f64, b as f64).map(Value::Float),
         },
     };

@@ -52,7 +52,7 @@ impl Interpreter<'_> {
                     }
                     value => {
                         let values = self.reversible(value)?.values.iter().rev().cloned().collect();
-                        Generator::new(values, None)
+                        Generator::value(values, None)
                     }
                 }
             }
@@ -104,6 +104,8 @@ impl Interpreter<'_> {
                 let [sensitive, attribute] = arguments.bind(name, 0, ["case_sensitive", "attribute"])?;
                 let path = self.path_parts(&attribute.unwrap_or(Value::None))?;
                 let sensitive = is_true(sensitive);
+                // A key never holds a generator, the only value with inner state.
+                #[allow(clippy::mutable_key_type)]
                 let mut seen = HashSet::new();
                 let mut values = Vec::new();
                 for item in &self.iterate(value)?.values {
@@ -112,7 +114,7 @@ impl Interpreter<'_> {
                         values.push(item.clone());
                     }
                 }
-                Generator::new(values, None)
+                Generator::value(values, None)
             }
             "min" | "max" => self.extreme(name, value, arguments),
             "sum" => {
@@ -201,13 +203,13 @@ impl Interpreter<'_> {
             }
             batches.push(self.list(batch)?);
         }
-        Generator::new(batches, None)
+        Generator::value(batches, None)
     }
 
     fn slices(&self, value: &Value, count: i128, fill: Option<Value>) -> Outcome<Value> {
         let items = self.iterate(value)?;
         if count == 0 {
-            return Generator::new(Vec::new(), Some(Failure::other("division by zero")));
+            return Generator::value(Vec::new(), Some(Failure::other("division by zero")));
         }
         let count = usize::try_from(count).unwrap_or(0);
         self.meter.spend(count)?;
@@ -220,7 +222,7 @@ impl Interpreter<'_> {
             let fill = fill.clone().filter(|fill| !matches!(fill, Value::None) && number >= n_longer);
             slices.push(Value::list(slice.iter().cloned().chain(fill).collect())?);
         }
-        Generator::new(slices, None)
+        Generator::value(slices, None)
     }
 
     fn groups(&self, value: &Value, arguments: CallArguments) -> Outcome<Value> {
@@ -265,20 +267,20 @@ impl Interpreter<'_> {
     fn lazily(&self, value: &Value, step: impl Fn(&Value) -> Outcome<Option<Value>>) -> Outcome<Value> {
         // Jinja2 passes over anything that is false, before it looks at the arguments.
         if !value.is_true() {
-            return Generator::new(Vec::new(), None);
+            return Generator::value(Vec::new(), None);
         }
         let mut values = Vec::new();
         let items = match self.iterate(value) {
             Ok(items) => items,
-            Err(failure) => return Generator::new(values, Some(failure)),
+            Err(failure) => return Generator::value(values, Some(failure)),
         };
         for item in &items.values {
             match step(item) {
                 Ok(found) => values.extend(found),
-                Err(failure) => return Generator::new(values, Some(failure)),
+                Err(failure) => return Generator::value(values, Some(failure)),
             }
         }
-        Generator::new(values, None)
+        Generator::value(values, None)
     }
 
     fn mapped(&self, value: &Value, mut arguments: CallArguments) -> Outcome<Value> {

@@ -224,7 +224,7 @@ pub(super) struct Generator {
 }
 
 impl Generator {
-    pub(super) fn new(values: Vec<Value>, failure: Option<Failure>) -> Outcome<Value> {
+    pub(super) fn value(values: Vec<Value>, failure: Option<Failure>) -> Outcome<Value> {
         let nesting = one_deeper(values.iter())?;
         let (items, failure) = (RefCell::new(values.into()), RefCell::new(failure));
         Ok(Value::Generator(Rc::new(Generator { items, failure, nesting })))
