@@ -5,10 +5,8 @@
 
 use serde_json::Value;
 
-use super::row::RowResult;
-
 /// A label from a text: a CSV cell, a string, or a number as it is written.
-pub(super) fn from_text(text: &str) -> RowResult<bool> {
+pub(super) fn from_text(text: &str) -> Result<bool, String> {
     let text = text.trim();
     if text.is_empty() {
         return Err(missing());
@@ -24,7 +22,7 @@ pub(super) fn from_text(text: &str) -> RowResult<bool> {
 
 /// A label from a JSON value. `raw` is the text of a number, if the caller has it: `1e-400` is not 0, though its nearest
 /// double is.
-pub(super) fn from_json(label: Option<&Value>, raw: Option<&str>) -> RowResult<bool> {
+pub(super) fn from_json(label: Option<&Value>, raw: Option<&str>) -> Result<bool, String> {
     match label {
         None | Some(Value::Null) => Err(missing()),
         Some(Value::Bool(label)) => Ok(*label),

@@ -134,3 +134,18 @@ impl ReadBounds {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_bounded_by_the_size_of_its_file() {
+        let small = ReadBounds::new(10);
+        small.check(MIN_TEXT_ALLOWANCE, MIN_TEXT_ALLOWANCE).unwrap();
+        let error = small.check(MIN_TEXT_ALLOWANCE + 1, MIN_TEXT_ALLOWANCE).unwrap_err();
+        assert!(error.starts_with("has 1.00 GiB of data in a file of 10 B"), "{error}");
+        ReadBounds::new(10 << 20).check((10 << 20) * MAX_RATIO, MIN_TEXT_ALLOWANCE).unwrap();
+        ReadBounds::new(10 << 20).check((10 << 20) * MAX_RATIO + 1, MIN_TEXT_ALLOWANCE).unwrap_err();
+    }
+}

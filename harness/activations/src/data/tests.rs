@@ -91,7 +91,7 @@ fn further_keys_of_messages_and_rows_are_kept() {
     );
     let error_of = |keys: &str| load_error("d.jsonl", GOOD.replace("\"label\"", &format!("{keys}, \"label\"")));
     insta::assert_snapshot!(error_of(r#""tools": {}"#), @"d.jsonl:1: `tools` is not a list of objects, which the chat template expects");
-    insta::assert_snapshot!(error_of(r#""tools": "[""#), @"d.jsonl:1: `tools` is not JSON: EOF while parsing a list at line 1 column 1");
+    insta::assert_snapshot!(error_of(r#""tools": "[""#), @"d.jsonl:1: `tools` is not JSON: EOF while parsing a list (column 1)");
     insta::assert_snapshot!(error_of(r#""chat_template_kwargs": []"#), @"d.jsonl:1: `chat_template_kwargs` is not an object; map names to values");
     insta::assert_snapshot!(error_of(r#""chat_template_kwargs": {"messages": 1}"#), @"d.jsonl:1: `chat_template_kwargs` has the key `messages`, which is not an extra variable; remove it");
     insta::assert_snapshot!(error_of(r#""documents": [{"n": 123456789012345678901}]"#), @"d.jsonl:1: `documents` has an integer of more than 64 bits, which the chat template would get rounded; make it a string");

@@ -4,9 +4,9 @@
 //! order of ggml's `dequantize_row_*` and without fused multiply-adds, so that all bits agree.
 //! Block layouts: ggml's `ggml-common.h`.
 
-use half::{bf16, f16};
+use half::bf16;
 
-use super::k_quants;
+use super::k_quants::{self, QK_K, half_at};
 
 /// The storage type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +38,6 @@ pub enum GgmlType {
     /// 256 six-bit numbers in 16 groups with eight-bit scales.
     Q6K,
 }
-
-/// Elements of a K-quant's block.
-pub(super) const QK_K: usize = 256;
 
 impl GgmlType {
     /// All supported types.
@@ -157,11 +154,6 @@ impl GgmlType {
             GgmlType::Q6K => pairs.for_each(|(block, out)| k_quants::q6_k(block, out)),
         }
     }
-}
-
-/// The half-precision number at byte `offset`.
-pub(super) fn half_at(block: &[u8], offset: usize) -> f32 {
-    f16::from_le_bytes([block[offset], block[offset + 1]]).to_f32()
 }
 
 /// `d q`, with `q` in -8..8. Low nibbles are the first 16 elements, high nibbles the last 16.

@@ -2,7 +2,15 @@
 //!
 //! The functions take one block and its 256 elements. Arithmetic and layouts: as in [`super::dequantize`].
 
-use super::dequantize::{QK_K, half_at};
+use half::f16;
+
+/// Elements of a K-quant's block.
+pub(super) const QK_K: usize = 256;
+
+/// The half-precision number at byte `offset`.
+pub(super) fn half_at(block: &[u8], offset: usize) -> f32 {
+    f16::from_le_bytes([block[offset], block[offset + 1]]).to_f32()
+}
 
 /// `(d s) q - (dmin m)`, with `q` in 0..4 and a four-bit scale `s` and minimum `m` for each 16 elements.
 ///
