@@ -95,7 +95,8 @@ const DIGEST_SHOWN: usize = 8;
 /// Lets labels that are equal, although data, model or probes differ, end with the difference.
 pub(super) fn distinguish_labels(settings: &mut [&mut Setting]) {
     let short = |digest: &str| digest.get(..DIGEST_SHOWN).unwrap_or("unknown").to_owned();
-    let parts: [(&str, &dyn Fn(&Setting) -> String); 3] = [
+    type Part<'a> = (&'a str, &'a dyn Fn(&Setting) -> String);
+    let parts: [Part<'_>; 3] = [
         ("probes", &|setting| setting.probe.clone()),
         ("data", &|setting| short(&setting.data)),
         ("weights", &|setting| short(&setting.weights)),

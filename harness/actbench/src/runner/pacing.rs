@@ -63,10 +63,11 @@ impl Pacing {
             None if self.stopping.is_satisfied(config, &results.rows, done) => {
                 return Err(RunEnd::Enough { blocks: done });
             }
-            None => match self.stopping.out_of_time(config.budget(), spent, self.longest_block, done) {
-                Some(end) => return Err(end),
-                None => {}
-            },
+            None => {
+                if let Some(end) = self.stopping.out_of_time(config.budget(), spent, self.longest_block, done) {
+                    return Err(end);
+                }
+            }
         }
         self.done += 1;
         Ok(Block::Measured(done))
