@@ -50,7 +50,7 @@ fn valid_etags_of_other_forms_are_accepted() {
         let sandbox = Sandbox::new();
         let hub = hub_with(move |_, reply| reply.with("ETag", etag.clone()));
         assert_eq!(sandbox.fetch(&hub, "data.bin").unwrap(), DATA);
-        assert_eq!(sandbox.blob_names(), [sha256.clone()]);
+        assert_eq!(sandbox.blob_names(), std::slice::from_ref(&sha256));
     }
 }
 

@@ -105,7 +105,7 @@ fn correct_file_is_fetched_and_linked() {
     assert_eq!(sandbox.fetch(&hub, "data.bin").unwrap(), DATA);
     sandbox.assert_contained();
     let digest = super::test_server::git_hash(DATA);
-    assert_eq!(sandbox.blob_names(), [digest.clone()]);
+    assert_eq!(sandbox.blob_names(), std::slice::from_ref(&digest));
     let link = sandbox.repo_directory().join("snapshots").join(COMMIT).join("data.bin");
     assert_eq!(std::fs::read_link(link).unwrap(), Path::new("../../blobs").join(digest));
 }
