@@ -42,7 +42,8 @@ run_target() {
   if TMPDIR=$scratch "target/fuzz/$host/release/$target" "$learned" "fuzz/corpus/$target" \
     -artifact_prefix="fuzz/artifacts/$target/" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
     -malloc_limit_mb=2048 -max_len=65536 -print_final_stats=1 >"$log" 2>&1; then
-    rmdir "fuzz/artifacts/$target" 2>/dev/null || true
+    # Findings of an earlier run stay.
+    rmdir --ignore-fail-on-non-empty "fuzz/artifacts/$target"
     printf '%-20s %9s inputs, no finding\n' "$target" "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"
   else
     tail -n 40 "$log"

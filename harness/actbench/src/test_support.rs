@@ -118,3 +118,12 @@ pub fn drifting(task: Task) -> Vec<Row> {
         })
         .collect()
 }
+
+/// Blocks of `train` with the seconds of eager and lazy.
+pub fn file_of_times(times: impl IntoIterator<Item = (f64, f64)>) -> ResultFile {
+    let config = RunConfig { tasks: vec![Task::Train], methods: vec![Method::Eager, Method::Lazy], ..small_config() };
+    let block = |(block, (eager, lazy)): (usize, (f64, f64))| {
+        [ok_row(Task::Train, Method::Eager, block, eager, 50.0), ok_row(Task::Train, Method::Lazy, block, lazy, 30.0)]
+    };
+    file_of(config, times.into_iter().enumerate().flat_map(block))
+}

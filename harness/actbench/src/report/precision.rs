@@ -28,7 +28,7 @@ pub fn lines(results: &ResultFile, end: RunEnd) -> Vec<String> {
     };
     let mut lines = vec![format!("{blocks} blocks: {reason}")];
     lines.extend((!ratios.is_empty()).then(|| format!("precision of the time ratios: {}", precisions(&ratios))));
-    lines.extend(advice(end, blocks));
+    lines.push(advice(end, blocks));
     lines
 }
 
@@ -58,19 +58,17 @@ fn precisions(ratios: &[TimeRatio]) -> String {
 }
 
 /// How to get more precision. The width of an interval falls with the square root of the number of blocks.
-fn advice(end: RunEnd, blocks: usize) -> Option<String> {
+fn advice(end: RunEnd, blocks: usize) -> String {
     let stopping = StoppingRule::default();
     let more = match end {
         RunEnd::Fixed { .. } | RunEnd::MaxBlocks { .. } | RunEnd::Enough { .. } => String::new(),
         RunEnd::Time { .. } => format!(", or --budget 10m to go on until {}", percent(stopping.half_width)),
         RunEnd::Budget { .. } => format!(", or a longer --budget to go on until {}", percent(stopping.half_width)),
     };
-    (!matches!(end, RunEnd::Fixed { .. })).then(|| {
-        format!(
-            "for more precision: twice the precision takes about four times the blocks (--repetitions {}){more}, or an idle machine",
-            4 * blocks
-        )
-    })
+    format!(
+        "for more precision: twice the precision takes about four times the blocks (--repetitions {}){more}, or an idle machine",
+        4 * blocks
+    )
 }
 
 /// `4.2 %`, with one decimal.
@@ -81,18 +79,11 @@ fn percent(fraction: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::case::RunConfig;
-    use crate::test_support::{file_of, ok_row, small_config};
+    use crate::test_support::file_of_times;
 
     /// Blocks in which eager takes `times` seconds and lazy one.
     fn results(times: &[f64]) -> ResultFile {
-        let config =
-            RunConfig { tasks: vec![Task::Train], methods: vec![Method::Eager, Method::Lazy], ..small_config() };
-        let block = |(block, time): (usize, &f64)| {
-            let eager = ok_row(Task::Train, Method::Eager, block, *time, 50.0);
-            [eager, ok_row(Task::Train, Method::Lazy, block, 1.0, 30.0)]
-        };
-        file_of(config, times.iter().enumerate().flat_map(block))
+        file_of_times(times.iter().map(|time| (*time, 1.0)))
     }
 
     #[test]

@@ -78,17 +78,11 @@ fn outliers(task: Task, method: Method, rows: &[&Row]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::case::RunConfig;
-    use crate::test_support::{file_of, ok_row, small_config};
+    use crate::test_support::file_of_times;
 
+    /// Blocks in which lazy takes `times` seconds and eager two.
     fn results(times: &[f64]) -> ResultFile {
-        let config =
-            RunConfig { tasks: vec![Task::Train], methods: vec![Method::Eager, Method::Lazy], ..small_config() };
-        let block = |(block, time): (usize, &f64)| {
-            let eager = ok_row(Task::Train, Method::Eager, block, 2.0, 50.0);
-            [eager, ok_row(Task::Train, Method::Lazy, block, *time, 30.0)]
-        };
-        file_of(config, times.iter().enumerate().flat_map(block))
+        file_of_times(times.iter().map(|time| (2.0, *time)))
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::footprint;
 use super::identity::identity;
 use super::layers::{check_depth, deepest_run, with_layers};
-use super::prepare::{Prepared, prepare, prepare_sampled, request};
+use super::prepare::{Prepared, prepare_sampled, prepare_with_digest, request};
 use crate::case::RunConfig;
 use crate::error::Result;
 use crate::measure::{limit, memory};
@@ -58,7 +58,7 @@ fn check_data_fits(config: &RunConfig, quiet: bool) -> Result<()> {
 pub fn preflight_with_data(config: &RunConfig, quiet: bool) -> Result<(Preflight, Prepared)> {
     config.check()?;
     check_data_fits(config, quiet)?;
-    let prepared = prepare(request(config, quiet))?;
+    let (prepared, data_digest) = prepare_with_digest(request(config, quiet))?;
     let config = with_layers(config, &prepared);
     for task in &config.tasks {
         check_depth(&config, *task, prepared.model.config.n_layers)?;
@@ -75,7 +75,7 @@ pub fn preflight_with_data(config: &RunConfig, quiet: bool) -> Result<(Preflight
         config,
         located_model: prepared.model.location.to_string(),
         n_layers: prepared.model.config.n_layers,
-        identity: identity(&prepared.model, &prepared.data_digest)?,
+        identity: identity(&prepared.model, &data_digest)?,
         warnings: prepared.warnings.clone(),
         device_note,
     };

@@ -28,8 +28,6 @@ pub struct Prepared {
     pub train: LabeledTokens,
     /// Samples for scoring the probe.
     pub test: LabeledTokens,
-    /// Digest of the data set.
-    pub data_digest: String,
     /// Warnings for the user, such as fewer samples than requested.
     pub warnings: Vec<String>,
 }
@@ -115,18 +113,17 @@ pub fn request(config: &RunConfig, quiet: bool) -> InputRequest<'_> {
 /// # Errors
 /// Invalid model files, data or chat template, or more samples of a generated data set than it has.
 pub fn prepare(request: InputRequest<'_>) -> Result<Prepared> {
-    let name = request.dataset.unwrap_or(data::EMBEDDED);
-    if let Some(rows) = data::generated_rows(name).filter(|rows| request.samples > *rows) {
-        return Err(Error::usage(format!(
-            "--samples {} is more than the {rows} rows that the generator of the data set '{name}' has; use fewer",
-            request.samples
-        )));
-    }
-    let source = InputSource::open(&request, request.samples)?;
-    let Sides { train, test, split, warnings } = source.sides(&request, request.samples)?;
-    let warnings = split.shortfall().into_iter().chain(warnings).collect();
-    let data_digest = data_digest(&source.dataset);
-    Ok(Prepared { warnings, model: source.model, train, test, data_digest })
+    InputSource::open_whole(&request)?.prepared(&request)
+}
+
+/// As [`prepare`], and also returns the digest of the data set. It is computed once for a run and not in its cases.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_with_digest(request: InputRequest<'_>) -> Result<(Prepared, String)> {
+    let source = InputSource::open_whole(&request)?;
+    let digest = data_digest(&source.dataset);
+    Ok((source.prepared(&request)?, digest))
 }
 
 /// As [`prepare`], but with at most a bounded number of rows, so that the time does not depend on `--samples`.
@@ -161,8 +158,7 @@ pub fn prepare_sampled(request: InputRequest<'_>) -> Result<SampledInputs> {
     let token_bytes = (train.tokens.n_tokens() + test.tokens.n_tokens()) * TOKEN_BYTES;
     let per_row = |bytes: usize, rows: usize| bytes as f64 / rows.max(1) as f64;
     let bytes_per_row = per_row(source.text_bytes(), source.dataset.dialogues.len()) + per_row(token_bytes, counted);
-    let data_digest = data_digest(&source.dataset);
-    let inputs = Prepared { warnings, model: source.model, train, test, data_digest };
+    let inputs = Prepared { warnings, model: source.model, train, test };
     Ok(SampledInputs { inputs, rows, counted, bytes_per_row })
 }
 
@@ -189,6 +185,25 @@ impl InputSource {
         let dataset = data::load(request.dataset.unwrap_or(data::EMBEDDED), request.data_dir, rows)?;
         let labels = dataset.labels();
         Ok(InputSource { model, dataset, labels })
+    }
+
+    /// As [`Self::open`], with all rows that the request asks for.
+    fn open_whole(request: &InputRequest<'_>) -> Result<Self> {
+        let name = request.dataset.unwrap_or(data::EMBEDDED);
+        if let Some(rows) = data::generated_rows(name).filter(|rows| request.samples > *rows) {
+            return Err(Error::usage(format!(
+                "--samples {} is more than the {rows} rows that the generator of the data set '{name}' has; use fewer",
+                request.samples
+            )));
+        }
+        Self::open(request, request.samples)
+    }
+
+    /// The inputs of a case.
+    fn prepared(self, request: &InputRequest<'_>) -> Result<Prepared> {
+        let Sides { train, test, split, warnings } = self.sides(request, request.samples)?;
+        let warnings = split.shortfall().into_iter().chain(warnings).collect();
+        Ok(Prepared { warnings, model: self.model, train, test })
     }
 
     /// About how many bytes the loaded dialogues take.

@@ -104,7 +104,7 @@ fn evidence_line(recommendation: &Recommendation, row: &Evidence) -> Vec<TableCe
     ]
 }
 
-/// A note on the result files that identify data and model by name alone; none if there is no such file.
+/// A note on result files without digests, whose data and model are identified by their names; none if all have them.
 fn identity_note(cells: &[Cell]) -> Option<String> {
     let mut runs: Vec<&str> =
         cells.iter().filter(|cell| cell.setting.data.is_empty()).map(|cell| cell.run.as_str()).collect();
