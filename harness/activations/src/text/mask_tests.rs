@@ -187,6 +187,16 @@ fn template_with_date_is_noted() {
     assert_eq!(note(CHATML), None);
 }
 
+#[test]
+fn turn_is_found_where_template_cuts_its_whole_content() {
+    let cut = [(User, "</think>"), (Assistant, "</think>"), (User, "q"), (Assistant, "t</think>a")];
+    assert_eq!(
+        turns(CUTS, &cut),
+        ["<|im_start|>assistant\n<|im_end|>\n", "<|im_start|>assistant\na<|im_end|>\n"]
+    );
+    assert_eq!(contents(CUTS, &cut), ["a"]);
+}
+
 /// The text of a dialogue and the byte ranges of the assistant's turns and contents, computed without the template.
 fn expected(template: &str, turns: &[(Role, String)]) -> (String, Vec<[usize; 2]>, Vec<[usize; 2]>) {
     let (mut text, mut whole, mut inner) = (String::new(), vec![], vec![]);

@@ -75,7 +75,8 @@ impl<'a> Probe<'a> {
         if let Ok(Some(content)) = self.content(message) {
             return Some(content);
         }
-        if self.messages[message].content() == Some("") {
+        // The template can write nothing of this content, and still write the message.
+        if self.messages[message].content().is_some() {
             let marked = self.messages[message].with_content(self.mark);
             if let Some(place) = self.place(message, marked) {
                 return Some(place);
