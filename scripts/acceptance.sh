@@ -7,8 +7,9 @@
 # fail it: that is what .ci/run calls. --timed checks only those; run it on a quiet machine before a release. NAME selects
 # promises. ACTBENCH names the binary (default: target/release/actbench). Needs python3 with pip.
 #
-# A change that adds a promise to README or docs adds it here. Each function below is one promise: its first line states it,
-# and it fails (returns nonzero) if the promise does not hold.
+# A change that adds a promise to README or docs adds it here, or in scripts/acceptance/ where there are several of a kind.
+# Each function untimed_NAME or timed_NAME is one promise: its first line states it, and it fails (returns nonzero) if the
+# promise does not hold.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export ACTBENCH=${ACTBENCH:-$PWD/target/release/actbench}
@@ -192,26 +193,34 @@ timed_gate_against_itself() { : "the gate never reports a regression of a binary
   [ $status = 0 ] || [ $status = 3 ]
 }
 
-timed_interrupt() { : "a run ends within two seconds of Ctrl-C and leaves no child process behind"
-  "$ACTBENCH" run --output "$work/interrupt.json" >"$work/interrupt.log" 2>&1 &
-  local process=$! worker workers status=0 start
-  sleep 5
-  # Fails if there is no worker: then nothing would be interrupted.
-  workers=$(pgrep -P "$process")
-  start=$SECONDS
-  kill -INT "$process"
-  wait "$process" || status=$?
-  [ $((SECONDS - start)) -le 2 ]
-  [ "$status" = 130 ]
-  for worker in $workers; do
-    if kill -0 "$worker" 2>/dev/null; then
-      echo "left behind: process $worker"
-      return 1
-    fi
+timed_interrupt() { : "a run ends within a second of Ctrl-C and of SIGTERM, and leaves no child process behind"
+  local signal process worker workers got start took
+  for signal in INT TERM; do
+    got=0
+    "$ACTBENCH" run --output "$work/interrupt-$signal.json" >"$work/interrupt.log" 2>&1 &
+    process=$!
+    sleep 5
+    # Fails if there is no worker: then nothing would be interrupted.
+    workers=$(pgrep -P "$process")
+    start=$(date +%s%N)
+    kill -"$signal" "$process"
+    wait "$process" || got=$?
+    took=$((($(date +%s%N) - start) / 1000000))
+    echo "$signal: status $got after $took ms"
+    [ $took -le 1000 ]
+    [ "$got" = 130 ]
+    for worker in $workers; do
+      if kill -0 "$worker" 2>/dev/null; then
+        echo "left behind: process $worker"
+        return 1
+      fi
+    done
   done
 }
 
 # --------------------------------------------------------------------------------------------------------------------------
+
+source scripts/acceptance/untrusted.sh
 
 all=$(declare -F | awk '{print $3}' | grep -E '^(untimed|timed)_')
 statement() { declare -f "$1" | sed -n 's/^ *: "\(.*\)";\{0,1\}$/\1/p' | head -1; }

@@ -27,7 +27,7 @@ fn cache_files(directory: &Path) -> Result<(), Box<dyn Error>> {
     writer.put(&[(0, 0), (1, 1)], &samples(2)?)?;
     // As a killed writer leaves it: two of three samples and a journal.
     fs::copy(directory.join(".finished.partial"), directory.join("partial"))?;
-    writer.put(&[(0, 2)], &samples(1)?)?;
+    writer.put(&[(2, 0)], &samples(1)?)?;
     writer.finish()?;
     Ok(())
 }

@@ -15,12 +15,16 @@ const TEMPLATE: &str = "chat_template.jinja";
 const DIRECTORY: &str = "additional_chat_templates";
 const SUFFIX: &str = ".jinja";
 const DEFAULT: &str = "default";
+/// The name under which transformers expects the template for dialogues with tools.
+const WITH_TOOLS: &str = "tool_use";
 
 /// A chat template and the file that has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ChatTemplateSource {
     /// The Jinja source.
     pub(super) source: String,
+    /// The Jinja source for dialogues with tools, if the files have one of its own.
+    pub(super) with_tools: Option<String>,
     /// The path of the file, for messages.
     pub(super) origin: String,
 }
@@ -41,9 +45,8 @@ pub(super) fn read_template(
         files.entry(DEFAULT.to_owned()).or_insert(main);
     }
     if let Some(path) = files.get(DEFAULT) {
-        let source = String::from_utf8(read_bytes(path)?)
-            .map_err(|_| Error::file(path, "is not UTF-8; download the file again"))?;
-        return Ok(ChatTemplateSource { source, origin: path.display().to_string() });
+        let with_tools = files.get(WITH_TOOLS).map(|path| read_text(path)).transpose()?;
+        return Ok(ChatTemplateSource { source: read_text(path)?, with_tools, origin: path.display().to_string() });
     }
     if !files.is_empty() {
         let names: Vec<&str> = files.keys().map(String::as_str).collect();
@@ -65,6 +68,10 @@ pub(super) fn read_template(
         )
     };
     Err(Error::file(directory, what))
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    String::from_utf8(read_bytes(path)?).map_err(|_| Error::file(path, "is not UTF-8; download the file again"))
 }
 
 /// The files of named templates, by name.
@@ -107,8 +114,11 @@ pub(super) fn inline_template(origin: &str, config: &Map<String, Value>) -> Resu
 
 /// The template named `default`; of several with that name the last, as in a Python dictionary.
 fn of_named(origin: &str, named: &[(String, String)]) -> Result<Option<ChatTemplateSource>> {
-    match named.iter().rev().find(|(name, _)| name == DEFAULT) {
-        Some((_, source)) => Ok(Some(ChatTemplateSource { source: source.clone(), origin: origin.to_owned() })),
+    let find = |wanted: &str| named.iter().rev().find(|(name, _)| name == wanted).map(|(_, source)| source.clone());
+    match find(DEFAULT) {
+        Some(source) => {
+            Ok(Some(ChatTemplateSource { source, with_tools: find(WITH_TOOLS), origin: origin.to_owned() }))
+        }
         None => {
             let names: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
             Err(Error::input(origin, without_default(&names)))
@@ -118,4 +128,30 @@ fn of_named(origin: &str, named: &[(String, String)]) -> Result<Option<ChatTempl
 
 fn without_default(names: &[&str]) -> String {
     format!("has chat templates ({}) and none is named `default`; copy the one to use to {TEMPLATE}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn template_for_tools_is_read_from_files_and_entry() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = json!({"chat_template": [
+            {"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}, {"name": "rag", "template": "R"},
+        ]});
+        let read = || {
+            let template =
+                read_template(directory.path(), "tokenizer_config.json", config.as_object().unwrap()).unwrap();
+            (template.source, template.with_tools)
+        };
+        assert_eq!(read(), ("D".to_owned(), Some("T".to_owned())));
+        fs::write(directory.path().join(TEMPLATE), "d").unwrap();
+        assert_eq!(read(), ("d".to_owned(), None));
+        fs::create_dir(directory.path().join(DIRECTORY)).unwrap();
+        fs::write(directory.path().join(DIRECTORY).join("tool_use.jinja"), "t").unwrap();
+        assert_eq!(read(), ("d".to_owned(), Some("t".to_owned())));
+    }
 }

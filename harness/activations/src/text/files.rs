@@ -25,6 +25,8 @@ pub struct TokenizerParts {
     pub tokenizer_json: Vec<u8>,
     /// The Jinja source of the chat template.
     pub chat_template: String,
+    /// The Jinja source for dialogues with tools; `None` if they have the same.
+    pub tool_template: Option<String>,
     /// The file of the template, for messages.
     pub template_origin: String,
     /// The special tokens that the template can refer to.
@@ -144,6 +146,7 @@ impl Sources {
             name: self.name,
             tokenizer_json,
             chat_template: template.source,
+            tool_template: template.with_tools,
             template_origin: template.origin,
             special: table.special,
             added_tokens: table

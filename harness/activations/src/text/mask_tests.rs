@@ -190,10 +190,7 @@ fn template_with_date_is_noted() {
 #[test]
 fn turn_is_found_where_template_cuts_its_whole_content() {
     let cut = [(User, "</think>"), (Assistant, "</think>"), (User, "q"), (Assistant, "t</think>a")];
-    assert_eq!(
-        turns(CUTS, &cut),
-        ["<|im_start|>assistant\n<|im_end|>\n", "<|im_start|>assistant\na<|im_end|>\n"]
-    );
+    assert_eq!(turns(CUTS, &cut), ["<|im_start|>assistant\n<|im_end|>\n", "<|im_start|>assistant\na<|im_end|>\n"]);
     assert_eq!(contents(CUTS, &cut), ["a"]);
 }
 
@@ -252,6 +249,28 @@ proptest! {
                 prop_assert_eq!(&sequence.mask, &masked, "{} {:?} {:?}", template, mask, &text);
             }
         }
+    }
+}
+
+#[test]
+fn row_with_tools_has_the_template_for_tools() {
+    let mut parts = parts(CHATML);
+    parts.tool_template = Some("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}".to_owned());
+    let tokenizer = ChatTokenizer::from_parts(parts, DEFAULT_DATE).unwrap();
+    let decoder: Tokenizer = tokenizer_json().parse().unwrap();
+    let text = |values: Value| {
+        let messages = json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]);
+        let ids = tokenizer.encode(&from_json(messages, values)).unwrap().ids;
+        decoder.decode(&ids, false).unwrap()
+    };
+    let plain = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n";
+    for (values, expected) in [
+        (json!({}), plain),
+        (json!({"tools": null}), plain),
+        (json!({"tools": []}), "[user]q[assistant]a"),
+        (json!({"tools": [{"name": "f"}]}), "[user]q[assistant]a"),
+    ] {
+        assert_eq!(text(values.clone()), expected, "{values}");
     }
 }
 

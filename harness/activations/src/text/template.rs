@@ -63,26 +63,37 @@ impl fmt::Display for RenderError {
 #[derive(Debug)]
 pub(super) struct ChatTemplate {
     template: Template,
+    /// Renders the dialogues with tools, as transformers selects templates by name.
+    with_tools: Option<Template>,
     special: SpecialTokens,
     today: NaiveDate,
 }
 
 impl ChatTemplate {
-    /// Compiles `source`.
+    /// Compiles `source`, and `tool_source` for the dialogues with tools.
     ///
     /// # Errors
     /// A syntax error or a feature that is not supported, with its line.
-    pub(super) fn new(source: &str, special: SpecialTokens, today: NaiveDate) -> Result<Self, RenderError> {
+    pub(super) fn new(
+        source: &str,
+        tool_source: Option<&str>,
+        special: SpecialTokens,
+        today: NaiveDate,
+    ) -> Result<Self, RenderError> {
         // Parsing recurses by the nesting of the template, like rendering: the caller's stack can be small.
         let parsed = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(RENDER_STACK);
-            let handle = thread.spawn_scoped(scope, || Template::new(source))?;
+            let compile = || -> Result<_, JinjaError> {
+                Ok((Template::new(source)?, tool_source.map(Template::new).transpose()?))
+            };
+            let handle = thread.spawn_scoped(scope, compile)?;
             handle.join().map_err(|_| std::io::Error::other("the parser of templates panicked"))
         });
-        let template = parsed.unwrap_or_else(|error: std::io::Error| {
+        let templates = parsed.unwrap_or_else(|error: std::io::Error| {
             Err(JinjaError::Failed { message: format!("cannot start a parsing thread: {error}"), line: 1 })
         });
-        Ok(ChatTemplate { template: template.map_err(RenderError)?, special, today })
+        let (template, with_tools) = templates.map_err(RenderError)?;
+        Ok(ChatTemplate { template, with_tools, special, today })
     }
 
     /// The token that begins a sequence.
@@ -102,7 +113,9 @@ impl ChatTemplate {
         variables.extend(values.iter().map(|(name, value)| (name.as_str(), value.clone())));
         variables.extend([("messages", messages), ("add_generation_prompt", Value::Bool(false))]);
         let variables: Vec<(&str, Value)> = variables.into_iter().collect();
-        self.template.render(&variables, self.today).map_err(RenderError)
+        let has_tools = values.get("tools").is_some_and(|tools| !tools.is_null());
+        let template = self.with_tools.as_ref().filter(|_| has_tools).unwrap_or(&self.template);
+        template.render(&variables, self.today).map_err(RenderError)
     }
 }
 
@@ -115,7 +128,7 @@ mod tests {
         let messages: Vec<ChatMessage> =
             messages.iter().map(|(role, content)| ChatMessage::new(role.clone(), *content)).collect();
         let render = || {
-            let template = ChatTemplate::new(source, special, DEFAULT_DATE)?;
+            let template = ChatTemplate::new(source, None, special, DEFAULT_DATE)?;
             template.render(&messages, &serde_json::Map::new())
         };
         std::thread::scope(|scope| {

@@ -64,6 +64,7 @@ pub(super) fn parts(template: &str) -> TokenizerParts {
         name: "test".to_owned(),
         tokenizer_json: tokenizer_json().into_bytes(),
         chat_template: template.to_owned(),
+        tool_template: None,
         template_origin: "test.jinja".to_owned(),
         special: SpecialTokens::new(vec![
             ("bos_token".to_owned(), bos.to_owned()),

@@ -85,6 +85,7 @@ impl ChatTokenizer {
             name,
             tokenizer_json,
             chat_template,
+            tool_template,
             template_origin,
             special,
             added_tokens,
@@ -125,9 +126,17 @@ impl ChatTokenizer {
         for part in [tokenizer_json.as_slice(), chat_template.as_bytes(), tokens.as_bytes()] {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
-        let template = ChatTemplate::new(&chat_template, special, today).map_err(|error| {
-            Error::input(template_origin.as_str(), format!("{error}; fix the file or download it again"))
-        })?;
+        if let Some(part) = &tool_template {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        }
+        let is_dated = [Some(&chat_template), tool_template.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|source| source.contains("strftime_now"));
+        let template =
+            ChatTemplate::new(&chat_template, tool_template.as_deref(), special, today).map_err(|error| {
+                Error::input(template_origin.as_str(), format!("{error}; fix the file or download it again"))
+            })?;
         Ok(ChatTokenizer {
             name,
             tokenizer,
@@ -137,7 +146,7 @@ impl ChatTokenizer {
             template_origin,
             fingerprint: hasher.finalize().to_hex().to_string(),
             mask: MaskKind::default(),
-            date: chat_template.contains("strftime_now").then_some(today),
+            date: is_dated.then_some(today),
             layouts: Mutex::default(),
         })
     }
