@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use actbench_activations::panics;
 use actbench_fixtures::tokenizer::{TOKENIZER_CONFIG_JSON, TOKENIZER_JSON};
 
 /// Separates the files of an input that has several.
@@ -15,10 +16,11 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// The one directory; it is created at the first call.
+    /// The one directory; it is created at the first call, which also prepares the process.
     pub fn get() -> &'static Scratch {
         static SCRATCH: OnceLock<Scratch> = OnceLock::new();
         SCRATCH.get_or_init(|| {
+            ignore_caught_panics();
             let directory = std::env::temp_dir().join(format!("actbench-fuzz-{}", std::process::id()));
             fs::create_dir_all(&directory).expect("the temporary directory is writable");
             Scratch { directory }
@@ -63,6 +65,18 @@ impl Scratch {
         }
         directory
     }
+}
+
+/// Ends the process at a panic, as the fuzzer does, but not at one of a library that actbench turns into an error. A panic
+/// in actbench's own code is a finding even where it is caught.
+fn ignore_caught_panics() {
+    let end = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let is_of_library = panic.location().is_some_and(|location| location.file().contains("/registry/"));
+        if !(is_of_library && panics::is_caught()) {
+            end(panic);
+        }
+    }));
 }
 
 /// The sections of `data` between separators.

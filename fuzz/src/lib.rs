@@ -1,7 +1,7 @@
 //! Functions that take arbitrary bytes as one kind of input file and use it as the commands do.
 //!
-//! A function may return for any reason. Findings are panics, aborts, sanitizer reports, inputs that take longer than
-//! the fuzzer's time limit, and inputs that take more memory than its limit.
+//! A function may return for any reason. Findings are panics, aborts, sanitizer reports, inputs that take longer than the
+//! fuzzer's time limit, and inputs that take more memory than its limit.
 //!
 //! Inputs are written to files, since the readers take paths and map files into memory. The files lie in one
 //! directory per process below the system's temporary directory; `scripts/fuzz.sh` sets `TMPDIR` and removes it.

@@ -24,10 +24,15 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
     outcome.ok()
 }
 
+/// Whether the current thread is inside [`catch`].
+pub fn is_caught() -> bool {
+    CATCHING.with(Cell::get) > 0
+}
+
 /// Sets the panic hook of the process: a panic prints one line on standard error, and nothing inside [`catch`].
 pub fn install() {
     std::panic::set_hook(Box::new(|panic| {
-        if CATCHING.with(Cell::get) == 0 {
+        if !is_caught() {
             // `eprintln!` would panic again where standard error cannot be written, and abort the process.
             let _ = writeln!(std::io::stderr().lock(), "error: {}", describe(panic));
         }
