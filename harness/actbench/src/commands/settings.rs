@@ -29,7 +29,7 @@ pub struct ExtractionArgs {
     /// Fraction of samples used for training
     #[arg(long, default_value_t = RunConfig::default().train_frac, value_name = "FRACTION")]
     pub train_frac: f64,
-    /// Seed of the split and of the order of cases
+    /// Seed of the choice of samples, of the split and, in a run, of the order of cases
     #[arg(long, default_value_t = RunConfig::default().seed, value_name = "SEED")]
     pub seed: u64,
     /// Samples in a batch
