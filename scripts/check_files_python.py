@@ -41,7 +41,8 @@ def write_rows(path):
 
 
 def actbench(program, *arguments):
-    subprocess.run([program, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False)
+    check(done.returncode == 0, f"{' '.join(map(str, arguments))}: {done.stderr}")
 
 
 def auroc(x, file):
@@ -68,6 +69,7 @@ def main():
             check("hidden_states[N + 1]" in file.metadata["layer_numbering"], f"{name}: layer numbering")
             check(file.rows.dtype == np.int64 and len(set(file.rows.tolist())) == 150, f"{name}: rows are not distinct")
             check((file.labels == labels[file.rows]).all(), f"{name}: labels are not those of the rows")
+            check((file.labels != labels[np.roll(file.rows, 1)]).any(), f"{name}: labels would also fit other rows")
             check(file.is_train.sum() == 120, f"{name}: {file.is_train.sum()} of 150 samples for training")
         check((features.rows == cache.rows).all() and (features.is_train == cache.is_train).all(), "order of the samples")
         lengths = np.diff(features.stored("offsets"))
