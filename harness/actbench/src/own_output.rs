@@ -46,6 +46,9 @@ impl OutputFormat {
     pub const RESULTS: Self = Self::new("a result file", Signs::Schema(&["actbench/"]));
     /// The report of `gate`.
     pub const GATE: Self = Self::new("a report of a gate", Signs::Schema(&["actbench-gate/"]));
+    /// The pairs of `gate`, next to its report.
+    pub const GATE_JOURNAL: Self =
+        Self::new("a journal of a gate", Signs::Text("{\"schema\":\"actbench-gate-journal/", ""));
     /// The report of `selftest`.
     pub const SELFTEST: Self =
         Self::new("a report of a self-test", Signs::Schema(&["actbench-selftest/", "actbench-replay/"]));

@@ -37,6 +37,17 @@ fn file_of_other_content_is_never_replaced() {
 }
 
 #[test]
+fn journal_of_a_gate_replaces_no_other_file() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("gate.journal.jsonl"), NOTES).unwrap();
+    let output = sandbox.output(&["gate", "--base-bin", "a", "--head-bin", "b"]);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("gate.journal.jsonl: exists and is not a journal of a gate"), "{message}");
+    assert_eq!(fs::read_to_string(sandbox.path("gate.journal.jsonl")).unwrap(), NOTES);
+}
+
+#[test]
 fn own_files_are_replaced_and_named() {
     let sandbox = Sandbox::new();
     let run = [&["run", "--tasks", "train", "--methods", "lazy", "--repetitions", "1"], &SMALL[..]].concat();
