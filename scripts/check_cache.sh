@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Writes a cache file and the same features as plain values, and has Python's own safetensors compare the two, bit by bit.
+# Then reads files of both commands with scripts/actbench_files.py for numpy, torch and scikit-learn, follows each sample back
+# to its row of the data set, and compares the layer numbering with transformers.
 #
-# Needs python3 with pip; numpy and safetensors are installed, in the versions of requirements.txt, into
-# target/python, once. PYTHON names an interpreter that has them already.
+# Needs python3 with pip; the packages are installed, in the versions of requirements.txt, into target/python, once. PYTHON
+# names an interpreter that has them already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 actbench=${ACTBENCH:-target/release/actbench}
@@ -10,9 +12,14 @@ directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT
 
 python=${PYTHON:-target/python/bin/python}
-if [ -z "${PYTHON:-}" ] && ! "$python" -c 'import numpy, safetensors' 2>/dev/null; then
+if [ -z "${PYTHON:-}" ] && ! "$python" -c 'import numpy, safetensors, sklearn, torch, transformers' 2>/dev/null; then
   python3 -m venv target/python
-  "$python" -m pip install --quiet --disable-pip-version-check $(grep -E '^(numpy|safetensors)==' scripts/requirements.txt)
+  version() { grep -E "^($1)==" scripts/requirements.txt; }
+  pip() { "$python" -m pip install --quiet --disable-pip-version-check "$@"; }
+  # The wheel for CPUs is a tenth of that of the package index, which brings CUDA; not every network reaches its index.
+  pip --index-url https://download.pytorch.org/whl/cpu "$(version torch)" 2>/dev/null || pip "$(version torch)"
+  # shellcheck disable=SC2046 # One word for each package.
+  pip $(version 'numpy|safetensors|scikit-learn|transformers')
 fi
 
 for dtype in bf16 fp16 fp32; do
@@ -40,3 +47,6 @@ if "$python" scripts/check_cache_python.py "$directory/bf16.safetensors" --featu
   exit 1
 fi
 echo 'a flipped bit is seen'
+
+"$python" scripts/check_files_python.py "$actbench" "$directory"
+"$python" scripts/check_layers.py "$actbench" "$directory"

@@ -15,6 +15,10 @@ import numpy as np
 from safetensors import safe_open
 
 
+# The table of samples: type and bytes of an entry.
+COLUMNS = {"rows": ("I64", 8), "labels": ("U8", 1), "is_train": ("U8", 1)}
+
+
 def header_entries(path):
     """The header as it stands in the file: names, types, shapes, offsets."""
     with open(path, "rb") as file:
@@ -52,17 +56,18 @@ def main():
         metadata = file.metadata()
         check(set(file.keys()) == set(entries), "the package sees other tensors than the header names")
         checksums = file.get_tensor("checksums")
-    check(metadata["format"] == "actbench.acts" and metadata["format_version"] == "1", "format or version")
+    check(metadata["format"] == "actbench.acts" and metadata["format_version"] == "2", "format or version")
     check(len(metadata["checksum"]) == 64 and set(metadata["checksum"]) != {"0"}, "the file was never completed")
     check(metadata["axes"] == "blh", f"axes are {metadata['axes']}, not blh")
     n_samples, n_layers, hidden = json.loads(metadata["shape"])
     layer_ids = json.loads(metadata["layer_ids"])
     check(len(layer_ids) == n_layers, "layer numbers and shape")
-    check(set(entries) == {f"layer.{layer}" for layer in layer_ids} | {"checksums"}, "names of the tensors")
+    check(set(entries) == {f"layer.{layer}" for layer in layer_ids} | {"checksums", *COLUMNS}, "names of the tensors")
     dtype = {"bf16": "BF16", "f16": "F16", "f32": "F32"}.get(metadata["dtype"])
     row_bytes = hidden * (4 if dtype == "F32" else 2)
     rows_per_chunk = max(1, int(metadata["chunk_bytes"]) // row_bytes)
     chunks = n_layers * math.ceil(n_samples / rows_per_chunk)
+    chunks += sum(math.ceil(n_samples * size / int(metadata["chunk_bytes"])) for _, size in COLUMNS.values())
     check(checksums.shape == (chunks, 32) and checksums.dtype == np.uint8, f"{checksums.shape} checksums, not {chunks}")
 
     layers = []
@@ -78,6 +83,11 @@ def main():
     if arguments.features:
         with safe_open(arguments.features, framework="numpy") as file:
             pooled, ids = file.get_tensor("pooled"), file.get_tensor("layer_ids")
+            table = {name: file.get_tensor(name) for name in COLUMNS}
+        with safe_open(arguments.cache, framework="numpy") as file:
+            for name, (dtype_name, _) in COLUMNS.items():
+                check(entries[name]["dtype"] == dtype_name, f"{name} is {entries[name]['dtype']}")
+                check(np.array_equal(file.get_tensor(name), table[name]), f"{name} differ from those of the features")
         check(ids.tolist() == layer_ids, f"layers {ids.tolist()} and {layer_ids}")
         stacked = np.stack(layers, axis=1)
         check(pooled.shape == stacked.shape, f"features {pooled.shape}, cache {stacked.shape}")

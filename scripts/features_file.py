@@ -1,6 +1,6 @@
-"""The file of `actbench features`: the samples of a run and their pooled activations.
+"""The file of `actbench features`, checked completely: the samples of a run and their pooled activations.
 
-With it a peer runs exactly the same work: same samples in the same order, same token ids, same mask, same split.
+To read such a file for other purposes, use actbench_files.py. With this module a peer runs exactly the same work: same samples in the same order, same token ids, same mask, same split.
 Nothing is derived a second time.
 
 Format: safetensors. n rows (samples), l layers, h hidden size, T tokens in all rows together.
@@ -9,21 +9,24 @@ Format: safetensors. n rows (samples), l layers, h hidden size, T tokens in all 
     offsets    int64   [n + 1]    row i is tokens[offsets[i]:offsets[i + 1]]; starts with 0, ends with T, every row has
                                   at least one token
     mask       uint8   [T]        1 where the token is pooled, else 0
+    rows       int64   [n]        index of the row in the data set as read, from 0, before it is shuffled; distinct
     labels     uint8   [n]        0 or 1
     is_train   uint8   [n]        1 for the training split, 0 for the test split
-    layer_ids  int32   [l]        increasing; layer i is the output of decoder block i
+    layer_ids  int32   [l]        increasing; layer i is the output of decoder block i, counted from 0
     pooled     float32 [n, l, h]  features, widened from the run type; a row without masked tokens is all zeros
 
 Header metadata (all values are strings, as safetensors wants them):
 
+    format     actbench.features
     model      the value of --model
     pool       mean, max, last or sum
     dtype      bf16, fp16 or fp32: the type that the model ran in
     extract_s  seconds from token ids in memory to pooled features in memory, without loading the model and without
                tokenizing; decimal
+    layer_numbering  what a layer number counts, in a sentence
 
-Layers: with `--tasks train` the layer of `--layer`, with `--tasks sweep` layers 0 to `--sweep-layers` - 1,
-so that `extract_s` is the time of that task's extraction.
+Layers: with `--layer N` layer N alone, otherwise layers 0 to `--sweep-layers` - 1, so that `extract_s` is the time of
+the extraction of that task.
 """
 
 import dataclasses
@@ -38,6 +41,7 @@ _TYPES = {
     "tokens": np.int32,
     "offsets": np.int64,
     "mask": np.uint8,
+    "rows": np.int64,
     "labels": np.uint8,
     "is_train": np.uint8,
     "layer_ids": np.int32,
@@ -56,6 +60,7 @@ class Features:
     tokens: np.ndarray
     offsets: np.ndarray
     mask: np.ndarray
+    rows: np.ndarray
     labels: np.ndarray
     is_train: np.ndarray
     layer_ids: np.ndarray
@@ -119,10 +124,11 @@ def load_features(path):
     require((np.diff(offsets) >= 1).all(), "`offsets` do not increase: a row has no token")
     require((tensors["tokens"] >= 0).all(), "a token id is negative")
     require(len(tensors["mask"]) == n_tokens, f"`mask` has {len(tensors['mask'])} entries for {n_tokens} tokens")
-    for name in ("labels", "is_train"):
+    for name in ("rows", "labels", "is_train"):
         require(len(tensors[name]) == n_rows, f"`{name}` has {len(tensors[name])} entries for {n_rows} rows")
     for name in ("mask", "labels", "is_train"):
         require(np.isin(tensors[name], (0, 1)).all(), f"`{name}` holds something other than 0 and 1")
+    require(len(np.unique(tensors["rows"])) == n_rows and tensors["rows"].min() >= 0, "`rows` are not distinct indices")
     layer_ids, shape = tensors["layer_ids"], tensors["pooled"].shape
     require(
         len(layer_ids) >= 1 and layer_ids[0] >= 0 and (np.diff(layer_ids) >= 1).all(), "`layer_ids` do not increase"

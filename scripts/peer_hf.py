@@ -193,10 +193,10 @@ def find_actbench(arguments):
     return found
 
 
-def settings_flags(arguments):
-    """What is run, as flags of actbench; the batch size apart."""
+def settings_flags(arguments, layers=("layer", "sweep_layers")):
+    """What is run, as flags of actbench; the batch size apart. `layers` are the flags of the layers to pass."""
     flags = []
-    for name in ("model", "dataset", "samples", "train_frac", "seed", "pool", "layer", "sweep_layers", "dtype"):
+    for name in ("model", "dataset", "samples", "train_frac", "seed", "pool", *layers, "dtype"):
         flags += ["--" + name.replace("_", "-"), str(getattr(arguments, name))]
     for name in ("data_dir", "threads"):
         if getattr(arguments, name) is not None:
@@ -207,7 +207,9 @@ def settings_flags(arguments):
 def run_actbench_features(task, arguments, out):
     """Runs `actbench features` for one task and reads its file."""
     command = [find_actbench(arguments), "features", "--out", str(out), "--tasks", task]
-    command += [*settings_flags(arguments), "--batch-size", str(arguments.batch_size)]
+    # One flag for the layers: `features` refuses two that select different ones.
+    layers = ("layer",) if task == "train" else ("sweep_layers",)
+    command += [*settings_flags(arguments, layers), "--batch-size", str(arguments.batch_size)]
     status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
     if status != 0:
         raise UsageError(f"`{' '.join(command)}` ended with status {status}")

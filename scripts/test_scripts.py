@@ -67,6 +67,7 @@ def golden_features(pool="mean", case=CASE, dtype="fp32", empty_mask=True):
         tokens=np.concatenate(tokens),
         offsets=np.cumsum([0] + [len(ids) for ids in tokens]),
         mask=np.concatenate(masks),
+        rows=np.arange(n_rows)[::-1],
         labels=np.arange(n_rows) % 2,
         is_train=np.arange(n_rows) < n_rows // 2,
         layer_ids=np.arange(pooled[0].shape[0]),

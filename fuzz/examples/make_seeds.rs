@@ -23,7 +23,7 @@ fn cache_files(directory: &Path) -> Result<(), Box<dyn Error>> {
     let mut fingerprint = PlanFingerprint::default();
     fingerprint.set("model", "fuzz");
     let path = directory.join("finished");
-    let mut writer = CacheWriter::resume(&path, cache_signature(), fingerprint.clone())?;
+    let mut writer = CacheWriter::resume(&path, cache_signature(), fingerprint.clone(), None)?;
     writer.put(&[(0, 0), (1, 1)], &samples(2)?)?;
     // As a killed writer leaves it: two of three samples and a journal.
     fs::copy(directory.join(".finished.partial"), directory.join("partial"))?;

@@ -139,12 +139,13 @@ pub fn cache_file(data: &[u8]) {
         for layer in 0..signature.n_layers().min(8) {
             let _ = file.read(layer, &samples);
         }
+        let _ = file.sample_table();
     }
     scratch.write(".resumed.partial", data);
     let mut fingerprint = PlanFingerprint::default();
     fingerprint.set("model", "fuzz");
     let resumed = scratch.path("resumed");
-    if let Ok(writer) = CacheWriter::resume(&resumed, cache_signature(), fingerprint) {
+    if let Ok(writer) = CacheWriter::resume(&resumed, cache_signature(), fingerprint, None) {
         let all = (0..cache_signature().n_samples).all(|sample| writer.has(sample));
         if all && writer.finish().is_ok() {
             // Samples of a journal count as finished only if their bytes have the journal's digest.

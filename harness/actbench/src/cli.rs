@@ -14,6 +14,7 @@ use crate::error::{Result, from_pairgate};
 mod args;
 mod groups;
 mod log;
+mod suggest;
 
 pub use self::args::visible_command;
 use pairgate::process::threads;
@@ -26,7 +27,7 @@ pub fn main() -> ExitCode {
     let parsed = args::parser().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return with_output_checked(one_line::print(&error), FAILED),
+        Err(error) => return with_output_checked(one_line::print(&error, suggest::tip(&error).as_deref()), FAILED),
     };
     let unwritten = status_of_unwritten_output(&cli.command);
     // The panic hook has printed its message by the time the panic arrives here; only the exit status is missing.

@@ -20,6 +20,7 @@ pub mod error;
 pub mod gate_adapter;
 pub mod matrix;
 pub mod measure;
+pub mod own_output;
 pub mod planner;
 pub mod report;
 pub mod results;

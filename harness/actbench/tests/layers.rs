@@ -27,11 +27,13 @@ const ENGINE_FLOORS: [&[&str]; 9] = [
 ];
 
 /// The benchmark.
-const FLOORS: [&[&str]; 12] = [
+const FLOORS: [&[&str]; 13] = [
     // The error type.
     &["error"],
     // Files that appear whole or not at all.
     &["atomic_file"],
+    // Which existing files a command may replace.
+    &["own_output"],
     // What is run: tasks, methods, settings, metrics.
     &["case"],
     // Which GPUs there are, and which a run uses.

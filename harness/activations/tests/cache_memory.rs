@@ -26,7 +26,7 @@ fn write(path: &Path, n_samples: usize) {
         ActTensor::from_f32(Axes::BLH, &[4, LAYERS.len(), HIDDEN], DType::F32, LAYERS, None, &values).unwrap()
     };
     let signature = Signature { n_samples, ..batch(0).signature().clone() };
-    let mut writer = CacheWriter::resume(path, signature, PlanFingerprint::default()).unwrap();
+    let mut writer = CacheWriter::resume(path, signature, PlanFingerprint::default(), None).unwrap();
     for first in (0..n_samples).step_by(4) {
         let mut pairs: Vec<(usize, usize)> = (first..first + 4).zip(0..).collect();
         if first % 8 == 0 {

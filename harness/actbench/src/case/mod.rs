@@ -16,6 +16,7 @@ mod spec;
 mod task;
 
 pub use ablation::Ablation;
+pub use actbench_activations::model::LAYER_NUMBERING;
 pub use config::{ProbeSolver, RunConfig, check_threads};
 pub use device_map::DeviceMap;
 pub use fault::Fault;

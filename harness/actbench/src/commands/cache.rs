@@ -8,36 +8,39 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::extraction_setup::ExtractionSetup;
+use super::extraction_setup::{ExtractionSetup, LayerSelectionArgs};
 use super::halved;
-use super::settings::SettingsArgs;
+use super::settings::ExtractionArgs;
 use super::stdout;
-use crate::case::{Method, Task};
+use crate::case::Method;
 use crate::error::Result;
 use crate::runner::interrupt;
 use crate::workload::extract::plan;
 use crate::workload::prepare::{LabeledTokens, Prepared};
+use actbench_activations::plan::sources::PlanSource;
 use actbench_activations::plan::{Acts, Progress};
 use actbench_activations::tokens::TokenSet;
 use pairgate::atomic_file::OutputTarget;
 use pairgate::process::interrupt::at_forced_exit;
+use pairgate::stderr_line;
 
 /// Write pooled features of the layers of a task to a cache file, or check an existing file.
 ///
-/// The file is safetensors with one tensor layer.N per layer, [n, h], training samples first. The same command resumes an
+/// The file is safetensors with one tensor layer.N per layer, [n, h], training samples first, and for each sample rows (its
+/// index in the data set, from 0), labels and is_train; scripts/actbench_files.py reads it. The same command resumes an
 /// interrupted write. An existing file of the same settings is verified completely and kept; a file of other settings is
 /// rejected.
 #[derive(Args, Clone, Debug)]
 #[command(before_help = "Examples:\n  \
     actbench cache --out features.safetensors\n  \
-    actbench cache --model ./smollm2 --dataset data.jsonl --sweep-layers 16 --out features.safetensors")]
+    actbench cache --model ./smollm2 --dataset data.jsonl --layer 12 --out features.safetensors")]
 pub struct CacheArgs {
     /// The work to extract features for.
     #[command(flatten)]
-    pub settings: SettingsArgs,
-    /// Task that selects the layers: train has one, sweep several
-    #[arg(long, default_value = "sweep", value_name = "TASK")]
-    pub task: Task,
+    pub extraction: ExtractionArgs,
+    /// The layers.
+    #[command(flatten)]
+    pub selection: LayerSelectionArgs,
     /// Output file
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
@@ -49,7 +52,7 @@ pub struct CacheArgs {
 /// Bad settings or input, a file that is damaged or of other settings, or a file that cannot be written.
 pub fn cache(args: &CacheArgs) -> Result<()> {
     interrupt::install()?;
-    let setup = ExtractionSetup::load(&args.settings, args.task, Method::LazyDisk)?;
+    let setup = ExtractionSetup::load(&args.extraction, &args.selection, Method::LazyDisk)?;
     // Through links, which a rename would replace.
     let out = match OutputTarget::of(&args.out) {
         Ok(OutputTarget::File(path)) => path,
@@ -63,9 +66,12 @@ pub fn cache(args: &CacheArgs) -> Result<()> {
     let n_tokens = samples.tokens.n_tokens();
     let plan = plan(&setup.model, &samples, &setup.layers, setup.options())?.with_progress(Arc::new(|_: Progress| ()));
     let plan = plan.with_interrupt(interrupt::requested);
-    let cached = plan.cache(Some(&out))?;
+    let cached = plan.cache_with_table(&out, &setup.sample_table())?;
     halved::warn("cache", plan.stats().halvings);
     check(&cached)?;
+    if let Some(warning) = without_table(&cached, &args.out)? {
+        stderr_line!("warning: {warning}");
+    }
     let tokens_run = plan.stats().tokens_total;
     stdout::line(format_args!(
         "{}: {}; ran the model on {tokens_run} of {n_tokens} tokens",
@@ -88,10 +94,47 @@ fn both_sides(prepared: &Prepared) -> LabeledTokens {
     let sides = [&prepared.train, &prepared.test];
     let sequences = sides.iter().flat_map(|side| side.tokens.sequences.iter().cloned()).collect();
     let labels = sides.iter().flat_map(|side| side.labels.iter().copied()).collect();
-    LabeledTokens { tokens: Arc::new(TokenSet { sequences }), labels }
+    let rows = sides.iter().flat_map(|side| side.rows.iter().copied()).collect();
+    LabeledTokens { tokens: Arc::new(TokenSet { sequences }), labels, rows }
+}
+
+/// The warning about a file that an earlier version wrote, which is kept.
+fn without_table(cached: &Acts, out: &Path) -> Result<Option<String>> {
+    let PlanSource::CacheFile(file) = cached.source() else { return Ok(None) };
+    Ok(file.sample_table()?.is_none().then(|| {
+        format!(
+            "{}: was written by an earlier version and has no rows, labels and is_train; delete it and run this command again \
+             to have them",
+            out.display()
+        )
+    }))
 }
 
 /// Reads the whole file layer by layer, which compares every checksum.
 fn check(cached: &Acts) -> Result<()> {
     cached.iter_layers()?.try_for_each(|layer| layer.map(|_| ()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actbench_activations::DType;
+    use actbench_activations::plan::cache_file::SampleTable;
+    use actbench_activations::plan::{ActTensor, Axes};
+
+    #[test]
+    fn file_without_table_is_kept_with_a_warning() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cache");
+        let acts =
+            Acts::from_tensor(ActTensor::from_f32(Axes::BLH, &[2, 1, 1], DType::F32, [3], None, &[1.0, 2.0]).unwrap());
+        let table = SampleTable { rows: vec![1, 0], labels: vec![0, 1], is_train: vec![1, 0] };
+        acts.save(&path).unwrap();
+        let kept = acts.cache_with_table(&path, &table).unwrap();
+        let warning = without_table(&kept, &path).unwrap().unwrap();
+        assert!(warning.contains("rows, labels and is_train") && warning.contains("delete it"), "{warning}");
+        std::fs::remove_file(&path).unwrap();
+        let written = acts.cache_with_table(&path, &table).unwrap();
+        assert_eq!(without_table(&written, &path).unwrap(), None);
+    }
 }

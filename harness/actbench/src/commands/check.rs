@@ -7,9 +7,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::stdout;
-use crate::atomic_file::{check_writable, write_whole};
+use crate::atomic_file::write_whole;
 use crate::case::{DeviceMap, RunConfig};
 use crate::error::{Error, Result};
+use crate::own_output::{OutputFormat, check_own_output};
 use crate::runner::interrupt;
 use crate::workload::check::{CheckResult, CheckScope, CheckTarget, run};
 
@@ -50,7 +51,7 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode> {
     // Temporary files of the disk cache have to be removed.
     interrupt::install()?;
     if let Some(path) = &args.json {
-        check_writable(path, "--json", "the results file")?;
+        check_own_output(path, "--json", &OutputFormat::CHECK)?;
     }
     let scope = if args.quick { CheckScope::QUICK } else { CheckScope::FULL };
     let target = CheckTarget::find(&config(args.device_map), scope)?;

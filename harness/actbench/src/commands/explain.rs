@@ -18,8 +18,9 @@ use pairgate::stderr_line;
 
 /// Show the lazy plans of a run and their predicted cost, without running them.
 ///
-/// Reads no weights. Takes the flags of `run`; flags that affect only execution (repetitions, timeouts) are ignored. Prints
-/// for each task the plan, its normal form, its optimized form, and for each rule the cost of the plan without it.
+/// Reads no weights. Takes the flags of `run`; those that affect only execution (repetitions, timeouts) are accepted, have no
+/// effect and are not listed here. Prints for each task the plan, its normal form, its optimized form, and for each rule the
+/// cost of the plan without it.
 #[derive(Args, Clone, Debug)]
 #[command(
     allow_negative_numbers = true,

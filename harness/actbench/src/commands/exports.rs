@@ -9,6 +9,7 @@ use super::stdout;
 use crate::atomic_file::write_whole;
 use crate::error::{Error, Result, from_pairgate};
 use crate::gate_adapter::GATE_NAME;
+use crate::own_output::OutputFormat;
 use pairgate::GateReport;
 use pairgate::export::{ExportFormat, export, markdown};
 
@@ -22,6 +23,20 @@ pub struct Export {
     pub form: ExportFormat,
     /// The file.
     pub path: PathBuf,
+}
+
+impl Export {
+    /// The files that the export may replace.
+    pub fn output_format(&self) -> &'static OutputFormat {
+        match self.form {
+            ExportFormat::Json => &OutputFormat::GATE,
+            ExportFormat::Markdown => &OutputFormat::EXPORT_MARKDOWN,
+            ExportFormat::Github => &OutputFormat::EXPORT_ANNOTATIONS,
+            ExportFormat::Junit => &OutputFormat::EXPORT_JUNIT,
+            ExportFormat::Bencher => &OutputFormat::EXPORT_BENCHER,
+            ExportFormat::BenchmarkAction => &OutputFormat::EXPORT_ACTION,
+        }
+    }
 }
 
 impl FromStr for Export {
@@ -72,6 +87,7 @@ mod tests {
 
     use super::*;
     use crate::gate_adapter::tests::gate_report as report;
+    use crate::own_output::check_own_output;
 
     #[test]
     fn every_form_is_written_and_the_summary_is_added_to() {
@@ -86,6 +102,7 @@ mod tests {
         write_exports(&report(), &[], Some(&summary)).unwrap();
         for export in &exports {
             assert!(fs::metadata(&export.path).unwrap().len() > 100, "{}", export.form);
+            check_own_output(&export.path, "--export", export.output_format()).unwrap();
         }
         let text = fs::read_to_string(&summary).unwrap();
         assert!(text.starts_with("earlier\n"), "{text}");

@@ -4,14 +4,58 @@ use std::sync::Arc;
 
 use actbench_activations::model::ActivationModel;
 use actbench_activations::plan::Rules;
+use actbench_activations::plan::cache_file::SampleTable;
+use clap::Args;
 
-use super::settings::SettingsArgs;
+use super::settings::{ExtractionArgs, layer_help};
 use crate::case::{CaseObserver, Method, NoopObserver, RunConfig, Task};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::workload::extract::Extraction;
 use crate::workload::prepare::{Prepared, prepare};
-use crate::workload::{deepest, device, layers_of, load_model, request, with_layers};
+use crate::workload::{check_depth, deepest, device, layers_of, load_model, request, with_layers};
 use pairgate::stderr_line;
+
+const ONE_LAYER: &str = "The one layer to extract [default of --tasks train: 12; half the depth of the embedded model]";
+const LAYERS: &str = "The layers to extract, 0 to N - 1 [default: 16; all of the embedded model]";
+
+/// The flags that select the layers to extract.
+#[derive(Args, Clone, Debug)]
+pub struct LayerSelectionArgs {
+    /// Task that selects the layers: train has one, sweep several [default: train with --layer, otherwise sweep]
+    #[arg(long, alias = "task", value_name = "TASK")]
+    pub tasks: Option<Task>,
+    /// The one layer to extract [default of --tasks train: 12; half the depth of the embedded model]
+    #[arg(long, value_name = "LAYER", long_help = layer_help(ONE_LAYER))]
+    pub layer: Option<usize>,
+    /// The layers to extract, 0 to N - 1 [default: 16; all of the embedded model]
+    #[arg(long, value_name = "N", long_help = layer_help(LAYERS))]
+    pub sweep_layers: Option<usize>,
+}
+
+impl LayerSelectionArgs {
+    /// The task whose layers are extracted.
+    ///
+    /// # Errors
+    /// Two flags that select different layers.
+    pub fn task(&self) -> Result<Task> {
+        let refuse = |message: String| Err(Error::usage(message));
+        match (self.tasks, self.layer, self.sweep_layers) {
+            (_, Some(layer), Some(n)) => refuse(format!(
+                "--layer {layer} selects one layer and --sweep-layers {n} the layers 0 to {}; leave out one of the two",
+                n.saturating_sub(1)
+            )),
+            (Some(Task::Sweep), Some(layer), None) => refuse(format!(
+                "--tasks sweep selects the layers from 0 on, and --layer {layer} selects one layer; leave out --tasks for layer \
+                 {layer} alone, or --layer for all of them"
+            )),
+            (Some(Task::Train), None, Some(n)) => refuse(format!(
+                "--tasks train selects one layer, and --sweep-layers {n} selects several; use --layer for one layer, or leave \
+                 out --tasks"
+            )),
+            (tasks, layer, _) => Ok(tasks.unwrap_or(if layer.is_some() { Task::Train } else { Task::Sweep })),
+        }
+    }
+}
 
 /// An extraction that has not run.
 pub struct ExtractionSetup {
@@ -28,14 +72,22 @@ impl ExtractionSetup {
     ///
     /// # Errors
     /// Bad settings or input, or no memory for the model.
-    pub fn load(settings: &SettingsArgs, task: Task, method: Method) -> Result<Self> {
-        let config = settings.config(vec![task], vec![method], Some(1), 0);
+    pub fn load(extraction: &ExtractionArgs, selection: &LayerSelectionArgs, method: Method) -> Result<Self> {
+        let task = selection.task()?;
+        let config = RunConfig {
+            tasks: vec![task],
+            methods: vec![method],
+            layer: selection.layer,
+            sweep_layers: selection.sweep_layers,
+            ..extraction.config()
+        };
         config.check()?;
         let prepared = prepare(request(&config, false))?;
         for warning in &prepared.warnings {
             stderr_line!("warning: {warning}");
         }
         let config = with_layers(&config, &prepared);
+        check_depth(&config, task, prepared.model.config.n_layers)?;
         if let Some(note) = device::choose(&config, &prepared)?.note {
             stderr_line!("note: {note}");
         }
@@ -53,6 +105,47 @@ impl ExtractionSetup {
             pool: self.config.pool,
             rules: self.rules,
             cache_directory: None,
+        }
+    }
+
+    /// Where each sample comes from, training samples first.
+    pub fn sample_table(&self) -> SampleTable {
+        let sides = [(1, &self.prepared.train), (0, &self.prepared.test)];
+        SampleTable {
+            rows: sides.iter().flat_map(|(_, side)| side.rows.iter().map(|row| *row as i64)).collect(),
+            labels: sides.iter().flat_map(|(_, side)| side.labels.iter().copied()).collect(),
+            is_train: sides.iter().flat_map(|(flag, side)| vec![*flag; side.rows.len()]).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(tasks: Option<Task>, layer: Option<usize>, sweep_layers: Option<usize>) -> Result<Task, String> {
+        LayerSelectionArgs { tasks, layer, sweep_layers }.task().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn layer_alone_selects_that_layer() {
+        assert_eq!(task(None, Some(3), None), Ok(Task::Train));
+        assert_eq!(task(Some(Task::Train), Some(3), None), Ok(Task::Train));
+        assert_eq!(task(None, None, Some(3)), Ok(Task::Sweep));
+        assert_eq!(task(None, None, None), Ok(Task::Sweep));
+        assert_eq!(task(Some(Task::Train), None, None), Ok(Task::Train));
+    }
+
+    #[test]
+    fn contradicting_selections_are_refused_with_both_flags() {
+        for (selection, flags) in [
+            ((None, Some(3), Some(4)), ["--layer 3", "--sweep-layers 4"]),
+            ((Some(Task::Train), Some(3), Some(4)), ["--layer 3", "--sweep-layers 4"]),
+            ((Some(Task::Sweep), Some(3), None), ["--layer 3", "--tasks sweep"]),
+            ((Some(Task::Train), None, Some(4)), ["--sweep-layers 4", "--tasks train"]),
+        ] {
+            let error = task(selection.0, selection.1, selection.2).unwrap_err();
+            assert!(flags.iter().all(|flag| error.contains(flag)), "{error}");
         }
     }
 }

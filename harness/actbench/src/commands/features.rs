@@ -7,42 +7,56 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use actbench_kernels::DType;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use super::extraction_setup::ExtractionSetup;
+use super::extraction_setup::{ExtractionSetup, LayerSelectionArgs};
 use super::halved;
-use super::settings::SettingsArgs;
-use crate::atomic_file::{check_writable, write_whole};
-use crate::case::{Method, Task};
+use super::settings::ExtractionArgs;
+use crate::atomic_file::write_whole;
+use crate::case::{LAYER_NUMBERING, Method};
 use crate::error::{Error, Result};
+use crate::own_output::{FEATURES_FORMAT, OutputFormat, check_own_output};
 use crate::workload::extract::{Extracted, eager_layers, lazy_layers};
 use crate::workload::features::LayerFeatures;
-use crate::workload::prepare::{LabeledTokens, Prepared};
+use crate::workload::prepare::LabeledTokens;
+use actbench_activations::plan::cache_file::SampleTable;
 use actbench_activations::plan::{Progress, ProgressSink};
+use pairgate::stderr_line;
 
 /// Write tokens, masks, labels and pooled features of the layers of a task to a file.
 ///
-/// Tensors: tokens (flat), offsets, mask, labels, is_train, layer_ids, pooled [n, l, h] in f32; training samples first.
-/// Metadata: model, pool, dtype, extract_s.
+/// Tensors: tokens (flat), offsets, mask, rows (the index of each sample in the data set, from 0), labels, is_train,
+/// layer_ids, pooled [n, l, h] in f32; training samples first. Metadata: format, model, pool, dtype, method, extract_s,
+/// layer_numbering. scripts/actbench_files.py reads the file in Python.
 #[derive(Args, Clone, Debug)]
 #[command(before_help = "Examples:\n  \
     actbench features --out features.safetensors\n  \
+    actbench features --model ./smollm2 --dataset data.jsonl --layer 12 --out features.safetensors\n  \
     actbench features --samples 40 --dtype fp32 --method eager --out features.safetensors")]
 pub struct FeaturesArgs {
     /// The work to extract features for.
     #[command(flatten)]
-    pub settings: SettingsArgs,
-    /// Task that selects the layers
-    #[arg(long, default_value = "sweep", value_name = "TASK")]
-    pub tasks: Task,
-    /// Extraction method
-    #[arg(long, default_value = "lazy", value_name = "METHOD")]
+    pub extraction: ExtractionArgs,
+    /// The layers.
+    #[command(flatten)]
+    pub selection: LayerSelectionArgs,
+    /// Extraction method: eager or lazy
+    #[arg(long, default_value = "lazy", value_name = "METHOD", value_parser = parse_method)]
     pub method: Method,
     /// Output file
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+}
+
+/// A method that keeps features in memory.
+fn parse_method(text: &str) -> Result<Method, String> {
+    match Method::from_str(text, false) {
+        Ok(Method::LazyDisk) => Err("lazy-disk writes features to a cache file: use `actbench cache`".to_owned()),
+        Ok(method) => Ok(method),
+        Err(_) => Err("use eager or lazy".to_owned()),
+    }
 }
 
 /// Runs the command.
@@ -50,8 +64,8 @@ pub struct FeaturesArgs {
 /// # Errors
 /// Bad settings or input, or a file that cannot be written.
 pub fn features(args: &FeaturesArgs) -> Result<()> {
-    check_writable(&args.out, "--out", "the features")?;
-    let setup = ExtractionSetup::load(&args.settings, args.tasks, args.method)?;
+    check_own_output(&args.out, "--out", &OutputFormat::FEATURES)?;
+    let setup = ExtractionSetup::load(&args.extraction, &args.selection, args.method)?;
     let ExtractionSetup { config, prepared, layers, model, .. } = &setup;
     let sink: ProgressSink = Arc::new(|_: Progress| ());
     let start = std::time::Instant::now();
@@ -62,13 +76,29 @@ pub fn features(args: &FeaturesArgs) -> Result<()> {
     let extract_s = start.elapsed().as_secs_f64();
     halved::warn("features", extracted.stats.halvings);
     let metadata = HashMap::from([
+        ("format".to_owned(), FEATURES_FORMAT.to_owned()),
+        ("layer_numbering".to_owned(), LAYER_NUMBERING.to_owned()),
         ("model".to_owned(), config.model.clone().unwrap_or_else(|| "embedded".to_owned())),
         ("pool".to_owned(), config.pool.to_string()),
         ("dtype".to_owned(), dtype_name(config.dtype).to_owned()),
         ("method".to_owned(), args.method.to_string()),
         ("extract_s".to_owned(), extract_s.to_string()),
     ]);
-    write(args, prepared, &extracted, metadata)
+    write(args, &setup, &extracted, metadata)?;
+    // Standard error, as of other commands whose output may be `/dev/stdout`.
+    stderr_line!(
+        "wrote {}: {} rows x {} x {}",
+        args.out.display(),
+        prepared.train.labels.len() + prepared.test.labels.len(),
+        counted(extracted.layers.len(), "layer"),
+        extracted.layers.first().map_or(0, LayerFeatures::hidden_size)
+    );
+    Ok(())
+}
+
+/// `1 layer`, `2 layers`.
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The name of the flag value, which differs from the name in the kernels crate.
@@ -82,11 +112,11 @@ fn dtype_name(dtype: DType) -> &'static str {
 
 fn write(
     args: &FeaturesArgs,
-    prepared: &Prepared,
+    setup: &ExtractionSetup,
     extracted: &Extracted,
     metadata: HashMap<String, String>,
 ) -> Result<()> {
-    let sides: [&LabeledTokens; 2] = [&prepared.train, &prepared.test];
+    let sides: [&LabeledTokens; 2] = [&setup.prepared.train, &setup.prepared.test];
     let sequences = || sides.iter().flat_map(|side| &side.tokens.sequences);
     let n_samples = sequences().count();
     let tokens: Vec<i32> = sequences().flat_map(|sequence| sequence.ids.iter().map(|id| *id as i32)).collect();
@@ -96,23 +126,22 @@ fn write(
         *end += sequence.len() as i64;
         Some(*end)
     }));
-    let labels: Vec<u8> = sides.iter().flat_map(|side| side.labels.iter().copied()).collect();
-    let is_train: Vec<u8> =
-        [1u8, 0].iter().zip(sides).flat_map(|(flag, side)| vec![*flag; side.labels.len()]).collect();
+    let SampleTable { rows, labels, is_train } = setup.sample_table();
     let layer_ids: Vec<i32> = extracted.layers.iter().map(|features| features.layer as i32).collect();
     let hidden = extracted.layers.first().map_or(0, LayerFeatures::hidden_size);
     let mut pooled = vec![0.0f32; n_samples * layer_ids.len() * hidden];
     for (index, features) in extracted.layers.iter().enumerate() {
-        let rows = [features.train()?.to_f32_vec(), features.test()?.to_f32_vec()].concat();
-        for (sample, row) in rows.chunks_exact(hidden).enumerate() {
+        let vectors = [features.train()?.to_f32_vec(), features.test()?.to_f32_vec()].concat();
+        for (sample, vector) in vectors.chunks_exact(hidden).enumerate() {
             let start = (sample * layer_ids.len() + index) * hidden;
-            pooled[start..start + hidden].copy_from_slice(row);
+            pooled[start..start + hidden].copy_from_slice(vector);
         }
     }
-    let tensors: [(&str, Dtype, Vec<usize>, &[u8]); 7] = [
+    let tensors: [(&str, Dtype, Vec<usize>, &[u8]); 8] = [
         ("tokens", Dtype::I32, vec![tokens.len()], bytemuck::cast_slice(&tokens)),
         ("offsets", Dtype::I64, vec![offsets.len()], bytemuck::cast_slice(&offsets)),
         ("mask", Dtype::U8, vec![mask.len()], &mask),
+        ("rows", Dtype::I64, vec![rows.len()], bytemuck::cast_slice(&rows)),
         ("labels", Dtype::U8, vec![labels.len()], &labels),
         ("is_train", Dtype::U8, vec![is_train.len()], &is_train),
         ("layer_ids", Dtype::I32, vec![layer_ids.len()], bytemuck::cast_slice(&layer_ids)),

@@ -10,6 +10,7 @@ use super::stdout;
 use crate::atomic_file::write_whole;
 use crate::error::{Error, Result};
 use crate::gate_adapter::{TaskMethod, history};
+use crate::own_output::{OutputFormat, check_replaceable};
 use crate::report::chart::history::charts;
 use crate::report::document::{Table, text_table};
 use crate::report::history::{changes_table, runs_table, series_page, series_table, short_series};
@@ -130,6 +131,10 @@ fn plot(dir: &Path, out: &Path) -> Result<()> {
         ));
     }
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
+    for chart in &charts {
+        check_replaceable(&out.join(format!("{}.svg", chart.name)), "--out", &OutputFormat::CHART)?;
+    }
+    check_replaceable(&out.join("HISTORY.md"), "--out", &OutputFormat::HISTORY)?;
     for chart in &charts {
         write_whole(&out.join(format!("{}.svg", chart.name)), chart.svg.as_bytes())?;
     }

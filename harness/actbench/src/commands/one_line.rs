@@ -5,13 +5,16 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use pairgate::{console, stderr_line};
 
-/// Prints an error of the parser, or the help that clap reports as an error, and returns the exit status.
-pub fn print(error: &clap::Error) -> ExitCode {
+/// Prints an error of the parser with `tip`, or the help that clap reports as an error, and returns the exit status.
+pub fn print(error: &clap::Error, tip: Option<&str>) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             console::keep_result(error.print(), error.use_stderr());
         }
-        _ => stderr_line!("{}", one_line(&error.render().to_string())),
+        _ => {
+            let tip = tip.map(|tip| format!("; tip: {tip}")).unwrap_or_default();
+            stderr_line!("{}{tip}", one_line(&error.render().to_string()));
+        }
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

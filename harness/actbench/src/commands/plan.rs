@@ -45,7 +45,7 @@ use pairgate::stderr_line;
 )]
 pub struct PlanArgs {
     /// Tasks
-    #[arg(long, value_delimiter = ',', default_value = "train,sweep", value_name = "TASK,...")]
+    #[arg(long, alias = "task", value_delimiter = ',', default_value = "train,sweep", value_name = "TASK,...")]
     pub tasks: Vec<Task>,
     /// Methods
     #[arg(long, value_delimiter = ',', default_value = "eager,lazy,lazy-disk", value_name = "METHOD,...")]

@@ -7,8 +7,9 @@ use clap::Args;
 
 use super::run::RunArgs;
 use super::stdout;
-use crate::atomic_file::{check_writable, write_whole};
+use crate::atomic_file::write_whole;
 use crate::error::Result;
+use crate::own_output::{OutputFormat, check_own_output};
 use crate::report::profile::{ProfileReport, render};
 use crate::report::trace;
 use crate::runner::interrupt;
@@ -19,8 +20,9 @@ use pairgate::stderr_line;
 
 /// Measure the time of each operation of a run: calls, time, rates, fraction of the machine's peak.
 ///
-/// Takes the flags of `run` and runs each task with each method once, in this process. Flags that affect only repetitions
-/// and processes are ignored, and no result file is written. The machine's peak rates are measured first.
+/// Takes the flags of `run`; no result file is written. Each task runs with each method once, in this process. Flags that
+/// affect only repetitions and processes are accepted, have no effect and are not listed here. The machine's peak rates are
+/// measured first.
 #[derive(Args, Clone, Debug)]
 #[command(
     allow_negative_numbers = true,
@@ -62,7 +64,7 @@ pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
         }
     };
     if let Some(path) = &args.trace {
-        check_writable(path, "--trace", "the trace")?;
+        check_own_output(path, "--trace", &OutputFormat::TRACE)?;
     }
     let run = profile_run(&config, &prepared, &notify)?;
     if let Some(path) = &args.trace {

@@ -11,6 +11,7 @@ use super::stdout;
 use crate::atomic_file::write_whole;
 use crate::crossover::cells_of;
 use crate::error::{Error, Result};
+use crate::own_output::{OutputFormat, check_replaceable};
 use crate::report::chart::{Chart, charts};
 use crate::report::document::{Attachment, Document, html, markdown, rows_csv, summary_csv};
 use crate::results::NamedResults;
@@ -48,6 +49,7 @@ pub fn report(args: &ReportArgs) -> Result<()> {
     let charts = charts(&cells_of(&files))?;
     let document = Document::new(&files, args.bounds.bounds()?, attachments(&files, &charts));
     let chart_directory = args.out.join("charts");
+    check_files(&args.out, &charts)?;
     fs::create_dir_all(&chart_directory).map_err(Error::io("create", &chart_directory))?;
     for chart in &charts {
         write_whole(&chart_directory.join(format!("{}.svg", chart.name)), chart.svg.as_bytes())?;
@@ -62,6 +64,23 @@ pub fn report(args: &ReportArgs) -> Result<()> {
     stdout::line(Path::new(&args.out).join("REPORT.md").display());
     stdout::line(Path::new(&args.out).join("report.html").display());
     Ok(())
+}
+
+/// Refuses to replace files of other content in `directory`, before any file is written.
+fn check_files(directory: &Path, charts: &[Chart]) -> Result<()> {
+    let files = [
+        ("observations.csv", OutputFormat::OBSERVATIONS),
+        ("summary.csv", OutputFormat::SUMMARY),
+        ("crossover.csv", OutputFormat::CROSSOVER),
+        ("report.html", OutputFormat::REPORT_HTML),
+        ("REPORT.md", OutputFormat::REPORT_MARKDOWN),
+    ];
+    for (name, format) in &files {
+        check_replaceable(&directory.join(name), "--out", format)?;
+    }
+    charts.iter().try_for_each(|chart| {
+        check_replaceable(&directory.join(format!("charts/{}.svg", chart.name)), "--out", &OutputFormat::CHART)
+    })
 }
 
 fn attachments(files: &[NamedResults], charts: &[Chart]) -> Vec<Attachment> {

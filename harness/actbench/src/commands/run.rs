@@ -22,7 +22,8 @@ use pairgate::stderr_line;
 
 /// Run both workloads with eager and lazy extraction, each case in its own process, repeated in random order.
 ///
-/// Prints the table on standard output and progress and warnings on standard error; the result file has every observation.
+/// Prints the table on standard output and progress and warnings on standard error; the result file has every observation. An
+/// existing result file is replaced, and a file of other content is not.
 #[derive(Args, Clone, Debug)]
 #[command(
     // `-5` is then an invalid value, reported with the name of its flag, and not an unknown flag.
@@ -37,7 +38,7 @@ use pairgate::stderr_line;
 )]
 pub struct RunArgs {
     /// Tasks to run
-    #[arg(long, value_delimiter = ',', default_value = defaults::TASKS.as_str(), value_name = "TASK,...")]
+    #[arg(long, alias = "task", value_delimiter = ',', default_value = defaults::TASKS.as_str(), value_name = "TASK,...")]
     pub tasks: Vec<Task>,
     /// Methods to run; lazy-disk is lazy with the on-disk feature cache, in addition to lazy
     #[arg(long, value_delimiter = ',', default_value = defaults::METHODS.as_str(), value_name = "METHOD,...")]
@@ -45,6 +46,12 @@ pub struct RunArgs {
     /// The work of the run.
     #[command(flatten)]
     pub settings: SettingsArgs,
+    /// C of the task train
+    #[arg(long, default_value_t = RunConfig::default().train_c, value_name = "C")]
+    pub train_c: f64,
+    /// Maximum solver iterations for the train task
+    #[arg(long, default_value_t = RunConfig::default().train_max_iter, value_name = "N")]
+    pub train_max_iter: usize,
     /// Also run the lazy plans without each optimizer rule, and without all, to measure the effect of each
     #[arg(long)]
     pub ablate: bool,
@@ -90,6 +97,8 @@ impl RunArgs {
         let (tasks, methods) = (distinct(&self.tasks), distinct(&self.methods));
         RunConfig {
             ablate: self.ablate,
+            train_c: self.train_c,
+            train_max_iter: self.train_max_iter,
             budget_s: self.budget.map(|budget| budget.as_secs_f64()),
             ..self.settings.config(tasks, methods, self.repetitions, self.warmup)
         }
@@ -141,6 +150,9 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let report = run_cases(preflight.config, &options)?;
     if !report.results.rows.is_empty() {
         print(args.json, &report.results)?;
+    }
+    if report.stopped.is_none() && !args.quiet {
+        stderr_line!("wrote {}", args.output.display());
     }
     match report.stopped {
         Some(Error::Interrupted) => {

@@ -17,9 +17,9 @@ use crate::gate_adapter::SELFTEST_SCHEMA;
 use crate::gate_adapter::testbed::InjectionTestbed;
 use crate::measure::machine_record::MachineRecord;
 use crate::measure::{fingerprint, resolution};
+use crate::own_output::{OutputFormat, check_own_output};
 use crate::report::selftest as report;
 use crate::results::adaptive::StoppingRule;
-use crate::results::check_output;
 use crate::runner::interrupt;
 use pairgate::selftest::live::{self, SelftestContext, SelftestPlan};
 use pairgate::selftest::noise::NoiseRecord;
@@ -88,7 +88,7 @@ pub struct SelftestArgs {
 /// Bad input, or a file that cannot be written.
 pub fn selftest(args: &SelftestArgs) -> Result<ExitCode> {
     if let Some(path) = &args.output {
-        check_output(path)?;
+        check_own_output(path, "--output", &OutputFormat::SELFTEST)?;
     }
     if args.replay.is_empty() { live(args) } else { replay_all(args) }
 }

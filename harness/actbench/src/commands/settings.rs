@@ -1,4 +1,5 @@
-//! The flags that define the work of a run, shared by several commands.
+//! The flags that define the work of a run and of an extraction, shared by several commands. A command takes no flag that has
+//! no effect on it.
 
 use std::path::PathBuf;
 
@@ -7,12 +8,12 @@ use clap::Args;
 
 use super::defaults;
 use crate::case::MemoryLimit;
-use crate::case::{DeviceMap, Method, ProbeSolver, RunConfig, Task};
+use crate::case::{DeviceMap, LAYER_NUMBERING, Method, ProbeSolver, RunConfig, Task};
 use actbench_activations::text::MaskKind;
 
-/// The flags that define the work of a run.
+/// The flags that decide the samples, the model and the values of their features.
 #[derive(Args, Clone, Debug)]
-pub struct SettingsArgs {
+pub struct ExtractionArgs {
     /// Model: a Hugging Face id, a directory, a .gguf file, or synthetic:PRESET [default: the embedded model]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
@@ -28,7 +29,7 @@ pub struct SettingsArgs {
     /// Fraction of samples used for training
     #[arg(long, default_value_t = RunConfig::default().train_frac, value_name = "FRACTION")]
     pub train_frac: f64,
-    /// Seed of the split and of the order of cases
+    /// Seed of the choice of samples, of the split and, in a run, of the order of cases
     #[arg(long, default_value_t = RunConfig::default().seed, value_name = "SEED")]
     pub seed: u64,
     /// Samples in a batch
@@ -46,27 +47,6 @@ pub struct SettingsArgs {
     /// every day, so that features can be reproduced.
     #[arg(long, default_value_t = RunConfig::default().mask, value_name = "MASK")]
     pub mask: MaskKind,
-    /// Layer of the task train [default: 12; half the depth of the embedded model]
-    #[arg(long, value_name = "LAYER")]
-    pub layer: Option<usize>,
-    /// Layers of the task sweep, from 0 on [default: 16; all of the embedded model]
-    #[arg(long, value_name = "N")]
-    pub sweep_layers: Option<usize>,
-    /// Values of C of the task sweep
-    #[arg(long, value_delimiter = ',', default_value = defaults::SWEEP_CS.as_str(), value_name = "C,...")]
-    pub sweep_cs: Vec<f64>,
-    /// C of the task train
-    #[arg(long, default_value_t = RunConfig::default().train_c, value_name = "C")]
-    pub train_c: f64,
-    /// Maximum solver iterations for the train task
-    #[arg(long, default_value_t = RunConfig::default().train_max_iter, value_name = "N")]
-    pub train_max_iter: usize,
-    /// Maximum solver iterations for each probe of the sweep task
-    #[arg(long, default_value_t = RunConfig::default().sweep_max_iter, value_name = "N")]
-    pub sweep_max_iter: usize,
-    /// Solver of the probes: newton, or linfa (L-BFGS; slower, for verification)
-    #[arg(long, default_value_t = RunConfig::default().solver, value_name = "SOLVER")]
-    pub solver: ProbeSolver,
     /// Storage type of weights and activations: bf16, fp16 or fp32 (or bfloat16, float16, float32)
     #[arg(long, default_value_t = RunConfig::default().dtype, value_name = "DTYPE")]
     pub dtype: DType,
@@ -74,18 +54,71 @@ pub struct SettingsArgs {
     /// on each of K GPUs)
     #[arg(long, default_value_t = RunConfig::default().device_map, value_name = "DEVICE")]
     pub device_map: DeviceMap,
-    /// Use the on-disk feature cache for lazy
-    #[arg(long)]
-    pub lazy_cache_disk: bool,
     /// Threads [default: all cores]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Memory limit of a case: bytes, 500MB, 8GiB, a percentage of the available memory, or none
-    #[arg(long, default_value_t = RunConfig::default().memory_limit, value_name = "SIZE")]
-    pub memory_limit: MemoryLimit,
     /// Disable an optimizer rule: depth, packing, mask, pooling, prefix, layers, batch or all; repeatable
     #[arg(long, value_name = "RULE")]
     pub no_opt: Vec<String>,
+}
+
+impl ExtractionArgs {
+    /// The default settings with those of these flags.
+    pub fn config(&self) -> RunConfig {
+        RunConfig {
+            model: self.model.clone(),
+            dataset: self.dataset.clone(),
+            data_dir: self.data_dir.clone(),
+            samples: self.samples,
+            train_frac: self.train_frac,
+            seed: self.seed,
+            batch_size: self.batch_size,
+            pool: self.pool,
+            mask: self.mask,
+            dtype: self.dtype,
+            device_map: self.device_map,
+            threads: self.threads,
+            no_opt: self.no_opt.clone(),
+            ..RunConfig::default()
+        }
+    }
+}
+
+/// The flags that decide the cost of a run, which `plan` predicts.
+#[derive(Args, Clone, Debug)]
+pub struct SettingsArgs {
+    /// The samples, the model and the features.
+    #[command(flatten)]
+    pub extraction: ExtractionArgs,
+    /// Layer of the task train [default: 12; half the depth of the embedded model]
+    #[arg(long, value_name = "LAYER", long_help = layer_help(TRAIN_LAYER))]
+    pub layer: Option<usize>,
+    /// Layers of the task sweep, 0 to N - 1 [default: 16; all of the embedded model]
+    #[arg(long, value_name = "N", long_help = layer_help(SWEEP_LAYERS))]
+    pub sweep_layers: Option<usize>,
+    /// Values of C of the task sweep
+    #[arg(long, value_delimiter = ',', default_value = defaults::SWEEP_CS.as_str(), value_name = "C,...")]
+    pub sweep_cs: Vec<f64>,
+    /// Maximum solver iterations for each probe of the sweep task
+    #[arg(long, default_value_t = RunConfig::default().sweep_max_iter, value_name = "N")]
+    pub sweep_max_iter: usize,
+    /// Solver of the probes: newton, or linfa (L-BFGS; slower, for verification)
+    #[arg(long, default_value_t = RunConfig::default().solver, value_name = "SOLVER")]
+    pub solver: ProbeSolver,
+    /// Use the on-disk feature cache for lazy
+    #[arg(long)]
+    pub lazy_cache_disk: bool,
+    /// Memory limit of a case: bytes, 500MB, 8GiB, a percentage of the available memory, or none
+    #[arg(long, default_value_t = RunConfig::default().memory_limit, value_name = "SIZE")]
+    pub memory_limit: MemoryLimit,
+}
+
+const TRAIN_LAYER: &str = "Layer of the task train [default: 12; half the depth of the embedded model]";
+const SWEEP_LAYERS: &str = "Layers of the task sweep, 0 to N - 1 [default: 16; all of the embedded model]";
+
+/// The long help of a flag that takes a layer or a number of layers, whose short help is `flag`.
+pub(super) fn layer_help(flag: &str) -> String {
+    format!("{flag}\n\nNumbering: {LAYER_NUMBERING}.")
 }
 
 impl SettingsArgs {
@@ -100,32 +133,16 @@ impl SettingsArgs {
         RunConfig {
             tasks,
             methods,
-            model: self.model.clone(),
-            dataset: self.dataset.clone(),
-            samples: self.samples,
-            train_frac: self.train_frac,
-            seed: self.seed,
-            batch_size: self.batch_size,
-            pool: self.pool,
-            mask: self.mask,
             layer: self.layer,
             sweep_layers: self.sweep_layers,
             sweep_cs: self.sweep_cs.clone(),
-            train_c: self.train_c,
-            train_max_iter: self.train_max_iter,
             sweep_max_iter: self.sweep_max_iter,
             solver: self.solver,
-            dtype: self.dtype,
-            device_map: self.device_map,
             lazy_cache_disk: self.lazy_cache_disk,
-            threads: self.threads,
             memory_limit: self.memory_limit,
-            data_dir: self.data_dir.clone(),
-            no_opt: self.no_opt.clone(),
-            ablate: false,
             repetitions,
-            budget_s: None,
             warmup,
+            ..self.extraction.config()
         }
     }
 }

@@ -118,7 +118,8 @@ impl Job {
         };
         let side = |samples: std::ops::Range<usize>| {
             let labels = samples.clone().map(|sample| (sample % 2) as u8).collect();
-            LabeledTokens { tokens: Arc::new(TokenSet { sequences: samples.map(sequence).collect() }), labels }
+            let rows = samples.clone().collect();
+            LabeledTokens { tokens: Arc::new(TokenSet { sequences: samples.map(sequence).collect() }), labels, rows }
         };
         let sides = [side(0..n_train), side(n_train..counted)];
         let scale = config.samples.max(2) as f64 / counted as f64;

@@ -5,10 +5,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::atomic_file::{check_writable, write_whole};
+use crate::atomic_file::write_whole;
 use crate::case::{RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::measure::machine_record::MachineRecord;
+use crate::own_output::{OutputFormat, check_own_output};
 
 pub mod ablation;
 pub mod adaptive;
@@ -95,7 +96,7 @@ impl ResultFile {
 /// Checks that a result file can be written to `path`, before hours are spent on measurements.
 ///
 /// # Errors
-/// The path is a directory, or its directory does not exist or is not writable.
+/// The path is a directory, its directory does not exist or is not writable, or it is a file of other content.
 pub fn check_output(path: &Path) -> Result<()> {
-    check_writable(path, "--output", "the result file")
+    check_own_output(path, "--output", &OutputFormat::RESULTS)
 }

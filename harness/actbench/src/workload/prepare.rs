@@ -18,6 +18,8 @@ pub struct LabeledTokens {
     pub tokens: Arc<TokenSet>,
     /// One label per sample, 0 or 1.
     pub labels: Vec<u8>,
+    /// Index of each sample's row in the data set as it was read, from 0.
+    pub rows: Vec<usize>,
 }
 
 /// Everything a case needs except the loaded weights.
@@ -224,7 +226,7 @@ impl InputSource {
                 .map_err(|error| error.advise("change that row of the data set, or the chat template"))?;
             check_vocabulary(&tokens, &self.model)?;
             let labels = rows.iter().map(|row| u8::from(self.labels[*row])).collect();
-            Ok((LabeledTokens { tokens: Arc::new(tokens), labels }, changes))
+            Ok((LabeledTokens { tokens: Arc::new(tokens), labels, rows: rows.to_vec() }, changes))
         };
         let ((train, train_changes), (test, test_changes)) = (side(&split.train)?, side(&split.test)?);
         self.warn_of_long_rows(&split, [&train, &test]);

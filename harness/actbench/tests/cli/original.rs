@@ -166,6 +166,7 @@ fn piped_run_prints_plain_lines() {
     // A warm-up and a repetition of two methods each.
     let (cases, others): (Vec<&str>, Vec<&str>) = error_output.lines().partition(|line| line.starts_with("case "));
     assert_eq!(cases.len(), 4, "{error_output}");
+    let Some((&"wrote results.json", others)) = others.split_last() else { panic!("{error_output}") };
     // Disturbances before and after the run; whether there are any depends on the machine.
     assert!(others.iter().all(|line| line.starts_with("warning: the machine disturbs")), "{error_output}");
     for text in [error_output, stdout(&output)] {

@@ -62,6 +62,9 @@ fn unknown_flag_or_command_suggests_nearest() {
     let sandbox = Sandbox::new();
     assert_refused(&sandbox, &["run", "--sampels", "3"], &["--sampels", "--samples"]);
     assert_refused(&sandbox, &["rum"], &["rum", "run"]);
+    for (typed, command) in [("rnu", "run"), ("paln", "plan"), ("gaet", "gate")] {
+        assert_refused(&sandbox, &[typed], &[typed, &format!("a similar subcommand exists: '{command}'")]);
+    }
     assert_refused(&sandbox, &["run", "extra"], &["extra"]);
     assert_refused(&sandbox, &["run", "--samples"], &["--samples"]);
 }

@@ -28,7 +28,7 @@ fn sandbox() -> (Sandbox, String) {
 }
 
 fn settings(model: &str) -> Vec<&str> {
-    let samples = "--samples 12 --dataset embedded:short --sweep-layers 4 --layer 2 --threads 1";
+    let samples = "--samples 12 --dataset embedded:short --sweep-layers 4 --threads 1";
     samples.split(' ').chain(["--model", model]).collect()
 }
 
@@ -103,7 +103,7 @@ fn gpu_features_are_close_to_the_cpu() {
 fn run(sandbox: &Sandbox, model: &str, cuda: &str, arguments: &str) -> (Output, Value) {
     let common = "run --warmup 0 --repetitions 1 --sweep-cs 1 --train-max-iter 20 --sweep-max-iter 20";
     let arguments: Vec<&str> = common.split(' ').chain(arguments.split_whitespace()).collect();
-    let arguments = [&arguments[..], &settings(model)].concat();
+    let arguments = [&arguments[..], &settings(model), &["--layer", "2"]].concat();
     let output = sandbox.command(&arguments).env("ACTBENCH_CUDA", cuda).output().unwrap();
     (output, sandbox.results())
 }
@@ -248,7 +248,7 @@ fn fake_driver_features_are_independent_of_stream_order() {
             assert!(stderr.contains("note: running on GPU 0, fake GPU"), "{stderr}");
         }
     }
-    let run = "run --warmup 0 --repetitions 1 --sweep-cs 1 --device-map balanced --methods eager,lazy";
+    let run = "run --warmup 0 --repetitions 1 --sweep-cs 1 --device-map balanced --methods eager,lazy --layer 2";
     let arguments_list: Vec<&str> = run.split(' ').collect();
     on_driver("", Some("split:2"), &[&arguments_list[..], &settings(&model)].concat());
     let results = sandbox.results();

@@ -20,5 +20,10 @@ pub mod replicas;
 mod tensors;
 pub mod weights;
 
+/// What a layer number counts, for help, reports and the metadata of files. `scripts/check_layers.py` compares it with
+/// transformers.
+pub const LAYER_NUMBERING: &str = "layer N is the output of decoder block N, counted from 0; it is hidden_states[N + 1] in \
+                                   transformers, except for the last block, where hidden_states[-1] has the final norm applied";
+
 pub use activation_model::{ActivationModel, LayerSink, StepSink, StepSource, check_layer, run_in_turn};
 pub use batch::{LastLayerTokens, LayerOutput, ModelStep, StepOutput, TokenBatch};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::axes::Axis;
-use super::cache_file::{CacheFile, CacheWriter};
+use super::cache_file::{CacheFile, CacheWriter, SampleTable};
 use super::execute::{Assembler, Execution, SamplePositions};
 use super::lazy_plan::Acts;
 use super::sources::PlanSource;
@@ -68,12 +68,22 @@ impl Acts {
     /// # Errors
     /// A failure of the model or of the disk, or another process writing the same file. No partial file is left then.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.save_with_table(path, None)
+    }
+
+    /// As [`Acts::save`], with `table`, which has an entry for each sample of the result.
+    ///
+    /// # Errors
+    /// As of [`Acts::save`], or a table of another number of samples.
+    pub fn save_with_table(&self, path: impl AsRef<Path>, table: Option<&SampleTable>) -> Result<()> {
         let execution = self.execution()?;
         let (path, signature, fingerprint) = (path.as_ref(), self.signature().clone(), self.fingerprint()?);
         let mut writer = match self.source() {
-            PlanSource::Model(_) => CacheWriter::resume(path, signature, fingerprint)?,
+            PlanSource::Model(_) => CacheWriter::resume(path, signature, fingerprint, table)?,
             // Copying again is cheaper than keeping a journal.
-            PlanSource::Tensor(_) | PlanSource::CacheFile(_) => CacheWriter::create(path, signature, fingerprint)?,
+            PlanSource::Tensor(_) | PlanSource::CacheFile(_) => {
+                CacheWriter::create(path, signature, fingerprint, table)?
+            }
         };
         let positions = SamplePositions::of(&execution.plan.samples);
         let is_missing = |sample: &usize| !positions.of_sample(*sample).all(|position| writer.has(position));
@@ -97,17 +107,47 @@ impl Acts {
     /// # Errors
     /// An existing file of another plan, and the errors of [`Acts::realize`] or [`Acts::save`].
     pub fn cache(&self, path: Option<&Path>) -> Result<Acts> {
-        let Some(path) = path else {
-            return Ok(Acts::from_tensor(self.realize()?));
-        };
+        match path {
+            Some(path) => self.cache_at(path, None),
+            None => Ok(Acts::from_tensor(self.realize()?)),
+        }
+    }
+
+    /// As [`Acts::cache`] in a file, which gets `table` if it is written now.
+    ///
+    /// # Errors
+    /// As of [`Acts::cache`], or an existing file with another table. A file without a table is used.
+    pub fn cache_with_table(&self, path: &Path, table: &SampleTable) -> Result<Acts> {
+        self.cache_at(path, Some(table))
+    }
+
+    fn cache_at(&self, path: &Path, table: Option<&SampleTable>) -> Result<Acts> {
         let exists = path.try_exists().map_err(Error::io("find", path))?;
         if exists {
-            check_same_plan(&CacheFile::open(path)?, self)?;
+            let file = CacheFile::open(path)?;
+            check_same_plan(&file, self)?;
+            if let Some(table) = table {
+                check_same_table(&file, table)?;
+            }
         } else {
-            self.save(path)?;
+            self.save_with_table(path, table)?;
         }
         Acts::load(path)
     }
+}
+
+/// Refuses a file whose table is not `table`, and names the column.
+fn check_same_table(file: &CacheFile, table: &SampleTable) -> Result<()> {
+    let difference = file.sample_table()?.and_then(|own| own.difference(table));
+    difference.map_or(Ok(()), |column| {
+        Err(Error::file(
+            file.path(),
+            format!(
+                "has the same tokens as the data set, but other {column}; delete it, so that it is written again, or use \
+                 another path"
+            ),
+        ))
+    })
 }
 
 /// Refuses a file that another plan wrote, and names the parts of the fingerprint that differ.

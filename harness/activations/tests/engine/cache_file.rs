@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::fake_model::{FakeModel, HIDDEN, assert_same, three_sequences};
+use actbench_activations::model::LAYER_NUMBERING;
 use actbench_activations::plan::cache_file::CacheWriter;
 use actbench_activations::plan::{ActTensor, Acts, Axes, Axis, Rule, Rules, SequenceMask};
 use actbench_kernels::DType;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
-fn collect(dtype: DType, layers: &[usize]) -> Acts {
+pub fn collect(dtype: DType, layers: &[usize]) -> Acts {
     Acts::collect(Arc::new(FakeModel::new(6, dtype)), Arc::new(three_sequences()), layers, 2).unwrap()
 }
 
-fn entries(directory: &Path) -> Vec<String> {
+pub fn entries(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> =
         fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -23,7 +24,7 @@ fn entries(directory: &Path) -> Vec<String> {
 }
 
 /// Opens `path` and reads all of it.
-fn read(path: &Path) -> actbench_activations::Result<ActTensor> {
+pub fn read(path: &Path) -> actbench_activations::Result<ActTensor> {
     Acts::load(path)?.realize()
 }
 
@@ -62,7 +63,8 @@ fn safetensors_reader_finds_one_tensor_per_layer() {
     let metadata = header.metadata().as_ref().unwrap();
     let entry = |name: &str| metadata[name].as_str();
     assert_eq!((entry("axes"), entry("shape"), entry("dtype")), ("blsh", "[3,2,4,5]", "bf16"));
-    assert_eq!((entry("layer_ids"), entry("format_version")), ("[4,1]", "1"));
+    assert_eq!((entry("layer_ids"), entry("format_version")), ("[4,1]", "2"));
+    assert_eq!((entry("layer_numbering"), entry("samples")), (LAYER_NUMBERING, "false"));
     assert_eq!(entry("plan_fingerprint"), plan.fingerprint().unwrap().digest());
 
     let single = directory.path().join("single.safetensors");
@@ -160,9 +162,9 @@ fn incomplete_or_foreign_file_is_refused_by_name() {
     fs::write(&path, longer).unwrap();
     assert_refused(&path, "too long");
     let text =
-        String::from_utf8_lossy(&whole[8..4096]).replacen("\"format_version\":\"1\"", "\"format_version\":\"9\"", 1);
+        String::from_utf8_lossy(&whole[8..4096]).replacen("\"format_version\":\"2\"", "\"format_version\":\"9\"", 1);
     fs::write(&path, [&whole[..8], text.as_bytes(), &whole[4096..]].concat()).unwrap();
-    assert_refused(&path, "format version 9, but this version of actbench reads version 1");
+    assert_refused(&path, "format version 9, but this version of actbench reads versions 1 and 2; delete it");
 }
 
 #[test]
@@ -260,7 +262,7 @@ fn chunks_round_trip_in_any_write_order() {
     let path = directory.path().join("large");
     let tensor = large();
     let fingerprint = Acts::from_tensor(tensor.clone()).fingerprint().unwrap();
-    let mut writer = CacheWriter::create(&path, tensor.signature().clone(), fingerprint).unwrap();
+    let mut writer = CacheWriter::create(&path, tensor.signature().clone(), fingerprint, None).unwrap();
     for positions in [[3, 11, 4], [0, 1, 2], [10, 9, 8], [7, 5, 6]] {
         let part = tensor.slice_batch(positions.map(|position| position as i64).to_vec()).unwrap();
         let pairs: Vec<(usize, usize)> = positions.into_iter().zip(0..).collect();
@@ -280,7 +282,7 @@ fn writer_refuses_foreign_samples_and_second_writer() {
     let tensor = collect(DType::F32, &[1]).realize().unwrap();
     let create = || {
         let fingerprint = Acts::from_tensor(tensor.clone()).fingerprint().unwrap();
-        CacheWriter::create(&path, tensor.signature().clone(), fingerprint)
+        CacheWriter::create(&path, tensor.signature().clone(), fingerprint, None)
     };
     let mut writer = create().unwrap();
     assert!(writer.put(&[(0, 0)], &tensor.cast(DType::F16).unwrap()).is_err());
@@ -291,7 +293,7 @@ fn writer_refuses_foreign_samples_and_second_writer() {
     assert!(second.contains("another process is writing"), "{second}");
     assert!(writer.finish().unwrap_err().to_string().contains("sample 2 was never computed"));
     assert_eq!(entries(directory.path()), [""; 0]);
-    assert!(CacheWriter::create(Path::new("/"), tensor.signature().clone(), Default::default()).is_err());
+    assert!(CacheWriter::create(Path::new("/"), tensor.signature().clone(), Default::default(), None).is_err());
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod golden_support;
 mod bit_identical_batches;
 mod bit_identical_features;
 mod cache_file;
+mod cache_table;
 mod fake_model;
 mod flops;
 mod golden_digests;

@@ -15,9 +15,9 @@ use pairgate::Metric;
 use self::criterion::CriterionArgs;
 use super::exports::Export;
 use super::run::parse_duration;
-use crate::atomic_file::check_writable;
+use crate::atomic_file::is_stream;
 use crate::error::{Error, Result};
-use crate::results::check_output;
+use crate::own_output::{OutputFormat, check_own_output, check_replaceable};
 use crate::runner::interrupt;
 
 /// Gate a change: run both executables in pairs and report whether head is slower, uses more memory or gives other results.
@@ -112,9 +112,13 @@ pub struct GateArgs {
 /// Bad usage or input, a commit that does not build, an interrupt.
 pub fn gate(args: &GateArgs) -> Result<ExitCode> {
     interrupt::install()?;
-    check_output(&args.output)?;
+    check_own_output(&args.output, "--output", &OutputFormat::GATE)?;
+    // A journal that is resumed is checked when it is read.
+    if !args.resume && !is_stream(&args.output) {
+        check_replaceable(&shared::journal_path(&args.output), "--output", &OutputFormat::GATE_JOURNAL)?;
+    }
     for export in args.export.iter().filter(|export| export.path != Path::new("-")) {
-        check_writable(&export.path, "--export", "the export")?;
+        check_own_output(&export.path, "--export", export.output_format())?;
     }
     let outcome = if args.criterion.criterion { criterion::gate(args) } else { programs::gate(args) };
     outcome.map_err(broken)

@@ -180,6 +180,11 @@ fn journal(args: &GateArgs, path: &Path, header: &JournalHeader) -> Result<GateJ
     Ok(journal)
 }
 
+/// The journal of a gate whose report is `output`: `gate.json` has it in `gate.journal.jsonl`.
+pub(super) fn journal_path(output: &Path) -> PathBuf {
+    output.with_extension("journal.jsonl")
+}
+
 /// Where the pairs of a gate are recorded.
 struct JournalFile {
     path: PathBuf,
@@ -188,10 +193,10 @@ struct JournalFile {
 }
 
 impl JournalFile {
-    /// `gate.json` has its journal in `gate.journal.jsonl`.
+    /// The journal of a gate with these arguments.
     fn new(args: &GateArgs) -> Result<Self> {
         if !is_stream(&args.output) {
-            return Ok(JournalFile { path: args.output.with_extension("journal.jsonl"), temporary: None });
+            return Ok(JournalFile { path: journal_path(&args.output), temporary: None });
         }
         if args.resume {
             return Err(Error::file(

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::tables::{Table, text, whole};
+use crate::case::LAYER_NUMBERING;
 use crate::results::NamedResults;
 use crate::results::Status;
 
@@ -114,7 +115,8 @@ fn quoted(argument: &str) -> String {
 
 /// One line per file: when its run started, observations, failures.
 pub(super) fn result_files(files: &[NamedResults]) -> Table {
-    let mut table = Table::new("", &["file", "started", "#observations", "#failed"]);
+    let mut table =
+        Table::new(format!("Layer numbers: {LAYER_NUMBERING}."), &["file", "started", "#observations", "#failed"]);
     for file in files {
         let rows = &file.results.rows;
         table.push(vec![

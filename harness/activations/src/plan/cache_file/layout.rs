@@ -10,6 +10,7 @@ use actbench_kernels::DType;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
+use crate::model::LAYER_NUMBERING;
 use crate::plan::axes::{Axes, Axis};
 use crate::plan::fingerprint::PlanFingerprint;
 use crate::plan::signature::Signature;
@@ -17,7 +18,9 @@ use crate::plan::signature::Signature;
 /// The metadata entry `format`.
 pub const FORMAT: &str = "actbench.acts";
 /// The metadata entry `format_version`.
-pub const FORMAT_VERSION: &str = "1";
+pub const FORMAT_VERSION: &str = "2";
+/// The version before, whose files lack the layer numbering and the table of samples. They are still read.
+const FORMAT_VERSION_1: &str = "1";
 
 /// Bytes under one checksum: small compared with a layer, so that reading a few samples verifies little, and large compared
 /// with the 32 bytes of a digest.
@@ -81,6 +84,53 @@ impl FilePart {
     }
 }
 
+/// The contents of a file in addition to the activations and their mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileContents {
+    /// Those of format version 1: none.
+    Version1,
+    /// The layer numbering.
+    Numbering,
+    /// The layer numbering and the table of samples.
+    NumberingAndSamples,
+}
+
+impl FileContents {
+    fn version(self) -> &'static str {
+        if self == FileContents::Version1 { FORMAT_VERSION_1 } else { FORMAT_VERSION }
+    }
+
+    /// The contents that the metadata of a file names. The error completes a sentence that begins with the path.
+    pub(super) fn of_metadata(metadata: &BTreeMap<String, String>) -> Result<Self, String> {
+        match metadata.get("format_version").map(String::as_str) {
+            Some(FORMAT_VERSION_1) => Ok(FileContents::Version1),
+            Some(FORMAT_VERSION) if metadata.get("samples").is_some_and(|samples| samples == "true") => {
+                Ok(FileContents::NumberingAndSamples)
+            }
+            Some(FORMAT_VERSION) => Ok(FileContents::Numbering),
+            other => Err(format!(
+                "has format version {}, but this version of actbench reads versions {FORMAT_VERSION_1} and {FORMAT_VERSION}",
+                other.unwrap_or("none")
+            )),
+        }
+    }
+}
+
+/// The parts of the table of samples.
+#[derive(Clone, Debug)]
+pub(super) struct SampleParts {
+    pub(super) rows: FilePart,
+    pub(super) labels: FilePart,
+    pub(super) is_train: FilePart,
+}
+
+impl SampleParts {
+    /// The columns in the order of their bytes.
+    pub(super) fn columns(&self) -> [&FilePart; 3] {
+        [&self.rows, &self.labels, &self.is_train]
+    }
+}
+
 /// The layout of a file.
 #[derive(Clone, Debug)]
 pub(super) struct FileLayout {
@@ -89,6 +139,7 @@ pub(super) struct FileLayout {
     /// One part per layer, or a single one without axis `l`.
     pub(super) layers: Vec<FilePart>,
     pub(super) mask: Option<FilePart>,
+    pub(super) samples: Option<SampleParts>,
     pub(super) checksums: FilePart,
     /// Header length and JSON, with zeros for the checksum.
     pub(super) header: Vec<u8>,
@@ -101,7 +152,7 @@ impl FileLayout {
     ///
     /// # Errors
     /// A big-endian machine: the format is little-endian.
-    pub(super) fn new(signature: Signature, fingerprint: PlanFingerprint) -> Result<Self> {
+    pub(super) fn new(signature: Signature, fingerprint: PlanFingerprint, contents: FileContents) -> Result<Self> {
         if cfg!(target_endian = "big") {
             return Err(Error::usage("cache files need a little-endian machine"));
         }
@@ -119,17 +170,27 @@ impl FileLayout {
         };
         let layers: Vec<FilePart> =
             names.into_iter().map(|name| parts.next(name, dtype, inner.clone(), signature.block_bytes())).collect();
-        let mask = signature.has_mask.then(|| {
-            parts.next("mask".to_owned(), "BOOL", vec![signature.n_samples, signature.seq_len], signature.seq_len)
+        let n_samples = signature.n_samples;
+        // The table's eight-byte numbers follow the layers, whose length is a multiple of eight in all but toy models:
+        // safetensors' readers for torch need that alignment.
+        let mut column = |name: &str, dtype, bytes| parts.next(name.to_owned(), dtype, vec![n_samples], bytes);
+        let samples = (contents == FileContents::NumberingAndSamples).then(|| SampleParts {
+            rows: column("rows", "I64", size_of::<i64>()),
+            labels: column("labels", "U8", 1),
+            is_train: column("is_train", "U8", 1),
         });
+        let mask = signature
+            .has_mask
+            .then(|| parts.next("mask".to_owned(), "BOOL", vec![n_samples, signature.seq_len], signature.seq_len));
         let checksums = parts.next("checksums".to_owned(), "U8", vec![parts.chunk, DIGEST_BYTES], DIGEST_BYTES);
-        let (header, checksum_offset) =
-            header(&signature, &fingerprint, layers.iter().chain(&mask).chain([&checksums]))?;
-        Ok(FileLayout { signature, fingerprint, layers, mask, checksums, header, checksum_offset })
+        let columns = samples.iter().flat_map(SampleParts::columns);
+        let all = layers.iter().chain(columns).chain(&mask).chain([&checksums]);
+        let (header, checksum_offset) = header(&signature, &fingerprint, contents, all)?;
+        Ok(FileLayout { signature, fingerprint, layers, mask, samples, checksums, header, checksum_offset })
     }
 
     /// Reads the signature and the fingerprint from a file's metadata. The error names the entry that is wrong.
-    pub(super) fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Self, String> {
+    pub(super) fn from_metadata(metadata: &BTreeMap<String, String>, contents: FileContents) -> Result<Self, String> {
         let entry = |name: &str| metadata.get(name).ok_or_else(|| format!("its metadata has no entry '{name}'"));
         let wrong = |name: &str| format!("the entry '{name}' of its metadata cannot be read");
         let numbers =
@@ -154,12 +215,17 @@ impl FileLayout {
         }
         let fingerprint = serde_json::from_str(entry("fingerprint_parts")?).map_err(|_| wrong("fingerprint_parts"))?;
         let signature = signature.checked().map_err(|error| error.to_string())?;
-        FileLayout::new(signature, fingerprint).map_err(|error| error.to_string())
+        FileLayout::new(signature, fingerprint, contents).map_err(|error| error.to_string())
     }
 
-    /// The parts with checksums.
+    /// The parts that are written batch by batch.
     pub(super) fn data_parts(&self) -> impl Iterator<Item = &FilePart> {
         self.layers.iter().chain(&self.mask)
+    }
+
+    /// The parts with checksums, in the order of their bytes.
+    pub(super) fn checked_parts(&self) -> impl Iterator<Item = &FilePart> {
+        self.layers.iter().chain(self.samples.iter().flat_map(SampleParts::columns)).chain(&self.mask)
     }
 
     /// Bytes of the whole file.
@@ -215,16 +281,17 @@ impl PartAllocator {
 fn header<'a>(
     signature: &Signature,
     fingerprint: &PlanFingerprint,
+    contents: FileContents,
     parts: impl Iterator<Item = &'a FilePart>,
 ) -> Result<(Vec<u8>, usize)> {
     let json_text = |value: &Value| value.to_string();
     let parts_of_fingerprint = serde_json::to_string(fingerprint)
         .map_err(|error| Error::internal(format!("the plan's fingerprint cannot be serialized: {error}")))?;
-    let metadata = json!({
+    let mut metadata = json!({
         // First, so that its placeholder is found before any text of a plan.
         "checksum": NO_CHECKSUM,
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": contents.version(),
         "axes": signature.axes.name(),
         "shape": json_text(&json!(signature.shape())),
         "dtype": signature.dtype.name(),
@@ -234,6 +301,10 @@ fn header<'a>(
         "plan_fingerprint": fingerprint.digest(),
         "fingerprint_parts": parts_of_fingerprint,
     });
+    if contents != FileContents::Version1 {
+        metadata["layer_numbering"] = LAYER_NUMBERING.into();
+        metadata["samples"] = (contents == FileContents::NumberingAndSamples).to_string().into();
+    }
     let mut entries = Map::new();
     entries.insert("__metadata__".to_owned(), metadata);
     entries.extend(parts.map(|part| (part.name.clone(), part.entry())));
@@ -275,9 +346,10 @@ mod tests {
     #[test]
     fn chunks_cover_each_row_once_within_parts() {
         for (axes, n_samples) in [(Axes::BLSH, 5), (Axes::BLH, 3000), (Axes::BH, 1), (Axes::BSH, 0)] {
-            let layout = FileLayout::new(signature(axes, n_samples), PlanFingerprint::default()).unwrap();
+            let contents = FileContents::NumberingAndSamples;
+            let layout = FileLayout::new(signature(axes, n_samples), PlanFingerprint::default(), contents).unwrap();
             let mut next_chunk = 0;
-            for part in layout.data_parts() {
+            for part in layout.checked_parts() {
                 let mut next_row = 0;
                 assert_eq!(part.chunks().start, next_chunk);
                 for chunk in part.chunks() {
@@ -301,12 +373,13 @@ mod tests {
         let mut fingerprint = PlanFingerprint::default();
         fingerprint.set("checksum", NO_CHECKSUM);
         fingerprint.set("model", "\"\\ \u{1F600}");
-        let layout = FileLayout::new(signature(Axes::BH, 2), fingerprint).unwrap();
+        let layout = FileLayout::new(signature(Axes::BH, 2), fingerprint, FileContents::Numbering).unwrap();
         let text = String::from_utf8(layout.header_with(&"f".repeat(64))[8..].to_vec()).unwrap();
         let header: Value = serde_json::from_str(&text).unwrap();
         let metadata: BTreeMap<String, String> = serde_json::from_value(header["__metadata__"].clone()).unwrap();
         assert_eq!(metadata["checksum"], "f".repeat(64));
-        let again = FileLayout::from_metadata(&metadata).unwrap();
+        let contents = FileContents::of_metadata(&metadata).unwrap();
+        let again = FileLayout::from_metadata(&metadata, contents).unwrap();
         assert_eq!(again.header, layout.header);
     }
 }

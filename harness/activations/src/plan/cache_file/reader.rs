@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use memmap2::Mmap;
 
-use super::layout::{DIGEST_BYTES, FORMAT, FORMAT_VERSION, FileLayout, FilePart};
+use super::layout::{DIGEST_BYTES, FORMAT, FileContents, FileLayout, FilePart};
+use super::samples::SampleTable;
 use crate::error::{Error, Result};
 use crate::plan::fingerprint::PlanFingerprint;
 use crate::plan::mask::SequenceMask;
@@ -50,7 +51,7 @@ impl CacheFile {
         // name: they rename a new file over it, which leaves the mapped one unchanged.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
         let layout = read_layout(&map).map_err(|what| Error::file(path, what))?;
-        let n_chunks = layout.data_parts().map(FilePart::n_chunks).sum();
+        let n_chunks = layout.checked_parts().map(FilePart::n_chunks).sum();
         let verified = (0..n_chunks).map(|_| AtomicBool::new(false)).collect();
         let mut file = CacheFile { path: path.to_path_buf(), map: Arc::new(map), layout, mask: None, verified };
         file.mask = file.read_mask()?;
@@ -75,6 +76,20 @@ impl CacheFile {
     /// The positions that are pooled; only with axis `s`.
     pub fn mask(&self) -> Option<&SequenceMask> {
         self.mask.as_ref()
+    }
+
+    /// Rows, labels and sides of the samples, verified; none if the file was written without them.
+    ///
+    /// # Errors
+    /// A chunk whose digest differs from the one written.
+    pub fn sample_table(&self) -> Result<Option<SampleTable>> {
+        let Some(parts) = &self.layout.samples else { return Ok(None) };
+        for part in parts.columns() {
+            self.verify_part(part)?;
+        }
+        let n_samples = self.layout.signature.n_samples;
+        let bytes = parts.columns().map(|part| &self.map[self.layout.rows(part, 0..n_samples)]);
+        Ok(Some(SampleTable::of_columns(bytes)))
     }
 
     /// Verifies the chunks of `samples` of the layer at position `layer` and gives access to them.
@@ -125,11 +140,13 @@ impl CacheFile {
         Ok(())
     }
 
+    fn verify_part(&self, part: &FilePart) -> Result<()> {
+        part.chunks().try_for_each(|chunk| self.verify(part, chunk, self.layout.rows(part, part.rows_of_chunk(chunk))))
+    }
+
     fn read_mask(&self) -> Result<Option<SequenceMask>> {
         let Some(part) = &self.layout.mask else { return Ok(None) };
-        for chunk in part.chunks() {
-            self.verify(part, chunk, self.layout.rows(part, part.rows_of_chunk(chunk)))?;
-        }
+        self.verify_part(part)?;
         let signature = &self.layout.signature;
         let bytes = &self.map[self.layout.rows(part, 0..signature.n_samples)];
         let flags: Vec<bool> = bytes.iter().map(|byte| *byte != 0).collect();
@@ -204,17 +221,9 @@ fn read_layout(map: &[u8]) -> Result<FileLayout, String> {
     if metadata.get("format").map(String::as_str) != Some(FORMAT) {
         return Err("is a safetensors file, but not an activation cache of actbench; give another path".to_owned());
     }
-    match metadata.get("format_version").map(String::as_str) {
-        Some(FORMAT_VERSION) => {}
-        other => {
-            return Err(format!(
-                "has format version {}, but this version of actbench reads version {FORMAT_VERSION}; {DELETE_IT}",
-                other.unwrap_or("none")
-            ));
-        }
-    }
+    let contents = FileContents::of_metadata(&metadata).map_err(|what| format!("{what}; {DELETE_IT}"))?;
     let damaged = |what: &str| format!("is damaged: {what}; {DELETE_IT}");
-    let layout = FileLayout::from_metadata(&metadata).map_err(|what| damaged(&what))?;
+    let layout = FileLayout::from_metadata(&metadata, contents).map_err(|what| damaged(&what))?;
     if layout.file_len() != map.len() {
         let what = if layout.file_len() > map.len() { "truncated" } else { "too long" };
         return Err(format!("is {what}: it has {} of {} bytes; {DELETE_IT}", map.len(), layout.file_len()));

@@ -14,8 +14,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::journal::WriteJournal;
-use super::layout::{DIGEST_BYTES, FileLayout, FilePart};
+use super::layout::{DIGEST_BYTES, FileContents, FileLayout, FilePart};
 use super::partial::{lock_partial, partial_path, sync_directory};
+use super::samples::SampleTable;
 use crate::error::{Error, Result};
 use crate::plan::fingerprint::PlanFingerprint;
 use crate::plan::signature::Signature;
@@ -77,13 +78,20 @@ impl ChunkDigest {
 }
 
 impl CacheWriter {
-    /// Starts a file at `path` for activations of `signature`. An existing file stays until [`CacheWriter::finish`].
+    /// Starts a file at `path` for activations of `signature`, with `table` if there is one. An existing file stays until
+    /// [`CacheWriter::finish`].
     ///
     /// # Errors
-    /// Another process writes to the same path, or the directory is not writable.
-    pub fn create(path: &Path, signature: Signature, fingerprint: PlanFingerprint) -> Result<Self> {
-        let writer = Self::locked(path, signature, fingerprint)?;
+    /// Another process writes to the same path, the directory is not writable, or the table has another number of samples.
+    pub fn create(
+        path: &Path,
+        signature: Signature,
+        fingerprint: PlanFingerprint,
+        table: Option<&SampleTable>,
+    ) -> Result<Self> {
+        let writer = Self::locked(path, signature, fingerprint, table)?;
         writer.start_over()?;
+        writer.write_table(table)?;
         Ok(writer)
     }
 
@@ -92,8 +100,13 @@ impl CacheWriter {
     ///
     /// # Errors
     /// As [`CacheWriter::create`], or the partial file cannot be read.
-    pub fn resume(path: &Path, signature: Signature, fingerprint: PlanFingerprint) -> Result<Self> {
-        let mut writer = Self::locked(path, signature, fingerprint)?;
+    pub fn resume(
+        path: &Path,
+        signature: Signature,
+        fingerprint: PlanFingerprint,
+        table: Option<&SampleTable>,
+    ) -> Result<Self> {
+        let mut writer = Self::locked(path, signature, fingerprint, table)?;
         let mut journal = WriteJournal::at(writer.layout.file_len() as u64);
         if writer.continues_partial().map_err(Error::io("read back", &writer.partial))? {
             writer.resume_from(&mut journal).map_err(Error::io("read back", &writer.partial))?;
@@ -102,6 +115,8 @@ impl CacheWriter {
         } else {
             writer.start_over()?;
         }
+        // Also over the table of a killed writer, which may have had other labels for the same tokens.
+        writer.write_table(table)?;
         writer.journal = Some(journal);
         Ok(writer)
     }
@@ -112,11 +127,20 @@ impl CacheWriter {
     }
 
     /// Opens and locks the partial file without changing it. From here on, dropping the writer removes it.
-    fn locked(path: &Path, signature: Signature, fingerprint: PlanFingerprint) -> Result<Self> {
-        let layout = FileLayout::new(signature, fingerprint)?;
+    fn locked(
+        path: &Path,
+        signature: Signature,
+        fingerprint: PlanFingerprint,
+        table: Option<&SampleTable>,
+    ) -> Result<Self> {
+        if let Some(table) = table {
+            table.check_length(signature.n_samples)?;
+        }
+        let contents = if table.is_some() { FileContents::NumberingAndSamples } else { FileContents::Numbering };
+        let layout = FileLayout::new(signature, fingerprint, contents)?;
         let partial = partial_path(path)?;
         let file = lock_partial(&partial, path)?;
-        let n_chunks = layout.data_parts().map(FilePart::n_chunks).sum();
+        let n_chunks = layout.checked_parts().map(FilePart::n_chunks).sum();
         let written = vec![false; layout.signature.n_samples];
         Ok(CacheWriter {
             digests: (0..n_chunks).map(|_| ChunkDigest::ReadBack).collect(),
@@ -136,6 +160,15 @@ impl CacheWriter {
         set_len(0)?;
         set_len(self.layout.file_len())?;
         self.write_at(&self.layout.header, 0)
+    }
+
+    /// Writes the columns of the table, whose digests are computed at the end.
+    fn write_table(&self, table: Option<&SampleTable>) -> Result<()> {
+        let (Some(parts), Some(table)) = (&self.layout.samples, table) else { return Ok(()) };
+        for (part, bytes) in parts.columns().into_iter().zip(table.columns()) {
+            self.write_at(bytes, self.layout.rows(part, 0..0).start)?;
+        }
+        Ok(())
     }
 
     /// Whether the partial file belongs to the same plan: its header has the fingerprint and all offsets.
@@ -259,7 +292,7 @@ impl CacheWriter {
         }
         let mut digests = Vec::with_capacity(self.digests.len() * DIGEST_BYTES);
         let mut buffer = Vec::new();
-        for part in self.layout.data_parts() {
+        for part in self.layout.checked_parts() {
             for chunk in part.chunks() {
                 let digest = match &self.digests[chunk] {
                     ChunkDigest::Done(digest) => *digest,
