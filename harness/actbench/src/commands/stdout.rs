@@ -8,6 +8,11 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 
+/// The number of columns of the terminal; none if standard output is not one, so that piped text does not depend on it.
+pub fn terminal_width() -> Option<u16> {
+    comfy_table::Table::new().width()
+}
+
 /// Writes `text` unchanged.
 pub fn text(text: impl Display) {
     output(text);

@@ -190,10 +190,7 @@ fn template_with_date_is_noted() {
 #[test]
 fn turn_is_found_where_template_cuts_its_whole_content() {
     let cut = [(User, "</think>"), (Assistant, "</think>"), (User, "q"), (Assistant, "t</think>a")];
-    assert_eq!(
-        turns(CUTS, &cut),
-        ["<|im_start|>assistant\n<|im_end|>\n", "<|im_start|>assistant\na<|im_end|>\n"]
-    );
+    assert_eq!(turns(CUTS, &cut), ["<|im_start|>assistant\n<|im_end|>\n", "<|im_start|>assistant\na<|im_end|>\n"]);
     assert_eq!(contents(CUTS, &cut), ["a"]);
 }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::tables::{Table, text, whole};
+use crate::measure::conditions::short_line;
 use crate::results::NamedResults;
 use crate::results::Status;
 
@@ -23,6 +24,23 @@ pub struct CommandPart {
     pub run: String,
     /// The command line, quoted for a shell.
     pub command: String,
+}
+
+/// What disturbed the measurements, each once with its runs; with a single file without its name.
+pub(super) fn disturbances(files: &[NamedResults]) -> Vec<String> {
+    let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
+    for file in files {
+        let Some(line) = short_line(&file.results.environment.warnings) else { continue };
+        match lines.iter_mut().find(|(known, _)| *known == line) {
+            Some((_, runs)) => runs.push(&file.name),
+            None => lines.push((line, vec![&file.name])),
+        }
+    }
+    let line = |(line, runs): (String, Vec<&str>)| match files.len() {
+        1 => format!("warning: {line}"),
+        _ => format!("warning: {}: {line}", runs.join(", ")),
+    };
+    lines.into_iter().map(line).collect()
 }
 
 /// Each environment once. Date and command line belong to the run and are left out.

@@ -121,7 +121,18 @@ mod tests {
         for (source, expected) in cases {
             assert_eq!(decoded(source).as_deref(), Ok(expected), "{source}");
         }
-        for source in [r"\x4", r"\u12", r"\U00110000", r"\N", r"\N{}", r"\N{BULLET", r"\N{ BULLET}", r"\N{LATIN_SMALL_LETTER_A}", r"\N{NOTHING}", r"\ud83d"] {
+        for source in [
+            r"\x4",
+            r"\u12",
+            r"\U00110000",
+            r"\N",
+            r"\N{}",
+            r"\N{BULLET",
+            r"\N{ BULLET}",
+            r"\N{LATIN_SMALL_LETTER_A}",
+            r"\N{NOTHING}",
+            r"\ud83d",
+        ] {
             assert!(decoded(source).is_err(), "{source}");
         }
     }
