@@ -17,7 +17,7 @@ use crate::report::format::seconds;
 const BAR: i32 = 40;
 
 /// Left and right edge of the bars.
-const EDGES: (i32, i32) = (82, 370);
+const EDGES: (i32, i32) = (82, 350);
 
 /// One chart per setting, of its run with the most samples.
 pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {

@@ -103,9 +103,12 @@ impl Marker {
     }
 }
 
+/// By which `plotters` divides the size of a font when it writes SVG.
+const FONT_SCALE: f64 = 1.24;
+
 /// Text of `size` pixels with a horizontal anchor, centered vertically.
 pub fn text_style(size: u32, color: RGBColor, horizontal: HPos) -> TextStyle<'static> {
-    ("sans-serif", size).into_font().color(&color).pos(Pos::new(horizontal, VPos::Center))
+    ("sans-serif", f64::from(size) * FONT_SCALE).into_font().color(&color).pos(Pos::new(horizontal, VPos::Center))
 }
 
 /// Writes `text` at a position.

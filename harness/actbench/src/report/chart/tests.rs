@@ -95,6 +95,18 @@ fn ratios_have_a_color_for_each_measure() {
 }
 
 #[test]
+fn text_is_legible_on_a_phone() {
+    let charts = drawn(&[file(100, 2.0, 2.0), file_without_eager(1000), sweep()]);
+    for chart in charts {
+        let sizes = attributes(&chart.svg, "text", "", "font-size");
+        assert!(!sizes.is_empty(), "{}", chart.svg);
+        // A phone of 390 pixels shows a chart 366 pixels wide.
+        let smallest = sizes.into_iter().fold(f64::INFINITY, f64::min) * 366.0 / f64::from(super::canvas::WIDTH);
+        assert!(smallest >= 9.0, "{} pixels in {}", smallest, chart.name);
+    }
+}
+
+#[test]
 fn titles_are_short_and_descriptions_state_confidence() {
     let charts = drawn(&[file(100, 2.0, 2.0), file(1000, 2.0, 2.0)]);
     let chart = named(&charts, "time-against-samples-1");

@@ -7,7 +7,7 @@ use super::tables::{NONE, Table, TableCell, basis, ratio_cell, text, whole};
 use crate::case::Task;
 use crate::crossover::answer::{answers, count};
 use crate::crossover::recommend::{Evidence, Recommendation, RunSize, SizeBounds, recommendations};
-use crate::crossover::{Cell, DeviceClass, cells_of};
+use crate::crossover::{Cell, DeviceClass, Setting, cells_of};
 use crate::report::fit::fit;
 use crate::results::NamedResults;
 use crate::results::choice::RULE;
@@ -16,22 +16,36 @@ use pairgate::export::table_style;
 
 /// One line per setting, lazy mode and measure.
 pub fn crossover_table(cells: &[Cell]) -> Table {
+    let settings: [(&str, fn(&Setting) -> TableCell); 3] = [
+        ("task", |setting| text(setting.task)),
+        ("model", |setting| text(&setting.shown_model)),
+        ("setting", |setting| text(setting.full_label())),
+    ];
+    crossovers(cells, &settings)
+}
+
+/// The same with one column for what distinguishes the settings.
+pub(super) fn concise_crossover(cells: &[Cell]) -> Table {
+    crossovers(cells, &[("setting", |setting| text(setting.label()))])
+}
+
+fn crossovers(cells: &[Cell], settings: &[(&str, fn(&Setting) -> TableCell)]) -> Table {
+    let heads = settings.iter().map(|(head, _)| *head);
+    let own = ["mode", "measure", "sizes measured", "lazy is better", "intervals"];
     let mut table = Table::new(
         "Interpolated between the measured sizes, linear in the logarithms; the interval is where the intervals of the ratios cross 1.",
-        &["task", "model", "setting", "mode", "measure", "sizes measured", "lazy is better", "intervals"],
+        &heads.chain(own).collect::<Vec<_>>(),
     );
     for answer in answers(cells) {
         let sizes: Vec<String> = answer.sizes.iter().map(|size| count(*size as f64)).collect();
-        table.push(vec![
-            text(answer.setting.task),
-            text(&answer.setting.shown_model),
-            text(answer.setting.full_label()),
+        let own = [
             text(answer.method),
             text(answer.measure),
             text(sizes.join(", ")),
             text(answer.text()),
             text(answer.basis.map_or_else(|| NONE.to_owned(), |basis| basis.short())),
-        ]);
+        ];
+        table.push(settings.iter().map(|(_, cell)| cell(&answer.setting)).chain(own).collect());
     }
     table
 }
@@ -53,8 +67,8 @@ pub fn recommendation_table(recommendations: &[Recommendation], bounds: SizeBoun
     table
 }
 
-/// The sizes without measurements on the devices that have some: `Not measured: train on CPU from 10,000 samples.`; none if all
-/// sizes were measured.
+/// The sizes without measurements on the devices that have some: `Not measured: train on CPU, large (from 10,000 samples).`;
+/// none if all sizes were measured.
 pub(super) fn not_measured(recommendations: &[Recommendation], bounds: SizeBounds) -> Option<String> {
     let mut measured: Vec<(DeviceClass, Task)> = recommendations.iter().map(|it| (it.device, it.task)).collect();
     measured.dedup();
@@ -64,12 +78,20 @@ pub(super) fn not_measured(recommendations: &[Recommendation], bounds: SizeBound
     let missing = |(device, task): (DeviceClass, Task)| {
         let is_missing =
             |size: &RunSize| !recommendations.iter().any(|it| (it.device, it.task, it.size) == (device, task, *size));
-        let sizes: Vec<String> =
-            RunSize::ALL.into_iter().filter(is_missing).map(|size| samples(size, bounds)).collect();
-        (!sizes.is_empty()).then(|| format!("{task} on {device} with {} samples", sizes.join(" or ")))
+        let sizes: Vec<String> = RunSize::ALL
+            .into_iter()
+            .filter(is_missing)
+            .map(|it| format!("{it} ({} samples)", samples(it, bounds)))
+            .collect();
+        (!sizes.is_empty()).then(|| format!("{task} on {device}, {}", sizes.join(" and ")))
     };
     let parts: Vec<String> = measured.into_iter().filter_map(missing).collect();
     (!parts.is_empty()).then(|| format!("Not measured: {}.", parts.join("; ")))
+}
+
+/// [`evidence_table`] without the settings that all rows share.
+pub(super) fn concise_evidence(recommendations: &[Recommendation]) -> Table {
+    evidence_table(recommendations).concise(&["pool", "device"])
 }
 
 /// The rows on which the recommendations rest.
@@ -153,7 +175,9 @@ pub fn recommendation_text(files: &[NamedResults], bounds: SizeBounds, width: Op
     let notes = not_measured(&found, bounds).into_iter().chain(disturbances(files));
     text.extend(notes.chain(identity_note(&cells)).map(|note| format!("{note}\n")));
     if !found.is_empty() {
-        text += &format!("\n{}\n{}", part(&evidence_table(&found)), part(&crossover_table(&cells)));
+        let shared = cells.first().and_then(|cell| cell.setting.shared_label());
+        let shared = shared.map_or_else(String::new, |shared| format!("All runs: {shared}.\n"));
+        text += &format!("{shared}\n{}\n{}", part(&concise_evidence(&found)), part(&concise_crossover(&cells)));
     }
     text
 }

@@ -19,7 +19,7 @@ mod tests;
 
 use serde::Serialize;
 
-use self::crossing::not_measured;
+use self::crossing::{concise_crossover, concise_evidence, not_measured};
 pub use self::crossing::{
     crossover_table, evidence_table, recommendation_table, recommendation_text, text_table, text_table_within,
 };
@@ -40,11 +40,6 @@ use crate::results::NamedResults;
 const TERMS: &str = "Eager runs padded batches, copies the full activations of every requested layer to host memory, and pools \
                      them there. Lazy runs an optimized plan that computes and keeps only what the pooled features need; \
                      lazy-disk keeps the features in a file instead of in memory.";
-
-/// The table without empty columns, and without the model if all rows have the same.
-fn shown(table: &Table) -> Table {
-    table.clone().without_empty_columns().without_shared_columns(&["model"])
-}
 
 /// The content of a report, in its order.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -71,8 +66,10 @@ pub struct Document {
     pub workloads: Vec<WorkloadPart>,
     /// The failures and their reasons.
     pub failures: Table,
-    /// The sizes from which lazy is better.
+    /// The sizes from which lazy is better, with every setting.
     pub crossover: Table,
+    /// The same without the settings that all runs share.
+    pub shown_crossover: Table,
     /// The recommended mode, by device and size.
     pub recommendation: Table,
     /// The sizes for which nothing can be recommended.
@@ -113,17 +110,18 @@ impl Document {
             terms: TERMS,
             shared: cells.first().and_then(|cell| cell.setting.shared_label()),
             not_measured: not_measured(&found, bounds),
-            shown_summary: shown(&summary).without_shared_columns(&["pool", "dtype", "device"]),
+            shown_summary: summary.concise(&["pool", "dtype", "device"]),
             conclusions: summary::conclusions(&cells),
             environments: origin::environments(files),
             commands: origin::commands(files),
             files: origin::result_files(files),
             summary,
             workloads: observations::workloads(files, &cells),
-            failures: shown(&failures_table(files)),
+            failures: failures_table(files).concise(&[]),
             crossover: crossover_table(&cells),
+            shown_crossover: concise_crossover(&cells),
             recommendation: recommendation_table(&found, bounds),
-            evidence: shown(&evidence_table(&found)).without_shared_columns(&["pool", "device"]),
+            evidence: concise_evidence(&found),
             attachments,
         }
     }

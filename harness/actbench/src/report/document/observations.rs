@@ -92,7 +92,7 @@ fn by_method(
             table.push([cell_columns(cell, &figures.method.to_string()), line(cell, figures)].concat());
         }
     }
-    table.without_empty_columns().without_shared_columns(&["model"])
+    table.concise(&[])
 }
 
 fn time(cells: &[&Cell]) -> Table {
@@ -231,5 +231,5 @@ fn ablation(cells: &[&Cell]) -> Table {
             table.push([cell_columns(cell, &effect.method.to_string()), own].concat());
         }
     }
-    table.without_empty_columns().without_shared_columns(&["model"])
+    table.concise(&[])
 }

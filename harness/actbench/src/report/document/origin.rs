@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::tables::{Table, text, whole};
-use crate::measure::conditions::short_line;
+use crate::measure::conditions::{Kind, Level, short_line};
 use crate::results::NamedResults;
 use crate::results::Status;
 
@@ -26,21 +26,29 @@ pub struct CommandPart {
     pub command: String,
 }
 
-/// What disturbed the measurements, each once with its runs; with a single file without its name.
+/// What disturbed the measurements: a line for all runs with the same kinds of disturbances, with the figures of the first of
+/// them, so that a matrix of many cells does not begin with a page of warnings. A single file is not named.
 pub(super) fn disturbances(files: &[NamedResults]) -> Vec<String> {
-    let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
+    let mut found: Vec<(Vec<Kind>, Vec<(&str, String)>)> = Vec::new();
     for file in files {
-        let Some(line) = short_line(&file.results.environment.warnings) else { continue };
-        match lines.iter_mut().find(|(known, _)| *known == line) {
-            Some((_, runs)) => runs.push(&file.name),
-            None => lines.push((line, vec![&file.name])),
+        let warnings = &file.results.environment.warnings;
+        let Some(line) = short_line(warnings) else { continue };
+        let kinds: Vec<Kind> = warnings.iter().filter(|it| it.level == Level::Warning).map(|it| it.kind).collect();
+        match found.iter_mut().find(|(known, _)| *known == kinds) {
+            Some((_, runs)) => runs.push((&file.name, line)),
+            None => found.push((kinds, vec![(&file.name, line)])),
         }
     }
-    let line = |(line, runs): (String, Vec<&str>)| match files.len() {
-        1 => format!("warning: {line}"),
-        _ => format!("warning: {}: {line}", runs.join(", ")),
+    let line = |(_, runs): &(Vec<Kind>, Vec<(&str, String)>)| {
+        let names: Vec<&str> = runs.iter().map(|(name, _)| *name).collect();
+        let (first, line) = runs.first()?;
+        Some(match (files.len(), runs.iter().all(|(_, other)| other == line)) {
+            (1, _) => format!("warning: {line}"),
+            (_, true) => format!("warning: {}: {line}", names.join(", ")),
+            (_, false) => format!("warning: {}: {line}; the figures are those of {first}", names.join(", ")),
+        })
     };
-    lines.into_iter().map(line).collect()
+    found.iter().filter_map(line).collect()
 }
 
 /// Each environment once. Date and command line belong to the run and are left out.

@@ -63,9 +63,16 @@ impl Table {
 }
 
 impl Table {
+    /// The table without empty columns, and without the model and the `settings` that all rows share: the report states those
+    /// once.
+    #[must_use]
+    pub fn concise(&self, settings: &[&str]) -> Self {
+        self.clone().without_empty_columns().without_shared_columns(&["model"]).without_shared_columns(settings)
+    }
+
     /// The table without those of the `named` columns that have the same text in all rows.
     #[must_use]
-    pub fn without_shared_columns(mut self, named: &[&str]) -> Self {
+    fn without_shared_columns(mut self, named: &[&str]) -> Self {
         for name in named {
             let Some(column) = self.columns.iter().position(|column| column == name) else { continue };
             if self.rows.windows(2).all(|rows| rows[0][column].text == rows[1][column].text) {

@@ -90,6 +90,16 @@ fn warnings_of_runs_stand_at_the_top() {
         assert!(recommendation_text(&files, SizeBounds::default(), None).contains(&expected));
     }
     assert!(!markdown(&document(&[file(100, 2.0, 2.0)]), &[]).unwrap().contains("warning"));
+    // Other figures of the same disturbance share the line.
+    let mut other = busy(200);
+    other.results.environment.warnings[0].what = "load average 2.00".to_owned();
+    assert_eq!(
+        document(&[busy(100), other]).warnings,
+        [format!(
+            "warning: cell-100.json, cell-200.json: {line} (`actbench env` lists remedies); the figures are those of \
+                  cell-100.json"
+        )]
+    );
 }
 
 #[test]
@@ -97,7 +107,7 @@ fn every_interval_stands_next_to_its_confidence() {
     let mut few = file(100, 2.0, 2.0);
     few.results.rows.retain(|row| row.repetition < Some(2));
     let text = markdown(&document(&[few.clone()]), &charts(&cells_of(&[few.clone()])).unwrap()).unwrap();
-    let with_interval = |line: &&str| line.contains(" to ") && line.contains('(') && !line.starts_with("| CPU");
+    let with_interval = |line: &&str| line.contains(" to ") && line.contains("(") && !line.starts_with("Not measured");
     let intervals: Vec<&str> = text.lines().filter(with_interval).collect();
     assert!(intervals.len() > 6, "{text}");
     for line in intervals {
@@ -125,7 +135,10 @@ fn disk_cache_runs_are_lazy_disk_in_every_format() {
 fn recommendation_names_measured_devices_only() {
     let text = markdown(&document(&[file(100, 2.0, 2.0)]), &[]).unwrap();
     assert!(!text.contains("one GPU") && !text.contains("several GPUs"), "{text}");
-    assert!(text.contains("Not measured: train on CPU with 1,000 to 10,000 or from 10,000 samples."), "{text}");
+    assert!(
+        text.contains("Not measured: train on CPU, medium (1,000 to 10,000 samples) and large (from 10,000 samples)."),
+        "{text}"
+    );
 }
 
 #[test]
