@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(undecided(&[point(30, 1.01), point(60, 0.5), point(150, 2.0)]), None, "before the last crossing");
         let few = Some(Undecided::FewBlocks { samples: 150.0, blocks: 5 });
         assert_eq!(undecided(&[point(60, 0.5), of_blocks(150, 2.0, 1.1, 5)]), few);
-        assert_eq!(undecided(&[point(60, 0.5), RatioPoint::of_ratio(150, 2.0, None)]).is_some(), true);
+        assert!(undecided(&[point(60, 0.5), RatioPoint::of_ratio(150, 2.0, None)]).is_some(), "a single block");
         assert_eq!(undecided(&[of_blocks(60, 3.0, 1.1, 2), of_blocks(150, 2.0, 1.1, 5)]), None, "not a crossing");
         assert_eq!(undecided(&[point(60, 0.5), RatioPoint::one_method(150, true)]), None);
         assert_eq!(undecided(&[point(60, 0.5), point(150, 2.0)]), None);

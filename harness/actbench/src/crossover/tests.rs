@@ -251,7 +251,7 @@ fn disk_cache_is_recommended_for_a_large_saving_only() {
 fn train_and_sweep_are_answered_separately() {
     let mut both = file(100, 2.0, 2.0);
     both.results.config.tasks = vec![Task::Train, Task::Sweep];
-    let slower: Vec<Row> = both.results.rows.iter().cloned().collect();
+    let slower: Vec<Row> = both.results.rows.clone();
     both.results.rows.extend(slower.into_iter().map(|row| Row {
         task: Task::Sweep,
         elapsed_s: row.elapsed_s.map(|seconds| if row.method == Method::Lazy { 10.0 * seconds } else { seconds }),

@@ -14,9 +14,12 @@ use crate::results::choice::RULE;
 use crate::results::interval::Interval;
 use pairgate::export::table_style;
 
+/// A column of a setting: its head and its cell.
+type SettingColumn = (&'static str, fn(&Setting) -> TableCell);
+
 /// One line per setting, lazy mode and measure.
 pub fn crossover_table(cells: &[Cell]) -> Table {
-    let settings: [(&str, fn(&Setting) -> TableCell); 3] = [
+    let settings: [SettingColumn; 3] = [
         ("task", |setting| text(setting.task)),
         ("model", |setting| text(&setting.shown_model)),
         ("setting", |setting| text(setting.full_label())),
@@ -29,7 +32,7 @@ pub(super) fn concise_crossover(cells: &[Cell]) -> Table {
     crossovers(cells, &[("setting", |setting| text(setting.label()))])
 }
 
-fn crossovers(cells: &[Cell], settings: &[(&str, fn(&Setting) -> TableCell)]) -> Table {
+fn crossovers(cells: &[Cell], settings: &[SettingColumn]) -> Table {
     let heads = settings.iter().map(|(head, _)| *head);
     let own = ["mode", "measure", "sizes measured", "lazy is better", "intervals"];
     let mut table = Table::new(

@@ -60,7 +60,8 @@ pub struct Document {
     pub files: Table,
     /// One line per run, task and lazy mode, with every column.
     pub summary: Table,
-    /// The same without empty columns, and without settings that all runs share.
+    /// The same without empty columns, without settings that all runs share, and without the blocks, which stand next to the
+    /// confidence.
     pub shown_summary: Table,
     /// The observations of each workload.
     pub workloads: Vec<WorkloadPart>,
@@ -110,7 +111,7 @@ impl Document {
             terms: TERMS,
             shared: cells.first().and_then(|cell| cell.setting.shared_label()),
             not_measured: not_measured(&found, bounds),
-            shown_summary: summary.concise(&["pool", "dtype", "device"]),
+            shown_summary: summary.concise(&["pool", "dtype", "device"]).without_column("blocks"),
             conclusions: summary::conclusions(&cells),
             environments: origin::environments(files),
             commands: origin::commands(files),

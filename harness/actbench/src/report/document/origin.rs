@@ -26,20 +26,27 @@ pub struct CommandPart {
     pub command: String,
 }
 
+/// The runs with the same kinds of disturbances.
+struct DisturbedRuns<'a> {
+    kinds: Vec<Kind>,
+    /// Names, and the disturbances with their figures.
+    runs: Vec<(&'a str, String)>,
+}
+
 /// What disturbed the measurements: a line for all runs with the same kinds of disturbances, with the figures of the first of
 /// them, so that a matrix of many cells does not begin with a page of warnings. A single file is not named.
 pub(super) fn disturbances(files: &[NamedResults]) -> Vec<String> {
-    let mut found: Vec<(Vec<Kind>, Vec<(&str, String)>)> = Vec::new();
+    let mut found: Vec<DisturbedRuns<'_>> = Vec::new();
     for file in files {
         let warnings = &file.results.environment.warnings;
         let Some(line) = short_line(warnings) else { continue };
         let kinds: Vec<Kind> = warnings.iter().filter(|it| it.level == Level::Warning).map(|it| it.kind).collect();
-        match found.iter_mut().find(|(known, _)| *known == kinds) {
-            Some((_, runs)) => runs.push((&file.name, line)),
-            None => found.push((kinds, vec![(&file.name, line)])),
+        match found.iter_mut().find(|it| it.kinds == kinds) {
+            Some(it) => it.runs.push((&file.name, line)),
+            None => found.push(DisturbedRuns { kinds, runs: vec![(&file.name, line)] }),
         }
     }
-    let line = |(_, runs): &(Vec<Kind>, Vec<(&str, String)>)| {
+    let line = |DisturbedRuns { runs, .. }: &DisturbedRuns<'_>| {
         let names: Vec<&str> = runs.iter().map(|(name, _)| *name).collect();
         let (first, line) = runs.first()?;
         Some(match (files.len(), runs.iter().all(|(_, other)| other == line)) {

@@ -72,16 +72,21 @@ impl Table {
 
     /// The table without those of the `named` columns that have the same text in all rows.
     #[must_use]
-    fn without_shared_columns(mut self, named: &[&str]) -> Self {
-        for name in named {
-            let Some(column) = self.columns.iter().position(|column| column == name) else { continue };
-            if self.rows.windows(2).all(|rows| rows[0][column].text == rows[1][column].text) {
-                self.columns.remove(column);
-                self.numeric.remove(column);
-                for row in &mut self.rows {
-                    row.remove(column);
-                }
-            }
+    fn without_shared_columns(self, named: &[&str]) -> Self {
+        let is_shared = |table: &Table, name: &str| {
+            let column = table.columns.iter().position(|column| column == name);
+            column.is_some_and(|column| table.rows.windows(2).all(|rows| rows[0][column].text == rows[1][column].text))
+        };
+        named.iter().fold(self, |table, name| if is_shared(&table, name) { table.without_column(name) } else { table })
+    }
+
+    /// The table without the column `name`.
+    #[must_use]
+    pub fn without_column(mut self, name: &str) -> Self {
+        if let Some(column) = self.columns.iter().position(|column| column == name) {
+            self.columns.remove(column);
+            self.numeric.remove(column);
+            self.rows.iter_mut().for_each(|row| drop(row.remove(column)));
         }
         self
     }
