@@ -130,13 +130,17 @@ def main():
         broken = Path(directory) / "broken.html"
         open_policy = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
         harm = '<script>console.error("injected")</script><img src="http://127.0.0.1:9/injected.png"><table><thead><tr>'\
-               '<th class="number"><button>injected</button></th></tr></thead><tbody></tbody></table>'
+               '<th class="number"><button>injected</button></th></tr></thead><tbody></tbody></table>'\
+               '<p style="width:3000px">injected width</p><div class="scroll" tabindex="0" aria-label="injected region">'\
+               '<div style="width:3000px">wide</div></div>'
         broken.write_text(open_policy.replace("</body>", f"{harm}<script>{CLICK_SCRIPT}</script></body>"))
         console, requested, answer = checked(broken, 1280)
         assert any("injected" in line for line in console), "a console message was not detected"
         assert any("injected" in address for address in requested), f"a request was not detected: {requested}"
         assert any("injected" in wrong for wrong in answer["wrong"]), "an unsortable table was not detected"
-        print("an injected message, request and table are detected")
+        for defect in ["outside: p 'injected width'", "cut: injected region"]:
+            assert defect in answer["wrong"], f"'{defect}' was not detected: {answer['wrong']}"
+        print("an injected message, request, table, width and cut region are detected")
 
     if os.environ.get("SCREENSHOT"):
         target = Path(os.environ["SCREENSHOT"]).resolve()
