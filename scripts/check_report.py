@@ -1,9 +1,12 @@
 """Checks a report's page in a browser; started by check_report.sh, with the page in REPORT and the browser in BROWSER.
 
+The page is shown in a frame of the width of a phone and of a desktop, because a browser's own window has a minimum width.
+
 The browser logs network requests to a file, and console messages to standard error. A second copy of the page has a script
 that clicks the table headers and checks the order. Both checks are also run on a page that is broken on purpose.
 """
 
+import html
 import json
 import os
 import re
@@ -39,6 +42,18 @@ for (const table of document.querySelectorAll("table")) {
 }
 const page = document.documentElement;
 if (page.scrollWidth > page.clientWidth) wrong.push("wider than the screen: " + page.scrollWidth);
+const named = (element) => element.tagName.toLowerCase() + " '" + element.textContent.trim().slice(0, 40) + "'";
+for (const region of document.querySelectorAll(".scroll"))
+  if (region.scrollWidth > region.clientWidth) wrong.push("cut: " + region.getAttribute("aria-label"));
+for (const element of document.querySelectorAll("h1, h2, h3, p, li, dd, td, caption, figcaption, figure svg")) {
+  const box = element.getBoundingClientRect();
+  if (box.width > 0 && (box.left < 0 || box.right > page.clientWidth + 1)) wrong.push("outside: " + named(element));
+  if (element.clientWidth > 0 && element.scrollWidth > element.clientWidth + 1) wrong.push("cut: " + named(element));
+}
+const smallest = Math.min(...[...document.querySelectorAll("figure svg text")].map((text) =>
+  parseFloat(text.getAttribute("font-size")) * text.ownerSVGElement.getBoundingClientRect().width /
+  text.ownerSVGElement.viewBox.baseVal.width));
+if (smallest < 9) wrong.push("text of " + smallest.toFixed(1) + " pixels in a chart");
 const drawings = [...document.querySelectorAll("figure svg")];
 if (!drawings.length) wrong.push("no charts");
 for (const drawing of drawings) {
@@ -82,9 +97,19 @@ def requested_addresses(log):
     return sorted(found)
 
 
+def framed(page, width):
+    """A page that shows `page` in a frame of `width` pixels and copies the answer of its script."""
+    source = html.escape(page.read_text(), quote=True)
+    copy = "document.body.append(this.contentDocument.getElementById('answer') ?? '')"
+    frame = page.with_name(f"{page.stem}-{width}.html")
+    frame.write_text('<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><body style="margin:0">'
+                     f'<iframe style="width:{width}px;height:3000px;border:0" onload="{copy}" srcdoc="{source}"></iframe>')
+    return frame
+
+
 def checked(page, width):
-    """Console messages, requests, and defects of a page with the click script."""
-    console, requested, dom = browse(page, "--dump-dom", width=width)
+    """Console messages, requests, and defects of a page with the click script, in a frame of `width` pixels."""
+    console, requested, dom = browse(framed(page, width), "--dump-dom", width=max(width, 1400), height=3000)
     answer = re.search(r'<pre id="answer">(.*?)</pre>', dom, re.S)
     assert answer, f"{page.name}: the script did not finish: {console}"
     return console, requested, json.loads(answer.group(1).replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">"))
@@ -95,7 +120,7 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         clicked = Path(directory) / "clicked.html"
         clicked.write_text(text.replace("</body>", f"<script>{CLICK_SCRIPT}</script></body>"))
-        for width in [1280, 500]:
+        for width in [1280, 390]:
             console, requested, answer = checked(clicked, width)
             assert not console, f"at {width} pixels the console has messages: {console}"
             assert not requested, f"at {width} pixels the page requests: {requested}"
@@ -105,17 +130,23 @@ def main():
         broken = Path(directory) / "broken.html"
         open_policy = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
         harm = '<script>console.error("injected")</script><img src="http://127.0.0.1:9/injected.png"><table><thead><tr>'\
-               '<th class="number"><button>injected</button></th></tr></thead><tbody></tbody></table>'
+               '<th class="number"><button>injected</button></th></tr></thead><tbody></tbody></table>'\
+               '<p style="width:3000px">injected width</p><div class="scroll" tabindex="0" aria-label="injected region">'\
+               '<div style="width:3000px">wide</div></div>'
         broken.write_text(open_policy.replace("</body>", f"{harm}<script>{CLICK_SCRIPT}</script></body>"))
         console, requested, answer = checked(broken, 1280)
         assert any("injected" in line for line in console), "a console message was not detected"
         assert any("injected" in address for address in requested), f"a request was not detected: {requested}"
         assert any("injected" in wrong for wrong in answer["wrong"]), "an unsortable table was not detected"
-        print("an injected message, request and table are detected")
+        for defect in ["outside: p 'injected width'", "cut: injected region"]:
+            assert defect in answer["wrong"], f"'{defect}' was not detected: {answer['wrong']}"
+        print("an injected message, request, table, width and cut region are detected")
 
     if os.environ.get("SCREENSHOT"):
         target = Path(os.environ["SCREENSHOT"]).resolve()
-        browse(REPORT, f"--screenshot={target}", height=int(os.environ.get("SCREENSHOT_HEIGHT", "1500")))
+        width, height = (int(os.environ.get(f"SCREENSHOT_{name}", default)) for name, default in
+                         [("WIDTH", "1280"), ("HEIGHT", "1500")])
+        browse(REPORT, f"--screenshot={target}", width=width, height=height)
         assert target.stat().st_size > 10_000, "the screenshot is empty"
         print(f"screenshot in {target.name}")
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Loads a report in a headless browser and checks: no console messages, no network requests, sortable tables, no overflow
-# on a narrow screen. Without RESULTS it measures some: three sizes, an ablation, and one case out of memory.
+# Loads a report in a headless browser and checks: no console messages, no network requests, sortable tables, nothing cut
+# or outside of the screen at 390 and at 1280 pixels. Without RESULTS it measures some: three sizes, an ablation, and one case
+# out of memory.
 #
 # usage: scripts/check_report.sh [--screenshot FILE] [RESULTS...]
 #

@@ -89,7 +89,7 @@ MARKDOWN
 if [ -z "${OUT:-}" ]; then
   # Three sizes of the real model and the cell that does not fit; the table of all cells would fill the picture.
   cd "$root/docs/measurements/small-matrix/results"
-  SCREENSHOT_HEIGHT=1830 ACTBENCH=$actbench "$root/scripts/check_report.sh" --screenshot "$root/docs/report.png" \
+  SCREENSHOT_HEIGHT=2500 ACTBENCH=$actbench "$root/scripts/check_report.sh" --screenshot "$root/docs/report.png" \
     "$PWD"/00[123]-*.json "$PWD"/009-*.json
 fi
 exit "$checked"

@@ -100,7 +100,7 @@ pub fn data_rows(data: &[u8]) {
 pub fn result_file(data: &[u8]) {
     let _ = history::parse(Path::new("results.json"), data);
     let Ok(results) = serde_json::from_slice::<ResultFile>(data) else { return };
-    let _ = table::render(&results);
+    let _ = table::render(&results, Some(80));
     let files = ["a.json", "b.json"].map(|name| NamedResults {
         name: name.to_owned(),
         path: name.to_owned(),

@@ -194,6 +194,7 @@ fn check_cells(
 /// Prints one sentence per task and lazy method; if there is nothing to compare, the exit reason of each method.
 fn print_summary(cell: &CellFlags, results: &ResultFile) {
     stdout::line(&cell.name);
+    let results = &results.with_shown_methods();
     for task in &results.config.tasks {
         let summary = results.task_summary(*task);
         let to_sentence = |(method, comparison)| sentence(*task, method, comparison, &results.rows);

@@ -22,7 +22,7 @@ use crate::planner::describe::{DescribedJob, describe};
 use crate::planner::dry_run::{CellSettings, DryRun, dry_run};
 use crate::planner::job::SyntheticTokens;
 use crate::planner::{CasePrediction, predict};
-use crate::report::document::{Table, TableCell, number_cell, text_cell, text_table, whole_cell};
+use crate::report::document::{Table, TableCell, number_cell, text_cell, text_table_within, whole_cell};
 use crate::report::format::{mebibytes, seconds};
 use crate::runner::interrupt;
 use actbench_activations::model::config_only::find_model_spec;
@@ -203,7 +203,7 @@ impl PlanSummary<'_> {
             let case = vec![text_cell(prediction.task), text_cell(prediction.method)];
             table.push([case, prediction_cells(prediction, space)].concat());
         }
-        text += &text_table(&table);
+        text += &text_table_within(&table, stdout::terminal_width());
         for choice in choices(predictions, space) {
             let method = choice.method.map_or_else(|| "none".to_owned(), |method| method.to_string());
             text += &format!("{}: use {method}: {}.\n", choice.task, choice.why);
@@ -293,7 +293,7 @@ fn dry_run_text(plan: &DryRun) -> String {
         }
     }
     let total = std::time::Duration::try_from_secs_f64(plan.total_s).unwrap_or_default();
-    let mut text = text_table(&table);
+    let mut text = text_table_within(&table, stdout::terminal_width());
     text += &format!(
         "{} cells, about {} in all; {} cases will not fit\n",
         plan.cells.len(),

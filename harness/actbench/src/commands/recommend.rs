@@ -12,11 +12,13 @@ use crate::crossover::recommend::{SizeBounds, recommendations};
 use crate::error::{Error, Result};
 use crate::report::document::recommendation_text;
 
-/// Recommend a method for small, medium and large runs, on the CPU, one GPU and several GPUs, with the evidence.
+/// Recommend a method for small, medium and large runs of each workload, on each measured class of device, with the evidence.
 ///
 /// Methods that failed least often are preferred, then the fastest. Methods within 5 % of its time count as equally fast; of
-/// these, the one that uses the least memory is recommended. The evidence follows: the result rows, and from how many samples on
-/// lazy is better in time, in memory and in both, interpolated between the measured sizes.
+/// these the simplest is recommended (eager, then lazy, then lazy-disk), unless another saves more than 5 % and more than 64 MiB
+/// of memory. Methods are compared only over runs that have all of them. `plan` and `run` use the same rule. The evidence
+/// follows: the result rows, and from how many samples on lazy is better in time, in memory and in both, interpolated between
+/// the measured sizes.
 #[derive(Args, Clone, Debug)]
 #[command(
     before_help = "Examples:\n  \
@@ -68,8 +70,9 @@ impl BoundsArgs {
 /// A file that is not a result file.
 pub fn recommend(args: &RecommendArgs) -> Result<()> {
     let bounds = args.bounds.bounds()?;
-    let cells = cells_of(&result_files::read(&args.results)?);
+    let files = result_files::read(&args.results)?;
     let text = if args.json {
+        let cells = cells_of(&files);
         let value = serde_json::json!({
             "bounds": bounds,
             "recommendations": recommendations(&cells, bounds),
@@ -77,7 +80,7 @@ pub fn recommend(args: &RecommendArgs) -> Result<()> {
         });
         format!("{value:#}\n")
     } else {
-        recommendation_text(&cells, bounds)
+        recommendation_text(&files, bounds, stdout::terminal_width())
     };
     stdout::text(text);
     Ok(())

@@ -186,7 +186,7 @@ fn print(json: bool, results: &ResultFile) -> Result<()> {
             .map_err(|error| Error::internal(format!("the results cannot be written as JSON: {error}")))?
             + "\n"
     } else {
-        table::render(results)
+        table::render(results, stdout::terminal_width())
     };
     stdout::text(text);
     Ok(())
@@ -194,6 +194,7 @@ fn print(json: bool, results: &ResultFile) -> Result<()> {
 
 /// Whether all cases completed with the same features; prints the failures on standard error.
 pub(super) fn verdict(results: &ResultFile) -> bool {
+    let results = &results.with_shown_methods();
     let mut success = true;
     for task in &results.config.tasks {
         for method in &results.config.methods {

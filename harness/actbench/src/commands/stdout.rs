@@ -8,6 +8,14 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 
+/// Terminals narrower than this, and those that report no width, get unwrapped tables: cells of a few letters are not legible.
+const MIN_WIDTH: u16 = 40;
+
+/// The number of columns of the terminal; none if standard output is not one, so that piped text does not depend on it.
+pub fn terminal_width() -> Option<u16> {
+    comfy_table::Table::new().width().filter(|width| *width >= MIN_WIDTH)
+}
+
 /// Writes `text` unchanged.
 pub fn text(text: impl Display) {
     output(text);

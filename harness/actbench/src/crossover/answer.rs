@@ -5,9 +5,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::cell::{Cell, MethodFigures};
-use super::curve::{Crossover, RatioPoint, WinningRange};
+use super::curve::{Crossover, RatioPoint, Undecided, WinningRange};
 use super::setting::Setting;
 use crate::case::Method;
+use crate::results::interval::{BLOCKS_OF_CONFIDENCE, IntervalBasis};
 use crate::results::summary::{Comparison, Interval};
 
 /// A quantity of which eager and lazy are compared.
@@ -63,6 +64,8 @@ pub struct CrossoverAnswer {
     pub sizes: Vec<usize>,
     /// Where lazy is better.
     pub crossover: Crossover,
+    /// The confidence of the ratios' intervals; none if there are none.
+    pub basis: Option<IntervalBasis>,
 }
 
 /// The crossovers of all settings in `cells`, in their order. `cells` must be ordered as by [`super::cells_of`].
@@ -86,7 +89,14 @@ pub fn answers(cells: &[Cell]) -> Vec<CrossoverAnswer> {
                 found.push((ComparedQuantity::All, all));
             }
             let sizes: Vec<usize> = tried.iter().map(|cell| cell.samples).collect();
+            let basis = |measure: ComparedQuantity| {
+                let measures = if measure == ComparedQuantity::All { &single[..] } else { &[measure] };
+                let comparisons = || tried.iter().filter_map(|cell| cell.comparison(method));
+                let ratios = measures.iter().flat_map(|it| comparisons().filter_map(|comparison| it.ratio(comparison)));
+                IntervalBasis::of(ratios.filter_map(|(_, interval)| interval))
+            };
             answers.extend(found.into_iter().map(|(measure, crossover)| CrossoverAnswer {
+                basis: basis(measure),
                 setting: same_setting[0].setting.clone(),
                 method,
                 measure,
@@ -121,7 +131,7 @@ fn point(cell: &Cell, method: Method, measure: ComparedQuantity) -> Option<Ratio
         },
         _ => {
             let (ratio, interval) = measure.ratio(cell.comparison(method)?)?;
-            Some(RatioPoint::of_ratio(cell.samples, ratio, interval.map(|interval| (interval.low, interval.high))))
+            Some(RatioPoint::of_ratio(cell.samples, ratio, interval))
         }
     }
 }
@@ -134,9 +144,12 @@ impl CrossoverAnswer {
             _ => return "not measured".to_owned(),
         };
         let one_size = self.sizes.len() == 1;
+        if let Some(undecided) = self.crossover.undecided {
+            return undecided_text(undecided);
+        }
         let estimate = match self.crossover.estimate {
             WinningRange::Everywhere if one_size => "at the one size tried".to_owned(),
-            WinningRange::Everywhere => format!("at every size tried, from {smallest} on"),
+            WinningRange::Everywhere => format!("at every size tried, {smallest} to {largest}"),
             WinningRange::From(from) => format!("from about {} samples on", count(from)),
             WinningRange::Until(until) => format!("up to about {} samples, not beyond", count(until)),
             WinningRange::Between(from, until) => format!("from about {} to {} samples", count(from), count(until)),
@@ -183,6 +196,21 @@ impl CrossoverAnswer {
         };
         estimate + &certainty
     }
+}
+
+/// Why nothing is claimed, and how to get an answer.
+fn undecided_text(undecided: Undecided) -> String {
+    let (reason, remedy) = match undecided {
+        Undecided::Same { samples } => (
+            format!("eager and lazy are within 2 % at {} samples", count(samples)),
+            "measure smaller and larger --samples".to_owned(),
+        ),
+        Undecided::FewBlocks { samples, blocks } => (
+            format!("{blocks} {} at {} samples", if blocks == 1 { "block" } else { "blocks" }, count(samples)),
+            format!("measure with --repetitions {BLOCKS_OF_CONFIDENCE} or more"),
+        ),
+    };
+    format!("the data do not decide ({reason}): {remedy}")
 }
 
 /// A number of samples with thousands separators, rounded to three significant digits.

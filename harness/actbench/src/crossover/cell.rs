@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::setting::{Setting, distinguish_labels};
+use super::setting::{Setting, prepare_labels};
 use crate::case::{Method, Task};
 use crate::results::ablation::AblationResult;
-use crate::results::summary::{CONFIDENCE, Comparison, TaskSummary};
+use crate::results::summary::{CONFIDENCE, Comparison, Interval, TaskSummary};
 use crate::results::{NamedResults, Row, Status};
 use pairgate::stats::WalshAverages;
 use pairgate::stats::summary::median;
@@ -15,8 +15,8 @@ use pairgate::stats::summary::median;
 pub struct MedianInterval {
     /// The median of the observations.
     pub median: f64,
-    /// Ends of the interval, widened to contain the median if it lies outside.
-    pub interval: Option<(f64, f64)>,
+    /// The interval, widened to contain the median if it lies outside.
+    pub interval: Option<Interval>,
 }
 
 impl MedianInterval {
@@ -29,7 +29,12 @@ impl MedianInterval {
         let median = median(values).ok()?;
         let logarithms: Vec<f64> = values.iter().map(|value| value.ln()).collect();
         let interval = WalshAverages::of(&logarithms).ok().and_then(|averages| averages.interval(CONFIDENCE).ok()?);
-        let interval = interval.map(|ends| (ends.low.exp().min(median), ends.high.exp().max(median)));
+        let interval = interval.map(|ends| Interval {
+            low: ends.low.exp().min(median),
+            high: ends.high.exp().max(median),
+            confidence: ends.confidence,
+            n: values.len(),
+        });
         Some(MedianInterval { median, interval })
     }
 }
@@ -174,7 +179,7 @@ pub fn cells_of(files: &[NamedResults]) -> Vec<Cell> {
     let cells_of_file =
         |file: &NamedResults| file.results.config.tasks.iter().map(|task| Cell::of(file, *task)).collect::<Vec<_>>();
     let mut cells: Vec<Cell> = files.iter().flat_map(cells_of_file).collect();
-    distinguish_labels(&mut cells.iter_mut().map(|cell| &mut cell.setting).collect::<Vec<_>>());
+    prepare_labels(&mut cells.iter_mut().map(|cell| &mut cell.setting).collect::<Vec<_>>());
     cells.sort_by(|a, b| (&a.setting, a.samples, &a.run).cmp(&(&b.setting, b.samples, &b.run)));
     cells
 }

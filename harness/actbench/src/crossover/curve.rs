@@ -8,6 +8,8 @@
 
 use serde::Serialize;
 
+use crate::results::interval::{BLOCKS_OF_CONFIDENCE, Interval, is_same};
+
 /// `ln(eager / lazy)` at one number of samples; lazy is better if it is above 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RatioPoint {
@@ -17,19 +19,26 @@ pub struct RatioPoint {
     pub estimate: f64,
     /// Lower and upper end of its interval; the estimate twice if that is infinite, none for a single block.
     pub ends: Option<(f64, f64)>,
+    /// Blocks that the estimate is based on; none if it is infinite, because one method alone succeeded.
+    pub blocks: Option<usize>,
 }
 
 impl RatioPoint {
     /// The point of a ratio and its interval.
-    pub fn of_ratio(samples: usize, ratio: f64, interval: Option<(f64, f64)>) -> Self {
-        let ends = interval.map(|(low, high)| (low.ln(), high.ln()));
-        RatioPoint { samples: samples as f64, estimate: ratio.ln(), ends }
+    pub fn of_ratio(samples: usize, ratio: f64, interval: Option<Interval>) -> Self {
+        let ends = interval.map(|interval| (interval.low.ln(), interval.high.ln()));
+        let blocks = Some(interval.map_or(1, |interval| interval.n));
+        RatioPoint { samples: samples as f64, estimate: ratio.ln(), ends, blocks }
     }
 
     /// The point of a size at which only lazy succeeded, or only eager.
     pub fn one_method(samples: usize, lazy_succeeded: bool) -> Self {
         let value = if lazy_succeeded { f64::INFINITY } else { f64::NEG_INFINITY };
-        RatioPoint { samples: samples as f64, estimate: value, ends: Some((value, value)) }
+        RatioPoint { samples: samples as f64, estimate: value, ends: Some((value, value)), blocks: None }
+    }
+
+    fn wins(&self) -> bool {
+        self.estimate > 0.0
     }
 }
 
@@ -98,6 +107,43 @@ fn crossing((x0, y0): (f64, f64), (x1, y1): (f64, f64)) -> f64 {
     }
 }
 
+/// Why the points do not decide where lazy is better.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(tag = "because", rename_all = "kebab-case")]
+pub enum Undecided {
+    /// The ratio is within 2 % of 1.
+    Same {
+        /// Samples of such a point.
+        samples: f64,
+    },
+    /// A crossing lies next to a point of too few blocks for 95 % confidence.
+    FewBlocks {
+        /// Samples of the point.
+        samples: f64,
+        /// Its blocks.
+        blocks: usize,
+    },
+}
+
+impl Undecided {
+    /// The reason for points sorted by samples. Only those from the last crossing on count: earlier ones change nothing about
+    /// the answer. Without a crossing all count, and few blocks are only a matter of the confidence that stands next to it.
+    fn of(points: &[RatioPoint]) -> Option<Self> {
+        let last = points.last()?;
+        let turn = points.windows(2).rposition(|pair| pair[0].wins() != last.wins());
+        let deciding = &points[turn.unwrap_or(0)..];
+        let same = deciding.iter().find(|point| is_same(point.estimate.exp()));
+        let few = |point: &RatioPoint| {
+            let blocks = point.blocks.filter(|blocks| *blocks < BLOCKS_OF_CONFIDENCE)?;
+            Some(Undecided::FewBlocks { samples: point.samples, blocks })
+        };
+        match same {
+            Some(point) => Some(Undecided::Same { samples: point.samples }),
+            None => turn.and_then(|_| deciding.iter().take(2).find_map(few)),
+        }
+    }
+}
+
 /// Where lazy is better, with the uncertainty.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Crossover {
@@ -106,6 +152,8 @@ pub struct Crossover {
     /// The ranges by the upper and by the lower ends of the intervals: where lazy is possibly better, and where it is shown
     /// to be better. None if a size has a single block.
     pub interval: Option<(WinningRange, WinningRange)>,
+    /// Why the range is not to be claimed, if it is not.
+    pub undecided: Option<Undecided>,
 }
 
 impl Crossover {
@@ -121,12 +169,17 @@ impl Crossover {
             estimate: curve(|point| Some(point.estimate))?,
             interval: curve(|point| point.ends.map(|(_, high)| high))
                 .zip(curve(|point| point.ends.map(|(low, _)| low))),
+            undecided: Undecided::of(&points),
         })
     }
 
     /// Where lazy is better in both.
     pub fn and(self, other: Crossover) -> Crossover {
+        // Where lazy is never better in one quantity, it is never better in both, whatever the other one is.
+        let is_never = |it: Crossover| it.undecided.is_none() && it.estimate == WinningRange::Never;
+        let undecided = if is_never(self) || is_never(other) { None } else { self.undecided.or(other.undecided) };
         Crossover {
+            undecided,
             estimate: self.estimate.and(other.estimate),
             interval: self.interval.zip(other.interval).map(|((a, b), (c, d))| (a.and(c), b.and(d))),
         }
@@ -140,7 +193,12 @@ mod tests {
     use super::*;
 
     fn point(samples: usize, ratio: f64) -> RatioPoint {
-        RatioPoint::of_ratio(samples, ratio, Some((ratio / 1.25, ratio * 1.25)))
+        of_blocks(samples, ratio, 1.25, 6)
+    }
+
+    fn of_blocks(samples: usize, ratio: f64, width: f64, n: usize) -> RatioPoint {
+        let interval = Interval { low: ratio / width, high: ratio * width, confidence: 0.95, n };
+        RatioPoint::of_ratio(samples, ratio, Some(interval))
     }
 
     #[track_caller]
@@ -198,6 +256,33 @@ mod tests {
     }
 
     #[test]
+    fn small_differences_and_few_blocks_decide_nothing() {
+        let undecided = |points: &[RatioPoint]| Crossover::of(points).unwrap().undecided;
+        let same = |samples: f64| Some(Undecided::Same { samples });
+        // The 1.01 and 0.99 of a run of two blocks each are not a crossing.
+        assert_eq!(undecided(&[of_blocks(60, 1.01, 1.001, 2), of_blocks(150, 0.99, 1.001, 2)]), same(60.0));
+        assert_eq!(undecided(&[point(60, 0.5), point(150, 1.015)]), same(150.0));
+        assert_eq!(undecided(&[point(60, 0.5), point(100, 2.0), point(150, 1.015)]), same(150.0));
+        assert_eq!(undecided(&[point(60, 1.01)]), same(60.0));
+        assert_eq!(undecided(&[point(30, 1.01), point(60, 0.5), point(150, 2.0)]), None, "before the last crossing");
+        let few = Some(Undecided::FewBlocks { samples: 150.0, blocks: 5 });
+        assert_eq!(undecided(&[point(60, 0.5), of_blocks(150, 2.0, 1.1, 5)]), few);
+        assert!(undecided(&[point(60, 0.5), RatioPoint::of_ratio(150, 2.0, None)]).is_some(), "a single block");
+        assert_eq!(undecided(&[of_blocks(60, 3.0, 1.1, 2), of_blocks(150, 2.0, 1.1, 5)]), None, "not a crossing");
+        assert_eq!(undecided(&[point(60, 0.5), RatioPoint::one_method(150, true)]), None);
+        assert_eq!(undecided(&[point(60, 0.5), point(150, 2.0)]), None);
+    }
+
+    #[test]
+    fn undecided_quantity_leaves_both_open_unless_other_never_wins() {
+        let of = |ratio: f64| Crossover::of(&[point(60, ratio)]).unwrap();
+        assert!(of(1.01).and(of(2.0)).undecided.is_some());
+        assert!(of(2.0).and(of(1.01)).undecided.is_some());
+        let never = of(1.01).and(of(0.5));
+        assert_eq!((never.estimate, never.undecided), (WinningRange::Never, None));
+    }
+
+    #[test]
     fn and_intersects_ranges() {
         let (from, until) = (WinningRange::From(500.0), WinningRange::Until(900.0));
         assert_eq!(from.and(WinningRange::From(700.0)), WinningRange::From(700.0));
@@ -215,7 +300,7 @@ mod tests {
             let points: Vec<RatioPoint> = ratios
                 .iter()
                 .enumerate()
-                .map(|(i, (ratio, width))| RatioPoint::of_ratio(100 << i, *ratio, Some((ratio / width, ratio * width))))
+                .map(|(i, (ratio, width))| of_blocks(100 << i, *ratio, *width, 6))
                 .collect();
             let crossover = Crossover::of(&points).unwrap();
             let (possible, shown) = crossover.interval.unwrap();

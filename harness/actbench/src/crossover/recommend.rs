@@ -1,20 +1,21 @@
-//! The method to use by default, for small, medium and large runs on each class of device, with the evidence.
+//! The method to use by default, for each workload, size of a run and class of device, with the evidence.
 //!
-//! For each size and device class, the methods are compared over the cells of that size and class. Methods that failed in the
-//! fewest cells are ranked first; among these, the fastest by the geometric mean of its time relative to eager in the same
-//! cell. Methods within [`EQUAL_TIME_FRACTION`] of it count as equally fast, and the one of them that uses the least memory is
-//! recommended. All cells have the same weight, whatever their workload, model and layers.
+//! The rule is that of [`choice`](crate::results::choice), which `plan` uses too. Methods are compared only over cells that all
+//! of them ran: the mean of a method over other cells would compare workloads and not methods. All cells have the same weight,
+//! whatever their model and layers.
 
 use std::fmt;
 
 use serde::Serialize;
 
 use super::answer::ComparedQuantity;
-use super::cell::{Cell, MethodFigures};
+use super::cell::{Cell, MethodFigures, cells_of};
 use super::setting::DeviceClass;
 use crate::case::{Method, Task};
-use crate::results::Status;
-use crate::results::summary::{EQUAL_TIME_FRACTION, Interval};
+use crate::results::choice::{MethodNeeds, choose, not_tried};
+use crate::results::interval::IntervalBasis;
+use crate::results::summary::Interval;
+use crate::results::{NamedResults, ResultFile, Status};
 
 /// The numbers of samples that separate small, medium and large runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -78,6 +79,9 @@ pub struct Evidence {
     pub task: Task,
     /// Model.
     pub model: String,
+    /// The model as tables show it.
+    #[serde(skip)]
+    pub shown_model: String,
     /// Samples.
     pub samples: usize,
     /// `layer 12` or `16 layers`.
@@ -94,150 +98,189 @@ pub struct Evidence {
     pub failure: Option<(Method, Status)>,
 }
 
-/// The recommendation for one size and device class.
+/// The recommendation for one workload, size and device class.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Recommendation {
     /// The device class.
     pub device: DeviceClass,
+    /// The workload.
+    pub task: Task,
     /// The size class.
     pub size: RunSize,
-    /// The method; none if nothing was measured.
+    /// The method; none if the measurements allow no comparison.
     pub mode: Option<Method>,
-    /// The reason, in one sentence.
+    /// The number of compared cells, and the confidence of their intervals.
+    pub based_on: String,
+    /// The reason, in one sentence, and the methods that were not compared.
     pub why: String,
     /// The evidence, cell by cell.
     pub evidence: Vec<Evidence>,
 }
 
-/// A method over the cells of one size and device class.
-struct MethodScore {
-    method: Method,
-    cells: usize,
-    failed: usize,
-    /// Geometric mean of the time of eager divided by that of the method.
-    time: Option<f64>,
-    /// The same for memory.
-    memory: Option<f64>,
-}
-
-/// A recommendation for each device class and size, in their order.
+/// A recommendation for each device class, workload and size that has measurements, in their order.
 pub fn recommendations(cells: &[Cell], bounds: SizeBounds) -> Vec<Recommendation> {
-    let classes =
-        DeviceClass::ALL.into_iter().flat_map(|device| RunSize::ALL.into_iter().map(move |size| (device, size)));
-    classes
-        .map(|(device, size)| {
-            let here = cells
-                .iter()
-                .filter(|cell| cell.setting.device == device && RunSize::of(cell.samples, bounds) == size)
-                .filter(|cell| !cell.comparisons.is_empty());
-            recommendation(device, size, &here.collect::<Vec<_>>())
-        })
-        .collect()
+    let mut found = Vec::new();
+    for device in DeviceClass::ALL {
+        for task in [Task::Train, Task::Sweep] {
+            for size in RunSize::ALL {
+                let is_here = |cell: &&Cell| {
+                    (cell.setting.device, cell.setting.task) == (device, task)
+                        && RunSize::of(cell.samples, bounds) == size
+                        && !cell.comparisons.is_empty()
+                        && cell.methods.iter().any(|figures| figures.n > 0)
+                };
+                let here: Vec<&Cell> = cells.iter().filter(is_here).collect();
+                if !here.is_empty() {
+                    found.push(recommendation(device, task, size, &here));
+                }
+            }
+        }
+    }
+    found
 }
 
-fn recommendation(device: DeviceClass, size: RunSize, cells: &[&Cell]) -> Recommendation {
-    let measure = match device {
+/// The recommendations for the tasks of one run.
+pub fn recommendations_of_run(results: &ResultFile) -> Vec<Recommendation> {
+    let file = NamedResults { name: String::new(), path: String::new(), results: results.clone() };
+    recommendations(&cells_of(&[file]), SizeBounds::default())
+}
+
+fn recommendation(device: DeviceClass, task: Task, size: RunSize, cells: &[&Cell]) -> Recommendation {
+    let memory = match device {
         DeviceClass::Cpu => ComparedQuantity::CpuMemory,
         DeviceClass::OneGpu | DeviceClass::SeveralGpus => ComparedQuantity::GpuMemory,
     };
     // Without times nothing can be said about a cell, not even that a method never completed.
-    let is_timed = |cell: &&Cell| !cell.methods.iter().any(MethodFigures::is_untimed);
-    let (timed, untimed): (Vec<&Cell>, Vec<&Cell>) = cells.iter().copied().partition(is_timed);
-    if timed.is_empty() && !untimed.is_empty() {
-        return Recommendation {
-            device,
-            size,
-            mode: None,
-            why: "no time was measured".to_owned(),
-            evidence: Vec::new(),
-        };
-    }
-    let cells = &timed[..];
-    let evidence: Vec<Evidence> = cells.iter().flat_map(|cell| evidence_of(cell, measure)).collect();
-    let mut scores: Vec<MethodScore> = [Method::Eager, Method::Lazy, Method::LazyDisk]
-        .into_iter()
-        .filter_map(|method| score(method, cells, measure))
-        .collect();
-    let fewest = scores.iter().map(|it| it.failed * 1000 / it.cells.max(1)).min().unwrap_or(0);
-    scores.retain(|it| it.failed * 1000 / it.cells.max(1) == fewest);
-    let fastest = scores.iter().filter_map(|it| it.time).fold(f64::NEG_INFINITY, f64::max);
-    let mut fast: Vec<&MethodScore> =
-        scores.iter().filter(|it| it.time.is_none_or(|time| time >= fastest / (1.0 + EQUAL_TIME_FRACTION))).collect();
-    // The sort is stable: among equals eager stays first, because it is the simplest.
-    fast.sort_by(|a, b| b.memory.unwrap_or(1.0).total_cmp(&a.memory.unwrap_or(1.0)));
-    let chosen = fast.first().copied();
+    let timed: Vec<&Cell> =
+        cells.iter().copied().filter(|cell| !cell.methods.iter().any(MethodFigures::is_untimed)).collect();
+    let (methods, compared) = comparable(&timed);
+    let choice = choose_among(&methods, &compared, memory);
+    let reason = match (&choice, timed.is_empty()) {
+        (_, true) => "no time was measured".to_owned(),
+        (None, _) => "eager and a lazy method never completed in the same cell".to_owned(),
+        (Some(choice), _) => choice.why.clone(),
+    };
+    let apart = (!timed.is_empty()).then(|| not_compared(&timed, &methods)).flatten();
     Recommendation {
         device,
+        task,
         size,
-        mode: chosen.map(|it| it.method),
-        why: chosen.map_or_else(|| "not measured".to_owned(), |it| why(it, &scores, cells)),
-        evidence,
+        mode: choice.map(|choice| choice.method),
+        based_on: based_on(&compared),
+        why: std::iter::once(reason).chain(apart).collect::<Vec<_>>().join("; "),
+        evidence: timed.iter().flat_map(|cell| evidence_of(cell, memory)).collect(),
     }
 }
 
-fn score(method: Method, cells: &[&Cell], measure: ComparedQuantity) -> Option<MethodScore> {
-    let tried: Vec<&Cell> =
-        cells.iter().copied().filter(|cell| cell.method(method).is_some_and(|figures| figures.n > 0)).collect();
-    let mean = |measure: ComparedQuantity| {
-        let logarithms: Vec<f64> = tried
-            .iter()
-            .filter_map(|cell| measure.ratio(cell.comparison(method)?).map(|(ratio, _)| ratio.ln()))
-            .collect();
-        (!logarithms.is_empty()).then(|| (logarithms.iter().sum::<f64>() / logarithms.len() as f64).exp())
+/// The methods to compare, and the cells that have all of them: all three methods if a cell has them, otherwise eager and the
+/// lazy method that has more cells in common with it.
+fn comparable<'a>(cells: &[&'a Cell]) -> (Vec<Method>, Vec<&'a Cell>) {
+    let with_all = |methods: &[Method]| -> (Vec<Method>, Vec<&'a Cell>) {
+        let common = cells.iter().copied().filter(|cell| methods.iter().all(|method| was_tried(cell, *method)));
+        (methods.to_vec(), common.collect())
     };
-    let (time, memory) = match method {
-        Method::Eager => (Some(1.0), Some(1.0)),
-        _ => (mean(ComparedQuantity::Time), mean(measure)),
-    };
-    let failed =
-        tried.iter().filter(|cell| cell.method(method).is_some_and(|figures| figures.n_ok < figures.n)).count();
-    (!tried.is_empty()).then_some(MethodScore { method, cells: tried.len(), failed, time, memory })
-}
-
-/// `4 cells: 2.31x faster than eager with 3.10x less memory where both completed; eager failed in 1`.
-fn why(chosen: &MethodScore, compared: &[MethodScore], cells: &[&Cell]) -> String {
-    let n_cells = if chosen.cells == 1 { "1 cell".to_owned() } else { format!("{} cells", chosen.cells) };
-    if chosen.method == Method::Eager {
-        let others: Vec<String> = compared
-            .iter()
-            .filter(|score| score.method != Method::Eager)
-            .map(|score| format!("{} is {}", score.method, against_eager(score)))
-            .collect();
-        let others = if others.is_empty() { "the lazy methods failed".to_owned() } else { others.join(", ") };
-        return format!("{n_cells}: {others}");
+    let all = with_all(&[Method::Eager, Method::Lazy, Method::LazyDisk]);
+    if !all.1.is_empty() {
+        return all;
     }
-    if chosen.time.is_none() {
-        return format!("{n_cells}: eager never completed");
+    let (lazy, disk) = (with_all(&[Method::Eager, Method::Lazy]), with_all(&[Method::Eager, Method::LazyDisk]));
+    if disk.1.len() > lazy.1.len() { disk } else { lazy }
+}
+
+fn was_tried(cell: &Cell, method: Method) -> bool {
+    cell.method(method).is_some_and(|figures| figures.n > 0)
+}
+
+/// A chosen method and the reason.
+struct ReasonedChoice {
+    method: Method,
+    why: String,
+}
+
+fn choose_among(methods: &[Method], cells: &[&Cell], memory: ComparedQuantity) -> Option<ReasonedChoice> {
+    let figures = |method: Method| cells.iter().filter_map(move |cell| cell.method(method));
+    // The failed share of each cell in thousandths: cells may have different numbers of repetitions.
+    let failed = |method: Method| -> usize { figures(method).map(|it| (it.n - it.n_ok) * 1000 / it.n.max(1)).sum() };
+    let fewest = methods.iter().map(|method| failed(*method)).min()?;
+    let (reliable, unreliable): (Vec<Method>, Vec<Method>) =
+        methods.iter().copied().partition(|method| failed(*method) == fewest);
+    let needs = needs(&reliable, cells, memory);
+    let chosen = choose(&needs)?;
+    let mut reasons: Vec<String> = Vec::new();
+    for method in unreliable {
+        let (n_failed, n): (usize, usize) =
+            figures(method).fold((0, 0), |(n_failed, n), it| (n_failed + it.n - it.n_ok, n + it.n));
+        reasons.push(if n_failed == n {
+            format!("{method} never completed")
+        } else {
+            format!("{method} failed in {n_failed} of {n} repetitions")
+        });
     }
-    let eager = cells.iter().filter_map(|cell| cell.method(Method::Eager));
-    let failure = match eager.filter(|figures| figures.n_ok < figures.n).count() {
-        0 => String::new(),
-        failed => format!(" where both completed; eager failed in {failed}"),
-    };
-    format!("{n_cells}: {}{failure}", against_eager(chosen))
+    let others = needs.iter().filter(|it| it.method != chosen.method);
+    reasons.extend(others.map(|other| other.against(&chosen)));
+    let why = if reasons.is_empty() { "no other method completed".to_owned() } else { reasons.join("; ") };
+    Some(ReasonedChoice { method: chosen.method, why })
 }
 
-/// `2.31x faster than eager with 3.10x less memory`.
-fn against_eager(score: &MethodScore) -> String {
-    let time = match score.time.and_then(factor) {
-        Some((factor, true)) => format!("{factor} faster than eager"),
-        Some((factor, false)) => format!("{factor} slower than eager"),
-        None => "as fast as eager".to_owned(),
+/// The geometric means of time and memory of `methods` over the cells in which all of them completed.
+fn needs(methods: &[Method], cells: &[&Cell], memory: ComparedQuantity) -> Vec<MethodNeeds> {
+    let complete: Vec<&Cell> = cells
+        .iter()
+        .copied()
+        .filter(|cell| methods.iter().all(|method| figure(cell, *method, ComparedQuantity::Time).is_some()))
+        .collect();
+    let mean = |method: Method, quantity: ComparedQuantity| -> Option<f64> {
+        let logarithms: Option<Vec<f64>> =
+            complete.iter().map(|cell| figure(cell, method, quantity).map(f64::ln)).collect();
+        logarithms.filter(|it| !it.is_empty()).map(|it| (it.iter().sum::<f64>() / it.len() as f64).exp())
     };
-    let memory = match (score.memory, score.memory.and_then(factor)) {
-        (None, _) => "with no memory figures".to_owned(),
-        (_, Some((factor, true))) => format!("with {factor} less memory"),
-        (_, Some((factor, false))) => format!("with {factor} more memory"),
-        (_, None) => "with the same memory".to_owned(),
+    let of_method = |method: &Method| {
+        let seconds = mean(*method, ComparedQuantity::Time)?;
+        Some(MethodNeeds { method: *method, seconds, memory_mib: mean(*method, memory) })
     };
-    format!("{time} {memory}")
+    methods.iter().filter_map(of_method).collect()
 }
 
-/// The factor of a ratio above or below 1, as `2.31x`, and whether it is above; none if it rounds to 1.00.
-fn factor(ratio: f64) -> Option<(String, bool)> {
-    let (factor, above) = if ratio >= 1.0 { (ratio, true) } else { (1.0 / ratio, false) };
-    let text = format!("{factor:.2}x");
-    (text != "1.00x").then_some((text, above))
+/// The figure of `method` in `cell`: eager's median divided by the ratio within blocks, in which drift of the machine cancels;
+/// the method's own median if eager did not complete.
+fn figure(cell: &Cell, method: Method, quantity: ComparedQuantity) -> Option<f64> {
+    let median = |method: Method| -> Option<f64> {
+        let figures = cell.method(method)?;
+        let figure = match quantity {
+            ComparedQuantity::Time => figures.elapsed_s,
+            ComparedQuantity::CpuMemory => figures.cpu_peak_rss_mb,
+            ComparedQuantity::GpuMemory => figures.gpu_peak_alloc_mb,
+            ComparedQuantity::All => None,
+        };
+        figure.map(|figure| figure.median)
+    };
+    let ratio = cell.comparison(method).and_then(|comparison| quantity.ratio(comparison));
+    match (ratio, median(Method::Eager)) {
+        (Some((ratio, _)), Some(eager)) => Some(eager / ratio),
+        _ => median(method),
+    }
+}
+
+/// `2 cells, 50 % intervals, 2 blocks`.
+fn based_on(cells: &[&Cell]) -> String {
+    let n_cells = if cells.len() == 1 { "1 cell".to_owned() } else { format!("{} cells", cells.len()) };
+    let comparisons = cells.iter().flat_map(|cell| &cell.comparisons);
+    let intervals = comparisons.filter_map(|(_, comparison)| comparison.intervals.speedup_lazy_vs_eager);
+    match IntervalBasis::of(intervals) {
+        Some(basis) => format!("{n_cells}, {basis}"),
+        None => format!("{n_cells}, no intervals"),
+    }
+}
+
+/// The methods that were measured in other cells only, and those that were not tried; none if all are in `compared`.
+fn not_compared(cells: &[&Cell], compared: &[Method]) -> Option<String> {
+    let tried = |method: Method| cells.iter().any(|cell| was_tried(cell, method));
+    let apart = [Method::Lazy, Method::LazyDisk].into_iter().find(|it| tried(*it) && !compared.contains(it));
+    let apart = apart.map(|method| {
+        format!("{method} was measured in other cells only (compare it with --methods eager,lazy,lazy-disk)")
+    });
+    let reasons: Vec<String> = [apart, not_tried(tried)].into_iter().flatten().collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
 fn evidence_of(cell: &Cell, measure: ComparedQuantity) -> Vec<Evidence> {
@@ -252,6 +295,7 @@ fn evidence_of(cell: &Cell, measure: ComparedQuantity) -> Vec<Evidence> {
             run: cell.run.clone(),
             task: cell.setting.task,
             model: cell.setting.model.clone(),
+            shown_model: cell.setting.shown_model.clone(),
             samples: cell.samples,
             depth: cell.setting.depth(),
             pool: cell.setting.pool.clone(),

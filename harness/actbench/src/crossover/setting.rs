@@ -87,13 +87,52 @@ pub struct Setting {
     /// The end of the label, if another setting has the same label without it; usually empty.
     #[serde(skip)]
     pub distinction: String,
+    /// The model as tables and labels show it: the end of its path, unless another model has the same end.
+    #[serde(skip)]
+    pub shown_model: String,
+    /// The parts that all settings share, which [`Setting::label`] leaves out.
+    #[serde(skip)]
+    pub shared: Vec<&'static str>,
+}
+
+/// The parts of a label that are always shown: a chart without them would not say what it shows.
+const ALWAYS_SHOWN: [&str; 1] = ["depth"];
+
+/// Determines the shown names of the models, the parts that all settings share, and the ends that distinguish equal labels.
+pub(super) fn prepare_labels(settings: &mut [&mut Setting]) {
+    let mut models: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for setting in settings.iter() {
+        models.entry(last_name(&setting.model)).or_default().insert(setting.model.clone());
+    }
+    for setting in settings.iter_mut() {
+        let is_unique = models.get(&setting.shown_model).is_none_or(|models| models.len() == 1);
+        if !is_unique {
+            setting.shown_model = setting.model.clone();
+        }
+    }
+    distinguish_labels(settings);
+    let mut values: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for (name, text) in settings.iter().flat_map(|setting| setting.parts()) {
+        values.entry(name).or_default().insert(text);
+    }
+    let is_shared = |name: &&str| values.get(name).is_some_and(|values| values.len() == 1);
+    for setting in settings {
+        let names = setting.parts().into_iter().map(|(name, _)| name).filter(|name| !ALWAYS_SHOWN.contains(name));
+        setting.shared = names.filter(is_shared).collect();
+    }
+}
+
+/// `SmolLM2-135M-Instruct` of a path or of an id with its owner.
+fn last_name(model: &str) -> String {
+    let last = model.trim_end_matches('/').rsplit('/').next().filter(|name| !name.is_empty());
+    last.unwrap_or(model).to_owned()
 }
 
 /// Characters of a digest that a label has.
 const DIGEST_SHOWN: usize = 8;
 
 /// Lets labels that are equal, although data, model or probes differ, end with the difference.
-pub(super) fn distinguish_labels(settings: &mut [&mut Setting]) {
+fn distinguish_labels(settings: &mut [&mut Setting]) {
     let short = |digest: &str| digest.get(..DIGEST_SHOWN).unwrap_or("unknown").to_owned();
     type Part<'a> = (&'a str, &'a dyn Fn(&Setting) -> String);
     let parts: [Part<'_>; 3] = [
@@ -104,11 +143,11 @@ pub(super) fn distinguish_labels(settings: &mut [&mut Setting]) {
     let mut values: BTreeMap<(String, &str), BTreeSet<String>> = BTreeMap::new();
     for setting in settings.iter() {
         for (name, value) in &parts {
-            values.entry((setting.label_without_layers(), name)).or_default().insert(value(setting));
+            values.entry((setting.label_of(|name| name != "depth"), name)).or_default().insert(value(setting));
         }
     }
     for setting in settings {
-        let label = setting.label_without_layers();
+        let label = setting.label_of(|name| name != "depth");
         let varies = |name: &str| values.get(&(label.clone(), name)).is_some_and(|values| values.len() > 1);
         let varying = parts.iter().filter(|(name, _)| varies(name));
         setting.distinction =
@@ -158,6 +197,8 @@ impl Setting {
             data: digest(|identity| identity.data.clone()),
             weights: digest(|identity| identity.weights.clone()),
             distinction: String::new(),
+            shown_model: last_name(&name(&config.model)),
+            shared: Vec::new(),
         }
     }
 
@@ -170,36 +211,82 @@ impl Setting {
         }
     }
 
-    /// A label without the machine: `sweep, embedded, 8 layers, mean, bf16, batch 8, CPU`.
+    /// The task and the parts that are not the same in all settings: `sweep, 8 layers`.
     pub fn label(&self) -> String {
-        self.label_with(Some(&self.depth()))
+        self.label_of(|name| !self.shared.contains(&name))
     }
 
     /// The same without the layers, for charts with layers as an axis.
     pub fn label_without_layers(&self) -> String {
-        self.label_with(None)
+        self.label_of(|name| name != "depth" && !self.shared.contains(&name))
     }
 
-    fn label_with(&self, depth: Option<&str>) -> String {
-        let mut parts = vec![self.task.to_string(), self.model.clone()];
-        if self.dataset != "embedded" {
-            parts.push(self.dataset.clone());
-        }
-        parts.extend(depth.map(str::to_owned));
-        parts.push(self.pool.clone());
-        if self.mask != "assistant" {
-            parts.push(format!("mask {}", self.mask));
-        }
-        parts.extend([self.dtype.clone(), format!("batch {}", self.batch_size), self.device.to_string()]);
-        if self.threads != "all" {
-            parts.push(format!("{} threads", self.threads));
-        }
-        if !self.without.is_empty() {
-            parts.push(format!("without {}", self.without));
-        }
-        if !self.distinction.is_empty() {
-            parts.push(self.distinction.clone());
-        }
-        parts.join(", ")
+    /// The parts that all settings share: `embedded, mean, bf16, batch 8, CPU`; none if there are none.
+    pub fn shared_label(&self) -> Option<String> {
+        let parts = self.parts().into_iter().filter(|(name, text)| self.shared.contains(name) && !text.is_empty());
+        let texts: Vec<String> = parts.map(|(_, text)| text).collect();
+        (!texts.is_empty()).then(|| texts.join(", "))
+    }
+
+    /// All parts, without the machine: `sweep, embedded, 8 layers, mean, bf16, batch 8, CPU`.
+    pub fn full_label(&self) -> String {
+        self.label_of(|_| true)
+    }
+
+    fn label_of(&self, is_shown: impl Fn(&'static str) -> bool) -> String {
+        let parts = self.parts().into_iter().filter(|(name, text)| is_shown(name) && !text.is_empty());
+        std::iter::once(self.task.to_string()).chain(parts.map(|(_, text)| text)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The parts of a label with their names; the text of a default is empty.
+    fn parts(&self) -> [(&'static str, String); 11] {
+        let unless = |is_default: bool, text: String| if is_default { String::new() } else { text };
+        [
+            ("model", self.shown_model.clone()),
+            ("dataset", unless(self.dataset == "embedded", self.dataset.clone())),
+            ("depth", self.depth()),
+            ("pool", self.pool.clone()),
+            ("mask", unless(self.mask == "assistant", format!("mask {}", self.mask))),
+            ("dtype", self.dtype.clone()),
+            ("batch", format!("batch {}", self.batch_size)),
+            ("device", self.device.to_string()),
+            ("threads", unless(self.threads == "all", format!("{} threads", self.threads))),
+            ("without", unless(self.without.is_empty(), format!("without {}", self.without))),
+            ("distinction", self.distinction.clone()),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{file_of, small_config};
+
+    fn setting(model: &str, layer: usize) -> Setting {
+        let config = RunConfig { model: Some(model.to_owned()), layer: Some(layer), ..small_config() };
+        Setting::of(&file_of(config, []), Task::Train)
+    }
+
+    #[test]
+    fn label_has_what_differs_and_end_of_model() {
+        let (mut one, mut other) = (setting("/data/models/SmolLM2", 4), setting("/data/models/SmolLM2", 7));
+        prepare_labels(&mut [&mut one, &mut other]);
+        assert_eq!((one.label(), other.label()), ("train, layer 4".to_owned(), "train, layer 7".to_owned()));
+        assert_eq!(one.label_without_layers(), "train");
+        assert_eq!(one.shared_label().unwrap(), "SmolLM2, mean, bf16, batch 4, CPU");
+        assert_eq!(one.full_label(), "train, SmolLM2, layer 4, mean, bf16, batch 4, CPU");
+    }
+
+    #[test]
+    fn models_with_one_end_keep_their_paths() {
+        let (mut one, mut other) = (setting("a/SmolLM2/", 4), setting("b/SmolLM2", 4));
+        prepare_labels(&mut [&mut one, &mut other]);
+        assert_eq!(
+            (one.label(), other.label()),
+            ("train, a/SmolLM2/, layer 4".to_owned(), "train, b/SmolLM2, layer 4".to_owned())
+        );
+        let (mut one, mut other) = (setting("owner/SmolLM2", 4), setting("synthetic:tiny", 4));
+        prepare_labels(&mut [&mut one, &mut other]);
+        assert_eq!((one.shown_model.as_str(), other.shown_model.as_str()), ("SmolLM2", "synthetic:tiny"));
     }
 }

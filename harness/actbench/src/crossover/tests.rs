@@ -1,7 +1,7 @@
 //! Cells, crossovers and recommendations of synthetic result files.
 
 use super::answer::{ComparedQuantity, CrossoverAnswer, answers, count};
-use super::recommend::{RunSize, SizeBounds, recommendations};
+use super::recommend::{Recommendation, RunSize, SizeBounds, recommendations};
 use super::*;
 use crate::case::{Method, ProbeSolver, RunConfig, Task};
 use crate::results::NamedResults;
@@ -65,7 +65,7 @@ fn crossover_lies_between_neighboring_sizes() {
     );
     insta::assert_snapshot!(texts(&files).join("\n"), @r##"
 time: from about 316 samples on (306 to 327)
-CPU memory: at every size tried, from 100 on
+CPU memory: at every size tried, 100 to 10,000
 time and memory: from about 316 samples on (306 to 327)
 "##);
 }
@@ -79,14 +79,38 @@ time and memory: never in the range tried
 "##);
     insta::assert_snapshot!(texts(&[file(100, 2.0, 1.002)]).join("\n"), @r##"
 time: at the one size tried
-CPU memory: at the one size tried; the intervals leave it open
-time and memory: at the one size tried; the intervals leave it open
+CPU memory: the data do not decide (eager and lazy are within 2 % at 100 samples): measure smaller and larger --samples
+time and memory: the data do not decide (eager and lazy are within 2 % at 100 samples): measure smaller and larger --samples
 "##);
     insta::assert_snapshot!(texts(&[file(100, 0.9, 0.9), file_without_eager(1000)]).join("\n"), @r##"
 time: from about 1,000 samples on
 CPU memory: from about 1,000 samples on
 time and memory: from about 1,000 samples on
 "##);
+}
+
+#[test]
+fn crossing_of_few_blocks_is_not_claimed() {
+    let mut files = [file(100, 0.5, 0.5), file(1000, 2.0, 2.0)];
+    assert_eq!(texts(&files)[0], "time: from about 316 samples on (306 to 327)");
+    for file in &mut files {
+        file.results.rows.retain(|row| row.repetition < Some(2));
+    }
+    let found = answers(&cells_of(&files));
+    assert_eq!(
+        found[0].text(),
+        "the data do not decide (2 blocks at 100 samples): measure with --repetitions 6 or more"
+    );
+    assert_eq!(found[0].basis.unwrap().short(), "50 %, 2 blocks");
+    assert_eq!(
+        texts(&[file(100, 2.0, 1.5), file(1000, 2.0, 1.01)])[1..],
+        [
+            "CPU memory: the data do not decide (eager and lazy are within 2 % at 1,000 samples): measure smaller and larger \
+         --samples",
+            "time and memory: the data do not decide (eager and lazy are within 2 % at 1,000 samples): measure smaller and larger \
+         --samples"
+        ]
+    );
 }
 
 #[test]
@@ -152,25 +176,90 @@ fn disk_cache_flag_counts_as_lazy_disk() {
     assert!(cells[0].method(Method::Lazy).is_none() && cells[0].method(Method::LazyDisk).is_some());
 }
 
+/// The recommendations of `files`, a line each.
+fn recommended(files: &[NamedResults]) -> String {
+    let found = recommendations(&cells_of(files), SizeBounds::default());
+    let line = |it: &Recommendation| {
+        let mode = it.mode.map_or_else(|| "none".to_owned(), |mode| mode.to_string());
+        format!(
+            "{} {} {}: {mode}, {}, {} rows, {}",
+            it.task,
+            it.size,
+            it.device,
+            it.based_on,
+            it.evidence.len(),
+            it.why
+        )
+    };
+    found.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// `file` with a third method, which takes `time` times as long as lazy and uses `memory` times its memory.
+fn with_disk(mut file: NamedResults, time: f64, memory: f64) -> NamedResults {
+    file.results.config.methods.push(Method::LazyDisk);
+    let lazy = file.results.rows.iter().filter(|row| row.method == Method::Lazy);
+    let disk: Vec<Row> = lazy
+        .map(|row| Row {
+            method: Method::LazyDisk,
+            elapsed_s: row.elapsed_s.map(|seconds| seconds * time),
+            cpu_peak_rss_mb: row.cpu_peak_rss_mb.map(|memory_mib| memory_mib * memory),
+            ..row.clone()
+        })
+        .collect();
+    file.results.rows.extend(disk);
+    file
+}
+
 #[test]
 fn recommendations_follow_evidence() {
     // Small: lazy is slower. Medium: equally fast, with less memory. Large: eager fails.
     let files = [file(100, 0.5, 3.0), file(1000, 0.99, 3.0), file_without_eager(20_000)];
-    let found = recommendations(&cells_of(&files), SizeBounds::default());
-    assert_eq!(found.len(), 9);
-    let cpu: Vec<String> = found
-        .iter()
-        .filter(|it| it.device == DeviceClass::Cpu)
-        .map(|it| format!("{}: {:?}, {} ({} rows)", it.size, it.mode, it.why, it.evidence.len()))
-        .collect();
-    insta::assert_snapshot!(cpu.join("\n"), @r##"
-small: Some(Eager), 1 cell: lazy is 2.00x slower than eager with 3.00x less memory (1 rows)
-medium: Some(Lazy), 1 cell: 1.01x slower than eager with 3.00x less memory (1 rows)
-large: Some(Lazy), 1 cell: eager never completed (1 rows)
+    insta::assert_snapshot!(recommended(&files), @r##"
+train small CPU: eager, 1 cell, 96.9 % intervals, 6 blocks, 1 rows, lazy needs 2.00x the time and 0.33x the memory; lazy-disk was not tried
+train medium CPU: lazy, 1 cell, 96.9 % intervals, 6 blocks, 1 rows, eager needs the same time and 3.00x the memory; lazy-disk was not tried
+train large CPU: lazy, 1 cell, no intervals, 1 rows, eager never completed; lazy-disk was not tried
 "##);
-    assert!(
-        found.iter().filter(|it| it.device != DeviceClass::Cpu).all(|it| it.mode.is_none() && it.why == "not measured")
-    );
+}
+
+#[test]
+fn modes_are_compared_over_common_cells_only() {
+    // The disk cache was run in a cell of its own, in which eager needs more memory. Lazy was not run there.
+    let mut apart = file(600, 4.0, 4.0);
+    apart.results.config.lazy_cache_disk = true;
+    apart.name = "apart.json".to_owned();
+    insta::assert_snapshot!(recommended(&[file(60, 2.0, 2.0), file(150, 2.0, 2.0), apart.clone()]), @r##"
+train small CPU: lazy, 2 cells, 96.9 % intervals, 6 blocks, 3 rows, eager needs 2.00x the time and 2.00x the memory; lazy-disk was measured in other cells only (compare it with --methods eager,lazy,lazy-disk)
+"##);
+    // One cell with all three decides between the lazy modes, however well the disk cache did in another.
+    insta::assert_snapshot!(recommended(&[with_disk(file(60, 2.0, 2.0), 1.5, 1.0), apart]), @r##"
+train small CPU: lazy, 1 cell, 96.9 % intervals, 6 blocks, 3 rows, eager needs 2.00x the time and 2.00x the memory; lazy-disk needs 1.50x the time and the same memory
+"##);
+}
+
+#[test]
+fn disk_cache_is_recommended_for_a_large_saving_only() {
+    let mode = |memory: f64| {
+        recommendations(&cells_of(&[with_disk(file(60, 2.0, 2.0), 1.0, memory)]), SizeBounds::default())[0].mode
+    };
+    // Lazy uses 500 MiB.
+    assert_eq!(mode(0.99), Some(Method::Lazy), "1 %");
+    assert_eq!(mode(0.9), Some(Method::Lazy), "50 MiB");
+    assert_eq!(mode(0.8), Some(Method::LazyDisk), "100 MiB");
+}
+
+#[test]
+fn train_and_sweep_are_answered_separately() {
+    let mut both = file(100, 2.0, 2.0);
+    both.results.config.tasks = vec![Task::Train, Task::Sweep];
+    let slower: Vec<Row> = both.results.rows.clone();
+    both.results.rows.extend(slower.into_iter().map(|row| Row {
+        task: Task::Sweep,
+        elapsed_s: row.elapsed_s.map(|seconds| if row.method == Method::Lazy { 10.0 * seconds } else { seconds }),
+        ..row
+    }));
+    let found = recommendations(&cells_of(&[both]), SizeBounds::default());
+    let modes: Vec<(Task, Option<Method>)> = found.iter().map(|it| (it.task, it.mode)).collect();
+    assert_eq!(modes, [(Task::Train, Some(Method::Lazy)), (Task::Sweep, Some(Method::Eager))]);
 }
 
 #[test]
@@ -194,8 +283,10 @@ fn gpu_memory_figures_reveal_a_gpu() {
 fn intervals_contain_their_medians() {
     let figure = MedianInterval::of(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0]).unwrap();
     assert_eq!(figure.median, 6.0);
-    let (low, high) = figure.interval.unwrap();
-    assert!(low <= 1.0 + 1e-12 && high >= 32.0 - 1e-9, "{low} {high}");
+    let interval = figure.interval.unwrap();
+    assert!(interval.low <= 1.0 + 1e-12 && interval.high >= 32.0 - 1e-9, "{interval:?}");
+    assert_eq!(interval.n, 6);
+    assert!((0.95..1.0).contains(&interval.confidence), "{interval:?}");
     assert_eq!(MedianInterval::of(&[3.0]), Some(MedianInterval { median: 3.0, interval: None }));
     assert_eq!(MedianInterval::of(&[]), None);
     assert_eq!(MedianInterval::of(&[1.0, 0.0]), None);

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::prediction::CasePrediction;
 use crate::case::{Method, RunConfig, Task};
-use crate::measure::limit;
-use crate::results::summary::EQUAL_TIME_FRACTION;
+use crate::measure::{MIB, limit};
+use crate::results::choice::{MethodNeeds, choose, not_tried};
 
 /// The available memory and disk space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -60,8 +60,8 @@ pub struct MethodChoice {
     pub why: String,
 }
 
-/// Chooses, for each task of `predictions`, the method that needs the least memory among the fastest that fit. Methods within
-/// [`EQUAL_TIME_FRACTION`] of the fastest count as equally fast, as in recommendations from results.
+/// Chooses, for each task of `predictions`, among the methods that fit, by the rule of [`choose`], as recommendations from
+/// results do.
 pub fn choices(predictions: &[CasePrediction], space: AvailableSpace) -> Vec<MethodChoice> {
     let mut tasks: Vec<Task> = predictions.iter().map(|prediction| prediction.task).collect();
     tasks.dedup();
@@ -72,26 +72,26 @@ fn choice(task: Task, predictions: &[CasePrediction], space: AvailableSpace) -> 
     let same_task: Vec<&CasePrediction> = predictions.iter().filter(|prediction| prediction.task == task).collect();
     let (fitting, too_large): (Vec<&CasePrediction>, Vec<&CasePrediction>) =
         same_task.iter().copied().partition(|prediction| space.shortage(prediction).is_none());
-    let fastest = fitting.iter().map(|prediction| prediction.elapsed_s).fold(f64::INFINITY, f64::min);
-    let fast = fitting.iter().filter(|prediction| prediction.elapsed_s <= fastest * (1.0 + EQUAL_TIME_FRACTION));
-    let chosen = fast.min_by_key(|prediction| prediction.rss_bytes).copied();
-    let Some(chosen) = chosen else {
+    let needs: Vec<MethodNeeds> = fitting.iter().copied().map(needs_of).collect();
+    let Some(chosen) = choose(&needs) else {
         let least = same_task.iter().map(|prediction| prediction.rss_bytes).min().unwrap_or(0);
         let why = format!("no method fits: the smallest needs {}; use fewer samples or layers", BinaryBytes(least));
         return MethodChoice { task, method: None, why };
     };
     let mut reasons: Vec<String> = too_large.iter().map(|prediction| does_not_fit(prediction, space)).collect();
-    let others = fitting.iter().filter(|prediction| prediction.method != chosen.method);
-    reasons.extend(others.map(|other| {
-        format!(
-            "{} needs {:.2}x the time and {:.2}x the memory",
-            other.method,
-            other.elapsed_s / chosen.elapsed_s,
-            other.rss_bytes as f64 / chosen.rss_bytes as f64
-        )
-    }));
+    let others = needs.iter().filter(|it| it.method != chosen.method);
+    reasons.extend(others.map(|other| other.against(&chosen)));
+    reasons.extend(not_tried(|method| same_task.iter().any(|prediction| prediction.method == method)));
     let why = if reasons.is_empty() { "it fits".to_owned() } else { reasons.join("; ") };
     MethodChoice { task, method: Some(chosen.method), why }
+}
+
+fn needs_of(prediction: &CasePrediction) -> MethodNeeds {
+    MethodNeeds {
+        method: prediction.method,
+        seconds: prediction.elapsed_s,
+        memory_mib: Some(prediction.rss_bytes as f64 / MIB),
+    }
 }
 
 /// Why the case of `prediction` does not fit: `eager needs 9.00 GiB; the limit is 8.00 GiB`.
@@ -133,20 +133,21 @@ mod tests {
     }
 
     #[test]
-    fn smallest_of_fastest_fitting_methods_is_chosen() {
+    fn methods_that_fit_are_chosen_by_the_shared_rule() {
         let predictions = [
             prediction(Method::Eager, 9000, 0, 1.0),
             prediction(Method::Lazy, 500, 0, 2.0),
-            prediction(Method::LazyDisk, 300, 700, 2.05),
+            prediction(Method::LazyDisk, 300, 700, 2.2),
         ];
         let choose = |memory, disk| choices(&predictions, AvailableSpace { memory, disk }).remove(0);
         assert_eq!(choose(None, None).method, Some(Method::Eager));
         let choice = choose(Some(9000), None);
         assert_eq!(choice.method, Some(Method::Eager), "a case of exactly the limit fits");
         let choice = choose(Some(8999), None);
-        assert_eq!(choice.method, Some(Method::LazyDisk));
+        assert_eq!(choice.method, Some(Method::Lazy));
         assert!(
-            choice.why.starts_with("eager needs 9000 bytes; the limit is 8999 bytes; lazy needs 0.98x"),
+            choice.why
+                == "eager needs 9000 bytes; the limit is 8999 bytes; lazy-disk needs 1.10x the time and 0.60x the memory",
             "{}",
             choice.why
         );
@@ -155,5 +156,19 @@ mod tests {
         assert!(choice.why.contains("lazy-disk needs 700 B of disk space; 699 B are free"), "{}", choice.why);
         let choice = choose(Some(100), None);
         assert_eq!((choice.method, choice.why.starts_with("no method fits: the smallest needs 300 B")), (None, true));
+    }
+
+    #[test]
+    fn small_memory_advantage_does_not_choose_disk_cache() {
+        let mib = |mib: u64| mib << 20;
+        let of = |disk: u64| {
+            let predictions =
+                [prediction(Method::Lazy, mib(196), 0, 2.0), prediction(Method::LazyDisk, disk, 700, 2.0)];
+            choices(&predictions, AvailableSpace { memory: None, disk: None }).remove(0)
+        };
+        let choice = of(mib(195));
+        assert_eq!(choice.method, Some(Method::Lazy));
+        assert_eq!(choice.why, "lazy-disk needs the same time and the same memory; eager was not tried");
+        assert_eq!(of(mib(100)).method, Some(Method::LazyDisk));
     }
 }

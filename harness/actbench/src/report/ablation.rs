@@ -1,11 +1,13 @@
 //! The table of the effect of each optimizer rule.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table};
+use comfy_table::{CellAlignment, Table};
 use indicatif::HumanCount;
 
+use super::fit::fit;
 use super::format::{mebibytes, ratio, seconds};
 use crate::case::Task;
 use crate::results::ablation::{AblationResult, Ratio};
+use crate::results::interval::IntervalBasis;
 use crate::results::summary::TaskSummary;
 use pairgate::export::table_style;
 
@@ -24,9 +26,9 @@ const HEADER: [&str; 11] = [
 ];
 
 /// One line for each full lazy plan, and one for the plan without each rule; ratios are to the full plan of the same block.
-pub fn render(summaries: &[(Task, TaskSummary)]) -> String {
+pub fn render(summaries: &[(Task, TaskSummary)], width: Option<u16>) -> String {
     let mut table = Table::new();
-    table.load_style(table_style()).set_content_arrangement(ContentArrangement::Disabled).set_header(HEADER);
+    table.load_style(table_style()).set_header(HEADER);
     for (task, summary) in summaries {
         for effect in &summary.ablation {
             table.add_row(line(*task, effect));
@@ -35,14 +37,16 @@ pub fn render(summaries: &[(Task, TaskSummary)]) -> String {
     for column in table.column_iter_mut().skip(3) {
         column.set_cell_alignment(CellAlignment::Right);
     }
+    fit(&mut table, width);
     format!("{}\n{}\n", table.trim_fmt(), footing(summaries))
 }
 
 /// The definition of the ratios and the confidence of their intervals.
 fn footing(summaries: &[(Task, TaskSummary)]) -> String {
-    let mut effects = summaries.iter().flat_map(|(_, summary)| &summary.ablation);
-    let confidence = match effects.find_map(|effect| effect.time?.interval) {
-        Some(interval) => format!("{:.1}% intervals, {} blocks", 100.0 * interval.confidence, interval.n),
+    let effects = summaries.iter().flat_map(|(_, summary)| &summary.ablation);
+    let intervals = effects.flat_map(|effect| [effect.time, effect.extract]).filter_map(|ratio| ratio?.interval);
+    let confidence = match IntervalBasis::of(intervals) {
+        Some(basis) => basis.to_string(),
         None => "no intervals from a single block".to_owned(),
     };
     format!(

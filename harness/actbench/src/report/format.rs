@@ -2,6 +2,7 @@
 
 pub use pairgate::export::format::mebibytes;
 
+use crate::results::interval::is_same;
 use crate::results::summary::Interval;
 
 /// Seconds with three significant digits, at most three decimals.
@@ -28,14 +29,17 @@ pub fn ratio(value: Option<f64>, interval: Option<Interval>) -> String {
     }
 }
 
-/// Like [`ratio`], but `1.01x (0.98 to 1.03, no difference shown)` if the interval contains 1.
+/// Like [`ratio`], but `1.01x (1.00 to 1.01, the same)` within 2 % of 1, and `1.05x (0.98 to 1.13, no difference shown)` if the
+/// interval contains 1.
 pub fn ratio_or_no_difference(value: Option<f64>, interval: Option<Interval>) -> String {
-    match (value, interval.filter(Interval::contains_one)) {
-        (Some(value), Some(interval)) => {
-            format!("{value:.2}x ({:.2} to {:.2}, no difference shown)", interval.low, interval.high)
-        }
-        _ => ratio(value, interval),
-    }
+    let (Some(value), Some(interval)) = (value, interval) else { return ratio(value, interval) };
+    let remark = match interval {
+        interval if interval.shows_the_same() => ", the same",
+        interval if interval.contains_one() => ", no difference shown",
+        _ if is_same(value) => ", the same",
+        _ => "",
+    };
+    format!("{value:.2}x ({:.2} to {:.2}{remark})", interval.low, interval.high)
 }
 
 fn dash() -> String {
@@ -58,5 +62,7 @@ mod tests {
         assert_eq!(ratio(Some(3.1), None), "3.10x");
         let around_one = Interval { low: 0.98, high: 1.03, ..interval };
         assert_eq!(ratio_or_no_difference(Some(1.01), Some(around_one)), "1.01x (0.98 to 1.03, no difference shown)");
+        let narrow = Interval { low: 1.0, high: 1.01, ..interval };
+        assert_eq!(ratio_or_no_difference(Some(1.0), Some(narrow)), "1.00x (1.00 to 1.01, the same)");
     }
 }

@@ -4,6 +4,7 @@ pub mod ablation;
 pub mod chart;
 pub mod compare;
 pub mod document;
+pub mod fit;
 pub mod format;
 pub mod history;
 pub mod precision;

@@ -1,6 +1,7 @@
 //! One sentence per task and lazy method, which claims no more than its figures show.
 
 use crate::case::{Method, Task};
+use crate::results::interval::{IntervalBasis, is_same};
 use crate::results::summary::{Comparison, Interval};
 use crate::results::{Row, Status};
 
@@ -12,7 +13,7 @@ struct RatioWords {
     verb: &'static str,
     better: &'static str,
     worse: &'static str,
-    /// The whole clause for a ratio that prints as 1.00.
+    /// The whole clause for a ratio within 2 % of 1.
     same: &'static str,
     /// The whole clause where the interval contains 1.
     not_shown: &'static str,
@@ -22,7 +23,7 @@ const TIME: RatioWords = RatioWords {
     verb: "was",
     better: "faster",
     worse: "slower",
-    same: "took the same time",
+    same: "took the same time (within 2 %)",
     not_shown: "showed no difference in time",
 };
 
@@ -30,17 +31,20 @@ const MEMORY: RatioWords = RatioWords {
     verb: "used",
     better: "less memory",
     worse: "more memory",
-    same: "used the same memory",
+    same: "used the same memory (within 2 %)",
     not_shown: "showed no difference in memory",
 };
 
-/// `sweep: lazy was 2.90x faster (2.70 to 3.10) and used 1.40x less memory (1.38 to 1.42); same AUROC.`
+/// `sweep: lazy was 2.90x faster (2.70 to 3.10) and used 1.40x less memory (1.38 to 1.42), 93.8 % intervals, 5 blocks; same
+/// AUROC.`
 ///
 /// If only one of the two methods completed, which one failed and how. None if neither completed or one was not run.
 pub fn sentence(task: Task, method: Method, comparison: &Comparison, rows: &[Row]) -> Option<String> {
     match (comparison.speedup_lazy_vs_eager, comparison.cpu_mem_reduction_x, comparison.metric_delta) {
         (Some(time), memory, Some(delta)) => {
             let intervals = &comparison.intervals;
+            let both = [intervals.speedup_lazy_vs_eager, intervals.cpu_mem_reduction_x];
+            let basis = IntervalBasis::of(both.into_iter().flatten()).map_or_else(String::new, |it| format!(", {it}"));
             let time = clause(time, intervals.speedup_lazy_vs_eager, &TIME);
             let memory = memory.map_or_else(String::new, |memory| {
                 format!(" and {}", clause(memory, intervals.cpu_mem_reduction_x, &MEMORY))
@@ -50,7 +54,7 @@ pub fn sentence(task: Task, method: Method, comparison: &Comparison, rows: &[Row
             } else {
                 format!("AUROC differs by {delta:+.4}")
             };
-            Some(format!("{task}: {method} {time}{memory}; {metric}."))
+            Some(format!("{task}: {method} {time}{memory}{basis}; {metric}."))
         }
         _ => one_failed(task, method, rows),
     }
@@ -69,24 +73,19 @@ fn one_failed(task: Task, method: Method, rows: &[Row]) -> Option<String> {
     Some(format!("{task}: {failed} never completed ({status}); {other} completed."))
 }
 
-/// Whether a ratio prints as 1.00, so that "1.00x faster" would be a claim without a figure.
-pub(super) fn prints_as_one(ratio: f64) -> bool {
-    format!("{ratio:.2}") == "1.00"
-}
-
 /// `was 2.90x faster (2.70 to 3.10)`.
 fn clause(ratio: f64, interval: Option<Interval>, words: &RatioWords) -> String {
-    if interval.is_some_and(|interval| interval.contains_one()) {
-        return words.not_shown.to_owned();
+    match interval {
+        Some(interval) if interval.shows_the_same() => return words.same.to_owned(),
+        Some(interval) if interval.contains_one() => return words.not_shown.to_owned(),
+        _ if is_same(ratio) => return words.same.to_owned(),
+        _ => {}
     }
     let (word, ratio, ends) = if ratio >= 1.0 {
         (words.better, ratio, interval.map(|interval| (interval.low, interval.high)))
     } else {
         (words.worse, 1.0 / ratio, interval.map(|interval| (1.0 / interval.high, 1.0 / interval.low)))
     };
-    if prints_as_one(ratio) {
-        return words.same.to_owned();
-    }
     let ends = ends.map_or_else(|| " (a single block)".to_owned(), |(low, high)| format!(" ({low:.2} to {high:.2})"));
     format!("{} {ratio:.2}x {word}{ends}", words.verb)
 }
@@ -105,11 +104,32 @@ mod tests {
     }
 
     #[test]
-    fn ratio_that_prints_as_one_is_same() {
-        let above_one = Some(Interval { low: 1.001, high: 1.006, confidence: 0.95, n: 6 });
-        assert_eq!(clause(1.004, above_one, &MEMORY), "used the same memory");
-        assert_eq!(clause(1.006, above_one, &MEMORY), "used 1.01x less memory (1.00 to 1.01)");
-        let below_one = Some(Interval { low: 0.995, high: 0.999, confidence: 0.95, n: 6 });
-        assert_eq!(clause(0.997, below_one, &MEMORY), "used the same memory");
+    fn ratio_within_two_percent_is_same() {
+        let interval = |low: f64, high: f64| Some(Interval { low, high, confidence: 0.95, n: 6 });
+        let same = "used the same memory (within 2 %)";
+        assert_eq!(clause(1.006, interval(1.001, 1.012), &MEMORY), same);
+        assert_eq!(clause(0.985, interval(0.983, 0.986), &MEMORY), same);
+        assert_eq!(clause(1.001, interval(0.99, 1.01), &MEMORY), same, "a narrow interval around 1 shows it");
+        assert_eq!(clause(1.001, interval(0.9, 1.1), &MEMORY), "showed no difference in memory");
+        assert_eq!(clause(1.03, interval(1.02, 1.03), &MEMORY), "used 1.03x less memory (1.02 to 1.03)");
+        assert_eq!(clause(1.01, None, &TIME), "took the same time (within 2 %)");
+    }
+
+    #[test]
+    fn sentence_states_confidence_of_its_intervals() {
+        let interval = |low: f64, high: f64| Some(Interval { low, high, confidence: 0.5, n: 2 });
+        let mut comparison = Comparison {
+            speedup_lazy_vs_eager: Some(1.84),
+            cpu_mem_reduction_x: Some(1.5),
+            metric_delta: Some(0.0),
+            ..Comparison::default()
+        };
+        comparison.intervals.speedup_lazy_vs_eager = interval(1.73, 1.96);
+        comparison.intervals.cpu_mem_reduction_x = interval(1.4, 1.6);
+        assert_eq!(
+            sentence(Task::Train, Method::Lazy, &comparison, &[]).unwrap(),
+            "train: lazy was 1.84x faster (1.73 to 1.96) and used 1.50x less memory (1.40 to 1.60), 50 % intervals, 2 blocks; \
+             same AUROC."
+        );
     }
 }

@@ -2,36 +2,48 @@
 
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table};
+use comfy_table::{CellAlignment, Table};
 
 use super::ablation;
+use super::fit::fit;
 use super::format::{mebibytes, metric, ratio_or_no_difference, seconds};
 use super::quality;
 use super::sentence::sentence;
 use crate::case::{Method, Task};
+use crate::crossover::recommend::{Recommendation, recommendations_of_run};
+use crate::results::interval::IntervalBasis;
 use crate::results::summary::{Comparison, TaskSummary};
 use crate::results::{ResultFile, Row, Status};
 use pairgate::export::table_style;
 use pairgate::stats::summary::median;
 
-const HEADER: [&str; 11] = [
-    "task",
-    "method",
-    "n",
-    "time s",
-    "extract s",
-    "train+eval s",
-    "peak RSS MiB",
-    "peak heap MiB",
-    "GPU used MiB",
-    "GPU reserved MiB",
-    "metric",
+/// A column of figures: its heading on two lines, so that the table is narrow, and the value in a row.
+struct FigureColumn {
+    head: &'static str,
+    value: fn(&Row) -> Option<f64>,
+    show: fn(Option<f64>) -> String,
+}
+
+const FIGURES: [FigureColumn; 8] = [
+    FigureColumn { head: "time\ns", value: |row| row.elapsed_s, show: seconds },
+    FigureColumn { head: "extract\ns", value: |row| row.extract_s, show: seconds },
+    FigureColumn { head: "train+eval\ns", value: |row| row.train_eval_s, show: seconds },
+    FigureColumn { head: "peak RSS\nMiB", value: |row| row.cpu_peak_rss_mb, show: mebibytes },
+    FigureColumn { head: "peak heap\nMiB", value: |row| row.cpu_peak_heap_mb, show: mebibytes },
+    FigureColumn { head: "GPU used\nMiB", value: |row| row.gpu_peak_alloc_mb, show: mebibytes },
+    FigureColumn { head: "GPU reserved\nMiB", value: |row| row.gpu_peak_reserved_mb, show: mebibytes },
+    FigureColumn { head: "metric", value: |row| row.metric_value, show: metric },
 ];
 
-/// The whole text: medians, ratios, a sentence for each task and lazy method. Colors and line breaks do not depend on the
-/// terminal, so that a piped table equals a printed one.
-pub fn render(results: &ResultFile) -> String {
-    let mut text = format!("{}\n", cases(results).trim_fmt());
+/// The columns, in two lines that fit into a terminal of 80 columns.
+const LEGEND: &str = "n: repetitions; figures are medians; time: extract + train+eval; metric: AUROC.\n\
+                      RSS: resident memory; heap: the allocator's part, without eager's full tensors.\n";
+
+/// The whole text: medians, ratios, a sentence and the recommended method for each task. `width` is that of the terminal;
+/// without one no line of a table is wrapped. Cases that used the disk cache are called `lazy-disk`.
+pub fn render(results: &ResultFile, width: Option<u16>) -> String {
+    let results = &results.with_shown_methods();
+    let mut text = format!("{}\n{LEGEND}", cases(results, width).trim_fmt());
     let summaries: Vec<(Task, TaskSummary)> =
         results.config.tasks.iter().map(|task| (*task, results.task_summary(*task))).collect();
     let comparisons = || summaries.iter().flat_map(|(task, summary)| summary.by_method().map(move |it| (*task, it)));
@@ -45,28 +57,40 @@ pub fn render(results: &ResultFile) -> String {
             let _ = writeln!(text, "{sentence}");
         }
     }
+    for recommendation in recommendations_of_run(results) {
+        let Recommendation { task, mode, why, .. } = &recommendation;
+        let mode = mode.map_or_else(|| "no mode is recommended".to_owned(), |mode| format!("use {mode}"));
+        let _ = writeln!(text, "{task}: {mode}: {why}.");
+    }
     for line in quality::lines(results) {
         let _ = writeln!(text, "{line}");
     }
     if summaries.iter().any(|(_, summary)| !summary.ablation.is_empty()) {
-        let _ = write!(text, "\n{}", ablation::render(&summaries));
+        let _ = write!(text, "\n{}", ablation::render(&summaries, width));
     }
     text
 }
 
-/// Medians over the counted repetitions of each task and method.
-fn cases(results: &ResultFile) -> Table {
+/// Medians over the counted repetitions of each task and method; columns without any value are left out.
+fn cases(results: &ResultFile, width: Option<u16>) -> Table {
+    let columns: Vec<&FigureColumn> =
+        FIGURES.iter().filter(|column| results.rows.iter().any(|row| (column.value)(row).is_some())).collect();
     let mut table = Table::new();
-    table.load_style(table_style()).set_content_arrangement(ContentArrangement::Disabled).set_header(HEADER);
+    let heads = ["task", "method", "n"].into_iter().chain(columns.iter().map(|column| column.head));
+    table.load_style(table_style()).set_header(heads);
     for task in &results.config.tasks {
         for method in &results.config.methods {
             let rows: Vec<&Row> = results.rows.iter().filter(|row| is_full_case(row, *task, *method)).collect();
-            table.add_row(line(*task, *method, &rows));
+            table.add_row(line(*task, *method, &rows, &columns));
         }
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((1, 0));
     }
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
+    fit(&mut table, width);
     table
 }
 
@@ -75,30 +99,20 @@ fn is_full_case(row: &Row, task: Task, method: Method) -> bool {
     (row.task, row.method) == (task, method) && row.ablated().is_none()
 }
 
-fn line(task: Task, method: Method, rows: &[&Row]) -> Vec<String> {
+fn line(task: Task, method: Method, rows: &[&Row], columns: &[&FigureColumn]) -> Vec<String> {
     let ok: Vec<&Row> = rows.iter().copied().filter(|row| row.status == Status::Ok).collect();
-    let median_of =
-        |value: fn(&Row) -> Option<f64>| median(&ok.iter().filter_map(|row| value(row)).collect::<Vec<f64>>()).ok();
+    let figure = |column: &&FigureColumn| {
+        let values: Vec<f64> = ok.iter().filter_map(|row| (column.value)(row)).collect();
+        (column.show)(median(&values).ok())
+    };
     let count = match rows.iter().find(|row| row.status != Status::Ok) {
         Some(failed) => format!("{} of {} ({})", ok.len(), rows.len(), failed.status),
         None => ok.len().to_string(),
     };
-    vec![
-        task.to_string(),
-        method.to_string(),
-        count,
-        seconds(median_of(|row| row.elapsed_s)),
-        seconds(median_of(|row| row.extract_s)),
-        seconds(median_of(|row| row.train_eval_s)),
-        mebibytes(median_of(|row| row.cpu_peak_rss_mb)),
-        mebibytes(median_of(|row| row.cpu_peak_heap_mb)),
-        mebibytes(median_of(|row| row.gpu_peak_alloc_mb)),
-        mebibytes(median_of(|row| row.gpu_peak_reserved_mb)),
-        metric(median_of(|row| row.metric_value)),
-    ]
+    [task.to_string(), method.to_string(), count].into_iter().chain(columns.iter().map(figure)).collect()
 }
 
-/// `train, eager / lazy: time 2.10x (1.98 to 2.25), peak RSS 1.37x (1.37 to 1.38); 93.8% intervals, 5 blocks`.
+/// `train, eager / lazy: time 2.10x (1.98 to 2.25), peak RSS 1.37x (1.37 to 1.38); 93.8 % intervals, 5 blocks`.
 fn ratios(task: Task, method: Method, comparison: &Comparison) -> Option<String> {
     let intervals = &comparison.intervals;
     let figures = [
@@ -112,8 +126,8 @@ fn ratios(task: Task, method: Method, comparison: &Comparison) -> Option<String>
         .filter(|(_, value, _)| value.is_some())
         .map(|(name, value, interval)| format!("{name} {}", ratio_or_no_difference(value, interval)))
         .collect();
-    let footing = match intervals.speedup_lazy_vs_eager {
-        Some(interval) => format!("; {:.1}% intervals, {} blocks", 100.0 * interval.confidence, interval.n),
+    let footing = match IntervalBasis::of(figures.into_iter().filter_map(|(.., interval)| interval)) {
+        Some(basis) => format!("; {basis}"),
         None => "; no interval from a single block".to_owned(),
     };
     (!ratios.is_empty()).then(|| format!("{task}, eager / {method}: {}{footing}", ratios.join(", ")))

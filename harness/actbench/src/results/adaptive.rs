@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::interval::BLOCKS_OF_CONFIDENCE;
 use super::row::Row;
 use super::summary::time_ratios;
 use crate::case::RunConfig;
@@ -55,10 +56,14 @@ pub struct StoppingRule {
 
 impl Default for StoppingRule {
     fn default() -> Self {
-        // Six is the smallest number of blocks with a confidence of 95 %. Stopping at the first narrow interval favors intervals
-        // that are narrow by chance; the minimum reduces that effect. On a busy machine 1.5 % is out of reach, and the time
-        // bounds a run whose user asked for no precision.
-        StoppingRule { half_width: 0.015, min_blocks: 6, max_blocks: 50, time: Duration::from_secs(60) }
+        // Stopping at the first narrow interval favors intervals that are narrow by chance; the minimum reduces that effect. On
+        // a busy machine 1.5 % is out of reach, and the time bounds a run whose user asked for no precision.
+        StoppingRule {
+            half_width: 0.015,
+            min_blocks: BLOCKS_OF_CONFIDENCE,
+            max_blocks: 50,
+            time: Duration::from_secs(60),
+        }
     }
 }
 

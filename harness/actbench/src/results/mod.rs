@@ -5,14 +5,15 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::atomic_file::write_whole;
-use crate::case::{RunConfig, Task};
+use crate::atomic_file::{check_writable, write_whole};
+use crate::case::{Method, RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::measure::machine_record::MachineRecord;
 use crate::own_output::{OutputFormat, check_own_output};
 
 pub mod ablation;
 pub mod adaptive;
+pub mod choice;
 pub mod identity;
 pub mod interval;
 pub mod named;
@@ -74,6 +75,23 @@ impl ResultFile {
             .iter()
             .filter_map(|task| Some((task.to_string(), serde_json::to_value(TaskSummary::of(*task, &self.rows)).ok()?)))
             .collect();
+    }
+
+    /// The same results with the name `lazy-disk` for cases that ran as `lazy` with the disk cache (`--lazy-cache-disk`), as
+    /// tables and reports show them. The file keeps the names that were asked for.
+    #[must_use]
+    pub fn with_shown_methods(&self) -> Self {
+        let mut shown = self.clone();
+        let config = &self.config;
+        let name = |method: &mut Method| {
+            if config.caches_on_disk(*method) {
+                *method = Method::LazyDisk;
+            }
+        };
+        shown.config.methods.iter_mut().for_each(name);
+        shown.rows.iter_mut().for_each(|row| name(&mut row.method));
+        shown.config.lazy_cache_disk = false;
+        shown
     }
 
     /// The summary of `task`.

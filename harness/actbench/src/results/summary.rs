@@ -9,9 +9,6 @@ use crate::case::{Method, Task};
 use pairgate::stats::ratio::RatioEstimate;
 use pairgate::stats::summary::median;
 
-/// Times within this fraction of the fastest count as equally fast when a method is recommended.
-pub const EQUAL_TIME_FRACTION: f64 = 0.05;
-
 /// Eager compared with a lazy method. Ratios are eager / lazy: above 1, lazy is better.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {

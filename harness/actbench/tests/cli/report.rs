@@ -69,11 +69,15 @@ fn directory_of_results_becomes_report_and_recommendation() {
         .iter()
         .map(|it| it["evidence"].as_array().unwrap().len())
         .collect();
-    assert_eq!(evidence, [2, 2, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(evidence, [1, 1, 1, 1], "train and sweep, each small and medium");
     let sizes: Vec<&Value> = recommendation["crossover"].as_array().unwrap().iter().map(|it| &it["sizes"]).collect();
     assert_eq!(sizes, vec![&serde_json::json!([20, 40]); 6]);
     let text = stdout(&sandbox.output(&["recommend", "cells"]));
-    assert!(text.contains("one GPU") && text.contains("several GPUs") && text.contains("not measured"), "{text}");
+    assert!(
+        text.contains("Not measured: train on CPU, medium (1,000 to 10,000 samples) and large (from 10,000 samples);"),
+        "{text}"
+    );
+    assert!(!text.contains("one GPU") && text.contains("2 cells, 50 % intervals, 2 blocks"), "{text}");
 }
 
 #[test]

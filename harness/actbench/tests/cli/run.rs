@@ -155,6 +155,28 @@ fn python_benchmark_command_lines_work() {
 }
 
 #[test]
+fn lazy_cache_disk_is_one_mode_in_all_commands() {
+    let sandbox = Sandbox::new();
+    let output = sandbox.run(&["--tasks", "train", "--lazy-cache-disk", "--repetitions", "2"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let table = stdout(&output);
+    assert!(table.lines().any(|line| line.starts_with(" train  lazy-disk  2  ")), "{table}");
+    assert!(table.contains("train, eager / lazy-disk: ") && !table.contains(" GPU"), "{table}");
+    assert!(table.contains("50 % intervals, 2 blocks; same AUROC."), "{table}");
+    // The mode and its reason are those of `recommend`.
+    let choice = table.lines().find_map(|line| line.strip_prefix("train: use ")).unwrap();
+    assert!(choice.ends_with("; lazy was not tried."), "{choice}");
+    let recommended = stdout(&sandbox.output(&["recommend", "results.json", "--json"]));
+    let recommended: Value = serde_json::from_str(&recommended).unwrap();
+    let recommended = &recommended["recommendations"][0];
+    let (mode, why) = (recommended["mode"].as_str().unwrap(), recommended["why"].as_str().unwrap());
+    assert_eq!(choice, format!("{mode}: {why}."));
+    assert_eq!(recommended["based_on"], "1 cell, 50 % intervals, 2 blocks");
+    // The result file keeps the name that was asked for.
+    assert!(sandbox.results()["rows"].as_array().unwrap().iter().any(|row| row["method"] == "lazy"));
+}
+
+#[test]
 fn warm_up_cases_are_discarded() {
     let sandbox = Sandbox::new();
     let settings = ["run", "--samples", "20", "--layer", "1", "--tasks", "train", "--threads", "1"];

@@ -4,19 +4,20 @@ use plotters::style::Color;
 use plotters::style::text_anchor::HPos;
 
 use super::axis::{ChartAxis, tick_text};
-use super::canvas::{Area, GRID, INK, LEGEND, Marker, color, legend, svg, text_style, write};
+use super::canvas::{Area, GRID, INK, LEGEND, Marker, WIDTH, color, legend, svg, text_style, write};
 use super::xy::fill;
 use super::{Chart, largest};
+use crate::crossover::answer::count;
 use crate::crossover::{Cell, MethodFigures};
 use crate::error::Result;
 use crate::report::document::{Table, figure_cell, text_cell};
 use crate::report::format::seconds;
 
 /// Height of a bar with its margins, in pixels.
-const BAR: i32 = 44;
+const BAR: i32 = 40;
 
 /// Left and right edge of the bars.
-const EDGES: (i32, i32) = (90, 640);
+const EDGES: (i32, i32) = (82, 350);
 
 /// One chart per setting, of its run with the most samples.
 pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
@@ -25,7 +26,7 @@ pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
 }
 
 fn chart(index: usize, cell: &Cell) -> Result<Chart> {
-    let title = format!("Time breakdown: {}, {} samples", cell.setting.label(), cell.samples);
+    let title = format!("Time: {}, {} samples", cell.setting.label(), count(cell.samples as f64));
     let description = "Median seconds of extraction (full color), then of training and scoring the probes (pale).";
     let mut table = Table::new("", &["mode", "#extract s", "#train+eval s", "#time s"]);
     for figures in &cell.methods {
@@ -39,7 +40,7 @@ fn chart(index: usize, cell: &Cell) -> Result<Chart> {
     let height = LEGEND + BAR * cell.methods.len() as i32 + 40;
     Ok(Chart {
         name: format!("time-breakdown-{}", index + 1),
-        svg: svg((720, height.unsigned_abs()), &title, description, |area| draw(area, cell))?,
+        svg: svg((WIDTH, height.unsigned_abs()), &title, description, |area| draw(area, cell))?,
         description: description.to_owned(),
         table,
         title,
@@ -55,7 +56,7 @@ fn draw(area: &Area<'_>, cell: &Cell) -> Result<()> {
     let bottom = LEGEND + BAR * cell.methods.len() as i32;
     for tick in axis.ticks() {
         fill(area, (x_of(*tick), LEGEND), (x_of(*tick) + 1, bottom), GRID)?;
-        write(area, &tick_text(*tick), (x_of(*tick), bottom + 14), &text_style(14, INK, HPos::Center))?;
+        write(area, &tick_text(*tick), (x_of(*tick), bottom + 14), &text_style(13, INK, HPos::Center))?;
     }
     write(area, "seconds", ((left + right) / 2, bottom + 32), &text_style(15, INK, HPos::Center))?;
     let first = cell.methods.first().map_or(INK, |figures| color(figures.method));

@@ -25,6 +25,12 @@ pub const EAGER: RGBColor = RGBColor(0xB3, 0x4A, 0x0A);
 pub const LAZY: RGBColor = RGBColor(0x0B, 0x5C, 0xAD);
 /// The mode lazy-disk, and savings.
 pub const LAZY_DISK: RGBColor = RGBColor(0x1A, 0x7F, 0x5A);
+/// Ratios of time.
+pub const TIME: RGBColor = RGBColor(0x7A, 0x3E, 0xB8);
+/// Ratios of CPU memory.
+pub const CPU_MEMORY: RGBColor = RGBColor(0x0E, 0x6F, 0x8A);
+/// Ratios of GPU memory.
+pub const GPU_MEMORY: RGBColor = RGBColor(0x8A, 0x63, 0x00);
 /// Text on a light fill that themes do not replace.
 pub const FIXED_DARK: RGBColor = RGBColor(0x10, 0x10, 0x10);
 /// Text on a dark fill that themes do not replace.
@@ -37,10 +43,17 @@ pub const THEME: &str = "@media (prefers-color-scheme: dark) {\
 [fill=\"#D8DEE4\"]{fill:#30363D}[stroke=\"#D8DEE4\"]{stroke:#30363D}\
 [fill=\"#B34A0A\"]{fill:#F0883E}[stroke=\"#B34A0A\"]{stroke:#F0883E}\
 [fill=\"#0B5CAD\"]{fill:#58A6FF}[stroke=\"#0B5CAD\"]{stroke:#58A6FF}\
-[fill=\"#1A7F5A\"]{fill:#3FB98A}[stroke=\"#1A7F5A\"]{stroke:#3FB98A}}";
+[fill=\"#1A7F5A\"]{fill:#3FB98A}[stroke=\"#1A7F5A\"]{stroke:#3FB98A}\
+[fill=\"#7A3EB8\"]{fill:#C297FF}[stroke=\"#7A3EB8\"]{stroke:#C297FF}\
+[fill=\"#0E6F8A\"]{fill:#4CC4DE}[stroke=\"#0E6F8A\"]{stroke:#4CC4DE}\
+[fill=\"#8A6300\"]{fill:#E3B341}[stroke=\"#8A6300\"]{stroke:#E3B341}}";
 
-/// Height of the strip for the legend above a drawing, in pixels.
-pub const LEGEND: i32 = 36;
+/// Width of a chart in pixels. A phone shows it at three quarters of its size and a column of a wide page at a little more, so
+/// that its text is readable on both.
+pub const WIDTH: u32 = 480;
+
+/// Height of the strip for the legend above a drawing, in pixels: up to three lines.
+pub const LEGEND: i32 = 52;
 
 /// A drawing area.
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -90,9 +103,12 @@ impl Marker {
     }
 }
 
+/// By which `plotters` divides the size of a font when it writes SVG.
+const FONT_SCALE: f64 = 1.24;
+
 /// Text of `size` pixels with a horizontal anchor, centered vertically.
 pub fn text_style(size: u32, color: RGBColor, horizontal: HPos) -> TextStyle<'static> {
-    ("sans-serif", size).into_font().color(&color).pos(Pos::new(horizontal, VPos::Center))
+    ("sans-serif", f64::from(size) * FONT_SCALE).into_font().color(&color).pos(Pos::new(horizontal, VPos::Center))
 }
 
 /// Writes `text` at a position.
@@ -100,18 +116,18 @@ pub fn write(area: &Area<'_>, text: &str, position: (i32, i32), style: &TextStyl
     area.draw_text(text, style, position).map_err(failed)
 }
 
-/// Markers with their names along the top of the drawing, on two lines if one is too short.
+/// Markers with their names along the top of the drawing, on several lines if one is too short.
 pub fn legend(area: &Area<'_>, entries: &[(String, RGBColor, Marker)]) -> Result<()> {
-    const LEFT: i32 = 70;
+    const LEFT: i32 = 14;
     let right = i32::try_from(area.dim_in_pixel().0).unwrap_or(i32::MAX);
     let (mut x, mut y) = (LEFT, 10);
     for (name, color, marker) in entries {
-        let width = 28 + width_of(name, 15);
+        let width = 28 + width_of(name, 14);
         if x + width > right && x > LEFT {
-            (x, y) = (LEFT, 28);
+            (x, y) = (LEFT, y + 17);
         }
         marker.draw(area, (x, y), *color)?;
-        write(area, name, (x + 11, y), &text_style(15, INK, HPos::Left))?;
+        write(area, name, (x + 11, y), &text_style(14, INK, HPos::Left))?;
         x += width;
     }
     Ok(())

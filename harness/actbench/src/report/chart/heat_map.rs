@@ -4,10 +4,11 @@ use plotters::style::text_anchor::HPos;
 use plotters::style::{FontTransform, RGBColor};
 
 use super::axis::tick_text;
-use super::canvas::{Area, FIXED_DARK, FIXED_LIGHT, INK, LEGEND, svg, text_style, write};
+use super::canvas::{Area, FIXED_DARK, FIXED_LIGHT, INK, LEGEND, WIDTH, svg, text_style, write};
 use super::xy::fill;
 use super::{Chart, largest};
 use crate::crossover::Cell;
+use crate::crossover::answer::count;
 use crate::crossover::cell::AurocGrid;
 use crate::error::Result;
 use crate::report::document::{Table, number_cell, whole_cell};
@@ -15,7 +16,7 @@ use crate::report::format::metric;
 
 /// Height of a row, and left and right edge of the map.
 const ROW: i32 = 24;
-const EDGES: (i32, i32) = (80, 700);
+const EDGES: (i32, i32) = (64, 470);
 
 /// The lightest and the darkest color.
 const PALE: (f64, f64, f64) = (247.0, 251.0, 255.0);
@@ -23,13 +24,16 @@ const DEEP: (f64, f64, f64) = (8.0, 69.0, 128.0);
 
 /// One chart per setting of the task `sweep`, of its run with the most samples.
 pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
-    let found = largest(cells, |cell| cell.aurocs.is_some()).into_iter();
+    // A single probe is a number and not a map.
+    let has_map =
+        |cell: &Cell| cell.aurocs.as_ref().is_some_and(|grid| grid.aurocs.iter().map(Vec::len).sum::<usize>() > 1);
+    let found = largest(cells, has_map).into_iter();
     let found = found.filter_map(|cell| Some((cell, cell.aurocs.as_ref()?)));
     found.enumerate().map(|(index, (cell, grid))| chart(index, cell, grid)).collect()
 }
 
 fn chart(index: usize, cell: &Cell, grid: &AurocGrid) -> Result<Chart> {
-    let title = format!("AUROC by layer and C: {}, {} samples", cell.setting.label(), cell.samples);
+    let title = format!("AUROC: {}, {} samples", cell.setting.label(), count(cell.samples as f64));
     let description =
         "Area under the ROC curve on the test side of the probe of each layer and each C; darker is higher.";
     let heads: Vec<String> =
@@ -42,7 +46,7 @@ fn chart(index: usize, cell: &Cell, grid: &AurocGrid) -> Result<Chart> {
     let height = LEGEND + ROW * grid.aurocs.len() as i32 + 50;
     Ok(Chart {
         name: format!("auroc-{}", index + 1),
-        svg: svg((720, height.unsigned_abs()), &title, description, |area| draw(area, grid))?,
+        svg: svg((WIDTH, height.unsigned_abs()), &title, description, |area| draw(area, grid))?,
         description: description.to_owned(),
         table,
         title,

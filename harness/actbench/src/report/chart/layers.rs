@@ -1,11 +1,13 @@
 //! Speed-up and memory reduction against layers, for each lazy mode.
 
+use plotters::style::RGBColor;
+
 use super::axis::ChartAxis;
-use super::canvas::{EAGER, LAZY, LAZY_DISK, Marker, svg};
+use super::canvas::{CPU_MEMORY, GPU_MEMORY, Marker, TIME, svg};
 use super::xy::{ChartPoint, ChartSeries, SIZE, XyChart};
-use super::{Chart, varying};
+use super::{Chart, bars, varying};
 use crate::case::{Method, Task};
-use crate::crossover::answer::ComparedQuantity;
+use crate::crossover::answer::{ComparedQuantity, count};
 use crate::crossover::{Cell, Setting};
 use crate::error::Result;
 use crate::report::document::{Table, ratio_cell, text_cell, whole_cell};
@@ -33,10 +35,11 @@ pub(super) fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
     groups.iter().enumerate().map(|(index, group)| chart(index, group)).collect()
 }
 
-const MEASURES: [(ComparedQuantity, &str, Marker); 3] = [
-    (ComparedQuantity::Time, "time", Marker::Square),
-    (ComparedQuantity::CpuMemory, "CPU memory", Marker::Circle),
-    (ComparedQuantity::GpuMemory, "GPU memory", Marker::Triangle),
+/// Each measure has a color of its own; markers distinguish the modes.
+const MEASURES: [(ComparedQuantity, &str, RGBColor); 3] = [
+    (ComparedQuantity::Time, "time", TIME),
+    (ComparedQuantity::CpuMemory, "CPU memory", CPU_MEMORY),
+    (ComparedQuantity::GpuMemory, "GPU memory", GPU_MEMORY),
 ];
 
 fn chart(index: usize, group: &[&Cell]) -> Result<Chart> {
@@ -46,14 +49,10 @@ fn chart(index: usize, group: &[&Cell]) -> Result<Chart> {
         .collect();
     let mut series = Vec::new();
     for method in &methods {
-        for (measure, name, marker) in MEASURES {
+        for (measure, name, color) in MEASURES {
             let points: Vec<ChartPoint> = group.iter().filter_map(|cell| point(cell, *method, measure)).collect();
             if !points.is_empty() {
-                let color = match (method, measure) {
-                    (Method::LazyDisk, _) => LAZY_DISK,
-                    (_, ComparedQuantity::Time) => LAZY,
-                    _ => EAGER,
-                };
+                let marker = Marker::for_method(*method);
                 let name = if methods.len() > 1 { format!("{method} {name}") } else { name.to_owned() };
                 series.push(ChartSeries { name, color, marker, points, failures: Vec::new() });
             }
@@ -75,15 +74,17 @@ fn chart(index: usize, group: &[&Cell]) -> Result<Chart> {
         series,
     };
     let samples = group[0].samples;
-    let title = format!(
-        "Speed-up and memory reduction against layers: {}, {samples} samples",
-        group[0].setting.label_without_layers()
-    );
-    let description = "Ratios eager / lazy: above the line at 1 lazy is better. The vertical axis is logarithmic; bars are confidence intervals.";
+    let title = format!("Eager / lazy: {}, {} samples", group[0].setting.label_without_layers(), count(samples as f64));
+    let ratios = group
+        .iter()
+        .flat_map(|cell| &cell.comparisons)
+        .flat_map(|(_, comparison)| MEASURES.iter().filter_map(|(measure, ..)| measure.ratio(comparison)?.1));
+    let bars = bars(ratios);
+    let description = format!("Above the line at 1 lazy is better. The vertical axis is logarithmic; {bars}.");
     Ok(Chart {
         name: format!("ratios-against-layers-{}", index + 1),
-        svg: svg(SIZE, &title, description, |area| xy.draw(area))?,
-        description: description.to_owned(),
+        svg: svg(SIZE, &title, &description, |area| xy.draw(area))?,
+        description,
         table: table(group, label),
         title,
     })

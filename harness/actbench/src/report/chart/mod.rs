@@ -1,8 +1,8 @@
 //! Charts of a report: SVG drawn with `plotters`, each with the table of its figures.
 //!
-//! Every chart shows one group of cells that differ only in the quantity on its horizontal axis. If some group varies in
-//! it, groups that do not are left out; if none does, each is drawn as points. Colors and markers belong to modes and are
-//! the same in all charts.
+//! Every chart shows one group of cells that differ only in the quantity on its horizontal axis; a group that does not vary in
+//! it would be a single point and is not drawn. Colors belong to modes, and in charts of ratios to measures; they are the same
+//! in all charts. Titles leave out the settings that all runs share: the report states those once.
 
 mod axis;
 mod breakdown;
@@ -23,6 +23,7 @@ pub use self::canvas::THEME;
 use super::document::Table;
 use crate::crossover::Cell;
 use crate::error::Result;
+use crate::results::interval::{Interval, IntervalBasis};
 
 /// A chart.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -55,10 +56,16 @@ pub fn charts(cells: &[Cell]) -> Result<Vec<Chart>> {
     Ok(families.concat())
 }
 
-/// The groups in which `varied` takes several values; all groups if there are none.
+/// The groups in which `varied` takes several values.
 fn varying<T: PartialEq>(groups: Vec<Vec<&Cell>>, varied: fn(&Cell) -> T) -> Vec<Vec<&Cell>> {
     let varies = |group: &Vec<&Cell>| group.iter().any(|cell| varied(cell) != varied(group[0]));
-    if groups.iter().any(varies) { groups.into_iter().filter(varies).collect() } else { groups }
+    groups.into_iter().filter(varies).collect()
+}
+
+/// What the bars of a chart are: `bars are 93.8 % intervals, 5 blocks`.
+fn bars(intervals: impl Iterator<Item = Interval>) -> String {
+    IntervalBasis::of(intervals)
+        .map_or_else(|| "single blocks have no intervals".to_owned(), |basis| format!("bars are {basis}"))
 }
 
 /// For each setting, one cell of each size.

@@ -3,7 +3,7 @@
 use super::axis::ChartAxis;
 use super::canvas::{Marker, color, svg};
 use super::xy::{ChartPoint, ChartSeries, SIZE, XyChart};
-use super::{Chart, by_setting, varying};
+use super::{Chart, bars, by_setting, varying};
 use crate::case::Method;
 use crate::crossover::{Cell, DeviceClass, MedianInterval, MethodFigures};
 use crate::error::Result;
@@ -23,7 +23,7 @@ struct ChartQuantity {
 pub(super) fn time_charts(cells: &[Cell]) -> Result<Vec<Chart>> {
     let quantity = ChartQuantity {
         name: "time",
-        title: "Wall time against samples",
+        title: "Wall time",
         axis: "wall time, s",
         figure: |figures| figures.elapsed_s,
         show: seconds,
@@ -35,14 +35,14 @@ pub(super) fn time_charts(cells: &[Cell]) -> Result<Vec<Chart>> {
 pub(super) fn memory_charts(cells: &[Cell]) -> Result<Vec<Chart>> {
     let host = ChartQuantity {
         name: "memory",
-        title: "Peak memory against samples",
+        title: "Peak memory",
         axis: "peak resident memory, MiB",
         figure: |figures| figures.cpu_peak_rss_mb,
         show: mebibytes,
     };
     let gpu = ChartQuantity {
         name: "gpu-memory",
-        title: "Peak GPU memory against samples",
+        title: "Peak GPU memory",
         axis: "peak GPU memory, MiB",
         figure: |figures| figures.gpu_peak_alloc_mb,
         show: mebibytes,
@@ -74,14 +74,15 @@ fn chart(index: usize, group: &[&Cell], quantity: &ChartQuantity) -> Result<Char
         marks: Vec::new(),
         series,
     };
-    let label = group[0].setting.label();
-    let title = format!("{}: {label}", quantity.title);
-    let description =
-        "Both axes are logarithmic; bars are confidence intervals; a cross marks a mode that never completed.";
+    let title = format!("{}: {}", quantity.title, group[0].setting.label());
+    let figures =
+        group.iter().flat_map(|cell| &cell.methods).filter_map(|figures| (quantity.figure)(figures)?.interval);
+    let bars = bars(figures);
+    let description = format!("Both axes are logarithmic; {bars}; a cross marks a mode that never completed.");
     Ok(Chart {
         name: format!("{}-against-samples-{}", quantity.name, index + 1),
-        svg: svg(SIZE, &title, description, |area| xy.draw(area))?,
-        description: description.to_owned(),
+        svg: svg(SIZE, &title, &description, |area| xy.draw(area))?,
+        description,
         table: table(group, quantity),
         title,
     })
@@ -91,7 +92,8 @@ fn one_series(group: &[&Cell], method: Method, quantity: &ChartQuantity) -> Char
     let figures = || group.iter().filter_map(|cell| Some((cell.samples as f64, cell.method(method)?)));
     let points = figures().filter_map(|(x, figures)| {
         let figure = (quantity.figure)(figures)?;
-        Some(ChartPoint { x, y: figure.median, ends: figure.interval })
+        let ends = figure.interval.map(|interval| (interval.low, interval.high));
+        Some(ChartPoint { x, y: figure.median, ends })
     });
     let failures = figures().filter(|(_, figures)| figures.never_succeeded());
     ChartSeries {

@@ -49,7 +49,7 @@ fn failed_mode_is_marked_at_its_size() {
         assert!(chart.svg.contains("eager: oom") && chart.svg.contains("never completed"), "{}", chart.svg);
         assert_eq!(chart.table.rows[2][2].text, "oom");
     }
-    let intact = drawn(&[file(100, 2.0, 2.0)]);
+    let intact = drawn(&[file(100, 2.0, 2.0), file(1000, 2.0, 2.0)]);
     assert!(!named(&intact, "time-against-samples-1").svg.contains("oom"));
 }
 
@@ -62,6 +62,56 @@ fn only_varying_groups_are_drawn() {
     // Layer 4 has two sizes and layer 7 one; at 100 samples there are two layers and at 200 one.
     assert_eq!((count("time-against"), count("ratios-against"), count("time-breakdown")), (1, 1, 2));
     assert_eq!(count("rules") + count("auroc"), 0);
+}
+
+#[test]
+fn single_point_is_not_drawn() {
+    let names = |files: &[NamedResults]| drawn(files).into_iter().map(|chart| chart.name).collect::<Vec<_>>();
+    assert_eq!(names(&[file(100, 2.0, 2.0)]), ["time-breakdown-1"]);
+    let mut single = sweep();
+    for row in &mut single.results.rows {
+        row.metrics.cs = Some(vec![1.0]);
+        row.metrics.aurocs = Some(vec![vec![Some(0.5)]]);
+    }
+    assert!(!names(&[single]).iter().any(|name| name.starts_with("auroc")));
+}
+
+#[test]
+fn ratios_have_a_color_for_each_measure() {
+    for on_disk in [false, true] {
+        let mut files = [file(100, 2.0, 3.0), file(100, 2.0, 3.0)];
+        files[1].results.config.layer = Some(7);
+        files.iter_mut().for_each(|file| file.results.config.lazy_cache_disk = on_disk);
+        let charts = drawn(&files);
+        let chart = named(&charts, "ratios-against-layers-1");
+        let shape = if on_disk { "polygon" } else { "rect" };
+        let colors = |color: &str| {
+            chart.svg.lines().filter(|line| line.starts_with(&format!("<{shape} ")) && line.contains(color)).count()
+        };
+        // The legend's marker and two points of time, and of CPU memory.
+        assert_eq!((colors("#7A3EB8"), colors("#0E6F8A")), (3, 3), "{}", chart.svg);
+        assert_eq!(colors("#B34A0A") + colors("#0B5CAD") + colors("#1A7F5A"), 0, "colors of modes");
+    }
+}
+
+#[test]
+fn text_is_legible_on_a_phone() {
+    let charts = drawn(&[file(100, 2.0, 2.0), file_without_eager(1000), sweep()]);
+    for chart in charts {
+        let sizes = attributes(&chart.svg, "text", "", "font-size");
+        assert!(!sizes.is_empty(), "{}", chart.svg);
+        // A phone of 390 pixels shows a chart 366 pixels wide.
+        let smallest = sizes.into_iter().fold(f64::INFINITY, f64::min) * 366.0 / f64::from(super::canvas::WIDTH);
+        assert!(smallest >= 9.0, "{} pixels in {}", smallest, chart.name);
+    }
+}
+
+#[test]
+fn titles_are_short_and_descriptions_state_confidence() {
+    let charts = drawn(&[file(100, 2.0, 2.0), file(1000, 2.0, 2.0)]);
+    let chart = named(&charts, "time-against-samples-1");
+    assert_eq!(chart.title, "Wall time: train, layer 4");
+    assert!(chart.description.contains("bars are 96.9 % intervals, 6 blocks"), "{}", chart.description);
 }
 
 #[test]
@@ -78,9 +128,12 @@ fn charts_have_labels_and_dark_theme() {
 
 #[test]
 fn names_are_escaped() {
-    let mut file = file(100, 2.0, 2.0);
-    file.results.config.model = Some("<script>\"&".to_owned());
-    for chart in drawn(&[file]) {
+    let mut odd = file(100, 2.0, 2.0);
+    odd.results.config.model = Some("<script>\"&".to_owned());
+    // The model is in the titles because another run has another one.
+    let charts = drawn(&[odd, file(100, 2.0, 2.0)]);
+    assert!(charts.iter().any(|chart| chart.title.contains("<script>")));
+    for chart in charts {
         assert!(!chart.svg.contains("<script"), "{}", chart.svg);
     }
 }

@@ -3,19 +3,23 @@
 //! Rules overlap (prefix sharing needs packing), so their effects do not add up to the total. The step `together` is the
 //! remainder; it is negative if several rules save the same work.
 
-use plotters::element::PathElement;
 use plotters::style::text_anchor::HPos;
 
 use super::axis::{ChartAxis, tick_text};
-use super::canvas::{Area, EAGER, GRID, INK, LAZY, LAZY_DISK, LEGEND, Marker, failed, legend, svg, text_style, write};
+use super::canvas::{Area, EAGER, GRID, INK, LAZY, LAZY_DISK, LEGEND, Marker, WIDTH, legend, svg, text_style, write};
 use super::xy::fill;
 use super::{Chart, largest};
 use crate::case::Method;
 use crate::crossover::Cell;
+use crate::crossover::answer::count;
 use crate::error::Result;
 use crate::report::document::{Table, number_cell, text_cell};
 use crate::report::format::seconds;
 use crate::results::ablation::AblationResult;
+
+/// Height of a bar with its margins, and left and right edge of the bars, in pixels.
+const ROW: i32 = 26;
+const EDGES: (i32, i32) = (92, 400);
 
 /// A bar of the waterfall.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +73,7 @@ pub(super) fn steps(effects: &[AblationResult]) -> Option<Vec<WaterfallStep>> {
 }
 
 fn chart(index: usize, cell: &Cell, method: Method, steps: &[WaterfallStep]) -> Result<Chart> {
-    let title = format!("Effect of each optimizer rule: {method}, {}, {} samples", cell.setting.label(), cell.samples);
+    let title = format!("Optimizer rules: {method}, {}, {} samples", cell.setting.label(), count(cell.samples as f64));
     let description = "From the time of the full plan to the time without any rule. Each step is the time added by leaving out \
                        one rule; 'together' is the remainder, because rules overlap.";
     let mut table = Table::new("", &["step", "#seconds", "#up to s"]);
@@ -81,9 +85,10 @@ fn chart(index: usize, cell: &Cell, method: Method, steps: &[WaterfallStep]) -> 
             number_cell(Some(step.to), seconds),
         ]);
     }
+    let height = LEGEND + ROW * steps.len() as i32 + 44;
     Ok(Chart {
         name: format!("rules-{}", index + 1),
-        svg: svg((720, 400), &title, description, |area| draw(area, steps))?,
+        svg: svg((WIDTH, height.unsigned_abs()), &title, description, |area| draw(area, steps))?,
         description: description.to_owned(),
         table,
         title,
@@ -99,41 +104,39 @@ fn signed_seconds(value: Option<f64>) -> String {
 }
 
 fn draw(area: &Area<'_>, steps: &[WaterfallStep]) -> Result<()> {
-    let (left, right, top, bottom) = (70, 700, LEGEND + 20, 350);
+    let ((left, right), bottom) = (EDGES, LEGEND + ROW * steps.len() as i32);
     let axis = ChartAxis::from_zero("s", steps.iter().flat_map(|step| [step.from, step.to]));
-    let y_of = |value: f64| bottom - (f64::from(bottom - top) * axis.fraction(value)).round() as i32;
+    let x_of = |value: f64| left + (f64::from(right - left) * axis.fraction(value)).round() as i32;
     for tick in axis.ticks() {
-        fill(area, (left, y_of(*tick)), (right, y_of(*tick) + 1), GRID)?;
-        write(area, &tick_text(*tick), (left - 8, y_of(*tick)), &text_style(14, INK, HPos::Right))?;
+        fill(area, (x_of(*tick), LEGEND), (x_of(*tick) + 1, bottom), GRID)?;
+        write(area, &tick_text(*tick), (x_of(*tick), bottom + 14), &text_style(13, INK, HPos::Center))?;
     }
     legend(
         area,
         &[
-            ("whole plans, s".to_owned(), LAZY, Marker::Square),
+            ("whole plans".to_owned(), LAZY, Marker::Square),
             ("saved by a rule".to_owned(), EAGER, Marker::Square),
             ("saved more than once".to_owned(), LAZY_DISK, Marker::Square),
         ],
     )?;
-    let width = (right - left) / steps.len() as i32;
     for (index, step) in steps.iter().enumerate() {
-        let x = left + width * index as i32;
+        let top = LEGEND + ROW * index as i32;
         let color = match step {
             WaterfallStep { is_total: true, .. } => LAZY,
             step if step.to >= step.from => EAGER,
             _ => LAZY_DISK,
         };
-        let (upper, lower) = (y_of(step.from.max(step.to)), y_of(step.from.min(step.to)));
+        let (start, end) = (x_of(step.from.min(step.to)), x_of(step.from.max(step.to)));
         // A step of less than a pixel is drawn as a line.
-        fill(area, (x + 4, upper), (x + width - 4, lower.max(upper + 1)), color)?;
-        let next = (x + width - 4, y_of(step.to));
+        fill(area, (start, top + 4), (end.max(start + 1), top + ROW - 4), color)?;
         if index + 1 < steps.len() {
-            area.draw(&PathElement::new(vec![next, (next.0 + 8, next.1)], INK)).map_err(failed)?;
+            fill(area, (x_of(step.to), top + ROW - 4), (x_of(step.to) + 1, top + ROW + 4), INK)?;
         }
         let own = if step.is_total { step.to } else { step.to - step.from };
-        let middle = x + width / 2;
-        write(area, &signed_seconds(Some(own)), (middle, upper - 10), &text_style(13, INK, HPos::Center))?;
-        write(area, &step.name, (middle, bottom + 14), &text_style(13, INK, HPos::Center))?;
+        let middle = top + ROW / 2;
+        write(area, &step.name, (left - 8, middle), &text_style(14, INK, HPos::Right))?;
+        write(area, &signed_seconds(Some(own)), (end + 6, middle), &text_style(13, INK, HPos::Left))?;
     }
-    fill(area, (left, bottom), (right, bottom + 1), INK)?;
-    write(area, "omitted rule", ((left + right) / 2, bottom + 36), &text_style(15, INK, HPos::Center))
+    fill(area, (left, LEGEND), (left + 1, bottom), INK)?;
+    write(area, "seconds", ((left + right) / 2, bottom + 32), &text_style(14, INK, HPos::Center))
 }

@@ -5,15 +5,15 @@ use plotters::style::text_anchor::HPos;
 use plotters::style::{Color, FontTransform, RGBColor, ShapeStyle};
 
 use super::axis::{ChartAxis, tick_text};
-use super::canvas::{Area, GRID, INK, LEGEND, Marker, failed, legend, text_style, width_of, write};
+use super::canvas::{Area, GRID, INK, LEGEND, Marker, WIDTH, failed, legend, text_style, width_of, write};
 use crate::error::Result;
 use crate::results::Status;
 
 /// Width and height in pixels.
-pub const SIZE: (u32, u32) = (720, 400);
+pub const SIZE: (u32, u32) = (WIDTH, 350);
 
 /// Left, right, upper and lower edge of the plot within the drawing.
-const EDGES: (i32, i32, i32, i32) = (70, 700, LEGEND + 14, 350);
+const EDGES: (i32, i32, i32, i32) = (70, 466, LEGEND + 12, 302);
 
 /// A point with its interval.
 #[derive(Clone, Copy, Debug, PartialEq)]

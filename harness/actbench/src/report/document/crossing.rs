@@ -1,51 +1,100 @@
 //! From which size on lazy is better, and the recommended mode, as tables and as plain text.
 
-use comfy_table::{ContentArrangement, Table as TextTable};
+use comfy_table::Table as TextTable;
 
-use super::tables::{NONE, Table, TableCell, ratio_cell, text, whole};
-use crate::crossover::Cell;
+use super::origin::disturbances;
+use super::tables::{NONE, Table, TableCell, basis, ratio_cell, text, whole};
+use crate::case::Task;
 use crate::crossover::answer::{answers, count};
 use crate::crossover::recommend::{Evidence, Recommendation, RunSize, SizeBounds, recommendations};
-use crate::results::summary::Interval;
+use crate::crossover::{Cell, DeviceClass, Setting, cells_of};
+use crate::report::fit::fit;
+use crate::results::NamedResults;
+use crate::results::choice::RULE;
+use crate::results::interval::Interval;
 use pairgate::export::table_style;
+
+/// A column of a setting: its head and its cell.
+type SettingColumn = (&'static str, fn(&Setting) -> TableCell);
 
 /// One line per setting, lazy mode and measure.
 pub fn crossover_table(cells: &[Cell]) -> Table {
+    let settings: [SettingColumn; 3] = [
+        ("task", |setting| text(setting.task)),
+        ("model", |setting| text(&setting.shown_model)),
+        ("setting", |setting| text(setting.full_label())),
+    ];
+    crossovers(cells, &settings)
+}
+
+/// The same with one column for what distinguishes the settings.
+pub(super) fn concise_crossover(cells: &[Cell]) -> Table {
+    crossovers(cells, &[("setting", |setting| text(setting.label()))])
+}
+
+fn crossovers(cells: &[Cell], settings: &[SettingColumn]) -> Table {
+    let heads = settings.iter().map(|(head, _)| *head);
+    let own = ["mode", "measure", "sizes measured", "lazy is better", "intervals"];
     let mut table = Table::new(
         "Interpolated between the measured sizes, linear in the logarithms; the interval is where the intervals of the ratios cross 1.",
-        &["task", "model", "setting", "mode", "measure", "sizes measured", "lazy is better"],
+        &heads.chain(own).collect::<Vec<_>>(),
     );
     for answer in answers(cells) {
         let sizes: Vec<String> = answer.sizes.iter().map(|size| count(*size as f64)).collect();
-        table.push(vec![
-            text(answer.setting.task),
-            text(&answer.setting.model),
-            text(answer.setting.label()),
+        let own = [
             text(answer.method),
             text(answer.measure),
             text(sizes.join(", ")),
             text(answer.text()),
+            text(answer.basis.map_or_else(|| NONE.to_owned(), |basis| basis.short())),
+        ];
+        table.push(settings.iter().map(|(_, cell)| cell(&answer.setting)).chain(own).collect());
+    }
+    table
+}
+
+/// One line per workload, size and device that was measured.
+pub fn recommendation_table(recommendations: &[Recommendation], bounds: SizeBounds) -> Table {
+    let mut table = Table::new(RULE, &["task", "mode", "size", "samples", "device", "why", "based on"]);
+    for it in recommendations {
+        table.push(vec![
+            text(it.task),
+            text(it.mode.map_or_else(|| NONE.to_owned(), |mode| mode.to_string())),
+            text(it.size),
+            text(samples(it.size, bounds)),
+            text(it.device),
+            text(&it.why),
+            text(&it.based_on),
         ]);
     }
     table
 }
 
-/// One line per device and size.
-pub fn recommendation_table(recommendations: &[Recommendation], bounds: SizeBounds) -> Table {
-    let mut table = Table::new(
-        "The mode with the fewest failures, then the fastest; among modes within 5 % of its time, the one with the least memory.",
-        &["device", "size", "samples", "mode", "why"],
-    );
-    for it in recommendations {
-        table.push(vec![
-            text(it.device),
-            text(it.size),
-            text(samples(it.size, bounds)),
-            text(it.mode.map_or_else(|| NONE.to_owned(), |mode| mode.to_string())),
-            text(&it.why),
-        ]);
+/// The sizes without measurements on the devices that have some: `Not measured: train on CPU, large (from 10,000 samples).`;
+/// none if all sizes were measured.
+pub(super) fn not_measured(recommendations: &[Recommendation], bounds: SizeBounds) -> Option<String> {
+    let mut measured: Vec<(DeviceClass, Task)> = recommendations.iter().map(|it| (it.device, it.task)).collect();
+    measured.dedup();
+    if measured.is_empty() {
+        return Some("Nothing was measured with both eager and a lazy mode, so no mode is recommended.".to_owned());
     }
-    table
+    let missing = |(device, task): (DeviceClass, Task)| {
+        let is_missing =
+            |size: &RunSize| !recommendations.iter().any(|it| (it.device, it.task, it.size) == (device, task, *size));
+        let sizes: Vec<String> = RunSize::ALL
+            .into_iter()
+            .filter(is_missing)
+            .map(|it| format!("{it} ({} samples)", samples(it, bounds)))
+            .collect();
+        (!sizes.is_empty()).then(|| format!("{task} on {device}, {}", sizes.join(" and ")))
+    };
+    let parts: Vec<String> = measured.into_iter().filter_map(missing).collect();
+    (!parts.is_empty()).then(|| format!("Not measured: {}.", parts.join("; ")))
+}
+
+/// [`evidence_table`] without the settings that all rows share.
+pub(super) fn concise_evidence(recommendations: &[Recommendation]) -> Table {
+    evidence_table(recommendations).concise(&["pool", "device"])
 }
 
 /// The rows on which the recommendations rest.
@@ -65,6 +114,7 @@ pub fn evidence_table(recommendations: &[Recommendation]) -> Table {
             "#speed-up",
             "#memory reduction",
             "failed",
+            "intervals",
         ],
     );
     for recommendation in recommendations {
@@ -93,7 +143,7 @@ fn evidence_line(recommendation: &Recommendation, row: &Evidence) -> Vec<TableCe
         text(recommendation.size),
         text(&row.run),
         text(row.task),
-        text(&row.model),
+        text(&row.shown_model),
         whole(row.samples),
         text(&row.depth),
         text(&row.pool),
@@ -101,6 +151,7 @@ fn evidence_line(recommendation: &Recommendation, row: &Evidence) -> Vec<TableCe
         ratio(row.time),
         ratio(row.memory),
         text(row.failure.map_or_else(|| NONE.to_owned(), |(method, status)| format!("{method}: {status}"))),
+        basis([row.time, row.memory].map(|it| it?.1)),
     ]
 }
 
@@ -118,20 +169,32 @@ fn identity_note(cells: &[Cell]) -> Option<String> {
     })
 }
 
-/// The three tables as plain text, the output of `actbench recommend`.
-pub fn recommendation_text(cells: &[Cell], bounds: SizeBounds) -> String {
-    let found = recommendations(cells, bounds);
-    let part = |table: &Table| format!("{}{}\n", text_table(table), table.caption);
-    let tables =
-        [part(&recommendation_table(&found, bounds)), part(&evidence_table(&found)), part(&crossover_table(cells))];
-    tables.join("\n") + &identity_note(cells).map_or_else(String::new, |note| format!("{note}\n"))
+/// The three tables as plain text, the output of `actbench recommend`, in lines of at most `width` columns.
+pub fn recommendation_text(files: &[NamedResults], bounds: SizeBounds, width: Option<u16>) -> String {
+    let cells = cells_of(files);
+    let found = recommendations(&cells, bounds);
+    let part = |table: &Table| format!("{}{}\n", text_table_within(table, width), table.caption);
+    let mut text = part(&recommendation_table(&found, bounds));
+    let notes = not_measured(&found, bounds).into_iter().chain(disturbances(files));
+    text.extend(notes.chain(identity_note(&cells)).map(|note| format!("{note}\n")));
+    if !found.is_empty() {
+        let shared = cells.first().and_then(|cell| cell.setting.shared_label());
+        let shared = shared.map_or_else(String::new, |shared| format!("All runs: {shared}.\n"));
+        text += &format!("{shared}\n{}\n{}", part(&concise_evidence(&found)), part(&concise_crossover(&cells)));
+    }
+    text
 }
 
 /// A table as text: numbers aligned to the right, empty columns left out.
 pub fn text_table(table: &Table) -> String {
+    text_table_within(table, None)
+}
+
+/// The same in lines of at most `width` columns.
+pub fn text_table_within(table: &Table, width: Option<u16>) -> String {
     let table = table.clone().without_empty_columns();
     let mut shown = TextTable::new();
-    shown.load_style(table_style()).set_content_arrangement(ContentArrangement::Disabled).set_header(&table.columns);
+    shown.load_style(table_style()).set_header(&table.columns);
     for row in &table.rows {
         shown.add_row(row.iter().map(|cell| &cell.text));
     }
@@ -140,5 +203,6 @@ pub fn text_table(table: &Table) -> String {
             column.set_cell_alignment(comfy_table::CellAlignment::Right);
         }
     }
+    fit(&mut shown, width);
     format!("{}\n", shown.trim_fmt())
 }

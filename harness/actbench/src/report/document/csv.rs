@@ -14,11 +14,14 @@ use crate::results::Row;
 const SETTINGS: [&str; 9] = ["run", "date", "model", "dataset", "samples", "layers", "dtype", "batch_size", "device"];
 
 /// `observations.csv`: one line per observation with the settings, the columns of the result file under their own names,
-/// and the plain values of `extra`. Lists and maps of `extra` are in the result files only.
+/// and the plain values of `extra`. The method is `lazy-disk` also where `--lazy-cache-disk` asked for it as `lazy`. Lists and maps of `extra` are in the result files only.
 ///
 /// # Errors
 /// A fault of actbench: writing to memory does not fail.
 pub fn rows_csv(files: &[NamedResults]) -> Result<Vec<u8>> {
+    let shown_methods =
+        |file: &NamedResults| NamedResults { results: file.results.with_shown_methods(), ..file.clone() };
+    let files: &[NamedResults] = &files.iter().map(shown_methods).collect::<Vec<_>>();
     let rows: Vec<(&NamedResults, Value)> = files
         .iter()
         .flat_map(|file| file.results.rows.iter().map(move |row| (file, row)))

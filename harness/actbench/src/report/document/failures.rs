@@ -28,7 +28,7 @@ pub fn failures_table(files: &[NamedResults]) -> Table {
                 text(&file.name),
                 text(row.task),
                 text(format!("{}{without}", row.method)),
-                text(&setting.model),
+                text(&setting.shown_model),
                 whole(file.results.config.samples),
                 text(setting.depth()),
                 text(row.status),

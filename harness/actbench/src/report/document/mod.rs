@@ -19,7 +19,10 @@ mod tests;
 
 use serde::Serialize;
 
-pub use self::crossing::{crossover_table, evidence_table, recommendation_table, recommendation_text, text_table};
+use self::crossing::{concise_crossover, concise_evidence, not_measured};
+pub use self::crossing::{
+    crossover_table, evidence_table, recommendation_table, recommendation_text, text_table, text_table_within,
+};
 pub use self::csv::{rows_csv, summary_csv};
 pub use self::failures::failures_table;
 pub use self::html::html;
@@ -33,27 +36,45 @@ use crate::crossover::cells_of;
 use crate::crossover::recommend::{SizeBounds, recommendations};
 use crate::results::NamedResults;
 
+/// What the two modes are, for readers who know neither.
+const TERMS: &str = "Eager runs padded batches, copies the full activations of every requested layer to host memory, and pools \
+                     them there. Lazy runs an optimized plan that computes and keeps only what the pooled features need; \
+                     lazy-disk keeps the features in a file instead of in memory.";
+
 /// The content of a report, in its order.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Document {
+    /// What disturbed the measurements.
+    pub warnings: Vec<String>,
     /// One sentence per workload and lazy mode: the number of runs and their outcome.
     pub conclusions: Vec<String>,
+    /// What eager and lazy are.
+    pub terms: &'static str,
+    /// The settings that all runs share; none if there are none.
+    pub shared: Option<String>,
     /// Each machine and build once, with its runs.
     pub environments: Vec<EnvironmentPart>,
     /// The command line of each run.
     pub commands: Vec<CommandPart>,
     /// The result files.
     pub files: Table,
-    /// One line per run, task and lazy mode.
+    /// One line per run, task and lazy mode, with every column.
     pub summary: Table,
+    /// The same without empty columns, without settings that all runs share, and without the blocks, which stand next to the
+    /// confidence.
+    pub shown_summary: Table,
     /// The observations of each workload.
     pub workloads: Vec<WorkloadPart>,
     /// The failures and their reasons.
     pub failures: Table,
-    /// The sizes from which lazy is better.
+    /// The sizes from which lazy is better, with every setting.
     pub crossover: Table,
+    /// The same without the settings that all runs share.
+    pub shown_crossover: Table,
     /// The recommended mode, by device and size.
     pub recommendation: Table,
+    /// The sizes for which nothing can be recommended.
+    pub not_measured: Option<String>,
     /// The rows on which the recommendation rests.
     pub evidence: Table,
     /// The files next to the report.
@@ -79,19 +100,29 @@ impl Attachment {
 impl Document {
     /// The report on `files`; `bounds` separate small, medium and large runs.
     pub fn new(files: &[NamedResults], bounds: SizeBounds, attachments: Vec<Attachment>) -> Self {
+        let shown_methods =
+            |file: &NamedResults| NamedResults { results: file.results.with_shown_methods(), ..file.clone() };
+        let files: &[NamedResults] = &files.iter().map(shown_methods).collect::<Vec<_>>();
         let cells = cells_of(files);
         let found = recommendations(&cells, bounds);
+        let summary = summary::table(&cells);
         Document {
+            warnings: origin::disturbances(files),
+            terms: TERMS,
+            shared: cells.first().and_then(|cell| cell.setting.shared_label()),
+            not_measured: not_measured(&found, bounds),
+            shown_summary: summary.concise(&["pool", "dtype", "device"]).without_column("blocks"),
             conclusions: summary::conclusions(&cells),
             environments: origin::environments(files),
             commands: origin::commands(files),
             files: origin::result_files(files),
-            summary: summary::table(&cells),
+            summary,
             workloads: observations::workloads(files, &cells),
-            failures: failures_table(files),
+            failures: failures_table(files).concise(&[]),
             crossover: crossover_table(&cells),
+            shown_crossover: concise_crossover(&cells),
             recommendation: recommendation_table(&found, bounds),
-            evidence: evidence_table(&found),
+            evidence: concise_evidence(&found),
             attachments,
         }
     }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::summary::plural;
-use super::tables::{NONE, Table, TableCell, figure, number, percent, ratio_cell, text, whole};
+use super::tables::{NONE, Table, TableCell, basis, figure, number, percent, ratio_cell, text, whole};
 use crate::case::{Method, Task};
 use crate::crossover::{Cell, MethodFigures};
 use crate::report::format::{mebibytes, metric, seconds};
@@ -70,7 +70,13 @@ const CELL_COLUMNS: [&str; 5] = ["run", "model", "#samples", "layers", "mode"];
 
 /// The columns [`CELL_COLUMNS`] of a line.
 fn cell_columns(cell: &Cell, method: &str) -> Vec<TableCell> {
-    vec![text(&cell.run), text(&cell.setting.model), whole(cell.samples), text(cell.setting.depth()), text(method)]
+    vec![
+        text(&cell.run),
+        text(&cell.setting.shown_model),
+        whole(cell.samples),
+        text(cell.setting.depth()),
+        text(method),
+    ]
 }
 
 /// A table with one line per cell and method.
@@ -86,18 +92,20 @@ fn by_method(
             table.push([cell_columns(cell, &figures.method.to_string()), line(cell, figures)].concat());
         }
     }
-    table
+    table.concise(&[])
 }
 
 fn time(cells: &[&Cell]) -> Table {
-    let heads = ["#time s", "#extract s", "#train+eval s", "#extraction, % of time", "completed"];
+    let heads = ["#time s", "#extract s", "#train+eval s", "#extraction, % of time", "completed", "intervals"];
     by_method("Medians of the repetitions, with the confidence interval of the center.", &heads, cells, |_, figures| {
+        let intervals = [figures.elapsed_s, figures.extract_s, figures.train_eval_s].map(|it| it?.interval);
         vec![
             figure(figures.elapsed_s, seconds),
             figure(figures.extract_s, seconds),
             figure(figures.train_eval_s, seconds),
             percent(extraction_fraction(figures)),
             text(format!("{} of {}", figures.n_ok, figures.n)),
+            basis(intervals),
         ]
     })
 }
@@ -134,13 +142,21 @@ fn bottlenecks(cells: &[&Cell]) -> Vec<String> {
 }
 
 fn memory(cells: &[&Cell]) -> Table {
-    let heads = ["#peak RSS MiB", "#peak heap MiB", "#GPU used MiB", "#GPU reserved MiB"];
-    by_method("Peaks, medians of the repetitions.", &heads, cells, |_, figures| {
+    let heads = ["#peak RSS MiB", "#peak heap MiB", "#GPU used MiB", "#GPU reserved MiB", "intervals"];
+    let caption = "Peaks, medians of the repetitions, with the confidence interval of the center.";
+    by_method(caption, &heads, cells, |_, figures| {
+        let peaks = [
+            figures.cpu_peak_rss_mb,
+            figures.cpu_peak_heap_mb,
+            figures.gpu_peak_alloc_mb,
+            figures.gpu_peak_reserved_mb,
+        ];
         vec![
             figure(figures.cpu_peak_rss_mb, mebibytes),
             figure(figures.cpu_peak_heap_mb, mebibytes),
             figure(figures.gpu_peak_alloc_mb, mebibytes),
             figure(figures.gpu_peak_reserved_mb, mebibytes),
+            basis(peaks.map(|it| it?.interval)),
         ]
     })
 }
@@ -179,7 +195,16 @@ fn parity_sentence(cells: &[&Cell]) -> String {
 fn ablation(cells: &[&Cell]) -> Table {
     let heads = [
         &CELL_COLUMNS[..],
-        &["rules", "#time s", "#time vs full", "#extraction vs full", "#memory vs full", "#tokens computed", "#GFLOP"],
+        &[
+            "rules",
+            "#time s",
+            "#time vs full",
+            "#extraction vs full",
+            "#memory vs full",
+            "#tokens computed",
+            "#GFLOP",
+            "intervals",
+        ],
     ];
     let mut table = Table::new(
         "vs full: the plan without the rule / the full plan in the same block; above 1 the rule saves time or memory.",
@@ -201,9 +226,10 @@ fn ablation(cells: &[&Cell]) -> Table {
                 number(effect.flops.map(|flops| flops as f64 / 1e9), |gflop| {
                     gflop.map_or_else(|| NONE.to_owned(), |gflop| format!("{gflop:.1}"))
                 }),
+                basis([effect.time, effect.extract, effect.memory].map(|it| it?.interval)),
             ];
             table.push([cell_columns(cell, &effect.method.to_string()), own].concat());
         }
     }
-    table
+    table.concise(&[])
 }

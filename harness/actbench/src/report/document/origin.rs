@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::tables::{Table, text, whole};
 use crate::case::LAYER_NUMBERING;
+use crate::measure::conditions::{Kind, Level, short_line};
 use crate::results::NamedResults;
 use crate::results::Status;
 
@@ -24,6 +25,38 @@ pub struct CommandPart {
     pub run: String,
     /// The command line, quoted for a shell.
     pub command: String,
+}
+
+/// The runs with the same kinds of disturbances.
+struct DisturbedRuns<'a> {
+    kinds: Vec<Kind>,
+    /// Names, and the disturbances with their figures.
+    runs: Vec<(&'a str, String)>,
+}
+
+/// What disturbed the measurements: a line for all runs with the same kinds of disturbances, with the figures of the first of
+/// them, so that a matrix of many cells does not begin with a page of warnings. A single file is not named.
+pub(super) fn disturbances(files: &[NamedResults]) -> Vec<String> {
+    let mut found: Vec<DisturbedRuns<'_>> = Vec::new();
+    for file in files {
+        let warnings = &file.results.environment.warnings;
+        let Some(line) = short_line(warnings) else { continue };
+        let kinds: Vec<Kind> = warnings.iter().filter(|it| it.level == Level::Warning).map(|it| it.kind).collect();
+        match found.iter_mut().find(|it| it.kinds == kinds) {
+            Some(it) => it.runs.push((&file.name, line)),
+            None => found.push(DisturbedRuns { kinds, runs: vec![(&file.name, line)] }),
+        }
+    }
+    let line = |DisturbedRuns { runs, .. }: &DisturbedRuns<'_>| {
+        let names: Vec<&str> = runs.iter().map(|(name, _)| *name).collect();
+        let (first, line) = runs.first()?;
+        Some(match (files.len(), runs.iter().all(|(_, other)| other == line)) {
+            (1, _) => format!("warning: {line}"),
+            (_, true) => format!("warning: {}: {line}", names.join(", ")),
+            (_, false) => format!("warning: {}: {line}; the figures are those of {first}", names.join(", ")),
+        })
+    };
+    found.iter().filter_map(line).collect()
 }
 
 /// Each environment once. Date and command line belong to the run and are left out.

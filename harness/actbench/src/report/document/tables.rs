@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::crossover::MedianInterval;
 use crate::report::format::ratio;
-use crate::results::summary::Interval;
+use crate::results::interval::{Interval, IntervalBasis};
 
 /// A table; every row has one cell per column.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -62,6 +62,36 @@ impl Table {
     }
 }
 
+impl Table {
+    /// The table without empty columns, and without the model and the `settings` that all rows share: the report states those
+    /// once.
+    #[must_use]
+    pub fn concise(&self, settings: &[&str]) -> Self {
+        self.clone().without_empty_columns().without_shared_columns(&["model"]).without_shared_columns(settings)
+    }
+
+    /// The table without those of the `named` columns that have the same text in all rows.
+    #[must_use]
+    fn without_shared_columns(self, named: &[&str]) -> Self {
+        let is_shared = |table: &Table, name: &str| {
+            let column = table.columns.iter().position(|column| column == name);
+            column.is_some_and(|column| table.rows.windows(2).all(|rows| rows[0][column].text == rows[1][column].text))
+        };
+        named.iter().fold(self, |table, name| if is_shared(&table, name) { table.without_column(name) } else { table })
+    }
+
+    /// The table without the column `name`.
+    #[must_use]
+    pub fn without_column(mut self, name: &str) -> Self {
+        if let Some(column) = self.columns.iter().position(|column| column == name) {
+            self.columns.remove(column);
+            self.numeric.remove(column);
+            self.rows.iter_mut().for_each(|row| drop(row.remove(column)));
+        }
+        self
+    }
+}
+
 /// The text of a missing figure.
 pub const NONE: &str = "-";
 
@@ -83,11 +113,17 @@ pub fn number(number: Option<f64>, show: fn(Option<f64>) -> String) -> TableCell
 /// A median with its interval: `1.23 (1.20 to 1.30)`.
 pub fn figure(figure: Option<MedianInterval>, show: fn(Option<f64>) -> String) -> TableCell {
     let median = figure.map(|figure| figure.median);
-    let text = match figure.and_then(|figure| figure.interval) {
-        Some((low, high)) => format!("{} ({} to {})", show(median), show(Some(low)), show(Some(high))),
+    let interval = figure.and_then(|figure| figure.interval);
+    let text = match interval {
+        Some(ends) => format!("{} ({} to {})", show(median), show(Some(ends.low)), show(Some(ends.high))),
         None => show(median),
     };
-    TableCell { text, number: median, ends: figure.and_then(|figure| figure.interval) }
+    TableCell { text, number: median, ends: interval.map(|interval| (interval.low, interval.high)) }
+}
+
+/// The confidence of the intervals of a row: `93.8 %, 5 blocks`, or a dash.
+pub fn basis(intervals: impl IntoIterator<Item = Option<Interval>>) -> TableCell {
+    text(IntervalBasis::of(intervals.into_iter().flatten()).map_or_else(|| NONE.to_owned(), |basis| basis.short()))
 }
 
 /// A ratio with its interval: `3.12x (2.90 to 3.30)`.

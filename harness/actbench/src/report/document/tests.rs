@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::case::{Method, Task};
 use crate::crossover::tests::{file, file_without_eager};
 use crate::report::chart::charts;
 
@@ -24,8 +25,8 @@ fn empty_run_has_a_report() {
     let files = [empty];
     let charts = charts(&cells_of(&files)).unwrap();
     let text = markdown(&document(&files), &charts).unwrap();
-    assert!(text.contains("not measured"), "{text}");
-    assert!(html(&document(&files), &charts).unwrap().contains("not measured"));
+    assert!(text.contains("Nothing was measured with both"), "{text}");
+    assert!(html(&document(&files), &charts).unwrap().contains("Nothing was measured with both"));
 }
 
 #[test]
@@ -65,6 +66,94 @@ fn markdown_has_no_markup_of_names() {
     assert!(text.contains("](a%0A%0A%23%20%3Cb%3E%60x%60"), "{text}");
 }
 
+/// A file whose machine was busy.
+fn busy(samples: usize) -> NamedResults {
+    let mut file = file(samples, 2.0, 2.0);
+    let kind = crate::measure::conditions::Kind::Load;
+    let warning = crate::measure::conditions::Warning::new(kind, "load average 3.65", "end other programs");
+    file.results.environment.warnings = vec![warning];
+    file
+}
+
+#[test]
+fn warnings_of_runs_stand_at_the_top() {
+    let line = "the machine disturbs measurements: load average 3.65";
+    for (files, expected) in [
+        (vec![busy(100)], format!("warning: {line}")),
+        (vec![busy(100), file(200, 2.0, 2.0), busy(300)], format!("warning: cell-100.json, cell-300.json: {line}")),
+    ] {
+        let text = markdown(&document(&files), &[]).unwrap();
+        let at = text.find(&expected).unwrap_or_else(|| panic!("no {expected} in {text}"));
+        assert!(at < text.find("compared with eager").unwrap(), "{text}");
+        let page = html(&document(&files), &[]).unwrap();
+        assert!(page.find(&expected).unwrap() < page.find("id=\"summary\"").unwrap());
+        assert!(recommendation_text(&files, SizeBounds::default(), None).contains(&expected));
+    }
+    assert!(!markdown(&document(&[file(100, 2.0, 2.0)]), &[]).unwrap().contains("warning"));
+    // Other figures of the same disturbance share the line.
+    let mut other = busy(200);
+    other.results.environment.warnings[0].what = "load average 2.00".to_owned();
+    assert_eq!(
+        document(&[busy(100), other]).warnings,
+        [format!(
+            "warning: cell-100.json, cell-200.json: {line} (`actbench env` lists remedies); the figures are those of \
+                  cell-100.json"
+        )]
+    );
+}
+
+#[test]
+fn every_interval_stands_next_to_its_confidence() {
+    let mut few = file(100, 2.0, 2.0);
+    few.results.rows.retain(|row| row.repetition < Some(2));
+    let text = markdown(&document(&[few.clone()]), &charts(&cells_of(&[few.clone()])).unwrap()).unwrap();
+    let with_interval = |line: &&str| line.contains(" to ") && line.contains("(") && !line.starts_with("Not measured");
+    let intervals: Vec<&str> = text.lines().filter(with_interval).collect();
+    assert!(intervals.len() > 6, "{text}");
+    for line in intervals {
+        assert!(line.contains("50 %") && line.contains("2 blocks"), "{line}");
+    }
+    let text = recommendation_text(&[few], SizeBounds::default(), None);
+    assert!(text.lines().filter(|line| line.contains("x (")).all(|line| line.contains("50 %, 2 blocks")), "{text}");
+    assert!(text.contains("1 cell, 50 % intervals, 2 blocks"), "{text}");
+}
+
+#[test]
+fn disk_cache_runs_are_lazy_disk_in_every_format() {
+    let mut disk = file(100, 2.0, 2.0);
+    disk.results.config.lazy_cache_disk = true;
+    disk.results.rows[1] = crate::test_support::row(Task::Train, Method::Lazy, 0, crate::test_support::out_of_memory());
+    let files = [disk];
+    let text = markdown(&document(&files), &charts(&cells_of(&files)).unwrap()).unwrap();
+    assert!(text.contains("train: lazy-disk was 1.99x faster"), "{text}");
+    assert!(text.contains("| lazy-disk |") && !text.contains("| lazy |"), "{text}");
+    let rows = String::from_utf8(rows_csv(&files).unwrap()).unwrap();
+    assert!(rows.contains(",lazy-disk,") && !rows.contains(",lazy,"), "{rows}");
+}
+
+#[test]
+fn recommendation_names_measured_devices_only() {
+    let text = markdown(&document(&[file(100, 2.0, 2.0)]), &[]).unwrap();
+    assert!(!text.contains("one GPU") && !text.contains("several GPUs"), "{text}");
+    assert!(
+        text.contains("Not measured: train on CPU, medium (1,000 to 10,000 samples) and large (from 10,000 samples)."),
+        "{text}"
+    );
+}
+
+#[test]
+fn tables_wrap_to_the_width_of_a_terminal() {
+    let files = [file(100, 0.5, 2.0), file(1000, 2.0, 4.0)];
+    let tables = |width: u16| recommendation_text(&files, SizeBounds::default(), Some(width));
+    for width in [80, 120] {
+        // Table lines begin with a space or are the rule below the header; captions are sentences.
+        let text = tables(width);
+        let lines = text.lines().filter(|line| line.starts_with([' ', '─']));
+        let longest = lines.map(|line| line.chars().count()).max().unwrap();
+        assert!(longest <= usize::from(width), "{longest}: {text}");
+    }
+}
+
 #[test]
 fn page_tables_have_sort_values() {
     let page = html(&document(&[file(100, 2.0, 2.0)]), &[]).unwrap();
@@ -96,7 +185,7 @@ fn csv_has_full_numbers_and_failures() {
 #[test]
 fn recommendation_as_text() {
     let files = [file(100, 0.5, 2.0), file(1000, 2.0, 4.0), file_without_eager(20_000)];
-    insta::assert_snapshot!(recommendation_text(&cells_of(&files), SizeBounds::default()));
+    insta::assert_snapshot!(recommendation_text(&files, SizeBounds::default(), None));
 }
 
 proptest! {
