@@ -6,6 +6,7 @@
 pub mod figures;
 pub mod history;
 pub mod runs;
+pub mod staging;
 pub mod suite;
 pub mod testbed;
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::runs::{ActbenchExecutable, ActbenchRuns};
+use super::staging::StagedExecutables;
 use super::suite::{Suite, SuiteCase};
 use crate::case::{Method, Task};
 use pairgate::selftest::trials::{CopiedFile, HeadLoad, Testbed};
@@ -41,17 +42,24 @@ impl Testbed for InjectionTestbed {
             HeadLoad::FreshCopy(state) => Some(ExecutableCopy::create(&self.executable, state)?),
             HeadLoad::Unchanged | HeadLoad::WorkUnits(_) | HeadLoad::MemoryBytes(_) => None,
         };
-        let head = side(copy.as_ref().map_or(&self.executable, |copy| &copy.path), injection_arguments(load));
-        let base = side(&self.executable, Vec::new());
+        // Two files are staged, as a gate does.
+        let staged = copy.as_ref().map(|_| StagedExecutables::create()).transpose()?;
+        let (base, head) = match (&staged, &copy) {
+            (Some(staged), Some(copy)) => {
+                (staged.stage(&self.executable, Side::Base)?, staged.stage(&copy.path, Side::Head)?)
+            }
+            _ => (self.executable.clone(), self.executable.clone()),
+        };
+        let (base, head) = (side(&base, Vec::new()), side(&head, injection_arguments(load)));
         let runs = ActbenchRuns::new(suite, base, head, METRICS.to_vec(), self.timeout)?;
-        Ok(Box::new(TestbedRuns { runs, _copy: copy }))
+        Ok(Box::new(TestbedRuns { runs, _staged: staged }))
     }
 }
 
-/// Runs whose head may be a copy that is removed with them.
+/// Runs of executables that may be copies, which are removed with them.
 struct TestbedRuns {
     runs: ActbenchRuns,
-    _copy: Option<ExecutableCopy>,
+    _staged: Option<StagedExecutables>,
 }
 
 impl Source for TestbedRuns {

@@ -13,6 +13,7 @@ use super::shared::{GateSide, PreparedGate, SideArgument, build_revision, design
 use crate::commands::run::RunArgs;
 use crate::error::{Error, Result, from_pairgate};
 use crate::gate_adapter::runs::{ActbenchExecutable, ActbenchRuns};
+use crate::gate_adapter::staging::StagedExecutables;
 use crate::gate_adapter::suite::Suite;
 use crate::measure::conditions::short_line;
 use crate::measure::machine_record::MachineRecord;
@@ -48,11 +49,14 @@ pub fn gate(args: &GateArgs) -> Result<ExitCode> {
         "base_arguments": args.base_arg,
         "head_arguments": args.head_arg,
     });
-    let executable = |side: &GateSide, arguments: &[String]| ActbenchExecutable {
-        path: side.executable.clone(),
-        arguments: arguments.to_vec(),
+    // Removed after the gate.
+    let staged = StagedExecutables::create().map_err(from_pairgate)?;
+    let executable = |prepared: &GateSide, side: Side, arguments: &[String]| -> Result<ActbenchExecutable> {
+        let path = staged.stage(&prepared.executable, side).map_err(from_pairgate)?;
+        Ok(ActbenchExecutable { path, arguments: arguments.to_vec() })
     };
-    let (base_runs, head_runs) = (executable(&base, &args.base_arg), executable(&head, &args.head_arg));
+    let base_runs = executable(&base, Side::Base, &args.base_arg)?;
+    let head_runs = executable(&head, Side::Head, &args.head_arg)?;
     let mut source =
         ActbenchRuns::new(suite, base_runs, head_runs, args.metrics.clone(), args.timeout).map_err(from_pairgate)?;
     let gate = PreparedGate {
