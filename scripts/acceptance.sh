@@ -156,6 +156,22 @@ untimed_gate_error_rates() { : "the gate's false-alarm rate and power on recorde
   scripts/selftest.sh
 }
 
+untimed_gate_against_a_copy() { : "a binary and a fresh copy of it, cached or evicted, allocate the same memory in the gate"
+  local state base head
+  printf 'args = ["--samples", "60", "--threads", "1"]\n[[case]]\nname = "a"\ntask = "train"\nmethod = "lazy"\n' >"$work/copy.toml"
+  for state in cached evicted; do
+    cp "$ACTBENCH" "$work/copy-$state"
+    sync "$work/copy-$state"
+    [ $state = cached ] || dd if="$work/copy-$state" iflag=nocache count=0 status=none
+    for base in "$ACTBENCH" "$work/copy-$state"; do
+      head=$ACTBENCH
+      [ "$base" != "$ACTBENCH" ] || head=$work/copy-$state
+      "$ACTBENCH" gate --base-bin "$base" --head-bin "$head" --suite "$work/copy.toml" --quiet --output "$work/copy.json" \
+        --metrics peak-anonymous,peak-heap,auroc,feature-digest
+    done
+  done
+}
+
 # ---- promises about time -------------------------------------------------------------------------------------------------
 
 timed_first_command() { : "'actbench run' without arguments ends within 60 s on two cores, and states its precision"

@@ -57,6 +57,7 @@ pub fn environment() -> MachineRecord {
 pub fn peaks(rss_mb: f64) -> Peaks {
     Peaks {
         rss_mb: Some(rss_mb),
+        anonymous_mb: Some(rss_mb - 2.0),
         heap_mb: rss_mb / 2.0,
         rss_anonymous_mb: Some(1.0),
         rss_file_mb: Some(2.0),

@@ -98,7 +98,7 @@ const ALLOWED: [(&str, &str, &str, &str); 4] = [
 /// British spellings in names that files and stored results depend on.
 const ALLOWED_SPELLING: [(&str, &str); 2] = [
     // A key of the self-test's report.
-    ("harness/pairgate/src/selftest/live.rs", "realised"),
+    ("harness/pairgate/src/selftest/trials.rs", "realised"),
     // The id of a benchmark, which stored baselines refer to.
     ("benches/benches/transforms.rs", "optimise"),
 ];

@@ -165,7 +165,7 @@ impl GatedCase {
                 let fresh = self.values(GateStage::Confirm, metric);
                 values.base.extend(fresh.base);
                 values.head.extend(fresh.head);
-                judge::quality(&values, design)
+                judge::quality(&values, auroc_step(&all), design)
             }
             _ => self.number_report(metric, design, confirmed),
         }
@@ -214,4 +214,11 @@ impl GatedCase {
         let (base, head) = pairs.iter().filter_map(|(base, head)| value(base).zip(value(head))).unzip();
         PairedValues { base, head }
     }
+}
+
+/// The change of AUROC by one swapped pair of test rows, if all observations have the same.
+fn auroc_step(pairs: &[&(Observation, Observation)]) -> Option<f64> {
+    let mut steps = pairs.iter().flat_map(|(base, head)| [base.auroc_step, head.auroc_step]);
+    let first = steps.next().flatten()?;
+    steps.all(|step| step == Some(first)).then_some(first)
 }

@@ -47,7 +47,7 @@ impl Source for SyntheticSource {
         *run += 1;
         let noise = 1.0 + 0.02 * (self.rng.random::<f64>() - 0.5);
         let values = [(Metric::Wall, 0.5 * noise), (Metric::PeakRss, 40.0 + 0.1 * noise), (Metric::Auroc, 0.9)];
-        let mut observation = Observation { values: values.into(), digest: Some("ab".to_owned()) };
+        let mut observation = Observation { values: values.into(), digest: Some("ab".to_owned()), auroc_step: None };
         let change = self.cases.iter().find(|(name, _)| *name == case).unwrap().1;
         Ok(match change(*run, side, &mut observation) {
             Some(reason) => ObservationResult::Failed(reason),

@@ -115,17 +115,40 @@ fn ranges_are_separated(less: &[f64], more: &[f64], design: &GateDesign) -> bool
 }
 
 /// Compares the AUROCs of both sides. Any difference beyond the tolerance is a regression, a larger AUROC too: the same
-/// work has the same result.
+/// work has the same result. Where other features are allowed, the order of a few pairs of test rows may change as well;
+/// `step` is the change of AUROC by one such pair, where it is known.
 ///
 /// # Errors
 /// No value.
-pub fn quality(values: &PairedValues, design: &GateDesign) -> Result<MetricReport> {
+pub fn quality(values: &PairedValues, step: Option<f64>, design: &GateDesign) -> Result<MetricReport> {
     let mut report = metric_report(Metric::Auroc, values, Verdict::Pass, None)?;
     let drift = median(&values.head)? - median(&values.base)?;
-    if drift.abs() > design.auroc_tolerance {
-        report.verdict = Verdict::Regressed;
-        report.note = Some(format!("AUROC changed by {drift:+.6}, more than {}", design.auroc_tolerance));
+    let allowed = design.auroc_tolerance;
+    if drift.abs() <= allowed {
+        return Ok(report);
     }
+    if !design.allow_other_features {
+        report.verdict = Verdict::Regressed;
+        report.note = Some(format!("AUROC changed by {drift:+.6}, more than {allowed}"));
+        return Ok(report);
+    }
+    let Some(step) = step else {
+        report.verdict = Verdict::Regressed;
+        report.note = Some(format!(
+            "AUROC changed by {drift:+.6}, more than {allowed}; a tolerance in swapped pairs needs the same numbers of \
+             positive and negative test rows from both sides (n_test and n_test_positive)"
+        ));
+        return Ok(report);
+    };
+    let swapped = drift.abs() / step;
+    let limit = design.auroc_swapped_pairs;
+    // The slack is for the rounding of a quotient of differences, far below one pair.
+    let is_within = swapped <= f64::from(limit) + 1e-6;
+    report.verdict = if is_within { Verdict::Pass } else { Verdict::Regressed };
+    let only = if is_within { "" } else { "only " };
+    report.note = Some(format!(
+        "AUROC changed by {drift:+.6}, {swapped:.1} swapped pairs of test rows; {only}{limit} are allowed"
+    ));
     Ok(report)
 }
 
@@ -251,9 +274,31 @@ mod tests {
     #[test]
     fn any_change_of_auroc_is_a_regression() {
         let design = GateDesign::looks(0);
-        let verdict = |head: f64| quality(&values(&[0.9; 3], &[head; 3]), &design).unwrap().verdict;
+        // The number of test rows allows nothing: the features are the same.
+        let verdict = |head: f64| quality(&values(&[0.9; 3], &[head; 3]), Some(0.01), &design).unwrap().verdict;
         assert_eq!(verdict(0.9), Verdict::Pass);
         assert_eq!(verdict(0.91), Verdict::Regressed);
         assert_eq!(verdict(0.89), Verdict::Regressed);
+    }
+
+    #[test]
+    fn other_features_may_swap_a_few_pairs() {
+        let design = GateDesign { allow_other_features: true, ..GateDesign::looks(0) };
+        // 20 test rows, ten of each label: one pair is 0.01.
+        let judge = |head: f64, step: Option<f64>| quality(&values(&[0.8; 3], &[head; 3]), step, &design).unwrap();
+        let one = judge(0.79, Some(0.01));
+        assert_eq!(one.verdict, Verdict::Pass);
+        assert!(one.note.as_deref().unwrap().contains("1.0 swapped pairs"), "{one:?}");
+        for (head, verdict) in [(0.74, Verdict::Pass), (0.86, Verdict::Pass), (0.73, Verdict::Regressed)] {
+            assert_eq!(judge(head, Some(0.01)).verdict, verdict, "{head}");
+        }
+        // More test rows: the same difference is many pairs.
+        assert_eq!(judge(0.79, Some(1.0 / 3600.0)).verdict, Verdict::Regressed);
+        let unknown = judge(0.79, None);
+        assert_eq!(unknown.verdict, Verdict::Regressed);
+        assert!(unknown.note.as_deref().unwrap().contains("n_test_positive"), "{unknown:?}");
+        let wide = GateDesign { auroc_tolerance: 0.1, ..design };
+        assert_eq!(quality(&values(&[0.8; 3], &[0.79; 3]), None, &wide).unwrap().verdict, Verdict::Pass);
+        assert_eq!(quality(&values(&[0.8; 3], &[f64::NAN; 3]), Some(0.01), &wide).map(|it| it.verdict).ok(), None);
     }
 }

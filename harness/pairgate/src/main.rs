@@ -1,4 +1,4 @@
-//! Gates two commands: is head slower than base, or does it use more memory?
+//! Gates two commands: is head slower than base?
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,7 +23,7 @@ const SCHEMA: &str = "pairgate/1";
 /// The exit status of a gate that gave no verdict.
 const BROKEN: u8 = 2;
 
-/// Gate two commands: run both in pairs, in random order, and compare wall time, CPU time and peak memory.
+/// Gate two commands: run both in pairs, in random order, and compare wall time and CPU time.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -51,6 +51,10 @@ struct PairgateArgs {
     /// Both commands must print the same bytes to standard output
     #[arg(long)]
     same_output: bool,
+    /// Also judge the peak RSS. It includes the mapped pages of program files, which depend on the page cache: a program and a
+    /// fresh copy of it may differ by some percent
+    #[arg(long)]
+    peak_rss: bool,
     /// Time limit of a run, in seconds [default: no limit]
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<f64>,
@@ -93,7 +97,7 @@ fn gate(args: &PairgateArgs) -> Result<Verdict> {
     let design = GateDesign { delta: args.delta, look_delta: args.delta, effect: args.effect, ..looks };
     let timeout = args.timeout.map(seconds).transpose()?;
     let case = CommandCase::new(&args.name, &args.base, &args.head);
-    let options = CommandOptions { timeout, compare_output: args.same_output };
+    let options = CommandOptions { timeout, compare_output: args.same_output, judge_peak_rss: args.peak_rss };
     let mut source = CommandSource::new(vec![case], options)?;
     interrupt::install()?;
     let _lock = args.output.as_deref().map(|path| lock_output(path, "gate")).transpose()?;

@@ -20,8 +20,10 @@ pub enum Metric {
     Wall,
     /// Seconds of CPU time (user and system, all threads) in the same span
     Cpu,
-    /// High-water mark of the resident size, in MiB
+    /// High-water mark of the resident size, in MiB, with the mapped pages of files, which depend on the page cache
     PeakRss,
+    /// High-water mark of the memory that the program allocates (anonymous and shared, without mapped files), in MiB
+    PeakAnonymous,
     /// High-water mark of the allocator, in MiB
     PeakHeap,
     /// High-water mark of GPU memory in use, in MiB
@@ -83,10 +85,11 @@ impl Metric {
     }
 
     /// All, in the order in which they are shown.
-    pub const ALL: [Metric; 9] = [
+    pub const ALL: [Metric; 10] = [
         Metric::Wall,
         Metric::Cpu,
         Metric::PeakRss,
+        Metric::PeakAnonymous,
         Metric::PeakHeap,
         Metric::GpuUsed,
         Metric::GpuReserved,
@@ -101,6 +104,7 @@ impl Metric {
             Metric::Wall => "wall",
             Metric::Cpu => "cpu",
             Metric::PeakRss => "peak-rss",
+            Metric::PeakAnonymous => "peak-anonymous",
             Metric::PeakHeap => "peak-heap",
             Metric::GpuUsed => "gpu-used",
             Metric::GpuReserved => "gpu-reserved",
@@ -114,7 +118,7 @@ impl Metric {
     pub fn unit(self) -> &'static str {
         match self {
             Metric::Wall | Metric::Cpu => "s",
-            Metric::PeakRss | Metric::PeakHeap | Metric::GpuUsed | Metric::GpuReserved => "MB",
+            Metric::PeakRss | Metric::PeakAnonymous | Metric::PeakHeap | Metric::GpuUsed | Metric::GpuReserved => "MB",
             Metric::Instructions => "instructions",
             Metric::Auroc | Metric::ResultDigest => "",
         }
@@ -124,7 +128,9 @@ impl Metric {
     pub fn rule(self) -> MetricRule {
         match self {
             Metric::Wall | Metric::Cpu => MetricRule::Time,
-            Metric::PeakRss | Metric::PeakHeap | Metric::GpuUsed | Metric::GpuReserved => MetricRule::Memory,
+            Metric::PeakRss | Metric::PeakAnonymous | Metric::PeakHeap | Metric::GpuUsed | Metric::GpuReserved => {
+                MetricRule::Memory
+            }
             Metric::Instructions => MetricRule::Count,
             Metric::Auroc => MetricRule::Quality,
             Metric::ResultDigest => MetricRule::Identity,

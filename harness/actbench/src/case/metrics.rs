@@ -18,6 +18,9 @@ pub struct CaseMetrics {
     /// Test samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub n_test: Option<u64>,
+    /// Test samples with label 1: with `n_test`, the pairs that AUROC counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_test_positive: Option<u64>,
     /// Name of the pooling method.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
@@ -96,6 +99,10 @@ pub struct CaseMetrics {
     /// Bytes uploaded to the GPUs during loading; null if they were not counted.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "nullable")]
     pub load_host_to_device_bytes: Option<Option<u64>>,
+    /// Peak of anonymous and shared memory in MiB, which mapped files are not part of; null where the system does not report
+    /// it.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "nullable")]
+    pub peak_anonymous_mb: Option<Option<f64>>,
     /// Anonymous resident memory at the end in MiB; null where the system does not report it.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "nullable")]
     pub rss_anonymous_mb: Option<Option<f64>>,
@@ -154,12 +161,12 @@ mod tests {
 
     #[test]
     fn all_keys_keep_their_order() {
-        let text = r#"{"n_train":16,"n_test":4,"pool":"mean","mask":"assistant","dtype":"bf16","solver":"newton","no_opt":["mask"],"#
+        let text = r#"{"n_train":16,"n_test":4,"n_test_positive":2,"pool":"mean","mask":"assistant","dtype":"bf16","solver":"newton","no_opt":["mask"],"#
             .to_owned()
             + r#""layer":1,"n_layers":2,"cs":[0.1],"n_trials":2,"aurocs":[[0.5],[1.0]],"best_layer":1,"best_c":0.1,"best_auroc":1.0,"#
             + r#""feature_digest":"d","tokens_total":9,"tokens_computed":8,"batches":3,"flops":7,"batches_halved":2,"cache_bytes":0,"#
             + r#""cpu_s":0.5,"lazy_cache_disk":true,"model":"m","host_to_device_bytes":1,"device_to_host_bytes":2,"#
-            + r#""load_host_to_device_bytes":3,"rss_anonymous_mb":1.5,"rss_file_mb":2.5,"load_peak_rss_mb":3.5,"#
+            + r#""load_host_to_device_bytes":3,"peak_anonymous_mb":4.5,"rss_anonymous_mb":1.5,"rss_file_mb":2.5,"load_peak_rss_mb":3.5,"#
             + r#""peak_includes_loading":false,"ablated":"all","oom_bytes":4,"stderr":"e"}"#;
         assert_eq!(rewritten(&text), text);
     }

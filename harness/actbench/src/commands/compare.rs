@@ -13,20 +13,22 @@ use crate::gate_adapter::{COMPARE_SCHEMA, TaskMethod, history};
 use crate::report::compare::render;
 use pairgate::compare::{ComparisonMargins, compare as compare_runs};
 use pairgate::design::GateDesign;
+use pairgate::export::format::counted;
 use pairgate::history::RunRecord;
+use pairgate::stderr_line;
 
 /// Compare two result files that were made at different times.
 ///
 /// Two runs differ by more than the scatter within each. The difference is judged only by a history of at least 10 earlier
-/// runs of the same work, machine and build. Otherwise the ratios are shown and nothing is concluded. To judge two commits
-/// without a history, use `actbench gate`.
+/// runs of the same work, machine and build. Figures without such runs are shown and not judged, which is not a failure unless
+/// --strict. To judge two commits without a history, use `actbench gate`.
 #[derive(Args, Clone, Debug)]
 #[command(
     before_help = "Examples:\n  \
     actbench compare before.json after.json\n  \
     actbench compare before.json after.json --history bench-history\n  \
     actbench compare before.json after.json --json",
-    after_help = "Exit status: 0 pass, 1 regressed, 2 broken or bad usage, 3 inconclusive or advisory only."
+    after_help = "Exit status: 0 pass, 1 regressed, 2 broken or bad usage, 3 inconclusive (past\nruns scatter too much), or with --strict a figure is not judged."
 )]
 pub struct CompareArgs {
     /// The result file to compare with
@@ -42,6 +44,9 @@ pub struct CompareArgs {
     /// A slowdown of this fraction must not pass
     #[arg(long, default_value_t = 0.05, value_name = "FRACTION")]
     pub effect: f64,
+    /// Exit with 3 if a figure is not judged, for example because there are too few past runs
+    #[arg(long)]
+    pub strict: bool,
     /// Print the comparison as JSON
     #[arg(long)]
     pub json: bool,
@@ -71,7 +76,12 @@ pub fn compare(args: &CompareArgs) -> Result<ExitCode> {
     } else {
         stdout::text(render(&comparison));
     }
-    Ok(ExitCode::from(comparison.outcome.exit_code()))
+    if comparison.lacks_runs() {
+        let unjudged = counted(comparison.figures.len() - comparison.n_judged(), "figure");
+        let effect = if args.strict { "--strict makes that exit status 3" } else { "pass --strict to exit with 3" };
+        stderr_line!("note: {unjudged} not judged; {effect}");
+    }
+    Ok(ExitCode::from(comparison.exit_code(args.strict)))
 }
 
 fn read(path: &Path) -> Result<RunRecord<TaskMethod>> {

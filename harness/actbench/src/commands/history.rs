@@ -14,6 +14,7 @@ use crate::own_output::{OutputFormat, check_replaceable};
 use crate::report::chart::history::charts;
 use crate::report::document::{Table, text_table};
 use crate::report::history::{changes_table, runs_table, series_page, series_table, short_series};
+use pairgate::export::format::counted;
 use pairgate::history::{AddedFile, FigureSeries};
 use pairgate::stats::change_points::MIN_SERIES;
 use pairgate::stderr_line;
@@ -29,7 +30,7 @@ use pairgate::stderr_line;
     actbench history list bench-history\n  \
     actbench history plot bench-history --out plots\n  \
     actbench history check bench-history",
-    after_help = "Exit status: 0 done; of check: 1 a figure changed for the worse, 3 too few runs; 2 bad usage or input."
+    after_help = "Exit status: 0 done; of check: 1 a figure changed for the worse, 2 bad usage or input, 3 with\n--strict too few runs."
 )]
 pub struct HistoryArgs {
     #[command(subcommand)]
@@ -73,6 +74,9 @@ enum HistoryCommand {
         /// A change for the worse within this number of latest runs fails the check
         #[arg(long, default_value_t = 10, value_name = "N")]
         recent: usize,
+        /// Exit with 3 if no series has enough runs to be checked
+        #[arg(long)]
+        strict: bool,
         /// Print the series with their changes as JSON
         #[arg(long)]
         json: bool,
@@ -88,7 +92,7 @@ pub fn history(args: &HistoryArgs) -> Result<ExitCode> {
         HistoryCommand::Add { dir, results } => add(dir, results).map(|()| ExitCode::SUCCESS),
         HistoryCommand::List { dir, json } => list(dir, *json).map(|()| ExitCode::SUCCESS),
         HistoryCommand::Plot { dir, out } => plot(dir, out).map(|()| ExitCode::SUCCESS),
-        HistoryCommand::Check { dir, recent, json } => check(dir, *recent, *json).map(ExitCode::from),
+        HistoryCommand::Check { dir, recent, strict, json } => check(dir, *recent, *strict, *json).map(ExitCode::from),
     }
 }
 
@@ -146,16 +150,17 @@ fn plot(dir: &Path, out: &Path) -> Result<()> {
 }
 
 /// The exit status.
-fn check(dir: &Path, recent: usize, json: bool) -> Result<u8> {
+fn check(dir: &Path, recent: usize, strict: bool, json: bool) -> Result<u8> {
     let series = history::series(&history::read(dir)?)?;
+    let none_is_long = series.iter().all(|series| series.points.len() < MIN_SERIES);
     if json {
         print_json(&series)?;
     } else {
         let changes: Table = changes_table(&series);
-        if changes.rows.is_empty() {
-            stdout::line("no figure changed");
-        } else {
+        if !changes.rows.is_empty() {
             stdout::text(text_table(&changes));
+        } else if !none_is_long {
+            stdout::line("no figure changed");
         }
         if let Some(sentence) = short_series(&series) {
             stdout::line(sentence);
@@ -163,11 +168,16 @@ fn check(dir: &Path, recent: usize, json: bool) -> Result<u8> {
     }
     let worse = series.iter().filter(|series| changed_for_the_worse(series, recent)).count();
     if worse > 0 {
-        stderr_line!("error: {worse} figures changed for the worse within the latest {recent} runs");
+        let figures = counted(worse, "figure");
+        stderr_line!("error: {figures} changed for the worse within the latest {}", counted(recent, "run"));
         return Ok(1);
     }
-    // A check without a series that is long enough is not a pass.
-    Ok(if series.iter().all(|series| series.points.len() < MIN_SERIES) { 3 } else { 0 })
+    if !none_is_long {
+        return Ok(0);
+    }
+    let effect = if strict { "--strict makes that exit status 3" } else { "pass --strict to exit with 3" };
+    stderr_line!("note: nothing was checked: a series needs {MIN_SERIES} runs; {effect}");
+    Ok(if strict { 3 } else { 0 })
 }
 
 fn changed_for_the_worse(series: &FigureSeries<TaskMethod>, recent: usize) -> bool {

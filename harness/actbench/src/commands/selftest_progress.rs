@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use pairgate::CaseReport;
-use pairgate::selftest::live::{InjectedChange, SelftestObserver};
+use pairgate::selftest::live::SelftestObserver;
+use pairgate::selftest::trials::InjectedChange;
 use pairgate::stderr_line;
 
 /// Shows the progress of a self-test.

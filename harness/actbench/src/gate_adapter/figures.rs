@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -50,7 +51,7 @@ pub fn run_record(name: &str, results: &ResultFile) -> RunRecord<TaskMethod> {
     RunRecord {
         name: name.to_owned(),
         label: label(results),
-        date: results.environment.date.clone(),
+        date: begun(results),
         key: series_key(results),
         facts: RunFacts {
             work: settings_of(false),
@@ -62,6 +63,14 @@ pub fn run_record(name: &str, results: &ResultFile) -> RunRecord<TaskMethod> {
         },
         figures: figures(results),
     }
+}
+
+/// When a run began, in milliseconds, so that dates are ordered like their texts. Older files have seconds.
+pub fn begun(results: &ResultFile) -> String {
+    let date = &results.environment.date;
+    DateTime::parse_from_rfc3339(date)
+        .map(|date| date.with_timezone(&Utc).to_rfc3339_opts(SecondsFormat::Millis, true))
+        .unwrap_or_else(|_| date.clone())
 }
 
 /// The first digits of the commit, or the date if there is no commit.
@@ -129,6 +138,7 @@ fn value(row: &Row, metric: Metric) -> Option<f64> {
         Metric::Wall => row.elapsed_s,
         Metric::Cpu => row.metrics.cpu_s.flatten(),
         Metric::PeakRss => row.cpu_peak_rss_mb,
+        Metric::PeakAnonymous => row.metrics.peak_anonymous_mb.flatten(),
         Metric::PeakHeap => row.cpu_peak_heap_mb,
         Metric::GpuUsed => row.gpu_peak_alloc_mb,
         Metric::GpuReserved => row.gpu_peak_reserved_mb,

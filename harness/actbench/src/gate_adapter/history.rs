@@ -3,12 +3,15 @@
 use std::fs;
 use std::path::Path;
 
-use super::figures::{TaskMethod, label, run_record};
+use super::figures::{TaskMethod, begun, label, run_record};
 use crate::error::{Error, Result, from_pairgate};
 use crate::measure::fingerprint::Fingerprint;
 use crate::results::{ResultFile, SCHEMA};
-use pairgate::history::directory::{AddedFile, add_file, json_files};
+use pairgate::history::directory::{AddedFile, add_file, json_files, name_order};
 use pairgate::history::{FigureSeries, RunRecord, all_series};
+
+/// Letters and digits of a date in milliseconds: `20240501T030000123Z`.
+const DATE_LENGTH: usize = 19;
 
 /// A run of a history.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +29,7 @@ impl HistoryEntry {
     }
 }
 
-/// The runs in `directory`, by date, then by name.
+/// The runs in `directory`, by the time when they began, then as they were added.
 ///
 /// # Errors
 /// The directory or a file in it cannot be read, or a `.json` file in it is not a result file.
@@ -37,7 +40,7 @@ pub fn read(directory: &Path) -> Result<Vec<HistoryEntry>> {
         let text = fs::read(&path).map_err(Error::io("read", &path))?;
         entries.push(HistoryEntry { name, results: parse(&path, &text)? });
     }
-    entries.sort_by(|a, b| (&a.results.environment.date, &a.name).cmp(&(&b.results.environment.date, &b.name)));
+    entries.sort_by(|a, b| (begun(&a.results), name_order(&a.name)).cmp(&(begun(&b.results), name_order(&b.name))));
     Ok(entries)
 }
 
@@ -91,5 +94,5 @@ fn stem(results: &ResultFile) -> String {
     let dirty = if environment.dirty == Some(true) { "-changed" } else { "" };
     let commit = environment.commit.as_deref().map_or_else(|| "nocommit".to_owned(), |commit| alphanumeric(commit, 12));
     let machine = Fingerprint::of(environment).machine;
-    format!("{}-{commit}{dirty}-{}", alphanumeric(&environment.date, 16), alphanumeric(&machine, 8))
+    format!("{}-{commit}{dirty}-{}", alphanumeric(&environment.date, DATE_LENGTH), alphanumeric(&machine, 8))
 }

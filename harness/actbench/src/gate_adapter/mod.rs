@@ -6,6 +6,7 @@
 pub mod figures;
 pub mod history;
 pub mod runs;
+pub mod staging;
 pub mod suite;
 pub mod testbed;
 
@@ -25,7 +26,7 @@ pub const GATE_SCHEMA: &str = "actbench-gate/1";
 pub const JOURNAL_SCHEMA: &str = "actbench-gate-journal/1";
 
 /// Name and version of self-test reports.
-pub const SELFTEST_SCHEMA: &str = "actbench-selftest/1";
+pub const SELFTEST_SCHEMA: &str = "actbench-selftest/2";
 
 /// Name and version of comparisons as JSON.
 pub const COMPARE_SCHEMA: &str = "actbench-compare/1";

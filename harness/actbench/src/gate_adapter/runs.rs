@@ -16,6 +16,10 @@ use pairgate::source::{Observation, ObservationResult, Side, Source};
 use pairgate::temporary::TemporaryDirectory;
 use pairgate::{Error, Metric, Result};
 
+/// Why a run without [`Metric::PeakAnonymous`] cannot be judged.
+const WITHOUT_ANONYMOUS: &str = "it does not report peak-anonymous, as versions before this metric; name the metrics of both \
+                                 sides, as in --metrics wall,cpu,peak-heap,auroc,feature-digest";
+
 /// An `actbench` executable.
 #[derive(Clone, Debug)]
 pub struct ActbenchExecutable {
@@ -82,6 +86,9 @@ impl Source for ActbenchRuns {
         let process = run_program(&executable.path, &arguments, &[("TMPDIR", temporary)], None, self.timeout)?;
         remove_contents(self.directory.path());
         Ok(match (observation(&process.stdout), process.failure()) {
+            (Ok(observation), None) if self.lacks_anonymous(&observation) => {
+                ObservationResult::Failed(WITHOUT_ANONYMOUS.to_owned())
+            }
             (Ok(mut observation), None) => {
                 self.drop_unlisted(&mut observation);
                 ObservationResult::Measured(observation)
@@ -95,6 +102,10 @@ impl Source for ActbenchRuns {
 }
 
 impl ActbenchRuns {
+    fn lacks_anonymous(&self, observation: &Observation) -> bool {
+        self.metrics.contains(&Metric::PeakAnonymous) && !observation.has(Metric::PeakAnonymous)
+    }
+
     fn drop_unlisted(&self, observation: &mut Observation) {
         // GPU metrics are null on both sides without a GPU; if one side has them, both must.
         let is_gpu = |metric: Metric| matches!(metric, Metric::GpuUsed | Metric::GpuReserved);
@@ -130,6 +141,7 @@ fn observation(text: &str) -> Result<Observation, Option<String>> {
         (Metric::Wall, row.get("elapsed_s")),
         (Metric::Cpu, extra.and_then(|extra| extra.get("cpu_s"))),
         (Metric::PeakRss, row.get("cpu_peak_rss_mb")),
+        (Metric::PeakAnonymous, extra.and_then(|extra| extra.get("peak_anonymous_mb"))),
         (Metric::PeakHeap, row.get("cpu_peak_heap_mb")),
         (Metric::GpuUsed, row.get("gpu_peak_alloc_mb")),
         (Metric::GpuReserved, row.get("gpu_peak_reserved_mb")),
@@ -140,7 +152,12 @@ fn observation(text: &str) -> Result<Observation, Option<String>> {
     }
     let values = fields.into_iter().filter_map(|(metric, value)| Some((metric, number(value)?))).collect();
     let digest = extra.and_then(|extra| extra.get("feature_digest")).and_then(Value::as_str).map(str::to_owned);
-    Ok(Observation { values, digest })
+    let rows_of = |name: &str| extra.and_then(|extra| extra.get(name)).and_then(Value::as_u64);
+    let auroc_step = rows_of("n_test").zip(rows_of("n_test_positive")).and_then(|(all, positive)| {
+        let pairs = positive.saturating_mul(all.checked_sub(positive)?);
+        (pairs > 0).then(|| 1.0 / pairs as f64)
+    });
+    Ok(Observation { values, digest, auroc_step })
 }
 
 #[cfg(test)]
@@ -150,10 +167,16 @@ mod tests {
     #[test]
     fn row_becomes_observation_or_failure_reason() {
         let row = r#"{"rows":[{"status":"ok","elapsed_s":0.5,"cpu_peak_rss_mb":30.0,"cpu_peak_heap_mb":9.0,
-            "gpu_peak_alloc_mb":null,"metric_value":0.9,"extra":{"cpu_s":0.4,"feature_digest":"ab"}}]}"#;
+            "gpu_peak_alloc_mb":null,"metric_value":0.9,"extra":{"n_test":20,"n_test_positive":8,"cpu_s":0.4,
+            "peak_anonymous_mb":12.5,"feature_digest":"ab"}}]}"#;
         let found = observation(row).unwrap();
-        assert_eq!(found.values[&Metric::Cpu], 0.4);
-        assert_eq!((found.values.len(), found.digest.as_deref()), (5, Some("ab")));
+        assert_eq!((found.values[&Metric::Cpu], found.values[&Metric::PeakAnonymous]), (0.4, 12.5));
+        assert_eq!((found.values.len(), found.digest.as_deref()), (6, Some("ab")));
+        assert_eq!(found.auroc_step, Some(1.0 / 96.0), "8 positive and 12 negative rows");
+        for unknown in [r#""n_test":8,"#, r#""n_test":7,"#, ""] {
+            let row = row.replace(r#""n_test":20,"#, unknown);
+            assert_eq!(observation(&row).unwrap().auroc_step, None, "{unknown}");
+        }
         let failed = r#"{"rows":[{"status":"killed","reason":"ended by signal 9"}]}"#;
         assert_eq!(observation(failed).unwrap_err().unwrap(), "ended by signal 9");
         for impossible in ["0", "-1", "1e300", "1e-12"] {

@@ -77,6 +77,7 @@ fn record_has_figures_of_all_cases_and_metrics() {
     assert!((figure(Metric::Wall).median().unwrap() - 2.004).abs() < 1e-9);
     assert_eq!(figure(Metric::ResultDigest).digests, ["d1"]);
     assert_eq!(figure(Metric::PeakRss).values, [800.0; 5]);
+    assert_eq!(figure(Metric::PeakAnonymous).values, [798.0; 5]);
     assert_eq!(lazy.to_string(), "train lazy");
 }
 
@@ -134,6 +135,30 @@ fn result_file_is_added_once_under_its_date() {
     let AddedFile::New(second) = history::add(&directory, &file).unwrap() else { panic!("it is another run") };
     assert_ne!(first, second);
     assert_eq!(history::read(&directory).unwrap().len(), 2);
+}
+
+#[test]
+fn runs_of_one_second_are_ordered_by_milliseconds() {
+    let parent = tempfile::tempdir().unwrap();
+    let (directory, file) = (parent.path().join("history"), parent.path().join("results.json"));
+    let add = |date: &str, seconds: f64| {
+        let mut results = run(0, seconds);
+        results.environment.date = date.to_owned();
+        results.write(&file).unwrap();
+        assert!(matches!(history::add(&directory, &file).unwrap(), AddedFile::New(_)));
+    };
+    // Two files of an older version, whose dates have seconds, and two of one second later.
+    add("2024-05-01T03:00:00Z", 1.0);
+    add("2024-05-01T03:00:00Z", 2.0);
+    add("2024-05-01T03:00:01.020Z", 4.0);
+    add("2024-05-01T03:00:01.003Z", 3.0);
+    let entries = history::read(&directory).unwrap();
+    let lazy =
+        |entry: &HistoryEntry| entry.results.rows.iter().find(|row| row.method == Method::Lazy).unwrap().elapsed_s;
+    assert_eq!(entries.iter().map(lazy).collect::<Vec<_>>(), [Some(1.0), Some(2.0), Some(3.0), Some(4.0)]);
+    assert!(entries[1].name.ends_with("-2.json") && entries[2].name.starts_with("20240501T030001003Z-"), "{entries:?}");
+    let records = history::run_records(&entries);
+    assert!(records[2].date < records[3].date && records[1].date < records[2].date, "{records:?}");
 }
 
 #[test]

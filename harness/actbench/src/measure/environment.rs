@@ -71,7 +71,7 @@ impl Environment {
         let features = env!("ACTBENCH_FEATURES").split(',').filter(|feature| !feature.is_empty());
         Environment {
             date: chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now())
-                .format("%Y-%m-%dT%H:%M:%SZ")
+                .format("%Y-%m-%dT%H:%M:%S%.3fZ")
                 .to_string(),
             cpu_model: field(&cpuinfo, "model name"),
             cores_logical: std::thread::available_parallelism().map_or(1, usize::from),

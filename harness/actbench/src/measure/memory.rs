@@ -1,7 +1,8 @@
 //! Peaks of a process's own memory, read inside the process.
 //!
 //! The resident peak is `VmHWM` of `/proc/self/status`. `ru_maxrss` is not used: a child inherits it, so that a child of a
-//! large parent would report the size of the parent. The heap peak is counted by the allocator.
+//! large parent would report the size of the parent. The heap peak is counted by the allocator. [`super::allocated`] has the
+//! peak without mapped files.
 
 use std::fs;
 
@@ -9,12 +10,15 @@ use peak_alloc::PeakAlloc;
 use serde::{Deserialize, Serialize};
 
 use super::MIB;
+use super::allocated::AllocationSampler;
 
 /// Peaks of the measured part of a case, in MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Peaks {
     /// Largest resident size, mapped files included.
     pub rss_mb: Option<f64>,
+    /// Largest size of anonymous and shared memory, which no mapped file belongs to.
+    pub anonymous_mb: Option<f64>,
     /// Largest size of the heap.
     pub heap_mb: f64,
     /// Resident anonymous memory at the end.
@@ -27,20 +31,23 @@ pub struct Peaks {
     pub includes_loading: bool,
 }
 
-/// The state at the beginning of the measured part.
-#[derive(Clone, Copy, Debug)]
+/// The state at the beginning of the measured part; memory is sampled until it is dropped.
+#[derive(Debug)]
 pub struct Baseline {
     load_rss_mb: Option<f64>,
     includes_loading: bool,
+    sampler: Option<AllocationSampler>,
 }
 
 /// Resets the peaks, so that later ones belong to the measured part alone.
 pub fn begin() -> Baseline {
     let load_rss_mb = status_mb("VmHWM");
     let reset = reset_resident_peak();
+    // Before the heap's peak is reset, so that the thread's own memory is not part of it.
+    let sampler = AllocationSampler::start(reset);
     // `PeakAlloc` keeps its counts in statics, so that any value of the type reads them.
     PeakAlloc.reset_peak_usage();
-    Baseline { load_rss_mb, includes_loading: !reset }
+    Baseline { load_rss_mb, includes_loading: !reset, sampler }
 }
 
 /// Resets VmHWM to the current size by writing 5, see proc(5). Some sandboxes refuse the write and some ignore it, so that
@@ -64,10 +71,15 @@ pub fn return_freed() {
 }
 
 /// Peaks since `baseline`.
-pub fn peaks(baseline: Baseline) -> Peaks {
+pub fn peaks(baseline: &Baseline) -> Peaks {
+    let heap_mb = PeakAlloc.peak_usage() as f64 / MIB;
+    let mib = |kib: u64| kib as f64 / 1024.0;
+    let sampled = baseline.sampler.as_ref().map(AllocationSampler::peaks);
     Peaks {
-        heap_mb: PeakAlloc.peak_usage() as f64 / MIB,
-        rss_mb: status_mb("VmHWM"),
+        heap_mb,
+        // The sampler resets the kernel's mark, and keeps the largest.
+        rss_mb: sampled.map(|peaks| mib(peaks.resident_kib)).or_else(|| status_mb("VmHWM")),
+        anonymous_mb: sampled.map(|peaks| mib(peaks.allocated_kib)),
         rss_anonymous_mb: status_mb("RssAnon"),
         rss_file_mb: status_mb("RssFile"),
         load_rss_mb: baseline.load_rss_mb,
@@ -110,12 +122,24 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn touched_allocation_raises_resident_peak() {
+    fn touched_allocation_raises_peaks_and_mapped_file_does_not() {
+        // One test, because peaks are of the process: two that reset them at once disturb each other.
         let baseline = begin();
-        let before = peaks(baseline).rss_mb.unwrap();
+        let before = peaks(&baseline);
         let block = vec![1u8; 64 << 20];
         assert!(std::hint::black_box(&block).iter().step_by(4096).all(|byte| *byte == 1));
-        let after = peaks(baseline).rss_mb.unwrap();
-        assert!(after >= before + 60.0, "{before} to {after}");
+        let after = peaks(&baseline);
+        assert!(after.rss_mb.unwrap() >= before.rss_mb.unwrap() + 60.0, "{before:?} to {after:?}");
+        assert!(after.anonymous_mb.unwrap() >= before.anonymous_mb.unwrap() + 60.0, "{before:?} to {after:?}");
+        let file = tempfile::NamedTempFile::new_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
+        file.as_file().set_len(256 << 20).unwrap();
+        // SAFETY: no other process knows the file, which does not change while it is mapped.
+        let map = unsafe { memmap2::Mmap::map(file.as_file()) }.unwrap();
+        assert!(std::hint::black_box(&map).iter().step_by(4096).all(|byte| *byte == 0));
+        let mapped = peaks(&baseline);
+        assert!(mapped.rss_mb.unwrap() >= after.rss_mb.unwrap() + 150.0, "{after:?} to {mapped:?}");
+        // Other tests of this process allocate meanwhile, but by far not as much.
+        assert!(mapped.anonymous_mb.unwrap() < after.anonymous_mb.unwrap() + 100.0, "{after:?} to {mapped:?}");
+        drop(block);
     }
 }

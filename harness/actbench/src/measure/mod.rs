@@ -3,6 +3,7 @@
 //! [`environment`] is the plain record of machine and build, [`fingerprint`] and [`resolution`] are computed from it, and
 //! [`machine_record`] is what a result file keeps of all three.
 
+pub mod allocated;
 pub mod clocks;
 pub mod conditions;
 pub mod environment;

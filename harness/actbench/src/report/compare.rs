@@ -6,18 +6,12 @@ use super::document::{Table, number_cell, text_cell, text_table};
 use crate::gate_adapter::TaskMethod;
 use pairgate::Verdict;
 use pairgate::compare::{FigureComparison, RunComparison};
-use pairgate::export::format::{metric_format, metric_with_unit};
+use pairgate::export::format::{counted, metric_format, metric_with_unit};
 
 /// The table, the verdict, and the reasons why figures are not judged.
 pub fn render(comparison: &RunComparison<TaskMethod>) -> String {
     let mut text = text_table(&table(comparison));
-    let verdict = match comparison.outcome {
-        Verdict::Pass | Verdict::Improved => "pass: no figure is worse than past runs predict",
-        Verdict::Regressed => "regressed: see the verdicts above",
-        Verdict::Broken => "broken: a figure is missing or a repetition failed, see above",
-        Verdict::Inconclusive => "inconclusive: advisory only, the ratios are not judged",
-    };
-    let _ = writeln!(text, "\n{verdict}");
+    let _ = writeln!(text, "\n{}", verdict(comparison));
     for reason in &comparison.not_judged {
         let _ = writeln!(text, "not judged: {reason}");
     }
@@ -31,12 +25,37 @@ pub fn render(comparison: &RunComparison<TaskMethod>) -> String {
     if judged > 0 {
         let _ = writeln!(
             text,
-            "judged: {judged} figures by {} past runs, each with a false-alarm probability of 1 %",
-            comparison.n_history
+            "judged by past runs: {} by {}, each with a false-alarm probability of 1 %",
+            counted(judged, "figure"),
+            counted(comparison.n_history, "run")
         );
     }
     let _ = writeln!(text, "intervals: from the scatter within the two runs; different runs scatter more");
     text
+}
+
+/// The outcome, in words that fit the number of judged figures.
+fn verdict(comparison: &RunComparison<TaskMethod>) -> String {
+    let judged = comparison.n_judged();
+    let unjudged = comparison.figures.len() - judged;
+    match comparison.outcome {
+        Verdict::Pass | Verdict::Improved => "pass: no figure is worse than past runs predict".to_owned(),
+        Verdict::Regressed => "regressed: see the verdicts above".to_owned(),
+        Verdict::Broken => "broken: a figure is missing or a repetition failed, see above".to_owned(),
+        Verdict::Inconclusive if !comparison.lacks_runs() => {
+            format!(
+                "inconclusive: {} of {}, see the notes above",
+                comparison.n_undecided(),
+                counted(judged, "judged figure")
+            )
+        }
+        Verdict::Inconclusive if judged == 0 => {
+            format!("not judged: {}; the ratios above are advisory", counted(unjudged, "figure"))
+        }
+        Verdict::Inconclusive => {
+            format!("pass: {}, none of them worse; {unjudged} not judged", counted(judged, "judged figure"))
+        }
+    }
 }
 
 fn has_bound(figure: &FigureComparison<TaskMethod>) -> bool {

@@ -4,7 +4,7 @@ use super::chart::Chart;
 use super::document::{Table, number_cell, text_cell, whole_cell};
 use crate::gate_adapter::figures::series_key;
 use crate::gate_adapter::{HistoryEntry, TaskMethod};
-use pairgate::export::format::{markdown_table, metric_format, metric_with_unit};
+use pairgate::export::format::{counted, markdown_table, metric_format, metric_with_unit};
 use pairgate::history::FigureSeries;
 use pairgate::stats::change_points::MIN_SERIES;
 
@@ -86,7 +86,7 @@ pub fn short_series(series: &[FigureSeries<TaskMethod>]) -> Option<String> {
 
 /// The page that shows the charts.
 pub fn series_page(entries: &[HistoryEntry], series: &[FigureSeries<TaskMethod>], charts: &[Chart]) -> String {
-    let mut text = format!("# Figures over commits\n\n{} runs. ", entries.len());
+    let mut text = format!("# Figures over commits\n\n{}. ", counted(entries.len(), "run"));
     text.push_str(&short_series(series).map_or_else(String::new, |sentence| format!("{}.", capitalized(&sentence))));
     text.push_str("\n\n## Changes\n\n");
     text.push_str(&markdown(&changes_table(series)));

@@ -5,8 +5,9 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use pairgate::export::table_style;
-use pairgate::selftest::live::{ChangeTrials, SelftestReport};
+use pairgate::selftest::live::SelftestReport;
 use pairgate::selftest::replay::{CaseRates, IntervalCoverage, ReplayReport, SuiteRates};
+use pairgate::selftest::trials::{ChangeTrials, InjectedChange, MetricOutcomes};
 use serde_json::Value;
 
 /// `97.50 %`: two decimals are the precision of thousands of resamples.
@@ -59,9 +60,9 @@ fn coverage(rows: &[IntervalCoverage]) -> String {
 /// The report of a self-test on this machine.
 pub fn live(report: &SelftestReport) -> String {
     let mut text = format!(
-        "the case takes {} s and {:.1} MiB; {}, {} cores\n\n",
+        "the case takes {} s and allocates {:.1} MiB; {}, {} cores\n\n",
         super::format::seconds(Some(report.case_s)),
-        report.case_rss_mb,
+        report.case_anonymous_mb,
         report.environment.get("cpu_model").and_then(Value::as_str).unwrap_or("processor unknown"),
         report.environment.get("cores_logical").and_then(Value::as_u64).unwrap_or_default(),
     );
@@ -79,6 +80,17 @@ pub fn live(report: &SelftestReport) -> String {
     };
     let heads = ["changed", "gates", "regressed", "passed", "inconclusive", "broken", "pairs", "measured"];
     let _ = writeln!(text, "{}\n", text_of(&heads, report.trials.iter().map(line).collect()));
+    let unchanged = report.trials.iter().filter(|trials| trials.change.is_none());
+    let heads = ["head", "metric", "regressed", "passed", "improved", "inconclusive", "broken"];
+    let rows = unchanged.flat_map(|trials| trials.metrics.iter().map(|metric| outcomes(trials, metric)));
+    let _ = writeln!(text, "the same program on both sides, by metric\n\n{}\n", text_of(&heads, rows.collect()));
     let _ = writeln!(text, "{}", report.resolution.sentence());
     text
+}
+
+fn outcomes(trials: &ChangeTrials, metric: &MetricOutcomes) -> Vec<String> {
+    let head =
+        if trials.change == InjectedChange::None { "the file itself".to_owned() } else { trials.change.to_string() };
+    let counts = [metric.regressed, metric.passed, metric.improved, metric.inconclusive, metric.broken];
+    [vec![head, metric.metric.to_string()], counts.iter().map(usize::to_string).collect()].concat()
 }

@@ -146,6 +146,7 @@ mod tests {
             });
             let peaks = Peaks {
                 rss_mb: None,
+                anonymous_mb: None,
                 heap_mb: 1.0,
                 rss_anonymous_mb: None,
                 rss_file_mb: None,

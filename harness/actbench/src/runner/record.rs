@@ -64,6 +64,7 @@ fn add_outcome(row: &mut Row, outcome: &CaseOutcome) {
 fn add_peaks(row: &mut Row, peaks: Peaks) {
     row.cpu_peak_rss_mb = peaks.rss_mb.and_then(finite);
     row.cpu_peak_heap_mb = finite(peaks.heap_mb);
+    row.metrics.peak_anonymous_mb = Some(peaks.anonymous_mb.and_then(finite));
     row.metrics.rss_anonymous_mb = Some(peaks.rss_anonymous_mb);
     row.metrics.rss_file_mb = Some(peaks.rss_file_mb);
     row.metrics.load_peak_rss_mb = Some(peaks.load_rss_mb);

@@ -153,6 +153,7 @@ fn case_metrics(
     let common = CaseMetrics {
         n_train: Some(prepared.train.labels.len() as u64),
         n_test: Some(prepared.test.labels.len() as u64),
+        n_test_positive: Some(prepared.test.labels.iter().filter(|label| **label == 1).count() as u64),
         pool: Some(config.pool.name().to_owned()),
         mask: Some(config.mask.name().to_owned()),
         dtype: Some(config.dtype.name().to_owned()),

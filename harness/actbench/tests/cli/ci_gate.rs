@@ -30,7 +30,7 @@ fn git(sandbox: &Sandbox, arguments: &[&str]) -> String {
 fn row(seconds: f64) -> String {
     format!(
         "{{\"rows\":[{{\"status\":\"ok\",\"elapsed_s\":{seconds},\"cpu_peak_rss_mb\":30.0,\"cpu_peak_heap_mb\":9.0,\
-         \"metric_value\":0.9,\"extra\":{{\"cpu_s\":{seconds},\"feature_digest\":\"ab\"}}}}]}}"
+         \"metric_value\":0.9,\"extra\":{{\"cpu_s\":{seconds},\"peak_anonymous_mb\":12.0,\"feature_digest\":\"ab\"}}}}]}}"
     )
 }
 

@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
@@ -14,11 +15,18 @@ const CASE: &str = "args = [\"--samples\", \"20\", \"--layer\", \"1\", \"--train
 
 /// A script that prints what `actbench run --json` prints and takes no time. It records every run in `runs`.
 fn script(sandbox: &Sandbox, name: &str, seconds: f64, more: &str) -> String {
+    script_with_result(sandbox, name, seconds, (0.9, "ab"), more)
+}
+
+/// The same with an AUROC on 20 test rows, ten of each label, and a digest of the features.
+fn script_with_result(sandbox: &Sandbox, name: &str, seconds: f64, result: (f64, &str), more: &str) -> String {
     let path = sandbox.path(name);
     let runs = sandbox.path("runs");
+    let (auroc, digest) = result;
     let row = format!(
         "{{\"rows\":[{{\"status\":\"ok\",\"elapsed_s\":{seconds},\"cpu_peak_rss_mb\":30.0,\"cpu_peak_heap_mb\":9.0,\
-         \"metric_value\":0.9,\"extra\":{{\"cpu_s\":{seconds},\"feature_digest\":\"ab\"}}}}]}}"
+         \"metric_value\":{auroc},\"extra\":{{\"n_test\":20,\"n_test_positive\":10,\"cpu_s\":{seconds},\
+         \"peak_anonymous_mb\":12.0,\"feature_digest\":\"{digest}\"}}}}]}}"
     );
     fs::write(&path, format!("#!/bin/sh\necho {name} >> {}\n{more}\necho '{row}'\n", runs.display())).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -56,7 +64,7 @@ fn equal_passes_and_slower_regresses() {
     let (base, head) = (script(&sandbox, "base", 0.5, ""), script(&sandbox, "head", 0.55, ""));
     let output = gate(&sandbox, &base, &base, &[]);
     assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
-    assert!(stdout(&output).contains("pass: 1 cases"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("pass: 1 case, none"), "{}", stdout(&output));
     let output = gate(&sandbox, &base, &head, &[]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(stdout(&output).contains("regressed: train-lazy (wall, cpu)"), "{}", stdout(&output));
@@ -240,6 +248,83 @@ fn actbench_passes_against_itself_and_regresses_with_memory() {
     assert_eq!(temporary(&sandbox), [""; 0]);
 }
 
+/// A copy of actbench in the sandbox, on the disk. `evicted` drops it from the page cache.
+fn copy_of_actbench(sandbox: &Sandbox, name: &str, evicted: bool) -> String {
+    let path = sandbox.path(name);
+    fs::copy(env!("CARGO_BIN_EXE_actbench"), &path).unwrap();
+    let file = fs::File::open(&path).unwrap();
+    file.sync_all().unwrap();
+    if evicted {
+        // SAFETY: a plain system call on a descriptor that `file` keeps open.
+        assert_eq!(unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) }, 0);
+    }
+    path.to_string_lossy().into_owned()
+}
+
+#[test]
+fn fresh_copy_passes_cached_and_evicted() {
+    let sandbox = Sandbox::new();
+    let actbench = env!("CARGO_BIN_EXE_actbench");
+    let metrics = ["--metrics", "peak-anonymous,peak-heap,auroc,feature-digest"];
+    for (name, evicted, copy_is_base) in [("cached", false, false), ("evicted", true, false), ("base", true, true)] {
+        let copy = copy_of_actbench(&sandbox, name, evicted);
+        let (base, head) = if copy_is_base { (copy.as_str(), actbench) } else { (actbench, copy.as_str()) };
+        let output = gate(&sandbox, base, head, &metrics);
+        assert_eq!(output.status.code(), Some(0), "{name}: {}{}", stdout(&output), stderr(&output));
+        assert!(stdout(&output).contains("are the same program, with one build id"), "{name}: {}", stdout(&output));
+        let report = report(&sandbox);
+        let judged = report["cases"][0]["metrics"].as_array().unwrap();
+        assert_eq!(judged.len(), 4, "{name}");
+        for metric in judged {
+            assert_eq!(metric["verdict"], "pass", "{name}: {metric}");
+        }
+    }
+}
+
+#[test]
+fn other_features_may_swap_few_pairs_of_rows() {
+    let sandbox = Sandbox::new();
+    let base = script_with_result(&sandbox, "base", 0.5, (0.80, "ab"), "");
+    let near = script_with_result(&sandbox, "near", 0.5, (0.79, "cd"), "");
+    let far = script_with_result(&sandbox, "far", 0.5, (0.70, "cd"), "");
+    let allow = ["--allow-other-features"];
+    for (head, more, status, text) in [
+        (&near, &[][..], 1, "regressed: train-lazy (auroc, feature-digest)"),
+        (&near, &allow[..], 0, "AUROC changed by -0.010000, 1.0 swapped pairs of test rows; 6 are allowed"),
+        (&far, &allow[..], 1, "10.0 swapped pairs of test rows; only 6 are allowed"),
+        (&far, &["--allow-other-features", "--auroc-tolerance", "0.2"][..], 0, "pass: 1 case"),
+    ] {
+        let output = gate(&sandbox, &base, head, more);
+        assert_eq!(output.status.code(), Some(status), "{head} {more:?}: {}{}", stdout(&output), stderr(&output));
+        assert!(stdout(&output).contains(text), "{head} {more:?}: {}", stdout(&output));
+    }
+}
+
+#[test]
+fn mistyped_argument_of_a_case_runs_nothing() {
+    let sandbox = Sandbox::new();
+    let base = script(&sandbox, "base", 0.5, "");
+    fs::write(sandbox.path("typo.toml"), CASE.replace("--samples", "--sampels")).unwrap();
+    let output = sandbox.output(&["gate", "--base-bin", &base, "--head-bin", &base, "--suite", "typo.toml"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    let text = stderr(&output);
+    assert!(text.contains("typo.toml: case 'train-lazy': args: unexpected argument '--sampels'"), "{text}");
+    assert!(!sandbox.path("runs").exists(), "a case ran");
+}
+
+#[test]
+fn executable_before_the_metric_is_named() {
+    let sandbox = Sandbox::new();
+    let head = script(&sandbox, "head", 0.5, "");
+    let base = script(&sandbox, "base", 0.5, "");
+    fs::write(&base, fs::read_to_string(&base).unwrap().replace("\"peak_anonymous_mb\":12.0,", "")).unwrap();
+    let output = gate(&sandbox, &base, &head, &[]);
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    assert!(stdout(&output).contains("base failed: it does not report peak-anonymous"), "{}", stdout(&output));
+    let output = gate(&sandbox, &base, &head, &["--metrics", "wall,cpu,peak-heap,auroc,feature-digest"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+}
+
 #[test]
 fn commits_are_built_gated_and_cleaned_up() {
     let sandbox = Sandbox::new();
@@ -259,7 +344,7 @@ fn commits_are_built_gated_and_cleaned_up() {
     let source = |seconds: &str| {
         let row = format!(
             "{{\"rows\":[{{\"status\":\"ok\",\"elapsed_s\":{seconds},\"cpu_peak_rss_mb\":30.0,\"cpu_peak_heap_mb\":9.0,\
-             \"metric_value\":0.9,\"extra\":{{\"cpu_s\":0.5,\"feature_digest\":\"ab\"}}}}]}}"
+             \"metric_value\":0.9,\"extra\":{{\"cpu_s\":0.5,\"peak_anonymous_mb\":12.0,\"feature_digest\":\"ab\"}}}}]}}"
         );
         fs::write(repository.join("src/main.rs"), format!("fn main() {{ println!(\"{{}}\", {row:?}); }}\n")).unwrap();
     };

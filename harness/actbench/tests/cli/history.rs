@@ -88,8 +88,10 @@ fn stored_result_is_judged_by_history_alone() {
         (output.status.code(), stdout(&output))
     };
     let (status, text) = judge("slow.json", &[]);
-    assert_eq!(status, Some(3), "{text}");
-    assert!(text.contains("advisory only") && text.contains("there is no history") && text.contains("1.100"), "{text}");
+    assert_eq!(status, Some(0), "{text}");
+    assert!(text.contains("pass: 2 judged figures, none of them worse") && text.contains("1.100"), "{text}");
+    assert!(text.contains("there is no history"), "{text}");
+    assert_eq!(judge("slow.json", &["--strict"]).0, Some(3));
     let (status, text) = judge("same.json", &["--history", "kept"]);
     assert_eq!(status, Some(0), "{text}");
     let (status, text) = judge("slow.json", &["--history", "kept"]);
@@ -106,11 +108,64 @@ fn stored_result_is_judged_by_history_alone() {
     other["environment"]["kernel"] = json!("Another 1.0");
     fs::write(sandbox.path("other.json"), other.to_string()).unwrap();
     let (status, text) = judge("other.json", &["--history", "kept"]);
-    assert_eq!(status, Some(3), "{text}");
+    assert_eq!(status, Some(0), "{text}");
+    assert!(text.contains("figures; the ratios above are advisory"), "{text}");
+    assert_eq!(judge("other.json", &["--history", "kept", "--strict"]).0, Some(3));
     assert!(text.contains("the machines differ: kernel") && text.contains("against Another 1.0"), "{text}");
     other["rows"][1]["status"] = json!("killed");
     fs::write(sandbox.path("killed.json"), other.to_string()).unwrap();
     assert_eq!(judge("killed.json", &["--history", "kept"]).0, Some(2));
+}
+
+#[test]
+fn short_history_is_a_note_unless_strict() {
+    let (sandbox, results) = measured();
+    keep(&sandbox, &results, "kept", &[(11, 0.5)]);
+    let check = |more: &[&str]| sandbox.output(&[&["history", "check", "kept"], more].concat());
+    let short = check(&[]);
+    assert_eq!(short.status.code(), Some(0), "{}", stderr(&short));
+    assert!(!stdout(&short).contains("no figure changed"), "{}", stdout(&short));
+    assert!(stdout(&short).contains("too few to detect a change"), "{}", stdout(&short));
+    assert!(stderr(&short).contains("note: nothing was checked"), "{}", stderr(&short));
+    assert_eq!(check(&["--strict"]).status.code(), Some(3));
+
+    // Eleven runs are enough to judge by, and the outcome names what was judged.
+    copy(&sandbox, &results, "base.json", 20, 0.5);
+    copy(&sandbox, &results, "same.json", 30, 0.501);
+    let output = sandbox.output(&["compare", "base.json", "same.json", "--history", "kept", "--strict"]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("pass: no figure is worse"), "{}", stdout(&output));
+
+    // A figure that older files lack is named, and fails nothing.
+    for hour in 0..11 {
+        let path = sandbox.path(&format!("temporary/{hour}.json"));
+        let mut older: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        for row in older["rows"].as_array_mut().unwrap() {
+            row["extra"].as_object_mut().unwrap().remove("peak_anonymous_mb").unwrap();
+        }
+        fs::write(&path, older.to_string()).unwrap();
+        assert_eq!(sandbox.output(&["history", "add", "older", path.to_str().unwrap()]).status.code(), Some(0));
+    }
+    let compare =
+        |more: &[&str]| sandbox.output(&[&["compare", "base.json", "same.json", "--history", "older"], more].concat());
+    let output = compare(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    assert!(stdout(&output).contains("none of them worse; 1 not judged"), "{}", stdout(&output));
+    assert!(stderr(&output).contains("note: 1 figure not judged"), "{}", stderr(&output));
+    assert_eq!(compare(&["--strict"]).status.code(), Some(3));
+}
+
+#[test]
+fn scattered_history_is_inconclusive_without_strict() {
+    let (sandbox, results) = measured();
+    keep(&sandbox, &results, "kept", &[(1, 0.5), (1, 0.9)].repeat(6));
+    copy(&sandbox, &results, "base.json", 20, 0.5);
+    copy(&sandbox, &results, "head.json", 30, 0.7);
+    let output = sandbox.output(&["compare", "base.json", "head.json", "--history", "kept"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("inconclusive: 1 of ") && text.contains("past runs scatter"), "{text}");
+    assert!(!text.contains("advisory"), "{text}");
 }
 
 #[test]
@@ -132,6 +187,9 @@ fn invalid_history_is_refused_with_its_path() {
     let none = sandbox.output(&["history", "list", "empty"]);
     assert_eq!(none.status.code(), Some(0));
     assert!(stdout(&none).contains("history add"), "{}", stdout(&none));
-    assert_eq!(sandbox.output(&["history", "check", "empty"]).status.code(), Some(3));
+    let check = sandbox.output(&["history", "check", "empty"]);
+    assert_eq!(check.status.code(), Some(0));
+    assert!(stderr(&check).contains("nothing was checked"), "{}", stderr(&check));
+    assert_eq!(sandbox.output(&["history", "check", "empty", "--strict"]).status.code(), Some(3));
     assert!(!sandbox.path("kept").exists() && !sandbox.path("plots").exists());
 }

@@ -73,9 +73,21 @@ fn short_selftest_is_stored_for_later_reports() {
     // Timings are not asserted: on a busy machine the self-test may fail with exit status 1.
     assert!(matches!(output.status.code(), Some(0 | 1)), "{}{}", stdout(&output), stderr(&output));
     let found: Value = serde_json::from_str(&std::fs::read_to_string(sandbox.path("found.json")).unwrap()).unwrap();
-    assert_eq!(found["trials"].as_array().unwrap().len(), 4);
+    assert_eq!(found["trials"].as_array().unwrap().len(), 6);
     let memory = found["trials"].as_array().unwrap().iter().find(|it| it["change"]["memory-bytes"] == 1 << 20).unwrap();
     assert_eq!(memory["broken"], 0, "{memory}");
+    // A fresh copy is the same program: no metric but time, which is noise on a busy machine, may differ.
+    for state in ["cached", "evicted"] {
+        let trials = found["trials"].as_array().unwrap();
+        let copy = trials.iter().find(|it| it["change"]["fresh-copy"] == state).unwrap();
+        let metrics = copy["metrics"].as_array().unwrap();
+        assert_eq!(metrics.len(), 6, "{state}: {copy}");
+        for metric in metrics.iter().filter(|it| it["metric"] != "wall" && it["metric"] != "cpu") {
+            assert_eq!(metric["passed"], 1, "{state}: {metric}");
+        }
+    }
+    assert!(stdout(&output).contains("the same program on both sides, by metric"), "{}", stdout(&output));
+    assert_eq!(found["resolution"]["trials_without_difference"], 3);
     let mut command = sandbox.command(&["env", "--json"]);
     let output = command.env("ACTBENCH_CACHE", sandbox.path("cache")).output().unwrap();
     let environment: Value = serde_json::from_str(&stdout(&output)).unwrap();

@@ -34,13 +34,14 @@ pub fn judge_figure<C: CaseName>(
         interval: None,
         history: None,
         verdict: Verdict::Inconclusive,
+        judged: false,
         note: None,
     };
     if let Some(base) = base {
         (compared.ratio, compared.interval) = ratio(base, head)?;
     }
     if head.failed > 0 {
-        compared.verdict = Verdict::Broken;
+        (compared.verdict, compared.judged) = (Verdict::Broken, true);
         compared.note = Some(format!(
             "{} of {} repetitions failed",
             head.failed,
@@ -49,14 +50,14 @@ pub fn judge_figure<C: CaseName>(
         return Ok(compared);
     }
     if head.values.is_empty() && head.digests.is_empty() {
-        compared.verdict = Verdict::Broken;
+        (compared.verdict, compared.judged) = (Verdict::Broken, true);
         compared.note = Some("not measured in head".to_owned());
         return Ok(compared);
     }
     let sides = base.into_iter().chain([head]);
     let impossible = sides.flat_map(|side| &side.values).find(|value| !head.metric.is_possible(**value));
     if let Some(value) = impossible {
-        (compared.ratio, compared.interval) = (None, None);
+        (compared.ratio, compared.interval, compared.judged) = (None, None, true);
         compared.note = Some(format!("{value} {} cannot be measured", head.metric.unit()));
         return Ok(compared);
     }
@@ -84,6 +85,7 @@ pub fn lost_figure<C: CaseName>(base: &RunFigure<C>) -> FigureComparison<C> {
         interval: None,
         history: None,
         verdict: Verdict::Broken,
+        judged: true,
         note: Some("head lacks this figure".to_owned()),
     }
 }
@@ -113,9 +115,10 @@ fn judge_digest<C>(
     comparable: bool,
 ) {
     if head.digests.len() > 1 {
-        compared.verdict = Verdict::Broken;
+        (compared.verdict, compared.judged) = (Verdict::Broken, true);
         compared.note = Some("its own repetitions differ".to_owned());
     } else if let Some(base) = base.filter(|_| comparable) {
+        compared.judged = true;
         (compared.verdict, compared.note) = if base.digests == head.digests {
             (Verdict::Pass, Some("equal".to_owned()))
         } else {
@@ -131,6 +134,7 @@ fn judge_quality<C>(compared: &mut FigureComparison<C>, comparable: bool, margin
     let change = head - base;
     compared.note = Some(format!("{change:+.4}"));
     if comparable {
+        compared.judged = true;
         // A larger value is a regression too: the same work has the same result.
         compared.verdict = if change.abs() <= margins.auroc { Verdict::Pass } else { Verdict::Regressed };
     }
@@ -154,6 +158,7 @@ fn judge_by_history<C>(
         let prediction = Prediction::of(&history, CONFIDENCE)?;
         let allowed = allowed_growth(compared.metric, mean, margins);
         found.bound = Some(prediction.bound());
+        compared.judged = true;
         compared.verdict = if head > prediction.bound() && head - mean > allowed {
             Verdict::Regressed
         } else if head < mean - prediction.margin && mean - head > allowed {

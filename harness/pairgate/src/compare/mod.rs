@@ -78,8 +78,32 @@ pub struct FigureComparison<C> {
     pub history: Option<HistoryFigure>,
     /// The verdict on it.
     pub verdict: Verdict,
+    /// Whether it was judged: a figure without enough past runs, or a result of other work, is inconclusive and not judged.
+    pub judged: bool,
     /// A remark on the verdict.
     pub note: Option<String>,
+}
+
+impl<C> RunComparison<C> {
+    /// Figures that were judged.
+    pub fn n_judged(&self) -> usize {
+        self.figures.iter().filter(|figure| figure.judged).count()
+    }
+
+    /// Figures that were judged and are inconclusive: the past runs scatter too much, or a value is impossible.
+    pub fn n_undecided(&self) -> usize {
+        self.figures.iter().filter(|figure| figure.judged && figure.verdict == Verdict::Inconclusive).count()
+    }
+
+    /// Whether it is inconclusive only because figures are not judged: each figure that is judged passed.
+    pub fn lacks_runs(&self) -> bool {
+        self.outcome == Verdict::Inconclusive && self.n_undecided() == 0
+    }
+
+    /// The exit status of a process whose result this is. A history that is still too short fails only if `strict`.
+    pub fn exit_code(&self, strict: bool) -> u8 {
+        if self.lacks_runs() && !strict { Verdict::Pass.exit_code() } else { self.outcome.exit_code() }
+    }
 }
 
 /// An interval of a ratio.
@@ -138,7 +162,7 @@ pub fn compare<C: CaseName>(
     missing_cases.dedup();
     let mut not_judged = differences;
     not_judged.extend(missing_cases.iter().map(|case| format!("head was run without {case}, which base has")));
-    not_judged.extend(reasons::history(history, &past, &series, head));
+    not_judged.extend(reasons::history(history, &past, &compared, head));
     Ok(RunComparison {
         schema,
         outcome: Verdict::of_parts(compared.iter().map(|figure| figure.verdict)),

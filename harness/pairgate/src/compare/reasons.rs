@@ -1,7 +1,8 @@
 //! Why a comparison is not judged, or not by the whole history.
 
-use super::MIN_RUNS;
-use crate::history::{CaseName, FigureSeries, RunRecord, SeriesKey};
+use super::{FigureComparison, MIN_RUNS};
+use crate::export::format::counted;
+use crate::history::{CaseName, RunRecord, SeriesKey};
 
 /// The facts in which base and head differ: their ratios reflect these differences as well.
 pub fn differences<C>(base: &RunRecord<C>, head: &RunRecord<C>) -> Vec<String> {
@@ -41,7 +42,7 @@ fn differing_facts(base: &[(String, String)], head: &[(String, String)]) -> Vec<
 pub fn history<C: CaseName>(
     all: &[RunRecord<C>],
     past: &[RunRecord<C>],
-    series: &[FigureSeries<C>],
+    compared: &[FigureComparison<C>],
     head: &RunRecord<C>,
 ) -> Vec<String> {
     if all.is_empty() {
@@ -51,23 +52,24 @@ pub fn history<C: CaseName>(
         let count =
             |fact: fn(&SeriesKey) -> &String| all.iter().filter(|run| fact(&run.key) == fact(&head.key)).count();
         return vec![format!(
-            "none of the {} runs of the history was made before head with its settings, machine and build ({} have its \
+            "none of the {} of the history was made before head with its settings, machine and build ({} have its \
              settings, {} its machine, {} its build)",
-            all.len(),
+            counted(all.len(), "run"),
             count(|key| &key.work),
             count(|key| &key.machine),
             count(|key| &key.build)
         )];
     }
     if past.len() < MIN_RUNS {
-        return vec![format!("the history has {} runs to judge by; {MIN_RUNS} are needed", past.len())];
+        return vec![format!("the history has {} to judge by; {MIN_RUNS} are needed", counted(past.len(), "run"))];
     }
-    let short = series.iter().filter(|series| series.current().len() < MIN_RUNS).count();
+    let figures = || compared.iter().filter(|figure| figure.metric.rule().is_judged_at_looks());
+    let short = figures().filter(|figure| !figure.judged).count();
     if short == 0 {
         return Vec::new();
     }
     vec![format!(
-        "{short} of {} figures have fewer than {MIN_RUNS} runs since they last changed and are not judged yet",
-        series.len()
+        "{short} of {} have fewer than {MIN_RUNS} runs since they were first measured or last changed",
+        counted(figures().count(), "figure")
     )]
 }

@@ -28,6 +28,8 @@ fn without_history_only_results_are_judged() {
     let interval = time.interval.unwrap();
     assert!(interval.low < 1.5 && 1.5 < interval.high, "{interval:?}");
     assert_eq!(time.verdict, Verdict::Inconclusive);
+    assert_eq!((comparison.exit_code(false), comparison.exit_code(true)), (0, 3));
+    assert_eq!(comparison.n_judged(), 4, "AUROC and digest of both cases");
     assert_eq!(fast(&comparison, Metric::Auroc).verdict, Verdict::Pass);
     assert_eq!(fast(&comparison, Metric::ResultDigest).verdict, Verdict::Pass);
 }
@@ -62,6 +64,7 @@ fn scattered_history_is_inconclusive() {
     let comparison = compared(&run(1, 2.0), &run(40, 2.3), &history);
     assert_eq!(comparison.outcome, Verdict::Inconclusive);
     assert!(fast(&comparison, Metric::Wall).note.as_deref().unwrap().contains("scatter"));
+    assert_eq!((comparison.n_undecided(), comparison.lacks_runs(), comparison.exit_code(false)), (1, false, 3));
     assert_eq!(compared(&run(1, 2.0), &run(40, 4.0), &history).outcome, Verdict::Regressed);
 }
 
@@ -70,6 +73,9 @@ fn short_history_is_not_judged_by() {
     let comparison = compared(&run(1, 2.0), &run(40, 4.0), &runs(&[(9, 2.0)]));
     assert_eq!(comparison.outcome, Verdict::Inconclusive);
     assert!(comparison.not_judged[0].contains("9 runs") && comparison.not_judged[0].contains("10"), "{comparison:?}");
+    assert_eq!((comparison.exit_code(false), comparison.exit_code(true)), (0, 3));
+    let one = compared(&run(1, 2.0), &run(40, 4.0), &runs(&[(1, 2.0)]));
+    assert!(one.not_judged[0].contains("has 1 run to judge by"), "{:?}", one.not_judged);
 }
 
 #[test]
@@ -80,7 +86,8 @@ fn history_before_a_change_is_ignored() {
     assert_eq!(time.history.as_ref().unwrap().since.as_deref(), Some("020.json"));
     let comparison = compared(&run(1, 2.0), &run(60, 2.5), &runs(&[(20, 2.0), (8, 2.5)]));
     assert_eq!(fast(&comparison, Metric::Wall).verdict, Verdict::Inconclusive);
-    assert!(comparison.not_judged[0].contains("since they last changed"), "{:?}", comparison.not_judged);
+    assert!(comparison.not_judged[0].contains("first measured or last changed"), "{:?}", comparison.not_judged);
+    assert_eq!((comparison.exit_code(false), comparison.exit_code(true)), (0, 3));
 }
 
 #[test]
@@ -106,6 +113,22 @@ fn differing_facts_are_named() {
         assert!(reasons.contains(part), "{part}: {reasons}");
     }
     assert_eq!(fast(&comparison, Metric::Auroc).verdict, Verdict::Inconclusive, "other work has another AUROC");
+}
+
+#[test]
+fn figure_that_past_runs_lack_is_not_judged() {
+    let history = runs(&[(20, 2.0)]);
+    let mut head = run(40, 2.0);
+    let added = RunFigure { metric: Metric::PeakAnonymous, ..figure(&mut head, FAST, Metric::PeakRss).clone() };
+    head.figures.push(added);
+    let comparison = compared(&run(1, 2.0), &head, &history);
+    assert!(!fast(&comparison, Metric::PeakAnonymous).judged);
+    assert_eq!((comparison.n_judged(), comparison.lacks_runs()), (8, true));
+    assert!(comparison.not_judged[0].starts_with("1 of 5 figures have fewer"), "{:?}", comparison.not_judged);
+    head.figures.iter_mut().filter(|figure| figure.metric == Metric::Wall).for_each(|wall| {
+        wall.values.iter_mut().for_each(|seconds| *seconds *= 1.2);
+    });
+    assert_eq!(compared(&run(1, 2.0), &head, &history).exit_code(false), 1, "a short history hides no regression");
 }
 
 #[test]

@@ -53,6 +53,11 @@ pub fn metric_with_unit(metric: Metric) -> String {
     }
 }
 
+/// `1 case`, `2 cases`.
+pub fn counted(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
 /// A p-value with four decimals.
 pub fn p_value(p: f64) -> String {
     if p < 0.0001 { "< 0.0001".to_owned() } else { format!("{p:.4}") }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::format::{markdown_table, metric_format, metric_with_unit, p_value};
-use super::phrases::{case_reason, headline, interval_ends, resolution_sentence};
+use super::phrases::{case_reason, headline, interval_ends, resolution_sentence, same_program};
 use crate::design::GateMode;
 use crate::report::{CaseReport, GateReport, MetricReport, ProgramIdentity, Verdict};
 
@@ -11,6 +11,9 @@ use crate::report::{CaseReport, GateReport, MetricReport, ProgramIdentity, Verdi
 pub fn markdown(report: &GateReport, gate_name: &str) -> String {
     let mut text = format!("## {gate_name}: {}\n\n", escaped(&headline(report)));
     let _ = writeln!(text, "Base {}, head {}.\n", program(&report.base), program(&report.head));
+    if let Some(sentence) = same_program(report) {
+        let _ = writeln!(text, "{sentence}\n");
+    }
     let reasons: Vec<_> = report.cases.iter().filter_map(|case| Some((case, case_reason(case)?))).collect();
     for (case, reason) in &reasons {
         let _ = writeln!(text, "- **{}** {}: {}", escaped(&case.name), case.verdict, escaped(reason));

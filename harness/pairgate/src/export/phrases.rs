@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::format::{metric_format, p_value};
+use super::format::{counted, metric_format, p_value};
 use crate::report::{CaseReport, GateReport, MetricReport, Verdict};
 
 /// `regressed: 1 of 4 cases, after 52 pairs`.
@@ -22,8 +22,10 @@ pub fn headline(report: &GateReport) -> String {
     }
 }
 
-fn counted(n: usize, noun: &str) -> String {
-    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+/// That both sides are one program, if they are: then every difference is of the machine or of the arguments.
+pub fn same_program(report: &GateReport) -> Option<String> {
+    (report.base.build == report.head.build)
+        .then(|| format!("Base and head are the same program, with one build id: {}.", report.head.build))
 }
 
 /// The smallest slowdown that the gate catches on this machine.

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, ContentArrangement, ContentLineStyle, LineStyle, Table, TableStyle};
 
-use super::format::{fine_seconds, p_value};
+use super::format::{counted, fine_seconds, p_value};
+use super::phrases::same_program;
 use crate::metric::{Metric, MetricRule};
 use crate::report::{CaseReport, GateReport, MetricReport, ProgramIdentity, Verdict};
 
@@ -13,7 +14,11 @@ const HEADER: [&str; 8] = ["case", "metric", "base", "head", "head / base", "pai
 /// The whole text: both programs, a line for each case and metric, the notes, the design, and the outcome. It has no colors
 /// and no line breaks that depend on the terminal.
 pub fn render(report: &GateReport) -> String {
-    let mut text = format!("base {}\nhead {}\n\n", identity(&report.base), identity(&report.head));
+    let mut text = format!("base {}\nhead {}\n", identity(&report.base), identity(&report.head));
+    if let Some(sentence) = same_program(report) {
+        let _ = writeln!(text, "{sentence}");
+    }
+    text.push('\n');
     let mut table = Table::new();
     table.load_style(table_style()).set_content_arrangement(ContentArrangement::Disabled).set_header(HEADER);
     for case in &report.cases {
@@ -114,7 +119,7 @@ fn design_lines(report: &GateReport) -> String {
 fn outcome_line(report: &GateReport) -> String {
     let verdict = match report.outcome {
         Verdict::Pass | Verdict::Improved => {
-            return format!("pass: {} cases, none shown to be worse", report.cases.len());
+            return format!("pass: {}, none shown to be worse", counted(report.cases.len(), "case"));
         }
         Verdict::Broken if report.cases.is_empty() => return "broken: nothing was measured".to_owned(),
         verdict => verdict,

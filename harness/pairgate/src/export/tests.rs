@@ -62,18 +62,18 @@ pub(crate) fn report() -> GateReport {
         case("sweep/lazy-disk", Verdict::Inconclusive, vec![metric(Metric::Cpu, Verdict::Inconclusive, 1.03)]),
         broken,
     ];
-    let program = |revision: &str| ProgramIdentity {
+    let program = |revision: &str, build: &str| ProgramIdentity {
         path: "target/release/actbench".into(),
         revision: Some(revision.to_owned()),
-        build: "0123456789abcdef".to_owned(),
+        build: build.to_owned(),
         description: Some("0.1.0, release".to_owned()),
     };
     GateReport {
         schema: "test-gate/1".to_owned(),
         outcome: Verdict::of_cases(&cases),
         design: GateDesign::screen_confirm(7),
-        base: program("1111111111111111111111111111111111111111"),
-        head: program("2222222222222222222222222222222222222222"),
+        base: program("1111111111111111111111111111111111111111", "0123456789abcdef"),
+        head: program("2222222222222222222222222222222222222222", "fedcba9876543210"),
         environment: serde_json::json!({ "kernel": "Linux 6.1" }),
         machine: "fedcba9876543210".to_owned(),
         resolution: Some(Resolution {
@@ -108,6 +108,21 @@ fn markdown_begins_with_the_verdict() {
 }
 
 #[test]
+fn same_program_on_both_sides_is_named() {
+    let different = passing();
+    let mut same = passing();
+    same.head.build = same.base.build.clone();
+    let sentence = "Base and head are the same program, with one build id: 0123456789abcdef.";
+    for (render, name) in [(markdown(&same, GATE), "markdown"), (render(&same), "text")] {
+        assert!(render.contains(sentence), "{name}: {render}");
+    }
+    for render in [markdown(&different, GATE), render(&different)] {
+        assert!(!render.contains("same program"), "{render}");
+    }
+    assert!(render(&same).contains("pass: 1 case, none"), "{}", render(&same));
+}
+
+#[test]
 fn annotations_have_a_line_each() {
     let text = annotations(&report(), GATE);
     insta::assert_snapshot!("annotations", text);
@@ -131,6 +146,15 @@ fn junit_has_failures_errors_and_skips() {
     );
     let error = document.descendants().find(|node| node.has_tag_name("error")).unwrap();
     assert!(error.attribute("message").unwrap().contains("100% <gone>"), "{text}");
+    let wall = document.descendants().find(|node| node.attribute("name") == Some("wall")).unwrap();
+    let figure = |name: &str| {
+        let found =
+            wall.descendants().find(|node| node.attribute("name") == Some(name) && node.has_tag_name("property"));
+        found.and_then(|node| node.attribute("value")).map(str::to_owned)
+    };
+    assert_eq!(figure("ratio").as_deref(), Some("1.001"), "a test that passed has its figures");
+    assert_eq!((figure("base").as_deref(), figure("unit").as_deref()), (Some("0.5"), Some("s")));
+    assert!(text.contains("<system-out>wall 1.001 (0.991 to 1.011) of base"), "{text}");
     insta::assert_snapshot!("junit", text);
     let text = junit(&nothing(), GATE).unwrap();
     let document = roxmltree::Document::parse(&text).unwrap();

@@ -53,7 +53,18 @@ pub fn add_file(directory: &Path, stem: &str, bytes: &[u8]) -> Result<AddedFile>
     Err(Error::file(directory, format!("has {MAX_SAME_NAME} runs named {stem}; use another directory")))
 }
 
-/// The `.json` files in `directory`, by name. Subdirectories are not read.
+/// A key that orders files of one directory as they were added: `a.json` before `a-2.json` before `a-10.json`.
+pub fn name_order(name: &str) -> (&str, usize) {
+    let stem = name.strip_suffix(".json").unwrap_or(name);
+    // Digests and dates have more digits than the number of a file.
+    let numbered = stem.rsplit_once('-').and_then(|(before, number)| {
+        let number = number.parse().ok().filter(|number| (2..MAX_SAME_NAME).contains(number))?;
+        Some((before, number))
+    });
+    numbered.unwrap_or((stem, 1))
+}
+
+/// The `.json` files in `directory`, by [`name_order`]. Subdirectories are not read.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -65,13 +76,24 @@ pub fn json_files(directory: &Path) -> Result<Vec<PathBuf>> {
             found.push(path);
         }
     }
-    found.sort();
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    found.sort_by(|a, b| name_order(&name(a)).cmp(&name_order(&name(b))));
     Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbered_names_follow_the_first_one() {
+        let mut names = ["b-a1.json", "a-12345678-10.json", "a-12345678-2.json", "a-12345678.json", "a-12345677.json"];
+        names.sort_by(|a, b| name_order(a).cmp(&name_order(b)));
+        assert_eq!(
+            names,
+            ["a-12345677.json", "a-12345678.json", "a-12345678-2.json", "a-12345678-10.json", "b-a1.json"]
+        );
+    }
 
     #[test]
     fn files_are_added_once_and_never_overwritten() {
@@ -83,7 +105,7 @@ mod tests {
         let second = directory.join("a-2.json");
         assert_eq!(add_file(&directory, "a", b"2").unwrap(), AddedFile::New(second.clone()));
         assert_eq!(fs::read(&first).unwrap(), b"1");
-        assert_eq!(json_files(&directory).unwrap(), [second, first]);
+        assert_eq!(json_files(&directory).unwrap(), [first, second]);
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 2, "a temporary file was left behind");
         assert!(json_files(&parent.path().join("absent")).is_err());
     }

@@ -1,4 +1,5 @@
-//! The gate on this machine: whole gates of one short case, with no difference and with real extra work or memory.
+//! The gate on this machine: whole gates of one short case, without a difference, against fresh copies of the program, and
+//! with real extra work or memory.
 //!
 //! The caller's [`Testbed`] makes the sources: it knows how to add work or memory to a program's runs.
 
@@ -12,24 +13,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Resolution;
+use super::trials::{CONFIDENCE, ChangeTrials, CopiedFile, HeadLoad, InjectedChange, MEBIBYTE, Testbed, TrialGate};
 use crate::design::GateDesign;
-use crate::engine::{self, GateObserver, GateRound};
 use crate::error::{Error, Result};
 use crate::metric::Metric;
-use crate::pair::{GatePair, GateStage};
-use crate::report::{CaseReport, Verdict};
-use crate::source::{Observation, ObservationResult, Side, Source};
+use crate::report::CaseReport;
+use crate::source::{Observation, ObservationResult, Side};
+use crate::stats::RatioEstimate;
 use crate::stats::summary::median;
-use crate::stats::{MAX_OBSERVATIONS, RatioEstimate};
 
 /// A slowdown is resolved if at least this fraction of its gates caught it.
 pub const POWER: f64 = 0.9;
-
-/// Confidence of the intervals.
-const CONFIDENCE: f64 = 0.95;
-
-/// Bytes of a mebibyte.
-const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
 /// Pairs of the pilot.
 const PILOT_PAIRS: usize = 10;
@@ -52,55 +46,19 @@ pub struct SelftestPlan {
     pub arguments: Vec<String>,
     /// Gates without a difference.
     pub unchanged_gates: usize,
-    /// Gates of each slowdown. Growths of memory get half as many.
+    /// Gates of each slowdown. Growths of memory and fresh copies get half as many.
     pub changed_gates: usize,
     /// Slowdowns, as fractions.
     pub slowdowns: Vec<f64>,
-    /// Growths of the peak RSS, as fractions.
+    /// Growths of the allocated memory, as fractions.
     #[serde(rename = "memory_shares")]
     pub memory_fractions: Vec<f64>,
-    /// Growths of the peak RSS, in bytes.
+    /// Growths of the allocated memory, in bytes.
     pub memory_bytes: Vec<u64>,
     /// Seed of the order of gates, and of the gates.
     pub seed: u64,
     /// The longest that a run may take.
     pub timeout: Option<Duration>,
-}
-
-/// A difference of head.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum InjectedChange {
-    /// No difference.
-    None,
-    /// Work that takes this fraction of the case's time.
-    Slowdown(f64),
-    /// Memory of this fraction of the case's peak.
-    #[serde(rename = "memory-share")]
-    MemoryFraction(f64),
-    /// So many bytes of memory.
-    MemoryBytes(u64),
-}
-
-/// What a testbed adds to each run of head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadLoad {
-    /// Nothing.
-    Unchanged,
-    /// So many units of work. A unit always takes the same instructions; the pilot measures the time of them.
-    WorkUnits(u64),
-    /// So many bytes of memory.
-    MemoryBytes(u64),
-}
-
-/// Makes sources of a short case for the self-test.
-pub trait Testbed {
-    /// A source with one case, whose base is unchanged and whose head has `load`. Its observations have [`Metric::Wall`] and
-    /// [`Metric::PeakRss`].
-    ///
-    /// # Errors
-    /// The program does not exist, or there is no directory for temporary files.
-    fn source(&self, load: HeadLoad) -> Result<Box<dyn Source>>;
 }
 
 /// The caller's facts about itself and the machine, for the report.
@@ -116,28 +74,6 @@ pub struct SelftestContext {
     pub date: String,
 }
 
-/// The results of all gates of a change.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ChangeTrials {
-    /// The change.
-    pub change: InjectedChange,
-    /// Number of gates.
-    pub gates: usize,
-    /// Gates that regressed: false alarms if nothing was changed.
-    pub regressed: usize,
-    /// Gates that passed.
-    pub passed: usize,
-    /// Gates that were inconclusive.
-    pub inconclusive: usize,
-    /// Gates that were broken.
-    pub broken: usize,
-    /// Mean number of pairs of a gate.
-    pub mean_pairs: f64,
-    /// The measured ratio of the metric that the change affects (wall, or peak RSS), over the pairs of all gates.
-    #[serde(rename = "realised")]
-    pub measured: Option<RatioEstimate>,
-}
-
 /// The report of a self-test.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SelftestReport {
@@ -151,8 +87,8 @@ pub struct SelftestReport {
     pub design: GateDesign,
     /// Median seconds of the case.
     pub case_s: f64,
-    /// Median peak RSS of the case, in MiB.
-    pub case_rss_mb: f64,
+    /// Median of the memory that the case allocates, in MiB.
+    pub case_anonymous_mb: f64,
     /// Units of work that double the case's time.
     pub units_to_double: f64,
     /// The results for each change.
@@ -185,13 +121,16 @@ pub fn run(
     changes.extend(plan.slowdowns.iter().copied().map(InjectedChange::Slowdown));
     changes.extend(plan.memory_bytes.iter().copied().map(InjectedChange::MemoryBytes));
     changes.extend(plan.memory_fractions.iter().copied().map(InjectedChange::MemoryFraction));
+    changes.extend([CopiedFile::Cached, CopiedFile::Evicted].map(InjectedChange::FreshCopy));
     // In random order, so that a bad minute of the machine does not affect one change alone.
     let mut order: Vec<usize> = Vec::new();
     for (index, change) in changes.iter().enumerate() {
         let gates = match change {
             InjectedChange::None => plan.unchanged_gates,
             InjectedChange::Slowdown(_) => plan.changed_gates,
-            InjectedChange::MemoryFraction(_) | InjectedChange::MemoryBytes(_) => plan.changed_gates.div_ceil(2),
+            InjectedChange::MemoryFraction(_) | InjectedChange::MemoryBytes(_) | InjectedChange::FreshCopy(_) => {
+                plan.changed_gates.div_ceil(2)
+            }
         };
         order.extend(std::iter::repeat_n(index, gates));
     }
@@ -213,7 +152,7 @@ pub fn run(
         plan: plan.clone(),
         design: GateDesign::looks(plan.seed),
         case_s: pilot.seconds,
-        case_rss_mb: pilot.rss_mib,
+        case_anonymous_mb: pilot.allocated_mib,
         units_to_double: pilot.units_to_double,
         trials,
     })
@@ -232,20 +171,21 @@ fn resolution(context: &SelftestContext, trials: &[ChangeTrials]) -> Resolution 
         .collect();
     slowdowns.sort_by(|a, b| b.0.total_cmp(&a.0));
     let caught = slowdowns.iter().take_while(|(_, is_caught)| *is_caught);
-    let unchanged = trials.iter().find(|trial| trial.change == InjectedChange::None);
+    // A fresh copy is the same program.
+    let unchanged = || trials.iter().filter(|trial| trial.change.is_none());
     Resolution {
         machine: context.machine.clone(),
         date: context.date.clone(),
         smallest_effect: caught.last().map(|(fraction, _)| *fraction),
-        trials_without_difference: unchanged.map_or(0, |trial| trial.gates),
-        false_alarms: unchanged.map_or(0, |trial| trial.regressed),
+        trials_without_difference: unchanged().map(|trial| trial.gates).sum(),
+        false_alarms: unchanged().map(|trial| trial.regressed).sum(),
     }
 }
 
 /// The resources of the case, and how much extra work makes how much of a slowdown.
 struct PilotResult {
     seconds: f64,
-    rss_mib: f64,
+    allocated_mib: f64,
     units_to_double: f64,
 }
 
@@ -261,8 +201,9 @@ impl PilotResult {
             let (base, head) = values(Metric::Wall);
             let slowdown = RatioEstimate::of_pairs(&head, &base, CONFIDENCE)?.estimate - 1.0;
             if slowdown >= PILOT_SLOWDOWN {
-                let rss_mib = median(&values(Metric::PeakRss).0)?;
-                return Ok(PilotResult { seconds: median(&base)?, rss_mib, units_to_double: units as f64 / slowdown });
+                let allocated_mib = median(&values(Metric::PeakAnonymous).0)?;
+                let units_to_double = units as f64 / slowdown;
+                return Ok(PilotResult { seconds: median(&base)?, allocated_mib, units_to_double });
             }
             units *= 4;
             if units > MAX_UNITS {
@@ -278,9 +219,10 @@ impl PilotResult {
             InjectedChange::None => HeadLoad::Unchanged,
             InjectedChange::Slowdown(fraction) => HeadLoad::WorkUnits((fraction * self.units_to_double).round() as u64),
             InjectedChange::MemoryFraction(fraction) => {
-                HeadLoad::MemoryBytes((fraction * self.rss_mib * MEBIBYTE).round() as u64)
+                HeadLoad::MemoryBytes((fraction * self.allocated_mib * MEBIBYTE).round() as u64)
             }
             InjectedChange::MemoryBytes(bytes) => HeadLoad::MemoryBytes(bytes),
+            InjectedChange::FreshCopy(file) => HeadLoad::FreshCopy(file),
         }
     }
 }
@@ -296,81 +238,6 @@ fn pilot_pairs(testbed: &dyn Testbed, units: u64) -> Result<Vec<(Observation, Ob
     (0..PILOT_PAIRS).map(|_| Ok((observe(Side::Base)?, observe(Side::Head)?))).collect()
 }
 
-/// A gate that was run.
-#[derive(Clone)]
-struct TrialGate {
-    case: CaseReport,
-    /// Wall and peak RSS of base and head, pair by pair.
-    pairs: Vec<[(f64, f64); 2]>,
-}
-
-impl TrialGate {
-    fn run(testbed: &dyn Testbed, load: HeadLoad, seed: u64) -> Result<Self> {
-        let mut source = testbed.source(load)?;
-        let mut collector = PairCollector { pairs: Vec::new() };
-        let cases = engine::run(source.as_mut(), &GateDesign::looks(seed), &mut collector)?;
-        let case = cases.into_iter().next().ok_or_else(|| Error::internal("a gate without a case"))?;
-        Ok(TrialGate { case, pairs: collector.pairs })
-    }
-}
-
-/// Collects wall and peak RSS of the pairs of a gate.
-struct PairCollector {
-    pairs: Vec<[(f64, f64); 2]>,
-}
-
-impl GateObserver for PairCollector {
-    fn recorded_pair(&mut self, _stage: GateStage, _case: &str, _index: usize) -> Option<GatePair> {
-        None
-    }
-
-    fn on_pair(&mut self, pair: &GatePair) -> Result<()> {
-        if let (ObservationResult::Measured(base), ObservationResult::Measured(head)) = (&pair.base, &pair.head) {
-            let both = |metric: Metric| base.values.get(&metric).copied().zip(head.values.get(&metric).copied());
-            if let (Some(wall), Some(rss)) = (both(Metric::Wall), both(Metric::PeakRss)) {
-                self.pairs.push([wall, rss]);
-            }
-        }
-        Ok(())
-    }
-
-    fn on_round(&mut self, _round: &GateRound) {}
-}
-
-impl ChangeTrials {
-    fn of(change: InjectedChange, gates: &[TrialGate]) -> Self {
-        let count = |matches: fn(Verdict) -> bool| gates.iter().filter(|gate| matches(gate.case.verdict)).count();
-        // The position in the pairs of the metric that the change affects.
-        let metric = match change {
-            InjectedChange::None | InjectedChange::Slowdown(_) => 0,
-            InjectedChange::MemoryFraction(_) | InjectedChange::MemoryBytes(_) => 1,
-        };
-        let pairs = gates.iter().flat_map(|gate| &gate.pairs).take(MAX_OBSERVATIONS);
-        let (base, head): (Vec<f64>, Vec<f64>) = pairs.map(|pair| pair[metric]).unzip();
-        ChangeTrials {
-            change,
-            gates: gates.len(),
-            regressed: count(|verdict| verdict == Verdict::Regressed),
-            passed: count(|verdict| matches!(verdict, Verdict::Pass | Verdict::Improved)),
-            inconclusive: count(|verdict| verdict == Verdict::Inconclusive),
-            broken: count(|verdict| verdict == Verdict::Broken),
-            mean_pairs: gates.iter().map(|gate| gate.case.pairs as f64).sum::<f64>() / gates.len().max(1) as f64,
-            measured: RatioEstimate::of_pairs(&head, &base, CONFIDENCE).ok(),
-        }
-    }
-}
-
-impl std::fmt::Display for InjectedChange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(&match self {
-            InjectedChange::None => "nothing".to_owned(),
-            InjectedChange::Slowdown(fraction) => format!("+{:.0} % time", 100.0 * fraction),
-            InjectedChange::MemoryFraction(fraction) => format!("+{:.0} % memory", 100.0 * fraction),
-            InjectedChange::MemoryBytes(bytes) => format!("+{:.0} MiB memory", *bytes as f64 / MEBIBYTE),
-        })
-    }
-}
-
 impl SelftestReport {
     /// Error rates that miss the gate's guarantees, a sentence each.
     pub fn shortcomings(&self) -> Vec<String> {
@@ -378,7 +245,7 @@ impl SelftestReport {
         for trial in &self.trials {
             let (caught, gates) = (trial.regressed, trial.gates);
             let shortcoming = match trial.change {
-                InjectedChange::None if caught > 0 => format!("{caught} false alarms in {gates} gates"),
+                change if change.is_none() && caught > 0 => format!("{caught} false alarms in {gates} gates"),
                 InjectedChange::Slowdown(fraction) if fraction >= 0.0999 && caught < gates => {
                     format!("{caught} of {gates} caught")
                 }
@@ -403,7 +270,8 @@ mod tests {
 
     fn trial(change: InjectedChange, gates: usize, regressed: usize) -> ChangeTrials {
         let passed = gates - regressed;
-        ChangeTrials { change, gates, regressed, passed, inconclusive: 0, broken: 0, mean_pairs: 10.0, measured: None }
+        let (inconclusive, broken, measured, metrics) = (0, 0, None, Vec::new());
+        ChangeTrials { change, gates, regressed, passed, inconclusive, broken, mean_pairs: 10.0, measured, metrics }
     }
 
     #[test]
@@ -416,7 +284,8 @@ mod tests {
         };
         let resolve = |caught: [usize; 3]| {
             let slowdowns = [0.02, 0.05, 0.10].into_iter().zip(caught);
-            let mut trials = vec![trial(InjectedChange::None, 40, 1)];
+            let copies = trial(InjectedChange::FreshCopy(CopiedFile::Evicted), 10, 2);
+            let mut trials = vec![trial(InjectedChange::None, 40, 1), copies];
             trials.extend(slowdowns.map(|(fraction, caught)| trial(InjectedChange::Slowdown(fraction), 20, caught)));
             resolution(&context, &trials)
         };
@@ -424,6 +293,6 @@ mod tests {
         assert_eq!(resolve([20, 20, 20]).smallest_effect, Some(0.02));
         assert_eq!(resolve([20, 17, 20]).smallest_effect, Some(0.10), "a larger slowdown was missed");
         assert_eq!(resolve([20, 20, 17]).smallest_effect, None);
-        assert_eq!((resolve([3, 18, 20]).trials_without_difference, resolve([3, 18, 20]).false_alarms), (40, 1));
+        assert_eq!((resolve([3, 18, 20]).trials_without_difference, resolve([3, 18, 20]).false_alarms), (50, 3));
     }
 }

@@ -2,11 +2,12 @@
 //! the rate of false alarms, the power, and the smallest slowdown that is caught reliably.
 //!
 //! [`noise`] and [`replay`] run gates on recorded noise, thousands in seconds; [`live`] runs gates of real processes on this
-//! machine.
+//! machine, with the changes of [`trials`].
 
 pub mod live;
 pub mod noise;
 pub mod replay;
 pub mod resolution;
+pub mod trials;
 
 pub use resolution::Resolution;

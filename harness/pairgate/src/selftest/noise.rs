@@ -127,7 +127,7 @@ impl Source for NoiseSource<'_> {
             };
             (*metric, value)
         });
-        Ok(ObservationResult::Measured(Observation { values: values.collect(), digest: None }))
+        Ok(ObservationResult::Measured(Observation { values: values.collect(), ..Observation::default() }))
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::export::format::counted;
+
 /// The result of a self-test of a machine, in short.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resolution {
@@ -22,9 +24,9 @@ impl Resolution {
     /// `this machine resolves slowdowns of 5 % or more (0 false alarms in 40 gates, self-test of 2026-11-27)`.
     pub fn sentence(&self) -> String {
         let gates = format!(
-            "{} false alarms in {} gates, self-test of {}",
-            self.false_alarms,
-            self.trials_without_difference,
+            "{} in {}, self-test of {}",
+            counted(self.false_alarms, "false alarm"),
+            counted(self.trials_without_difference, "gate"),
             self.day()
         );
         match self.smallest_effect {

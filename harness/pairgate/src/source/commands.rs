@@ -1,4 +1,4 @@
-//! Observations of any two shell commands: wall time, CPU time and peak RSS of one process each.
+//! Observations of any two shell commands: wall time and CPU time of one process each, and its peak RSS on request.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -35,10 +35,14 @@ pub struct CommandOptions {
     pub timeout: Option<Duration>,
     /// Whether both sides must write the same bytes to standard output ([`Metric::ResultDigest`]).
     pub compare_output: bool,
+    /// Whether the peak RSS is judged ([`Metric::PeakRss`]). It includes the mapped pages of the programs' files, which depend
+    /// on the page cache: two copies of one program may differ by some percent.
+    pub judge_peak_rss: bool,
 }
 
-/// Runs shell commands. Time includes the start of the process; peak RSS is at least that of this process, which a child
-/// inherits until it executes its program.
+/// Runs shell commands. Time includes the start of the process. The system counts the peak RSS of any program, but not the
+/// peak of the memory that it allocates; it is at least that of this process, which a child inherits until it executes its
+/// program.
 pub struct CommandSource {
     cases: Vec<CommandCase>,
     options: CommandOptions,
@@ -68,7 +72,10 @@ impl Source for CommandSource {
     }
 
     fn metrics(&self, _case: &str) -> Vec<Metric> {
-        let mut metrics = vec![Metric::Wall, Metric::Cpu, Metric::PeakRss];
+        let mut metrics = vec![Metric::Wall, Metric::Cpu];
+        if self.options.judge_peak_rss {
+            metrics.push(Metric::PeakRss);
+        }
         if self.options.compare_output {
             metrics.push(Metric::ResultDigest);
         }
@@ -86,21 +93,23 @@ impl Source for CommandSource {
         let output = run_program(Path::new("/bin/sh"), &arguments, &[], None, self.options.timeout)?;
         Ok(match output.failure() {
             Some(failure) => ObservationResult::Failed(failure),
-            None => ObservationResult::Measured(observation(&output, self.options.compare_output)),
+            None => ObservationResult::Measured(observation(&output, self.options)),
         })
     }
 }
 
-fn observation(output: &ProcessOutput, compare_output: bool) -> Observation {
+fn observation(output: &ProcessOutput, options: CommandOptions) -> Observation {
     let mut values = BTreeMap::from([(Metric::Wall, output.elapsed.as_secs_f64())]);
     if let Some(usage) = output.usage {
         // The kernel counts CPU time in ticks or microseconds: a command may use less than it can count, and a ratio
         // needs values above 0.
         values.insert(Metric::Cpu, usage.cpu_s.max(1e-6));
-        values.insert(Metric::PeakRss, usage.peak_rss_mib);
+        if options.judge_peak_rss {
+            values.insert(Metric::PeakRss, usage.peak_rss_mib);
+        }
     }
-    let digest = compare_output.then(|| blake3::hash(output.stdout.as_bytes()).to_hex().to_string());
-    Observation { values, digest }
+    let digest = options.compare_output.then(|| blake3::hash(output.stdout.as_bytes()).to_hex().to_string());
+    Observation { values, digest, auroc_step: None }
 }
 
 #[cfg(test)]
@@ -109,7 +118,7 @@ mod tests {
 
     #[test]
     fn command_is_measured_or_its_failure_reported() {
-        let options = CommandOptions { compare_output: true, ..CommandOptions::default() };
+        let options = CommandOptions { compare_output: true, judge_peak_rss: true, ..CommandOptions::default() };
         let mut source = CommandSource::new(vec![CommandCase::new("a", "echo one", "exit 3")], options).unwrap();
         let ObservationResult::Measured(observed) = source.observe("a", Side::Base).unwrap() else {
             panic!("the command succeeds")
@@ -117,6 +126,17 @@ mod tests {
         assert!(source.metrics("a").iter().all(|metric| observed.has(*metric)), "{observed:?}");
         let failed = source.observe("a", Side::Head).unwrap();
         assert_eq!(failed, ObservationResult::Failed("exit status 3".to_owned()));
+    }
+
+    #[test]
+    fn peak_rss_is_measured_on_request_only() {
+        let mut source =
+            CommandSource::new(vec![CommandCase::new("a", "true", "true")], CommandOptions::default()).unwrap();
+        assert_eq!(source.metrics("a"), [Metric::Wall, Metric::Cpu]);
+        let ObservationResult::Measured(observed) = source.observe("a", Side::Base).unwrap() else {
+            panic!("the command succeeds")
+        };
+        assert!(!observed.has(Metric::PeakRss), "{observed:?}");
     }
 
     #[test]

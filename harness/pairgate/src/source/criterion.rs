@@ -159,7 +159,7 @@ impl Source for CriterionSource {
         if self.metrics(case).contains(&Metric::Instructions) {
             values.extend(counts.and_then(|counts| counts.get(case)).map(|count| (Metric::Instructions, *count)));
         }
-        Ok(ObservationResult::Measured(Observation { values, digest: None }))
+        Ok(ObservationResult::Measured(Observation { values, ..Observation::default() }))
     }
 }
 

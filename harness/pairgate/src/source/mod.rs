@@ -45,6 +45,9 @@ pub struct Observation {
     /// The digest of the result, where there is one ([`Metric::ResultDigest`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// The change of [`Metric::Auroc`] by one swapped pair: one in so many pairs of a positive and a negative test row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auroc_step: Option<f64>,
 }
 
 impl Observation {

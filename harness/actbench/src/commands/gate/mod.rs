@@ -61,7 +61,7 @@ pub struct GateArgs {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "wall,cpu,peak-rss,peak-heap,auroc,feature-digest",
+        default_value = "wall,cpu,peak-anonymous,peak-heap,auroc,feature-digest",
         value_name = "METRIC,..."
     )]
     pub metrics: Vec<Metric>,
@@ -71,10 +71,12 @@ pub struct GateArgs {
     /// A slowdown of this fraction must not pass
     #[arg(long, default_value_t = 0.05, value_name = "FRACTION")]
     pub effect: f64,
-    /// A difference of AUROC of at most this much is not a regression
+    /// A difference of AUROC of at most this much is not a regression; with --allow-other-features the larger of this and six
+    /// swapped pairs of test rows
     #[arg(long, default_value_t = 1e-6, value_name = "DIFFERENCE")]
     pub auroc_tolerance: f64,
-    /// Accept features that differ from base's, for a change of the arithmetic; AUROC is still compared
+    /// Accept features that differ from base's, for a change of the arithmetic. AUROC may then differ by six swapped pairs of a
+    /// positive and a negative test row
     #[arg(long)]
     pub allow_other_features: bool,
     /// Seed of the order of runs

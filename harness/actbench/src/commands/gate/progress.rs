@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use pairgate::Result;
 use pairgate::engine::{GateObserver, GateRound};
+use pairgate::export::format::counted;
 use pairgate::journal::GateJournal;
 use pairgate::pair::{GatePair, GateStage};
 use pairgate::source::ObservationResult;
@@ -72,7 +73,8 @@ impl GateObserver for GateProgress {
             GateStage::Screen => "screening",
             GateStage::Confirm => "confirming flagged cases",
         };
-        let text = format!("{stage}: round {} of at most {}, {} cases", round.index + 1, round.max_rounds, round.cases);
+        let cases = counted(round.cases, "case");
+        let text = format!("{stage}: round {} of at most {}, {cases}", round.index + 1, round.max_rounds);
         if let Some(bar) = &self.bar {
             bar.set_length(round.max_rounds as u64);
             bar.set_position(round.index as u64);

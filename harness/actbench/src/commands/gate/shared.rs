@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use pairgate::design::GateDesign;
 use pairgate::engine;
+use pairgate::export::format::counted;
 use pairgate::journal::{GateJournal, JournalHeader};
 use pairgate::report::ProgramIdentity;
 use pairgate::source::revisions::{BuildOptions, BuiltExecutable};
@@ -175,7 +176,7 @@ fn journal(args: &GateArgs, path: &Path, header: &JournalHeader) -> Result<GateJ
     }
     let journal = GateJournal::resume(path, header).map_err(from_pairgate)?;
     if !args.quiet {
-        stderr_line!("resuming with {} pairs of {}", journal.n_recorded(), path.display());
+        stderr_line!("resuming with {} of {}", counted(journal.n_recorded(), "pair"), path.display());
     }
     Ok(journal)
 }
