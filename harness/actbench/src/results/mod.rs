@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::atomic_file::{check_writable, write_whole};
+use crate::atomic_file::write_whole;
 use crate::case::{Method, RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::measure::machine_record::MachineRecord;
