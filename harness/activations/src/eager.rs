@@ -4,11 +4,10 @@
 //! with causal attention padding changes no other token. As in the lazy plan, no block past the deepest layer is run, so
 //! that the baseline is not slower than necessary.
 
-use std::ops::Range;
+mod full_tensor;
 
 use actbench_kernels::PoolMethod;
 use bytes::Bytes;
-use memmap2::MmapMut;
 
 use crate::error::{Error, Result};
 use crate::model::{ActivationModel, check_layer};
@@ -20,6 +19,9 @@ use crate::plan::progress::Monitor;
 use crate::plan::sources::check_tokens;
 use crate::plan::{ActTensor, Axes, ExtractionStats, LargestBatch, PlanCost, ProgressSink, SequenceMask, Signature};
 use crate::tokens::TokenSet;
+
+use full_tensor::{FullTensor, out_of_memory};
+pub use full_tensor::{observe_reservations, reserved_bytes};
 
 /// Activations, and the counters of their extraction.
 #[derive(Clone, Debug)]
@@ -85,7 +87,7 @@ pub fn extract_full(
             tensor.touch(block.clone());
         }
         let Some(position) = signature.layer_position(layer) else { return Ok(()) };
-        for (sample, out) in tensor.memory[block].chunks_exact_mut(sample_bytes).enumerate() {
+        for (sample, out) in tensor[block].chunks_exact_mut(sample_bytes).enumerate() {
             let block = out[position * block_bytes..].chunks_exact_mut(vector_bytes);
             for (token, out) in scheduled.whole.rows_of(sample).iter().zip(block) {
                 out.copy_from_slice(vector(output, *token, vector_bytes));
@@ -202,45 +204,6 @@ impl<'a> EagerRun<'a> {
     }
 }
 
-/// The memory of a full tensor: an anonymous mapping, which the system fills with zeros on the first touch.
-///
-/// With a `Vec` of zeros, hundreds of megabytes would be faulted in by pages of 4 KiB and zeroed twice, by the system and
-/// here.
-struct FullTensor {
-    memory: MmapMut,
-    n_bytes: usize,
-}
-
-impl FullTensor {
-    /// Reserves all of `signature` without touching it.
-    fn reserve(signature: &Signature) -> Result<Self> {
-        let n_bytes = signature.n_bytes();
-        // An empty mapping is an error.
-        let memory = MmapMut::map_anon(n_bytes.max(1)).map_err(|_| out_of_memory(signature))?;
-        // A hint: without huge pages it is only slower.
-        #[cfg(target_os = "linux")]
-        let _ = memory.advise(memmap2::Advice::HugePage);
-        Ok(FullTensor { memory, n_bytes })
-    }
-
-    /// Makes the zeros of `range` resident: padding is as much a part of the tensor as the positions of a sequence.
-    fn touch(&mut self, range: Range<usize>) {
-        #[cfg(target_os = "linux")]
-        if self.memory.advise_range(memmap2::Advice::PopulateWrite, range.start, range.len()).is_ok() {
-            return;
-        }
-        self.memory[range].fill(0);
-    }
-
-    fn into_bytes(self) -> Bytes {
-        Bytes::from_owner(self.memory).slice(..self.n_bytes)
-    }
-}
-
-fn out_of_memory(signature: &Signature) -> Error {
-    Error::OutOfMemory { what: format!("activations {signature}"), bytes: signature.n_bytes() as u64 }
-}
-
 /// The bytes of a batch's samples, which are consecutive, `sample_bytes` each. Pages are touched batch by batch.
 fn batch_bytes<'a>(bytes: &'a mut Vec<u8>, scheduled: &ScheduledBatch, sample_bytes: usize) -> &'a mut [u8] {
     let first = scheduled.samples.first().map_or(0, |sample| sample * sample_bytes);
@@ -283,25 +246,5 @@ mod tests {
             assert!(matches!(error, Error::OutOfMemory { bytes, .. } if bytes == 1 << 61), "{error}");
             assert!(error.to_string().contains("blsh [1073741824, 2, 1048576, 512] bf16"), "{error}");
         }
-    }
-
-    #[test]
-    fn memory_is_zero_whether_touched_or_not() {
-        let signature = Signature {
-            axes: Axes::BLSH,
-            n_samples: 3,
-            layer_ids: [0].into(),
-            seq_len: 1000,
-            hidden_size: 7,
-            dtype: actbench_kernels::DType::F32,
-            has_mask: true,
-        };
-        let mut tensor = FullTensor::reserve(&signature).unwrap();
-        tensor.touch(0..signature.sample_bytes());
-        tensor.memory[5] = 1;
-        tensor.touch(signature.sample_bytes()..2 * signature.sample_bytes());
-        let bytes = tensor.into_bytes();
-        assert_eq!((bytes.len(), bytes[5]), (signature.n_bytes(), 1));
-        assert_eq!(bytes.iter().filter(|byte| **byte != 0).count(), 1);
     }
 }

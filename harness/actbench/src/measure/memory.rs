@@ -1,11 +1,13 @@
 //! Peaks of a process's own memory, read inside the process.
 //!
 //! The resident peak is `VmHWM` of `/proc/self/status`. `ru_maxrss` is not used: a child inherits it, so that a child of a
-//! large parent would report the size of the parent. The heap peak is counted by the allocator. [`super::allocated`] has the
-//! peak without mapped files.
+//! large parent would report the size of the parent. The heap peak is counted by the allocator, and eager's full tensors, which
+//! are mapped, are added to it. [`super::allocated`] has the peak without mapped files.
 
 use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use actbench_activations::eager;
 use peak_alloc::PeakAlloc;
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +21,7 @@ pub struct Peaks {
     pub rss_mb: Option<f64>,
     /// Largest size of anonymous and shared memory, which no mapped file belongs to.
     pub anonymous_mb: Option<f64>,
-    /// Largest size of the heap.
+    /// Largest size of the heap and of eager's full tensors together.
     pub heap_mb: f64,
     /// Resident anonymous memory at the end.
     pub rss_anonymous_mb: Option<f64>,
@@ -39,6 +41,16 @@ pub struct Baseline {
     sampler: Option<AllocationSampler>,
 }
 
+/// The largest sum of heap and full tensors, in bytes, until the tensors changed the last time.
+static LARGEST: AtomicU64 = AtomicU64::new(0);
+
+/// Full tensors are mappings, which the allocator does not see. While they stay the same, the peak of the sum is the heap's peak
+/// and their size: called before they change, this notes it and begins a new peak of the heap.
+fn note_full_tensors(reserved: u64) {
+    LARGEST.fetch_max(PeakAlloc.peak_usage() as u64 + reserved, Ordering::Relaxed);
+    PeakAlloc.reset_peak_usage();
+}
+
 /// Resets the peaks, so that later ones belong to the measured part alone.
 pub fn begin() -> Baseline {
     let load_rss_mb = status_mb("VmHWM");
@@ -46,7 +58,9 @@ pub fn begin() -> Baseline {
     // Before the heap's peak is reset, so that the thread's own memory is not part of it.
     let sampler = AllocationSampler::start(reset);
     // `PeakAlloc` keeps its counts in statics, so that any value of the type reads them.
+    eager::observe_reservations(note_full_tensors);
     PeakAlloc.reset_peak_usage();
+    LARGEST.store(0, Ordering::Relaxed);
     Baseline { load_rss_mb, includes_loading: !reset, sampler }
 }
 
@@ -72,7 +86,8 @@ pub fn return_freed() {
 
 /// Peaks since `baseline`.
 pub fn peaks(baseline: &Baseline) -> Peaks {
-    let heap_mb = PeakAlloc.peak_usage() as f64 / MIB;
+    let now = PeakAlloc.peak_usage() as u64 + eager::reserved_bytes();
+    let heap_mb = LARGEST.load(Ordering::Relaxed).max(now) as f64 / MIB;
     let mib = |kib: u64| kib as f64 / 1024.0;
     let sampled = baseline.sampler.as_ref().map(AllocationSampler::peaks);
     Peaks {

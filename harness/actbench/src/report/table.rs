@@ -37,7 +37,7 @@ const FIGURES: [FigureColumn; 8] = [
 
 /// The columns, in two lines that fit into a terminal of 80 columns.
 const LEGEND: &str = "n: repetitions; figures are medians; time: extract + train+eval; metric: AUROC.\n\
-                      RSS: resident memory; heap: the allocator's part, without eager's full tensors.\n";
+                      RSS: resident memory; heap: what was allocated, eager's full tensors included.\n";
 
 /// The whole text: medians, ratios, a sentence and the recommended method for each task. `width` is that of the terminal;
 /// without one no line of a table is wrapped. Cases that used the disk cache are called `lazy-disk`.

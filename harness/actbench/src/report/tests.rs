@@ -28,7 +28,7 @@ fn both_tasks_with_intervals() {
  sweep  eager   5  20.0     15.0        5.00      1500        750  0.9750
  sweep  lazy    5  20.0     15.0        5.00      1602        801  0.9750
 n: repetitions; figures are medians; time: extract + train+eval; metric: AUROC.
-RSS: resident memory; heap: the allocator's part, without eager's full tensors.
+RSS: resident memory; heap: what was allocated, eager's full tensors included.
 train, eager / lazy: time 2.00x (1.96 to 2.04), peak RSS 1.25x (1.25 to 1.25); 93.8 % intervals, 5 blocks
 sweep, eager / lazy: time 1.00x (0.92 to 1.08, no difference shown), peak RSS 0.94x (0.94 to 0.94); 93.8 % intervals, 5 blocks
 train: lazy was 2.00x faster (1.96 to 2.04) and used 1.25x less memory (1.25 to 1.25), 93.8 % intervals, 5 blocks; same AUROC.
@@ -93,7 +93,7 @@ fn failed_method_and_partly_failed_method() {
  sweep  eager              1   9.00     6.75        2.25       640        320  0.9750
  sweep  lazy               1   18.0     13.5        4.50       320        160  0.9750
 n: repetitions; figures are medians; time: extract + train+eval; metric: AUROC.
-RSS: resident memory; heap: the allocator's part, without eager's full tensors.
+RSS: resident memory; heap: what was allocated, eager's full tensors included.
 sweep, eager / lazy: time 0.50x, peak RSS 2.00x; no interval from a single block
 train: eager never completed (oom); lazy completed.
 sweep: lazy was 2.00x slower (a single block) and used 2.00x less memory (a single block); same AUROC.
@@ -117,7 +117,7 @@ fn lazy_disk_has_its_own_lines() {
  sweep  lazy       0     -        -           -         -          -       -
  sweep  lazy-disk  0     -        -           -         -          -       -
 n: repetitions; figures are medians; time: extract + train+eval; metric: AUROC.
-RSS: resident memory; heap: the allocator's part, without eager's full tensors.
+RSS: resident memory; heap: what was allocated, eager's full tensors included.
 train, eager / lazy: time 2.00x (1.96 to 2.04), peak RSS 1.25x (1.25 to 1.25); 93.8 % intervals, 5 blocks
 train, eager / lazy-disk: time 5.69x (1.98 to 12.24), peak RSS 2.00x (2.00 to 2.01); 93.8 % intervals, 5 blocks
 train: lazy was 2.00x faster (1.96 to 2.04) and used 1.25x less memory (1.25 to 1.25), 93.8 % intervals, 5 blocks; same AUROC.
@@ -149,7 +149,7 @@ fn ablation_lists_each_rule() {
  train  lazy    5 of 6 (oom)  1.20    0.900       0.300       300        150  0.9750
  sweep  lazy               0     -        -           -         -          -       -
 n: repetitions; figures are medians; time: extract + train+eval; metric: AUROC.
-RSS: resident memory; heap: the allocator's part, without eager's full tensors.
+RSS: resident memory; heap: what was allocated, eager's full tensors included.
 
  task    method   rules            n   time s                vs full   extract s                vs full   peak RSS MiB   tokens computed   GFLOP
 ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -56,7 +56,7 @@ pub struct Row {
     pub train_eval_s: Option<f64>,
     /// Peak resident memory, as the kernel counts it.
     pub cpu_peak_rss_mb: Option<f64>,
-    /// Peak heap memory, as the allocator counts it.
+    /// Peak heap memory, as the allocator counts it, and eager's full tensors, which are mapped.
     pub cpu_peak_heap_mb: Option<f64>,
     /// Peak of the memory in use in the GPUs' pools.
     pub gpu_peak_alloc_mb: Option<f64>,

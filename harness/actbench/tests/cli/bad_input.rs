@@ -125,7 +125,7 @@ fn unwritable_output_is_found_before_work() {
     // The missing model is not reported: the output is checked before the model is read.
     assert_snapshot!(refusals(&["--output absent/results.json --model ./absent", "--output temporary"]), @r#"
 error: absent/results.json: cannot be written (--output): the directory absent does not exist; create it or use another path
-error: temporary: is a directory; --output needs a file name for the result file
+error: temporary: is a directory; --output needs a file name for a result file
 "#);
 }
 

@@ -67,3 +67,27 @@ fn predictions_of_any_number_of_samples_are_made() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("use fewer"), "{}", stderr(&output));
 }
+
+#[test]
+fn predicted_and_measured_heap_of_full_tensors_agree() {
+    let sandbox = Sandbox::new();
+    let settings = ["--samples", "300", "--layer", "1", "--sweep-layers", "8"];
+    let run = ["run", "--tasks", "sweep", "--methods", "eager,lazy", "--repetitions", "1", "--warmup", "0"];
+    let output = sandbox.output(&[&run[..], &settings].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let results: Value = serde_json::from_slice(&fs::read(sandbox.path("results.json")).unwrap()).unwrap();
+    let output = sandbox.output(&[&["plan", "--json"][..], &settings].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let plan: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let of = |cases: &Value, method: &str, key: &str| {
+        let wanted = |case: &&Value| case["task"] == "sweep" && case["method"] == method;
+        cases.as_array().unwrap().iter().find(wanted).unwrap()[key].as_f64().unwrap()
+    };
+    let measured = |method: &str| of(&results["rows"], method, "cpu_peak_heap_mb");
+    let predicted = |method: &str| of(&plan["predictions"], method, "heap_bytes") / f64::from(1 << 20);
+    // 300 samples of 8 layers, 192 numbers of two bytes, and the longest sample's positions.
+    let tensors = measured("eager") - measured("lazy");
+    assert!(tensors > 300.0 * 8.0 * 192.0 * 2.0 * 64.0 / f64::from(1 << 20), "{tensors} MiB");
+    let ratio = tensors / (predicted("eager") - predicted("lazy"));
+    assert!((0.9..1.1).contains(&ratio), "{tensors} MiB of full tensors, {ratio} of the prediction");
+}
