@@ -193,7 +193,7 @@ untimed_absurd_counts() { : "more threads than the machine can have are refused 
 }
 
 timed_many_samples() { : "'plan', 'explain' and 'matrix --dry-run' take at most 2 s for 10^9 samples"
-  printf '[grid]\nsamples = [1000000000]\n' >"$work/many.toml"
+  printf '[[grid]]\nmodels = ["embedded"]\nsamples = [1000000000]\n' >"$work/many.toml"
   local start
   for command in "plan --samples 1000000000 --layers 4" "explain --samples 1000000000" "matrix $work/many.toml --dry-run --out $work/many"; do
     start=$(date +%s%N)

@@ -72,8 +72,8 @@ pub const TOKEN_BYTES: usize = 8;
 const ALWAYS_COUNTED: usize = 2048;
 /// The largest number of samples that a prediction counts.
 const MAX_COUNTED: usize = 8192;
-/// Above [`ALWAYS_COUNTED`] samples, a prediction counts at most about this number of tokens: a second of work.
-const MAX_COUNTED_TOKENS: usize = 1 << 19;
+/// Above [`ALWAYS_COUNTED`] samples, a prediction counts at most about this number of tokens: half a second of work.
+const MAX_COUNTED_TOKENS: usize = 1 << 18;
 
 /// A request for the inputs of a run.
 #[derive(Clone, Copy, Debug)]
