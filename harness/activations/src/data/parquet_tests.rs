@@ -99,6 +99,15 @@ fn damaged_parquet_never_panics() {
     }
 }
 
+/// A file found by fuzzing, at which the crate panics.
+#[test]
+fn negative_column_offset_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = include_bytes!("../../tests/data/negative_offset.parquet");
+    let error = load_file(&file(&directory, "n.parquet", bytes)).unwrap_err().to_string();
+    assert!(error.ends_with("n.parquet: is damaged; write the file again"), "{error}");
+}
+
 /// Levels of the rows `[user Q, assistant A]`, `[assistant A]`: the definition level of a present text, and the texts.
 fn list_parquet(messages: &str, defined: i16) -> Vec<u8> {
     let schema = format!("message rows {{ {messages} required int64 label; }}");
