@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use self::exit::{CaseExit, ExitReason};
 use self::pacing::Pacing;
-use self::progress::RunProgress;
+use self::progress::{RunLength, RunProgress};
 use self::schedule::{Schedule, Slot};
 use crate::atomic_file::{is_stream, temporary_directory};
 use crate::case::{CaseSpec, Fault, Injection, Method, RunConfig, Task};
@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::measure::conditions::{SystemCounters, Warning, during, short_line};
 use crate::measure::machine_record::MachineRecord;
 use crate::measure::page_cache;
+use crate::results::adaptive::StoppingRule;
 use crate::results::identity::RunIdentity;
 use crate::results::{ResultFile, Status};
 use pairgate::stderr_line;
@@ -72,10 +73,10 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
     let parent = options.cache_directory.clone().unwrap_or_else(std::env::temp_dir);
     let directory = temporary_directory("actbench-run-", Some(&parent))?;
     let mut schedule = Schedule::new(&config)?;
-    let n_cases = config.repetitions.map(|repetitions| (config.warmup + repetitions) * schedule.n_cases());
+    let length = length(&config, options.started, schedule.n_cases());
     let environment = environment(&config, options);
     let before = SystemCounters::read(Path::new("/"));
-    let progress = RunProgress::new(n_cases, options.title.as_deref(), options.quiet);
+    let progress = RunProgress::new(length, options.title.as_deref(), options.quiet);
     let mut pacing = Pacing::new(&config, options.started);
     let mut results = ResultFile { identity: Some(options.identity.clone()), ..ResultFile::new(config, environment) };
     let mut stopped = None;
@@ -107,6 +108,18 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
 }
 
 /// The environment of the run. Its warnings are also printed, in one line.
+/// The length of a run of blocks of `n_cases` cases that began at `started`.
+fn length(config: &RunConfig, started: Instant, n_cases: usize) -> RunLength {
+    let rule = StoppingRule::default();
+    match (config.repetitions, config.budget()) {
+        (Some(repetitions), _) => RunLength::Cases((config.warmup + repetitions) * n_cases),
+        (None, Some(time)) => RunLength::Precision { least: n_cases, started, time },
+        (None, None) => {
+            RunLength::Precision { least: (config.warmup + rule.min_blocks) * n_cases, started, time: rule.time }
+        }
+    }
+}
+
 fn environment(config: &RunConfig, options: &RunOptions) -> MachineRecord {
     let mut environment = MachineRecord::read();
     let model = Path::new(&options.located_model);
