@@ -229,6 +229,50 @@ fn architecture_names_every_module() {
     assert_none(&offenders, "ARCHITECTURE.md names each module of the harness in backquotes");
 }
 
+/// The cells of the rows of the table in `page` whose header starts with `header`.
+fn table_rows<'a>(page: &'a str, header: &str) -> Vec<Vec<&'a str>> {
+    let lines = page.lines().skip_while(|line| !line.starts_with(header)).skip(2);
+    let rows = lines.take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+/// The parts of `cell` in backquotes.
+fn quoted(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn profiling_page_locates_every_operation() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let (page, profiled) = (read("docs/profiling.md"), read("kernels/src/profiled/mod.rs"));
+    let (ops, gpu) = (read("kernels/benches/ops/main.rs"), read("benches/src/gpu_operations.rs"));
+    let tests: Vec<String> = ["attention", "linear", "rows_and_pools"]
+        .iter()
+        .flat_map(|module| {
+            let text = read(&format!("kernels/tests/cpu/{module}.rs"));
+            let functions = text.lines().filter_map(|line| line.strip_prefix("fn ")?.split_once('('));
+            functions.map(|(name, _)| format!("{module}::{name}")).collect::<Vec<_>>()
+        })
+        .collect();
+    let rows = table_rows(&page, "| operation | CPU |");
+    let mut offenders = Vec::new();
+    for row in &rows {
+        let [_, cpu, cuda, test, bench, gpu_bench] = row[..] else { panic!("{row:?} has not six cells") };
+        let mut expect = |holds: bool, part: &str| offenders.extend((!holds).then(|| format!("{}: {part}", row[0])));
+        quoted(cpu).chain(quoted(cuda)).for_each(|file| expect(root().join(file).is_file(), file));
+        quoted(test).for_each(|filter| expect(tests.iter().any(|name| name.contains(filter)), filter));
+        quoted(bench).for_each(|filter| expect(ops.contains(&format!("benchmark_group(\"{filter}\")")), filter));
+        quoted(gpu_bench).for_each(|filter| expect(gpu.contains(filter), filter));
+        expect([cpu, cuda, test].iter().all(|cell| quoted(cell).next().is_some()), "a place is missing");
+    }
+    let listed: BTreeSet<&str> = rows.iter().flat_map(|row| row[0].split(", ")).collect();
+    let recorded: BTreeSet<&str> =
+        profiled.split("record(\"").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0)).collect();
+    assert!(recorded.len() > 8, "{recorded:?}");
+    assert_eq!(listed, recorded, "the table of docs/profiling.md has the operations of `ProfiledBackend`");
+    assert_none(&offenders, "docs/profiling.md names the files, tests and benchmarks of each operation");
+}
+
 // What follows shows that the checks above fail when they should.
 
 #[test]

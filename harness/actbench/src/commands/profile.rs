@@ -1,6 +1,6 @@
 //! `actbench profile`: the time of a run by operation.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -9,6 +9,7 @@ use super::run::RunArgs;
 use super::stdout;
 use crate::atomic_file::write_whole;
 use crate::error::Result;
+use crate::measure::conditions::{SystemCounters, Warning, conditions, during, short_line, warnings};
 use crate::own_output::{OutputFormat, check_own_output};
 use crate::report::profile::{ProfileReport, render};
 use crate::report::trace;
@@ -22,7 +23,7 @@ use pairgate::stderr_line;
 ///
 /// Takes the flags of `run`; no result file is written. Each task runs with each method once, in this process. Flags that
 /// affect only repetitions and processes are accepted, have no effect and are not listed here. The machine's peak rates are
-/// measured first.
+/// measured first. `cache` in the column `of peak` stands for more than 150 % of the copy's rate.
 #[derive(Args, Clone, Debug)]
 #[command(
     allow_negative_numbers = true,
@@ -50,10 +51,17 @@ pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
     interrupt::install()?;
     let config = args.run.config();
     config.check()?;
+    // Before the profile itself loads the machine.
+    let (state, before) = (conditions(), SystemCounters::read(Path::new("/")));
     let prepared = prepare(request(&config, args.run.quiet))?;
     for warning in &prepared.warnings {
         stderr_line!("warning: {warning}");
     }
+    let warn = |disturbances: &[Warning]| {
+        if let Some(line) = short_line(disturbances).filter(|_| !args.run.quiet) {
+            stderr_line!("warning: {line}");
+        }
+    };
     let config = with_layers(&config, &prepared);
     for task in &config.tasks {
         check_depth(&config, *task, prepared.model.config.n_layers)?;
@@ -66,7 +74,9 @@ pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
     if let Some(path) = &args.trace {
         check_own_output(path, "--trace", &OutputFormat::TRACE)?;
     }
+    warn(&warnings(&state));
     let run = profile_run(&config, &prepared, &notify)?;
+    warn(&during(&SystemCounters::read(Path::new("/")).since(&before)));
     if let Some(path) = &args.trace {
         write_whole(path, trace::render(&run.cases).as_bytes())?;
         notify(&format!("{}: open it at https://ui.perfetto.dev or in chrome://tracing", path.display()));

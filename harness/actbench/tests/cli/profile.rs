@@ -139,3 +139,21 @@ fn unwritable_trace_is_refused_before_work() {
     let output = assert_cmd::Command::from_std(sandbox.command(&arguments)).assert().code(2).get_output().clone();
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/t.json"));
 }
+
+#[test]
+fn disturbed_machine_is_warned_about() {
+    let sandbox = Sandbox::new();
+    let warning = "warning: the machine disturbs measurements: ";
+    let errors = |more: &[&str]| {
+        let arguments = [&["profile", "--samples", "20", "--methods", "lazy", "--tasks", "train"], more].concat();
+        let output = assert_cmd::Command::from_std(sandbox.command(&arguments)).assert().code(0).get_output().clone();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let (printed, quiet) = (errors(&[]), errors(&["--quiet"]));
+    // The build of the tests is itself a disturbance, on every machine.
+    let line =
+        printed.lines().find(|line| line.starts_with(warning)).unwrap_or_else(|| panic!("no warning: {printed}"));
+    assert_eq!(line.contains("debug build"), cfg!(debug_assertions), "{line}");
+    assert!(printed.find(warning) < printed.find("measuring the peak rates"), "{printed}");
+    assert!(!quiet.contains(warning), "{quiet}");
+}

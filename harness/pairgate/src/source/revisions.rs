@@ -80,11 +80,10 @@ pub fn build_binary(
     Ok(BuiltExecutable { path, commit: checkout.commit, _worktree: checkout.worktree })
 }
 
-/// A benchmark executable of a package.
+/// A benchmark executable of a workspace. Cargo finds its package, because a benchmark may be in another package at another
+/// commit.
 #[derive(Clone, Copy, Debug)]
 pub struct BenchTarget<'a> {
-    /// The package.
-    pub package: &'a str,
     /// The name of the benchmark target.
     pub bench: &'a str,
     /// Features to build it with.
@@ -103,7 +102,7 @@ pub fn build_bench(
 ) -> Result<BuiltExecutable> {
     let checkout = RevisionCheckout::new(options, revision, side)?;
     let features = target.features.join(",");
-    let arguments = ["bench", "--no-run", "--locked", "--quiet", "--package", target.package, "--bench", target.bench];
+    let arguments = ["bench", "--no-run", "--locked", "--quiet", "--workspace", "--bench", target.bench];
     let messages =
         checkout.cargo(&[&arguments[..], &["--features", &features, "--message-format=json"]].concat(), revision)?;
     let built = bench_executable(&messages, target.bench)
@@ -219,6 +218,55 @@ mod tests {
                       \tgit config --global --add safe.directory '/a b'\n";
         assert_eq!(owned_directory(stderr), Some("/a b"));
         assert_eq!(owned_directory("fatal: not a git repository"), None);
+    }
+
+    /// Writes a workspace whose package `owner` has the benchmark `sums`, and commits it. The other package has none.
+    fn commit_bench_of(owner: &str, repository: &Path) {
+        let lock = "version = 4\n\n[[package]]\nname = \"a\"\nversion = \"0.1.0\"\n\n[[package]]\nname = \"b\"\nversion = \"0.1.0\"\n";
+        let mut files = vec![
+            ("Cargo.toml".to_owned(), "[workspace]\nresolver = \"3\"\nmembers = [\"a\", \"b\"]\n".to_owned()),
+            ("Cargo.lock".to_owned(), lock.to_owned()),
+        ];
+        for name in ["a", "b"] {
+            let package = format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
+            let is_owner = name == owner;
+            let bench =
+                if is_owner { "[features]\nextra = []\n[[bench]]\nname = \"sums\"\nharness = false\n" } else { "" };
+            files.push((format!("{name}/Cargo.toml"), format!("{package}{bench}")));
+            files.push((format!("{name}/src/lib.rs"), String::new()));
+            if is_owner {
+                let main = format!("fn main() {{ print!(\"{name} {{}}\", cfg!(feature = \"extra\")) }}\n");
+                files.push((format!("{name}/benches/sums.rs"), main));
+            }
+        }
+        let _ = std::fs::remove_dir_all(repository.join("a"));
+        let _ = std::fs::remove_dir_all(repository.join("b"));
+        for (name, text) in files {
+            let path = repository.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        git(repository, &["init", "--quiet"], "").unwrap();
+        git(repository, &["add", "--all"], "").unwrap();
+        let identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"];
+        git(repository, &[&identity[..], &["commit", "--quiet", "-m", owner]].concat(), "").unwrap();
+    }
+
+    #[test]
+    fn bench_that_changed_package_is_built() {
+        let directory = tempfile::tempdir().unwrap();
+        let (repository, cache) = (directory.path().join("repository"), directory.path().join("cache"));
+        commit_bench_of("a", &repository);
+        commit_bench_of("b", &repository);
+        let options = BuildOptions { repository: &repository, cache: Some(&cache), quiet: true };
+        let build = |revision: &str, side: Side, bench: &str, features: &[&str]| {
+            build_bench(&options, revision, side, &BenchTarget { bench, features })
+        };
+        let printed = |built: &BuiltExecutable| run_program(&built.path, &[], &[], None, None).unwrap().stdout;
+        assert_eq!(printed(&build("HEAD~1", Side::Base, "sums", &[]).unwrap()), "a false");
+        assert_eq!(printed(&build("HEAD", Side::Head, "sums", &["extra"]).unwrap()), "b true");
+        let absent = build("HEAD", Side::Head, "absent", &[]).err().map(|error| error.to_string());
+        assert!(absent.as_ref().is_some_and(|error| error.contains("absent")), "{absent:?}");
     }
 
     #[test]

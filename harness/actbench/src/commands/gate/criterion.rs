@@ -20,9 +20,6 @@ use crate::measure::machine_record::MachineRecord;
 use crate::runner::interrupt;
 use pairgate::stderr_line;
 
-/// The package of the workspace's benchmarks.
-const BENCH_PACKAGE: &str = "actbench-benches";
-
 /// The benchmark that counts instructions, and the feature that it is built with.
 const INSTRUCTIONS: &str = "instructions";
 
@@ -119,7 +116,7 @@ fn prepare(args: &GateArgs, side: Side, can_count: bool) -> Result<GateSide> {
         SideArgument::Revision(revision) => revision,
     };
     let build = |bench: &str, features: &[&str]| -> Result<BuiltExecutable> {
-        let target = BenchTarget { package: BENCH_PACKAGE, bench, features };
+        let target = BenchTarget { bench, features };
         build_revision(args, |options| build_bench(options, revision, side, &target))
     };
     let mut prepared = GateSide::of_revision(revision, build(&args.criterion.bench, &[])?)?;

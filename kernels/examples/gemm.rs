@@ -1,14 +1,20 @@
 //! bf16 GEMM at the shapes of SmolLM2-135M and Llama-3.2-1B on two interleaved instruction sets: GFLOP/s, their
 //! ratio, and the percentage of the peak that loops over registers reach in the same run.
 //!
-//! `cargo run --release -p actbench-benches --example gemm -- [before] [after] [threads]`. The defaults are the best
+//! `cargo run --release -p actbench-kernels --example gemm -- [before] [after] [threads]`. The defaults are the best
 //! instruction set with only fused multiply-adds, the best of the machine, and one thread.
 
 use std::time::{Duration, Instant};
 
-use actbench_benches::{peak, random_host, random_tensor, skip_on_error};
 use actbench_kernels::cpu::Isa;
 use actbench_kernels::{Backend, CpuBackend, DType};
+
+#[path = "../benches/ops/peak.rs"]
+mod peak;
+#[path = "../benches/common/setup.rs"]
+mod setup;
+
+use setup::{random_host, random_tensor, skip_on_error};
 
 /// `(name, K, N, gated)` of the projections.
 const PROJECTIONS: [(&str, usize, usize, bool); 8] = [

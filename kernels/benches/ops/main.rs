@@ -3,12 +3,21 @@
 
 use std::hint::black_box;
 
-use actbench_benches::criterion::short;
-use actbench_benches::{cpu, peak, random_host, random_tensor, skip_on_error};
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::cpu::Isa;
-use actbench_kernels::{AttentionLayout, AttentionShape, Backend, DType, KernelError, PoolGroups, PoolMethod};
+use actbench_kernels::{
+    AttentionLayout, AttentionShape, Backend, CpuBackend, DType, KernelError, PoolGroups, PoolMethod,
+};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+mod peak;
+#[path = "../common/settings.rs"]
+mod settings;
+#[path = "../common/setup.rs"]
+mod setup;
+
+use settings::short;
+use setup::{random_host, random_tensor, skip_on_error};
 
 /// `(name, K, N, gated)` of the projections of SmolLM2-135M and Llama-3.2-1B. Keys and values are one GEMM, and so
 /// are gated pairs.
@@ -25,6 +34,11 @@ const PROJECTIONS: [(&str, usize, usize, bool); 8] = [
 
 /// Tokens of a batch (M): from one short dialogue to the maximum of a run.
 const ROWS: [usize; 4] = [8, 64, 256, 2048];
+
+/// The CPU backend on all cores.
+fn cpu() -> Result<CpuBackend, KernelError> {
+    CpuBackend::new(std::thread::available_parallelism().map_or(1, usize::from))
+}
 
 /// GEMM in bf16 on the backend's instruction set, and in `f32`, where all sufficiently wide sets run the same kernel.
 fn linear(criterion: &mut Criterion) -> Result<(), KernelError> {
