@@ -138,6 +138,13 @@ impl CaseReport {
     }
 }
 
+impl OperationReport {
+    /// Whether it moved its data faster than memory can, by the measured ceiling of a copy.
+    fn is_cached(&self, ceiling_bytes_per_s: f64) -> bool {
+        self.bytes_per_s > MIN_FOR_CACHE * ceiling_bytes_per_s
+    }
+}
+
 /// From this ceiling on, rates are printed in TFLOP/s instead of GFLOP/s.
 const MIN_FOR_TERA: f64 = 1e13;
 
@@ -145,6 +152,16 @@ const MIN_FOR_TERA: f64 = 1e13;
 fn flops_unit(report: &ProfileReport) -> (f64, &'static str) {
     if report.ceiling_flops_per_s >= MIN_FOR_TERA { (1e12, "T") } else { (1e9, "G") }
 }
+
+/// Multiple of the copy's rate above which the data comes from a cache. The margin is for errors of both measurements.
+const MIN_FOR_CACHE: f64 = 1.5;
+
+/// The explanation of [`CACHE`] below the tables.
+const CACHE_LEGEND: &str =
+    "cache: more than 150% of the copy's rate; the data comes from caches, so memory is not the limit";
+
+/// Printed in place of a percentage of a ceiling that does not apply.
+const CACHE: &str = "cache";
 
 /// A number with about three significant digits.
 fn digits(value: f64) -> String {
@@ -176,7 +193,7 @@ pub fn render(report: &ProfileReport) -> String {
         let mut table = Table::new();
         table.load_style(table_style()).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
         for operation in &case.operations {
-            let mut cells = line(operation, unit);
+            let mut cells = line(operation, unit, report.ceiling_bytes_per_s);
             cells.extend(with_kernels.then(|| operation.kernels.join(", ")));
             table.add_row(cells);
         }
@@ -196,6 +213,10 @@ pub fn render(report: &ProfileReport) -> String {
         for device in &case.devices {
             devices(device, &mut text);
         }
+    }
+    let mut operations = report.cases.iter().flat_map(|case| &case.operations);
+    if operations.any(|operation| operation.is_cached(report.ceiling_bytes_per_s)) {
+        let _ = writeln!(text, "\n{CACHE_LEGEND}");
     }
     text
 }
@@ -224,7 +245,7 @@ fn devices(device: &DeviceReport, text: &mut String) {
     }
 }
 
-fn line(operation: &OperationReport, unit: f64) -> Vec<String> {
+fn line(operation: &OperationReport, unit: f64, ceiling_bytes_per_s: f64) -> Vec<String> {
     let flops = |amount: Option<f64>| amount.map_or_else(|| "-".to_owned(), |amount| digits(amount / unit));
     vec![
         operation.op.clone(),
@@ -237,7 +258,11 @@ fn line(operation: &OperationReport, unit: f64) -> Vec<String> {
         digits(operation.bytes as f64 / 1e9),
         flops(operation.flops_per_s),
         digits(operation.bytes_per_s / 1e9),
-        format!("{:.1}%", 100.0 * operation.of_peak),
+        if operation.is_cached(ceiling_bytes_per_s) {
+            CACHE.to_owned()
+        } else {
+            format!("{:.1}%", 100.0 * operation.of_peak)
+        },
     ]
 }
 
@@ -302,6 +327,23 @@ sweep lazy: feature extraction 1.000 s
  rms norm    576               2      100.0     50000.0     10.0%       -   2.00         -   20.0     50.0%
 outside of operations 0.300 s (30.0%); probes 0.250 s
 ");
+    }
+
+    #[test]
+    fn rate_beyond_memory_is_printed_as_cache() {
+        let work = |bytes| OperationWork { flops: 0, bytes };
+        // The copy of the ceilings moves 40 GB/s: 61 GB/s come from a cache, and 60 GB/s may be its error.
+        let operations =
+            [("gather rows", "576", 100, work(6_100_000_000)), ("copy rows", "384", 100, work(6_000_000_000))];
+        let report = report(recording(&operations), None);
+        let text = render(&report);
+        let of_peak = |operation: &str| {
+            text.lines().find(|line| line.trim_start().starts_with(operation))?.split(' ').next_back()
+        };
+        assert_eq!([of_peak("gather rows"), of_peak("copy rows")], [Some("cache"), Some("150.0%")], "{text}");
+        assert!(text.ends_with(&format!("probes 0.250 s\n\n{CACHE_LEGEND}\n")), "{text}");
+        let within = self::report(recording(&operations[1..]), None);
+        assert!(!render(&within).contains(CACHE));
     }
 
     #[test]
