@@ -30,8 +30,8 @@ use pairgate::stderr_line;
 /// Predict what a run needs by each method, which methods fit, and which to use.
 ///
 /// Predictions use the model's configuration and the lengths of the data; weights are not needed. Published names such as
-/// Llama-3.1-8B-Instruct need no download. Times are based on a few seconds of measurement on this machine, on one block of
-/// the model's shape or a narrower one, or on the results named by --calibrate. Without --seq-len, lengths and shared prefixes are those of the data set: of all
+/// Llama-3.1-8B-Instruct need no download. Times are based on a few seconds of measurement on this machine, on two blocks
+/// of the model's shape or a narrower one, or on the results named by --calibrate. Without --seq-len, lengths and shared prefixes are those of the data set: of all
 /// samples up to 2,048, beyond that of at most 8,192 of them, whose counts are scaled up.
 #[derive(Args, Clone, Debug)]
 #[command(

@@ -1,4 +1,4 @@
-//! Measures the rates of this machine in a few seconds: a block of the model's reduced shape on batches of the run, writing and
+//! Measures the rates of this machine in a few seconds: blocks of the model's reduced shape on batches of the run, writing and
 //! pooling full features as eager does, a cache file, and a probe.
 
 use std::path::Path;
@@ -14,7 +14,7 @@ use super::calibration::Calibration;
 use super::calibration_steps::CalibrationSteps;
 use super::job::Job;
 use super::probe_work::probe_work;
-use super::reduced;
+use super::reduced::{self, BLOCKS};
 use super::stored_rates::StoredRates;
 use crate::atomic_file::temporary_directory;
 use crate::case::{RunConfig, Task};
@@ -64,16 +64,16 @@ pub fn measure(
     let backend = CpuBackend::new(config.n_threads())?;
     let weight_element = packed_element(&backend, config.dtype)?;
     steps.begin("loading weights")?;
-    let block = MeasuredBlock::load(job, backend)?;
+    let blocks = MeasuredBlocks::load(job, backend)?;
     let (lazy_flops, eager_flops) = match stored.of_both_methods() {
         Some(rates) => rates,
         None => {
-            let (lazy, eager) = block.rates(job, steps)?;
+            let (lazy, eager) = blocks.rates(job, steps)?;
             stored.complete(lazy, eager)
         }
     };
-    let (block_s, block_bytes) = (block.load_s, block.full_bytes);
-    drop(block);
+    let (block_s, block_bytes) = (blocks.load_s, blocks.full_bytes);
+    drop(blocks);
     steps.begin("writing and pooling activations")?;
     let (full_bytes, pool_bytes, tensor) = host_rates(config, job.model.hidden_size)?;
     steps.begin("cache files")?;
@@ -102,10 +102,10 @@ pub fn measure(
     })
 }
 
-/// A loaded block of the job's reduced shape.
-struct MeasuredBlock {
+/// Loaded blocks of the job's reduced shape.
+struct MeasuredBlocks {
     model: Llama<CpuBackend>,
-    /// Number of its weights.
+    /// Number of their weights.
     weights: usize,
     /// Seconds of loading a block of the full shape.
     load_s: f64,
@@ -113,21 +113,21 @@ struct MeasuredBlock {
     full_bytes: f64,
 }
 
-impl MeasuredBlock {
+impl MeasuredBlocks {
     fn load(job: &Job, backend: CpuBackend) -> Result<Self> {
         let reduced = reduced::model(&job.model, VOCABULARY);
         let shape = shape(&reduced);
         let tiny = Preset::find("tiny").ok_or_else(|| Error::internal("the preset tiny does not exist"))?;
         let weights = Weights::synthetic(&Preset { shape, ..*tiny }, 0);
         let longest = job.longest().into_iter().max().unwrap_or(1) as usize;
-        let options = LoadOptions { dtype: job.config.dtype, n_blocks: 1, max_positions: longest };
+        let options = LoadOptions { dtype: job.config.dtype, n_blocks: BLOCKS, max_positions: longest };
         let start = Instant::now();
         let model = Llama::load(backend, reduced, Arc::new(weights), &options, &mut |_, _| ())?;
         let seconds = start.elapsed().as_secs_f64();
         let (weights, full) = (block_weights(&shape), block_weights(&self::shape(&job.model)));
         // Loading generates or converts each weight once.
-        let load_s = seconds * full as f64 / weights as f64;
-        Ok(MeasuredBlock { model, weights, load_s, full_bytes: 2.0 * full as f64 })
+        let load_s = seconds / BLOCKS as f64 * full as f64 / weights as f64;
+        Ok(MeasuredBlocks { model, weights: BLOCKS * weights, load_s, full_bytes: 2.0 * full as f64 })
     }
 
     /// The rates of lazy and eager.
@@ -156,7 +156,7 @@ fn shape(model: &ModelConfig) -> LlamaShape {
         vocab_size: model.vocab_size,
         hidden_size: model.hidden_size,
         intermediate_size: model.intermediate_size,
-        n_layers: 1,
+        n_layers: model.n_layers,
         n_heads: model.n_heads,
         n_kv_heads: model.n_kv_heads,
         head_dim: model.head_dim,
@@ -180,12 +180,13 @@ fn rate(
         scheduled.batch.last_layer = None;
         scheduled.batch.ids.iter_mut().for_each(|id| *id %= VOCABULARY as u32);
     }
+    let layers: Vec<usize> = (0..BLOCKS).collect();
     let run = |scheduled: &ScheduledBatch| {
         if interrupt::requested() {
             return Err(Error::Interrupted);
         }
         let mut output_bytes = 0u64;
-        model.run(&scheduled.batch, &[0], output(scheduled), &mut |_, rows| {
+        model.run(&scheduled.batch, &layers, output(scheduled), &mut |_, rows| {
             output_bytes += rows.len() as u64;
             Ok(())
         })
@@ -197,7 +198,7 @@ fn rate(
     let (start, mut seconds, mut flops) = (Instant::now(), 0.0, 0.0);
     for scheduled in timed {
         run(scheduled)?;
-        flops += model.flops(&scheduled.batch, 1) as f64;
+        flops += model.flops(&scheduled.batch, BLOCKS) as f64;
         seconds = start.elapsed().as_secs_f64();
         if seconds >= ENOUGH_S {
             break;
