@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use super::calibration::CalibrationArgs;
 use super::matrix_file::{MatrixFileArgs, run_args};
-use super::plan::{CalibrationArgs, list_cells};
+use super::plan::list_cells;
 use super::run::{self, RunArgs};
 use super::stdout;
 use crate::case::{Fault, Method, Task};

@@ -1,6 +1,7 @@
 //! The subcommands, one per file: arguments, calls into the library, output.
 
 pub mod cache;
+pub mod calibration;
 pub mod check;
 pub mod compare;
 pub mod completions;
@@ -22,6 +23,7 @@ pub mod models;
 pub mod one_line;
 pub mod plan;
 pub mod profile;
+mod quantities;
 pub mod recommend;
 pub mod report;
 pub mod result_files;

@@ -1,29 +1,28 @@
 //! `actbench plan`: predicts what a run needs by each method, which methods fit, and which to use.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use actbench_kernels::DType;
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::calibration::{CalibrationArgs, CalibrationProgress, warn_about_conditions};
 use super::matrix_file::run_args;
-use super::result_files;
+use super::quantities::{duration, size};
 use super::settings::SettingsArgs;
 use super::stdout;
 use crate::case::{Method, RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::matrix::CellFlags;
-use crate::measure::MIB;
 use crate::planner::calibration::Calibration;
-use crate::planner::calibration_source::CalibrationSource;
 use crate::planner::choice::{AvailableSpace, Shortage, choices};
 use crate::planner::describe::{DescribedJob, describe};
 use crate::planner::dry_run::{CellSettings, DryRun, dry_run};
 use crate::planner::job::SyntheticTokens;
 use crate::planner::{CasePrediction, predict};
 use crate::report::document::{Table, TableCell, number_cell, text_cell, text_table_within, whole_cell};
-use crate::report::format::{mebibytes, seconds};
+use crate::report::format::seconds;
 use crate::runner::interrupt;
 use actbench_activations::model::config_only::find_model_spec;
 use pairgate::stderr_line;
@@ -31,8 +30,8 @@ use pairgate::stderr_line;
 /// Predict what a run needs by each method, which methods fit, and which to use.
 ///
 /// Predictions use the model's configuration and the lengths of the data; weights are not needed. Published names such as
-/// Llama-3.1-8B-Instruct need no download. Times are based on a few seconds of measurement on this machine at the model's
-/// shapes, or on the results named by --calibrate. Without --seq-len, lengths and shared prefixes are those of the data set: of all
+/// Llama-3.1-8B-Instruct need no download. Times are based on a few seconds of measurement on this machine, on two blocks
+/// of the model's shape or a narrower one, or on the results named by --calibrate. Without --seq-len, lengths and shared prefixes are those of the data set: of all
 /// samples up to 2,048, beyond that of at most 8,192 of them, whose counts are scaled up.
 #[derive(Args, Clone, Debug)]
 #[command(
@@ -74,14 +73,9 @@ pub struct PlanArgs {
     /// Print JSON instead of tables
     #[arg(long)]
     pub json: bool,
-}
-
-/// The source of rates for predicted times.
-#[derive(Args, Clone, Debug)]
-pub struct CalibrationArgs {
-    /// Use the rates of these result files or directories, for equal model and type; repeatable
-    #[arg(long, value_name = "RESULTS")]
-    pub calibrate: Vec<PathBuf>,
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 /// The value of `--layers`.
@@ -108,7 +102,11 @@ fn parse_layers(text: &str) -> Result<LayerCount, String> {
 pub fn plan(args: &PlanArgs) -> Result<()> {
     interrupt::install()?;
     let config = args.settings.config(args.tasks.clone(), args.methods.clone(), Some(1), 0);
-    let spec = find_model_spec(config.model.as_deref(), false)?;
+    let directory = args.cache_dir.clone().unwrap_or_else(std::env::temp_dir);
+    // First, so that a wrong file is reported before a model or data are read.
+    let source = args.calibration.source(&directory)?;
+    source.check(&config)?;
+    let spec = find_model_spec(config.model.as_deref(), args.quiet)?;
     let config = match args.layers {
         None => config,
         Some(layers) => {
@@ -122,9 +120,13 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
         shared: args.shared_tokens,
         pooled: args.pooled_tokens.unwrap_or(length.div_ceil(2)),
     });
-    let directory = args.cache_dir.clone().unwrap_or_else(std::env::temp_dir);
-    let DescribedJob { job, mut notes } = describe(&config, &spec, synthetic, false)?;
-    let calibration = args.calibration.source(&directory)?.calibrate(&job)?;
+    let DescribedJob { job, mut notes } = describe(&config, &spec, synthetic, args.quiet)?;
+    if !args.quiet {
+        warn_about_conditions();
+    }
+    let progress = CalibrationProgress::new(args.quiet || args.json);
+    let calibration = source.calibrate(&job, &mut |step| progress.begin(step))?;
+    drop(progress);
     if synthetic.is_some() && args.shared_tokens == 0 {
         notes.push("no shared prefix is assumed; pass --shared-tokens for a common system prompt".to_owned());
     }
@@ -142,16 +144,6 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
     let text = if args.json { pretty(&summary.json(&predictions, space))? } else { summary.text(&predictions, space) };
     stdout::text(text);
     Ok(())
-}
-
-impl CalibrationArgs {
-    /// The source for calibrations of jobs whose cache files are in `directory`.
-    fn source(&self, directory: &Path) -> Result<CalibrationSource> {
-        Ok(CalibrationSource {
-            results: if self.calibrate.is_empty() { None } else { Some(result_files::read(&self.calibrate)?) },
-            directory: directory.to_path_buf(),
-        })
-    }
 }
 
 /// What is printed besides the predictions.
@@ -208,10 +200,8 @@ impl PlanSummary<'_> {
             let method = choice.method.map_or_else(|| "none".to_owned(), |method| method.to_string());
             text += &format!("{}: use {method}: {}.\n", choice.task, choice.why);
         }
-        let size = |bytes: Option<u64>, unknown: &str| {
-            bytes.map_or_else(|| unknown.to_owned(), |bytes| indicatif::BinaryBytes(bytes).to_string())
-        };
-        let (limit, free) = (size(space.memory, "none"), size(space.disk, "unknown"));
+        let or = |bytes: Option<u64>, unknown: &str| bytes.map_or_else(|| unknown.to_owned(), size);
+        let (limit, free) = (or(space.memory, "none"), or(space.disk, "unknown"));
         text += &format!("memory limit of a case: {limit}; free disk space for cache files: {free}\n");
         for note in self.notes {
             text += &format!("note: {note}\n");
@@ -229,25 +219,16 @@ fn pretty(value: &impl Serialize) -> Result<String> {
 
 /// An empty table: the columns `first`, then those of a prediction.
 fn prediction_table(first: &[&str]) -> Table {
-    let heads = [
-        "#time s",
-        "#extract s",
-        "#peak RSS MiB",
-        "#peak heap MiB",
-        "#GPU MiB",
-        "#disk MiB",
-        "#rows",
-        "#TFLOP",
-        "fits",
-    ];
+    let heads = ["#time", "#extract", "#peak RSS", "#peak heap", "#GPU memory", "#disk", "#rows", "#TFLOP", "fits"];
     Table::new("", &[first, &heads].concat())
 }
 
 fn prediction_cells(prediction: &CasePrediction, space: AvailableSpace) -> Vec<TableCell> {
-    let bytes = |bytes: u64| number_cell(Some(bytes as f64 / MIB), mebibytes);
+    let time = |seconds: f64| TableCell { text: duration(seconds), number: Some(seconds), ends: None };
+    let bytes = |bytes: u64| TableCell { text: size(bytes), number: Some(bytes as f64), ends: None };
     vec![
-        number_cell(Some(prediction.elapsed_s), seconds),
-        number_cell(Some(prediction.extract_s), seconds),
+        time(prediction.elapsed_s),
+        time(prediction.extract_s),
         bytes(prediction.rss_bytes),
         bytes(prediction.heap_bytes),
         bytes(prediction.gpu_bytes),
@@ -279,7 +260,14 @@ pub fn list_cells(cells: &[&CellFlags], args: &CalibrationArgs, json: bool, quie
         }
         if interrupt::requested() { Err(Error::Interrupted) } else { Ok(()) }
     };
-    let plan = dry_run(&settings, &args.source(&std::env::temp_dir())?, quiet, &mut next)?;
+    let source = args.source(&std::env::temp_dir())?;
+    settings.iter().try_for_each(|cell| source.check(&cell.config))?;
+    if !quiet {
+        warn_about_conditions();
+    }
+    let progress = CalibrationProgress::new(quiet || json);
+    let plan = dry_run(&settings, &source, quiet, &mut next, &mut |step| progress.begin(step))?;
+    drop(progress);
     stdout::text(if json { pretty(&plan)? } else { dry_run_text(&plan) });
     Ok(())
 }
@@ -292,12 +280,11 @@ fn dry_run_text(plan: &DryRun) -> String {
             table.push([case, prediction_cells(prediction, cell.space)].concat());
         }
     }
-    let total = std::time::Duration::try_from_secs_f64(plan.total_s).unwrap_or_default();
     let mut text = text_table_within(&table, stdout::terminal_width());
     text += &format!(
         "{} cells, about {} in all; {} cases will not fit\n",
         plan.cells.len(),
-        indicatif::HumanDuration(total),
+        duration(plan.total_s),
         plan.cases_that_do_not_fit()
     );
     for note in &plan.notes {

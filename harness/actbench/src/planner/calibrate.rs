@@ -1,5 +1,5 @@
-//! Measures the rates of this machine in a few seconds: blocks of the model's shape on batches of the run, writing and pooling
-//! full features as eager does, a cache file, and a probe.
+//! Measures the rates of this machine in a few seconds: blocks of the model's reduced shape on batches of the run, writing and
+//! pooling full features as eager does, a cache file, and a probe.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,25 +11,30 @@ use bytes::Bytes;
 use ndarray::Array2;
 
 use super::calibration::Calibration;
+use super::calibration_steps::CalibrationSteps;
 use super::job::Job;
 use super::probe_work::probe_work;
+use super::reduced::{self, BLOCKS};
+use super::stored_rates::StoredRates;
 use crate::atomic_file::temporary_directory;
 use crate::case::{RunConfig, Task};
 use crate::error::{Error, Result};
+use crate::runner::interrupt;
 use crate::workload::layers_of;
 use actbench_activations::eager;
+use actbench_activations::model::config::ModelConfig;
 use actbench_activations::model::llama::{Llama, LoadOptions};
 use actbench_activations::model::weights::Weights;
-use actbench_activations::model::{ActivationModel, LayerOutput, TokenBatch};
+use actbench_activations::model::{ActivationModel, LayerOutput};
 use actbench_activations::plan::batches::ScheduledBatch;
 use actbench_activations::plan::{ActTensor, Acts, Axes, SequenceMask};
 use actbench_activations::probe::SplitFeatures;
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 
-/// Blocks of the measured model: the first and one more.
-const BLOCKS: usize = 2;
-/// Measured batches; the first one is a warm-up.
+/// Maximum number of measured batches; the first one is a warm-up.
 const BATCHES: usize = 5;
+/// No further batch is measured after this number of seconds.
+const ENOUGH_S: f64 = 0.5;
 /// Vocabulary of the measured model, small because embedding is not measured.
 const VOCABULARY: usize = 256;
 /// Bytes of full activations that are written, pooled and saved to a file.
@@ -39,55 +44,47 @@ const POSITIONS: usize = 64;
 /// Maximum number of samples of the measured probe.
 const MAX_PROBE_SAMPLES: usize = 600;
 
-/// Measures everything except the fixed cost of a process, which is left at 0.
+/// The number of steps of [`measure`].
+pub fn n_steps(stored: &StoredRates) -> usize {
+    const ALWAYS: usize = 3;
+    ALWAYS + if stored.of_both_methods().is_some() { 0 } else { 2 } + usize::from(stored.probe_work.is_none())
+}
+
+/// Measures everything that is not in `stored` except the fixed cost of a process, which is left at 0.
 ///
 /// # Errors
-/// No memory or threads for the measurement, or a directory that cannot be written to.
-pub fn measure(job: &Job, directory: &Path) -> Result<Calibration> {
+/// No memory or threads for the measurement, a directory that cannot be written to, or an interrupt.
+pub fn measure(
+    job: &Job,
+    directory: &Path,
+    stored: &StoredRates,
+    steps: &mut CalibrationSteps<'_>,
+) -> Result<Calibration> {
     let config = &job.config;
     let backend = CpuBackend::new(config.n_threads())?;
     let weight_element = packed_element(&backend, config.dtype)?;
-    let shape = LlamaShape {
-        vocab_size: VOCABULARY,
-        hidden_size: job.model.hidden_size,
-        intermediate_size: job.model.intermediate_size,
-        n_layers: BLOCKS,
-        n_heads: job.model.n_heads,
-        n_kv_heads: job.model.n_kv_heads,
-        head_dim: job.model.head_dim,
-        tie_word_embeddings: true,
+    steps.begin("loading weights")?;
+    let blocks = MeasuredBlocks::load(job, backend)?;
+    let (lazy_flops, eager_flops) = match stored.of_both_methods() {
+        Some(rates) => rates,
+        None => {
+            let (lazy, eager) = blocks.rates(job, steps)?;
+            stored.complete(lazy, eager)
+        }
     };
-    let tiny = Preset::find("tiny").ok_or_else(|| Error::internal("the preset tiny does not exist"))?;
-    let weights = Weights::synthetic(&Preset { shape, ..*tiny }, 0);
-    let model = actbench_activations::model::config::ModelConfig {
-        vocab_size: VOCABULARY,
-        n_layers: BLOCKS,
-        attention_bias: false,
-        mlp_bias: false,
-        ..job.model.clone()
-    };
-    let longest = job.longest().into_iter().max().unwrap_or(1) as usize;
-    let options = LoadOptions { dtype: config.dtype, n_blocks: BLOCKS, max_positions: longest };
-    let start = Instant::now();
-    let model = Llama::load(backend, model, Arc::new(weights), &options, &mut |_, _| ())?;
-    let block_s = start.elapsed().as_secs_f64() / BLOCKS as f64;
-    let block_weights = shape.tensors().into_iter().filter(|tensor| tensor.name.starts_with("model.layers.0."));
-    let block_bytes = block_weights.map(|tensor| 2 * tensor.shape.iter().product::<usize>()).sum::<usize>() as f64;
-
-    let tokens = job.train_tokens();
-    let layers: Vec<usize> = (0..BLOCKS).collect();
-    let padded = eager::batches(tokens, config.batch_size, &(0..tokens.len()).collect::<Vec<_>>());
-    let eager_flops = rate(&model, &layers, padded.take(BATCHES).collect(), |_| LayerOutput::Tokens)?;
-    let task_layers = layers_of(config, *config.tasks.first().unwrap_or(&Task::Train));
-    let packed = job.train_plan(&task_layers)?.first_batches(BATCHES)?;
-    let lazy_flops = rate(&model, &layers, packed, |scheduled| LayerOutput::Pooled {
-        groups: &scheduled.masked,
-        last_layer_groups: None,
-        method: config.pool,
-    })?;
-    drop(model);
+    let (block_s, block_bytes) = (blocks.load_s, blocks.full_bytes);
+    drop(blocks);
+    steps.begin("writing and pooling activations")?;
     let (full_bytes, pool_bytes, tensor) = host_rates(config, job.model.hidden_size)?;
+    steps.begin("cache files")?;
     let (disk_bytes, file_s) = disk_rate(tensor, directory)?;
+    let probe_work = match stored.probe_work {
+        Some(rate) => rate,
+        None => {
+            steps.begin("training probes")?;
+            probe_rate(config, job)?
+        }
+    };
     Ok(Calibration {
         base_rss: 0,
         base_heap: 0,
@@ -98,17 +95,83 @@ pub fn measure(job: &Job, directory: &Path) -> Result<Calibration> {
         pool_bytes,
         disk_bytes,
         file_s,
-        probe_work: probe_rate(config, job)?,
+        probe_work,
         start_s: 0.0,
         block_s,
         block_bytes,
     })
 }
 
+/// Loaded blocks of the job's reduced shape.
+struct MeasuredBlocks {
+    model: Llama<CpuBackend>,
+    /// Number of their weights.
+    weights: usize,
+    /// Seconds of loading a block of the full shape.
+    load_s: f64,
+    /// Bytes of a block of the full shape in bf16.
+    full_bytes: f64,
+}
+
+impl MeasuredBlocks {
+    fn load(job: &Job, backend: CpuBackend) -> Result<Self> {
+        let reduced = reduced::model(&job.model, VOCABULARY);
+        let shape = shape(&reduced);
+        let tiny = Preset::find("tiny").ok_or_else(|| Error::internal("the preset tiny does not exist"))?;
+        let weights = Weights::synthetic(&Preset { shape, ..*tiny }, 0);
+        let longest = job.longest().into_iter().max().unwrap_or(1) as usize;
+        let options = LoadOptions { dtype: job.config.dtype, n_blocks: BLOCKS, max_positions: longest };
+        let start = Instant::now();
+        let model = Llama::load(backend, reduced, Arc::new(weights), &options, &mut |_, _| ())?;
+        let seconds = start.elapsed().as_secs_f64();
+        let (weights, full) = (block_weights(&shape), block_weights(&self::shape(&job.model)));
+        // Loading generates or converts each weight once.
+        let load_s = seconds / BLOCKS as f64 * full as f64 / weights as f64;
+        Ok(MeasuredBlocks { model, weights: BLOCKS * weights, load_s, full_bytes: 2.0 * full as f64 })
+    }
+
+    /// The rates of lazy and eager.
+    fn rates(&self, job: &Job, steps: &mut CalibrationSteps<'_>) -> Result<(f64, f64)> {
+        let config = &job.config;
+        let longest = job.longest().into_iter().max().unwrap_or(1) as usize;
+        let batch_size = reduced::batch_size(config.batch_size, longest, self.weights);
+        steps.begin("padded batches")?;
+        let tokens = job.train_tokens();
+        let padded = eager::batches(tokens, batch_size, &(0..tokens.len()).collect::<Vec<_>>());
+        let eager_flops = rate(&self.model, padded.take(BATCHES).collect(), |_| LayerOutput::Tokens)?;
+        steps.begin("packed batches")?;
+        let task_layers = layers_of(config, *config.tasks.first().unwrap_or(&Task::Train));
+        let packed = job.clone().with_batch_size(batch_size).train_plan(&task_layers)?.first_batches(BATCHES)?;
+        let lazy_flops = rate(&self.model, packed, |scheduled| LayerOutput::Pooled {
+            groups: &scheduled.masked,
+            last_layer_groups: None,
+            method: config.pool,
+        })?;
+        Ok((lazy_flops, eager_flops))
+    }
+}
+
+fn shape(model: &ModelConfig) -> LlamaShape {
+    LlamaShape {
+        vocab_size: model.vocab_size,
+        hidden_size: model.hidden_size,
+        intermediate_size: model.intermediate_size,
+        n_layers: model.n_layers,
+        n_heads: model.n_heads,
+        n_kv_heads: model.n_kv_heads,
+        head_dim: model.head_dim,
+        tie_word_embeddings: true,
+    }
+}
+
+fn block_weights(shape: &LlamaShape) -> usize {
+    let tensors = shape.tensors().into_iter().filter(|tensor| tensor.name.starts_with("model.layers.0."));
+    tensors.map(|tensor| tensor.shape.iter().product::<usize>()).sum()
+}
+
 /// Floating-point operations per second over the batches after the first.
 fn rate(
     model: &Llama<CpuBackend>,
-    layers: &[usize],
     mut batches: Vec<ScheduledBatch>,
     output: impl for<'b> Fn(&'b ScheduledBatch) -> LayerOutput<'b>,
 ) -> Result<f64> {
@@ -117,21 +180,31 @@ fn rate(
         scheduled.batch.last_layer = None;
         scheduled.batch.ids.iter_mut().for_each(|id| *id %= VOCABULARY as u32);
     }
+    let layers: Vec<usize> = (0..BLOCKS).collect();
     let run = |scheduled: &ScheduledBatch| {
+        if interrupt::requested() {
+            return Err(Error::Interrupted);
+        }
         let mut output_bytes = 0u64;
-        model.run(&scheduled.batch, layers, output(scheduled), &mut |_, rows| {
+        model.run(&scheduled.batch, &layers, output(scheduled), &mut |_, rows| {
             output_bytes += rows.len() as u64;
             Ok(())
         })
     };
-    let flops = |batch: &TokenBatch| model.flops(batch, BLOCKS) as f64;
     let Some((first, rest)) = batches.split_first() else { return Err(Error::internal("no batch to measure")) };
     run(first)?;
     // With a single batch there is no warm-up.
     let timed = if rest.is_empty() { std::slice::from_ref(first) } else { rest };
-    let start = Instant::now();
-    timed.iter().try_for_each(run)?;
-    Ok(timed.iter().map(|scheduled| flops(&scheduled.batch)).sum::<f64>() / start.elapsed().as_secs_f64())
+    let (start, mut seconds, mut flops) = (Instant::now(), 0.0, 0.0);
+    for scheduled in timed {
+        run(scheduled)?;
+        flops += model.flops(&scheduled.batch, BLOCKS) as f64;
+        seconds = start.elapsed().as_secs_f64();
+        if seconds >= ENOUGH_S {
+            break;
+        }
+    }
+    Ok(flops / seconds)
 }
 
 /// Bytes per element of packed weights that are stored as bf16 and computed in `dtype`.

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::calibrate::measure;
+use super::calibrate::{measure, n_steps};
 use super::calibration::Calibration;
+use super::calibration_steps::{CalibrationSteps, StepObserver};
 use super::describe::prepare_counted;
 use super::job::Job;
 use super::memory;
+use super::stored_rates::{self, StoredRates};
 use crate::atomic_file::temporary_directory;
 use crate::case::{CaseSpec, Injection, MemoryLimit, Method, RunConfig, Task};
 use crate::error::{Error, Result};
@@ -27,16 +29,28 @@ pub struct CalibrationSource {
 }
 
 impl CalibrationSource {
-    /// Measures this machine for `job`, and takes rates from the result files, if any.
+    /// Checks that the result files, if any, have rates for `config`; reads and measures nothing.
     ///
     /// # Errors
-    /// No memory or directory for the measurement, or no result that fits the job.
-    pub fn calibrate(&self, job: &Job) -> Result<Calibration> {
-        let measured = with_process_base(measure(job, &self.directory)?)?;
-        match &self.results {
-            Some(results) => measured.with_results(job, results),
-            None => Ok(measured),
-        }
+    /// No result that fits the settings.
+    pub fn check(&self, config: &RunConfig) -> Result<()> {
+        self.results.as_ref().map_or(Ok(()), |results| stored_rates::check(config, results))
+    }
+
+    /// Takes rates for `job` from the result files, if any, and measures the others on this machine. `observer` is called before
+    /// each step of the measurement.
+    ///
+    /// # Errors
+    /// No result that fits the job, no memory or directory for the measurement, or an error of `observer`.
+    pub fn calibrate(&self, job: &Job, observer: &mut StepObserver<'_>) -> Result<Calibration> {
+        let stored = match &self.results {
+            Some(results) => StoredRates::of_results(job, results)?,
+            None => StoredRates::default(),
+        };
+        let mut steps = CalibrationSteps::new(n_steps(&stored) + 1, observer);
+        let measured = measure(job, &self.directory, &stored, &mut steps)?;
+        steps.begin("starting a process")?;
+        with_process_base(measured)
     }
 }
 

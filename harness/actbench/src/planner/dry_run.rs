@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::calibration::Calibration;
 use super::calibration_source::CalibrationSource;
+use super::calibration_steps::StepObserver;
 use super::choice::{AvailableSpace, MethodChoice, choices};
 use super::describe::{DescribedJob, describe};
 use super::job::Job;
@@ -79,7 +80,7 @@ struct CalibrationKey {
 }
 
 impl Calibrations<'_> {
-    fn get(&mut self, config: &RunConfig, job: &Job) -> Result<Calibration> {
+    fn get(&mut self, config: &RunConfig, job: &Job, observer: &mut StepObserver<'_>) -> Result<Calibration> {
         let longest = job.longest().into_iter().max().unwrap_or(0) as usize;
         let key = CalibrationKey {
             model: config.model.clone(),
@@ -90,13 +91,14 @@ impl Calibrations<'_> {
         if let Some((_, calibration)) = self.known.iter().find(|(known, _)| *known == key) {
             return Ok(calibration.clone());
         }
-        let calibration = self.source.calibrate(job)?;
+        let calibration = self.source.calibrate(job, observer)?;
         self.known.push((key, calibration.clone()));
         Ok(calibration)
     }
 }
 
-/// Predicts `cells`. `next` is called with the index of each cell before it is planned; its error stops the dry run.
+/// Predicts `cells`. `next` is called with the index of each cell before it is planned, and `observer` before each step of a
+/// calibration; their errors stop the dry run.
 ///
 /// # Errors
 /// Settings or data of a cell that are invalid, or a calibration that fails.
@@ -105,6 +107,7 @@ pub fn dry_run(
     source: &CalibrationSource,
     quiet: bool,
     next: &mut dyn FnMut(usize) -> Result<()>,
+    observer: &mut StepObserver<'_>,
 ) -> Result<DryRun> {
     let mut calibrations = Calibrations { source, known: Vec::new() };
     let mut plan = DryRun::default();
@@ -118,7 +121,7 @@ pub fn dry_run(
                 plan.notes.push(note);
             }
         }
-        let predictions = predict(&job, &calibrations.get(config, &job)?)?;
+        let predictions = predict(&job, &calibrations.get(config, &job, observer)?)?;
         let space = AvailableSpace::for_case(&job.config, &source.directory);
         plan.total_s += predictions.iter().map(|prediction| seconds(prediction, config, space)).sum::<f64>();
         plan.cells.push(CellPlan {

@@ -80,6 +80,12 @@ impl Job {
         Job { data_bytes: (bytes > 0).then_some(bytes), ..self }
     }
 
+    /// The same job in batches of another size.
+    #[must_use]
+    pub fn with_batch_size(self, batch_size: usize) -> Self {
+        Job { config: RunConfig { batch_size, ..self.config }, ..self }
+    }
+
     /// The job of synthetic sequences.
     ///
     /// # Errors

@@ -46,7 +46,16 @@ fn results_of_another_model_are_refused() {
         let output = sandbox.output(&[&plan[..], &other[..]].concat());
         assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
         assert!(stderr(&output).contains("--calibrate: no case of the model"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("which are of embedded in bf16"), "{}", stderr(&output));
+        // Nothing was measured before.
+        assert!(!stderr(&output).contains("measuring"), "{}", stderr(&output));
     }
+    fs::write(sandbox.path("two.toml"), "[[grid]]\nmodels = [\"embedded\", \"synthetic:tiny\"]\nsamples = [40]\n")
+        .unwrap();
+    let output = sandbox.output(&["matrix", "two.toml", "--dry-run", "--calibrate", "results.json"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("no case of the model synthetic:tiny"), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("planning cell"), "{}", stderr(&output));
 }
 
 #[test]
@@ -90,4 +99,81 @@ fn predicted_and_measured_heap_of_full_tensors_agree() {
     assert!(tensors > 300.0 * 8.0 * 192.0 * 2.0 * 64.0 / f64::from(1 << 20), "{tensors} MiB");
     let ratio = tensors / (predicted("eager") - predicted("lazy"));
     assert!((0.9..1.1).contains(&ratio), "{tensors} MiB of full tensors, {ratio} of the prediction");
+}
+
+/// The lines of progress on standard error.
+fn progress(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| line.starts_with("measuring the rates of this machine: ")).collect()
+}
+
+#[test]
+fn measured_steps_are_lines_unless_quiet() {
+    let sandbox = Sandbox::new();
+    let plan = ["plan", "--samples", "100", "--layers", "2"];
+    let output = sandbox.output(&plan);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stderr(&output);
+    let lines = progress(&text);
+    assert_eq!(lines.len(), 7, "{text}");
+    for (index, line) in lines.iter().enumerate() {
+        assert!(line.contains(&format!(": {} of 7, ", index + 1)), "{text}");
+    }
+    for silent in ["--quiet", "--json"] {
+        let output = sandbox.output(&[&plan[..], &[silent]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(progress(&stderr(&output)), [""; 0], "{silent}");
+        assert!(silent == "--json" || stderr(&output).is_empty(), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn rates_of_results_are_not_measured() {
+    let sandbox = Sandbox::new();
+    let run = ["run", "--samples", "40", "--sweep-layers", "2", "--repetitions", "1", "--warmup", "0", "--methods"];
+    let plan = ["plan", "--samples", "100", "--layers", "2", "--calibrate", "results.json"];
+    for (methods, skipped) in [("eager,lazy", &["batches", "probes"][..]), ("lazy", &["probes"])] {
+        let output = sandbox.output(&[&run[..], &[methods]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let output = sandbox.output(&plan);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let text = stderr(&output);
+        let lines = progress(&text);
+        let total = 7 - skipped.len() - usize::from(skipped.contains(&"batches"));
+        assert_eq!(lines.len(), total, "{text}");
+        for name in ["batches", "probes"] {
+            let measured = lines.iter().any(|line| line.ends_with(name));
+            assert_eq!(measured, !skipped.contains(&name), "{methods}: {text}");
+        }
+        assert!(lines[0].contains(&format!(": 1 of {total}, ")), "{text}");
+    }
+}
+
+#[test]
+fn conditions_that_disturb_are_warned_about() {
+    let sandbox = Sandbox::new();
+    let plan = ["plan", "--samples", "100", "--layers", "2"];
+    let warned = |arguments: &[&str]| {
+        let output = sandbox.output(&[&plan[..], arguments].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stderr(&output).contains("warning: the machine disturbs measurements: ")
+    };
+    // Tests run a debug build, which disturbs measurements wherever it runs.
+    assert!(cfg!(not(debug_assertions)) || warned(&[]));
+    assert!(!warned(&["--quiet"]));
+}
+
+#[test]
+fn large_predictions_have_large_units() {
+    let sandbox = Sandbox::new();
+    let plan = ["plan", "--seq-len", "64", "--samples", "100000000", "--layers", "all", "--tasks", "sweep", "--quiet"];
+    let output = sandbox.output(&plan);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    let eager = text.lines().find(|line| line.contains("eager")).unwrap();
+    // 100 million samples, 64 positions, 8 layers, 192 numbers of 2 bytes.
+    assert!(eager.contains(" TiB") && (eager.contains(" d ") || eager.contains(" min")), "{text}");
+    let output = sandbox.output(&[&plan[..], &["--json"]].concat());
+    let json: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let case = &json["predictions"][0];
+    assert!(case["rss_bytes"].as_f64().unwrap() > 1e13 && case["elapsed_s"].as_f64().unwrap() > 3600.0, "{case}");
 }

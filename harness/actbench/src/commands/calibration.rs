@@ -1,0 +1,108 @@
+//! Rates for predictions on the command line: where they come from, and what is printed while they are measured.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::result_files;
+use crate::error::{Error, Result};
+use crate::measure::conditions::{conditions, short_line, warnings};
+use crate::planner::calibration_source::CalibrationSource;
+use crate::planner::calibration_steps::CalibrationStep;
+use crate::runner::interrupt;
+use pairgate::stderr_line;
+
+/// The source of rates for predicted times.
+#[derive(Args, Clone, Debug)]
+pub struct CalibrationArgs {
+    /// Use the rates of these result files or directories, for equal model and type; repeatable
+    #[arg(long, value_name = "RESULTS")]
+    pub calibrate: Vec<PathBuf>,
+}
+
+impl CalibrationArgs {
+    /// The source for calibrations of jobs whose cache files are in `directory`.
+    ///
+    /// # Errors
+    /// A result file that cannot be read.
+    pub fn source(&self, directory: &Path) -> Result<CalibrationSource> {
+        Ok(CalibrationSource {
+            results: if self.calibrate.is_empty() { None } else { Some(result_files::read(&self.calibrate)?) },
+            directory: directory.to_path_buf(),
+        })
+    }
+}
+
+/// Warns on standard error about conditions that disturb measurements, as `run` does. Called before the measurement, which is a
+/// load itself.
+pub fn warn_about_conditions() {
+    if let Some(line) = short_line(&warnings(&conditions())) {
+        stderr_line!("warning: {line}; predicted times are based on rates measured now");
+    }
+}
+
+/// The progress of a calibration on standard error: one line that is replaced on a terminal, a line per step when piped, nothing
+/// when quiet.
+pub struct CalibrationProgress {
+    bar: Option<ProgressBar>,
+    lines: bool,
+}
+
+impl CalibrationProgress {
+    /// Progress of one calibration or several.
+    pub fn new(quiet: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = (terminal && !quiet).then(|| {
+            let bar = ProgressBar::new_spinner();
+            if let Ok(style) = ProgressStyle::with_template("{msg} {elapsed}") {
+                bar.set_style(style);
+            }
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        CalibrationProgress { bar, lines: !terminal && !quiet }
+    }
+
+    /// A step begins.
+    ///
+    /// # Errors
+    /// An interrupt.
+    pub fn begin(&self, step: CalibrationStep) -> Result<()> {
+        if interrupt::requested() {
+            return Err(Error::Interrupted);
+        }
+        let line = step_line(step);
+        match &self.bar {
+            Some(bar) => bar.set_message(line),
+            None if self.lines => stderr_line!("{line}"),
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+impl Drop for CalibrationProgress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn step_line(step: CalibrationStep) -> String {
+    format!("measuring the rates of this machine: {} of {}, {}", step.position, step.total, step.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn step_names_its_position() {
+        let step = CalibrationStep { position: 2, total: 7, name: "padded batches" };
+        assert_eq!(step_line(step), "measuring the rates of this machine: 2 of 7, padded batches");
+    }
+}

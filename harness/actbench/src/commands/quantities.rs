@@ -1,0 +1,85 @@
+//! Durations and sizes in the units that people use for their magnitude.
+
+use crate::measure::MIB;
+use crate::report::format::{mebibytes, seconds};
+
+const GIB: f64 = 1024.0 * MIB;
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+/// From here on hours are hard to imagine.
+const MAX_HOURS: u64 = 100;
+
+/// `8.35 s`, `12 min 5 s`, `36 h 32 min`, `6 d 2 h`.
+pub fn duration(value: f64) -> String {
+    if value < 59.95 {
+        return format!("{} s", seconds(Some(value)));
+    }
+    // Each magnitude is rounded to its smaller unit, so that none prints as `1 h 60 min`.
+    let rounded = |unit: u64| (value / unit as f64).round() as u64 * unit;
+    let (s, min, h) = (rounded(1), rounded(MINUTE), rounded(HOUR));
+    if s < HOUR {
+        format!("{} min {} s", s / MINUTE, s % MINUTE)
+    } else if min < MAX_HOURS * HOUR {
+        format!("{} h {} min", min / HOUR, min % HOUR / MINUTE)
+    } else {
+        format!("{} d {} h", h / DAY, h % DAY / HOUR)
+    }
+}
+
+/// `12.3 MiB`, `482 GiB`, `1.50 TiB`.
+pub fn size(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    // 1023.5 GiB would print as 1024 GiB.
+    if bytes < GIB {
+        format!("{} MiB", mebibytes(Some(bytes / MIB)))
+    } else if bytes < 1023.5 * GIB {
+        format!("{} GiB", three_digits(bytes / GIB))
+    } else {
+        format!("{} TiB", three_digits(bytes / GIB / 1024.0))
+    }
+}
+
+/// A number from 1 on with three significant digits, or all those before the point.
+fn three_digits(value: f64) -> String {
+    match value {
+        value if value >= 99.95 => format!("{value:.0}"),
+        value if value >= 9.995 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_the_unit_of_their_magnitude() {
+        let texts =
+            [0.0, 0.0124, 8.349, 59.94, 59.96, 61.4, 725.2, 3599.6, 131_496.0, 356_399.0, 525_600.0].map(duration);
+        assert_eq!(
+            texts,
+            [
+                "0.000 s",
+                "0.012 s",
+                "8.35 s",
+                "59.9 s",
+                "1 min 0 s",
+                "1 min 1 s",
+                "12 min 5 s",
+                "1 h 0 min",
+                "36 h 32 min",
+                "99 h 0 min",
+                "6 d 2 h"
+            ]
+        );
+        // The largest prediction of a command line does not wrap around.
+        assert!(duration(1e15).ends_with(" h"), "{}", duration(1e15));
+    }
+
+    #[test]
+    fn sizes_have_the_unit_of_their_magnitude() {
+        let texts = [12_897_484, (1 << 30) - 1, 1 << 30, 10 << 30, 517_372_641_280, 1023 << 30, 3 << 39].map(size);
+        assert_eq!(texts, ["12.3 MiB", "1024 MiB", "1.00 GiB", "10.0 GiB", "482 GiB", "1023 GiB", "1.50 TiB"]);
+    }
+}

@@ -1,0 +1,71 @@
+//! The reduced shape and batch on which rates are measured: the kernels and the data type of the job, and less work.
+//!
+//! A block of an 8B model takes seconds to generate and its batches take seconds each. Most of its time is in GEMMs whose weights
+//! exceed a core's own caches, and their rate hardly depends on the size as long as they do.
+
+use actbench_activations::model::config::ModelConfig;
+
+/// Measured blocks: in a core's own caches each replaces the weights of the other, as in the complete model.
+pub const BLOCKS: usize = 2;
+/// Maximum number of weights in the MLP of a measured block: 64 MiB in bf16, more than a core's own caches hold.
+const MAX_MLP_WEIGHTS: usize = 32 << 20;
+/// The MLP's width stays a multiple of this, which divides evenly among threads, panels and tiles of the GEMM kernels.
+const WIDTH_STEP: usize = 256;
+/// Aimed-at number of floating-point operations of a measured batch: a fraction of a second on a processor core.
+const BATCH_FLOPS: f64 = 2e11;
+/// Minimum number of tokens of a measured batch, if the job's batches have as many: GEMM is slower with few rows.
+const MIN_TOKENS: usize = 512;
+
+/// The model that is measured: `model` with [`BLOCKS`] blocks, a small vocabulary and an MLP that is at most as wide.
+pub fn model(model: &ModelConfig, vocab_size: usize) -> ModelConfig {
+    // Gate, up and down projections.
+    let widest = MAX_MLP_WEIGHTS / (3 * model.hidden_size.max(1)) / WIDTH_STEP * WIDTH_STEP;
+    ModelConfig {
+        vocab_size,
+        n_layers: BLOCKS,
+        intermediate_size: model.intermediate_size.min(widest.max(WIDTH_STEP)),
+        attention_bias: false,
+        mlp_bias: false,
+        ..model.clone()
+    }
+}
+
+/// The number of sequences in a measured batch. `batch_size` and `longest` are those of the job, and `weights` is the number of
+/// weights in the measured blocks.
+pub fn batch_size(batch_size: usize, longest: usize, weights: usize) -> usize {
+    // A multiplication and an addition per weight and token.
+    let tokens = (BATCH_FLOPS / (2 * weights.max(1)) as f64) as usize;
+    tokens.max(MIN_TOKENS).div_ceil(longest.max(1)).min(batch_size).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(hidden: usize, intermediate: usize) -> ModelConfig {
+        let text = format!(
+            r#"{{"model_type": "llama", "vocab_size": 900, "hidden_size": {hidden}, "intermediate_size": {intermediate},
+            "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}}"#
+        );
+        ModelConfig::parse(&text, "test").unwrap()
+    }
+
+    #[test]
+    fn only_a_wide_mlp_is_reduced() {
+        let small = model(&shape(576, 1536), 256);
+        assert_eq!((small.intermediate_size, small.n_layers, small.vocab_size), (1536, BLOCKS, 256));
+        let large = model(&shape(4096, 14336), 256);
+        assert_eq!((large.hidden_size, large.intermediate_size), (4096, 2560));
+        assert!(3 * large.hidden_size * large.intermediate_size <= MAX_MLP_WEIGHTS);
+        assert_eq!(model(&shape(65_536, 200_000), 256).intermediate_size, WIDTH_STEP);
+    }
+
+    #[test]
+    fn batch_has_at_most_the_jobs_sequences() {
+        assert_eq!(batch_size(32, 256, 7_080_000), 32);
+        assert_eq!(batch_size(32, 256, 146_800_000), 3);
+        assert_eq!(batch_size(32, 256, 2_000_000_000), 2);
+        assert_eq!(batch_size(4, 100_000, 146_800_000), 1);
+        assert_eq!(batch_size(1, 8, 1), 1);
+    }
+}
