@@ -148,7 +148,7 @@ untimed_report() { : "a report is a function of its result files, and its page w
   scripts/check_report.sh
 }
 
-untimed_cache_in_python() { : "Python reads files of cache and features bit by bit, each sample leads back to its row, and layer N is the one that the docs name"
+untimed_cache_in_python() { : "Python reads files of cache and features bit by bit, each sample leads back to its row, and layer N is the one that the docs name (where torch is installed)"
   scripts/check_cache.sh
 }
 
