@@ -65,6 +65,14 @@ if not eval(sys.argv[2]):
 PYTHON
 }
 
+# Fails unless a command ends with the status: status EXPECTED COMMAND... Its output goes to $work/out and $work/err.
+status() {
+  local expected=$1 got=0
+  shift
+  "$@" >"$work/out" 2>"$work/err" || got=$?
+  [ $got = "$expected" ] || { echo "status $got instead of $expected: $*"; tail -5 "$work/err"; return 1; }
+}
+
 # One repetition of every method on the real model and 120 dialogues, shared by several promises.
 real_run() {
   if [ ! -f "$work/real.json" ]; then
@@ -104,10 +112,8 @@ untimed_memory() { : "lazy's peak RSS in a sweep of 120 samples is at most 70 % 
 }
 
 untimed_memory_limit() { : "a case over --memory-limit becomes an oom row, and the run continues with the other methods"
-  local status=0
-  "$ACTBENCH" run --tasks sweep --methods eager,lazy --samples 4000 --memory-limit 400MiB --repetitions 1 --warmup 0 \
-    --output "$work/limit.json" >"$work/limit.log" 2>&1 || status=$?
-  [ $status = 1 ]
+  status 1 "$ACTBENCH" run --tasks sweep --methods eager,lazy --samples 4000 --memory-limit 400MiB --repetitions 1 --warmup 0 \
+    --output "$work/limit.json"
   holds "$work/limit.json" 'of("sweep", "eager")[0]["status"] == "oom" and of("sweep", "lazy")[0]["status"] == "ok"'
 }
 
@@ -119,14 +125,10 @@ untimed_plan_without_weights() { : "'plan' and 'explain' need no weights and no 
 }
 
 untimed_exit_statuses() { : "exit status 2 for bad usage and for bad input, with one line that names the cause"
-  local status=0
-  "$ACTBENCH" run --samples banana >/dev/null 2>"$work/usage" || status=$?
-  [ $status = 2 ]
-  grep -q banana "$work/usage"
-  status=0
-  "$ACTBENCH" run --dataset no-such-file.jsonl >/dev/null 2>"$work/input" || status=$?
-  [ $status = 2 ]
-  grep -q no-such-file.jsonl "$work/input"
+  status 2 "$ACTBENCH" run --samples banana
+  grep -q banana "$work/err"
+  status 2 "$ACTBENCH" run --dataset no-such-file.jsonl
+  grep -q no-such-file.jsonl "$work/err"
 }
 
 untimed_documented_commands() { : "every actbench command that README or docs name exists, and README has at most 150 lines"

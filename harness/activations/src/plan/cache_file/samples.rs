@@ -36,7 +36,7 @@ impl SampleTable {
         columns.iter().find(|(_, equal)| !equal).map(|(name, _)| *name)
     }
 
-    /// The bytes of the columns as they stand in a file, in the order of `SampleParts::columns`.
+    /// The bytes of the columns as a file has them, in the order of `SampleParts::columns`.
     pub(super) fn columns(&self) -> [&[u8]; 3] {
         [bytemuck::cast_slice(&self.rows), &self.labels, &self.is_train]
     }
