@@ -1,49 +1,56 @@
 #!/usr/bin/env bash
-# fuzz.sh [--seconds N] [--seed N] [--profile release|dev] [--sanitize] [--jobs N] [--list] [TARGET...]
+# fuzz.sh [--seconds N] [--seed N] [--tests-build] [--sanitize] [--jobs N] [--list] [TARGET...]
 #
 # Runs the fuzz targets in fuzz/, each for N seconds (default 5), on their corpus. A finding is a panic, an abort, an
 # input that takes over 10 s, or one that takes over 2 GiB; it ends the script with status 1 and stays in
 # fuzz/artifacts/TARGET. What the fuzzer learns is not added to the corpus.
 #
-# --profile dev builds in half the time and runs fewer inputs a second. --seed makes two runs try the same inputs in the
-# same order. --sanitize adds AddressSanitizer, which needs a nightly compiler and cargo-fuzz.
+# --tests-build takes the dependencies of the tests' build as they are, so that the fuzzer follows this workspace's code
+# alone, and builds in a fraction of the time. --seed makes two runs try the same inputs in the same order. --sanitize
+# adds AddressSanitizer, which needs a nightly compiler and cargo-fuzz.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-seconds=5 seed=0 profile=release sanitize=0 jobs=1 targets=()
+seconds=5 seed=0 tests_build=0 sanitize=0 jobs=1 targets=()
 while [ $# -gt 0 ]; do
   case $1 in
     --seconds) seconds=${2:?--seconds needs a number}; shift ;;
     --jobs) jobs=${2:?--jobs needs a number}; shift ;;
     --seed) seed=${2:?--seed needs a number}; shift ;;
-    --profile) profile=${2:?--profile needs release or dev}; shift ;;
+    --tests-build) tests_build=1 ;;
     --sanitize) sanitize=1 ;;
-    --list) sed -n 's/^name = "\(.*\)"$/\1/p' fuzz/Cargo.toml | tail -n +2; exit 0 ;;
-    -*) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    --list) sed -n 's/^path = "fuzz_targets\/\(.*\)\.rs"$/\1/p' fuzz/Cargo.toml; exit 0 ;;
+    -*) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     *) targets+=("$1") ;;
   esac
   shift
 done
 [ ${#targets[@]} -gt 0 ] || mapfile -t targets < <("$0" --list)
 
-# Lints and the test profile of the workspace do not apply to instrumented builds.
-unset RUSTC_WORKSPACE_WRAPPER CLIPPY_ARGS CARGO_PROFILE_DEV_DEBUG
+counters=$PWD/scripts/rustc_for_fuzzing.sh
 host=$(rustc -vV | sed -n 's/^host: //p')
-build=target/fuzz/$host/${profile/dev/debug}
 if [ $sanitize = 1 ]; then
   if ! command -v cargo-fuzz >/dev/null; then
     cargo install --quiet --locked --debug cargo-fuzz --version 0.13.2 --root target/tools
     export PATH="$PWD/target/tools/bin:$PATH"
   fi
-  [ "$profile" = release ] || set -- --dev
-  cargo +nightly fuzz build --sanitizer address --target-dir target/fuzz "$@"
+  build=target/fuzz/$host/release
+  # With lints in the compiler's place nothing would be instrumented.
+  env -u RUSTC_WORKSPACE_WRAPPER cargo +nightly fuzz build --sanitizer address --debug-assertions --target-dir target/fuzz
+elif [ $tests_build = 1 ]; then
+  build=target/debug
+  # The workspace's features, so that the dependencies are those of the tests. Without optimization, which would be most of
+  # the time: no target computes.
+  unoptimized=()
+  for package in actbench-kernels actbench-fixtures actbench-activations pairgate; do
+    unoptimized+=(--config "profile.dev.package.$package.opt-level=0")
+  done
+  RUSTC_WORKSPACE_WRAPPER=$counters cargo build --locked --quiet --workspace --features testing "${unoptimized[@]}" \
+    "${targets[@]/#/--bin=}"
 else
-  # The flags of `cargo fuzz build --sanitizer none`, but for its single code generation unit, which makes the build longer.
-  RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-sanitizer-coverage-stack-depth \
-    -Cllvm-args=-simplifycfg-branch-fold-threshold=0 -Cdebug-assertions" \
-    cargo build --locked --quiet --manifest-path fuzz/Cargo.toml --bins --profile "$profile" --target "$host" --target-dir target/fuzz
+  build=target/fuzz/$host/fuzz
+  env -u RUSTC_WORKSPACE_WRAPPER RUSTFLAGS="$("$counters" echo | tr -d '\n')" \
+    cargo build --locked --quiet --manifest-path fuzz/Cargo.toml --bins --profile fuzz --target "$host" --target-dir target/fuzz
 fi
 
 scratch=$(mktemp -d)

@@ -4,8 +4,8 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use actbench_activations::plan::cache_file::CacheWriter;
 use actbench_activations::DType;
+use actbench_activations::plan::cache_file::CacheWriter;
 use actbench_activations::plan::{ActTensor, Axes, PlanFingerprint};
 use actbench_fuzz::{cache_signature, gate_header};
 use pairgate::journal::GateJournal;
