@@ -160,7 +160,6 @@ fn every_crate_is_checked_for_cycles() {
         .filter_map(|path| path.parent()?.strip_prefix(sources::root()).ok()?.to_str().map(str::to_owned))
         .filter(|directory| !directory.is_empty())
         .collect();
-    // The fuzz targets are a workspace of their own.
     manifests.retain(|directory| !CRATES.contains(&directory.as_str()));
     assert_none(&manifests, "CRATES names every crate of the workspace");
 }
