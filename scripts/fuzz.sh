@@ -2,7 +2,7 @@
 # fuzz.sh [--seconds N] [--seed N] [--tests-build] [--sanitize] [--jobs N] [--list] [TARGET...]
 #
 # Runs the fuzz targets in fuzz/, each for N seconds (default 5), on their corpus. A finding is a panic, an abort, an
-# input that takes over 10 s, or one that takes over 2 GiB; it ends the script with status 1 and stays in
+# input that takes over 10 s (60 s with --tests-build), or one that takes over 2 GiB; it ends the script with status 1 and stays in
 # fuzz/artifacts/TARGET. What the fuzzer learns is not added to the corpus.
 #
 # --tests-build takes the dependencies of the tests' build as they are, so that the fuzzer follows this workspace's code
@@ -11,13 +11,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-seconds=5 seed=0 tests_build=0 sanitize=0 jobs=1 targets=()
+seconds=5 seed=0 tests_build=0 sanitize=0 jobs=1 slow=10 targets=()
 while [ $# -gt 0 ]; do
   case $1 in
     --seconds) seconds=${2:?--seconds needs a number}; shift ;;
     --jobs) jobs=${2:?--jobs needs a number}; shift ;;
     --seed) seed=${2:?--seed needs a number}; shift ;;
-    --tests-build) tests_build=1 ;;
+    --tests-build) tests_build=1 slow=60 ;;
     --sanitize) sanitize=1 ;;
     --list) sed -n 's/^path = "fuzz_targets\/\(.*\)\.rs"$/\1/p' fuzz/Cargo.toml; exit 0 ;;
     -*) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
@@ -61,7 +61,7 @@ run_target() {
   mkdir -p "$learned" "fuzz/artifacts/$target"
   # The program is run without cargo, which would print a command with paths of this machine.
   if TMPDIR=$scratch "$build/$target" "$learned" "fuzz/corpus/$target" \
-    -artifact_prefix="fuzz/artifacts/$target/" -seed="$seed" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
+    -artifact_prefix="fuzz/artifacts/$target/" -seed="$seed" -max_total_time="$seconds" -timeout=$slow -rss_limit_mb=2048 \
     -malloc_limit_mb=2048 -max_len=65536 -print_final_stats=1 >"$log" 2>&1; then
     # Findings of an earlier run stay.
     rmdir --ignore-fail-on-non-empty "fuzz/artifacts/$target"
