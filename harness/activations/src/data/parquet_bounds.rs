@@ -21,6 +21,8 @@ const MIN_TEXT_ALLOWANCE: u64 = 1 << 30;
 const MAX_RATIO: u64 = 200;
 /// Values for each row of a group: a message has one in each of its fields.
 const MAX_VALUES_PER_ROW: u64 = 100_000;
+/// Values that every file may have. A run of equal values has the bytes of one, but each costs time.
+const MIN_VALUE_ALLOWANCE: u64 = 1 << 26;
 /// Memory of a row that is not text: its messages and their keys.
 const ROW_OVERHEAD: u64 = 256;
 /// Bytes of values to decode at a time.
@@ -45,7 +47,7 @@ impl ReadBounds {
 
     /// Checks the sizes that the metadata declares for the columns that `is_read` selects.
     pub(super) fn check_declared(&self, metadata: &ParquetMetaData, is_read: fn(&str) -> bool) -> RowResult<()> {
-        let (mut declared, mut compressed) = (0u64, 0u64);
+        let (mut declared, mut compressed, mut all_values) = (0u64, 0u64, 0u64);
         for group in metadata.row_groups() {
             let rows = u64::try_from(group.num_rows()).map_err(|_| impossible_sizes())?;
             for column in group.columns().iter().filter(|column| is_read(&column.column_path().parts()[0])) {
@@ -53,6 +55,7 @@ impl ReadBounds {
                 let values = size(column.num_values())?;
                 declared = declared.saturating_add(size(column.uncompressed_size())?);
                 compressed = compressed.saturating_add(size(column.compressed_size())?);
+                all_values = all_values.saturating_add(values);
                 // Columns of a file do not overlap. If they did, a small file could have the same pages many times.
                 if values < rows || compressed > self.file_bytes {
                     return Err(impossible_sizes());
@@ -64,6 +67,14 @@ impl ReadBounds {
                     ));
                 }
             }
+        }
+        let limit = MIN_VALUE_ALLOWANCE.max(self.file_bytes.saturating_mul(MAX_RATIO));
+        if all_values > limit {
+            let size = Bytes(self.file_bytes);
+            return Err(format!(
+                "declares {all_values} values in a file of {size}, over the limit of {limit}; if it is right, split it into \
+                 smaller files"
+            ));
         }
         self.check(declared, MIN_ALLOWANCE)
     }

@@ -99,7 +99,28 @@ fn sizes_of_page_headers_are_checked() {
     let error = load_error("d.parquet", page_header_file(|length| sized_header((1 << 31) - 1, length - 13)));
     assert!(error.starts_with("d.parquet: has 2.00 GiB of data in a file of "), "{error}");
     insta::assert_snapshot!(load_error("d.parquet", page_header_file(|length| sized_header(1 << 20, length - 12))), @"d.parquet: is damaged: a page header of the column `messages` declares more bytes than the column has; write the file again");
-    insta::assert_snapshot!(load_error("d.parquet", page_header_file(|_| vec![0])), @"d.parquet: is damaged: a page header of the column `messages` declares no size or a negative one; write the file again");
+    insta::assert_snapshot!(load_error("d.parquet", page_header_file(|_| vec![0])), @"d.parquet: is damaged: a page header of the column `messages` has a negative number of bytes or none; write the file again");
+}
+
+/// Runs of nulls have few bytes, whatever their length.
+#[test]
+fn numbers_of_values_are_checked() {
+    let with_values = |rows: i64, values: i64| {
+        let mut bytes = nested_parquet([0, 1], "assistant");
+        let metadata = metadata(&bytes);
+        let group = metadata.row_group(0).clone();
+        let columns =
+            group.columns().iter().map(|column| column.clone().into_builder().set_num_values(values).build().unwrap());
+        let group =
+            group.clone().into_builder().set_num_rows(rows).set_column_metadata(columns.collect()).build().unwrap();
+        let changed = metadata.into_builder().set_row_groups(vec![group]).build();
+        ParquetMetaDataWriter::new(&mut bytes, &changed).finish().unwrap();
+        load_error("d.parquet", bytes)
+    };
+    let error = with_values(300, 30_000_000);
+    assert!(error.starts_with("d.parquet: declares 90000000 values in a file of "), "{error}");
+    assert!(error.ends_with(", over the limit of 67108864; if it is right, split it into smaller files"), "{error}");
+    insta::assert_snapshot!(with_values(1, 1), @"d.parquet: is damaged: a page header of the column `messages.list.element.content` declares more values than the column has; write the file again");
 }
 
 /// A small file could otherwise have its pages decoded once for each of many row groups.

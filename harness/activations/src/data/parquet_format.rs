@@ -24,7 +24,7 @@ pub(super) const FILE_METADATA: StructKind = structure(&[
 ]);
 
 /// The header of a page. Its record has the bytes of the page that follows, uncompressed at the index 0 and in the file at
-/// the index 1.
+/// the index 1. The header of a data page in it has a further record, with the number of values at the index 0.
 pub(super) const PAGE_HEADER: StructKind = StructKind {
     fields: &[
         (1, Integer),
@@ -40,10 +40,13 @@ pub(super) const PAGE_HEADER: StructKind = StructKind {
 };
 
 const EMPTY: StructKind = structure(&[]);
-const DATA_PAGE_HEADER: StructKind = structure(&[(1, Integer), (2, Integer), (3, Integer), (4, Integer)]);
+const DATA_PAGE_HEADER: StructKind =
+    StructKind { fields: &[(1, Recorded(0)), (2, Integer), (3, Integer), (4, Integer)], recorded: true };
 const DICTIONARY_PAGE_HEADER: StructKind = structure(&[(1, Integer), (2, Integer), (3, Bool)]);
-const DATA_PAGE_HEADER_V2: StructKind =
-    structure(&[(1, Integer), (2, Integer), (3, Integer), (4, Integer), (5, Integer), (6, Integer), (7, Bool)]);
+const DATA_PAGE_HEADER_V2: StructKind = StructKind {
+    fields: &[(1, Recorded(0)), (2, Integer), (3, Integer), (4, Integer), (5, Integer), (6, Integer), (7, Bool)],
+    recorded: true,
+};
 
 const SCHEMA_ELEMENT: StructKind = StructKind {
     fields: &[

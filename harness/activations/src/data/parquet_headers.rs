@@ -71,7 +71,7 @@ impl<'f> HeaderCheck<'f> {
         let mut start = u64::try_from(start).map_err(|_| impossible())?;
         let length = u64::try_from(column.compressed_size()).map_err(|_| impossible())?;
         let end = start.checked_add(length).filter(|end| *end <= self.file_bytes).ok_or_else(impossible)?;
-        let mut uncompressed = 0u64;
+        let (mut uncompressed, mut values) = (0u64, 0u64);
         while start < end {
             let damaged = |what: &str| {
                 let column = column.column_path().string();
@@ -80,6 +80,10 @@ impl<'f> HeaderCheck<'f> {
             };
             let header = self.page_header(start, end - start)?.map_err(|what| damaged(&what))?;
             uncompressed = uncompressed.saturating_add(header.uncompressed_bytes);
+            values = values.saturating_add(header.values);
+            if !i64::try_from(values).is_ok_and(|values| values <= column.num_values()) {
+                return Err(damaged("declares more values than the column has"));
+            }
             start += header.header_bytes;
             if header.page_bytes > end - start {
                 return Err(damaged("declares more bytes than the column has"));
@@ -117,6 +121,8 @@ struct PageHeader {
     header_bytes: u64,
     page_bytes: u64,
     uncompressed_bytes: u64,
+    /// Values of a data page, with nulls.
+    values: u64,
 }
 
 impl PageHeader {
@@ -124,13 +130,21 @@ impl PageHeader {
     fn of(bytes: &[u8]) -> Result<Self, Defect> {
         let mut walker = Walker::new(bytes);
         walker.structure(&PAGE_HEADER)?;
-        let size = |index: usize| {
-            let declared = walker.records().first().and_then(|sizes| sizes[index]);
-            declared
-                .and_then(|size| u64::try_from(size).ok())
-                .ok_or_else(|| Defect { what: "declares no size or a negative one".to_owned(), is_cut: false })
+        let size = |number: Option<i32>, what: &str| {
+            let size = number.and_then(|number| u64::try_from(number).ok());
+            size.ok_or_else(|| Defect { what: format!("has a negative number of {what} or none"), is_cut: false })
         };
-        Ok(PageHeader { header_bytes: walker.position() as u64, page_bytes: size(1)?, uncompressed_bytes: size(0)? })
+        let [uncompressed_bytes, page_bytes] = walker.records().first().copied().unwrap_or_default();
+        let mut values = 0;
+        for [number, _] in walker.records().iter().skip(1) {
+            values += size(*number, "values")?;
+        }
+        Ok(PageHeader {
+            header_bytes: walker.position() as u64,
+            page_bytes: size(page_bytes, "bytes")?,
+            uncompressed_bytes: size(uncompressed_bytes, "bytes")?,
+            values,
+        })
     }
 }
 
@@ -197,9 +211,14 @@ mod tests {
     #[test]
     fn page_header_has_its_sizes() {
         let header = PageHeader::of(&[0x15, 0, 0x15, 0x14, 0x15, 0x10, 0, 9, 9]).unwrap();
-        assert_eq!(header, PageHeader { header_bytes: 7, page_bytes: 8, uncompressed_bytes: 10 });
+        assert_eq!(header, PageHeader { header_bytes: 7, page_bytes: 8, uncompressed_bytes: 10, values: 0 });
         for sizes in [&[0x15, 0, 0x15, 0x14, 0][..], &[0x15, 0, 0x15, 0x13, 0x15, 0x10, 0], &[0x35, 0x10, 0]] {
-            assert_eq!(PageHeader::of(sizes).unwrap_err().what, "declares no size or a negative one");
+            assert_eq!(PageHeader::of(sizes).unwrap_err().what, "has a negative number of bytes or none");
+        }
+        for data_page in [0x2c, 0x5c] {
+            let header = |values: u8| [0x15, 0, 0x15, 0x14, 0x15, 0x10, data_page, 0x15, values, 0, 0];
+            assert_eq!(PageHeader::of(&header(14)).unwrap().values, 7);
+            assert_eq!(PageHeader::of(&header(13)).unwrap_err().what, "has a negative number of values or none");
         }
     }
 
@@ -212,7 +231,7 @@ mod tests {
         file.write_all(&[&header[..], b"page after it"].concat()).unwrap();
         let check = HeaderCheck::new(Path::new("d.parquet"), &file, length + 13);
         let found = check.page_header(0, length + 13).unwrap().unwrap();
-        assert_eq!(found, PageHeader { header_bytes: length, page_bytes: 8, uncompressed_bytes: 10 });
+        assert_eq!(found, PageHeader { header_bytes: length, page_bytes: 8, uncompressed_bytes: 10, values: 0 });
         insta::assert_snapshot!(check.page_header(0, 2000).unwrap().unwrap_err(), @"declares a text of 3000 bytes in 1991 bytes");
         insta::assert_snapshot!(check.page_header(0, length - 1).unwrap().unwrap_err(), @"ends within a value");
     }
