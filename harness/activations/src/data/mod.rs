@@ -14,6 +14,9 @@ mod jsonl_file;
 mod label;
 mod parquet_bounds;
 mod parquet_file;
+mod parquet_format;
+mod parquet_headers;
+mod parquet_thrift;
 mod parquet_value;
 mod registered;
 mod repe;
@@ -21,6 +24,8 @@ mod row;
 pub mod split;
 pub(crate) mod strict_json;
 
+#[cfg(test)]
+mod parquet_damage_tests;
 #[cfg(test)]
 mod parquet_tests;
 #[cfg(test)]

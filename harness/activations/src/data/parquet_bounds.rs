@@ -21,34 +21,44 @@ const MIN_TEXT_ALLOWANCE: u64 = 1 << 30;
 const MAX_RATIO: u64 = 200;
 /// Values for each row of a group: a message has one in each of its fields.
 const MAX_VALUES_PER_ROW: u64 = 100_000;
+/// Values that every file may have. A run of equal values has the bytes of one, but each costs time.
+const MIN_VALUE_ALLOWANCE: u64 = 1 << 26;
 /// Memory of a row that is not text: its messages and their keys.
 const ROW_OVERHEAD: u64 = 256;
 /// Bytes of values to decode at a time.
 const BATCH_BYTES: u64 = 32 << 20;
 
-/// The bounds of one file, and the text read so far.
+/// The message for sizes in the metadata that no file has.
+pub(super) fn impossible_sizes() -> String {
+    "is damaged: its metadata declares impossible sizes; write the file again".to_owned()
+}
+
+/// The bounds of one file, and the data read so far.
 pub(super) struct ReadBounds {
     file_bytes: u64,
+    page_bytes: u64,
     text_bytes: u64,
 }
 
 impl ReadBounds {
     pub(super) fn new(file_bytes: u64) -> Self {
-        ReadBounds { file_bytes, text_bytes: 0 }
+        ReadBounds { file_bytes, page_bytes: 0, text_bytes: 0 }
     }
 
     /// Checks the sizes that the metadata declares for the columns that `is_read` selects.
     pub(super) fn check_declared(&self, metadata: &ParquetMetaData, is_read: fn(&str) -> bool) -> RowResult<()> {
-        let damaged = || "is damaged: its metadata declares impossible sizes; write the file again".to_owned();
-        let mut declared = 0u64;
+        let (mut declared, mut compressed, mut all_values) = (0u64, 0u64, 0u64);
         for group in metadata.row_groups() {
-            let rows = u64::try_from(group.num_rows()).map_err(|_| damaged())?;
+            let rows = u64::try_from(group.num_rows()).map_err(|_| impossible_sizes())?;
             for column in group.columns().iter().filter(|column| is_read(&column.column_path().parts()[0])) {
-                let bytes = u64::try_from(column.uncompressed_size()).map_err(|_| damaged())?;
-                let values = u64::try_from(column.num_values()).map_err(|_| damaged())?;
-                declared = declared.saturating_add(bytes);
-                if values < rows {
-                    return Err(damaged());
+                let size = |bytes: i64| u64::try_from(bytes).map_err(|_| impossible_sizes());
+                let values = size(column.num_values())?;
+                declared = declared.saturating_add(size(column.uncompressed_size())?);
+                compressed = compressed.saturating_add(size(column.compressed_size())?);
+                all_values = all_values.saturating_add(values);
+                // Columns of a file do not overlap. If they did, a small file could have the same pages many times.
+                if values < rows || compressed > self.file_bytes {
+                    return Err(impossible_sizes());
                 }
                 if values > rows.saturating_mul(MAX_VALUES_PER_ROW) {
                     return Err(format!(
@@ -58,7 +68,21 @@ impl ReadBounds {
                 }
             }
         }
+        let limit = MIN_VALUE_ALLOWANCE.max(self.file_bytes.saturating_mul(MAX_RATIO));
+        if all_values > limit {
+            let size = Bytes(self.file_bytes);
+            return Err(format!(
+                "declares {all_values} values in a file of {size}, over the limit of {limit}; if it is right, split it into \
+                 smaller files"
+            ));
+        }
         self.check(declared, MIN_ALLOWANCE)
+    }
+
+    /// Checks the sizes that the page headers of a row group declare, in addition to those before.
+    pub(super) fn check_pages(&mut self, bytes: u64) -> RowResult<()> {
+        self.page_bytes = self.page_bytes.saturating_add(bytes);
+        self.check(self.page_bytes, MIN_ALLOWANCE)
     }
 
     /// Checks the texts of a row group. The inner error has the index of the row in the group.

@@ -18,6 +18,7 @@ use crate::panics;
 use super::dialogue::Dialogue;
 use super::label;
 use super::parquet_bounds::ReadBounds;
+use super::parquet_headers::HeaderCheck;
 use super::parquet_value::{self, check_names};
 use super::row::{self, RowResult};
 
@@ -36,7 +37,9 @@ pub fn read(path: &Path) -> Result<Vec<Dialogue>> {
 fn read_rows(path: &Path, file: File) -> Result<Vec<Dialogue>> {
     let damaged = |error: ParquetError| Error::file(path, format!("is not a readable Parquet file: {error}"));
     let file_bytes = file.metadata().map_err(Error::io("read", path))?.len();
-    let reader = SerializedFileReader::new(file).map_err(damaged)?;
+    let headers = HeaderCheck::new(path, &file, file_bytes);
+    headers.check_metadata()?;
+    let reader = SerializedFileReader::new(file.try_clone().map_err(Error::io("read", path))?).map_err(damaged)?;
     let schema = reader.metadata().file_metadata().schema();
     let columns = schema.get_fields();
     let name_list = || columns.iter().map(|column| column.name()).collect::<Vec<_>>().join(",");
@@ -58,6 +61,8 @@ fn read_rows(path: &Path, file: File) -> Result<Vec<Dialogue>> {
     let row_error = |row: usize, what: String| Error::input(format!("{} row {row}", path.display()), what);
     for group in 0..reader.num_row_groups() {
         let group = reader.get_row_group(group).map_err(damaged)?;
+        let page_bytes = headers.check_pages(group.metadata(), is_read)?;
+        bounds.check_pages(page_bytes).map_err(|what| Error::file(path, what))?;
         let first_row = dialogues.len() + 1;
         bounds
             .check_texts(&*group, is_read)

@@ -5,6 +5,8 @@
 //! apart are in the Parquet format's LogicalTypes.md, "Backward-compatibility rules". The record reader of the crate
 //! `parquet` wraps a list of the second kind into another list, which is undone here.
 
+use std::collections::HashSet;
+
 use parquet::basic::{ConvertedType, Repetition};
 use parquet::record::{Field, List};
 use parquet::schema::types::{Type, TypePtr};
@@ -105,12 +107,11 @@ fn single_to_json(field: Field, kind: &Type) -> RowResult<Value> {
 
 /// Checks that no two of `fields` have the same name, here and below.
 pub(super) fn check_names<'t>(fields: impl Iterator<Item = &'t TypePtr>, what: &str) -> RowResult<()> {
-    let mut names = Vec::new();
+    let mut names = HashSet::new();
     for field in fields {
-        if names.contains(&field.name()) {
+        if !names.insert(field.name()) {
             return Err(format!("has the {what} `{}` twice; remove or rename one", field.name()));
         }
-        names.push(field.name());
         if field.is_group() {
             check_names(field.get_fields().iter(), "field")?;
         }
