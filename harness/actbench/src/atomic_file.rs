@@ -1,4 +1,4 @@
-//! Output files: whether they can be written, by this process alone, and how.
+//! Output files: how they are written, and by this process alone.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use pairgate::atomic_file::{self, OutputTarget};
 use pairgate::lock::OutputLock;
 use pairgate::temporary::TemporaryDirectory;
 
-use crate::error::{Error, Result, from_pairgate};
+use crate::error::{Result, from_pairgate};
 
 /// Writes a file under a temporary name in its directory, and renames it once its bytes are on the disk. A device or a pipe is
 /// written into.
@@ -15,30 +15,6 @@ use crate::error::{Error, Result, from_pairgate};
 /// As of [`pairgate::atomic_file::write_atomically`].
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     pairgate::atomic_file::write_atomically(path, bytes).map_err(from_pairgate)
-}
-
-/// Checks that the file `description`, which `flag` names, can be written to `path`, before hours are spent on its content.
-///
-/// # Errors
-/// The path is a directory, or its directory does not exist or cannot be written to.
-pub fn check_writable(path: &Path, flag: &str, description: &str) -> Result<()> {
-    if path.is_dir() {
-        return Err(Error::file(path, format!("is a directory; {flag} needs a file name for {description}")));
-    }
-    match atomic_file::check_writable(path) {
-        Err(pairgate::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Err(Error::file(
-            path,
-            format!(
-                "cannot be written ({flag}): the directory {} does not exist; create it or use another path",
-                directory_of(path).display()
-            ),
-        )),
-        // The message of the error names the temporary file, which the user has never seen; the kind is enough.
-        Err(pairgate::Error::Io { source, .. }) => {
-            Err(Error::file(path, format!("cannot be written ({flag}): {}; use another path", source.kind())))
-        }
-        checked => checked.map_err(from_pairgate),
-    }
 }
 
 /// Whether `path` is a device, a pipe or an open descriptor. Such an output is written once, at the end: it cannot be replaced.
@@ -61,11 +37,4 @@ pub fn lock_output(path: &Path, who: &str) -> Result<Option<OutputLock>> {
 /// The parent directory cannot be written to.
 pub fn temporary_directory(prefix: &str, parent: Option<&Path>) -> Result<TemporaryDirectory> {
     TemporaryDirectory::create(prefix, parent).map_err(from_pairgate)
-}
-
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => directory,
-        _ => Path::new("."),
-    }
 }

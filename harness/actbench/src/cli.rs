@@ -29,24 +29,27 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return with_output_checked(one_line::print(&error, suggest::tip(&error).as_deref()), FAILED),
     };
-    let unwritten = status_of_unwritten_output(&cli.command);
+    let failed = status_of_failure(&cli.command);
     // The panic hook has printed its message by the time the panic arrives here; only the exit status is missing.
     let code = match catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))) {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
             stderr_line!("error: {error}");
-            ExitCode::from(error.exit_code())
+            ExitCode::from(match error.exit_code() {
+                FAILED => failed,
+                code => code,
+            })
         }
-        Err(_) => ExitCode::FAILURE,
+        Err(_) => ExitCode::from(failed),
     };
-    with_output_checked(code, unwritten)
+    with_output_checked(code, failed)
 }
 
-/// The exit status of most commands whose output could not be written.
+/// The exit status of most commands that fail although their input is valid, as on a full disk.
 const FAILED: u8 = 1;
 
-/// The exit status if the output cannot be written. Where 1 is a verdict, which a script would act on, it is 2.
-fn status_of_unwritten_output(command: &Command) -> u8 {
+/// The exit status if an output cannot be written. Where 1 is a verdict, which a script would act on, it is 2.
+fn status_of_failure(command: &Command) -> u8 {
     match command {
         Command::Gate(_) | Command::Selftest(_) | Command::Compare(_) | Command::History(_) | Command::Check(_) => 2,
         _ => FAILED,

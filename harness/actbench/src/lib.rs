@@ -22,6 +22,8 @@ pub mod matrix;
 pub mod measure;
 pub mod own_output;
 pub mod planner;
+pub mod progress;
+pub mod quantities;
 pub mod report;
 pub mod results;
 pub mod runner;

@@ -1,45 +1,25 @@
-//! Output files that may be replaced: those that the same command wrote before. A file of other content is never overwritten.
+//! The output files of actbench's commands, each of which replaces only files that the same command wrote before. The rule is
+//! that of [`pairgate::own_output`].
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
+use pairgate::own_output::{self, Signs};
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
-use serde_json::Value;
 
-use crate::atomic_file::check_writable;
-use crate::error::{Error, Result};
+use crate::error::{Result, from_pairgate};
 
 /// The entry `format` in the metadata of a file of `actbench features`.
 pub const FEATURES_FORMAT: &str = "actbench.features";
 
-/// Bytes of a text in which its signs are.
-const TEXT_HEAD: u64 = 4096;
 /// The longest header that safetensors allows.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// A kind of output file, and how a file of that kind is recognized.
+/// A kind of output file of actbench, and how a file of that kind is recognized.
 #[derive(Clone, Copy, Debug)]
-pub struct OutputFormat {
-    /// For errors: "a result file".
-    description: &'static str,
-    signs: Signs,
-}
-
-/// The signs of an own file.
-#[derive(Clone, Copy, Debug)]
-enum Signs {
-    /// A JSON object whose `schema` begins with one of these.
-    Schema(&'static [&'static str]),
-    /// A JSON object with these keys.
-    Keys(&'static [&'static str]),
-    /// A safetensors file with the metadata of features.
-    Features,
-    /// A text that begins with the first, and has the second in its first bytes.
-    Text(&'static str, &'static str),
-}
+pub struct OutputFormat(own_output::OutputFormat);
 
 impl OutputFormat {
     /// The result file of `run`.
@@ -57,7 +37,7 @@ impl OutputFormat {
     /// The trace of `profile`.
     pub const TRACE: Self = Self::new("a trace", Signs::Keys(&["traceEvents"]));
     /// The file of `features`.
-    pub const FEATURES: Self = Self::new("a features file", Signs::Features);
+    pub const FEATURES: Self = Self::new("a features file", Signs::File(has_features_metadata));
     /// `REPORT.md` of `report`.
     pub const REPORT_MARKDOWN: Self = Self::new("a report", Signs::Text("# Lazy versus eager activations", ""));
     /// The page of `report`.
@@ -86,80 +66,24 @@ impl OutputFormat {
     pub const EXPORT_ACTION: Self = Self::new("an export of a gate", Signs::Text("[", "\"extra\":"));
 
     const fn new(description: &'static str, signs: Signs) -> Self {
-        OutputFormat { description, signs }
+        OutputFormat(own_output::OutputFormat::new("actbench", description, signs))
     }
 }
 
-/// Checks that `path`, which `flag` names, can be written, and that no file of other content would be replaced: before hours are
-/// spent on its content. An empty file may be replaced, and devices and pipes are written into.
+/// [`pairgate::own_output::check_own_output`] with the errors of the benchmark.
 ///
 /// # Errors
-/// As of [`check_writable`], or an existing file of another format.
+/// A path that cannot be written, or an existing file of another format.
 pub fn check_own_output(path: &Path, flag: &str, format: &OutputFormat) -> Result<()> {
-    check_writable(path, flag, format.description)?;
-    check_replaceable(path, flag, format)
+    own_output::check_own_output(path, flag, &format.0).map_err(from_pairgate)
 }
 
-/// The second part of [`check_own_output`], for a file in a directory that `flag` names.
+/// [`pairgate::own_output::check_replaceable`] with the errors of the benchmark.
 ///
 /// # Errors
 /// An existing file of another format, or one that cannot be read.
 pub fn check_replaceable(path: &Path, flag: &str, format: &OutputFormat) -> Result<()> {
-    // A file that cannot be found is new, or its name is refused when it is written.
-    let Ok(metadata) = fs::metadata(path) else { return Ok(()) };
-    if !metadata.is_file() || metadata.len() == 0 {
-        return Ok(());
-    }
-    let recognized =
-        File::open(path).and_then(|file| recognizes(format.signs, file)).map_err(Error::io("read", path))?;
-    if recognized {
-        return Ok(());
-    }
-    Err(Error::file(
-        path,
-        format!(
-            "exists and is not {} of actbench, so it is not replaced ({flag}); use another path, or remove the file first",
-            format.description
-        ),
-    ))
-}
-
-fn recognizes(signs: Signs, file: File) -> io::Result<bool> {
-    match signs {
-        Signs::Schema(prefixes) => {
-            let head: Option<SchemaOnly> = json(file)?;
-            let schema = head.and_then(|head| Some(head.schema?.as_str()?.to_owned())).unwrap_or_default();
-            Ok(prefixes.iter().any(|prefix| schema.starts_with(prefix)))
-        }
-        Signs::Keys(keys) => {
-            let object: Option<BTreeMap<String, IgnoredAny>> = json(file)?;
-            Ok(object.is_some_and(|object| keys.iter().all(|key| object.contains_key(*key))))
-        }
-        Signs::Features => has_features_metadata(file),
-        Signs::Text(start, part) => {
-            let mut head = Vec::new();
-            file.take(TEXT_HEAD).read_to_end(&mut head)?;
-            let head = String::from_utf8_lossy(&head);
-            // An export of nothing has no sign, and nothing to lose.
-            let is_empty = matches!(head.trim(), "" | "{}" | "[]");
-            Ok(is_empty || head.trim_start().starts_with(start) && head.contains(part))
-        }
-    }
-}
-
-/// The one key that is read of a file with a schema.
-#[derive(Deserialize)]
-struct SchemaOnly {
-    schema: Option<Value>,
-}
-
-/// The JSON document `file`; none if it is another one.
-fn json<T: DeserializeOwned>(file: File) -> io::Result<Option<T>> {
-    match serde_json::from_reader(BufReader::new(file)) {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.is_io() => Err(error.into()),
-        Err(_) => Ok(None),
-    }
+    own_output::check_replaceable(path, flag, &format.0).map_err(from_pairgate)
 }
 
 /// Files older than the entry `format` are known by the other entries.

@@ -15,7 +15,7 @@ type Floors = [&'static [&'static str]];
 
 /// The engine: data flows from dialogues to tokens, activations and probes.
 const ENGINE_FLOORS: [&[&str]; 9] = [
-    &["error", "units"],
+    &["error", "units", "progress"],
     &["panics", "lfs"],
     &["tokens", "hub"],
     &["data", "import"],
@@ -27,19 +27,21 @@ const ENGINE_FLOORS: [&[&str]; 9] = [
 ];
 
 /// The benchmark.
-const FLOORS: [&[&str]; 13] = [
+const FLOORS: [&[&str]; 14] = [
     // The error type.
     &["error"],
     // Files that appear whole or not at all.
     &["atomic_file"],
-    // Which existing files a command may replace.
-    &["own_output"],
+    // Which existing files a command may replace, and what is shown while it works.
+    &["own_output", "progress"],
     // What is run: tasks, methods, settings, metrics.
     &["case"],
     // Which GPUs there are, and which a run uses.
     &["devices"],
     // What the machine is, and what a process takes of it.
     &["measure"],
+    // Durations and sizes for people.
+    &["quantities"],
     // What a result file keeps.
     &["results"],
     // The benchmark's body.

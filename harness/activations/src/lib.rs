@@ -45,6 +45,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`error`] | the error type, with the exit statuses of a process |
+//! | [`progress`] | progress bars on standard error |
 //! | [`panics`] | panics of libraries as values |
 //! | [`tokens`] | token sequences with masks |
 //! | [`hub`] | the client of the Hugging Face hub, and its cache |
@@ -75,6 +76,7 @@ pub mod model;
 pub mod panics;
 pub mod plan;
 pub mod probe;
+pub mod progress;
 pub mod text;
 pub mod tokens;
 mod units;

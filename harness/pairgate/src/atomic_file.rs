@@ -115,7 +115,8 @@ fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) if existing.is_some() && is_in_place(&error) => return write_in_place(target, bytes),
         created => created?,
     };
-    file.write_all(bytes)?;
+    // Through the file: an error of the temporary file would name it, and the user has never seen its name.
+    file.as_file_mut().write_all(bytes)?;
     if let Some(existing) = &existing {
         // Fails unless this is root, and then the file belongs to the user who writes it. Before the mode, which it may clear.
         let _ = std::os::unix::fs::fchown(file.as_file(), Some(existing.uid()), Some(existing.gid()));

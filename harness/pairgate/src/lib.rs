@@ -51,6 +51,7 @@ pub mod journal;
 pub mod judge;
 pub mod lock;
 pub mod metric;
+pub mod own_output;
 pub mod pair;
 pub mod process;
 pub mod report;

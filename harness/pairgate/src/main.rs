@@ -9,6 +9,7 @@ use pairgate::atomic_file::{lock_output, write_atomically};
 use pairgate::design::GateDesign;
 use pairgate::engine::{self, NoopGateObserver};
 use pairgate::export::{ExportFormat, export, render};
+use pairgate::own_output::{OutputFormat, Signs, check_own_output};
 use pairgate::process::interrupt;
 use pairgate::report::ProgramIdentity;
 use pairgate::source::{CommandCase, CommandOptions, CommandSource};
@@ -61,7 +62,7 @@ struct PairgateArgs {
     /// Seed of the order of runs
     #[arg(long, default_value_t = 0, value_name = "SEED")]
     seed: u64,
-    /// Also write the report to this file
+    /// Also write the report to this file. It replaces a report of the same format, and no other file
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// The format of that file
@@ -98,6 +99,9 @@ fn gate(args: &PairgateArgs) -> Result<Verdict> {
     let timeout = args.timeout.map(seconds).transpose()?;
     let case = CommandCase::new(&args.name, &args.base, &args.head);
     let options = CommandOptions { timeout, compare_output: args.same_output, judge_peak_rss: args.peak_rss };
+    if let Some(path) = &args.output {
+        check_own_output(path, "--output", &output_format(args.format))?;
+    }
     let mut source = CommandSource::new(vec![case], options)?;
     interrupt::install()?;
     let _lock = args.output.as_deref().map(|path| lock_output(path, "gate")).transpose()?;
@@ -120,6 +124,19 @@ fn gate(args: &PairgateArgs) -> Result<Verdict> {
         write_atomically(path, export(args.format, &report, GATE_NAME)?.as_bytes())?;
     }
     Ok(report.outcome)
+}
+
+/// The files that a report may replace.
+const fn output_format(format: ExportFormat) -> OutputFormat {
+    let (description, signs) = match format {
+        ExportFormat::Json => ("a JSON report", Signs::Schema(&["pairgate/"])),
+        ExportFormat::Markdown => ("a Markdown report", Signs::Text("## pairgate", "")),
+        ExportFormat::Github => ("a report as annotations", Signs::Text("::", " title=")),
+        ExportFormat::Junit => ("a JUnit report", Signs::Text("<?xml", "<testsuites name=\"pairgate")),
+        ExportFormat::Bencher => ("a report for Bencher", Signs::Text("{", "\"value\":")),
+        ExportFormat::BenchmarkAction => ("a report for github-action-benchmark", Signs::Text("[", "\"extra\":")),
+    };
+    OutputFormat::new(GATE_NAME, description, signs)
 }
 
 fn seconds(seconds: f64) -> Result<Duration> {

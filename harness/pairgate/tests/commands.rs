@@ -83,3 +83,44 @@ fn report_that_cannot_be_written_is_no_verdict() {
     assert!(matches!(run("/dev/full", "/dev/null"), Some(1..=3)));
     assert!(matches!(run("/dev/full", "/dev/full"), Some(1..=3)));
 }
+
+#[test]
+fn output_replaces_an_own_report_and_no_other_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("report");
+    let name = path.to_string_lossy();
+    let mark = directory.path().join("mark");
+    let command = format!("touch {}", mark.display());
+    let gate = |format: &str, output: &str| {
+        pairgate(&["--base", &command, "--head", &command, "--effect", "0.9", "--output", output, "--format", format])
+    };
+    for format in ["json", "markdown", "github", "junit", "bencher", "benchmark-action"] {
+        std::fs::write(&path, "notes of mine\n").unwrap();
+        let refused = gate(format, &name);
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{format}: {message}");
+        let error = message.lines().last().unwrap();
+        assert!(
+            error.contains("report: exists and is not a ") && error.contains(" of pairgate, so"),
+            "{format}: {error}"
+        );
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "notes of mine\n", "{format}");
+        assert!(!mark.exists(), "{format}: refused before any work");
+        std::fs::remove_file(&path).unwrap();
+        for _ in 0..2 {
+            // The verdict of a command of a millisecond may be any; a refusal has no table.
+            let output = gate(format, &name);
+            assert!(stdout(&output).contains("wall"), "{format}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(std::fs::read(&path).unwrap() != b"notes of mine\n", "{format}");
+        }
+        std::fs::remove_file(&mark).unwrap();
+    }
+    // Links are followed, and devices are written into.
+    std::fs::write(&path, "notes of mine\n").unwrap();
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert_eq!(gate("json", &link.to_string_lossy()).status.code(), Some(2));
+    assert!(!mark.exists());
+    let output = gate("json", "/dev/null");
+    assert!(stdout(&output).contains("wall"), "{}", String::from_utf8_lossy(&output.stderr));
+}

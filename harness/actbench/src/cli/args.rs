@@ -134,37 +134,9 @@ pub enum Command {
 
 /// The parser of the command line, whose help lists the subcommands by group.
 pub fn parser() -> clap::Command {
-    let command = ["explain", "profile"].into_iter().fold(Cli::command(), |command, name| {
-        command.mut_subcommand(name, |subcommand| without_flags(subcommand, name))
-    });
+    let command = Cli::command();
     let template = groups::help_template(&command);
     command.help_template(template)
-}
-
-/// Flags of `run` that `explain` and `profile` accept, so that the flags of a run can be given as they are, and ignore.
-const IGNORED_BY_BOTH: [&str; 8] =
-    ["repetitions", "budget", "warmup", "timeout", "cache_dir", "output", "ablate", "memory_limit"];
-/// Those that only `explain` ignores: it runs nothing, and its plans are those of lazy.
-const IGNORED_BY_EXPLAIN: [&str; 10] = [
-    "methods",
-    "json",
-    "lazy_cache_disk",
-    "threads",
-    "device_map",
-    "sweep_cs",
-    "train_c",
-    "train_max_iter",
-    "sweep_max_iter",
-    "solver",
-];
-
-/// `subcommand` whose help lists only flags that have an effect.
-fn without_flags(subcommand: clap::Command, name: &str) -> clap::Command {
-    subcommand.mut_args(|argument| {
-        let id = argument.get_id().as_str();
-        let ignored = IGNORED_BY_BOTH.contains(&id) || name == "explain" && IGNORED_BY_EXPLAIN.contains(&id);
-        if ignored { argument.hide(true) } else { argument }
-    })
 }
 
 /// The command line without its hidden subcommands, for completions.

@@ -1,17 +1,15 @@
 //! Rates for predictions on the command line: where they come from, and what is printed while they are measured.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::result_files;
 use crate::error::{Error, Result};
 use crate::measure::conditions::{conditions, short_line, warnings};
 use crate::planner::calibration_source::CalibrationSource;
 use crate::planner::calibration_steps::CalibrationStep;
+use crate::progress::ProgressDisplay;
 use crate::runner::interrupt;
 use pairgate::stderr_line;
 
@@ -47,23 +45,13 @@ pub fn warn_about_conditions() {
 /// The progress of a calibration on standard error: one line that is replaced on a terminal, a line per step when piped, nothing
 /// when quiet.
 pub struct CalibrationProgress {
-    bar: Option<ProgressBar>,
-    lines: bool,
+    display: ProgressDisplay,
 }
 
 impl CalibrationProgress {
     /// Progress of one calibration or several.
     pub fn new(quiet: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let bar = (terminal && !quiet).then(|| {
-            let bar = ProgressBar::new_spinner();
-            if let Ok(style) = ProgressStyle::with_template("{msg} {elapsed}") {
-                bar.set_style(style);
-            }
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        });
-        CalibrationProgress { bar, lines: !terminal && !quiet }
+        CalibrationProgress { display: ProgressDisplay::new("{msg} {elapsed}", None, quiet) }
     }
 
     /// A step begins.
@@ -75,20 +63,11 @@ impl CalibrationProgress {
             return Err(Error::Interrupted);
         }
         let line = step_line(step);
-        match &self.bar {
+        match self.display.bar() {
             Some(bar) => bar.set_message(line),
-            None if self.lines => stderr_line!("{line}"),
-            None => {}
+            None => self.display.line(|| line),
         }
         Ok(())
-    }
-}
-
-impl Drop for CalibrationProgress {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
     }
 }
 

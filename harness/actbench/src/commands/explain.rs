@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::run::RunArgs;
+use super::defaults;
+use super::run::distinct;
+use super::settings::{SampleArgs, TaskLayerArgs};
 use super::stdout;
 use crate::case::{RunConfig, Task};
 use crate::error::{Error, Result};
@@ -18,9 +20,8 @@ use pairgate::stderr_line;
 
 /// Show the lazy plans of a run and their predicted cost, without running them.
 ///
-/// Reads no weights. Takes the flags of `run`; those that affect only execution (repetitions, timeouts) are accepted, have no
-/// effect and are not listed here. Prints for each task the plan, its normal form, its optimized form, and for each rule the
-/// cost of the plan without it.
+/// Reads no weights. Prints for each task the plan of the lazy methods, its normal form, its optimized form, and for each rule
+/// the cost of the plan without it. Takes those flags of `run` on which a plan depends.
 #[derive(Args, Clone, Debug)]
 #[command(
     allow_negative_numbers = true,
@@ -31,9 +32,29 @@ use pairgate::stderr_line;
     after_help = "Exit status: 0 success, 2 bad usage or input."
 )]
 pub struct ExplainArgs {
-    /// The flags of `run`.
+    /// Tasks whose plans are shown
+    #[arg(long, alias = "task", value_delimiter = ',', default_value = defaults::TASKS.as_str(), value_name = "TASK,...")]
+    pub tasks: Vec<Task>,
+    /// The samples, the model and the plan.
     #[command(flatten)]
-    pub run: RunArgs,
+    pub samples: SampleArgs,
+    /// The layers.
+    #[command(flatten)]
+    pub layers: TaskLayerArgs,
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+impl ExplainArgs {
+    fn config(&self) -> RunConfig {
+        RunConfig {
+            tasks: distinct(&self.tasks),
+            layer: self.layers.layer,
+            sweep_layers: self.layers.sweep_layers,
+            ..self.samples.config()
+        }
+    }
 }
 
 /// Prints the plans.
@@ -41,9 +62,9 @@ pub struct ExplainArgs {
 /// # Errors
 /// Bad settings or input.
 pub fn explain(args: &ExplainArgs) -> Result<()> {
-    let config = args.run.config();
+    let config = args.config();
     config.check()?;
-    let sample = prepare_sampled(request(&config, args.run.quiet))?;
+    let sample = prepare_sampled(request(&config, args.quiet))?;
     for warning in &sample.inputs.warnings {
         stderr_line!("warning: {warning}");
     }

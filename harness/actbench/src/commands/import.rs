@@ -1,14 +1,12 @@
 //! `actbench import`: converts a GGUF file to a model directory.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::Result;
 use crate::runner::interrupt;
-use actbench_activations::import::import_gguf;
+use actbench_activations::import::import_with_bar;
 use pairgate::stderr_line;
 
 /// Convert a GGUF file of a Llama model to a directory for `--model`.
@@ -39,18 +37,7 @@ pub struct ImportArgs {
 /// See [`actbench_activations::import::import_gguf`].
 pub fn import(args: &ImportArgs) -> Result<()> {
     interrupt::install()?;
-    let bar = if args.quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
-    if let Ok(style) = ProgressStyle::with_template("importing {wide_bar} {pos}/{len} tensors") {
-        bar.set_style(style);
-    }
-    // The tokenizer is converted first, without countable steps.
-    bar.enable_steady_tick(Duration::from_millis(200));
-    let summary = import_gguf(&args.file, &args.out, args.force, &mut |done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    });
-    bar.finish_and_clear();
-    let summary = summary?;
+    let summary = import_with_bar(&args.file, &args.out, args.force, args.quiet)?;
     if !args.quiet {
         stderr_line!(
             "imported {}: {} blocks, {:.1} million parameters, {:.1} MiB of weights, into {}",

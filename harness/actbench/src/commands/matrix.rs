@@ -17,6 +17,7 @@ use crate::matrix::directory::{MatrixDirectory, MatrixManifest};
 use crate::matrix::order::{Shard, order};
 use crate::matrix::{CellFlags, RunMatrix};
 use crate::planner::job::Job;
+use crate::quantities::rounded_duration;
 use crate::report::sentence::sentence;
 use crate::results::{ResultFile, Status};
 use crate::runner::{RunOptions, interrupt, run as run_cases};
@@ -248,11 +249,11 @@ impl TimeEstimate {
         self.finished += work;
     }
 
-    /// `, about 4m left`; empty before the first cell has finished.
+    /// `, about 4 min 5 s left`; empty before the first cell has finished.
     fn remaining(&self) -> String {
         let seconds = self.start.elapsed().as_secs_f64() * (self.total - self.finished) / self.finished;
         match Duration::try_from_secs_f64(seconds) {
-            Ok(left) if self.finished > 0.0 => format!(", about {} left", indicatif::HumanDuration(left)),
+            Ok(left) if self.finished > 0.0 => format!(", about {} left", rounded_duration(left)),
             _ => String::new(),
         }
     }

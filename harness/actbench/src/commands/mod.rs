@@ -23,7 +23,6 @@ pub mod models;
 pub mod one_line;
 pub mod plan;
 pub mod profile;
-mod quantities;
 pub mod recommend;
 pub mod report;
 pub mod result_files;

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use super::calibration::{CalibrationArgs, CalibrationProgress, warn_about_conditions};
 use super::matrix_file::run_args;
-use super::quantities::{duration, size};
 use super::settings::SettingsArgs;
 use super::stdout;
 use crate::case::{Method, RunConfig, Task};
@@ -21,6 +20,7 @@ use crate::planner::describe::{DescribedJob, describe};
 use crate::planner::dry_run::{CellSettings, DryRun, dry_run};
 use crate::planner::job::SyntheticTokens;
 use crate::planner::{CasePrediction, predict};
+use crate::quantities::{duration, size};
 use crate::report::document::{Table, TableCell, number_cell, text_cell, text_table_within, whole_cell};
 use crate::report::format::seconds;
 use crate::runner::interrupt;

@@ -5,9 +5,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::run::RunArgs;
+use super::defaults;
+use super::run::distinct;
+use super::settings::{CaseArgs, TrainProbeArgs};
 use super::stdout;
 use crate::atomic_file::write_whole;
+use crate::case::{Method, RunConfig, Task};
 use crate::error::Result;
 use crate::measure::conditions::{SystemCounters, Warning, conditions, during, short_line, warnings};
 use crate::own_output::{OutputFormat, check_own_output};
@@ -21,9 +24,9 @@ use pairgate::stderr_line;
 
 /// Measure the time of each operation of a run: calls, time, rates, fraction of the machine's peak.
 ///
-/// Takes the flags of `run`; no result file is written. Each task runs with each method once, in this process. Flags that
-/// affect only repetitions and processes are accepted, have no effect and are not listed here. The machine's peak rates are
-/// measured first. `cache` in the column `of peak` stands for more than 150 % of the copy's rate.
+/// Each task runs with each method once, in this process; no result file is written. Takes those flags of `run` that decide the
+/// work of a case. The machine's peak rates are measured first. `cache` in the column `of peak` stands for more than 150 % of
+/// the copy's rate.
 #[derive(Args, Clone, Debug)]
 #[command(
     allow_negative_numbers = true,
@@ -34,12 +37,37 @@ use pairgate::stderr_line;
     after_help = "Exit status: 0 success, 1 a case failed, 2 bad usage or input."
 )]
 pub struct ProfileArgs {
-    /// The flags of `run`.
+    /// Tasks to profile
+    #[arg(long, alias = "task", value_delimiter = ',', default_value = defaults::TASKS.as_str(), value_name = "TASK,...")]
+    pub tasks: Vec<Task>,
+    /// Methods to profile; lazy-disk is lazy with the on-disk feature cache, in addition to lazy
+    #[arg(long, value_delimiter = ',', default_value = defaults::METHODS.as_str(), value_name = "METHOD,...")]
+    pub methods: Vec<Method>,
+    /// The work of each case.
     #[command(flatten)]
-    pub run: RunArgs,
+    pub case: CaseArgs,
+    /// The probes of the task train.
+    #[command(flatten)]
+    pub train_probe: TrainProbeArgs,
     /// Write a trace of phases, batches, operations, kernels and copies for ui.perfetto.dev
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+impl ProfileArgs {
+    fn config(&self) -> RunConfig {
+        RunConfig {
+            train_c: self.train_probe.train_c,
+            train_max_iter: self.train_probe.train_max_iter,
+            ..self.case.config(distinct(&self.tasks), distinct(&self.methods))
+        }
+    }
 }
 
 /// Profiles the run.
@@ -49,16 +77,16 @@ pub struct ProfileArgs {
 pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
     // Temporary files of the disk cache have to be removed.
     interrupt::install()?;
-    let config = args.run.config();
+    let config = args.config();
     config.check()?;
     // Before the profile itself loads the machine.
     let (state, before) = (conditions(), SystemCounters::read(Path::new("/")));
-    let prepared = prepare(request(&config, args.run.quiet))?;
+    let prepared = prepare(request(&config, args.quiet))?;
     for warning in &prepared.warnings {
         stderr_line!("warning: {warning}");
     }
     let warn = |disturbances: &[Warning]| {
-        if let Some(line) = short_line(disturbances).filter(|_| !args.run.quiet) {
+        if let Some(line) = short_line(disturbances).filter(|_| !args.quiet) {
             stderr_line!("warning: {line}");
         }
     };
@@ -67,22 +95,25 @@ pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
         check_depth(&config, *task, prepared.model.config.n_layers)?;
     }
     let notify = |message: &str| {
-        if !args.run.quiet {
+        if !args.quiet {
             stderr_line!("{message}");
         }
     };
     if let Some(path) = &args.trace {
         check_own_output(path, "--trace", &OutputFormat::TRACE)?;
     }
-    warn(&warnings(&state));
+    let mut disturbances = warnings(&state);
+    warn(&disturbances);
     let run = profile_run(&config, &prepared, &notify)?;
-    warn(&during(&SystemCounters::read(Path::new("/")).since(&before)));
+    let found = during(&SystemCounters::read(Path::new("/")).since(&before));
+    warn(&found);
+    disturbances.extend(found);
     if let Some(path) = &args.trace {
         write_whole(path, trace::render(&run.cases).as_bytes())?;
         notify(&format!("{}: open it at https://ui.perfetto.dev or in chrome://tracing", path.display()));
     }
-    let report = ProfileReport::new(&config, run.device, run.ceilings, &run.cases);
-    let text = if args.run.json { stdout::json(&report)? } else { render(&report) };
+    let report = ProfileReport::new(&config, &run, disturbances);
+    let text = if args.json { stdout::json(&report)? } else { render(&report) };
     stdout::text(text);
     Ok(ExitCode::SUCCESS)
 }

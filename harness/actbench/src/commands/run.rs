@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::defaults;
 use super::halved;
-use super::settings::SettingsArgs;
+use super::settings::{SettingsArgs, TrainProbeArgs};
 use super::stdout;
 use crate::atomic_file::lock_output;
 use crate::case::{Fault, Injection, Method, RunConfig, Task};
@@ -46,12 +46,9 @@ pub struct RunArgs {
     /// The work of the run.
     #[command(flatten)]
     pub settings: SettingsArgs,
-    /// C of the task train
-    #[arg(long, default_value_t = RunConfig::default().train_c, value_name = "C")]
-    pub train_c: f64,
-    /// Maximum solver iterations for the train task
-    #[arg(long, default_value_t = RunConfig::default().train_max_iter, value_name = "N")]
-    pub train_max_iter: usize,
+    /// The probes of the task train.
+    #[command(flatten)]
+    pub train_probe: TrainProbeArgs,
     /// Also run the lazy plans without each optimizer rule, and without all, to measure the effect of each
     #[arg(long)]
     pub ablate: bool,
@@ -97,8 +94,8 @@ impl RunArgs {
         let (tasks, methods) = (distinct(&self.tasks), distinct(&self.methods));
         RunConfig {
             ablate: self.ablate,
-            train_c: self.train_c,
-            train_max_iter: self.train_max_iter,
+            train_c: self.train_probe.train_c,
+            train_max_iter: self.train_probe.train_max_iter,
             budget_s: self.budget.map(|budget| budget.as_secs_f64()),
             ..self.settings.config(tasks, methods, self.repetitions, self.warmup)
         }
@@ -118,6 +115,7 @@ impl RunArgs {
             quiet: self.quiet,
             title: None,
             identity: preflight.identity.clone(),
+            input_warnings: preflight.warnings.clone(),
             located_model: preflight.located_model.clone(),
             faults: self.inject_fault.clone(),
             injection: Injection { work_units: self.inject_work, memory_bytes: self.inject_memory },
@@ -224,7 +222,7 @@ pub(super) fn verdict(results: &ResultFile) -> bool {
 }
 
 /// The values in order, each once.
-fn distinct<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
+pub(super) fn distinct<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
     let mut distinct = Vec::new();
     for value in values {
         if !distinct.contains(value) {

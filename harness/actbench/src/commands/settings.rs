@@ -11,9 +11,9 @@ use crate::case::MemoryLimit;
 use crate::case::{DeviceMap, LAYER_NUMBERING, Method, ProbeSolver, RunConfig, Task};
 use actbench_activations::text::MaskKind;
 
-/// The flags that decide the samples, the model and the values of their features.
+/// The flags that decide the samples, the model and the plan. The device and the threads change neither.
 #[derive(Args, Clone, Debug)]
-pub struct ExtractionArgs {
+pub struct SampleArgs {
     /// Model: a Hugging Face id, a directory, a .gguf file, or synthetic:PRESET [default: the embedded model]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
@@ -50,19 +50,12 @@ pub struct ExtractionArgs {
     /// Storage type of weights and activations: bf16, fp16 or fp32 (or bfloat16, float16, float32)
     #[arg(long, default_value_t = RunConfig::default().dtype, value_name = "DTYPE")]
     pub dtype: DType,
-    /// Device of the model: auto, cpu, cuda, cuda:N, balanced (blocks split over the GPUs) or replicas:K (a copy of the model
-    /// on each of K GPUs)
-    #[arg(long, default_value_t = RunConfig::default().device_map, value_name = "DEVICE")]
-    pub device_map: DeviceMap,
-    /// Threads [default: all cores]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
     /// Disable an optimizer rule: depth, packing, mask, pooling, prefix, layers, batch or all; repeatable
     #[arg(long, value_name = "RULE")]
     pub no_opt: Vec<String>,
 }
 
-impl ExtractionArgs {
+impl SampleArgs {
     /// The default settings with those of these flags.
     pub fn config(&self) -> RunConfig {
         RunConfig {
@@ -76,26 +69,65 @@ impl ExtractionArgs {
             pool: self.pool,
             mask: self.mask,
             dtype: self.dtype,
-            device_map: self.device_map,
-            threads: self.threads,
             no_opt: self.no_opt.clone(),
             ..RunConfig::default()
         }
     }
 }
 
-/// The flags that decide the cost of a run, which `plan` predicts.
+/// The flags of an extraction: the samples and the plan, and where they run.
 #[derive(Args, Clone, Debug)]
-pub struct SettingsArgs {
-    /// The samples, the model and the features.
+pub struct ExtractionArgs {
+    /// The samples, the model and the plan.
     #[command(flatten)]
-    pub extraction: ExtractionArgs,
+    pub samples: SampleArgs,
+    /// Device of the model: auto, cpu, cuda, cuda:N, balanced (blocks split over the GPUs) or replicas:K (a copy of the model
+    /// on each of K GPUs)
+    #[arg(long, default_value_t = RunConfig::default().device_map, value_name = "DEVICE")]
+    pub device_map: DeviceMap,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+impl ExtractionArgs {
+    /// The default settings with those of these flags.
+    pub fn config(&self) -> RunConfig {
+        RunConfig { device_map: self.device_map, threads: self.threads, ..self.samples.config() }
+    }
+}
+
+/// The flags that select the layers of the tasks.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct TaskLayerArgs {
     /// Layer of the task train [default: 12; half the depth of the embedded model]
     #[arg(long, value_name = "LAYER", long_help = layer_help(TRAIN_LAYER))]
     pub layer: Option<usize>,
     /// Layers of the task sweep, 0 to N - 1 [default: 16; all of the embedded model]
     #[arg(long, value_name = "N", long_help = layer_help(SWEEP_LAYERS))]
     pub sweep_layers: Option<usize>,
+}
+
+/// The flags of the probes of the task train.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct TrainProbeArgs {
+    /// C of the task train
+    #[arg(long, default_value_t = RunConfig::default().train_c, value_name = "C")]
+    pub train_c: f64,
+    /// Maximum solver iterations for the train task
+    #[arg(long, default_value_t = RunConfig::default().train_max_iter, value_name = "N")]
+    pub train_max_iter: usize,
+}
+
+/// The flags that decide the work of a case, except those of [`TrainProbeArgs`].
+#[derive(Args, Clone, Debug)]
+pub struct CaseArgs {
+    /// The extraction.
+    #[command(flatten)]
+    pub extraction: ExtractionArgs,
+    /// The layers.
+    #[command(flatten)]
+    pub layers: TaskLayerArgs,
     /// Values of C of the task sweep
     #[arg(long, value_delimiter = ',', default_value = defaults::SWEEP_CS.as_str(), value_name = "C,...")]
     pub sweep_cs: Vec<f64>,
@@ -108,6 +140,31 @@ pub struct SettingsArgs {
     /// Use the on-disk feature cache for lazy
     #[arg(long)]
     pub lazy_cache_disk: bool,
+}
+
+impl CaseArgs {
+    /// The settings of `tasks` by `methods`.
+    pub fn config(&self, tasks: Vec<Task>, methods: Vec<Method>) -> RunConfig {
+        RunConfig {
+            tasks,
+            methods,
+            layer: self.layers.layer,
+            sweep_layers: self.layers.sweep_layers,
+            sweep_cs: self.sweep_cs.clone(),
+            sweep_max_iter: self.sweep_max_iter,
+            solver: self.solver,
+            lazy_cache_disk: self.lazy_cache_disk,
+            ..self.extraction.config()
+        }
+    }
+}
+
+/// The flags that decide the cost of a run, which `plan` predicts.
+#[derive(Args, Clone, Debug)]
+pub struct SettingsArgs {
+    /// The work of a case.
+    #[command(flatten)]
+    pub case: CaseArgs,
     /// Memory limit of a case: bytes, 500MB, 8GiB, a percentage of the available memory, or none
     #[arg(long, default_value_t = RunConfig::default().memory_limit, value_name = "SIZE")]
     pub memory_limit: MemoryLimit,
@@ -130,19 +187,6 @@ impl SettingsArgs {
         repetitions: Option<usize>,
         warmup: usize,
     ) -> RunConfig {
-        RunConfig {
-            tasks,
-            methods,
-            layer: self.layer,
-            sweep_layers: self.sweep_layers,
-            sweep_cs: self.sweep_cs.clone(),
-            sweep_max_iter: self.sweep_max_iter,
-            solver: self.solver,
-            lazy_cache_disk: self.lazy_cache_disk,
-            memory_limit: self.memory_limit,
-            repetitions,
-            warmup,
-            ..self.extraction.config()
-        }
+        RunConfig { memory_limit: self.memory_limit, repetitions, warmup, ..self.case.config(tasks, methods) }
     }
 }

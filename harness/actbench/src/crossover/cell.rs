@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::setting::{Setting, prepare_labels};
 use crate::case::{Method, Task};
 use crate::results::ablation::AblationResult;
+use crate::results::choice::RepetitionCounts;
 use crate::results::summary::{CONFIDENCE, Comparison, Interval, TaskSummary};
 use crate::results::{NamedResults, Row, Status};
 use pairgate::stats::WalshAverages;
@@ -48,6 +49,9 @@ pub struct MethodFigures {
     pub n_ok: usize,
     /// Counted observations.
     pub n: usize,
+    /// Counted observations that ran out of memory.
+    #[serde(skip)]
+    pub n_oom: usize,
     /// Status and reason of the first failure.
     pub failure: Option<(Status, String)>,
     /// Seconds from the end of loading to the end of the case.
@@ -78,6 +82,7 @@ impl MethodFigures {
             method,
             n_ok: ok.len(),
             n: rows.len(),
+            n_oom: rows.iter().filter(|row| row.status == Status::Oom).count(),
             failure: failed.map(|row| (row.status, row.reason.clone().unwrap_or_else(|| "no reason given".to_owned()))),
             elapsed_s: figure(Row::time_s),
             extract_s: figure(|row| row.extract_s),
@@ -88,6 +93,11 @@ impl MethodFigures {
             gpu_peak_reserved_mb: figure(|row| row.gpu_peak_reserved_mb),
             metric: median(&values(|row| row.metric_value)).ok(),
         }
+    }
+
+    /// How its observations ended.
+    pub fn counts(&self) -> RepetitionCounts {
+        RepetitionCounts { n: self.n, n_ok: self.n_ok, n_oom: self.n_oom }
     }
 
     /// Whether the method succeeded, but no observation has a time.
@@ -125,6 +135,9 @@ pub struct Cell {
     pub methods: Vec<MethodFigures>,
     /// Eager compared with each lazy method; empty if one of them was not run.
     pub comparisons: Vec<(Method, Comparison)>,
+    /// The lazy methods over the blocks that all of them completed, for a comparison without eager.
+    #[serde(skip)]
+    pub shared_lazy: Vec<MethodFigures>,
     /// Whether all methods trained their probes on the same bits.
     pub digests_agree: Option<bool>,
     /// The effect of each optimizer rule, if it was measured.
@@ -156,6 +169,7 @@ impl Cell {
             setting: Setting::of(&file.results, task),
             samples: taken.unwrap_or(config.samples),
             methods: methods.collect(),
+            shared_lazy: shared_lazy(&rows, &config.methods, named),
             comparisons: compared.map(|(method, comparison)| (named(method), comparison.clone())).collect(),
             digests_agree: summary.digests_agree,
             ablation: summary.ablation,
@@ -172,6 +186,20 @@ impl Cell {
     pub fn comparison(&self, method: Method) -> Option<&Comparison> {
         self.comparisons.iter().find(|(compared, _)| *compared == method).map(|(_, comparison)| comparison)
     }
+}
+
+/// The figures of the lazy methods that ever completed, over the blocks in which all of them did; over all their blocks if they
+/// share none.
+fn shared_lazy(rows: &[&Row], methods: &[Method], named: impl Fn(Method) -> Method) -> Vec<MethodFigures> {
+    let ok = |method: Method| rows.iter().copied().filter(move |row| row.method == method && row.status == Status::Ok);
+    let lazy: Vec<Method> =
+        methods.iter().copied().filter(|it| *it != Method::Eager && ok(*it).next().is_some()).collect();
+    let is_shared = |row: &Row| lazy.iter().all(|method| ok(*method).any(|other| other.repetition == row.repetition));
+    let figures = |method: Method| {
+        let shared: Vec<&Row> = ok(method).filter(|row| is_shared(row)).collect();
+        MethodFigures::of(named(method), &if shared.is_empty() { ok(method).collect() } else { shared })
+    };
+    lazy.iter().map(|method| figures(*method)).collect()
 }
 
 /// The cells of all files, ordered by setting, then by samples, then by name.

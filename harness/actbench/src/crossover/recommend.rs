@@ -12,7 +12,7 @@ use super::answer::ComparedQuantity;
 use super::cell::{Cell, MethodFigures, cells_of};
 use super::setting::DeviceClass;
 use crate::case::{Method, Task};
-use crate::results::choice::{MethodNeeds, choose, not_tried};
+use crate::results::choice::{MethodNeeds, RepetitionCounts, candidates, choose, not_tried};
 use crate::results::interval::IntervalBasis;
 use crate::results::summary::Interval;
 use crate::results::{NamedResults, ResultFile, Status};
@@ -198,28 +198,22 @@ struct ReasonedChoice {
 }
 
 fn choose_among(methods: &[Method], cells: &[&Cell], memory: ComparedQuantity) -> Option<ReasonedChoice> {
-    let figures = |method: Method| cells.iter().filter_map(move |cell| cell.method(method));
-    // The failed share of each cell in thousandths: cells may have different numbers of repetitions.
-    let failed = |method: Method| -> usize { figures(method).map(|it| (it.n - it.n_ok) * 1000 / it.n.max(1)).sum() };
-    let fewest = methods.iter().map(|method| failed(*method)).min()?;
-    let (reliable, unreliable): (Vec<Method>, Vec<Method>) =
-        methods.iter().copied().partition(|method| failed(*method) == fewest);
-    let needs = needs(&reliable, cells, memory);
+    let counts = |method: Method| -> Vec<RepetitionCounts> {
+        cells.iter().filter_map(|cell| cell.method(method)).map(MethodFigures::counts).collect()
+    };
+    let counts: Vec<(Method, Vec<RepetitionCounts>)> = methods.iter().map(|it| (*it, counts(*it))).collect();
+    let needs = needs(&candidates(&counts), cells, memory);
     let chosen = choose(&needs)?;
-    let mut reasons: Vec<String> = Vec::new();
-    for method in unreliable {
-        let (n_failed, n): (usize, usize) =
-            figures(method).fold((0, 0), |(n_failed, n), it| (n_failed + it.n - it.n_ok, n + it.n));
-        reasons.push(if n_failed == n {
-            format!("{method} never completed")
-        } else {
-            format!("{method} failed in {n_failed} of {n} repetitions")
-        });
+    let failures = |(method, counts): &(Method, Vec<RepetitionCounts>)| {
+        counts.iter().copied().sum::<RepetitionCounts>().failures(*method)
+    };
+    let mut reasons: Vec<String> = counts.iter().filter_map(failures).collect();
+    let others: Vec<&MethodNeeds> = needs.iter().filter(|it| it.method != chosen.method).collect();
+    if others.is_empty() && reasons.is_empty() {
+        reasons.push("no other method completed".to_owned());
     }
-    let others = needs.iter().filter(|it| it.method != chosen.method);
-    reasons.extend(others.map(|other| other.against(&chosen)));
-    let why = if reasons.is_empty() { "no other method completed".to_owned() } else { reasons.join("; ") };
-    Some(ReasonedChoice { method: chosen.method, why })
+    reasons.extend(others.into_iter().map(|other| other.against(&chosen)));
+    Some(ReasonedChoice { method: chosen.method, why: reasons.join("; ") })
 }
 
 /// The geometric means of time and memory of `methods` over the cells in which all of them completed.
@@ -227,11 +221,11 @@ fn needs(methods: &[Method], cells: &[&Cell], memory: ComparedQuantity) -> Vec<M
     let complete: Vec<&Cell> = cells
         .iter()
         .copied()
-        .filter(|cell| methods.iter().all(|method| figure(cell, *method, ComparedQuantity::Time).is_some()))
+        .filter(|cell| methods.iter().all(|method| figure(cell, *method, methods, ComparedQuantity::Time).is_some()))
         .collect();
     let mean = |method: Method, quantity: ComparedQuantity| -> Option<f64> {
         let logarithms: Option<Vec<f64>> =
-            complete.iter().map(|cell| figure(cell, method, quantity).map(f64::ln)).collect();
+            complete.iter().map(|cell| figure(cell, method, methods, quantity).map(f64::ln)).collect();
         logarithms.filter(|it| !it.is_empty()).map(|it| (it.iter().sum::<f64>() / it.len() as f64).exp())
     };
     let of_method = |method: &Method| {
@@ -241,11 +235,10 @@ fn needs(methods: &[Method], cells: &[&Cell], memory: ComparedQuantity) -> Vec<M
     methods.iter().filter_map(of_method).collect()
 }
 
-/// The figure of `method` in `cell`: eager's median divided by the ratio within blocks, in which drift of the machine cancels;
-/// the method's own median if eager did not complete.
-fn figure(cell: &Cell, method: Method, quantity: ComparedQuantity) -> Option<f64> {
-    let median = |method: Method| -> Option<f64> {
-        let figures = cell.method(method)?;
+/// The figure of `method` in `cell`, if it is compared with `methods`: eager's median divided by the ratio within blocks, in which
+/// drift of the machine cancels. Without eager, or if it shares no block with the method, the method's own median.
+fn figure(cell: &Cell, method: Method, methods: &[Method], quantity: ComparedQuantity) -> Option<f64> {
+    let median = |figures: &MethodFigures| -> Option<f64> {
         let figure = match quantity {
             ComparedQuantity::Time => figures.elapsed_s,
             ComparedQuantity::CpuMemory => figures.cpu_peak_rss_mb,
@@ -254,10 +247,13 @@ fn figure(cell: &Cell, method: Method, quantity: ComparedQuantity) -> Option<f64
         };
         figure.map(|figure| figure.median)
     };
+    if !methods.contains(&Method::Eager) {
+        return median(cell.shared_lazy.iter().find(|figures| figures.method == method)?);
+    }
     let ratio = cell.comparison(method).and_then(|comparison| quantity.ratio(comparison));
-    match (ratio, median(Method::Eager)) {
+    match (ratio, cell.method(Method::Eager).and_then(median)) {
         (Some((ratio, _)), Some(eager)) => Some(eager / ratio),
-        _ => median(method),
+        _ => median(cell.method(method)?),
     }
 }
 

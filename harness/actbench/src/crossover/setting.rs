@@ -84,6 +84,9 @@ pub struct Setting {
     pub data: String,
     /// Digest of the model; empty for files without one.
     pub weights: String,
+    /// The same for people: a grid of C as its size and its ends.
+    #[serde(skip)]
+    pub shown_probe: String,
     /// The end of the label, if another setting has the same label without it; usually empty.
     #[serde(skip)]
     pub distinction: String,
@@ -98,16 +101,22 @@ pub struct Setting {
 /// The parts of a label that are always shown: a chart without them would not say what it shows.
 const ALWAYS_SHOWN: [&str; 1] = ["depth"];
 
-/// Determines the shown names of the models, the parts that all settings share, and the ends that distinguish equal labels.
+/// Determines the shown names of models and probes, the parts that all settings share, and the ends that distinguish equal labels.
 pub(super) fn prepare_labels(settings: &mut [&mut Setting]) {
     let mut models: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut probes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for setting in settings.iter() {
         models.entry(last_name(&setting.model)).or_default().insert(setting.model.clone());
+        probes.entry(setting.shown_probe.clone()).or_default().insert(setting.probe.clone());
     }
     for setting in settings.iter_mut() {
         let is_unique = models.get(&setting.shown_model).is_none_or(|models| models.len() == 1);
         if !is_unique {
             setting.shown_model = setting.model.clone();
+        }
+        // Two grids of the same size and ends.
+        if probes.get(&setting.shown_probe).is_some_and(|probes| probes.len() > 1) {
+            setting.shown_probe = setting.probe.clone();
         }
     }
     distinguish_labels(settings);
@@ -136,7 +145,7 @@ fn distinguish_labels(settings: &mut [&mut Setting]) {
     let short = |digest: &str| digest.get(..DIGEST_SHOWN).unwrap_or("unknown").to_owned();
     type Part<'a> = (&'a str, &'a dyn Fn(&Setting) -> String);
     let parts: [Part<'_>; 3] = [
-        ("probes", &|setting| setting.probe.clone()),
+        ("probes", &|setting| setting.shown_probe.clone()),
         ("data", &|setting| short(&setting.data)),
         ("weights", &|setting| short(&setting.weights)),
     ];
@@ -155,16 +164,25 @@ fn distinguish_labels(settings: &mut [&mut Setting]) {
     }
 }
 
-/// The settings of the probes of `task`.
-fn probe_settings(config: &RunConfig, task: Task) -> String {
-    let (c, iterations) = match task {
-        Task::Train => (config.train_c.to_string(), config.train_max_iter),
-        Task::Sweep => {
-            (config.sweep_cs.iter().map(f64::to_string).collect::<Vec<_>>().join("/"), config.sweep_max_iter)
-        }
+/// The settings of the probes of `task`: exactly, and for people.
+fn probe_settings(config: &RunConfig, task: Task) -> [String; 2] {
+    let (cs, iterations) = match task {
+        Task::Train => (&[config.train_c][..], config.train_max_iter),
+        Task::Sweep => (&config.sweep_cs[..], config.sweep_max_iter),
     };
     let (solver, seed, fraction) = (config.solver, config.seed, config.train_frac);
-    format!("C {c} {solver} {iterations} iterations seed {seed} train fraction {fraction}")
+    let exact = cs.iter().map(f64::to_string).collect::<Vec<_>>().join("/");
+    [format!("C {exact}"), shown_cs(cs)]
+        .map(|c| format!("{c} {solver} {iterations} iterations seed {seed} train fraction {fraction}"))
+}
+
+/// `C 0.1/1`, and `5 values of C (0.001 to 10)` for more than two.
+fn shown_cs(cs: &[f64]) -> String {
+    let (low, high) = (cs.iter().copied().fold(f64::INFINITY, f64::min), cs.iter().copied().fold(0.0, f64::max));
+    match cs.len() {
+        n if n > 2 => format!("{n} values of C ({low} to {high})"),
+        _ => format!("C {}", cs.iter().map(f64::to_string).collect::<Vec<_>>().join("/")),
+    }
 }
 
 impl Setting {
@@ -180,6 +198,7 @@ impl Setting {
             |of: fn(&RunIdentity) -> Option<String>| results.identity.as_ref().and_then(of).unwrap_or_default();
         let cpu = environment.cpu_model.as_deref().unwrap_or("unknown processor");
         let machine = [format!("{cpu}, {} processors", environment.cores_logical)];
+        let [probe, shown_probe] = probe_settings(config, task);
         Setting {
             task,
             model: name(&config.model),
@@ -193,7 +212,8 @@ impl Setting {
             machine: machine.into_iter().chain(environment.gpus.clone()).collect::<Vec<_>>().join(", "),
             without: config.no_opt.join(", "),
             threads: config.threads.map_or_else(|| "all".to_owned(), |threads| threads.to_string()),
-            probe: probe_settings(config, task),
+            probe,
+            shown_probe,
             data: digest(|identity| identity.data.clone()),
             weights: digest(|identity| identity.weights.clone()),
             distinction: String::new(),
@@ -275,6 +295,25 @@ mod tests {
         assert_eq!(one.label_without_layers(), "train");
         assert_eq!(one.shared_label().unwrap(), "SmolLM2, mean, bf16, batch 4, CPU");
         assert_eq!(one.full_label(), "train, SmolLM2, layer 4, mean, bf16, batch 4, CPU");
+    }
+
+    #[test]
+    fn grid_of_cs_is_its_size_and_ends() {
+        let with_cs = |cs: &[f64]| {
+            let config = RunConfig { sweep_cs: cs.to_vec(), sweep_layers: Some(8), ..small_config() };
+            Setting::of(&file_of(config, []), Task::Sweep)
+        };
+        let wide = [0.001, 0.01, 0.1, 1.0, 10.0];
+        let (mut few, mut many) = (with_cs(&[1.0, 0.1]), with_cs(&wide));
+        prepare_labels(&mut [&mut few, &mut many]);
+        let end = "newton 10 iterations seed 0 train fraction 0.8";
+        assert_eq!(few.label(), format!("sweep, 8 layers, probes C 1/0.1 {end}"));
+        assert_eq!(many.label(), format!("sweep, 8 layers, probes 5 values of C (0.001 to 10) {end}"));
+        // Other values between the same ends are shown, as nothing else tells the two apart.
+        let (mut one, mut other) = (with_cs(&wide), with_cs(&[0.001, 0.02, 0.1, 1.0, 10.0]));
+        prepare_labels(&mut [&mut one, &mut other]);
+        assert_eq!(one.label(), format!("sweep, 8 layers, probes C 0.001/0.01/0.1/1/10 {end}"));
+        assert_eq!(other.label(), format!("sweep, 8 layers, probes C 0.001/0.02/0.1/1/10 {end}"));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use crate::results::NamedResults;
 use crate::results::ResultFile;
 use crate::results::Row;
 use crate::results::identity::RunIdentity;
+use crate::runner::exit::ExitReason;
+use crate::runner::protocol::Failure;
 use crate::test_support::small_config;
 use crate::test_support::{file_of, ok_row, out_of_memory, row};
 
@@ -34,6 +36,10 @@ pub(crate) fn file_without_eager(samples: usize) -> NamedResults {
         ]
     });
     named(samples, rows.collect())
+}
+
+fn failure(message: &str) -> Failure {
+    Failure { message: message.to_owned(), bad_input: false, out_of_memory_bytes: None, predicted: false }
 }
 
 fn named(samples: usize, rows: Vec<Row>) -> NamedResults {
@@ -234,6 +240,37 @@ train small CPU: lazy, 2 cells, 96.9 % intervals, 6 blocks, 3 rows, eager needs 
     insta::assert_snapshot!(recommended(&[with_disk(file(60, 2.0, 2.0), 1.5, 1.0), apart]), @r##"
 train small CPU: lazy, 1 cell, 96.9 % intervals, 6 blocks, 3 rows, eager needs 2.00x the time and 2.00x the memory; lazy-disk needs 1.50x the time and the same memory
 "##);
+}
+
+/// `file` whose repetition `block` of `method` ended by `reason`.
+fn with_failure(mut file: NamedResults, method: Method, block: usize, reason: ExitReason) -> NamedResults {
+    let failed = row(Task::Train, method, block, reason);
+    let found = file.results.rows.iter_mut().find(|row| (row.method, row.repetition) == (method, Some(block))).unwrap();
+    *found = failed;
+    file
+}
+
+#[test]
+fn one_failed_repetition_decides_no_choice() {
+    let killed = || ExitReason::Failed(failure("a disk was full"));
+    // Lazy is twice as slow: one accident of eager changes nothing about that.
+    let slow = || file(100, 0.5, 1.0);
+    insta::assert_snapshot!(recommended(&[with_failure(slow(), Method::Eager, 2, killed())]), @"train small CPU: eager, 1 cell, 93.8 % intervals, 5 blocks, 1 rows, eager failed in 1 of 6 repetitions; lazy needs 2.00x the time and the same memory; lazy-disk was not tried");
+    insta::assert_snapshot!(recommended(&[with_failure(slow(), Method::Lazy, 2, killed())]), @"train small CPU: eager, 1 cell, 93.8 % intervals, 5 blocks, 1 rows, lazy failed in 1 of 6 repetitions; lazy needs 2.00x the time and the same memory; lazy-disk was not tried");
+    // The memory did not suffice once, so that the next run may fail as well.
+    insta::assert_snapshot!(recommended(&[with_failure(slow(), Method::Eager, 2, out_of_memory())]), @"train small CPU: lazy, 1 cell, 93.8 % intervals, 5 blocks, 1 rows, eager ran out of memory in 1 of 6 repetitions; lazy-disk was not tried");
+    let all = (0..6).fold(slow(), |file, block| with_failure(file, Method::Eager, block, killed()));
+    insta::assert_snapshot!(recommended(&[all]), @"train small CPU: lazy, 1 cell, no intervals, 1 rows, eager never completed; lazy-disk was not tried");
+}
+
+#[test]
+fn lazy_modes_without_eager_share_their_blocks() {
+    // The later blocks are slower for both. The disk cache takes 1.1 times as long in each, and completed only the first.
+    let whole = with_disk(file_without_eager(100), 1.1, 0.5);
+    let part = (2..6).fold(whole, |file, block| {
+        with_failure(file, Method::LazyDisk, block, ExitReason::Failed(failure("a disk was full")))
+    });
+    insta::assert_snapshot!(recommended(&[part]), @"train small CPU: lazy, 1 cell, no intervals, 2 rows, eager never completed; lazy-disk failed in 4 of 6 repetitions; lazy-disk needs 1.10x the time and 0.50x the memory");
 }
 
 #[test]

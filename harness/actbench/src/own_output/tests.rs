@@ -1,5 +1,6 @@
 //! Files that are replaced and files that are not.
 
+use std::fs;
 use std::path::PathBuf;
 
 use super::*;
@@ -51,7 +52,7 @@ fn file_of_other_content_is_refused_with_advice() {
             OutputFormat::EXPORT_JUNIT,
         ] {
             let error = scratch.refused(&format, bytes).unwrap_or_else(|| panic!("{format:?} replaces {bytes:?}"));
-            assert!(error.contains("file: exists and is not") && error.contains(format.description), "{error}");
+            assert!(error.contains("file: exists and is not") && error.contains(format.0.description()), "{error}");
             assert!(error.contains("(--out); use another path, or remove the file first"), "{error}");
         }
     }

@@ -2,18 +2,9 @@
 
 pub use pairgate::export::format::mebibytes;
 
+pub use crate::quantities::seconds;
 use crate::results::interval::is_same;
 use crate::results::summary::Interval;
-
-/// Seconds with three significant digits, at most three decimals.
-pub fn seconds(value: Option<f64>) -> String {
-    value.map_or_else(dash, |value| match value {
-        value if value >= 100.0 => format!("{value:.0}"),
-        value if value >= 10.0 => format!("{value:.1}"),
-        value if value >= 1.0 => format!("{value:.2}"),
-        value => format!("{value:.3}"),
-    })
-}
 
 /// A metric with four decimals.
 pub fn metric(value: Option<f64>) -> String {

@@ -13,9 +13,65 @@ pub const MEMORY_FRACTION: f64 = 0.05;
 pub const MEMORY_MIB: f64 = 64.0;
 
 /// The rule in words; a test compares its figures with the constants.
-pub const RULE: &str = "Of the modes with the fewest failures, the fastest. Modes within 5 % of its time count as equally fast; \
-                        of these the simplest (eager, then lazy, then lazy-disk), unless another saves more than 5 % and more \
-                        than 64 MiB of memory. Modes are compared only over cases that all of them ran.";
+pub const RULE: &str = "The fastest of the modes that completed and never ran out of memory, over the repetitions that they share. \
+                        Modes within 5 % of its time count as equally fast; of these the simplest (eager, then lazy, then \
+                        lazy-disk), unless another saves more than 5 % and more than 64 MiB of memory. Modes are compared only \
+                        over cases that all of them ran.";
+
+/// How the counted repetitions of a method ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RepetitionCounts {
+    /// All of them.
+    pub n: usize,
+    /// Those that completed.
+    pub n_ok: usize,
+    /// Those that ran out of memory, or were predicted to.
+    pub n_oom: usize,
+}
+
+impl RepetitionCounts {
+    /// Whether the method is out: it never completed, or it ran out of memory. A repetition that failed otherwise, by a signal or
+    /// at a time limit, is more often an accident of the machine than a property of the method, and times of the others stay
+    /// valid. Memory is a property of the method: where it did not suffice once, the next run may fail as well.
+    pub fn is_out(self) -> bool {
+        self.n > 0 && (self.n_ok == 0 || self.n_oom > 0)
+    }
+
+    /// `eager failed in 1 of 6 repetitions`; none if all completed.
+    pub fn failures(self, method: Method) -> Option<String> {
+        let RepetitionCounts { n, n_ok, n_oom } = self;
+        match n - n_ok {
+            0 => None,
+            failed if failed == n => Some(format!("{method} never completed")),
+            failed if failed == n_oom => Some(format!("{method} ran out of memory in {failed} of {n} repetitions")),
+            failed if n_oom > 0 => {
+                Some(format!("{method} failed in {failed} of {n} repetitions, {n_oom} of them out of memory"))
+            }
+            failed => Some(format!("{method} failed in {failed} of {n} repetitions")),
+        }
+    }
+}
+
+impl std::iter::Sum for RepetitionCounts {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(RepetitionCounts::default(), |sum, it| RepetitionCounts {
+            n: sum.n + it.n,
+            n_ok: sum.n_ok + it.n_ok,
+            n_oom: sum.n_oom + it.n_oom,
+        })
+    }
+}
+
+/// The methods to choose from, given the counts of each in every compared case: those that are out in the fewest cases, and of
+/// these the ones that never completed in the fewest.
+pub fn candidates(counts: &[(Method, Vec<RepetitionCounts>)]) -> Vec<Method> {
+    let out = |cases: &[RepetitionCounts]| {
+        let number = |is: fn(&RepetitionCounts) -> bool| cases.iter().filter(|it| is(it)).count();
+        (number(|it| it.is_out()), number(|it| it.n > 0 && it.n_ok == 0))
+    };
+    let fewest = counts.iter().map(|(_, cases)| out(cases)).min();
+    counts.iter().filter(|(_, cases)| Some(out(cases)) == fewest).map(|(method, _)| *method).collect()
+}
 
 /// The time and memory that a method needs for the compared cases.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -98,6 +154,40 @@ mod tests {
         let unknown = MethodNeeds { memory_mib: None, ..needs(Lazy, 2.0, 0.0) };
         assert_eq!(chosen(&[unknown, needs(LazyDisk, 2.0, 1.0)]), Some(Lazy));
         assert_eq!(chosen(&[]), None);
+    }
+
+    #[test]
+    fn method_is_out_by_memory_or_without_completion() {
+        let counts = |n_ok, n_oom| RepetitionCounts { n: 6, n_ok, n_oom };
+        assert_eq!([counts(6, 0), counts(5, 0), counts(1, 0)].map(RepetitionCounts::is_out), [false; 3]);
+        assert_eq!([counts(0, 0), counts(5, 1), counts(0, 6)].map(RepetitionCounts::is_out), [true; 3]);
+        assert!(!RepetitionCounts::default().is_out(), "not tried");
+        let failures = |n_ok, n_oom| counts(n_ok, n_oom).failures(Method::Eager);
+        assert_eq!(failures(6, 0), None);
+        assert_eq!(failures(5, 0).as_deref(), Some("eager failed in 1 of 6 repetitions"));
+        assert_eq!(failures(5, 1).as_deref(), Some("eager ran out of memory in 1 of 6 repetitions"));
+        assert_eq!(failures(3, 1).as_deref(), Some("eager failed in 3 of 6 repetitions, 1 of them out of memory"));
+        assert_eq!(failures(0, 2).as_deref(), Some("eager never completed"));
+    }
+
+    #[test]
+    fn candidates_are_out_in_the_fewest_cases() {
+        use Method::{Eager, Lazy, LazyDisk};
+        let (whole, one_failed, out) = (
+            RepetitionCounts { n: 6, n_ok: 6, n_oom: 0 },
+            RepetitionCounts { n: 6, n_ok: 5, n_oom: 0 },
+            RepetitionCounts { n: 6, n_ok: 5, n_oom: 1 },
+        );
+        let found = |eager: &[RepetitionCounts], lazy: &[RepetitionCounts]| {
+            candidates(&[(Eager, eager.to_vec()), (Lazy, lazy.to_vec())])
+        };
+        assert_eq!(found(&[one_failed, whole], &[whole, whole]), [Eager, Lazy]);
+        assert_eq!(found(&[whole, out], &[whole, one_failed]), [Lazy]);
+        assert_eq!(found(&[out], &[out]), [Eager, Lazy], "one has to be chosen");
+        let never = RepetitionCounts { n: 6, n_ok: 0, n_oom: 6 };
+        assert_eq!(found(&[never], &[out]), [Lazy], "better than a method that never completed");
+        assert_eq!(candidates(&[(LazyDisk, vec![whole])]), [LazyDisk]);
+        assert_eq!(candidates(&[]), []);
     }
 
     #[test]

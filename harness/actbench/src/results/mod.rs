@@ -50,6 +50,9 @@ pub struct ResultFile {
     /// Digests of the data and the model; none in files that are older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<RunIdentity>,
+    /// What the run said of its data and model, such as the number of rows whose turns were joined.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub input_warnings: Vec<String>,
 }
 
 impl ResultFile {
@@ -59,6 +62,7 @@ impl ResultFile {
             schema: SCHEMA.to_owned(),
             config,
             identity: None,
+            input_warnings: Vec::new(),
             environment,
             rows: Vec::new(),
             summary: Map::new(),

@@ -46,6 +46,8 @@ pub struct RunOptions {
     pub title: Option<String>,
     /// Digests of the data and the model, for the result file.
     pub identity: RunIdentity,
+    /// Warnings about the data and the model, for the result file.
+    pub input_warnings: Vec<String>,
     /// The model for the workers, already resolved: a directory or a preset.
     pub located_model: String,
     /// Failures to inject, for tests.
@@ -78,7 +80,11 @@ pub fn run(config: RunConfig, options: &RunOptions) -> Result<RunReport> {
     let before = SystemCounters::read(Path::new("/"));
     let progress = RunProgress::new(length, options.title.as_deref(), options.quiet);
     let mut pacing = Pacing::new(&config, options.started);
-    let mut results = ResultFile { identity: Some(options.identity.clone()), ..ResultFile::new(config, environment) };
+    let mut results = ResultFile {
+        identity: Some(options.identity.clone()),
+        input_warnings: options.input_warnings.clone(),
+        ..ResultFile::new(config, environment)
+    };
     let mut stopped = None;
     let mut state = RunState { n_started: 0, any_completed: false, predicted_failures: Vec::new() };
     while stopped.is_none() {

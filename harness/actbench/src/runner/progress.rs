@@ -1,14 +1,15 @@
 //! The progress of a run on standard error: a bar on a terminal, one line per case when piped, nothing when quiet.
 
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
-
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use super::protocol::Message;
 use super::schedule::Slot;
+use crate::progress::ProgressDisplay;
+use crate::quantities::rounded_duration;
 use crate::results::{Row, Status};
-use pairgate::stderr_line;
+
+/// The bar of a case.
+const TEMPLATE: &str = "{prefix} {msg} {wide_bar} {pos}/{len} ({per_sec}, {eta} left)";
 
 /// How many cases a run has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +37,7 @@ impl RunLength {
 
 /// Displays the progress of a run.
 pub struct RunProgress {
-    bar: Option<ProgressBar>,
-    lines: bool,
+    display: ProgressDisplay,
     length: RunLength,
     begin: Instant,
     /// Prefix of each case, with its separator.
@@ -47,24 +47,14 @@ pub struct RunProgress {
 impl RunProgress {
     /// Progress of a run whose first case begins now; `title` names the run within a matrix.
     pub fn new(length: RunLength, title: Option<&str>, quiet: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let bar = (terminal && !quiet).then(|| {
-            let bar = ProgressBar::new(0);
-            if let Ok(style) =
-                ProgressStyle::with_template("{prefix} {msg} {wide_bar} {pos}/{len} ({per_sec}, {eta} left)")
-            {
-                bar.set_style(style);
-            }
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        });
+        let display = ProgressDisplay::new(TEMPLATE, Some(0), quiet);
         let title = title.map_or_else(String::new, |title| format!("{title}: "));
-        RunProgress { bar, lines: !terminal && !quiet, length, begin: Instant::now(), title }
+        RunProgress { display, length, begin: Instant::now(), title }
     }
 
     /// Case `index` (from 0 on) begins.
     pub fn begin(&self, index: usize, slot: Slot) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = self.display.bar() {
             bar.set_prefix(format!("{}{}: {}{}", self.title, self.position(index), label(slot), self.left(index)));
             bar.set_message("starting");
             bar.set_length(0);
@@ -74,7 +64,7 @@ impl RunProgress {
 
     /// The worker sent a message.
     pub fn message(&self, message: &Message) {
-        let Some(bar) = &self.bar else { return };
+        let Some(bar) = self.display.bar() else { return };
         match message {
             Message::Phase { phase } => {
                 bar.set_message(phase.to_string());
@@ -97,11 +87,9 @@ impl RunProgress {
         };
         let line =
             format!("{}{}: {}: {figures}", self.title, self.position(index), label(slot)) + &self.left(index + 1);
-        match &self.bar {
-            Some(bar) if row.status != Status::Ok => bar.println(line),
-            Some(_) => {}
-            None if self.lines => stderr_line!("{line}"),
-            None => {}
+        match row.status {
+            Status::Ok => self.display.line(|| line),
+            _ => self.display.notice(line),
         }
     }
 
@@ -117,16 +105,14 @@ impl RunProgress {
         let now = Instant::now();
         let Some(left) = self.length.left(done, now - self.begin, now) else { return String::new() };
         match self.length {
-            RunLength::Cases(_) => format!(" (about {:#} left)", HumanDuration(left)),
-            RunLength::Precision { .. } => format!(" (at most {:#} left)", HumanDuration(left)),
+            RunLength::Cases(_) => format!(" (about {} left)", rounded_duration(left)),
+            RunLength::Precision { .. } => format!(" (at most {} left)", rounded_duration(left)),
         }
     }
 
     /// The run has ended.
     pub fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.display.finish();
     }
 }
 

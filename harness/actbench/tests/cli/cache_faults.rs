@@ -6,11 +6,12 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::runner_support::limit_file_size;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -234,20 +235,6 @@ fn interrupted_write_leaves_no_temporary_file() {
         assert_eq!(output.status.code(), Some(130), "{}", text(&output));
         assert!(text(&output).contains("interrupted"), "{}", text(&output));
         assert!(entries(directory.path()).is_empty(), "{:?}", entries(directory.path()));
-    }
-}
-
-/// Limits the size of the files that `command` writes to `bytes`.
-fn limit_file_size(command: &mut Command, bytes: u64) {
-    // SAFETY: between fork and exec only a system call is made, which is safe there.
-    unsafe {
-        command.pre_exec(move || {
-            let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
-            match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            }
-        });
     }
 }
 

@@ -23,10 +23,9 @@ fn disabled_rules_have_no_line() {
 }
 
 #[test]
-fn flags_of_run_are_accepted() {
-    let text =
-        explained(&["--samples", "20", "--repetitions", "3", "--methods", "lazy-disk", "--tasks", "sweep", "-q"]);
-    assert!(text.starts_with("sweep\n"), "{text}");
+fn tasks_and_layers_are_selected() {
+    let text = explained(&["--samples", "20", "--task", "sweep,sweep", "--sweep-layers", "2", "-q"]);
+    assert!(text.starts_with("sweep\n") && text.matches("\nboth sides together\n").count() == 1, "{text}");
     let sandbox = Sandbox::new();
     let command = sandbox.command(&["explain", "--samples", "20", "--layer", "99"]);
     let output = assert_cmd::Command::from_std(command).assert().code(2).stdout("").get_output().clone();

@@ -135,8 +135,9 @@ fn gate_that_cannot_write_is_broken() {
     let sandbox = Sandbox::new();
     let base = script(&sandbox, "base", 0.5, "");
     fs::create_dir(sandbox.path("gate.journal.jsonl")).unwrap();
-    for more in [&[][..], &["--output", "none/gate.json"], &["--output", "other.json", "--export", "junit=/proc/a.xml"]]
-    {
+    let export = |path: &'static str| ["--output", "other.json", "--export", path];
+    let (refused, full) = (export("junit=/proc/a.xml"), export("junit=/dev/full"));
+    for more in [&[][..], &["--output", "none/gate.json"], &refused, &full] {
         let output = gate(&sandbox, &base, &base, more);
         assert_eq!(output.status.code(), Some(2), "{more:?}: {}{}", stdout(&output), stderr(&output));
     }

@@ -17,6 +17,7 @@ mod cache_faults;
 mod ci_gate;
 mod explain;
 mod features;
+mod full_disk;
 mod gate;
 mod help;
 mod history;

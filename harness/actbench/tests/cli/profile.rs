@@ -144,16 +144,22 @@ fn unwritable_trace_is_refused_before_work() {
 fn disturbed_machine_is_warned_about() {
     let sandbox = Sandbox::new();
     let warning = "warning: the machine disturbs measurements: ";
-    let errors = |more: &[&str]| {
+    let outputs = |more: &[&str]| {
         let arguments = [&["profile", "--samples", "20", "--methods", "lazy", "--tasks", "train"], more].concat();
         let output = assert_cmd::Command::from_std(sandbox.command(&arguments)).assert().code(0).get_output().clone();
-        String::from_utf8(output.stderr).unwrap()
+        [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap())
     };
-    let (printed, quiet) = (errors(&[]), errors(&["--quiet"]));
+    let ([_, printed], [json, quiet]) = (outputs(&[]), outputs(&["--quiet", "--json"]));
     // The build of the tests is itself a disturbance, on every machine.
     let line =
         printed.lines().find(|line| line.starts_with(warning)).unwrap_or_else(|| panic!("no warning: {printed}"));
     assert_eq!(line.contains("debug build"), cfg!(debug_assertions), "{line}");
     assert!(printed.find(warning) < printed.find("measuring the peak rates"), "{printed}");
     assert!(!quiet.contains(warning), "{quiet}");
+    // `--quiet` silences the line and not the report.
+    let report: Value = serde_json::from_str(&json).unwrap();
+    let kinds: Vec<&str> =
+        report["warnings"].as_array().unwrap().iter().map(|it| it["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds.contains(&"debug_build"), cfg!(debug_assertions), "{kinds:?}");
+    assert!(report["warnings"].as_array().unwrap().iter().all(|it| it["what"].is_string()), "{json}");
 }

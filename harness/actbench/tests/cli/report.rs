@@ -16,6 +16,31 @@ fn measure(sandbox: &Sandbox, samples: &str, more: &[&str]) {
 }
 
 #[test]
+fn warning_about_the_data_reaches_the_report() {
+    let sandbox = Sandbox::new();
+    // The same dialogue for all rows, so that test rows are training rows as well.
+    let row = |label: usize| {
+        format!(
+            "{{\"messages\":[{{\"role\":\"user\",\"content\":\"a\"}},{{\"role\":\"assistant\",\"content\":\"b\"}}],\
+             \"label\":{label}}}\n"
+        )
+    };
+    fs::write(sandbox.path("rows.jsonl"), (0..40).map(|index| row(index % 2)).collect::<String>()).unwrap();
+    let settings =
+        ["run", "--dataset", "rows.jsonl", "--tasks", "train", "--methods", "lazy", "--repetitions", "1", "-q"];
+    let output = sandbox.output(&[&settings, &SMALL[..]].concat());
+    let printed = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{printed}");
+    let results = sandbox.results();
+    let warning = results["input_warnings"][0].as_str().unwrap();
+    assert!(warning.contains("test rows have a dialogue that is also a training row"), "{warning}");
+    assert!(printed.contains(&format!("warning: {warning}\n")), "{printed}");
+    assert_eq!(sandbox.output(&["report", "results.json", "--out", "report"]).status.code(), Some(0));
+    let page = fs::read_to_string(sandbox.path("report/REPORT.md")).unwrap();
+    assert!(page.contains("warning: ") && page.contains("also a training row"), "{page}");
+}
+
+#[test]
 fn directory_of_results_becomes_report_and_recommendation() {
     let sandbox = Sandbox::new();
     measure(&sandbox, "20", &[]);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests may fail as tests do.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -97,6 +98,20 @@ impl Sandbox {
             .collect();
         names.sort();
         names
+    }
+}
+
+/// Limits the size of the files that `command` writes to `bytes`.
+pub fn limit_file_size(command: &mut Command, bytes: u64) {
+    // SAFETY: between fork and exec only a system call is made, which is safe there.
+    unsafe {
+        command.pre_exec(move || {
+            let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+            match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
     }
 }
 

@@ -12,10 +12,13 @@ use super::digest::{Announced, sha256, sha256_of};
 use super::exchange::{Break, Exchange, unreachable};
 use super::lock::DownloadLock;
 use super::names::{self, shown};
-use super::progress::download_bar;
 use super::redirects::Arrival;
 use super::{HubError, Repo, Result, interrupt, remote};
 use crate::error::Error;
+use crate::progress::progress_bar;
+
+/// The bar of a file.
+const DOWNLOAD: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
 
 /// The limit of tries in a row that bring no new byte, where one that ends by silence counts double, as it takes long.
 const IDLE_TRIES: u32 = 4;
@@ -138,7 +141,8 @@ impl Client {
 
     /// Completes the partial file and verifies it. If it continued earlier bytes and the digest differs, it starts again once.
     fn complete(&self, repo: &Repo, facts: &Facts, name: &str, partial: &Path) -> Result<()> {
-        let bar = download_bar(name, facts.size, self.quiet);
+        let bar = progress_bar(DOWNLOAD, facts.size, self.quiet);
+        bar.set_message(name.to_owned());
         let mut continued = length(partial) > 0;
         loop {
             let received = self.receive_all(repo, facts, partial, &bar);

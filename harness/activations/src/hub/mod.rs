@@ -18,7 +18,6 @@ pub mod interrupt;
 mod listing;
 mod lock;
 mod names;
-mod progress;
 mod redirects;
 pub mod settings;
 mod status;

@@ -4,6 +4,7 @@
 //! [`gguf`] reads the file; [`config`], [`tokenizer`] and [`tensors`] convert its three parts; [`directory`] writes the
 //! result completely or not at all.
 
+mod bar;
 pub mod config;
 pub mod directory;
 pub mod gguf;
@@ -19,6 +20,7 @@ pub mod tokenizer;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+pub use bar::import_with_bar;
 use gguf::GgufFile;
 pub use tensors::ImportProgress;
 

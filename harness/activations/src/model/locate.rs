@@ -1,7 +1,6 @@
 //! Resolves `--model` to a directory with a checkpoint, or to a synthetic preset.
 
 mod hub;
-mod import_bar;
 pub mod settings;
 #[cfg(test)]
 mod tests;
@@ -13,7 +12,7 @@ use std::path::{Path, PathBuf};
 use actbench_fixtures::presets::{PRESETS, Preset};
 
 use crate::error::{Error, Result};
-use crate::import::{IMPORT_VERSION, repeat_warnings};
+use crate::import::{IMPORT_VERSION, import_with_bar, repeat_warnings};
 use crate::model::weights::{Weights, adapter_file};
 pub use settings::LocateSettings;
 
@@ -150,7 +149,7 @@ fn imported(file: &Path, settings: &LocateSettings, quiet: bool) -> Result<PathB
     if complete() {
         repeat_warnings(file, &directory);
     } else {
-        let outcome = import_bar::import_with_bar(file, &directory, false, quiet);
+        let outcome = import_with_bar(file, &directory, false, quiet);
         // Another process may have been faster; its directory has the same contents.
         if !complete() {
             outcome.map_err(|error| name_cache_variable(error, cache))?;

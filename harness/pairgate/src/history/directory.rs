@@ -29,7 +29,11 @@ pub fn add_file(directory: &Path, stem: &str, bytes: &[u8]) -> Result<AddedFile>
     fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
     remove_leftovers(directory);
     let mut file = temporary_in(directory).map_err(Error::io("write", directory))?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(Error::io("write", directory))?;
+    // Through the file, as an error of the temporary file would name it.
+    file.as_file_mut()
+        .write_all(bytes)
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(Error::io("write", directory))?;
     for number in 1..MAX_SAME_NAME {
         let suffix = if number == 1 { String::new() } else { format!("-{number}") };
         let target = directory.join(format!("{stem}{suffix}.json"));

@@ -1,24 +1,19 @@
 //! The progress of a gate, and the recording of its pairs.
 
-use std::io::IsTerminal;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
-
+use crate::progress::ProgressDisplay;
 use pairgate::Result;
 use pairgate::engine::{GateObserver, GateRound};
 use pairgate::export::format::counted;
 use pairgate::journal::GateJournal;
 use pairgate::pair::{GatePair, GateStage};
 use pairgate::source::ObservationResult;
-use pairgate::stderr_line;
 
 /// Records the pairs of a gate and shows its progress.
 pub struct GateProgress {
     journal: GateJournal,
-    bar: Option<ProgressBar>,
-    /// Whether lines are printed instead of a bar.
-    prints_lines: bool,
+    display: ProgressDisplay,
     pairs: usize,
     start: Instant,
 }
@@ -26,24 +21,13 @@ pub struct GateProgress {
 impl GateProgress {
     /// A bar on a terminal, a line a round when piped, nothing when quiet.
     pub fn new(journal: GateJournal, quiet: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let bar = (terminal && !quiet).then(|| {
-            let bar = ProgressBar::new(0);
-            if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} rounds ({eta} left at most)")
-            {
-                bar.set_style(style);
-            }
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        });
-        GateProgress { journal, bar, prints_lines: !terminal && !quiet, pairs: 0, start: Instant::now() }
+        let display = ProgressDisplay::new("{msg} {wide_bar} {pos}/{len} rounds ({eta} left at most)", Some(0), quiet);
+        GateProgress { journal, display, pairs: 0, start: Instant::now() }
     }
 
     /// The gate has ended.
     pub fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.display.finish();
     }
 }
 
@@ -57,12 +41,7 @@ impl GateObserver for GateProgress {
         self.journal.append(pair)?;
         for (side, result) in [("base", &pair.base), ("head", &pair.head)] {
             if let ObservationResult::Failed(reason) = result {
-                let line = format!("{}: {side} failed: {reason}", pair.case);
-                match &self.bar {
-                    Some(bar) => bar.println(line),
-                    None if self.prints_lines => stderr_line!("{line}"),
-                    None => {}
-                }
+                self.display.notice(format!("{}: {side} failed: {reason}", pair.case));
             }
         }
         Ok(())
@@ -75,15 +54,12 @@ impl GateObserver for GateProgress {
         };
         let cases = counted(round.cases, "case");
         let text = format!("{stage}: round {} of at most {}, {cases}", round.index + 1, round.max_rounds);
-        if let Some(bar) = &self.bar {
-            bar.set_length(round.max_rounds as u64);
-            bar.set_position(round.index as u64);
-            bar.set_message(text);
-        } else if self.prints_lines {
+        self.display.advance(round.index as u64, round.max_rounds as u64, text.clone());
+        self.display.line(|| {
             let spent = self.start.elapsed().as_secs_f64();
             let rate =
                 if self.pairs == 0 { String::new() } else { format!(", {:.2} s a pair", spent / self.pairs as f64) };
-            stderr_line!("{text}, {spent:.0} s{rate}");
-        }
+            format!("{text}, {spent:.0} s{rate}")
+        });
     }
 }

@@ -2,7 +2,7 @@
 
 use comfy_table::Table as TextTable;
 
-use super::origin::disturbances;
+use super::origin::warnings_of;
 use super::tables::{NONE, Table, TableCell, basis, ratio_cell, text, whole};
 use crate::case::Task;
 use crate::crossover::answer::{answers, count};
@@ -175,7 +175,7 @@ pub fn recommendation_text(files: &[NamedResults], bounds: SizeBounds, width: Op
     let found = recommendations(&cells, bounds);
     let part = |table: &Table| format!("{}{}\n", text_table_within(table, width), table.caption);
     let mut text = part(&recommendation_table(&found, bounds));
-    let notes = not_measured(&found, bounds).into_iter().chain(disturbances(files));
+    let notes = not_measured(&found, bounds).into_iter().chain(warnings_of(files));
     text.extend(notes.chain(identity_note(&cells)).map(|note| format!("{note}\n")));
     if !found.is_empty() {
         let shared = cells.first().and_then(|cell| cell.setting.shared_label());

@@ -107,7 +107,7 @@ impl Document {
         let found = recommendations(&cells, bounds);
         let summary = summary::table(&cells);
         Document {
-            warnings: origin::disturbances(files),
+            warnings: origin::warnings_of(files),
             terms: TERMS,
             shared: cells.first().and_then(|cell| cell.setting.shared_label()),
             not_measured: not_measured(&found, bounds),

@@ -27,27 +27,34 @@ pub struct CommandPart {
     pub command: String,
 }
 
-/// The runs with the same kinds of disturbances.
-struct DisturbedRuns<'a> {
-    kinds: Vec<Kind>,
-    /// Names, and the disturbances with their figures.
+/// The runs with the same kind of warning.
+struct WarnedRuns<'a> {
+    kind: String,
+    /// Names, and the warnings with their figures.
     runs: Vec<(&'a str, String)>,
 }
 
-/// What disturbed the measurements: a line for all runs with the same kinds of disturbances, with the figures of the first of
-/// them, so that a matrix of many cells does not begin with a page of warnings. A single file is not named.
-pub(super) fn disturbances(files: &[NamedResults]) -> Vec<String> {
-    let mut found: Vec<DisturbedRuns<'_>> = Vec::new();
-    for file in files {
+/// What disturbed the measurements, and what the runs said of their data: a line for all runs with the same kinds of warnings,
+/// with the figures of the first of them, so that a matrix of many cells does not begin with a page of warnings. A single file is
+/// not named.
+pub(super) fn warnings_of(files: &[NamedResults]) -> Vec<String> {
+    let disturbances = files.iter().filter_map(|file| {
         let warnings = &file.results.environment.warnings;
-        let Some(line) = short_line(warnings) else { continue };
         let kinds: Vec<Kind> = warnings.iter().filter(|it| it.level == Level::Warning).map(|it| it.kind).collect();
-        match found.iter_mut().find(|it| it.kinds == kinds) {
+        Some((file, format!("{kinds:?}"), short_line(warnings)?))
+    });
+    let of_inputs = files.iter().flat_map(|file| {
+        let kind = |line: &str| line.replace(|c: char| c.is_ascii_digit() || c == ',', "");
+        file.results.input_warnings.iter().map(move |line| (file, kind(line), line.clone()))
+    });
+    let mut found: Vec<WarnedRuns<'_>> = Vec::new();
+    for (file, kind, line) in disturbances.chain(of_inputs) {
+        match found.iter_mut().find(|it| it.kind == kind) {
             Some(it) => it.runs.push((&file.name, line)),
-            None => found.push(DisturbedRuns { kinds, runs: vec![(&file.name, line)] }),
+            None => found.push(WarnedRuns { kind, runs: vec![(&file.name, line)] }),
         }
     }
-    let line = |DisturbedRuns { runs, .. }: &DisturbedRuns<'_>| {
+    let line = |WarnedRuns { runs, .. }: &WarnedRuns<'_>| {
         let names: Vec<&str> = runs.iter().map(|(name, _)| *name).collect();
         let (first, line) = runs.first()?;
         Some(match (files.len(), runs.iter().all(|(_, other)| other == line)) {

@@ -76,6 +76,27 @@ fn busy(samples: usize) -> NamedResults {
 }
 
 #[test]
+fn warnings_of_inputs_stand_at_the_top() {
+    let joined = |samples: usize, rows: usize| {
+        let mut file = file(samples, 2.0, 2.0);
+        let line = format!("their texts were joined by a space in {rows} of {samples} rows");
+        file.results.input_warnings = vec![line];
+        file
+    };
+    let line = "their texts were joined by a space in 7 of 100 rows";
+    let text = markdown(&document(&[joined(100, 7)]), &[]).unwrap();
+    assert!(text.find(&format!("warning: {line}")).unwrap() < text.find("compared with eager").unwrap(), "{text}");
+    assert_eq!(
+        document(&[joined(100, 7), file(150, 2.0, 2.0), joined(200, 15), busy(300)]).warnings,
+        [
+            "warning: cell-300.json: the machine disturbs measurements: load average 3.65 (`actbench env` lists remedies)"
+                .to_owned(),
+            format!("warning: cell-100.json, cell-200.json: {line}; the figures are those of cell-100.json"),
+        ]
+    );
+}
+
+#[test]
 fn warnings_of_runs_stand_at_the_top() {
     let line = "the machine disturbs measurements: load average 3.65";
     for (files, expected) in [

@@ -7,7 +7,8 @@ use indicatif::HumanCount;
 use serde::Serialize;
 
 use crate::case::{Method, RunConfig, Task};
-use crate::workload::profile::{CaseProfile, Ceilings};
+use crate::measure::conditions::Warning;
+use crate::workload::profile::{CaseProfile, Ceilings, RunProfile};
 use pairgate::export::table_style;
 
 mod device;
@@ -29,6 +30,8 @@ pub struct ProfileReport {
     pub ceiling_bytes_per_s: f64,
     /// The cases, in the order in which they ran.
     pub cases: Vec<CaseReport>,
+    /// What disturbed the measurements, as result files keep it.
+    pub warnings: Vec<Warning>,
 }
 
 /// The profile of one case.
@@ -81,15 +84,17 @@ pub struct OperationReport {
 }
 
 impl ProfileReport {
-    /// The report on `cases`, run with `config`; `device` is none on the CPU.
-    pub fn new(config: &RunConfig, device: Option<String>, ceilings: Ceilings, cases: &[CaseProfile]) -> Self {
+    /// The report on `run` with the settings `config`.
+    pub fn new(config: &RunConfig, run: &RunProfile, warnings: Vec<Warning>) -> Self {
+        let ceilings = run.ceilings;
         ProfileReport {
             dtype: config.dtype.to_string(),
             threads: config.n_threads(),
-            device,
+            device: run.device.clone(),
             ceiling_flops_per_s: ceilings.flops,
             ceiling_bytes_per_s: ceilings.bytes,
-            cases: cases.iter().map(|case| CaseReport::new(case, ceilings)).collect(),
+            cases: run.cases.iter().map(|case| CaseReport::new(case, ceilings)).collect(),
+            warnings,
         }
     }
 }
@@ -302,7 +307,8 @@ mod tests {
             training: empty(),
         };
         let config = RunConfig { threads: Some(2), ..small_config() };
-        ProfileReport::new(&config, device, Ceilings { flops: 400e9, bytes: 40e9 }, &[case])
+        let run = RunProfile { device, ceilings: Ceilings { flops: 400e9, bytes: 40e9 }, cases: vec![case] };
+        ProfileReport::new(&config, &run, Vec::new())
     }
 
     const LINEAR: OperationWork = OperationWork { flops: 40_000_000_000, bytes: 200_000_000 };

@@ -1,7 +1,9 @@
 //! Durations and sizes in the units that people use for their magnitude.
 
+use std::time::Duration;
+
 use crate::measure::MIB;
-use crate::report::format::{mebibytes, seconds};
+use pairgate::export::format::mebibytes;
 
 const GIB: f64 = 1024.0 * MIB;
 const MINUTE: u64 = 60;
@@ -9,6 +11,27 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 /// From here on hours are hard to imagine.
 const MAX_HOURS: u64 = 100;
+/// In place of a value that was not measured.
+const MISSING: &str = "-";
+
+/// Seconds with three significant digits, at most three decimals.
+pub fn seconds(value: Option<f64>) -> String {
+    value.map_or_else(
+        || MISSING.to_owned(),
+        |value| match value {
+            value if value >= 100.0 => format!("{value:.0}"),
+            value if value >= 10.0 => format!("{value:.1}"),
+            value if value >= 1.0 => format!("{value:.2}"),
+            value => format!("{value:.3}"),
+        },
+    )
+}
+
+/// The same for an estimate: whole seconds below a minute.
+pub fn rounded_duration(value: Duration) -> String {
+    let seconds = value.as_secs_f64().round();
+    if seconds < MINUTE as f64 { format!("{:.0} s", seconds.max(1.0)) } else { duration(seconds) }
+}
 
 /// `8.35 s`, `12 min 5 s`, `36 h 32 min`, `6 d 2 h`.
 pub fn duration(value: f64) -> String {
@@ -75,6 +98,12 @@ mod tests {
         );
         // The largest prediction of a command line does not wrap around.
         assert!(duration(1e15).ends_with(" h"), "{}", duration(1e15));
+    }
+
+    #[test]
+    fn estimates_are_whole_seconds() {
+        let texts = [0.2, 12.34, 59.4, 59.7, 725.2].map(|seconds| rounded_duration(Duration::from_secs_f64(seconds)));
+        assert_eq!(texts, ["1 s", "12 s", "59 s", "1 min 0 s", "12 min 5 s"]);
     }
 
     #[test]
