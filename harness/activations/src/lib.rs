@@ -77,7 +77,7 @@ pub mod plan;
 pub mod probe;
 pub mod text;
 pub mod tokens;
-mod units;
+pub mod units;
 
 pub use actbench_kernels::{CpuBackend, DType};
 

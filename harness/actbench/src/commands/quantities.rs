@@ -1,9 +1,7 @@
-//! Durations and sizes in the units that people use for their magnitude.
+//! Durations in the units that people use for their magnitude.
 
-use crate::measure::MIB;
-use crate::report::format::{mebibytes, seconds};
+use crate::report::format::seconds;
 
-const GIB: f64 = 1024.0 * MIB;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
@@ -24,28 +22,6 @@ pub fn duration(value: f64) -> String {
         format!("{} h {} min", min / HOUR, min % HOUR / MINUTE)
     } else {
         format!("{} d {} h", h / DAY, h % DAY / HOUR)
-    }
-}
-
-/// `12.3 MiB`, `482 GiB`, `1.50 TiB`.
-pub fn size(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    // 1023.5 GiB would print as 1024 GiB.
-    if bytes < GIB {
-        format!("{} MiB", mebibytes(Some(bytes / MIB)))
-    } else if bytes < 1023.5 * GIB {
-        format!("{} GiB", three_digits(bytes / GIB))
-    } else {
-        format!("{} TiB", three_digits(bytes / GIB / 1024.0))
-    }
-}
-
-/// A number from 1 on with three significant digits, or all those before the point.
-fn three_digits(value: f64) -> String {
-    match value {
-        value if value >= 99.95 => format!("{value:.0}"),
-        value if value >= 9.995 => format!("{value:.1}"),
-        value => format!("{value:.2}"),
     }
 }
 
@@ -75,11 +51,5 @@ mod tests {
         );
         // The largest prediction of a command line does not wrap around.
         assert!(duration(1e15).ends_with(" h"), "{}", duration(1e15));
-    }
-
-    #[test]
-    fn sizes_have_the_unit_of_their_magnitude() {
-        let texts = [12_897_484, (1 << 30) - 1, 1 << 30, 10 << 30, 517_372_641_280, 1023 << 30, 3 << 39].map(size);
-        assert_eq!(texts, ["12.3 MiB", "1024 MiB", "1.00 GiB", "10.0 GiB", "482 GiB", "1023 GiB", "1.50 TiB"]);
     }
 }
