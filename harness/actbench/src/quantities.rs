@@ -1,11 +1,7 @@
-//! Durations and sizes in the units that people use for their magnitude.
+//! Durations in the units that people use for their magnitude.
 
 use std::time::Duration;
 
-use crate::measure::MIB;
-use pairgate::export::format::mebibytes;
-
-const GIB: f64 = 1024.0 * MIB;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
@@ -50,28 +46,6 @@ pub fn duration(value: f64) -> String {
     }
 }
 
-/// `12.3 MiB`, `482 GiB`, `1.50 TiB`.
-pub fn size(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    // 1023.5 GiB would print as 1024 GiB.
-    if bytes < GIB {
-        format!("{} MiB", mebibytes(Some(bytes / MIB)))
-    } else if bytes < 1023.5 * GIB {
-        format!("{} GiB", three_digits(bytes / GIB))
-    } else {
-        format!("{} TiB", three_digits(bytes / GIB / 1024.0))
-    }
-}
-
-/// A number from 1 on with three significant digits, or all those before the point.
-fn three_digits(value: f64) -> String {
-    match value {
-        value if value >= 99.95 => format!("{value:.0}"),
-        value if value >= 9.995 => format!("{value:.1}"),
-        value => format!("{value:.2}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,11 +78,5 @@ mod tests {
     fn estimates_are_whole_seconds() {
         let texts = [0.2, 12.34, 59.4, 59.7, 725.2].map(|seconds| rounded_duration(Duration::from_secs_f64(seconds)));
         assert_eq!(texts, ["1 s", "12 s", "59 s", "1 min 0 s", "12 min 5 s"]);
-    }
-
-    #[test]
-    fn sizes_have_the_unit_of_their_magnitude() {
-        let texts = [12_897_484, (1 << 30) - 1, 1 << 30, 10 << 30, 517_372_641_280, 1023 << 30, 3 << 39].map(size);
-        assert_eq!(texts, ["12.3 MiB", "1024 MiB", "1.00 GiB", "10.0 GiB", "482 GiB", "1023 GiB", "1.50 TiB"]);
     }
 }

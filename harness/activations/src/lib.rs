@@ -79,7 +79,7 @@ pub mod probe;
 pub mod progress;
 pub mod text;
 pub mod tokens;
-mod units;
+pub mod units;
 
 pub use actbench_kernels::{CpuBackend, DType};
 

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-/// Bytes with a binary prefix and two decimals: `8.79 KiB`; below 1 KiB as they are: `240 B`.
-pub(crate) struct Bytes(pub(crate) u64);
+/// Bytes with a binary prefix and three significant digits: `8.79 KiB`, `12.3 MiB`, `482 GiB`; below 1 KiB as they are: `240 B`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -12,7 +13,15 @@ impl fmt::Display for Bytes {
             return write!(f, "{} B", self.0);
         }
         let exponent = (self.0.ilog2() / 10) as usize;
-        write!(f, "{:.2} {}B", self.0 as f64 / 1024f64.powi(exponent as i32), PREFIXES[exponent - 1])
+        let value = self.0 as f64 / 1024f64.powi(exponent as i32);
+        // 1023.5 MiB would print as 1024 MiB.
+        let (value, exponent) = if value >= 1023.5 { (value / 1024.0, exponent + 1) } else { (value, exponent) };
+        let decimals = match value {
+            value if value >= 99.95 => 0,
+            value if value >= 9.995 => 1,
+            _ => 2,
+        };
+        write!(f, "{value:.decimals$} {}B", PREFIXES[exponent - 1])
     }
 }
 
@@ -47,8 +56,13 @@ mod tests {
 
     #[test]
     fn bytes_have_binary_prefixes() {
-        let texts = [0, 1023, 1024, 9001, (1 << 20) - 1, 3 << 29, u64::MAX].map(|bytes| Bytes(bytes).to_string());
-        assert_eq!(texts, ["0 B", "1023 B", "1.00 KiB", "8.79 KiB", "1024.00 KiB", "1.50 GiB", "16.00 EiB"]);
+        let texts = [0, 1023, 1024, 9001, (1 << 20) - 1, 3 << 29].map(|bytes| Bytes(bytes).to_string());
+        assert_eq!(texts, ["0 B", "1023 B", "1.00 KiB", "8.79 KiB", "1.00 MiB", "1.50 GiB"]);
+        let texts = [12_897_484, 10 << 30, 517_372_641_280, 1023 << 30, 3 << 39, u64::MAX];
+        let texts = texts.map(|bytes| Bytes(bytes).to_string());
+        assert_eq!(texts, ["12.3 MiB", "10.0 GiB", "482 GiB", "1023 GiB", "1.50 TiB", "16.0 EiB"]);
+        let at_a_power_of_ten = [10_234, 10_235, 102_348, 102_349].map(|bytes| Bytes(bytes).to_string());
+        assert_eq!(at_a_power_of_ten, ["9.99 KiB", "10.0 KiB", "99.9 KiB", "100 KiB"]);
     }
 
     #[test]

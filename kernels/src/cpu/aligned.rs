@@ -57,6 +57,16 @@ impl AlignedBytes {
         Ok(AlignedBytes { pointer, len, allocation: Some((start, layout)) })
     }
 
+    /// Replaces the buffer by one of `len` zero bytes. The old one is freed first, so that growing takes no memory for both.
+    ///
+    /// # Errors
+    /// [`KernelError::OutOfMemory`]; the buffer is then empty.
+    pub fn replace(&mut self, op: &'static str, len: usize) -> Result<(), KernelError> {
+        *self = AlignedBytes::zeroed(op, 0)?;
+        *self = AlignedBytes::zeroed(op, len)?;
+        Ok(())
+    }
+
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: `pointer` is valid for `len` initialized bytes, or dangling and aligned where `len` is zero.
@@ -117,6 +127,16 @@ mod tests {
             let allocated = buffer.allocation.map_or(0, |(_, layout)| layout.size());
             assert_eq!(allocated_bytes(len as u64), allocated as u64, "{len}");
         }
+    }
+
+    #[test]
+    fn replaced_buffer_has_the_new_length() {
+        let mut buffer = AlignedBytes::zeroed("test", 5000).unwrap();
+        buffer.as_mut_slice().fill(1);
+        buffer.replace("test", 70_000).unwrap();
+        assert!(buffer.as_slice().len() == 70_000 && buffer.as_slice().iter().all(|byte| *byte == 0));
+        assert!(buffer.replace("test", usize::MAX / 2).is_err());
+        assert_eq!(buffer.as_slice().len(), 0);
     }
 
     #[test]

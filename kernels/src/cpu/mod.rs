@@ -29,7 +29,7 @@ mod rows;
 mod tensor;
 
 pub use aligned::allocated_bytes;
-pub use gemm::PackedWeights;
+pub use gemm::{PackedWeights, scratch_bytes};
 pub use isa::{ISA_VARIABLE, Isa};
 pub use tensor::CpuTensor;
 
@@ -295,5 +295,32 @@ impl Backend for CpuBackend {
     /// None: the free memory of the host is not queried.
     fn free_memory(&self) -> Result<Option<u64>, KernelError> {
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scratch_bytes_equal_those_of_a_matmul() {
+        // A row of 4096 bf16 has a stride that conflicts in caches, and 33 columns are padded.
+        for (rows, columns) in [(1, 33), (37, 64), (40, 4096)] {
+            for isa in Isa::ALL.into_iter().filter(|isa| *isa <= Isa::detect()) {
+                for run in [DType::F32, DType::Bf16, DType::F16] {
+                    let backend = CpuBackend::with_isa(1, isa).unwrap();
+                    let weight =
+                        HostTensor::from_f32(DType::Bf16, vec![32, columns], &vec![0.5; 32 * columns]).unwrap();
+                    let weight = backend.prepare_linear(&[weight], run).unwrap();
+                    let mut x = backend.alloc(run, rows, columns).unwrap();
+                    backend.upload(&run.from_f32_slice(&vec![1.0; rows * columns]), &mut x).unwrap();
+                    let mut out = backend.alloc(run, rows, 32).unwrap();
+                    backend.linear(&x, &weight, None, &mut out).unwrap();
+                    let used = backend.scratch().as_slice().len();
+                    let stored = if run == DType::F32 && isa.splits_f32() { DType::Bf16 } else { run };
+                    assert_eq!(scratch_bytes(isa, run, stored, rows, columns), used, "{isa} {run:?} {columns}");
+                }
+            }
+        }
     }
 }

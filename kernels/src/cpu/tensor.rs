@@ -30,7 +30,9 @@ impl CpuTensor {
             .and_then(|elements| elements.checked_mul(self.dtype.size()))
             .ok_or_else(|| KernelError::shape("alloc", format!("{rows} x {} overflows", self.columns)))?;
         if bytes > self.data.as_slice().len() {
-            self.data = AlignedBytes::zeroed("alloc", bytes)?;
+            // Should the allocation fail, the tensor is empty.
+            self.rows = 0;
+            self.data.replace("alloc", bytes)?;
         }
         self.rows = rows;
         if cfg!(debug_assertions) {

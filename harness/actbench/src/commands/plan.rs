@@ -20,11 +20,12 @@ use crate::planner::describe::{DescribedJob, describe};
 use crate::planner::dry_run::{CellSettings, DryRun, dry_run};
 use crate::planner::job::SyntheticTokens;
 use crate::planner::{CasePrediction, predict};
-use crate::quantities::{duration, size};
+use crate::quantities::duration;
 use crate::report::document::{Table, TableCell, number_cell, text_cell, text_table_within, whole_cell};
 use crate::report::format::seconds;
 use crate::runner::interrupt;
 use actbench_activations::model::config_only::find_model_spec;
+use actbench_activations::units::Bytes;
 use pairgate::stderr_line;
 
 /// Predict what a run needs by each method, which methods fit, and which to use.
@@ -200,7 +201,9 @@ impl PlanSummary<'_> {
             let method = choice.method.map_or_else(|| "none".to_owned(), |method| method.to_string());
             text += &format!("{}: use {method}: {}.\n", choice.task, choice.why);
         }
-        let or = |bytes: Option<u64>, unknown: &str| bytes.map_or_else(|| unknown.to_owned(), size);
+        let or = |bytes: Option<u64>, unknown: &str| {
+            bytes.map_or_else(|| unknown.to_owned(), |bytes| Bytes(bytes).to_string())
+        };
         let (limit, free) = (or(space.memory, "none"), or(space.disk, "unknown"));
         text += &format!("memory limit of a case: {limit}; free disk space for cache files: {free}\n");
         for note in self.notes {
@@ -225,7 +228,7 @@ fn prediction_table(first: &[&str]) -> Table {
 
 fn prediction_cells(prediction: &CasePrediction, space: AvailableSpace) -> Vec<TableCell> {
     let time = |seconds: f64| TableCell { text: duration(seconds), number: Some(seconds), ends: None };
-    let bytes = |bytes: u64| TableCell { text: size(bytes), number: Some(bytes as f64), ends: None };
+    let bytes = |bytes: u64| TableCell { text: Bytes(bytes).to_string(), number: Some(bytes as f64), ends: None };
     vec![
         time(prediction.elapsed_s),
         time(prediction.extract_s),

@@ -1,6 +1,6 @@
 //! Resolves `--device-map` on this machine: the CPU, or which GPUs a model goes on.
 
-use indicatif::BinaryBytes;
+use actbench_activations::units::Bytes;
 
 use super::discover::{CUDA_VARIABLE, Gpu, NoGpu, VisibleGpus};
 use crate::case::DeviceMap;
@@ -119,8 +119,8 @@ fn decide(map: DeviceMap, found: std::result::Result<VisibleGpus, NoGpu>, needed
                 on_cpu(format!(
                     "running on the CPU: model and batches need about {} and the largest GPU has {}; pass --device-map cuda \
                      to try the GPU",
-                    BinaryBytes(needed),
-                    BinaryBytes(largest)
+                    Bytes(needed),
+                    Bytes(largest)
                 ))
             }
         },

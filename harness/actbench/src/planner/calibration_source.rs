@@ -54,11 +54,15 @@ impl CalibrationSource {
     }
 }
 
+/// The method of the smallest case. The sizes of its buffers are known exactly, while lazy computes fewer tokens in its last layer
+/// than its prediction has, so that a fixed cost would be too low.
+const SMALLEST_METHOD: Method = Method::Eager;
+
 /// Settings of a case that is small enough for its memory to be that of its process.
 fn smallest_case() -> RunConfig {
     RunConfig {
         tasks: vec![Task::Train],
-        methods: vec![Method::Lazy],
+        methods: vec![SMALLEST_METHOD],
         samples: 20,
         memory_limit: MemoryLimit::Unlimited,
         ..RunConfig::default()
@@ -74,7 +78,7 @@ fn with_process_base(calibration: Calibration) -> Result<Calibration> {
     let directory = temporary_directory("actbench-plan-", None)?;
     let spec = CaseSpec {
         task: Task::Train,
-        method: Method::Lazy,
+        method: SMALLEST_METHOD,
         config: RunConfig { model: Some("synthetic:tiny".to_owned()), ..config },
         cache_directory: directory.path().to_path_buf(),
         fault: None,
@@ -87,9 +91,9 @@ fn with_process_base(calibration: Calibration) -> Result<Calibration> {
     let ExitReason::Completed(outcome, peaks) = &exit.reason else {
         return Err(Error::Numeric(format!("the calibration case failed: {}", exit.message())));
     };
-    let count = job.count(Task::Train, Method::Lazy)?;
+    let count = job.count(Task::Train, SMALLEST_METHOD)?;
     let without_base = Calibration { base_rss: 0, base_heap: 0, weight_element: 2, ..calibration.clone() };
-    let predicted = memory::of_case(&job, Task::Train, Method::Lazy, &count, &without_base);
+    let predicted = memory::of_case(&job, Task::Train, SMALLEST_METHOD, &count, &without_base);
     let bytes = |mib: f64| (mib * MIB) as u64;
     Ok(Calibration {
         base_rss: peaks.rss_mb.map_or(0, |mib| bytes(mib).saturating_sub(predicted.rss)),

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use indicatif::BinaryBytes;
+use actbench_activations::units::Bytes;
+use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::prediction::CasePrediction;
@@ -75,7 +76,7 @@ fn choice(task: Task, predictions: &[CasePrediction], space: AvailableSpace) -> 
     let needs: Vec<MethodNeeds> = fitting.iter().copied().map(needs_of).collect();
     let Some(chosen) = choose(&needs) else {
         let least = same_task.iter().map(|prediction| prediction.rss_bytes).min().unwrap_or(0);
-        let why = format!("no method fits: the smallest needs {}; use fewer samples or layers", BinaryBytes(least));
+        let why = format!("no method fits: the smallest needs {}; use fewer samples or layers", Bytes(least));
         return MethodChoice { task, method: None, why };
     };
     let mut reasons: Vec<String> = too_large.iter().map(|prediction| does_not_fit(prediction, space)).collect();
@@ -105,10 +106,11 @@ fn does_not_fit(prediction: &CasePrediction, space: AvailableSpace) -> String {
     format!("{method} needs {needed}; the limit is {limit}")
 }
 
-/// Two sizes as text, in bytes if they would otherwise print alike.
+/// Two sizes as text, in single bytes if they would otherwise print alike.
 fn distinct_sizes(a: u64, b: u64) -> (String, String) {
-    let (short_a, short_b) = (BinaryBytes(a).to_string(), BinaryBytes(b).to_string());
-    if short_a == short_b && a != b { (format!("{a} bytes"), format!("{b} bytes")) } else { (short_a, short_b) }
+    let (short_a, short_b) = (Bytes(a).to_string(), Bytes(b).to_string());
+    let exact = |bytes: u64| format!("{} bytes", HumanCount(bytes));
+    if short_a == short_b && a != b { (exact(a), exact(b)) } else { (short_a, short_b) }
 }
 
 #[cfg(test)]
@@ -147,7 +149,7 @@ mod tests {
         assert_eq!(choice.method, Some(Method::Lazy));
         assert!(
             choice.why
-                == "eager needs 9000 bytes; the limit is 8999 bytes; lazy-disk needs 1.10x the time and 0.60x the memory",
+                == "eager needs 9,000 bytes; the limit is 8,999 bytes; lazy-disk needs 1.10x the time and 0.60x the memory",
             "{}",
             choice.why
         );

@@ -4,7 +4,8 @@
 //! batches and features are those of the engine's memory model, which the check against a memory limit
 //! (`workload::footprint`) reads as well.
 
-use actbench_kernels::cpu::allocated_bytes;
+use actbench_kernels::DType;
+use actbench_kernels::cpu::{Isa, allocated_bytes, scratch_bytes};
 
 use super::calibration::Calibration;
 use super::job::Job;
@@ -55,7 +56,8 @@ pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibrat
     let weights = packed_block_bytes(model, calibration.weight_element, allocated_bytes) * count.blocks;
     let pools_on_device = method != Method::Eager;
     let buffers = workspace_buffers(model, element, &count.largest, count.blocks, layers, pools_on_device);
-    let workspace = buffers.iter().copied().map(allocated_bytes).sum::<u64>();
+    let workspace = buffers.iter().copied().map(allocated_bytes).sum::<u64>()
+        + activation_copy(job, count.largest.tokens, calibration.weight_element);
     let features = match (method, task) {
         (Method::Eager, Task::Sweep) => full + pooled,
         _ if on_disk => 0,
@@ -82,4 +84,15 @@ pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibrat
         gpu: embedding_bytes(model, element) + gpu_weights + buffers.iter().sum::<u64>(),
         disk,
     }
+}
+
+/// Bytes of the copy of its input that a matmul of `tokens` tokens makes, the largest of a block.
+fn activation_copy(job: &Job, tokens: u64, weight_element: u64) -> u64 {
+    let (model, run) = (&job.model, job.config.dtype);
+    // With AMX, weights of bf16 stay in bf16 when computing in f32.
+    let stored = if run == DType::F32 && weight_element == 2 { DType::Bf16 } else { run };
+    let rows = usize::try_from(tokens).unwrap_or(usize::MAX);
+    let widths = [model.hidden_size, model.query_width(), model.intermediate_size];
+    let copies = widths.map(|width| scratch_bytes(Isa::detect(), run, stored, rows, width));
+    allocated_bytes(copies.into_iter().max().unwrap_or(0) as u64)
 }

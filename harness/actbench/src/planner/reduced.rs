@@ -11,6 +11,9 @@ pub const BLOCKS: usize = 2;
 const MAX_MLP_WEIGHTS: usize = 32 << 20;
 /// The MLP's width stays a multiple of this, which divides evenly among threads, panels and tiles of the GEMM kernels.
 const WIDTH_STEP: usize = 256;
+/// Rows of a multiple of so many bf16 are read through a copy, because their lines would share few sets of the cache. A narrower
+/// MLP keeps that property of the model's.
+const CONFLICTING_WIDTH: usize = 4096;
 /// Aimed-at number of floating-point operations of a measured batch: a fraction of a second on a processor core.
 const BATCH_FLOPS: f64 = 2e11;
 /// Minimum number of tokens of a measured batch, if the job's batches have as many: GEMM is slower with few rows.
@@ -19,15 +22,27 @@ const MIN_TOKENS: usize = 512;
 /// The model that is measured: `model` with [`BLOCKS`] blocks, a small vocabulary and an MLP that is at most as wide.
 pub fn model(model: &ModelConfig, vocab_size: usize) -> ModelConfig {
     // Gate, up and down projections.
-    let widest = MAX_MLP_WEIGHTS / (3 * model.hidden_size.max(1)) / WIDTH_STEP * WIDTH_STEP;
+    let widest = MAX_MLP_WEIGHTS / (3 * model.hidden_size.max(1));
     ModelConfig {
         vocab_size,
         n_layers: BLOCKS,
-        intermediate_size: model.intermediate_size.min(widest.max(WIDTH_STEP)),
+        intermediate_size: width(model.intermediate_size, widest),
         attention_bias: false,
         mlp_bias: false,
         ..model.clone()
     }
+}
+
+/// A width of at most about `widest` for the MLP of width `own`.
+fn width(own: usize, widest: usize) -> usize {
+    if own <= widest {
+        return own;
+    }
+    if own.is_multiple_of(CONFLICTING_WIDTH) && widest >= CONFLICTING_WIDTH {
+        return widest / CONFLICTING_WIDTH * CONFLICTING_WIDTH;
+    }
+    let width = (widest / WIDTH_STEP * WIDTH_STEP).max(WIDTH_STEP);
+    if width.is_multiple_of(CONFLICTING_WIDTH) { width - WIDTH_STEP } else { width }
 }
 
 /// The number of sequences in a measured batch. `batch_size` and `longest` are those of the job, and `weights` is the number of
@@ -58,6 +73,16 @@ mod tests {
         assert_eq!((large.hidden_size, large.intermediate_size), (4096, 2560));
         assert!(3 * large.hidden_size * large.intermediate_size <= MAX_MLP_WEIGHTS);
         assert_eq!(model(&shape(65_536, 200_000), 256).intermediate_size, WIDTH_STEP);
+    }
+
+    #[test]
+    fn narrower_mlp_has_the_kind_of_stride_of_the_model() {
+        // Those of Llama-3.2-1B and of Llama-3.1-8B, and one whose limit is a multiple.
+        assert_eq!(width(8192, 5461), 4096);
+        assert_eq!(width(14_336, 2730), 2560);
+        assert_eq!(width(9000, 4100), 3840);
+        assert_eq!(width(8192, 4000), 3840);
+        assert_eq!((width(1536, 5461), width(300, 100)), (1536, WIDTH_STEP));
     }
 
     #[test]

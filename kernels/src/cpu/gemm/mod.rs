@@ -60,10 +60,9 @@ pub fn matmul<E: Epilogue>(
     let dots = isa == Isa::Avx512Bf16 && weights.stored == DType::Bf16;
     let words = if dots { weights.inputs() / 2 } else { weights.inputs() };
     let row_bytes = words * size_of::<u32>();
-    let block_rows = (PACKED_BYTES / row_bytes.max(1) / TASK_ROWS).max(1) * TASK_ROWS;
-    let block_rows = block_rows.min(x.rows().next_multiple_of(ROWS));
+    let block_rows = packed_rows(row_bytes, x.rows());
     if scratch.as_slice().len() < block_rows * row_bytes {
-        *scratch = AlignedBytes::zeroed("linear", block_rows * row_bytes)?;
+        scratch.replace("linear", block_rows * row_bytes)?;
     }
     for from in (0..x.rows()).step_by(block_rows.max(1)) {
         let count = block_rows.min(x.rows() - from);
@@ -92,6 +91,25 @@ pub fn matmul<E: Epilogue>(
         });
     }
     Ok(())
+}
+
+/// Rows of `row_bytes` each that are packed at once.
+fn packed_rows(row_bytes: usize, rows: usize) -> usize {
+    let block_rows = (PACKED_BYTES / row_bytes.max(1) / TASK_ROWS).max(1) * TASK_ROWS;
+    block_rows.min(rows.next_multiple_of(ROWS))
+}
+
+/// Bytes of the working memory of [`matmul`] for `rows` rows of `columns` elements of type `run`, and weights that are packed
+/// as `stored`.
+pub fn scratch_bytes(isa: Isa, run: DType, stored: DType, rows: usize, columns: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Amx && stored == DType::Bf16 {
+        return amx::scratch_bytes(run, rows, columns);
+    }
+    let inputs = if stored == DType::Bf16 { columns.next_multiple_of(2) } else { columns };
+    let words = if isa == Isa::Avx512Bf16 && stored == DType::Bf16 { inputs / 2 } else { inputs };
+    let row_bytes = words * size_of::<u32>();
+    packed_rows(row_bytes, rows) * row_bytes
 }
 
 /// A chunk of rows times one weight panel.

@@ -286,7 +286,10 @@ impl<B: Backend> PipelineStage<B> {
                 (&work.pooled, groups.len())
             }
         };
-        work.host.resize(n_vectors * self.config.hidden_size * self.dtype.size(), 0);
+        let bytes = n_vectors * self.config.hidden_size * self.dtype.size();
+        // Not amortized: the buffer grows to the largest batch and no further, so that its size is predictable.
+        work.host.reserve_exact(bytes.saturating_sub(work.host.len()));
+        work.host.resize(bytes, 0);
         self.backend.download(source, n_vectors, &mut work.host)?;
         outputs.emit(step.id, layer, &work.host)
     }

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use self::tiles::{ActivationTiles, TERMS};
+use self::tiles::{ActivationTiles, PaddedCopy, TERMS};
 use super::epilogue::Epilogue;
 use super::pack::{PANEL, PackedWeights, TILE_INPUTS};
 use crate::cpu::aligned::AlignedBytes;
@@ -79,10 +79,7 @@ pub(super) unsafe fn matmul<E: Epilogue>(
     scratch: &mut AlignedBytes,
 ) -> Result<(), KernelError> {
     let inputs = weights.panel_inputs();
-    let at_once = match x.dtype() {
-        DType::F32 => (SPLIT_BYTES / (TERMS * inputs * size_of::<u16>()).max(1) / PASS_ROWS).max(1) * PASS_ROWS,
-        DType::Bf16 | DType::F16 => x.rows().max(1),
-    };
+    let at_once = rows_at_once(x.dtype(), x.rows(), inputs);
     for first in (0..x.rows()).step_by(at_once) {
         let rows = first..x.rows().min(first + at_once);
         // SAFETY: the caller guarantees the features.
@@ -90,6 +87,20 @@ pub(super) unsafe fn matmul<E: Epilogue>(
         matmul_tiles(&tiles, weights, epilogue)?;
     }
     Ok(())
+}
+
+/// Rows whose tiles are prepared at a time.
+fn rows_at_once(dtype: DType, rows: usize, inputs: usize) -> usize {
+    match dtype {
+        DType::F32 => (SPLIT_BYTES / (TERMS * inputs * size_of::<u16>()).max(1) / PASS_ROWS).max(1) * PASS_ROWS,
+        DType::Bf16 | DType::F16 => rows.max(1),
+    }
+}
+
+/// Bytes of the working memory of [`matmul`].
+pub(super) fn scratch_bytes(dtype: DType, rows: usize, columns: usize) -> usize {
+    let inputs = columns.next_multiple_of(TILE_INPUTS);
+    PaddedCopy::of(dtype, rows.min(rows_at_once(dtype, rows, inputs)), columns, inputs).bytes()
 }
 
 fn matmul_tiles<E: Epilogue>(

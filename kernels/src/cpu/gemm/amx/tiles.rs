@@ -32,6 +32,35 @@ pub(super) struct ActivationTiles<'a> {
     terms: usize,
 }
 
+/// The copy of the rows that cannot be read in place.
+pub(super) struct PaddedCopy {
+    /// Terms of an activation.
+    terms: usize,
+    /// Rows that need no copy.
+    whole: usize,
+    /// Bytes of a copied row.
+    padded_bytes: usize,
+    /// Bytes of all copied rows, for each term.
+    term_bytes: usize,
+}
+
+impl PaddedCopy {
+    /// The copy of `rows` rows of `columns` elements for panels of `inputs` inputs.
+    pub(super) fn of(dtype: DType, rows: usize, columns: usize, inputs: usize) -> Self {
+        let terms = if dtype == DType::F32 { TERMS } else { 1 };
+        let row_bytes = inputs * size_of::<u16>();
+        let in_place = terms == 1 && columns == inputs && !row_bytes.is_multiple_of(CONFLICTING_BYTES);
+        let whole = if in_place { rows / TILE_ROWS * TILE_ROWS } else { 0 };
+        let padded_bytes = ((row_bytes / LINE) | 1) * LINE;
+        PaddedCopy { terms, whole, padded_bytes, term_bytes: (rows - whole).next_multiple_of(TILE_ROWS) * padded_bytes }
+    }
+
+    /// Bytes of all terms.
+    pub(super) fn bytes(&self) -> usize {
+        self.terms * self.term_bytes
+    }
+}
+
 impl<'a> ActivationTiles<'a> {
     /// The tiles of `rows` of `x`. Rows that cannot be read in place are copied to `scratch`.
     ///
@@ -47,15 +76,11 @@ impl<'a> ActivationTiles<'a> {
         inputs: usize,
         scratch: &'a mut AlignedBytes,
     ) -> Result<Self, KernelError> {
-        let terms = if x.dtype() == DType::F32 { TERMS } else { 1 };
         let row_bytes = inputs * size_of::<u16>();
-        let in_place = terms == 1 && x.columns() == inputs && !row_bytes.is_multiple_of(CONFLICTING_BYTES);
-        let whole = if in_place { rows.len() / TILE_ROWS * TILE_ROWS } else { 0 };
-        let padded_rows = (rows.len() - whole).next_multiple_of(TILE_ROWS);
-        let padded_bytes = ((row_bytes / LINE) | 1) * LINE;
-        let term_bytes = padded_rows * padded_bytes;
+        let PaddedCopy { terms, whole, padded_bytes, term_bytes } =
+            PaddedCopy::of(x.dtype(), rows.len(), x.columns(), inputs);
         if scratch.as_slice().len() < terms * term_bytes {
-            *scratch = AlignedBytes::zeroed("linear", terms * term_bytes)?;
+            scratch.replace("linear", terms * term_bytes)?;
         }
         let padded = &mut scratch.as_mut_slice()[..terms * term_bytes];
         // Rows after the last one are zeros.
