@@ -30,8 +30,13 @@ pub fn main() -> ExitCode {
         Err(error) => return with_output_checked(one_line::print(&error, suggest::tip(&error).as_deref()), FAILED),
     };
     let failed = status_of_failure(&cli.command);
-    // The panic hook has printed its message by the time the panic arrives here; only the exit status is missing.
-    let code = match catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))) {
+    let code = exit_code(catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))), failed);
+    with_output_checked(code, failed)
+}
+
+/// The exit status of a command, and `failed` in place of [`FAILED`].
+fn exit_code(outcome: std::thread::Result<Result<ExitCode>>, failed: u8) -> ExitCode {
+    match outcome {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
             stderr_line!("error: {error}");
@@ -40,13 +45,16 @@ pub fn main() -> ExitCode {
                 code => code,
             })
         }
-        Err(_) => ExitCode::from(failed),
-    };
-    with_output_checked(code, failed)
+        // The panic hook has printed its message by now.
+        Err(_) => ExitCode::from(INTERNAL_ERROR),
+    }
 }
 
 /// The exit status of most commands that fail although their input is valid, as on a full disk.
 const FAILED: u8 = 1;
+
+/// The exit status of a fault of actbench.
+const INTERNAL_ERROR: u8 = 70;
 
 /// The exit status if an output cannot be written. Where 1 is a verdict, which a script would act on, it is 2.
 fn status_of_failure(command: &Command) -> u8 {
@@ -109,5 +117,22 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             commands::completions::completions(&args, visible_command()).map(|()| ExitCode::SUCCESS)
         }
         Command::Worker => Ok(commands::worker::worker()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_status_names_the_kind_of_failure() {
+        let of = |outcome, failed| format!("{:?}", exit_code(outcome, failed));
+        let status = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(of(Ok(Ok(ExitCode::from(3))), 2), status(3));
+        assert_eq!(of(Ok(Err(crate::error::Error::usage("a"))), 1), status(2));
+        // For the gate, 1 is a verdict.
+        let full = || crate::error::Error::io("write", std::path::Path::new("a"))(std::io::Error::other("full"));
+        assert_eq!([of(Ok(Err(full())), 1), of(Ok(Err(full())), 2)], [status(1), status(2)]);
+        assert_eq!(of(Err(Box::new("a panic")), 2), status(70));
     }
 }

@@ -12,7 +12,6 @@ use parquet::schema::types::ColumnPath;
 
 use super::parquet_tests::{nested_parquet, text_parquet};
 use super::tests::{contents, file, load_error, load_file};
-use super::*;
 
 /// A file with `metadata` and nothing else.
 fn metadata_file(metadata: &[u8]) -> Vec<u8> {
