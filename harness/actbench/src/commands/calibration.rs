@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::measure::conditions::{conditions, short_line, warnings};
 use crate::planner::calibration_source::CalibrationSource;
 use crate::planner::calibration_steps::CalibrationStep;
+use crate::planner::published_gpu;
 use crate::progress::ProgressDisplay;
 use crate::runner::interrupt;
 use pairgate::stderr_line;
@@ -16,8 +17,9 @@ use pairgate::stderr_line;
 /// The source of rates for predicted times.
 #[derive(Args, Clone, Debug)]
 pub struct CalibrationArgs {
-    /// Use the rates of these result files or directories, for equal model and type; repeatable
-    #[arg(long, value_name = "RESULTS")]
+    /// Use the rates of these result files or directories, for equal model and type; repeatable. `h100` stands for the
+    /// published rates of a GPU of this type, which need not be in this machine
+    #[arg(long, value_name = "RESULTS|GPU")]
     pub calibrate: Vec<PathBuf>,
 }
 
@@ -25,10 +27,21 @@ impl CalibrationArgs {
     /// The source for calibrations of jobs whose cache files are in `directory`.
     ///
     /// # Errors
-    /// A result file that cannot be read.
+    /// A result file that cannot be read, or a GPU beside other sources.
     pub fn source(&self, directory: &Path) -> Result<CalibrationSource> {
+        let gpu = self.calibrate.iter().find_map(|name| published_gpu::find(name.to_str()?));
+        if let Some(gpu) = gpu
+            && self.calibrate.len() > 1
+        {
+            let name = gpu.name;
+            return Err(Error::usage(format!(
+                "--calibrate {name} is the only source of rates; for a file of that name, pass ./{name}"
+            )));
+        }
+        let from_files = gpu.is_none() && !self.calibrate.is_empty();
         Ok(CalibrationSource {
-            results: if self.calibrate.is_empty() { None } else { Some(result_files::read(&self.calibrate)?) },
+            results: if from_files { Some(result_files::read(&self.calibrate)?) } else { None },
+            gpu,
             directory: directory.to_path_buf(),
         })
     }

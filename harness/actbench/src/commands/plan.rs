@@ -19,6 +19,7 @@ use crate::planner::choice::{AvailableSpace, Shortage, choices};
 use crate::planner::describe::{DescribedJob, describe};
 use crate::planner::dry_run::{CellSettings, DryRun, dry_run};
 use crate::planner::job::SyntheticTokens;
+use crate::planner::published_gpu::PublishedGpu;
 use crate::planner::{CasePrediction, predict};
 use crate::quantities::duration;
 use crate::report::document::{Table, TableCell, number_cell, text_cell, text_table_within, whole_cell};
@@ -132,7 +133,7 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
         notes.push("no shared prefix is assumed; pass --shared-tokens for a common system prompt".to_owned());
     }
     let predictions = predict(&job, &calibration)?;
-    let space = AvailableSpace::for_case(&job.config, &directory);
+    let space = AvailableSpace::for_case(&job.config, &directory).on(source.gpu);
     let (tokens, pooled_tokens) = job.tokens();
     let summary = PlanSummary {
         config: &job.config,
@@ -141,6 +142,7 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
         pooled_tokens,
         calibration: &calibration,
         notes: &notes,
+        gpu: source.gpu,
     };
     let text = if args.json { pretty(&summary.json(&predictions, space))? } else { summary.text(&predictions, space) };
     stdout::text(text);
@@ -155,6 +157,7 @@ struct PlanSummary<'a> {
     pooled_tokens: u64,
     calibration: &'a Calibration,
     notes: &'a [String],
+    gpu: Option<&'static PublishedGpu>,
 }
 
 impl PlanSummary<'_> {
@@ -209,8 +212,20 @@ impl PlanSummary<'_> {
         for note in self.notes {
             text += &format!("note: {note}\n");
         }
-        text + "note: GPU memory is computed from sizes; times are for this machine's CPU\n"
+        text + &match source_of_times(self.gpu) {
+            Some(note) => format!("note: {note}\n"),
+            None => "note: GPU memory is computed from sizes; times are for this machine's CPU\n".to_owned(),
+        }
     }
+}
+
+/// What predictions for a GPU are based on.
+fn source_of_times(gpu: Option<&PublishedGpu>) -> Option<String> {
+    let gpu = gpu?;
+    Some(format!(
+        "the model's times are those of an {} with short dialogues ({}); probes, host memory and files are this machine's",
+        gpu.device, gpu.source
+    ))
 }
 
 fn pretty(value: &impl Serialize) -> Result<String> {
@@ -242,6 +257,7 @@ fn prediction_cells(prediction: &CasePrediction, space: AvailableSpace) -> Vec<T
             None => "yes",
             Some(Shortage::Memory) => "no: memory",
             Some(Shortage::Disk) => "no: disk",
+            Some(Shortage::Gpu) => "no: GPU memory",
         }),
     ]
 }

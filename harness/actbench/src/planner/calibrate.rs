@@ -89,6 +89,7 @@ pub fn measure(
         }
     };
     Ok(Calibration {
+        gpu: None,
         base_rss: 0,
         base_heap: 0,
         weight_element,

@@ -2,9 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::published_gpu::PublishedGpu;
+
 /// Rates per second and sizes in bytes, for one model, data type and number of threads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
+    /// The GPU that runs the model, by its published rates; none for the CPU of this machine.
+    pub gpu: Option<String>,
     /// Resident bytes of a process that runs no model.
     pub base_rss: u64,
     /// Heap bytes of such a process.
@@ -31,4 +35,19 @@ pub struct Calibration {
     pub block_s: f64,
     /// Bytes of the weights of one block in bf16.
     pub block_bytes: f64,
+}
+
+impl Calibration {
+    /// The rates of this machine with the model on `gpu`: batches, weights and the fixed size of a process are the GPU's, probes,
+    /// host memory and files stay this machine's.
+    pub fn with_model_on(self, gpu: &PublishedGpu) -> Self {
+        Calibration {
+            gpu: Some(gpu.device.to_owned()),
+            base_rss: gpu.base_rss,
+            lazy_flops: gpu.lazy_flops,
+            eager_flops: gpu.eager_flops,
+            block_s: self.block_bytes / gpu.weight_bytes,
+            ..self
+        }
+    }
 }

@@ -9,6 +9,7 @@ use super::calibration_steps::{CalibrationSteps, StepObserver};
 use super::describe::prepare_counted;
 use super::job::Job;
 use super::memory;
+use super::published_gpu::PublishedGpu;
 use super::stored_rates::{self, StoredRates};
 use crate::atomic_file::temporary_directory;
 use crate::case::{CaseSpec, Injection, MemoryLimit, Method, RunConfig, Task};
@@ -24,6 +25,8 @@ use crate::workload::with_layers;
 pub struct CalibrationSource {
     /// Result files whose rates replace measured ones; none to measure all rates.
     pub results: Option<Vec<NamedResults>>,
+    /// The GPU whose published rates replace those of the model on this machine.
+    pub gpu: Option<&'static PublishedGpu>,
     /// Directory for cache files, whose file system is measured.
     pub directory: PathBuf,
 }
@@ -32,8 +35,11 @@ impl CalibrationSource {
     /// Checks that the result files, if any, have rates for `config`; reads and measures nothing.
     ///
     /// # Errors
-    /// No result that fits the settings.
+    /// No result that fits the settings, or a GPU whose rates do not fit them.
     pub fn check(&self, config: &RunConfig) -> Result<()> {
+        if let Some(gpu) = self.gpu {
+            gpu.check(config)?;
+        }
         self.results.as_ref().map_or(Ok(()), |results| stored_rates::check(config, results))
     }
 
@@ -43,14 +49,23 @@ impl CalibrationSource {
     /// # Errors
     /// No result that fits the job, no memory or directory for the measurement, or an error of `observer`.
     pub fn calibrate(&self, job: &Job, observer: &mut StepObserver<'_>) -> Result<Calibration> {
-        let stored = match &self.results {
-            Some(results) => StoredRates::of_results(job, results)?,
-            None => StoredRates::default(),
+        let stored = match (&self.results, self.gpu) {
+            (Some(results), _) => StoredRates::of_results(job, results)?,
+            (None, Some(gpu)) => StoredRates {
+                lazy_flops: Some(gpu.lazy_flops),
+                eager_flops: Some(gpu.eager_flops),
+                ..StoredRates::default()
+            },
+            (None, None) => StoredRates::default(),
         };
         let mut steps = CalibrationSteps::new(n_steps(&stored) + 1, observer);
         let measured = measure(job, &self.directory, &stored, &mut steps)?;
         steps.begin("starting a process")?;
-        with_process_base(measured)
+        let calibration = with_process_base(measured)?;
+        Ok(match self.gpu {
+            Some(gpu) => calibration.with_model_on(gpu),
+            None => calibration,
+        })
     }
 }
 

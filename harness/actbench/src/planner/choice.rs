@@ -7,6 +7,7 @@ use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::prediction::CasePrediction;
+use super::published_gpu::PublishedGpu;
 use crate::case::{Method, RunConfig, Task};
 use crate::measure::{MIB, limit};
 use crate::results::choice::{MethodNeeds, choose, not_tried};
@@ -18,6 +19,8 @@ pub struct AvailableSpace {
     pub memory: Option<u64>,
     /// Free bytes of the file system for cache files; none if unknown.
     pub disk: Option<u64>,
+    /// Memory of the GPU that runs the model; none if the model runs on the CPU.
+    pub gpu: Option<u64>,
 }
 
 /// What a case does not fit into.
@@ -28,6 +31,8 @@ pub enum Shortage {
     Memory,
     /// Disk space for its cache files.
     Disk,
+    /// Memory of the GPU.
+    Gpu,
 }
 
 impl AvailableSpace {
@@ -36,17 +41,24 @@ impl AvailableSpace {
         AvailableSpace {
             memory: config.memory_limit.bytes(limit::available()),
             disk: fs4::available_space(directory).ok(),
+            gpu: None,
         }
+    }
+
+    /// The same with the model on `gpu`.
+    pub fn on(self, gpu: Option<&PublishedGpu>) -> Self {
+        AvailableSpace { gpu: gpu.map(|gpu| gpu.memory_bytes), ..self }
     }
 
     /// What the case of `prediction` does not fit into; none if it fits.
     pub fn shortage(&self, prediction: &CasePrediction) -> Option<Shortage> {
         let over = |bytes: u64, limit: Option<u64>| limit.is_some_and(|limit| bytes > limit);
-        match (over(prediction.rss_bytes, self.memory), over(prediction.disk_bytes, self.disk)) {
-            (true, _) => Some(Shortage::Memory),
-            (false, true) => Some(Shortage::Disk),
-            (false, false) => None,
-        }
+        let shortages = [
+            (Shortage::Memory, over(prediction.rss_bytes, self.memory)),
+            (Shortage::Gpu, over(prediction.gpu_bytes, self.gpu)),
+            (Shortage::Disk, over(prediction.disk_bytes, self.disk)),
+        ];
+        shortages.into_iter().find(|(_, short)| *short).map(|(shortage, _)| shortage)
     }
 }
 
@@ -75,8 +87,14 @@ fn choice(task: Task, predictions: &[CasePrediction], space: AvailableSpace) -> 
         same_task.iter().copied().partition(|prediction| space.shortage(prediction).is_none());
     let needs: Vec<MethodNeeds> = fitting.iter().copied().map(needs_of).collect();
     let Some(chosen) = choose(&needs) else {
-        let least = same_task.iter().map(|prediction| prediction.rss_bytes).min().unwrap_or(0);
-        let why = format!("no method fits: the smallest needs {}; use fewer samples or layers", Bytes(least));
+        let least = |bytes: fn(&CasePrediction) -> u64| Bytes(same_task.iter().map(|it| bytes(it)).min().unwrap_or(0));
+        let why = if same_task.iter().any(|prediction| space.shortage(prediction) == Some(Shortage::Gpu)) {
+            let least = least(|prediction| prediction.gpu_bytes);
+            format!("no method fits: the smallest needs {least} of GPU memory; use a smaller batch or fewer layers")
+        } else {
+            let least = least(|prediction| prediction.rss_bytes);
+            format!("no method fits: the smallest needs {least}; use fewer samples or layers")
+        };
         return MethodChoice { task, method: None, why };
     };
     let mut reasons: Vec<String> = too_large.iter().map(|prediction| does_not_fit(prediction, space)).collect();
@@ -98,12 +116,20 @@ fn needs_of(prediction: &CasePrediction) -> MethodNeeds {
 /// Why the case of `prediction` does not fit: `eager needs 9.00 GiB; the limit is 8.00 GiB`.
 fn does_not_fit(prediction: &CasePrediction, space: AvailableSpace) -> String {
     let method = prediction.method;
-    if space.shortage(prediction) == Some(Shortage::Disk) {
-        let (needed, free) = distinct_sizes(prediction.disk_bytes, space.disk.unwrap_or(0));
-        return format!("{method} needs {needed} of disk space; {free} are free");
+    match space.shortage(prediction) {
+        Some(Shortage::Disk) => {
+            let (needed, free) = distinct_sizes(prediction.disk_bytes, space.disk.unwrap_or(0));
+            format!("{method} needs {needed} of disk space; {free} are free")
+        }
+        Some(Shortage::Gpu) => {
+            let (needed, memory) = distinct_sizes(prediction.gpu_bytes, space.gpu.unwrap_or(0));
+            format!("{method} needs {needed} of GPU memory; the GPU has {memory}")
+        }
+        Some(Shortage::Memory) | None => {
+            let (needed, limit) = distinct_sizes(prediction.rss_bytes, space.memory.unwrap_or(0));
+            format!("{method} needs {needed}; the limit is {limit}")
+        }
     }
-    let (needed, limit) = distinct_sizes(prediction.rss_bytes, space.memory.unwrap_or(0));
-    format!("{method} needs {needed}; the limit is {limit}")
 }
 
 /// Two sizes as text, in single bytes if they would otherwise print alike.
@@ -141,7 +167,7 @@ mod tests {
             prediction(Method::Lazy, 500, 0, 2.0),
             prediction(Method::LazyDisk, 300, 700, 2.2),
         ];
-        let choose = |memory, disk| choices(&predictions, AvailableSpace { memory, disk }).remove(0);
+        let choose = |memory, disk| choices(&predictions, AvailableSpace { memory, disk, gpu: None }).remove(0);
         assert_eq!(choose(None, None).method, Some(Method::Eager));
         let choice = choose(Some(9000), None);
         assert_eq!(choice.method, Some(Method::Eager), "a case of exactly the limit fits");
@@ -156,6 +182,19 @@ mod tests {
         let choice = choose(Some(8999), Some(699));
         assert_eq!(choice.method, Some(Method::Lazy));
         assert!(choice.why.contains("lazy-disk needs 700 B of disk space; 699 B are free"), "{}", choice.why);
+        let on_gpu = AvailableSpace { memory: Some(8999), disk: None, gpu: Some(15) };
+        let with_gpu_bytes = predictions.clone().map(|it| CasePrediction { gpu_bytes: it.elapsed_s as u64 + 14, ..it });
+        let choice_on_gpu = choices(&with_gpu_bytes, on_gpu).remove(0);
+        assert_eq!(choice_on_gpu.method, None);
+        assert!(
+            choice_on_gpu.why.starts_with("no method fits: the smallest needs 15 B of GPU memory"),
+            "{}",
+            choice_on_gpu.why
+        );
+        assert_eq!(
+            with_gpu_bytes.map(|it| on_gpu.shortage(&it)),
+            [Some(Shortage::Memory), Some(Shortage::Gpu), Some(Shortage::Gpu)]
+        );
         let choice = choose(Some(100), None);
         assert_eq!((choice.method, choice.why.starts_with("no method fits: the smallest needs 300 B")), (None, true));
     }
@@ -166,7 +205,7 @@ mod tests {
         let of = |disk: u64| {
             let predictions =
                 [prediction(Method::Lazy, mib(196), 0, 2.0), prediction(Method::LazyDisk, disk, 700, 2.0)];
-            choices(&predictions, AvailableSpace { memory: None, disk: None }).remove(0)
+            choices(&predictions, AvailableSpace { memory: None, disk: None, gpu: None }).remove(0)
         };
         let choice = of(mib(195));
         assert_eq!(choice.method, Some(Method::Lazy));

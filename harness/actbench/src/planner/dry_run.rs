@@ -122,7 +122,7 @@ pub fn dry_run(
             }
         }
         let predictions = predict(&job, &calibrations.get(config, &job, observer)?)?;
-        let space = AvailableSpace::for_case(&job.config, &source.directory);
+        let space = AvailableSpace::for_case(&job.config, &source.directory).on(source.gpu);
         plan.total_s += predictions.iter().map(|prediction| seconds(prediction, config, space)).sum::<f64>();
         plan.cells.push(CellPlan {
             name: cell.name.clone(),
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn case_that_does_not_fit_counts_loading_once() {
-        let space = AvailableSpace { memory: Some(100), disk: None };
+        let space = AvailableSpace { memory: Some(100), disk: None, gpu: None };
         let config = RunConfig { repetitions: Some(5), warmup: 1, ..small_config() };
         assert_eq!(seconds(&prediction(100), &config, space), 6.0 * 9.0);
         assert_eq!(seconds(&prediction(101), &config, space), 2.0);

@@ -52,12 +52,18 @@ pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibrat
     // Weights of files and synthetic ones are bf16.
     let embedding = embedding_bytes(model, 2);
     let touched = embedding.min(job.distinct_tokens() * FAULT_AROUND);
-    let (heap_embedding, mapped_embedding) = if job.synthetic_weights { (embedding, 0) } else { (0, touched) };
-    let weights = packed_block_bytes(model, calibration.weight_element, allocated_bytes) * count.blocks;
+    let on_gpu = calibration.gpu.is_some();
+    let (heap_embedding, mapped_embedding) = match (on_gpu, job.synthetic_weights) {
+        (true, _) => (0, 0),
+        (false, true) => (embedding, 0),
+        (false, false) => (0, touched),
+    };
+    let packed = packed_block_bytes(model, calibration.weight_element, allocated_bytes) * count.blocks;
     let pools_on_device = method != Method::Eager;
     let buffers = workspace_buffers(model, element, &count.largest, count.blocks, layers, pools_on_device);
     let workspace = buffers.iter().copied().map(allocated_bytes).sum::<u64>()
         + activation_copy(job, count.largest.tokens, calibration.weight_element);
+    let (weights, workspace) = if on_gpu { (0, 0) } else { (packed, workspace) };
     let features = match (method, task) {
         (Method::Eager, Task::Sweep) => full + pooled,
         _ if on_disk => 0,

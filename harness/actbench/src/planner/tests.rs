@@ -13,6 +13,7 @@ use actbench_activations::model::config::ModelConfig;
 
 fn calibration() -> Calibration {
     Calibration {
+        gpu: None,
         base_rss: 30 << 20,
         base_heap: 1 << 20,
         weight_element: 2,
