@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How often a ticking bar is drawn while nothing advances, so that its clock does not stand still.
 const TICK: Duration = Duration::from_millis(200);
@@ -10,11 +10,8 @@ const TICK: Duration = Duration::from_millis(200);
 /// A bar of `length` steps, or of an unknown number of them, in the style of `template`. Hidden if `quiet` is set or standard
 /// error is not a terminal.
 pub fn progress_bar(template: &str, length: Option<u64>, quiet: bool) -> ProgressBar {
-    let bar = match length {
-        _ if quiet => ProgressBar::hidden(),
-        Some(length) => ProgressBar::new(length),
-        None => ProgressBar::no_length(),
-    };
+    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(length, target);
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }

@@ -89,7 +89,8 @@ mod tests {
         let spec = find_model_spec(config.model.as_deref(), true).unwrap();
         let config =
             RunConfig { methods: vec![Method::Eager, Method::Lazy], tasks: vec![Task::Train, Task::Sweep], ..config };
-        let job = describe(&config, &spec, None, true).unwrap().job;
+        // Heap of the data, which is not counted in unit tests.
+        let job = describe(&config, &spec, None, true).unwrap().job.with_data_bytes(1 << 20);
         let host = Calibration {
             gpu: None,
             base_rss: 30 << 20,
@@ -132,6 +133,6 @@ mod tests {
     fn other_data_types_are_refused() {
         let config = RunConfig { dtype: DType::F32, ..crate::test_support::small_config() };
         let error = find("h100").unwrap().check(&config).unwrap_err().to_string();
-        assert_eq!(error, "--calibrate h100: its rates are of bf16, not of fp32; pass --dtype bf16");
+        assert_eq!(error, "--calibrate h100: its rates are of bf16, not of f32; pass --dtype bf16");
     }
 }

@@ -97,7 +97,7 @@ RSS: resident memory; heap: what was allocated, eager's full tensors included.
 sweep, eager / lazy: time 0.50x, peak RSS 2.00x; no interval from a single block
 train: eager never completed (oom); lazy completed.
 sweep: lazy was 2.00x slower (a single block) and used 2.00x less memory (a single block); same AUROC.
-train: use lazy: eager never completed; lazy-disk was not tried.
+train: use lazy: eager never completed; lazy ran out of memory in 1 of 2 repetitions; lazy-disk was not tried.
 sweep: use eager: lazy needs 2.00x the time and 0.50x the memory; lazy-disk was not tried.
 "#);
 }

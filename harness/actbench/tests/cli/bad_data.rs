@@ -126,19 +126,9 @@ fn parquet() -> Vec<u8> {
 }
 
 #[test]
-fn file_that_panics_its_reader_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("rows.parquet");
-    let good = parquet();
-    // Which damage makes the reader panic depends on its version, so the test searches for one.
-    let panics = |position: usize, flip: u8| {
-        let mut damaged = good.clone();
-        damaged[position] ^= flip;
-        std::fs::write(&path, &damaged).unwrap();
-        let message = actbench_activations::data::load(path.to_str().unwrap(), None, 10).err()?.to_string();
-        message.contains("is damaged; write").then_some(damaged)
-    };
-    let flips = (0..good.len()).flat_map(|position| [0x01, 0x80, 0xff].map(|flip| (position, flip)));
-    let damaged = flips.into_iter().find_map(|(position, flip)| panics(position, flip)).unwrap();
-    assert_snapshot!(refused_data("rows.parquet", damaged), @"error: [DIR]/rows.parquet: is damaged; write the file again");
+fn damaged_parquet_file_is_refused() {
+    let mut damaged = parquet();
+    // The header of the first page, which begins after the magic number.
+    damaged[4] = 0;
+    assert_snapshot!(refused_data("rows.parquet", damaged), @"error: [DIR]/rows.parquet: is damaged: a page header of the column `messages` has a negative number of bytes or none; write the file again");
 }
