@@ -1,8 +1,9 @@
 //! The method to use by default, for each workload, size of a run and class of device, with the evidence.
 //!
 //! The rule is that of [`choice`](crate::results::choice), which `plan` uses too. Methods are compared only over cells that all
-//! of them ran: the mean of a method over other cells would compare workloads and not methods. All cells have the same weight,
-//! whatever their model and layers.
+//! of them ran: the mean of a method over other cells would compare workloads and not methods. Only cells of one setting are
+//! averaged, that is, of one model, data set, depth, type and machine: the mean over two models can be wrong for both. Within a
+//! setting all cells of a size class have the same weight.
 
 use std::fmt;
 
@@ -10,7 +11,7 @@ use serde::Serialize;
 
 use super::answer::ComparedQuantity;
 use super::cell::{Cell, MethodFigures, cells_of};
-use super::setting::DeviceClass;
+use super::setting::{DeviceClass, Setting, distinguishing_labels};
 use crate::case::{Method, Task};
 use crate::results::choice::{MethodNeeds, RepetitionCounts, candidates, choose, not_tried};
 use crate::results::interval::IntervalBasis;
@@ -98,13 +99,17 @@ pub struct Evidence {
     pub failure: Option<(Method, Status)>,
 }
 
-/// The recommendation for one workload, size and device class.
+/// The recommendation for one workload, setting and size.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Recommendation {
     /// The device class.
     pub device: DeviceClass,
     /// The workload.
     pub task: Task,
+    /// Model as named by the user.
+    pub model: String,
+    /// What distinguishes the setting from the others of the workload and device: `SmolLM2, 8 layers`; empty if there is only one.
+    pub setting: String,
     /// The size class.
     pub size: RunSize,
     /// The method; none if the measurements allow no comparison.
@@ -117,21 +122,26 @@ pub struct Recommendation {
     pub evidence: Vec<Evidence>,
 }
 
-/// A recommendation for each device class, workload and size that has measurements, in their order.
+/// A recommendation for each device class, workload, size and setting that has measurements, in their order. `cells` are ordered
+/// as [`cells_of`] orders them.
 pub fn recommendations(cells: &[Cell], bounds: SizeBounds) -> Vec<Recommendation> {
+    let is_usable = |cell: &&Cell| !cell.comparisons.is_empty() && cell.methods.iter().any(|figures| figures.n > 0);
+    let usable: Vec<&Cell> = cells.iter().filter(is_usable).collect();
     let mut found = Vec::new();
     for device in DeviceClass::ALL {
         for task in [Task::Train, Task::Sweep] {
+            let of_task = |cell: &&&Cell| (cell.setting.device, cell.setting.task) == (device, task);
+            let of_task: Vec<&Cell> = usable.iter().filter(of_task).copied().collect();
+            let groups: Vec<&[&Cell]> = of_task.chunk_by(|a, b| a.setting == b.setting).collect();
+            let settings: Vec<&Setting> = groups.iter().map(|group| &group[0].setting).collect();
+            let labels = distinguishing_labels(&settings);
             for size in RunSize::ALL {
-                let is_here = |cell: &&Cell| {
-                    (cell.setting.device, cell.setting.task) == (device, task)
-                        && RunSize::of(cell.samples, bounds) == size
-                        && !cell.comparisons.is_empty()
-                        && cell.methods.iter().any(|figures| figures.n > 0)
-                };
-                let here: Vec<&Cell> = cells.iter().filter(is_here).collect();
-                if !here.is_empty() {
-                    found.push(recommendation(device, task, size, &here));
+                for (group, label) in groups.iter().zip(&labels) {
+                    let here: Vec<&Cell> =
+                        group.iter().copied().filter(|cell| RunSize::of(cell.samples, bounds) == size).collect();
+                    if let Some(first) = here.first() {
+                        found.push(recommendation(&first.setting, label, size, &here));
+                    }
                 }
             }
         }
@@ -145,8 +155,9 @@ pub fn recommendations_of_run(results: &ResultFile) -> Vec<Recommendation> {
     recommendations(&cells_of(&[file]), SizeBounds::default())
 }
 
-fn recommendation(device: DeviceClass, task: Task, size: RunSize, cells: &[&Cell]) -> Recommendation {
-    let memory = match device {
+/// The recommendation from `cells`, which have the same `setting`.
+fn recommendation(setting: &Setting, label: &str, size: RunSize, cells: &[&Cell]) -> Recommendation {
+    let memory = match setting.device {
         DeviceClass::Cpu => ComparedQuantity::CpuMemory,
         DeviceClass::OneGpu | DeviceClass::SeveralGpus => ComparedQuantity::GpuMemory,
     };
@@ -162,8 +173,10 @@ fn recommendation(device: DeviceClass, task: Task, size: RunSize, cells: &[&Cell
     };
     let apart = (!timed.is_empty()).then(|| not_compared(&timed, &methods)).flatten();
     Recommendation {
-        device,
-        task,
+        device: setting.device,
+        task: setting.task,
+        model: setting.model.clone(),
+        setting: label.to_owned(),
         size,
         mode: choice.map(|choice| choice.method),
         based_on: based_on(&compared),

@@ -242,6 +242,43 @@ train small CPU: lazy, 1 cell, 96.9 % intervals, 6 blocks, 3 rows, eager needs 2
 "##);
 }
 
+#[test]
+fn settings_are_recommended_separately() {
+    type Change = Box<dyn Fn(&mut ResultFile)>;
+    let weights = |of: &str| Some(RunIdentity { data: Some("d".repeat(16)), weights: Some(of.repeat(16)) });
+    let changes: [(Change, Change, [&str; 2]); 4] = [
+        (
+            Box::new(|it| it.config.model = Some("owner/one".to_owned())),
+            Box::new(|it| it.config.model = Some("two".to_owned())),
+            ["one", "two"],
+        ),
+        (
+            Box::new(|it| it.environment.cpu_model = Some("A processor".to_owned())),
+            Box::new(|it| it.environment.cpu_model = Some("B processor".to_owned())),
+            ["A processor, 2 processors", "B processor, 2 processors"],
+        ),
+        (
+            Box::new(move |it| it.identity = weights("a")),
+            Box::new(move |it| it.identity = weights("b")),
+            ["weights aaaaaaaa", "weights bbbbbbbb"],
+        ),
+        (Box::new(|it| it.config.layer = Some(3)), Box::new(|it| it.config.layer = Some(5)), ["layer 3", "layer 5"]),
+    ];
+    for (one_is, other_is, labels) in changes {
+        // The mean of the two would be eager with 1.27 times the time for lazy.
+        let (mut one, mut other) = (file(600, 2.29, 1.0), file(22, 0.27, 1.0));
+        one_is(&mut one.results);
+        other_is(&mut other.results);
+        let found = recommendations(&cells_of(&[other, one]), SizeBounds::default());
+        let rows: Vec<(&str, Option<Method>, &str)> =
+            found.iter().map(|it| (it.setting.as_str(), it.mode, it.based_on.as_str())).collect();
+        let basis = "1 cell, 96.9 % intervals, 6 blocks";
+        assert_eq!(rows, [(labels[0], Some(Method::Lazy), basis), (labels[1], Some(Method::Eager), basis)]);
+    }
+    let alone = recommendations(&cells_of(&[file(60, 2.0, 2.0), file(150, 2.0, 2.0)]), SizeBounds::default());
+    assert_eq!(alone.iter().map(|it| it.setting.as_str()).collect::<Vec<_>>(), [""]);
+}
+
 /// `file` whose repetition `block` of `method` ended by `reason`.
 fn with_failure(mut file: NamedResults, method: Method, block: usize, reason: ExitReason) -> NamedResults {
     let failed = row(Task::Train, method, block, reason);

@@ -163,6 +163,20 @@ fn recommendation_names_measured_devices_only() {
 }
 
 #[test]
+fn recommendation_has_a_row_for_each_model() {
+    let of_model = |model: &str, speedup: f64| {
+        let mut file = file(100, speedup, 1.0);
+        file.results.config.model = Some(model.to_owned());
+        file
+    };
+    let files = [of_model("owner/one", 2.0), of_model("two", 0.5)];
+    let text = markdown(&document(&files), &[]).unwrap();
+    for row in ["| train | one | lazy | small |", "| train | two | eager | small |"] {
+        assert!(text.contains(row), "{text}");
+    }
+}
+
+#[test]
 fn tables_wrap_to_the_width_of_a_terminal() {
     let files = [file(100, 0.5, 2.0), file(1000, 2.0, 4.0)];
     let tables = |width: u16| recommendation_text(&files, SizeBounds::default(), Some(width));
