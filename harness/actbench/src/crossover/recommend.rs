@@ -270,13 +270,14 @@ fn figure(cell: &Cell, method: Method, methods: &[Method], quantity: ComparedQua
     }
 }
 
-/// `2 cells, 50 % intervals, 2 blocks`.
+/// `3 cells, 50 % intervals, 2 blocks; 1 without an interval`.
 fn based_on(cells: &[&Cell]) -> String {
     let n_cells = if cells.len() == 1 { "1 cell".to_owned() } else { format!("{} cells", cells.len()) };
     let comparisons = cells.iter().flat_map(|cell| &cell.comparisons);
     let intervals = comparisons.filter_map(|(_, comparison)| comparison.intervals.speedup_lazy_vs_eager);
+    let lacks_interval = |cell: &&&Cell| cell.comparisons.iter().any(|(_, comparison)| comparison.lacks_interval());
     match IntervalBasis::of(intervals) {
-        Some(basis) => format!("{n_cells}, {basis}"),
+        Some(basis) => format!("{n_cells}, {}", basis.and_without(cells.iter().filter(lacks_interval).count())),
         None => format!("{n_cells}, no intervals"),
     }
 }

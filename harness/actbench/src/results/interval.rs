@@ -64,21 +64,38 @@ pub struct IntervalBasis {
     pub confidence: (f64, f64),
     /// Blocks.
     pub blocks: (usize, usize),
+    /// Runs among those summarized whose ratio has no interval.
+    pub n_without: usize,
 }
 
 impl IntervalBasis {
     /// The basis of `intervals`; none if there are none.
     pub fn of(intervals: impl IntoIterator<Item = Interval>) -> Option<Self> {
-        let of_one = |it: Interval| IntervalBasis { confidence: (it.confidence, it.confidence), blocks: (it.n, it.n) };
+        let of_one = |it: Interval| IntervalBasis {
+            confidence: (it.confidence, it.confidence),
+            blocks: (it.n, it.n),
+            n_without: 0,
+        };
         intervals.into_iter().map(of_one).reduce(|a, b| IntervalBasis {
             confidence: (a.confidence.0.min(b.confidence.0), a.confidence.1.max(b.confidence.1)),
             blocks: (a.blocks.0.min(b.blocks.0), a.blocks.1.max(b.blocks.1)),
+            n_without: 0,
         })
+    }
+
+    /// The same, next to `n_without` runs whose ratio has no interval: the confidence is not theirs.
+    #[must_use]
+    pub fn and_without(self, n_without: usize) -> Self {
+        IntervalBasis { n_without, ..self }
     }
 
     /// `93.8 %, 5 blocks`, for a column of intervals.
     pub fn short(&self) -> String {
-        format!("{}, {}", self.percent(), self.n_blocks())
+        format!("{}, {}{}", self.percent(), self.n_blocks(), self.without())
+    }
+
+    fn without(&self) -> String {
+        if self.n_without == 0 { String::new() } else { format!("; {} without an interval", self.n_without) }
     }
 
     /// `93.8 %`.
@@ -92,10 +109,10 @@ impl IntervalBasis {
     }
 }
 
-/// `93.8 % intervals, 5 blocks`.
+/// `93.8 % intervals, 5 blocks; 1 without an interval`.
 impl fmt::Display for IntervalBasis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} intervals, {}", self.percent(), self.n_blocks())
+        write!(f, "{} intervals, {}{}", self.percent(), self.n_blocks(), self.without())
     }
 }
 
@@ -125,6 +142,9 @@ mod tests {
         let mixed = [interval(0.968_75, 6), interval(0.5, 2)];
         assert_eq!(basis(&mixed).as_deref(), Some("50 % to 96.9 % intervals, 2 to 6 blocks"));
         assert_eq!(IntervalBasis::of(mixed).unwrap().short(), "50 % to 96.9 %, 2 to 6 blocks");
+        let some = IntervalBasis::of([interval(0.5, 2)]).unwrap().and_without(3);
+        assert_eq!(some.to_string(), "50 % intervals, 2 blocks; 3 without an interval");
+        assert_eq!(some.short(), "50 %, 2 blocks; 3 without an interval");
         assert_eq!(basis(&[]), None);
     }
 

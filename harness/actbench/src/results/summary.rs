@@ -115,6 +115,11 @@ impl Comparison {
             metric_delta: metric(method).zip(metric(Method::Eager)).map(|(lazy, eager)| lazy - eager),
         }
     }
+
+    /// Whether the ratio of the times has no interval, because it is that of a single block.
+    pub fn lacks_interval(&self) -> bool {
+        self.speedup_lazy_vs_eager.is_some() && self.intervals.speedup_lazy_vs_eager.is_none()
+    }
 }
 
 /// The time ratios of `task`: eager / lazy for each lazy method that shares a block with eager.
