@@ -13,8 +13,8 @@ use super::answer::ComparedQuantity;
 use super::cell::{Cell, MethodFigures, cells_of};
 use super::setting::{DeviceClass, Setting, distinguishing_labels};
 use crate::case::{Method, Task};
-use crate::results::choice::{MethodNeeds, RepetitionCounts, candidates, choose, not_tried};
-use crate::results::interval::IntervalBasis;
+use crate::results::choice::{MethodNeeds, RepetitionCounts, UndecidedTimes, candidates, choose, not_tried};
+use crate::results::interval::{IntervalBasis, shows_difference};
 use crate::results::summary::Interval;
 use crate::results::{NamedResults, ResultFile, Status};
 
@@ -216,7 +216,8 @@ fn choose_among(methods: &[Method], cells: &[&Cell], memory: ComparedQuantity) -
     };
     let counts: Vec<(Method, Vec<RepetitionCounts>)> = methods.iter().map(|it| (*it, counts(*it))).collect();
     let needs = needs(&candidates(&counts), cells, memory);
-    let chosen = choose(&needs)?;
+    let undecided = undecided_times(&needs, cells);
+    let chosen = choose(&needs, &undecided)?;
     let failures = |(method, counts): &(Method, Vec<RepetitionCounts>)| {
         counts.iter().copied().sum::<RepetitionCounts>().failures(*method)
     };
@@ -225,7 +226,7 @@ fn choose_among(methods: &[Method], cells: &[&Cell], memory: ComparedQuantity) -
     if others.is_empty() && reasons.is_empty() {
         reasons.push("no other method completed".to_owned());
     }
-    reasons.extend(others.into_iter().map(|other| other.against(&chosen)));
+    reasons.extend(others.into_iter().map(|other| other.against(&chosen, &undecided)));
     Some(ReasonedChoice { method: chosen.method, why: reasons.join("; ") })
 }
 
@@ -246,6 +247,32 @@ fn needs(methods: &[Method], cells: &[&Cell], memory: ComparedQuantity) -> Vec<M
         Some(MethodNeeds { method: *method, seconds, memory_mib: mean(*method, memory) })
     };
     methods.iter().filter_map(of_method).collect()
+}
+
+/// The pairs of methods whose times showed no difference: in some cell the interval of their ratio contains 1, and no cell shows
+/// the difference that their means have.
+fn undecided_times(needs: &[MethodNeeds], cells: &[&Cell]) -> UndecidedTimes {
+    let is_undecided = |one: &MethodNeeds, other: &MethodNeeds| {
+        let ratios: Vec<(f64, Option<Interval>)> =
+            cells.iter().filter_map(|cell| time_ratio(cell, one.method, other.method)).collect();
+        let shows_means = |ratio: f64| (ratio > 1.0) == (one.seconds > other.seconds);
+        ratios.iter().any(|(_, interval)| interval.is_some_and(|it| it.is_undecided()))
+            && !ratios.iter().any(|(ratio, interval)| shows_difference(*ratio, *interval) && shows_means(*ratio))
+    };
+    let mut pairs = Vec::new();
+    for (index, one) in needs.iter().enumerate() {
+        let others = needs.iter().skip(index + 1).filter(|other| is_undecided(one, other));
+        pairs.extend(others.map(|other| (one.method, other.method)));
+    }
+    UndecidedTimes(pairs)
+}
+
+/// The time of `one` divided by that of `other` within the blocks of `cell`, and its interval. `one` is the simpler method.
+fn time_ratio(cell: &Cell, one: Method, other: Method) -> Option<(f64, Option<Interval>)> {
+    match one {
+        Method::Eager => ComparedQuantity::Time.ratio(cell.comparison(other)?),
+        Method::Lazy | Method::LazyDisk => cell.lazy_time,
+    }
 }
 
 /// The figure of `method` in `cell`, if it is compared with `methods`: eager's median divided by the ratio within blocks, in which

@@ -55,6 +55,17 @@ impl Interval {
     pub fn shows_the_same(&self) -> bool {
         is_same(self.low) && is_same(self.high)
     }
+
+    /// Whether it shows neither a difference nor that there is none: it contains 1 and reaches beyond [`SAME_FRACTION`].
+    pub fn is_undecided(&self) -> bool {
+        self.contains_one() && !self.shows_the_same()
+    }
+}
+
+/// Whether a ratio shows a difference: it is not within [`SAME_FRACTION`] of 1, and its interval, if it has one, does not
+/// contain 1.
+pub fn shows_difference(ratio: f64, interval: Option<Interval>) -> bool {
+    !is_same(ratio) && interval.is_none_or(|interval| !interval.contains_one())
 }
 
 /// The confidence and the number of blocks of one or several intervals, each from the smallest to the largest.
@@ -146,6 +157,15 @@ mod tests {
         assert_eq!(some.to_string(), "50 % intervals, 2 blocks; 3 without an interval");
         assert_eq!(some.short(), "50 %, 2 blocks; 3 without an interval");
         assert_eq!(basis(&[]), None);
+    }
+
+    #[test]
+    fn interval_around_one_shows_no_difference() {
+        let ends = |low: f64, high: f64| Interval { low, high, confidence: 0.95, n: 6 };
+        let undecided = [ends(0.9, 1.1), ends(0.99, 1.01), ends(1.01, 1.3)].map(|it| it.is_undecided());
+        assert_eq!(undecided, [true, false, false]);
+        assert!(!shows_difference(1.2, Some(ends(0.9, 1.5))) && !shows_difference(1.01, Some(ends(1.005, 1.02))));
+        assert!(shows_difference(1.2, Some(ends(1.1, 1.3))) && shows_difference(0.5, None));
     }
 
     #[test]
