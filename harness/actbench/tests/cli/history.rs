@@ -124,7 +124,7 @@ fn short_history_is_a_note_unless_strict() {
     let check = |more: &[&str]| sandbox.output(&[&["history", "check", "kept"], more].concat());
     let short = check(&[]);
     assert_eq!(short.status.code(), Some(0), "{}", stderr(&short));
-    assert!(!stdout(&short).contains("no figure changed"), "{}", stdout(&short));
+    assert!(!stdout(&short).contains("no change found"), "{}", stdout(&short));
     assert!(stdout(&short).contains("too few to detect a change"), "{}", stdout(&short));
     assert!(stderr(&short).contains("note: nothing was checked"), "{}", stderr(&short));
     assert_eq!(check(&["--strict"]).status.code(), Some(3));
@@ -153,6 +153,19 @@ fn short_history_is_a_note_unless_strict() {
     assert!(stdout(&output).contains("none of them worse; 1 not judged"), "{}", stdout(&output));
     assert!(stderr(&output).contains("note: 1 figure not judged"), "{}", stderr(&output));
     assert_eq!(compare(&["--strict"]).status.code(), Some(3));
+}
+
+#[test]
+fn latest_runs_that_cannot_show_a_change_are_named() {
+    let (sandbox, results) = measured();
+    // However large a change is: of 16 runs, the latest 4 are the same in one of 910 permutations.
+    keep(&sandbox, &results, "kept", &[(12, 0.5), (4, 0.75)]);
+    let check = sandbox.output(&["history", "check", "kept"]);
+    let text = stdout(&check);
+    assert_eq!(check.status.code(), Some(0), "{text}");
+    let unjudged = " series: the latest 4 runs cannot be judged yet; with 12 runs before it, a change needs at least 5 runs \
+                    from it on\n";
+    assert!(text.starts_with("no change found\n") && text.ends_with(unjudged), "{text}");
 }
 
 #[test]
