@@ -91,6 +91,7 @@ fn stored_result_is_judged_by_history_alone() {
     assert_eq!(status, Some(0), "{text}");
     assert!(text.contains("pass: 2 judged figures, none of them worse") && text.contains("1.100"), "{text}");
     assert!(text.contains("there is no history"), "{text}");
+    assert!(text.contains(" not judged ") && !text.contains("inconclusive"), "{text}");
     assert_eq!(judge("slow.json", &["--strict"]).0, Some(3));
     let (status, text) = judge("same.json", &["--history", "kept"]);
     assert_eq!(status, Some(0), "{text}");
@@ -115,6 +116,25 @@ fn stored_result_is_judged_by_history_alone() {
     other["rows"][1]["status"] = json!("killed");
     fs::write(sandbox.path("killed.json"), other.to_string()).unwrap();
     assert_eq!(judge("killed.json", &["--history", "kept"]).0, Some(2));
+}
+
+#[test]
+fn runs_of_different_models_are_refused() {
+    let (sandbox, mut results) = measured();
+    keep(&sandbox, &results, "kept", &[(12, 0.5)]);
+    copy(&sandbox, &results, "head.json", 30, 0.501);
+    results["config"]["model"] = json!("another");
+    results["identity"]["weights"] = json!("f".repeat(64));
+    copy(&sandbox, &results, "other.json", 20, 0.5);
+    for arguments in [&["compare", "other.json", "head.json"][..], &["compare", "other.json", "head.json", "--json"]] {
+        let output = sandbox.output(arguments);
+        let text = stderr(&output);
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""), "{text}");
+        assert!(text.contains("model another against embedded") && text.lines().count() == 1, "{text}");
+    }
+    // The history of head judges it, whatever base is.
+    let output = sandbox.output(&["compare", "other.json", "head.json", "--history", "kept"]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
 }
 
 #[test]
