@@ -168,7 +168,7 @@ fn recommendation(setting: &Setting, label: &str, size: RunSize, cells: &[&Cell]
     let choice = choose_among(&methods, &compared, memory);
     let reason = match (&choice, timed.is_empty()) {
         (_, true) => "no time was measured".to_owned(),
-        (None, _) => "eager and a lazy method never completed in the same cell".to_owned(),
+        (None, _) => "eager and a lazy method never completed in the same case".to_owned(),
         (Some(choice), _) => choice.why.clone(),
     };
     let apart = (!timed.is_empty()).then(|| not_compared(&timed, &methods)).flatten();

@@ -103,6 +103,14 @@ sweep: use eager: lazy needs 2.00x the time and 0.50x the memory; lazy-disk was 
 }
 
 #[test]
+fn run_without_a_completed_case_recommends_nothing() {
+    let methods = [Method::Eager, Method::Lazy];
+    let text = rendered(&methods, methods.map(|method| row(Task::Train, method, 0, out_of_memory())));
+    let line = "train: no mode is recommended: eager and a lazy method never completed in the same case; lazy-disk was not tried.";
+    assert!(text.lines().any(|it| it == line), "{text}");
+}
+
+#[test]
 fn lazy_disk_has_its_own_lines() {
     let disk = (0..5).map(|block| ok_row(Task::Train, Method::LazyDisk, block, 1.0, 500.0));
     let rows = drifting(Task::Train).into_iter().chain(disk);
