@@ -76,7 +76,7 @@ pub fn compare(args: &CompareArgs) -> Result<ExitCode> {
     let comparison = compare_runs(COMPARE_SCHEMA, &base_record, &head_record, &past, margins).map_err(from_pairgate)?;
     let inputs = different_inputs(&base, &head);
     if comparison.n_judged() == 0 && !inputs.is_empty() {
-        // Ratios of two models are no comparison of two programs, so that status 0 would be misread as a pass.
+        // Ratios of two models do not compare two programs, so that status 0 would be misread as a pass.
         return Err(Error::usage(format!(
             "{} and {} are runs of different work, and no figure can be judged: {}; compare runs of one model and data set",
             args.base.display(),

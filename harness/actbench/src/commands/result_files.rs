@@ -41,7 +41,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<NamedResults>> {
     Ok(files)
 }
 
-/// `files` without those that repeat the content of an earlier one, such as a copy: the same observations are no further evidence.
+/// `files` without those that repeat the content of an earlier one, such as a copy: the same observations add no evidence.
 fn without_repeated(files: Vec<NamedResults>) -> Vec<NamedResults> {
     let mut kept: Vec<NamedResults> = Vec::new();
     for file in files {
