@@ -13,7 +13,7 @@ use crate::gate_adapter::{TaskMethod, history};
 use crate::own_output::{OutputFormat, check_replaceable};
 use crate::report::chart::history::charts;
 use crate::report::document::{Table, text_table};
-use crate::report::history::{changes_table, runs_table, series_page, series_table, short_series};
+use crate::report::history::{changes_table, runs_table, series_page, series_table, short_series, undecided_runs};
 use pairgate::export::format::counted;
 use pairgate::history::{AddedFile, FigureSeries};
 use pairgate::stats::change_points::MIN_SERIES;
@@ -160,11 +160,9 @@ fn check(dir: &Path, recent: usize, strict: bool, json: bool) -> Result<u8> {
         if !changes.rows.is_empty() {
             stdout::text(text_table(&changes));
         } else if !none_is_long {
-            stdout::line("no figure changed");
+            stdout::line("no change found");
         }
-        if let Some(sentence) = short_series(&series) {
-            stdout::line(sentence);
-        }
+        short_series(&series).into_iter().chain(undecided_runs(&series)).for_each(stdout::line);
     }
     let worse = series.iter().filter(|series| changed_for_the_worse(series, recent)).count();
     if worse > 0 {

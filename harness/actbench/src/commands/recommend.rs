@@ -14,9 +14,10 @@ use crate::report::document::recommendation_text;
 
 /// Recommend a method for small, medium and large runs of each workload, on each measured class of device, with the evidence.
 ///
-/// Methods that failed least often are preferred, then the fastest. Methods within 5 % of its time count as equally fast; of
-/// these the simplest is recommended (eager, then lazy, then lazy-disk), unless another saves more than 5 % and more than 64 MiB
-/// of memory. Methods are compared only over runs that have all of them. `plan` and `run` use the same rule. The evidence
+/// Of the methods that completed and never ran out of memory, the fastest is recommended. Methods within 5 % of its time, or
+/// without a shown difference (the interval contains 1), count as equally fast; of these the simplest is recommended (eager,
+/// then lazy, then lazy-disk), unless another saves more than 5 % and more than 64 MiB of memory. Methods are compared only over
+/// runs that have all of them, and for each model and setting separately. `plan` and `run` use the same rule. The evidence
 /// follows: the result rows, and from how many samples on lazy is better in time, in memory and in both, interpolated between
 /// the measured sizes.
 #[derive(Args, Clone, Debug)]

@@ -7,8 +7,10 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::results::NamedResults;
 use crate::results::{ResultFile, SCHEMA};
+use pairgate::stderr_line;
 
-/// Reads the result files `paths`; of a directory, all result files in it and below, by name.
+/// Reads the result files `paths`; of a directory, all result files in it and below, by name. A run that several of them contain
+/// counts once, with a warning.
 ///
 /// # Errors
 /// A file that cannot be read or is not a result file, or a directory without result files.
@@ -34,8 +36,26 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<NamedResults>> {
             files.push(result_file(path, parse(path)?)?);
         }
     }
+    let mut files = without_repeated(files);
     shorten(&mut files);
     Ok(files)
+}
+
+/// `files` without those that repeat the content of an earlier one, such as a copy: the same observations add no evidence.
+fn without_repeated(files: Vec<NamedResults>) -> Vec<NamedResults> {
+    let mut kept: Vec<NamedResults> = Vec::new();
+    for file in files {
+        match kept.iter().find(|earlier| earlier.results == file.results) {
+            Some(earlier) if earlier.path == file.path => {
+                stderr_line!("warning: {} is given twice; it counts once", file.path);
+            }
+            Some(earlier) => {
+                stderr_line!("warning: {} is the same run as {}; it counts once", file.path, earlier.path);
+            }
+            None => kept.push(file),
+        }
+    }
+    kept
 }
 
 /// Removes the directories with which all names begin: they distinguish nothing and make tables wide.

@@ -93,7 +93,9 @@ pub fn answers(cells: &[Cell]) -> Vec<CrossoverAnswer> {
                 let measures = if measure == ComparedQuantity::All { &single[..] } else { &[measure] };
                 let comparisons = || tried.iter().filter_map(|cell| cell.comparison(method));
                 let ratios = measures.iter().flat_map(|it| comparisons().filter_map(|comparison| it.ratio(comparison)));
-                IntervalBasis::of(ratios.filter_map(|(_, interval)| interval))
+                let n_without = comparisons().filter(|comparison| comparison.lacks_interval()).count();
+                let basis = IntervalBasis::of(ratios.filter_map(|(_, interval)| interval));
+                basis.map(|basis| basis.and_without(n_without))
             };
             answers.extend(found.into_iter().map(|(measure, crossover)| CrossoverAnswer {
                 basis: basis(measure),

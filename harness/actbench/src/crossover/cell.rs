@@ -6,7 +6,7 @@ use super::setting::{Setting, prepare_labels};
 use crate::case::{Method, Task};
 use crate::results::ablation::AblationResult;
 use crate::results::choice::RepetitionCounts;
-use crate::results::summary::{CONFIDENCE, Comparison, Interval, TaskSummary};
+use crate::results::summary::{CONFIDENCE, Comparison, Interval, TaskSummary, lazy_time_ratio};
 use crate::results::{NamedResults, Row, Status};
 use pairgate::stats::WalshAverages;
 use pairgate::stats::summary::median;
@@ -138,6 +138,9 @@ pub struct Cell {
     /// The lazy methods over the blocks that all of them completed, for a comparison without eager.
     #[serde(skip)]
     pub shared_lazy: Vec<MethodFigures>,
+    /// Time of `lazy` divided by that of `lazy-disk` within blocks, and its interval.
+    #[serde(skip)]
+    pub lazy_time: Option<(f64, Option<Interval>)>,
     /// Whether all methods trained their probes on the same bits.
     pub digests_agree: Option<bool>,
     /// The effect of each optimizer rule, if it was measured.
@@ -170,6 +173,7 @@ impl Cell {
             samples: taken.unwrap_or(config.samples),
             methods: methods.collect(),
             shared_lazy: shared_lazy(&rows, &config.methods, named),
+            lazy_time: lazy_time_ratio(&rows),
             comparisons: compared.map(|(method, comparison)| (named(method), comparison.clone())).collect(),
             digests_agree: summary.digests_agree,
             ablation: summary.ablation,

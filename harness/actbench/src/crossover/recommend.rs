@@ -1,8 +1,9 @@
 //! The method to use by default, for each workload, size of a run and class of device, with the evidence.
 //!
 //! The rule is that of [`choice`](crate::results::choice), which `plan` uses too. Methods are compared only over cells that all
-//! of them ran: the mean of a method over other cells would compare workloads and not methods. All cells have the same weight,
-//! whatever their model and layers.
+//! of them ran: the mean of a method over other cells would compare workloads and not methods. Only cells of one setting are
+//! averaged, that is, of one model, data set, depth, type and machine: the mean over two models can be wrong for both. Within a
+//! setting all cells of a size class have the same weight.
 
 use std::fmt;
 
@@ -10,10 +11,10 @@ use serde::Serialize;
 
 use super::answer::ComparedQuantity;
 use super::cell::{Cell, MethodFigures, cells_of};
-use super::setting::DeviceClass;
+use super::setting::{DeviceClass, Setting, distinguishing_labels};
 use crate::case::{Method, Task};
-use crate::results::choice::{MethodNeeds, RepetitionCounts, candidates, choose, not_tried};
-use crate::results::interval::IntervalBasis;
+use crate::results::choice::{MethodNeeds, RepetitionCounts, UndecidedTimes, candidates, choose, not_tried};
+use crate::results::interval::{IntervalBasis, shows_difference};
 use crate::results::summary::Interval;
 use crate::results::{NamedResults, ResultFile, Status};
 
@@ -98,13 +99,17 @@ pub struct Evidence {
     pub failure: Option<(Method, Status)>,
 }
 
-/// The recommendation for one workload, size and device class.
+/// The recommendation for one workload, setting and size.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Recommendation {
     /// The device class.
     pub device: DeviceClass,
     /// The workload.
     pub task: Task,
+    /// Model as named by the user.
+    pub model: String,
+    /// What distinguishes the setting from the others of the workload and device: `SmolLM2, 8 layers`; empty if there is only one.
+    pub setting: String,
     /// The size class.
     pub size: RunSize,
     /// The method; none if the measurements allow no comparison.
@@ -117,21 +122,26 @@ pub struct Recommendation {
     pub evidence: Vec<Evidence>,
 }
 
-/// A recommendation for each device class, workload and size that has measurements, in their order.
+/// A recommendation for each device class, workload, size and setting that has measurements, in their order. `cells` are ordered
+/// as [`cells_of`] orders them.
 pub fn recommendations(cells: &[Cell], bounds: SizeBounds) -> Vec<Recommendation> {
+    let is_usable = |cell: &&Cell| !cell.comparisons.is_empty() && cell.methods.iter().any(|figures| figures.n > 0);
+    let usable: Vec<&Cell> = cells.iter().filter(is_usable).collect();
     let mut found = Vec::new();
     for device in DeviceClass::ALL {
         for task in [Task::Train, Task::Sweep] {
+            let of_task = |cell: &&&Cell| (cell.setting.device, cell.setting.task) == (device, task);
+            let of_task: Vec<&Cell> = usable.iter().filter(of_task).copied().collect();
+            let groups: Vec<&[&Cell]> = of_task.chunk_by(|a, b| a.setting == b.setting).collect();
+            let settings: Vec<&Setting> = groups.iter().map(|group| &group[0].setting).collect();
+            let labels = distinguishing_labels(&settings);
             for size in RunSize::ALL {
-                let is_here = |cell: &&Cell| {
-                    (cell.setting.device, cell.setting.task) == (device, task)
-                        && RunSize::of(cell.samples, bounds) == size
-                        && !cell.comparisons.is_empty()
-                        && cell.methods.iter().any(|figures| figures.n > 0)
-                };
-                let here: Vec<&Cell> = cells.iter().filter(is_here).collect();
-                if !here.is_empty() {
-                    found.push(recommendation(device, task, size, &here));
+                for (group, label) in groups.iter().zip(&labels) {
+                    let here: Vec<&Cell> =
+                        group.iter().copied().filter(|cell| RunSize::of(cell.samples, bounds) == size).collect();
+                    if let Some(first) = here.first() {
+                        found.push(recommendation(&first.setting, label, size, &here));
+                    }
                 }
             }
         }
@@ -145,8 +155,9 @@ pub fn recommendations_of_run(results: &ResultFile) -> Vec<Recommendation> {
     recommendations(&cells_of(&[file]), SizeBounds::default())
 }
 
-fn recommendation(device: DeviceClass, task: Task, size: RunSize, cells: &[&Cell]) -> Recommendation {
-    let memory = match device {
+/// The recommendation from `cells`, which have the same `setting`.
+fn recommendation(setting: &Setting, label: &str, size: RunSize, cells: &[&Cell]) -> Recommendation {
+    let memory = match setting.device {
         DeviceClass::Cpu => ComparedQuantity::CpuMemory,
         DeviceClass::OneGpu | DeviceClass::SeveralGpus => ComparedQuantity::GpuMemory,
     };
@@ -157,13 +168,15 @@ fn recommendation(device: DeviceClass, task: Task, size: RunSize, cells: &[&Cell
     let choice = choose_among(&methods, &compared, memory);
     let reason = match (&choice, timed.is_empty()) {
         (_, true) => "no time was measured".to_owned(),
-        (None, _) => "eager and a lazy method never completed in the same cell".to_owned(),
+        (None, _) => "eager and a lazy method never completed in the same case".to_owned(),
         (Some(choice), _) => choice.why.clone(),
     };
     let apart = (!timed.is_empty()).then(|| not_compared(&timed, &methods)).flatten();
     Recommendation {
-        device,
-        task,
+        device: setting.device,
+        task: setting.task,
+        model: setting.model.clone(),
+        setting: label.to_owned(),
         size,
         mode: choice.map(|choice| choice.method),
         based_on: based_on(&compared),
@@ -203,7 +216,8 @@ fn choose_among(methods: &[Method], cells: &[&Cell], memory: ComparedQuantity) -
     };
     let counts: Vec<(Method, Vec<RepetitionCounts>)> = methods.iter().map(|it| (*it, counts(*it))).collect();
     let needs = needs(&candidates(&counts), cells, memory);
-    let chosen = choose(&needs)?;
+    let undecided = undecided_times(&needs, cells);
+    let chosen = choose(&needs, &undecided)?;
     let failures = |(method, counts): &(Method, Vec<RepetitionCounts>)| {
         counts.iter().copied().sum::<RepetitionCounts>().failures(*method)
     };
@@ -212,7 +226,7 @@ fn choose_among(methods: &[Method], cells: &[&Cell], memory: ComparedQuantity) -
     if others.is_empty() && reasons.is_empty() {
         reasons.push("no other method completed".to_owned());
     }
-    reasons.extend(others.into_iter().map(|other| other.against(&chosen)));
+    reasons.extend(others.into_iter().map(|other| other.against(&chosen, &undecided)));
     Some(ReasonedChoice { method: chosen.method, why: reasons.join("; ") })
 }
 
@@ -233,6 +247,32 @@ fn needs(methods: &[Method], cells: &[&Cell], memory: ComparedQuantity) -> Vec<M
         Some(MethodNeeds { method: *method, seconds, memory_mib: mean(*method, memory) })
     };
     methods.iter().filter_map(of_method).collect()
+}
+
+/// The pairs of methods whose times showed no difference: in some cell the interval of their ratio contains 1, and no cell shows
+/// the difference that their means have.
+fn undecided_times(needs: &[MethodNeeds], cells: &[&Cell]) -> UndecidedTimes {
+    let is_undecided = |one: &MethodNeeds, other: &MethodNeeds| {
+        let ratios: Vec<(f64, Option<Interval>)> =
+            cells.iter().filter_map(|cell| time_ratio(cell, one.method, other.method)).collect();
+        let shows_means = |ratio: f64| (ratio > 1.0) == (one.seconds > other.seconds);
+        ratios.iter().any(|(_, interval)| interval.is_some_and(|it| it.is_undecided()))
+            && !ratios.iter().any(|(ratio, interval)| shows_difference(*ratio, *interval) && shows_means(*ratio))
+    };
+    let mut pairs = Vec::new();
+    for (index, one) in needs.iter().enumerate() {
+        let others = needs.iter().skip(index + 1).filter(|other| is_undecided(one, other));
+        pairs.extend(others.map(|other| (one.method, other.method)));
+    }
+    UndecidedTimes(pairs)
+}
+
+/// The time of `one` divided by that of `other` within the blocks of `cell`, and its interval. `one` is the simpler method.
+fn time_ratio(cell: &Cell, one: Method, other: Method) -> Option<(f64, Option<Interval>)> {
+    match one {
+        Method::Eager => ComparedQuantity::Time.ratio(cell.comparison(other)?),
+        Method::Lazy | Method::LazyDisk => cell.lazy_time,
+    }
 }
 
 /// The figure of `method` in `cell`, if it is compared with `methods`: eager's median divided by the ratio within blocks, in which
@@ -257,13 +297,14 @@ fn figure(cell: &Cell, method: Method, methods: &[Method], quantity: ComparedQua
     }
 }
 
-/// `2 cells, 50 % intervals, 2 blocks`.
+/// `3 cells, 50 % intervals, 2 blocks; 1 without an interval`.
 fn based_on(cells: &[&Cell]) -> String {
     let n_cells = if cells.len() == 1 { "1 cell".to_owned() } else { format!("{} cells", cells.len()) };
     let comparisons = cells.iter().flat_map(|cell| &cell.comparisons);
     let intervals = comparisons.filter_map(|(_, comparison)| comparison.intervals.speedup_lazy_vs_eager);
+    let lacks_interval = |cell: &&&Cell| cell.comparisons.iter().any(|(_, comparison)| comparison.lacks_interval());
     match IntervalBasis::of(intervals) {
-        Some(basis) => format!("{n_cells}, {basis}"),
+        Some(basis) => format!("{n_cells}, {}", basis.and_without(cells.iter().filter(lacks_interval).count())),
         None => format!("{n_cells}, no intervals"),
     }
 }

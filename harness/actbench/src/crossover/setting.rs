@@ -164,6 +164,21 @@ fn distinguish_labels(settings: &mut [&mut Setting]) {
     }
 }
 
+/// The parts in which each of `settings` differs from another of them: `SmolLM2, 8 layers`; empty texts if there is only one.
+pub(super) fn distinguishing_labels(settings: &[&Setting]) -> Vec<String> {
+    let all_parts: Vec<Vec<(&str, String)>> = settings.iter().map(|setting| setting.parts_with_defaults()).collect();
+    let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (name, text) in all_parts.iter().flatten() {
+        values.entry(name).or_default().insert(text);
+    }
+    let varies = |name: &str| values.get(name).is_some_and(|texts| texts.len() > 1);
+    let label = |parts: &Vec<(&str, String)>| {
+        let varying = parts.iter().filter(|(name, text)| varies(name) && !text.is_empty());
+        varying.map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    all_parts.iter().map(label).collect()
+}
+
 /// The settings of the probes of `task`: exactly, and for people.
 fn probe_settings(config: &RunConfig, task: Task) -> [String; 2] {
     let (cs, iterations) = match task {
@@ -274,6 +289,22 @@ impl Setting {
             ("without", unless(self.without.is_empty(), format!("without {}", self.without))),
             ("distinction", self.distinction.clone()),
         ]
+    }
+
+    /// The parts and the machine; a default, which labels leave out, has a text.
+    fn parts_with_defaults(&self) -> Vec<(&'static str, String)> {
+        let machine = ("machine", self.machine.clone());
+        let with_default = |(name, text): (&'static str, String)| {
+            let default = match name {
+                "dataset" => "data set embedded",
+                "mask" => "mask assistant",
+                "threads" => "all threads",
+                "without" => "all rules",
+                _ => "",
+            };
+            (name, if text.is_empty() { default.to_owned() } else { text })
+        };
+        self.parts().into_iter().chain([machine]).map(with_default).collect()
     }
 }
 

@@ -98,6 +98,36 @@ pub fn series_key(results: &ResultFile) -> SeriesKey {
     SeriesKey { work: digest.chars().take(16).collect(), machine: fingerprint.machine, build: fingerprint.build }
 }
 
+/// In which inputs two runs differ: `model embedded against smollm2`. Inputs are the same if their digests are, or their names
+/// where one of the runs recorded no digest.
+pub fn different_inputs(base: &ResultFile, head: &ResultFile) -> Vec<String> {
+    let identity = |results: &ResultFile| results.identity.clone().unwrap_or_default();
+    let (base_identity, head_identity) = (identity(base), identity(head));
+    let model = different_input(
+        "model",
+        [base.config.model.as_deref(), head.config.model.as_deref()],
+        [base_identity.weights.as_deref(), head_identity.weights.as_deref()],
+    );
+    let data = different_input(
+        "data set",
+        [base.config.dataset.as_deref(), head.config.dataset.as_deref()],
+        [base_identity.data.as_deref(), head_identity.data.as_deref()],
+    );
+    model.into_iter().chain(data).collect()
+}
+
+fn different_input(kind: &str, names: [Option<&str>; 2], digests: [Option<&str>; 2]) -> Option<String> {
+    let [base, head] = names.map(|name| name.unwrap_or("embedded"));
+    match digests {
+        [Some(base_digest), Some(head_digest)] if base_digest == head_digest => None,
+        [Some(base_digest), Some(head_digest)] if base == head => {
+            Some(format!("{kind} {base} with the digest {base_digest:.8} against {head_digest:.8}"))
+        }
+        _ if base == head => None,
+        _ => Some(format!("{kind} {base} against {head}")),
+    }
+}
+
 /// All figures of `results`, by case in the order of its settings. Metrics that no row has are omitted, but no case is.
 fn figures(results: &ResultFile) -> Vec<RunFigure<TaskMethod>> {
     let mut figures = Vec::new();

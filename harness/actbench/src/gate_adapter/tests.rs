@@ -7,10 +7,11 @@ use pairgate::history::{AddedFile, FigureSeries};
 use pairgate::report::ProgramIdentity;
 use pairgate::{CaseReport, GateReport, Metric, MetricReport, Verdict};
 
-use super::figures::{TaskMethod, run_record, series_key};
+use super::figures::{TaskMethod, different_inputs, run_record, series_key};
 use super::{HistoryEntry, history};
 use crate::case::{Method, RunConfig, Task};
 use crate::results::ResultFile;
+use crate::results::identity::RunIdentity;
 use crate::test_support::{environment, file_of, ok_row, out_of_memory, row, small_config};
 
 /// A run of `train` in hour `hour` of a month, lazy taking about `seconds`.
@@ -108,6 +109,26 @@ fn key_depends_on_work_machine_and_build_alone() {
     let mut other = base;
     other.environment.rustc = Some("another".to_owned());
     assert_ne!(series_key(&other).build, key.build);
+}
+
+#[test]
+fn different_model_or_data_is_named() {
+    let with = |model: Option<&str>, weights: Option<&str>, data: Option<&str>| {
+        let mut results = run(1, 2.0);
+        results.config.model = model.map(str::to_owned);
+        results.identity =
+            Some(RunIdentity { weights: weights.map(|it| it.repeat(64)), data: data.map(|it| it.repeat(64)) });
+        results
+    };
+    let base = with(None, Some("a"), Some("c"));
+    assert_eq!(different_inputs(&base, &with(Some("a/copy"), Some("a"), Some("c"))), [""; 0], "one model of two names");
+    assert_eq!(
+        different_inputs(&base, &with(Some("smollm2"), Some("b"), Some("d"))),
+        ["model embedded against smollm2", "data set embedded with the digest cccccccc against dddddddd"]
+    );
+    // Without digests the names count.
+    assert_eq!(different_inputs(&base, &run(1, 2.0)), [""; 0]);
+    assert_eq!(different_inputs(&base, &with(Some("smollm2"), None, None)), ["model embedded against smollm2"]);
 }
 
 #[test]

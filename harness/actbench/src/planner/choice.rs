@@ -10,7 +10,7 @@ use super::prediction::CasePrediction;
 use super::published_gpu::PublishedGpu;
 use crate::case::{Method, RunConfig, Task};
 use crate::measure::{MIB, limit};
-use crate::results::choice::{MethodNeeds, choose, not_tried};
+use crate::results::choice::{MethodNeeds, UndecidedTimes, choose, not_tried};
 
 /// The available memory and disk space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -86,7 +86,9 @@ fn choice(task: Task, predictions: &[CasePrediction], space: AvailableSpace) -> 
     let (fitting, too_large): (Vec<&CasePrediction>, Vec<&CasePrediction>) =
         same_task.iter().copied().partition(|prediction| space.shortage(prediction).is_none());
     let needs: Vec<MethodNeeds> = fitting.iter().copied().map(needs_of).collect();
-    let Some(chosen) = choose(&needs) else {
+    // Predictions have no intervals.
+    let decided = UndecidedTimes::default();
+    let Some(chosen) = choose(&needs, &decided) else {
         let least = |bytes: fn(&CasePrediction) -> u64| Bytes(same_task.iter().map(|it| bytes(it)).min().unwrap_or(0));
         let why = if same_task.iter().any(|prediction| space.shortage(prediction) == Some(Shortage::Gpu)) {
             let least = least(|prediction| prediction.gpu_bytes);
@@ -99,7 +101,7 @@ fn choice(task: Task, predictions: &[CasePrediction], space: AvailableSpace) -> 
     };
     let mut reasons: Vec<String> = too_large.iter().map(|prediction| does_not_fit(prediction, space)).collect();
     let others = needs.iter().filter(|it| it.method != chosen.method);
-    reasons.extend(others.map(|other| other.against(&chosen)));
+    reasons.extend(others.map(|other| other.against(&chosen, &decided)));
     reasons.extend(not_tried(|method| same_task.iter().any(|prediction| prediction.method == method)));
     let why = if reasons.is_empty() { "it fits".to_owned() } else { reasons.join("; ") };
     MethodChoice { task, method: Some(chosen.method), why }

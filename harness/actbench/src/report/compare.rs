@@ -83,7 +83,7 @@ fn table(comparison: &RunComparison<TaskMethod>) -> Table {
             text_cell(ratio),
             text_cell(mean.as_deref().unwrap_or("-")),
             number_cell(history.and_then(|history| history.bound), show),
-            text_cell(figure.verdict),
+            if figure.judged { text_cell(figure.verdict) } else { text_cell("not judged") },
             text_cell(figure.note.as_deref().unwrap_or("-")),
         ]);
     }

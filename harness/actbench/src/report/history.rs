@@ -1,12 +1,14 @@
 //! A history as tables: the series in it, and where they change.
 
+use std::collections::BTreeMap;
+
 use super::chart::Chart;
 use super::document::{Table, number_cell, text_cell, whole_cell};
 use crate::gate_adapter::figures::series_key;
 use crate::gate_adapter::{HistoryEntry, TaskMethod};
 use pairgate::export::format::{counted, markdown_table, metric_format, metric_with_unit};
 use pairgate::history::FigureSeries;
-use pairgate::stats::change_points::MIN_SERIES;
+use pairgate::stats::change_points::{MIN_SERIES, n_undecidable, needed_after};
 
 /// The runs, by date.
 pub fn runs_table(entries: &[HistoryEntry]) -> Table {
@@ -82,6 +84,31 @@ pub fn short_series(series: &[FigureSeries<TaskMethod>]) -> Option<String> {
     (short > 0).then(|| {
         format!("{short} of {} series have fewer than {MIN_SERIES} runs, too few to detect a change", series.len())
     })
+}
+
+/// A line for all series of one length: the latest runs at which no change can be significant yet, and how many runs one needs.
+pub fn undecided_runs(series: &[FigureSeries<TaskMethod>]) -> Vec<String> {
+    let mut lengths: BTreeMap<usize, usize> = BTreeMap::new();
+    for one in series.iter().filter(|one| one.points.len() >= MIN_SERIES) {
+        *lengths.entry(one.current().len()).or_default() += 1;
+    }
+    let line = |(length, n_series): (usize, usize)| {
+        let (latest, of_series) = (n_undecidable(length), format!("{n_series} of {} series", series.len()));
+        let before = length - latest;
+        match needed_after(before) {
+            Some(needed) => format!(
+                "{of_series}: the latest {} cannot be judged yet; with {} before it, a change needs at least {} from it on",
+                counted(latest, "run"),
+                counted(before, "run"),
+                counted(needed, "run")
+            ),
+            None => format!(
+                "{of_series}: the {} since the last change cannot be judged yet; {MIN_SERIES} are needed",
+                counted(latest, "run")
+            ),
+        }
+    };
+    lengths.into_iter().map(line).collect()
 }
 
 /// The page that shows the charts.

@@ -14,9 +14,9 @@ pub const MEMORY_MIB: f64 = 64.0;
 
 /// The rule in words; a test compares its figures with the constants.
 pub const RULE: &str = "The fastest of the modes that completed and never ran out of memory, over the repetitions that they share. \
-                        Modes within 5 % of its time count as equally fast; of these the simplest (eager, then lazy, then \
-                        lazy-disk), unless another saves more than 5 % and more than 64 MiB of memory. Modes are compared only \
-                        over cases that all of them ran.";
+                        Modes within 5 % of its time, or for which the interval of the ratio of the times contains 1, count as \
+                        equally fast; of these the simplest (eager, then lazy, then lazy-disk), unless another saves more than \
+                        5 % and more than 64 MiB of memory. Modes are compared only over cases that all of them ran.";
 
 /// How the counted repetitions of a method ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,11 +84,25 @@ pub struct MethodNeeds {
     pub memory_mib: Option<f64>,
 }
 
-/// The method to use by [`RULE`], of methods that ran the same cases; none if there are none.
-pub fn choose(needs: &[MethodNeeds]) -> Option<MethodNeeds> {
-    let fastest = needs.iter().map(|it| it.seconds).fold(f64::INFINITY, f64::min);
+/// Pairs of methods whose times showed no difference: the interval of their ratio contains 1. Predictions have none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UndecidedTimes(pub Vec<(Method, Method)>);
+
+impl UndecidedTimes {
+    /// Whether the two methods are one of the pairs, in either order.
+    fn has(&self, one: Method, other: Method) -> bool {
+        self.0.contains(&(one, other)) || self.0.contains(&(other, one))
+    }
+}
+
+/// The method to use by [`RULE`], of methods that ran the same cases; none if there are none. A method is out of the fastest if
+/// any other is faster by a difference that is shown, so that no choice rests on a ratio that the next run may reverse.
+pub fn choose(needs: &[MethodNeeds], undecided: &UndecidedTimes) -> Option<MethodNeeds> {
+    let is_slower = |it: &MethodNeeds, than: &MethodNeeds| {
+        it.seconds > than.seconds * (1.0 + EQUAL_TIME_FRACTION) && !undecided.has(it.method, than.method)
+    };
     let mut fast: Vec<MethodNeeds> =
-        needs.iter().copied().filter(|it| it.seconds <= fastest * (1.0 + EQUAL_TIME_FRACTION)).collect();
+        needs.iter().copied().filter(|it| !needs.iter().any(|other| is_slower(it, other))).collect();
     // From the simplest method to the one with the most parts.
     fast.sort_by_key(|it| it.method);
     let least = fast.iter().filter_map(|it| it.memory_mib).reduce(f64::min);
@@ -106,13 +120,15 @@ fn saves_memory(less: f64, more: f64) -> bool {
 
 impl MethodNeeds {
     /// `eager needs 2.31x the time and the same memory`, compared with the `chosen` method.
-    pub fn against(&self, chosen: &MethodNeeds) -> String {
+    pub fn against(&self, chosen: &MethodNeeds, undecided: &UndecidedTimes) -> String {
         let time = times_as_much(self.seconds / chosen.seconds, "time");
-        let memory = match self.memory_mib.zip(chosen.memory_mib) {
-            Some((own, chosen)) => format!(" and {}", times_as_much(own / chosen, "memory")),
-            None => String::new(),
-        };
-        format!("{} needs {time}{memory}", self.method)
+        let memory = self.memory_mib.zip(chosen.memory_mib).map(|(own, chosen)| times_as_much(own / chosen, "memory"));
+        match (undecided.has(self.method, chosen.method), memory) {
+            (false, Some(memory)) => format!("{} needs {time} and {memory}", self.method),
+            (false, None) => format!("{} needs {time}", self.method),
+            (true, Some(memory)) => format!("{} showed no difference in time and needs {memory}", self.method),
+            (true, None) => format!("{} showed no difference in time", self.method),
+        }
     }
 }
 
@@ -137,7 +153,26 @@ mod tests {
     }
 
     fn chosen(needs: &[MethodNeeds]) -> Option<Method> {
-        choose(needs).map(|it| it.method)
+        choose(needs, &UndecidedTimes::default()).map(|it| it.method)
+    }
+
+    #[test]
+    fn time_without_shown_difference_decides_nothing() {
+        use Method::{Eager, Lazy, LazyDisk};
+        let choose = |needs: &[MethodNeeds], undecided: &[(Method, Method)]| {
+            choose(needs, &UndecidedTimes(undecided.to_vec())).map(|it| it.method)
+        };
+        let two = [needs(Eager, 1.1, 500.0), needs(Lazy, 1.0, 500.0)];
+        assert_eq!([choose(&two, &[]), choose(&two, &[(Eager, Lazy)])], [Some(Lazy), Some(Eager)]);
+        let with_memory = [needs(Eager, 1.0, 900.0), needs(Lazy, 1.3, 500.0)];
+        assert_eq!(choose(&with_memory, &[(Eager, Lazy)]), Some(Lazy), "equal times, less memory");
+        // Eager and lazy-disk are undecided, but lazy is shown to be faster than eager.
+        let three = [needs(Eager, 1.3, 500.0), needs(Lazy, 1.1, 500.0), needs(LazyDisk, 1.0, 500.0)];
+        assert_eq!(choose(&three, &[(Eager, LazyDisk), (Lazy, LazyDisk)]), Some(Lazy));
+        let undecided = UndecidedTimes(vec![(Eager, Lazy)]);
+        assert_eq!(two[1].against(&two[0], &undecided), "lazy showed no difference in time and needs the same memory");
+        let unknown = MethodNeeds { memory_mib: None, ..two[1] };
+        assert_eq!(unknown.against(&two[0], &undecided), "lazy showed no difference in time");
     }
 
     #[test]
@@ -193,9 +228,13 @@ mod tests {
     #[test]
     fn reasons_name_factors_beyond_two_percent() {
         let lazy = needs(Method::Lazy, 1.0, 100.0);
-        assert_eq!(needs(Method::Eager, 2.5, 98.5).against(&lazy), "eager needs 2.50x the time and the same memory");
+        let decided = UndecidedTimes::default();
         assert_eq!(
-            needs(Method::LazyDisk, 1.01, 50.0).against(&lazy),
+            needs(Method::Eager, 2.5, 98.5).against(&lazy, &decided),
+            "eager needs 2.50x the time and the same memory"
+        );
+        assert_eq!(
+            needs(Method::LazyDisk, 1.01, 50.0).against(&lazy, &decided),
             "lazy-disk needs the same time and 0.50x the memory"
         );
         assert_eq!(not_tried(|method| method != Method::LazyDisk).as_deref(), Some("lazy-disk was not tried"));

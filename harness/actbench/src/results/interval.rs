@@ -55,6 +55,17 @@ impl Interval {
     pub fn shows_the_same(&self) -> bool {
         is_same(self.low) && is_same(self.high)
     }
+
+    /// Whether it shows neither a difference nor that there is none: it contains 1 and reaches beyond [`SAME_FRACTION`].
+    pub fn is_undecided(&self) -> bool {
+        self.contains_one() && !self.shows_the_same()
+    }
+}
+
+/// Whether a ratio shows a difference: it is not within [`SAME_FRACTION`] of 1, and its interval, if it has one, does not
+/// contain 1.
+pub fn shows_difference(ratio: f64, interval: Option<Interval>) -> bool {
+    !is_same(ratio) && interval.is_none_or(|interval| !interval.contains_one())
 }
 
 /// The confidence and the number of blocks of one or several intervals, each from the smallest to the largest.
@@ -64,21 +75,38 @@ pub struct IntervalBasis {
     pub confidence: (f64, f64),
     /// Blocks.
     pub blocks: (usize, usize),
+    /// Runs among those summarized whose ratio has no interval.
+    pub n_without: usize,
 }
 
 impl IntervalBasis {
     /// The basis of `intervals`; none if there are none.
     pub fn of(intervals: impl IntoIterator<Item = Interval>) -> Option<Self> {
-        let of_one = |it: Interval| IntervalBasis { confidence: (it.confidence, it.confidence), blocks: (it.n, it.n) };
+        let of_one = |it: Interval| IntervalBasis {
+            confidence: (it.confidence, it.confidence),
+            blocks: (it.n, it.n),
+            n_without: 0,
+        };
         intervals.into_iter().map(of_one).reduce(|a, b| IntervalBasis {
             confidence: (a.confidence.0.min(b.confidence.0), a.confidence.1.max(b.confidence.1)),
             blocks: (a.blocks.0.min(b.blocks.0), a.blocks.1.max(b.blocks.1)),
+            n_without: 0,
         })
+    }
+
+    /// The same, next to `n_without` runs whose ratio has no interval: the confidence is not theirs.
+    #[must_use]
+    pub fn and_without(self, n_without: usize) -> Self {
+        IntervalBasis { n_without, ..self }
     }
 
     /// `93.8 %, 5 blocks`, for a column of intervals.
     pub fn short(&self) -> String {
-        format!("{}, {}", self.percent(), self.n_blocks())
+        format!("{}, {}{}", self.percent(), self.n_blocks(), self.without())
+    }
+
+    fn without(&self) -> String {
+        if self.n_without == 0 { String::new() } else { format!("; {} without an interval", self.n_without) }
     }
 
     /// `93.8 %`.
@@ -92,10 +120,10 @@ impl IntervalBasis {
     }
 }
 
-/// `93.8 % intervals, 5 blocks`.
+/// `93.8 % intervals, 5 blocks; 1 without an interval`.
 impl fmt::Display for IntervalBasis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} intervals, {}", self.percent(), self.n_blocks())
+        write!(f, "{} intervals, {}{}", self.percent(), self.n_blocks(), self.without())
     }
 }
 
@@ -125,7 +153,19 @@ mod tests {
         let mixed = [interval(0.968_75, 6), interval(0.5, 2)];
         assert_eq!(basis(&mixed).as_deref(), Some("50 % to 96.9 % intervals, 2 to 6 blocks"));
         assert_eq!(IntervalBasis::of(mixed).unwrap().short(), "50 % to 96.9 %, 2 to 6 blocks");
+        let some = IntervalBasis::of([interval(0.5, 2)]).unwrap().and_without(3);
+        assert_eq!(some.to_string(), "50 % intervals, 2 blocks; 3 without an interval");
+        assert_eq!(some.short(), "50 %, 2 blocks; 3 without an interval");
         assert_eq!(basis(&[]), None);
+    }
+
+    #[test]
+    fn interval_around_one_shows_no_difference() {
+        let ends = |low: f64, high: f64| Interval { low, high, confidence: 0.95, n: 6 };
+        let undecided = [ends(0.9, 1.1), ends(0.99, 1.01), ends(1.01, 1.3)].map(|it| it.is_undecided());
+        assert_eq!(undecided, [true, false, false]);
+        assert!(!shows_difference(1.2, Some(ends(0.9, 1.5))) && !shows_difference(1.01, Some(ends(1.005, 1.02))));
+        assert!(shows_difference(1.2, Some(ends(1.1, 1.3))) && shows_difference(0.5, None));
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl TaskSummary {
 impl Comparison {
     /// Eager compared with `method`, over the blocks in which both completed.
     fn of(rows: &[&Row], method: Method) -> Self {
-        let ratio = |value: fn(&Row) -> Option<f64>| ratio(rows, method, value);
+        let ratio = |value: fn(&Row) -> Option<f64>| ratio(rows, (Method::Eager, method), value);
         let time = ratio(Row::time_s);
         let memory = ratio(|row| row.cpu_peak_rss_mb);
         let gpu_alloc = ratio(|row| row.gpu_peak_alloc_mb);
@@ -115,30 +115,43 @@ impl Comparison {
             metric_delta: metric(method).zip(metric(Method::Eager)).map(|(lazy, eager)| lazy - eager),
         }
     }
+
+    /// Whether the ratio of the times has no interval, because it is that of a single block.
+    pub fn lacks_interval(&self) -> bool {
+        self.speedup_lazy_vs_eager.is_some() && self.intervals.speedup_lazy_vs_eager.is_none()
+    }
 }
 
 /// The time ratios of `task`: eager / lazy for each lazy method that shares a block with eager.
 pub fn time_ratios(task: Task, rows: &[Row]) -> Vec<RatioEstimate> {
     let rows: Vec<&Row> = rows.iter().filter(|row| row.task == task && row.ablated().is_none()).collect();
-    [Method::Lazy, Method::LazyDisk].into_iter().filter_map(|method| ratio(&rows, method, Row::time_s)).collect()
+    let lazy = [Method::Lazy, Method::LazyDisk].into_iter();
+    lazy.filter_map(|method| ratio(&rows, (Method::Eager, method), Row::time_s)).collect()
 }
 
-/// Eager / `method` by `value`, over the blocks in which both completed with a positive value.
-fn ratio(rows: &[&Row], method: Method, value: fn(&Row) -> Option<f64>) -> Option<RatioEstimate> {
-    let pairs = blocks(rows, method)
-        .filter_map(|(eager, lazy)| value(eager).zip(value(lazy)))
-        .filter(|(eager, lazy)| *eager > 0.0 && *lazy > 0.0);
-    let (eager, lazy): (Vec<f64>, Vec<f64>) = pairs.unzip();
-    RatioEstimate::of_pairs(&eager, &lazy, CONFIDENCE).ok()
+/// The time of `lazy` divided by that of `lazy-disk`, over the blocks of one task in which both completed.
+pub fn lazy_time_ratio(rows: &[&Row]) -> Option<(f64, Option<Interval>)> {
+    let ratio = ratio(rows, (Method::Lazy, Method::LazyDisk), Row::time_s)?;
+    Some((ratio.estimate, Interval::of(&ratio)))
 }
 
-/// Pairs of an eager row and a row of `method` that completed in the same block.
-fn blocks<'a>(rows: &'a [&'a Row], method: Method) -> impl Iterator<Item = (&'a Row, &'a Row)> {
+/// The first of `methods` divided by the second by `value`, over the blocks in which both completed with a positive value.
+fn ratio(rows: &[&Row], methods: (Method, Method), value: fn(&Row) -> Option<f64>) -> Option<RatioEstimate> {
+    let pairs = blocks(rows, methods)
+        .filter_map(|(first, second)| value(first).zip(value(second)))
+        .filter(|(first, second)| *first > 0.0 && *second > 0.0);
+    let (first, second): (Vec<f64>, Vec<f64>) = pairs.unzip();
+    RatioEstimate::of_pairs(&first, &second, CONFIDENCE).ok()
+}
+
+/// Pairs of a row of each of `methods` that completed in the same block.
+fn blocks<'a>(rows: &'a [&'a Row], methods: (Method, Method)) -> impl Iterator<Item = (&'a Row, &'a Row)> {
     let ok = |wanted: Method| {
         rows.iter()
             .copied()
             .filter(move |row| row.method == wanted && row.status == Status::Ok && row.repetition.is_some())
     };
-    ok(Method::Eager)
-        .filter_map(move |eager| ok(method).find(|lazy| lazy.repetition == eager.repetition).map(|lazy| (eager, lazy)))
+    let (first, second) = methods;
+    ok(first)
+        .filter_map(move |one| ok(second).find(|other| other.repetition == one.repetition).map(|other| (one, other)))
 }

@@ -91,6 +91,7 @@ fn stored_result_is_judged_by_history_alone() {
     assert_eq!(status, Some(0), "{text}");
     assert!(text.contains("pass: 2 judged figures, none of them worse") && text.contains("1.100"), "{text}");
     assert!(text.contains("there is no history"), "{text}");
+    assert!(text.contains(" not judged ") && !text.contains("inconclusive"), "{text}");
     assert_eq!(judge("slow.json", &["--strict"]).0, Some(3));
     let (status, text) = judge("same.json", &["--history", "kept"]);
     assert_eq!(status, Some(0), "{text}");
@@ -118,13 +119,32 @@ fn stored_result_is_judged_by_history_alone() {
 }
 
 #[test]
+fn runs_of_different_models_are_refused() {
+    let (sandbox, mut results) = measured();
+    keep(&sandbox, &results, "kept", &[(12, 0.5)]);
+    copy(&sandbox, &results, "head.json", 30, 0.501);
+    results["config"]["model"] = json!("another");
+    results["identity"]["weights"] = json!("f".repeat(64));
+    copy(&sandbox, &results, "other.json", 20, 0.5);
+    for arguments in [&["compare", "other.json", "head.json"][..], &["compare", "other.json", "head.json", "--json"]] {
+        let output = sandbox.output(arguments);
+        let text = stderr(&output);
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""), "{text}");
+        assert!(text.contains("model another against embedded") && text.lines().count() == 1, "{text}");
+    }
+    // The history of head judges it, whatever base is.
+    let output = sandbox.output(&["compare", "other.json", "head.json", "--history", "kept"]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+}
+
+#[test]
 fn short_history_is_a_note_unless_strict() {
     let (sandbox, results) = measured();
     keep(&sandbox, &results, "kept", &[(11, 0.5)]);
     let check = |more: &[&str]| sandbox.output(&[&["history", "check", "kept"], more].concat());
     let short = check(&[]);
     assert_eq!(short.status.code(), Some(0), "{}", stderr(&short));
-    assert!(!stdout(&short).contains("no figure changed"), "{}", stdout(&short));
+    assert!(!stdout(&short).contains("no change found"), "{}", stdout(&short));
     assert!(stdout(&short).contains("too few to detect a change"), "{}", stdout(&short));
     assert!(stderr(&short).contains("note: nothing was checked"), "{}", stderr(&short));
     assert_eq!(check(&["--strict"]).status.code(), Some(3));
@@ -153,6 +173,19 @@ fn short_history_is_a_note_unless_strict() {
     assert!(stdout(&output).contains("none of them worse; 1 not judged"), "{}", stdout(&output));
     assert!(stderr(&output).contains("note: 1 figure not judged"), "{}", stderr(&output));
     assert_eq!(compare(&["--strict"]).status.code(), Some(3));
+}
+
+#[test]
+fn latest_runs_that_cannot_show_a_change_are_named() {
+    let (sandbox, results) = measured();
+    // However large a change is: of 16 runs, the latest 4 are the same in one of 910 permutations.
+    keep(&sandbox, &results, "kept", &[(12, 0.5), (4, 0.75)]);
+    let check = sandbox.output(&["history", "check", "kept"]);
+    let text = stdout(&check);
+    assert_eq!(check.status.code(), Some(0), "{text}");
+    let unjudged = " series: the latest 4 runs cannot be judged yet; with 12 runs before it, a change needs at least 5 runs \
+                    from it on\n";
+    assert!(text.starts_with("no change found\n") && text.ends_with(unjudged), "{text}");
 }
 
 #[test]

@@ -103,6 +103,15 @@ fn directory_of_results_becomes_report_and_recommendation() {
         "{text}"
     );
     assert!(!text.contains("one GPU") && text.contains("2 cells, 50 % intervals, 2 blocks"), "{text}");
+
+    // A run counts once, whether its file or a copy of it is given again.
+    fs::copy(sandbox.path("cells/40.json"), sandbox.path("copy.json")).unwrap();
+    let output = sandbox.output(&["recommend", "cells", "cells/20.json", "copy.json"]);
+    let (text, warnings) = (stdout(&output), stderr(&output));
+    assert_eq!(output.status.code(), Some(0), "{warnings}");
+    assert!(text.contains("2 cells, 50 % intervals, 2 blocks"), "{text}");
+    assert!(warnings.contains("warning: cells/20.json is given twice; it counts once"), "{warnings}");
+    assert!(warnings.contains("warning: copy.json is the same run as cells/40.json; it counts once"), "{warnings}");
 }
 
 #[test]

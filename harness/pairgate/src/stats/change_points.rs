@@ -9,7 +9,7 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::check_observations;
+use super::{MAX_OBSERVATIONS, check_observations};
 use crate::error::Result;
 
 /// The smallest number of values on each side of a change; fewer are more likely to be one bad hour.
@@ -21,9 +21,8 @@ pub const LEVEL: f64 = 0.001;
 /// Permutations of each test: the fewest with which [`LEVEL`] can be reached.
 pub const PERMUTATIONS: usize = 999;
 
-/// The smallest length of a series in which a split can be significant: of a shorter one, more than one permutation in a
-/// thousand puts the same values on the same sides.
-pub const MIN_SERIES: usize = 13;
+/// The smallest length of a series in which a split can be significant by [`can_be_significant`].
+pub const MIN_SERIES: usize = 14;
 
 /// Statistics that differ by less than this fraction are equal: the same distances, summed in another order.
 const EQUAL_WITHIN: f64 = 1e-9;
@@ -37,6 +36,24 @@ pub struct ChangePoint {
     pub statistic: f64,
 }
 
+/// Whether a change with so many values before it and from it on can be significant at [`LEVEL`], however large it is. Of the
+/// permutations, two in `n choose k` have the same values on the same sides: in this order and mirrored.
+pub fn can_be_significant(before: usize, after: usize) -> bool {
+    let n = before + after;
+    let ways: f64 = (0..before.min(after)).map(|index| (n - index) as f64 / (index + 1) as f64).product();
+    before.min(after) >= MIN_SEGMENT && 2.0 / ways <= LEVEL
+}
+
+/// The latest of `n` values at which no change can be significant yet; all of them, if they are fewer than [`MIN_SERIES`].
+pub fn n_undecidable(n: usize) -> usize {
+    (MIN_SEGMENT..n).find(|after| can_be_significant(n - after, *after)).map_or(n, |after| after - 1)
+}
+
+/// The number of values from a change on with which it can be significant, if `before` values are before it.
+pub fn needed_after(before: usize) -> Option<usize> {
+    (MIN_SEGMENT..=MAX_OBSERVATIONS).find(|after| can_be_significant(before, *after))
+}
+
 /// The change points of `values`, in their order, ascending; no side of a change is shorter than [`MIN_SEGMENT`].
 ///
 /// # Errors
@@ -47,7 +64,11 @@ pub fn change_points(values: &[f64], seed: u64) -> Result<Vec<ChangePoint>> {
     let mut ends = vec![0, values.len()];
     let mut found = Vec::new();
     while let Some(best) = best_split(values, &ends).filter(|best| best.statistic > 0.0) {
-        if !is_significant(values, &ends, best.statistic, &mut random) {
+        let sides = ends.windows(2).find(|cluster| (cluster[0]..cluster[1]).contains(&best.index));
+        let is_decidable =
+            sides.is_some_and(|cluster| can_be_significant(best.index - cluster[0], cluster[1] - best.index));
+        // Without the first condition, the drawn permutations would decide a split whose p-value is above the level.
+        if !is_decidable || !is_significant(values, &ends, best.statistic, &mut random) {
             break;
         }
         ends.push(best.index);
@@ -182,6 +203,21 @@ mod tests {
         assert_eq!(indices(&step), [12]);
         assert!(change_points(&[1.0, f64::NAN], 0).is_err());
         assert!(change_points(&vec![1.0; 1001], 0).is_err());
+    }
+
+    #[test]
+    fn number_of_runs_decides_which_change_can_be_significant() {
+        assert!((0..MIN_SERIES).all(|before| !can_be_significant(before, MIN_SERIES - 1 - before)));
+        assert!(can_be_significant(7, 7) && can_be_significant(9, 5) && can_be_significant(5, 9));
+        assert_eq!([7, 8, 9, 12, 13, 20, 21].map(|before| needed_after(before).unwrap()), [7, 6, 5, 5, 4, 4, 3]);
+        assert_eq!(needed_after(2), None);
+        assert_eq!([2, 13, 14, 16, 17, 23, 24, 1000].map(n_undecidable), [2, 13, 4, 4, 3, 3, 2, 2]);
+        // A step without any scatter that is one run too short, and one that is not.
+        let step = |before: usize, after: usize| [vec![1.0; before], vec![9.0; after]].concat();
+        for (before, after) in [(10, 3), (20, 3), (12, 4)] {
+            assert_eq!(indices(&step(before, after)), [0usize; 0], "{before} + {after}");
+        }
+        assert_eq!(indices(&step(40, 4)), [40]);
     }
 
     proptest! {

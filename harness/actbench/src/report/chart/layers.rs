@@ -78,7 +78,7 @@ fn chart(index: usize, group: &[&Cell]) -> Result<Chart> {
     let ratios = group
         .iter()
         .flat_map(|cell| &cell.comparisons)
-        .flat_map(|(_, comparison)| MEASURES.iter().filter_map(|(measure, ..)| measure.ratio(comparison)?.1));
+        .flat_map(|(_, comparison)| MEASURES.iter().filter_map(|(measure, ..)| Some(measure.ratio(comparison)?.1)));
     let bars = bars(ratios);
     let description = format!("Above the line at 1 lazy is better. The vertical axis is logarithmic; {bars}.");
     Ok(Chart {

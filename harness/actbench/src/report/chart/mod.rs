@@ -62,10 +62,14 @@ fn varying<T: PartialEq>(groups: Vec<Vec<&Cell>>, varied: fn(&Cell) -> T) -> Vec
     groups.into_iter().filter(varies).collect()
 }
 
-/// What the bars of a chart are: `bars are 93.8 % intervals, 5 blocks`.
-fn bars(intervals: impl Iterator<Item = Interval>) -> String {
-    IntervalBasis::of(intervals)
-        .map_or_else(|| "single blocks have no intervals".to_owned(), |basis| format!("bars are {basis}"))
+/// What the bars of a chart are, given the interval of each point: `bars are 93.8 % intervals, 5 blocks`.
+fn bars(intervals: impl Iterator<Item = Option<Interval>>) -> String {
+    let intervals: Vec<Option<Interval>> = intervals.collect();
+    let n_without = intervals.iter().filter(|interval| interval.is_none()).count();
+    match IntervalBasis::of(intervals.into_iter().flatten()) {
+        Some(basis) => format!("bars are {}", basis.and_without(n_without)),
+        None => "single blocks have no intervals".to_owned(),
+    }
 }
 
 /// For each setting, one cell of each size.

@@ -76,7 +76,7 @@ fn chart(index: usize, group: &[&Cell], quantity: &ChartQuantity) -> Result<Char
     };
     let title = format!("{}: {}", quantity.title, group[0].setting.label());
     let figures =
-        group.iter().flat_map(|cell| &cell.methods).filter_map(|figures| (quantity.figure)(figures)?.interval);
+        group.iter().flat_map(|cell| &cell.methods).filter_map(|figures| Some((quantity.figure)(figures)?.interval));
     let bars = bars(figures);
     let description = format!("Both axes are logarithmic; {bars}; a cross marks a mode that never completed.");
     Ok(Chart {

@@ -53,12 +53,13 @@ fn crossovers(cells: &[Cell], settings: &[SettingColumn]) -> Table {
     table
 }
 
-/// One line per workload, size and device that was measured.
+/// One line per workload, setting, size and device that was measured. The settings have a column if there are several.
 pub fn recommendation_table(recommendations: &[Recommendation], bounds: SizeBounds) -> Table {
-    let mut table = Table::new(RULE, &["task", "mode", "size", "samples", "device", "why", "based on"]);
+    let mut table = Table::new(RULE, &["task", "setting", "mode", "size", "samples", "device", "why", "based on"]);
     for it in recommendations {
         table.push(vec![
             text(it.task),
+            text(if it.setting.is_empty() { NONE } else { it.setting.as_str() }),
             text(it.mode.map_or_else(|| NONE.to_owned(), |mode| mode.to_string())),
             text(it.size),
             text(samples(it.size, bounds)),
@@ -67,7 +68,8 @@ pub fn recommendation_table(recommendations: &[Recommendation], bounds: SizeBoun
             text(&it.based_on),
         ]);
     }
-    table
+    let is_one_setting = recommendations.iter().all(|it| it.setting.is_empty());
+    if is_one_setting { table.without_column("setting") } else { table }
 }
 
 /// The sizes without measurements on the devices that have some: `Not measured: train on CPU, large (from 10,000 samples).`;

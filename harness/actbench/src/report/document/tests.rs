@@ -140,6 +140,33 @@ fn every_interval_stands_next_to_its_confidence() {
 }
 
 #[test]
+fn single_block_is_counted_next_to_intervals_of_others() {
+    let single = |samples: usize| {
+        let mut file = file(samples, 2.0, 2.0);
+        file.results.rows.retain(|row| row.repetition == Some(0));
+        file
+    };
+    let with_both = [file(100, 2.0, 2.0), single(150)];
+    let document_of_both = document(&with_both);
+    let conclusion = &document_of_both.conclusions[0];
+    assert!(
+        conclusion.starts_with(
+            "train, lazy compared with eager in 2 runs (96.9 % intervals, 6 blocks; 1 without an interval): faster in 2 ("
+        ),
+        "{conclusion}"
+    );
+    let text = markdown(&document_of_both, &charts(&cells_of(&with_both)).unwrap()).unwrap();
+    assert!(text.contains("| 2 cells, 96.9 % intervals, 6 blocks; 1 without an interval |"), "{text}");
+    assert!(text.contains("| 96.9 %, 6 blocks; 1 without an interval |"), "the crossover: {text}");
+    assert!(text.contains("bars are 96.9 % intervals, 6 blocks; 2 without an interval"), "{text}");
+    let conclusions = document(&[single(100), single(150)]).conclusions;
+    assert!(
+        conclusions[0].starts_with("train, lazy compared with eager in 2 runs (no intervals): "),
+        "{conclusions:?}"
+    );
+}
+
+#[test]
 fn disk_cache_runs_are_lazy_disk_in_every_format() {
     let mut disk = file(100, 2.0, 2.0);
     disk.results.config.lazy_cache_disk = true;
@@ -160,6 +187,20 @@ fn recommendation_names_measured_devices_only() {
         text.contains("Not measured: train on CPU, medium (1,000 to 10,000 samples) and large (from 10,000 samples)."),
         "{text}"
     );
+}
+
+#[test]
+fn recommendation_has_a_row_for_each_model() {
+    let of_model = |model: &str, speedup: f64| {
+        let mut file = file(100, speedup, 1.0);
+        file.results.config.model = Some(model.to_owned());
+        file
+    };
+    let files = [of_model("owner/one", 2.0), of_model("two", 0.5)];
+    let text = markdown(&document(&files), &[]).unwrap();
+    for row in ["| train | one | lazy | small |", "| train | two | eager | small |"] {
+        assert!(text.contains(row), "{text}");
+    }
 }
 
 #[test]
