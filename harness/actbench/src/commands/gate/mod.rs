@@ -122,7 +122,8 @@ pub fn gate(args: &GateArgs) -> Result<ExitCode> {
     for export in args.export.iter().filter(|export| export.path != Path::new("-")) {
         check_own_output(&export.path, "--export", export.output_format())?;
     }
-    let outcome = if args.criterion.criterion { criterion::gate(args) } else { programs::gate(args) };
+    let outcome = shared::check_sides(args)
+        .and_then(|()| if args.criterion.criterion { criterion::gate(args) } else { programs::gate(args) });
     outcome.map_err(broken)
 }
 
