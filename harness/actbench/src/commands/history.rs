@@ -120,7 +120,9 @@ fn list(dir: &Path, json: bool) -> Result<()> {
         ));
         return Ok(());
     }
-    stdout::text(format_args!("{}\n{}", text_table(&runs_table(&entries)), text_table(&series_table(&series))));
+    let [runs, series] =
+        [runs_table(&entries), series_table(&series)].map(|table| text_table(&table, stdout::terminal_width()));
+    stdout::text(format_args!("{runs}\n{series}"));
     Ok(())
 }
 
@@ -158,7 +160,7 @@ fn check(dir: &Path, recent: usize, strict: bool, json: bool) -> Result<u8> {
     } else {
         let changes: Table = changes_table(&series);
         if !changes.rows.is_empty() {
-            stdout::text(text_table(&changes));
+            stdout::text(text_table(&changes, stdout::terminal_width()));
         } else if !none_is_long {
             stdout::line("no figure changed");
         }

@@ -104,9 +104,10 @@ Files, one dialogue per row with a label of 0 or 1:
   FILE.jsonl      {"messages": [{"role": "user", "content": "..."}, ...], "label": 1}
   FILE.csv        columns messages (JSON, as above) and label, or system, user, assistant and label
   FILE.parquet    columns messages and label
-Roles are those of the model's chat template; tokens of the role assistant are pooled. Label 1 is the class that a probe should detect.
-Further keys of messages (tool_calls, reasoning_content) and the keys tools, documents and chat_template_kwargs of a row
-reach the chat template as in transformers.
+Roles are those of the model's chat template; tokens of the role assistant are
+pooled. Label 1 is the class that a probe should detect. Further keys of messages
+(tool_calls, reasoning_content) and the keys tools, documents and
+chat_template_kwargs of a row reach the chat template as in transformers.
 "#);
     let models: Value = serde_json::from_str(&output_of(&["models", "--json"])).unwrap();
     assert_eq!(models[0]["name"], "synthetic:tiny");

@@ -94,6 +94,7 @@ fn stored_result_is_judged_by_history_alone() {
     assert_eq!(judge("slow.json", &["--strict"]).0, Some(3));
     let (status, text) = judge("same.json", &["--history", "kept"]);
     assert_eq!(status, Some(0), "{text}");
+    assert!(text.contains("past mean") && text.contains(" (12 runs)"), "{text}");
     let (status, text) = judge("slow.json", &["--history", "kept"]);
     assert_eq!(status, Some(1), "{text}");
     let (status, text) = judge("slow.json", &["--history", "kept", "--json"]);
