@@ -38,8 +38,8 @@ const EXAMPLES: &str = "Examples:
   actbench profile                            show which operations take the time
   actbench run --help                         list every setting";
 
-const AFTER_HELP: &str = "Exit status: 0 success, 1 a case failed, 2 bad usage or input, 70 internal error, \
-130 interrupted.
+const AFTER_HELP: &str = "Exit status: 0 success, 1 a case failed, 2 bad usage or input, 3 inconclusive,
+70 internal error, 130 interrupted.
 `actbench --help` has more; `actbench COMMAND --help` has the examples of each command.";
 
 const AFTER_LONG_HELP: &str = "Output:
@@ -58,8 +58,9 @@ Environment variables:
 
 Exit status:
   0    success
-  1    a case failed
-  2    bad usage or input
+  1    a case failed; of gate, compare and history check: regressed
+  2    bad usage or input; of gate and compare: also broken
+  3    inconclusive: of gate and compare; with --strict also a figure without enough past runs
   70   internal error, a fault of actbench
   130  interrupted";
 

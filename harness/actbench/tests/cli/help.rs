@@ -19,7 +19,7 @@ fn help_begins_with_examples() {
     let help = output_of(&["--help"]);
     assert!(help.starts_with("Examples:\n  actbench run "), "{help}");
     assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
-    for word in ["NO_COLOR", "ACTBENCH_LOG", "130  interrupted"] {
+    for word in ["NO_COLOR", "ACTBENCH_LOG", "3    inconclusive", "130  interrupted"] {
         assert!(help.contains(word), "{word} is not in {help}");
     }
 }
