@@ -31,9 +31,13 @@ use pairgate::stderr_line;
 /// interrupted write. An existing file of the same settings is verified completely and kept; a file of other settings is
 /// rejected.
 #[derive(Args, Clone, Debug)]
-#[command(before_help = "Examples:\n  \
+#[command(
+    before_help = "Examples:\n  \
     actbench cache --out features.safetensors\n  \
-    actbench cache --model ./smollm2 --dataset data.jsonl --layer 12 --out features.safetensors")]
+    actbench cache --model ./smollm2 --dataset data.jsonl --layer 12 --out features.safetensors",
+    after_help = "Exit status: 0 success, 1 out of memory, or the file cannot be written, 2 bad usage or input,\n\
+    130 interrupted."
+)]
 pub struct CacheArgs {
     /// The work to extract features for.
     #[command(flatten)]

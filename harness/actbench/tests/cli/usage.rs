@@ -66,6 +66,8 @@ fn unknown_flag_or_command_suggests_nearest() {
         assert_refused(&sandbox, &[typed], &[typed, &format!("a similar subcommand exists: '{command}'")]);
     }
     assert_refused(&sandbox, &["run", "extra"], &["extra"]);
+    assert_refused(&sandbox, &["explain", "--json"], &["--json"]);
+    assert_refused(&sandbox, &["matrix"], &["FILE.toml", "--preset small"]);
     assert_refused(&sandbox, &["run", "--samples"], &["--samples"]);
 }
 
