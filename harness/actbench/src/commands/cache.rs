@@ -14,6 +14,7 @@ use super::settings::ExtractionArgs;
 use super::stdout;
 use crate::case::Method;
 use crate::error::Result;
+use crate::own_output::refuse_dash;
 use crate::runner::interrupt;
 use crate::workload::extract::plan;
 use crate::workload::prepare::{LabeledTokens, Prepared};
@@ -56,6 +57,7 @@ pub struct CacheArgs {
 /// Bad settings or input, a file that is damaged or of other settings, or a file that cannot be written.
 pub fn cache(args: &CacheArgs) -> Result<()> {
     interrupt::install()?;
+    refuse_dash(&args.out, "--out")?;
     let setup = ExtractionSetup::load(&args.extraction, &args.selection, Method::LazyDisk)?;
     // Through links, which a rename would replace.
     let out = match OutputTarget::of(&args.out) {

@@ -10,7 +10,7 @@ use super::stdout;
 use crate::atomic_file::write_whole;
 use crate::error::{Error, Result};
 use crate::gate_adapter::{TaskMethod, history};
-use crate::own_output::{OutputFormat, check_replaceable};
+use crate::own_output::{OutputFormat, check_replaceable, refuse_dash};
 use crate::report::chart::history::charts;
 use crate::report::document::{Table, text_table};
 use crate::report::history::{changes_table, runs_table, series_page, series_table, short_series};
@@ -127,6 +127,7 @@ fn list(dir: &Path, json: bool) -> Result<()> {
 }
 
 fn plot(dir: &Path, out: &Path) -> Result<()> {
+    refuse_dash(out, "--out")?;
     let entries = history::read(dir)?;
     let series = history::series(&entries)?;
     let charts = charts(&series)?;

@@ -108,6 +108,21 @@ fn unwritable_output_is_refused_before_work() {
 }
 
 #[test]
+fn dash_is_refused_as_an_output() {
+    let sandbox = Sandbox::new();
+    for arguments in [
+        &["run", "--output", "-"][..],
+        &["features", "--out", "-"],
+        &["cache", "--out", "-"],
+        &["matrix", "--preset", "small", "--out", "-"],
+        &["report", "results.json", "--out", "-"],
+    ] {
+        assert_refused(&sandbox, arguments, &[" -: write /dev/stdout for standard output"]);
+    }
+    assert!(!sandbox.path("-").exists());
+}
+
+#[test]
 #[cfg(unix)]
 fn arguments_that_are_not_utf8_are_refused() {
     use std::os::unix::ffi::OsStrExt;
