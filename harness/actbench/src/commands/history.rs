@@ -97,6 +97,12 @@ pub fn history(args: &HistoryArgs) -> Result<ExitCode> {
 }
 
 fn add(dir: &Path, results: &[PathBuf]) -> Result<()> {
+    if dir.is_file() {
+        return Err(Error::file(
+            dir,
+            "is a file; the first argument is the directory of the history: `actbench history add DIR RESULTS...`",
+        ));
+    }
     for path in results {
         match history::add(dir, path)? {
             AddedFile::New(target) => stdout::line(target.display()),

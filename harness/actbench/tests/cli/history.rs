@@ -182,6 +182,7 @@ fn invalid_history_is_refused_with_its_path() {
     };
     refused(&["history", "list", "absent"], "absent");
     refused(&["history", "add", "kept", "odd.json"], "odd.json");
+    refused(&["history", "add", "odd.json", "odd.json"], "odd.json: is a file; the first argument is the directory");
     refused(&["history", "plot", "empty", "--out", "plots"], "empty");
     refused(&["compare", "odd.json", "odd.json"], "odd.json");
     refused(&["compare", "absent.json", "odd.json"], "absent.json");
