@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Command, FromArgMatches};
 
-use super::one_line::one_line;
 use super::run::RunArgs;
 use crate::error::{Error, Result};
 use crate::matrix::{PRESETS, RunFlagParser, RunMatrix};
 use actbench_activations::model::config_only::find_model_spec;
+use pairgate::command_line::one_line;
 
 /// The matrix.
 #[derive(Args, Clone, Debug)]

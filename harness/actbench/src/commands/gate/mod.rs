@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use pairgate::Metric;
+use pairgate::command_line::parse_duration;
 
 use self::criterion::CriterionArgs;
 use super::exports::Export;
-use super::run::parse_duration;
 use crate::atomic_file::is_stream;
 use crate::error::{Error, Result};
 use crate::own_output::{OutputFormat, check_own_output, check_replaceable};
