@@ -50,9 +50,9 @@ struct ColumnWidths {
 }
 
 /// The text of `table`, which ends in a newline, in lines of at most `width` columns. Text wraps at spaces, and the least
-/// important columns are left out and named in a line below. No word or number is broken, and no number is separated from its
-/// unit: if this is not enough, the table is wider. Without a width, all columns are shown and no line is wrapped, so that the
-/// text of a pipe or a file does not depend on a terminal.
+/// important columns are left out and named in a line below. No word and no number is broken, and a cell with a figure and its
+/// unit is not wrapped: if this is not enough, the table is wider. Without a width, all columns are shown and no line is wrapped,
+/// so that the text of a pipe or a file does not depend on a terminal.
 pub fn fitted(mut table: Table, width: Option<u16>) -> String {
     table.set_content_arrangement(ContentArrangement::Disabled);
     let hidden = width.map_or_else(Vec::new, |width| shrink(&mut table, usize::from(width)));
@@ -194,7 +194,7 @@ mod tests {
     fn table(heads: &[&str], cells: &[&str]) -> Table {
         let mut table = Table::new();
         table.load_style(table_style()).set_header(heads).add_row(cells);
-        for column in table.column_iter_mut().skip(2) {
+        for column in table.column_iter_mut().skip(2).take(8) {
             column.set_cell_alignment(CellAlignment::Right);
         }
         table
@@ -204,14 +204,14 @@ mod tests {
     fn figures_are_whole_at_every_width() {
         for width in 40..140 {
             let text = fitted(table(&HEADS, &CELLS), Some(width));
-            let (_, hidden) = text.split_once("not shown: ").unwrap_or_default();
+            let (shown, hidden) = text.split_once("not shown: ").unwrap_or((text.as_str(), ""));
             let hidden: Vec<&str> = hidden.trim_end().split(", ").collect();
             for (head, cell) in HEADS.iter().zip(CELLS) {
                 // Text may wrap at its space.
-                let is_shown = if *head == "fits" { text.contains("no:") } else { text.contains(cell) };
+                let is_shown = if *head == "fits" { shown.contains("no:") } else { shown.contains(cell) };
                 assert_ne!(is_shown, hidden.contains(head), "{head} at {width}:\n{text}");
             }
-            let longest = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+            let longest = shown.lines().map(|line| line.chars().count()).max().unwrap_or(0);
             assert!(longest <= usize::from(width) || width < 47, "{longest} at {width}:\n{text}");
         }
     }
