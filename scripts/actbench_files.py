@@ -25,17 +25,22 @@ class ActbenchFile:
     """A mapped safetensors file. Nothing is copied to memory before it is used."""
 
     def __init__(self, path):
-        self._bytes = np.memmap(path, dtype=np.uint8, mode="r")
-        length = int(self._bytes[:8].view("<u8")[0])
-        self._entries = json.loads(bytes(self._bytes[8 : 8 + length]))
-        self._data = 8 + length
-        self.metadata = self._entries.pop("__metadata__", {})
-        if "pooled" in self._entries:
+        refusal = ValueError(f"{path}: not a file of `actbench features` or `actbench cache`")
+        try:
+            self._bytes = np.memmap(path, dtype=np.uint8, mode="r")
+            self._data = 8 + int(self._bytes[:8].view("<u8")[0])
+            if self._data > len(self._bytes):
+                raise refusal
+            self._entries = json.loads(bytes(self._bytes[8 : self._data]))
+            self.metadata = self._entries.pop("__metadata__", {})
+        except (ValueError, IndexError, TypeError, AttributeError):  # too short, or without a header of JSON
+            raise refusal from None
+        if {"pooled", "layer_ids"} <= self._entries.keys():
             self.layers = self.stored("layer_ids").tolist()
-        elif self.metadata.get("format") == "actbench.acts" and self.metadata["axes"] == "blh":
+        elif self.metadata.get("format") == "actbench.acts" and self.metadata.get("axes") == "blh":
             self.layers = json.loads(self.metadata["layer_ids"])
         else:
-            raise ValueError(f"{path}: not a file of `actbench features` or `actbench cache`")
+            raise refusal
         if "rows" not in self._entries:
             raise ValueError(f"{path}: written by an earlier version, without rows; make it again")
         self.rows, self.labels = self.stored("rows"), self.stored("labels")

@@ -69,10 +69,33 @@ def check_tensors(path, file, dtype):
     check(torch.equal(other["rows"], torch.from_numpy(file.rows.copy())), f"{dtype}: safetensors reads other rows")
 
 
+def check_refusals(directory):
+    """A file of another kind is refused in one line that names it."""
+    header = b'{"weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    other = len(header).to_bytes(8, "little") + header + bytes(4)
+    for name, content in (
+        ("rows.jsonl", None),
+        ("empty", b""),
+        ("short", b"{}\n"),
+        ("list", (2).to_bytes(8, "little") + b"[]"),
+        ("other.safetensors", other),
+    ):
+        path = directory / name
+        if content is not None:
+            path.write_bytes(content)
+        try:
+            load(path)
+            message = "accepted"
+        except ValueError as error:
+            message = str(error)
+        check(message == f"{path}: not a file of `actbench features` or `actbench cache`", f"{name}: {message}")
+
+
 def main():
     program, directory = sys.argv[1], Path(sys.argv[2])
     data = directory / "rows.jsonl"
     labels = write_rows(data)
+    check_refusals(directory)
     for dtype in TORCH_TYPES:
         settings = ["--dataset", data, "--samples", 150, "--dtype", dtype]
         paths = {name: directory / f"{dtype}.{name}" for name in ("features", "cache")}

@@ -4,7 +4,7 @@
 #
 # usage: scripts/ci_gate.sh BASE HEAD OUT [ARGUMENTS OF actbench gate...]
 #
-# ACTBENCH       the binary that gates [default: built from the working tree]
+# ACTBENCH       the binary that gates [default: GATE_HEAD_BIN, else it is built from the working tree]
 # GATE_BASE_BIN  executables to gate [default: both commits are built]
 # GATE_HEAD_BIN
 # GATE_STRICT    1: an inconclusive gate fails; otherwise it is a warning
@@ -24,7 +24,10 @@ fi
 head=$(git rev-parse --verify "$head^{commit}")
 mkdir -p "$out"
 
-if [ -z "${ACTBENCH:-}" ]; then
+if [ -z "${ACTBENCH:-}" ] && [ -n "${GATE_BASE_BIN:-}" ] && [ -n "${GATE_HEAD_BIN:-}" ]; then
+  # With its directory, so that no program of that name in PATH runs in its place.
+  ACTBENCH=$(realpath "$GATE_HEAD_BIN")
+elif [ -z "${ACTBENCH:-}" ]; then
   cargo build --locked --quiet --release -p actbench
   ACTBENCH=target/release/actbench
 fi

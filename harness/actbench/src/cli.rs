@@ -8,7 +8,6 @@ use clap::FromArgMatches;
 
 use self::args::{Cli, Command};
 use crate::commands;
-use crate::commands::one_line;
 use crate::error::{Result, from_pairgate};
 
 mod args;
@@ -18,7 +17,7 @@ mod suggest;
 
 pub use self::args::visible_command;
 use pairgate::process::threads;
-use pairgate::{console, stderr_line};
+use pairgate::{command_line, console, stderr_line};
 
 /// Runs actbench on the arguments of this process.
 pub fn main() -> ExitCode {
@@ -27,7 +26,10 @@ pub fn main() -> ExitCode {
     let parsed = args::parser().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return with_output_checked(one_line::print(&error, suggest::tip(&error).as_deref()), FAILED),
+        Err(error) => {
+            let status = command_line::print_error(&error, suggest::tip(&error).as_deref());
+            return with_output_checked(ExitCode::from(status), FAILED);
+        }
     };
     let failed = status_of_failure(&cli.command);
     let code = exit_code(catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))), failed);

@@ -78,6 +78,14 @@ pub fn check_own_output(path: &Path, flag: &str, format: &OutputFormat) -> Resul
     own_output::check_own_output(path, flag, &format.0).map_err(from_pairgate)
 }
 
+/// [`pairgate::own_output::refuse_dash`] with the errors of the benchmark, for outputs that are not checked otherwise.
+///
+/// # Errors
+/// The path is `-`.
+pub fn refuse_dash(path: &Path, flag: &str) -> Result<()> {
+    own_output::refuse_dash(path, flag).map_err(from_pairgate)
+}
+
 /// [`pairgate::own_output::check_replaceable`] with the errors of the benchmark.
 ///
 /// # Errors

@@ -40,6 +40,8 @@
 
 pub mod atomic_file;
 pub mod case;
+#[cfg(feature = "clap")]
+pub mod command_line;
 pub mod compare;
 pub mod console;
 pub mod design;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use pairgate::atomic_file::{lock_output, write_atomically};
+use pairgate::command_line::{parse_duration, print_error};
 use pairgate::design::GateDesign;
 use pairgate::engine::{self, NoopGateObserver};
 use pairgate::export::{ExportFormat, export, render};
@@ -56,9 +57,9 @@ struct PairgateArgs {
     /// fresh copy of it may differ by some percent
     #[arg(long)]
     peak_rss: bool,
-    /// Time limit of a run, in seconds [default: no limit]
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<f64>,
+    /// Time limit of a run: seconds, or with a unit as in 90s, 10m, 2h [default: no limit]
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    timeout: Option<Duration>,
     /// Seed of the order of runs
     #[arg(long, default_value_t = 0, value_name = "SEED")]
     seed: u64,
@@ -73,10 +74,7 @@ struct PairgateArgs {
 fn main() -> ExitCode {
     let code = match PairgateArgs::try_parse() {
         Ok(args) => gate(&args).map_or_else(|error| failed(&error), |verdict| verdict.exit_code()),
-        Err(error) => {
-            console::keep_result(error.print(), error.use_stderr());
-            u8::try_from(error.exit_code()).unwrap_or(BROKEN)
-        }
+        Err(error) => print_error(&error, None),
     };
     match console::check() {
         // A verdict that could not be read is not a pass, and 1 would mean a regression.
@@ -96,9 +94,9 @@ fn failed(error: &Error) -> u8 {
 fn gate(args: &PairgateArgs) -> Result<Verdict> {
     let looks = GateDesign::looks(args.seed);
     let design = GateDesign { delta: args.delta, look_delta: args.delta, effect: args.effect, ..looks };
-    let timeout = args.timeout.map(seconds).transpose()?;
     let case = CommandCase::new(&args.name, &args.base, &args.head);
-    let options = CommandOptions { timeout, compare_output: args.same_output, judge_peak_rss: args.peak_rss };
+    let options =
+        CommandOptions { timeout: args.timeout, compare_output: args.same_output, judge_peak_rss: args.peak_rss };
     if let Some(path) = &args.output {
         check_own_output(path, "--output", &output_format(args.format))?;
     }
@@ -137,10 +135,6 @@ const fn output_format(format: ExportFormat) -> OutputFormat {
         ExportFormat::BenchmarkAction => ("a report for github-action-benchmark", Signs::Text("[", "\"extra\":")),
     };
     OutputFormat::new(GATE_NAME, description, signs)
-}
-
-fn seconds(seconds: f64) -> Result<Duration> {
-    Duration::try_from_secs_f64(seconds).map_err(|error| Error::usage(format!("--timeout {seconds}: {error}")))
 }
 
 /// A command is identified by its text: the programs in it are not known.

@@ -54,8 +54,20 @@ impl OutputFormat {
 /// # Errors
 /// The path is a directory, its directory does not exist or cannot be written to, or it is a file of another format.
 pub fn check_own_output(path: &Path, flag: &str, format: &OutputFormat) -> Result<()> {
+    refuse_dash(path, flag)?;
     check_writable(path, flag, format.description)?;
     check_replaceable(path, flag, format)
+}
+
+/// Refuses the path `-`, by which many programs mean standard output: a file of that name is rarely meant, and hard to remove.
+///
+/// # Errors
+/// The path is `-`.
+pub fn refuse_dash(path: &Path, flag: &str) -> Result<()> {
+    if path != Path::new("-") {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{flag} -: write /dev/stdout for standard output, or ./- for the name -")))
 }
 
 /// The second part of [`check_own_output`], for a file in a directory that `flag` names.
@@ -184,6 +196,14 @@ mod tests {
         check_own_output(&missing, "--output", &REPORT).unwrap();
         assert!(!missing.exists());
         check_own_output(Path::new("/dev/null"), "--output", &REPORT).unwrap();
+    }
+
+    #[test]
+    fn dash_is_refused_with_the_name_of_standard_output() {
+        let refused = check_own_output(Path::new("-"), "--output", &REPORT).unwrap_err();
+        assert!(refused.to_string().starts_with("--output -: write /dev/stdout for standard output"), "{refused}");
+        assert_eq!(refused.exit_code(), 2);
+        refuse_dash(Path::new("./-"), "--output").unwrap();
     }
 
     #[test]

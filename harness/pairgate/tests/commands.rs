@@ -52,6 +52,23 @@ fn failing_and_differing_commands_are_reported() {
 }
 
 #[test]
+fn usage_errors_are_one_line() {
+    for arguments in [&["--base", "true"][..], &["--base", "true", "--head", "true", "--timeout", "3 days"]] {
+        let output = pairgate(arguments);
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), message.lines().count()), (Some(2), 1), "{message}");
+        assert!(message.starts_with("error: "), "{message}");
+    }
+}
+
+#[test]
+fn timeout_takes_a_unit() {
+    let output = pairgate(&["--base", "true", "--head", "sleep 60", "--timeout", "0.005m"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    assert!(stdout(&output).contains("--timeout"), "{}", stdout(&output));
+}
+
+#[test]
 fn killed_gate_takes_the_programs_of_its_commands_with_it() {
     let directory = tempfile::tempdir().unwrap();
     let (started, mark) = (directory.path().join("started"), directory.path().join("mark"));

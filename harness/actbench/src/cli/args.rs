@@ -38,8 +38,8 @@ const EXAMPLES: &str = "Examples:
   actbench profile                            show which operations take the time
   actbench run --help                         list every setting";
 
-const AFTER_HELP: &str = "Exit status: 0 success, 1 a case failed, 2 bad usage or input, 70 internal error, \
-130 interrupted.
+const AFTER_HELP: &str = "Exit status: 0 success, 1 a case failed, 2 bad usage or input, 3 inconclusive,
+70 internal error, 130 interrupted.
 `actbench --help` has more; `actbench COMMAND --help` has the examples of each command.";
 
 const AFTER_LONG_HELP: &str = "Output:
@@ -50,16 +50,18 @@ Environment variables:
   NO_COLOR=1            disable colors
   ACTBENCH_LOG=debug    log internals to standard error
   ACTBENCH_CPU_ISA      CPU instruction set: amx, avx512bf16, avx512, avx2 or portable
-  ACTBENCH_CUDA         visible GPUs: none; split:K for K logical GPUs on GPU 0; emulator:K or emulator:K:SIZE
-                        for K emulated GPUs (of SIZE memory each), in builds with the feature emulator; if
-                        unset, all GPUs that the driver reports
+  ACTBENCH_CUDA         visible GPUs; if unset, all that the driver reports:
+                        none; split:K for K logical GPUs on GPU 0; emulator:K or emulator:K:SIZE
+                        for K emulated GPUs (of SIZE memory each) in builds with the feature emulator
   HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE
-                        cache, token, address and offline mode of the Hugging Face hub; docs/commands.md has all
+                        cache, token, address and offline mode of the Hugging Face hub
+  All variables are in docs/commands.md.
 
 Exit status:
   0    success
-  1    a case failed
-  2    bad usage or input
+  1    a case failed; of gate, compare and history check: regressed
+  2    bad usage or input; of gate and compare: also broken
+  3    inconclusive: of gate and compare; with --strict also a figure without enough past runs
   70   internal error, a fault of actbench
   130  interrupted";
 
@@ -144,4 +146,16 @@ pub fn visible_command() -> clap::Command {
     let parser = Cli::command();
     let visible: Vec<clap::Command> = parser.get_subcommands().filter(|it| !it.is_hide_set()).cloned().collect();
     clap::Command::new("actbench").version(env!("CARGO_PKG_VERSION")).subcommand_required(true).subcommands(visible)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_help_are_not_wrapped() {
+        for line in [EXAMPLES, AFTER_HELP, AFTER_LONG_HELP].into_iter().flat_map(str::lines) {
+            assert!(line.chars().count() <= 100, "{line}");
+        }
+    }
 }

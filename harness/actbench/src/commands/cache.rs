@@ -14,6 +14,7 @@ use super::settings::ExtractionArgs;
 use super::stdout;
 use crate::case::Method;
 use crate::error::Result;
+use crate::own_output::refuse_dash;
 use crate::runner::interrupt;
 use crate::workload::extract::plan;
 use crate::workload::prepare::{LabeledTokens, Prepared};
@@ -31,9 +32,13 @@ use pairgate::stderr_line;
 /// interrupted write. An existing file of the same settings is verified completely and kept; a file of other settings is
 /// rejected.
 #[derive(Args, Clone, Debug)]
-#[command(before_help = "Examples:\n  \
+#[command(
+    before_help = "Examples:\n  \
     actbench cache --out features.safetensors\n  \
-    actbench cache --model ./smollm2 --dataset data.jsonl --layer 12 --out features.safetensors")]
+    actbench cache --model ./smollm2 --dataset data.jsonl --layer 12 --out features.safetensors",
+    after_help = "Exit status: 0 success, 1 out of memory, or the file cannot be written, 2 bad usage or input,\n\
+    130 interrupted."
+)]
 pub struct CacheArgs {
     /// The work to extract features for.
     #[command(flatten)]
@@ -52,6 +57,7 @@ pub struct CacheArgs {
 /// Bad settings or input, a file that is damaged or of other settings, or a file that cannot be written.
 pub fn cache(args: &CacheArgs) -> Result<()> {
     interrupt::install()?;
+    refuse_dash(&args.out, "--out")?;
     let setup = ExtractionSetup::load(&args.extraction, &args.selection, Method::LazyDisk)?;
     // Through links, which a rename would replace.
     let out = match OutputTarget::of(&args.out) {

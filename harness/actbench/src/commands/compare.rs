@@ -88,7 +88,7 @@ pub fn compare(args: &CompareArgs) -> Result<ExitCode> {
         let text = serde_json::to_string_pretty(&comparison).map_err(|error| Error::internal(error.to_string()))?;
         stdout::line(text);
     } else {
-        stdout::text(render(&comparison));
+        stdout::text(render(&comparison, stdout::terminal_width()));
     }
     if comparison.lacks_runs() {
         let unjudged = counted(comparison.figures.len() - comparison.n_judged(), "figure");

@@ -22,9 +22,10 @@ const FILE_FORMATS: &str = "Files, one dialogue per row with a label of 0 or 1:\
 FILE.jsonl      {\"messages\": [{\"role\": \"user\", \"content\": \"...\"}, ...], \"label\": 1}\n  \
 FILE.csv        columns messages (JSON, as above) and label, or system, user, assistant and label\n  \
 FILE.parquet    columns messages and label\n\
-Roles are those of the model's chat template; tokens of the role assistant are pooled. Label 1 is the class that a probe \
-should detect.\nFurther keys of messages (tool_calls, reasoning_content) and the keys tools, documents and \
-chat_template_kwargs of a row\nreach the chat template as in transformers.\n";
+Roles are those of the model's chat template; tokens of the role assistant are\n\
+pooled. Label 1 is the class that a probe should detect. Further keys of messages\n\
+(tool_calls, reasoning_content) and the keys tools, documents and\n\
+chat_template_kwargs of a row reach the chat template as in transformers.\n";
 
 /// Prints the list.
 ///
@@ -40,7 +41,7 @@ pub fn datasets(args: &DatasetsArgs) -> Result<()> {
         for name in REGISTERED {
             table.push(vec![text_cell(name), text_cell(description(name))]);
         }
-        format!("{}\n{FILE_FORMATS}", text_table(&table))
+        format!("{}\n{FILE_FORMATS}", text_table(&table, stdout::terminal_width()))
     };
     stdout::text(text);
     Ok(())

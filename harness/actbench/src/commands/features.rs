@@ -31,10 +31,14 @@ use pairgate::stderr_line;
 /// layer_ids, pooled [n, l, h] in f32; training samples first. Metadata: format, model, pool, dtype, method, extract_s,
 /// layer_numbering. scripts/actbench_files.py reads the file in Python.
 #[derive(Args, Clone, Debug)]
-#[command(before_help = "Examples:\n  \
+#[command(
+    before_help = "Examples:\n  \
     actbench features --out features.safetensors\n  \
     actbench features --model ./smollm2 --dataset data.jsonl --layer 12 --out features.safetensors\n  \
-    actbench features --samples 40 --dtype fp32 --method eager --out features.safetensors")]
+    actbench features --samples 40 --dtype fp32 --method eager --out features.safetensors",
+    after_help = "Exit status: 0 success, 1 out of memory, or the file cannot be written, 2 bad usage or input,\n\
+    130 interrupted."
+)]
 pub struct FeaturesArgs {
     /// The work to extract features for.
     #[command(flatten)]

@@ -10,7 +10,7 @@ use super::stdout;
 use crate::atomic_file::write_whole;
 use crate::error::{Error, Result};
 use crate::gate_adapter::{TaskMethod, history};
-use crate::own_output::{OutputFormat, check_replaceable};
+use crate::own_output::{OutputFormat, check_replaceable, refuse_dash};
 use crate::report::chart::history::charts;
 use crate::report::document::{Table, text_table};
 use crate::report::history::{changes_table, runs_table, series_page, series_table, short_series, undecided_runs};
@@ -97,6 +97,12 @@ pub fn history(args: &HistoryArgs) -> Result<ExitCode> {
 }
 
 fn add(dir: &Path, results: &[PathBuf]) -> Result<()> {
+    if dir.is_file() {
+        return Err(Error::file(
+            dir,
+            "is a file; the first argument is the directory of the history: `actbench history add DIR RESULTS...`",
+        ));
+    }
     for path in results {
         match history::add(dir, path)? {
             AddedFile::New(target) => stdout::line(target.display()),
@@ -120,11 +126,14 @@ fn list(dir: &Path, json: bool) -> Result<()> {
         ));
         return Ok(());
     }
-    stdout::text(format_args!("{}\n{}", text_table(&runs_table(&entries)), text_table(&series_table(&series))));
+    let [runs, series] =
+        [runs_table(&entries), series_table(&series)].map(|table| text_table(&table, stdout::terminal_width()));
+    stdout::text(format_args!("{runs}\n{series}"));
     Ok(())
 }
 
 fn plot(dir: &Path, out: &Path) -> Result<()> {
+    refuse_dash(out, "--out")?;
     let entries = history::read(dir)?;
     let series = history::series(&entries)?;
     let charts = charts(&series)?;
@@ -158,7 +167,7 @@ fn check(dir: &Path, recent: usize, strict: bool, json: bool) -> Result<u8> {
     } else {
         let changes: Table = changes_table(&series);
         if !changes.rows.is_empty() {
-            stdout::text(text_table(&changes));
+            stdout::text(text_table(&changes, stdout::terminal_width()));
         } else if !none_is_long {
             stdout::line("no change found");
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::Result;
+use crate::own_output::refuse_dash;
 use crate::runner::interrupt;
 use actbench_activations::import::import_with_bar;
 use pairgate::stderr_line;
@@ -37,6 +38,7 @@ pub struct ImportArgs {
 /// See [`actbench_activations::import::import_gguf`].
 pub fn import(args: &ImportArgs) -> Result<()> {
     interrupt::install()?;
+    refuse_dash(&args.out, "--out")?;
     let summary = import_with_bar(&args.file, &args.out, args.force, args.quiet)?;
     if !args.quiet {
         stderr_line!(

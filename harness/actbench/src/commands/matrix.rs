@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::matrix::directory::{MatrixDirectory, MatrixManifest};
 use crate::matrix::order::{Shard, order};
 use crate::matrix::{CellFlags, RunMatrix};
+use crate::own_output::refuse_dash;
 use crate::planner::job::Job;
 use crate::quantities::rounded_duration;
 use crate::report::sentence::sentence;
@@ -96,6 +97,7 @@ struct CheckedCell {
 pub fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
     // Before the input is read: planning many cells takes long.
     interrupt::install()?;
+    refuse_dash(&args.out, "--out")?;
     let (source, matrix) = args.file.read()?;
     let mine = order(matrix.cells.len(), matrix.seed, args.shard);
     if args.dry_run {

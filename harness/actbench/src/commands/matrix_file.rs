@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Command, FromArgMatches};
 
-use super::one_line::one_line;
 use super::run::RunArgs;
 use crate::error::{Error, Result};
 use crate::matrix::{PRESETS, RunFlagParser, RunMatrix};
 use actbench_activations::model::config_only::find_model_spec;
+use pairgate::command_line::one_line;
 
 /// The matrix.
 #[derive(Args, Clone, Debug)]
 pub struct MatrixFileArgs {
     /// TOML file of the matrix
-    #[arg(value_name = "FILE.toml", required_unless_present = "preset", conflicts_with = "preset")]
+    #[arg(value_name = "FILE.toml", conflicts_with = "preset")]
     pub file: Option<PathBuf>,
     /// Built-in matrix: small (minutes on two cores) or paper (three models, up to 25,000 samples, all layers)
     #[arg(long, value_name = "NAME", value_parser = ["small", "paper"])]
@@ -32,9 +32,11 @@ impl MatrixFileArgs {
     pub fn read(&self) -> Result<(String, RunMatrix)> {
         let (origin, text) = match (&self.file, &self.preset) {
             (Some(path), _) => (path.display().to_string(), read_text(path)?),
-            (None, preset) => {
-                let name = preset.as_deref().unwrap_or_default();
-                let known = PRESETS.iter().find(|(known, _)| *known == name);
+            (None, None) => {
+                return Err(Error::usage("name a matrix: a file FILE.toml, --preset small or --preset paper"));
+            }
+            (None, Some(name)) => {
+                let known = PRESETS.iter().find(|(known, _)| *known == name.as_str());
                 let (_, text) = known.ok_or_else(|| Error::usage(format!("unknown preset '{name}'")))?;
                 (format!("preset {name}"), (*text).to_owned())
             }

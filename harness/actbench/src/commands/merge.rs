@@ -7,6 +7,7 @@ use clap::Args;
 use super::stdout;
 use crate::error::Result;
 use crate::matrix::merge::merge as merge_directories;
+use crate::own_output::refuse_dash;
 use pairgate::stderr_line;
 
 /// Merge the directories of a matrix that ran in shards.
@@ -37,6 +38,7 @@ pub struct MergeArgs {
 /// # Errors
 /// Directories without a matrix, of different matrices, or of different machines.
 pub fn merge(args: &MergeArgs) -> Result<()> {
+    refuse_dash(&args.out, "--out")?;
     let merged = merge_directories(&args.directories, &args.out, args.allow_mixed)?;
     for difference in &merged.mixed {
         stderr_line!("warning: results of different machines or builds: {difference}");

@@ -20,7 +20,6 @@ pub mod matrix;
 pub mod matrix_file;
 pub mod merge;
 pub mod models;
-pub mod one_line;
 pub mod plan;
 pub mod profile;
 pub mod recommend;

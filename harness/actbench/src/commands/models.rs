@@ -43,7 +43,7 @@ pub fn models(args: &ModelsArgs) -> Result<()> {
         for it in presets() {
             table.push(it.line());
         }
-        format!("{}\n{MODEL_FORMS}", text_table(&table))
+        format!("{}\n{MODEL_FORMS}", text_table(&table, stdout::terminal_width()))
     };
     stdout::text(text);
     Ok(())

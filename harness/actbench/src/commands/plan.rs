@@ -22,7 +22,7 @@ use crate::planner::job::SyntheticTokens;
 use crate::planner::published_gpu::PublishedGpu;
 use crate::planner::{CasePrediction, predict};
 use crate::quantities::duration;
-use crate::report::document::{Table, TableCell, number_cell, text_cell, text_table_within, whole_cell};
+use crate::report::document::{Table, TableCell, number_cell, text_cell, text_table, whole_cell};
 use crate::report::format::seconds;
 use crate::runner::interrupt;
 use actbench_activations::model::config_only::find_model_spec;
@@ -199,7 +199,7 @@ impl PlanSummary<'_> {
             let case = vec![text_cell(prediction.task), text_cell(prediction.method)];
             table.push([case, prediction_cells(prediction, space)].concat());
         }
-        text += &text_table_within(&table, stdout::terminal_width());
+        text += &text_table(&table, stdout::terminal_width());
         for choice in choices(predictions, space) {
             let method = choice.method.map_or_else(|| "none".to_owned(), |method| method.to_string());
             text += &format!("{}: use {method}: {}.\n", choice.task, choice.why);
@@ -299,7 +299,7 @@ fn dry_run_text(plan: &DryRun) -> String {
             table.push([case, prediction_cells(prediction, cell.space)].concat());
         }
     }
-    let mut text = text_table_within(&table, stdout::terminal_width());
+    let mut text = text_table(&table, stdout::terminal_width());
     text += &format!(
         "{} cells, about {} in all; {} cases will not fit\n",
         plan.cells.len(),

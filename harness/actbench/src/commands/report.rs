@@ -11,7 +11,7 @@ use super::stdout;
 use crate::atomic_file::write_whole;
 use crate::crossover::cells_of;
 use crate::error::{Error, Result};
-use crate::own_output::{OutputFormat, check_replaceable};
+use crate::own_output::{OutputFormat, check_replaceable, refuse_dash};
 use crate::report::chart::{Chart, charts};
 use crate::report::document::{Attachment, Document, html, markdown, rows_csv, summary_csv};
 use crate::results::NamedResults;
@@ -45,6 +45,7 @@ pub struct ReportArgs {
 /// # Errors
 /// A file that is not a result file, or a directory that cannot be written to.
 pub fn report(args: &ReportArgs) -> Result<()> {
+    refuse_dash(&args.out, "--out")?;
     let files = result_files::read(&args.results)?;
     let charts = charts(&cells_of(&files))?;
     let document = Document::new(&files, args.bounds.bounds()?, attachments(&files, &charts));

@@ -18,6 +18,7 @@ use crate::report::table;
 use crate::results::{ResultFile, Row, Status, check_output};
 use crate::runner::{RunOptions, interrupt, run as run_cases};
 use crate::workload::{Preflight, preflight};
+use pairgate::command_line::parse_duration;
 use pairgate::stderr_line;
 
 /// Run both workloads with eager and lazy extraction, each case in its own process, repeated in random order.
@@ -232,39 +233,8 @@ pub(super) fn distinct<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
     distinct
 }
 
-/// Seconds, or a number with a unit as in 90s, 10m, 2h.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
-    let seconds = match unit {
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("unknown unit '{unit}': use s, m or h")),
-    };
-    let number: f64 = number.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(number * seconds)
-        .ok()
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "must be greater than 0 and less than 1.8e19 seconds".to_owned())
-}
-
 pub(super) fn parse_fault(text: &str) -> Result<(Task, Method, Fault), String> {
     let parts = text.split_once('=').and_then(|(case, fault)| Some((case.split_once('/')?, fault)));
     let ((task, method), fault) = parts.ok_or("write TASK/METHOD=FAULT")?;
     Ok((Task::from_str(task, false)?, Method::from_str(method, false)?, Fault::from_str(fault, false)?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn duration_units_are_parsed() {
-        assert_eq!(parse_duration("90").unwrap(), Duration::from_secs(90));
-        assert_eq!(parse_duration("1.5m").unwrap(), Duration::from_secs(90));
-        assert_eq!(parse_duration("2h").unwrap(), Duration::from_secs(7200));
-        for bad in ["", "0", "-1", "3 days", "1e400", "nan"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
-        }
-    }
 }

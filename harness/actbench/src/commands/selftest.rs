@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::run::parse_duration;
 use super::selftest_progress::SelftestProgress;
 use super::stdout;
 use crate::atomic_file::write_whole;
@@ -21,6 +20,7 @@ use crate::own_output::{OutputFormat, check_own_output};
 use crate::report::selftest as report;
 use crate::results::adaptive::StoppingRule;
 use crate::runner::interrupt;
+use pairgate::command_line::parse_duration;
 use pairgate::selftest::live::{self, SelftestContext, SelftestPlan};
 use pairgate::selftest::noise::NoiseRecord;
 use pairgate::selftest::replay::{IntervalStopping, ReplayOptions, replay};

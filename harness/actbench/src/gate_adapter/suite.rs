@@ -27,6 +27,10 @@ const RESERVED: [&str; 12] = [
     "--cache-dir",
 ];
 
+/// Added to the parser's message that a key is missing.
+const CASE_KEYS: &str = "; every [[case]] has a name, a task (train or sweep) and a method (eager, lazy or lazy-disk), \
+                         and may have args, a list of flags of `actbench run`";
+
 /// The cases of a gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,8 +76,10 @@ impl Suite {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self> {
-        let suite: Suite =
-            toml::from_str(text).map_err(|error| Error::file(path, error.to_string().trim().to_owned()))?;
+        let suite: Suite = toml::from_str(text).map_err(|error| {
+            let keys = if error.message().starts_with("missing field") { CASE_KEYS } else { "" };
+            Error::file(path, format!("{}{keys}", error.to_string().trim()))
+        })?;
         if suite.cases.is_empty() {
             return Err(Error::file(path, "no [[case]]: a suite that measures nothing cannot pass"));
         }
@@ -136,6 +142,10 @@ mod tests {
             (format!("{case}speed = 1\n"), "unknown field"),
             (format!("args = [\"--repetitions=3\"]\n{case}"), "--repetitions is set by the gate"),
             (case.replace("lazy", "slow"), "slow"),
+            (
+                case.replace("task = \"train\"\n", ""),
+                "missing field `task`; every [[case]] has a name, a task (train or",
+            ),
         ] {
             let error = parse(&text).unwrap_err().to_string();
             assert!(error.contains(part) && error.starts_with("suite.toml"), "{error}");

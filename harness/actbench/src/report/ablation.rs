@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table};
 use indicatif::HumanCount;
 
-use super::fit::fit;
+use super::fit::fitted;
 use super::format::{mebibytes, ratio, seconds};
 use crate::case::Task;
 use crate::results::ablation::{AblationResult, Ratio};
@@ -37,8 +37,7 @@ pub fn render(summaries: &[(Task, TaskSummary)], width: Option<u16>) -> String {
     for column in table.column_iter_mut().skip(3) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    fit(&mut table, width);
-    format!("{}\n{}\n", table.trim_fmt(), footing(summaries))
+    format!("{}{}\n", fitted(table, width), footing(summaries))
 }
 
 /// The definition of the ratios and the confidence of their intervals.

@@ -8,9 +8,9 @@ use pairgate::Verdict;
 use pairgate::compare::{FigureComparison, RunComparison};
 use pairgate::export::format::{counted, metric_format, metric_with_unit};
 
-/// The table, the verdict, and the reasons why figures are not judged.
-pub fn render(comparison: &RunComparison<TaskMethod>) -> String {
-    let mut text = text_table(&table(comparison));
+/// The table in lines of at most `width` columns, the verdict, and the reasons why figures are not judged.
+pub fn render(comparison: &RunComparison<TaskMethod>, width: Option<u16>) -> String {
+    let mut text = text_table(&table(comparison), width);
     let _ = writeln!(text, "\n{}", verdict(comparison));
     for reason in &comparison.not_judged {
         let _ = writeln!(text, "not judged: {reason}");
@@ -64,7 +64,7 @@ fn has_bound(figure: &FigureComparison<TaskMethod>) -> bool {
 
 /// A line for each figure.
 fn table(comparison: &RunComparison<TaskMethod>) -> Table {
-    let heads = ["case", "metric", "#base", "#head", "#head / base", "#history", "#alarm above", "verdict", "note"];
+    let heads = ["case", "metric", "#base", "#head", "#head / base", "#past mean", "#alarm above", "verdict", "note"];
     let mut table = Table::new("", &heads);
     for figure in &comparison.figures {
         let show = metric_format(figure.metric);
@@ -74,7 +74,7 @@ fn table(comparison: &RunComparison<TaskMethod>) -> Table {
             (None, _) => "-".to_owned(),
         };
         let history = figure.history.as_ref();
-        let mean = history.map(|history| format!("{} of {}", show(Some(history.mean)), history.n));
+        let mean = history.map(|history| format!("{} ({})", show(Some(history.mean)), counted(history.n, "run")));
         table.push(vec![
             text_cell(figure.case),
             text_cell(metric_with_unit(figure.metric)),

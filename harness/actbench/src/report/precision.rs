@@ -4,6 +4,7 @@ use crate::case::{Method, Task};
 use crate::results::ResultFile;
 use crate::results::adaptive::{RunEnd, StoppingRule};
 use crate::results::interval::Interval;
+use pairgate::export::format::counted;
 
 /// A time ratio with its interval, if it has one.
 type TimeRatio = (Task, Method, Option<Interval>);
@@ -15,7 +16,8 @@ pub fn lines(results: &ResultFile, end: RunEnd) -> Vec<String> {
     let (blocks, reason) = match end {
         RunEnd::Fixed { .. } => return Vec::new(),
         RunEnd::Enough { blocks } if ratios.is_empty() => {
-            return vec![format!("{blocks} blocks, the minimum: there is no time ratio to measure more precisely")];
+            let blocks = counted(blocks, "block");
+            return vec![format!("{blocks}, the minimum: there is no time ratio to measure more precisely")];
         }
         RunEnd::Enough { blocks } => {
             (blocks, format!("every time ratio is known to within {}", percent(stopping.half_width)))
@@ -26,7 +28,7 @@ pub fn lines(results: &ResultFile, end: RunEnd) -> Vec<String> {
         RunEnd::Budget { blocks } => (blocks, "--budget allows no further block".to_owned()),
         RunEnd::MaxBlocks { blocks } => (blocks, "the maximum; is the machine busy?".to_owned()),
     };
-    let mut lines = vec![format!("{blocks} blocks: {reason}")];
+    let mut lines = vec![format!("{}: {reason}", counted(blocks, "block"))];
     lines.extend((!ratios.is_empty()).then(|| format!("precision of the time ratios: {}", precisions(&ratios))));
     lines.push(advice(end, blocks));
     lines
@@ -108,6 +110,7 @@ mod tests {
         assert_eq!(first(RunEnd::Budget { blocks: 2 }), "2 blocks: --budget allows no further block");
         assert_eq!(first(RunEnd::MaxBlocks { blocks: 50 }), "50 blocks: the maximum; is the machine busy?");
         let single = lines(&results(&[2.0]), RunEnd::Budget { blocks: 1 });
+        assert_eq!(single[0], "1 block: --budget allows no further block");
         assert!(single[1].contains("a single block has no interval"), "{single:?}");
         let alone = lines(&results(&[]), RunEnd::Enough { blocks: 6 });
         assert_eq!(alone, ["6 blocks, the minimum: there is no time ratio to measure more precisely"]);

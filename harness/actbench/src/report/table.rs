@@ -5,7 +5,7 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, Table};
 
 use super::ablation;
-use super::fit::fit;
+use super::fit::fitted;
 use super::format::{mebibytes, metric, ratio_or_no_difference, seconds};
 use super::quality;
 use super::sentence::sentence;
@@ -43,7 +43,7 @@ const LEGEND: &str = "n: repetitions; figures are medians; time: extract + train
 /// without one no line of a table is wrapped. Cases that used the disk cache are called `lazy-disk`.
 pub fn render(results: &ResultFile, width: Option<u16>) -> String {
     let results = &results.with_shown_methods();
-    let mut text = format!("{}\n{LEGEND}", cases(results, width).trim_fmt());
+    let mut text = format!("{}{LEGEND}", cases(results, width));
     let summaries: Vec<(Task, TaskSummary)> =
         results.config.tasks.iter().map(|task| (*task, results.task_summary(*task))).collect();
     let comparisons = || summaries.iter().flat_map(|(task, summary)| summary.by_method().map(move |it| (*task, it)));
@@ -72,7 +72,7 @@ pub fn render(results: &ResultFile, width: Option<u16>) -> String {
 }
 
 /// Medians over the counted repetitions of each task and method; columns without any value are left out.
-fn cases(results: &ResultFile, width: Option<u16>) -> Table {
+fn cases(results: &ResultFile, width: Option<u16>) -> String {
     let columns: Vec<&FigureColumn> =
         FIGURES.iter().filter(|column| results.rows.iter().any(|row| (column.value)(row).is_some())).collect();
     let mut table = Table::new();
@@ -90,8 +90,7 @@ fn cases(results: &ResultFile, width: Option<u16>) -> Table {
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    fit(&mut table, width);
-    table
+    fitted(table, width)
 }
 
 /// Whether a row belongs to this task and method with all rules that the settings select: no rule ablated.

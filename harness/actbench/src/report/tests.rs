@@ -54,6 +54,9 @@ fn table_fits_a_terminal_of_80_columns() {
     };
     let (narrow, free) = (render(&results, Some(80)), render(&results, None));
     assert!(in_table(&narrow).into_iter().all(|length| length <= 80), "{narrow}");
+    let narrower = render(&results, Some(60));
+    assert!(in_table(&narrower).into_iter().all(|length| length <= 60), "{narrower}");
+    assert!(narrower.contains("0.9750\nnot shown: ") && narrower.contains("5 of 6"), "{narrower}");
     assert!(in_table(&free).into_iter().max() > Some(80), "the text of a pipe is not wrapped: {free}");
     let legend: Vec<&str> =
         narrow.lines().filter(|line| line.starts_with("n: ") || line.starts_with("RSS: ")).collect();

@@ -159,6 +159,25 @@ fn exit_status_follows_outcome_and_strictness() {
 }
 
 #[test]
+fn named_executables_are_gated_without_a_build() {
+    let sandbox = Sandbox::new();
+    repository(&sandbox, 0.5, 0.5);
+    fs::create_dir(sandbox.path("bin")).unwrap();
+    let built = sandbox.path("built").display().to_string();
+    executable_script(&sandbox, "bin/cargo", &format!("echo \"$@\" >> {built}; exit 1"));
+    let path = format!("{}:{}", sandbox.path("bin").display(), std::env::var("PATH").unwrap());
+    let steady = executable_script(&sandbox, "steady", &format!("echo '{}'", row(0.5)));
+    // The binary that gates is then the head.
+    let judge =
+        format!("if [ \"$1\" = gate ]; then exec {} \"$@\"; fi; echo '{}'", env!("CARGO_BIN_EXE_actbench"), row(0.5));
+    let head = executable_script(&sandbox, "head", &judge);
+    let output =
+        gate(&sandbox, &[("ACTBENCH", ""), ("PATH", &path), ("GATE_BASE_BIN", &steady), ("GATE_HEAD_BIN", &head)]);
+    assert_eq!(output.status.code(), Some(0), "{} {}", stdout(&output), stderr(&output));
+    assert!(!sandbox.path("built").exists(), "{}", text(&sandbox, "built"));
+}
+
+#[test]
 fn unrelated_branches_are_refused() {
     let sandbox = Sandbox::new();
     repository(&sandbox, 0.5, 0.5);

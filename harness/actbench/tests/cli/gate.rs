@@ -375,6 +375,12 @@ fn commits_are_built_gated_and_cleaned_up() {
     let output = run(&["gate", "--base-rev", "no-such", "--head-rev", "HEAD", "-q"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--base-rev no-such: no such commit"), "{}", stderr(&output));
+    for (flag, text) in [("--head-rev", "--head-rev no-such: no such commit"), ("--head-bin", "cannot open no-such")] {
+        let output = run(&["gate", "--base-rev", "HEAD~1", flag, "no-such"]);
+        assert_eq!(output.status.code(), Some(2));
+        // The commit of base exists, and is not built for nothing.
+        assert!(stderr(&output).contains(text) && !stderr(&output).contains("building"), "{}", stderr(&output));
+    }
     assert_eq!(git(&["worktree", "list"]).lines().count(), 1);
     assert_eq!(temporary(&sandbox), [""; 0]);
 }

@@ -95,6 +95,7 @@ fn stored_result_is_judged_by_history_alone() {
     assert_eq!(judge("slow.json", &["--strict"]).0, Some(3));
     let (status, text) = judge("same.json", &["--history", "kept"]);
     assert_eq!(status, Some(0), "{text}");
+    assert!(text.contains("past mean") && text.contains(" (12 runs)"), "{text}");
     let (status, text) = judge("slow.json", &["--history", "kept"]);
     assert_eq!(status, Some(1), "{text}");
     let (status, text) = judge("slow.json", &["--history", "kept", "--json"]);
@@ -214,6 +215,7 @@ fn invalid_history_is_refused_with_its_path() {
     };
     refused(&["history", "list", "absent"], "absent");
     refused(&["history", "add", "kept", "odd.json"], "odd.json");
+    refused(&["history", "add", "odd.json", "odd.json"], "odd.json: is a file; the first argument is the directory");
     refused(&["history", "plot", "empty", "--out", "plots"], "empty");
     refused(&["compare", "odd.json", "odd.json"], "odd.json");
     refused(&["compare", "absent.json", "odd.json"], "absent.json");

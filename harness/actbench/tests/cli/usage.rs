@@ -66,6 +66,8 @@ fn unknown_flag_or_command_suggests_nearest() {
         assert_refused(&sandbox, &[typed], &[typed, &format!("a similar subcommand exists: '{command}'")]);
     }
     assert_refused(&sandbox, &["run", "extra"], &["extra"]);
+    assert_refused(&sandbox, &["explain", "--json"], &["--json"]);
+    assert_refused(&sandbox, &["matrix"], &["FILE.toml", "--preset small"]);
     assert_refused(&sandbox, &["run", "--samples"], &["--samples"]);
 }
 
@@ -103,6 +105,21 @@ fn unwritable_output_is_refused_before_work() {
     let sandbox = Sandbox::new();
     assert_refused(&sandbox, &["run", "--output", "absent/results.json"], &["absent", "--output"]);
     assert_refused(&sandbox, &["run", "--output", "temporary"], &["temporary", "directory"]);
+}
+
+#[test]
+fn dash_is_refused_as_an_output() {
+    let sandbox = Sandbox::new();
+    for arguments in [
+        &["run", "--output", "-"][..],
+        &["features", "--out", "-"],
+        &["cache", "--out", "-"],
+        &["matrix", "--preset", "small", "--out", "-"],
+        &["report", "results.json", "--out", "-"],
+    ] {
+        assert_refused(&sandbox, arguments, &[" -: write /dev/stdout for standard output"]);
+    }
+    assert!(!sandbox.path("-").exists());
 }
 
 #[test]

@@ -60,6 +60,19 @@ impl Drop for GitWorktree {
     }
 }
 
+/// The root of the repository that contains `directory`, and the commit that `revision` names there. Nothing is built, so that
+/// a gate can refuse a wrong revision of either side first.
+///
+/// # Errors
+/// There is no such revision or repository, or the user interrupts.
+pub fn find_commit(directory: &Path, revision: &str, side: Side) -> Result<(PathBuf, String)> {
+    let repository = PathBuf::from(git(directory, &["rev-parse", "--show-toplevel"], "no git repository here")?);
+    let missing = format!("--{side}-rev {revision}: no such commit in {}", repository.display());
+    let name = format!("{revision}^{{commit}}");
+    let commit = git(&repository, &["rev-parse", "--verify", "--quiet", "--end-of-options", &name], &missing)?;
+    Ok((repository, commit))
+}
+
 /// Builds the binary `name` of the package of the same name at `revision` for one side, with a cargo profile.
 ///
 /// # Errors
@@ -130,11 +143,7 @@ struct RevisionCheckout {
 
 impl RevisionCheckout {
     fn new(options: &BuildOptions<'_>, revision: &str, side: Side) -> Result<Self> {
-        let toplevel = git(options.repository, &["rev-parse", "--show-toplevel"], "no git repository here")?;
-        let repository = PathBuf::from(toplevel);
-        let missing = format!("--{side}-rev {revision}: no such commit in {}", repository.display());
-        let name = format!("{revision}^{{commit}}");
-        let commit = git(&repository, &["rev-parse", "--verify", "--quiet", "--end-of-options", &name], &missing)?;
+        let (repository, commit) = find_commit(options.repository, revision, side)?;
         let temporary = TemporaryDirectory::create("pairgate-rev-", None)?;
         let worktree = GitWorktree { repository: repository.clone(), directory: temporary };
         let path = worktree.source().display().to_string();

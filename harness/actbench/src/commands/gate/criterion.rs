@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use pairgate::CaseReport;
+use pairgate::command_line::parse_duration;
 use pairgate::source::criterion::{BenchDuration, BenchSide, CriterionSource, UnpairedBenchmarks};
 use pairgate::source::instructions::{InstructionCounts, add_instruction_notes, count_instructions, missing_tools};
 use pairgate::source::revisions::{BenchTarget, BuiltExecutable, build_bench};
@@ -14,7 +15,6 @@ use serde_json::json;
 
 use super::GateArgs;
 use super::shared::{GateSide, PreparedGate, SideArgument, build_revision, design, side_argument};
-use crate::commands::run::parse_duration;
 use crate::error::{Error, Result, from_pairgate};
 use crate::measure::machine_record::MachineRecord;
 use crate::runner::interrupt;

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use pairgate::Metric;
+use pairgate::command_line::parse_duration;
 
 use self::criterion::CriterionArgs;
 use super::exports::Export;
-use super::run::parse_duration;
 use crate::atomic_file::is_stream;
 use crate::error::{Error, Result};
 use crate::own_output::{OutputFormat, check_own_output, check_replaceable};
@@ -35,7 +35,14 @@ use crate::runner::interrupt;
     actbench gate --base-rev main --head-rev HEAD --resume\n  \
     actbench gate --base-rev main --head-rev HEAD --export junit=gate.xml --export markdown=gate.md\n  \
     actbench gate --criterion --base-rev main --head-rev HEAD",
-    after_help = "Exit status: 0 pass, 1 regressed, 2 broken (a run failed, a benchmark is missing in head, a file cannot be\n\
+    after_help = "A suite (docs/ci.md has every key):\n  \
+    args = [\"--samples\", \"300\"]      # flags of `actbench run` for all cases\n\n  \
+    [[case]]                         # a case; there may be several\n  \
+    name = \"sweep-lazy\"\n  \
+    task = \"sweep\"                   # train or sweep\n  \
+    method = \"lazy\"                  # eager, lazy or lazy-disk\n  \
+    args = [\"--sweep-layers\", \"4\"]  # more flags for this case, optional\n\n\
+    Exit status: 0 pass, 1 regressed, 2 broken (a run failed, a benchmark is missing in head, a file cannot be\n\
     written, or bad usage), 3 inconclusive, 70 internal error, 130 interrupted."
 )]
 pub struct GateArgs {
@@ -54,7 +61,7 @@ pub struct GateArgs {
     /// Cargo profile for building commits
     #[arg(long, default_value = "release", value_name = "PROFILE")]
     pub build_profile: String,
-    /// Cases, as a TOML file [default: train and sweep, eager and lazy, on the embedded model]
+    /// Cases, as a TOML file in the format below [default: train and sweep, eager and lazy, on the embedded model]
     #[arg(long, value_name = "FILE")]
     pub suite: Option<PathBuf>,
     /// Metrics that every run must have and that are judged
@@ -122,7 +129,8 @@ pub fn gate(args: &GateArgs) -> Result<ExitCode> {
     for export in args.export.iter().filter(|export| export.path != Path::new("-")) {
         check_own_output(&export.path, "--export", export.output_format())?;
     }
-    let outcome = if args.criterion.criterion { criterion::gate(args) } else { programs::gate(args) };
+    let outcome = shared::check_sides(args)
+        .and_then(|()| if args.criterion.criterion { criterion::gate(args) } else { programs::gate(args) });
     outcome.map_err(broken)
 }
 

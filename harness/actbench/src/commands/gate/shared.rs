@@ -8,7 +8,7 @@ use pairgate::engine;
 use pairgate::export::format::counted;
 use pairgate::journal::{GateJournal, JournalHeader};
 use pairgate::report::ProgramIdentity;
-use pairgate::source::revisions::{BuildOptions, BuiltExecutable};
+use pairgate::source::revisions::{BuildOptions, BuiltExecutable, find_commit};
 use pairgate::source::{Side, Source};
 use pairgate::{CaseReport, GateReport, Verdict};
 use serde_json::Value;
@@ -75,6 +75,19 @@ pub fn side_argument(args: &GateArgs, side: Side) -> Result<SideArgument<'_>> {
         (None, Some(revision)) => Ok(SideArgument::Revision(revision)),
         (None, None) => Err(Error::usage(format!("name {side} with --{side}-bin or --{side}-rev"))),
     }
+}
+
+/// Looks up the executable or the commit of both sides, so that a wrong name is refused before anything is built.
+pub fn check_sides(args: &GateArgs) -> Result<()> {
+    for side in [Side::Base, Side::Head] {
+        match side_argument(args, side)? {
+            SideArgument::File(file) => fingerprint::executable(file).map(drop)?,
+            SideArgument::Revision(revision) => {
+                find_commit(Path::new("."), revision, side).map(drop).map_err(from_pairgate)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Calls `build` with the options for building revisions of the repository in the working directory.

@@ -8,7 +8,7 @@ use crate::case::Task;
 use crate::crossover::answer::{answers, count};
 use crate::crossover::recommend::{Evidence, Recommendation, RunSize, SizeBounds, recommendations};
 use crate::crossover::{Cell, DeviceClass, Setting, cells_of};
-use crate::report::fit::fit;
+use crate::report::fit::fitted;
 use crate::results::NamedResults;
 use crate::results::choice::RULE;
 use crate::results::interval::Interval;
@@ -175,7 +175,7 @@ fn identity_note(cells: &[Cell]) -> Option<String> {
 pub fn recommendation_text(files: &[NamedResults], bounds: SizeBounds, width: Option<u16>) -> String {
     let cells = cells_of(files);
     let found = recommendations(&cells, bounds);
-    let part = |table: &Table| format!("{}{}\n", text_table_within(table, width), table.caption);
+    let part = |table: &Table| format!("{}{}\n", text_table(table, width), table.caption);
     let mut text = part(&recommendation_table(&found, bounds));
     let notes = not_measured(&found, bounds).into_iter().chain(warnings_of(files));
     text.extend(notes.chain(identity_note(&cells)).map(|note| format!("{note}\n")));
@@ -187,13 +187,8 @@ pub fn recommendation_text(files: &[NamedResults], bounds: SizeBounds, width: Op
     text
 }
 
-/// A table as text: numbers aligned to the right, empty columns left out.
-pub fn text_table(table: &Table) -> String {
-    text_table_within(table, None)
-}
-
-/// The same in lines of at most `width` columns.
-pub fn text_table_within(table: &Table, width: Option<u16>) -> String {
+/// A table as text in lines of at most `width` columns: numbers aligned to the right, empty columns left out.
+pub fn text_table(table: &Table, width: Option<u16>) -> String {
     let table = table.clone().without_empty_columns();
     let mut shown = TextTable::new();
     shown.load_style(table_style()).set_header(&table.columns);
@@ -205,6 +200,5 @@ pub fn text_table_within(table: &Table, width: Option<u16>) -> String {
             column.set_cell_alignment(comfy_table::CellAlignment::Right);
         }
     }
-    fit(&mut shown, width);
-    format!("{}\n", shown.trim_fmt())
+    fitted(shown, width)
 }

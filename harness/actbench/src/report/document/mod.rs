@@ -20,9 +20,7 @@ mod tests;
 use serde::Serialize;
 
 use self::crossing::{concise_crossover, concise_evidence, not_measured};
-pub use self::crossing::{
-    crossover_table, evidence_table, recommendation_table, recommendation_text, text_table, text_table_within,
-};
+pub use self::crossing::{crossover_table, evidence_table, recommendation_table, recommendation_text, text_table};
 pub use self::csv::{rows_csv, summary_csv};
 pub use self::failures::failures_table;
 pub use self::html::html;
