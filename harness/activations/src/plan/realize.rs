@@ -63,10 +63,12 @@ impl Acts {
     }
 
     /// Computes the result into a cache file, batch by batch. An existing file is replaced once the new one is complete.
-    /// If a killed process left a partial file of the same plan, it is checked and resumed: the model runs on the rest.
+    /// If an interrupted or killed process left a partial file of the same plan, it is checked and resumed: the model runs on
+    /// the rest.
     ///
     /// # Errors
-    /// A failure of the model or of the disk, or another process writing the same file. No partial file is left then.
+    /// A failure of the model or of the disk, or another process writing the same file. No partial file is left then. After
+    /// [`Error::Interrupted`] the finished samples stay in the partial file of a plan that starts from a model.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.save_with_table(path, None)
     }
@@ -89,13 +91,19 @@ impl Acts {
         let is_missing = |sample: &usize| !positions.of_sample(*sample).all(|position| writer.has(position));
         let missing: Vec<usize> = positions.distinct.iter().copied().filter(is_missing).collect();
         if !missing.is_empty() {
-            execution.visit(&missing, &mut |numbers, tensor| {
+            let visited = execution.visit(&missing, &mut |numbers, tensor| {
                 let wanted = numbers.iter().enumerate();
                 let pairs: Vec<(usize, usize)> = wanted
                     .flat_map(|(index, number)| positions.of_sample(*number).map(move |position| (position, index)))
                     .collect();
                 writer.put(&pairs, &tensor)
-            })?;
+            });
+            if let Err(error) = visited {
+                if matches!(error, Error::Interrupted) {
+                    writer.keep_finished()?;
+                }
+                return Err(error);
+            }
         }
         writer.finish()
     }

@@ -316,6 +316,34 @@ fn failed_write_leaves_the_old_file() {
 }
 
 #[test]
+fn interrupted_write_keeps_its_finished_samples() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    let model = Arc::new(FakeModel::new(6, DType::F32));
+    let plan = Acts::collect(model.clone(), Arc::new(three_sequences()), &[2], 1).unwrap();
+    let plan = plan.with_rules(Rules::all().without(Rule::Packing));
+    let error = plan.with_interrupt(|| true).save(&path).unwrap_err();
+    assert_eq!(error.exit_code(), 130, "{error}");
+    assert_eq!(entries(directory.path()), [".file.partial"]);
+    let first = model.log().runs;
+    plan.save(&path).unwrap();
+    let both = model.log().runs;
+    assert_eq!(entries(directory.path()), ["file"]);
+    let resumed = fs::read(&path).unwrap();
+    plan.save(&path).unwrap();
+    assert!(fs::read(&path).unwrap() == resumed, "the file of an interrupted write differs");
+    assert_eq!(both, model.log().runs - both, "{first} runs of the interrupted write were repeated");
+}
+
+#[test]
+fn interrupted_copy_leaves_no_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let copied = Acts::from_tensor(collect(DType::F32, &[1]).realize().unwrap());
+    assert!(copied.with_interrupt(|| true).save(directory.path().join("file")).is_err());
+    assert_eq!(entries(directory.path()), [""; 0]);
+}
+
+#[test]
 fn foreign_partial_file_is_overwritten() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file");
