@@ -15,8 +15,10 @@ use crate::workload::prepare::{Prepared, prepare};
 use crate::workload::{check_depth, deepest, device, layers_of, load_model, request, with_layers};
 use pairgate::stderr_line;
 
-const ONE_LAYER: &str = "The one layer to extract [default of --tasks train: 12; half the depth of the embedded model]";
-const LAYERS: &str = "The layers to extract, 0 to N - 1 [default: 16; all of the embedded model]";
+const ONE_LAYER: &str = "The one layer to extract [default of --tasks train: 12, or the last of a smaller model; half \
+                         the depth of the embedded one]";
+const LAYERS: &str =
+    "The layers to extract, 0 to N - 1 [default: 16, or all of a smaller model and of the embedded one]";
 
 /// The flags that select the layers to extract.
 #[derive(Args, Clone, Debug)]
@@ -24,10 +26,11 @@ pub struct LayerSelectionArgs {
     /// Task that selects the layers: train has one, sweep several [default: train with --layer, otherwise sweep]
     #[arg(long, alias = "task", value_name = "TASK")]
     pub tasks: Option<Task>,
-    /// The one layer to extract [default of --tasks train: 12; half the depth of the embedded model]
+    /// The one layer to extract [default of --tasks train: 12, or the last of a smaller model; half the depth of the embedded
+    /// one]
     #[arg(long, value_name = "LAYER", long_help = layer_help(ONE_LAYER))]
     pub layer: Option<usize>,
-    /// The layers to extract, 0 to N - 1 [default: 16; all of the embedded model]
+    /// The layers to extract, 0 to N - 1 [default: 16, or all of a smaller model and of the embedded one]
     #[arg(long, value_name = "N", long_help = layer_help(LAYERS))]
     pub sweep_layers: Option<usize>,
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::calibration::{CalibrationArgs, CalibrationProgress, warn_about_conditions};
-use super::matrix_file::run_args;
+use super::matrix_file::{cell_error, run_args};
 use super::settings::SettingsArgs;
 use super::stdout;
 use crate::case::{Method, RunConfig, Task};
@@ -246,18 +246,20 @@ fn prediction_cells(prediction: &CasePrediction, space: AvailableSpace) -> Vec<T
     ]
 }
 
-/// Lists the cells of a matrix with the predictions of their cases.
+/// Lists the cells of the matrix that errors call `origin`, with the predictions of their cases.
 ///
 /// # Errors
 /// A cell with invalid settings or input, or no memory or disk space for the calibration.
-pub fn list_cells(cells: &[&CellFlags], args: &CalibrationArgs, json: bool, quiet: bool) -> Result<()> {
+pub fn list_cells(cells: &[&CellFlags], origin: &str, args: &CalibrationArgs, json: bool, quiet: bool) -> Result<()> {
     interrupt::install()?;
     let settings = cells.iter().map(|cell| {
         let config = run_args(&cell.flags).map_err(Error::usage)?.config();
         Ok(CellSettings { name: cell.name.clone(), command: cell.flags.clone(), config })
     });
     let settings: Vec<CellSettings> = settings.collect::<Result<_>>()?;
+    let mut current = 0;
     let mut next = |index: usize| {
+        current = index;
         if !quiet {
             stderr_line!("planning cell {} of {}: {}", index + 1, cells.len(), settings[index].name);
         }
@@ -269,7 +271,8 @@ pub fn list_cells(cells: &[&CellFlags], args: &CalibrationArgs, json: bool, quie
         warn_about_conditions();
     }
     let progress = CalibrationProgress::new(quiet || json);
-    let plan = dry_run(&settings, &source, quiet, &mut next, &mut |step| progress.begin(step))?;
+    let plan = dry_run(&settings, &source, quiet, &mut next, &mut |step| progress.begin(step))
+        .map_err(|error| cell_error(origin, cells[current], error))?;
     drop(progress);
     stdout::text(if json { pretty(&plan)? } else { dry_run_text(&plan) });
     Ok(())
