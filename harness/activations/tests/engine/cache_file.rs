@@ -107,15 +107,35 @@ fn file_is_reused_only_by_its_plan() {
     let other = full.max_pool(Axis::Sequence).unwrap().cast(DType::F32).unwrap();
     let error = other.cache(Some(&path)).unwrap_err();
     let message = error.to_string();
-    for part in ["dtype (file: bf16, plan: f32)", "pool (file: mean_pool(s), plan: max_pool(s) cast(f32))"] {
+    for part in ["the dtype (file: bf16, plan: f32)", "the pooling (file: mean_pool(s), plan: max_pool(s) cast(f32))"] {
         assert!(message.contains(part), "{message}");
     }
+    assert!(message.contains("was written for other settings: "), "{message}");
     assert!(message.contains("delete it or use another path"), "{message}");
     assert_eq!(error.exit_code(), 2);
     // `save` replaces an existing file, `cache` does not.
     other.save(&path).unwrap();
     assert_same(&read(&path).unwrap(), &other.realize().unwrap(), "replaced");
     assert_same(&copy.realize().unwrap(), &plan.realize().unwrap(), "the old file, still mapped");
+}
+
+#[test]
+fn file_of_other_samples_names_the_data_set() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pooled");
+    let pooled = |plan: Acts| plan.mean_pool(Axis::Sequence).unwrap();
+    pooled(collect(DType::Bf16, &[1, 4])).save(&path).unwrap();
+    let refused = |plan: Acts| plan.cache(Some(&path)).unwrap_err().to_string();
+    let message = refused(pooled(collect(DType::Bf16, &[1, 4]).slice_batch(1..).unwrap()));
+    assert!(
+        message.contains("the data set or its samples (file: ")
+            && message.ends_with(" changed; delete it or use another path"),
+        "{message}"
+    );
+    assert!(!message.contains("mask") && !message.contains("shape"), "{message}");
+    assert!(message.split_whitespace().all(|word| word.len() < 64 || word.contains('/')), "{message}");
+    let message = refused(pooled(collect(DType::Bf16, &[1])));
+    assert!(message.contains("the layers (file: 1,4, plan: 1) changed"), "{message}");
 }
 
 #[test]
