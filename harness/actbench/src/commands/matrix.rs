@@ -96,6 +96,7 @@ struct CheckedCell {
 pub fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
     // Before the input is read: planning many cells takes long.
     interrupt::install()?;
+    run::check_cache_directory(args.cache_dir.as_deref())?;
     let (source, matrix) = args.file.read()?;
     let mine = order(matrix.cells.len(), matrix.seed, args.shard);
     if args.dry_run {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::calibration::{CalibrationArgs, CalibrationProgress, warn_about_conditions};
 use super::matrix_file::{cell_error, run_args};
+use super::run::check_cache_directory;
 use super::settings::SettingsArgs;
 use super::stdout;
 use crate::case::{Method, RunConfig, Task};
@@ -103,6 +104,7 @@ fn parse_layers(text: &str) -> Result<LayerCount, String> {
 pub fn plan(args: &PlanArgs) -> Result<()> {
     interrupt::install()?;
     let config = args.settings.config(args.tasks.clone(), args.methods.clone(), Some(1), 0);
+    check_cache_directory(args.cache_dir.as_deref())?;
     let directory = args.cache_dir.clone().unwrap_or_else(std::env::temp_dir);
     // First, so that a wrong file is reported before a model or data are read.
     let source = args.calibration.source(&directory)?;
