@@ -29,9 +29,10 @@ use pairgate::stderr_line;
 /// Write pooled features of the layers of a task to a cache file, or check an existing file.
 ///
 /// The file is safetensors with one tensor layer.N per layer, [n, h], training samples first, and for each sample rows (its
-/// index in the data set, from 0), labels and is_train; scripts/actbench_files.py reads it. Ctrl-C keeps the finished
-/// samples, and the same command resumes an interrupted write. An existing file of the same settings is verified
-/// completely and kept; a file of other settings is rejected.
+/// index in the data set, from 0), labels and is_train; the entry settings of its metadata has model, data set, mask, seed and
+/// others. scripts/actbench_files.py reads it. Ctrl-C keeps the finished samples, and the same command resumes an
+/// interrupted write. An existing file of the same settings is verified completely and kept; a file of other settings is
+/// rejected.
 #[derive(Args, Clone, Debug)]
 #[command(before_help = "Examples:\n  \
     actbench cache --out features.safetensors\n  \
@@ -149,7 +150,7 @@ mod tests {
         let path = directory.path().join("cache");
         let acts =
             Acts::from_tensor(ActTensor::from_f32(Axes::BLH, &[2, 1, 1], DType::F32, [3], None, &[1.0, 2.0]).unwrap());
-        let table = SampleTable { rows: vec![1, 0], labels: vec![0, 1], is_train: vec![1, 0] };
+        let table = SampleTable { rows: vec![1, 0], labels: vec![0, 1], is_train: vec![1, 0], settings: String::new() };
         acts.save(&path).unwrap();
         let kept = acts.cache_with_table(&path, &table).unwrap();
         let warning = without_table(&kept, &path).unwrap().unwrap();

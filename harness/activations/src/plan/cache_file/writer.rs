@@ -138,7 +138,8 @@ impl CacheWriter {
             table.check_length(signature.n_samples)?;
         }
         let contents = if table.is_some() { FileContents::NumberingAndSamples } else { FileContents::Numbering };
-        let layout = FileLayout::new(signature, fingerprint, contents)?;
+        let settings = table.map_or("", |table| table.settings.as_str());
+        let layout = FileLayout::new(signature, fingerprint, contents, settings)?;
         let partial = partial_path(path)?;
         let file = lock_partial(&partial, path)?;
         let n_chunks = layout.checked_parts().map(FilePart::n_chunks).sum();
