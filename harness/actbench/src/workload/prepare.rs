@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn row_that_the_template_refuses_is_named_by_line() {
+    fn refused_row_is_named_by_its_line() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rows.jsonl");
         let user = "{\"role\": \"user\", \"content\": \"q\"}";
