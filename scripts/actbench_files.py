@@ -7,6 +7,7 @@
     train = file.is_train                   # bool [n]: the side of the split
     y = file.labels                         # 0 or 1 [n]
     file.rows                               # int64 [n]: index of each sample's row in the data set as read, from 0
+    file.settings["mask"]                   # the settings: model, dataset, mask, pool, samples, seed and others
 
 A layer's number is in `file.metadata["layer_numbering"]`. Samples are in another order than in the data set: training
 samples first, and shuffled. `rows` leads back to the data set, and so to columns that actbench does not read.
@@ -18,6 +19,7 @@ import sys
 
 import numpy as np
 
+_SETTINGS = ("model", "dataset", "data_digest", "mask", "pool", "dtype", "samples", "train_frac", "seed")
 _TYPES = {"BOOL": "?", "U8": "u1", "I32": "<i4", "I64": "<i8", "F16": "<f2", "BF16": "<u2", "F32": "<f4"}
 
 
@@ -37,12 +39,16 @@ class ActbenchFile:
             raise refusal from None
         if {"pooled", "layer_ids"} <= self._entries.keys():
             self.layers = self.stored("layer_ids").tolist()
+            settings = self.metadata
         elif self.metadata.get("format") == "actbench.acts" and self.metadata.get("axes") == "blh":
             self.layers = json.loads(self.metadata["layer_ids"])
+            settings = json.loads(self.metadata.get("settings", "{}"))
         else:
             raise refusal
         if "rows" not in self._entries:
             raise ValueError(f"{path}: written by an earlier version, without rows; make it again")
+        # Files of earlier versions have some of them.
+        self.settings = {key: settings[key] for key in _SETTINGS if key in settings}
         self.rows, self.labels = self.stored("rows"), self.stored("labels")
         self.is_train = self.stored("is_train").astype(bool)
 
@@ -79,4 +85,5 @@ load = ActbenchFile
 if __name__ == "__main__":
     file = load(sys.argv[1])
     print(f"{len(file.rows)} samples, {file.is_train.sum()} for training; layers {file.layers}")
-    print("\n".join(f"{key}: {value}" for key, value in sorted(file.metadata.items()) if len(value) < 200))
+    entries = {**file.metadata, **file.settings}
+    print("\n".join(f"{key}: {value}" for key, value in sorted(entries.items()) if len(value) < 200))

@@ -108,6 +108,8 @@ def main():
             check(file.rows.dtype == np.int64 and len(set(file.rows.tolist())) == 150, f"{name}: rows are not distinct")
             check((file.labels == labels[file.rows]).all(), f"{name}: labels are not those of the rows")
             check((file.labels != labels[np.roll(file.rows, 1)]).any(), f"{name}: labels would also fit other rows")
+            own = [file.settings[key] for key in ("dataset", "mask", "samples", "seed")]
+            check(own == [str(data), "assistant", "150", "0"], f"{name}: settings {file.settings}")
             check(file.is_train.sum() == 120, f"{name}: {file.is_train.sum()} of 150 samples for training")
         check((features.rows == cache.rows).all() and (features.is_train == cache.is_train).all(), "order of the samples")
         lengths = np.diff(features.stored("offsets"))

@@ -110,7 +110,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Profile(args) => commands::profile::profile(&args),
         Command::Import(args) => commands::import::import(&args).map(|()| ExitCode::SUCCESS),
         Command::Features(args) => commands::features::features(&args).map(|()| ExitCode::SUCCESS),
-        Command::Cache(args) => commands::cache::cache(&args).map(|()| ExitCode::SUCCESS),
+        Command::Cache(args) => commands::cache::cache(&args),
         Command::Check(args) => commands::check::check(&args),
         Command::Env(args) => commands::env::env(&args).map(|()| ExitCode::SUCCESS),
         Command::Models(args) => commands::models::models(&args).map(|()| ExitCode::SUCCESS),

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use actbench_kernels::KernelError;
 use thiserror::Error as ThisError;
 
+use crate::units::Bytes;
+
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -52,7 +54,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// An allocation failed.
-    #[error("out of memory: {what} would take {bytes} bytes")]
+    #[error("out of memory: {what} would take {}", Bytes(*bytes))]
     OutOfMemory {
         /// The purpose of the allocation.
         what: String,
@@ -61,10 +63,12 @@ pub enum Error {
     },
     /// A case is predicted to exceed its memory limit; nothing was allocated.
     #[error(
-        "out of memory: {what} would take {bytes} bytes in all, over the limit of {limit} (--memory-limit); {advice}"
+        "out of memory: {} would be needed, over the limit of {} (--memory-limit): {what}; {advice}",
+        Bytes(*bytes),
+        Bytes(*limit)
     )]
     OverMemoryLimit {
-        /// The purpose of the memory.
+        /// The memory in use, and what would be added for which purpose.
         what: String,
         /// Predicted bytes of the whole process.
         bytes: u64,

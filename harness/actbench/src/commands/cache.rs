@@ -3,7 +3,9 @@
 //! `run --lazy-cache-disk` writes the same file and deletes it; here it is kept.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
@@ -13,7 +15,7 @@ use super::halved;
 use super::settings::ExtractionArgs;
 use super::stdout;
 use crate::case::Method;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::own_output::refuse_dash;
 use crate::runner::interrupt;
 use crate::workload::extract::plan;
@@ -28,7 +30,8 @@ use pairgate::stderr_line;
 /// Write pooled features of the layers of a task to a cache file, or check an existing file.
 ///
 /// The file is safetensors with one tensor layer.N per layer, [n, h], training samples first, and for each sample rows (its
-/// index in the data set, from 0), labels and is_train; scripts/actbench_files.py reads it. The same command resumes an
+/// index in the data set, from 0), labels and is_train; the entry settings of its metadata has model, data set, mask, seed and
+/// others. scripts/actbench_files.py reads it. Ctrl-C keeps the finished samples, and the same command resumes an
 /// interrupted write. An existing file of the same settings is verified completely and kept; a file of other settings is
 /// rejected.
 #[derive(Args, Clone, Debug)]
@@ -55,7 +58,7 @@ pub struct CacheArgs {
 ///
 /// # Errors
 /// Bad settings or input, a file that is damaged or of other settings, or a file that cannot be written.
-pub fn cache(args: &CacheArgs) -> Result<()> {
+pub fn cache(args: &CacheArgs) -> Result<ExitCode> {
     interrupt::install()?;
     refuse_dash(&args.out, "--out")?;
     let setup = ExtractionSetup::load(&args.extraction, &args.selection, Method::LazyDisk)?;
@@ -65,14 +68,26 @@ pub fn cache(args: &CacheArgs) -> Result<()> {
         // Refused by the writer of cache files, which names the reason.
         _ => args.out.clone(),
     };
-    // A forced exit, in the middle of a long batch, leaves nothing either.
     let partial = out.with_file_name(partial_name(&out));
-    let _removal = at_forced_exit(move || drop(std::fs::remove_file(partial)));
+    // A forced exit, in the middle of a long batch, keeps the finished samples as well.
+    let of_forced_exit = partial.clone();
+    let _note = at_forced_exit(move || {
+        if let Some(kept) = kept(&of_forced_exit) {
+            let _ = writeln!(std::io::stderr(), "note: {kept}");
+        }
+    });
     let samples = both_sides(&setup.prepared);
     let n_tokens = samples.tokens.n_tokens();
     let plan = plan(&setup.model, &samples, &setup.layers, setup.options())?.with_progress(Arc::new(|_: Progress| ()));
     let plan = plan.with_interrupt(interrupt::requested);
-    let cached = plan.cache_with_table(&out, &setup.sample_table())?;
+    let cached = match plan.cache_with_table(&out, &setup.sample_table()) {
+        Err(error @ Error::Interrupted) => {
+            let Some(kept) = kept(&partial) else { return Err(error) };
+            stderr_line!("error: interrupted; {kept}");
+            return Ok(ExitCode::from(error.exit_code()));
+        }
+        cached => cached?,
+    };
     halved::warn("cache", plan.stats().halvings);
     check(&cached)?;
     if let Some(warning) = without_table(&cached, &args.out)? {
@@ -84,7 +99,14 @@ pub fn cache(args: &CacheArgs) -> Result<()> {
         args.out.display(),
         cached.signature()
     ));
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The message on the partial file of an interrupted write, if there is one.
+fn kept(partial: &Path) -> Option<String> {
+    partial
+        .exists()
+        .then(|| format!("{} has the finished samples; the same command resumes the write", partial.display()))
 }
 
 /// The name under which a cache file is written; see the module `cache_file` of the engine.
@@ -134,7 +156,7 @@ mod tests {
         let path = directory.path().join("cache");
         let acts =
             Acts::from_tensor(ActTensor::from_f32(Axes::BLH, &[2, 1, 1], DType::F32, [3], None, &[1.0, 2.0]).unwrap());
-        let table = SampleTable { rows: vec![1, 0], labels: vec![0, 1], is_train: vec![1, 0] };
+        let table = SampleTable { rows: vec![1, 0], labels: vec![0, 1], is_train: vec![1, 0], settings: String::new() };
         acts.save(&path).unwrap();
         let kept = acts.cache_with_table(&path, &table).unwrap();
         let warning = without_table(&kept, &path).unwrap().unwrap();

@@ -2,21 +2,26 @@
 
 use std::sync::Arc;
 
+use actbench_activations::data::EMBEDDED;
 use actbench_activations::model::ActivationModel;
 use actbench_activations::plan::Rules;
 use actbench_activations::plan::cache_file::SampleTable;
+use actbench_kernels::DType;
 use clap::Args;
+use serde_json::{Map, Value};
 
 use super::settings::{ExtractionArgs, layer_help};
 use crate::case::{CaseObserver, Method, NoopObserver, RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::workload::extract::Extraction;
-use crate::workload::prepare::{Prepared, prepare};
+use crate::workload::prepare::{Prepared, prepare_with_digest};
 use crate::workload::{check_depth, deepest, device, layers_of, load_model, request, with_layers};
 use pairgate::stderr_line;
 
-const ONE_LAYER: &str = "The one layer to extract [default of --tasks train: 12; half the depth of the embedded model]";
-const LAYERS: &str = "The layers to extract, 0 to N - 1 [default: 16; all of the embedded model]";
+const ONE_LAYER: &str = "The one layer to extract [default of --tasks train: 12, or the last of a smaller model; half \
+                         the depth of the embedded one]";
+const LAYERS: &str =
+    "The layers to extract, 0 to N - 1 [default: 16, or all of a smaller model and of the embedded one]";
 
 /// The flags that select the layers to extract.
 #[derive(Args, Clone, Debug)]
@@ -24,10 +29,11 @@ pub struct LayerSelectionArgs {
     /// Task that selects the layers: train has one, sweep several [default: train with --layer, otherwise sweep]
     #[arg(long, alias = "task", value_name = "TASK")]
     pub tasks: Option<Task>,
-    /// The one layer to extract [default of --tasks train: 12; half the depth of the embedded model]
+    /// The one layer to extract [default of --tasks train: 12, or the last of a smaller model; half the depth of the embedded
+    /// one]
     #[arg(long, value_name = "LAYER", long_help = layer_help(ONE_LAYER))]
     pub layer: Option<usize>,
-    /// The layers to extract, 0 to N - 1 [default: 16; all of the embedded model]
+    /// The layers to extract, 0 to N - 1 [default: 16, or all of a smaller model and of the embedded one]
     #[arg(long, value_name = "N", long_help = layer_help(LAYERS))]
     pub sweep_layers: Option<usize>,
 }
@@ -64,6 +70,7 @@ pub struct ExtractionSetup {
     /// The layers of the task, increasing.
     pub layers: Vec<usize>,
     pub model: Arc<dyn ActivationModel>,
+    data_digest: String,
     rules: Rules,
 }
 
@@ -82,7 +89,7 @@ impl ExtractionSetup {
             ..extraction.config()
         };
         config.check()?;
-        let prepared = prepare(request(&config, false))?;
+        let (prepared, data_digest) = prepare_with_digest(request(&config, false))?;
         for warning in &prepared.warnings {
             stderr_line!("warning: {warning}");
         }
@@ -95,7 +102,7 @@ impl ExtractionSetup {
         let observer: Arc<dyn CaseObserver> = Arc::new(NoopObserver);
         let model = load_model(&prepared, &config, deepest(&config, task), &observer)?;
         let rules = Rules::all_but(&config.no_opt)?;
-        Ok(ExtractionSetup { config, prepared, layers, model, rules })
+        Ok(ExtractionSetup { config, prepared, layers, model, data_digest, rules })
     }
 
     /// The options of the extraction. Features stay in memory.
@@ -108,6 +115,23 @@ impl ExtractionSetup {
         }
     }
 
+    /// The settings that decide the samples and their features, for the metadata of a file. Values are those of the flags.
+    pub fn settings(&self) -> [(&'static str, String); 9] {
+        let config = &self.config;
+        let name = |name: &Option<String>| name.clone().unwrap_or_else(|| EMBEDDED.to_owned());
+        [
+            ("model", name(&config.model)),
+            ("dataset", name(&config.dataset)),
+            ("data_digest", self.data_digest.clone()),
+            ("mask", config.mask.to_string()),
+            ("pool", config.pool.to_string()),
+            ("dtype", dtype_name(config.dtype).to_owned()),
+            ("samples", config.samples.to_string()),
+            ("train_frac", config.train_frac.to_string()),
+            ("seed", config.seed.to_string()),
+        ]
+    }
+
     /// Where each sample comes from, training samples first.
     pub fn sample_table(&self) -> SampleTable {
         let sides = [(1, &self.prepared.train), (0, &self.prepared.test)];
@@ -115,7 +139,23 @@ impl ExtractionSetup {
             rows: sides.iter().flat_map(|(_, side)| side.rows.iter().map(|row| *row as i64)).collect(),
             labels: sides.iter().flat_map(|(_, side)| side.labels.iter().copied()).collect(),
             is_train: sides.iter().flat_map(|(flag, side)| vec![*flag; side.rows.len()]).collect(),
+            settings: self.settings_json(),
         }
+    }
+
+    /// The settings as one JSON object.
+    fn settings_json(&self) -> String {
+        let entries = self.settings().map(|(name, value)| (name.to_owned(), Value::from(value)));
+        Value::Object(Map::from_iter(entries)).to_string()
+    }
+}
+
+/// The name of the flag value, which differs from the name in the kernels crate.
+fn dtype_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "fp32",
+        DType::F16 => "fp16",
+        DType::Bf16 => "bf16",
     }
 }
 

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use actbench_kernels::DType;
 use clap::{Args, ValueEnum};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -28,8 +27,9 @@ use pairgate::stderr_line;
 /// Write tokens, masks, labels and pooled features of the layers of a task to a file.
 ///
 /// Tensors: tokens (flat), offsets, mask, rows (the index of each sample in the data set, from 0), labels, is_train,
-/// layer_ids, pooled [n, l, h] in f32; training samples first. Metadata: format, model, pool, dtype, method, extract_s,
-/// layer_numbering. scripts/actbench_files.py reads the file in Python.
+/// layer_ids, pooled [n, l, h] in f32; training samples first. Metadata: format, method, extract_s, layer_numbering, and the
+/// settings: model, dataset, data_digest, mask, pool, dtype, samples, train_frac, seed. scripts/actbench_files.py reads the
+/// file in Python.
 #[derive(Args, Clone, Debug)]
 #[command(
     before_help = "Examples:\n  \
@@ -70,7 +70,7 @@ fn parse_method(text: &str) -> Result<Method, String> {
 pub fn features(args: &FeaturesArgs) -> Result<()> {
     check_own_output(&args.out, "--out", &OutputFormat::FEATURES)?;
     let setup = ExtractionSetup::load(&args.extraction, &args.selection, args.method)?;
-    let ExtractionSetup { config, prepared, layers, model, .. } = &setup;
+    let ExtractionSetup { prepared, layers, model, .. } = &setup;
     let sink: ProgressSink = Arc::new(|_: Progress| ());
     let start = std::time::Instant::now();
     let extracted = match args.method {
@@ -79,15 +79,13 @@ pub fn features(args: &FeaturesArgs) -> Result<()> {
     };
     let extract_s = start.elapsed().as_secs_f64();
     halved::warn("features", extracted.stats.halvings);
-    let metadata = HashMap::from([
+    let mut metadata = HashMap::from([
         ("format".to_owned(), FEATURES_FORMAT.to_owned()),
         ("layer_numbering".to_owned(), LAYER_NUMBERING.to_owned()),
-        ("model".to_owned(), config.model.clone().unwrap_or_else(|| "embedded".to_owned())),
-        ("pool".to_owned(), config.pool.to_string()),
-        ("dtype".to_owned(), dtype_name(config.dtype).to_owned()),
         ("method".to_owned(), args.method.to_string()),
         ("extract_s".to_owned(), extract_s.to_string()),
     ]);
+    metadata.extend(setup.settings().map(|(name, value)| (name.to_owned(), value)));
     write(args, &setup, &extracted, metadata)?;
     // Standard error, as of other commands whose output may be `/dev/stdout`.
     stderr_line!(
@@ -103,15 +101,6 @@ pub fn features(args: &FeaturesArgs) -> Result<()> {
 /// `1 layer`, `2 layers`.
 fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
-/// The name of the flag value, which differs from the name in the kernels crate.
-fn dtype_name(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F32 => "fp32",
-        DType::F16 => "fp16",
-        DType::Bf16 => "bf16",
-    }
 }
 
 fn write(
@@ -130,7 +119,7 @@ fn write(
         *end += sequence.len() as i64;
         Some(*end)
     }));
-    let SampleTable { rows, labels, is_train } = setup.sample_table();
+    let SampleTable { rows, labels, is_train, .. } = setup.sample_table();
     let layer_ids: Vec<i32> = extracted.layers.iter().map(|features| features.layer as i32).collect();
     let hidden = extracted.layers.first().map_or(0, LayerFeatures::hidden_size);
     let mut pooled = vec![0.0f32; n_samples * layer_ids.len() * hidden];

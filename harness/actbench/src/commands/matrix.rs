@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::calibration::CalibrationArgs;
-use super::matrix_file::{MatrixFileArgs, run_args};
+use super::matrix_file::{MatrixFileArgs, cell_error, run_args};
 use super::plan::list_cells;
 use super::run::{self, RunArgs};
 use super::stdout;
@@ -98,13 +98,14 @@ pub fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
     // Before the input is read: planning many cells takes long.
     interrupt::install()?;
     refuse_dash(&args.out, "--out")?;
+    run::check_cache_directory(args.cache_dir.as_deref())?;
     let (source, matrix) = args.file.read()?;
     let mine = order(matrix.cells.len(), matrix.seed, args.shard);
     if args.dry_run {
         let mut listed = mine;
         listed.sort_unstable();
         let cells: Vec<&CellFlags> = listed.iter().map(|index| &matrix.cells[*index]).collect();
-        list_cells(&cells, &args.calibration, args.json, args.quiet)?;
+        list_cells(&cells, &args.file.origin(), &args.calibration, args.json, args.quiet)?;
         return Ok(ExitCode::SUCCESS);
     }
     let manifest = MatrixManifest::new(&matrix, args.shard);
@@ -169,6 +170,7 @@ fn check_cells(
     mine: &[usize],
     directory: &MatrixDirectory,
 ) -> Result<Vec<CheckedCell>> {
+    let origin = args.file.origin();
     let mut checked = Vec::new();
     let mut warned = Vec::new();
     for cell in mine.iter().map(|index| &matrix.cells[*index]).filter(|cell| !directory.is_finished(cell)) {
@@ -176,11 +178,8 @@ fn check_cells(
             return Err(Error::Interrupted);
         }
         let run_args = run_args(&cell.flags).map_err(Error::usage)?;
-        let with_cell = |error: Error| match error {
-            Error::Usage(what) => Error::input(format!("cell {}", cell.name), what),
-            other => other,
-        };
-        let (preflight, data) = preflight_with_data(&run_args.config(), args.quiet).map_err(with_cell)?;
+        let (preflight, data) =
+            preflight_with_data(&run_args.config(), args.quiet).map_err(|error| cell_error(&origin, cell, error))?;
         for warning in preflight.warnings.iter().filter(|warning| !warned.contains(*warning)) {
             stderr_line!("warning: {}: {warning}", cell.name);
         }

@@ -6,7 +6,8 @@ use clap::{Args, Command, FromArgMatches};
 
 use super::run::RunArgs;
 use crate::error::{Error, Result};
-use crate::matrix::{PRESETS, RunFlagParser, RunMatrix};
+use crate::matrix::{CellFlags, PRESETS, RunFlagParser, RunMatrix};
+use crate::workload::layer_count;
 use actbench_activations::model::config_only::find_model_spec;
 use pairgate::command_line::one_line;
 
@@ -30,19 +31,27 @@ impl MatrixFileArgs {
     /// # Errors
     /// A file that cannot be read, or is invalid, with the line.
     pub fn read(&self) -> Result<(String, RunMatrix)> {
-        let (origin, text) = match (&self.file, &self.preset) {
-            (Some(path), _) => (path.display().to_string(), read_text(path)?),
+        let text = match (&self.file, &self.preset) {
+            (Some(path), _) => read_text(path)?,
             (None, None) => {
                 return Err(Error::usage("name a matrix: a file FILE.toml, --preset small or --preset paper"));
             }
             (None, Some(name)) => {
                 let known = PRESETS.iter().find(|(known, _)| *known == name.as_str());
                 let (_, text) = known.ok_or_else(|| Error::usage(format!("unknown preset '{name}'")))?;
-                (format!("preset {name}"), (*text).to_owned())
+                (*text).to_owned()
             }
         };
-        let matrix = RunMatrix::parse(&text, &origin, &CellParser { locations: &self.model_at })?;
+        let matrix = RunMatrix::parse(&text, &self.origin(), &CellParser { locations: &self.model_at })?;
         Ok((text, matrix))
+    }
+
+    /// The name of the matrix in errors.
+    pub fn origin(&self) -> String {
+        match &self.file {
+            Some(path) => path.display().to_string(),
+            None => format!("preset {}", self.preset.as_deref().unwrap_or_default()),
+        }
     }
 }
 
@@ -80,6 +89,28 @@ pub fn run_args(flags: &[String]) -> Result<RunArgs, String> {
     let message = |error: clap::Error| one_line(&error.render().to_string()).trim_start_matches("error: ").to_owned();
     let matches = parser().try_get_matches_from(flags).map_err(message)?;
     RunArgs::from_arg_matches(&matches).map_err(message)
+}
+
+/// The error of the settings of a cell, with the file and the cell in front; every other error unchanged.
+pub fn cell_error(origin: &str, cell: &CellFlags, error: Error) -> Error {
+    match error {
+        Error::Usage(what) => Error::input(format!("{origin}: cell {}", cell.name), too_deep(cell).unwrap_or(what)),
+        other => other,
+    }
+}
+
+/// The error of a cell whose entry of `layers` exceeds the depth of its model. The flags that stand for the entry are not in
+/// the file.
+fn too_deep(cell: &CellFlags) -> Option<String> {
+    // Flags of the file itself have the form `--sweep-layers=8`.
+    let entry = cell.flags.windows(2).find(|pair| pair[0] == "--sweep-layers")?;
+    let layers: usize = entry[1].parse().ok()?;
+    let model = run_args(&cell.flags).ok()?.config().model;
+    let n_layers = find_model_spec(model.as_deref(), true).ok()?.config.n_layers;
+    (layers > n_layers).then(|| {
+        let has = layer_count(n_layers);
+        format!("layers = [{layers}] is too deep: the model has {has}; write {n_layers} or fewer, or \"all\"")
+    })
 }
 
 impl RunFlagParser for CellParser<'_> {

@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::calibration::{CalibrationArgs, CalibrationProgress, warn_about_conditions};
-use super::matrix_file::run_args;
+use super::matrix_file::{cell_error, run_args};
+use super::run::check_cache_directory;
 use super::settings::SettingsArgs;
 use super::stdout;
 use crate::case::{Method, RunConfig, Task};
@@ -104,6 +105,7 @@ fn parse_layers(text: &str) -> Result<LayerCount, String> {
 pub fn plan(args: &PlanArgs) -> Result<()> {
     interrupt::install()?;
     let config = args.settings.config(args.tasks.clone(), args.methods.clone(), Some(1), 0);
+    check_cache_directory(args.cache_dir.as_deref())?;
     let directory = args.cache_dir.clone().unwrap_or_else(std::env::temp_dir);
     // First, so that a wrong file is reported before a model or data are read.
     let source = args.calibration.source(&directory)?;
@@ -262,18 +264,20 @@ fn prediction_cells(prediction: &CasePrediction, space: AvailableSpace) -> Vec<T
     ]
 }
 
-/// Lists the cells of a matrix with the predictions of their cases.
+/// Lists the cells of the matrix that errors call `origin`, with the predictions of their cases.
 ///
 /// # Errors
 /// A cell with invalid settings or input, or no memory or disk space for the calibration.
-pub fn list_cells(cells: &[&CellFlags], args: &CalibrationArgs, json: bool, quiet: bool) -> Result<()> {
+pub fn list_cells(cells: &[&CellFlags], origin: &str, args: &CalibrationArgs, json: bool, quiet: bool) -> Result<()> {
     interrupt::install()?;
     let settings = cells.iter().map(|cell| {
         let config = run_args(&cell.flags).map_err(Error::usage)?.config();
         Ok(CellSettings { name: cell.name.clone(), command: cell.flags.clone(), config })
     });
     let settings: Vec<CellSettings> = settings.collect::<Result<_>>()?;
+    let mut current = 0;
     let mut next = |index: usize| {
+        current = index;
         if !quiet {
             stderr_line!("planning cell {} of {}: {}", index + 1, cells.len(), settings[index].name);
         }
@@ -285,7 +289,8 @@ pub fn list_cells(cells: &[&CellFlags], args: &CalibrationArgs, json: bool, quie
         warn_about_conditions();
     }
     let progress = CalibrationProgress::new(quiet || json);
-    let plan = dry_run(&settings, &source, quiet, &mut next, &mut |step| progress.begin(step))?;
+    let plan = dry_run(&settings, &source, quiet, &mut next, &mut |step| progress.begin(step))
+        .map_err(|error| cell_error(origin, cells[current], error))?;
     drop(progress);
     stdout::text(if json { pretty(&plan)? } else { dry_run_text(&plan) });
     Ok(())

@@ -132,6 +132,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let started = Instant::now();
     interrupt::install()?;
     check_output(&args.output)?;
+    check_cache_directory(args.cache_dir.as_deref())?;
     let _lock = lock_output(&args.output, "run")?;
     let config = args.config();
     let preflight = preflight(&config, args.quiet)?;
@@ -165,6 +166,20 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         Some(error) => Err(error),
         None if verdict(&report.results) => Ok(ExitCode::SUCCESS),
         None => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// Checks the directory of `--cache-dir` before any work.
+///
+/// # Errors
+/// It is not a directory.
+pub(super) fn check_cache_directory(directory: Option<&Path>) -> Result<()> {
+    match directory {
+        Some(directory) if !directory.is_dir() => {
+            let directory = directory.display();
+            Err(Error::usage(format!("--cache-dir {directory} is not a directory; create it or use another one")))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -100,10 +100,10 @@ impl ExtractionArgs {
 /// The flags that select the layers of the tasks.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct TaskLayerArgs {
-    /// Layer of the task train [default: 12; half the depth of the embedded model]
+    /// Layer of the task train [default: 12, or the last of a smaller model; half the depth of the embedded one]
     #[arg(long, value_name = "LAYER", long_help = layer_help(TRAIN_LAYER))]
     pub layer: Option<usize>,
-    /// Layers of the task sweep, 0 to N - 1 [default: 16; all of the embedded model]
+    /// Layers of the task sweep, 0 to N - 1 [default: 16, or all of a smaller model and of the embedded one]
     #[arg(long, value_name = "N", long_help = layer_help(SWEEP_LAYERS))]
     pub sweep_layers: Option<usize>,
 }
@@ -170,8 +170,10 @@ pub struct SettingsArgs {
     pub memory_limit: MemoryLimit,
 }
 
-const TRAIN_LAYER: &str = "Layer of the task train [default: 12; half the depth of the embedded model]";
-const SWEEP_LAYERS: &str = "Layers of the task sweep, 0 to N - 1 [default: 16; all of the embedded model]";
+const TRAIN_LAYER: &str =
+    "Layer of the task train [default: 12, or the last of a smaller model; half the depth of the embedded one]";
+const SWEEP_LAYERS: &str =
+    "Layers of the task sweep, 0 to N - 1 [default: 16, or all of a smaller model and of the embedded one]";
 
 /// The long help of a flag that takes a layer or a number of layers, whose short help is `flag`.
 pub(super) fn layer_help(flag: &str) -> String {

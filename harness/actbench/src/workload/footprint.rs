@@ -3,6 +3,7 @@
 use super::score::{matrix_bytes, parallel_layers};
 use crate::error::{Error, Result};
 use actbench_activations::model::memory_model::{full_feature_bytes, padded_batch_bytes, pooled_feature_bytes};
+use actbench_activations::units::Bytes;
 
 /// The sizes that decide the memory of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,19 +34,21 @@ pub enum Holding {
 }
 
 impl Sizes {
-    /// Bytes that extraction allocates in addition to those resident already.
-    pub fn extraction(&self, holding: Holding) -> u64 {
+    /// Bytes that extraction allocates in addition to those resident already, by purpose.
+    pub fn extraction(&self, holding: Holding) -> Vec<(&'static str, u64)> {
         let (layers, hidden, element) = (self.layers as u64, self.hidden as u64, self.element as u64);
         let pooled = pooled_feature_bytes(self.samples(), layers, hidden, element);
         let full = self.sides.iter().fold(0u64, |sum, (samples, longest)| {
             sum.saturating_add(full_feature_bytes(*samples as u64, *longest as u64, layers, hidden, element))
         });
-        let features = match holding {
-            Holding::Full => full.saturating_add(pooled),
-            Holding::Pooled => pooled,
-            Holding::Batch => 0,
-        };
-        features.saturating_add(self.batch())
+        let full = ("the full activations of both splits", full);
+        let pooled = ("the pooled features", pooled);
+        let batch = ("a batch", self.batch());
+        match holding {
+            Holding::Full => vec![full, pooled, batch],
+            Holding::Pooled => vec![pooled, batch],
+            Holding::Batch => vec![batch],
+        }
     }
 
     /// Bytes of the matrices of the layers whose probes `threads` threads train at a time.
@@ -69,22 +72,32 @@ impl Sizes {
     }
 }
 
-/// Refuses an allocation of `more` bytes for `what`, in addition to `resident` bytes, if it exceeds the limit; `advice` says what
-/// would take less.
+/// Refuses allocations of `parts`, bytes by purpose, in addition to `resident` bytes, if they exceed the limit; `advice` names
+/// what would take less.
 ///
 /// # Errors
 /// [`Error::OverMemoryLimit`] if the sum is above `limit`.
-pub fn check(what: &str, resident: u64, more: u64, limit: Option<u64>, advice: &'static str) -> Result<()> {
-    let bytes = resident.saturating_add(more);
+pub fn check(resident: u64, parts: &[(&str, u64)], limit: Option<u64>, advice: &'static str) -> Result<()> {
+    let bytes = resident.saturating_add(total(parts));
+    let listed = || {
+        let parts = parts.iter().map(|(purpose, bytes)| format!("{} for {purpose}", Bytes(*bytes)));
+        let all: Vec<String> = std::iter::once(format!("{} in use already", Bytes(resident))).chain(parts).collect();
+        all.join(", ")
+    };
     match limit {
         // Then no other amount of work fits either.
         Some(limit) if resident > limit => {
             let advice = "the model and the data alone take more: raise the limit, or take a smaller model or data set";
-            Err(Error::OverMemoryLimit { what: what.to_owned(), bytes, limit, advice })
+            Err(Error::OverMemoryLimit { what: listed(), bytes, limit, advice })
         }
-        Some(limit) if bytes > limit => Err(Error::OverMemoryLimit { what: what.to_owned(), bytes, limit, advice }),
+        Some(limit) if bytes > limit => Err(Error::OverMemoryLimit { what: listed(), bytes, limit, advice }),
         _ => Ok(()),
     }
+}
+
+/// The bytes of all parts.
+fn total(parts: &[(&str, u64)]) -> u64 {
+    parts.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
 }
 
 #[cfg(test)]
@@ -100,9 +113,9 @@ mod tests {
         let batch = 8 * 10 * 160 * 2;
         let pooled = 100 * 4 * 32;
         let full = 80 * 10 * 4 * 32 + 20 * 8 * 4 * 32;
-        assert_eq!(SIZES.extraction(Holding::Batch), batch);
-        assert_eq!(SIZES.extraction(Holding::Pooled), batch + pooled);
-        assert_eq!(SIZES.extraction(Holding::Full), batch + pooled + full);
+        assert_eq!(total(&SIZES.extraction(Holding::Batch)), batch);
+        assert_eq!(total(&SIZES.extraction(Holding::Pooled)), batch + pooled);
+        assert_eq!(total(&SIZES.extraction(Holding::Full)), batch + pooled + full);
         // Features take 4 + 8 + 4 bytes, the square matrix of the smaller dimension and its factor 8 each.
         let layer = 100 * 16 * 16 + 16 * 16 * 16;
         assert_eq!(SIZES.probe(1), layer);
@@ -116,19 +129,18 @@ mod tests {
         let more = Sizes { sides: [(80_000, 10), (20_000, 8)], ..SIZES };
         assert_eq!(more.extraction(Holding::Batch), SIZES.extraction(Holding::Batch));
         let largest = Sizes { sides: [(usize::MAX, usize::MAX); 2], ..SIZES };
-        assert_eq!(largest.extraction(Holding::Full), u64::MAX);
+        assert_eq!(total(&largest.extraction(Holding::Full)), u64::MAX);
     }
 
     #[test]
     fn limit_itself_fits_and_one_byte_more_fails() {
-        assert!(check("x", 60, 40, Some(100), "").is_ok());
-        assert!(check("x", 60, 40, None, "").is_ok());
-        let error = check("eager activations", 60, 41, Some(100), "take less").unwrap_err();
+        assert!(check(60, &[("x", 40)], Some(100), "").is_ok());
+        assert!(check(60, &[("x", 41)], None, "").is_ok());
+        let error = check(60, &[("features", 40), ("a batch", 1)], Some(100), "take less").unwrap_err();
         assert!(matches!(error, Error::OverMemoryLimit { bytes: 101, limit: 100, .. }), "{error}");
         assert_eq!(error.exit_code(), 1);
-        assert!(error.to_string().contains("eager activations") && error.to_string().contains("--memory-limit"));
-        assert!(error.to_string().ends_with("; take less"), "{error}");
-        let hopeless = check("x", 101, 0, Some(100), "take less").unwrap_err().to_string();
+        insta::assert_snapshot!(error, @"out of memory: 101 B would be needed, over the limit of 100 B (--memory-limit): 60 B in use already, 40 B for features, 1 B for a batch; take less");
+        let hopeless = check(101, &[("x", 0)], Some(100), "take less").unwrap_err().to_string();
         assert!(hopeless.contains("raise the limit") && !hopeless.contains("take less"), "{hopeless}");
     }
 }

@@ -15,7 +15,7 @@ mod run;
 pub mod score;
 mod sizes;
 
-pub use layers::{check_depth, deepest, layers_of, with_layers, with_layers_of};
+pub use layers::{check_depth, deepest, layer_count, layers_of, with_layers, with_layers_of};
 pub use load::load_model;
 pub use preflight::{Preflight, preflight, preflight_with_data};
 pub use prepare::request;

@@ -48,7 +48,7 @@ fn check_data_fits(config: &RunConfig, quiet: bool) -> Result<()> {
     let sample = prepare_sampled(request(config, quiet))?;
     let bytes = (sample.bytes_per_row * sample.rows as f64) as u64;
     let what = format!("the text and tokens of {} samples", sample.rows);
-    footprint::check(&what, memory::resident(), bytes, limit, "take fewer samples")
+    footprint::check(memory::resident(), &[(what.as_str(), bytes)], limit, "take fewer samples")
 }
 
 /// As [`preflight`], and also returns the prepared inputs.

@@ -208,6 +208,11 @@ impl InputSource {
         Ok(Prepared { warnings, model: self.model, train, test })
     }
 
+    /// Whether all rows of the data set were loaded: a generator makes as many as it is asked for.
+    fn is_whole(&self) -> bool {
+        data::generated_rows(&self.dataset.name).is_none()
+    }
+
     /// About how many bytes the loaded dialogues take.
     fn text_bytes(&self) -> usize {
         let messages = self.dataset.dialogues.iter().flat_map(|dialogue| &dialogue.messages);
@@ -221,7 +226,13 @@ impl InputSource {
             return Ok(rows);
         }
         // Rows that a smaller sample has are also in a larger one, so each row of the pilot is one of the run.
-        let split = data::stratified_sample_and_split(&self.labels, ALWAYS_COUNTED, request.train_frac, request.seed)?;
+        let split = data::stratified_sample_and_split(
+            &self.labels,
+            ALWAYS_COUNTED,
+            request.train_frac,
+            request.seed,
+            self.is_whole(),
+        )?;
         let pilot = &split.train[..split.train.len().min(PILOT_ROWS)];
         let tokens = self.encode(pilot)?.0.n_tokens();
         let affordable = MAX_COUNTED_TOKENS.saturating_mul(pilot.len()) / tokens.max(1);
@@ -231,15 +242,30 @@ impl InputSource {
     /// Tokenizes `rows` of the data set.
     fn encode(&self, rows: &[usize]) -> Result<(TokenSet, TurnChanges)> {
         let dialogues: Vec<&Dialogue> = rows.iter().map(|row| &self.dataset.dialogues[*row]).collect();
-        self.model
-            .tokenizer
-            .encode_rows(&dialogues, rows)
-            .map_err(|error| error.advise("change that row of the data set, or the chat template"))
+        let tokenizer = &self.model.tokenizer;
+        let origin = |position: usize| {
+            let row = rows[position];
+            self.dataset.place(row).unwrap_or_else(|| tokenizer.unplaced(row))
+        };
+        // An error about a row of a file starts with the file and not with the template, either of which can be the cause.
+        let template = match self.dataset.place(0) {
+            Some(_) => format!(" ({})", tokenizer.template_origin()),
+            None => String::new(),
+        };
+        tokenizer
+            .encode_rows(&dialogues, origin)
+            .map_err(|error| error.advise(&format!("change that row of the data set, or the chat template{template}")))
     }
 
     /// Draws `samples` rows, splits them and tokenizes both sides.
     fn sides(&self, request: &InputRequest<'_>, samples: usize) -> Result<Sides> {
-        let split = data::stratified_sample_and_split(&self.labels, samples, request.train_frac, request.seed)?;
+        let split = data::stratified_sample_and_split(
+            &self.labels,
+            samples,
+            request.train_frac,
+            request.seed,
+            self.is_whole(),
+        )?;
         let side = |rows: &[usize]| -> Result<(LabeledTokens, TurnChanges)> {
             let (tokens, changes) = self.encode(rows)?;
             check_vocabulary(&tokens, &self.model)?;
@@ -264,17 +290,24 @@ impl InputSource {
         }
     }
 
-    /// A warning of dialogues that are on both sides of the split.
-    fn shared_rows(&self, split: &DataSplit) -> Option<String> {
+    /// Warnings of dialogues that are on both sides of the split.
+    fn shared_rows(&self, split: &DataSplit) -> Vec<String> {
         let shared = data::rows_on_both_sides(&self.dataset.dialogues, split);
-        (shared > 0).then(|| {
-            format!(
-                "{}: {shared} of {} test rows have a dialogue that is also a training row, so the AUROC is too high; remove \
-                 duplicate rows",
-                self.dataset.origin,
-                split.test.len()
-            )
-        })
+        let of = |rows: usize| {
+            let n_test = split.test.len();
+            format!("{}: {rows} of {n_test} test rows have a dialogue that is also a training row", self.dataset.origin)
+        };
+        let mut warnings = Vec::new();
+        if shared.same_label > 0 {
+            warnings.push(format!("{}, so the AUROC is too high; remove duplicate rows", of(shared.same_label)));
+        }
+        if shared.other_label > 0 {
+            warnings.push(format!(
+                "{} with the other label, so the AUROC is too low; remove duplicate rows, or correct their labels",
+                of(shared.other_label)
+            ));
+        }
+        warnings
     }
 }
 
@@ -330,6 +363,45 @@ mod tests {
         assert!((tokens / MAX_COUNTED_TOKENS as f64 - 1.0).abs() < 0.2, "{tokens}");
         let few = prepare_sampled(request(&request_of(500), true)).unwrap();
         assert!((tokens_per_row(&sample) / tokens_per_row(&few) - 1.0).abs() < 0.05);
+    }
+
+    /// Half of rows with these answers and labels is the training side.
+    fn prepare_rows(rows: &[(String, u8)]) -> Result<Prepared> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rows.jsonl");
+        let line = |(text, label): &(String, u8)| {
+            format!("{{\"messages\": [{{\"role\": \"assistant\", \"content\": \"{text}\"}}], \"label\": {label}}}\n")
+        };
+        std::fs::write(&path, rows.iter().map(line).collect::<String>()).unwrap();
+        let config = RunConfig { train_frac: 0.5, ..config(rows.len(), path.to_str().unwrap()) };
+        prepare(request(&config, true))
+    }
+
+    #[test]
+    fn duplicates_with_other_labels_lower_the_auroc() {
+        let warnings = |rows: &[(String, u8)]| prepare_rows(rows).unwrap().warnings.join("\n");
+        // Each side has both labels, so every test row has a training row with its label.
+        let same = warnings(&[0, 0, 1, 1].map(|label| ("a".to_owned(), label)));
+        assert!(same.contains("2 of 2 test rows") && same.contains("so the AUROC is too high"), "{same}");
+        assert!(!same.contains("too low"), "{same}");
+        let pairs: Vec<(String, u8)> = (0..40).map(|row| (format!("answer {}", row / 2), (row % 2) as u8)).collect();
+        let other = warnings(&pairs);
+        assert!(other.contains("with the other label, so the AUROC is too low"), "{other}");
+        assert!(!other.contains("too high"), "{other}");
+    }
+
+    #[test]
+    fn refused_row_is_named_by_its_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rows.jsonl");
+        let user = "{\"role\": \"user\", \"content\": \"q\"}";
+        let answer = "{\"role\": \"assistant\", \"content\": \"\", \"tool_calls\": []}";
+        let row = |label: usize| format!("{{\"messages\": [{user}, {answer}], \"label\": {label}}}\n");
+        std::fs::write(&path, (0..8).map(|index| row(index % 2)).collect::<String>()).unwrap();
+        let config = RunConfig { mask: MaskKind::Content, ..config(8, path.to_str().unwrap()) };
+        let error = prepare(request(&config, true)).err().unwrap().to_string();
+        assert!(error.starts_with(&format!("{}:", path.display())), "{error}");
+        assert!(error.contains("or the chat template ("), "{error}");
     }
 
     #[test]

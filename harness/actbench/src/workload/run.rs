@@ -47,18 +47,18 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     observer.loaded();
     observer.phase(Phase::Extracting);
     let sizes = sizes(&config, &prepared, layers.len());
-    let (description, holding) = match (spec.method, spec.task) {
-        (Method::Eager, Task::Sweep) => ("eager: the full activations of both splits", Holding::Full),
-        (Method::Eager, Task::Train) => ("eager: a batch and the pooled features", Holding::Pooled),
-        _ if on_disk => ("lazy-disk: a batch", Holding::Batch),
-        _ => ("lazy: the pooled features", Holding::Pooled),
+    let holding = match (spec.method, spec.task) {
+        (Method::Eager, Task::Sweep) => Holding::Full,
+        (Method::Eager, Task::Train) => Holding::Pooled,
+        _ if on_disk => Holding::Batch,
+        _ => Holding::Pooled,
     };
     let advice = match holding {
         _ if spec.method == Method::Eager => "take fewer samples or layers, or the method lazy or lazy-disk",
         Holding::Batch => "take a smaller --batch-size, or raise the limit",
         Holding::Full | Holding::Pooled => "take fewer samples or layers, or the method lazy-disk",
     };
-    footprint::check(description, memory::resident(), sizes.extraction(holding), limit, advice)?;
+    footprint::check(memory::resident(), &sizes.extraction(holding), limit, advice)?;
     let sink: ProgressSink = {
         let observer = observer.clone();
         Arc::new(move |step: Progress| observer.progress(step.done, step.total, step.unit))
@@ -76,7 +76,7 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     memory::return_freed();
     let probes = sizes.probe(config.n_threads());
     let advice = "take fewer samples or --threads, or raise the limit";
-    footprint::check("the matrices of the probes", memory::resident(), probes, limit, advice)?;
+    footprint::check(memory::resident(), &[("the matrices of the probes", probes)], limit, advice)?;
     observer.phase(Phase::Training);
     let scores = score_probes(spec.task, &config, &extracted, &prepared, &sink)?;
     let elapsed_s = start.elapsed().as_secs_f64();

@@ -1,5 +1,5 @@
 //! Faults of processes that write a cache file. Each fault is a real one of a real process, and results in the correct file
-//! or in a clear error, never in a wrong file or a leftover temporary file.
+//! or in a clear error, never in a wrong file. Only an interrupt and a kill leave a partial file, which the next write resumes.
 #![cfg(target_os = "linux")]
 
 use std::ffi::OsString;
@@ -224,17 +224,28 @@ fn second_writer_is_rejected() {
 }
 
 #[test]
-fn interrupted_write_leaves_no_temporary_file() {
+fn interrupted_write_is_resumed_to_the_same_bytes() {
+    let whole = tempfile::tempdir().unwrap();
+    let (expected, largest) = uninterrupted(whole.path());
     for signal in [libc::SIGINT, libc::SIGTERM] {
         let directory = tempfile::tempdir().unwrap();
-        let (child, running) = start_until(&directory.path().join(NAME), 1);
-        assert!(running);
+        let out = directory.path().join(NAME);
+        // Some batches are in the journal.
+        let (child, running) = start_until(&out, (3 * expected.len() as u64 + largest) / 4);
+        assert!(running, "the write ended before it could be interrupted");
         // SAFETY: a plain system call on a child of this process that has not been waited for.
         assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, signal) }, 0);
         let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(130), "{}", text(&output));
-        assert!(text(&output).contains("interrupted"), "{}", text(&output));
-        assert!(entries(directory.path()).is_empty(), "{:?}", entries(directory.path()));
+        let message = text(&output);
+        assert_eq!(output.status.code(), Some(130), "{message}");
+        let partial = directory.path().join(PARTIAL);
+        let kept = format!("{} has the finished samples; the same command resumes the write", partial.display());
+        assert!(message.contains("error: interrupted") && message.contains(&kept), "{message}");
+        assert_eq!(entries(directory.path()), [PARTIAL]);
+        let (run, all) = tokens_run(&succeed(command(&out)));
+        assert!(run < all, "{run} of {all} tokens: nothing was resumed");
+        assert_eq!(entries(directory.path()), [NAME]);
+        assert!(fs::read(&out).unwrap() == expected, "signal {signal} changed the file");
     }
 }
 

@@ -112,6 +112,34 @@ fn layer_alone_selects_that_layer() {
 }
 
 #[test]
+fn files_name_their_settings() {
+    let sandbox = Sandbox::new();
+    let with = |command: &'static str, out: &'static str| {
+        [&[command, "--layer", "2", "--mask", "content", "--seed", "3", "--out", out], &SMALL[..]].concat()
+    };
+    succeed(&sandbox, &with("features", "f"));
+    succeed(&sandbox, &with("cache", "c"));
+    let features = Contents::read(&sandbox.path("f")).metadata();
+    let cache = Contents::read(&sandbox.path("c")).metadata();
+    let settings: HashMap<String, String> = serde_json::from_str(&cache["settings"]).unwrap();
+    for (name, value) in [
+        ("model", "embedded"),
+        ("dataset", "embedded"),
+        ("mask", "content"),
+        ("pool", "mean"),
+        ("dtype", "bf16"),
+        ("samples", "20"),
+        ("train_frac", "0.8"),
+        ("seed", "3"),
+    ] {
+        assert_eq!((features[name].as_str(), settings[name].as_str()), (value, value), "{name}");
+    }
+    assert_eq!((features["data_digest"].len(), &features["data_digest"]), (64, &settings["data_digest"]));
+    // The entry of the format: whether the file has a tensor `mask`.
+    assert_eq!(cache["mask"], "false");
+}
+
+#[test]
 fn contradicting_layers_are_refused_with_the_reason() {
     let sandbox = Sandbox::new();
     for command in ["features", "cache"] {

@@ -85,10 +85,18 @@ error: m.toml:2: unknown key 'output' in [settings]: use a flag of `actbench run
 error: m.toml:2: lazy-cache-disk must be true or false: write lazy-cache-disk = true
 error: m.toml:2: invalid value 'much' for '--memory-limit <SIZE>': invalid memory limit 'much': use bytes, 500MB, 8GiB, a percentage such as 80%, or none
 error: m.toml:1: unknown preset 'unheard-of' for synthetic models; use one of tiny, smollm2-135m, smollm2-360m, tinyllama-1.1b, llama-3.2-1b, smollm2-1.7b, llama-3.2-3b, llama-3.1-8b, llama-3.1-70b
-error: cell 001-l9: --layer 8 is too deep: the model has 8 layers; pass one of --layer 0 to 7
+error: m.toml: cell 001-l9: layers = [9] is too deep: the model has 8 layers; write 8 or fewer, or "all"
 error: m.toml:1: is not TOML: unclosed array table, expected `]`
 "#);
     let sandbox = Sandbox::new();
+    write(&sandbox, "[[grid]]\nlayers = [99]\n");
+    let output = sandbox.output(&["matrix", "m.toml", "--dry-run", "-q"]);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(
+        message.contains("error: m.toml: cell 001-l99: layers = [99] is too deep: the model has 8 layers"),
+        "{message}"
+    );
     let output = sandbox.output(&["matrix", "absent.toml"]);
     assert_eq!((output.status.code(), stderr(&output).contains("absent.toml")), (Some(2), true));
 }

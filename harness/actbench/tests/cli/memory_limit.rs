@@ -28,7 +28,9 @@ const SWEEP: [&str; 18] = [
 fn oom_bytes(results: &Value, method: &str) -> u64 {
     let row = rows(results, "sweep", method)[0];
     assert_eq!(row["status"], "oom", "{row}");
-    assert!(row["reason"].as_str().unwrap().contains("--memory-limit"), "{row}");
+    let reason = row["reason"].as_str().unwrap();
+    assert!(reason.contains("--memory-limit") && reason.contains("in use already"), "{row}");
+    assert!(reason.contains(" for a batch; ") && !reason.contains("bytes"), "{row}");
     row["extra"]["oom_bytes"].as_u64().unwrap()
 }
 

@@ -264,6 +264,18 @@ fn env_prints_environment_of_result_files() {
 }
 
 #[test]
+fn missing_cache_directory_names_the_flag() {
+    let sandbox = Sandbox::new();
+    std::fs::write(sandbox.path("m.toml"), "[[grid]]\nsamples = [20]\n").unwrap();
+    for arguments in [&["run"][..], &["matrix", "m.toml"], &["plan"]] {
+        let output = sandbox.output(&[arguments, &["--cache-dir", "nodir"]].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        let expected = "error: --cache-dir nodir is not a directory; create it or use another one\n";
+        assert_eq!(stderr(&output), expected, "{arguments:?}");
+    }
+}
+
+#[test]
 #[cfg(target_os = "linux")]
 fn disk_cache_in_memory_is_a_warning() {
     let memory = std::path::Path::new("/dev/shm");

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use super::csv_records::{self, CsvFault, CsvRecord, CsvRecords, find_column};
 use super::dialogue::{ChatMessage, Dialogue, Role};
 use super::label;
+use super::place::{FileRows, RowPlaces};
 use super::row::{self, RowResult};
 
 /// The indices of the columns that are read.
@@ -83,14 +84,16 @@ impl CsvColumns {
 ///
 /// # Errors
 /// An unreadable file, a header without the columns, or an invalid row (with its first line).
-pub fn read(path: &Path) -> Result<Vec<Dialogue>> {
+pub(super) fn read(path: &Path) -> Result<FileRows> {
     let mut table = CsvTable::open(path)?;
     let columns = CsvColumns::find(&table.header).map_err(|what| Error::file(path, what))?;
     let mut dialogues = Vec::new();
+    let mut lines = Vec::new();
     while let Some(record) = table.next_record()? {
         dialogues.push(columns.dialogue(&record.cells).map_err(|what| table.error(&record, what))?);
+        lines.push(record.line);
     }
-    Ok(dialogues)
+    Ok(FileRows { dialogues, places: RowPlaces::lines(path, lines) })
 }
 
 /// A CSV file with a header.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-use super::dialogue::Dialogue;
+use super::place::FileRows;
 use super::registered::REGISTERED;
 use super::{csv_file, jsonl_file, parquet_file};
 
@@ -12,9 +12,9 @@ use super::{csv_file, jsonl_file, parquet_file};
 ///
 /// # Errors
 /// An unknown extension, a missing file, a directory, or an error of the reader.
-pub(super) fn read(path: &Path) -> Result<Vec<Dialogue>> {
+pub(super) fn read(path: &Path) -> Result<FileRows> {
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
-    let read: fn(&Path) -> Result<Vec<Dialogue>> = match extension.as_deref() {
+    let read: fn(&Path) -> Result<FileRows> = match extension.as_deref() {
         Some("jsonl") => jsonl_file::read,
         Some("csv") => csv_file::read,
         Some("parquet") => parquet_file::read,

@@ -7,15 +7,17 @@ use std::path::Path;
 use crate::error::{Error, Result};
 
 use super::dialogue::Dialogue;
+use super::place::{FileRows, RowPlaces};
 use super::row::{self, MAX_ROW_BYTES};
 
 /// The dialogues of a file, in file order. Blank lines and a byte order mark are ignored.
 ///
 /// # Errors
 /// An unreadable file, or an invalid line (with its number from 1).
-pub fn read(path: &Path) -> Result<Vec<Dialogue>> {
+pub(super) fn read(path: &Path) -> Result<FileRows> {
     let mut reader = BufReader::new(File::open(path).map_err(Error::io("read", path))?);
     let mut dialogues = Vec::new();
+    let mut lines = Vec::new();
     let mut line = Vec::new();
     for number in 1u64.. {
         line.clear();
@@ -32,8 +34,9 @@ pub fn read(path: &Path) -> Result<Vec<Dialogue>> {
         }
         let dialogue = parse(text).map_err(|what| Error::input(format!("{}:{number}", path.display()), what))?;
         dialogues.push(dialogue);
+        lines.push(number);
     }
-    Ok(dialogues)
+    Ok(FileRows { dialogues, places: RowPlaces::lines(path, lines) })
 }
 
 fn parse(line: &[u8]) -> row::RowResult<Dialogue> {

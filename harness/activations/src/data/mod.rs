@@ -18,6 +18,7 @@ mod parquet_format;
 mod parquet_headers;
 mod parquet_thrift;
 mod parquet_value;
+mod place;
 mod registered;
 mod repe;
 mod row;
@@ -35,9 +36,11 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
+use place::{FileRows, RowPlaces};
+
 pub use dialogue::{ChatMessage, Dialogue, Role};
 pub use registered::{EMBEDDED, REGISTERED};
-pub use split::{DataSplit, rows_on_both_sides, stratified_sample_and_split};
+pub use split::{DataSplit, SharedRows, rows_on_both_sides, stratified_sample_and_split};
 
 /// A data set in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,12 +51,19 @@ pub struct Dataset {
     pub origin: String,
     /// The rows in source order. Both classes occur.
     pub dialogues: Vec<Dialogue>,
+    /// The places of the rows, by file; none of a generated data set.
+    places: Vec<RowPlaces>,
 }
 
 impl Dataset {
     /// The label of each row.
     pub fn labels(&self) -> Vec<bool> {
         self.dialogues.iter().map(|dialogue| dialogue.label).collect()
+    }
+
+    /// The place of row `row` (from 0) in its file, such as `rows.jsonl:6`; none for a generated data set.
+    pub fn place(&self, row: usize) -> Option<String> {
+        RowPlaces::of_row(&self.places, row)
     }
 }
 
@@ -72,10 +82,16 @@ pub fn generated_rows(name: &str) -> Option<usize> {
 /// # Errors
 /// An unknown name; a missing file; an invalid row (with its line or row number); no row; rows of one class only.
 pub fn load(name: &str, data_dir: Option<&Path>, rows: usize) -> Result<Dataset> {
-    let (dialogues, origin) = match name.split_once(':').map_or(name, |(family, _)| family) {
-        EMBEDDED => embedded::load(name, rows)?,
+    let (dialogues, origin, places) = match name.split_once(':').map_or(name, |(family, _)| family) {
+        EMBEDDED => {
+            let (dialogues, origin) = embedded::load(name, rows)?;
+            (dialogues, origin, Vec::new())
+        }
         registered::REPE if name == registered::REPE => repe::load(data_dir)?,
-        _ => (file::read(Path::new(name))?, name.to_owned()),
+        _ => {
+            let FileRows { dialogues, places } = file::read(Path::new(name))?;
+            (dialogues, name.to_owned(), vec![places])
+        }
     };
     let positive = dialogues.iter().filter(|dialogue| dialogue.label).count();
     if dialogues.is_empty() {
@@ -92,5 +108,5 @@ pub fn load(name: &str, data_dir: Option<&Path>, rows: usize) -> Result<Dataset>
             ),
         ));
     }
-    Ok(Dataset { name: name.to_owned(), origin, dialogues })
+    Ok(Dataset { name: name.to_owned(), origin, dialogues, places })
 }

@@ -20,6 +20,7 @@ use super::label;
 use super::parquet_bounds::ReadBounds;
 use super::parquet_headers::HeaderCheck;
 use super::parquet_value::{self, check_names};
+use super::place::{FileRows, RowPlaces};
 use super::row::{self, RowResult};
 
 /// The dialogues of a file, in file order.
@@ -27,14 +28,14 @@ use super::row::{self, RowResult};
 /// # Errors
 /// An unreadable or damaged file, missing columns, more data than the file can plausibly have, or an invalid row (with
 /// its number from 1).
-pub fn read(path: &Path) -> Result<Vec<Dialogue>> {
+pub(super) fn read(path: &Path) -> Result<FileRows> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     // The parquet crate documents errors for damaged files but panics on some. No state of it outlives the call.
     panics::catch(|| read_rows(path, file))
         .unwrap_or_else(|| Err(Error::file(path, "is damaged; write the file again")))
 }
 
-fn read_rows(path: &Path, file: File) -> Result<Vec<Dialogue>> {
+fn read_rows(path: &Path, file: File) -> Result<FileRows> {
     let damaged = |error: ParquetError| Error::file(path, format!("is not a readable Parquet file: {error}"));
     let file_bytes = file.metadata().map_err(Error::io("read", path))?.len();
     let headers = HeaderCheck::new(path, &file, file_bytes);
@@ -78,7 +79,8 @@ fn read_rows(path: &Path, file: File) -> Result<Vec<Dialogue>> {
             dialogues.push(dialogue);
         }
     }
-    Ok(dialogues)
+    let places = RowPlaces::rows(path, dialogues.len());
+    Ok(FileRows { dialogues, places })
 }
 
 fn is_read(column: &str) -> bool {

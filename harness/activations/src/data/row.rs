@@ -128,13 +128,24 @@ fn is_exact(value: &Value) -> bool {
     }
 }
 
-/// Returns `messages` if at least one of them is from the assistant, so that there are tokens to pool.
+/// Returns `messages` if the assistant has written at least one of them, so that there are tokens to pool. A message without
+/// a text counts if it has further keys, such as `tool_calls`.
 pub(super) fn check_messages(messages: Vec<ChatMessage>) -> RowResult<Vec<ChatMessage>> {
     if messages.is_empty() {
         return Err("`messages` is empty; remove the row or add messages".to_owned());
     }
     if !messages.iter().any(|message| *message.role() == Role::Assistant) {
         return Err("has no message from the assistant, so there are no tokens to pool; remove the row".to_owned());
+    }
+    let is_answer = |message: &ChatMessage| {
+        let n_plain_keys = 1 + usize::from(message.content().is_some());
+        *message.role() == Role::Assistant
+            && (message.keys().len() > n_plain_keys || message.content().is_some_and(|text| !text.trim().is_empty()))
+    };
+    if !messages.iter().any(is_answer) {
+        return Err("every message of the assistant is empty, so there is no answer to pool; fill one or remove the \
+                    row"
+        .to_owned());
     }
     Ok(messages)
 }

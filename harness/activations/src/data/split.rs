@@ -36,11 +36,18 @@ impl DataSplit {
 }
 
 /// Draws `samples` rows (or all, if there are fewer) with the class proportions of `labels`. The training side gets
-/// `floor(train_frac * taken)` of them in the same proportions, the test side the rest.
+/// `floor(train_frac * taken)` of them in the same proportions, the test side the rest. `is_whole` is whether the data set has
+/// no further rows; it decides the advice of an error.
 ///
 /// # Errors
 /// `samples` is 0; `train_frac` is outside (0, 1); a side would lack one of the classes.
-pub fn stratified_sample_and_split(labels: &[bool], samples: usize, train_frac: f64, seed: u64) -> Result<DataSplit> {
+pub fn stratified_sample_and_split(
+    labels: &[bool],
+    samples: usize,
+    train_frac: f64,
+    seed: u64,
+    is_whole: bool,
+) -> Result<DataSplit> {
     if samples == 0 {
         return Err(Error::usage("--samples must be at least 4, not 0"));
     }
@@ -70,10 +77,19 @@ pub fn stratified_sample_and_split(labels: &[bool], samples: usize, train_frac: 
         test.extend_from_slice(&class[n..]);
     }
     for (side, class_rows) in [("training", in_train), ("test", [drawn[0] - in_train[0], drawn[1] - in_train[1]])] {
-        if class_rows.contains(&0) {
+        if let Some(class) = class_rows.iter().position(|rows| *rows == 0) {
+            let advice = match (is_whole && taken == labels.len(), drawn[class]) {
+                (false, _) => "so increase --samples or change --train-frac".to_owned(),
+                (true, 0 | 1) => format!("and all rows of the data set are drawn, so add rows of class {class}"),
+                (true, _) => {
+                    format!(
+                        "and all rows of the data set are drawn, so add rows of class {class} or change --train-frac"
+                    )
+                }
+            };
             return Err(Error::usage(format!(
                 "the {side} split would have {} rows of class 0 and {} of class 1 ({taken} rows drawn, {} and {} per class, \
-                 --train-frac {train_frac}); it needs both classes, so increase --samples or change --train-frac",
+                 --train-frac {train_frac}); it needs both classes, {advice}",
                 class_rows[0], class_rows[1], drawn[0], drawn[1],
             )));
         }
@@ -83,11 +99,19 @@ pub fn stratified_sample_and_split(labels: &[bool], samples: usize, train_frac: 
     Ok(DataSplit { train, test, requested: samples, taken })
 }
 
-/// The number of test rows whose dialogue is also a training row, whatever their labels are: a probe that has seen a
-/// dialogue need not generalize to get it right.
+/// Test rows whose dialogue is also a training row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedRows {
+    /// A training row has the label of the test row: a probe need not generalize to get it right.
+    pub same_label: usize,
+    /// Training rows have the other label only: a probe learns to get it wrong.
+    pub other_label: usize,
+}
+
+/// Counts the test rows whose dialogue is also a training row.
 ///
 /// Two dialogues are the same if the chat template receives the same messages and variables.
-pub fn rows_on_both_sides(dialogues: &[Dialogue], split: &DataSplit) -> usize {
+pub fn rows_on_both_sides(dialogues: &[Dialogue], split: &DataSplit) -> SharedRows {
     let key = |row: &usize| {
         let dialogue = &dialogues[*row];
         let mut hasher = blake3::Hasher::new();
@@ -98,8 +122,17 @@ pub fn rows_on_both_sides(dialogues: &[Dialogue], split: &DataSplit) -> usize {
         hasher.update(Value::Object(dialogue.template_values.clone()).to_string().as_bytes());
         *hasher.finalize().as_bytes()
     };
-    let train: HashSet<[u8; 32]> = split.train.iter().map(key).collect();
-    split.test.iter().filter(|row| train.contains(&key(row))).count()
+    let train: HashSet<([u8; 32], bool)> = split.train.iter().map(|row| (key(row), dialogues[*row].label)).collect();
+    let mut shared = SharedRows { same_label: 0, other_label: 0 };
+    for row in &split.test {
+        let (key, label) = (key(row), dialogues[*row].label);
+        if train.contains(&(key, label)) {
+            shared.same_label += 1;
+        } else if train.contains(&(key, !label)) {
+            shared.other_label += 1;
+        }
+    }
+    shared
 }
 
 /// Distributes `total` (at most the sum of `counts`) in proportion to `counts`. Each class gets its integer part; the
@@ -132,7 +165,7 @@ mod tests {
     #[test]
     fn default_split_sizes_match_scikit_learn() {
         let labels: Vec<bool> = (0..612).map(|row| row % 2 == 1).collect();
-        let split = stratified_sample_and_split(&labels, 600, 0.8, 0).unwrap();
+        let split = stratified_sample_and_split(&labels, 600, 0.8, 0, true).unwrap();
         assert_eq!((split.train.len(), split.test.len()), (480, 120));
         assert_eq!((positives(&labels, &split.train), positives(&labels, &split.test)), (240, 60));
         assert_eq!(split.shortfall(), None);
@@ -150,13 +183,13 @@ mod tests {
     #[test]
     fn train_fraction_rounding_does_not_lose_row() {
         let labels: Vec<bool> = (0..100).map(|row| row % 2 == 1).collect();
-        assert_eq!(stratified_sample_and_split(&labels, 100, 0.29, 0).unwrap().train.len(), 29);
+        assert_eq!(stratified_sample_and_split(&labels, 100, 0.29, 0, true).unwrap().train.len(), 29);
     }
 
     #[test]
     fn small_data_set_is_used_completely_with_warning() {
         let labels = [true, false, true, false, true, false];
-        let split = stratified_sample_and_split(&labels, 600, 0.5, 1).unwrap();
+        let split = stratified_sample_and_split(&labels, 600, 0.5, 1, true).unwrap();
         assert_eq!((split.requested, split.taken), (600, 6));
         insta::assert_snapshot!(split.shortfall().unwrap(), @"600 rows requested, the data set has 6; using all of them");
     }
@@ -166,30 +199,41 @@ mod tests {
         let dialogue = |text: &str, label| Dialogue::new(vec![ChatMessage::new(Role::Assistant, text)], label);
         let mut dialogues: Vec<Dialogue> = ["a", "b", "a", "c", "b"].map(|text| dialogue(text, text == "b")).into();
         let split = DataSplit { train: vec![0, 1], test: vec![2, 3, 4], requested: 5, taken: 5 };
-        assert_eq!(rows_on_both_sides(&dialogues, &split), 2);
+        let shared = |dialogues: &[Dialogue]| {
+            let SharedRows { same_label, other_label } = rows_on_both_sides(dialogues, &split);
+            (same_label, other_label)
+        };
+        assert_eq!(shared(&dialogues), (2, 0));
         dialogues[4].label = false;
-        assert_eq!(rows_on_both_sides(&dialogues, &split), 2, "another label is the same dialogue");
+        assert_eq!(shared(&dialogues), (1, 1), "another label is the same dialogue");
         dialogues[4].template_values.insert("tools".to_owned(), Value::Null);
-        assert_eq!(rows_on_both_sides(&dialogues, &split), 1);
+        assert_eq!(shared(&dialogues), (1, 0));
     }
 
     #[test]
     fn split_without_class_is_rejected_with_counts() {
         let labels: Vec<bool> = (0..20).map(|row| row == 0).collect();
-        let error = stratified_sample_and_split(&labels, 20, 0.8, 0).unwrap_err();
+        let error = stratified_sample_and_split(&labels, 20, 0.8, 0, true).unwrap_err();
         assert_eq!(error.exit_code(), 2);
-        insta::assert_snapshot!(error, @"the test split would have 4 rows of class 0 and 0 of class 1 (20 rows drawn, 19 and 1 per class, --train-frac 0.8); it needs both classes, so increase --samples or change --train-frac");
-        assert!(stratified_sample_and_split(&[], 4, 0.5, 0).is_err());
-        assert!(stratified_sample_and_split(&[true; 9], 4, 0.5, 0).is_err());
+        insta::assert_snapshot!(error, @"the test split would have 4 rows of class 0 and 0 of class 1 (20 rows drawn, 19 and 1 per class, --train-frac 0.8); it needs both classes, and all rows of the data set are drawn, so add rows of class 1");
+        let labels: Vec<bool> = (0..50).map(|row| row < 2).collect();
+        let error = |samples, is_whole| {
+            stratified_sample_and_split(&labels, samples, 0.8, 0, is_whole).unwrap_err().to_string()
+        };
+        assert!(error(600, true).ends_with("so add rows of class 1 or change --train-frac"), "{}", error(600, true));
+        assert!(error(50, false).ends_with("so increase --samples or change --train-frac"));
+        assert!(error(40, true).ends_with("so increase --samples or change --train-frac"));
+        assert!(stratified_sample_and_split(&[], 4, 0.5, 0, true).is_err());
+        assert!(stratified_sample_and_split(&[true; 9], 4, 0.5, 0, true).is_err());
     }
 
     #[test]
     fn invalid_fractions_and_zero_samples_are_usage_errors() {
         for fraction in [0.0, 1.0, -0.5, 1.5, f64::NAN, f64::INFINITY] {
-            let error = stratified_sample_and_split(&[true, false, true, false], 4, fraction, 0).unwrap_err();
+            let error = stratified_sample_and_split(&[true, false, true, false], 4, fraction, 0, true).unwrap_err();
             assert!(matches!(error, Error::Usage(_)), "{fraction}");
         }
-        assert!(stratified_sample_and_split(&[true, false], 0, 0.5, 0).is_err());
+        assert!(stratified_sample_and_split(&[true, false], 0, 0.5, 0, true).is_err());
     }
 
     proptest! {
@@ -200,7 +244,7 @@ mod tests {
             train_frac in 0.01f64..0.99,
             seed in any::<u64>(),
         ) {
-            let Ok(split) = stratified_sample_and_split(&labels, samples, train_frac, seed) else {
+            let Ok(split) = stratified_sample_and_split(&labels, samples, train_frac, seed, true) else {
                 return Ok(());
             };
             let rows: HashSet<usize> = split.train.iter().chain(&split.test).copied().collect();
@@ -219,7 +263,7 @@ mod tests {
                 prop_assert!((side_positives - drawn_fraction * side.len() as f64).abs() < 1.0);
                 prop_assert!(side_positives > 0.0 && side_positives < side.len() as f64);
             }
-            prop_assert_eq!(&split, &stratified_sample_and_split(&labels, samples, train_frac, seed).unwrap());
+            prop_assert_eq!(&split, &stratified_sample_and_split(&labels, samples, train_frac, seed, true).unwrap());
         }
 
         #[test]
@@ -231,7 +275,7 @@ mod tests {
             // With at least a quarter of each class and eight rows, both sides get both classes.
             let positive = labels.iter().filter(|label| **label).count();
             prop_assume!(4 * positive >= labels.len() && 4 * (labels.len() - positive) >= labels.len());
-            prop_assert!(stratified_sample_and_split(&labels, samples, 0.5, seed).is_ok());
+            prop_assert!(stratified_sample_and_split(&labels, samples, 0.5, seed, true).is_ok());
         }
     }
 }

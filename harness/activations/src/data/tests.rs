@@ -61,6 +61,7 @@ fn invalid_json_line_is_rejected_with_number() {
     insta::assert_snapshot!(error_of(&POSITIVE.replace("1", "NaN")), @"d.jsonl:2: is not JSON: expected value (column 67); each line must be one whole JSON object");
     insta::assert_snapshot!(error_of(&POSITIVE.replace("assistant", "tool")), @"d.jsonl:2: has no message from the assistant, so there are no tokens to pool; remove the row");
     insta::assert_snapshot!(error_of(&POSITIVE.replace("assistant", "user")), @"d.jsonl:2: has no message from the assistant, so there are no tokens to pool; remove the row");
+    insta::assert_snapshot!(error_of(&POSITIVE.replace("é\\n", " \\n")), @"d.jsonl:2: every message of the assistant is empty, so there is no answer to pool; fill one or remove the row");
     insta::assert_snapshot!(error_of(r#"{"messages": [], "label": 1}"#), @"d.jsonl:2: `messages` is empty; remove the row or add messages");
     insta::assert_snapshot!(error_of(r#"{"messages": {}, "label": 1}"#), @r#"d.jsonl:2: `messages` is not a list; a row is {"messages": [{"role", "content"}, ...], "label": 0 or 1}"#);
     insta::assert_snapshot!(error_of(r#"{"messages": [{"role": "user"}], "label": 1}"#), @"d.jsonl:2: message 1: has no `content`; add a string, which may be empty");
@@ -69,6 +70,46 @@ fn invalid_json_line_is_rejected_with_number() {
     insta::assert_snapshot!(load_error("d.jsonl", [GOOD.as_bytes(), b"\n{\"a\xff"].concat()), @"d.jsonl:2: is not UTF-8 (byte 3 of the line); convert the file to UTF-8");
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(error_of(&deep).starts_with("d.jsonl:2: is not JSON: recursion limit"));
+}
+
+#[test]
+fn empty_answer_is_rejected_in_every_format() {
+    let empty = r#"[{"role": "user", "content": "q"}, {"role": "assistant", "content": ""}]"#;
+    let expected = "every message of the assistant is empty";
+    let line = format!(r#"{{"messages": {empty}, "label": 1}}"#);
+    assert!(load_error("d.jsonl", format!("{GOOD}\n{line}\n")).starts_with(&format!("d.jsonl:2: {expected}")));
+    let cell = empty.replace('"', "\"\"");
+    assert!(
+        load_error("d.csv", format!("messages,label\n\"{cell}\",1\n")).starts_with(&format!("d.csv:2: {expected}"))
+    );
+    let parquet = load_error("d.parquet", text_parquet(&[(empty, true)]));
+    assert!(parquet.starts_with(&format!("d.parquet row 1: {expected}")), "{parquet}");
+    assert!(load_error("d.csv", "user,assistant,label\nq,,1\n").contains("`assistant` is empty"));
+    // An answer may have several messages, and a message without text may call tools.
+    let directory = tempfile::tempdir().unwrap();
+    let several =
+        r#"{"messages": [{"role": "assistant", "content": ""}, {"role": "assistant", "content": "a"}], "label": 1}"#;
+    let calls = r#"{"messages": [{"role": "assistant", "content": "", "tool_calls": []}], "label": 0}"#;
+    assert_eq!(load_file(&file(&directory, "a.jsonl", format!("{several}\n{calls}\n"))).unwrap().dialogues.len(), 2);
+}
+
+#[test]
+fn rows_have_the_places_of_their_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = |name: &str, content: &[u8], row: usize| {
+        let path = file(&directory, name, content);
+        load_file(&path).unwrap().place(row).map(|place| place.replace(path.parent().unwrap().to_str().unwrap(), ""))
+    };
+    assert_eq!(place("a.jsonl", format!("{GOOD}\n\n{POSITIVE}").as_bytes(), 1).as_deref(), Some("/a.jsonl:3"));
+    assert_eq!(place("a.csv", b"user,assistant,label\n\"q\nq\",a,1\nq,a,0\n", 1).as_deref(), Some("/a.csv:4"));
+    let text = r#"[{"role": "assistant", "content": "x"}]"#;
+    let parquet = text_parquet(&[(text, true), (text, false)]);
+    assert_eq!(place("a.parquet", &parquet, 1).as_deref(), Some("/a.parquet row 2"));
+    let facts = "statement,label\nx,1\ny,0\nz,1\n";
+    file(&directory, "repe/true_false_facts.csv", facts);
+    let repe = load("repe", Some(directory.path()), 1).unwrap();
+    assert!(repe.place(3).unwrap().ends_with("true_false_facts.csv:4"), "{:?}", repe.place(3));
+    assert_eq!(load("embedded", None, 4).unwrap().place(0), None);
 }
 
 #[test]

@@ -63,11 +63,12 @@ impl Execution {
         let request =
             SourceRequest { samples, layers: &self.plan.layers, pool: self.plan.pool, rules: self.plan.rules };
         self.source.visit(&request, &self.monitor, &mut |numbers, mut tensor| {
-            self.monitor.check_interrupt()?;
             for operation in &self.plan.remaining {
                 tensor = tensor.apply(operation)?;
             }
-            sink(numbers, tensor)
+            sink(numbers, tensor)?;
+            // After the sink, so that a batch that was computed is not lost to a cache file.
+            self.monitor.check_interrupt()
         })
     }
 

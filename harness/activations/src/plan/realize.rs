@@ -63,10 +63,12 @@ impl Acts {
     }
 
     /// Computes the result into a cache file, batch by batch. An existing file is replaced once the new one is complete.
-    /// If a killed process left a partial file of the same plan, it is checked and resumed: the model runs on the rest.
+    /// If an interrupted or killed process left a partial file of the same plan, it is checked and resumed: the model runs on
+    /// the rest.
     ///
     /// # Errors
-    /// A failure of the model or of the disk, or another process writing the same file. No partial file is left then.
+    /// A failure of the model or of the disk, or another process writing the same file. No partial file is left then. After
+    /// [`Error::Interrupted`] the finished samples stay in the partial file of a plan that starts from a model.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.save_with_table(path, None)
     }
@@ -89,13 +91,19 @@ impl Acts {
         let is_missing = |sample: &usize| !positions.of_sample(*sample).all(|position| writer.has(position));
         let missing: Vec<usize> = positions.distinct.iter().copied().filter(is_missing).collect();
         if !missing.is_empty() {
-            execution.visit(&missing, &mut |numbers, tensor| {
+            let visited = execution.visit(&missing, &mut |numbers, tensor| {
                 let wanted = numbers.iter().enumerate();
                 let pairs: Vec<(usize, usize)> = wanted
                     .flat_map(|(index, number)| positions.of_sample(*number).map(move |position| (position, index)))
                     .collect();
                 writer.put(&pairs, &tensor)
-            })?;
+            });
+            if let Err(error) = visited {
+                if matches!(error, Error::Interrupted) {
+                    writer.keep_finished()?;
+                }
+                return Err(error);
+            }
         }
         writer.finish()
     }
@@ -150,19 +158,49 @@ fn check_same_table(file: &CacheFile, table: &SampleTable) -> Result<()> {
     })
 }
 
-/// Refuses a file that another plan wrote, and names the parts of the fingerprint that differ.
+/// Refuses a file that another plan wrote, and names what differs.
 fn check_same_plan(file: &CacheFile, plan: &Acts) -> Result<()> {
     let wanted = plan.fingerprint()?;
     let differences = file.fingerprint().differences(&wanted);
     if differences.is_empty() {
         return Ok(());
     }
-    let listed: Vec<String> =
-        differences.iter().map(|(part, file, plan)| format!("{part} (file: {file}, plan: {plan})")).collect();
+    let has_other = |part: &str| differences.iter().any(|(other, ..)| *other == part);
+    // Other tokens have another mask and often another shape; other layers have another shape.
+    let follows = |part: &str| match part {
+        "mask" => has_other("tokens"),
+        "shape" => differences.len() > 1,
+        _ => false,
+    };
+    let listed: Vec<String> = differences
+        .iter()
+        .filter(|(part, ..)| !follows(part))
+        .map(|(part, file, plan)| format!("{} (file: {}, plan: {})", part_name(part), short(file), short(plan)))
+        .collect();
     Err(Error::file(
         file.path(),
-        format!("was written by a different plan: they differ in {}; delete it or use another path", listed.join(", ")),
+        format!("was written for other settings: {} changed; delete it or use another path", listed.join(", ")),
     ))
+}
+
+/// The name of a part of a fingerprint for people.
+fn part_name(part: &str) -> &str {
+    match part {
+        "model" => "the model or its arithmetic",
+        "tokens" => "the data set or its samples",
+        "mask" => "the mask",
+        "layers" => "the layers",
+        "pool" => "the pooling",
+        "dtype" => "the dtype",
+        "shape" => "the shape",
+        other => other,
+    }
+}
+
+/// The first characters of a digest; other texts as they are.
+fn short(value: &str) -> &str {
+    let is_digest = value.len() == 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_digest { &value[..8] } else { value }
 }
 
 /// Parts of a result in order; see [`Acts::iter_batches`].

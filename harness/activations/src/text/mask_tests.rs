@@ -173,7 +173,7 @@ fn changed_rows_are_counted() {
     let both = dialogue(&[(System, "s"), (User, "q"), (User, "r"), (Assistant, "a")]);
     let changes = |template: &str| {
         let tokenizer = ChatTokenizer::from_parts(parts(template), DEFAULT_DATE).unwrap();
-        tokenizer.encode_rows(&[&instructed, &repeated, &both], &[0, 1, 2]).unwrap().1
+        tokenizer.encode_rows(&[&instructed, &repeated, &both], |_| String::new()).unwrap().1
     };
     assert_eq!(changes(CHATML), TurnChanges::default());
     assert_eq!(changes(GEMMA), TurnChanges { joined: 2, refused_system: 2, omitted_system: 0 });

@@ -207,16 +207,19 @@ impl ChatTokenizer {
     /// # Errors
     /// The first error of [`encode`](Self::encode), with the number of the dialogue from 1.
     pub fn encode_all(&self, dialogues: &[Dialogue]) -> Result<TokenSet> {
-        let rows: Vec<usize> = (0..dialogues.len()).collect();
-        Ok(self.encode_rows(&dialogues.iter().collect::<Vec<_>>(), &rows)?.0)
+        Ok(self.encode_rows(&dialogues.iter().collect::<Vec<_>>(), |position| self.unplaced(position))?.0)
     }
 
-    /// Like [`encode_all`](Self::encode_all), for dialogues that are the rows `rows` (from 0) of a data set. Errors
-    /// name the row. Also counts the rows whose messages were changed for the template.
+    /// Like [`encode_all`](Self::encode_all), for dialogues of a data set. `origin` is the start of an error about the
+    /// dialogue at a position. Also counts the rows whose messages were changed for the template.
     ///
     /// # Errors
     /// As for [`encode_all`](Self::encode_all).
-    pub fn encode_rows(&self, dialogues: &[&Dialogue], rows: &[usize]) -> Result<(TokenSet, TurnChanges)> {
+    pub fn encode_rows(
+        &self,
+        dialogues: &[&Dialogue],
+        origin: impl Fn(usize) -> String,
+    ) -> Result<(TokenSet, TurnChanges)> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(rayon::current_num_threads())
             .stack_size(RENDER_STACK)
@@ -244,13 +247,22 @@ impl ChatTokenizer {
         });
         let mut sequences = Vec::with_capacity(encoded.len());
         let mut changes = TurnChanges::default();
-        for (encoded, row) in encoded.into_iter().zip(rows) {
-            let (sequence, changed) =
-                encoded.map_err(|what| self.input_error(format!("dialogue {}: {what}", row + 1)))?;
+        for (position, encoded) in encoded.into_iter().enumerate() {
+            let (sequence, changed) = encoded.map_err(|what| Error::input(origin(position), what))?;
             sequences.push(sequence);
             changes = changes.plus(changed);
         }
         Ok((TokenSet { sequences }, changes))
+    }
+
+    /// The start of an error about row `row` (from 0) of a data set that is not a file: the template is named.
+    pub fn unplaced(&self, row: usize) -> String {
+        format!("{}: dialogue {}", self.template_origin, row + 1)
+    }
+
+    /// The file of the chat template.
+    pub fn template_origin(&self) -> &str {
+        &self.template_origin
     }
 
     fn input_error(&self, what: String) -> Error {

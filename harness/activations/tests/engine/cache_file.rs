@@ -107,15 +107,35 @@ fn file_is_reused_only_by_its_plan() {
     let other = full.max_pool(Axis::Sequence).unwrap().cast(DType::F32).unwrap();
     let error = other.cache(Some(&path)).unwrap_err();
     let message = error.to_string();
-    for part in ["dtype (file: bf16, plan: f32)", "pool (file: mean_pool(s), plan: max_pool(s) cast(f32))"] {
+    for part in ["the dtype (file: bf16, plan: f32)", "the pooling (file: mean_pool(s), plan: max_pool(s) cast(f32))"] {
         assert!(message.contains(part), "{message}");
     }
+    assert!(message.contains("was written for other settings: "), "{message}");
     assert!(message.contains("delete it or use another path"), "{message}");
     assert_eq!(error.exit_code(), 2);
     // `save` replaces an existing file, `cache` does not.
     other.save(&path).unwrap();
     assert_same(&read(&path).unwrap(), &other.realize().unwrap(), "replaced");
     assert_same(&copy.realize().unwrap(), &plan.realize().unwrap(), "the old file, still mapped");
+}
+
+#[test]
+fn file_of_other_samples_names_the_data_set() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pooled");
+    let pooled = |plan: Acts| plan.mean_pool(Axis::Sequence).unwrap();
+    pooled(collect(DType::Bf16, &[1, 4])).save(&path).unwrap();
+    let refused = |plan: Acts| plan.cache(Some(&path)).unwrap_err().to_string();
+    let message = refused(pooled(collect(DType::Bf16, &[1, 4]).slice_batch(1..).unwrap()));
+    assert!(
+        message.contains("the data set or its samples (file: ")
+            && message.ends_with(" changed; delete it or use another path"),
+        "{message}"
+    );
+    assert!(!message.contains("mask") && !message.contains("shape"), "{message}");
+    assert!(message.split_whitespace().all(|word| word.len() < 64 || word.contains('/')), "{message}");
+    let message = refused(pooled(collect(DType::Bf16, &[1])));
+    assert!(message.contains("the layers (file: 1,4, plan: 1) changed"), "{message}");
 }
 
 #[test]
@@ -313,6 +333,34 @@ fn failed_write_leaves_the_old_file() {
     let nowhere: PathBuf = directory.path().join("no directory").join("file");
     let error = old.save(&nowhere).unwrap_err().to_string();
     assert!(error.contains("cannot create") && error.contains("no directory"), "{error}");
+}
+
+#[test]
+fn interrupted_write_keeps_its_finished_samples() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    let model = Arc::new(FakeModel::new(6, DType::F32));
+    let plan = Acts::collect(model.clone(), Arc::new(three_sequences()), &[2], 1).unwrap();
+    let plan = plan.with_rules(Rules::all().without(Rule::Packing));
+    let error = plan.with_interrupt(|| true).save(&path).unwrap_err();
+    assert_eq!(error.exit_code(), 130, "{error}");
+    assert_eq!(entries(directory.path()), [".file.partial"]);
+    let first = model.log().runs;
+    plan.save(&path).unwrap();
+    let both = model.log().runs;
+    assert_eq!(entries(directory.path()), ["file"]);
+    let resumed = fs::read(&path).unwrap();
+    plan.save(&path).unwrap();
+    assert!(fs::read(&path).unwrap() == resumed, "the file of an interrupted write differs");
+    assert_eq!(both, model.log().runs - both, "{first} runs of the interrupted write were repeated");
+}
+
+#[test]
+fn interrupted_copy_leaves_no_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let copied = Acts::from_tensor(collect(DType::F32, &[1]).realize().unwrap());
+    assert!(copied.with_interrupt(|| true).save(directory.path().join("file")).is_err());
+    assert_eq!(entries(directory.path()), [""; 0]);
 }
 
 #[test]

@@ -12,7 +12,12 @@ use safetensors::SafeTensors;
 
 /// A table of the samples of [`collect`].
 fn table() -> SampleTable {
-    SampleTable { rows: vec![7, 2, 1 << 33], labels: vec![1, 0, 1], is_train: vec![1, 1, 0] }
+    SampleTable {
+        rows: vec![7, 2, 1 << 33],
+        labels: vec![1, 0, 1],
+        is_train: vec![1, 1, 0],
+        settings: r#"{"mask":"content","seed":"0"}"#.to_owned(),
+    }
 }
 
 #[test]

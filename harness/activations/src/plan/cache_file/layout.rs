@@ -140,6 +140,8 @@ pub(super) struct FileLayout {
     pub(super) layers: Vec<FilePart>,
     pub(super) mask: Option<FilePart>,
     pub(super) samples: Option<SampleParts>,
+    /// The entry `settings` of the metadata; files without one have an empty text.
+    pub(super) settings: String,
     pub(super) checksums: FilePart,
     /// Header length and JSON, with zeros for the checksum.
     pub(super) header: Vec<u8>,
@@ -152,7 +154,12 @@ impl FileLayout {
     ///
     /// # Errors
     /// A big-endian machine: the format is little-endian.
-    pub(super) fn new(signature: Signature, fingerprint: PlanFingerprint, contents: FileContents) -> Result<Self> {
+    pub(super) fn new(
+        signature: Signature,
+        fingerprint: PlanFingerprint,
+        contents: FileContents,
+        settings: &str,
+    ) -> Result<Self> {
         if cfg!(target_endian = "big") {
             return Err(Error::usage("cache files need a little-endian machine"));
         }
@@ -185,8 +192,9 @@ impl FileLayout {
         let checksums = parts.next("checksums".to_owned(), "U8", vec![parts.chunk, DIGEST_BYTES], DIGEST_BYTES);
         let columns = samples.iter().flat_map(SampleParts::columns);
         let all = layers.iter().chain(columns).chain(&mask).chain([&checksums]);
-        let (header, checksum_offset) = header(&signature, &fingerprint, contents, all)?;
-        Ok(FileLayout { signature, fingerprint, layers, mask, samples, checksums, header, checksum_offset })
+        let (header, checksum_offset) = header(&signature, &fingerprint, contents, settings, all)?;
+        let settings = settings.to_owned();
+        Ok(FileLayout { signature, fingerprint, layers, mask, samples, settings, checksums, header, checksum_offset })
     }
 
     /// Reads the signature and the fingerprint from a file's metadata. The error names the entry that is wrong.
@@ -215,7 +223,8 @@ impl FileLayout {
         }
         let fingerprint = serde_json::from_str(entry("fingerprint_parts")?).map_err(|_| wrong("fingerprint_parts"))?;
         let signature = signature.checked().map_err(|error| error.to_string())?;
-        FileLayout::new(signature, fingerprint, contents).map_err(|error| error.to_string())
+        let settings = metadata.get("settings").map_or("", String::as_str);
+        FileLayout::new(signature, fingerprint, contents, settings).map_err(|error| error.to_string())
     }
 
     /// The parts that are written batch by batch.
@@ -282,6 +291,7 @@ fn header<'a>(
     signature: &Signature,
     fingerprint: &PlanFingerprint,
     contents: FileContents,
+    settings: &str,
     parts: impl Iterator<Item = &'a FilePart>,
 ) -> Result<(Vec<u8>, usize)> {
     let json_text = |value: &Value| value.to_string();
@@ -304,6 +314,9 @@ fn header<'a>(
     if contents != FileContents::Version1 {
         metadata["layer_numbering"] = LAYER_NUMBERING.into();
         metadata["samples"] = (contents == FileContents::NumberingAndSamples).to_string().into();
+    }
+    if !settings.is_empty() {
+        metadata["settings"] = settings.into();
     }
     let mut entries = Map::new();
     entries.insert("__metadata__".to_owned(), metadata);
@@ -347,7 +360,8 @@ mod tests {
     fn chunks_cover_each_row_once_within_parts() {
         for (axes, n_samples) in [(Axes::BLSH, 5), (Axes::BLH, 3000), (Axes::BH, 1), (Axes::BSH, 0)] {
             let contents = FileContents::NumberingAndSamples;
-            let layout = FileLayout::new(signature(axes, n_samples), PlanFingerprint::default(), contents).unwrap();
+            let fingerprint = PlanFingerprint::default();
+            let layout = FileLayout::new(signature(axes, n_samples), fingerprint, contents, "").unwrap();
             let mut next_chunk = 0;
             for part in layout.checked_parts() {
                 let mut next_row = 0;
@@ -373,7 +387,8 @@ mod tests {
         let mut fingerprint = PlanFingerprint::default();
         fingerprint.set("checksum", NO_CHECKSUM);
         fingerprint.set("model", "\"\\ \u{1F600}");
-        let layout = FileLayout::new(signature(Axes::BH, 2), fingerprint, FileContents::Numbering).unwrap();
+        let contents = FileContents::NumberingAndSamples;
+        let layout = FileLayout::new(signature(Axes::BH, 2), fingerprint, contents, NO_CHECKSUM).unwrap();
         let text = String::from_utf8(layout.header_with(&"f".repeat(64))[8..].to_vec()).unwrap();
         let header: Value = serde_json::from_str(&text).unwrap();
         let metadata: BTreeMap<String, String> = serde_json::from_value(header["__metadata__"].clone()).unwrap();

@@ -6,7 +6,8 @@
 //! `[b]`. With axis `s` there is `mask`, `[b, s]`, and finally `checksums`, `[chunks, 32]`: the BLAKE3 digest of each
 //! chunk of at most `chunk_bytes` (but at least one sample) of each tensor before it. The header's `__metadata__` has
 //! axes, shape, dtype, layer numbers and what they count, the fingerprint of the plan with its parts, the format's
-//! version and `checksum`, the digest of the header (with zeros for this entry) and of `checksums`.
+//! version and `checksum`, the digest of the header (with zeros for this entry) and of `checksums`. The entry `mask` is whether
+//! the file has the tensor `mask`, and `settings` the text of a table's settings, if it has any.
 //!
 //! The table is not a part of the fingerprint, which decides the values of the activations. Files of format version 1 have
 //! neither a table nor the sentence about layer numbers, and are still read.

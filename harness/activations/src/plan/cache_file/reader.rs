@@ -89,7 +89,7 @@ impl CacheFile {
         }
         let n_samples = self.layout.signature.n_samples;
         let bytes = parts.columns().map(|part| &self.map[self.layout.rows(part, 0..n_samples)]);
-        Ok(Some(SampleTable::of_columns(bytes)))
+        Ok(Some(SampleTable::of_columns(bytes, &self.layout.settings)))
     }
 
     /// Verifies the chunks of `samples` of the layer at position `layer` and gives access to them.

@@ -11,6 +11,8 @@ pub struct SampleTable {
     pub labels: Vec<u8>,
     /// 1 on the training side of the split, 0 on the test side.
     pub is_train: Vec<u8>,
+    /// The settings that the samples and their activations come from, as JSON text for readers; may be empty. Not compared.
+    pub settings: String,
 }
 
 impl SampleTable {
@@ -42,9 +44,9 @@ impl SampleTable {
     }
 
     /// The table of the bytes of a file, which need not be aligned.
-    pub(super) fn of_columns([rows, labels, is_train]: [&[u8]; 3]) -> Self {
+    pub(super) fn of_columns([rows, labels, is_train]: [&[u8]; 3], settings: &str) -> Self {
         let rows = rows.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect();
-        SampleTable { rows, labels: labels.to_vec(), is_train: is_train.to_vec() }
+        SampleTable { rows, labels: labels.to_vec(), is_train: is_train.to_vec(), settings: settings.to_owned() }
     }
 }
 
@@ -53,12 +55,17 @@ mod tests {
     use super::*;
 
     fn table() -> SampleTable {
-        SampleTable { rows: vec![3, 0, 1 << 40], labels: vec![1, 0, 1], is_train: vec![1, 1, 0] }
+        SampleTable {
+            rows: vec![3, 0, 1 << 40],
+            labels: vec![1, 0, 1],
+            is_train: vec![1, 1, 0],
+            settings: "{\"seed\":\"0\"}".to_owned(),
+        }
     }
 
     #[test]
     fn columns_give_the_table_again() {
-        assert_eq!(SampleTable::of_columns(table().columns()), table());
+        assert_eq!(SampleTable::of_columns(table().columns(), &table().settings), table());
     }
 
     #[test]
@@ -72,6 +79,7 @@ mod tests {
         assert_eq!(with(|it| it.rows[0] = 4), Some("rows"));
         assert_eq!(with(|it| it.labels[1] = 1), Some("labels"));
         assert_eq!(with(|it| it.is_train[2] = 1), Some("is_train"));
+        assert_eq!(with(|it| it.settings.clear()), None);
     }
 
     #[test]

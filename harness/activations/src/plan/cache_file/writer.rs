@@ -3,8 +3,8 @@
 //! Bytes are written to `.<name>.partial` in the same directory, which is locked, so that a second writer is refused instead
 //! of mixing its bytes in. The name is fixed and not random so that the next writer finds the file of a killed one: it
 //! resumes the file if it is of the same plan ([`CacheWriter::resume`]) and overwrites it otherwise. On success: checksums,
-//! header, `fsync`, rename, `fsync` of the directory. On failure the partial file is removed; only a killed process leaves
-//! one to resume.
+//! header, `fsync`, rename, `fsync` of the directory. On failure the partial file is removed. An interrupted write
+//! ([`CacheWriter::keep_finished`]) and a killed process leave one to resume.
 
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -43,7 +43,8 @@ pub struct CacheWriter {
     written: Vec<bool>,
     /// Lets a later writer resume; none if that is not worth a second digest of every byte.
     journal: Option<WriteJournal>,
-    renamed: bool,
+    /// Removed when the writer is dropped, unless the file is renamed or kept.
+    removes_partial: bool,
     /// Bytes written since the last request for writeback.
     dirty_bytes: usize,
 }
@@ -95,8 +96,8 @@ impl CacheWriter {
         Ok(writer)
     }
 
-    /// As [`CacheWriter::create`], but keeps a journal of finished samples, and resumes the file of a killed writer of the
-    /// same plan. For activations that are expensive to compute.
+    /// As [`CacheWriter::create`], but keeps a journal of finished samples, and resumes the file of an interrupted or killed
+    /// writer of the same plan. For activations that are expensive to compute.
     ///
     /// # Errors
     /// As [`CacheWriter::create`], or the partial file cannot be read.
@@ -115,7 +116,7 @@ impl CacheWriter {
         } else {
             writer.start_over()?;
         }
-        // Also over the table of a killed writer, which may have had other labels for the same tokens.
+        // Also over the table of the earlier writer, which may have had other labels for the same tokens.
         writer.write_table(table)?;
         writer.journal = Some(journal);
         Ok(writer)
@@ -137,7 +138,8 @@ impl CacheWriter {
             table.check_length(signature.n_samples)?;
         }
         let contents = if table.is_some() { FileContents::NumberingAndSamples } else { FileContents::Numbering };
-        let layout = FileLayout::new(signature, fingerprint, contents)?;
+        let settings = table.map_or("", |table| table.settings.as_str());
+        let layout = FileLayout::new(signature, fingerprint, contents, settings)?;
         let partial = partial_path(path)?;
         let file = lock_partial(&partial, path)?;
         let n_chunks = layout.checked_parts().map(FilePart::n_chunks).sum();
@@ -150,7 +152,7 @@ impl CacheWriter {
             target: path.to_path_buf(),
             written,
             journal: None,
-            renamed: false,
+            removes_partial: true,
             dirty_bytes: 0,
         })
     }
@@ -315,8 +317,21 @@ impl CacheWriter {
         }
         self.file.sync_all().map_err(Error::io("write", &self.partial))?;
         fs::rename(&self.partial, &self.target).map_err(Error::io("write", &self.target))?;
-        self.renamed = true;
+        self.removes_partial = false;
         sync_directory(&self.target)
+    }
+
+    /// Ends an interrupted write: finished samples stay in the partial file, where [`CacheWriter::resume`] finds them. Without
+    /// a journal or a finished sample there is nothing to resume, and the partial file is removed.
+    ///
+    /// # Errors
+    /// The samples cannot be written to the disk. The partial file is removed.
+    pub fn keep_finished(mut self) -> Result<()> {
+        if self.journal.is_some() && self.written.contains(&true) {
+            self.file.sync_data().map_err(Error::io("write", &self.partial))?;
+            self.removes_partial = false;
+        }
+        Ok(())
     }
 
     fn write_at(&self, bytes: &[u8], offset: usize) -> Result<()> {
@@ -326,7 +341,7 @@ impl CacheWriter {
 
 impl Drop for CacheWriter {
     fn drop(&mut self) {
-        if !self.renamed {
+        if self.removes_partial {
             // A failure to remove it is ignored: the error that ended the write is reported already. The lock is still held,
             // so the file belongs to this writer.
             let _ = fs::remove_file(&self.partial);
