@@ -52,7 +52,7 @@ pub struct PlanArgs {
     /// Methods
     #[arg(long, value_delimiter = ',', default_value = "eager,lazy,lazy-disk", value_name = "METHOD,...")]
     pub methods: Vec<Method>,
-    /// Number of layers, or all: `sweep` uses all of them, `train` the deepest
+    /// Number N of layers, or all: `sweep` takes layers 0 to N - 1, `train` layer N - 1
     #[arg(long, value_name = "N", value_parser = parse_layers, conflicts_with_all = ["layer", "sweep_layers"])]
     pub layers: Option<LayerCount>,
     /// Tokens per sequence; the data set is then not read

@@ -186,13 +186,13 @@ impl CrossoverAnswer {
             (WinningRange::Everywhere, Some((_, shown))) => match shown {
                 WinningRange::From(from) => format!("; shown from {} on", count(from)),
                 WinningRange::Everywhere => String::new(),
-                _ => "; the intervals leave it open".to_owned(),
+                _ => "; the intervals do not decide it".to_owned(),
             },
             (WinningRange::Never, Some((WinningRange::Never, _))) => String::new(),
             (WinningRange::Never, Some((possible, _))) => match possible {
-                WinningRange::From(from) => format!("; the intervals leave it open from {} on", count(from)),
-                WinningRange::Until(until) => format!("; the intervals leave it open up to {}", count(until)),
-                _ => "; the intervals leave it open".to_owned(),
+                WinningRange::From(from) => format!("; the intervals do not decide it from {} on", count(from)),
+                WinningRange::Until(until) => format!("; the intervals do not decide it up to {}", count(until)),
+                _ => "; the intervals do not decide it".to_owned(),
             },
             (WinningRange::Between(..), Some(_)) => String::new(),
         };

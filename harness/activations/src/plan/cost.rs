@@ -124,7 +124,11 @@ impl fmt::Display for RuleCosts {
             Count(cost.batches),
             cost.blocks
         )?;
-        writeln!(f, "last block: {} tokens computed beyond K/V", Count(cost.last_layer_tokens))?;
+        writeln!(
+            f,
+            "last block: {} tokens computed in full, of the others only keys and values",
+            Count(cost.last_layer_tokens)
+        )?;
         write!(f, "{:<18}{:>12}{:>9}{:>8}{:>11}{:>14}", "", "tokens", "batches", "blocks", "FLOPs", "bytes out")?;
         line(f, "with these rules", cost, None)?;
         for (rule, without) in &self.without {

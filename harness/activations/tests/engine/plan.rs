@@ -223,7 +223,7 @@ fn plan_prints_and_explains_its_cost() {
       rules: depth, packing, mask, pooling, prefix, layers, batch
     bytes: source 240 B, result 40 B
     2 samples with 7 tokens: computes 5 tokens in 1 batches through 5 blocks
-    last block: 3 tokens computed beyond K/V
+    last block: 3 tokens computed in full, of the others only keys and values
                             tokens  batches  blocks      FLOPs     bytes out
     with these rules             5        1       5     2.50 k          20 B
     without depth                5        1       6     3.00 k          40 B  1.20x the FLOPs, 2.00x the bytes

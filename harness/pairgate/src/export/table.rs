@@ -102,10 +102,10 @@ fn design_lines(report: &GateReport) -> String {
     let confidence = report.cases.iter().flat_map(|case| &case.metrics).find_map(|metric| metric.confidence);
     let intervals =
         confidence.map_or_else(String::new, |confidence| format!("{:.0} % intervals; ", 100.0 * confidence));
-    let resolution = report
-        .resolution
-        .as_ref()
-        .map_or_else(|| "no self-test result for this machine".to_owned(), |resolution| resolution.sentence());
+    let resolution = report.resolution.as_ref().map_or_else(
+        || "no self-test has run on this machine, so which slowdowns it resolves is not known".to_owned(),
+        |resolution| resolution.sentence(),
+    );
     format!(
         "{intervals}up to {:.1} % slower is not a regression, {:.0} % slower must not pass, false alarms at most {:.0} %; seed {}\n{resolution}",
         100.0 * design.delta,

@@ -102,7 +102,7 @@ pub(super) fn concise_evidence(recommendations: &[Recommendation]) -> Table {
 /// The rows on which the recommendations rest.
 pub fn evidence_table(recommendations: &[Recommendation]) -> Table {
     let mut table = Table::new(
-        "Ratios are eager / lazy. Memory is the GPU's where there is one, else resident memory.",
+        "Ratios are eager / the row's mode. Memory is the GPU's where there is one, else resident memory.",
         &[
             "device",
             "size",

@@ -60,7 +60,9 @@ pub(super) fn warnings_of(files: &[NamedResults]) -> Vec<String> {
         Some(match (files.len(), runs.iter().all(|(_, other)| other == line)) {
             (1, _) => format!("warning: {line}"),
             (_, true) => format!("warning: {}: {line}", names.join(", ")),
-            (_, false) => format!("warning: {}: {line}; the figures are those of {first}", names.join(", ")),
+            (_, false) => {
+                format!("warning: {}: {line}; the numbers in this line are those of {first}", names.join(", "))
+            }
         })
     };
     found.iter().filter_map(line).collect()

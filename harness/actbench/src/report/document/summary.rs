@@ -10,7 +10,7 @@ use crate::results::summary::Comparison;
 /// The summary table of `cells`.
 pub(super) fn table(cells: &[Cell]) -> Table {
     let mut table = Table::new(
-        "Ratios are eager / lazy: above 1 lazy is better. The metric's difference is lazy - eager.",
+        "Ratios are eager / the row's mode: above 1 that mode is better. The metric's difference is that mode - eager.",
         &[
             "run",
             "task",

@@ -91,7 +91,7 @@ fn warnings_of_inputs_stand_at_the_top() {
         [
             "warning: cell-300.json: the machine disturbs measurements: load average 3.65 (`actbench env` lists remedies)"
                 .to_owned(),
-            format!("warning: cell-100.json, cell-200.json: {line}; the figures are those of cell-100.json"),
+            format!("warning: cell-100.json, cell-200.json: {line}; the numbers in this line are those of cell-100.json"),
         ]
     );
 }
@@ -117,7 +117,7 @@ fn warnings_of_runs_stand_at_the_top() {
     assert_eq!(
         document(&[busy(100), other]).warnings,
         [format!(
-            "warning: cell-100.json, cell-200.json: {line} (`actbench env` lists remedies); the figures are those of \
+            "warning: cell-100.json, cell-200.json: {line} (`actbench env` lists remedies); the numbers in this line are those of \
                   cell-100.json"
         )]
     );
