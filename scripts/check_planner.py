@@ -4,7 +4,7 @@
 usage: actbench matrix FILE.toml --dry-run --json > predicted.json
        scripts/check_planner.py predicted.json MATRIX_DIR [--head FILE] > planner.md
 
-Fails when fewer than --at-least cases are within the bounds: peak memory within 10 % + 32 MiB, time within 30 %.
+Fails when fewer than --at-least cases are within the bounds: peak memory within 5 % + 20 MiB, time within 30 %.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 MIB = 1 << 20
-MEMORY_FRACTION, MEMORY_SLACK_MIB, TIME_FRACTION = 0.10, 32.0, 0.30
+MEMORY_FRACTION, MEMORY_SLACK_MIB, TIME_FRACTION = 0.05, 20.0, 0.30
 
 
 def measured(directory, cell, task, method):

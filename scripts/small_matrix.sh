@@ -77,7 +77,7 @@ checked=0
 # Predicted and measured
 
 Predictions of `actbench plan` and `actbench matrix --dry-run`, compared with measurements of the matrix `small`. No cell was used for
-calibration: rates come from a few seconds of measurement before the run. "Within" means an error of at most 10 % + 32 MiB in peak
+calibration: rates come from a few seconds of measurement before the run. "Within" means an error of at most 5 % + 20 MiB in peak
 memory and at most 30 % in time. `scripts/small_matrix.sh` regenerates this page.
 
 MARKDOWN

@@ -43,7 +43,7 @@ const AFTER_HELP: &str = "Exit status: 0 success, 1 a case failed, 2 bad usage o
 `actbench --help` has more; `actbench COMMAND --help` has the examples of each command.";
 
 const AFTER_LONG_HELP: &str = "Output:
-  Results go to standard output and can be piped; progress, warnings and errors go to standard error.
+  Results go to standard output and can be piped; the rest goes to standard error.
   Commands with --json print the same results as JSON.
 
 Environment variables:
