@@ -52,7 +52,7 @@ Environment variables:
   ACTBENCH_CPU_ISA      CPU instruction set: amx, avx512bf16, avx512, avx2 or portable
   ACTBENCH_CUDA         visible GPUs; if unset, all that the driver reports:
                         none; split:K for K logical GPUs on GPU 0; emulator:K or emulator:K:SIZE
-                        for K emulated GPUs (of SIZE memory each) in builds with the feature emulator
+                        for K emulated GPUs (of SIZE memory each), with the feature emulator
   HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE
                         cache, token, address and offline mode of the Hugging Face hub
   All variables are in docs/commands.md.
