@@ -38,14 +38,12 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// The rates of this machine with the model on `gpu`: batches, weights and the fixed size of a process are the GPU's, probes,
-    /// host memory and files stay this machine's.
+    /// The calibration of a process that runs its model on `gpu`: its fixed size and the load of weights are the GPU's. Rates of
+    /// batches are stored ones ([`PublishedGpu::rates`]); probes, host memory and files stay this machine's.
     pub fn with_model_on(self, gpu: &PublishedGpu) -> Self {
         Calibration {
             gpu: Some(gpu.device.to_owned()),
             base_rss: gpu.base_rss,
-            lazy_flops: gpu.lazy_flops,
-            eager_flops: gpu.eager_flops,
             block_s: self.block_bytes / gpu.weight_bytes,
             ..self
         }

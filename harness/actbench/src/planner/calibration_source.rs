@@ -51,11 +51,7 @@ impl CalibrationSource {
     pub fn calibrate(&self, job: &Job, observer: &mut StepObserver<'_>) -> Result<Calibration> {
         let stored = match (&self.results, self.gpu) {
             (Some(results), _) => StoredRates::of_results(job, results)?,
-            (None, Some(gpu)) => StoredRates {
-                lazy_flops: Some(gpu.lazy_flops),
-                eager_flops: Some(gpu.eager_flops),
-                ..StoredRates::default()
-            },
+            (None, Some(gpu)) => gpu.rates(),
             (None, None) => StoredRates::default(),
         };
         let mut steps = CalibrationSteps::new(n_steps(&stored) + 1, observer);

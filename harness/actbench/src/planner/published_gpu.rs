@@ -2,6 +2,7 @@
 
 use actbench_kernels::DType;
 
+use super::stored_rates::StoredRates;
 use crate::case::RunConfig;
 use crate::error::{Error, Result};
 
@@ -51,6 +52,11 @@ pub fn find(name: &str) -> Option<&'static PublishedGpu> {
 }
 
 impl PublishedGpu {
+    /// The rates of batches, in the place of measured ones.
+    pub fn rates(&self) -> StoredRates {
+        StoredRates { lazy_flops: Some(self.lazy_flops), eager_flops: Some(self.eager_flops), probe_work: None }
+    }
+
     /// Checks that the rates are of the data type of `config`.
     ///
     /// # Errors
@@ -91,13 +97,14 @@ mod tests {
             RunConfig { methods: vec![Method::Eager, Method::Lazy], tasks: vec![Task::Train, Task::Sweep], ..config };
         // Heap of the data, which is not counted in unit tests.
         let job = describe(&config, &spec, None, true).unwrap().job.with_data_bytes(1 << 20);
+        let (lazy_flops, eager_flops) = gpu.rates().of_both_methods().unwrap();
         let host = Calibration {
             gpu: None,
             base_rss: 30 << 20,
             base_heap: 0,
             weight_element: 2,
-            lazy_flops: 1e11,
-            eager_flops: 1e11,
+            lazy_flops,
+            eager_flops,
             // The machine of the page: the host memory of eager's sweep.
             full_bytes: 3.5e9,
             pool_bytes: 2e10,
