@@ -158,8 +158,8 @@ untimed_gate_error_rates() { : "the gate's false-alarm rate and power on recorde
   scripts/selftest.sh
 }
 
-untimed_gate_against_a_copy() { : "a fresh copy of a binary, cached or evicted, is no regression of memory in the gate"
-  local state base head status
+untimed_gate_against_a_copy() { : "a binary and a fresh copy of it, cached or evicted, allocate the same memory in the gate"
+  local state base head
   printf 'args = ["--samples", "60", "--threads", "1"]\n[[case]]\nname = "a"\ntask = "train"\nmethod = "lazy"\n' >"$work/copy.toml"
   for state in cached evicted; do
     cp "$ACTBENCH" "$work/copy-$state"
@@ -168,11 +168,8 @@ untimed_gate_against_a_copy() { : "a fresh copy of a binary, cached or evicted, 
     for base in "$ACTBENCH" "$work/copy-$state"; do
       head=$ACTBENCH
       [ "$base" != "$ACTBENCH" ] || head=$work/copy-$state
-      status=0
       "$ACTBENCH" gate --base-bin "$base" --head-bin "$head" --suite "$work/copy.toml" --quiet --output "$work/copy.json" \
-        --metrics peak-anonymous,peak-heap,auroc,feature-digest || status=$?
-      # 3: memory varied by more than the gate can tell from a growth of 1 %.
-      [ $status = 0 ] || [ $status = 3 ]
+        --metrics peak-anonymous,peak-heap,auroc,feature-digest
     done
   done
 }

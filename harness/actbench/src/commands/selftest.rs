@@ -59,9 +59,9 @@ pub struct SelftestArgs {
     /// Slowdowns to test, as fractions
     #[arg(long, value_delimiter = ',', default_value = "0.02,0.05,0.10", value_name = "FRACTION,...")]
     pub slowdowns: Vec<f64>,
-    /// Samples of the case, which is the task train by lazy on the embedded model
-    #[arg(long, default_value_t = 60, value_name = "N")]
-    pub samples: usize,
+    /// Samples of the case, which is the task train by lazy on the embedded model [default: as many as take 0.25 s here]
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
     /// Threads of the case
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub threads: usize,
@@ -94,8 +94,10 @@ pub fn selftest(args: &SelftestArgs) -> Result<ExitCode> {
 }
 
 fn live(args: &SelftestArgs) -> Result<ExitCode> {
-    for (flag, value) in [("--unchanged", args.unchanged), ("--changed", args.changed), ("--samples", args.samples)] {
-        if value == 0 {
+    for (flag, value) in
+        [("--unchanged", Some(args.unchanged)), ("--changed", Some(args.changed)), ("--samples", args.samples)]
+    {
+        if value == Some(0) {
             return Err(Error::usage(format!("{flag} must be at least 1")));
         }
     }
@@ -104,16 +106,15 @@ fn live(args: &SelftestArgs) -> Result<ExitCode> {
         return Err(Error::usage(format!("--slowdowns {bad}: must be between 0 and 1, as in 0.05")));
     }
     interrupt::install()?;
-    let (samples, threads) = (args.samples.to_string(), args.threads.to_string());
-    let arguments = ["--samples", &samples, "--threads", &threads].map(str::to_owned).to_vec();
-    let testbed = InjectionTestbed {
-        executable: std::env::current_exe().map_err(Error::io("find", "this executable"))?,
-        arguments: arguments.clone(),
-        timeout: Some(args.timeout),
+    let timeout = Some(args.timeout);
+    let samples = match args.samples {
+        Some(samples) => samples,
+        None => InjectionTestbed::choose_samples(args.threads, timeout).map_err(from_pairgate)?,
     };
+    let testbed = InjectionTestbed::of_this_executable(samples, args.threads, timeout).map_err(from_pairgate)?;
     let plan = SelftestPlan {
         program: testbed.executable.clone(),
-        arguments,
+        arguments: testbed.arguments.clone(),
         unchanged_gates: args.unchanged,
         changed_gates: args.changed,
         slowdowns: args.slowdowns.clone(),
@@ -121,7 +122,7 @@ fn live(args: &SelftestArgs) -> Result<ExitCode> {
         memory_fractions: vec![0.05],
         memory_bytes: vec![1 << 20],
         seed: args.seed,
-        timeout: Some(args.timeout),
+        timeout,
     };
     let mut progress = SelftestProgress::new(args.quiet);
     let tested = live::run(&plan, &testbed, context, &mut progress);

@@ -12,6 +12,7 @@ use super::suite::{Suite, SuiteCase};
 use crate::case::{Method, Task};
 use pairgate::selftest::trials::{CopiedFile, HeadLoad, Testbed};
 use pairgate::source::{ObservationResult, Side, Source};
+use pairgate::stats::summary::median;
 use pairgate::temporary::TemporaryDirectory;
 use pairgate::{Error, Metric, Result};
 
@@ -30,6 +31,60 @@ pub struct InjectionTestbed {
     pub arguments: Vec<String>,
     /// The longest that a run may take.
     pub timeout: Option<Duration>,
+}
+
+/// Samples of the case that measures how long a sample takes, and the fewest that a case has.
+const PILOT_SAMPLES: usize = 60;
+
+/// Runs of that case; the median counts.
+const PILOT_RUNS: usize = 3;
+
+/// Most samples of a case: more only cost time.
+const MAX_SAMPLES: usize = 3000;
+
+/// How long a case takes where the number of samples is not given, in seconds. With the 0.07 s that 60 samples take on a
+/// fast processor, the scheduler's noise leaves most gates without a difference inconclusive.
+const CASE_SECONDS: f64 = 0.25;
+
+impl InjectionTestbed {
+    /// The case with `samples` samples on `threads` threads, run by this executable.
+    ///
+    /// # Errors
+    /// The path of this executable is unknown.
+    pub fn of_this_executable(samples: usize, threads: usize, timeout: Option<Duration>) -> Result<Self> {
+        let (samples, threads) = (samples.to_string(), threads.to_string());
+        let arguments = ["--samples", &samples, "--threads", &threads].map(str::to_owned).to_vec();
+        let executable = std::env::current_exe().map_err(Error::io("find", "this executable"))?;
+        Ok(InjectionTestbed { executable, arguments, timeout })
+    }
+
+    /// How many samples make the case take about [`CASE_SECONDS`] on this machine.
+    ///
+    /// # Errors
+    /// A run that fails, or an interrupt.
+    pub fn choose_samples(threads: usize, timeout: Option<Duration>) -> Result<usize> {
+        let pilot = InjectionTestbed::of_this_executable(PILOT_SAMPLES, threads, timeout)?;
+        let mut runs = pilot.source(HeadLoad::Unchanged)?;
+        let mut seconds = Vec::new();
+        for _ in 0..PILOT_RUNS {
+            match runs.observe(CASE, Side::Base)? {
+                ObservationResult::Measured(run) => {
+                    let wall = run.values.get(&Metric::Wall).copied();
+                    seconds.push(wall.ok_or_else(|| Error::internal("a run of the self-test has no time"))?);
+                }
+                ObservationResult::Failed(why) => return Err(Error::usage(format!("the case failed: {why}"))),
+            }
+        }
+        Ok(samples_that_take(CASE_SECONDS, median(&seconds)?))
+    }
+}
+
+/// The number of samples that take `target` seconds where [`PILOT_SAMPLES`] take `pilot`, in steps of 20.
+fn samples_that_take(target: f64, pilot: f64) -> usize {
+    const STEP: usize = 20;
+    let steps = (PILOT_SAMPLES as f64 * target / pilot / STEP as f64).ceil();
+    // The cast saturates, and is 0 where the quotient is not a number.
+    (steps as usize).saturating_mul(STEP).clamp(PILOT_SAMPLES, MAX_SAMPLES)
 }
 
 impl Testbed for InjectionTestbed {
@@ -120,6 +175,14 @@ mod tests {
     use super::*;
     use crate::measure::mounts::is_in_memory;
     use crate::measure::page_cache::Residency;
+
+    #[test]
+    fn a_fast_machine_gets_more_samples() {
+        assert_eq!(samples_that_take(0.25, 0.066), 240);
+        assert_eq!(samples_that_take(0.25, 0.6), PILOT_SAMPLES);
+        assert_eq!(samples_that_take(0.25, 1e-9), MAX_SAMPLES);
+        assert_eq!(samples_that_take(0.25, f64::NAN), PILOT_SAMPLES);
+    }
 
     #[test]
     fn copy_is_cached_or_evicted_and_removed() {

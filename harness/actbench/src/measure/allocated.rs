@@ -10,12 +10,19 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::mounts::is_in_memory;
 
-/// Time between two samples. A sample takes tens of microseconds, far below the margin of 1 % of CPU time.
-const INTERVAL: Duration = Duration::from_millis(20);
+/// The shortest and the longest time between two samples. A sample takes tens of microseconds.
+///
+/// Pages of the program that become resident after a peak in the same interval are taken off the peak: up to 1 MiB at a fixed
+/// interval of 20 ms in a case that takes 20 ms and allocates 9 MiB.
+const INTERVALS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(20));
+
+/// An interval is at most this part of the time since the start, so that a short case has short intervals and a long one does
+/// not pay for them.
+const ELAPSED_PER_INTERVAL: u32 = 32;
 
 /// The stack of the sampling thread: it has no deep calls and a buffer of [`STATUS_BYTES`].
 const STACK_BYTES: usize = 64 << 10;
@@ -93,9 +100,11 @@ impl SharedState {
     }
 
     fn sample_until_stopped(&self) {
+        let started = Instant::now();
         let mut sampling = self.lock();
         while !sampling.stopped {
-            sampling = self.stop.wait_timeout(sampling, INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
+            let interval = (started.elapsed() / ELAPSED_PER_INTERVAL).clamp(INTERVALS.0, INTERVALS.1);
+            sampling = self.stop.wait_timeout(sampling, interval).unwrap_or_else(PoisonError::into_inner).0;
             sampling.sample();
         }
     }

@@ -263,7 +263,7 @@ fn copy_of_actbench(sandbox: &Sandbox, name: &str, evicted: bool) -> String {
 }
 
 #[test]
-fn fresh_copy_is_no_regression_cached_or_evicted() {
+fn fresh_copy_passes_cached_and_evicted() {
     let sandbox = Sandbox::new();
     let actbench = env!("CARGO_BIN_EXE_actbench");
     let metrics = ["--metrics", "peak-anonymous,peak-heap,auroc,feature-digest"];
@@ -271,15 +271,13 @@ fn fresh_copy_is_no_regression_cached_or_evicted() {
         let copy = copy_of_actbench(&sandbox, name, evicted);
         let (base, head) = if copy_is_base { (copy.as_str(), actbench) } else { (actbench, copy.as_str()) };
         let output = gate(&sandbox, base, head, &metrics);
-        // On a machine with other work, the few megabytes of this case vary by more than the gate can tell from a growth of 1 %.
-        assert!(matches!(output.status.code(), Some(0 | 3)), "{name}: {}{}", stdout(&output), stderr(&output));
+        assert_eq!(output.status.code(), Some(0), "{name}: {}{}", stdout(&output), stderr(&output));
         assert!(stdout(&output).contains("are the same program, with one build id"), "{name}: {}", stdout(&output));
         let report = report(&sandbox);
         let judged = report["cases"][0]["metrics"].as_array().unwrap();
         assert_eq!(judged.len(), 4, "{name}");
         for metric in judged {
-            let noisy = metric["metric"] == "peak-anonymous" && metric["verdict"] == "inconclusive";
-            assert!(metric["verdict"] == "pass" || noisy, "{name}: {metric}");
+            assert_eq!(metric["verdict"], "pass", "{name}: {metric}");
         }
     }
 }
