@@ -1,7 +1,9 @@
 //! The operations that are measured on a device: shapes, minimum work, and several sets of random inputs per operation.
 
 use actbench_kernels::backend::AttentionSegment;
-use actbench_kernels::{AttentionLayout, AttentionShape, Backend, DType, KernelError, PoolGroups, PoolMethod};
+use actbench_kernels::{
+    Activation, AttentionLayout, AttentionShape, Backend, DType, KernelError, PoolGroups, PoolMethod, ScoreRule,
+};
 
 use crate::{random_host, random_tensor};
 
@@ -142,7 +144,7 @@ fn gemm<B: Backend>(epilogue: GemmEpilogue, dtype: DType, [rows, inputs, outputs
             Ok(Box::new(move |backend: &B| match epilogue {
                 GemmEpilogue::Store => backend.linear(&x, &weight, None, &mut out),
                 GemmEpilogue::Residual => backend.linear_residual(&x, &weight, None, &mut out),
-                GemmEpilogue::Gated => backend.linear_swiglu(&x, &weight, None, &mut out),
+                GemmEpilogue::Gated => backend.linear_gated(&x, &weight, None, Activation::Silu, &mut out),
             }) as MeasuredLaunch<B>)
         }),
     }
@@ -169,8 +171,16 @@ fn attention<B: Backend>(dtype: DType, shape: AttentionShape, sequences: usize, 
                 })
                 .collect();
             let layout = AttentionLayout { segments };
-            Ok(Box::new(move |backend: &B| backend.attention(&query, &keys_values, &layout, shape, &mut out))
-                as MeasuredLaunch<B>)
+            Ok(Box::new(move |backend: &B| {
+                backend.attention(
+                    &query,
+                    &keys_values,
+                    &layout,
+                    shape,
+                    ScoreRule::of_head_dim(shape.head_dim),
+                    &mut out,
+                )
+            }) as MeasuredLaunch<B>)
         }),
     }
 }
@@ -201,7 +211,7 @@ fn rope<B: Backend>(dtype: DType, rows: usize, shape: AttentionShape, len: usize
             let cos = backend.prepare_vector(&[angles(seed + 1)?], DType::F32)?;
             let sin = backend.prepare_vector(&[angles(seed + 2)?], DType::F32)?;
             let positions: Vec<u32> = (0..rows).map(|row| (row % len) as u32).collect();
-            Ok(Box::new(move |backend: &B| backend.rope(&mut x, n_heads, head_dim, &positions, &cos, &sin))
+            Ok(Box::new(move |backend: &B| backend.rope(&mut x, n_heads, head_dim, head_dim, &positions, &cos, &sin))
                 as MeasuredLaunch<B>)
         }),
     }

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use actbench_kernels::cpu::Isa;
-use actbench_kernels::{Backend, CpuBackend, DType};
+use actbench_kernels::{Activation, Backend, CpuBackend, DType};
 
 #[path = "../benches/ops/peak.rs"]
 mod peak;
@@ -94,7 +94,7 @@ fn measure(before: Isa, after: Isa, threads: usize) -> Result<(), Box<dyn std::e
                 for ((backend, weight, x, out), time) in works.iter_mut().zip(&mut times) {
                     let taken = timed(&mut || {
                         skip_on_error(if gated {
-                            backend.linear_swiglu(x, weight, None, out)
+                            backend.linear_gated(x, weight, None, Activation::Silu, out)
                         } else {
                             backend.linear(x, weight, None, out)
                         });

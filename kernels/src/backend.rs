@@ -128,6 +128,18 @@ pub struct AttentionSegment {
     pub keys: Vec<(usize, usize)>,
 }
 
+impl AttentionSegment {
+    /// Pairs of a query of this segment and a key that it sees: those at its position or before, and with a window at most so
+    /// many of them.
+    pub fn visible_keys(&self, window: Option<usize>) -> usize {
+        let (first, end) = (self.start_position, self.start_position + self.len);
+        // Queries from the position of the window on see as many keys as it has.
+        let full = window.map_or(end, |window| window.clamp(first, end));
+        let growing = full - first;
+        growing * first + growing * (growing + 1) / 2 + (end - full) * window.unwrap_or(0)
+    }
+}
+
 /// The segments of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AttentionLayout {
@@ -155,6 +167,49 @@ impl AttentionShape {
     /// Columns of a key tensor, and of a value tensor.
     pub fn kv_width(self) -> usize {
         self.n_kv_heads * self.head_dim
+    }
+}
+
+/// What is done to a score of attention before the softmax.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScoreRule {
+    /// The factor of the product of query and key.
+    pub scale: f32,
+    /// A row sees so many positions, its own included; all where this is none. At least 1.
+    pub window: Option<usize>,
+    /// Replaces a score by `cap * tanh(score / cap)` (Gemma 2). Positive.
+    pub soft_cap: Option<f32>,
+}
+
+impl ScoreRule {
+    /// The usual scale `1 / sqrt(head_dim)`, all positions, no cap (Vaswani et al. 2017).
+    pub fn of_head_dim(head_dim: usize) -> Self {
+        ScoreRule { scale: 1.0 / (head_dim as f32).sqrt(), window: None, soft_cap: None }
+    }
+}
+
+/// The activation of an MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// `x / (1 + e^-x)` (Elfwing et al. 2018).
+    Silu,
+    /// `x * Phi(x)` with the normal distribution's `Phi` (Hendrycks and Gimpel 2016).
+    Gelu,
+    /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`, the approximation of the same paper.
+    GeluTanh,
+}
+
+impl Activation {
+    /// All, in the order of the CUDA kernels' parameter.
+    pub const ALL: [Activation; 3] = [Activation::Silu, Activation::Gelu, Activation::GeluTanh];
+
+    /// The name in reports and errors.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Activation::Silu => "silu",
+            Activation::Gelu => "gelu",
+            Activation::GeluTanh => "gelu_tanh",
+        }
     }
 }
 
@@ -198,7 +253,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Shapes that do not match, or an element that is not finite after rounding to `run`.
     fn prepare_linear(&self, weights: &[HostTensor], run: DType) -> Result<Self::Linear, KernelError>;
 
-    /// Prepares a gate and an up projection, both `[out_features, in_features]`, for [`Backend::linear_swiglu`].
+    /// Prepares a gate and an up projection, both `[out_features, in_features]`, for [`Backend::linear_gated`].
     ///
     /// # Errors
     /// As [`Backend::prepare_linear`].
@@ -216,14 +271,58 @@ pub trait Backend: Send + Sync + 'static {
     /// A tensor that is not a matrix, or, where the table is converted here, an element that is not finite.
     fn prepare_embedding(&self, table: &HostTensor, run: DType) -> Result<Self::Embedding, KernelError>;
 
-    /// `out[i] = table[tokens[i]]`, `out` `[tokens, hidden_size]`.
-    fn embed(&self, table: &Self::Embedding, tokens: &[u32], out: &mut Self::Tensor) -> Result<(), KernelError>;
+    /// `out[i] = scale * table[tokens[i]]`, `out` `[tokens, hidden_size]`; the product is rounded once. With a scale of 1 the
+    /// rows are copied.
+    fn embed(
+        &self,
+        table: &Self::Embedding,
+        tokens: &[u32],
+        scale: f32,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError>;
+
+    /// `stream[i] = stream[i] + table[rows[i]]`: added in `f32` and rounded once.
+    fn add_embedding(
+        &self,
+        table: &Self::Embedding,
+        rows: &[u32],
+        stream: &mut Self::Tensor,
+    ) -> Result<(), KernelError>;
 
     /// `out[i] = x[i] / sqrt(mean(x[i]^2) + eps) * scale`, for every row of `x` (Zhang and Sennrich 2019).
     fn rms_norm(
         &self,
         x: &Self::Tensor,
         scale: &Self::Vector,
+        eps: f32,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError>;
+
+    /// `stream[i] = stream[i] + x[i] / sqrt(mean(x[i]^2) + eps) * scale`: added in `f32` and rounded once.
+    fn rms_norm_residual(
+        &self,
+        x: &Self::Tensor,
+        scale: &Self::Vector,
+        eps: f32,
+        stream: &mut Self::Tensor,
+    ) -> Result<(), KernelError>;
+
+    /// [`Backend::rms_norm`] of each of the first `n_heads` heads of every row, in place. A head has as many columns as `scale`
+    /// has elements, and all heads share `scale`.
+    fn rms_norm_heads(
+        &self,
+        x: &mut Self::Tensor,
+        n_heads: usize,
+        scale: &Self::Vector,
+        eps: f32,
+    ) -> Result<(), KernelError>;
+
+    /// `out[i] = (x[i] - mean(x[i])) / sqrt(variance(x[i]) + eps) * scale + bias`, with the biased variance (Ba et al. 2016).
+    fn layer_norm(
+        &self,
+        x: &Self::Tensor,
+        scale: &Self::Vector,
+        bias: &Self::Vector,
         eps: f32,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError>;
@@ -246,30 +345,44 @@ pub trait Backend: Send + Sync + 'static {
         stream: &mut Self::Tensor,
     ) -> Result<(), KernelError>;
 
-    /// `out = silu(x G^T + bias_gate) * (x U^T + bias_up)`, with `bias` as `[bias_gate | bias_up]`.
-    fn linear_swiglu(
+    /// `out = activation(x W^T + bias)`, rounded once.
+    fn linear_activated(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        activation: Activation,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError>;
+
+    /// `out = activation(x G^T + bias_gate) * (x U^T + bias_up)`, with `bias` as `[bias_gate | bias_up]` (Shazeer 2020).
+    fn linear_gated(
         &self,
         x: &Self::Tensor,
         gate_up: &Self::Linear,
         bias: Option<&Self::Vector>,
+        activation: Activation,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError>;
 
-    /// Rotates the first `n_heads` heads of `head_dim` columns of every row, in place (Su et al. 2021, in the
-    /// half-split layout of Hugging Face: column `j` pairs with `j + head_dim / 2`).
+    /// Rotates the first `rotary_dim` columns of each of the first `n_heads` heads of `head_dim` columns of every row, in place
+    /// (Su et al. 2021, in the half-split layout of Hugging Face: column `j` pairs with `j + rotary_dim / 2`).
     ///
-    /// `cos` and `sin` hold `head_dim / 2` values a position, row `i` is at `positions[i]`.
+    /// `cos` and `sin` hold `rotary_dim / 2` values a position, row `i` is at `positions[i]`.
+    #[allow(clippy::too_many_arguments)] // Shapes and tables belong together in no other operation.
     fn rope(
         &self,
         x: &mut Self::Tensor,
         n_heads: usize,
         head_dim: usize,
+        rotary_dim: usize,
         positions: &[u32],
         cos: &Self::Vector,
         sin: &Self::Vector,
     ) -> Result<(), KernelError>;
 
-    /// Causal attention with grouped query heads, scale `1/sqrt(head_dim)`.
+    /// Causal attention with grouped query heads: a row at position `q` sees the keys of positions `p <= q`, and with a window
+    /// of those only `p > q - window`.
     ///
     /// `query` is `[rows, n_heads * head_dim]`, `keys_values` is `[rows, 2 * n_kv_heads * head_dim]` with the keys
     /// first, `out` is like `query`.
@@ -279,6 +392,7 @@ pub trait Backend: Send + Sync + 'static {
         keys_values: &Self::Tensor,
         layout: &AttentionLayout,
         shape: AttentionShape,
+        scores: ScoreRule,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError>;
 
@@ -355,4 +469,21 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// A failure of the device.
     fn free_memory(&self) -> Result<Option<u64>, KernelError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn visible_keys_equal_a_count() {
+        for (start_position, len) in [(0, 1), (0, 7), (3, 5), (9, 0), (12, 4)] {
+            let segment = AttentionSegment { query_row: 0, start_position, len, keys: Vec::new() };
+            for window in [None, Some(1), Some(2), Some(4), Some(6), Some(14), Some(100)] {
+                let seen = |position: usize| window.map_or(position + 1, |window: usize| window.min(position + 1));
+                let counted: usize = (start_position..start_position + len).map(seen).sum();
+                assert_eq!(segment.visible_keys(window), counted, "{start_position} {len} {window:?}");
+            }
+        }
+    }
 }

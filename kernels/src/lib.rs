@@ -15,7 +15,7 @@ pub mod host;
 pub mod pending;
 pub mod profiled;
 
-pub use backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
+pub use backend::{Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, ScoreRule};
 pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;
 pub use device_usage::DeviceUsage;

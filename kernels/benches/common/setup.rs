@@ -35,7 +35,7 @@ pub fn random_tensor<B: Backend>(
     let table = backend.prepare_embedding(&random_host(seed, dtype, &[rows, columns])?, dtype)?;
     let mut tensor = backend.alloc(dtype, rows, columns)?;
     let tokens: Vec<u32> = (0..rows as u32).collect();
-    backend.embed(&table, &tokens, &mut tensor)?;
+    backend.embed(&table, &tokens, 1.0, &mut tensor)?;
     Ok(tensor)
 }
 

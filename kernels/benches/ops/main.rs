@@ -6,7 +6,8 @@ use std::hint::black_box;
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::cpu::Isa;
 use actbench_kernels::{
-    AttentionLayout, AttentionShape, Backend, CpuBackend, DType, KernelError, PoolGroups, PoolMethod,
+    Activation, AttentionLayout, AttentionShape, Backend, CpuBackend, DType, KernelError, PoolGroups, PoolMethod,
+    ScoreRule,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -60,7 +61,7 @@ fn linear(criterion: &mut Criterion) -> Result<(), KernelError> {
                 group.bench_function(BenchmarkId::new(format!("{dtype}/{name}"), rows), |bencher| {
                     bencher.iter(|| {
                         if gated {
-                            backend.linear_swiglu(black_box(&x), &weight, None, &mut out)
+                            backend.linear_gated(black_box(&x), &weight, None, Activation::Silu, &mut out)
                         } else {
                             backend.linear(black_box(&x), &weight, None, &mut out)
                         }
@@ -115,7 +116,16 @@ fn attention(criterion: &mut Criterion) -> Result<(), KernelError> {
             let pairs = sequences * (len * shared + len * (len + 1) / 2);
             group.throughput(Throughput::Elements((4 * pairs * shape.query_width()) as u64));
             group.bench_function(BenchmarkId::new(name, format!("{len} behind {shared}")), |bencher| {
-                bencher.iter(|| backend.attention(black_box(&query), &keys_values, &layout, shape, &mut out));
+                bencher.iter(|| {
+                    backend.attention(
+                        black_box(&query),
+                        &keys_values,
+                        &layout,
+                        shape,
+                        ScoreRule::of_head_dim(shape.head_dim),
+                        &mut out,
+                    )
+                });
             });
         }
     }

@@ -122,7 +122,7 @@ pub fn upload<B: Backend>(backend: &B, values: &HostTensor) -> Result<B::Tensor,
     let table = backend.prepare_embedding(values, dtype)?;
     let mut tensor = backend.alloc(dtype, rows, columns)?;
     let tokens: Vec<u32> = (0..rows as u32).collect();
-    backend.embed(&table, &tokens, &mut tensor)?;
+    backend.embed(&table, &tokens, 1.0, &mut tensor)?;
     Ok(tensor)
 }
 

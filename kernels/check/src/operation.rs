@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{
-    AttentionLayout, AttentionShape, Backend, DType, HostTensor, KernelError, PoolGroups, PoolMethod,
+    Activation, AttentionLayout, AttentionShape, Backend, DType, HostTensor, KernelError, PoolGroups, PoolMethod,
+    ScoreRule,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -210,19 +211,21 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
             Operands::Gemm { gemm, x, weight, bias } => match gemm {
                 Gemm::Linear => backend.linear(x, weight, *bias, out),
                 Gemm::Residual => backend.linear_residual(x, weight, *bias, out),
-                Gemm::SwiGlu => backend.linear_swiglu(x, weight, *bias, out),
+                Gemm::SwiGlu => backend.linear_gated(x, weight, *bias, Activation::Silu, out),
             },
             Operands::RmsNorm { x, scale } => backend.rms_norm(x, scale, 1e-5, out),
-            Operands::Rope { head_dim, positions, cos, sin } => backend.rope(out, 2, *head_dim, positions, cos, sin),
+            Operands::Rope { head_dim, positions, cos, sin } => {
+                backend.rope(out, 2, *head_dim, *head_dim, positions, cos, sin)
+            }
             Operands::Gather { x, rows } => backend.gather_rows(x, rows, out),
             Operands::Copy { x, from, count } => backend.copy_rows(x, *from, *count, out, COPY_OFFSET),
             Operands::Pool { x, groups, method } => backend.pool(x, groups, *method, out),
             Operands::Attention { query, keys_values, layout, shape } => {
-                backend.attention(query, keys_values, layout, *shape, out)
+                backend.attention(query, keys_values, layout, *shape, ScoreRule::of_head_dim(shape.head_dim), out)
             }
             Operands::Cast { table, dtype, tokens } => {
                 let table = backend.prepare_embedding(table, *dtype)?;
-                backend.embed(&table, tokens, out)
+                backend.embed(&table, tokens, 1.0, out)
             }
         }
     }

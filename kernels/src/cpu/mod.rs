@@ -11,7 +11,7 @@ use self::aligned::AlignedBytes;
 use self::gemm::epilogue::{OutputRows, ResidualEpilogue, StoreEpilogue, SwiGluEpilogue};
 use self::rows::RopeAngles;
 use self::tensor::with_element;
-use crate::backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
+use crate::backend::{Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, ScoreRule};
 use crate::check;
 use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
@@ -134,7 +134,10 @@ impl Backend for CpuBackend {
         }
     }
 
-    fn embed(&self, table: &HostTensor, tokens: &[u32], out: &mut CpuTensor) -> Result<(), KernelError> {
+    fn embed(&self, table: &HostTensor, tokens: &[u32], scale: f32, out: &mut CpuTensor) -> Result<(), KernelError> {
+        if scale != 1.0 {
+            return Err(KernelError::shape("embed", "a scale is not supported"));
+        }
         check::fits("embed", "out", out, tokens.len(), table.shape()[1])?;
         self.pool.install(|| rows::embed(self.isa, table, tokens, out))
     }
@@ -145,6 +148,52 @@ impl Backend for CpuBackend {
         check::width("rms norm", "scale", scale.len(), x.columns())?;
         self.pool.install(|| rows::rms_norm(self.isa, x, scale, eps, out));
         Ok(())
+    }
+
+    fn add_embedding(&self, _table: &HostTensor, _rows: &[u32], _stream: &mut CpuTensor) -> Result<(), KernelError> {
+        Err(KernelError::shape("add embedding", "not supported"))
+    }
+
+    fn rms_norm_residual(
+        &self,
+        _x: &CpuTensor,
+        _scale: &Vec<f32>,
+        _eps: f32,
+        _stream: &mut CpuTensor,
+    ) -> Result<(), KernelError> {
+        Err(KernelError::shape("rms norm residual", "not supported"))
+    }
+
+    fn rms_norm_heads(
+        &self,
+        _x: &mut CpuTensor,
+        _n_heads: usize,
+        _scale: &Vec<f32>,
+        _eps: f32,
+    ) -> Result<(), KernelError> {
+        Err(KernelError::shape("rms norm of heads", "not supported"))
+    }
+
+    fn layer_norm(
+        &self,
+        _x: &CpuTensor,
+        _scale: &Vec<f32>,
+        _bias: &Vec<f32>,
+        _eps: f32,
+        _out: &mut CpuTensor,
+    ) -> Result<(), KernelError> {
+        Err(KernelError::shape("layer norm", "not supported"))
+    }
+
+    fn linear_activated(
+        &self,
+        _x: &CpuTensor,
+        _weight: &PackedWeights,
+        _bias: Option<&Vec<f32>>,
+        _activation: Activation,
+        _out: &mut CpuTensor,
+    ) -> Result<(), KernelError> {
+        Err(KernelError::shape("linear activated", "not supported"))
     }
 
     fn linear(
@@ -177,14 +226,18 @@ impl Backend for CpuBackend {
         })
     }
 
-    fn linear_swiglu(
+    fn linear_gated(
         &self,
         x: &CpuTensor,
         gate_up: &PackedWeights,
         bias: Option<&Vec<f32>>,
+        activation: Activation,
         out: &mut CpuTensor,
     ) -> Result<(), KernelError> {
-        check::matmul("linear swiglu", x, gate_up.shape(), true, bias.map(Vec::len), 2, out)?;
+        if activation != Activation::Silu {
+            return Err(KernelError::shape("linear gated", "the activation is not supported"));
+        }
+        check::matmul("linear gated", x, gate_up.shape(), true, bias.map(Vec::len), 2, out)?;
         let bias = bias.map(|bias| bias.split_at(gate_up.out_features()));
         with_element!(x.dtype(), E => {
             let epilogue = SwiGluEpilogue::<E> { out: OutputRows::new(out), bias };
@@ -197,10 +250,14 @@ impl Backend for CpuBackend {
         x: &mut CpuTensor,
         n_heads: usize,
         head_dim: usize,
+        rotary_dim: usize,
         positions: &[u32],
         cos: &Vec<f32>,
         sin: &Vec<f32>,
     ) -> Result<(), KernelError> {
+        if rotary_dim != head_dim {
+            return Err(KernelError::shape("rope", "a part of a head is not supported"));
+        }
         check::rope(x, n_heads, head_dim, positions, cos.len(), sin.len())?;
         self.pool.install(|| rows::rope(self.isa, x, n_heads, head_dim, positions, RopeAngles { cos, sin }));
         Ok(())
@@ -212,8 +269,12 @@ impl Backend for CpuBackend {
         keys_values: &CpuTensor,
         layout: &AttentionLayout,
         shape: AttentionShape,
+        scores: ScoreRule,
         out: &mut CpuTensor,
     ) -> Result<(), KernelError> {
+        if scores != ScoreRule::of_head_dim(shape.head_dim) {
+            return Err(KernelError::shape("attention", "the rule of scores is not supported"));
+        }
         check::attention(query, keys_values, layout, shape, out)?;
         self.pool.install(|| attention::attention(self.isa, query, keys_values, layout, shape, out));
         Ok(())

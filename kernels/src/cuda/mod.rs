@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
+use crate::backend::{Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, ScoreRule};
 use crate::check;
 use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
@@ -210,7 +210,16 @@ impl<D: Device> Backend for CudaBackend<D> {
         self.upload_table(table, run)
     }
 
-    fn embed(&self, table: &Self::Embedding, tokens: &[u32], out: &mut Self::Tensor) -> Result<(), KernelError> {
+    fn embed(
+        &self,
+        table: &Self::Embedding,
+        tokens: &[u32],
+        scale: f32,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        if scale != 1.0 {
+            return Err(KernelError::shape("embed", "a scale is not supported"));
+        }
         const OP: &str = "embed";
         check::same_dtype(OP, table, out)?;
         check::fits(OP, "out", out, tokens.len(), table.columns)?;
@@ -233,6 +242,57 @@ impl<D: Device> Backend for CudaBackend<D> {
         check::fits(OP, "out", out, x.rows, x.columns)?;
         check::width(OP, "scale", scale.len, x.columns)?;
         self.norm_rows(x, scale, eps, out)
+    }
+
+    fn add_embedding(
+        &self,
+        _table: &Self::Embedding,
+        _rows: &[u32],
+        _stream: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        Err(KernelError::shape("add embedding", "not supported"))
+    }
+
+    fn rms_norm_residual(
+        &self,
+        _x: &Self::Tensor,
+        _scale: &Self::Vector,
+        _eps: f32,
+        _stream: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        Err(KernelError::shape("rms norm residual", "not supported"))
+    }
+
+    fn rms_norm_heads(
+        &self,
+        _x: &mut Self::Tensor,
+        _n_heads: usize,
+        _scale: &Self::Vector,
+        _eps: f32,
+    ) -> Result<(), KernelError> {
+        Err(KernelError::shape("rms norm of heads", "not supported"))
+    }
+
+    fn layer_norm(
+        &self,
+        _x: &Self::Tensor,
+        _scale: &Self::Vector,
+        _bias: &Self::Vector,
+        _eps: f32,
+        _out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        Err(KernelError::shape("layer norm", "not supported"))
+    }
+
+    fn linear_activated(
+        &self,
+        _x: &Self::Tensor,
+        _weight: &Self::Linear,
+        _bias: Option<&Self::Vector>,
+        _activation: Activation,
+        _out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        Err(KernelError::shape("linear activated", "not supported"))
     }
 
     fn linear(
@@ -258,14 +318,18 @@ impl<D: Device> Backend for CudaBackend<D> {
         self.matmul(Operation::LinearResidual, x, weight, bias, stream)
     }
 
-    fn linear_swiglu(
+    fn linear_gated(
         &self,
         x: &Self::Tensor,
         gate_up: &Self::Linear,
         bias: Option<&Self::Vector>,
+        activation: Activation,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
-        check::matmul("linear swiglu", x, gate_up.shape, true, bias.map(|bias| bias.len), 2, out)?;
+        if activation != Activation::Silu {
+            return Err(KernelError::shape("linear gated", "the activation is not supported"));
+        }
+        check::matmul("linear gated", x, gate_up.shape, true, bias.map(|bias| bias.len), 2, out)?;
         self.poison(out, 0..x.rows)?;
         self.matmul(Operation::LinearSwiGlu, x, gate_up, bias, out)
     }
@@ -275,10 +339,14 @@ impl<D: Device> Backend for CudaBackend<D> {
         x: &mut Self::Tensor,
         n_heads: usize,
         head_dim: usize,
+        rotary_dim: usize,
         positions: &[u32],
         cos: &Self::Vector,
         sin: &Self::Vector,
     ) -> Result<(), KernelError> {
+        if rotary_dim != head_dim {
+            return Err(KernelError::shape("rope", "a part of a head is not supported"));
+        }
         check::rope(x, n_heads, head_dim, positions, cos.len, sin.len)?;
         self.rotate_rows(x, n_heads, head_dim, positions, cos, sin)
     }
@@ -289,8 +357,12 @@ impl<D: Device> Backend for CudaBackend<D> {
         keys_values: &Self::Tensor,
         layout: &AttentionLayout,
         shape: AttentionShape,
+        scores: ScoreRule,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
+        if scores != ScoreRule::of_head_dim(shape.head_dim) {
+            return Err(KernelError::shape("attention", "the rule of scores is not supported"));
+        }
         check::attention(query, keys_values, layout, shape, out)?;
         for segment in &layout.segments {
             self.poison(out, segment.query_row..segment.query_row + segment.len)?;

@@ -4,7 +4,7 @@
 //! Operations of a GPU return before they have completed: `cuda::Timeline` adds the times of the kernels by the
 //! device's own clock, each with the call that launched it.
 
-use crate::backend::{AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod};
+use crate::backend::{Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, ScoreRule};
 use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
 use crate::error::KernelError;
@@ -130,10 +130,27 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
         self.backend.prepare_embedding(table, run)
     }
 
-    fn embed(&self, table: &Self::Embedding, tokens: &[u32], out: &mut Self::Tensor) -> Result<(), KernelError> {
+    fn embed(
+        &self,
+        table: &Self::Embedding,
+        tokens: &[u32],
+        scale: f32,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
         let work = OperationWork { flops: 0, bytes: 2 * out.rows_bytes(tokens.len()) };
         let shape = out.columns.to_string();
-        self.profile.record("embed", shape, work, || self.backend.embed(table, tokens, &mut out.inner))
+        self.profile.record("embed", shape, work, || self.backend.embed(table, tokens, scale, &mut out.inner))
+    }
+
+    fn add_embedding(
+        &self,
+        table: &Self::Embedding,
+        rows: &[u32],
+        stream: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let work = OperationWork { flops: 0, bytes: 3 * stream.rows_bytes(rows.len()) };
+        let shape = stream.columns.to_string();
+        self.profile.record("add embedding", shape, work, || self.backend.add_embedding(table, rows, &mut stream.inner))
     }
 
     fn rms_norm(
@@ -146,6 +163,47 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
         let work = OperationWork { flops: 0, bytes: 2 * x.rows_bytes(x.rows) };
         let shape = x.columns.to_string();
         self.profile.record("rms norm", shape, work, || self.backend.rms_norm(&x.inner, scale, eps, &mut out.inner))
+    }
+
+    fn rms_norm_residual(
+        &self,
+        x: &Self::Tensor,
+        scale: &Self::Vector,
+        eps: f32,
+        stream: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let work = OperationWork { flops: 0, bytes: 3 * x.rows_bytes(x.rows) };
+        let shape = x.columns.to_string();
+        self.profile.record("rms norm + residual", shape, work, || {
+            self.backend.rms_norm_residual(&x.inner, scale, eps, &mut stream.inner)
+        })
+    }
+
+    fn rms_norm_heads(
+        &self,
+        x: &mut Self::Tensor,
+        n_heads: usize,
+        scale: &Self::Vector,
+        eps: f32,
+    ) -> Result<(), KernelError> {
+        let work = OperationWork { flops: 0, bytes: 2 * x.rows_bytes(x.rows) };
+        let shape = format!("{n_heads} of {}", x.columns);
+        self.profile
+            .record("rms norm of heads", shape, work, || self.backend.rms_norm_heads(&mut x.inner, n_heads, scale, eps))
+    }
+
+    fn layer_norm(
+        &self,
+        x: &Self::Tensor,
+        scale: &Self::Vector,
+        bias: &Self::Vector,
+        eps: f32,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let work = OperationWork { flops: 0, bytes: 2 * x.rows_bytes(x.rows) };
+        let shape = x.columns.to_string();
+        self.profile
+            .record("layer norm", shape, work, || self.backend.layer_norm(&x.inner, scale, bias, eps, &mut out.inner))
     }
 
     fn linear(
@@ -174,16 +232,35 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
         })
     }
 
-    fn linear_swiglu(
+    fn linear_activated(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        activation: Activation,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let work = weight.work(x.rows, weight.out_features, 0);
+        self.profile.record("linear + activation", weight.shape(), work, || {
+            self.backend.linear_activated(&x.inner, &weight.inner, bias, activation, &mut out.inner)
+        })
+    }
+
+    fn linear_gated(
         &self,
         x: &Self::Tensor,
         gate_up: &Self::Linear,
         bias: Option<&Self::Vector>,
+        activation: Activation,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
         let work = gate_up.work(x.rows, gate_up.out_features / 2, 0);
-        self.profile.record("linear + swiglu", gate_up.shape(), work, || {
-            self.backend.linear_swiglu(&x.inner, &gate_up.inner, bias, &mut out.inner)
+        let name = match activation {
+            Activation::Silu => "linear + swiglu",
+            Activation::Gelu | Activation::GeluTanh => "linear + geglu",
+        };
+        self.profile.record(name, gate_up.shape(), work, || {
+            self.backend.linear_gated(&x.inner, &gate_up.inner, bias, activation, &mut out.inner)
         })
     }
 
@@ -192,15 +269,17 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
         x: &mut Self::Tensor,
         n_heads: usize,
         head_dim: usize,
+        rotary_dim: usize,
         positions: &[u32],
         cos: &Self::Vector,
         sin: &Self::Vector,
     ) -> Result<(), KernelError> {
-        let elements = positions.len() * n_heads * head_dim;
+        let elements = positions.len() * n_heads * rotary_dim;
         let work = OperationWork { flops: 0, bytes: 2 * (elements * x.dtype.size()) as u64 };
         let shape = format!("{n_heads} x {head_dim}");
-        self.profile
-            .record("rope", shape, work, || self.backend.rope(&mut x.inner, n_heads, head_dim, positions, cos, sin))
+        self.profile.record("rope", shape, work, || {
+            self.backend.rope(&mut x.inner, n_heads, head_dim, rotary_dim, positions, cos, sin)
+        })
     }
 
     fn attention(
@@ -209,14 +288,11 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
         keys_values: &Self::Tensor,
         layout: &AttentionLayout,
         shape: AttentionShape,
+        scores: ScoreRule,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
         // Pairs of a query and a key at its position or before, two matmuls of head_dim multiply-adds each.
-        let pairs: usize = layout
-            .segments
-            .iter()
-            .map(|segment| segment.len * segment.start_position + segment.len * (segment.len + 1) / 2)
-            .sum();
+        let pairs: usize = layout.segments.iter().map(|segment| segment.visible_keys(scores.window)).sum();
         let rows: usize = layout.segments.iter().map(|segment| segment.len).sum();
         let work = OperationWork {
             flops: 4 * (pairs * shape.query_width()) as u64,
@@ -224,7 +300,7 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
         };
         let heads = format!("{} / {} x {}", shape.n_heads, shape.n_kv_heads, shape.head_dim);
         self.profile.record("attention", heads, work, || {
-            self.backend.attention(&query.inner, &keys_values.inner, layout, shape, &mut out.inner)
+            self.backend.attention(&query.inner, &keys_values.inner, layout, shape, scores, &mut out.inner)
         })
     }
 

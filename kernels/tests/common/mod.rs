@@ -43,7 +43,7 @@ pub fn upload<B: Backend>(backend: &B, dtype: DType, rows: usize, columns: usize
     let table = backend.prepare_embedding(&host(dtype, &[rows, columns], values), dtype).unwrap();
     let mut tensor = backend.alloc(dtype, rows, columns).unwrap();
     let tokens: Vec<u32> = (0..rows as u32).collect();
-    backend.embed(&table, &tokens, &mut tensor).unwrap();
+    backend.embed(&table, &tokens, 1.0, &mut tensor).unwrap();
     tensor
 }
 

@@ -2,7 +2,9 @@
 #![allow(dead_code)]
 
 use actbench_kernels::backend::AttentionSegment;
-use actbench_kernels::{AttentionLayout, AttentionShape, Backend, DType, PoolGroups, PoolMethod};
+use actbench_kernels::{
+    Activation, AttentionLayout, AttentionShape, Backend, DType, PoolGroups, PoolMethod, ScoreRule,
+};
 
 use super::{host, random, upload};
 
@@ -55,7 +57,7 @@ pub fn matmul<B: Backend>(
         MatmulKind::SwiGlu => {
             let up = host(dtype, &[outputs, inputs], &random(5, dtype, outputs * inputs));
             let weight = backend.prepare_gated(&matrix, &up, dtype).unwrap();
-            backend.linear_swiglu(&device_x, &weight, bias, &mut out).unwrap();
+            backend.linear_gated(&device_x, &weight, bias, Activation::Silu, &mut out).unwrap();
         }
     }
     bytes(backend, &out, dtype, rows, outputs)
@@ -78,7 +80,7 @@ pub fn rope<B: Backend>(backend: &B, dtype: DType, head_dim: usize, positions: &
         backend.prepare_vector(&[host(DType::F32, &[n_angles], &values)], DType::F32).unwrap()
     };
     let mut x = upload(backend, dtype, rows, columns, &random(1, dtype, rows * columns));
-    backend.rope(&mut x, 2, head_dim, positions, &angles(2), &angles(3)).unwrap();
+    backend.rope(&mut x, 2, head_dim, head_dim, positions, &angles(2), &angles(3)).unwrap();
     bytes(backend, &x, dtype, rows, columns)
 }
 
@@ -110,7 +112,7 @@ pub fn attention<B: Backend>(backend: &B, dtype: DType, shape: AttentionShape, l
     let segment = |first, len| AttentionSegment { query_row: first, start_position: 0, len, keys: vec![(first, len)] };
     let layout = AttentionLayout { segments: vec![segment(lens[0], lens[1]), segment(0, lens[0])] };
     let mut out = backend.alloc(dtype, rows, shape.query_width()).unwrap();
-    backend.attention(&query, &keys_values, &layout, shape, &mut out).unwrap();
+    backend.attention(&query, &keys_values, &layout, shape, ScoreRule::of_head_dim(shape.head_dim), &mut out).unwrap();
     bytes(backend, &out, dtype, rows, shape.query_width())
 }
 
@@ -134,7 +136,7 @@ pub fn attention_of_node<B: Backend>(
     let node = AttentionSegment { query_row: 0, start_position: from, len: suffix, keys };
     let mut out = backend.alloc(dtype, suffix, shape.query_width()).unwrap();
     let layout = AttentionLayout { segments: vec![node] };
-    backend.attention(&moved_query, &moved, &layout, shape, &mut out).unwrap();
+    backend.attention(&moved_query, &moved, &layout, shape, ScoreRule::of_head_dim(shape.head_dim), &mut out).unwrap();
     bytes(backend, &out, dtype, suffix, shape.query_width())
 }
 

@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use actbench_kernels::backend::AttentionSegment;
-use actbench_kernels::{AttentionLayout, AttentionShape, Backend, CpuBackend, DType};
+use actbench_kernels::{AttentionLayout, AttentionShape, Backend, CpuBackend, DType, ScoreRule};
 
 const SHAPES: [AttentionShape; 6] = [
     AttentionShape { n_heads: 4, n_kv_heads: 2, head_dim: 16 },
@@ -71,7 +71,16 @@ fn attention_of_ragged_rows_equals_reference() {
                 let device_query = upload(&backend, dtype, rows, width, &query);
                 let device_kv = upload(&backend, dtype, rows, kv_width, &kv);
                 let mut out = backend.alloc(dtype, rows, width).unwrap();
-                backend.attention(&device_query, &device_kv, &layout, shape, &mut out).unwrap();
+                backend
+                    .attention(
+                        &device_query,
+                        &device_kv,
+                        &layout,
+                        shape,
+                        ScoreRule::of_head_dim(shape.head_dim),
+                        &mut out,
+                    )
+                    .unwrap();
                 let what = format!("{} {dtype} {shape:?}", backend.describe());
                 assert_close(&values(&backend, &out), &expected, tolerance(dtype), &what);
                 let own = bytes(&backend, &out);
@@ -94,7 +103,9 @@ fn attention_of_prefix_nodes_equals_whole_sequences() {
         let device_kv = upload(&backend, dtype, rows, kv_width, &kv);
         let mut out = backend.alloc(dtype, rows, width).unwrap();
         let layout = AttentionLayout { segments: vec![whole(0, rows)] };
-        backend.attention(&device_query, &device_kv, &layout, shape, &mut out).unwrap();
+        backend
+            .attention(&device_query, &device_kv, &layout, shape, ScoreRule::of_head_dim(shape.head_dim), &mut out)
+            .unwrap();
         let expected = bytes(&backend, &out);
         let row_bytes = width * dtype.size();
 
@@ -113,7 +124,14 @@ fn attention_of_prefix_nodes_equals_whole_sequences() {
         };
         let mut moved_out = backend.alloc(dtype, rows, width).unwrap();
         backend
-            .attention(&moved_query, &moved_kv, &AttentionLayout { segments: vec![node] }, shape, &mut moved_out)
+            .attention(
+                &moved_query,
+                &moved_kv,
+                &AttentionLayout { segments: vec![node] },
+                shape,
+                ScoreRule::of_head_dim(shape.head_dim),
+                &mut moved_out,
+            )
             .unwrap();
         assert_eq!(bytes(&backend, &moved_out)[..suffix * row_bytes], expected[prefix * row_bytes..], "{dtype}");
 
@@ -125,7 +143,16 @@ fn attention_of_prefix_nodes_equals_whole_sequences() {
             let partial = AttentionSegment { query_row: 0, start_position, len: 3, keys: vec![(0, rows)] };
             let mut partial_out = backend.alloc(dtype, 3, width).unwrap();
             let layout = AttentionLayout { segments: vec![partial] };
-            backend.attention(&partial_query, &device_kv, &layout, shape, &mut partial_out).unwrap();
+            backend
+                .attention(
+                    &partial_query,
+                    &device_kv,
+                    &layout,
+                    shape,
+                    ScoreRule::of_head_dim(shape.head_dim),
+                    &mut partial_out,
+                )
+                .unwrap();
             let expected = &expected[start_position * row_bytes..(start_position + 3) * row_bytes];
             assert_eq!(bytes(&backend, &partial_out)[..], *expected, "{dtype}, from {first}");
         }
@@ -141,7 +168,14 @@ fn mismatched_layouts_are_errors() {
     let mut out = backend.alloc(DType::F32, 4, shape.query_width()).unwrap();
     let mut attempt = |segments: Vec<AttentionSegment>| {
         backend
-            .attention(&query, &kv, &AttentionLayout { segments }, shape, &mut out)
+            .attention(
+                &query,
+                &kv,
+                &AttentionLayout { segments },
+                shape,
+                ScoreRule::of_head_dim(shape.head_dim),
+                &mut out,
+            )
             .map_err(|error| error.to_string())
     };
     assert!(attempt(vec![whole(0, 4)]).is_ok());

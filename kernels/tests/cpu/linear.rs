@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use actbench_kernels::cpu::Isa;
-use actbench_kernels::{Backend, CpuBackend, DType};
+use actbench_kernels::{Activation, Backend, CpuBackend, DType};
 use proptest::prelude::*;
 
 /// Dtypes of the stored weights and of the run: f32 with weights that are exact in bf16 has a matmul of its own.
@@ -88,7 +88,9 @@ fn gated_matmul_equals_reference() {
                     let gates = reference(&x, &gate, with_bias.then_some(gate_bias), inputs, outputs);
                     let ups = reference(&x, &up, with_bias.then_some(up_bias), inputs, outputs);
                     let expected: Vec<f64> = gates.iter().zip(&ups).map(|(gate, up)| silu(*gate) * up).collect();
-                    backend.linear_swiglu(&device_x, &weight, with_bias.then_some(&device_bias), &mut out).unwrap();
+                    backend
+                        .linear_gated(&device_x, &weight, with_bias.then_some(&device_bias), Activation::Silu, &mut out)
+                        .unwrap();
                     assert_close(&values(&backend, &out), &expected, tolerance(dtype), &backend.describe());
                 }
             }
@@ -117,7 +119,7 @@ fn gated_matmul(backend: &CpuBackend, dtype: DType, rows: usize, inputs: usize, 
     let weight = backend.prepare_gated(&matrix, &matrix, dtype).unwrap();
     let device_x = upload(backend, dtype, rows, inputs, &x);
     let mut out = backend.alloc(dtype, rows, outputs).unwrap();
-    backend.linear_swiglu(&device_x, &weight, None, &mut out).unwrap();
+    backend.linear_gated(&device_x, &weight, None, Activation::Silu, &mut out).unwrap();
     bytes(backend, &out)
 }
 
@@ -198,7 +200,7 @@ fn wrong_shapes_dtypes_and_weights_are_errors() {
     let mut half = backend.alloc(DType::F16, 2, 4).unwrap();
     assert!(backend.linear(&x, &weight, None, &mut half).is_err());
     let mut out = backend.alloc(DType::F32, 2, 4).unwrap();
-    assert!(backend.linear_swiglu(&x, &weight, None, &mut out).is_err());
+    assert!(backend.linear_gated(&x, &weight, None, Activation::Silu, &mut out).is_err());
     assert!(backend.linear(&x, &weight, Some(&vec![0.0; 3]), &mut out).is_err());
 }
 

@@ -43,7 +43,7 @@ fn rope_rotates_leading_heads_only() {
             let mut device_x = upload(&backend, dtype, positions.len(), columns, &x);
             let cos = backend.prepare_vector(&[host(DType::F32, &[32], &table(f64::cos))], DType::F32).unwrap();
             let sin = backend.prepare_vector(&[host(DType::F32, &[32], &table(f64::sin))], DType::F32).unwrap();
-            backend.rope(&mut device_x, heads, head_dim, &positions, &cos, &sin).unwrap();
+            backend.rope(&mut device_x, heads, head_dim, head_dim, &positions, &cos, &sin).unwrap();
             let mut expected: Vec<f64> = x.iter().map(|value| f64::from(*value)).collect();
             for (row, position) in positions.iter().enumerate() {
                 for head in 0..heads {
@@ -58,8 +58,8 @@ fn rope_rotates_leading_heads_only() {
                 }
             }
             assert_close(&values(&backend, &device_x), &expected, tolerance(dtype), &backend.describe());
-            assert!(backend.rope(&mut device_x, heads, head_dim, &[8, 0, 0], &cos, &sin).is_err());
-            assert!(backend.rope(&mut device_x, 4, head_dim, &positions, &cos, &sin).is_err());
+            assert!(backend.rope(&mut device_x, heads, head_dim, head_dim, &[8, 0, 0], &cos, &sin).is_err());
+            assert!(backend.rope(&mut device_x, 4, head_dim, head_dim, &positions, &cos, &sin).is_err());
         }
     }
 }
@@ -127,9 +127,9 @@ fn tokens_and_rows_out_of_range_are_errors() {
     let backend = CpuBackend::new(1).unwrap();
     let table = backend.prepare_embedding(&host(DType::Bf16, &[3, 4], &[0.5; 12]), DType::F32).unwrap();
     let mut out = backend.alloc(DType::F32, 2, 4).unwrap();
-    backend.embed(&table, &[2, 0], &mut out).unwrap();
+    backend.embed(&table, &[2, 0], 1.0, &mut out).unwrap();
     assert_eq!(values(&backend, &out), [0.5; 8]);
-    assert!(backend.embed(&table, &[3, 0], &mut out).unwrap_err().to_string().contains("vocabulary of 3"));
+    assert!(backend.embed(&table, &[3, 0], 1.0, &mut out).unwrap_err().to_string().contains("vocabulary of 3"));
     let x = upload(&backend, DType::F32, 2, 4, &[1.0; 8]);
     assert!(backend.gather_rows(&x, &[0, 2], &mut out).is_err());
     assert!(backend.copy_rows(&x, 1, 2, &mut out, 0).is_err());
@@ -139,5 +139,5 @@ fn tokens_and_rows_out_of_range_are_errors() {
     let mut broken = vec![0.0; 4];
     broken[1] = f32::INFINITY;
     let table = backend.prepare_embedding(&host(DType::F32, &[1, 4], &broken), DType::F32).unwrap();
-    assert!(backend.embed(&table, &[0], &mut out).unwrap_err().to_string().contains("element 1 is inf"));
+    assert!(backend.embed(&table, &[0], 1.0, &mut out).unwrap_err().to_string().contains("element 1 is inf"));
 }

@@ -62,7 +62,7 @@ impl LaunchBlock {
         backend.rms_norm(&self.stream, &self.scale, 1e-5, &mut self.normed)?;
         let positions: Vec<u32> = (0..rows as u64).map(|row| ((row * 7 + seed) % 50) as u32).collect();
         let [cos, sin] = &self.angles;
-        backend.rope(&mut self.normed, 1, WIDTH, &positions, cos, sin)?;
+        backend.rope(&mut self.normed, 1, WIDTH, WIDTH, &positions, cos, sin)?;
         backend.linear_residual(&self.normed, &self.weight, None, &mut self.stream)?;
         backend.resize(&mut self.wide, rows)?;
         let picked: Vec<u32> = (0..rows as u32).rev().collect();

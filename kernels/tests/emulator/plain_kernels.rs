@@ -2,7 +2,7 @@
 
 use actbench_kernels::cuda::KernelSet;
 use actbench_kernels::cuda::emulator::{CopyTime, EmulatedBackend, EmulatorOptions, ThreadOrder};
-use actbench_kernels::{AttentionShape, Backend, DType, PoolMethod};
+use actbench_kernels::{Activation, AttentionShape, Backend, DType, PoolMethod};
 
 use crate::common::*;
 use crate::operations::{self, MATMUL_KINDS};
@@ -162,7 +162,7 @@ fn weight_conversions_equal_cpu() {
             assert_cpu_bits!(format!("{from} to {to}"), backend => {
                 let prepared = backend.prepare_embedding(&table, to).unwrap();
                 let mut out = backend.alloc(to, 1, values.len()).unwrap();
-                backend.embed(&prepared, &[0], &mut out).unwrap();
+                backend.embed(&prepared, &[0], 1.0, &mut out).unwrap();
                 let mut bytes = vec![0; values.len() * to.size()];
                 backend.download(&out, 1, &mut bytes).unwrap();
                 bytes
@@ -192,7 +192,7 @@ fn mismatched_shapes_are_errors() {
     let x = upload(&backend, DType::F32, 2, 4, &[1.0; 8]);
     let mut narrow = backend.alloc(DType::F32, 2, 3).unwrap();
     assert!(backend.linear(&x, &weight, None, &mut narrow).is_err());
-    assert!(backend.linear_swiglu(&x, &weight, None, &mut narrow).is_err());
+    assert!(backend.linear_gated(&x, &weight, None, Activation::Silu, &mut narrow).is_err());
     assert!(backend.gather_rows(&x, &[0, 2], &mut narrow).is_err());
     let mut out = backend.alloc(DType::F32, 2, 4).unwrap();
     assert!(backend.gather_rows(&x, &[0, 2], &mut out).is_err());

@@ -35,7 +35,7 @@ fn device_spans_belong_to_their_calls() {
     assert!(loading.device.iter().all(|span| span.device == 3 && span.call.is_none()));
 
     let (mut x, mut out) = (backend.alloc(DType::Bf16, 40, 64).unwrap(), backend.alloc(DType::Bf16, 40, 48).unwrap());
-    backend.embed(&table, &(0..40).collect::<Vec<u32>>(), &mut x).unwrap();
+    backend.embed(&table, &(0..40).collect::<Vec<u32>>(), 1.0, &mut x).unwrap();
     backend.linear(&x, &weight, None, &mut out).unwrap();
     let mut bytes = vec![0; 40 * 48 * 2];
     backend.download(&out, 40, &mut bytes).unwrap();

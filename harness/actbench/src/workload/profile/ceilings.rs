@@ -84,7 +84,7 @@ fn operands<B: Backend>(
     let weight = backend.prepare_linear(&[host(outputs, inputs)?], run)?;
     let table = backend.prepare_embedding(&host(rows, inputs)?, run)?;
     let (mut x, out) = (backend.alloc(run, rows, inputs)?, backend.alloc(run, rows, outputs)?);
-    backend.embed(&table, &(0..rows as u32).collect::<Vec<u32>>(), &mut x)?;
+    backend.embed(&table, &(0..rows as u32).collect::<Vec<u32>>(), 1.0, &mut x)?;
     Ok((weight, x, out))
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use actbench_kernels::{AttentionShape, Backend, DType, HostTensor, KernelError, PendingCopy};
+use actbench_kernels::{Activation, AttentionShape, Backend, DType, HostTensor, KernelError, PendingCopy, ScoreRule};
 
 use super::load_options::LoadOptions;
 use super::output_sink::OutputSink;
@@ -134,7 +134,7 @@ impl<B: Backend> PipelineStage<B> {
         }
         match (&self.embedding, input) {
             (Some(embedding), None) => {
-                let embedded = self.backend.embed(embedding, &batch.ids, &mut work.stream);
+                let embedded = self.backend.embed(embedding, &batch.ids, 1.0, &mut work.stream);
                 embedded.map_err(|error| self.embed_error(error))?;
             }
             (None, Some(input)) => self.backend.upload(input, &mut work.stream)?,
@@ -194,7 +194,7 @@ impl<B: Backend> PipelineStage<B> {
             AttentionShape { n_heads: config.n_heads, n_kv_heads: config.n_kv_heads, head_dim: config.head_dim };
         let eps = config.rms_norm_eps;
         let rope = |tensor: &mut B::Tensor, heads: usize, positions: &[u32]| {
-            backend.rope(tensor, heads, shape.head_dim, positions, &self.cos, &self.sin)
+            backend.rope(tensor, heads, shape.head_dim, shape.head_dim, positions, &self.cos, &self.sin)
         };
         backend.rms_norm(&work.stream, &block.attention_norm, eps, &mut work.normed)?;
 
@@ -226,11 +226,24 @@ impl<B: Backend> PipelineStage<B> {
 
         backend.linear(&work.normed, &block.query.weight, block.query.bias.as_ref(), &mut work.query)?;
         rope(&mut work.query, shape.n_heads, positions)?;
-        backend.attention(&work.query, &work.key_value, layout, shape, &mut work.attended)?;
+        backend.attention(
+            &work.query,
+            &work.key_value,
+            layout,
+            shape,
+            ScoreRule::of_head_dim(shape.head_dim),
+            &mut work.attended,
+        )?;
         let output = &block.attention_output;
         backend.linear_residual(&work.attended, &output.weight, output.bias.as_ref(), &mut work.stream)?;
         backend.rms_norm(&work.stream, &block.mlp_norm, eps, &mut work.normed)?;
-        backend.linear_swiglu(&work.normed, &block.gate_up.weight, block.gate_up.bias.as_ref(), &mut work.gated)?;
+        backend.linear_gated(
+            &work.normed,
+            &block.gate_up.weight,
+            block.gate_up.bias.as_ref(),
+            Activation::Silu,
+            &mut work.gated,
+        )?;
         backend.linear_residual(&work.gated, &block.down.weight, block.down.bias.as_ref(), &mut work.stream)
     }
 
