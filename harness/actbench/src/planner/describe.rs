@@ -50,7 +50,7 @@ pub fn describe(
     }
     let (data, bytes) = prepare_counted(config, quiet)?;
     let config = with_layers(config, &data.inputs);
-    check_layers(&config, data.inputs.model.config.n_layers)?;
+    check_layers(&config, data.inputs.model.spec.n_layers)?;
     let job = Job::from_sample(&config, &data).with_data_bytes(bytes);
     let scaled = data.note();
     Ok(DescribedJob { job, notes: data.inputs.warnings.into_iter().chain(scaled).collect() })

@@ -3,9 +3,9 @@
 use actbench_fixtures::presets::Preset;
 use actbench_kernels::{DType, DeviceUsage};
 
-use super::config::ModelConfig;
 use super::locate::{ModelLocation, locate};
 use super::open::config_origin;
+use super::spec::DecoderSpec;
 use super::{ActivationModel, LayerOutput, LayerSink, StepSink, StepSource, TokenBatch, run_in_turn};
 use crate::error::{Error, Result};
 
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct ModelSpec {
     /// The shape.
-    pub config: ModelConfig,
+    pub spec: DecoderSpec,
     /// Whether the weights are synthetic, generated in memory; those of files are mapped.
     pub synthetic: bool,
     /// The preset whose configuration was taken instead of the model's own files.
@@ -28,39 +28,39 @@ pub struct ModelSpec {
 pub fn find_model_spec(name: Option<&str>, quiet: bool) -> Result<ModelSpec> {
     let is_path = name.is_some_and(|name| std::path::Path::new(name).exists());
     if let Some(preset) = name.filter(|_| !is_path).and_then(Preset::find_published) {
-        let config = ModelConfig::parse(&preset.config_json(), preset.name)?;
-        return Ok(ModelSpec { config, synthetic: false, preset: Some(preset) });
+        let spec = DecoderSpec::parse(&preset.config_json(), preset.name)?;
+        return Ok(ModelSpec { spec, synthetic: false, preset: Some(preset) });
     }
     let location = locate(name, quiet)?;
-    let config = ModelConfig::parse(&location.config_json()?, &config_origin(&location))?;
-    Ok(ModelSpec { config, synthetic: matches!(location, ModelLocation::Synthetic(_)), preset: None })
+    let spec = DecoderSpec::parse(&location.config_json()?, &config_origin(&location))?;
+    Ok(ModelSpec { spec, synthetic: matches!(location, ModelLocation::Synthetic(_)), preset: None })
 }
 
 /// A model without weights, for plans that are not run.
 #[derive(Clone, Debug)]
 pub struct ConfigOnlyModel {
-    config: ModelConfig,
+    spec: DecoderSpec,
     dtype: DType,
 }
 
 impl ConfigOnlyModel {
     /// A model of this shape whose activations are stored as `dtype`.
-    pub fn new(config: ModelConfig, dtype: DType) -> Self {
-        ConfigOnlyModel { config, dtype }
+    pub fn new(spec: DecoderSpec, dtype: DType) -> Self {
+        ConfigOnlyModel { spec, dtype }
     }
 }
 
 impl ActivationModel for ConfigOnlyModel {
     fn n_layers(&self) -> usize {
-        self.config.n_layers
+        self.spec.n_layers
     }
 
     fn hidden_size(&self) -> usize {
-        self.config.hidden_size
+        self.spec.hidden_size
     }
 
     fn vocab_size(&self) -> usize {
-        self.config.vocab_size
+        self.spec.vocab_size
     }
 
     fn dtype(&self) -> DType {
@@ -73,11 +73,14 @@ impl ActivationModel for ConfigOnlyModel {
     }
 
     fn describe(&self) -> String {
-        format!("llama, {} layers x {} in {}", self.config.n_layers, self.config.hidden_size, self.dtype)
+        {
+            let DecoderSpec { family, n_layers, hidden_size, .. } = &self.spec;
+            format!("{family}, {n_layers} layers x {hidden_size} in {}", self.dtype)
+        }
     }
 
     fn flops(&self, batch: &TokenBatch, n_blocks: usize) -> u64 {
-        self.config.flops(batch, n_blocks)
+        self.spec.flops(batch, n_blocks)
     }
 
     /// # Errors

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use actbench_activations::model::config::ModelConfig;
-use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::decoder::{Decoder, LoadOptions};
+use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
 use actbench_activations::model::{ActivationModel, LayerOutput};
 use actbench_activations::plan::batches::{Batches, Batching};
@@ -13,12 +13,12 @@ use actbench_fixtures::presets::Preset;
 use actbench_kernels::{CpuBackend, DType, PoolMethod};
 use proptest::prelude::*;
 
-fn tiny(dtype: DType, threads: usize) -> Llama<CpuBackend> {
+fn tiny(dtype: DType, threads: usize) -> Decoder<CpuBackend> {
     let preset = Preset::find("tiny").unwrap();
-    let config = ModelConfig::parse(&preset.config_json(), "tiny").unwrap();
-    let weights = Arc::new(Weights::synthetic(preset, 7));
+    let config = DecoderSpec::parse(&preset.config_json(), "tiny").unwrap();
+    let weights = Arc::new(Weights::synthetic(preset, &config, 7));
     let options = LoadOptions { dtype, n_blocks: 3, max_positions: 64 };
-    Llama::load(CpuBackend::new(threads).unwrap(), config, weights, &options, &mut |_, _| ()).unwrap()
+    Decoder::load(CpuBackend::new(threads).unwrap(), config, weights, &options, &mut |_, _| ()).unwrap()
 }
 
 /// Pooled features of layers 0 and 2, `[sample][layer]`.

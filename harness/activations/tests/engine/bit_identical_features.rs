@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use actbench_activations::eager;
-use actbench_activations::model::config::ModelConfig;
-use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::decoder::{Decoder, LoadOptions};
+use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
 use actbench_activations::plan::{Acts, Axis, Rule, Rules};
 use actbench_activations::tokens::{TokenSequence, TokenSet};
@@ -26,7 +26,7 @@ struct RandomModel {
 
 impl RandomModel {
     /// Loads all blocks, so that the rule `depth` can be off.
-    fn load(&self, threads: usize) -> Arc<Llama<CpuBackend>> {
+    fn load(&self, threads: usize) -> Arc<Decoder<CpuBackend>> {
         // Weights need a preset that lives as long as the process; leaking a few of them in a test is harmless.
         let preset: &'static Preset = Box::leak(Box::new(Preset {
             name: "random",
@@ -38,11 +38,11 @@ impl RandomModel {
             bos_token_id: 1,
             eos_token_id: 2,
         }));
-        let config = ModelConfig::parse(&preset.config_json(), preset.name).unwrap();
+        let config = DecoderSpec::parse(&preset.config_json(), preset.name).unwrap();
         let options = LoadOptions { dtype: self.dtype, n_blocks: self.shape.n_layers, max_positions: 64 };
-        let weights = Arc::new(Weights::synthetic(preset, self.seed));
+        let weights = Arc::new(Weights::synthetic(preset, &config, self.seed));
         let backend = CpuBackend::new(threads).unwrap();
-        Arc::new(Llama::load(backend, config, weights, &options, &mut |_, _| ()).unwrap())
+        Arc::new(Decoder::load(backend, config, weights, &options, &mut |_, _| ()).unwrap())
     }
 }
 
@@ -112,7 +112,7 @@ fn any_settings() -> impl Strategy<Value = ExtractionSettings> {
 }
 
 /// The bytes of all features at each of `layers`, in the order of `tokens`: eager with batches of one sample.
-fn reference(model: &Llama<CpuBackend>, tokens: &TokenSet, layers: &[usize], method: PoolMethod) -> Vec<Vec<u8>> {
+fn reference(model: &Decoder<CpuBackend>, tokens: &TokenSet, layers: &[usize], method: PoolMethod) -> Vec<Vec<u8>> {
     let full = eager::extract_full(model, tokens, layers, 1, None).unwrap().tensor;
     layers.iter().map(|layer| full.pool_layer(*layer, method).unwrap().bytes().to_vec()).collect()
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::sync::Arc;
 
 use crate::golden_support::{batch, load};
-use actbench_activations::model::config::ModelConfig;
-use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::decoder::{Decoder, LoadOptions};
+use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
 use actbench_activations::model::{ActivationModel, LayerOutput};
 use actbench_fixtures::golden::{Golden, cases, compare};
@@ -64,10 +64,10 @@ fn half_precision_error_is_small_on_every_isa() {
 fn wrong_rotary_base_is_detected() {
     let golden = Golden::load("gqa4-bf16-llama3-rope").unwrap();
     let text = fs::read_to_string(golden.directory.join("config.json")).unwrap();
-    let config = ModelConfig::parse(&text.replace("500000.0", "10000.0"), "changed").unwrap();
-    let weights = Arc::new(Weights::open(&golden.directory).unwrap());
+    let config = DecoderSpec::parse(&text.replace("500000.0", "10000.0"), "changed").unwrap();
+    let weights = Arc::new(Weights::open(&golden.directory, &config.names).unwrap());
     let options = LoadOptions { dtype: DType::F32, n_blocks: 1, max_positions: 256 };
-    let model = Llama::load(CpuBackend::new(1).unwrap(), config, weights, &options, &mut |_, _| ()).unwrap();
+    let model = Decoder::load(CpuBackend::new(1).unwrap(), config, weights, &options, &mut |_, _| ()).unwrap();
     let mut differs = false;
     let mut sink = |_: usize, bytes: &[u8]| {
         let values = DType::F32.to_f32_vec(bytes);

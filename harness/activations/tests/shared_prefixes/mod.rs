@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use actbench_activations::model::config::ModelConfig;
-use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::decoder::{Decoder, LoadOptions};
+use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
 use actbench_activations::model::{ActivationModel, LayerOutput};
 use actbench_activations::plan::batches::{Batches, Batching};
@@ -16,12 +16,12 @@ use actbench_fixtures::presets::Preset;
 use actbench_kernels::{Backend, DType, PoolMethod};
 
 /// The first blocks of the smallest preset.
-pub fn tiny_over<B: Backend>(backend: B, dtype: DType, n_blocks: usize) -> Llama<B> {
+pub fn tiny_over<B: Backend>(backend: B, dtype: DType, n_blocks: usize) -> Decoder<B> {
     let preset = Preset::find("tiny").unwrap();
-    let config = ModelConfig::parse(&preset.config_json(), "tiny").unwrap();
-    let weights = Arc::new(Weights::synthetic(preset, 7));
+    let config = DecoderSpec::parse(&preset.config_json(), "tiny").unwrap();
+    let weights = Arc::new(Weights::synthetic(preset, &config, 7));
     let options = LoadOptions { dtype, n_blocks, max_positions: 96 };
-    Llama::load(backend, config, weights, &options, &mut |_, _| ()).unwrap()
+    Decoder::load(backend, config, weights, &options, &mut |_, _| ()).unwrap()
 }
 
 /// Pooled features of `layers`, `[sample][layer]`.

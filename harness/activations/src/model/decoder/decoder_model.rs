@@ -1,4 +1,4 @@
-//! A Llama model on one backend or over several, as an [`ActivationModel`].
+//! A decoder on one backend or over several, as an [`ActivationModel`].
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -10,16 +10,16 @@ use super::output_sink::QueuedOutputs;
 use super::stage::PipelineStage;
 use super::{pipeline, split};
 use crate::error::{Error, Result};
-use crate::model::config::ModelConfig;
 use crate::model::memory_model::weight_bytes;
+use crate::model::spec::DecoderSpec;
 use crate::model::weights::Weights;
 use crate::model::{
     ActivationModel, LayerOutput, LayerSink, ModelStep, StepOutput, StepSink, StepSource, TokenBatch, check_layer,
 };
 
 /// A model on one backend or over several, ready to run.
-pub struct Llama<B: Backend> {
-    config: ModelConfig,
+pub struct Decoder<B: Backend> {
+    spec: DecoderSpec,
     dtype: DType,
     weights: Arc<Weights>,
     fingerprint: OnceLock<String>,
@@ -29,7 +29,7 @@ pub struct Llama<B: Backend> {
     max_positions: usize,
 }
 
-impl<B: Backend> Llama<B> {
+impl<B: Backend> Decoder<B> {
     /// Loads the embedding and the first blocks. `progress` is called with blocks loaded and blocks
     /// in all.
     ///
@@ -37,48 +37,54 @@ impl<B: Backend> Llama<B> {
     /// More blocks than the model has; a weight that is missing, has another shape or is not finite; no memory.
     pub fn load(
         backend: B,
-        config: ModelConfig,
+        spec: DecoderSpec,
         weights: Arc<Weights>,
         options: &LoadOptions,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
-        Llama::load_over(vec![backend], config, weights, options, progress)
+        Decoder::load_over(vec![backend], spec, weights, options, progress)
     }
 
     /// Loads over several devices: consecutive blocks on each, in proportion to its free memory.
     ///
     /// # Errors
-    /// As for [`Llama::load`], or no device.
+    /// As for [`Decoder::load`], or no device.
     pub fn load_over(
         backends: Vec<B>,
-        config: ModelConfig,
+        spec: DecoderSpec,
         weights: Arc<Weights>,
         options: &LoadOptions,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
         if let Some(deepest) = options.n_blocks.checked_sub(1) {
-            check_layer(deepest, config.n_layers)?;
+            check_layer(deepest, spec.n_layers)?;
+        }
+        if let Some((longest, why)) = spec.longest_row().filter(|(longest, _)| options.max_positions > *longest) {
+            let found = options.max_positions;
+            return Err(Error::usage(format!(
+                "a row has {found} tokens, and this model takes at most {longest}, because {why}; shorten the texts"
+            )));
         }
         let free = backends.iter().map(|backend| Ok(backend.free_memory()?)).collect::<Result<Vec<_>>>()?;
-        let embedding = weight_bytes(&config, 0, options.dtype);
-        let block = weight_bytes(&config, 1, options.dtype) - embedding;
+        let embedding = weight_bytes(&spec, 0, options.dtype);
+        let block = weight_bytes(&spec, 1, options.dtype) - embedding;
         let ranges = split::split_by_free_memory(options.n_blocks, block, embedding, &free);
         let stages = backends
             .into_iter()
             .zip(ranges)
-            .map(|(backend, blocks)| PipelineStage::load(backend, &config, &weights, options, blocks, progress))
+            .map(|(backend, blocks)| PipelineStage::load(backend, &spec, &weights, options, blocks, progress))
             .collect::<Result<Vec<_>>>()?;
         if stages.is_empty() {
             return Err(Error::usage("no device was given to load the model on"));
         }
         progress(options.n_blocks, options.n_blocks);
         let (dtype, n_blocks, max_positions) = (options.dtype, options.n_blocks, options.max_positions);
-        Ok(Llama { config, dtype, weights, fingerprint: OnceLock::new(), stages, n_blocks, max_positions })
+        Ok(Decoder { spec, dtype, weights, fingerprint: OnceLock::new(), stages, n_blocks, max_positions })
     }
 
     /// The shape of the model.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
+    pub fn spec(&self) -> &DecoderSpec {
+        &self.spec
     }
 
     /// The blocks of each device, in order.
@@ -100,7 +106,7 @@ impl<B: Backend> Llama<B> {
             return Err(Error::usage(format!("layers {layers:?} are not increasing")));
         }
         let Some(&deepest) = layers.last() else { return Ok(()) };
-        check_layer(deepest, self.config.n_layers)?;
+        check_layer(deepest, self.spec.n_layers)?;
         if deepest < self.n_blocks {
             return Ok(());
         }
@@ -114,17 +120,17 @@ impl<B: Backend> Llama<B> {
     }
 }
 
-impl<B: Backend> ActivationModel for Llama<B> {
+impl<B: Backend> ActivationModel for Decoder<B> {
     fn n_layers(&self) -> usize {
-        self.config.n_layers
+        self.spec.n_layers
     }
 
     fn hidden_size(&self) -> usize {
-        self.config.hidden_size
+        self.spec.hidden_size
     }
 
     fn vocab_size(&self) -> usize {
-        self.config.vocab_size
+        self.spec.vocab_size
     }
 
     fn dtype(&self) -> DType {
@@ -135,8 +141,8 @@ impl<B: Backend> ActivationModel for Llama<B> {
         self.fingerprint.get_or_init(|| {
             // All stages run one arithmetic, however blocks are split.
             let kernel = self.stages.first().map(|stage| stage.backend.kernel_id()).unwrap_or_default();
-            let (config, weights) = (&self.config, self.weights.fingerprint());
-            blake3::hash(format!("{config:?} {} {kernel} {weights}", self.dtype).as_bytes()).to_hex().to_string()
+            let (spec, weights) = (&self.spec, self.weights.fingerprint());
+            blake3::hash(format!("{spec:?} {} {kernel} {weights}", self.dtype).as_bytes()).to_hex().to_string()
         })
     }
 
@@ -150,11 +156,14 @@ impl<B: Backend> ActivationModel for Llama<B> {
                 blocks.collect::<Vec<_>>().join(", ")
             }
         };
-        format!("llama, {} layers x {} in {} on {devices}", self.config.n_layers, self.config.hidden_size, self.dtype)
+        {
+            let DecoderSpec { family, n_layers, hidden_size, .. } = &self.spec;
+            format!("{family}, {n_layers} layers x {hidden_size} in {} on {devices}", self.dtype)
+        }
     }
 
     fn flops(&self, batch: &TokenBatch, n_blocks: usize) -> u64 {
-        self.config.flops(batch, n_blocks)
+        self.spec.flops(batch, n_blocks)
     }
 
     /// Stages run one stream of batches between them.

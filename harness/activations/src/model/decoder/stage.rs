@@ -3,16 +3,17 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use actbench_kernels::{Activation, AttentionShape, Backend, DType, HostTensor, KernelError, PendingCopy, ScoreRule};
+use actbench_kernels::{Backend, DType, KernelError, PendingCopy};
 
 use super::load_options::LoadOptions;
 use super::output_sink::OutputSink;
+use super::rope_table::RopeTable;
 use super::weights::DecoderBlock;
 use super::workspace::{PrefixCache, Workspace};
 use crate::error::{Error, Result};
-use crate::model::config::ModelConfig;
 use crate::model::loader::{WeightLoader, embedding_table, not_finite};
 use crate::model::memory_model::{prefix_cache_bytes, token_bytes};
+use crate::model::spec::DecoderSpec;
 use crate::model::weights::Weights;
 use crate::model::{LastLayerTokens, LayerOutput, ModelStep, TokenBatch};
 
@@ -23,17 +24,20 @@ const USABLE_FRACTION: f64 = 0.8;
 /// Consecutive blocks on a device.
 pub(super) struct PipelineStage<B: Backend> {
     pub(super) backend: B,
-    config: ModelConfig,
+    pub(super) spec: DecoderSpec,
     dtype: DType,
     weights: Arc<Weights>,
     max_positions: usize,
     /// The number of the first block.
     pub(super) first: usize,
-    blocks: Vec<DecoderBlock<B>>,
+    pub(super) blocks: Vec<DecoderBlock<B>>,
     /// The embedding table, on the first stage alone.
     embedding: Option<B::Embedding>,
-    cos: B::Vector,
-    sin: B::Vector,
+    /// The factor of the embedding, rounded to the run's dtype as in transformers.
+    embedding_scale: f32,
+    /// The table of learned positions, on the first stage alone, if the model has one.
+    positions: Option<B::Embedding>,
+    pub(super) ropes: Vec<RopeTable<B>>,
     workspace: Mutex<Option<Workspace<B>>>,
 }
 
@@ -42,38 +46,37 @@ impl<B: Backend> PipelineStage<B> {
     /// each block.
     pub(super) fn load(
         backend: B,
-        config: &ModelConfig,
+        spec: &DecoderSpec,
         weights: &Arc<Weights>,
         options: &LoadOptions,
         blocks: Range<usize>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
-        let loader = WeightLoader { backend: &backend, config, weights, dtype: options.dtype };
+        let loader = WeightLoader::new(&backend, spec, weights, options.dtype);
         let first = blocks.start;
         let embedding = (first == 0).then(|| loader.embedding()).transpose()?;
+        let positions = if first == 0 { loader.positions()? } else { None };
         let mut loaded = Vec::with_capacity(blocks.len());
         for layer in blocks {
             progress(layer, options.n_blocks);
             loaded.push(loader.block(layer)?);
         }
-        let (cos, sin) = rope_angles(config, options.max_positions);
-        let angles = |values: Vec<f32>| -> Result<B::Vector> {
-            // Angles stay in f32 whatever the run's type: in bf16 neighboring positions would have equal angles.
-            let tensor = HostTensor::from_f32(DType::F32, vec![values.len()], &values)?;
-            Ok(backend.prepare_vector(&[tensor], DType::F32)?)
-        };
-        let (cos, sin) = (angles(cos)?, angles(sin)?);
+        let table = |rope| RopeTable::new(&backend, rope, options.max_positions);
+        let ropes = spec.ropes.iter().map(table).collect::<Result<Vec<_>>>()?;
+        let scale = spec.embedding.scale.map_or(1.0, |scale| scale as f32);
+        let embedding_scale = options.dtype.to_f32_vec(&options.dtype.from_f32_slice(&[scale]))[0];
         Ok(PipelineStage {
             backend,
-            config: config.clone(),
+            spec: spec.clone(),
             dtype: options.dtype,
             weights: weights.clone(),
             max_positions: options.max_positions,
             first,
             blocks: loaded,
             embedding,
-            cos,
-            sin,
+            embedding_scale,
+            positions,
+            ropes,
             workspace: Mutex::new(None),
         })
     }
@@ -84,9 +87,9 @@ impl<B: Backend> PipelineStage<B> {
         // Buffers of earlier batches are freed first: their memory is available to later batches.
         *self.workspace.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let Some(free) = self.backend.free_memory()? else { return Ok(None) };
-        let cache = prefix_cache_bytes(&self.config, self.dtype, self.blocks.len(), self.max_positions);
+        let cache = prefix_cache_bytes(&self.spec, self.dtype, self.blocks.len(), self.max_positions);
         let usable = (USABLE_FRACTION * free as f64) as u64;
-        let tokens = usable.saturating_sub(cache) / token_bytes(&self.config, self.dtype);
+        let tokens = usable.saturating_sub(cache) / token_bytes(&self.spec, self.dtype);
         Ok(Some(usize::try_from(tokens).unwrap_or(usize::MAX)))
     }
 
@@ -107,7 +110,7 @@ impl<B: Backend> PipelineStage<B> {
         let mut slot = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
         let work = match slot.as_mut() {
             Some(work) => work,
-            None => slot.insert(Workspace::new(&self.backend, &self.config, self.dtype, self.blocks.len())?),
+            None => slot.insert(Workspace::new(&self.backend, &self.spec, self.dtype, self.blocks.len())?),
         };
         let ran = self.run_in(work, step, input, layers, outputs);
         if let Err(Error::Kernel(KernelError::OutOfMemory { .. })) = &ran {
@@ -129,13 +132,14 @@ impl<B: Backend> PipelineStage<B> {
         let Some(&deepest) = layers.last() else { return Ok(None) };
         check_cached_prefix(batch, &work.prefix_cache)?;
         let n_tokens = batch.ids.len();
-        for tensor in [&mut work.stream, &mut work.normed, &mut work.query, &mut work.attended, &mut work.gated] {
-            self.backend.resize(tensor, n_tokens)?;
-        }
+        work.resize(&self.backend, n_tokens)?;
         match (&self.embedding, input) {
             (Some(embedding), None) => {
-                let embedded = self.backend.embed(embedding, &batch.ids, 1.0, &mut work.stream);
+                let embedded = self.backend.embed(embedding, &batch.ids, self.embedding_scale, &mut work.stream);
                 embedded.map_err(|error| self.embed_error(error))?;
+                if let Some(positions) = &self.positions {
+                    self.backend.add_embedding(positions, &batch.positions, &mut work.stream)?;
+                }
             }
             (None, Some(input)) => self.backend.upload(input, &mut work.stream)?,
             _ => return Err(Error::internal("a pipeline stage received the input of another")),
@@ -161,7 +165,7 @@ impl<B: Backend> PipelineStage<B> {
         if last == deepest {
             return Ok(None);
         }
-        let mut stream = vec![0; n_tokens * self.config.hidden_size * self.dtype.size()];
+        let mut stream = vec![0; n_tokens * self.spec.hidden_size * self.dtype.size()];
         self.backend.download(&work.stream, n_tokens, &mut stream)?;
         Ok(Some(stream))
     }
@@ -169,82 +173,13 @@ impl<B: Backend> PipelineStage<B> {
     /// Rows of the embedding table are read as tokens need them, so a weight that is not finite is found only here.
     fn embed_error(&self, error: KernelError) -> Error {
         let named = || {
-            let (name, table) = embedding_table(&self.config, &self.weights).ok()?;
+            let (name, table) = embedding_table(&self.spec, &self.weights).ok()?;
             not_finite(&self.weights, name, &table, self.dtype)
         };
         match error {
             KernelError::NotFinite { .. } => named().unwrap_or(Error::Kernel(error)),
             other => Error::from(other),
         }
-    }
-
-    /// One decoder block: `stream += attention(norm(stream))`, then `stream += mlp(norm(stream))`.
-    ///
-    /// With `pruned`, keys and values are computed for all tokens and everything after them for the tokens left; the stream
-    /// then holds those.
-    fn run_block(
-        &self,
-        layer: usize,
-        batch: &TokenBatch,
-        pruned: Option<&LastLayerTokens>,
-        work: &mut Workspace<B>,
-    ) -> std::result::Result<(), KernelError> {
-        let (backend, config, block) = (&self.backend, &self.config, &self.blocks[layer - self.first]);
-        let shape =
-            AttentionShape { n_heads: config.n_heads, n_kv_heads: config.n_kv_heads, head_dim: config.head_dim };
-        let eps = config.rms_norm_eps;
-        let rope = |tensor: &mut B::Tensor, heads: usize, positions: &[u32]| {
-            backend.rope(tensor, heads, shape.head_dim, shape.head_dim, positions, &self.cos, &self.sin)
-        };
-        backend.rms_norm(&work.stream, &block.attention_norm, eps, &mut work.normed)?;
-
-        let own = batch.ids.len();
-        backend.resize(&mut work.key_value, own + batch.n_cached)?;
-        let key_value = &block.key_value;
-        backend.linear(&work.normed, &key_value.weight, key_value.bias.as_ref(), &mut work.key_value)?;
-        rope(&mut work.key_value, shape.n_kv_heads, &batch.positions)?;
-        let kept = &mut work.prefix_cache.key_values[layer - self.first];
-        backend.copy_rows(kept, 0, batch.n_cached, &mut work.key_value, own)?;
-        backend.resize(kept, batch.keep.len())?;
-        backend.gather_rows(&work.key_value, &batch.keep, kept)?;
-
-        let mut layout = &batch.layout;
-        let mut pruned_positions = Vec::new();
-        if let Some(pruned) = pruned {
-            layout = &pruned.layout;
-            pruned_positions.extend(pruned.tokens.iter().map(|token| batch.positions[*token as usize]));
-            for tensor in [&mut work.stream, &mut work.normed] {
-                backend.resize(&mut work.pruned, pruned.tokens.len())?;
-                backend.gather_rows(tensor, &pruned.tokens, &mut work.pruned)?;
-                std::mem::swap(tensor, &mut work.pruned);
-            }
-            for tensor in [&mut work.query, &mut work.attended, &mut work.gated] {
-                backend.resize(tensor, pruned.tokens.len())?;
-            }
-        }
-        let positions = if pruned.is_some() { &pruned_positions } else { &batch.positions };
-
-        backend.linear(&work.normed, &block.query.weight, block.query.bias.as_ref(), &mut work.query)?;
-        rope(&mut work.query, shape.n_heads, positions)?;
-        backend.attention(
-            &work.query,
-            &work.key_value,
-            layout,
-            shape,
-            ScoreRule::of_head_dim(shape.head_dim),
-            &mut work.attended,
-        )?;
-        let output = &block.attention_output;
-        backend.linear_residual(&work.attended, &output.weight, output.bias.as_ref(), &mut work.stream)?;
-        backend.rms_norm(&work.stream, &block.mlp_norm, eps, &mut work.normed)?;
-        backend.linear_gated(
-            &work.normed,
-            &block.gate_up.weight,
-            block.gate_up.bias.as_ref(),
-            Activation::Silu,
-            &mut work.gated,
-        )?;
-        backend.linear_residual(&work.gated, &block.down.weight, block.down.bias.as_ref(), &mut work.stream)
     }
 
     /// Appends the cached tokens of a layer's output to the own ones, and keeps those that the next batch needs.
@@ -299,7 +234,7 @@ impl<B: Backend> PipelineStage<B> {
                 (&work.pooled, groups.len())
             }
         };
-        let bytes = n_vectors * self.config.hidden_size * self.dtype.size();
+        let bytes = n_vectors * self.spec.hidden_size * self.dtype.size();
         // Not amortized: the buffer grows to the largest batch and no further, so that its size is predictable.
         work.host.reserve_exact(bytes.saturating_sub(work.host.len()));
         work.host.resize(bytes, 0);
@@ -315,7 +250,7 @@ impl<B: Backend> PipelineStage<B> {
         output: LayerOutput<'_>,
         all: &B::Tensor,
     ) -> Result<Box<dyn PendingCopy>> {
-        let (backend, columns) = (&self.backend, self.config.hidden_size);
+        let (backend, columns) = (&self.backend, self.spec.hidden_size);
         let (emitted, n_vectors) = match output {
             LayerOutput::Tokens => {
                 let mut emitted = backend.alloc(self.dtype, n_tokens, columns)?;
@@ -344,13 +279,4 @@ fn check_cached_prefix<B: Backend>(batch: &TokenBatch, cache: &PrefixCache<B>) -
         return Ok(());
     }
     Err(Error::internal("the prefix cache belongs to another session"))
-}
-
-/// Cosines and sines of all angles, `[positions, head_dim / 2]`, each angle one `f32` multiplication as in transformers.
-fn rope_angles(config: &ModelConfig, positions: usize) -> (Vec<f32>, Vec<f32>) {
-    let frequencies = config.rope_frequencies();
-    let angles = |positions: Range<usize>| {
-        positions.flat_map(|position| frequencies.iter().map(move |frequency| position as f32 * frequency))
-    };
-    (angles(0..positions).map(f32::cos).collect(), angles(0..positions).map(f32::sin).collect())
 }

@@ -3,8 +3,8 @@
 use actbench_kernels::{Backend, DType};
 
 use crate::error::Result;
-use crate::model::config::ModelConfig;
 use crate::model::memory_model::WorkspaceColumns;
+use crate::model::spec::DecoderSpec;
 
 /// Activations of a batch; every buffer grows to the largest batch and is then kept.
 pub(super) struct Workspace<B: Backend> {
@@ -12,6 +12,9 @@ pub(super) struct Workspace<B: Backend> {
     /// The tokens of `stream` or `normed` that are left after pruning the last layer.
     pub(super) pruned: B::Tensor,
     pub(super) normed: B::Tensor,
+    /// The norm of the block's input for the MLP, with a parallel residual alone.
+    pub(super) parallel_normed: B::Tensor,
+    has_parallel_residual: bool,
     pub(super) query: B::Tensor,
     pub(super) key_value: B::Tensor,
     pub(super) attended: B::Tensor,
@@ -37,14 +40,16 @@ pub(super) struct PrefixCache<B: Backend> {
 
 impl<B: Backend> Workspace<B> {
     /// Empty buffers for `n_blocks` blocks.
-    pub(super) fn new(backend: &B, config: &ModelConfig, dtype: DType, n_blocks: usize) -> Result<Self> {
-        let columns = WorkspaceColumns::of(config);
+    pub(super) fn new(backend: &B, spec: &DecoderSpec, dtype: DType, n_blocks: usize) -> Result<Self> {
+        let columns = WorkspaceColumns::of(spec);
         let alloc = |columns: usize| backend.alloc(dtype, 0, columns);
         let alloc_per_block =
             |columns: usize| (0..n_blocks).map(|_| alloc(columns)).collect::<std::result::Result<Vec<_>, _>>();
         Ok(Workspace {
             stream: alloc(columns.hidden)?,
             normed: alloc(columns.hidden)?,
+            parallel_normed: alloc(columns.hidden)?,
+            has_parallel_residual: spec.parallel_residual,
             query: alloc(columns.query)?,
             key_value: alloc(columns.key_value)?,
             attended: alloc(columns.query)?,
@@ -61,5 +66,16 @@ impl<B: Backend> Workspace<B> {
                 outputs: alloc_per_block(columns.hidden)?,
             },
         })
+    }
+
+    /// Makes room for the activations of `n_tokens` own tokens.
+    pub(super) fn resize(&mut self, backend: &B, n_tokens: usize) -> Result<()> {
+        for tensor in [&mut self.stream, &mut self.normed, &mut self.query, &mut self.attended, &mut self.gated] {
+            backend.resize(tensor, n_tokens)?;
+        }
+        if self.has_parallel_residual {
+            backend.resize(&mut self.parallel_normed, n_tokens)?;
+        }
+        Ok(())
     }
 }
