@@ -56,8 +56,8 @@ pub fn run(
         index += 1;
         step
     };
-    model.run_all(&[layer], &mut next, &mut |_, _, bytes| {
-        black_box(bytes);
+    run_steps(model.session(&[layer])?.as_mut(), &mut next, &mut |vectors| {
+        black_box(vectors.bytes);
         Ok(())
     })
 }
