@@ -8,7 +8,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use actbench_activations::model::{ActivationModel, ModelStep, StepOutput, TokenBatch};
+use actbench_activations::model::{ActivationModel, ModelStep, StepOutput, TokenBatch, run_steps};
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{AttentionLayout, PoolGroups, PoolMethod};
 use criterion::{BenchmarkId, Criterion, Throughput};

@@ -12,6 +12,7 @@ use actbench_activations::plan::batches::{Batches, Batching, ScheduledBatch};
 use actbench_activations::plan::prefix::SharedPrefixes;
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 use actbench_fixtures::presets::Preset;
+use actbench_activations::Result;
 use actbench_kernels::{CpuBackend, DType, PoolMethod};
 use proptest::prelude::*;
 
