@@ -44,7 +44,8 @@ pub(super) struct Defaults {
     /// The width of a head; `hidden_size / n_heads` where this is none.
     pub(super) head_dim: Option<usize>,
     pub(super) max_positions: usize,
-    /// The constant of norms.
+    /// The key of the norms' constant.
+    pub(super) eps_key: &'static str,
     pub(super) eps: f64,
     /// The key of the activation.
     pub(super) activation_key: &'static str,
@@ -59,6 +60,7 @@ impl Defaults {
         kv_heads: None,
         head_dim: None,
         max_positions: 2048,
+        eps_key: "rms_norm_eps",
         eps: 1e-6,
         activation_key: "hidden_act",
         activation: Activation::Silu,
@@ -119,7 +121,7 @@ pub(super) fn with_ropes(
         n_kv_heads: shape.n_kv_heads,
         head_dim: shape.head_dim,
         embedding: EmbeddingSpec::default(),
-        norm: NormSpec { kind: NormKind::Rms, eps: entries.eps("rms_norm_eps", defaults.eps)? },
+        norm: NormSpec { kind: NormKind::Rms, eps: entries.eps(defaults.eps_key, defaults.eps)? },
         norm_placement: NormPlacement::Inputs,
         parallel_residual: false,
         attention: AttentionSpec {

@@ -95,6 +95,11 @@ impl<'a> Entries<'a> {
         }
     }
 
+    /// A whole number, which can be 0; `absent` where the key is missing.
+    pub(super) fn count(&self, key: &str, absent: usize) -> Result<usize, String> {
+        self.map.get(key).map_or(Ok(absent), |value| whole_number(key, value))
+    }
+
     /// A count of positions; `absent` where the key is missing.
     pub(super) fn positions(&self, key: &str, absent: usize) -> Result<usize, String> {
         let Some(value) = self.map.get(key) else { return Ok(absent) };
@@ -179,7 +184,7 @@ impl<'a> Entries<'a> {
         }
     }
 
-    /// Refuses a flag that is set.
+    /// Refuses a flag that is set, with the reason.
     pub(super) fn refuse_flag(&self, key: &str, why: &str) -> Result<(), String> {
         match self.given(key) {
             None | Some(Value::Bool(false)) => Ok(()),

@@ -6,10 +6,21 @@
 
 mod decoder;
 mod entries;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod gpt2;
+mod gpt_neox;
 mod json;
 mod keys;
 mod llama;
+mod mistral;
+mod olmo2;
+mod phi3;
+mod qwen2;
+mod qwen3;
 mod rope;
+mod smollm3;
 #[cfg(test)]
 mod tests;
 
@@ -45,7 +56,20 @@ struct Family {
 type ReadSettings = fn(&Map<String, Value>) -> Result<Map<String, Value>, String>;
 
 /// All families, in the order of the list in errors.
-static FAMILIES: [Family; 1] = [llama::FAMILY];
+static FAMILIES: [Family; 12] = [
+    llama::FAMILY,
+    mistral::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
+    gemma::FAMILY,
+    gemma2::FAMILY,
+    gemma3::FAMILY,
+    phi3::FAMILY,
+    olmo2::FAMILY,
+    smollm3::FAMILY,
+    gpt_neox::FAMILY,
+    gpt2::FAMILY,
+];
 
 /// Model types that are known but not computed, with the part that is missing.
 const REFUSED: [(&str, &str); 24] = [
