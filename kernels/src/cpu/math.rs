@@ -52,7 +52,7 @@ pub fn gelu(x: f32) -> f32 {
 #[inline(always)]
 pub fn gelu_tanh(x: f32) -> f32 {
     /// `2 sqrt(2 / pi)`.
-    const LINEAR: f32 = 1.595_769_1;
+    const LINEAR: f32 = 1.595_769_2;
     /// `0.044715 * 2 sqrt(2 / pi)`.
     const CUBIC: f32 = 0.071_354_814;
     let twice_u = x * (x * x).mul_add(CUBIC, LINEAR);
