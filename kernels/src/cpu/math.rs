@@ -269,7 +269,7 @@ mod tests {
     fn sums_include_tails() {
         for len in [0, 1, 15, 16, 17, 33] {
             let values: Vec<f32> = (0..len).map(|value| value as f32).collect();
-            assert_eq!(sum(&values), values.iter().sum());
+            assert_eq!(sum(&values), values.iter().sum::<f32>());
             let expected: f32 = values.iter().map(|value| (value - 3.0) * (value - 3.0)).sum();
             assert_eq!(sum_of_squared_differences(&values, 3.0), expected);
         }
