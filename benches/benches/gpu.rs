@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use actbench::measure::clocks::ClockProbe;
 use actbench_activations::model::ActivationModel;
-use actbench_activations::model::config::ModelConfig;
-use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::decoder::{Decoder, LoadOptions};
+use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
 use actbench_benches::criterion::configured;
 use actbench_benches::device_time::{DeviceTime, exit_with};
@@ -176,7 +176,7 @@ struct LazyModel<D: DeviceClock> {
     /// The maximum number of blocks to run.
     blocks: usize,
     sequence: usize,
-    model: OnceCell<Llama<CudaBackend<Arc<D>>>>,
+    model: OnceCell<Decoder<CudaBackend<Arc<D>>>>,
 }
 
 impl<D: DeviceClock> LazyModel<D> {
@@ -199,14 +199,15 @@ impl<D: DeviceClock> LazyModel<D> {
         })
     }
 
-    fn load(&self) -> actbench_activations::Result<Llama<CudaBackend<Arc<D>>>> {
+    fn load(&self) -> actbench_activations::Result<Decoder<CudaBackend<Arc<D>>>> {
         let Some(preset) = Preset::find(self.preset) else {
             return Err(actbench_activations::Error::usage(format!("unknown preset {}", self.preset)));
         };
-        let config = ModelConfig::parse(&preset.config_json(), self.preset)?;
+        let config = DecoderSpec::parse(&preset.config_json(), self.preset)?;
         let options = LoadOptions { dtype: DType::Bf16, n_blocks: self.layer() + 1, max_positions: self.sequence };
         let backend = CudaBackend::new(self.device.clone(), KernelSet::Fast);
-        Llama::load(backend, config, Arc::new(Weights::synthetic(preset, 1)), &options, &mut |_, _| ())
+        let weights = Arc::new(Weights::synthetic(preset, &config, 1));
+        Decoder::load(backend, config, weights, &options, &mut |_, _| ())
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use actbench_activations::Result;
 use actbench_activations::import::gguf::{GgmlType, GgufValue};
 use actbench_activations::import::import_gguf;
+use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
 use actbench_kernels::DType;
 use tempfile::TempDir;
@@ -18,6 +19,12 @@ use test_writer::{GgufWriter, tiny_llama};
 fn import_into(gguf: &GgufWriter, dir: &Path) -> Result<PathBuf> {
     let out = dir.join("out");
     import_gguf(&gguf.write(dir, "model.gguf"), &out, false, &mut |_, _| {}).map(|_| out)
+}
+
+/// The weights of the imported model in `out`.
+fn open_weights(out: &Path) -> Weights {
+    let text = std::fs::read_to_string(out.join("config.json")).unwrap();
+    Weights::open(out, &DecoderSpec::parse(&text, "config.json").unwrap().names).unwrap()
 }
 
 #[test]
@@ -71,7 +78,7 @@ fn imported_model_has_rows_in_order() {
   "chat_template": "{{ messages }}"
 }
 "#);
-    let weights = Weights::open(&out).unwrap();
+    let weights = open_weights(&out);
     let first_column = |name: &str, shape: &[usize]| -> Vec<f32> {
         let tensor = weights.tensor(name, shape).unwrap();
         assert_eq!(tensor.dtype(), DType::Bf16);
@@ -100,7 +107,7 @@ fn no_weight_is_rounded() {
     gguf.tensors.retain(|(name, ..)| name != "blk.0.ffn_up.weight");
     gguf.tensors.push(("blk.0.ffn_up.weight".to_owned(), vec![3, 8], GgmlType::F16, bytes));
     let out = import_into(&gguf, dir.path()).unwrap();
-    let weights = Weights::open(&out).unwrap();
+    let weights = open_weights(&out);
     let read = |name: &str, shape: &[usize]| weights.tensor(name, shape).unwrap();
     let embedding = read("model.embed_tokens.weight", &[7, 8]);
     assert_eq!((embedding.dtype(), embedding.to_f32_vec()), (DType::F32, values));
@@ -122,7 +129,7 @@ fn biases_and_untied_head_are_imported() {
     let config: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("config.json")).unwrap()).unwrap();
     assert_eq!(config["attention_bias"], true);
     assert_eq!(config["tie_word_embeddings"], false);
-    let weights = Weights::open(&out).unwrap();
+    let weights = open_weights(&out);
     let bias = weights.tensor("model.layers.0.self_attn.q_proj.bias", &[8]).unwrap();
     assert_eq!(bias.to_f32_vec(), [0., 2., 1., 3., 4., 6., 5., 7.]);
     assert!(weights.contains("lm_head.weight"));

@@ -77,8 +77,8 @@ pub fn explain(args: &ExplainArgs) -> Result<()> {
 
 fn task_text(task: Task, config: &RunConfig, sample: &SampledInputs) -> Result<String> {
     let prepared = &sample.inputs;
-    crate::workload::check_depth(config, task, prepared.model.config.n_layers)?;
-    let model: Arc<dyn ActivationModel> = Arc::new(ConfigOnlyModel::new(prepared.model.config.clone(), config.dtype));
+    crate::workload::check_depth(config, task, prepared.model.spec.n_layers)?;
+    let model: Arc<dyn ActivationModel> = Arc::new(ConfigOnlyModel::new(prepared.model.spec.clone(), config.dtype));
     let layers = layers_of(config, task);
     let extraction = Extraction {
         batch_size: config.batch_size,

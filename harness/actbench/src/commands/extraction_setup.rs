@@ -94,7 +94,7 @@ impl ExtractionSetup {
             stderr_line!("warning: {warning}");
         }
         let config = with_layers(&config, &prepared);
-        check_depth(&config, task, prepared.model.config.n_layers)?;
+        check_depth(&config, task, prepared.model.spec.n_layers)?;
         if let Some(note) = device::choose(&config, &prepared)?.note {
             stderr_line!("note: {note}");
         }

@@ -92,7 +92,7 @@ pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
     };
     let config = with_layers(&config, &prepared);
     for task in &config.tasks {
-        check_depth(&config, *task, prepared.model.config.n_layers)?;
+        check_depth(&config, *task, prepared.model.spec.n_layers)?;
     }
     let notify = |message: &str| {
         if !args.quiet {

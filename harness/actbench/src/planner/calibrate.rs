@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use actbench_fixtures::presets::{LlamaShape, Preset};
+use actbench_fixtures::presets::Preset;
 use actbench_kernels::{CpuBackend, DType, HostTensor};
 use bytes::Bytes;
 use ndarray::Array2;
@@ -22,10 +22,10 @@ use crate::error::{Error, Result};
 use crate::runner::interrupt;
 use crate::workload::layers_of;
 use actbench_activations::eager;
-use actbench_activations::model::config::ModelConfig;
-use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::decoder::{Decoder, LoadOptions};
+use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
-use actbench_activations::model::{ActivationModel, LayerOutput};
+use actbench_activations::model::{ActivationModel, LayerOutput, run_batch};
 use actbench_activations::plan::batches::ScheduledBatch;
 use actbench_activations::plan::{ActTensor, Acts, Axes, SequenceMask};
 use actbench_activations::probe::SplitFeatures;
@@ -108,7 +108,7 @@ pub fn measure(
 
 /// Loaded blocks of the job's reduced shape.
 struct MeasuredBlocks {
-    model: Llama<CpuBackend>,
+    model: Decoder<CpuBackend>,
     /// Number of their weights.
     weights: usize,
     /// Seconds of loading a block of the full shape.
@@ -120,18 +120,17 @@ struct MeasuredBlocks {
 impl MeasuredBlocks {
     fn load(job: &Job, backend: CpuBackend) -> Result<Self> {
         let reduced = reduced::model(&job.model, VOCABULARY);
-        let shape = shape(&reduced);
         let tiny = Preset::find("tiny").ok_or_else(|| Error::internal("the preset tiny does not exist"))?;
-        let weights = Weights::synthetic(&Preset { shape, ..*tiny }, 0);
+        let weights = Weights::synthetic(tiny, &reduced, 0);
         let longest = job.longest().into_iter().max().unwrap_or(1) as usize;
         let options = LoadOptions { dtype: job.config.dtype, n_blocks: BLOCKS, max_positions: longest };
+        let (loaded, full) = (weights_per_block(&reduced), weights_per_block(&job.model));
         let start = Instant::now();
-        let model = Llama::load(backend, reduced, Arc::new(weights), &options, &mut |_, _| ())?;
+        let model = Decoder::load(backend, reduced, Arc::new(weights), &options, &mut |_, _| ())?;
         let seconds = start.elapsed().as_secs_f64();
-        let (weights, full) = (block_weights(&shape), block_weights(&self::shape(&job.model)));
         // Loading generates or converts each weight once.
-        let load_s = seconds / BLOCKS as f64 * full as f64 / weights as f64;
-        Ok(MeasuredBlocks { model, weights: BLOCKS * weights, load_s, full_bytes: 2.0 * full as f64 })
+        let load_s = seconds / BLOCKS as f64 * full as f64 / loaded as f64;
+        Ok(MeasuredBlocks { model, weights: BLOCKS * loaded, load_s, full_bytes: 2.0 * full as f64 })
     }
 
     /// The rates of lazy and eager.
@@ -155,27 +154,14 @@ impl MeasuredBlocks {
     }
 }
 
-fn shape(model: &ModelConfig) -> LlamaShape {
-    LlamaShape {
-        vocab_size: model.vocab_size,
-        hidden_size: model.hidden_size,
-        intermediate_size: model.intermediate_size,
-        n_layers: model.n_layers,
-        n_heads: model.n_heads,
-        n_kv_heads: model.n_kv_heads,
-        head_dim: model.head_dim,
-        tie_word_embeddings: true,
-    }
-}
-
-fn block_weights(shape: &LlamaShape) -> usize {
-    let tensors = shape.tensors().into_iter().filter(|tensor| tensor.name.starts_with("model.layers.0."));
-    tensors.map(|tensor| tensor.shape.iter().product::<usize>()).sum()
+/// Weights of the projections and norms of a block.
+fn weights_per_block(model: &DecoderSpec) -> usize {
+    model.linear_flops_per_block() as usize / 2 + model.norms_per_block() * model.hidden_size
 }
 
 /// Floating-point operations per second over the batches after the first.
 fn rate(
-    model: &Llama<CpuBackend>,
+    model: &Decoder<CpuBackend>,
     mut batches: Vec<ScheduledBatch>,
     output: impl for<'b> Fn(&'b ScheduledBatch) -> LayerOutput<'b>,
 ) -> Result<f64> {
@@ -190,7 +176,7 @@ fn rate(
             return Err(Error::Interrupted);
         }
         let mut output_bytes = 0u64;
-        model.run(&scheduled.batch, &layers, output(scheduled), &mut |_, rows| {
+        run_batch(model, &scheduled.batch, &layers, output(scheduled), &mut |_, rows| {
             output_bytes += rows.len() as u64;
             Ok(())
         })

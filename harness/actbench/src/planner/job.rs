@@ -9,9 +9,9 @@ use crate::workload::layers_of;
 use crate::workload::prepare::{LabeledTokens, Prepared, SampledInputs};
 use actbench_activations::eager;
 use actbench_activations::model::ActivationModel;
-use actbench_activations::model::config::ModelConfig;
 use actbench_activations::model::config_only::ConfigOnlyModel;
 use actbench_activations::model::locate::ModelLocation;
+use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::plan::{PlanCost, Rules};
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 
@@ -27,7 +27,7 @@ pub struct Job {
     /// The settings; layers are filled in.
     pub config: RunConfig,
     /// Shape of the model.
-    pub model: ModelConfig,
+    pub model: DecoderSpec,
     /// Whether the weights are generated in memory; weights of files are mapped.
     pub synthetic_weights: bool,
     /// Training and test set. Each may represent more samples than it has, see `scale`.
@@ -54,7 +54,7 @@ impl Job {
     pub fn from_data(config: &RunConfig, data: &Prepared) -> Self {
         Job {
             config: config.clone(),
-            model: data.model.config.clone(),
+            model: data.model.spec.clone(),
             synthetic_weights: matches!(data.model.location, ModelLocation::Synthetic(_)),
             sides: [data.train.clone(), data.test.clone()],
             scale: 1.0,
@@ -92,7 +92,7 @@ impl Job {
     /// Extents that contradict each other.
     pub fn synthetic(
         config: &RunConfig,
-        model: ModelConfig,
+        model: DecoderSpec,
         synthetic_weights: bool,
         tokens: SyntheticTokens,
     ) -> Result<Self> {

@@ -3,7 +3,7 @@
 //! A block of an 8B model takes seconds to generate and its batches take seconds each. Most of its time is in GEMMs whose weights
 //! exceed a core's own caches, and their rate hardly depends on the size as long as they do.
 
-use actbench_activations::model::config::ModelConfig;
+use actbench_activations::model::spec::{AttentionSpec, DecoderSpec, MlpSpec};
 
 /// Measured blocks: in a core's own caches each replaces the weights of the other, as in the complete model.
 pub const BLOCKS: usize = 2;
@@ -20,15 +20,16 @@ const BATCH_FLOPS: f64 = 2e11;
 const MIN_TOKENS: usize = 512;
 
 /// The model that is measured: `model` with [`BLOCKS`] blocks, a small vocabulary and an MLP that is at most as wide.
-pub fn model(model: &ModelConfig, vocab_size: usize) -> ModelConfig {
+pub fn model(model: &DecoderSpec, vocab_size: usize) -> DecoderSpec {
     // Gate, up and down projections.
     let widest = MAX_MLP_WEIGHTS / (3 * model.hidden_size.max(1));
-    ModelConfig {
+    DecoderSpec {
         vocab_size,
         n_layers: BLOCKS,
         intermediate_size: width(model.intermediate_size, widest),
-        attention_bias: false,
-        mlp_bias: false,
+        attention: AttentionSpec { qkv_bias: false, output_bias: false, ..model.attention },
+        mlp: MlpSpec { bias: false, ..model.mlp },
+        layers: model.layers.iter().copied().cycle().take(BLOCKS).collect(),
         ..model.clone()
     }
 }
@@ -57,12 +58,12 @@ pub fn batch_size(batch_size: usize, longest: usize, weights: usize) -> usize {
 mod tests {
     use super::*;
 
-    fn shape(hidden: usize, intermediate: usize) -> ModelConfig {
+    fn shape(hidden: usize, intermediate: usize) -> DecoderSpec {
         let text = format!(
             r#"{{"model_type": "llama", "vocab_size": 900, "hidden_size": {hidden}, "intermediate_size": {intermediate},
             "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}}"#
         );
-        ModelConfig::parse(&text, "test").unwrap()
+        DecoderSpec::parse(&text, "test").unwrap()
     }
 
     #[test]

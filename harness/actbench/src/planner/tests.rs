@@ -9,7 +9,7 @@ use crate::case::{CaseObserver, CaseSpec, Injection, Method, NoopObserver, RunCo
 use crate::test_support::small_config;
 use crate::workload::prepare::prepare;
 use crate::workload::{request, run_case, with_layers};
-use actbench_activations::model::config::ModelConfig;
+use actbench_activations::model::spec::DecoderSpec;
 
 fn calibration() -> Calibration {
     Calibration {
@@ -66,7 +66,7 @@ fn counts_equal_those_of_a_run() {
 fn synthetic(samples: usize, tokens: SyntheticTokens) -> Job {
     let text = r#"{"model_type": "llama", "vocab_size": 900, "hidden_size": 64, "intermediate_size": 128,
         "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}"#;
-    let model = ModelConfig::parse(text, "test").unwrap();
+    let model = DecoderSpec::parse(text, "test").unwrap();
     let config = RunConfig { samples, layer: Some(3), sweep_layers: Some(4), threads: Some(2), ..small_config() };
     Job::synthetic(&config, model, false, tokens).unwrap()
 }

@@ -26,7 +26,7 @@ fn needed_bytes(config: &RunConfig, prepared: &Prepared) -> Result<u64> {
         let batch = Sizes::batch(&sizes(config, prepared, layers_of(config, *task).len()));
         for method in &config.methods {
             let n_blocks = deepest_run(config, *task, *method, prepared)? + 1;
-            largest = largest.max(weight_bytes(&prepared.model.config, n_blocks, config.dtype).saturating_add(batch));
+            largest = largest.max(weight_bytes(&prepared.model.spec, n_blocks, config.dtype).saturating_add(batch));
         }
     }
     Ok(largest)

@@ -12,7 +12,7 @@ const DEFAULT_SWEEP_LAYERS: usize = 16;
 
 /// Fills in the layers that the settings leave to the model.
 pub fn with_layers(config: &RunConfig, prepared: &Prepared) -> RunConfig {
-    with_layers_of(config, prepared.model.config.n_layers, prepared.model.embedded)
+    with_layers_of(config, prepared.model.spec.n_layers, prepared.model.embedded)
 }
 
 /// As [`with_layers`], for a model of `n_layers` blocks; `embedded` marks the embedded model.
@@ -76,7 +76,7 @@ pub(crate) fn deepest_run(config: &RunConfig, task: Task, method: Method, prepar
     let needed = deepest(config, task);
     let stops_early = method == Method::Eager || Rules::all_but(&config.no_opt)?.has(Rule::Depth);
     // A layer beyond the model is kept, so that the error names it.
-    Ok(if stops_early { needed } else { needed.max(prepared.model.config.n_layers - 1) })
+    Ok(if stops_early { needed } else { needed.max(prepared.model.spec.n_layers - 1) })
 }
 
 #[cfg(test)]

@@ -61,20 +61,20 @@ pub fn preflight_with_data(config: &RunConfig, quiet: bool) -> Result<(Preflight
     let (prepared, data_digest) = prepare_with_digest(request(config, quiet))?;
     let config = with_layers(config, &prepared);
     for task in &config.tasks {
-        check_depth(&config, *task, prepared.model.config.n_layers)?;
+        check_depth(&config, *task, prepared.model.spec.n_layers)?;
         for method in &config.methods {
             prepared.model.check(deepest_run(&config, *task, *method, &prepared)?)?;
         }
         if config.ablate {
             // Without the rule `depth` all blocks run.
-            prepared.model.check(prepared.model.config.n_layers - 1)?;
+            prepared.model.check(prepared.model.spec.n_layers - 1)?;
         }
     }
     let device_note = device::choose(&config, &prepared)?.note;
     let preflight = Preflight {
         config,
         located_model: prepared.model.location.to_string(),
-        n_layers: prepared.model.config.n_layers,
+        n_layers: prepared.model.spec.n_layers,
         identity: identity(&prepared.model, &data_digest)?,
         warnings: prepared.warnings.clone(),
         device_note,

@@ -313,7 +313,7 @@ impl InputSource {
 
 /// Detects a tokenizer of another model before any weight is read.
 fn check_vocabulary(tokens: &TokenSet, model: &OpenModel) -> Result<()> {
-    let vocab_size = model.config.vocab_size;
+    let vocab_size = model.spec.vocab_size;
     let largest = tokens.sequences.iter().flat_map(|sequence| &sequence.ids).max();
     match largest {
         Some(token) if *token as usize >= vocab_size => Err(Error::input(

@@ -6,7 +6,7 @@ use crate::case::RunConfig;
 
 /// The sizes that determine the memory of a case with `n_layers` layers.
 pub fn sizes(config: &RunConfig, prepared: &Prepared, n_layers: usize) -> Sizes {
-    let model = &prepared.model.config;
+    let model = &prepared.model.spec;
     Sizes {
         sides: [&prepared.train, &prepared.test].map(|side| (side.tokens.len(), side.tokens.max_len())),
         layers: n_layers,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::runner_support::Sandbox;
-use actbench_activations::model::config::ModelConfig;
-use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::decoder::{Decoder, LoadOptions};
+use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
 use actbench_activations::plan::{Acts, Axis, Rule, Rules};
 use actbench_activations::tokens::{TokenSequence, TokenSet};
@@ -16,14 +16,14 @@ use serde_json::Value;
 #[test]
 fn profiled_work_equals_planned_work() {
     let preset = Preset::find("tiny").unwrap();
-    let config = ModelConfig::parse(&preset.config_json(), "tiny").unwrap();
+    let config = DecoderSpec::parse(&preset.config_json(), "tiny").unwrap();
     let options = LoadOptions { dtype: DType::Bf16, n_blocks: config.n_layers, max_positions: 64 };
-    let weights = Arc::new(Weights::synthetic(preset, 3));
+    let weights = Arc::new(Weights::synthetic(preset, &config, 3));
     let profile = Profile::default();
     let backend = ProfiledBackend::new(CpuBackend::new(2).unwrap(), profile.clone());
-    let timed = Llama::load(backend, config.clone(), weights.clone(), &options, &mut |_, _| ()).unwrap();
+    let timed = Decoder::load(backend, config.clone(), weights.clone(), &options, &mut |_, _| ()).unwrap();
     let plain = CpuBackend::new(2).unwrap();
-    let plain = Llama::load(plain, config, weights, &options, &mut |_, _| ()).unwrap();
+    let plain = Decoder::load(plain, config, weights, &options, &mut |_, _| ()).unwrap();
     let (timed, plain) = (Arc::new(timed), Arc::new(plain));
     let sequence = |sample: u32| TokenSequence {
         ids: (0..20 + sample).map(|position| if position < 12 { position } else { position * sample }).collect(),

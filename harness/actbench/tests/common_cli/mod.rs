@@ -61,7 +61,8 @@ impl ModelDirectory {
     pub fn with_layers(n_layers: usize) -> Self {
         let preset = Preset { shape: LlamaShape { n_layers, ..SMALLEST.shape }, ..SMALLEST };
         let tensors = preset.shape.tensors().into_iter().map(|spec| {
-            let bytes = synthetic::tensor_bf16(&spec.name, &spec.shape, 0);
+            let mean = if spec.name.ends_with("norm.weight") { 1.0 } else { 0.0 };
+            let bytes = synthetic::tensor_bf16(&spec.name, &spec.shape, mean, 0);
             let values = bytes.chunks_exact(2).map(|pair| bf16::from_ne_bytes([pair[0], pair[1]])).collect();
             (spec.name, (spec.shape, values))
         });

@@ -1,14 +1,14 @@
 //! On the emulated CUDA kernels, the features of a sample are bit-identical for all batches and shared prefixes.
 
 use crate::shared_prefixes::{features, tiny_over, tokens};
-use actbench_activations::model::llama::Llama;
+use actbench_activations::model::decoder::Decoder;
 use actbench_activations::plan::batches::Batching;
 use actbench_activations::plan::prefix::SharedPrefixes;
 use actbench_kernels::DType;
 use actbench_kernels::cuda::KernelSet;
 use actbench_kernels::cuda::emulator::{CopyTime, EmulatedBackend, EmulatorOptions, ThreadOrder};
 
-fn tiny(dtype: DType, kernels: KernelSet, order: ThreadOrder) -> Llama<EmulatedBackend> {
+fn tiny(dtype: DType, kernels: KernelSet, order: ThreadOrder) -> Decoder<EmulatedBackend> {
     let emulator = EmulatorOptions { order, copies: CopyTime::Mixed, seed: 3 };
     tiny_over(EmulatedBackend::emulated(emulator, kernels), dtype, 2)
 }

@@ -3,17 +3,17 @@
 use actbench_fixtures::presets::Preset;
 use actbench_kernels::{DType, DeviceUsage};
 
-use super::config::ModelConfig;
 use super::locate::{ModelLocation, locate};
 use super::open::config_origin;
-use super::{ActivationModel, LayerOutput, LayerSink, StepSink, StepSource, TokenBatch, run_in_turn};
+use super::spec::DecoderSpec;
+use super::{ActivationModel, ModelSession, TokenBatch};
 use crate::error::{Error, Result};
 
 /// A model's configuration and its origin.
 #[derive(Clone, Debug)]
 pub struct ModelSpec {
     /// The shape.
-    pub config: ModelConfig,
+    pub spec: DecoderSpec,
     /// Whether the weights are synthetic, generated in memory; those of files are mapped.
     pub synthetic: bool,
     /// The preset whose configuration was taken instead of the model's own files.
@@ -28,39 +28,39 @@ pub struct ModelSpec {
 pub fn find_model_spec(name: Option<&str>, quiet: bool) -> Result<ModelSpec> {
     let is_path = name.is_some_and(|name| std::path::Path::new(name).exists());
     if let Some(preset) = name.filter(|_| !is_path).and_then(Preset::find_published) {
-        let config = ModelConfig::parse(&preset.config_json(), preset.name)?;
-        return Ok(ModelSpec { config, synthetic: false, preset: Some(preset) });
+        let spec = DecoderSpec::parse(&preset.config_json(), preset.name)?;
+        return Ok(ModelSpec { spec, synthetic: false, preset: Some(preset) });
     }
     let location = locate(name, quiet)?;
-    let config = ModelConfig::parse(&location.config_json()?, &config_origin(&location))?;
-    Ok(ModelSpec { config, synthetic: matches!(location, ModelLocation::Synthetic(_)), preset: None })
+    let spec = DecoderSpec::parse(&location.config_json()?, &config_origin(&location))?;
+    Ok(ModelSpec { spec, synthetic: matches!(location, ModelLocation::Synthetic(_)), preset: None })
 }
 
 /// A model without weights, for plans that are not run.
 #[derive(Clone, Debug)]
 pub struct ConfigOnlyModel {
-    config: ModelConfig,
+    spec: DecoderSpec,
     dtype: DType,
 }
 
 impl ConfigOnlyModel {
     /// A model of this shape whose activations are stored as `dtype`.
-    pub fn new(config: ModelConfig, dtype: DType) -> Self {
-        ConfigOnlyModel { config, dtype }
+    pub fn new(spec: DecoderSpec, dtype: DType) -> Self {
+        ConfigOnlyModel { spec, dtype }
     }
 }
 
 impl ActivationModel for ConfigOnlyModel {
     fn n_layers(&self) -> usize {
-        self.config.n_layers
+        self.spec.n_layers
     }
 
     fn hidden_size(&self) -> usize {
-        self.config.hidden_size
+        self.spec.hidden_size
     }
 
     fn vocab_size(&self) -> usize {
-        self.config.vocab_size
+        self.spec.vocab_size
     }
 
     fn dtype(&self) -> DType {
@@ -73,22 +73,19 @@ impl ActivationModel for ConfigOnlyModel {
     }
 
     fn describe(&self) -> String {
-        format!("llama, {} layers x {} in {}", self.config.n_layers, self.config.hidden_size, self.dtype)
+        {
+            let DecoderSpec { family, n_layers, hidden_size, .. } = &self.spec;
+            format!("{family}, {n_layers} layers x {hidden_size} in {}", self.dtype)
+        }
     }
 
     fn flops(&self, batch: &TokenBatch, n_blocks: usize) -> u64 {
-        self.config.flops(batch, n_blocks)
+        self.spec.flops(batch, n_blocks)
     }
 
     /// # Errors
     /// Always: there are no weights.
-    fn run(
-        &self,
-        _batch: &TokenBatch,
-        _layers: &[usize],
-        _output: LayerOutput<'_>,
-        _sink: &mut LayerSink<'_>,
-    ) -> Result<()> {
+    fn session(&self, _layers: &[usize]) -> Result<Box<dyn ModelSession + '_>> {
         Err(Error::usage("this plan's model has no weights: the plan can be explained but not run"))
     }
 
@@ -98,10 +95,6 @@ impl ActivationModel for ConfigOnlyModel {
 
     fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
         Ok(None)
-    }
-
-    fn run_all(&self, layers: &[usize], next: &mut StepSource<'_>, sink: &mut StepSink<'_>) -> Result<()> {
-        run_in_turn(self, layers, next, sink)
     }
 
     fn device_usage(&self) -> Result<Option<DeviceUsage>> {

@@ -1,25 +1,57 @@
-//! A block's weights, found by their Hugging Face names, checked and prepared for the backend.
+//! A block's weights, found by their names, checked, cut out of stacked tensors and prepared for the backend.
+
+use std::cell::RefCell;
 
 use actbench_kernels::{Backend, DType, HostTensor, KernelError};
 
-use super::config::ModelConfig;
-use super::llama::{DecoderBlock, Projection};
-use super::tensors::embedding_name;
+use super::decoder::{DecoderBlock, Norm, Projection};
+use super::spec::{DecoderSpec, NormKind};
+use super::tensor_names::Part;
+use super::tensors::{PartShape, embedding_name, part_shape, part_view, stored_shape};
 use super::weights::Weights;
 use crate::error::{Error, Result};
 
-/// Finds, checks and prepares weights by their Hugging Face names.
+/// Finds, checks and prepares weights.
 pub(super) struct WeightLoader<'a, B: Backend> {
-    pub(super) backend: &'a B,
-    pub(super) config: &'a ModelConfig,
-    pub(super) weights: &'a Weights,
-    pub(super) dtype: DType,
+    backend: &'a B,
+    spec: &'a DecoderSpec,
+    weights: &'a Weights,
+    dtype: DType,
+    /// The last stacked tensor, by name: its parts are asked for one after the other, and a synthetic one is generated each time.
+    stacked: RefCell<Option<(String, HostTensor)>>,
 }
 
-impl<B: Backend> WeightLoader<'_, B> {
+/// A part of a stored tensor.
+struct LocatedPart {
+    /// The name of the stored tensor.
+    name: String,
+    /// The stored tensor, whose pages are released when the part is prepared.
+    whole: HostTensor,
+    part: HostTensor,
+}
+
+impl<'a, B: Backend> WeightLoader<'a, B> {
+    /// Loads weights for `backend`, converted to `dtype`.
+    pub(super) fn new(backend: &'a B, spec: &'a DecoderSpec, weights: &'a Weights, dtype: DType) -> Self {
+        WeightLoader { backend, spec, weights, dtype, stacked: RefCell::new(None) }
+    }
+
     /// The prepared embedding table.
     pub(super) fn embedding(&self) -> Result<B::Embedding> {
-        let (name, table) = embedding_table(self.config, self.weights)?;
+        let (name, table) = embedding_table(self.spec, self.weights)?;
+        self.table(name, table)
+    }
+
+    /// The prepared table of learned positions, if the model has one.
+    pub(super) fn positions(&self) -> Result<Option<B::Embedding>> {
+        let Some((name, rows)) = self.spec.names.positions.zip(self.spec.embedding.learned_positions) else {
+            return Ok(None);
+        };
+        let table = self.weights.tensor(name, &[rows, self.spec.hidden_size])?;
+        self.table(name, table).map(Some)
+    }
+
+    fn table(&self, name: &str, table: HostTensor) -> Result<B::Embedding> {
         let prepared = self.backend.prepare_embedding(&table, self.dtype);
         let prepared = self.named([(name.to_owned(), &table)], prepared)?;
         self.weights.release(&table);
@@ -28,76 +60,131 @@ impl<B: Backend> WeightLoader<'_, B> {
 
     /// The prepared weights of block `layer`. Pages of mapped weights are released once they are packed.
     pub(super) fn block(&self, layer: usize) -> Result<DecoderBlock<B>> {
-        let config = self.config;
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let (query, kv) = (config.query_width(), config.kv_width());
-        let attention = format!("model.layers.{layer}.self_attn");
-        let mlp = format!("model.layers.{layer}.mlp");
-        let gate_name = format!("{mlp}.gate_proj");
-        let up_name = format!("{mlp}.up_proj");
-        let gate = self.tensor(&format!("{gate_name}.weight"), &[inner, hidden])?;
-        let up = self.tensor(&format!("{up_name}.weight"), &[inner, hidden])?;
-        let parts = [(format!("{gate_name}.weight"), &gate), (format!("{up_name}.weight"), &up)];
-        let gate_up = self.named(parts, self.backend.prepare_gated(&gate, &up, self.dtype))?;
-        self.weights.release(&gate);
-        self.weights.release(&up);
-        Ok(DecoderBlock {
-            attention_norm: self.norm(&format!("model.layers.{layer}.input_layernorm"))?,
-            query: self.projection(&attention, &[("q_proj", query)], hidden, config.attention_bias)?,
-            key_value: self.projection(&attention, &[("k_proj", kv), ("v_proj", kv)], hidden, config.attention_bias)?,
-            attention_output: self.projection(&attention, &[("o_proj", hidden)], query, config.attention_bias)?,
-            mlp_norm: self.norm(&format!("model.layers.{layer}.post_attention_layernorm"))?,
-            gate_up: Projection {
-                weight: gate_up,
-                bias: self.biases(&mlp, &[("gate_proj", inner), ("up_proj", inner)], config.mlp_bias)?,
-            },
-            down: self.projection(&mlp, &[("down_proj", hidden)], inner, config.mlp_bias)?,
-        })
+        let block = DecoderBlock {
+            mlp_input: self.mlp_input(layer)?,
+            attention_norm: self.norm(layer, Part::AttentionNorm)?,
+            query: self.projection(layer, &[Part::Query])?,
+            key_value: self.projection(layer, &[Part::Key, Part::Value])?,
+            query_norm: self.scale(layer, Part::QueryNorm)?,
+            key_norm: self.scale(layer, Part::KeyNorm)?,
+            attention_output: self.projection(layer, &[Part::AttentionOutput])?,
+            attention_output_norm: self.scale(layer, Part::AttentionOutputNorm)?,
+            mlp_norm: self.norm(layer, Part::MlpNorm)?,
+            down: self.projection(layer, &[Part::Down])?,
+            mlp_output_norm: self.scale(layer, Part::MlpOutputNorm)?,
+        };
+        *self.stacked.borrow_mut() = None;
+        Ok(block)
     }
 
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor> {
-        self.weights.tensor(name, shape)
+    /// The projection or projections before the MLP's activation.
+    fn mlp_input(&self, layer: usize) -> Result<Projection<B>> {
+        if !self.spec.mlp.gated {
+            return self.projection(layer, &[Part::Up]);
+        }
+        let (gate, up) = (self.weight(layer, Part::Gate)?, self.weight(layer, Part::Up)?);
+        let prepared = self.backend.prepare_gated(&gate.part, &up.part, self.dtype);
+        let weight = self.named([(gate.name, &gate.part), (up.name, &up.part)], prepared)?;
+        self.weights.release(&gate.whole);
+        self.weights.release(&up.whole);
+        Ok(Projection { weight, bias: self.biases(layer, &[Part::Gate, Part::Up])? })
+    }
+
+    fn module(&self, layer: usize, part: Part) -> Result<String> {
+        let missing = || Error::internal(format!("the family {} has no names for {part:?}", self.spec.family));
+        self.spec.names.module(layer, part).ok_or_else(missing)
+    }
+
+    /// The tensor `name` of `shape`, which other parts share if `shared`.
+    fn stored(&self, name: &str, shape: &[usize], shared: bool) -> Result<HostTensor> {
+        if !shared {
+            return self.weights.tensor(name, shape);
+        }
+        let mut stacked = self.stacked.borrow_mut();
+        if let Some((_, tensor)) = stacked.as_ref().filter(|(last, _)| last == name) {
+            return Ok(tensor.clone());
+        }
+        let tensor = self.weights.tensor(name, shape)?;
+        *stacked = Some((name.to_owned(), tensor.clone()));
+        Ok(tensor)
+    }
+
+    /// The weight of a projection, `[outputs, inputs]`.
+    fn weight(&self, layer: usize, part: Part) -> Result<LocatedPart> {
+        let Some(PartShape::Projection { inputs, .. }) = part_shape(self.spec, part) else {
+            return Err(Error::internal(format!("a block of {} has no {part:?}", self.spec.family)));
+        };
+        let view = part_view(self.spec, part);
+        let name = format!("{}.weight", self.module(layer, part)?);
+        let whole = self.stored(&name, &stored_shape(self.spec, view.total(), inputs), view.widths.len() > 1)?;
+        let part = view.cut(&whole)?;
+        Ok(LocatedPart { name, whole, part })
     }
 
     /// A bias, which is zero if the file has none, as in transformers.
     fn bias(&self, name: &str, outputs: usize) -> Result<HostTensor> {
         if self.weights.contains(name) {
-            return self.tensor(name, &[outputs]);
+            return self.weights.tensor(name, &[outputs]);
         }
         Ok(HostTensor::from_f32(self.dtype, vec![outputs], &vec![0.0; outputs])?)
     }
 
-    fn norm(&self, name: &str) -> Result<B::Vector> {
-        let name = format!("{name}.weight");
-        let scale = self.tensor(&name, &[self.config.hidden_size])?;
-        let prepared = self.backend.prepare_vector(std::slice::from_ref(&scale), self.dtype);
-        self.named([(name, &scale)], prepared)
+    /// A norm of the residual stream, if the blocks have it.
+    fn norm(&self, layer: usize, part: Part) -> Result<Option<Norm<B>>> {
+        let Some(PartShape::Norm { width, bias }) = part_shape(self.spec, part) else { return Ok(None) };
+        let Some(scale) = self.scale(layer, part)? else { return Ok(None) };
+        if !bias {
+            return Ok(Some(Norm::Rms(scale)));
+        }
+        let name = format!("{}.bias", self.module(layer, part)?);
+        let bias = self.bias(&name, width)?;
+        let prepared = self.backend.prepare_vector(std::slice::from_ref(&bias), self.dtype);
+        Ok(Some(Norm::Layer { scale, bias: self.named([(name, &bias)], prepared)? }))
     }
 
-    /// One projection, or several stacked, of `module`; `parts` are names and output widths.
-    fn projection(&self, module: &str, parts: &[(&str, usize)], inputs: usize, bias: bool) -> Result<Projection<B>> {
-        let tensors = parts
-            .iter()
-            .map(|(name, outputs)| self.tensor(&format!("{module}.{name}.weight"), &[*outputs, inputs]))
-            .collect::<Result<Vec<_>>>()?;
-        let names = parts.iter().map(|(name, _)| format!("{module}.{name}.weight"));
+    /// The weights of a norm, if the blocks have it.
+    fn scale(&self, layer: usize, part: Part) -> Result<Option<B::Vector>> {
+        let Some(PartShape::Norm { width, .. }) = part_shape(self.spec, part) else { return Ok(None) };
+        let name = format!("{}.weight", self.module(layer, part)?);
+        let stored = self.weights.tensor(&name, &[width])?;
+        let (scale, dtype) = match self.spec.norm.kind {
+            NormKind::Rms | NormKind::Layer => (stored, self.dtype),
+            NormKind::RmsPlusOne => {
+                // The stored weights are rounded, and the sum is kept in f32, as in transformers.
+                let rounded = self.dtype.to_f32_vec(&self.dtype.from_f32_slice(&stored.to_f32_vec()));
+                let sums: Vec<f32> = rounded.into_iter().map(|weight| 1.0 + weight).collect();
+                (HostTensor::from_f32(DType::F32, vec![width], &sums)?, DType::F32)
+            }
+        };
+        let prepared = self.backend.prepare_vector(std::slice::from_ref(&scale), dtype);
+        self.named([(name, &scale)], prepared).map(Some)
+    }
+
+    /// One projection, or several stacked.
+    fn projection(&self, layer: usize, parts: &[Part]) -> Result<Projection<B>> {
+        let located = parts.iter().map(|part| self.weight(layer, *part)).collect::<Result<Vec<_>>>()?;
+        let tensors: Vec<HostTensor> = located.iter().map(|located| located.part.clone()).collect();
+        let names = located.iter().map(|located| located.name.clone());
         let weight = self.named(names.zip(&tensors), self.backend.prepare_linear(&tensors, self.dtype))?;
-        for tensor in &tensors {
-            self.weights.release(tensor);
+        for located in &located {
+            self.weights.release(&located.whole);
         }
-        Ok(Projection { weight, bias: self.biases(module, parts, bias)? })
+        Ok(Projection { weight, bias: self.biases(layer, parts)? })
     }
 
-    fn biases(&self, module: &str, parts: &[(&str, usize)], present: bool) -> Result<Option<B::Vector>> {
-        if !present {
-            return Ok(None);
+    /// The biases of parts, one after the other, if the blocks have them.
+    fn biases(&self, layer: usize, parts: &[Part]) -> Result<Option<B::Vector>> {
+        let mut names = Vec::new();
+        let mut tensors = Vec::new();
+        for part in parts {
+            let Some(PartShape::Projection { bias: true, .. }) = part_shape(self.spec, *part) else { return Ok(None) };
+            let view = part_view(self.spec, *part);
+            let name = format!("{}.bias", self.module(layer, *part)?);
+            tensors.push(view.cut(&self.bias(&name, view.total())?)?);
+            names.push(name);
         }
-        let tensors = parts
-            .iter()
-            .map(|(name, outputs)| self.bias(&format!("{module}.{name}.bias"), *outputs))
-            .collect::<Result<Vec<_>>>()?;
-        let names = parts.iter().map(|(name, _)| format!("{module}.{name}.bias"));
-        self.named(names.zip(&tensors), self.backend.prepare_vector(&tensors, self.dtype)).map(Some)
+        let prepared = self.backend.prepare_vector(&tensors, self.dtype);
+        self.named(names.into_iter().zip(&tensors), prepared).map(Some)
     }
 
     /// Names the tensor in the error of a weight that the backend refuses, since that is bad input. `parts` are the tensors
@@ -121,9 +208,9 @@ impl<B: Backend> WeightLoader<'_, B> {
 ///
 /// # Errors
 /// As [`Weights::tensor`].
-pub(super) fn embedding_table(config: &ModelConfig, weights: &Weights) -> Result<(&'static str, HostTensor)> {
-    let name = embedding_name(config, weights);
-    Ok((name, weights.tensor(name, &[config.vocab_size, config.hidden_size])?))
+pub(super) fn embedding_table(spec: &DecoderSpec, weights: &Weights) -> Result<(&'static str, HostTensor)> {
+    let name = embedding_name(spec, weights);
+    Ok((name, weights.tensor(name, &[spec.vocab_size, spec.hidden_size])?))
 }
 
 /// The error for the first element of `tensor` that is not finite in `dtype`, if there is one.

@@ -47,14 +47,14 @@ impl ModelLocation {
         }
     }
 
-    /// Opens the model's weights.
+    /// Opens the weights of the model, whose configuration is `spec`.
     ///
     /// # Errors
     /// See [`Weights::open`].
-    pub fn weights(&self) -> Result<Weights> {
+    pub fn weights(&self, spec: &DecoderSpec) -> Result<Weights> {
         match self {
-            ModelLocation::Directory(dir) => Weights::open(dir),
-            ModelLocation::Synthetic(preset) => Ok(Weights::synthetic(preset, SYNTHETIC_SEED)),
+            ModelLocation::Directory(dir) => Weights::open(dir, &spec.names),
+            ModelLocation::Synthetic(preset) => Ok(Weights::synthetic(preset, spec, SYNTHETIC_SEED)),
         }
     }
 }

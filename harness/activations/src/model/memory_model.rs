@@ -6,7 +6,7 @@
 use actbench_kernels::DType;
 
 use super::batch::TokenBatch;
-use super::config::ModelConfig;
+use super::spec::DecoderSpec;
 
 /// Bytes of results that one batch may emit, unless the caller's own batch size asks for more: enough for thousands of
 /// pooled vectors, and little next to the activations of a batch.
@@ -64,25 +64,28 @@ pub struct WorkspaceColumns {
     pub query: usize,
     /// Keys and values, side by side.
     pub key_value: usize,
-    /// Gate times up.
+    /// Gate times up, or the activated projection.
     pub gated: usize,
+    /// The second norm of a parallel residual; 0 without one.
+    pub parallel: usize,
 }
 
 impl WorkspaceColumns {
     /// Those of a model of this shape.
-    pub fn of(config: &ModelConfig) -> Self {
+    pub fn of(spec: &DecoderSpec) -> Self {
         WorkspaceColumns {
-            hidden: config.hidden_size,
-            query: config.query_width(),
-            key_value: 2 * config.kv_width(),
-            gated: config.intermediate_size,
+            hidden: spec.hidden_size,
+            query: spec.query_width(),
+            key_value: 2 * spec.kv_width(),
+            gated: spec.intermediate_size,
+            parallel: if spec.parallel_residual { spec.hidden_size } else { 0 },
         }
     }
 
     /// Columns of the buffers that hold all own tokens in every case: stream and norm, queries and attention's
-    /// output, gate times up.
-    fn of_own_tokens(self) -> [usize; 5] {
-        [self.hidden, self.hidden, self.query, self.query, self.gated]
+    /// output, gate times up, the second norm.
+    fn of_own_tokens(self) -> [usize; 6] {
+        [self.hidden, self.hidden, self.query, self.query, self.gated, self.parallel]
     }
 
     /// Columns of all buffers that grow with the tokens of a batch: the above, keys and values, the tokens left after
@@ -93,34 +96,36 @@ impl WorkspaceColumns {
 }
 
 /// Bytes of the embedding and of blocks `0..n_blocks`, stored as `dtype`; norms and biases are left out.
-pub fn weight_bytes(config: &ModelConfig, n_blocks: usize, dtype: DType) -> u64 {
-    let blocks = (n_blocks as u64).saturating_mul(config.linear_flops_per_block() / 2);
-    blocks.saturating_mul(dtype.size() as u64).saturating_add(embedding_bytes(config, dtype.size() as u64))
+pub fn weight_bytes(spec: &DecoderSpec, n_blocks: usize, dtype: DType) -> u64 {
+    let blocks = (n_blocks as u64).saturating_mul(spec.linear_flops_per_block() / 2);
+    blocks.saturating_mul(dtype.size() as u64).saturating_add(embedding_bytes(spec, dtype.size() as u64))
 }
 
-/// Bytes of the embedding table in elements of `element` bytes.
-pub fn embedding_bytes(config: &ModelConfig, element: u64) -> u64 {
-    (config.vocab_size as u64).saturating_mul(config.hidden_size as u64).saturating_mul(element)
+/// Bytes of the embedding table, and of learned positions, in elements of `element` bytes.
+pub fn embedding_bytes(spec: &DecoderSpec, element: u64) -> u64 {
+    let rows = spec.vocab_size.saturating_add(spec.embedding.learned_positions.unwrap_or(0));
+    (rows as u64).saturating_mul(spec.hidden_size as u64).saturating_mul(element)
 }
 
 /// Bytes of one block's weights, packed in elements of `element` bytes; `allocated` gives what a buffer of so many bytes
 /// really takes.
-pub fn packed_block_bytes(config: &ModelConfig, element: u64, allocated: impl Fn(u64) -> u64) -> u64 {
-    let (hidden, inner) = (config.hidden_size as u64, config.intermediate_size as u64);
-    let (query, kv) = (config.query_width() as u64, config.kv_width() as u64);
+pub fn packed_block_bytes(spec: &DecoderSpec, element: u64, allocated: impl Fn(u64) -> u64) -> u64 {
+    let (hidden, inner) = (spec.hidden_size as u64, spec.intermediate_size as u64);
+    let mlp_inner = spec.mlp_inner_width() as u64;
+    let (query, kv) = (spec.query_width() as u64, spec.kv_width() as u64);
     let packed = |out_features: u64, in_features: u64| {
         allocated(out_features.next_multiple_of(WEIGHT_PANEL) * in_features.next_multiple_of(WEIGHT_PANEL) * element)
     };
     let attention = packed(query, hidden) + packed(2 * kv, hidden) + packed(hidden, query);
     // Norms stay in f32. Gate and up are interleaved in one matrix.
-    let norms = 2 * hidden * size_of::<f32>() as u64;
-    attention + packed(2 * inner, hidden) + packed(hidden, inner) + norms
+    let norms = spec.norms_per_block() as u64 * hidden * size_of::<f32>() as u64;
+    attention + packed(mlp_inner, hidden) + packed(hidden, inner) + norms
 }
 
 /// Bytes that one token of a batch takes on a device: the buffers of the forward pass, copies on their way to the host,
 /// and tables of indices.
-pub(super) fn token_bytes(config: &ModelConfig, dtype: DType) -> u64 {
-    let columns = WorkspaceColumns::of(config);
+pub(super) fn token_bytes(spec: &DecoderSpec, dtype: DType) -> u64 {
+    let columns = WorkspaceColumns::of(spec);
     // One more output than copies are pending: the one that is being pooled.
     let outputs = (MAX_PENDING_COPIES + 1) * columns.hidden;
     // Token ids, positions, pool groups and attention segments: 16 indices a token are more than enough.
@@ -129,22 +134,22 @@ pub(super) fn token_bytes(config: &ModelConfig, dtype: DType) -> u64 {
 }
 
 /// Bytes that cached prefixes can take: one whole sequence of `max_positions` tokens in each block.
-pub(super) fn prefix_cache_bytes(config: &ModelConfig, dtype: DType, n_blocks: usize, max_positions: usize) -> u64 {
-    let columns = WorkspaceColumns::of(config);
+pub(super) fn prefix_cache_bytes(spec: &DecoderSpec, dtype: DType, n_blocks: usize, max_positions: usize) -> u64 {
+    let columns = WorkspaceColumns::of(spec);
     (n_blocks * max_positions * (columns.key_value + columns.hidden) * dtype.size()) as u64
 }
 
 /// Bytes of each buffer of a forward pass through `blocks` blocks that emits `layers` layers: buffers grow to the largest
 /// batch and are kept. With `pooled`, vectors of samples are emitted and gathered, otherwise all tokens.
 pub fn workspace_buffers(
-    config: &ModelConfig,
+    spec: &DecoderSpec,
     element: u64,
     largest: &LargestBatch,
     blocks: u64,
     layers: u64,
     pooled: bool,
 ) -> Vec<u64> {
-    let columns = WorkspaceColumns::of(config);
+    let columns = WorkspaceColumns::of(spec);
     let (hidden, key_value) = (columns.hidden as u64, columns.key_value as u64);
     let emitted = if pooled { largest.samples * hidden } else { largest.tokens * hidden };
     let mut elements: Vec<u64> =
@@ -191,29 +196,29 @@ fn saturating_product(factors: &[u64]) -> u64 {
 mod tests {
     use super::*;
 
-    fn config() -> ModelConfig {
+    fn spec() -> DecoderSpec {
         let text = r#"{"model_type": "llama", "vocab_size": 9, "hidden_size": 8, "intermediate_size": 12,
             "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6}"#;
-        ModelConfig::parse(text, "test").unwrap()
+        DecoderSpec::parse(text, "test").unwrap()
     }
 
     #[test]
     fn token_bytes_cover_the_buffers_of_a_batch() {
         let tokens = 1000;
         let largest = LargestBatch { tokens, cached: 0, kept: 0, samples: 0 };
-        let buffers: u64 = workspace_buffers(&config(), 2, &largest, 3, 2, true).iter().sum();
-        let counted = tokens * token_bytes(&config(), DType::Bf16);
+        let buffers: u64 = workspace_buffers(&spec(), 2, &largest, 3, 2, true).iter().sum();
+        let counted = tokens * token_bytes(&spec(), DType::Bf16);
         assert!(buffers <= counted, "{buffers} bytes of buffers, {counted} counted");
-        assert_eq!(token_bytes(&config(), DType::Bf16), (7 * 8 + 2 * 24 + 24 + 12) * 2 + 64);
+        assert_eq!(token_bytes(&spec(), DType::Bf16), (7 * 8 + 2 * 24 + 24 + 12) * 2 + 64);
     }
 
     #[test]
     fn weights_are_counted_plain_and_packed() {
         // Projections: query and output 24 x 8, keys and values 12 x 8 each, three of 12 x 8.
         let block = 2 * 24 * 8 + 2 * 12 * 8 + 3 * 12 * 8;
-        assert_eq!(weight_bytes(&config(), 2, DType::F32), (2 * block + 9 * 8) * 4);
-        assert_eq!(packed_block_bytes(&config(), 2, |bytes| bytes), 5 * 32 * 32 * 2 + 2 * 8 * 4);
-        assert_eq!(prefix_cache_bytes(&config(), DType::Bf16, 3, 10), 3 * 10 * (24 + 8) * 2);
+        assert_eq!(weight_bytes(&spec(), 2, DType::F32), (2 * block + 9 * 8) * 4);
+        assert_eq!(packed_block_bytes(&spec(), 2, |bytes| bytes), 5 * 32 * 32 * 2 + 2 * 8 * 4);
+        assert_eq!(prefix_cache_bytes(&spec(), DType::Bf16, 3, 10), 3 * 10 * (24 + 8) * 2);
     }
 
     #[test]

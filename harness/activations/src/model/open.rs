@@ -5,10 +5,10 @@ use std::sync::Arc;
 use actbench_kernels::{Backend, DType};
 
 use super::check_layer;
-use super::config::ModelConfig;
 use super::context::ContextLength;
-use super::llama::{Llama, LoadOptions};
+use super::decoder::{Decoder, LoadOptions};
 use super::locate::{ModelLocation, locate};
+use super::spec::DecoderSpec;
 use super::tensors::{check_tensors, tensor_warnings};
 use super::weights::{Weights, adapter_file};
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ use crate::text::{ChatTokenizer, MaskKind};
 /// A model whose configuration, tokenizer and weight headers were read and agree.
 pub struct OpenModel {
     /// The shape.
-    pub config: ModelConfig,
+    pub spec: DecoderSpec,
     /// Turns text into tokens.
     pub tokenizer: ChatTokenizer,
     /// Mapped or synthetic weights.
@@ -38,12 +38,12 @@ impl OpenModel {
     /// No such model, or files that are missing, broken or of another architecture.
     pub fn open(name: Option<&str>, mask: MaskKind, quiet: bool) -> Result<Self> {
         let location = locate(name, quiet)?;
-        let config = ModelConfig::parse(&location.config_json()?, &config_origin(&location))?;
+        let spec = DecoderSpec::parse(&location.config_json()?, &config_origin(&location))?;
         let tokenizer = match &location {
             ModelLocation::Directory(directory) => ChatTokenizer::from_dir(directory)?,
             ModelLocation::Synthetic(_) => ChatTokenizer::bundled()?,
         };
-        let weights = location.weights().map_err(|error| advise(error, "download the model's weights again"))?;
+        let weights = location.weights(&spec).map_err(|error| advise(error, "download the model's weights again"))?;
         let directory = match &location {
             ModelLocation::Directory(directory) => Some(directory.as_path()),
             ModelLocation::Synthetic(_) => None,
@@ -54,13 +54,13 @@ impl OpenModel {
                  (peft's merge_and_unload) to include it"
             );
         }
-        for warning in tensor_warnings(&config, &weights) {
+        for warning in tensor_warnings(&spec, &weights) {
             tracing::warn!("{location}: {warning}");
         }
-        let context = ContextLength::read(config.max_position_embeddings, directory);
+        let context = ContextLength::read(spec.max_position_embeddings, directory);
         let embedded = name.is_none_or(|name| name == "embedded");
         let tokenizer = tokenizer.with_mask(mask);
-        Ok(OpenModel { config, tokenizer, weights: Arc::new(weights), context, embedded, location })
+        Ok(OpenModel { spec, tokenizer, weights: Arc::new(weights), context, embedded, location })
     }
 
     /// Checks that every tensor of the blocks up to `deepest` is there in the right shape.
@@ -68,16 +68,16 @@ impl OpenModel {
     /// # Errors
     /// A layer beyond the model, a tensor that is missing or has another shape.
     pub fn check(&self, deepest: usize) -> Result<()> {
-        check_layer(deepest, self.config.n_layers)?;
+        check_layer(deepest, self.spec.n_layers)?;
         const ADVICE: &str =
             "config.json and the weights belong to different models or are incomplete: download both again";
-        check_tensors(&self.config, &self.weights, deepest + 1).map_err(|error| advise(error, ADVICE))
+        check_tensors(&self.spec, &self.weights, deepest + 1).map_err(|error| advise(error, ADVICE))
     }
 
     /// Loads the blocks up to `deepest` over `backends`, split by free memory.
     ///
     /// # Errors
-    /// As [`Llama::load_over`].
+    /// As [`Decoder::load_over`].
     pub fn load_over<B: Backend>(
         &self,
         backends: Vec<B>,
@@ -85,9 +85,9 @@ impl OpenModel {
         deepest: usize,
         max_positions: usize,
         progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Llama<B>> {
+    ) -> Result<Decoder<B>> {
         let options = LoadOptions { dtype, n_blocks: deepest + 1, max_positions };
-        Llama::load_over(backends, self.config.clone(), self.weights.clone(), &options, progress)
+        Decoder::load_over(backends, self.spec.clone(), self.weights.clone(), &options, progress)
     }
 }
 

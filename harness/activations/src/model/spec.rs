@@ -179,6 +179,18 @@ impl DecoderSpec {
         if self.mlp.gated { 2 * self.intermediate_size } else { self.intermediate_size }
     }
 
+    /// Operations of one token through one block's projections, two a multiply-add.
+    pub fn linear_flops_per_block(&self) -> u64 {
+        let attention = self.hidden_size * (2 * self.query_width() + 2 * self.kv_width());
+        let mlp = self.hidden_size * (self.mlp_inner_width() + self.intermediate_size);
+        2 * (attention + mlp) as u64
+    }
+
+    /// Norms of the residual stream's width in a block.
+    pub fn norms_per_block(&self) -> usize {
+        2 * (usize::from(self.norm_placement.has_inputs()) + usize::from(self.norm_placement.has_outputs()))
+    }
+
     /// The longest row whose rotations are those of transformers, and why a longer one has others.
     pub fn longest_row(&self) -> Option<(usize, String)> {
         let by_rope = self.ropes.iter().filter_map(RopeSpec::longest_row).min_by_key(|(longest, _)| *longest);

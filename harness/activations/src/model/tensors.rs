@@ -1,14 +1,13 @@
 //! The tensors that a configuration asks for: a check that they are there, and warnings about those that are missing or not used.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 
-use super::config::ModelConfig;
+use super::part_view::PartView;
+use super::spec::{DecoderSpec, NormKind, QueryKeyNorm};
+use super::tensor_names::Part;
 use super::weights::{Weights, block_of, is_quantization};
-use crate::error::Result;
-
-/// The embedding's own name, and that of the LM head, which is the same matrix in a tied model.
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const LM_HEAD: &str = "lm_head.weight";
+use crate::error::{Error, Result};
 
 /// Tensors in the warnings.
 const NAMED: usize = 2;
@@ -16,89 +15,220 @@ const NAMED: usize = 2;
 /// Takes the name and the shape of a tensor.
 type VisitTensor<'a, E> = dyn FnMut(&str, &[usize]) -> std::result::Result<(), E> + 'a;
 
+/// The shape of a part of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PartShape {
+    /// A projection.
+    Projection {
+        /// Columns of its output.
+        outputs: usize,
+        /// Columns of its input.
+        inputs: usize,
+        /// Whether it has a bias.
+        bias: bool,
+    },
+    /// A norm of so many elements.
+    Norm {
+        /// Elements.
+        width: usize,
+        /// Whether it has a bias.
+        bias: bool,
+    },
+}
+
+/// The shape of `part` in each block of `spec`; none if its blocks have no such part.
+pub(super) fn part_shape(spec: &DecoderSpec, part: Part) -> Option<PartShape> {
+    let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
+    let (query, kv) = (spec.query_width(), spec.kv_width());
+    let (attention, mlp) = (&spec.attention, &spec.mlp);
+    let projection = |outputs, inputs, bias| Some(PartShape::Projection { outputs, inputs, bias });
+    let norm = |present: bool| {
+        let bias = spec.norm.kind == NormKind::Layer;
+        present.then_some(PartShape::Norm { width: hidden, bias })
+    };
+    let head_norm = |whole: usize| match attention.query_key_norm {
+        QueryKeyNorm::None => None,
+        QueryKeyNorm::PerHead => Some(PartShape::Norm { width: spec.head_dim, bias: false }),
+        QueryKeyNorm::Whole => Some(PartShape::Norm { width: whole, bias: false }),
+    };
+    match part {
+        Part::AttentionNorm | Part::MlpNorm => norm(spec.norm_placement.has_inputs()),
+        Part::AttentionOutputNorm | Part::MlpOutputNorm => norm(spec.norm_placement.has_outputs()),
+        Part::Query => projection(query, hidden, attention.qkv_bias),
+        Part::Key | Part::Value => projection(kv, hidden, attention.qkv_bias),
+        Part::QueryNorm => head_norm(query),
+        Part::KeyNorm => head_norm(kv),
+        Part::AttentionOutput => projection(hidden, query, attention.output_bias),
+        Part::Gate if !mlp.gated => None,
+        Part::Gate | Part::Up => projection(inner, hidden, mlp.bias),
+        Part::Down => projection(hidden, inner, mlp.bias),
+    }
+}
+
+/// Where the projection `part` is in the tensor of its module.
+pub(super) fn part_view(spec: &DecoderSpec, part: Part) -> PartView {
+    let sharing: Vec<Part> = spec.names.sharing(part).collect();
+    let outputs = |part: &Part| match part_shape(spec, *part) {
+        Some(PartShape::Projection { outputs, .. }) => outputs,
+        Some(PartShape::Norm { .. }) | None => 0,
+    };
+    PartView {
+        widths: sharing.iter().map(outputs).collect(),
+        index: sharing.iter().position(|shared| *shared == part).unwrap_or_default(),
+        stacking: spec.names.stacking,
+        n_heads: spec.n_kv_heads,
+        transposed: spec.names.transposed,
+    }
+}
+
+/// The extents of the stored weight of a projection: `outputs` are those of all parts that share it.
+pub(super) fn stored_shape(spec: &DecoderSpec, outputs: usize, inputs: usize) -> [usize; 2] {
+    if spec.names.transposed { [inputs, outputs] } else { [outputs, inputs] }
+}
+
 /// Calls `visit(name, shape)` for each tensor of the embedding and the first `n_blocks` blocks.
 fn for_each_tensor<E>(
-    config: &ModelConfig,
+    spec: &DecoderSpec,
     embedding: &str,
     n_blocks: usize,
     visit: &mut VisitTensor<'_, E>,
 ) -> std::result::Result<(), E> {
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    visit(embedding, &[config.vocab_size, hidden])?;
+    visit(embedding, &[spec.vocab_size, spec.hidden_size])?;
+    if let Some((name, rows)) = spec.names.positions.zip(spec.embedding.learned_positions) {
+        visit(name, &[rows, spec.hidden_size])?;
+    }
     for layer in 0..n_blocks {
-        let block = format!("model.layers.{layer}");
-        for norm in ["input_layernorm", "post_attention_layernorm"] {
-            visit(&format!("{block}.{norm}.weight"), &[hidden])?;
-        }
-        for (module, part, outputs, inputs, bias) in [
-            ("self_attn", "q_proj", config.query_width(), hidden, config.attention_bias),
-            ("self_attn", "k_proj", config.kv_width(), hidden, config.attention_bias),
-            ("self_attn", "v_proj", config.kv_width(), hidden, config.attention_bias),
-            ("self_attn", "o_proj", hidden, config.query_width(), config.attention_bias),
-            ("mlp", "gate_proj", inner, hidden, config.mlp_bias),
-            ("mlp", "up_proj", inner, hidden, config.mlp_bias),
-            ("mlp", "down_proj", hidden, inner, config.mlp_bias),
-        ] {
-            visit(&format!("{block}.{module}.{part}.weight"), &[outputs, inputs])?;
-            if bias {
-                visit(&format!("{block}.{module}.{part}.bias"), &[outputs])?;
+        for (part, _) in spec.names.parts {
+            let (Some(shape), Some(module)) = (part_shape(spec, *part), spec.names.module(layer, *part)) else {
+                continue;
+            };
+            match shape {
+                PartShape::Norm { width, bias } => {
+                    visit(&format!("{module}.weight"), &[width])?;
+                    if bias {
+                        visit(&format!("{module}.bias"), &[width])?;
+                    }
+                }
+                PartShape::Projection { inputs, bias, .. } => {
+                    let view = part_view(spec, *part);
+                    // Parts that share a tensor are visited once.
+                    if view.index > 0 {
+                        continue;
+                    }
+                    visit(&format!("{module}.weight"), &stored_shape(spec, view.total(), inputs))?;
+                    if bias {
+                        visit(&format!("{module}.bias"), &[view.total()])?;
+                    }
+                }
             }
         }
     }
     Ok(())
 }
 
+/// The tensors of the embedding and of all blocks, by name.
+pub(super) fn tensor_shapes(spec: &DecoderSpec) -> BTreeMap<String, Vec<usize>> {
+    let mut shapes = BTreeMap::new();
+    let mut add = |name: &str, shape: &[usize]| {
+        shapes.insert(name.to_owned(), shape.to_vec());
+        Ok::<(), Infallible>(())
+    };
+    let Ok(()) = for_each_tensor(spec, spec.names.embedding, spec.n_layers, &mut add);
+    shapes
+}
+
 /// The name of the embedding: that of the LM head in a tied model whose file has no other.
-pub(super) fn embedding_name(config: &ModelConfig, weights: &Weights) -> &'static str {
-    let by_head = config.tie_word_embeddings && !weights.contains(EMBEDDING) && weights.contains(LM_HEAD);
-    if by_head { LM_HEAD } else { EMBEDDING }
+pub(super) fn embedding_name(spec: &DecoderSpec, weights: &Weights) -> &'static str {
+    let (embedding, head) = (spec.names.embedding, spec.names.head);
+    let by_head = spec.tie_word_embeddings && !weights.contains(embedding) && weights.contains(head);
+    if by_head { head } else { embedding }
 }
 
 /// Checks that each tensor of the first `n_blocks` blocks is there in the right shape. A missing bias is zero, as in transformers.
 /// Reads headers alone.
 ///
 /// # Errors
-/// The first tensor that is missing or has another shape.
-pub(super) fn check_tensors(config: &ModelConfig, weights: &Weights, n_blocks: usize) -> Result<()> {
-    for_each_tensor(config, embedding_name(config, weights), n_blocks, &mut |name, shape| {
+/// The first tensor that is missing or has another shape; of a family other than Llama also tensors of those blocks that it does
+/// not have. transformers passes over those; here they are taken for a sign of another model. A Llama keeps its warning, since files
+/// with additional tensors are in use.
+pub(super) fn check_tensors(spec: &DecoderSpec, weights: &Weights, n_blocks: usize) -> Result<()> {
+    for_each_tensor(spec, embedding_name(spec, weights), n_blocks, &mut |name, shape| {
         if is_bias(name) && !weights.contains(name) {
             return Ok(());
         }
         weights.check(name, shape)
-    })
+    })?;
+    if spec.family == LLAMA {
+        return Ok(());
+    }
+    let found = Leftovers::of(spec, weights, n_blocks);
+    let Some(first) = found.unused.first().or(found.quantized.first()) else { return Ok(()) };
+    let names: Vec<String> = found.unused.iter().chain(&found.quantized).cloned().collect();
+    let what = format!("tensors that a {} of this config.json does not have: {}", spec.family, some_of(&names));
+    Err(Error::input(weights.origin(first), what))
 }
 
-/// Warnings about tensors in which the files and `config` disagree and transformers goes on: biases that are missing, and tensors of
-/// the embedding and the blocks that a Llama does not have. Tensors elsewhere, such as heads, do not change activations.
-pub(super) fn tensor_warnings(config: &ModelConfig, weights: &Weights) -> Vec<String> {
-    let mut expected = BTreeSet::new();
-    let mut zero_biases = Vec::new();
-    let mut visit = |name: &str, _: &[usize]| {
-        if is_bias(name) && !weights.contains(name) {
-            zero_biases.push(name.to_owned());
+/// The family whose additional tensors are warnings.
+const LLAMA: &str = "llama";
+
+/// Tensors in which files and configuration disagree.
+#[derive(Default)]
+struct Leftovers {
+    /// Biases that the files lack.
+    zero_biases: Vec<String>,
+    /// Tensors of blocks below the limit that are of a quantized weight.
+    quantized: Vec<String>,
+    /// Other tensors of the embedding and of blocks below the limit that the family does not have.
+    unused: Vec<String>,
+    /// Tensors of blocks that the configuration does not have.
+    deeper: Vec<String>,
+}
+
+impl Leftovers {
+    /// Those of the embedding and of the first `n_blocks` blocks, and the deeper ones.
+    fn of(spec: &DecoderSpec, weights: &Weights, n_blocks: usize) -> Self {
+        let mut found = Leftovers::default();
+        let mut expected = BTreeSet::new();
+        let mut visit = |name: &str, _: &[usize]| {
+            if is_bias(name) && !weights.contains(name) {
+                found.zero_biases.push(name.to_owned());
+            }
+            expected.insert(name.to_owned());
+            Ok::<(), Infallible>(())
+        };
+        let Ok(()) = for_each_tensor(spec, spec.names.embedding, spec.n_layers, &mut visit);
+        let embedding = spec.names.embedding.trim_end_matches("weight").trim_start_matches(spec.names.base);
+        for (name, stored, shadowed) in weights.renamed() {
+            // transformers is silent about the buffers that old versions stored in each block, too.
+            let is_buffer = spec.names.buffers.iter().any(|buffer| stored.ends_with(buffer));
+            if expected.contains(&*name) && !shadowed || is_buffer {
+                continue;
+            }
+            match block_of(&name, &spec.names) {
+                Some(block) if block >= spec.n_layers => found.deeper.push(stored.to_owned()),
+                Some(block) if block >= n_blocks => {}
+                None if !stored.contains(embedding) => {}
+                _ if is_quantization(stored) => found.quantized.push(stored.to_owned()),
+                _ => found.unused.push(stored.to_owned()),
+            }
         }
-        expected.insert(name.to_owned());
-        Ok::<(), std::convert::Infallible>(())
-    };
-    let Ok(()) = for_each_tensor(config, EMBEDDING, config.n_layers, &mut visit);
-    let (mut quantized, mut unused, mut deeper) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, stored, shadowed) in weights.renamed() {
-        // transformers is silent about the frequencies that old versions stored in each block, too.
-        if expected.contains(&*name) && !shadowed || stored.contains("rotary_emb.inv_freq") {
-            continue;
-        }
-        match block_of(&name) {
-            Some(block) if block >= config.n_layers => deeper.push(stored.to_owned()),
-            None if !stored.contains("embed_tokens.") => {}
-            _ if is_quantization(stored) => quantized.push(stored.to_owned()),
-            _ => unused.push(stored.to_owned()),
-        }
+        found
     }
+}
+
+/// Warnings about tensors in which the files and `spec` disagree and transformers goes on: biases that are missing, and tensors of
+/// the embedding and the blocks that the family does not have. Tensors elsewhere, such as heads, do not change activations.
+pub(super) fn tensor_warnings(spec: &DecoderSpec, weights: &Weights) -> Vec<String> {
+    let Leftovers { zero_biases, quantized, unused, deeper } = Leftovers::of(spec, weights, spec.n_layers);
+    let name = if spec.family == LLAMA { "Llama" } else { spec.family };
     let clauses = [
-        (zero_biases, "config.json asks for biases that the files lack, so they are zero: "),
-        (quantized, "tensors of a quantized model are not used, and the weights next to them are taken as they are: "),
-        (unused, "tensors that a Llama of this config.json does not have are not used: "),
-        (deeper, "tensors of blocks beyond the num_hidden_layers of config.json are not used: "),
+        (zero_biases, "config.json asks for biases that the files lack, so they are zero: ".to_owned()),
+        (
+            quantized,
+            "tensors of a quantized model are not used, and the weights next to them are taken as they are: ".to_owned(),
+        ),
+        (unused, format!("tensors that a {name} of this config.json does not have are not used: ")),
+        (deeper, "tensors of blocks beyond the num_hidden_layers of config.json are not used: ".to_owned()),
     ];
     let listed = clauses.into_iter().filter(|(names, _)| !names.is_empty());
     listed.map(|(names, what)| format!("{what}{} (transformers does the same)", some_of(&names))).collect()
@@ -127,20 +257,23 @@ mod tests {
 
     use super::*;
 
-    fn config(more: &str) -> ModelConfig {
+    const EMBEDDING: &str = "model.embed_tokens.weight";
+    const LM_HEAD: &str = "lm_head.weight";
+
+    fn config(more: &str) -> DecoderSpec {
         let text = format!(
             r#"{{"model_type": "llama", "vocab_size": 8, "hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 2,
                 "num_attention_heads": 2, "num_key_value_heads": 1{more}}}"#
         );
-        ModelConfig::parse(&text, "config.json").unwrap()
+        DecoderSpec::parse(&text, "config.json").unwrap()
     }
 
     /// The tensors of `config` with names changed by `rename`, which gives none for a tensor left out, and the tensors `more`.
-    fn write(dir: &Path, config: &ModelConfig, rename: impl Fn(&str) -> Option<String>, more: &[&str]) {
+    fn write(dir: &Path, spec: &DecoderSpec, rename: impl Fn(&str) -> Option<String>, more: &[&str]) {
         let mut tensors: Vec<(String, Vec<usize>)> = more.iter().map(|name| ((*name).to_owned(), vec![1])).collect();
         let mut add = |name: &str, shape: &[usize]| {
             tensors.extend(rename(name).map(|name| (name, shape.to_vec())));
-            Ok::<(), std::convert::Infallible>(())
+            Ok::<(), Infallible>(())
         };
         let Ok(()) = for_each_tensor(config, EMBEDDING, config.n_layers, &mut add);
         let data: Vec<Vec<u8>> =
@@ -153,12 +286,12 @@ mod tests {
     }
 
     /// The warnings about a directory written by [`write`], whose tensors must be complete.
-    fn warnings(config: &ModelConfig, rename: impl Fn(&str) -> Option<String>, more: &[&str]) -> Vec<String> {
+    fn warnings(spec: &DecoderSpec, rename: impl Fn(&str) -> Option<String>, more: &[&str]) -> Vec<String> {
         let dir = TempDir::new().unwrap();
-        write(dir.path(), config, rename, more);
-        let weights = Weights::open(dir.path()).unwrap();
-        check_tensors(config, &weights, config.n_layers).unwrap();
-        tensor_warnings(config, &weights)
+        write(dir.path(), spec, rename, more);
+        let weights = Weights::open(dir.path(), &LLAMA_NAMES).unwrap();
+        check_tensors(spec, &weights, spec.n_layers).unwrap();
+        tensor_warnings(spec, &weights)
     }
 
     fn same(name: &str) -> Option<String> {
@@ -186,7 +319,7 @@ mod tests {
         assert_eq!(warnings(&tied, head, &[]), [""; 0]);
         let dir = TempDir::new().unwrap();
         write(dir.path(), &tied, head, &[]);
-        let weights = Weights::open(dir.path()).unwrap();
+        let weights = Weights::open(dir.path(), &LLAMA_NAMES).unwrap();
         assert_eq!(embedding_name(&tied, &weights), LM_HEAD);
         let error = check_tensors(&config(""), &weights, 1).unwrap_err().to_string();
         assert!(error.contains("no tensor 'model.embed_tokens.weight'"), "{error}");
@@ -216,7 +349,7 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let plain = config("");
         write(dir.path(), &plain, same, &["layers.0.input_layernorm.weight"]);
-        let weights = Weights::open(dir.path()).unwrap();
+        let weights = Weights::open(dir.path(), &LLAMA_NAMES).unwrap();
         // transformers 5.24 takes `layers...` before `model.layers...`; here its shape is another one.
         assert_eq!(weights.shape("model.layers.0.input_layernorm.weight"), Some(&[1][..]));
         let warnings = tensor_warnings(&plain, &weights).join("|");

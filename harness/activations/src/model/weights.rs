@@ -22,7 +22,9 @@ use actbench_fixtures::synthetic;
 use actbench_kernels::{DType, HostTensor};
 use bytes::Bytes;
 
+use super::spec::{DecoderSpec, NormKind};
 use super::tensor_names::TensorNames;
+use super::tensors::tensor_shapes;
 use crate::error::{Error, Result};
 
 pub(crate) use files::{SHARD_INDEX, SINGLE_FILE, adapter_file, shard_names};
@@ -45,7 +47,7 @@ pub struct Weights {
 #[derive(Debug)]
 enum WeightSource {
     Files(WeightFiles),
-    Synthetic { preset: Preset, seed: u64, shapes: BTreeMap<String, Vec<usize>> },
+    Synthetic { preset: Preset, seed: u64, shapes: BTreeMap<String, Vec<usize>>, norm_mean: f32 },
 }
 
 impl Weights {
@@ -59,10 +61,12 @@ impl Weights {
         Ok(Weights { source: WeightSource::Files(WeightFiles::open(dir, names)?), fingerprint: OnceLock::new() })
     }
 
-    /// Synthetic bfloat16 weights of the shape of `preset`.
-    pub fn synthetic(preset: &Preset, seed: u64) -> Weights {
-        let shapes = preset.shape.tensors().into_iter().map(|spec| (spec.name, spec.shape)).collect();
-        Weights { source: WeightSource::Synthetic { preset: *preset, seed, shapes }, fingerprint: OnceLock::new() }
+    /// Synthetic bfloat16 weights of the shape of `spec`, which is that of `preset`.
+    pub fn synthetic(preset: &Preset, spec: &DecoderSpec, seed: u64) -> Weights {
+        // Scales of norms are around 1, which a family that adds 1 stores as 0.
+        let norm_mean = if spec.norm.kind == NormKind::RmsPlusOne { 0.0 } else { 1.0 };
+        let source = WeightSource::Synthetic { preset: *preset, seed, shapes: tensor_shapes(spec), norm_mean };
+        Weights { source, fingerprint: OnceLock::new() }
     }
 
     /// Whether there is a tensor of that name. Names are those of transformers, whatever the file calls its tensors.
@@ -106,8 +110,10 @@ impl Weights {
         self.check(name, shape)?;
         match &self.source {
             WeightSource::Files(files) => files.tensor(name),
-            WeightSource::Synthetic { seed, .. } => {
-                let bytes = Bytes::from(synthetic::tensor_bf16(name, shape, *seed));
+            WeightSource::Synthetic { seed, norm_mean, .. } => {
+                let is_scale = shape.len() == 1 && name.ends_with(".weight");
+                let mean = if is_scale { *norm_mean } else { 0.0 };
+                let bytes = Bytes::from(synthetic::tensor_bf16(name, shape, mean, *seed));
                 Ok(HostTensor::new(DType::Bf16, shape.to_vec(), bytes)?)
             }
         }

@@ -1,14 +1,14 @@
 //! The operations that are counted for a batch, compared with a count of every matrix product in it.
 
-use actbench_activations::model::config::ModelConfig;
+use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::plan::batches::{Batches, Batching};
 use actbench_activations::plan::prefix::SharedPrefixes;
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 
-fn config() -> ModelConfig {
+fn config() -> DecoderSpec {
     let text = r#"{"model_type": "llama", "vocab_size": 9, "hidden_size": 8, "intermediate_size": 12,
         "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6}"#;
-    ModelConfig::parse(text, "test").unwrap()
+    DecoderSpec::parse(text, "test").unwrap()
 }
 
 /// Three sequences of which two share two tokens; some positions are masked.

@@ -4,10 +4,10 @@ use std::fs;
 use std::sync::Arc;
 
 use crate::golden_support::{batch, load};
-use actbench_activations::model::config::ModelConfig;
-use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::decoder::{Decoder, LoadOptions};
+use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
-use actbench_activations::model::{ActivationModel, LayerOutput};
+use actbench_activations::model::{ActivationModel, LayerOutput, run_batch};
 use actbench_fixtures::golden::{Golden, cases, compare};
 use actbench_kernels::cpu::Isa;
 use actbench_kernels::{CpuBackend, DType};
@@ -33,7 +33,7 @@ fn check(golden: &Golden, dtype: DType, isa: Isa, tolerance: f64) -> f64 {
         seen += 1;
         Ok(())
     };
-    model.run(&batch(golden), &layers, LayerOutput::Tokens, &mut sink).unwrap();
+    run_batch(&model, &batch(golden), &layers, LayerOutput::Tokens, &mut sink).unwrap();
     assert_eq!(seen, n_layers);
     worst
 }
@@ -64,10 +64,10 @@ fn half_precision_error_is_small_on_every_isa() {
 fn wrong_rotary_base_is_detected() {
     let golden = Golden::load("gqa4-bf16-llama3-rope").unwrap();
     let text = fs::read_to_string(golden.directory.join("config.json")).unwrap();
-    let config = ModelConfig::parse(&text.replace("500000.0", "10000.0"), "changed").unwrap();
-    let weights = Arc::new(Weights::open(&golden.directory).unwrap());
+    let config = DecoderSpec::parse(&text.replace("500000.0", "10000.0"), "changed").unwrap();
+    let weights = Arc::new(Weights::open(&golden.directory, &config.names).unwrap());
     let options = LoadOptions { dtype: DType::F32, n_blocks: 1, max_positions: 256 };
-    let model = Llama::load(CpuBackend::new(1).unwrap(), config, weights, &options, &mut |_, _| ()).unwrap();
+    let model = Decoder::load(CpuBackend::new(1).unwrap(), config, weights, &options, &mut |_, _| ()).unwrap();
     let mut differs = false;
     let mut sink = |_: usize, bytes: &[u8]| {
         let values = DType::F32.to_f32_vec(bytes);
@@ -76,6 +76,6 @@ fn wrong_rotary_base_is_detected() {
         differs = compare(expected, &values[values.len() - expected.len()..], 1e-3).is_err();
         Ok(())
     };
-    model.run(&batch(&golden), &[0], LayerOutput::Tokens, &mut sink).unwrap();
+    run_batch(&model, &batch(&golden), &[0], LayerOutput::Tokens, &mut sink).unwrap();
     assert!(differs, "the goldens do not depend on positions");
 }

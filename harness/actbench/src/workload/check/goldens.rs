@@ -11,10 +11,10 @@ use super::{CheckResult, CheckScope, CheckTarget};
 use crate::devices::choose::Placement;
 use crate::devices::open::OpenGpus;
 use crate::error::{Error, Result};
-use actbench_activations::model::config::ModelConfig;
-use actbench_activations::model::llama::{Llama, LoadOptions};
+use actbench_activations::model::decoder::{Decoder, LoadOptions};
+use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
-use actbench_activations::model::{ActivationModel, LayerOutput, TokenBatch};
+use actbench_activations::model::{ActivationModel, LayerOutput, TokenBatch, run_batch};
 
 /// Above the longest sequence of a golden.
 const MAX_POSITIONS: usize = 256;
@@ -89,10 +89,10 @@ fn worst_error<B: Backend>(
 ) -> Result<std::result::Result<f64, String>> {
     let path = golden.directory.join("config.json");
     let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    let config = ModelConfig::parse(&text, &golden.name)?;
-    let weights = Arc::new(Weights::open(&golden.directory)?);
+    let config = DecoderSpec::parse(&text, &golden.name)?;
+    let weights = Arc::new(Weights::open(&golden.directory, &config.names)?);
     let options = LoadOptions { dtype, n_blocks: golden.n_layers, max_positions: MAX_POSITIONS };
-    let model = Llama::load_over(backends, config, weights, &options, &mut |_, _| ())?;
+    let model = Decoder::load_over(backends, config, weights, &options, &mut |_, _| ())?;
     let layers: Vec<usize> = (0..golden.n_layers).collect();
     let mut worst: std::result::Result<f64, String> = Ok(0.0);
     let mut seen = 0;
@@ -114,7 +114,7 @@ fn worst_error<B: Backend>(
         Ok(())
     };
     let batch = TokenBatch::of_sequences(golden.sequences.iter().map(|sequence| &sequence.tokens[..]));
-    model.run(&batch, &layers, LayerOutput::Tokens, &mut sink)?;
+    run_batch(&model, &batch, &layers, LayerOutput::Tokens, &mut sink)?;
     if seen != golden.n_layers {
         return Ok(Err(format!("the model returned {seen} of {} layers", golden.n_layers)));
     }

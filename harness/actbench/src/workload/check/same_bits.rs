@@ -80,7 +80,7 @@ fn check_dtype(
     let observer: Arc<dyn CaseObserver> = Arc::new(NoopObserver);
     let sink: ProgressSink = Arc::new(|_| ());
     // All blocks, because a plan without the rule `depth` runs them.
-    let deepest = prepared.model.config.n_layers - 1;
+    let deepest = prepared.model.spec.n_layers - 1;
     let layers = layers_of(config, Task::Sweep);
     let extract = |model: &Arc<dyn ActivationModel>, variant: &Variant, number: usize| -> Result<Extracted> {
         let directory = root.path().join(number.to_string());

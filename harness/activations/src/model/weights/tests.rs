@@ -241,15 +241,16 @@ fn fingerprint_covers_bytes_and_names_not_threads() {
 #[test]
 fn synthetic_weights_are_generated_on_demand() {
     let preset = Preset::find("tiny").unwrap();
-    let weights = Weights::synthetic(preset, 3);
-    let norm = weights.tensor("model.norm.weight", &[192]).unwrap();
+    let spec = DecoderSpec::parse(&preset.config_json(), preset.name).unwrap();
+    let weights = Weights::synthetic(preset, &spec, 3);
+    let norm = weights.tensor("model.layers.0.input_layernorm.weight", &[192]).unwrap();
     assert_eq!(norm.dtype(), DType::Bf16);
     assert!(norm.to_f32_vec().iter().all(|value| (value - 1.0).abs() < 0.05));
-    let error = weights.tensor("model.norm.weight", &[191]).unwrap_err().to_string();
-    insta::assert_snapshot!(error, @"synthetic:tiny: tensor 'model.norm.weight' has shape [192], config.json asks for [191]");
+    let error = weights.tensor("model.layers.0.input_layernorm.weight", &[191]).unwrap_err().to_string();
+    insta::assert_snapshot!(error, @"synthetic:tiny: tensor 'model.layers.0.input_layernorm.weight' has shape [192], config.json asks for [191]");
     let error = weights.tensor("model.layers.8.mlp.up_proj.weight", &[512, 192]).unwrap_err().to_string();
-    insta::assert_snapshot!(error, @"synthetic:tiny: no tensor 'model.layers.8.mlp.up_proj.weight'; the nearest of its 74 tensors is 'model.layers.0.mlp.up_proj.weight'");
+    insta::assert_snapshot!(error, @"synthetic:tiny: no tensor 'model.layers.8.mlp.up_proj.weight'; the nearest of its 73 tensors is 'model.layers.0.mlp.up_proj.weight'");
     assert!(!weights.contains("lm_head.weight"));
-    assert_ne!(weights.fingerprint(), Weights::synthetic(preset, 4).fingerprint());
-    assert_eq!(weights.fingerprint(), Weights::synthetic(preset, 3).fingerprint());
+    assert_ne!(weights.fingerprint(), Weights::synthetic(preset, &spec, 4).fingerprint());
+    assert_eq!(weights.fingerprint(), Weights::synthetic(preset, &spec, 3).fingerprint());
 }

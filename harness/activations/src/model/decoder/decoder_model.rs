@@ -1,4 +1,4 @@
-//! A Llama model on one backend or over several, as an [`ActivationModel`].
+//! A decoder on one backend or over several, as an [`ActivationModel`].
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -6,30 +6,29 @@ use std::sync::{Arc, OnceLock};
 use actbench_kernels::{Backend, DType, DeviceUsage};
 
 use super::load_options::LoadOptions;
-use super::output_sink::QueuedOutputs;
+use super::pipeline::PipelineSession;
+use super::split;
 use super::stage::PipelineStage;
-use super::{pipeline, split};
+use super::stage_session::StageSession;
 use crate::error::{Error, Result};
-use crate::model::config::ModelConfig;
 use crate::model::memory_model::weight_bytes;
+use crate::model::spec::DecoderSpec;
 use crate::model::weights::Weights;
-use crate::model::{
-    ActivationModel, LayerOutput, LayerSink, ModelStep, StepOutput, StepSink, StepSource, TokenBatch, check_layer,
-};
+use crate::model::{ActivationModel, ModelSession, TokenBatch, check_layer};
 
 /// A model on one backend or over several, ready to run.
-pub struct Llama<B: Backend> {
-    config: ModelConfig,
+pub struct Decoder<B: Backend> {
+    spec: DecoderSpec,
     dtype: DType,
     weights: Arc<Weights>,
     fingerprint: OnceLock<String>,
     /// In the order of their blocks; at least one.
-    stages: Vec<PipelineStage<B>>,
+    stages: Vec<Arc<PipelineStage<B>>>,
     n_blocks: usize,
     max_positions: usize,
 }
 
-impl<B: Backend> Llama<B> {
+impl<B: Backend> Decoder<B> {
     /// Loads the embedding and the first blocks. `progress` is called with blocks loaded and blocks
     /// in all.
     ///
@@ -37,48 +36,56 @@ impl<B: Backend> Llama<B> {
     /// More blocks than the model has; a weight that is missing, has another shape or is not finite; no memory.
     pub fn load(
         backend: B,
-        config: ModelConfig,
+        spec: DecoderSpec,
         weights: Arc<Weights>,
         options: &LoadOptions,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
-        Llama::load_over(vec![backend], config, weights, options, progress)
+        Decoder::load_over(vec![backend], spec, weights, options, progress)
     }
 
     /// Loads over several devices: consecutive blocks on each, in proportion to its free memory.
     ///
     /// # Errors
-    /// As for [`Llama::load`], or no device.
+    /// As for [`Decoder::load`], or no device.
     pub fn load_over(
         backends: Vec<B>,
-        config: ModelConfig,
+        spec: DecoderSpec,
         weights: Arc<Weights>,
         options: &LoadOptions,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
         if let Some(deepest) = options.n_blocks.checked_sub(1) {
-            check_layer(deepest, config.n_layers)?;
+            check_layer(deepest, spec.n_layers)?;
+        }
+        if let Some((longest, why)) = spec.longest_row().filter(|(longest, _)| options.max_positions > *longest) {
+            let found = options.max_positions;
+            return Err(Error::usage(format!(
+                "a row has {found} tokens, and this model takes at most {longest}, because {why}; shorten the texts"
+            )));
         }
         let free = backends.iter().map(|backend| Ok(backend.free_memory()?)).collect::<Result<Vec<_>>>()?;
-        let embedding = weight_bytes(&config, 0, options.dtype);
-        let block = weight_bytes(&config, 1, options.dtype) - embedding;
+        let embedding = weight_bytes(&spec, 0, options.dtype);
+        let block = weight_bytes(&spec, 1, options.dtype) - embedding;
         let ranges = split::split_by_free_memory(options.n_blocks, block, embedding, &free);
         let stages = backends
             .into_iter()
             .zip(ranges)
-            .map(|(backend, blocks)| PipelineStage::load(backend, &config, &weights, options, blocks, progress))
+            .map(|(backend, blocks)| {
+                PipelineStage::load(backend, &spec, &weights, options, blocks, progress).map(Arc::new)
+            })
             .collect::<Result<Vec<_>>>()?;
         if stages.is_empty() {
             return Err(Error::usage("no device was given to load the model on"));
         }
         progress(options.n_blocks, options.n_blocks);
         let (dtype, n_blocks, max_positions) = (options.dtype, options.n_blocks, options.max_positions);
-        Ok(Llama { config, dtype, weights, fingerprint: OnceLock::new(), stages, n_blocks, max_positions })
+        Ok(Decoder { spec, dtype, weights, fingerprint: OnceLock::new(), stages, n_blocks, max_positions })
     }
 
     /// The shape of the model.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
+    pub fn spec(&self) -> &DecoderSpec {
+        &self.spec
     }
 
     /// The blocks of each device, in order.
@@ -88,19 +95,12 @@ impl<B: Backend> Llama<B> {
         starts.zip(ends).map(|(start, end)| start..end).collect()
     }
 
-    fn check(&self, batch: &TokenBatch, layers: &[usize]) -> Result<()> {
-        if batch.positions.len() != batch.ids.len() {
-            return Err(Error::usage(format!("{} ids but {} positions", batch.ids.len(), batch.positions.len())));
-        }
-        if let Some(position) = batch.positions.iter().find(|position| **position as usize >= self.max_positions) {
-            let max = self.max_positions;
-            return Err(Error::usage(format!("position {position} is out of range: {max} positions were prepared")));
-        }
+    fn check_layers(&self, layers: &[usize]) -> Result<()> {
         if !layers.is_sorted_by(|a, b| a < b) {
             return Err(Error::usage(format!("layers {layers:?} are not increasing")));
         }
-        let Some(&deepest) = layers.last() else { return Ok(()) };
-        check_layer(deepest, self.config.n_layers)?;
+        let Some(&deepest) = layers.last() else { return Err(Error::usage("name at least one layer to run")) };
+        check_layer(deepest, self.spec.n_layers)?;
         if deepest < self.n_blocks {
             return Ok(());
         }
@@ -108,23 +108,23 @@ impl<B: Backend> Llama<B> {
     }
 
     /// The stages that have a block up to the deepest of `layers`.
-    fn stages_up_to(&self, layers: &[usize]) -> &[PipelineStage<B>] {
+    fn stages_up_to(&self, layers: &[usize]) -> &[Arc<PipelineStage<B>>] {
         let n_stages = layers.last().map_or(0, |deepest| self.stages.partition_point(|stage| stage.first <= *deepest));
         &self.stages[..n_stages]
     }
 }
 
-impl<B: Backend> ActivationModel for Llama<B> {
+impl<B: Backend> ActivationModel for Decoder<B> {
     fn n_layers(&self) -> usize {
-        self.config.n_layers
+        self.spec.n_layers
     }
 
     fn hidden_size(&self) -> usize {
-        self.config.hidden_size
+        self.spec.hidden_size
     }
 
     fn vocab_size(&self) -> usize {
-        self.config.vocab_size
+        self.spec.vocab_size
     }
 
     fn dtype(&self) -> DType {
@@ -135,8 +135,8 @@ impl<B: Backend> ActivationModel for Llama<B> {
         self.fingerprint.get_or_init(|| {
             // All stages run one arithmetic, however blocks are split.
             let kernel = self.stages.first().map(|stage| stage.backend.kernel_id()).unwrap_or_default();
-            let (config, weights) = (&self.config, self.weights.fingerprint());
-            blake3::hash(format!("{config:?} {} {kernel} {weights}", self.dtype).as_bytes()).to_hex().to_string()
+            let (spec, weights) = (&self.spec, self.weights.fingerprint());
+            blake3::hash(format!("{spec:?} {} {kernel} {weights}", self.dtype).as_bytes()).to_hex().to_string()
         })
     }
 
@@ -150,11 +150,14 @@ impl<B: Backend> ActivationModel for Llama<B> {
                 blocks.collect::<Vec<_>>().join(", ")
             }
         };
-        format!("llama, {} layers x {} in {} on {devices}", self.config.n_layers, self.config.hidden_size, self.dtype)
+        {
+            let DecoderSpec { family, n_layers, hidden_size, .. } = &self.spec;
+            format!("{family}, {n_layers} layers x {hidden_size} in {} on {devices}", self.dtype)
+        }
     }
 
     fn flops(&self, batch: &TokenBatch, n_blocks: usize) -> u64 {
-        self.config.flops(batch, n_blocks)
+        self.spec.flops(batch, n_blocks)
     }
 
     /// Stages run one stream of batches between them.
@@ -164,7 +167,7 @@ impl<B: Backend> ActivationModel for Llama<B> {
 
     fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
         let capacities =
-            self.stages.iter().map(PipelineStage::release_and_measure_capacity).collect::<Result<Vec<_>>>()?;
+            self.stages.iter().map(|stage| stage.release_and_measure_capacity()).collect::<Result<Vec<_>>>()?;
         Ok(capacities.into_iter().flatten().min())
     }
 
@@ -177,42 +180,11 @@ impl<B: Backend> ActivationModel for Llama<B> {
         self.stages.iter().try_for_each(|stage| Ok(stage.backend.reset_device_usage()?))
     }
 
-    fn run(
-        &self,
-        batch: &TokenBatch,
-        layers: &[usize],
-        output: LayerOutput<'_>,
-        sink: &mut LayerSink<'_>,
-    ) -> Result<()> {
-        self.check(batch, layers)?;
-        let output = match output {
-            LayerOutput::Tokens => StepOutput::Tokens,
-            LayerOutput::Pooled { groups, last_layer_groups, method } => {
-                StepOutput::Pooled { groups: groups.clone(), last_layer_groups: last_layer_groups.cloned(), method }
-            }
-        };
-        let step = ModelStep { id: 0, batch: batch.clone(), output };
-        let mut sink = |_: u64, layer: usize, bytes: &[u8]| sink(layer, bytes);
-        let mut outputs = QueuedOutputs::new(&mut sink);
-        let mut stream: Option<Vec<u8>> = None;
-        for stage in self.stages_up_to(layers) {
-            stream = stage.run(&step, stream.as_deref(), layers, &mut outputs)?;
-        }
-        outputs.finish()
-    }
-
-    fn run_all(&self, layers: &[usize], next: &mut StepSource<'_>, sink: &mut StepSink<'_>) -> Result<()> {
-        let stages = self.stages_up_to(layers);
-        if stages.len() > 1 {
-            return pipeline::run(stages, layers, |step| self.check(&step.batch, layers), next, sink);
-        }
-        let mut outputs = QueuedOutputs::new(sink);
-        while let Some(step) = next(0) {
-            self.check(&step.batch, layers)?;
-            for stage in stages {
-                stage.run(&step, None, layers, &mut outputs)?;
-            }
-        }
-        outputs.finish()
+    fn session(&self, layers: &[usize]) -> Result<Box<dyn ModelSession + '_>> {
+        self.check_layers(layers)?;
+        Ok(match self.stages_up_to(layers) {
+            [stage] => Box::new(StageSession::new(stage, layers)?),
+            stages => Box::new(PipelineSession::new(stages, layers)?),
+        })
     }
 }

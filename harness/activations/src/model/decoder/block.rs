@@ -1,0 +1,178 @@
+//! The forward pass through one decoder block, as its spec describes it.
+
+use actbench_kernels::{Backend, KernelError};
+
+use super::stage::PipelineStage;
+use super::weights::{DecoderBlock, Norm, Projection};
+use super::workspace::Workspace;
+use crate::model::spec::{DecoderSpec, QueryKeyNorm};
+use crate::model::{LastLayerTokens, TokenBatch};
+
+type Done = std::result::Result<(), KernelError>;
+
+impl<B: Backend> PipelineStage<B> {
+    /// One decoder block: `stream += attention(stream)`, then `stream += mlp(stream)`, with norms of the inputs, of the outputs or
+    /// of both. With a parallel residual the MLP reads the block's input, too.
+    ///
+    /// With `pruned`, keys and values are computed for all tokens and everything after them for the tokens left; the stream
+    /// then holds those.
+    pub(super) fn run_block(
+        &self,
+        layer: usize,
+        batch: &TokenBatch,
+        pruned: Option<&LastLayerTokens>,
+        work: &mut Workspace<B>,
+    ) -> Done {
+        let pass = BlockPass {
+            backend: &self.backend,
+            spec: &self.spec,
+            block: &self.blocks[layer - self.first],
+            rope: self.spec.layers.get(layer).and_then(|layer| self.ropes.get(layer.rope?)),
+        };
+        pass.norm_input(&pass.block.attention_norm, &work.stream, &mut work.normed)?;
+        pass.keys_and_values(layer - self.first, batch, work)?;
+        let mut layout = &batch.layout;
+        let mut positions = &batch.positions;
+        let mut pruned_positions = Vec::new();
+        if let Some(pruned) = pruned {
+            layout = &pruned.layout;
+            pruned_positions.extend(pruned.tokens.iter().map(|token| batch.positions[*token as usize]));
+            positions = &pruned_positions;
+            pass.prune(&pruned.tokens, work)?;
+        }
+        if self.spec.parallel_residual {
+            pass.norm_input(&pass.block.mlp_norm, &work.stream, &mut work.parallel_normed)?;
+        }
+        pass.queries(positions, work)?;
+        let (shape, scores) = (self.spec.attention_shape(), self.spec.score_rule(layer));
+        self.backend.attention(&work.query, &work.key_value, layout, shape, scores, &mut work.attended)?;
+        pass.add_attention(work)?;
+        if self.spec.parallel_residual {
+            return pass.add_parallel_mlp(work);
+        }
+        pass.norm_input(&pass.block.mlp_norm, &work.stream, &mut work.normed)?;
+        pass.add_mlp(work)
+    }
+}
+
+/// A block with what its operations need.
+struct BlockPass<'a, B: Backend> {
+    backend: &'a B,
+    spec: &'a DecoderSpec,
+    block: &'a DecoderBlock<B>,
+    /// The table that rotates queries and keys; none if they are not rotated.
+    rope: Option<&'a super::rope_table::RopeTable<B>>,
+}
+
+impl<B: Backend> BlockPass<'_, B> {
+    /// `out = norm(x)`; nothing if the block has no such norm.
+    fn norm_input(&self, norm: &Option<Norm<B>>, x: &B::Tensor, out: &mut B::Tensor) -> Done {
+        let eps = self.spec.norm.eps;
+        match norm {
+            None => Ok(()),
+            Some(Norm::Rms(scale)) => self.backend.rms_norm(x, scale, eps, out),
+            Some(Norm::Layer { scale, bias }) => self.backend.layer_norm(x, scale, bias, eps, out),
+        }
+    }
+
+    /// `out = x W^T + b`.
+    fn linear(&self, x: &B::Tensor, projection: &Projection<B>, out: &mut B::Tensor) -> Done {
+        self.backend.linear(x, &projection.weight, projection.bias.as_ref(), out)
+    }
+
+    /// Norms and rotates the first `n_heads` heads of queries or keys.
+    fn place(&self, x: &mut B::Tensor, n_heads: usize, norm: &Option<B::Vector>, positions: &[u32]) -> Done {
+        if let Some(scale) = norm {
+            // A norm of the whole projection is one of a single head of its width.
+            let heads = if self.spec.attention.query_key_norm == QueryKeyNorm::Whole { 1 } else { n_heads };
+            self.backend.rms_norm_heads(x, heads, scale, self.spec.norm.eps)?;
+        }
+        let Some(rope) = self.rope else { return Ok(()) };
+        self.backend.rope(x, n_heads, self.spec.head_dim, rope.rotary_dim, positions, &rope.cos, &rope.sin)
+    }
+
+    /// Keys and values of all own tokens, and behind them those of the cached tokens; keeps those of the next batch's prefix.
+    fn keys_and_values(&self, index: usize, batch: &TokenBatch, work: &mut Workspace<B>) -> Done {
+        let (backend, own) = (self.backend, batch.ids.len());
+        backend.resize(&mut work.key_value, own + batch.n_cached)?;
+        let input = if self.block.attention_norm.is_some() { &work.normed } else { &work.stream };
+        self.linear(input, &self.block.key_value, &mut work.key_value)?;
+        self.place(&mut work.key_value, self.spec.n_kv_heads, &self.block.key_norm, &batch.positions)?;
+        let kept = &mut work.prefix_cache.key_values[index];
+        backend.copy_rows(kept, 0, batch.n_cached, &mut work.key_value, own)?;
+        backend.resize(kept, batch.keep.len())?;
+        backend.gather_rows(&work.key_value, &batch.keep, kept)
+    }
+
+    /// Keeps `tokens` of the stream and of its norm alone.
+    fn prune(&self, tokens: &[u32], work: &mut Workspace<B>) -> Done {
+        let has_norm = self.block.attention_norm.is_some();
+        for tensor in [Some(&mut work.stream), has_norm.then_some(&mut work.normed)].into_iter().flatten() {
+            self.backend.resize(&mut work.pruned, tokens.len())?;
+            self.backend.gather_rows(tensor, tokens, &mut work.pruned)?;
+            std::mem::swap(tensor, &mut work.pruned);
+        }
+        if !has_norm {
+            self.backend.resize(&mut work.normed, tokens.len())?;
+        }
+        for tensor in [&mut work.query, &mut work.attended, &mut work.gated] {
+            self.backend.resize(tensor, tokens.len())?;
+        }
+        if self.spec.parallel_residual {
+            self.backend.resize(&mut work.parallel_normed, tokens.len())?;
+        }
+        Ok(())
+    }
+
+    /// Queries of the tokens of the stream.
+    fn queries(&self, positions: &[u32], work: &mut Workspace<B>) -> Done {
+        let input = if self.block.attention_norm.is_some() { &work.normed } else { &work.stream };
+        self.linear(input, &self.block.query, &mut work.query)?;
+        self.place(&mut work.query, self.spec.n_heads, &self.block.query_norm, positions)
+    }
+
+    /// Adds the output of attention to the stream. Overwrites `normed` if the output is normed.
+    fn add_attention(&self, work: &mut Workspace<B>) -> Done {
+        let norm = &self.block.attention_output_norm;
+        self.add(&work.attended, &self.block.attention_output, norm, &mut work.normed, &mut work.stream)
+    }
+
+    /// Adds the output of the MLP of `normed`, or of the stream if inputs are not normed.
+    fn add_mlp(&self, work: &mut Workspace<B>) -> Done {
+        let input = if self.block.mlp_norm.is_some() { &work.normed } else { &work.stream };
+        self.activate(input, &mut work.gated)?;
+        self.add(&work.gated, &self.block.down, &self.block.mlp_output_norm, &mut work.normed, &mut work.stream)
+    }
+
+    /// Adds the output of the MLP of the block's input.
+    fn add_parallel_mlp(&self, work: &mut Workspace<B>) -> Done {
+        self.activate(&work.parallel_normed, &mut work.gated)?;
+        self.add(&work.gated, &self.block.down, &self.block.mlp_output_norm, &mut work.normed, &mut work.stream)
+    }
+
+    /// The MLP up to its activation.
+    fn activate(&self, input: &B::Tensor, out: &mut B::Tensor) -> Done {
+        let (mlp, Projection { weight, bias }) = (&self.spec.mlp, &self.block.mlp_input);
+        if mlp.gated {
+            self.backend.linear_gated(input, weight, bias.as_ref(), mlp.activation, out)
+        } else {
+            self.backend.linear_activated(input, weight, bias.as_ref(), mlp.activation, out)
+        }
+    }
+
+    /// `stream += x W^T + b`, or `stream += norm(x W^T + b)` through `scratch`.
+    fn add(
+        &self,
+        x: &B::Tensor,
+        projection: &Projection<B>,
+        norm: &Option<B::Vector>,
+        scratch: &mut B::Tensor,
+        stream: &mut B::Tensor,
+    ) -> Done {
+        let Some(scale) = norm else {
+            return self.backend.linear_residual(x, &projection.weight, projection.bias.as_ref(), stream);
+        };
+        self.linear(x, projection, scratch)?;
+        self.backend.rms_norm_residual(scratch, scale, self.spec.norm.eps, stream)
+    }
+}

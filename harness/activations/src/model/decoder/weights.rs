@@ -1,0 +1,41 @@
+//! The weights of a decoder block as the backend prepared them.
+
+use actbench_kernels::Backend;
+
+/// The weights of one decoder block; norms that its family does not have are none.
+pub(in crate::model) struct DecoderBlock<B: Backend> {
+    /// Of attention's input.
+    pub(in crate::model) attention_norm: Option<Norm<B>>,
+    pub(in crate::model) query: Projection<B>,
+    /// The key projection, and below it the value projection.
+    pub(in crate::model) key_value: Projection<B>,
+    pub(in crate::model) query_norm: Option<B::Vector>,
+    pub(in crate::model) key_norm: Option<B::Vector>,
+    pub(in crate::model) attention_output: Projection<B>,
+    /// RMSNorm weights.
+    pub(in crate::model) attention_output_norm: Option<B::Vector>,
+    /// Of the MLP's input.
+    pub(in crate::model) mlp_norm: Option<Norm<B>>,
+    /// Gate and up projection, or the one projection of an MLP without gate.
+    pub(in crate::model) mlp_input: Projection<B>,
+    pub(in crate::model) down: Projection<B>,
+    /// RMSNorm weights.
+    pub(in crate::model) mlp_output_norm: Option<B::Vector>,
+}
+
+/// A norm of the residual stream.
+pub(in crate::model) enum Norm<B: Backend> {
+    /// RMSNorm, with 1 already added to the weights of a family that stores them without.
+    Rms(B::Vector),
+    /// LayerNorm.
+    Layer {
+        scale: B::Vector,
+        bias: B::Vector,
+    },
+}
+
+/// A weight matrix, `[out_features, in_features]`, and its bias where the model has one.
+pub(in crate::model) struct Projection<B: Backend> {
+    pub(in crate::model) weight: B::Linear,
+    pub(in crate::model) bias: Option<B::Vector>,
+}
