@@ -139,9 +139,7 @@ impl RopeSpec {
     pub fn longest_row(&self) -> Option<(usize, String)> {
         match &self.scaling {
             RopeScaling::Dynamic { factor, max_positions } => {
-                let why = format!(
-                    "a longer one has a base of the rotary frequencies of its own (dynamic NTK, factor {factor})"
-                );
+                let why = format!("a longer one has other rotary frequencies (dynamic NTK, factor {factor})");
                 Some((*max_positions, why))
             }
             RopeScaling::LongRope { short_factor, long_factor, original_context, .. }

@@ -23,6 +23,7 @@ use actbench_kernels::{DType, HostTensor};
 use bytes::Bytes;
 
 use super::spec::{DecoderSpec, NormKind};
+use super::tensor_names::TensorNames;
 use super::tensors::tensor_shapes;
 use crate::error::{Error, Result};
 
@@ -52,12 +53,12 @@ enum WeightSource {
 impl Weights {
     /// Maps `model.safetensors`, or the shards that `model.safetensors.index.json` names, in the directory `dir`.
     ///
-    /// The files must not be changed while they are mapped; a change is not detected.
+    /// `names` are those of the model's family. The files must not be changed while they are mapped; a change is not detected.
     ///
     /// # Errors
     /// No weights, or incomplete or inconsistent safetensors files.
-    pub fn open(dir: &Path) -> Result<Weights> {
-        Ok(Weights { source: WeightSource::Files(WeightFiles::open(dir)?), fingerprint: OnceLock::new() })
+    pub fn open(dir: &Path, names: &TensorNames) -> Result<Weights> {
+        Ok(Weights { source: WeightSource::Files(WeightFiles::open(dir, names)?), fingerprint: OnceLock::new() })
     }
 
     /// Synthetic bfloat16 weights of the shape of `spec`, which is that of `preset`.
@@ -68,7 +69,7 @@ impl Weights {
         Weights { source, fingerprint: OnceLock::new() }
     }
 
-    /// Whether there is a tensor of that name. Names are those of transformers' Llama, whatever the file calls its tensors.
+    /// Whether there is a tensor of that name. Names are those of transformers, whatever the file calls its tensors.
     pub fn contains(&self, name: &str) -> bool {
         self.shape(name).is_some()
     }
@@ -186,7 +187,7 @@ impl Weights {
         Error::input(self.origin(name), format!("no tensor '{name}'; {advice}"))
     }
 
-    /// The reason why the tensor `name` is not there as a Llama has it, if the tensors next to it tell.
+    /// The reason why the tensor `name` is not there as the family has it, if the tensors next to it tell.
     fn leftover(&self, name: &str) -> Option<String> {
         let WeightSource::Files(files) = &self.source else { return None };
         leftovers::explain(name, |prefix| files.names_from(prefix).map(str::to_owned).collect())

@@ -1,7 +1,5 @@
 //! SmolLM 3 (Hugging Face 2025): a Llama with layers that do not rotate queries and keys, every fourth.
 
-use serde_json::Value;
-
 use super::Family;
 use super::decoder::{self, Defaults, NAMES};
 use super::entries::Entries;

@@ -1,4 +1,7 @@
-//! Spellings of a Llama's `config.json`, its errors and its warnings.
+//! Spellings of a Llama's `config.json`, its errors and its warnings. `published` and `refused` have the other families.
+
+mod published;
+mod refused;
 
 use super::super::rope_spec::RopeScaling;
 use super::super::spec::LayerSpec;

@@ -1,7 +1,7 @@
 //! Mapped safetensors files: the tensors in them, their ranges, and a check that the files are complete.
 //!
 //! As in transformers, all tensors of all shards count, whether the index lists them or not, and `names` maps the names of older and
-//! wrapped checkpoints to those of a Llama.
+//! wrapped checkpoints to those of the family.
 
 use std::borrow::Cow;
 use std::collections::btree_map::Entry;
@@ -21,6 +21,7 @@ use super::header::{MAX_HEADER, read_header};
 use super::{names, parallel_digest};
 use crate::error::{Error, Result};
 use crate::lfs;
+use crate::model::tensor_names::TensorNames;
 
 /// The weight file of a model that is not sharded.
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
@@ -31,6 +32,8 @@ pub(crate) const SHARD_INDEX: &str = "model.safetensors.index.json";
 #[derive(Debug)]
 pub(super) struct WeightFiles {
     dir: PathBuf,
+    /// The names of the family.
+    names: TensorNames,
     maps: Vec<FileMap>,
     /// By the name that transformers gives it.
     entries: BTreeMap<String, TensorEntry>,
@@ -70,9 +73,14 @@ impl AsRef<[u8]> for SharedMap {
 
 impl WeightFiles {
     /// See [`super::Weights::open`].
-    pub(super) fn open(dir: &Path) -> Result<Self> {
-        let mut files =
-            WeightFiles { dir: dir.to_path_buf(), maps: Vec::new(), entries: BTreeMap::new(), shadowed: Vec::new() };
+    pub(super) fn open(dir: &Path, names: &TensorNames) -> Result<Self> {
+        let mut files = WeightFiles {
+            dir: dir.to_path_buf(),
+            names: *names,
+            maps: Vec::new(),
+            entries: BTreeMap::new(),
+            shadowed: Vec::new(),
+        };
         let mut stored = BTreeMap::new();
         if dir.join(SINGLE_FILE).exists() {
             stored = files.map(dir.join(SINGLE_FILE))?.collect();
@@ -97,7 +105,7 @@ impl WeightFiles {
     /// Enters the tensors under the names that transformers gives them. Of two with one name it takes the first in order.
     fn rename(&mut self, stored: BTreeMap<String, TensorEntry>) {
         for (name, entry) in stored {
-            match self.entries.entry(names::renamed(&name)) {
+            match self.entries.entry(names::renamed(&name, &self.names)) {
                 Entry::Vacant(place) => drop(place.insert(entry)),
                 Entry::Occupied(_) => self.shadowed.push(name),
             }
@@ -109,9 +117,10 @@ impl WeightFiles {
     }
 
     /// Norm weights under the old name `gamma` that are all 1, with their present name. transformers does not know the old name
-    /// for a Llama and starts the norm from ones, which is right for these alone.
+    /// and starts the norm from ones, which is right for these alone.
     fn ones_in_gammas(&self) -> Vec<(String, TensorEntry)> {
-        let norms = self.entries.iter().filter_map(|(name, entry)| Some((names::norm_of_gamma(name)?, entry)));
+        let norms =
+            self.entries.iter().filter_map(|(name, entry)| Some((names::norm_of_gamma(name, &self.names)?, entry)));
         let missing = norms.filter(|(name, _)| !self.entries.contains_key(name));
         let is_one = |entry: &TensorEntry| {
             self.read(entry).is_ok_and(|tensor| tensor.to_f32_vec().into_iter().all(|value| value == 1.0))
@@ -147,7 +156,9 @@ impl WeightFiles {
     pub(super) fn renamed(&self) -> impl Iterator<Item = (Cow<'_, str>, &str, bool)> {
         let used =
             self.entries.iter().map(|(name, entry)| (Cow::Borrowed(name.as_str()), entry.stored.as_str(), false));
-        used.chain(self.shadowed.iter().map(|name| (Cow::Owned(names::renamed(name)), name.as_str(), true)))
+        used.chain(
+            self.shadowed.iter().map(|name| (Cow::Owned(names::renamed(name, &self.names)), name.as_str(), true)),
+        )
     }
 
     /// The name in the file of the tensor `name`, if there is one.

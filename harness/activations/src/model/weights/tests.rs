@@ -8,6 +8,14 @@ use safetensors::tensor::{Dtype, TensorView};
 use tempfile::TempDir;
 
 use super::*;
+use crate::model::spec::DecoderSpec;
+
+/// Opens the weights of a Llama.
+fn open(dir: &Path) -> Result<Weights> {
+    let config = r#"{"model_type": "llama", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+        "num_attention_heads": 1}"#;
+    Weights::open(dir, &DecoderSpec::parse(config, "config.json")?.names)
+}
 
 /// Writes a file with `tensors` of ones.
 fn write(dir: &Path, file: &str, tensors: &[(&str, Dtype, &[usize])]) {
@@ -39,7 +47,7 @@ fn open_error(bytes: &[u8]) -> String {
 }
 
 fn open_error_in(dir: &Path) -> String {
-    let error = Weights::open(dir).unwrap_err();
+    let error = open(dir).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     error.to_string().replace(&dir.display().to_string(), "DIR")
 }
@@ -48,7 +56,7 @@ fn open_error_in(dir: &Path) -> String {
 fn tensors_round_trip_and_survive_release() {
     let dir = TempDir::new().unwrap();
     write(dir.path(), "model.safetensors", &[("a", Dtype::BF16, &[2, 3]), ("b.weight", Dtype::F32, &[4])]);
-    let weights = Weights::open(dir.path()).unwrap();
+    let weights = open(dir.path()).unwrap();
     assert_eq!(weights.names(), ["a", "b.weight"]);
     assert!(weights.contains("a") && !weights.contains("c"));
     let a = weights.tensor("a", &[2, 3]).unwrap();
@@ -64,7 +72,7 @@ fn tensors_round_trip_and_survive_release() {
 fn missing_tensor_error_names_nearest() {
     let dir = TempDir::new().unwrap();
     write(dir.path(), "model.safetensors", &[("model.norm.weight", Dtype::F32, &[4]), ("x", Dtype::F32, &[1])]);
-    let error = Weights::open(dir.path()).unwrap().tensor("model.norms.weight", &[4]).unwrap_err().to_string();
+    let error = open(dir.path()).unwrap().tensor("model.norms.weight", &[4]).unwrap_err().to_string();
     assert!(error.contains("no tensor 'model.norms.weight'; the nearest of its 2 tensors is 'model.norm.weight'"));
 }
 
@@ -72,7 +80,7 @@ fn missing_tensor_error_names_nearest() {
 fn wrong_shape_or_type_names_tensor_and_file() {
     let dir = TempDir::new().unwrap();
     write(dir.path(), "model.safetensors", &[("a", Dtype::F32, &[2, 3]), ("ids", Dtype::I64, &[2])]);
-    let weights = Weights::open(dir.path()).unwrap();
+    let weights = open(dir.path()).unwrap();
     let error = weights.tensor("a", &[3, 2]).unwrap_err().to_string();
     assert!(error.contains("model.safetensors: tensor 'a' has shape [2, 3], config.json asks for [3, 2]"), "{error}");
     let error = weights.tensor("ids", &[2]).unwrap_err().to_string();
@@ -86,7 +94,7 @@ fn shards_are_joined_and_bad_ones_refused() {
     write(dir.path(), "one.safetensors", &[("a", Dtype::F32, &[2])]);
     write(dir.path(), "two.safetensors", &[("b", Dtype::F32, &[3])]);
     fs::write(&index, r#"{"metadata": {}, "weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#).unwrap();
-    let weights = Weights::open(dir.path()).unwrap();
+    let weights = open(dir.path()).unwrap();
     assert_eq!(weights.tensor("b", &[3]).unwrap().to_f32_vec(), [1.0; 3]);
 
     fs::write(&index, r#"{"weight_map": {"a": "three.safetensors"}}"#).unwrap();
@@ -110,7 +118,7 @@ fn index_names_shards_and_the_shards_have_the_tensors() {
     write(dir.path(), "one.safetensors", &[("a", Dtype::F32, &[2]), ("unlisted", Dtype::F32, &[5])]);
     write(dir.path(), "sub/two.safetensors", &[("a", Dtype::F32, &[3])]);
     fs::write(&index, r#"{"weight_map": {"a": "one.safetensors", "absent": "sub/two.safetensors"}}"#).unwrap();
-    let weights = Weights::open(dir.path()).unwrap();
+    let weights = open(dir.path()).unwrap();
     assert_eq!(weights.names(), ["a", "unlisted"]);
     assert_eq!(weights.tensor("a", &[3]).unwrap().to_f32_vec(), [1.0; 3]);
     assert_eq!(weights.tensor("unlisted", &[5]).unwrap().to_f32_vec(), [1.0; 5]);
@@ -122,12 +130,12 @@ fn old_norm_name_is_read_where_transformers_agrees() {
     let dir = TempDir::new().unwrap();
     let norm = "model.layers.0.input_layernorm.weight";
     write(dir.path(), "model.safetensors", &[("layers.0.input_layernorm.gamma", Dtype::BF16, &[4])]);
-    assert_eq!(Weights::open(dir.path()).unwrap().tensor(norm, &[4]).unwrap().to_f32_vec(), [1.0; 4]);
+    assert_eq!(open(dir.path()).unwrap().tensor(norm, &[4]).unwrap().to_f32_vec(), [1.0; 4]);
     let two = 2f32.to_le_bytes().repeat(4);
     let view = TensorView::new(Dtype::F32, vec![4], &two).unwrap();
     let file = safetensors::serialize([("model.layers.0.input_layernorm.gamma", view)], None).unwrap();
     fs::write(dir.path().join("model.safetensors"), file).unwrap();
-    let error = Weights::open(dir.path()).unwrap().tensor(norm, &[4]).unwrap_err().to_string();
+    let error = open(dir.path()).unwrap().tensor(norm, &[4]).unwrap_err().to_string();
     assert!(error.contains("no tensor 'model.layers.0.input_layernorm.weight'; transformers does not read 'model.layers.0.input_layernorm.gamma'"), "{error}");
 }
 
@@ -136,11 +144,11 @@ fn quantized_and_adapter_tensors_are_named() {
     let dir = TempDir::new().unwrap();
     let wanted = "model.layers.0.mlp.up_proj.weight";
     write(dir.path(), "model.safetensors", &[("model.layers.0.mlp.up_proj.qweight", Dtype::I32, &[4])]);
-    let error = Weights::open(dir.path()).unwrap().tensor(wanted, &[4, 2]).unwrap_err().to_string();
+    let error = open(dir.path()).unwrap().tensor(wanted, &[4, 2]).unwrap_err().to_string();
     assert!(error.contains("its weights are quantized ('model.layers.0.mlp.up_proj.qweight')"), "{error}");
     let packed = [(wanted, Dtype::U8, &[4, 1][..]), ("model.layers.0.mlp.up_proj.weight.absmax", Dtype::F32, &[1])];
     write(dir.path(), "model.safetensors", &packed);
-    let error = Weights::open(dir.path()).unwrap().tensor(wanted, &[4, 2]).unwrap_err().to_string();
+    let error = open(dir.path()).unwrap().tensor(wanted, &[4, 2]).unwrap_err().to_string();
     assert!(error.contains("asks for [4, 2]; its weights are quantized"), "{error}");
 }
 
@@ -201,7 +209,7 @@ proptest! {
         bytes[position] = byte;
         bytes.truncate(bytes.len().saturating_sub(cut));
         fs::write(&path, &bytes).unwrap();
-        if let Ok(weights) = Weights::open(dir.path()) {
+        if let Ok(weights) = open(dir.path()) {
             let names: Vec<String> = weights.names().into_iter().map(str::to_owned).collect();
             for name in names {
                 let shape = weights.shape(&name).unwrap().to_vec();
@@ -218,7 +226,7 @@ fn fingerprint_covers_bytes_and_names_not_threads() {
     write(dir.path(), "model.safetensors", &[("a", Dtype::BF16, &[5_000_000]), ("b", Dtype::F32, &[4])]);
     let fingerprint = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| Weights::open(dir.path()).unwrap().fingerprint().to_owned())
+        pool.install(|| open(dir.path()).unwrap().fingerprint().to_owned())
     };
     let original = fingerprint(1);
     assert_eq!(original, fingerprint(3));
@@ -233,15 +241,16 @@ fn fingerprint_covers_bytes_and_names_not_threads() {
 #[test]
 fn synthetic_weights_are_generated_on_demand() {
     let preset = Preset::find("tiny").unwrap();
-    let weights = Weights::synthetic(preset, 3);
-    let norm = weights.tensor("model.norm.weight", &[192]).unwrap();
+    let spec = DecoderSpec::parse(&preset.config_json(), preset.name).unwrap();
+    let weights = Weights::synthetic(preset, &spec, 3);
+    let norm = weights.tensor("model.layers.0.input_layernorm.weight", &[192]).unwrap();
     assert_eq!(norm.dtype(), DType::Bf16);
     assert!(norm.to_f32_vec().iter().all(|value| (value - 1.0).abs() < 0.05));
-    let error = weights.tensor("model.norm.weight", &[191]).unwrap_err().to_string();
-    insta::assert_snapshot!(error, @"synthetic:tiny: tensor 'model.norm.weight' has shape [192], config.json asks for [191]");
+    let error = weights.tensor("model.layers.0.input_layernorm.weight", &[191]).unwrap_err().to_string();
+    insta::assert_snapshot!(error, @"synthetic:tiny: tensor 'model.layers.0.input_layernorm.weight' has shape [192], config.json asks for [191]");
     let error = weights.tensor("model.layers.8.mlp.up_proj.weight", &[512, 192]).unwrap_err().to_string();
-    insta::assert_snapshot!(error, @"synthetic:tiny: no tensor 'model.layers.8.mlp.up_proj.weight'; the nearest of its 74 tensors is 'model.layers.0.mlp.up_proj.weight'");
+    insta::assert_snapshot!(error, @"synthetic:tiny: no tensor 'model.layers.8.mlp.up_proj.weight'; the nearest of its 73 tensors is 'model.layers.0.mlp.up_proj.weight'");
     assert!(!weights.contains("lm_head.weight"));
-    assert_ne!(weights.fingerprint(), Weights::synthetic(preset, 4).fingerprint());
-    assert_eq!(weights.fingerprint(), Weights::synthetic(preset, 3).fingerprint());
+    assert_ne!(weights.fingerprint(), Weights::synthetic(preset, &spec, 4).fingerprint());
+    assert_eq!(weights.fingerprint(), Weights::synthetic(preset, &spec, 3).fingerprint());
 }
