@@ -46,8 +46,12 @@ fn windows_scales_and_caps_equal_reference() {
     let rows: usize = lens.iter().sum();
     for (dtype, shape) in DTYPES.into_iter().flat_map(|dtype| TESTED_SHAPES.map(|shape| (dtype, shape))) {
         let usual = ScoreRule::of_head_dim(shape.head_dim);
-        let windows = [1, 5, 17, BLOCK, BLOCK + 1, 100, 149, 150, 1000, usize::MAX];
-        let windows = windows.map(|window| ScoreRule { window: Some(window), ..usual });
+        // The masks do not depend on the dtype, so that few windows are enough for the others.
+        let windows: &[usize] = match dtype {
+            DType::F32 => &[1, 5, 17, BLOCK, BLOCK + 1, 100, 149, 150, 1000, usize::MAX],
+            _ => &[5, 100],
+        };
+        let windows = windows.iter().map(|window| ScoreRule { window: Some(*window), ..usual });
         let others = [
             ScoreRule { scale: 0.7, ..usual },
             ScoreRule { soft_cap: Some(0.75), ..usual },
@@ -55,7 +59,7 @@ fn windows_scales_and_caps_equal_reference() {
             ScoreRule { soft_cap: Some(2.0), scale: 1.0, window: Some(70) },
         ];
         let (query, kv) = inputs(dtype, rows, shape);
-        for rule in windows.into_iter().chain(others) {
+        for rule in windows.chain(others) {
             let mut layout = AttentionLayout::default();
             let mut expected = Vec::new();
             let mut first = 0;
@@ -119,7 +123,7 @@ fn window_of_all_positions_has_bits_of_none() {
 #[test]
 fn row_alone_has_bits_of_row_in_batch() {
     let rows = 200;
-    for shape in TESTED_SHAPES {
+    for shape in [SHAPES[0], SHAPES[1], SHAPES[2]] {
         let usual = ScoreRule::of_head_dim(shape.head_dim);
         let windows =
             [1, 10, BLOCK, BLOCK + 1, 130, 199, 300].map(|window| ScoreRule { window: Some(window), ..usual });
