@@ -16,6 +16,7 @@ mod loader;
 pub mod locate;
 pub mod memory_model;
 pub mod open;
+mod parameters;
 mod part_view;
 pub mod replicas;
 pub mod rope_spec;

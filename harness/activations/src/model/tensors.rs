@@ -126,7 +126,7 @@ fn for_each_tensor<E>(
     Ok(())
 }
 
-/// The tensors of the embedding and of all blocks, by name.
+/// All tensors of a checkpoint, by name: a tied LM head has none of its own.
 pub(super) fn tensor_shapes(spec: &DecoderSpec) -> BTreeMap<String, Vec<usize>> {
     let mut shapes = BTreeMap::new();
     let mut add = |name: &str, shape: &[usize]| {
@@ -134,6 +134,14 @@ pub(super) fn tensor_shapes(spec: &DecoderSpec) -> BTreeMap<String, Vec<usize>> 
         Ok::<(), Infallible>(())
     };
     let Ok(()) = for_each_tensor(spec, spec.names.embedding, spec.n_layers, &mut add);
+    let norm = spec.names.final_norm;
+    shapes.insert(format!("{norm}.weight"), vec![spec.hidden_size]);
+    if spec.norm.kind == NormKind::Layer {
+        shapes.insert(format!("{norm}.bias"), vec![spec.hidden_size]);
+    }
+    if !spec.tie_word_embeddings {
+        shapes.insert(spec.names.head.to_owned(), vec![spec.vocab_size, spec.hidden_size]);
+    }
     shapes
 }
 
