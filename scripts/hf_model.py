@@ -31,6 +31,21 @@ def model_source(model):
     raise UsageError(f"--model {model}: neither a Hugging Face model directory nor a .gguf file")
 
 
+# The attributes of a decoder's blocks and of its final norm: Llama and most others, GPT-NeoX, GPT-2.
+BLOCKS_AND_NORM = [("layers", "norm"), ("layers", "final_layer_norm"), ("h", "ln_f")]
+
+
+def load_base_model(source, dtype, attention):
+    """The base model, with eager attention where its class has no other (Gemma 2), which is said."""
+    try:
+        return transformers.AutoModel.from_pretrained(**source, dtype=dtype, attn_implementation=attention)
+    except ValueError as error:
+        if attention == "eager" or "attn_implementation" not in str(error) and attention not in str(error):
+            raise
+        print(f"transformers has no {attention} attention for this model and runs eager attention")
+        return transformers.AutoModel.from_pretrained(**source, dtype=dtype, attn_implementation="eager")
+
+
 class Peer:
     """A transformers model without LM head, final norm and blocks that no task needs.
 
@@ -40,27 +55,27 @@ class Peer:
 
     def __init__(self, arguments, deepest, is_reference=False):
         try:
-            model = transformers.AutoModel.from_pretrained(
-                **model_source(arguments.model),
-                dtype=TORCH_TYPES[arguments.dtype],
-                attn_implementation="eager" if is_reference else arguments.attention,
-            )
+            attention = "eager" if is_reference else arguments.attention
+            model = load_base_model(model_source(arguments.model), TORCH_TYPES[arguments.dtype], attention)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise UsageError(f"--model {arguments.model}: transformers cannot load it ({error})") from None
-        if not hasattr(model, "layers") or not hasattr(model, "norm"):
+        # The text part of a model that also sees pictures.
+        model = getattr(model, "language_model", model)
+        found = [names for names in BLOCKS_AND_NORM if all(hasattr(model, name) for name in names)]
+        if not found:
+            names = " or ".join(f"`{blocks}` and `{norm}`" for blocks, norm in BLOCKS_AND_NORM)
+            raise UsageError(f"--model {arguments.model}: a {type(model).__name__} has no {names} to cut at")
+        self.blocks_name, norm = found[0]
+        blocks = getattr(model, self.blocks_name)
+        if deepest >= len(blocks):
             raise UsageError(
-                f"--model {arguments.model}: a {type(model).__name__} has no `layers` and `norm` to cut at"
+                f"layer {deepest} is asked for, but the model has {len(blocks)} layers, 0 to {len(blocks) - 1}"
             )
-        if deepest >= len(model.layers):
-            raise UsageError(
-                f"layer {deepest} is asked for, but the model has {len(model.layers)} layers, "
-                f"0 to {len(model.layers) - 1}"
-            )
-        model.norm = torch.nn.Identity()
-        model.layers = model.layers[: deepest + 1]
+        setattr(model, norm, torch.nn.Identity())
+        self.blocks = blocks[: deepest + 1]
+        setattr(model, self.blocks_name, self.blocks)
         model = model.eval().to(arguments.device)
         self.model = model.float() if is_reference else model
-        self.blocks = model.layers
         self.device = torch.device(arguments.device)
         self.batch_size = arguments.batch_size
         self.pool = arguments.pool
@@ -73,7 +88,7 @@ class Peer:
                 f"the features file holds token id {features.tokens.max()}, but the model has {vocab_size}: "
                 "not the same model"
             )
-        self.model.layers = self.blocks[: layer_ids[-1] + 1]
+        setattr(self.model, self.blocks_name, self.blocks[: layer_ids[-1] + 1])
         caught = {}
         hooks = [
             self.blocks[layer].register_forward_hook(

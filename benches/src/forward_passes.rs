@@ -8,7 +8,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use actbench_activations::model::{ActivationModel, ModelStep, StepOutput, TokenBatch};
+use actbench_activations::model::{ActivationModel, ModelStep, StepOutput, TokenBatch, run_steps};
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{AttentionLayout, PoolGroups, PoolMethod};
 use criterion::{BenchmarkId, Criterion, Throughput};
@@ -56,8 +56,8 @@ pub fn run(
         index += 1;
         step
     };
-    model.run_all(&[layer], &mut next, &mut |_, _, bytes| {
-        black_box(bytes);
+    run_steps(model.session(&[layer])?.as_mut(), &mut next, &mut |vectors| {
+        black_box(vectors.bytes);
         Ok(())
     })
 }

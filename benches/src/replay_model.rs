@@ -1,8 +1,7 @@
 //! A model that computes nothing: it replays given activations, so that only the code after the model is measured.
 
-use actbench_activations::model::{
-    ActivationModel, LayerOutput, LayerSink, StepSink, StepSource, TokenBatch, run_in_turn,
-};
+use actbench_activations::model::session::ComputedLayer;
+use actbench_activations::model::{ActivationModel, ModelSession, ModelStep, StepOutput, StepwiseSession, TokenBatch};
 use actbench_activations::plan::ActTensor;
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 use actbench_activations::{Error, Result};
@@ -31,6 +30,21 @@ impl ReplayModel {
             hidden_size: signature.hidden_size,
             dtype: signature.dtype,
         })
+    }
+
+    /// The activations of the samples of `step` at `layers`.
+    fn replay(&self, step: &ModelStep, layers: &[usize]) -> Result<Vec<ComputedLayer>> {
+        let batch = &step.batch;
+        let (StepOutput::Pooled { .. }, 0) = (&step.output, batch.n_cached) else {
+            return Err(Error::internal("the replay model only supports pooled rows of sequences of one token"));
+        };
+        let len = self.hidden_size * self.dtype.size();
+        let first = batch.ids.first().map_or(0, |id| *id as usize);
+        if !batch.ids.iter().enumerate().all(|(index, id)| *id as usize == first + index) {
+            return Err(Error::internal("the replay model only supports consecutive samples"));
+        }
+        let rows = |layer: &usize| self.layers[*layer][first * len..][..batch.ids.len() * len].to_vec();
+        Ok(layers.iter().map(|layer| (*layer, rows(layer))).collect())
     }
 
     /// The sequences whose activations the model has.
@@ -77,8 +91,9 @@ impl ActivationModel for ReplayModel {
         Ok(None)
     }
 
-    fn run_all(&self, layers: &[usize], next: &mut StepSource<'_>, sink: &mut StepSink<'_>) -> Result<()> {
-        run_in_turn(self, layers, next, sink)
+    fn session(&self, layers: &[usize]) -> Result<Box<dyn ModelSession + '_>> {
+        let layers = layers.to_vec();
+        Ok(Box::new(StepwiseSession::new(1, move |step: &ModelStep| self.replay(step, &layers))))
     }
 
     fn device_usage(&self) -> Result<Option<DeviceUsage>> {
@@ -87,23 +102,5 @@ impl ActivationModel for ReplayModel {
 
     fn reset_device_usage(&self) -> Result<()> {
         Ok(())
-    }
-
-    fn run(
-        &self,
-        batch: &TokenBatch,
-        layers: &[usize],
-        output: LayerOutput<'_>,
-        sink: &mut LayerSink<'_>,
-    ) -> Result<()> {
-        let (LayerOutput::Pooled { .. }, 0) = (output, batch.n_cached) else {
-            return Err(Error::internal("the replay model only supports pooled rows of sequences of one token"));
-        };
-        let len = self.hidden_size * self.dtype.size();
-        let first = batch.ids.first().map_or(0, |id| *id as usize);
-        if !batch.ids.iter().enumerate().all(|(index, id)| *id as usize == first + index) {
-            return Err(Error::internal("the replay model only supports consecutive samples"));
-        }
-        layers.iter().try_for_each(|layer| sink(*layer, &self.layers[*layer][first * len..][..batch.ids.len() * len]))
     }
 }

@@ -1,6 +1,6 @@
 //! Argument checks of the operations: a wrong shape becomes an error that states both sizes.
 
-use crate::backend::{AttentionLayout, AttentionShape, PoolGroups};
+use crate::backend::{AttentionLayout, AttentionShape, PoolGroups, ScoreRule};
 use crate::dtype::DType;
 use crate::error::KernelError;
 
@@ -92,38 +92,110 @@ pub(crate) fn matmul(
     fits(op, "out", out, x.rows(), weight.out_features)
 }
 
-/// Checks the arguments of a rotation: `cos` and `sin` elements of `head_dim / 2` angles a position.
+/// An error unless the factor of an embedding is finite.
+pub(crate) fn embedding_scale(scale: f32) -> Result<(), KernelError> {
+    if scale.is_finite() {
+        return Ok(());
+    }
+    Err(KernelError::shape("embed", format!("a scale of {scale}")))
+}
+
+/// Checks the arguments of an addition of table rows: `rows` below `table_rows`, and rows of `columns` columns.
+pub(crate) fn add_embedding(
+    rows: &[u32],
+    (table_rows, columns): (usize, usize),
+    stream: &impl TensorShape,
+) -> Result<(), KernelError> {
+    const OP: &str = "add embedding";
+    fits(OP, "stream", stream, rows.len(), columns)?;
+    row_indices(OP, rows, table_rows)
+}
+
+/// Checks the arguments of a norm of rows: `out` with the rows of `x`, and a scale, and a bias where there is one, of a row's
+/// width.
+pub(crate) fn norm(
+    op: &'static str,
+    x: &impl TensorShape,
+    scale: usize,
+    bias: Option<usize>,
+    out: &impl TensorShape,
+) -> Result<(), KernelError> {
+    same_dtype(op, x, out)?;
+    fits(op, "out", out, x.rows(), x.columns())?;
+    width(op, "scale", scale, x.columns())?;
+    bias.map_or(Ok(()), |bias| width(op, "bias", bias, x.columns()))
+}
+
+/// Checks the arguments of a norm of heads: rows that consist of heads of `head_dim` columns, at least `n_heads`.
+pub(crate) fn norm_heads(x: &impl TensorShape, n_heads: usize, head_dim: usize) -> Result<(), KernelError> {
+    const OP: &str = "rms norm of heads";
+    if head_dim == 0 || !x.columns().is_multiple_of(head_dim) {
+        return Err(KernelError::shape(OP, format!("a row of {} is not whole heads of {head_dim}", x.columns())));
+    }
+    if n_heads > x.columns() / head_dim {
+        return Err(KernelError::shape(OP, format!("{n_heads} heads of {head_dim} in a row of {}", x.columns())));
+    }
+    Ok(())
+}
+
+/// Checks the arguments of a rotation: `cos` and `sin` elements of `rotary_dim / 2` angles a position.
+#[allow(clippy::too_many_arguments)] // As `Backend::rope`.
 pub(crate) fn rope(
     x: &impl TensorShape,
     n_heads: usize,
     head_dim: usize,
+    rotary_dim: usize,
     positions: &[u32],
     cos: usize,
     sin: usize,
 ) -> Result<(), KernelError> {
     const OP: &str = "rope";
-    if head_dim == 0 || !head_dim.is_multiple_of(2) || n_heads * head_dim > x.columns() || positions.len() > x.rows() {
+    if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) || rotary_dim > head_dim {
+        return Err(KernelError::shape(
+            OP,
+            format!(
+                "{rotary_dim} rotated columns of heads of {head_dim}: an even number from 2 to the head's is needed"
+            ),
+        ));
+    }
+    if n_heads.saturating_mul(head_dim) > x.columns() || positions.len() > x.rows() {
         return Err(KernelError::shape(
             OP,
             format!("{} x {}, {n_heads} heads of {head_dim}, {} positions", x.rows(), x.columns(), positions.len()),
         ));
     }
-    let needed = positions.iter().max().map_or(0, |position| (*position as usize + 1) * (head_dim / 2));
+    let needed = positions.iter().max().map_or(0, |position| (*position as usize + 1) * (rotary_dim / 2));
     if cos < needed || sin < needed {
         return Err(KernelError::shape(OP, format!("angles hold {cos} and {sin} values where {needed} are needed")));
     }
     Ok(())
 }
 
-/// Checks that the rows of `layout` exist and that no query row is in two segments.
+/// Checks that a rule of scores has finite numbers, a window that is not empty and a positive cap.
+fn score_rule(op: &'static str, scores: ScoreRule) -> Result<(), KernelError> {
+    if !scores.scale.is_finite() {
+        return Err(KernelError::shape(op, format!("a scale of {}", scores.scale)));
+    }
+    if scores.window == Some(0) {
+        return Err(KernelError::shape(op, "a window of 0 positions: at least 1 is needed"));
+    }
+    match scores.soft_cap.filter(|cap| !cap.is_finite() || *cap <= 0.0) {
+        Some(cap) => Err(KernelError::shape(op, format!("a soft cap of {cap}: a positive number is needed"))),
+        None => Ok(()),
+    }
+}
+
+/// Checks that the rows of `layout` exist, that no query row is in two segments, and the rule of scores.
 pub(crate) fn attention(
     query: &impl TensorShape,
     keys_values: &impl TensorShape,
     layout: &AttentionLayout,
     shape: AttentionShape,
+    scores: ScoreRule,
     out: &impl TensorShape,
 ) -> Result<(), KernelError> {
     const OP: &str = "attention";
+    score_rule(OP, scores)?;
     same_dtype(OP, query, keys_values)?;
     same_dtype(OP, query, out)?;
     if shape.n_kv_heads == 0 || !shape.n_heads.is_multiple_of(shape.n_kv_heads) || shape.head_dim == 0 {

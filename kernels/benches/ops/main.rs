@@ -74,6 +74,27 @@ fn linear(criterion: &mut Criterion) -> Result<(), KernelError> {
     Ok(())
 }
 
+/// Gated GEMMs in bf16 by activation: its time is the difference between their rates.
+fn activations(criterion: &mut Criterion) -> Result<(), KernelError> {
+    let backend = cpu()?;
+    let rows = 256;
+    let mut group = criterion.benchmark_group("linear_gated");
+    for (name, inputs, outputs, _) in PROJECTIONS.into_iter().filter(|(_, _, _, gated)| *gated) {
+        let matrix = random_host(1, DType::Bf16, &[outputs, inputs])?;
+        let weight = backend.prepare_gated(&matrix, &matrix, DType::Bf16)?;
+        let x = random_tensor(&backend, 2, DType::Bf16, rows, inputs)?;
+        let mut out = backend.alloc(DType::Bf16, rows, outputs)?;
+        group.throughput(Throughput::Elements((2 * 2 * rows * inputs * outputs) as u64));
+        for activation in Activation::ALL {
+            group.bench_function(BenchmarkId::new(activation.name(), name), |bencher| {
+                bencher.iter(|| backend.linear_gated(black_box(&x), &weight, None, activation, &mut out));
+            });
+        }
+    }
+    group.finish();
+    Ok(())
+}
+
 /// The peak rate of GEMM: the fastest bf16 instruction of each instruction set, on registers only and on one thread.
 /// Multiplied by the number of threads it is the peak of `linear`.
 fn peaks(criterion: &mut Criterion) -> Result<(), KernelError> {
@@ -113,20 +134,18 @@ fn attention(criterion: &mut Criterion) -> Result<(), KernelError> {
                 })
                 .collect();
             let layout = AttentionLayout { segments };
-            let pairs = sequences * (len * shared + len * (len + 1) / 2);
-            group.throughput(Throughput::Elements((4 * pairs * shape.query_width()) as u64));
-            group.bench_function(BenchmarkId::new(name, format!("{len} behind {shared}")), |bencher| {
-                bencher.iter(|| {
-                    backend.attention(
-                        black_box(&query),
-                        &keys_values,
-                        &layout,
-                        shape,
-                        ScoreRule::of_head_dim(shape.head_dim),
-                        &mut out,
-                    )
+            let usual = ScoreRule::of_head_dim(shape.head_dim);
+            // The window of Gemma 3 is 512 positions and more: a quarter of the text is the case in which it matters.
+            let windowed = ScoreRule { window: Some(len / 4), ..usual };
+            let rules =
+                [("", usual), (", window", windowed), (", soft cap", ScoreRule { soft_cap: Some(50.0), ..usual })];
+            for (suffix, rule) in rules.into_iter().filter(|(suffix, _)| suffix.is_empty() || len == 512) {
+                let pairs: usize = layout.segments.iter().map(|segment| segment.visible_keys(rule.window)).sum();
+                group.throughput(Throughput::Elements((4 * pairs * shape.query_width()) as u64));
+                group.bench_function(BenchmarkId::new(name, format!("{len} behind {shared}{suffix}")), |bencher| {
+                    bencher.iter(|| backend.attention(black_box(&query), &keys_values, &layout, shape, rule, &mut out));
                 });
-            });
+            }
         }
     }
     group.finish();
@@ -158,24 +177,39 @@ fn pooling(criterion: &mut Criterion) -> Result<(), KernelError> {
     Ok(())
 }
 
-fn norm(criterion: &mut Criterion) -> Result<(), KernelError> {
+fn norms(criterion: &mut Criterion) -> Result<(), KernelError> {
+    /// Columns of a head.
+    const HEAD_DIM: usize = 64;
     let backend = cpu()?;
-    let mut group = criterion.benchmark_group("rms_norm");
     for (name, columns) in [("135m", 576), ("1b", 2048)] {
         let x = random_tensor(&backend, 1, DType::Bf16, 2048, columns)?;
         let scale = backend.prepare_vector(&[random_host(2, DType::F32, &[columns])?], DType::F32)?;
+        let bias = backend.prepare_vector(&[random_host(3, DType::F32, &[columns])?], DType::F32)?;
+        let head_scale = backend.prepare_vector(&[random_host(4, DType::F32, &[HEAD_DIM])?], DType::F32)?;
         let mut out = backend.alloc(DType::Bf16, 2048, columns)?;
-        group.throughput(Throughput::Bytes((2 * 2048 * columns * DType::Bf16.size()) as u64));
-        group.bench_function(name, |bencher| {
+        let mut in_place = random_tensor(&backend, 1, DType::Bf16, 2048, columns)?;
+        let bytes = Throughput::Bytes((2 * 2048 * columns * DType::Bf16.size()) as u64);
+        let mut group = criterion.benchmark_group("rms_norm");
+        group.throughput(bytes.clone()).bench_function(name, |bencher| {
             bencher.iter(|| backend.rms_norm(black_box(&x), &scale, 1e-5, &mut out));
         });
+        group.finish();
+        let mut group = criterion.benchmark_group("layer_norm");
+        group.throughput(bytes.clone()).bench_function(name, |bencher| {
+            bencher.iter(|| backend.layer_norm(black_box(&x), &scale, &bias, 1e-5, &mut out));
+        });
+        group.finish();
+        let mut group = criterion.benchmark_group("rms_norm_heads");
+        group.throughput(bytes).bench_function(name, |bencher| {
+            bencher.iter(|| backend.rms_norm_heads(black_box(&mut in_place), columns / HEAD_DIM, &head_scale, 1e-5));
+        });
+        group.finish();
     }
-    group.finish();
     Ok(())
 }
 
 fn all(criterion: &mut Criterion) {
-    for bench in [peaks, linear, attention, pooling, norm] {
+    for bench in [peaks, linear, activations, attention, pooling, norms] {
         skip_on_error(bench(criterion));
     }
 }

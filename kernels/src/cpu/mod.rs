@@ -3,13 +3,15 @@
 //! Every operation runs on the backend's own thread pool. [`isa`] compiles one kernel body for several instruction sets
 //! with the same bits. [`crate::backend`] states the numerics of the operations.
 
+use std::marker::PhantomData;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::ThreadPool;
 
 use self::aligned::AlignedBytes;
-use self::gemm::epilogue::{OutputRows, ResidualEpilogue, StoreEpilogue, SwiGluEpilogue};
-use self::rows::RopeAngles;
+use self::gemm::activation::with_activation;
+use self::gemm::epilogue::{ActivatedEpilogue, GatedEpilogue, OutputRows, ResidualEpilogue, StoreEpilogue};
+use self::rows::{RopeAngles, RopeHeads};
 use self::tensor::with_element;
 use crate::backend::{Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, ScoreRule};
 use crate::check;
@@ -24,6 +26,7 @@ mod attention;
 mod gemm;
 mod isa;
 mod math;
+mod norms;
 mod pool;
 mod rows;
 mod tensor;
@@ -135,65 +138,51 @@ impl Backend for CpuBackend {
     }
 
     fn embed(&self, table: &HostTensor, tokens: &[u32], scale: f32, out: &mut CpuTensor) -> Result<(), KernelError> {
-        if scale != 1.0 {
-            return Err(KernelError::shape("embed", "a scale is not supported"));
-        }
+        check::embedding_scale(scale)?;
         check::fits("embed", "out", out, tokens.len(), table.shape()[1])?;
-        self.pool.install(|| rows::embed(self.isa, table, tokens, out))
+        self.pool.install(|| rows::embed(self.isa, table, tokens, scale, out))
+    }
+
+    fn add_embedding(&self, table: &HostTensor, rows: &[u32], stream: &mut CpuTensor) -> Result<(), KernelError> {
+        check::add_embedding(rows, (table.shape()[0], table.shape()[1]), stream)?;
+        self.pool.install(|| rows::add_embedding(self.isa, table, rows, stream))
     }
 
     fn rms_norm(&self, x: &CpuTensor, scale: &Vec<f32>, eps: f32, out: &mut CpuTensor) -> Result<(), KernelError> {
-        check::same_dtype("rms norm", x, out)?;
-        check::fits("rms norm", "out", out, x.rows(), x.columns())?;
-        check::width("rms norm", "scale", scale.len(), x.columns())?;
-        self.pool.install(|| rows::rms_norm(self.isa, x, scale, eps, out));
+        check::norm("rms norm", x, scale.len(), None, out)?;
+        self.pool.install(|| norms::rms_norm(self.isa, x, scale, eps, out));
         Ok(())
-    }
-
-    fn add_embedding(&self, _table: &HostTensor, _rows: &[u32], _stream: &mut CpuTensor) -> Result<(), KernelError> {
-        Err(KernelError::shape("add embedding", "not supported"))
     }
 
     fn rms_norm_residual(
         &self,
-        _x: &CpuTensor,
-        _scale: &Vec<f32>,
-        _eps: f32,
-        _stream: &mut CpuTensor,
+        x: &CpuTensor,
+        scale: &Vec<f32>,
+        eps: f32,
+        stream: &mut CpuTensor,
     ) -> Result<(), KernelError> {
-        Err(KernelError::shape("rms norm residual", "not supported"))
+        check::norm("rms norm residual", x, scale.len(), None, stream)?;
+        self.pool.install(|| norms::rms_norm_residual(self.isa, x, scale, eps, stream));
+        Ok(())
     }
 
-    fn rms_norm_heads(
-        &self,
-        _x: &mut CpuTensor,
-        _n_heads: usize,
-        _scale: &Vec<f32>,
-        _eps: f32,
-    ) -> Result<(), KernelError> {
-        Err(KernelError::shape("rms norm of heads", "not supported"))
+    fn rms_norm_heads(&self, x: &mut CpuTensor, n_heads: usize, scale: &Vec<f32>, eps: f32) -> Result<(), KernelError> {
+        check::norm_heads(x, n_heads, scale.len())?;
+        self.pool.install(|| norms::rms_norm_heads(self.isa, x, n_heads, scale, eps));
+        Ok(())
     }
 
     fn layer_norm(
         &self,
-        _x: &CpuTensor,
-        _scale: &Vec<f32>,
-        _bias: &Vec<f32>,
-        _eps: f32,
-        _out: &mut CpuTensor,
+        x: &CpuTensor,
+        scale: &Vec<f32>,
+        bias: &Vec<f32>,
+        eps: f32,
+        out: &mut CpuTensor,
     ) -> Result<(), KernelError> {
-        Err(KernelError::shape("layer norm", "not supported"))
-    }
-
-    fn linear_activated(
-        &self,
-        _x: &CpuTensor,
-        _weight: &PackedWeights,
-        _bias: Option<&Vec<f32>>,
-        _activation: Activation,
-        _out: &mut CpuTensor,
-    ) -> Result<(), KernelError> {
-        Err(KernelError::shape("linear activated", "not supported"))
+        check::norm("layer norm", x, scale.len(), Some(bias.len()), out)?;
+        self.pool.install(|| norms::layer_norm(self.isa, x, scale, bias, eps, out));
+        Ok(())
     }
 
     fn linear(
@@ -226,6 +215,22 @@ impl Backend for CpuBackend {
         })
     }
 
+    fn linear_activated(
+        &self,
+        x: &CpuTensor,
+        weight: &PackedWeights,
+        bias: Option<&Vec<f32>>,
+        activation: Activation,
+        out: &mut CpuTensor,
+    ) -> Result<(), KernelError> {
+        check::matmul("linear activated", x, weight.shape(), false, bias.map(Vec::len), 1, out)?;
+        let bias = bias.map(Vec::as_slice);
+        with_element!(x.dtype(), E => with_activation!(activation, A => {
+            let epilogue = ActivatedEpilogue::<E, A> { out: OutputRows::new(out), bias, activation: PhantomData };
+            self.pool.install(|| gemm::matmul(self.isa, x, weight, &epilogue, &mut self.scratch()))
+        }))
+    }
+
     fn linear_gated(
         &self,
         x: &CpuTensor,
@@ -234,15 +239,12 @@ impl Backend for CpuBackend {
         activation: Activation,
         out: &mut CpuTensor,
     ) -> Result<(), KernelError> {
-        if activation != Activation::Silu {
-            return Err(KernelError::shape("linear gated", "the activation is not supported"));
-        }
         check::matmul("linear gated", x, gate_up.shape(), true, bias.map(Vec::len), 2, out)?;
         let bias = bias.map(|bias| bias.split_at(gate_up.out_features()));
-        with_element!(x.dtype(), E => {
-            let epilogue = SwiGluEpilogue::<E> { out: OutputRows::new(out), bias };
+        with_element!(x.dtype(), E => with_activation!(activation, A => {
+            let epilogue = GatedEpilogue::<E, A> { out: OutputRows::new(out), bias, activation: PhantomData };
             self.pool.install(|| gemm::matmul(self.isa, x, gate_up, &epilogue, &mut self.scratch()))
-        })
+        }))
     }
 
     fn rope(
@@ -255,11 +257,9 @@ impl Backend for CpuBackend {
         cos: &Vec<f32>,
         sin: &Vec<f32>,
     ) -> Result<(), KernelError> {
-        if rotary_dim != head_dim {
-            return Err(KernelError::shape("rope", "a part of a head is not supported"));
-        }
-        check::rope(x, n_heads, head_dim, positions, cos.len(), sin.len())?;
-        self.pool.install(|| rows::rope(self.isa, x, n_heads, head_dim, positions, RopeAngles { cos, sin }));
+        check::rope(x, n_heads, head_dim, rotary_dim, positions, cos.len(), sin.len())?;
+        let heads = RopeHeads { n_heads, head_dim, rotary_dim };
+        self.pool.install(|| rows::rope(self.isa, x, heads, positions, RopeAngles { cos, sin }));
         Ok(())
     }
 
@@ -272,11 +272,8 @@ impl Backend for CpuBackend {
         scores: ScoreRule,
         out: &mut CpuTensor,
     ) -> Result<(), KernelError> {
-        if scores != ScoreRule::of_head_dim(shape.head_dim) {
-            return Err(KernelError::shape("attention", "the rule of scores is not supported"));
-        }
-        check::attention(query, keys_values, layout, shape, out)?;
-        self.pool.install(|| attention::attention(self.isa, query, keys_values, layout, shape, out));
+        check::attention(query, keys_values, layout, shape, scores, out)?;
+        self.pool.install(|| attention::attention(self.isa, query, keys_values, layout, shape, scores, out));
         Ok(())
     }
 

@@ -347,7 +347,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         if rotary_dim != head_dim {
             return Err(KernelError::shape("rope", "a part of a head is not supported"));
         }
-        check::rope(x, n_heads, head_dim, positions, cos.len, sin.len)?;
+        check::rope(x, n_heads, head_dim, rotary_dim, positions, cos.len, sin.len)?;
         self.rotate_rows(x, n_heads, head_dim, positions, cos, sin)
     }
 
@@ -363,7 +363,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         if scores != ScoreRule::of_head_dim(shape.head_dim) {
             return Err(KernelError::shape("attention", "the rule of scores is not supported"));
         }
-        check::attention(query, keys_values, layout, shape, out)?;
+        check::attention(query, keys_values, layout, shape, scores, out)?;
         for segment in &layout.segments {
             self.poison(out, segment.query_row..segment.query_row + segment.len)?;
         }

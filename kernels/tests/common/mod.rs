@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use actbench_kernels::cpu::{CpuTensor, Isa};
-use actbench_kernels::{Backend, CpuBackend, DType, HostTensor};
+use actbench_kernels::{Activation, Backend, CpuBackend, DType, HostTensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -47,6 +47,14 @@ pub fn upload<B: Backend>(backend: &B, dtype: DType, rows: usize, columns: usize
     tensor
 }
 
+/// A tensor in which every element is NaN, so that an element that an operation does not write is visible.
+pub fn filled_with_nan<B: Backend>(backend: &B, dtype: DType, rows: usize, columns: usize) -> B::Tensor {
+    let mut tensor = backend.alloc(dtype, rows, columns).unwrap();
+    // All ones are a NaN in each of the three types.
+    backend.upload(&vec![0xff; rows * columns * dtype.size()], &mut tensor).unwrap();
+    tensor
+}
+
 pub fn values(backend: &CpuBackend, tensor: &CpuTensor) -> Vec<f32> {
     tensor.dtype().to_f32_vec(&bytes(backend, tensor))
 }
@@ -55,6 +63,25 @@ pub fn bytes(backend: &CpuBackend, tensor: &CpuTensor) -> Vec<u8> {
     let mut bytes = vec![0; tensor.rows() * tensor.row_bytes()];
     backend.download(tensor, tensor.rows(), &mut bytes).unwrap();
     bytes
+}
+
+/// An activation by its definition. `erf` is a series of positive terms (Abramowitz and Stegun 1964, 7.1.6).
+pub fn activated(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Gelu => {
+            let z = x * std::f64::consts::FRAC_1_SQRT_2;
+            let (mut term, mut sum) = (z, z);
+            for n in 1..200 {
+                term *= 2.0 * z * z / f64::from(2 * n + 1);
+                sum += term;
+            }
+            x / 2.0 * (1.0 + std::f64::consts::FRAC_2_SQRT_PI * (-z * z).exp() * sum)
+        }
+        Activation::GeluTanh => {
+            x / 2.0 * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+        }
+    }
 }
 
 /// Half a unit in the last place of a value near 1, and some more for the order of `f32` accumulation.

@@ -4,7 +4,7 @@ use crate::common::*;
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{AttentionLayout, AttentionShape, Backend, CpuBackend, DType, ScoreRule};
 
-const SHAPES: [AttentionShape; 6] = [
+pub const SHAPES: [AttentionShape; 6] = [
     AttentionShape { n_heads: 4, n_kv_heads: 2, head_dim: 16 },
     AttentionShape { n_heads: 9, n_kv_heads: 3, head_dim: 64 },
     AttentionShape { n_heads: 5, n_kv_heads: 1, head_dim: 24 },
@@ -14,10 +14,18 @@ const SHAPES: [AttentionShape; 6] = [
 ];
 
 /// Causal attention of one sequence whose queries, keys and values are rows `first..first + len`.
-fn reference(query: &[f32], kv: &[f32], first: usize, len: usize, shape: AttentionShape) -> Vec<f64> {
+pub fn reference(
+    query: &[f32],
+    kv: &[f32],
+    first: usize,
+    len: usize,
+    shape: AttentionShape,
+    rule: ScoreRule,
+) -> Vec<f64> {
     let (width, kv_width) = (shape.query_width(), 2 * shape.kv_width());
     let mut out = vec![0.0; len * width];
     for position in 0..len {
+        let first_key = rule.window.map_or(0, |window| (position + 1).saturating_sub(window));
         for head in 0..shape.n_heads {
             let kv_head = head / (shape.n_heads / shape.n_kv_heads);
             let q = &query[(first + position) * width + head * shape.head_dim..][..shape.head_dim];
@@ -25,10 +33,11 @@ fn reference(query: &[f32], kv: &[f32], first: usize, len: usize, shape: Attenti
             let value = |j: usize| {
                 &kv[(first + j) * kv_width + (shape.n_kv_heads + kv_head) * shape.head_dim..][..shape.head_dim]
             };
-            let scores: Vec<f64> = (0..=position)
+            let scores: Vec<f64> = (first_key..=position)
                 .map(|j| {
                     let dot: f64 = q.iter().zip(key(j)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-                    dot / (shape.head_dim as f64).sqrt()
+                    let score = dot * f64::from(rule.scale);
+                    rule.soft_cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
                 })
                 .collect();
             let max_score = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -36,14 +45,14 @@ fn reference(query: &[f32], kv: &[f32], first: usize, len: usize, shape: Attenti
             let total: f64 = weights.iter().sum();
             for element in 0..shape.head_dim {
                 out[position * width + head * shape.head_dim + element] =
-                    (0..=position).map(|j| weights[j] / total * f64::from(value(j)[element])).sum();
+                    (first_key..=position).zip(&weights).map(|(j, w)| w / total * f64::from(value(j)[element])).sum();
             }
         }
     }
     out
 }
 
-fn whole(first: usize, len: usize) -> AttentionSegment {
+pub fn whole(first: usize, len: usize) -> AttentionSegment {
     AttentionSegment { query_row: first, start_position: 0, len, keys: vec![(first, len)] }
 }
 
@@ -64,7 +73,7 @@ fn attention_of_ragged_rows_equals_reference() {
                 let mut first = 0;
                 for len in lens {
                     layout.segments.push(whole(first, len));
-                    expected.extend(reference(&query, &kv, first, len, shape));
+                    expected.extend(reference(&query, &kv, first, len, shape, ScoreRule::of_head_dim(shape.head_dim)));
                     first += len;
                 }
                 layout.segments.reverse();
@@ -90,22 +99,36 @@ fn attention_of_ragged_rows_equals_reference() {
     }
 }
 
+/// The rules of scores of the tests with prefix nodes: all keys, windows that start in the suffix, in the prefix and in its
+/// first run, and a cap.
+fn rules(head_dim: usize) -> [ScoreRule; 5] {
+    let usual = ScoreRule::of_head_dim(head_dim);
+    [
+        usual,
+        ScoreRule { window: Some(3), ..usual },
+        ScoreRule { window: Some(66), ..usual },
+        ScoreRule { window: Some(190), ..usual },
+        ScoreRule { window: Some(20), soft_cap: Some(0.5), ..usual },
+    ]
+}
+
 #[test]
 fn attention_of_prefix_nodes_equals_whole_sequences() {
     let shape = SHAPES[1];
     let (width, kv_width) = (shape.query_width(), 2 * shape.kv_width());
     // The second sequence is longer than two blocks of keys.
-    for (dtype, (rows, prefix)) in DTYPES.into_iter().flat_map(|dtype| [(dtype, (37, 21)), (dtype, (200, 131))]) {
+    let cases = DTYPES.into_iter().flat_map(|dtype| [(dtype, (37, 21)), (dtype, (200, 131))]);
+    for (rule, (dtype, (rows, prefix))) in
+        rules(shape.head_dim).into_iter().flat_map(|rule| cases.clone().map(move |case| (rule, case)))
+    {
         let backend = CpuBackend::new(2).unwrap();
         let query = random(1, dtype, rows * width);
         let kv = random(2, dtype, rows * kv_width);
         let device_query = upload(&backend, dtype, rows, width, &query);
         let device_kv = upload(&backend, dtype, rows, kv_width, &kv);
-        let mut out = backend.alloc(dtype, rows, width).unwrap();
+        let mut out = filled_with_nan(&backend, dtype, rows, width);
         let layout = AttentionLayout { segments: vec![whole(0, rows)] };
-        backend
-            .attention(&device_query, &device_kv, &layout, shape, ScoreRule::of_head_dim(shape.head_dim), &mut out)
-            .unwrap();
+        backend.attention(&device_query, &device_kv, &layout, shape, rule, &mut out).unwrap();
         let expected = bytes(&backend, &out);
         let row_bytes = width * dtype.size();
 
@@ -122,18 +145,11 @@ fn attention_of_prefix_nodes_equals_whole_sequences() {
             len: suffix,
             keys: vec![(suffix, 8), (suffix + 8, prefix - 8), (0, suffix)],
         };
-        let mut moved_out = backend.alloc(dtype, rows, width).unwrap();
-        backend
-            .attention(
-                &moved_query,
-                &moved_kv,
-                &AttentionLayout { segments: vec![node] },
-                shape,
-                ScoreRule::of_head_dim(shape.head_dim),
-                &mut moved_out,
-            )
-            .unwrap();
-        assert_eq!(bytes(&backend, &moved_out)[..suffix * row_bytes], expected[prefix * row_bytes..], "{dtype}");
+        let mut moved_out = filled_with_nan(&backend, dtype, rows, width);
+        let layout = AttentionLayout { segments: vec![node] };
+        backend.attention(&moved_query, &moved_kv, &layout, shape, rule, &mut moved_out).unwrap();
+        let got = bytes(&backend, &moved_out);
+        assert!(got[..suffix * row_bytes] == expected[prefix * row_bytes..], "{dtype} {rule:?}");
 
         // The queries of three positions alone, gathered to the front. The last ones cross a block boundary.
         for first in [30u32, rows as u32 - 3, 62].into_iter().filter(|first| *first as usize + 3 <= rows) {
@@ -141,20 +157,11 @@ fn attention_of_prefix_nodes_equals_whole_sequences() {
             backend.gather_rows(&device_query, &[first, first + 1, first + 2], &mut partial_query).unwrap();
             let start_position = first as usize;
             let partial = AttentionSegment { query_row: 0, start_position, len: 3, keys: vec![(0, rows)] };
-            let mut partial_out = backend.alloc(dtype, 3, width).unwrap();
+            let mut partial_out = filled_with_nan(&backend, dtype, 3, width);
             let layout = AttentionLayout { segments: vec![partial] };
-            backend
-                .attention(
-                    &partial_query,
-                    &device_kv,
-                    &layout,
-                    shape,
-                    ScoreRule::of_head_dim(shape.head_dim),
-                    &mut partial_out,
-                )
-                .unwrap();
+            backend.attention(&partial_query, &device_kv, &layout, shape, rule, &mut partial_out).unwrap();
             let expected = &expected[start_position * row_bytes..(start_position + 3) * row_bytes];
-            assert_eq!(bytes(&backend, &partial_out)[..], *expected, "{dtype}, from {first}");
+            assert!(bytes(&backend, &partial_out) == expected, "{dtype} {rule:?}, from {first}");
         }
     }
 }

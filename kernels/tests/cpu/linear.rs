@@ -23,10 +23,6 @@ fn reference(x: &[f32], weights: &[f32], bias: Option<&[f32]>, inputs: usize, ou
         .collect()
 }
 
-fn silu(x: f64) -> f64 {
-    x / (1.0 + (-x).exp())
-}
-
 #[test]
 fn matmul_with_tails_equals_reference() {
     for backend in backends() {
@@ -65,11 +61,40 @@ fn matmul_with_tails_equals_reference() {
     }
 }
 
+/// Rows, inputs and outputs of matmuls with activations: tails in each, and more rows than a tile.
+const ACTIVATED_SIZES: [(usize, usize, usize); 4] = [(1, 3, 1), (7, 32, 16), (14, 33, 40), (30, 24, 97)];
+
+#[test]
+fn activated_matmul_equals_reference() {
+    for backend in backends() {
+        for (stored, dtype) in STORED_AND_RUN {
+            for (rows, inputs, outputs) in ACTIVATED_SIZES {
+                let x = random(1, dtype, rows * inputs);
+                let w = random(2, stored, outputs * inputs);
+                let b = random(4, dtype, outputs);
+                let weight = backend.prepare_linear(&[host(stored, &[outputs, inputs], &w)], dtype).unwrap();
+                let bias = backend.prepare_vector(&[host(dtype, &[outputs], &b)], dtype).unwrap();
+                let device_x = upload(&backend, dtype, rows, inputs, &x);
+                for (activation, with_bias) in Activation::ALL.into_iter().flat_map(|it| [(it, false), (it, true)]) {
+                    let sums = reference(&x, &w, with_bias.then_some(&b[..]), inputs, outputs);
+                    let expected: Vec<f64> = sums.iter().map(|sum| activated(activation, *sum)).collect();
+                    let mut out = filled_with_nan(&backend, dtype, rows, outputs);
+                    backend
+                        .linear_activated(&device_x, &weight, with_bias.then_some(&bias), activation, &mut out)
+                        .unwrap();
+                    let what = format!("{} {stored} {dtype} {activation:?} {rows}", backend.describe());
+                    assert_close(&values(&backend, &out), &expected, tolerance(dtype), &what);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn gated_matmul_equals_reference() {
     for backend in backends() {
         for (stored, dtype) in STORED_AND_RUN {
-            for (rows, inputs, outputs) in [(1, 3, 1), (7, 32, 16), (14, 33, 40), (30, 24, 97)] {
+            for (rows, inputs, outputs) in ACTIVATED_SIZES {
                 let x = random(1, dtype, rows * inputs);
                 let (gate, up) = (random(2, stored, outputs * inputs), random(3, stored, outputs * inputs));
                 let bias = random(4, dtype, 2 * outputs);
@@ -83,16 +108,41 @@ fn gated_matmul_equals_reference() {
                     .unwrap();
                 let device_bias = backend.prepare_vector(&[host(dtype, &[2 * outputs], &bias)], dtype).unwrap();
                 let device_x = upload(&backend, dtype, rows, inputs, &x);
-                let mut out = backend.alloc(dtype, rows, outputs).unwrap();
-                for with_bias in [false, true] {
+                for (activation, with_bias) in Activation::ALL.into_iter().flat_map(|it| [(it, false), (it, true)]) {
                     let gates = reference(&x, &gate, with_bias.then_some(gate_bias), inputs, outputs);
                     let ups = reference(&x, &up, with_bias.then_some(up_bias), inputs, outputs);
-                    let expected: Vec<f64> = gates.iter().zip(&ups).map(|(gate, up)| silu(*gate) * up).collect();
+                    let expected: Vec<f64> =
+                        gates.iter().zip(&ups).map(|(gate, up)| activated(activation, *gate) * up).collect();
+                    let mut out = filled_with_nan(&backend, dtype, rows, outputs);
                     backend
-                        .linear_gated(&device_x, &weight, with_bias.then_some(&device_bias), Activation::Silu, &mut out)
+                        .linear_gated(&device_x, &weight, with_bias.then_some(&device_bias), activation, &mut out)
                         .unwrap();
-                    assert_close(&values(&backend, &out), &expected, tolerance(dtype), &backend.describe());
+                    let what = format!("{} {stored} {dtype} {activation:?} {rows}", backend.describe());
+                    assert_close(&values(&backend, &out), &expected, tolerance(dtype), &what);
                 }
+            }
+        }
+    }
+}
+
+/// The activation of the gate is applied to the accumulators in `f32`, as that of a single matrix is: with an up projection
+/// of ones and inputs of one row the two have the same bits.
+#[test]
+fn activated_bits_equal_gated_bits() {
+    let outputs = 37;
+    let w = random(1, DType::Bf16, outputs * 2);
+    for backend in backends() {
+        for dtype in DTYPES {
+            let gate = host(DType::Bf16, &[outputs, 2], &w);
+            let ones: Vec<f32> = (0..outputs).flat_map(|_| [1.0, 0.0]).collect();
+            let gated = backend.prepare_gated(&gate, &host(DType::Bf16, &[outputs, 2], &ones), dtype).unwrap();
+            let single = backend.prepare_linear(&[gate], dtype).unwrap();
+            let x = upload(&backend, dtype, 1, 2, &[1.0, 0.75]);
+            for activation in Activation::ALL {
+                let mut out = [(); 2].map(|()| filled_with_nan(&backend, dtype, 1, outputs));
+                backend.linear_gated(&x, &gated, None, activation, &mut out[0]).unwrap();
+                backend.linear_activated(&x, &single, None, activation, &mut out[1]).unwrap();
+                assert_eq!(bytes(&backend, &out[0]), bytes(&backend, &out[1]), "{} {activation:?}", backend.describe());
             }
         }
     }
@@ -201,6 +251,8 @@ fn wrong_shapes_dtypes_and_weights_are_errors() {
     assert!(backend.linear(&x, &weight, None, &mut half).is_err());
     let mut out = backend.alloc(DType::F32, 2, 4).unwrap();
     assert!(backend.linear_gated(&x, &weight, None, Activation::Silu, &mut out).is_err());
+    assert!(backend.linear_activated(&x, &weight, None, Activation::Gelu, &mut narrow).is_err());
+    assert!(backend.linear_activated(&x, &weight, Some(&vec![0.0; 3]), Activation::Gelu, &mut out).is_err());
     assert!(backend.linear(&x, &weight, Some(&vec![0.0; 3]), &mut out).is_err());
 }
 

@@ -5,5 +5,8 @@
 mod common;
 
 mod attention;
+mod attention_scores;
+mod embedding;
 mod linear;
+mod norms;
 mod rows_and_pools;

@@ -1,67 +1,79 @@
-//! Norms, rotary positions, gathers and pooling against their definitions.
+//! Rotary positions, gathers and pooling against their definitions.
 
 use crate::common::*;
 use actbench_kernels::{Backend, CpuBackend, DType, PoolGroups, PoolMethod};
 
+/// `f(angle)` of 8 positions and `pairs` pairs of columns.
+fn angles(backend: &CpuBackend, pairs: usize, f: fn(f64) -> f64) -> Vec<f32> {
+    let table: Vec<f32> =
+        (0..8u32).flat_map(|position| (0..pairs).map(move |pair| f(angle(position, pair)) as f32)).collect();
+    backend.prepare_vector(&[host(DType::F32, &[table.len()], &table)], DType::F32).unwrap()
+}
+
+fn angle(position: u32, pair: usize) -> f64 {
+    f64::from(position) * 0.3 / (pair as f64 + 1.0)
+}
+
 #[test]
-fn rms_norm_equals_definition() {
-    for backend in backends() {
-        for dtype in DTYPES {
-            for (rows, columns) in [(1, 1), (3, 17), (40, 64), (21, 100)] {
-                let (x, scale) = (random(1, dtype, rows * columns), random(2, dtype, columns));
-                let device_x = upload(&backend, dtype, rows, columns, &x);
-                let device_scale = backend.prepare_vector(&[host(dtype, &[columns], &scale)], dtype).unwrap();
-                let mut out = backend.alloc(dtype, rows, columns).unwrap();
-                backend.rms_norm(&device_x, &device_scale, 1e-5, &mut out).unwrap();
-                let expected: Vec<f64> = x
-                    .chunks_exact(columns)
-                    .flat_map(|row| {
-                        let square: f64 = row.iter().map(|value| f64::from(*value).powi(2)).sum();
-                        let inverse = 1.0 / (square / columns as f64 + 1e-5).sqrt();
-                        row.iter()
-                            .zip(&scale)
-                            .map(move |(value, scale)| f64::from(*value) * inverse * f64::from(*scale))
-                    })
-                    .collect();
-                assert_close(&values(&backend, &out), &expected, tolerance(dtype), &backend.describe());
+fn rope_rotates_leading_columns_of_leading_heads() {
+    let (heads, columns) = (2, 24);
+    let positions = [0u32, 3, 7];
+    // Whole heads, a part of them, and a part of heads of an odd width.
+    for (head_dim, rotary_dim) in [(8, 8), (8, 2), (8, 6), (11, 4)] {
+        let pairs = rotary_dim / 2;
+        for backend in backends() {
+            for dtype in DTYPES {
+                let x = random(1, dtype, positions.len() * columns);
+                let mut device_x = upload(&backend, dtype, positions.len(), columns, &x);
+                let (cos, sin) = (angles(&backend, pairs, f64::cos), angles(&backend, pairs, f64::sin));
+                backend.rope(&mut device_x, heads, head_dim, rotary_dim, &positions, &cos, &sin).unwrap();
+                let mut expected: Vec<f64> = x.iter().map(|value| f64::from(*value)).collect();
+                for (row, position) in positions.iter().enumerate() {
+                    for head in 0..heads {
+                        for pair in 0..pairs {
+                            let first = row * columns + head * head_dim + pair;
+                            let second = first + pairs;
+                            let (a, b) = (f64::from(x[first]), f64::from(x[second]));
+                            let (sin, cos) = angle(*position, pair).sin_cos();
+                            expected[first] = a * cos - b * sin;
+                            expected[second] = b * cos + a * sin;
+                        }
+                    }
+                }
+                let what = format!("{} {dtype} {rotary_dim} of {head_dim}", backend.describe());
+                let got = values(&backend, &device_x);
+                assert_close(&got, &expected, tolerance(dtype), &what);
+                for (index, (got, x)) in got.iter().zip(&x).enumerate() {
+                    let column = index % columns;
+                    if column >= heads * head_dim || column % head_dim >= rotary_dim {
+                        assert_eq!(got.to_bits(), x.to_bits(), "{what}: element {index} is not rotated");
+                    }
+                }
             }
         }
     }
 }
 
 #[test]
-fn rope_rotates_leading_heads_only() {
-    let (head_dim, heads, columns) = (8, 2, 24);
-    let positions = [0u32, 3, 7];
-    let angle = |position: u32, pair: usize| f64::from(position) * 0.3 / (pair as f64 + 1.0);
-    let table = |f: fn(f64) -> f64| -> Vec<f32> {
-        (0..8u32).flat_map(|position| (0..4).map(move |pair| f(angle(position, pair)) as f32)).collect()
+fn wrong_rotations_are_errors() {
+    let backend = CpuBackend::new(1).unwrap();
+    let mut x = upload(&backend, DType::F32, 3, 24, &random(1, DType::F32, 72));
+    let (cos, sin) = (angles(&backend, 4, f64::cos), angles(&backend, 4, f64::sin));
+    let mut attempt = |n_heads, head_dim, rotary_dim, positions: &[u32]| {
+        backend.rope(&mut x, n_heads, head_dim, rotary_dim, positions, &cos, &sin).map_err(|error| error.to_string())
     };
-    for backend in backends() {
-        for dtype in DTYPES {
-            let x = random(1, dtype, positions.len() * columns);
-            let mut device_x = upload(&backend, dtype, positions.len(), columns, &x);
-            let cos = backend.prepare_vector(&[host(DType::F32, &[32], &table(f64::cos))], DType::F32).unwrap();
-            let sin = backend.prepare_vector(&[host(DType::F32, &[32], &table(f64::sin))], DType::F32).unwrap();
-            backend.rope(&mut device_x, heads, head_dim, head_dim, &positions, &cos, &sin).unwrap();
-            let mut expected: Vec<f64> = x.iter().map(|value| f64::from(*value)).collect();
-            for (row, position) in positions.iter().enumerate() {
-                for head in 0..heads {
-                    for pair in 0..head_dim / 2 {
-                        let first = row * columns + head * head_dim + pair;
-                        let second = first + head_dim / 2;
-                        let (a, b) = (f64::from(x[first]), f64::from(x[second]));
-                        let (sin, cos) = angle(*position, pair).sin_cos();
-                        expected[first] = a * cos - b * sin;
-                        expected[second] = b * cos + a * sin;
-                    }
-                }
-            }
-            assert_close(&values(&backend, &device_x), &expected, tolerance(dtype), &backend.describe());
-            assert!(backend.rope(&mut device_x, heads, head_dim, head_dim, &[8, 0, 0], &cos, &sin).is_err());
-            assert!(backend.rope(&mut device_x, 4, head_dim, head_dim, &positions, &cos, &sin).is_err());
-        }
+    assert_eq!(attempt(2, 8, 8, &[0, 3, 7]), Ok(()));
+    assert!(attempt(2, 8, 8, &[8, 0, 0]).unwrap_err().contains("where 36 are needed"));
+    // Fewer rotated columns need fewer angles.
+    assert_eq!(attempt(2, 8, 6, &[8, 0, 0]), Ok(()));
+    assert!(attempt(4, 8, 8, &[0, 3, 7]).unwrap_err().contains("4 heads of 8"));
+    assert!(attempt(2, 8, 8, &[0; 4]).unwrap_err().contains("4 positions"));
+    for rotary_dim in [0, 3, 10] {
+        let error = attempt(2, 8, rotary_dim, &[0, 3, 7]).unwrap_err();
+        assert!(error.contains(&format!("{rotary_dim} rotated columns of heads of 8")), "{error}");
     }
+    assert!(attempt(0, 0, 0, &[0]).is_err());
+    assert!(attempt(usize::MAX, 8, 8, &[0]).is_err());
 }
 
 #[test]
@@ -123,21 +135,13 @@ fn nan_propagates_through_every_pool() {
 }
 
 #[test]
-fn tokens_and_rows_out_of_range_are_errors() {
+fn rows_out_of_range_are_errors() {
     let backend = CpuBackend::new(1).unwrap();
-    let table = backend.prepare_embedding(&host(DType::Bf16, &[3, 4], &[0.5; 12]), DType::F32).unwrap();
     let mut out = backend.alloc(DType::F32, 2, 4).unwrap();
-    backend.embed(&table, &[2, 0], 1.0, &mut out).unwrap();
-    assert_eq!(values(&backend, &out), [0.5; 8]);
-    assert!(backend.embed(&table, &[3, 0], 1.0, &mut out).unwrap_err().to_string().contains("vocabulary of 3"));
     let x = upload(&backend, DType::F32, 2, 4, &[1.0; 8]);
     assert!(backend.gather_rows(&x, &[0, 2], &mut out).is_err());
     assert!(backend.copy_rows(&x, 1, 2, &mut out, 0).is_err());
     let mut groups = PoolGroups::new();
     groups.push([2]);
     assert!(backend.pool(&x, &groups, PoolMethod::Sum, &mut out).is_err());
-    let mut broken = vec![0.0; 4];
-    broken[1] = f32::INFINITY;
-    let table = backend.prepare_embedding(&host(DType::F32, &[1, 4], &broken), DType::F32).unwrap();
-    assert!(backend.embed(&table, &[0], 1.0, &mut out).unwrap_err().to_string().contains("element 1 is inf"));
 }

@@ -25,7 +25,7 @@ use actbench_activations::eager;
 use actbench_activations::model::decoder::{Decoder, LoadOptions};
 use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
-use actbench_activations::model::{ActivationModel, LayerOutput};
+use actbench_activations::model::{ActivationModel, LayerOutput, run_batch};
 use actbench_activations::plan::batches::ScheduledBatch;
 use actbench_activations::plan::{ActTensor, Acts, Axes, SequenceMask};
 use actbench_activations::probe::SplitFeatures;
@@ -176,7 +176,7 @@ fn rate(
             return Err(Error::Interrupted);
         }
         let mut output_bytes = 0u64;
-        model.run(&scheduled.batch, &layers, output(scheduled), &mut |_, rows| {
+        run_batch(model, &scheduled.batch, &layers, output(scheduled), &mut |_, rows| {
             output_bytes += rows.len() as u64;
             Ok(())
         })

@@ -27,12 +27,12 @@ pub fn describe(
     synthetic: Option<SyntheticTokens>,
     quiet: bool,
 ) -> Result<DescribedJob> {
-    let n_layers = spec.config.n_layers;
+    let n_layers = spec.spec.n_layers;
     if let Some(tokens) = synthetic {
         let embedded = config.model.as_deref().is_none_or(|name| name == "embedded");
         let config = with_layers_of(config, n_layers, embedded);
         check_layers(&config, n_layers)?;
-        let job = Job::synthetic(&config, spec.config.clone(), spec.synthetic, tokens)?;
+        let job = Job::synthetic(&config, spec.spec.clone(), spec.synthetic, tokens)?;
         return Ok(DescribedJob { job, notes: Vec::new() });
     }
     if let Some(preset) = spec.preset {
@@ -43,7 +43,7 @@ pub fn describe(
         let (data, bytes) = prepare_counted(&substitute, quiet)?;
         let named = RunConfig { model: config.model.clone(), ..substitute };
         // The model's own tokenizer needs more memory than the bundled one, whose vocabulary is small.
-        let bytes = bytes + spec.config.vocab_size as u64 * TOKENIZER_BYTES;
+        let bytes = bytes + spec.spec.vocab_size as u64 * TOKENIZER_BYTES;
         let job = Job::from_sample(&named, &data).with_mapped_weights().with_data_bytes(bytes);
         let note = "token counts use the bundled tokenizer and overestimate the model's own".to_owned();
         return Ok(DescribedJob { job, notes: std::iter::once(note).chain(data.note()).collect() });

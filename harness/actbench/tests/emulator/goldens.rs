@@ -1,7 +1,7 @@
 //! Forward passes and pools on the emulated CUDA kernels, compared with transformers in float64 and the CPU backend.
 
 use crate::golden_support::{batch, load};
-use actbench_activations::model::{ActivationModel, LayerOutput};
+use actbench_activations::model::{ActivationModel, LayerOutput, run_batch};
 use actbench_fixtures::golden::{Golden, cases, compare};
 use actbench_kernels::cpu::Isa;
 use actbench_kernels::cuda::KernelSet;
@@ -30,7 +30,7 @@ fn run<B: Backend>(golden: &Golden, dtype: DType, method: PoolMethod, backend: B
         outputs.layers.push(bytes.to_vec());
         Ok(())
     };
-    model.run(&batch, &all, LayerOutput::Tokens, &mut sink).unwrap();
+    run_batch(&model, &batch, &all, LayerOutput::Tokens, &mut sink).unwrap();
     let mut groups = PoolGroups::new();
     for segment in &batch.layout.segments {
         let first = segment.query_row as u32;
@@ -41,7 +41,7 @@ fn run<B: Backend>(golden: &Golden, dtype: DType, method: PoolMethod, backend: B
         outputs.pooled = bytes.to_vec();
         Ok(())
     };
-    model.run(&batch, &[golden.n_layers - 1], output, &mut sink).unwrap();
+    run_batch(&model, &batch, &[golden.n_layers - 1], output, &mut sink).unwrap();
     outputs
 }
 

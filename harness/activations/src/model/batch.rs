@@ -15,9 +15,7 @@ pub struct TokenBatch {
     pub positions: Vec<u32>,
     /// Which tokens each own token attends to, cached tokens included.
     pub layout: AttentionLayout,
-    /// The session that this batch belongs to: cached tokens come from the batch before of the same session.
-    pub session: u64,
-    /// Prefix tokens that the batch before was asked to keep.
+    /// Prefix tokens that the batch before of the same session and stream was asked to keep.
     pub n_cached: usize,
     /// Tokens, own or cached, to keep for the next batch.
     pub keep: Vec<u32>,
@@ -69,6 +67,18 @@ pub enum LayerOutput<'a> {
         /// How the tokens of a group are pooled.
         method: PoolMethod,
     },
+}
+
+impl LayerOutput<'_> {
+    /// The owned form.
+    pub fn to_owned(self) -> StepOutput {
+        match self {
+            LayerOutput::Tokens => StepOutput::Tokens,
+            LayerOutput::Pooled { groups, last_layer_groups, method } => {
+                StepOutput::Pooled { groups: groups.clone(), last_layer_groups: last_layer_groups.cloned(), method }
+            }
+        }
+    }
 }
 
 /// A batch to run with the output that it is run for.

@@ -6,7 +6,7 @@ use actbench_kernels::{DType, DeviceUsage};
 use super::locate::{ModelLocation, locate};
 use super::open::config_origin;
 use super::spec::DecoderSpec;
-use super::{ActivationModel, LayerOutput, LayerSink, StepSink, StepSource, TokenBatch, run_in_turn};
+use super::{ActivationModel, ModelSession, TokenBatch};
 use crate::error::{Error, Result};
 
 /// A model's configuration and its origin.
@@ -85,13 +85,7 @@ impl ActivationModel for ConfigOnlyModel {
 
     /// # Errors
     /// Always: there are no weights.
-    fn run(
-        &self,
-        _batch: &TokenBatch,
-        _layers: &[usize],
-        _output: LayerOutput<'_>,
-        _sink: &mut LayerSink<'_>,
-    ) -> Result<()> {
+    fn session(&self, _layers: &[usize]) -> Result<Box<dyn ModelSession + '_>> {
         Err(Error::usage("this plan's model has no weights: the plan can be explained but not run"))
     }
 
@@ -101,10 +95,6 @@ impl ActivationModel for ConfigOnlyModel {
 
     fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
         Ok(None)
-    }
-
-    fn run_all(&self, layers: &[usize], next: &mut StepSource<'_>, sink: &mut StepSink<'_>) -> Result<()> {
-        run_in_turn(self, layers, next, sink)
     }
 
     fn device_usage(&self) -> Result<Option<DeviceUsage>> {

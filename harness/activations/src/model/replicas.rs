@@ -1,11 +1,12 @@
 //! Data parallelism: a copy of the model on each device, each with a stream of batches of its own.
 
-use std::sync::mpsc::{channel, sync_channel};
-use std::thread;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::{Builder, JoinHandle};
 
-use actbench_kernels::{DType, DeviceUsage};
+use actbench_kernels::{DType, DeviceUsage, KernelError};
 
-use super::{ActivationModel, LayerOutput, LayerSink, ModelStep, StepSink, StepSource, TokenBatch};
+use super::{ActivationModel, LayerVectors, ModelSession, ModelStep, SessionEvent, TokenBatch, run_steps};
 use crate::error::{Error, Result};
 
 /// Steps that a replica is given before the first of them is done: more than it holds back while copies to the host are
@@ -15,8 +16,8 @@ const MAX_IN_FLIGHT: usize = 4;
 /// Copies of a model.
 pub struct Replicas<M> {
     /// The first copy; shape, dtype and fingerprint are read from it.
-    first: M,
-    others: Vec<M>,
+    first: Arc<M>,
+    others: Vec<Arc<M>>,
 }
 
 /// A message from the thread of a replica.
@@ -25,23 +26,23 @@ enum ReplicaMessage {
     Finished { stream: usize, result: Result<()> },
 }
 
-impl<M: ActivationModel> Replicas<M> {
+impl<M: ActivationModel + 'static> Replicas<M> {
     /// Runs copies of one model.
     ///
     /// # Errors
     /// No model.
     pub fn new(models: Vec<M>) -> Result<Self> {
-        let mut models = models.into_iter();
+        let mut models = models.into_iter().map(Arc::new);
         let first = models.next().ok_or_else(|| Error::usage("replicas of a model need at least one device"))?;
         Ok(Replicas { first, others: models.collect() })
     }
 
-    fn all(&self) -> impl Iterator<Item = &M> {
+    fn all(&self) -> impl Iterator<Item = &Arc<M>> {
         std::iter::once(&self.first).chain(&self.others)
     }
 }
 
-impl<M: ActivationModel> ActivationModel for Replicas<M> {
+impl<M: ActivationModel + 'static> ActivationModel for Replicas<M> {
     fn n_layers(&self) -> usize {
         self.first.n_layers()
     }
@@ -63,7 +64,7 @@ impl<M: ActivationModel> ActivationModel for Replicas<M> {
     }
 
     fn describe(&self) -> String {
-        self.all().map(ActivationModel::describe).collect::<Vec<_>>().join("; ")
+        self.all().map(|model| model.describe()).collect::<Vec<_>>().join("; ")
     }
 
     fn flops(&self, batch: &TokenBatch, n_blocks: usize) -> u64 {
@@ -75,79 +76,138 @@ impl<M: ActivationModel> ActivationModel for Replicas<M> {
     }
 
     fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
-        let capacities = self.all().map(ActivationModel::release_and_measure_capacity).collect::<Result<Vec<_>>>()?;
+        let capacities = self.all().map(|model| model.release_and_measure_capacity()).collect::<Result<Vec<_>>>()?;
         Ok(capacities.into_iter().flatten().min())
     }
 
     fn device_usage(&self) -> Result<Option<DeviceUsage>> {
-        let used = self.all().map(ActivationModel::device_usage).collect::<Result<Option<Vec<_>>>>()?;
+        let used = self.all().map(|model| model.device_usage()).collect::<Result<Option<Vec<_>>>>()?;
         Ok(used.map(|used| used.into_iter().sum()))
     }
 
     fn reset_device_usage(&self) -> Result<()> {
-        self.all().try_for_each(ActivationModel::reset_device_usage)
+        self.all().try_for_each(|model| model.reset_device_usage())
     }
 
-    fn run(
-        &self,
-        batch: &TokenBatch,
-        layers: &[usize],
-        output: LayerOutput<'_>,
-        sink: &mut LayerSink<'_>,
-    ) -> Result<()> {
-        self.first.run(batch, layers, output, sink)
+    fn session(&self, layers: &[usize]) -> Result<Box<dyn ModelSession + '_>> {
+        Ok(Box::new(ReplicaSession::new(self.all().cloned(), layers)?))
+    }
+}
+
+/// A session of each replica, on a thread each.
+struct ReplicaSession {
+    /// One a replica; none when it takes no more steps.
+    steps: Vec<Option<SyncSender<ModelStep>>>,
+    messages: Option<Receiver<ReplicaMessage>>,
+    threads: Vec<JoinHandle<()>>,
+    n_in_flight: Vec<usize>,
+    n_running: usize,
+    deepest: usize,
+    /// The bytes that the caller has.
+    current: Vec<u8>,
+}
+
+impl ReplicaSession {
+    fn new<M: ActivationModel + 'static>(models: impl Iterator<Item = Arc<M>>, layers: &[usize]) -> Result<Self> {
+        let (message_sender, messages) = channel();
+        let mut session = ReplicaSession {
+            steps: Vec::new(),
+            messages: Some(messages),
+            threads: Vec::new(),
+            n_in_flight: Vec::new(),
+            n_running: 0,
+            deepest: layers.last().copied().unwrap_or_default(),
+            current: Vec::new(),
+        };
+        for (stream, model) in models.enumerate() {
+            let (step_sender, steps) = sync_channel::<ModelStep>(MAX_IN_FLIGHT);
+            let (message_sender, layers) = (message_sender.clone(), layers.to_vec());
+            let work = move || {
+                let result = run_replica(model.as_ref(), stream, &layers, &steps, &message_sender);
+                // The receiver is gone if another replica has failed.
+                let _ = message_sender.send(ReplicaMessage::Finished { stream, result });
+            };
+            let spawned = Builder::new().name("replica".to_owned()).spawn(work);
+            session.threads.push(spawned.map_err(|error| KernelError::Device {
+                op: "start threads",
+                device: "replicas".to_owned(),
+                message: error.to_string(),
+            })?);
+            session.steps.push(Some(step_sender));
+            session.n_in_flight.push(0);
+            session.n_running += 1;
+        }
+        Ok(session)
+    }
+}
+
+/// Runs the steps of `steps` in a session of `model`, and sends all outputs.
+fn run_replica(
+    model: &dyn ActivationModel,
+    stream: usize,
+    layers: &[usize],
+    steps: &Receiver<ModelStep>,
+    messages: &Sender<ReplicaMessage>,
+) -> Result<()> {
+    let abandoned = |_| Error::internal("the outputs of a replica have no receiver");
+    let mut session = model.session(layers)?;
+    run_steps(session.as_mut(), &mut |_| steps.recv().ok(), &mut |vectors| {
+        let LayerVectors { step, layer, bytes } = vectors;
+        let output = ReplicaMessage::Output { stream, step, layer, bytes: bytes.to_vec() };
+        messages.send(output).map_err(abandoned)
+    })
+}
+
+impl ModelSession for ReplicaSession {
+    fn next(&mut self) -> Result<SessionEvent<'_>> {
+        loop {
+            let takes = |stream: &usize| self.steps[*stream].is_some() && self.n_in_flight[*stream] < MAX_IN_FLIGHT;
+            if let Some(stream) = (0..self.steps.len()).find(takes) {
+                return Ok(SessionEvent::NeedsBatch { stream });
+            }
+            if self.n_running == 0 {
+                return Ok(SessionEvent::Finished);
+            }
+            match self.messages.as_ref().and_then(|messages| messages.recv().ok()) {
+                Some(ReplicaMessage::Output { stream, step, layer, bytes }) => {
+                    self.n_in_flight[stream] -= usize::from(layer == self.deepest);
+                    self.current = bytes;
+                    return Ok(SessionEvent::Output(LayerVectors { step, layer, bytes: &self.current }));
+                }
+                Some(ReplicaMessage::Finished { stream, result }) => {
+                    result?;
+                    self.steps[stream] = None;
+                    self.n_running -= 1;
+                }
+                None => return Err(Error::internal("a replica thread terminated unexpectedly")),
+            }
+        }
     }
 
-    fn run_all(&self, layers: &[usize], next: &mut StepSource<'_>, sink: &mut StepSink<'_>) -> Result<()> {
-        let Some(&deepest) = layers.last() else { return Ok(()) };
-        thread::scope(|scope| {
-            let (message_sender, messages) = channel();
-            let mut step_senders = Vec::new();
-            for (stream, model) in self.all().enumerate() {
-                let (step_sender, steps) = sync_channel::<ModelStep>(MAX_IN_FLIGHT);
-                let message_sender = message_sender.clone();
-                step_senders.push(Some(step_sender));
-                scope.spawn(move || {
-                    let abandoned = |_| Error::internal("the outputs of a replica have no receiver");
-                    let result = model.run_all(layers, &mut |_| steps.recv().ok(), &mut |step, layer, bytes| {
-                        let output = ReplicaMessage::Output { stream, step, layer, bytes: bytes.to_vec() };
-                        message_sender.send(output).map_err(abandoned)
-                    });
-                    // The receiver is gone if another replica has failed.
-                    let _ = message_sender.send(ReplicaMessage::Finished { stream, result });
-                });
-            }
-            drop(message_sender);
-            let mut n_in_flight = vec![0; step_senders.len()];
-            let mut n_running = step_senders.len();
-            while n_running > 0 {
-                for (stream, sender) in step_senders.iter_mut().enumerate() {
-                    while n_in_flight[stream] < MAX_IN_FLIGHT
-                        && let Some(open) = sender
-                    {
-                        let sent = next(stream).is_some_and(|step| open.send(step).is_ok());
-                        if sent {
-                            n_in_flight[stream] += 1;
-                        } else {
-                            // No more steps, or the replica has finished and its result is in the channel.
-                            *sender = None;
-                        }
-                    }
-                }
-                match messages.recv() {
-                    Ok(ReplicaMessage::Output { stream, step, layer, bytes }) => {
-                        n_in_flight[stream] -= usize::from(layer == deepest);
-                        sink(step, layer, &bytes)?;
-                    }
-                    Ok(ReplicaMessage::Finished { stream, result }) => {
-                        result?;
-                        step_senders[stream] = None;
-                        n_running -= 1;
-                    }
-                    Err(_) => return Err(Error::internal("a replica thread terminated unexpectedly")),
-                }
-            }
-            Ok(())
-        })
+    fn submit(&mut self, stream: usize, step: ModelStep) -> Result<()> {
+        let sent = self.steps[stream].as_ref().is_some_and(|steps| steps.send(step).is_ok());
+        if sent {
+            self.n_in_flight[stream] += 1;
+        } else {
+            // The replica has failed, and its result is in the channel.
+            self.steps[stream] = None;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, stream: usize) {
+        self.steps[stream] = None;
+    }
+}
+
+impl Drop for ReplicaSession {
+    fn drop(&mut self) {
+        // Replicas end when they receive no more steps, or nobody receives their outputs.
+        self.steps.clear();
+        self.messages = None;
+        for thread in self.threads.drain(..) {
+            // A panic of a replica was the error of a receive.
+            let _ = thread.join();
+        }
     }
 }

@@ -3,8 +3,6 @@
 //! Tokens of a batch are numbered own tokens first, then tokens cached from the batch before (see [`TokenBatch`]). While a
 //! batch is being built its number of own tokens is not known, so tokens are named by [`TokenRef`] until it is finished.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{AttentionLayout, PoolGroups};
 
@@ -59,18 +57,13 @@ pub struct Batches<'a> {
     next: usize,
     /// The path in the prefix tree that the next visit starts from: its tokens, and whether any sample masks each.
     path: Vec<(TokenRef, bool)>,
-    session: u64,
 }
-
-/// Distinguishes sessions, so that tokens cached for one are never used by another.
-static NEXT_SESSION: AtomicU64 = AtomicU64::new(1);
 
 impl<'a> Batches<'a> {
     /// Batches of the visits of `prefixes`.
     pub fn new(tokens: &'a TokenSet, prefixes: &SharedPrefixes, batching: Batching) -> Self {
         let masked = if batching.masked_only { prefixes.masked_tokens(tokens) } else { Vec::new() };
-        let session = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
-        Batches { tokens, visits: prefixes.visits().collect(), masked, batching, next: 0, path: Vec::new(), session }
+        Batches { tokens, visits: prefixes.visits().collect(), masked, batching, next: 0, path: Vec::new() }
     }
 
     /// The visits of the next batch.
@@ -108,7 +101,7 @@ impl Iterator for Batches<'_> {
         let visits = self.take_visits();
         let padded_len = self.padded_len(visits.clone());
         let cached = self.path.iter().map(|(_, masked)| *masked).collect();
-        let mut builder = BatchBuilder { session: self.session, cached, ..BatchBuilder::default() };
+        let mut builder = BatchBuilder { cached, ..BatchBuilder::default() };
         for visit in visits.clone() {
             let (sample, shared) = self.visits[visit];
             let sequence = &self.tokens.sequences[sample];
@@ -153,7 +146,6 @@ struct BatchBuilder {
     masked: Vec<bool>,
     /// Whether any sample masks each cached token.
     cached: Vec<bool>,
-    session: u64,
     segments: Vec<SegmentParts>,
     /// Each sample with the tokens at all its positions.
     samples: Vec<(usize, Vec<TokenRef>)>,
@@ -189,7 +181,6 @@ impl BatchBuilder {
         let mut scheduled = ScheduledBatch {
             batch: TokenBatch {
                 layout: AttentionLayout { segments: segments.collect() },
-                session: self.session,
                 n_cached: self.cached.len(),
                 keep: path.iter().map(|(token, _)| number(*token)).collect(),
                 ids: self.ids,

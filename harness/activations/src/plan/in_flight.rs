@@ -1,13 +1,12 @@
 //! Runs batches through a model, several in flight at a time, and matches each output to its batch.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 
 use actbench_kernels::{KernelError, PoolMethod};
 
 use super::batches::ScheduledBatch;
 use crate::error::{Error, Result};
-use crate::model::{ActivationModel, ModelStep, StepOutput};
+use crate::model::{ActivationModel, LayerVectors, ModelStep, SessionEvent, StepOutput};
 
 /// A batch that the model was given and has not completed.
 pub(crate) struct InFlightBatch<S> {
@@ -47,9 +46,6 @@ type OnLayer<'a, S> = dyn FnMut(&mut InFlightBatch<S>, usize, &[u8]) -> Result<(
 
 /// Runs the batches that `next` gives for each stream of `model`. `on_layer` receives each layer's vectors, pooled by
 /// `pool` if given, in increasing order of layers; `on_complete` receives each batch after its deepest layer.
-///
-/// The model calls its source and its sink in any order while several batches are in flight. Both need the table of those
-/// batches, hence ids and a `RefCell` instead of a queue.
 pub(crate) fn run_batches<S: Default>(
     model: &dyn ActivationModel,
     layers: &[usize],
@@ -58,48 +54,65 @@ pub(crate) fn run_batches<S: Default>(
     on_layer: &mut OnLayer<'_, S>,
     on_complete: &mut dyn FnMut(InFlightBatch<S>) -> Result<()>,
 ) -> std::result::Result<(), BatchError> {
-    let in_flight: RefCell<HashMap<u64, InFlightBatch<S>>> = RefCell::new(HashMap::new());
+    let mut in_flight: HashMap<u64, InFlightBatch<S>> = HashMap::new();
     let n_blocks = layers.last().map_or(0, |deepest| deepest + 1);
-    let mut last_id = 0;
-    let mut source = |stream: usize| {
-        let mut scheduled = next(stream)?;
-        let batch = std::mem::take(&mut scheduled.batch);
-        let (output, n_vectors) = match pool {
-            Some(method) => {
-                let groups = std::mem::take(&mut scheduled.masked);
-                let last_layer_groups = scheduled.masked_last_layer.take();
-                (StepOutput::Pooled { groups, last_layer_groups, method }, scheduled.samples.len())
+    let mut run = || -> Result<()> {
+        let mut session = model.session(layers)?;
+        let mut last_id = 0;
+        loop {
+            match session.next()? {
+                SessionEvent::NeedsBatch { stream } => {
+                    let Some(scheduled) = next(stream) else {
+                        session.close(stream);
+                        continue;
+                    };
+                    last_id += 1;
+                    let (step, started) = start(model, scheduled, last_id, pool, n_blocks);
+                    in_flight.insert(last_id, started);
+                    session.submit(stream, step)?;
+                }
+                SessionEvent::Output(LayerVectors { step, layer, bytes }) => {
+                    let unknown =
+                        || Error::internal(format!("the model emitted layer {layer} of a batch that is not in flight"));
+                    on_layer(in_flight.get_mut(&step).ok_or_else(unknown)?, layer, bytes)?;
+                    if layer + 1 == n_blocks {
+                        on_complete(in_flight.remove(&step).ok_or_else(unknown)?)?;
+                    }
+                }
+                SessionEvent::Finished => return Ok(()),
             }
-            None => (StepOutput::Tokens, batch.ids.len() + batch.n_cached),
-        };
-        let (n_tokens, flops) = (batch.ids.len(), model.flops(&batch, n_blocks));
-        last_id += 1;
-        let started = InFlightBatch { scheduled, n_tokens, n_vectors, flops, state: S::default() };
-        in_flight.borrow_mut().insert(last_id, started);
-        Some(ModelStep { id: last_id, batch, output })
-    };
-    let mut sink = |id: u64, layer: usize, vectors: &[u8]| {
-        let unknown = || Error::internal(format!("the model emitted layer {layer} of a batch that is not in flight"));
-        let mut batches = in_flight.borrow_mut();
-        on_layer(batches.get_mut(&id).ok_or_else(unknown)?, layer, vectors)?;
-        if layer + 1 < n_blocks {
-            return Ok(());
         }
-        let completed = batches.remove(&id).ok_or_else(unknown)?;
-        // `on_complete` may take long, but never needs the table.
-        drop(batches);
-        on_complete(completed)
     };
-    let result = model.run_all(layers, &mut source, &mut sink);
-    let left = in_flight.into_inner();
+    let result = run();
     let error = match result {
         Err(error) => error,
-        Ok(()) if left.is_empty() => return Ok(()),
+        Ok(()) if in_flight.is_empty() => return Ok(()),
         Ok(()) => {
-            let what = format!("did not emit layer {} of {} batches", n_blocks - 1, left.len());
+            let what = format!("did not emit layer {} of {} batches", n_blocks - 1, in_flight.len());
             KernelError::shape("model", what).into()
         }
     };
-    let sizes = left.values().map(|batch| (batch.scheduled.samples.len(), batch.n_tokens));
+    let sizes = in_flight.values().map(|batch| (batch.scheduled.samples.len(), batch.n_tokens));
     Err(BatchError { error, largest: sizes.filter(|(samples, _)| *samples > 1).max_by_key(|(_, tokens)| *tokens) })
+}
+
+/// The step of a batch, and the rest of the batch.
+fn start<S: Default>(
+    model: &dyn ActivationModel,
+    mut scheduled: ScheduledBatch,
+    id: u64,
+    pool: Option<PoolMethod>,
+    n_blocks: usize,
+) -> (ModelStep, InFlightBatch<S>) {
+    let batch = std::mem::take(&mut scheduled.batch);
+    let (output, n_vectors) = match pool {
+        Some(method) => {
+            let groups = std::mem::take(&mut scheduled.masked);
+            let last_layer_groups = scheduled.masked_last_layer.take();
+            (StepOutput::Pooled { groups, last_layer_groups, method }, scheduled.samples.len())
+        }
+        None => (StepOutput::Tokens, batch.ids.len() + batch.n_cached),
+    };
+    let (n_tokens, flops) = (batch.ids.len(), model.flops(&batch, n_blocks));
+    (ModelStep { id, batch, output }, InFlightBatch { scheduled, n_tokens, n_vectors, flops, state: S::default() })
 }

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use actbench_activations::model::decoder::{Decoder, LoadOptions};
 use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
-use actbench_activations::model::{ActivationModel, LayerOutput};
-use actbench_activations::plan::batches::{Batches, Batching};
+use actbench_activations::model::{
+    ActivationModel, LayerVectors, ModelSession, ModelStep, SessionEvent, StepOutput, run_steps,
+};
+use actbench_activations::plan::batches::{Batches, Batching, ScheduledBatch};
 use actbench_activations::plan::prefix::SharedPrefixes;
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 use actbench_fixtures::presets::Preset;
+use actbench_activations::Result;
 use actbench_kernels::{CpuBackend, DType, PoolMethod};
 use proptest::prelude::*;
 
@@ -30,20 +33,26 @@ fn features(
     method: PoolMethod,
 ) -> Vec<[Vec<u8>; 2]> {
     let mut features = vec![<[Vec<u8>; 2]>::default(); tokens.len()];
-    for scheduled in Batches::new(tokens, prefixes, batching) {
-        let output = LayerOutput::Pooled {
-            groups: &scheduled.masked,
-            last_layer_groups: scheduled.masked_last_layer.as_ref(),
-            method,
-        };
-        let mut sink = |layer: usize, bytes: &[u8]| {
-            let vector_bytes = bytes.len() / scheduled.samples.len();
-            for (vector, sample) in bytes.chunks_exact(vector_bytes).zip(&scheduled.samples) {
-                features[*sample][layer / 2] = vector.to_vec();
-            }
-            Ok(())
-        };
-        model.run(&scheduled.batch, &[0, 2], output, &mut sink).unwrap();
+    let mut batches = Batches::new(tokens, prefixes, batching);
+    let mut samples = Vec::new();
+    let mut next = |_: usize| {
+        let scheduled = batches.next()?;
+        samples.push(scheduled.samples);
+        let (groups, last_layer_groups) = (scheduled.masked, scheduled.masked_last_layer);
+        let output = StepOutput::Pooled { groups, last_layer_groups, method };
+        Some(ModelStep { id: samples.len() as u64 - 1, batch: scheduled.batch, output })
+    };
+    let mut outputs = Vec::new();
+    let mut sink = |vectors: LayerVectors<'_>| {
+        outputs.push((vectors.step as usize, vectors.layer, vectors.bytes.to_vec()));
+        Ok(())
+    };
+    run_steps(model.session(&[0, 2]).unwrap().as_mut(), &mut next, &mut sink).unwrap();
+    for (step, layer, bytes) in outputs {
+        let vector_bytes = bytes.len() / samples[step].len();
+        for (vector, sample) in bytes.chunks_exact(vector_bytes).zip(&samples[step]) {
+            features[*sample][layer / 2] = vector.to_vec();
+        }
     }
     features
 }
@@ -91,8 +100,8 @@ proptest! {
     }
 }
 
-#[test]
-fn prefix_cache_of_another_session_is_refused() {
+/// Two sequences in two batches, of which the second continues the prefix of the first.
+fn two_batches() -> Vec<ModelStep> {
     let tokens = TokenSet {
         sequences: [[1u32, 2, 3], [1, 2, 4]]
             .map(|ids| TokenSequence { ids: ids.to_vec(), mask: vec![true; 3] })
@@ -100,15 +109,45 @@ fn prefix_cache_of_another_session_is_refused() {
     };
     let prefixes = SharedPrefixes::of(&tokens, &[0, 1]);
     let batching = Batching { max_samples: 1, max_tokens: 1, padded: false, masked_only: false };
-    let batches: Vec<_> = Batches::new(&tokens, &prefixes, batching).collect();
-    let other: Vec<_> = Batches::new(&tokens, &prefixes, batching).collect();
-    let model = tiny(DType::F32, 1);
-    let run = |index: usize, batches: &[actbench_activations::plan::batches::ScheduledBatch]| {
-        model.run(&batches[index].batch, &[0], LayerOutput::Tokens, &mut |_, _| Ok(()))
+    let batches = Batches::new(&tokens, &prefixes, batching).enumerate();
+    let step = |(id, scheduled): (usize, ScheduledBatch)| ModelStep {
+        id: id as u64,
+        batch: scheduled.batch,
+        output: StepOutput::Tokens,
     };
-    run(0, &batches).unwrap();
-    run(1, &batches).unwrap();
-    run(0, &batches).unwrap();
-    let error = run(1, &other).unwrap_err();
-    assert!(error.to_string().contains("the prefix cache belongs to another session"), "{error}");
+    batches.map(step).collect()
+}
+
+/// Runs `step` in `session` and returns the bytes of its only layer.
+fn run(session: &mut dyn ModelSession, step: &ModelStep) -> Result<Vec<u8>> {
+    assert!(matches!(session.next()?, SessionEvent::NeedsBatch { stream: 0 }));
+    session.submit(0, step.clone())?;
+    match session.next()? {
+        SessionEvent::Output(vectors) => Ok(vectors.bytes.to_vec()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn prefix_cache_of_another_session_is_refused() {
+    let steps = two_batches();
+    let model = tiny(DType::F32, 1);
+    run(model.session(&[0]).unwrap().as_mut(), &steps[0]).unwrap();
+    // The session before has left its buffers, and not its prefix.
+    let error = run(model.session(&[0]).unwrap().as_mut(), &steps[1]).unwrap_err();
+    assert!(error.to_string().contains("its prefix tokens are not cached in this one"), "{error}");
+}
+
+#[test]
+fn sessions_of_one_model_may_alternate() {
+    let steps = two_batches();
+    let model = tiny(DType::F32, 1);
+    let mut alone = model.session(&[0]).unwrap();
+    let expected = steps.iter().map(|step| run(alone.as_mut(), step).unwrap()).collect::<Vec<_>>();
+    let (mut first, mut second) = (model.session(&[0]).unwrap(), model.session(&[0]).unwrap());
+    for (step, expected) in steps.iter().zip(&expected) {
+        for session in [&mut first, &mut second] {
+            assert!(run(session.as_mut(), step).unwrap() == *expected, "step {}", step.id);
+        }
+    }
 }

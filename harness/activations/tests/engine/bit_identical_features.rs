@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use actbench_activations::eager;
 use actbench_activations::model::decoder::{Decoder, LoadOptions};
-use actbench_activations::model::spec::DecoderSpec;
+use actbench_activations::model::spec::{AttentionSpec, DecoderSpec, MlpSpec, NormKind, NormPlacement, QueryKeyNorm};
+use actbench_activations::model::tensor_names::{Part, TensorNames};
 use actbench_activations::model::weights::Weights;
 use actbench_activations::plan::{Acts, Axis, Rule, Rules};
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 use actbench_fixtures::presets::{LlamaConfig, LlamaShape, Preset, PresetConfig};
-use actbench_kernels::{CpuBackend, DType, PoolMethod};
+use actbench_kernels::{Activation, CpuBackend, DType, PoolMethod};
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
@@ -22,6 +23,99 @@ struct RandomModel {
     shape: LlamaShape,
     dtype: DType,
     seed: u64,
+    parts: RandomParts,
+}
+
+/// What families have besides the parts of a Llama, in any combination.
+#[derive(Clone, Debug)]
+struct RandomParts {
+    norm: NormKind,
+    placement: NormPlacement,
+    query_key_norm: QueryKeyNorm,
+    parallel_residual: bool,
+    soft_cap: Option<f32>,
+    /// Windows of even and of odd blocks.
+    windows: [Option<usize>; 2],
+    /// Whether even and odd blocks are rotated.
+    rotated: [bool; 2],
+    /// Rotated columns of a head, as pairs left out.
+    unrotated_pairs: usize,
+    mlp: MlpSpec,
+    qkv_bias: bool,
+    learned_positions: bool,
+    embedding_scale: Option<f64>,
+}
+
+/// Names for every part that a block can have.
+const ALL_PARTS: &[(Part, &str)] = &[
+    (Part::AttentionNorm, "attention_norm"),
+    (Part::Query, "query"),
+    (Part::Key, "key"),
+    (Part::Value, "value"),
+    (Part::QueryNorm, "query_norm"),
+    (Part::KeyNorm, "key_norm"),
+    (Part::AttentionOutput, "attention_output"),
+    (Part::AttentionOutputNorm, "attention_output_norm"),
+    (Part::MlpNorm, "mlp_norm"),
+    (Part::Gate, "gate"),
+    (Part::Up, "up"),
+    (Part::Down, "down"),
+    (Part::MlpOutputNorm, "mlp_output_norm"),
+];
+
+impl RandomParts {
+    /// Gives `spec`, a Llama's, these parts.
+    fn apply(&self, spec: &mut DecoderSpec) {
+        spec.names = TensorNames { parts: ALL_PARTS, positions: Some("positions.weight"), ..spec.names };
+        // Outputs have RMSNorm in every family, and a parallel residual has norms of inputs alone.
+        let layer_norm = self.norm == NormKind::Layer;
+        spec.norm.kind = self.norm;
+        spec.norm_placement = if layer_norm || self.parallel_residual { NormPlacement::Inputs } else { self.placement };
+        spec.parallel_residual = self.parallel_residual;
+        spec.attention = AttentionSpec {
+            soft_cap: self.soft_cap,
+            qkv_bias: self.qkv_bias,
+            query_key_norm: if layer_norm { QueryKeyNorm::None } else { self.query_key_norm },
+            ..spec.attention
+        };
+        spec.mlp = self.mlp;
+        let rotated = spec.head_dim / 2 - self.unrotated_pairs.min(spec.head_dim / 2 - 1);
+        spec.ropes[0].rotary_dim = 2 * rotated;
+        for (index, layer) in spec.layers.iter_mut().enumerate() {
+            layer.window = self.windows[index % 2];
+            layer.rope = layer.rope.filter(|_| self.rotated[index % 2]);
+        }
+        spec.embedding.learned_positions = self.learned_positions.then_some(64);
+        spec.embedding.scale = self.embedding_scale;
+    }
+}
+
+fn any_parts() -> impl Strategy<Value = RandomParts> {
+    let norms = (
+        select(vec![NormKind::Rms, NormKind::RmsPlusOne, NormKind::Layer]),
+        select(vec![NormPlacement::Inputs, NormPlacement::Outputs, NormPlacement::Both]),
+        select(vec![QueryKeyNorm::None, QueryKeyNorm::PerHead, QueryKeyNorm::Whole]),
+        prop::bool::weighted(0.2),
+    );
+    let window = || prop::option::of(1usize..=30);
+    let attention = (prop::option::of(0.5f32..30.0), [window(), window()], [any::<bool>(), any::<bool>()], 0usize..4);
+    let mlp = (any::<bool>(), select(Activation::ALL.to_vec()), any::<bool>())
+        .prop_map(|(gated, activation, bias)| MlpSpec { gated, activation, bias });
+    let others = (any::<bool>(), any::<bool>(), prop::option::of(1.0f64..9.0));
+    (norms, attention, mlp, others).prop_map(|(norms, attention, mlp, others)| RandomParts {
+        norm: norms.0,
+        placement: norms.1,
+        query_key_norm: norms.2,
+        parallel_residual: norms.3,
+        soft_cap: attention.0,
+        windows: attention.1,
+        rotated: attention.2,
+        unrotated_pairs: attention.3,
+        mlp,
+        qkv_bias: others.0,
+        learned_positions: others.1,
+        embedding_scale: others.2,
+    })
 }
 
 impl RandomModel {
@@ -37,11 +131,12 @@ impl RandomModel {
             eos_token_id: 2,
         };
         let preset = Preset { name: "random", published: &[], config: PresetConfig::Llama(llama) };
-        let config = DecoderSpec::parse(&preset.config_json(), preset.name).unwrap();
+        let mut spec = DecoderSpec::parse(&preset.config_json(), preset.name).unwrap();
+        self.parts.apply(&mut spec);
         let options = LoadOptions { dtype: self.dtype, n_blocks: self.shape.n_layers, max_positions: 64 };
-        let weights = Arc::new(Weights::synthetic(&preset, &config, self.seed));
+        let weights = Arc::new(Weights::synthetic(&preset, &spec, self.seed));
         let backend = CpuBackend::new(threads).unwrap();
-        Arc::new(Decoder::load(backend, config, weights, &options, &mut |_, _| ()).unwrap())
+        Arc::new(Decoder::load(backend, spec, weights, &options, &mut |_, _| ()).unwrap())
     }
 }
 
@@ -49,7 +144,8 @@ fn any_model() -> impl Strategy<Value = RandomModel> {
     let widths = (9usize..=64, 17usize..=90, 1usize..=4);
     let heads = (1usize..=4, 1usize..=4, (2usize..=16).prop_map(|half| 2 * half));
     let dtype = select(vec![DType::F32, DType::F16, DType::Bf16]);
-    (widths, heads, dtype, any::<u64>()).prop_map(|(widths, heads, dtype, seed)| RandomModel {
+    (widths, heads, dtype, any::<u64>(), any_parts()).prop_map(|(widths, heads, dtype, seed, parts)| RandomModel {
+        parts,
         shape: LlamaShape {
             vocab_size: VOCABULARY,
             hidden_size: widths.0,

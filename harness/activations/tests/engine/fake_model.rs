@@ -5,9 +5,8 @@
 use std::sync::Mutex;
 
 use actbench_activations::Result;
-use actbench_activations::model::{
-    ActivationModel, LayerOutput, LayerSink, StepSink, StepSource, TokenBatch, run_in_turn,
-};
+use actbench_activations::model::session::ComputedLayer;
+use actbench_activations::model::{ActivationModel, LayerOutput, ModelSession, ModelStep, StepwiseSession, TokenBatch};
 use actbench_activations::plan::{ActTensor, Axes, SequenceMask};
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 use actbench_kernels::backend::AttentionSegment;
@@ -29,7 +28,6 @@ pub struct FakeModel {
     /// Streams of batches.
     pub n_streams: usize,
     pub log: Mutex<ModelLog>,
-    cache: Mutex<FakePrefixCache>,
 }
 
 /// The work that the model has done.
@@ -48,7 +46,6 @@ pub struct ModelLog {
 
 #[derive(Default)]
 struct FakePrefixCache {
-    session: u64,
     /// Of each cached token, the tokens that it attends to.
     tokens: Vec<Vec<u32>>,
     last_layer: Vec<Vec<u32>>,
@@ -63,7 +60,6 @@ impl FakeModel {
             memory_tokens: None,
             n_streams: 1,
             log: Mutex::default(),
-            cache: Mutex::default(),
         }
     }
 
@@ -173,31 +169,24 @@ impl ActivationModel for FakeModel {
         Ok(())
     }
 
-    fn run_all(&self, layers: &[usize], next: &mut StepSource<'_>, sink: &mut StepSink<'_>) -> Result<()> {
-        run_in_turn(self, layers, next, sink)
+    fn session(&self, layers: &[usize]) -> Result<Box<dyn ModelSession + '_>> {
+        let (layers, mut cache) = (layers.to_vec(), FakePrefixCache::default());
+        Ok(Box::new(StepwiseSession::new(self.n_streams, move |step: &ModelStep| self.run(step, &layers, &mut cache))))
     }
 
     fn flops(&self, batch: &TokenBatch, n_blocks: usize) -> u64 {
         100 * (n_blocks * batch.ids.len()) as u64
     }
+}
 
-    fn run(
-        &self,
-        batch: &TokenBatch,
-        layers: &[usize],
-        output: LayerOutput<'_>,
-        sink: &mut LayerSink<'_>,
-    ) -> Result<()> {
-        let mut cache = self.cache.lock().unwrap();
+impl FakeModel {
+    fn run(&self, step: &ModelStep, layers: &[usize], cache: &mut FakePrefixCache) -> Result<Vec<ComputedLayer>> {
+        let batch = &step.batch;
         assert!(layers.is_sorted_by(|a, b| a < b) && layers.iter().all(|layer| *layer < self.n_layers));
         assert_eq!(batch.ids.len(), batch.positions.len());
         assert!(batch.ids.iter().all(|id| *id < VOCABULARY));
         if batch.n_cached > 0 {
-            assert_eq!(
-                (cache.session, cache.tokens.len()),
-                (batch.session, batch.n_cached),
-                "cache of another session"
-            );
+            assert_eq!(cache.tokens.len(), batch.n_cached, "cache of another session");
         }
         {
             let mut log = self.log.lock().unwrap();
@@ -243,6 +232,7 @@ impl ActivationModel for FakeModel {
             pruned
         });
 
+        let mut computed = Vec::new();
         for layer in layers {
             let left = pruned.as_ref().filter(|_| Some(layer) == layers.last());
             let vectors: Vec<Vec<f32>> = left
@@ -250,22 +240,21 @@ impl ActivationModel for FakeModel {
                 .iter()
                 .map(|tokens| self.dtype.to_f32_vec(&self.dtype.from_f32_slice(&vector(tokens, *layer))))
                 .collect();
-            let bytes = match output {
+            let bytes = match step.output.as_layer_output() {
                 LayerOutput::Tokens => self.dtype.from_f32_slice(&vectors.concat()),
                 LayerOutput::Pooled { groups, last_layer_groups, method } => {
                     pool(&vectors, left.and(last_layer_groups).unwrap_or(groups), method, self.dtype)
                 }
             };
             self.log.lock().unwrap().bytes += bytes.len();
-            sink(*layer, &bytes)?;
+            computed.push((*layer, bytes));
         }
-        cache.session = batch.session;
         cache.tokens = batch.keep.iter().map(|index| all[*index as usize].clone()).collect();
         cache.last_layer = match (&batch.last_layer, pruned) {
             (Some(left), Some(pruned)) => left.keep.iter().map(|index| pruned[*index as usize].clone()).collect(),
             _ => Vec::new(),
         };
-        Ok(())
+        Ok(computed)
     }
 }
 

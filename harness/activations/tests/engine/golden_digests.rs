@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::golden_support::{batch, load};
-use actbench_activations::model::{ActivationModel, LayerOutput};
+use actbench_activations::model::{ActivationModel, LayerOutput, run_batch};
 use actbench_fixtures::golden::{Golden, cases};
 use actbench_kernels::cpu::Isa;
 use actbench_kernels::{CpuBackend, DType};
@@ -22,7 +22,7 @@ fn digest(golden: &Golden, dtype: DType, isa: Isa) -> String {
         hasher.update(bytes);
         Ok(())
     };
-    model.run(&batch(golden), &layers, LayerOutput::Tokens, &mut sink).unwrap();
+    run_batch(&model, &batch(golden), &layers, LayerOutput::Tokens, &mut sink).unwrap();
     hasher.finalize().to_hex().to_string()
 }
 

@@ -7,7 +7,7 @@ use crate::golden_support::{batch, load};
 use actbench_activations::model::decoder::{Decoder, LoadOptions};
 use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
-use actbench_activations::model::{ActivationModel, LayerOutput};
+use actbench_activations::model::{ActivationModel, LayerOutput, run_batch};
 use actbench_fixtures::golden::{Golden, cases, compare};
 use actbench_kernels::cpu::Isa;
 use actbench_kernels::{CpuBackend, DType};
@@ -33,7 +33,7 @@ fn check(golden: &Golden, dtype: DType, isa: Isa, tolerance: f64) -> f64 {
         seen += 1;
         Ok(())
     };
-    model.run(&batch(golden), &layers, LayerOutput::Tokens, &mut sink).unwrap();
+    run_batch(&model, &batch(golden), &layers, LayerOutput::Tokens, &mut sink).unwrap();
     assert_eq!(seen, n_layers);
     worst
 }
@@ -76,6 +76,6 @@ fn wrong_rotary_base_is_detected() {
         differs = compare(expected, &values[values.len() - expected.len()..], 1e-3).is_err();
         Ok(())
     };
-    model.run(&batch(&golden), &[0], LayerOutput::Tokens, &mut sink).unwrap();
+    run_batch(&model, &batch(&golden), &[0], LayerOutput::Tokens, &mut sink).unwrap();
     assert!(differs, "the goldens do not depend on positions");
 }

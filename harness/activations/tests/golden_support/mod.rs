@@ -13,11 +13,12 @@ use actbench_kernels::{Backend, DType};
 /// All blocks of a golden model on `backend`.
 pub fn load<B: Backend>(golden: &Golden, dtype: DType, backend: B) -> Decoder<B> {
     let text = fs::read_to_string(golden.directory.join("config.json")).unwrap();
-    let config = DecoderSpec::parse(&text, &golden.name).unwrap();
-    assert_eq!(config.n_layers, golden.n_layers);
-    let weights = Arc::new(Weights::open(&golden.directory, &config.names).unwrap());
-    let options = LoadOptions { dtype, n_blocks: golden.n_layers, max_positions: 256 };
-    Decoder::load(backend, config, weights, &options, &mut |_, _| ()).unwrap()
+    let spec = DecoderSpec::parse(&text, &golden.name).unwrap();
+    assert_eq!(spec.n_layers, golden.n_layers);
+    let weights = Arc::new(Weights::open(&golden.directory, &spec.names).unwrap());
+    let longest = golden.sequences.iter().map(|sequence| sequence.tokens.len()).max().unwrap();
+    let options = LoadOptions { dtype, n_blocks: golden.n_layers, max_positions: longest };
+    Decoder::load(backend, spec, weights, &options, &mut |_, _| ()).unwrap()
 }
 
 /// All sequences of a golden as one ragged batch.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use actbench_activations::model::decoder::{Decoder, LoadOptions};
 use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
-use actbench_activations::model::{ActivationModel, LayerOutput};
+use actbench_activations::model::{ActivationModel, LayerVectors, ModelStep, StepOutput, run_steps};
 use actbench_activations::plan::batches::{Batches, Batching};
 use actbench_activations::plan::prefix::SharedPrefixes;
 use actbench_activations::tokens::{TokenSequence, TokenSet};
@@ -33,21 +33,27 @@ pub fn features(
     batching: Batching,
 ) -> Vec<Vec<Vec<u8>>> {
     let mut features = vec![vec![Vec::new(); layers.len()]; tokens.len()];
-    for scheduled in Batches::new(tokens, prefixes, batching) {
-        let output = LayerOutput::Pooled {
-            groups: &scheduled.masked,
-            last_layer_groups: scheduled.masked_last_layer.as_ref(),
-            method: PoolMethod::Mean,
-        };
-        let mut sink = |layer: usize, bytes: &[u8]| {
-            let position = layers.iter().position(|known| *known == layer).unwrap();
-            let vector_bytes = bytes.len() / scheduled.samples.len();
-            for (vector, sample) in bytes.chunks_exact(vector_bytes).zip(&scheduled.samples) {
-                features[*sample][position] = vector.to_vec();
-            }
-            Ok(())
-        };
-        model.run(&scheduled.batch, layers, output, &mut sink).unwrap();
+    let mut batches = Batches::new(tokens, prefixes, batching);
+    let mut samples = Vec::new();
+    let mut next = |_: usize| {
+        let scheduled = batches.next()?;
+        samples.push(scheduled.samples);
+        let (groups, last_layer_groups) = (scheduled.masked, scheduled.masked_last_layer);
+        let output = StepOutput::Pooled { groups, last_layer_groups, method: PoolMethod::Mean };
+        Some(ModelStep { id: samples.len() as u64 - 1, batch: scheduled.batch, output })
+    };
+    let mut outputs = Vec::new();
+    let mut sink = |vectors: LayerVectors<'_>| {
+        outputs.push((vectors.step as usize, vectors.layer, vectors.bytes.to_vec()));
+        Ok(())
+    };
+    run_steps(model.session(layers).unwrap().as_mut(), &mut next, &mut sink).unwrap();
+    for (step, layer, bytes) in outputs {
+        let position = layers.iter().position(|known| *known == layer).unwrap();
+        let vector_bytes = bytes.len() / samples[step].len();
+        for (vector, sample) in bytes.chunks_exact(vector_bytes).zip(&samples[step]) {
+            features[*sample][position] = vector.to_vec();
+        }
     }
     features
 }

@@ -3,7 +3,8 @@
 //! All values are `f32`. Inner loops have constant bounds over arrays, so that the compiler keeps the arrays in
 //! registers.
 
-use crate::cpu::math::exp;
+use crate::backend::ScoreRule;
+use crate::cpu::math::{exp, soft_cap};
 
 /// Lanes of a vector: 512 bits of `f32`.
 pub const LANES: usize = 16;
@@ -20,6 +21,13 @@ const SINGLE_KEYS: usize = 8;
 const TILE_LANES: usize = 4;
 /// Vectors of columns that are updated in one pass over the values.
 const TILE_COLUMNS: usize = 4;
+
+/// The keys of a block that a lane sees, as a range; empty where `from` is not below `to`.
+#[derive(Clone, Copy)]
+struct VisibleKeys {
+    from: usize,
+    to: usize,
+}
 
 /// One `f32` for each lane.
 type LaneVector = [f32; LANES];
@@ -71,8 +79,11 @@ impl KeyBlock {
 pub struct QueryLanes {
     count: usize,
     head_dim: usize,
+    soft_cap: Option<f32>,
     /// Position of each lane. Lanes beyond `count` have the position of the last one.
     positions: Vec<[u32; LANES]>,
+    /// The first position that each lane sees.
+    first_visible: Vec<[u32; LANES]>,
     /// `[vectors][head_dim]`: one element of all lanes of a vector.
     queries: Vec<LaneVector>,
     /// `[vectors]`: the largest score so far.
@@ -88,13 +99,19 @@ pub struct QueryLanes {
 impl QueryLanes {
     /// Starts `count` lanes at the positions `position(lane)`.
     #[inline(always)]
-    pub fn begin(&mut self, count: usize, head_dim: usize, position: impl Fn(usize) -> usize) {
+    pub fn begin(&mut self, count: usize, head_dim: usize, scores: ScoreRule, position: impl Fn(usize) -> usize) {
         let (vectors, columns) = (count.div_ceil(LANES), head_dim.div_ceil(LANES));
-        (self.count, self.head_dim) = (count, head_dim);
+        (self.count, self.head_dim, self.soft_cap) = (count, head_dim, scores.soft_cap);
         let position = |lane: usize| position(lane.min(count.saturating_sub(1)));
         self.positions.clear();
         let vector_positions = |vector| std::array::from_fn(|lane| position(vector * LANES + lane) as u32);
         self.positions.extend((0..vectors).map(vector_positions));
+        self.first_visible.clear();
+        let first_visible = |position: u32| match scores.window {
+            Some(window) => (position as usize + 1).saturating_sub(window) as u32,
+            None => 0,
+        };
+        self.first_visible.extend(self.positions.iter().map(|positions| positions.map(first_visible)));
         for (state, len, value) in [
             (&mut self.queries, vectors * head_dim, 0.0),
             (&mut self.max_scores, vectors, f32::NEG_INFINITY),
@@ -125,23 +142,24 @@ impl QueryLanes {
         accumulators[..self.head_dim].iter().map(move |acc| acc * inverse)
     }
 
-    /// Processes a block. Blocks are passed in the order of their positions, from 0.
+    /// Processes a block. Blocks are passed in the order of their positions, from the first one that a lane sees.
     #[inline(always)]
     pub fn attend(&mut self, block: &KeyBlock) {
         self.score(block);
         for vector in 0..self.positions.len() {
-            // Positions increase with the lanes, so the last lane decides whether any of them sees the block.
-            if self.positions[vector][LANES - 1] as usize >= block.first {
+            // Positions increase with the lanes, so the last lane decides whether any of them has reached the block, and the first
+            // one whether all windows start after it.
+            let is_reached = self.positions[vector][LANES - 1] as usize >= block.first;
+            if is_reached && (self.first_visible[vector][0] as usize) < block.first + block.len {
+                if let Some(cap) = self.soft_cap {
+                    self.cap_scores(vector, cap, block);
+                }
                 self.update_online_softmax(vector, block);
             }
         }
-        let columns = self.head_dim.div_ceil(LANES);
-        for lane in (0..self.count / TILE_LANES * TILE_LANES).step_by(TILE_LANES) {
-            self.add_values::<TILE_LANES>(lane, columns, block);
-        }
-        for lane in self.count / TILE_LANES * TILE_LANES..self.count {
-            self.add_values::<1>(lane, columns, block);
-        }
+        // Windows start later with each lane, so the last lane decides whether the window of any starts after the first key.
+        let has_window = self.first_visible.last().is_some_and(|first| first[LANES - 1] as usize > block.first);
+        if has_window { self.add_block::<true>(block) } else { self.add_block::<false>(block) }
     }
 
     /// `weights[vector][key] = query . key` for all lanes; unspecified for keys beyond the block.
@@ -186,6 +204,16 @@ impl QueryLanes {
         }
     }
 
+    /// Caps the scores of a vector.
+    #[inline(always)]
+    fn cap_scores(&mut self, vector: usize, cap: f32, block: &KeyBlock) {
+        for scores in &mut self.weights[vector * KEYS..vector * KEYS + block.len] {
+            for score in scores {
+                *score = soft_cap(*score, cap);
+            }
+        }
+    }
+
     /// Converts the scores of a vector to weights `e^(score - max)`, and rescales its state to the new maximum.
     #[inline(always)]
     fn update_online_softmax(&mut self, vector: usize, block: &KeyBlock) {
@@ -202,15 +230,32 @@ impl QueryLanes {
                 }
             }
         }
+        // Sliding window: a row does not see positions before its window.
+        let first_visible = &self.first_visible[vector];
+        if first_visible[LANES - 1] as usize > block.first {
+            for (index, scores) in weights.iter_mut().enumerate() {
+                let position = (block.first + index) as u32;
+                for lane in 0..LANES {
+                    let is_visible = position >= first_visible[lane];
+                    scores[lane] = if is_visible { scores[lane] } else { f32::NEG_INFINITY };
+                }
+            }
+        }
         for scores in weights.iter() {
             for lane in 0..LANES {
                 max_scores[lane] = if scores[lane] > max_scores[lane] { scores[lane] } else { max_scores[lane] };
             }
         }
+        // A lane that has seen no key yet has the maximum minus infinity, and the difference of two infinities is NaN. With 0 in
+        // its place the weights and the factor are 0, and its sums and outputs stay 0.
+        let mut references = max_scores;
+        for reference in &mut references {
+            *reference = if *reference == f32::NEG_INFINITY { 0.0 } else { *reference };
+        }
         let mut factors = self.max_scores[vector];
         for lane in 0..LANES {
-            // In the first block the old maximum is minus infinity and the factor 0; the sums are still 0.
-            factors[lane] = exp(factors[lane] - max_scores[lane]);
+            // In the first block that a lane sees the old maximum is minus infinity and the factor 0; the sums are still 0.
+            factors[lane] = exp(factors[lane] - references[lane]);
         }
         let mut weight_sums = self.weight_sums[vector];
         for lane in 0..LANES {
@@ -218,7 +263,7 @@ impl QueryLanes {
         }
         for scores in weights.iter_mut() {
             for lane in 0..LANES {
-                scores[lane] = exp(scores[lane] - max_scores[lane]);
+                scores[lane] = exp(scores[lane] - references[lane]);
                 weight_sums[lane] += scores[lane];
             }
         }
@@ -233,32 +278,49 @@ impl QueryLanes {
         }
     }
 
+    /// Adds the weighted values of the block to the outputs. `WINDOW` is whether the window of a lane starts after the
+    /// first key of the block.
+    #[inline(always)]
+    fn add_block<const WINDOW: bool>(&mut self, block: &KeyBlock) {
+        let columns = self.head_dim.div_ceil(LANES);
+        for lane in (0..self.count / TILE_LANES * TILE_LANES).step_by(TILE_LANES) {
+            self.add_values::<TILE_LANES, WINDOW>(lane, columns, block);
+        }
+        for lane in self.count / TILE_LANES * TILE_LANES..self.count {
+            self.add_values::<1, WINDOW>(lane, columns, block);
+        }
+    }
+
     /// Adds the weighted values of the block to the outputs of `L` lanes from `lane`. Each output is one chain over the
     /// visible positions.
     #[inline(always)]
-    fn add_values<const L: usize>(&mut self, lane: usize, columns: usize, block: &KeyBlock) {
-        // The number of visible keys for each lane. Masked keys have weight 0, but 0 times an infinite value would be
-        // NaN.
-        let visible: [usize; L] = std::array::from_fn(|l| {
-            let position = self.positions[(lane + l) / LANES][(lane + l) % LANES];
-            (position as usize + 1).saturating_sub(block.first).min(block.len)
+    fn add_values<const L: usize, const WINDOW: bool>(&mut self, lane: usize, columns: usize, block: &KeyBlock) {
+        // The visible keys of each lane. Masked keys have weight 0, but 0 times an infinite value would be NaN.
+        let visible: [VisibleKeys; L] = std::array::from_fn(|l| {
+            let (vector, lane) = ((lane + l) / LANES, (lane + l) % LANES);
+            let position = self.positions[vector][lane] as usize;
+            let first = if WINDOW { self.first_visible[vector][lane] as usize } else { 0 };
+            VisibleKeys {
+                from: first.saturating_sub(block.first).min(block.len),
+                to: (position + 1).saturating_sub(block.first).min(block.len),
+            }
         });
         let whole = columns / TILE_COLUMNS * TILE_COLUMNS;
         for column in (0..whole).step_by(TILE_COLUMNS) {
-            self.add_tile::<L, TILE_COLUMNS>(lane, column, columns, &visible, block);
+            self.add_tile::<L, TILE_COLUMNS, WINDOW>(lane, column, columns, &visible, block);
         }
         for column in whole..columns {
-            self.add_tile::<L, 1>(lane, column, columns, &visible, block);
+            self.add_tile::<L, 1, WINDOW>(lane, column, columns, &visible, block);
         }
     }
 
     #[inline(always)]
-    fn add_tile<const L: usize, const C: usize>(
+    fn add_tile<const L: usize, const C: usize, const WINDOW: bool>(
         &mut self,
         lane: usize,
         column: usize,
         columns: usize,
-        visible: &[usize; L],
+        visible: &[VisibleKeys; L],
         block: &KeyBlock,
     ) {
         let weights: [(&[LaneVector], usize); L] = std::array::from_fn(|l| {
@@ -271,8 +333,24 @@ impl QueryLanes {
             let row = &block.values[key * columns + column..key * columns + column + C];
             std::array::from_fn(|c| row[c])
         };
-        // Positions increase with the lanes, so the first lane has the fewest visible keys.
-        for key in 0..visible[0] {
+        // Positions increase with the lanes, so the first lane sees the fewest keys at the end of the block and the last lane
+        // the fewest at its start. Between them are the keys that all lanes see, where there are any.
+        let shared_to = visible[0].to;
+        let shared_from = if WINDOW { visible[L - 1].from.min(shared_to) } else { 0 };
+        if WINDOW {
+            for l in 0..L {
+                for key in visible[l].from..shared_from {
+                    let (values, weight) = (values(key), weights[l].0[key][weights[l].1]);
+                    for c in 0..C {
+                        for element in 0..LANES {
+                            accumulators[l][c][element] =
+                                weight.mul_add(values[c][element], accumulators[l][c][element]);
+                        }
+                    }
+                }
+            }
+        }
+        for key in shared_from..shared_to {
             let values = values(key);
             for l in 0..L {
                 let weight = weights[l].0[key][weights[l].1];
@@ -284,7 +362,8 @@ impl QueryLanes {
             }
         }
         for l in 0..L {
-            for key in visible[0]..visible[l] {
+            let from = if WINDOW { visible[l].from.max(shared_to) } else { shared_to };
+            for key in from..visible[l].to {
                 let (values, weight) = (values(key), weights[l].0[key][weights[l].1]);
                 for c in 0..C {
                     for element in 0..LANES {

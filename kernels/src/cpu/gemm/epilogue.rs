@@ -2,8 +2,8 @@
 
 use std::marker::PhantomData;
 
+use super::activation::ActivationFunction;
 use super::pack::PANEL;
-use crate::cpu::math::silu;
 use crate::cpu::tensor::{CpuTensor, Element};
 use crate::dtype::DType;
 
@@ -166,15 +166,44 @@ impl<E: Element> Epilogue for ResidualEpilogue<'_, E> {
     }
 }
 
-/// `out = silu(gate + gate bias) * (up + up bias)`; a panel has 16 gate outputs and then 16 up outputs.
-pub struct SwiGluEpilogue<'a, E> {
+/// `out = activation(accumulators + bias)`.
+pub struct ActivatedEpilogue<'a, E, A> {
+    /// The output, `[rows, out_features]`.
+    pub out: OutputRows<'a, E>,
+    /// One value for each output.
+    pub bias: Option<&'a [f32]>,
+    /// The activation.
+    pub activation: PhantomData<A>,
+}
+
+impl<E: Element, A: ActivationFunction> Epilogue for ActivatedEpilogue<'_, E, A> {
+    #[inline(always)]
+    fn store<const DOTS: bool>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]) {
+        let from = panel * PANEL;
+        let bias = self.bias.map(|bias| widened::<f32, PANEL>(&bias[from..]));
+        for (offset, accumulators) in accumulators.iter().enumerate() {
+            // SAFETY: each (row, panel) belongs to one task.
+            let out = unsafe { self.out.row_slice(row + offset, from, from + PANEL) };
+            let mut values = bias.map_or(*accumulators, |bias| add(*accumulators, &bias));
+            for value in &mut values {
+                *value = A::apply(*value);
+            }
+            round_to::<E, PANEL, DOTS>(values, out);
+        }
+    }
+}
+
+/// `out = activation(gate + gate bias) * (up + up bias)`; a panel has 16 gate outputs and then 16 up outputs.
+pub struct GatedEpilogue<'a, E, A> {
     /// The output, `[rows, out_features]`.
     pub out: OutputRows<'a, E>,
     /// Gate biases, then up biases.
     pub bias: Option<(&'a [f32], &'a [f32])>,
+    /// The activation.
+    pub activation: PhantomData<A>,
 }
 
-impl<E: Element> Epilogue for SwiGluEpilogue<'_, E> {
+impl<E: Element, A: ActivationFunction> Epilogue for GatedEpilogue<'_, E, A> {
     #[inline(always)]
     fn store<const DOTS: bool>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]) {
         const HALF: usize = PANEL / 2;
@@ -190,7 +219,7 @@ impl<E: Element> Epilogue for SwiGluEpilogue<'_, E> {
             }
             let mut gated = [0.0f32; HALF];
             for (value, (gate, up)) in gated.iter_mut().zip(gates.iter().zip(&ups)) {
-                *value = silu(*gate) * up;
+                *value = A::apply(*gate) * up;
             }
             round_to::<E, HALF, DOTS>(gated, out);
         }

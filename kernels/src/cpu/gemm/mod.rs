@@ -16,6 +16,7 @@ use super::tensor::CpuTensor;
 use crate::dtype::DType;
 use crate::error::KernelError;
 
+pub mod activation;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use actbench_activations::model::decoder::{Decoder, LoadOptions};
 use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
-use actbench_activations::model::{ActivationModel, LayerOutput, TokenBatch};
+use actbench_activations::model::{ActivationModel, LayerOutput, TokenBatch, run_batch};
 
 /// Above the longest sequence of a golden.
 const MAX_POSITIONS: usize = 256;
@@ -114,7 +114,7 @@ fn worst_error<B: Backend>(
         Ok(())
     };
     let batch = TokenBatch::of_sequences(golden.sequences.iter().map(|sequence| &sequence.tokens[..]));
-    model.run(&batch, &layers, LayerOutput::Tokens, &mut sink)?;
+    run_batch(&model, &batch, &layers, LayerOutput::Tokens, &mut sink)?;
     if seen != golden.n_layers {
         return Ok(Err(format!("the model returned {seen} of {} layers", golden.n_layers)));
     }

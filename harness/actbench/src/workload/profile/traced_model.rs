@@ -1,13 +1,12 @@
 //! A decorator of a model that records each forward pass in a profile.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actbench_kernels::{DType, DeviceUsage, Profile};
 
 use crate::error::Result;
-use actbench_activations::model::{ActivationModel, LayerOutput, LayerSink, StepSink, StepSource, TokenBatch};
+use actbench_activations::model::{ActivationModel, ModelSession, ModelStep, SessionEvent, TokenBatch};
 
 /// Forwards all calls; each batch becomes a span of the profile.
 pub struct TracedModel {
@@ -81,17 +80,10 @@ impl ActivationModel for TracedModel {
         self.model.flops(batch, n_blocks)
     }
 
-    fn run(
-        &self,
-        batch: &TokenBatch,
-        layers: &[usize],
-        output: LayerOutput<'_>,
-        sink: &mut LayerSink<'_>,
-    ) -> Result<()> {
-        let start = self.profile.now();
-        let result = self.model.run(batch, layers, output, sink);
-        self.profile.batch(description(batch), 1, start);
-        result
+    fn session(&self, layers: &[usize]) -> Result<Box<dyn ModelSession + '_>> {
+        let session = self.model.session(layers)?;
+        let deepest = layers.last().copied();
+        Ok(Box::new(TracedSession { session, profile: &self.profile, deepest, tracks: Tracks::default() }))
     }
 
     fn streams(&self) -> usize {
@@ -102,30 +94,42 @@ impl ActivationModel for TracedModel {
         self.model.release_and_measure_capacity()
     }
 
-    fn run_all(&self, layers: &[usize], next: &mut StepSource<'_>, sink: &mut StepSink<'_>) -> Result<()> {
-        let tracks = RefCell::new(Tracks::default());
-        let deepest = layers.last().copied();
-        let mut traced_next = |lane: usize| {
-            let step = next(lane)?;
-            let (id, start, detail) = (step.id, self.profile.now(), description(&step.batch));
-            tracks.borrow_mut().start(InFlightBatch { id, start, detail });
-            Some(step)
-        };
-        self.model.run_all(layers, &mut traced_next, &mut |id, layer, rows| {
-            if Some(layer) == deepest
-                && let Some((track, batch)) = tracks.borrow_mut().complete(id)
-            {
-                self.profile.batch(batch.detail, track, batch.start);
-            }
-            sink(id, layer, rows)
-        })
-    }
-
     fn device_usage(&self) -> Result<Option<DeviceUsage>> {
         self.model.device_usage()
     }
 
     fn reset_device_usage(&self) -> Result<()> {
         self.model.reset_device_usage()
+    }
+}
+
+/// Forwards all calls of a session, and notes when a batch starts and ends.
+struct TracedSession<'a> {
+    session: Box<dyn ModelSession + 'a>,
+    profile: &'a Profile,
+    deepest: Option<usize>,
+    tracks: Tracks,
+}
+
+impl ModelSession for TracedSession<'_> {
+    fn next(&mut self) -> Result<SessionEvent<'_>> {
+        let event = self.session.next()?;
+        if let SessionEvent::Output(vectors) = &event
+            && Some(vectors.layer) == self.deepest
+            && let Some((track, batch)) = self.tracks.complete(vectors.step)
+        {
+            self.profile.batch(batch.detail, track, batch.start);
+        }
+        Ok(event)
+    }
+
+    fn submit(&mut self, stream: usize, step: ModelStep) -> Result<()> {
+        let (id, start, detail) = (step.id, self.profile.now(), description(&step.batch));
+        self.tracks.start(InFlightBatch { id, start, detail });
+        self.session.submit(stream, step)
+    }
+
+    fn close(&mut self, stream: usize) {
+        self.session.close(stream);
     }
 }

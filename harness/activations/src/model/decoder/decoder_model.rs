@@ -6,16 +6,15 @@ use std::sync::{Arc, OnceLock};
 use actbench_kernels::{Backend, DType, DeviceUsage};
 
 use super::load_options::LoadOptions;
-use super::output_sink::QueuedOutputs;
+use super::pipeline::PipelineSession;
+use super::split;
 use super::stage::PipelineStage;
-use super::{pipeline, split};
+use super::stage_session::StageSession;
 use crate::error::{Error, Result};
 use crate::model::memory_model::weight_bytes;
 use crate::model::spec::DecoderSpec;
 use crate::model::weights::Weights;
-use crate::model::{
-    ActivationModel, LayerOutput, LayerSink, ModelStep, StepOutput, StepSink, StepSource, TokenBatch, check_layer,
-};
+use crate::model::{ActivationModel, ModelSession, TokenBatch, check_layer};
 
 /// A model on one backend or over several, ready to run.
 pub struct Decoder<B: Backend> {
@@ -24,7 +23,7 @@ pub struct Decoder<B: Backend> {
     weights: Arc<Weights>,
     fingerprint: OnceLock<String>,
     /// In the order of their blocks; at least one.
-    stages: Vec<PipelineStage<B>>,
+    stages: Vec<Arc<PipelineStage<B>>>,
     n_blocks: usize,
     max_positions: usize,
 }
@@ -72,7 +71,9 @@ impl<B: Backend> Decoder<B> {
         let stages = backends
             .into_iter()
             .zip(ranges)
-            .map(|(backend, blocks)| PipelineStage::load(backend, &spec, &weights, options, blocks, progress))
+            .map(|(backend, blocks)| {
+                PipelineStage::load(backend, &spec, &weights, options, blocks, progress).map(Arc::new)
+            })
             .collect::<Result<Vec<_>>>()?;
         if stages.is_empty() {
             return Err(Error::usage("no device was given to load the model on"));
@@ -94,18 +95,11 @@ impl<B: Backend> Decoder<B> {
         starts.zip(ends).map(|(start, end)| start..end).collect()
     }
 
-    fn check(&self, batch: &TokenBatch, layers: &[usize]) -> Result<()> {
-        if batch.positions.len() != batch.ids.len() {
-            return Err(Error::usage(format!("{} ids but {} positions", batch.ids.len(), batch.positions.len())));
-        }
-        if let Some(position) = batch.positions.iter().find(|position| **position as usize >= self.max_positions) {
-            let max = self.max_positions;
-            return Err(Error::usage(format!("position {position} is out of range: {max} positions were prepared")));
-        }
+    fn check_layers(&self, layers: &[usize]) -> Result<()> {
         if !layers.is_sorted_by(|a, b| a < b) {
             return Err(Error::usage(format!("layers {layers:?} are not increasing")));
         }
-        let Some(&deepest) = layers.last() else { return Ok(()) };
+        let Some(&deepest) = layers.last() else { return Err(Error::usage("name at least one layer to run")) };
         check_layer(deepest, self.spec.n_layers)?;
         if deepest < self.n_blocks {
             return Ok(());
@@ -114,7 +108,7 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// The stages that have a block up to the deepest of `layers`.
-    fn stages_up_to(&self, layers: &[usize]) -> &[PipelineStage<B>] {
+    fn stages_up_to(&self, layers: &[usize]) -> &[Arc<PipelineStage<B>>] {
         let n_stages = layers.last().map_or(0, |deepest| self.stages.partition_point(|stage| stage.first <= *deepest));
         &self.stages[..n_stages]
     }
@@ -173,7 +167,7 @@ impl<B: Backend> ActivationModel for Decoder<B> {
 
     fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
         let capacities =
-            self.stages.iter().map(PipelineStage::release_and_measure_capacity).collect::<Result<Vec<_>>>()?;
+            self.stages.iter().map(|stage| stage.release_and_measure_capacity()).collect::<Result<Vec<_>>>()?;
         Ok(capacities.into_iter().flatten().min())
     }
 
@@ -186,42 +180,11 @@ impl<B: Backend> ActivationModel for Decoder<B> {
         self.stages.iter().try_for_each(|stage| Ok(stage.backend.reset_device_usage()?))
     }
 
-    fn run(
-        &self,
-        batch: &TokenBatch,
-        layers: &[usize],
-        output: LayerOutput<'_>,
-        sink: &mut LayerSink<'_>,
-    ) -> Result<()> {
-        self.check(batch, layers)?;
-        let output = match output {
-            LayerOutput::Tokens => StepOutput::Tokens,
-            LayerOutput::Pooled { groups, last_layer_groups, method } => {
-                StepOutput::Pooled { groups: groups.clone(), last_layer_groups: last_layer_groups.cloned(), method }
-            }
-        };
-        let step = ModelStep { id: 0, batch: batch.clone(), output };
-        let mut sink = |_: u64, layer: usize, bytes: &[u8]| sink(layer, bytes);
-        let mut outputs = QueuedOutputs::new(&mut sink);
-        let mut stream: Option<Vec<u8>> = None;
-        for stage in self.stages_up_to(layers) {
-            stream = stage.run(&step, stream.as_deref(), layers, &mut outputs)?;
-        }
-        outputs.finish()
-    }
-
-    fn run_all(&self, layers: &[usize], next: &mut StepSource<'_>, sink: &mut StepSink<'_>) -> Result<()> {
-        let stages = self.stages_up_to(layers);
-        if stages.len() > 1 {
-            return pipeline::run(stages, layers, |step| self.check(&step.batch, layers), next, sink);
-        }
-        let mut outputs = QueuedOutputs::new(sink);
-        while let Some(step) = next(0) {
-            self.check(&step.batch, layers)?;
-            for stage in stages {
-                stage.run(&step, None, layers, &mut outputs)?;
-            }
-        }
-        outputs.finish()
+    fn session(&self, layers: &[usize]) -> Result<Box<dyn ModelSession + '_>> {
+        self.check_layers(layers)?;
+        Ok(match self.stages_up_to(layers) {
+            [stage] => Box::new(StageSession::new(stage, layers)?),
+            stages => Box::new(PipelineSession::new(stages, layers)?),
+        })
     }
 }

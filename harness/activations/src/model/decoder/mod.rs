@@ -3,16 +3,17 @@
 //! Nothing here knows the device or a family's name. Blocks past the deepest layer asked for are neither loaded nor run, and
 //! there is no final norm and no LM head: a layer is the residual stream after its block. A `stage` is consecutive blocks on one
 //! device, `block` the pass through one of them; a model (`decoder_model`) is one stage, or a `pipeline` of several, `split` by
-//! free memory.
+//! free memory. A session is a `stage_pass` with copies that overlap (`stage_session`), or one on a thread for each stage (`pipeline`).
 
 mod block;
 mod decoder_model;
 mod load_options;
-mod output_sink;
 mod pipeline;
 mod rope_table;
 mod split;
 mod stage;
+mod stage_pass;
+mod stage_session;
 mod weights;
 mod workspace;
 

@@ -1,15 +1,14 @@
 //! Consecutive blocks of a model on one device, and the forward pass through them.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use actbench_kernels::{Backend, DType, KernelError, PendingCopy};
 
 use super::load_options::LoadOptions;
-use super::output_sink::OutputSink;
 use super::rope_table::RopeTable;
 use super::weights::DecoderBlock;
-use super::workspace::{PrefixCache, Workspace};
+use super::workspace::Workspace;
 use crate::error::{Error, Result};
 use crate::model::loader::{WeightLoader, embedding_table, not_finite};
 use crate::model::memory_model::{prefix_cache_bytes, token_bytes};
@@ -27,7 +26,7 @@ pub(super) struct PipelineStage<B: Backend> {
     pub(super) spec: DecoderSpec,
     dtype: DType,
     weights: Arc<Weights>,
-    max_positions: usize,
+    pub(super) max_positions: usize,
     /// The number of the first block.
     pub(super) first: usize,
     pub(super) blocks: Vec<DecoderBlock<B>>,
@@ -38,7 +37,8 @@ pub(super) struct PipelineStage<B: Backend> {
     /// The table of learned positions, on the first stage alone, if the model has one.
     positions: Option<B::Embedding>,
     pub(super) ropes: Vec<RopeTable<B>>,
-    workspace: Mutex<Option<Workspace<B>>>,
+    /// The buffers of an earlier session, for the next one.
+    spare: Mutex<Option<Workspace<B>>>,
 }
 
 impl<B: Backend> PipelineStage<B> {
@@ -77,15 +77,15 @@ impl<B: Backend> PipelineStage<B> {
             embedding_scale,
             positions,
             ropes,
-            workspace: Mutex::new(None),
+            spare: Mutex::new(None),
         })
     }
 
-    /// Drops the workspace, cached prefixes included, and gives the tokens of a batch that the free memory of the device
+    /// Drops the spare workspace and gives the tokens of a batch that the free memory of the device
     /// can take.
     pub(super) fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
         // Buffers of earlier batches are freed first: their memory is available to later batches.
-        *self.workspace.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let Some(free) = self.backend.free_memory()? else { return Ok(None) };
         let cache = prefix_cache_bytes(&self.spec, self.dtype, self.blocks.len(), self.max_positions);
         let usable = (USABLE_FRACTION * free as f64) as u64;
@@ -93,46 +93,27 @@ impl<B: Backend> PipelineStage<B> {
         Ok(Some(usize::try_from(tokens).unwrap_or(usize::MAX)))
     }
 
-    /// Runs `step` through the blocks of this stage up to the deepest of `layers` and emits the outputs of those in
-    /// `layers` to `outputs`. `input` is the residual stream of the stage before; none for the first.
-    ///
-    /// # Returns
-    /// The residual stream, `[own tokens, hidden]`, if deeper blocks are on the next stage.
-    pub(super) fn run(
-        &self,
-        step: &ModelStep,
-        input: Option<&[u8]>,
-        layers: &[usize],
-        outputs: &mut dyn OutputSink,
-    ) -> Result<Option<Vec<u8>>> {
-        // A poisoned workspace may be used: a batch overwrites its buffers before it reads them, and the prefix cache is
-        // checked.
-        let mut slot = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
-        let work = match slot.as_mut() {
-            Some(work) => work,
-            None => slot.insert(Workspace::new(&self.backend, &self.spec, self.dtype, self.blocks.len())?),
-        };
-        let ran = self.run_in(work, step, input, layers, outputs);
-        if let Err(Error::Kernel(KernelError::OutOfMemory { .. })) = &ran {
-            // Frees the memory for the smaller batches that the plan tries next.
-            *slot = None;
+    /// The spare workspace, or a new one; its prefix cache is empty.
+    pub(super) fn take_workspace(&self) -> Result<Workspace<B>> {
+        // A poisoned lock is harmless: a batch overwrites the buffers before it reads them.
+        match self.spare.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(mut spare) => {
+                spare.prefix_cache.clear();
+                Ok(spare)
+            }
+            None => Workspace::new(&self.backend, &self.spec, self.dtype, self.blocks.len()),
         }
-        ran
     }
 
-    fn run_in(
-        &self,
-        work: &mut Workspace<B>,
-        step: &ModelStep,
-        input: Option<&[u8]>,
-        layers: &[usize],
-        outputs: &mut dyn OutputSink,
-    ) -> Result<Option<Vec<u8>>> {
-        let batch = &step.batch;
-        let Some(&deepest) = layers.last() else { return Ok(None) };
-        check_cached_prefix(batch, &work.prefix_cache)?;
-        let n_tokens = batch.ids.len();
-        work.resize(&self.backend, n_tokens)?;
+    /// Keeps `workspace` for the next session.
+    pub(super) fn keep_workspace(&self, workspace: Workspace<B>) {
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(workspace);
+    }
+
+    /// Puts the input of `batch` into the stream: the embedding, or `input`, the stream of the stage before.
+    pub(super) fn begin(&self, batch: &TokenBatch, input: Option<&[u8]>, work: &mut Workspace<B>) -> Result<()> {
+        work.prefix_cache.check(batch)?;
+        work.resize(&self.backend, batch.ids.len())?;
         match (&self.embedding, input) {
             (Some(embedding), None) => {
                 let embedded = self.backend.embed(embedding, &batch.ids, self.embedding_scale, &mut work.stream);
@@ -140,34 +121,32 @@ impl<B: Backend> PipelineStage<B> {
                 if let Some(positions) = &self.positions {
                     self.backend.add_embedding(positions, &batch.positions, &mut work.stream)?;
                 }
+                Ok(())
             }
-            (None, Some(input)) => self.backend.upload(input, &mut work.stream)?,
-            _ => return Err(Error::internal("a pipeline stage received the input of another")),
+            (None, Some(input)) => Ok(self.backend.upload(input, &mut work.stream)?),
+            _ => Err(Error::internal("a pipeline stage received the input of another")),
         }
-        let last = deepest.min(self.first + self.blocks.len() - 1);
+    }
+
+    /// Runs blocks `blocks`; the backend may group their launches. `deepest` is the last layer asked for, which may be pruned.
+    pub(super) fn run_blocks(
+        &self,
+        blocks: RangeInclusive<usize>,
+        batch: &TokenBatch,
+        deepest: usize,
+        work: &mut Workspace<B>,
+    ) -> Result<()> {
+        let slot = *blocks.start();
         let pruned_in = |layer: usize| batch.last_layer.as_ref().filter(|_| layer == deepest);
-        let mut layer = self.first;
-        while layer <= last {
-            // Up to the next block with an output, so that the backend can group the launches of several blocks.
-            let emitting = layers.iter().copied().find(|asked| *asked >= layer).filter(|asked| *asked <= last);
-            let end = emitting.unwrap_or(last);
-            let mut blocks =
-                || (layer..=end).try_for_each(|layer| self.run_block(layer, batch, pruned_in(layer), work));
-            self.backend.launch_grouped(layer, n_tokens, &mut blocks)?;
-            if emitting.is_some() {
-                self.emit(end, step, pruned_in(end), work, outputs)?;
-            }
-            layer = end + 1;
-        }
-        work.prefix_cache.session = batch.session;
-        work.prefix_cache.n_tokens = batch.keep.len();
-        work.prefix_cache.n_last_layer_tokens = batch.last_layer.as_ref().map_or(0, |last| last.keep.len());
-        if last == deepest {
-            return Ok(None);
-        }
+        let mut run = || blocks.clone().try_for_each(|layer| self.run_block(layer, batch, pruned_in(layer), work));
+        Ok(self.backend.launch_grouped(slot, batch.ids.len(), &mut run)?)
+    }
+
+    /// The residual stream, `[own tokens, hidden]`, for the next stage.
+    pub(super) fn download_stream(&self, n_tokens: usize, work: &Workspace<B>) -> Result<Vec<u8>> {
         let mut stream = vec![0; n_tokens * self.spec.hidden_size * self.dtype.size()];
         self.backend.download(&work.stream, n_tokens, &mut stream)?;
-        Ok(Some(stream))
+        Ok(stream)
     }
 
     /// Rows of the embedding table are read as tokens need them, so a weight that is not finite is found only here.
@@ -200,16 +179,19 @@ impl<B: Backend> PipelineStage<B> {
         Ok(())
     }
 
-    /// Copies a layer's output to the host and emits it.
-    fn emit(
+    /// Copies a layer's output to the host: into `work.host`, or by a copy that may be pending.
+    ///
+    /// # Returns
+    /// The copy, on a backend whose copies are asynchronous.
+    pub(super) fn emit(
         &self,
         layer: usize,
         step: &ModelStep,
-        pruned: Option<&LastLayerTokens>,
+        deepest: usize,
         work: &mut Workspace<B>,
-        outputs: &mut dyn OutputSink,
-    ) -> Result<()> {
+    ) -> Result<Option<Box<dyn PendingCopy>>> {
         let batch = &step.batch;
+        let pruned = batch.last_layer.as_ref().filter(|_| layer == deepest);
         let (own, cached, keep) = match pruned {
             Some(pruned) => (pruned.tokens.len(), pruned.n_cached, &pruned.keep),
             None => (batch.ids.len(), batch.n_cached, &batch.keep),
@@ -221,8 +203,7 @@ impl<B: Backend> PipelineStage<B> {
         let output = step.output.as_layer_output();
         if self.backend.downloads_are_async() {
             let source = if joined { &work.joined } else { &work.stream };
-            let copy = self.start_copy(own + cached, pruned, output, source)?;
-            return outputs.emit_copy(step.id, layer, copy);
+            return self.start_copy(own + cached, pruned, output, source).map(Some);
         }
         let all = if joined { &work.joined } else { &work.stream };
         let (source, n_vectors) = match output {
@@ -239,7 +220,7 @@ impl<B: Backend> PipelineStage<B> {
         work.host.reserve_exact(bytes.saturating_sub(work.host.len()));
         work.host.resize(bytes, 0);
         self.backend.download(source, n_vectors, &mut work.host)?;
-        outputs.emit(step.id, layer, &work.host)
+        Ok(None)
     }
 
     /// Starts the copy of a layer's output to the host, from memory of its own: the next block overwrites `all`.
@@ -268,15 +249,15 @@ impl<B: Backend> PipelineStage<B> {
     }
 }
 
-/// Refuses a batch whose cached tokens are not those that the last batch of its session kept.
-fn check_cached_prefix<B: Backend>(batch: &TokenBatch, cache: &PrefixCache<B>) -> Result<()> {
-    let n_last_layer = batch.last_layer.as_ref().map_or(0, |last| last.n_cached);
-    if batch.n_cached == 0 && n_last_layer == 0 {
-        return Ok(());
+/// Refuses a batch that cannot be run with `max_positions` prepared positions.
+pub(super) fn check_batch(batch: &TokenBatch, max_positions: usize) -> Result<()> {
+    if batch.positions.len() != batch.ids.len() {
+        return Err(Error::usage(format!("{} ids but {} positions", batch.ids.len(), batch.positions.len())));
     }
-    let expected = (batch.session, batch.n_cached, n_last_layer);
-    if (cache.session, cache.n_tokens, cache.n_last_layer_tokens) == expected {
-        return Ok(());
+    match batch.positions.iter().find(|position| **position as usize >= max_positions) {
+        None => Ok(()),
+        Some(position) => {
+            Err(Error::usage(format!("position {position} is out of range: {max_positions} positions were prepared")))
+        }
     }
-    Err(Error::internal("the prefix cache belongs to another session"))
 }

@@ -2,7 +2,8 @@
 
 use actbench_kernels::{Backend, DType};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::model::TokenBatch;
 use crate::model::memory_model::WorkspaceColumns;
 use crate::model::spec::DecoderSpec;
 
@@ -26,12 +27,11 @@ pub(super) struct Workspace<B: Backend> {
     pub(super) prefix_cache: PrefixCache<B>,
 }
 
-/// Prefix tokens kept for the next batch of the same session.
+/// Prefix tokens kept for the next batch.
 pub(super) struct PrefixCache<B: Backend> {
-    pub(super) session: u64,
-    pub(super) n_tokens: usize,
+    n_tokens: usize,
     /// How many of them are left in the last layer.
-    pub(super) n_last_layer_tokens: usize,
+    n_last_layer_tokens: usize,
     /// Keys and values of each block.
     pub(super) key_values: Vec<B::Tensor>,
     /// Outputs of each block that was asked for.
@@ -59,7 +59,6 @@ impl<B: Backend> Workspace<B> {
             pooled: alloc(columns.hidden)?,
             host: Vec::new(),
             prefix_cache: PrefixCache {
-                session: 0,
                 n_tokens: 0,
                 n_last_layer_tokens: 0,
                 key_values: alloc_per_block(columns.key_value)?,
@@ -77,5 +76,28 @@ impl<B: Backend> Workspace<B> {
             backend.resize(&mut self.parallel_normed, n_tokens)?;
         }
         Ok(())
+    }
+}
+
+impl<B: Backend> PrefixCache<B> {
+    /// Refuses a batch whose cached tokens are not those that the batch before was asked to keep.
+    pub(super) fn check(&self, batch: &TokenBatch) -> Result<()> {
+        let n_last_layer = batch.last_layer.as_ref().map_or(0, |last| last.n_cached);
+        let needed = (batch.n_cached, n_last_layer);
+        if needed == (0, 0) || needed == (self.n_tokens, self.n_last_layer_tokens) {
+            return Ok(());
+        }
+        Err(Error::internal("a batch continues another session: its prefix tokens are not cached in this one"))
+    }
+
+    /// Notes what `batch`, which has run, was asked to keep.
+    pub(super) fn note_kept(&mut self, batch: &TokenBatch) {
+        self.n_tokens = batch.keep.len();
+        self.n_last_layer_tokens = batch.last_layer.as_ref().map_or(0, |last| last.keep.len());
+    }
+
+    /// Forgets all prefix tokens.
+    pub(super) fn clear(&mut self) {
+        (self.n_tokens, self.n_last_layer_tokens) = (0, 0);
     }
 }

@@ -1,13 +1,15 @@
-//! Spellings of `config.json`, its errors and its warnings.
+//! Spellings of a Llama's `config.json`, its errors and its warnings.
 
+use super::super::rope_spec::RopeScaling;
+use super::super::spec::LayerSpec;
 use super::*;
 
 const BASE: &str = r#""model_type": "llama", "vocab_size": 100, "hidden_size": 48, "intermediate_size": 96,
     "num_hidden_layers": 3, "num_attention_heads": 6, "rms_norm_eps": 1e-5"#;
 
-fn parse(more: &str) -> Result<ModelConfig> {
+fn parse(more: &str) -> Result<DecoderSpec> {
     let comma = if more.is_empty() { "" } else { "," };
-    ModelConfig::parse(&format!("{{{BASE}{comma}{more}}}"), "config.json")
+    DecoderSpec::parse(&format!("{{{BASE}{comma}{more}}}"), "config.json")
 }
 
 fn parse_error(more: &str) -> String {
@@ -17,9 +19,11 @@ fn parse_error(more: &str) -> String {
 #[test]
 fn missing_entries_default_as_in_transformers() {
     let config = parse("").unwrap();
-    assert_eq!((config.n_kv_heads, config.head_dim, config.rope_theta), (6, 8, 10_000.0));
-    assert_eq!(config.rope_scaling, RopeScaling::Default);
-    assert!(!config.attention_bias && !config.mlp_bias);
+    assert_eq!((config.n_kv_heads, config.head_dim, config.ropes[0].theta), (6, 8, 10_000.0));
+    assert_eq!(config.ropes[0].scaling, RopeScaling::Default);
+    assert!(!config.attention.qkv_bias && !config.attention.output_bias && !config.mlp.bias);
+    assert_eq!((config.family, config.layers.len(), config.tie_word_embeddings), ("llama", 3, false));
+    assert!(config.layers.iter().all(|layer| *layer == LayerSpec { window: None, rope: Some(0) }));
 }
 
 #[test]
@@ -33,56 +37,45 @@ fn rope_scaling_spellings_are_equivalent() {
     let new =
         parse(&format!(r#""rope_parameters": {{"rope_theta": 500000.0, "rope_type": "llama3", {inner}}}"#)).unwrap();
     assert_eq!(old, new);
-    assert_eq!(old.rope_theta, 500_000.0);
-    assert!(matches!(old.rope_scaling, RopeScaling::Llama3 { factor, .. } if factor == 8.0));
+    assert_eq!(old.ropes[0].theta, 500_000.0);
+    assert!(matches!(old.ropes[0].scaling, RopeScaling::Llama3 { factor, .. } if factor == 8.0));
     let linear = parse(r#""rope_scaling": {"type": "linear", "factor": 2.0}"#).unwrap();
-    assert_eq!(linear.rope_frequencies()[0], 0.5);
-}
-
-#[test]
-fn llama3_scaling_has_three_bands() {
-    let scaling =
-        RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 64.0 };
-    let tau = 2.0 * std::f64::consts::PI;
-    assert_eq!(scaling.apply(tau / 10.0), tau / 10.0);
-    assert_eq!(scaling.apply(tau / 100.0), tau / 100.0 / 8.0);
-    let middle = scaling.apply(tau / 32.0);
-    assert!(middle > tau / 32.0 / 8.0 && middle < tau / 32.0);
+    assert_eq!(linear.ropes[0].frequencies()[0], 0.5);
 }
 
 #[test]
 fn impossible_configuration_is_refused_with_reason() {
-    assert!(parse_error(r#""model_type": "gpt2""#).contains("unknown architecture 'gpt2'"));
+    assert!(parse_error(r#""model_type": "mamba""#).contains("unknown architecture 'mamba'"));
     assert!(parse_error(r#""num_key_value_heads": 4"#).contains("do not divide"));
     assert!(parse_error(r#""num_hidden_layers": 0"#).contains("num_hidden_layers is 0"));
     assert!(parse_error(r#""head_dim": 7"#).contains("head_dim is 7"));
     assert!(parse_error(r#""hidden_act": "gelu""#).contains("gelu"));
-    assert!(parse_error(r#""rope_scaling": {"rope_type": "yarn", "factor": 2.0}"#).contains("'yarn' is unknown"));
+    assert!(parse_error(r#""rope_scaling": {"rope_type": "ntk", "factor": 2.0}"#).contains("'ntk' is unknown"));
     assert!(parse_error(r#""rope_scaling": {"rope_type": "linear"}"#).contains("no factor"));
     assert!(parse_error(r#""vocab_size": 99999999999"#).contains("vocab_size"));
-    let broken = ModelConfig::parse("{", "x/config.json").unwrap_err().to_string();
+    let broken = DecoderSpec::parse("{", "x/config.json").unwrap_err().to_string();
     assert!(broken.starts_with("x/config.json: not valid JSON"), "{broken}");
-    let missing = ModelConfig::parse(r#"{"model_type": "llama"}"#, "c").unwrap_err().to_string();
+    let missing = DecoderSpec::parse(r#"{"model_type": "llama"}"#, "c").unwrap_err().to_string();
     assert!(missing.contains("has no num_attention_heads"), "{missing}");
 }
 
 /// The warnings of a configuration with the keys `more`.
 fn warnings(more: &str) -> Vec<String> {
-    ModelConfig::read(&format!("{{{BASE},{more}}}"), "config.json").unwrap().1
+    read(&format!("{{{BASE},{more}}}"), "config.json").unwrap().1
 }
 
 /// The records of transformers 5.24 in `scripts/make_rope_goldens.py`: its frequencies, or that it fails.
 #[test]
 fn rope_spellings_agree_with_transformers() {
-    /// Refusals of settings that transformers computes: types and partial rotations that are not computed here.
-    const REFUSED_HERE: [&str; 3] = ["is unknown: use default", "partial_rotary_factor", "entries by layer type"];
+    /// Refusals of settings that transformers computes: fractions of a head that it ignores, and entries that it does not read.
+    const REFUSED_HERE: [&str; 2] = ["partial_rotary_factor", "entries by layer type"];
     let (mut equal, mut refused) = (0, 0);
     for line in include_str!("../../../tests/data/rope_goldens.jsonl").lines() {
         let golden: Value = serde_json::from_str(line).unwrap();
         let mut config = serde_json::json!({"model_type": "llama", "vocab_size": 32, "hidden_size": 16,
             "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2});
         config.as_object_mut().unwrap().extend(golden["config"].as_object().unwrap().clone());
-        let parsed = ModelConfig::parse(&config.to_string(), "config.json");
+        let parsed = DecoderSpec::parse(&config.to_string(), "config.json");
         let Some(frequencies) = golden["frequencies"].as_array() else {
             assert!(parsed.is_err(), "transformers fails: {line}");
             refused += 1;
@@ -90,7 +83,7 @@ fn rope_spellings_agree_with_transformers() {
         };
         match parsed {
             Ok(config) => {
-                let found = config.rope_frequencies();
+                let found = config.ropes[0].frequencies();
                 assert_eq!(found.len(), frequencies.len(), "{line}");
                 for (found, expected) in found.iter().zip(frequencies) {
                     let expected = expected.as_f64().unwrap();
@@ -124,7 +117,7 @@ fn unused_rope_keys_are_warnings() {
 #[test]
 fn presets_have_no_warnings() {
     for preset in actbench_fixtures::presets::PRESETS {
-        assert_eq!(ModelConfig::read(&preset.config_json(), preset.name).unwrap().1, [""; 0], "{}", preset.name);
+        assert_eq!(read(&preset.config_json(), preset.name).unwrap().1, [""; 0], "{}", preset.name);
     }
 }
 
@@ -154,6 +147,6 @@ fn impossible_entries_are_refused_by_name() {
     insta::assert_snapshot!(refused(r#""rope_scaling": "linear""#), @r#"config.json: rope_scaling is "linear", expected an object"#);
     insta::assert_snapshot!(refused(r#""is_causal": false"#), @"config.json: is_causal is false: attention in both directions is not supported");
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 17\n";
-    let error = ModelConfig::parse(pointer, "m/config.json").unwrap_err().to_string();
+    let error = DecoderSpec::parse(pointer, "m/config.json").unwrap_err().to_string();
     assert!(error.starts_with("m/config.json: is a Git LFS pointer"), "{error}");
 }

@@ -1,7 +1,8 @@
-//! Keys of `config.json` outside the shape: which are refused, and which would change a model that is not a plain Llama.
+//! Keys of `config.json` outside the shape: which are refused, and which would change a model of another family.
 //!
-//! transformers' Llama passes over a key that it does not know, and so does this engine. A file that has one of the keys below was
-//! written for another forward pass, so the user is warned; keys that change only logits, training or generation are not listed.
+//! transformers passes over a key that a family does not know. A file that has one of the keys below was written for another forward
+//! pass: the user is warned for a Llama, which many files name that are not quite one, and gets an error for the other families. Keys
+//! that change only logits, training or generation are not listed.
 
 use serde_json::{Map, Value};
 
@@ -34,7 +35,7 @@ enum Matters {
     Without(&'static str),
 }
 
-/// A key, the values of it that matter, and its effect in the architectures that know it.
+/// A key, the values of it that matter, and its effect in the families that know it.
 struct Ignored(&'static str, Matters, &'static str);
 
 use Matters::*;
@@ -44,7 +45,7 @@ const SILU: &[&str] = &["silu", "swish", "swiglu", "silu_glu"];
 const ROTARY: &[&str] = &["rope", "rotary", "absolute"]; // "absolute" is the default that transformers 4 wrote for every model.
 const RMS_NORM: &[&str] = &["rmsnorm", "rms_norm", "rms", "llamarmsnorm"];
 
-/// Keys that transformers' Llama ignores although their values change other models.
+/// Keys that change models of some families.
 const IGNORED: &[Ignored] = &[
     // Scales of the residual stream, the embedding and the attention scores (Granite, MiniCPM, Gemma, Cohere, Grok).
     Ignored("attention_multiplier", Given, "scale of the attention scores"),
@@ -116,6 +117,8 @@ const IGNORED: &[Ignored] = &[
     Ignored("kv_lora_rank", Given, "compressed keys and values"),
     Ignored("q_lora_rank", Given, "compressed queries"),
     // Biases and activations under other names (Qwen, InternLM, GPT-NeoX).
+    Ignored("attention_bias", True, "biases of projections"),
+    Ignored("mlp_bias", True, "biases of projections"),
     Ignored("bias", True, "biases of projections"),
     Ignored("use_bias", True, "biases of projections"),
     Ignored("qkv_bias", True, "biases of projections"),
@@ -218,19 +221,23 @@ fn quantization_method(value: &Value) -> String {
     }
 }
 
-/// The keys that transformers' Llama ignores although their values would change the result, as the clause of a warning.
-pub(super) fn ignored(shape: &Shape<'_>) -> Option<String> {
+/// The keys that would change the result of a family that handles the keys `handled` alone, with their values and effects.
+pub(super) fn unhandled(shape: &Shape<'_>, handled: &[&str]) -> Option<String> {
     let found: Vec<String> = IGNORED
         .iter()
+        .filter(|Ignored(key, ..)| !handled.contains(key))
         .filter_map(|Ignored(key, matters, effect)| {
             let value = shape.config.get(*key)?;
             matters.holds(key, value, shape).then(|| format!("{key} {} ({effect})", describe(value)))
         })
         .collect();
-    if found.is_empty() {
-        return None;
-    }
-    Some(format!("a Llama ignores {}: check that the model is a Llama", found.join(", ")))
+    (!found.is_empty()).then(|| found.join(", "))
+}
+
+/// Whether the table has `key`.
+#[cfg(test)]
+pub(super) fn is_listed(key: &str) -> bool {
+    IGNORED.iter().any(|Ignored(listed, ..)| *listed == key)
 }
 
 #[cfg(test)]
@@ -241,7 +248,7 @@ mod tests {
 
     fn ignored_in(config: Value) -> Option<String> {
         let shape = Shape { config: config.as_object().unwrap(), head_dim: 16, max_positions: 4096 };
-        ignored(&shape)
+        unhandled(&shape, &[])
     }
 
     #[test]
@@ -278,7 +285,10 @@ mod tests {
             assert!(warning.contains(key) && warning.contains(effect), "{key}: {warning}");
         }
         let two = ignored_in(json!({"qk_norm": true, "attention_multiplier": 0.015625})).unwrap();
-        insta::assert_snapshot!(two, @"a Llama ignores attention_multiplier 0.015625 (scale of the attention scores), qk_norm true (norm of queries and keys): check that the model is a Llama");
+        insta::assert_snapshot!(two, @"attention_multiplier 0.015625 (scale of the attention scores), qk_norm true (norm of queries and keys)");
+        let config = json!({"qk_norm": true, "attention_multiplier": 0.015625});
+        let shape = Shape { config: config.as_object().unwrap(), head_dim: 16, max_positions: 4096 };
+        assert_eq!(unhandled(&shape, &["qk_norm", "attention_multiplier"]), None);
     }
 
     #[test]

@@ -1,0 +1,92 @@
+//! GPT-2 (Radford et al. 2019): learned positions, LayerNorm, biases, and matrices stored the other way round.
+
+use actbench_kernels::{Activation, ScoreRule};
+
+use super::Family;
+use super::entries::Entries;
+use crate::model::spec::{
+    AttentionSpec, DecoderSpec, EmbeddingSpec, LayerSpec, MlpSpec, NormKind, NormPlacement, NormSpec, QueryKeyNorm,
+};
+use crate::model::tensor_names::{Part, Stacking, TensorNames};
+
+pub(super) const FAMILY: Family = Family {
+    model_types: &["gpt2"],
+    classes: &["GPT2LMHeadModel", "GPT2Model"],
+    title: "a GPT-2",
+    handled: &["activation_function", "layer_norm_epsilon"],
+    others_are_warnings: false,
+    settings: None,
+    read,
+};
+
+const NAMES: TensorNames = TensorNames {
+    base: "transformer.",
+    aliases: &[],
+    embedding: "transformer.wte.weight",
+    positions: Some("transformer.wpe.weight"),
+    final_norm: "transformer.ln_f",
+    head: "lm_head.weight",
+    blocks: "transformer.h.",
+    parts: &[
+        (Part::AttentionNorm, "ln_1"),
+        (Part::Query, "attn.c_attn"),
+        (Part::Key, "attn.c_attn"),
+        (Part::Value, "attn.c_attn"),
+        (Part::AttentionOutput, "attn.c_proj"),
+        (Part::MlpNorm, "ln_2"),
+        (Part::Up, "mlp.c_fc"),
+        (Part::Down, "mlp.c_proj"),
+    ],
+    stacking: Stacking::Whole,
+    transposed: true,
+    buffers: &["attn.bias", "attn.masked_bias"],
+};
+
+fn read(entries: &Entries<'_>) -> Result<DecoderSpec, String> {
+    entries.refuse_flag("scale_attn_by_inverse_layer_idx", "scores scaled by the layer are not supported")?;
+    entries.refuse_flag("add_cross_attention", "attention to an encoder is not supported")?;
+    // `reorder_and_upcast_attn` only changes the precision in which transformers computes the scores.
+    let (hidden_size, n_heads, n_layers) =
+        (entries.extent("n_embd")?, entries.extent("n_head")?, entries.extent("n_layer")?);
+    let head_dim = entries.head_dim_of_hidden(hidden_size, n_heads)?;
+    let intermediate_size = match entries.given("n_inner") {
+        Some(_) => entries.extent("n_inner")?,
+        None => 4 * hidden_size,
+    };
+    let max_position_embeddings = entries.positions("n_positions", 1024)?;
+    let scale = match entries.flag("scale_attn_weights", true)? {
+        true => ScoreRule::of_head_dim(head_dim).scale,
+        false => 1.0,
+    };
+    Ok(DecoderSpec {
+        family: "gpt2",
+        names: NAMES,
+        vocab_size: entries.extent("vocab_size")?,
+        hidden_size,
+        intermediate_size,
+        n_layers,
+        n_heads,
+        n_kv_heads: n_heads,
+        head_dim,
+        embedding: EmbeddingSpec { scale: None, learned_positions: Some(max_position_embeddings) },
+        norm: NormSpec { kind: NormKind::Layer, eps: entries.eps("layer_norm_epsilon", 1e-5)? },
+        norm_placement: NormPlacement::Inputs,
+        parallel_residual: false,
+        attention: AttentionSpec {
+            scale,
+            soft_cap: None,
+            qkv_bias: true,
+            output_bias: true,
+            query_key_norm: QueryKeyNorm::None,
+        },
+        mlp: MlpSpec {
+            gated: false,
+            activation: entries.activation("activation_function", Activation::GeluTanh)?,
+            bias: true,
+        },
+        ropes: Vec::new(),
+        layers: vec![LayerSpec { window: None, rope: None }; n_layers],
+        tie_word_embeddings: entries.flag("tie_word_embeddings", true)?,
+        max_position_embeddings,
+    })
+}
