@@ -23,6 +23,7 @@ pub mod rope_spec;
 pub mod session;
 pub mod spec;
 pub mod tensor_names;
+mod tensor_shapes;
 mod tensors;
 pub mod weights;
 

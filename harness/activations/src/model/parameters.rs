@@ -1,7 +1,7 @@
 //! The number of a model's parameters, from its configuration alone.
 
 use super::spec::DecoderSpec;
-use super::tensors::tensor_shapes;
+use super::tensor_shapes::tensor_shapes;
 
 impl DecoderSpec {
     /// The number of parameters: embedding, blocks, final norm and LM head. A tied LM head is counted once.
