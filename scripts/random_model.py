@@ -7,7 +7,7 @@
 
 torch draws the weights, and transformers and actbench read the same file: matrices are normal with standard deviation
 0.02, as transformers initializes a model, and norm weights are 1. Shapes are those of the presets in
-fixtures/src/presets.rs, with fewer blocks on request. The tokenizer is the bundled one, whose ids are valid for all these
+fixtures/src/presets/llama.rs, with fewer blocks on request. The tokenizer is the bundled one, whose ids are valid for all these
 presets. Every dialogue has exactly the requested number of tokens, template included. Its words are drawn from a seed, so
 that no prefix beyond the template's is shared. Labels alternate and carry no meaning.
 """

@@ -186,7 +186,8 @@ impl<D: DeviceClock> LazyModel<D> {
 
     /// The deepest layer that is run.
     fn layer(&self) -> usize {
-        let layers = Preset::find(self.preset).map_or(1, |preset| preset.shape.n_layers);
+        let spec = Preset::find(self.preset).map(|preset| DecoderSpec::parse(&preset.config_json(), preset.name));
+        let layers = spec.and_then(Result::ok).map_or(1, |spec| spec.n_layers);
         layers.min(self.blocks).saturating_sub(1)
     }
 

@@ -1,6 +1,7 @@
 //! `actbench models`: the built-in models, and how to name others.
 
-use actbench_fixtures::presets::PRESETS;
+use actbench_activations::model::spec::DecoderSpec;
+use actbench_fixtures::presets::{PRESETS, Preset};
 use actbench_kernels::DType;
 use clap::Args;
 use serde_json::{Value, json};
@@ -21,10 +22,10 @@ pub struct ModelsArgs {
 /// The other values of `--model`.
 const MODEL_FORMS: &str = "Without --model, the embedded model is used; it has the shape of synthetic:tiny.\n\
 Synthetic models have random weights: use them to measure time and memory, not probe quality.\n\n\
-Other models, Llama architecture:\n  \
+Other models, of a family in the list:\n  \
 ORGANIZATION/NAME    from the Hugging Face hub, or from its cache if HF_HUB_OFFLINE=1\n  \
 DIRECTORY            with config.json, tokenizer.json and .safetensors files\n  \
-FILE.gguf            read directly; `actbench import` converts it to a directory\n";
+FILE.gguf            of a Llama, read directly; `actbench import` converts it to a directory\n";
 
 /// Prints the list.
 ///
@@ -34,13 +35,14 @@ pub fn models(args: &ModelsArgs) -> Result<()> {
     let text = if args.json {
         let model = |it: ListedModel| {
             json!({
-                "name": it.name, "layers": it.layers, "hidden_size": it.hidden_size, "parameters": it.parameters,
+                "name": it.name, "family": it.family, "layers": it.layers, "hidden_size": it.hidden_size,
+                "parameters": it.parameters,
             })
         };
-        stdout::json(&presets().map(model).collect::<Vec<Value>>())?
+        stdout::json(&presets()?.into_iter().map(model).collect::<Vec<Value>>())?
     } else {
-        let mut table = Table::new("", &["model", "#layers", "#hidden size", "#parameters", "#MiB in bf16"]);
-        for it in presets() {
+        let mut table = Table::new("", &["model", "family", "#layers", "#hidden size", "#parameters", "#MiB in bf16"]);
+        for it in presets()? {
             table.push(it.line());
         }
         format!("{}\n{MODEL_FORMS}", text_table(&table, stdout::terminal_width()))
@@ -52,6 +54,7 @@ pub fn models(args: &ModelsArgs) -> Result<()> {
 /// A line of the list.
 struct ListedModel {
     name: String,
+    family: &'static str,
     layers: usize,
     hidden_size: usize,
     parameters: usize,
@@ -62,6 +65,7 @@ impl ListedModel {
         let mebibytes = (self.parameters * DType::Bf16.size()) as f64 / f64::from(1 << 20);
         vec![
             text_cell(&self.name),
+            text_cell(self.family),
             whole_cell(self.layers),
             whole_cell(self.hidden_size),
             whole_cell(self.parameters),
@@ -70,11 +74,16 @@ impl ListedModel {
     }
 }
 
-fn presets() -> impl Iterator<Item = ListedModel> {
-    PRESETS.iter().map(|preset| ListedModel {
-        name: format!("synthetic:{}", preset.name),
-        layers: preset.shape.n_layers,
-        hidden_size: preset.shape.hidden_size,
-        parameters: preset.shape.tensors().iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum(),
-    })
+fn presets() -> Result<Vec<ListedModel>> {
+    let listed = |preset: &Preset| {
+        let spec = DecoderSpec::parse(&preset.config_json(), preset.name)?;
+        Ok(ListedModel {
+            name: format!("synthetic:{}", preset.name),
+            family: spec.family,
+            layers: spec.n_layers,
+            hidden_size: spec.hidden_size,
+            parameters: spec.n_parameters(),
+        })
+    };
+    PRESETS.iter().map(listed).collect()
 }

@@ -91,7 +91,8 @@ fn models_and_datasets_are_listed() {
         assert!(listed.contains(&format!("synthetic:{}", preset.name)), "{listed}");
     }
     let tiny = listed.lines().find(|line| line.contains("synthetic:tiny ")).unwrap();
-    assert_eq!(tiny.split_whitespace().collect::<Vec<_>>(), ["synthetic:tiny", "8", "192", "3,935,424", "7.5"]);
+    let columns: Vec<&str> = tiny.split_whitespace().collect();
+    assert_eq!(columns, ["synthetic:tiny", "llama", "8", "192", "3,935,424", "7.5"]);
     insta::assert_snapshot!(output_of(&["datasets"]), @r#"
  data set          description
 ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -113,6 +114,12 @@ chat_template_kwargs of a row reach the chat template as in transformers.
 "#);
     let models: Value = serde_json::from_str(&output_of(&["models", "--json"])).unwrap();
     assert_eq!(models[0]["name"], "synthetic:tiny");
+    let models = models.as_array().unwrap();
+    assert_eq!(models.len(), PRESETS.len());
+    let gemma = models.iter().find(|model| model["name"] == "synthetic:gemma-2-9b").unwrap();
+    assert_eq!(gemma["family"], "gemma2");
+    assert_eq!((gemma["layers"].as_u64(), gemma["hidden_size"].as_u64()), (Some(42), Some(3584)));
+    assert_eq!(gemma["parameters"].as_u64(), Some(9_241_705_984));
     let known: Value = serde_json::from_str(&output_of(&["datasets", "--json"])).unwrap();
     assert_eq!(known.as_array().unwrap().len(), 6);
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use actbench_fixtures::presets::{LlamaShape, Preset};
+use actbench_fixtures::presets::{LlamaConfig, LlamaShape};
 use actbench_fixtures::synthetic;
 use actbench_fixtures::tokenizer::{TOKENIZER_CONFIG_JSON, TOKENIZER_JSON};
 use half::bf16;
@@ -17,8 +17,7 @@ use serde_json::{Value, json};
 use crate::runner_support::Sandbox;
 
 /// The shape of the models: the smallest possible one, with a vocabulary that contains the one of the bundled tokenizer.
-const SMALLEST: Preset = Preset {
-    name: "smallest",
+const SMALLEST: LlamaConfig = LlamaConfig {
     shape: LlamaShape {
         vocab_size: 1536,
         hidden_size: 16,
@@ -59,15 +58,15 @@ impl ModelDirectory {
 
     /// A valid model with `n_layers` blocks.
     pub fn with_layers(n_layers: usize) -> Self {
-        let preset = Preset { shape: LlamaShape { n_layers, ..SMALLEST.shape }, ..SMALLEST };
-        let tensors = preset.shape.tensors().into_iter().map(|spec| {
+        let llama = LlamaConfig { shape: LlamaShape { n_layers, ..SMALLEST.shape }, ..SMALLEST };
+        let tensors = llama.shape.tensors().into_iter().map(|spec| {
             let mean = if spec.name.ends_with("norm.weight") { 1.0 } else { 0.0 };
             let bytes = synthetic::tensor_bf16(&spec.name, &spec.shape, mean, 0);
             let values = bytes.chunks_exact(2).map(|pair| bf16::from_ne_bytes([pair[0], pair[1]])).collect();
             (spec.name, (spec.shape, values))
         });
         ModelDirectory {
-            config: serde_json::from_str(&preset.config_json()).unwrap(),
+            config: serde_json::from_str(&llama.config_json()).unwrap(),
             tensors: tensors.collect(),
             tokenizer: Some(TOKENIZER_JSON.to_owned()),
             tokenizer_config: serde_json::from_str(TOKENIZER_CONFIG_JSON).unwrap(),

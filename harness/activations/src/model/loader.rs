@@ -7,7 +7,8 @@ use actbench_kernels::{Backend, DType, HostTensor, KernelError};
 use super::decoder::{DecoderBlock, Norm, Projection};
 use super::spec::{DecoderSpec, NormKind};
 use super::tensor_names::Part;
-use super::tensors::{PartShape, embedding_name, part_shape, part_view, stored_shape};
+use super::tensor_shapes::{PartShape, part_shape, part_view, stored_shape};
+use super::tensors::embedding_name;
 use super::weights::Weights;
 use crate::error::{Error, Result};
 

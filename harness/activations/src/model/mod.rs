@@ -16,12 +16,14 @@ mod loader;
 pub mod locate;
 pub mod memory_model;
 pub mod open;
+mod parameters;
 mod part_view;
 pub mod replicas;
 pub mod rope_spec;
 pub mod session;
 pub mod spec;
 pub mod tensor_names;
+mod tensor_shapes;
 mod tensors;
 pub mod weights;
 

@@ -24,7 +24,7 @@ use bytes::Bytes;
 
 use super::spec::{DecoderSpec, NormKind};
 use super::tensor_names::TensorNames;
-use super::tensors::tensor_shapes;
+use super::tensor_shapes::tensor_shapes;
 use crate::error::{Error, Result};
 
 pub(crate) use files::{SHARD_INDEX, SINGLE_FILE, adapter_file, shard_names};

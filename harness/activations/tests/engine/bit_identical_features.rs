@@ -10,7 +10,7 @@ use actbench_activations::model::tensor_names::{Part, TensorNames};
 use actbench_activations::model::weights::Weights;
 use actbench_activations::plan::{Acts, Axis, Rule, Rules};
 use actbench_activations::tokens::{TokenSequence, TokenSet};
-use actbench_fixtures::presets::{LlamaShape, Preset};
+use actbench_fixtures::presets::{LlamaConfig, LlamaShape, Preset, PresetConfig};
 use actbench_kernels::{Activation, CpuBackend, DType, PoolMethod};
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
@@ -121,9 +121,7 @@ fn any_parts() -> impl Strategy<Value = RandomParts> {
 impl RandomModel {
     /// Loads all blocks, so that the rule `depth` can be off.
     fn load(&self, threads: usize) -> Arc<Decoder<CpuBackend>> {
-        // Weights need a preset that lives as long as the process; leaking a few of them in a test is harmless.
-        let preset: &'static Preset = Box::leak(Box::new(Preset {
-            name: "random",
+        let llama = LlamaConfig {
             shape: self.shape,
             max_position_embeddings: 64,
             rope_theta: 10_000.0,
@@ -131,11 +129,12 @@ impl RandomModel {
             rms_norm_eps: 1e-5,
             bos_token_id: 1,
             eos_token_id: 2,
-        }));
+        };
+        let preset = Preset { name: "random", published: &[], config: PresetConfig::Llama(llama) };
         let mut spec = DecoderSpec::parse(&preset.config_json(), preset.name).unwrap();
         self.parts.apply(&mut spec);
         let options = LoadOptions { dtype: self.dtype, n_blocks: self.shape.n_layers, max_positions: 64 };
-        let weights = Arc::new(Weights::synthetic(preset, &spec, self.seed));
+        let weights = Arc::new(Weights::synthetic(&preset, &spec, self.seed));
         let backend = CpuBackend::new(threads).unwrap();
         Arc::new(Decoder::load(backend, spec, weights, &options, &mut |_, _| ()).unwrap())
     }
