@@ -13,6 +13,7 @@ use actbench_fixtures::presets::{PRESETS, Preset};
 
 use crate::error::{Error, Result};
 use crate::import::{IMPORT_VERSION, import_with_bar, repeat_warnings};
+use crate::model::spec::DecoderSpec;
 use crate::model::weights::{Weights, adapter_file};
 pub use settings::LocateSettings;
 

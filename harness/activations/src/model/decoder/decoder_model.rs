@@ -25,7 +25,6 @@ pub struct Decoder<B: Backend> {
     /// In the order of their blocks; at least one.
     stages: Vec<Arc<PipelineStage<B>>>,
     n_blocks: usize,
-    max_positions: usize,
 }
 
 impl<B: Backend> Decoder<B> {
@@ -79,8 +78,8 @@ impl<B: Backend> Decoder<B> {
             return Err(Error::usage("no device was given to load the model on"));
         }
         progress(options.n_blocks, options.n_blocks);
-        let (dtype, n_blocks, max_positions) = (options.dtype, options.n_blocks, options.max_positions);
-        Ok(Decoder { spec, dtype, weights, fingerprint: OnceLock::new(), stages, n_blocks, max_positions })
+        let (dtype, n_blocks) = (options.dtype, options.n_blocks);
+        Ok(Decoder { spec, dtype, weights, fingerprint: OnceLock::new(), stages, n_blocks })
     }
 
     /// The shape of the model.

@@ -194,7 +194,7 @@ impl<'a> Entries<'a> {
 }
 
 fn check_head_dim(head_dim: usize) -> Result<usize, String> {
-    if head_dim == 0 || head_dim % 2 != 0 || head_dim > 1 << 14 {
+    if head_dim == 0 || !head_dim.is_multiple_of(2) || head_dim > 1 << 14 {
         return Err(format!("head_dim is {head_dim}, it must be even and between 2 and 16384"));
     }
     Ok(head_dim)
