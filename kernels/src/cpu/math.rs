@@ -101,7 +101,7 @@ fn tanh(x: f32) -> f32 {
     const BOUNDARY: f32 = 0.55;
     let (t, square) = (x.abs(), x * x);
     let tail = 1.0 - 2.0 / (exp(t + t) + 1.0);
-    let mut p = 1.573_944_1e-2_f32;
+    let mut p = 1.573_944e-2_f32;
     p = p.mul_add(square, -5.230_255_8e-2);
     p = p.mul_add(square, 1.331_524_7e-1);
     p = p.mul_add(square, -3.333_276_8e-1);
