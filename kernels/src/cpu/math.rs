@@ -197,7 +197,7 @@ mod tests {
         std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp() * sum
     }
 
-    /// Values from `-limit` to `limit` in small steps that are no multiples of a power of two.
+    /// Evenly spaced values from `-limit` to `limit`.
     fn grid(limit: f32) -> impl Iterator<Item = f32> {
         let steps = 60_001i32;
         (-steps..=steps).map(move |step| step as f32 / steps as f32 * limit)
