@@ -139,7 +139,6 @@ pub(crate) fn norm_heads(x: &impl TensorShape, n_heads: usize, head_dim: usize) 
 }
 
 /// Checks the arguments of a rotation: `cos` and `sin` elements of `rotary_dim / 2` angles a position.
-#[allow(clippy::too_many_arguments)] // As `Backend::rope`.
 pub(crate) fn rope(
     x: &impl TensorShape,
     n_heads: usize,

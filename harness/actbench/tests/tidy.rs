@@ -246,7 +246,7 @@ fn profiling_page_locates_every_operation() {
     let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
     let (page, profiled) = (read("docs/profiling.md"), read("kernels/src/profiled/mod.rs"));
     let (ops, gpu) = (read("kernels/benches/ops/main.rs"), read("benches/src/gpu_operations.rs"));
-    let tests: Vec<String> = ["attention", "linear", "rows_and_pools"]
+    let tests: Vec<String> = ["attention", "attention_scores", "embedding", "linear", "norms", "rows_and_pools"]
         .iter()
         .flat_map(|module| {
             let text = read(&format!("kernels/tests/cpu/{module}.rs"));

@@ -46,7 +46,8 @@ pub fn gelu(x: f32) -> f32 {
     half.mul_add(erf(x * std::f32::consts::FRAC_1_SQRT_2), half)
 }
 
-/// The approximation of [`gelu`] with a hyperbolic tangent, `x / 2 * (1 + tanh(u))` for `u = sqrt(2 / pi) * (x + 0.044715 x^3)`.
+/// The approximation of [`gelu`] with a hyperbolic tangent: `x / 2 * (1 + tanh(u))` with
+/// `u = sqrt(2 / pi) * (x + 0.044715 x^3)`.
 ///
 /// It equals `x / (1 + e^-2u)`, in which nothing cancels and which is finite for all finite `x`.
 #[inline(always)]
@@ -196,7 +197,7 @@ mod tests {
         std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp() * sum
     }
 
-    /// Values from `-limit` to `limit` in small steps that are no multiples of a power of two.
+    /// Evenly spaced values from `-limit` to `limit`.
     fn grid(limit: f32) -> impl Iterator<Item = f32> {
         let steps = 60_001i32;
         (-steps..=steps).map(move |step| step as f32 / steps as f32 * limit)

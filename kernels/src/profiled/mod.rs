@@ -255,13 +255,12 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
         let work = gate_up.work(x.rows, gate_up.out_features / 2, 0);
-        let name = match activation {
-            Activation::Silu => "linear + swiglu",
-            Activation::Gelu | Activation::GeluTanh => "linear + geglu",
-        };
-        self.profile.record(name, gate_up.shape(), work, || {
-            self.backend.linear_gated(&x.inner, &gate_up.inner, bias, activation, &mut out.inner)
-        })
+        let shape = gate_up.shape();
+        let run = || self.backend.linear_gated(&x.inner, &gate_up.inner, bias, activation, &mut out.inner);
+        match activation {
+            Activation::Silu => self.profile.record("linear + swiglu", shape, work, run),
+            Activation::Gelu | Activation::GeluTanh => self.profile.record("linear + geglu", shape, work, run),
+        }
     }
 
     fn rope(

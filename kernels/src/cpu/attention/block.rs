@@ -147,8 +147,8 @@ impl QueryLanes {
     pub fn attend(&mut self, block: &KeyBlock) {
         self.score(block);
         for vector in 0..self.positions.len() {
-            // Positions increase with the lanes, so the last lane decides whether any of them has reached the block, and the first
-            // one whether all windows start after it.
+            // Positions increase with the lanes, so the last lane decides whether any of them has reached the block, and the
+            // first one whether all windows start after it.
             let is_reached = self.positions[vector][LANES - 1] as usize >= block.first;
             if is_reached && (self.first_visible[vector][0] as usize) < block.first + block.len {
                 if let Some(cap) = self.soft_cap {
@@ -246,8 +246,8 @@ impl QueryLanes {
                 max_scores[lane] = if scores[lane] > max_scores[lane] { scores[lane] } else { max_scores[lane] };
             }
         }
-        // A lane that has seen no key yet has the maximum minus infinity, and the difference of two infinities is NaN. With 0 in
-        // its place the weights and the factor are 0, and its sums and outputs stay 0.
+        // A lane that has seen no key yet has the maximum minus infinity, and the difference of two infinities is NaN. With 0
+        // in its place the weights and the factor are 0, and its sums and outputs stay 0.
         let mut references = max_scores;
         for reference in &mut references {
             *reference = if *reference == f32::NEG_INFINITY { 0.0 } else { *reference };
