@@ -23,7 +23,9 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
+import families_reference
 import hf_model
+import make_family_goldens
 import peer_bench
 import peer_checks
 import peer_hf
@@ -444,6 +446,39 @@ class BenchTest(unittest.TestCase):
         means = sorted((a + b) / 2 for a in range(10) for b in range(a, 10))
         self.assertAlmostEqual(np.log(low), means[8])
         self.assertAlmostEqual(np.log(high), means[-9])
+
+
+class FamilyGoldens(unittest.TestCase):
+    """The committed goldens of all families, by the reference alone."""
+
+    def stored(self, case):
+        """`(weights, rows of tokens, hidden states)` of a case."""
+        directory = make_family_goldens.DEFAULT_OUT / case.name
+        golden = load_file(directory / "golden.safetensors")
+        weights = make_family_goldens.stored_weights(directory)
+        rows, hidden = (
+            [golden[f"{part}.{index}"] for index in range(len(golden) // 2)] for part in ("tokens", "hidden")
+        )
+        return weights, rows, hidden
+
+    def test_reference_agrees_with_every_case(self):
+        for case in make_family_goldens.CASES:
+            weights, rows, hidden = self.stored(case)
+            own = [families_reference.hidden_states(case.spec, weights, tokens) for tokens in rows]
+            self.assertLess(make_family_goldens.worst_error(own, hidden), 2e-6, case.name)
+
+    def test_every_mistake_is_visible_in_some_case(self):
+        effects = {}
+        for case in make_family_goldens.CASES:
+            weights, rows, hidden = self.stored(case)
+            for mistake in families_reference.possible_mistakes(case.spec, max(case.lengths)):
+                if mistake in effects:
+                    continue
+                wrong = [families_reference.hidden_states(case.spec, weights, tokens, mistake) for tokens in rows]
+                effects[mistake] = make_family_goldens.worst_error(hidden, wrong)
+        self.assertGreater(len(effects), 45)
+        for mistake, effect in effects.items():
+            self.assertGreater(effect, 1.5e-4 if mistake == "other_gelu" else 5e-2, mistake)
 
 
 if __name__ == "__main__":
