@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let plan = Acts::collect(Arc::new(model), Arc::new(tokens), &[LAYER], 8)?;
     let pooled = plan.select_layer(LAYER)?.mean_pool(Axis::Sequence)?.realize()?.to_f32_vec();
 
-    let features = ArrayView2::from_shape((SAMPLES, opened.config.hidden_size), &pooled)?;
+    let features = ArrayView2::from_shape((SAMPLES, opened.spec.hidden_size), &pooled)?;
     let (train, test) = (features.slice(s![..FIRST_TEST_ROW, ..]), features.slice(s![FIRST_TEST_ROW.., ..]));
     let (train_labels, test_labels) = labels.split_at(FIRST_TEST_ROW);
     let outcome = SplitFeatures::standardized(train, train_labels, test, test_labels)?.score(1.0, 100)?;

@@ -30,7 +30,7 @@
 //!
 //! let plan = Acts::collect(Arc::new(model), Arc::new(tokens), &[2], 8)?;
 //! let pooled = plan.select_layer(2)?.mean_pool(Axis::Sequence)?.realize()?;
-//! assert_eq!(pooled.shape(), [8, opened.config.hidden_size]);
+//! assert_eq!(pooled.shape(), [8, opened.spec.hidden_size]);
 //! # Ok(())
 //! # }
 //! ```

@@ -68,8 +68,7 @@ pub fn soft_cap(score: f32, cap: f32) -> f32 {
 
 /// The error function, with an absolute error below 6e-8.
 ///
-/// Minimax polynomials by N. Juffa ("Efficient faithfully rounded implementation of error function erff", Stack Overflow 2016):
-/// near 0 one for `erf(x) / x - 1`, elsewhere one for `ln(1 - erf(|x|))`. Both are computed and one is selected, so that loops
+/// Minimax polynomials with coefficients that N. Juffa published: near 0 one for `erf(x) / x - 1`, elsewhere one for `ln(1 - erf(|x|))`. Both are computed and one is selected, so that loops
 /// vectorize.
 #[inline(always)]
 fn erf(x: f32) -> f32 {

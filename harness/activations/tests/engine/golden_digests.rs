@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::golden_support::{batch, load};
-use actbench_activations::model::{ActivationModel, LayerOutput, run_batch};
+use actbench_activations::model::{LayerOutput, run_batch};
 use actbench_fixtures::golden::{Golden, cases};
 use actbench_kernels::cpu::Isa;
 use actbench_kernels::{CpuBackend, DType};

@@ -7,13 +7,13 @@ use crate::golden_support::{batch, load};
 use actbench_activations::model::decoder::{Decoder, LoadOptions};
 use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
-use actbench_activations::model::{ActivationModel, LayerOutput, run_batch};
+use actbench_activations::model::{LayerOutput, run_batch};
 use actbench_fixtures::golden::{Golden, cases, compare};
 use actbench_kernels::cpu::Isa;
 use actbench_kernels::{CpuBackend, DType};
 
 /// The largest error over the layers and sequences of a golden.
-fn check(golden: &Golden, dtype: DType, isa: Isa, tolerance: f64) -> f64 {
+pub fn check(golden: &Golden, dtype: DType, isa: Isa, tolerance: f64) -> f64 {
     let n_layers = golden.n_layers;
     let model = load(golden, dtype, CpuBackend::with_isa(2, isa).unwrap());
     let layers: Vec<usize> = (0..n_layers).collect();

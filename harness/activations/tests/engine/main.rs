@@ -11,6 +11,7 @@ mod bit_identical_features;
 mod cache_file;
 mod cache_table;
 mod fake_model;
+mod families;
 mod flops;
 mod golden_digests;
 mod goldens;

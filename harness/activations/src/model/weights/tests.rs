@@ -249,7 +249,7 @@ fn synthetic_weights_are_generated_on_demand() {
     let error = weights.tensor("model.layers.0.input_layernorm.weight", &[191]).unwrap_err().to_string();
     insta::assert_snapshot!(error, @"synthetic:tiny: tensor 'model.layers.0.input_layernorm.weight' has shape [192], config.json asks for [191]");
     let error = weights.tensor("model.layers.8.mlp.up_proj.weight", &[512, 192]).unwrap_err().to_string();
-    insta::assert_snapshot!(error, @"synthetic:tiny: no tensor 'model.layers.8.mlp.up_proj.weight'; the nearest of its 73 tensors is 'model.layers.0.mlp.up_proj.weight'");
+    insta::assert_snapshot!(error, @"synthetic:tiny: no tensor 'model.layers.8.mlp.up_proj.weight'; the nearest of its 74 tensors is 'model.layers.0.mlp.up_proj.weight'");
     assert!(!weights.contains("lm_head.weight"));
     assert_ne!(weights.fingerprint(), Weights::synthetic(preset, &spec, 4).fingerprint());
     assert_eq!(weights.fingerprint(), Weights::synthetic(preset, &spec, 3).fingerprint());
