@@ -139,7 +139,9 @@ impl LowRankUpdate {
         rows.for_each(|(row, factors)| {
             pulp::Arch::new().dispatch(MergedRow { row, factors, right: &right, scale: self.scale });
         });
-        Ok(HostTensor::from_f32(DType::F32, base.shape().to_vec(), &merged)?)
+        // Without a copy: an embedding of f32 takes gigabytes.
+        let bytes = Bytes::from_owner(MergedValues(merged));
+        Ok(HostTensor::new(DType::F32, base.shape().to_vec(), bytes)?)
     }
 }
 
@@ -160,6 +162,15 @@ impl AdapterTensor {
                 Err(Error::file(path, what))
             }
         }
+    }
+}
+
+/// The elements of a merged tensor as the owner of its bytes.
+struct MergedValues(Vec<f32>);
+
+impl AsRef<[u8]> for MergedValues {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
     }
 }
 

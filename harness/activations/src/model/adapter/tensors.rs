@@ -203,7 +203,13 @@ impl BaseModel<'_> {
                 b.tensor.shape()
             )));
         }
-        Ok(Some(LowRankUpdate { a: a.clone(), b: b.clone(), scale: config.scale(module), transposed }))
+        let scale = config.scale(module);
+        if !scale.is_finite() {
+            return Err(
+                self.refuse(format!("the scale of '{module}' by adapter_config.json is {scale}, but must be finite"))
+            );
+        }
+        Ok(Some(LowRankUpdate { a: a.clone(), b: b.clone(), scale, transposed }))
     }
 
     /// The tensor that replaces the weight or the bias of the module `name`, if there is one.

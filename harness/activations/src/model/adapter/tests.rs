@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use actbench_kernels::{DType, HostTensor};
+use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -377,6 +378,38 @@ fn factor_that_is_not_finite_is_refused_when_merged() {
     let weights = pair.open().unwrap();
     let error = weights.tensor(&format!("{QUERY}.weight"), &[4, 4]).unwrap_err().to_string();
     assert!(error.contains("lora_B.weight': element 3 is NaN, but an adapter must be finite"), "{error}");
+}
+
+#[test]
+fn scale_that_is_not_finite_is_refused() {
+    let mut pair = query_pair();
+    pair.config["lora_alpha"] = json!(1e300);
+    assert!(pair.refusal().contains("the scale of 'model.layers.1.self_attn.q_proj' by adapter_config.json is inf"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn damaged_adapters_never_panic(in_config: bool, cut in 0usize..400, position in 0usize..2000, byte: u8) {
+        let mut pair = query_pair();
+        pair.config["target_modules"] = json!(["q_proj"]);
+        pair.config["layers_to_transform"] = json!([1]);
+        let weights = pair.open().unwrap();
+        drop(weights);
+        let name = if in_config { "adapter_config.json" } else { "adapter_model.safetensors" };
+        let path = pair.adapter.path().join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        let position = position % bytes.len();
+        bytes[position] = byte;
+        // Most files keep their length, so that what is in them is read.
+        bytes.truncate(bytes.len() - cut.saturating_sub(300));
+        fs::write(&path, &bytes).unwrap();
+        let weights = pair.open_base();
+        if let Ok(adapter) = Adapter::open(pair.adapter.path(), &pair.spec, &weights) {
+            let _ = weights.with_adapter(adapter).tensor(&format!("{QUERY}.weight"), &[4, 4]);
+        }
+    }
 }
 
 #[test]
