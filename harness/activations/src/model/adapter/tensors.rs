@@ -156,7 +156,7 @@ impl BaseModel<'_> {
         tensors: &ModuleTensors,
         config: &AdapterConfig,
     ) -> Result<Option<LowRankUpdate>> {
-        let pair = |first, second| (tensors.get(&first), tensors.get(&second));
+        let pair = |first: TensorRole, second: TensorRole| (tensors.get(&first), tensors.get(&second));
         let of_projection = pair(TensorRole::FirstFactor, TensorRole::SecondFactor);
         let of_embedding = pair(TensorRole::FirstOfEmbedding, TensorRole::SecondOfEmbedding);
         let (a, b, is_embedding) = match (of_projection, of_embedding) {
@@ -257,7 +257,7 @@ impl BaseModel<'_> {
 
 /// The names that `module` of the file may have in transformers.
 fn candidates(module: &str, names: &TensorNames) -> Vec<String> {
-    let aliased = names.aliases.iter().find_map(|(from, to)| Some(format!("{to}{}", module.strip_prefix(from)?)));
+    let aliased = names.aliases.iter().find_map(|(from, to)| Some(format!("{to}{}", module.strip_prefix(*from)?)));
     let without_base = module.strip_prefix(names.base).filter(|_| !names.base.is_empty()).map(str::to_owned);
     let mut found = vec![module.to_owned()];
     found.extend(aliased);
