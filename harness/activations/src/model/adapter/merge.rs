@@ -116,7 +116,7 @@ impl Adapter {
         self.base_model.as_deref()
     }
 
-    /// What the user should know about the adapter and this model.
+    /// Warnings about the adapter and this model.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

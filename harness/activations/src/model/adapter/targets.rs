@@ -23,7 +23,7 @@ pub(super) struct TargetModules {
     pub(super) excluded: Option<ModuleSelector>,
     /// The blocks whose modules are adapted; none for all.
     pub(super) layers: Option<Vec<usize>>,
-    /// What stands before the number of a block; empty for any name.
+    /// The names before the number of a block, as patterns; empty for any name.
     pub(super) layer_patterns: Vec<String>,
 }
 
@@ -59,12 +59,13 @@ impl TargetModules {
         })
     }
 
-    /// The number that PEFT takes for the block of `module`.
+    /// The number that PEFT takes for the block of `module`: the first one. Older versions took none where the block's list is not
+    /// inside of another module; their adapters have no tensors of such blocks.
     fn block_of(&self, module: &str) -> Option<usize> {
         let any = [r"[^.]*".to_owned()];
         let patterns = if self.layer_patterns.is_empty() { &any[..] } else { &self.layer_patterns[..] };
         let number = patterns.iter().find_map(|pattern| {
-            let found = compile(&format!(r"^.*\.{pattern}\.(?P<block>\d+)\."))?.captures(module.as_bytes())?;
+            let found = compile(&format!(r"^(?:.*?\.)?{pattern}\.(?P<block>\d+)\."))?.captures(module.as_bytes())?;
             String::from_utf8(found.name("block")?.as_bytes().to_vec()).ok()
         })?;
         number.parse().ok()
@@ -136,6 +137,7 @@ mod tests {
         assert_eq!(other.selects(UP), Some(false));
         let same = TargetModules { layer_patterns: vec!["layers".to_owned()], ..targets };
         assert_eq!(same.selects(UP), Some(true));
+        assert_eq!(same.selects("layers.3.mlp.up_proj"), Some(true), "a model without head has no prefix");
     }
 
     #[test]

@@ -23,7 +23,7 @@ enum ModulePlace {
     Unused,
 }
 
-/// What is known of the base model.
+/// The base model, and the file for errors.
 struct BaseModel<'a> {
     spec: &'a DecoderSpec,
     weights: &'a Weights,
@@ -33,7 +33,7 @@ struct BaseModel<'a> {
     path: &'a Path,
 }
 
-/// The changes of an adapter, and what its tensors lack.
+/// The changes of an adapter.
 pub(super) struct FoundChanges {
     /// The changes by the name that transformers gives the tensor.
     pub(super) changes: BTreeMap<String, TensorChange>,
@@ -54,7 +54,7 @@ pub(super) fn find_changes(
 ) -> Result<FoundChanges> {
     let base = BaseModel { spec, weights, shapes: tensor_shapes(spec), path };
     let mut changes = BTreeMap::new();
-    // The computed modules that have factors, and what stands before the name of a block in the file.
+    // The computed modules that have factors, and the part of the file's names before the number of a block.
     let (mut adapted, mut prefix): (BTreeSet<String>, Option<String>) = (BTreeSet::new(), None);
     let mut has_unused_blocks = false;
     for (module, tensors) in base.by_module(tensors)? {

@@ -402,7 +402,7 @@ proptest! {
         let mut bytes = fs::read(&path).unwrap();
         let position = position % bytes.len();
         bytes[position] = byte;
-        // Most files keep their length, so that what is in them is read.
+        // Most files keep their length, so that their contents are read.
         bytes.truncate(bytes.len() - cut.saturating_sub(300));
         fs::write(&path, &bytes).unwrap();
         let weights = pair.open_base();
