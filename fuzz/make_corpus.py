@@ -62,6 +62,22 @@ def safetensors_header():
     seed("safetensors_header", "empty", struct.pack("<Q", 2) + b"{}")
 
 
+def adapter():
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "bias": "none"}
+    query = "base_model.model.model.layers.0.self_attn.q_proj"
+    factors = {f"{query}.lora_A.weight": np.ones((2, 16), np.float16), f"{query}.lora_B.weight": np.ones((16, 2), np.float16)}
+
+    def write(name, changes, tensors):
+        seed("adapter", name, json.dumps({**config, **changes}).encode() + SEPARATOR + save(tensors))
+
+    write("query", {}, factors)
+    patterns = {"use_rslora": True, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {".*proj": 8}, "r": 4,
+                "target_modules": ".*\\.(q|z)_proj", "layers_to_transform": [0]}
+    write("patterns", patterns, factors)
+    norm = {"base_model.model.model.layers.0.input_layernorm.weight": np.ones(16, np.float32)}
+    write("saved_module", {"modules_to_save": ["input_layernorm"]}, {**factors, **norm})
+
+
 def gguf_file():
     path = HERE / "corpus/gguf/tiny"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,6 +192,7 @@ def text_files():
 if __name__ == "__main__":
     model()
     safetensors_header()
+    adapter()
     gguf_file()
     model_config()
     tokenizers()

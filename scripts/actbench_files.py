@@ -19,7 +19,7 @@ import sys
 
 import numpy as np
 
-_SETTINGS = ("model", "dataset", "data_digest", "mask", "pool", "dtype", "samples", "train_frac", "seed")
+_SETTINGS = ("model", "adapter", "dataset", "data_digest", "mask", "pool", "dtype", "samples", "train_frac", "seed")
 _TYPES = {"BOOL": "?", "U8": "u1", "I32": "<i4", "I64": "<i8", "F16": "<f2", "BF16": "<u2", "F32": "<f4"}
 
 

@@ -47,6 +47,17 @@ pub fn safetensors_header(data: &[u8]) {
     open_and_load(&directory);
 }
 
+/// `adapter_config.json` and `adapter_model.safetensors` of an adapter for a small model, one section each.
+pub fn adapter(data: &[u8]) {
+    let scratch = Scratch::get();
+    let model = scratch.small_model("adapted");
+    let directory = scratch.empty_directory("adapter");
+    for (name, content) in ["adapter_config.json", "adapter_model.safetensors"].into_iter().zip(sections(data)) {
+        scratch.write(&format!("adapter/{name}"), content);
+    }
+    load(OpenModel::open_with_adapter(model.to_str(), Some(&directory), MaskKind::Assistant, true).ok());
+}
+
 /// `config.json`, `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` of a small model, one
 /// section each.
 pub fn model_config(data: &[u8]) {
@@ -199,7 +210,12 @@ fn open(directory: &Path) -> Option<OpenModel> {
 
 /// Opens the model and loads its first block.
 fn open_and_load(directory: &Path) -> Option<OpenModel> {
-    let model = open(directory)?;
+    load(open(directory))
+}
+
+/// Loads the first block of the model.
+fn load(model: Option<OpenModel>) -> Option<OpenModel> {
+    let model = model?;
     if model.check(0).is_ok() {
         let backend = CpuBackend::new(1).ok()?;
         let _ = model.load_over(vec![backend], DType::Bf16, 0, 64, &mut |_, _| ());

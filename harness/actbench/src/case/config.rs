@@ -54,6 +54,10 @@ pub struct RunConfig {
     pub methods: Vec<Method>,
     /// Model name; none is the embedded one.
     pub model: Option<String>,
+    /// The directory of the LoRA adapter that is merged into the model. Files of runs without one do not have the key, as before
+    /// there were adapters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<PathBuf>,
     /// Data set name; none is the embedded one.
     pub dataset: Option<String>,
     /// Samples to use.
@@ -125,6 +129,7 @@ impl Default for RunConfig {
             tasks: vec![Task::Train, Task::Sweep],
             methods: vec![Method::Eager, Method::Lazy],
             model: None,
+            adapter: None,
             dataset: None,
             samples: 600,
             train_frac: 0.8,
@@ -219,6 +224,15 @@ impl RunConfig {
         Rules::all_but(&self.no_opt).map(|_| ())
     }
 
+    /// The model for people: `embedded`, `smollm2`, or `smollm2 with the adapter ./lora`.
+    pub fn model_name(&self) -> String {
+        let model = self.model.as_deref().unwrap_or("embedded");
+        match &self.adapter {
+            Some(adapter) => format!("{model} with the adapter {}", adapter.display()),
+            None => model.to_owned(),
+        }
+    }
+
     /// Whether `method` uses a cache file.
     pub fn caches_on_disk(&self, method: Method) -> bool {
         method == Method::LazyDisk || (method == Method::Lazy && self.lazy_cache_disk)
@@ -232,5 +246,23 @@ impl RunConfig {
     /// The number of threads to use.
     pub fn n_threads(&self) -> usize {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adapter_is_a_key_only_where_there_is_one() {
+        let plain = RunConfig::default();
+        let written = serde_json::to_value(&plain).unwrap();
+        assert!(written.get("adapter").is_none(), "{written}");
+        assert_eq!(serde_json::from_value::<RunConfig>(written).unwrap(), plain);
+        let adapted = RunConfig { adapter: Some("out/lora".into()), ..plain };
+        let written = serde_json::to_value(&adapted).unwrap();
+        assert_eq!(written["adapter"], "out/lora");
+        assert_eq!(serde_json::from_value::<RunConfig>(written).unwrap(), adapted);
+        assert_eq!(adapted.model_name(), "embedded with the adapter out/lora");
     }
 }

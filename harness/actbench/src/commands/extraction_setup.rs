@@ -116,10 +116,11 @@ impl ExtractionSetup {
     }
 
     /// The settings that decide the samples and their features, for the metadata of a file. Values are those of the flags.
-    pub fn settings(&self) -> [(&'static str, String); 9] {
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
         let config = &self.config;
         let name = |name: &Option<String>| name.clone().unwrap_or_else(|| EMBEDDED.to_owned());
-        [
+        let adapter = config.adapter.as_ref().map(|adapter| ("adapter", adapter.display().to_string()));
+        let settings = [
             ("model", name(&config.model)),
             ("dataset", name(&config.dataset)),
             ("data_digest", self.data_digest.clone()),
@@ -129,7 +130,8 @@ impl ExtractionSetup {
             ("samples", config.samples.to_string()),
             ("train_frac", config.train_frac.to_string()),
             ("seed", config.seed.to_string()),
-        ]
+        ];
+        settings.into_iter().chain(adapter).collect()
     }
 
     /// Where each sample comes from, training samples first.
@@ -145,7 +147,7 @@ impl ExtractionSetup {
 
     /// The settings as one JSON object.
     fn settings_json(&self) -> String {
-        let entries = self.settings().map(|(name, value)| (name.to_owned(), Value::from(value)));
+        let entries = self.settings().into_iter().map(|(name, value)| (name.to_owned(), Value::from(value)));
         Value::Object(Map::from_iter(entries)).to_string()
     }
 }

@@ -28,8 +28,8 @@ use pairgate::stderr_line;
 ///
 /// Tensors: tokens (flat), offsets, mask, rows (the index of each sample in the data set, from 0), labels, is_train,
 /// layer_ids, pooled [n, l, h] in f32; training samples first. Metadata: format, method, extract_s, layer_numbering, and the
-/// settings: model, dataset, data_digest, mask, pool, dtype, samples, train_frac, seed. scripts/actbench_files.py reads the
-/// file in Python.
+/// settings: model, dataset, data_digest, mask, pool, dtype, samples, train_frac, seed, and adapter if there is one.
+/// scripts/actbench_files.py reads the file in Python.
 #[derive(Args, Clone, Debug)]
 #[command(
     before_help = "Examples:\n  \
@@ -85,7 +85,7 @@ pub fn features(args: &FeaturesArgs) -> Result<()> {
         ("method".to_owned(), args.method.to_string()),
         ("extract_s".to_owned(), extract_s.to_string()),
     ]);
-    metadata.extend(setup.settings().map(|(name, value)| (name.to_owned(), value)));
+    metadata.extend(setup.settings().into_iter().map(|(name, value)| (name.to_owned(), value)));
     write(args, &setup, &extracted, metadata)?;
     // Standard error, as of other commands whose output may be `/dev/stdout`.
     stderr_line!(

@@ -163,8 +163,8 @@ struct PlanSummary<'a> {
 }
 
 impl PlanSummary<'_> {
-    fn model(&self) -> &str {
-        self.config.model.as_deref().unwrap_or("embedded")
+    fn model(&self) -> String {
+        self.config.model_name()
     }
 
     fn json(&self, predictions: &[CasePrediction], space: AvailableSpace) -> Value {

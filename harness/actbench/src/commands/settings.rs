@@ -17,6 +17,11 @@ pub struct SampleArgs {
     /// Model: a Hugging Face id, a directory, a .gguf file, or synthetic:PRESET [default: the embedded model]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
+    /// Directory of a LoRA adapter of PEFT, merged into the model
+    ///
+    /// The directory has adapter_config.json and adapter_model.safetensors. Weights are merged in f32 and then rounded to --dtype.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
     /// Data set: embedded, embedded:short|medium|long|mixed, repe, or a .jsonl, .csv or .parquet file [default: embedded]
     #[arg(long, value_name = "DATASET")]
     pub dataset: Option<String>,
@@ -60,6 +65,7 @@ impl SampleArgs {
     pub fn config(&self) -> RunConfig {
         RunConfig {
             model: self.model.clone(),
+            adapter: self.adapter.clone(),
             dataset: self.dataset.clone(),
             data_dir: self.data_dir.clone(),
             samples: self.samples,

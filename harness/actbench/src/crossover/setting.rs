@@ -56,7 +56,7 @@ impl fmt::Display for DeviceClass {
 pub struct Setting {
     /// The workload.
     pub task: Task,
-    /// Model as named by the user; `embedded` by default.
+    /// Model as named by the user, with its adapter; `embedded` by default.
     pub model: String,
     /// Data set as named by the user; `embedded` by default.
     pub dataset: String,
@@ -106,7 +106,7 @@ pub(super) fn prepare_labels(settings: &mut [&mut Setting]) {
     let mut models: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut probes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for setting in settings.iter() {
-        models.entry(last_name(&setting.model)).or_default().insert(setting.model.clone());
+        models.entry(setting.shown_model.clone()).or_default().insert(setting.model.clone());
         probes.entry(setting.shown_probe.clone()).or_default().insert(setting.probe.clone());
     }
     for setting in settings.iter_mut() {
@@ -135,6 +135,15 @@ pub(super) fn prepare_labels(settings: &mut [&mut Setting]) {
 fn last_name(model: &str) -> String {
     let last = model.trim_end_matches('/').rsplit('/').next().filter(|name| !name.is_empty());
     last.unwrap_or(model).to_owned()
+}
+
+/// The last names of the model and of its adapter: `SmolLM2-135M-Instruct + my-lora`.
+fn shown_model(config: &RunConfig) -> String {
+    let model = last_name(config.model.as_deref().unwrap_or("embedded"));
+    match &config.adapter {
+        Some(adapter) => format!("{model} + {}", last_name(&adapter.display().to_string())),
+        None => model,
+    }
 }
 
 /// Characters of a digest that a label has.
@@ -216,7 +225,7 @@ impl Setting {
         let [probe, shown_probe] = probe_settings(config, task);
         Setting {
             task,
-            model: name(&config.model),
+            model: config.model_name(),
             dataset: name(&config.dataset),
             layers: layers.unwrap_or(0),
             pool: config.pool.name().to_owned(),
@@ -232,7 +241,7 @@ impl Setting {
             data: digest(|identity| identity.data.clone()),
             weights: digest(|identity| identity.weights.clone()),
             distinction: String::new(),
-            shown_model: last_name(&name(&config.model)),
+            shown_model: shown_model(config),
             shared: Vec::new(),
         }
     }

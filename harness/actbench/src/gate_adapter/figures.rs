@@ -103,9 +103,10 @@ pub fn series_key(results: &ResultFile) -> SeriesKey {
 pub fn different_inputs(base: &ResultFile, head: &ResultFile) -> Vec<String> {
     let identity = |results: &ResultFile| results.identity.clone().unwrap_or_default();
     let (base_identity, head_identity) = (identity(base), identity(head));
+    let models = [base, head].map(|results| results.config.model_name());
     let model = different_input(
         "model",
-        [base.config.model.as_deref(), head.config.model.as_deref()],
+        [Some(models[0].as_str()), Some(models[1].as_str())],
         [base_identity.weights.as_deref(), head_identity.weights.as_deref()],
     );
     let data = different_input(

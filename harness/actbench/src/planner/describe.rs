@@ -37,11 +37,15 @@ pub fn describe(
     }
     if let Some(preset) = spec.preset {
         // The tokenizer of a model that is known by name alone is not here; the bundled one takes its place.
-        let substitute =
-            RunConfig { model: Some(format!("synthetic:{}", preset.name)), ..with_layers_of(config, n_layers, false) };
+        // An adapter changes neither times nor sizes of a run, and fits the model itself alone.
+        let substitute = RunConfig {
+            model: Some(format!("synthetic:{}", preset.name)),
+            adapter: None,
+            ..with_layers_of(config, n_layers, false)
+        };
         check_layers(&substitute, n_layers)?;
         let (data, bytes) = prepare_counted(&substitute, quiet)?;
-        let named = RunConfig { model: config.model.clone(), ..substitute };
+        let named = RunConfig { model: config.model.clone(), adapter: config.adapter.clone(), ..substitute };
         // The model's own tokenizer needs more memory than the bundled one, whose vocabulary is small.
         let bytes = bytes + spec.spec.vocab_size as u64 * TOKENIZER_BYTES;
         let job = Job::from_sample(&named, &data).with_mapped_weights().with_data_bytes(bytes);

@@ -23,7 +23,7 @@ pub fn runs_table(entries: &[HistoryEntry]) -> Table {
             text_cell(entry.label()),
             text_cell(&key.machine[..8]),
             text_cell(&key.build[..8]),
-            text_cell(config.model.as_deref().unwrap_or("embedded")),
+            text_cell(config.model_name()),
             whole_cell(config.samples),
             whole_cell(entry.results.rows.len()),
         ]);

@@ -10,7 +10,7 @@ pub struct RunIdentity {
     /// the number of samples.
     #[serde(default)]
     pub data: Option<String>,
-    /// Digest of the model: configuration, tokenizer, and sizes, headers and sampled contents of the weights.
+    /// Digest of the model: configuration, tokenizer, and sizes, headers and sampled contents of the weights, and the adapter.
     #[serde(default)]
     pub weights: Option<String>,
 }

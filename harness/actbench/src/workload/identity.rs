@@ -33,7 +33,12 @@ const GENERATED_ROWS: usize = 2;
 pub fn identity(model: &OpenModel, data: &str) -> Result<RunIdentity> {
     let weights = match &model.location {
         ModelLocation::Directory(directory) => directory_digest(directory)?,
+        // With the adapter, if there is one.
         ModelLocation::Synthetic(_) => model.weights.fingerprint().to_owned(),
+    };
+    let weights = match (&model.location, model.weights.adapter()) {
+        (ModelLocation::Directory(_), Some(adapter)) => adapter.fingerprint_with(&weights),
+        _ => weights,
     };
     Ok(RunIdentity { data: Some(data.to_owned()), weights: Some(weights) })
 }

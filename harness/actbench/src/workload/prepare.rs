@@ -82,6 +82,8 @@ const PILOT_ROWS: usize = 256;
 pub struct InputRequest<'a> {
     /// Model name; none is the embedded one.
     pub model: Option<&'a str>,
+    /// The directory of the adapter that is merged into the model.
+    pub adapter: Option<&'a Path>,
     /// Data set name; none is the embedded one.
     pub dataset: Option<&'a str>,
     /// The directory of local copies of registered data sets.
@@ -102,6 +104,7 @@ pub struct InputRequest<'a> {
 pub fn request(config: &RunConfig, quiet: bool) -> InputRequest<'_> {
     InputRequest {
         model: config.model.as_deref(),
+        adapter: config.adapter.as_deref(),
         dataset: config.dataset.as_deref(),
         data_dir: config.data_dir.as_deref(),
         mask: config.mask,
@@ -183,7 +186,7 @@ struct InputSource {
 impl InputSource {
     /// Opens the model and loads the data set, of a generated one `rows` rows.
     fn open(request: &InputRequest<'_>, rows: usize) -> Result<Self> {
-        let model = OpenModel::open(request.model, request.mask, request.quiet)?;
+        let model = OpenModel::open_with_adapter(request.model, request.adapter, request.mask, request.quiet)?;
         let dataset = data::load(request.dataset.unwrap_or(data::EMBEDDED), request.data_dir, rows)?;
         let labels = dataset.labels();
         Ok(InputSource { model, dataset, labels })

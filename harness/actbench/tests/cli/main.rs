@@ -10,6 +10,7 @@ mod common_cli;
 mod runner_support;
 
 mod ablate;
+mod adapter;
 mod bad_data;
 mod bad_input;
 mod bad_model;

@@ -104,7 +104,7 @@ pub fn locate_in(model: Option<&str>, settings: &LocateSettings, quiet: bool) ->
         }
         if let Some(file) = adapter_file(path) {
             let what = format!(
-                "has no config.json, and '{file}' is of an adapter: merge it into its base model and save that"
+                "has no config.json, and '{file}' is of an adapter: name its base model by --model, and this directory by --adapter"
             );
             return Err(Error::file(path, what));
         }

@@ -1,11 +1,12 @@
 //! Models: where they are, what shape they have, their weights, and their forward pass.
 //!
-//! `locate` finds a model's directory or preset, `config` and `weights` read and check it, `memory_model` and `flops` count
+//! `locate` finds a model's directory or preset, `config` and `weights` read and check it, `adapter` changes its weights, `memory_model` and `flops` count
 //! what it takes from the configuration alone. `families` reads the configuration of each family into a `spec`, which `decoder`
 //! composes from backend operations into a forward pass on one device or over several, `replicas` runs a copy on each of several, and `config_only` is a model without weights, for plans that
 //! are only explained. Plans and the eager baseline see [`ActivationModel`] alone and know no device.
 
 pub mod activation_model;
+pub mod adapter;
 pub mod batch;
 pub mod config_only;
 pub mod context;

@@ -1,9 +1,11 @@
 //! Opens and checks a model's files before any weight is read.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use actbench_kernels::{Backend, DType};
 
+use super::adapter::{Adapter, is_same_model};
 use super::check_layer;
 use super::context::ContextLength;
 use super::decoder::{Decoder, LoadOptions};
@@ -37,6 +39,14 @@ impl OpenModel {
     /// # Errors
     /// No such model, or files that are missing, broken or of another architecture.
     pub fn open(name: Option<&str>, mask: MaskKind, quiet: bool) -> Result<Self> {
+        Self::open_with_adapter(name, None, mask, quiet)
+    }
+
+    /// As [`OpenModel::open`], with the LoRA adapter in the directory `adapter` merged into the weights, if one is named.
+    ///
+    /// # Errors
+    /// As [`OpenModel::open`], and an adapter that is broken or does not fit the model.
+    pub fn open_with_adapter(name: Option<&str>, adapter: Option<&Path>, mask: MaskKind, quiet: bool) -> Result<Self> {
         let location = locate(name, quiet)?;
         let spec = DecoderSpec::parse(&location.config_json()?, &config_origin(&location))?;
         let tokenizer = match &location {
@@ -48,12 +58,20 @@ impl OpenModel {
             ModelLocation::Directory(directory) => Some(directory.as_path()),
             ModelLocation::Synthetic(_) => None,
         };
-        if let Some(file) = directory.and_then(adapter_file) {
+        if let Some(file) = directory.filter(|directory| adapter != Some(*directory)).and_then(adapter_file) {
             tracing::warn!(
-                "{location}: the adapter of '{file}' is not applied, the features are those of the weights next to it; merge it \
-                 (peft's merge_and_unload) to include it"
+                "{location}: the adapter of '{file}' is not applied, the features are those of the weights next to it; name its \
+                 directory by --adapter to include it"
             );
         }
+        let weights = match adapter {
+            Some(directory) => {
+                let adapter = Adapter::open(directory, &spec, &weights)?;
+                warn_of_adapter(&adapter, directory, &location, name);
+                weights.with_adapter(adapter)
+            }
+            None => weights,
+        };
         for warning in tensor_warnings(&spec, &weights) {
             tracing::warn!("{location}: {warning}");
         }
@@ -88,6 +106,22 @@ impl OpenModel {
     ) -> Result<Decoder<B>> {
         let options = LoadOptions { dtype, n_blocks: deepest + 1, max_positions };
         Decoder::load_over(backends, self.spec.clone(), self.weights.clone(), &options, progress)
+    }
+}
+
+/// Prints the warnings about an adapter, and one if it names another base model than `name`, which was found at `location`.
+fn warn_of_adapter(adapter: &Adapter, directory: &Path, location: &ModelLocation, name: Option<&str>) {
+    let directory = directory.display();
+    for warning in adapter.warnings() {
+        tracing::warn!("{directory}: {warning}");
+    }
+    let found = location.to_string();
+    if let Some(base) = adapter.base_model().filter(|base| !is_same_model(base, &[name.unwrap_or_default(), &found])) {
+        tracing::warn!(
+            "{directory}: the adapter was trained on '{base}' and is merged into '{}'; its tensors fit, but check that both are \
+             the same model",
+            name.unwrap_or("embedded")
+        );
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! Nothing is copied: a tensor of a file shares the mapped pages, so opening a model costs no memory until its weights
 //! are packed, and [`Weights::release`] releases the pages afterwards. A synthetic tensor is generated when it is
-//! asked for. Either way a block that no plan needs costs nothing.
+//! asked for. Either way a block that no plan needs costs nothing. Tensors that an adapter changes are computed when they are asked
+//! for, in f32.
 
 mod digest;
 mod files;
-mod header;
+pub(super) mod header;
 mod leftovers;
 mod names;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use actbench_fixtures::synthetic;
 use actbench_kernels::{DType, HostTensor};
 use bytes::Bytes;
 
+use super::adapter::merge::Adapter;
 use super::spec::{DecoderSpec, NormKind};
 use super::tensor_names::TensorNames;
 use super::tensor_shapes::tensor_shapes;
@@ -41,6 +43,7 @@ const _: () = assert!(cfg!(target_endian = "little"), "weights are mapped as lit
 #[derive(Debug)]
 pub struct Weights {
     source: WeightSource,
+    adapter: Option<Adapter>,
     fingerprint: OnceLock<String>,
 }
 
@@ -58,7 +61,7 @@ impl Weights {
     /// # Errors
     /// No weights, or incomplete or inconsistent safetensors files.
     pub fn open(dir: &Path, names: &TensorNames) -> Result<Weights> {
-        Ok(Weights { source: WeightSource::Files(WeightFiles::open(dir, names)?), fingerprint: OnceLock::new() })
+        Ok(Weights::of(WeightSource::Files(WeightFiles::open(dir, names)?)))
     }
 
     /// Synthetic bfloat16 weights of the shape of `spec`, which is that of `preset`.
@@ -66,7 +69,22 @@ impl Weights {
         // Scales of norms are around 1, which a family that adds 1 stores as 0.
         let norm_mean = if spec.norm.kind == NormKind::RmsPlusOne { 0.0 } else { 1.0 };
         let source = WeightSource::Synthetic { preset: *preset, seed, shapes: tensor_shapes(spec), norm_mean };
-        Weights { source, fingerprint: OnceLock::new() }
+        Weights::of(source)
+    }
+
+    fn of(source: WeightSource) -> Weights {
+        Weights { source, adapter: None, fingerprint: OnceLock::new() }
+    }
+
+    /// The weights with the changes of `adapter`, which was opened for them.
+    #[must_use]
+    pub fn with_adapter(self, adapter: Adapter) -> Weights {
+        Weights { adapter: Some(adapter), ..Weights::of(self.source) }
+    }
+
+    /// The adapter whose changes the weights have.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
     }
 
     /// Whether there is a tensor of that name. Names are those of transformers, whatever the file calls its tensors.
@@ -76,10 +94,16 @@ impl Weights {
 
     /// The extents of a tensor, outermost first, if there is one of that name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        match &self.source {
+        let stored = match &self.source {
             WeightSource::Files(files) => files.shape(name),
             WeightSource::Synthetic { shapes, .. } => shapes.get(name).map(Vec::as_slice),
-        }
+        };
+        // An adapter may have a bias that the files lack.
+        stored.or_else(|| Some(self.replacement(name)?.shape()))
+    }
+
+    fn replacement(&self, name: &str) -> Option<&HostTensor> {
+        self.adapter.as_ref()?.replacement(name)
     }
 
     /// Each tensor's name in transformers and in its file, and whether another tensor of the same name replaces it.
@@ -102,12 +126,26 @@ impl Weights {
 
     /// The tensor `name`, which must be of `shape` and of type `F32`, `F16` or `BF16`.
     ///
-    /// A synthetic tensor is generated again by each call.
+    /// A synthetic tensor is generated again by each call, and one that an adapter updates is computed again.
     ///
     /// # Errors
-    /// No such tensor (the error names the most similar one), or another shape or type.
+    /// No such tensor (the error names the most similar one), another shape or type, or an adapter with elements that are not finite.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor> {
         self.check(name, shape)?;
+        let Some(adapter) = self.adapter.as_ref().filter(|adapter| adapter.changes(name)) else {
+            return self.unchanged(name, shape);
+        };
+        let tensor = match adapter.replacement(name) {
+            Some(replacement) => replacement.clone(),
+            None => self.unchanged(name, shape)?,
+        };
+        let changed = adapter.apply(name, tensor.clone())?;
+        self.release(&tensor);
+        Ok(changed)
+    }
+
+    /// The tensor `name` of the base model.
+    fn unchanged(&self, name: &str, shape: &[usize]) -> Result<HostTensor> {
         match &self.source {
             WeightSource::Files(files) => files.tensor(name),
             WeightSource::Synthetic { seed, norm_mean, .. } => {
@@ -149,26 +187,36 @@ impl Weights {
         }
     }
 
-    /// A digest of every tensor's name, type, shape and contents; for synthetic weights, of preset, seed and generator.
+    /// A digest of every tensor's name, type, shape and contents; for synthetic weights, of preset, seed and generator. Includes the
+    /// files of the adapter.
     ///
     /// The first call reads all weights, with all threads and without keeping their pages; later calls return the same text.
     pub fn fingerprint(&self) -> &str {
-        self.fingerprint.get_or_init(|| match &self.source {
-            WeightSource::Files(files) => files.fingerprint(),
-            WeightSource::Synthetic { preset, seed, .. } => {
-                let recipe = format!(
-                    "synthetic weights, generator {}, seed {seed}, preset {}\n{}",
-                    synthetic::GENERATOR_VERSION,
-                    preset.name,
-                    preset.config_json()
-                );
-                blake3::hash(recipe.as_bytes()).to_hex().to_string()
+        self.fingerprint.get_or_init(|| {
+            let base = match &self.source {
+                WeightSource::Files(files) => files.fingerprint(),
+                WeightSource::Synthetic { preset, seed, .. } => {
+                    let recipe = format!(
+                        "synthetic weights, generator {}, seed {seed}, preset {}\n{}",
+                        synthetic::GENERATOR_VERSION,
+                        preset.name,
+                        preset.config_json()
+                    );
+                    blake3::hash(recipe.as_bytes()).to_hex().to_string()
+                }
+            };
+            match &self.adapter {
+                Some(adapter) => adapter.fingerprint_with(&base),
+                None => base,
             }
         })
     }
 
     /// The start of an error about `name`: the file that contains it, or the model.
     pub fn origin(&self, name: &str) -> String {
+        if let Some(adapter) = self.adapter.as_ref().filter(|adapter| adapter.replacement(name).is_some()) {
+            return adapter.path().display().to_string();
+        }
         match &self.source {
             WeightSource::Files(files) => files.path_of(name).display().to_string(),
             WeightSource::Synthetic { preset, .. } => format!("synthetic:{}", preset.name),

@@ -6,6 +6,7 @@
 #[path = "../golden_support/mod.rs"]
 mod golden_support;
 
+mod adapter;
 mod bit_identical_batches;
 mod bit_identical_features;
 mod cache_file;

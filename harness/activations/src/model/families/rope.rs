@@ -187,7 +187,7 @@ impl Table<'_> {
         let rotary_dim = self.rotary_dim(kind)?;
         let theta = self.theta()?;
         let computed = match (kind, self.rules.longrope_alone) {
-            ("su" | "yarn", Some(_)) => "longrope",
+            ("yarn", Some(_)) => "longrope",
             ("default" | "longrope", _) | (_, None) => kind,
             (other, Some(_)) => return Err(format!("rope scaling '{other}' is unknown: use default or longrope")),
         };

@@ -257,9 +257,8 @@ impl FileMap {
 fn no_weights(dir: &Path) -> String {
     let mut what = format!("no {SINGLE_FILE} or {SHARD_INDEX} in this directory");
     if let Some(file) = adapter_file(dir) {
-        what += &format!(
-            "; '{file}' is of an adapter: merge it into its base model (peft's merge_and_unload) and save that"
-        );
+        what +=
+            &format!("; '{file}' is of an adapter: name its base model by --model, and this directory by --adapter");
         return what;
     }
     if dir.join("pytorch_model.bin").exists() || dir.join("pytorch_model.bin.index.json").exists() {

@@ -41,10 +41,10 @@ impl<'de> Deserialize<'de> for HeaderEntries {
 }
 
 /// A checked header: the offset of the data in the file, and the tensors by name, at offsets in the data.
-pub(super) type Header = (usize, Vec<(String, TensorInfo)>);
+pub(in crate::model) type Header = (usize, Vec<(String, TensorInfo)>);
 
 /// Reads and checks the safetensors header at the start of `file`. The crate's own reader would parse it again and name no tensor.
-pub(super) fn read_header(path: &Path, file: &[u8]) -> Result<Header> {
+pub(in crate::model) fn read_header(path: &Path, file: &[u8]) -> Result<Header> {
     let fail = |what: String| Err(Error::file(path, what));
     let Some((length, rest)) = file.split_first_chunk::<LENGTH_FIELD>() else {
         return fail(format!("is {} bytes long, too short for a safetensors file", file.len()));

@@ -168,7 +168,7 @@ fn directory_without_weights_lists_expected_files() {
     let dir = TempDir::new().unwrap();
     insta::assert_snapshot!(open_error_in(dir.path()), @"DIR: no model.safetensors or model.safetensors.index.json in this directory");
     fs::write(dir.path().join("adapter_model.safetensors"), b"").unwrap();
-    insta::assert_snapshot!(open_error_in(dir.path()), @"DIR: no model.safetensors or model.safetensors.index.json in this directory; 'adapter_model.safetensors' is of an adapter: merge it into its base model (peft's merge_and_unload) and save that");
+    insta::assert_snapshot!(open_error_in(dir.path()), @"DIR: no model.safetensors or model.safetensors.index.json in this directory; 'adapter_model.safetensors' is of an adapter: name its base model by --model, and this directory by --adapter");
     fs::remove_file(dir.path().join("adapter_model.safetensors")).unwrap();
     fs::write(dir.path().join("pytorch_model.bin"), b"").unwrap();
     insta::assert_snapshot!(open_error_in(dir.path()), @"DIR: no model.safetensors or model.safetensors.index.json in this directory; pickled weights (.bin) are not read: save the model again as safetensors");
