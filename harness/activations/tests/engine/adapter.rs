@@ -9,7 +9,7 @@ use actbench_activations::model::adapter::Adapter;
 use actbench_activations::model::decoder::{Decoder, LoadOptions};
 use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
-use actbench_activations::model::{ActivationModel, LayerOutput};
+use actbench_activations::model::{LayerOutput, run_batch};
 use actbench_fixtures::golden::Golden;
 use actbench_kernels::{CpuBackend, DType};
 use safetensors::SafeTensors;
@@ -101,7 +101,7 @@ fn activations(golden: &Golden, spec: &DecoderSpec, weights: Weights, dtype: DTy
         outputs.push(bytes.to_vec());
         Ok(())
     };
-    model.run(&batch(golden), &layers, LayerOutput::Tokens, &mut sink).unwrap();
+    run_batch(&model, &batch(golden), &layers, LayerOutput::Tokens, &mut sink).unwrap();
     assert_eq!(outputs.len(), golden.n_layers);
     (model.fingerprint().to_owned(), outputs)
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use actbench_activations::Result;
 use actbench_activations::model::decoder::{Decoder, LoadOptions};
 use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
@@ -12,7 +13,6 @@ use actbench_activations::plan::batches::{Batches, Batching, ScheduledBatch};
 use actbench_activations::plan::prefix::SharedPrefixes;
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 use actbench_fixtures::presets::Preset;
-use actbench_activations::Result;
 use actbench_kernels::{CpuBackend, DType, PoolMethod};
 use proptest::prelude::*;
 

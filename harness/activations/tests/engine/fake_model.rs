@@ -53,14 +53,7 @@ struct FakePrefixCache {
 
 impl FakeModel {
     pub fn new(n_layers: usize, dtype: DType) -> Self {
-        FakeModel {
-            n_layers,
-            dtype,
-            fails_at: None,
-            memory_tokens: None,
-            n_streams: 1,
-            log: Mutex::default(),
-        }
+        FakeModel { n_layers, dtype, fails_at: None, memory_tokens: None, n_streams: 1, log: Mutex::default() }
     }
 
     /// A model whose run number `run` fails.

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::super::spec::DecoderSpec;
 use super::super::tensor_names::TensorNames;
-use super::super::tensors::{embedding_name, tensor_shapes};
+use super::super::tensor_shapes::tensor_shapes;
+use super::super::tensors::embedding_name;
 use super::super::weights::Weights;
 use super::config::AdapterConfig;
 use super::merge::{AdapterTensor, LowRankUpdate, TensorChange, extents};

@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::super::tensors::tensor_shapes;
+use super::super::tensor_shapes::tensor_shapes;
 use super::*;
 
 /// Shapes and values by name.

@@ -84,7 +84,8 @@ impl<'a, B: Backend> StagePass<'a, B> {
     }
 
     fn work(&mut self) -> Result<(&'a PipelineStage<B>, &mut Workspace<B>)> {
-        let work = self.work.as_mut().ok_or_else(|| Error::internal("a session was used after it ran out of memory"))?;
+        let work =
+            self.work.as_mut().ok_or_else(|| Error::internal("a session was used after it ran out of memory"))?;
         Ok((self.stage, work))
     }
 

@@ -25,7 +25,13 @@ impl<'a, B: Backend> StageSession<'a, B> {
     /// A session through `stage`, which has all blocks up to the last of `layers`.
     pub(super) fn new(stage: &'a PipelineStage<B>, layers: &[usize]) -> Result<Self> {
         let pass = StagePass::new(stage, layers)?;
-        Ok(StageSession { max_positions: stage.max_positions, pass, pending: VecDeque::new(), current: None, closed: false })
+        Ok(StageSession {
+            max_positions: stage.max_positions,
+            pass,
+            pending: VecDeque::new(),
+            current: None,
+            closed: false,
+        })
     }
 }
 

@@ -28,10 +28,7 @@ pub(in crate::model) enum Norm<B: Backend> {
     /// RMSNorm, with 1 already added to the weights of a family that stores them without.
     Rms(B::Vector),
     /// LayerNorm.
-    Layer {
-        scale: B::Vector,
-        bias: B::Vector,
-    },
+    Layer { scale: B::Vector, bias: B::Vector },
 }
 
 /// A weight matrix, `[out_features, in_features]`, and its bias where the model has one.

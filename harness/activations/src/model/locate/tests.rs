@@ -6,9 +6,9 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::spec::DecoderSpec;
 use crate::hub::test_server::{COMMIT, TestHub, settings as hub_settings};
 use crate::import::gguf::test_writer::tiny_llama;
+use crate::model::spec::DecoderSpec;
 use crate::model::weights::SHARD_INDEX;
 
 /// Settings under `dir`, with a hub that refuses connections.
