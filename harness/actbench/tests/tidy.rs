@@ -242,6 +242,13 @@ fn quoted(cell: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
+fn readme_lists_the_families_of_the_code() {
+    let table = actbench_activations::model::families::support_table();
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    assert!(readme.contains(&table), "README.md needs this table:\n{table}");
+}
+
+#[test]
 fn profiling_page_locates_every_operation() {
     let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
     let (page, profiled) = (read("docs/profiling.md"), read("kernels/src/profiled/mod.rs"));

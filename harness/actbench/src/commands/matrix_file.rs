@@ -106,7 +106,7 @@ fn too_deep(cell: &CellFlags) -> Option<String> {
     let entry = cell.flags.windows(2).find(|pair| pair[0] == "--sweep-layers")?;
     let layers: usize = entry[1].parse().ok()?;
     let model = run_args(&cell.flags).ok()?.config().model;
-    let n_layers = find_model_spec(model.as_deref(), true).ok()?.config.n_layers;
+    let n_layers = find_model_spec(model.as_deref(), true).ok()?.spec.n_layers;
     (layers > n_layers).then(|| {
         let has = layer_count(n_layers);
         format!("layers = [{layers}] is too deep: the model has {has}; write {n_layers} or fewer, or \"all\"")
@@ -130,7 +130,7 @@ impl RunFlagParser for CellParser<'_> {
     }
 
     fn n_layers(&self, model: Option<&str>) -> Result<usize> {
-        Ok(find_model_spec(model, true)?.config.n_layers)
+        Ok(find_model_spec(model, true)?.spec.n_layers)
     }
 
     fn model_location(&self, name: &str) -> String {

@@ -114,7 +114,7 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
     let config = match args.layers {
         None => config,
         Some(layers) => {
-            let n = if let LayerCount::First(n) = layers { n } else { spec.config.n_layers };
+            let n = if let LayerCount::First(n) = layers { n } else { spec.spec.n_layers };
             RunConfig { layer: Some(n - 1), sweep_layers: Some(n), ..config }
         }
     };

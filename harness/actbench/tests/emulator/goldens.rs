@@ -1,7 +1,7 @@
 //! Forward passes and pools on the emulated CUDA kernels, compared with transformers in float64 and the CPU backend.
 
 use crate::golden_support::{batch, load};
-use actbench_activations::model::{ActivationModel, LayerOutput, run_batch};
+use actbench_activations::model::{LayerOutput, run_batch};
 use actbench_fixtures::golden::{Golden, cases, compare};
 use actbench_kernels::cpu::Isa;
 use actbench_kernels::cuda::KernelSet;

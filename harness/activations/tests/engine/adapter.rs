@@ -9,7 +9,7 @@ use actbench_activations::model::adapter::Adapter;
 use actbench_activations::model::decoder::{Decoder, LoadOptions};
 use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
-use actbench_activations::model::{LayerOutput, run_batch};
+use actbench_activations::model::{ActivationModel, LayerOutput, run_batch};
 use actbench_fixtures::golden::Golden;
 use actbench_kernels::{CpuBackend, DType};
 use safetensors::SafeTensors;

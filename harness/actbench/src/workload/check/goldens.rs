@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use actbench_activations::model::decoder::{Decoder, LoadOptions};
 use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
-use actbench_activations::model::{ActivationModel, LayerOutput, TokenBatch, run_batch};
+use actbench_activations::model::{LayerOutput, TokenBatch, run_batch};
 
 /// Above the longest sequence of a golden.
 const MAX_POSITIONS: usize = 256;

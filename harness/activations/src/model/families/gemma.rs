@@ -13,6 +13,8 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["gemma"],
     classes: &["GemmaForCausalLM", "GemmaModel"],
     title: "a Gemma",
+    models: "Gemma",
+    differs: "scaled embedding, norms with `1 + w`, GELU",
     // transformers reads `hidden_act` alone; published files have both.
     handled: &["hidden_activation", "attention_bias", "use_bidirectional_attention"],
     others_are_warnings: false,

@@ -14,6 +14,8 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["gemma2"],
     classes: &["Gemma2ForCausalLM", "Gemma2Model"],
     title: "a Gemma 2",
+    models: "Gemma 2",
+    differs: "as Gemma, and norms of outputs, a soft cap of scores, alternating windows",
     handled: &[
         "attn_logit_softcapping",
         "attention_bias",

@@ -15,6 +15,8 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["gemma3", "gemma3_text"],
     classes: &["Gemma3ForConditionalGeneration", "Gemma3ForCausalLM", "Gemma3Model", "Gemma3TextModel"],
     title: "a Gemma 3",
+    models: "Gemma 3",
+    differs: "as Gemma 2 without caps, and norms of queries and keys, two rotary tables; files with images too (the text part)",
     handled: &[
         "attention_bias",
         "hidden_activation",

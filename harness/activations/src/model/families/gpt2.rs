@@ -13,6 +13,8 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["gpt2"],
     classes: &["GPT2LMHeadModel", "GPT2Model"],
     title: "a GPT-2",
+    models: "GPT-2",
+    differs: "LayerNorm, learned positions, plain GELU",
     handled: &["activation_function", "layer_norm_epsilon"],
     others_are_warnings: false,
     settings: None,

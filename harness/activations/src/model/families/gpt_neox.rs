@@ -15,6 +15,8 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["gpt_neox"],
     classes: &["GPTNeoXForCausalLM", "GPTNeoXModel"],
     title: "a GPT-NeoX",
+    models: "GPT-NeoX, Pythia",
+    differs: "LayerNorm, parallel residual, partial rotation, plain GELU",
     handled: &["attention_bias", "layer_norm_eps", "rotary_emb_base", "rotary_pct", "use_parallel_residual"],
     others_are_warnings: false,
     settings: None,

@@ -10,6 +10,8 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["llama"],
     classes: &["LlamaForCausalLM", "LlamaModel"],
     title: "a Llama",
+    models: "Llama 2 and 3, SmolLM2, TinyLlama",
+    differs: "",
     handled: &["attention_bias", "mlp_bias"],
     others_are_warnings: true,
     settings: None,

@@ -10,6 +10,8 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["mistral"],
     classes: &["MistralForCausalLM", "MistralModel"],
     title: "a Mistral",
+    models: "Mistral",
+    differs: "sliding window",
     handled: &["sliding_window", "layer_types"],
     others_are_warnings: false,
     settings: None,

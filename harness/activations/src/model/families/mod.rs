@@ -42,6 +42,10 @@ struct Family {
     classes: &'static [&'static str],
     /// One model of it, in messages.
     title: &'static str,
+    /// Published models, for the table of supported families.
+    models: &'static str,
+    /// What it has besides the parts of a Llama, for the same table.
+    differs: &'static str,
     /// The keys of [`keys`] that it reads or rightly ignores.
     handled: &'static [&'static str],
     /// Whether the other keys of [`keys`] are warnings; they are errors otherwise.
@@ -101,6 +105,15 @@ const REFUSED: [(&str, &str); 24] = [
 
 const MOE: &str = "a mixture of experts";
 const LINEAR: &str = "layers without softmax attention";
+
+/// The table of supported families, in Markdown.
+pub fn support_table() -> String {
+    let header = "| models | `model_type` | beyond a Llama |\n|---|---|---|\n".to_owned();
+    FAMILIES.iter().fold(header, |table, family| {
+        let types = family.model_types.join("`, `");
+        format!("{table}| {} | `{types}` | {} |\n", family.models, family.differs)
+    })
+}
 
 impl DecoderSpec {
     /// Parses and checks the `config.json` in `text`; `origin` names the file in errors. Keys that transformers ignores for the family

@@ -11,6 +11,8 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["olmo2"],
     classes: &["Olmo2ForCausalLM", "Olmo2Model"],
     title: "an OLMo 2",
+    models: "OLMo 2",
+    differs: "norms of outputs alone, norms of whole queries and keys",
     handled: &["attention_bias", "qk_norm", "use_qk_norm"],
     others_are_warnings: false,
     settings: None,

@@ -11,6 +11,8 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["phi3"],
     classes: &["Phi3ForCausalLM", "Phi3Model"],
     title: "a Phi 3",
+    models: "Phi 3 and 4",
+    differs: "stacked projections, LongRoPE, partial rotation, sliding window",
     handled: &["sliding_window"],
     others_are_warnings: false,
     settings: None,

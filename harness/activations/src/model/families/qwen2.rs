@@ -10,6 +10,8 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["qwen2"],
     classes: &["Qwen2ForCausalLM", "Qwen2Model"],
     title: "a Qwen 2",
+    models: "Qwen 2 and 2.5",
+    differs: "biases of query, key and value; windows by layer",
     // The biases are not in the configuration, and a file that names them means the same.
     handled: &["sliding_window", "layer_types", "attention_bias", "qkv_bias", "use_qkv_bias"],
     others_are_warnings: false,

@@ -12,6 +12,8 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["qwen3"],
     classes: &["Qwen3ForCausalLM", "Qwen3Model"],
     title: "a Qwen 3",
+    models: "Qwen 3 (dense)",
+    differs: "norms of queries and keys",
     handled: &["sliding_window", "layer_types", "attention_bias", "qk_norm", "use_qk_norm"],
     others_are_warnings: false,
     settings: None,

@@ -11,6 +11,8 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["smollm3"],
     classes: &["SmolLM3ForCausalLM", "SmolLM3Model"],
     title: "a SmolLM 3",
+    models: "SmolLM3",
+    differs: "layers without rotation",
     handled: &[
         "attention_bias",
         "layer_types",
