@@ -149,7 +149,7 @@ mod emulator {
             let _ = writeln!(source, "#pragma GCC diagnostic ignored \"{warning}\"");
         }
         let epilogue = fs::read_to_string(cuda.join("include/epilogue.cuh"))?;
-        for mutant in super::mutants::MUTANTS {
+        for mutant in super::mutants::mutants() {
             let mut text = fs::read_to_string(cuda.join(mutant.file).with_extension("cu"))?;
             if !text.contains(mutant.find) {
                 text = text.replace("#include \"epilogue.cuh\"\n", &epilogue);

@@ -10,15 +10,19 @@
 //   cp.async   k0, v0    k1      v1      k2      v2           one buffer for k and one for v: the next keys are copied
 //   mma               S0      PV0     S1      PV1             during softmax and P v, the next values during S
 //
-// Tensors, tiles and key_rows are those of attention.cu; a tile is up to 64 query rows of one sequence.
+// Tensors, tiles, key_rows, window and soft_cap are those of attention.cu; a tile is up to 64 query rows of one sequence.
+// With a window the loop begins at the first block that a row of the tile sees, and keys before a row's window are masked.
+// With a soft cap the scores are capped before the softmax, with tanh(x) = 1 - 2 / (e^2x + 1); without one, the scale is in
+// the exponent of the softmax. Both are uniform branches.
 // p is rounded to the storage type for P v; row_sum is taken before. This is the only rounding besides the store.
 // An infinite value gives NaN also in earlier rows of its sequence in the tiles that reach it: unlike attention.cu, masked
 // keys are multiplied by p = 0.
 // Launch: grid (tiles, heads), 128 threads.
 // Determinism: blocks of keys begin at absolute positions 0, 64, ..., and a block that is masked for a row changes none of
-// its bits, so a row depends on its own sequence alone and not on its tile.
+// its bits, so a row depends on its own sequence alone and not on its tile. Running maxima begin at the lowest finite value:
+// a row whose window begins in a later block keeps it, where minus infinity would make the correction NaN.
 // Measured: docs/measurements/gpu/kernels.txt, NVIDIA H100 80GB HBM3 (SXM), four sequences of 1,024, 32 heads, 8 KV heads.
-// HEAD 64 and 256 are not measured alone.
+// HEAD 64 and 256 are not measured alone; window and soft cap are not measured yet.
 #include "math.cuh"
 
 constexpr u32 BQ = 64, BKV = 64;
@@ -56,6 +60,33 @@ DEVICE void mma_qk(const E* queries, const E* keys, u32 warp, u32 lane, float (&
       ldmatrix_x4<false>(b, keys + chunk_at<HEAD>(pair * 16 + lane % 8 + lane / 16 * 8, step * 2 + lane / 8 % 2));
       mma_m16n8k16<E>(scores[pair * 2], a, b[0], b[1]);
       mma_m16n8k16<E>(scores[pair * 2 + 1], a, b[2], b[3]);
+    }
+  }
+}
+
+// Caps the scores, which are not scaled yet: soft_cap tanh(scale score / soft_cap). This tanh has a small absolute error, a
+// few 1e-7, and a large relative one near 0: the softmax depends on differences of scores alone.
+DEVICE void cap_scores(float (&scores)[BKV / 8][4], float scale, float soft_cap) {
+  // e^2x = 2^(2 x log2 e).
+  const float power_scale = scale / soft_cap * (2.0f * 1.44269504088896341f);
+#pragma unroll
+  for (u32 i = 0; i < BKV / 8; i++) {
+#pragma unroll
+    for (u32 j = 0; j < 4; j++) {
+      const float reciprocal = rcp_approx(1.0f + ex2_approx(scores[i][j] * power_scale));
+      scores[i][j] = fmaf(-2.0f * soft_cap, reciprocal, soft_cap);
+    }
+  }
+}
+
+// Masks the keys before the window of the thread's two rows, of which the first is at `position`.
+DEVICE void mask_before_window(float (&scores)[BKV / 8][4], u32 position, u32 first_key, u32 lane, u32 window) {
+#pragma unroll
+  for (u32 i = 0; i < BKV / 8; i++) {
+#pragma unroll
+    for (u32 j = 0; j < 4; j++) {
+      const u32 key = first_key + i * 8 + lane % 4 * 2 + j % 2;
+      if (key + window <= position + j / 2 * 8) scores[i][j] = minus_infinity();
     }
   }
 }
@@ -121,7 +152,7 @@ DEVICE void mma_pv(const float (&p)[BKV / 8][4], const E* values, u32 lane, Soft
 
 template <class E, u32 HEAD>
 DEVICE void attention_mma(const E* query, const E* keys_values, const u32* tiles, const u32* key_rows, u32 heads,
-                          u32 kv_heads, u32 head_dim, float scale, E* out) {
+                          u32 kv_heads, u32 head_dim, float scale, u32 window, float soft_cap, E* out) {
   DYNAMIC_SHARED(E, queries);
   E* keys = queries + BQ * HEAD;
   E* values = keys + BKV * HEAD;
@@ -131,6 +162,8 @@ DEVICE void attention_mma(const E* query, const E* keys_values, const u32* tiles
   const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const u32 visible = first_position + n_queries;
   const u32 n_blocks = (visible + BKV - 1) / BKV;
+  // The block of the first key that the first row sees.
+  const u32 first_block = window > 0 && first_position + 1 > window ? (first_position + 1 - window) / BKV : 0;
 
   // Copies one chunk of `row` into `buffer`; zeros where the row or the elements do not exist.
   auto load_chunk = [&](E* buffer, u32 index, const E* row, bool inside) {
@@ -155,13 +188,13 @@ DEVICE void attention_mma(const E* query, const E* keys_values, const u32* tiles
     load_chunk(queries, index, query + (static_cast<u64>(first_query + row) * heads + head) * head_dim,
                row < n_queries);
   }
-  load_block(0, 0, keys);
-  load_block(0, 1, values);
+  load_block(first_block, 0, keys);
+  load_block(first_block, 1, values);
 
   SoftmaxState<HEAD> state;
 #pragma unroll
   for (u32 half = 0; half < 2; half++) {
-    state.row_max[half] = minus_infinity();
+    state.row_max[half] = lowest_float();
     state.row_sum[half] = 0.0f;
   }
 #pragma unroll
@@ -170,10 +203,10 @@ DEVICE void attention_mma(const E* query, const E* keys_values, const u32* tiles
     for (u32 j = 0; j < 4; j++) state.acc[i][j] = 0.0f;
   }
   const u32 position = first_position + warp * 16 + lane / 4;
-  // e^x = 2^(x log2 e).
-  const float power_scale = scale * 1.44269504088896341f;
+  // e^x = 2^(x log2 e). Capped scores are scaled already.
+  const float power_scale = (soft_cap > 0.0f ? 1.0f : scale) * 1.44269504088896341f;
 
-  for (u32 block = 0; block < n_blocks; block++) {
+  for (u32 block = first_block; block < n_blocks; block++) {
     float scores[BKV / 8][4];
     cp_async_wait_group<1>();
     __syncthreads();
@@ -181,6 +214,9 @@ DEVICE void attention_mma(const E* query, const E* keys_values, const u32* tiles
     // All warps have read the keys; the next block overwrites them.
     __syncthreads();
     load_block(block + 1, 0, keys);
+    if (soft_cap > 0.0f) cap_scores(scores, scale, soft_cap);
+    // Only where the last row of the tile does not see the first key.
+    if (window > 0 && block * BKV + window < visible) mask_before_window(scores, position, block * BKV, lane, window);
     online_softmax_update<HEAD>(scores, state, position, block * BKV, lane, power_scale);
     cp_async_wait_group<1>();
     __syncthreads();
@@ -212,8 +248,10 @@ DEVICE void attention_mma(const E* query, const E* keys_values, const u32* tiles
 #define ATTENTION_MMA_KERNEL(name, E, HEAD)                                                                      \
   KERNEL __launch_bounds__(128) name(const E* __restrict__ query, const E* __restrict__ keys_values,             \
                                      const u32* __restrict__ tiles, const u32* __restrict__ key_rows, u32 heads, \
-                                     u32 kv_heads, u32 head_dim, float scale, E* __restrict__ out) {             \
-    attention_mma<E, HEAD>(query, keys_values, tiles, key_rows, heads, kv_heads, head_dim, scale, out);          \
+                                     u32 kv_heads, u32 head_dim, float scale, u32 window, float soft_cap,        \
+                                     E* __restrict__ out) {                                                      \
+    attention_mma<E, HEAD>(query, keys_values, tiles, key_rows, heads, kv_heads, head_dim, scale, window,        \
+                           soft_cap, out);                                                                       \
   }                                                                                                              \
   REGISTER_KERNEL(name);
 

@@ -1,17 +1,20 @@
-// GEMM out[M,N] = x[M,K] . w[N,K]^T with the epilogues bias, residual and SwiGLU, f32, f16 or bf16 in, f32 accumulate.
+// GEMM out[M,N] = x[M,K] . w[N,K]^T with the epilogues bias, activation, residual and gated activation, f32, f16 or bf16 in,
+// f32 accumulate.
 // Step 1: naive, one output a thread.          H100, M = 256, bf16: 0.48 to 0.50 TFLOP/s, f32: 0.50 TFLOP/s
 //   (step 2 linear_mma.cu: mma.sync, 247 to 299 TFLOP/s;  step 3 linear_wgmma.cu: TMA + WGMMA, 705 to 766 TFLOP/s)
 //
 // x is [M, K], w [N, K], bias f32 [N] or null, out [M, out_features].
-//   linear           out = x w^T + bias                                           N = out_features
+//   linear           out = activation(x w^T + bias)                               N = out_features
 //   linear_residual  out = out + (x w^T + bias)                                   N = out_features
-//   linear_swiglu    out = silu(x gate^T + gate_bias) * (x up^T + up_bias)        N = 2 * out_features
+//   linear_gated     out = activation(x gate^T + gate_bias) * (x up^T + up_bias)  N = 2 * out_features
 //                    w interleaves the rows of gate and up, bias is [gate_bias | up_bias]
+// `activation` is a number of enum Activation: none for `linear` alone, ignored by linear_residual.
 //
 // Launch: grid (M, ceil(out_features / 128)), 128 threads. No tile, no shared memory, no pipeline.
 // Determinism: each accumulator is one chain of fused multiply-adds in the order of K. A row has the bits of the CPU
 // backend and does not depend on M. In f32 this is the only step: tensor cores would round its inputs to tf32.
-// Measured: docs/measurements/gpu/kernels.txt, NVIDIA H100 80GB HBM3 (SXM), shapes of an 8B model.
+// Measured: docs/measurements/gpu/kernels.txt, NVIDIA H100 80GB HBM3 (SXM), shapes of an 8B model, SiLU in
+// linear_gated; the other activations are not measured yet.
 #include "math.cuh"
 
 template <class E>
@@ -22,17 +25,18 @@ DEVICE float dot(const E* x, const E* w, u32 K) {
 }
 
 template <class E, bool RESIDUAL>
-DEVICE void linear(const E* x, const E* w, const float* bias, u32 K, u32 out_features, E* out) {
+DEVICE void linear(const E* x, const E* w, const float* bias, u32 K, u32 out_features, u32 activation, E* out) {
   const u32 n = blockIdx.y * blockDim.x + threadIdx.x;
   if (n >= out_features) return;
   float value = dot(x + static_cast<u64>(blockIdx.x) * K, w + static_cast<u64>(n) * K, K);
   if (bias) value += bias[n];
+  if (!RESIDUAL) value = activate(value, activation);
   E* stored = out + static_cast<u64>(blockIdx.x) * out_features + n;
   *stored = from_float<E>(RESIDUAL ? to_float(*stored) + value : value);
 }
 
 template <class E>
-DEVICE void swiglu(const E* x, const E* w, const float* bias, u32 K, u32 out_features, E* out) {
+DEVICE void gated(const E* x, const E* w, const float* bias, u32 K, u32 out_features, u32 activation, E* out) {
   const u32 n = blockIdx.y * blockDim.x + threadIdx.x;
   if (n >= out_features) return;
   const E* row = x + static_cast<u64>(blockIdx.x) * K;
@@ -42,13 +46,13 @@ DEVICE void swiglu(const E* x, const E* w, const float* bias, u32 K, u32 out_fea
     gate += bias[n];
     up += bias[out_features + n];
   }
-  out[static_cast<u64>(blockIdx.x) * out_features + n] = from_float<E>(silu(gate) * up);
+  out[static_cast<u64>(blockIdx.x) * out_features + n] = from_float<E>(activate(gate, activation) * up);
 }
 
 #define LINEAR_KERNEL(name, E, body)                                                                                   \
   KERNEL __launch_bounds__(128) name(const E* __restrict__ x, const E* __restrict__ w, const float* __restrict__ bias, \
-                                     u32 K, u32 out_features, E* __restrict__ out) {                                   \
-    body(x, w, bias, K, out_features, out);                                                                            \
+                                     u32 K, u32 out_features, u32 activation, E* __restrict__ out) {                   \
+    body(x, w, bias, K, out_features, activation, out);                                                                \
   }                                                                                                                    \
   REGISTER_KERNEL(name);
 
@@ -58,6 +62,6 @@ LINEAR_KERNEL(linear_bf16, bf16, (linear<bf16, false>))
 LINEAR_KERNEL(linear_residual_f32, float, (linear<float, true>))
 LINEAR_KERNEL(linear_residual_f16, f16, (linear<f16, true>))
 LINEAR_KERNEL(linear_residual_bf16, bf16, (linear<bf16, true>))
-LINEAR_KERNEL(linear_swiglu_f32, float, swiglu<float>)
-LINEAR_KERNEL(linear_swiglu_f16, f16, swiglu<f16>)
-LINEAR_KERNEL(linear_swiglu_bf16, bf16, swiglu<bf16>)
+LINEAR_KERNEL(linear_gated_f32, float, gated<float>)
+LINEAR_KERNEL(linear_gated_f16, f16, gated<f16>)
+LINEAR_KERNEL(linear_gated_bf16, bf16, gated<bf16>)

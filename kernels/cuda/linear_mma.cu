@@ -1,5 +1,5 @@
 // GEMM out[M,N] = x[M,K] . w[N,K]^T with the epilogues of linear.cu, f16/bf16 in, f32 accumulate. sm_80 and later.
-// Step 2: mma.sync, ldmatrix, cp.async.        H100, M = 4096, bf16: 299 (linear), 247 (SwiGLU), 286 (residual) TFLOP/s
+// Step 2: mma.sync, ldmatrix, cp.async.        H100, M = 4096, bf16: 299 (linear), 247 (gated), 286 (residual) TFLOP/s
 //   (step 1 linear.cu: naive, 0.5 TFLOP/s;  step 3 linear_wgmma.cu: TMA + WGMMA, 705 to 766 TFLOP/s)
 //
 // CTA tile   BM 128 x BN 128 x BK 32, STAGES 3            smem 48 KiB dynamic, 256 threads
@@ -13,7 +13,8 @@
 // K must be a multiple of 8, so that rows begin at multiples of 16 bytes. Tiles are zero-filled beyond M, N and K.
 // Launch: grid (ceil(N / 128), ceil(M / 128)), 256 threads, STAGES * (BM + BN) * BK * 2 bytes of dynamic shared memory.
 // Determinism: K is accumulated in order in steps of 16; a row's bits do not depend on M or on its position.
-// Measured: docs/measurements/gpu/kernels.txt, NVIDIA H100 80GB HBM3 (SXM), shapes of an 8B model.
+// Measured: docs/measurements/gpu/kernels.txt, NVIDIA H100 80GB HBM3 (SXM), shapes of an 8B model, SiLU in
+// linear_gated_mma; the other activations are not measured yet.
 #include "epilogue.cuh"
 
 constexpr u32 BM = 128, BN = 128, BK = 32;
@@ -64,10 +65,30 @@ DEVICE void mma_tile(const E* x_tile, const E* w_tile, u32 warp_m, u32 warp_n, f
   }
 }
 
+// Stores the 64 x 32 part of a warp, whose accumulators begin at `first_row` and `first_column` in this thread.
+template <class E, Epilogue EPILOGUE, bool OTHER>
+DEVICE void store_tile(const float (&acc)[4][4][4], const float* bias, u32 M, u32 first_row, u32 first_column,
+                       u32 out_features, u32 activation, E* out) {
+#pragma unroll
+  for (u32 i = 0; i < 4; i++) {
+#pragma unroll
+    for (u32 half = 0; half < 2; half++) {
+      const u32 row = first_row + i * 16 + half * 8;
+      if (row >= M) continue;
+#pragma unroll
+      for (u32 j = 0; j < 4; j++) {
+        store_pair<E, EPILOGUE, OTHER>(acc[i][j][half * 2], acc[i][j][half * 2 + 1], bias, row, first_column + j * 8,
+                                       out_features, activation, out);
+      }
+    }
+  }
+}
+
 template <class E, Epilogue EPILOGUE>
-DEVICE void linear_mma(const E* x, const E* w, const float* bias, u32 M, u32 K, u32 out_features, E* out) {
+DEVICE void linear_mma(const E* x, const E* w, const float* bias, u32 M, u32 K, u32 out_features, u32 activation,
+                       E* out) {
   DYNAMIC_SHARED(E, tiles);
-  const u32 N = EPILOGUE == SWIGLU ? 2 * out_features : out_features;
+  const u32 N = EPILOGUE == GATED ? 2 * out_features : out_features;
   const u32 block_m = blockIdx.y * BM, block_n = blockIdx.x * BN;
   const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const u32 warp_m = warp / 4 * 64, warp_n = warp % 4 * 32;
@@ -95,25 +116,18 @@ DEVICE void linear_mma(const E* x, const E* w, const float* bias, u32 M, u32 K, 
     mma_tile(stage, stage + BM * BK, warp_m, warp_n, acc);
   }
 
-#pragma unroll
-  for (u32 i = 0; i < 4; i++) {
-#pragma unroll
-    for (u32 half = 0; half < 2; half++) {
-      const u32 row = block_m + warp_m + i * 16 + half * 8 + lane / 4;
-      if (row >= M) continue;
-#pragma unroll
-      for (u32 j = 0; j < 4; j++) {
-        const u32 column = block_n + warp_n + j * 8 + lane % 4 * 2;
-        store_pair<E, EPILOGUE>(acc[i][j][half * 2], acc[i][j][half * 2 + 1], bias, row, column, out_features, out);
-      }
-    }
+  const u32 row = block_m + warp_m + lane / 4, column = block_n + warp_n + lane % 4 * 2;
+  if (is_usual<EPILOGUE>(activation)) {
+    store_tile<E, EPILOGUE, false>(acc, bias, M, row, column, out_features, activation, out);
+  } else {
+    store_tile<E, EPILOGUE, true>(acc, bias, M, row, column, out_features, activation, out);
   }
 }
 
 #define LINEAR_MMA_KERNEL(name, E, EPILOGUE)                                                                           \
   KERNEL __launch_bounds__(256) name(const E* __restrict__ x, const E* __restrict__ w, const float* __restrict__ bias, \
-                                     u32 M, u32 K, u32 out_features, E* __restrict__ out) {                            \
-    linear_mma<E, EPILOGUE>(x, w, bias, M, K, out_features, out);                                                      \
+                                     u32 M, u32 K, u32 out_features, u32 activation, E* __restrict__ out) {            \
+    linear_mma<E, EPILOGUE>(x, w, bias, M, K, out_features, activation, out);                                          \
   }                                                                                                                    \
   REGISTER_KERNEL(name);
 
@@ -121,5 +135,5 @@ LINEAR_MMA_KERNEL(linear_mma_f16, f16, STORE)
 LINEAR_MMA_KERNEL(linear_mma_bf16, bf16, STORE)
 LINEAR_MMA_KERNEL(linear_residual_mma_f16, f16, RESIDUAL)
 LINEAR_MMA_KERNEL(linear_residual_mma_bf16, bf16, RESIDUAL)
-LINEAR_MMA_KERNEL(linear_swiglu_mma_f16, f16, SWIGLU)
-LINEAR_MMA_KERNEL(linear_swiglu_mma_bf16, bf16, SWIGLU)
+LINEAR_MMA_KERNEL(linear_gated_mma_f16, f16, GATED)
+LINEAR_MMA_KERNEL(linear_gated_mma_bf16, bf16, GATED)

@@ -1,6 +1,6 @@
 // GEMM out[M,N] = x[M,K] . w[N,K]^T with the epilogues of linear.cu, f16/bf16 in, f32 accumulate. sm_90a.
 // Step 3: warp-specialized TMA + WGMMA, clusters of 2 CTAs.
-//                                              H100, M = 4096, bf16: 750 (linear), 705 (SwiGLU), 766 (residual) TFLOP/s
+//                                              H100, M = 4096, bf16: 750 (linear), 705 (gated), 766 (residual) TFLOP/s
 //   (step 1 linear.cu: naive, 0.5 TFLOP/s;  step 2 linear_mma.cu: cp.async + mma.sync, 247 to 299 TFLOP/s)
 //
 // CTA tile   BM 128 x BN 256 x BK 64, STAGES 4, swizzle 128B        smem 193 KiB dynamic, 384 threads
@@ -17,13 +17,15 @@
 // Cluster exit: empty is not signaled in the last STAGES steps, where the stage is not refilled and the other CTA may
 // have exited. The last tiles are waited for in both CTAs, so no operation reaches a CTA that has exited, and there is no
 // cluster barrier at the end.
-// Epilogue: where out_features is a multiple of 8, lanes exchange accumulators so that each stores 16 bytes.
+// Epilogue: where out_features is a multiple of 8, lanes exchange accumulators so that each stores 16 bytes. An activation other
+// than the usual one (none, SiLU for GATED) has a loop of its own: one uniform branch a tile.
 // K must be a multiple of 8 and not 0. TMA fills tiles with zeros beyond M, N and K. Tiles of M are rounded up to whole
 // clusters; a CTA beyond M multiplies zeros and stores nothing.
 // Launch: grid (tiles of M, an even number, * tiles of N), 384 threads, SHARED_BYTES of dynamic shared memory. x and w are
 // tensor maps of tiles of 128 rows by 64 columns, swizzled by 128 bytes.
 // Determinism: K is accumulated in order in steps of 16; a row's bits do not depend on M or on its position.
-// Measured: docs/measurements/gpu/kernels.txt, NVIDIA H100 80GB HBM3 (SXM), power-limited, shapes of an 8B model.
+// Measured: docs/measurements/gpu/kernels.txt, NVIDIA H100 80GB HBM3 (SXM), power-limited, shapes of an 8B model,
+// SiLU in linear_gated_wgmma; the other activations are not measured yet.
 #include "epilogue.cuh"
 #include "ptx_sm90.cuh"
 
@@ -141,15 +143,63 @@ DEVICE void consume(const unsigned char* stages, u64* full, u64* empty, u32 cons
   wgmma_wait_group<0>();
 }
 
+// Stores the 64 rows of a warpgroup with the usual activation. A thread's accumulators begin at `first_row`.
+template <class E, Epilogue EPILOGUE>
+DEVICE void store_tile(const float (&acc)[128], const float* bias, u32 M, u32 first_row, u32 first_column, u32 lane,
+                       u32 out_features, E* out) {
+  if (out_features % 8 == 0) {
+#pragma unroll
+    for (u32 group = 0; group < BN / 32; group++) {
+      const u32 column = first_column + group * 32 + lane % 4 * 8;
+#pragma unroll
+      for (u32 half = 0; half < 2; half++) {
+        float eight[8];
+        quad_transpose(acc, group * 16 + half * 2, lane, eight);
+        const u32 row = first_row + half * 8;
+        if (row < M) store_eight<E, EPILOGUE>(eight, bias, row, column, out_features, out);
+      }
+    }
+    return;
+  }
+#pragma unroll
+  for (u32 half = 0; half < 2; half++) {
+    const u32 row = first_row + half * 8;
+    if (row >= M) continue;
+#pragma unroll
+    for (u32 j = 0; j < BN / 8; j++) {
+      const u32 column = first_column + j * 8 + lane % 4 * 2;
+      store_pair<E, EPILOGUE, false>(acc[j * 4 + half * 2], acc[j * 4 + half * 2 + 1], bias, row, column, out_features,
+                                     USUAL_ACTIVATION<EPILOGUE>, out);
+    }
+  }
+}
+
+// The same with another activation. One loop for any `out_features`: it has a copy of the code for each accumulator.
+template <class E, Epilogue EPILOGUE>
+DEVICE void store_tile_activated(const float (&acc)[128], const float* bias, u32 M, u32 first_row, u32 first_column,
+                                 u32 lane, u32 out_features, u32 activation, E* out) {
+#pragma unroll
+  for (u32 group = 0; group < BN / 32; group++) {
+    const u32 column = first_column + group * 32 + lane % 4 * 8;
+#pragma unroll
+    for (u32 half = 0; half < 2; half++) {
+      float eight[8];
+      quad_transpose(acc, group * 16 + half * 2, lane, eight);
+      const u32 row = first_row + half * 8;
+      if (row < M) store_eight_activated<E, EPILOGUE>(eight, bias, row, column, out_features, activation, out);
+    }
+  }
+}
+
 template <class E, Epilogue EPILOGUE>
 DEVICE void linear_wgmma(const TensorMap& x, const TensorMap& w, const float* bias, u32 M, u32 K, u32 out_features,
-                         E* out) {
+                         u32 activation, E* out) {
   DYNAMIC_SHARED(unsigned char, unaligned);
   SHARED_ARRAY(u64, full, STAGES);
   SHARED_ARRAY(u64, empty, STAGES);
   unsigned char* stages =
       unaligned + (SWIZZLE_ALIGNMENT - shared_address(unaligned) % SWIZZLE_ALIGNMENT) % SWIZZLE_ALIGNMENT;
-  const TileCoord tile = tile_of_cta(M, EPILOGUE == SWIGLU ? 2 * out_features : out_features);
+  const TileCoord tile = tile_of_cta(M, EPILOGUE == GATED ? 2 * out_features : out_features);
   const u32 k_steps = (K + BK - 1) / BK;
 
   if (threadIdx.x == 0) {
@@ -178,29 +228,10 @@ DEVICE void linear_wgmma(const TensorMap& x, const TensorMap& w, const float* bi
 
   const u32 thread = threadIdx.x % WARPGROUP_THREADS, lane = thread % 32;
   const u32 first_row = tile.m + (warpgroup - 1) * WGMMA_M + thread / 32 * 16 + lane / 4;
-  if (out_features % 8 == 0) {
-#pragma unroll
-    for (u32 group = 0; group < BN / 32; group++) {
-      const u32 column = tile.n + group * 32 + lane % 4 * 8;
-#pragma unroll
-      for (u32 half = 0; half < 2; half++) {
-        float eight[8];
-        quad_transpose(acc, group * 16 + half * 2, lane, eight);
-        const u32 row = first_row + half * 8;
-        if (row < M) store_eight<E, EPILOGUE>(eight, bias, row, column, out_features, out);
-      }
-    }
-    return;
-  }
-#pragma unroll
-  for (u32 half = 0; half < 2; half++) {
-    const u32 row = first_row + half * 8;
-    if (row >= M) continue;
-#pragma unroll
-    for (u32 j = 0; j < BN / 8; j++) {
-      const u32 column = tile.n + j * 8 + lane % 4 * 2;
-      store_pair<E, EPILOGUE>(acc[j * 4 + half * 2], acc[j * 4 + half * 2 + 1], bias, row, column, out_features, out);
-    }
+  if (is_usual<EPILOGUE>(activation)) {
+    store_tile<E, EPILOGUE>(acc, bias, M, first_row, tile.n, lane, out_features, out);
+  } else {
+    store_tile_activated<E, EPILOGUE>(acc, bias, M, first_row, tile.n, lane, out_features, activation, out);
   }
 }
 
@@ -208,8 +239,8 @@ DEVICE void linear_wgmma(const TensorMap& x, const TensorMap& w, const float* bi
   KERNEL_WITH_CLUSTER(name, CLUSTER_SIZE)                                                                      \
   __launch_bounds__(THREADS, 1)                                                                                \
       name(GRID_CONSTANT TensorMap x, GRID_CONSTANT TensorMap w, const float* __restrict__ bias, u32 M, u32 K, \
-           u32 out_features, E* __restrict__ out) {                                                            \
-    linear_wgmma<E, EPILOGUE>(x, w, bias, M, K, out_features, out);                                            \
+           u32 out_features, u32 activation, E* __restrict__ out) {                                            \
+    linear_wgmma<E, EPILOGUE>(x, w, bias, M, K, out_features, activation, out);                                \
   }                                                                                                            \
   REGISTER_KERNEL(name);
 
@@ -217,5 +248,5 @@ LINEAR_WGMMA_KERNEL(linear_wgmma_f16, f16, STORE)
 LINEAR_WGMMA_KERNEL(linear_wgmma_bf16, bf16, STORE)
 LINEAR_WGMMA_KERNEL(linear_residual_wgmma_f16, f16, RESIDUAL)
 LINEAR_WGMMA_KERNEL(linear_residual_wgmma_bf16, bf16, RESIDUAL)
-LINEAR_WGMMA_KERNEL(linear_swiglu_wgmma_f16, f16, SWIGLU)
-LINEAR_WGMMA_KERNEL(linear_swiglu_wgmma_bf16, bf16, SWIGLU)
+LINEAR_WGMMA_KERNEL(linear_gated_wgmma_f16, f16, GATED)
+LINEAR_WGMMA_KERNEL(linear_gated_wgmma_bf16, bf16, GATED)

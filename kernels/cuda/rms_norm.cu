@@ -1,4 +1,5 @@
-// RMSNorm (Zhang & Sennrich 2019): out = x / sqrt(mean(x^2) + eps) * scale, row by row.
+// RMSNorm (Zhang & Sennrich 2019): out = x / sqrt(mean(x^2) + eps) * scale, row by row. rms_norm_residual adds it to out in
+// f32 and rounds once, for models that normalize the outputs of blocks (Gemma 2, OLMo 2).
 // Step 1, rms_norm_TYPE: 16 threads sum the squares.              H100, 4096 x 4096 bf16: 783 GB/s (27 % of a copy)
 // Step 2, rms_norm_wide_TYPE: 16 bytes a thread, warp shuffles.   H100, 4096 x 4096 bf16: 2356 GB/s (81 % of a copy)
 //
@@ -7,10 +8,10 @@
 // Determinism: step 1 has PARTIAL_SUMS 16 interleaved partial sums and a fixed tree, the bits of the CPU backend. Step 2
 // has one partial sum a thread, added in a fixed order: other bits than step 1, the same on every device. A row depends on
 // itself alone.
-// Measured: docs/measurements/gpu/kernels.txt, NVIDIA H100 80GB HBM3 (SXM).
+// Measured: docs/measurements/gpu/kernels.txt, NVIDIA H100 80GB HBM3 (SXM). rms_norm_residual is not measured yet.
 #include "math.cuh"
 
-template <class E>
+template <class E, bool RESIDUAL>
 DEVICE void rms_norm(const E* x, const float* scale, u32 columns, float eps, E* out) {
   SHARED_ARRAY(float, partial, PARTIAL_SUMS);
   SHARED_ARRAY(float, inverse, 1);
@@ -28,13 +29,14 @@ DEVICE void rms_norm(const E* x, const float* scale, u32 columns, float eps, E* 
   __syncthreads();
   for (u32 column = threadIdx.x; column < columns; column += blockDim.x) {
     const float value = to_float(row[column]) * inverse[0] * scale[column];
-    out[static_cast<u64>(blockIdx.x) * columns + column] = from_float<E>(value);
+    E* stored = out + static_cast<u64>(blockIdx.x) * columns + column;
+    *stored = from_float<E>(RESIDUAL ? to_float(*stored) + value : value);
   }
 }
 
 constexpr u32 VEC_THREADS = 256;
 
-template <class E>
+template <class E, bool RESIDUAL>
 DEVICE void rms_norm_wide(const E* x, const float* scale, u32 columns, float eps, E* out) {
   SHARED_ARRAY(float, warp_sums, VEC_THREADS / 32);
   const E* row = x + static_cast<u64>(blockIdx.x) * columns;
@@ -59,6 +61,12 @@ DEVICE void rms_norm_wide(const E* x, const float* scale, u32 columns, float eps
     load_floats(scale + column, scales);
 #pragma unroll
     for (u32 i = 0; i < VEC<E>; i++) values[i] = values[i] * inverse * scales[i];
+    if (RESIDUAL) {
+      float old[VEC<E>];
+      load_vec(out_row + column, old);
+#pragma unroll
+      for (u32 i = 0; i < VEC<E>; i++) values[i] = old[i] + values[i];
+    }
     store_vec(out_row + column, values);
   }
 }
@@ -66,13 +74,19 @@ DEVICE void rms_norm_wide(const E* x, const float* scale, u32 columns, float eps
 #define RMS_NORM_KERNEL(name, E, threads, body)                                                                     \
   KERNEL __launch_bounds__(threads)                                                                                 \
       name(const E* __restrict__ x, const float* __restrict__ scale, u32 columns, float eps, E* __restrict__ out) { \
-    body<E>(x, scale, columns, eps, out);                                                                           \
+    body(x, scale, columns, eps, out);                                                                              \
   }                                                                                                                 \
   REGISTER_KERNEL(name);
 
-RMS_NORM_KERNEL(rms_norm_f32, float, 128, rms_norm)
-RMS_NORM_KERNEL(rms_norm_f16, f16, 128, rms_norm)
-RMS_NORM_KERNEL(rms_norm_bf16, bf16, 128, rms_norm)
-RMS_NORM_KERNEL(rms_norm_wide_f32, float, 256, rms_norm_wide)
-RMS_NORM_KERNEL(rms_norm_wide_f16, f16, 256, rms_norm_wide)
-RMS_NORM_KERNEL(rms_norm_wide_bf16, bf16, 256, rms_norm_wide)
+RMS_NORM_KERNEL(rms_norm_f32, float, 128, (rms_norm<float, false>))
+RMS_NORM_KERNEL(rms_norm_f16, f16, 128, (rms_norm<f16, false>))
+RMS_NORM_KERNEL(rms_norm_bf16, bf16, 128, (rms_norm<bf16, false>))
+RMS_NORM_KERNEL(rms_norm_wide_f32, float, 256, (rms_norm_wide<float, false>))
+RMS_NORM_KERNEL(rms_norm_wide_f16, f16, 256, (rms_norm_wide<f16, false>))
+RMS_NORM_KERNEL(rms_norm_wide_bf16, bf16, 256, (rms_norm_wide<bf16, false>))
+RMS_NORM_KERNEL(rms_norm_residual_f32, float, 128, (rms_norm<float, true>))
+RMS_NORM_KERNEL(rms_norm_residual_f16, f16, 128, (rms_norm<f16, true>))
+RMS_NORM_KERNEL(rms_norm_residual_bf16, bf16, 128, (rms_norm<bf16, true>))
+RMS_NORM_KERNEL(rms_norm_residual_wide_f32, float, 256, (rms_norm_wide<float, true>))
+RMS_NORM_KERNEL(rms_norm_residual_wide_f16, f16, 256, (rms_norm_wide<f16, true>))
+RMS_NORM_KERNEL(rms_norm_residual_wide_bf16, bf16, 256, (rms_norm_wide<bf16, true>))

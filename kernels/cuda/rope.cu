@@ -2,17 +2,20 @@
 // Step 1, rope_TYPE: one pair a thread.                   H100, 4096 rows, 3 heads of 128, bf16: 580 GB/s (20 % of a copy)
 // Step 2, rope_wide_TYPE: 16 bytes of pairs a thread.     H100, 4096 rows, 3 heads of 128, bf16: 596 GB/s (20 % of a copy)
 //
-// x is [rows, columns]; the first heads * head_dim columns of row i are rotated by the angles of position positions[i].
-// cos and sin are f32 [positions, head_dim / 2] and come from the host: default, llama3 and linear scaling differ in these
-// tables alone. Step 2 needs half a head and a row to be multiples of 16 bytes.
+// x is [rows, columns]; of each of the first `heads` heads of row i the first rotary_dim of head_dim columns are rotated by
+// the angles of position positions[i], column j with column j + rotary_dim / 2. The other columns of a head stay (GPT-NeoX).
+// cos and sin are f32 [positions, rotary_dim / 2] and come from the host: default, llama3 and linear scaling differ in these
+// tables alone. Step 2 needs half of rotary_dim, a head and a row to be multiples of 16 bytes.
 // Launch: grid (rows), 128 threads. No shared memory, no pipeline.
 // Determinism: elementwise; both steps have the bits of the CPU backend.
-// Measured: docs/measurements/gpu/kernels.txt, NVIDIA H100 80GB HBM3 (SXM); two of the three heads are rotated.
+// Measured: docs/measurements/gpu/kernels.txt, NVIDIA H100 80GB HBM3 (SXM); two of the three heads are rotated,
+// with rotary_dim = head_dim; a part of a head is not measured yet.
 #include "types.cuh"
 
 template <class E>
-DEVICE void rope(E* x, const u32* positions, const float* cos, const float* sin, u32 columns, u32 heads, u32 head_dim) {
-  const u32 half = head_dim / 2;
+DEVICE void rope(E* x, const u32* positions, const float* cos, const float* sin, u32 columns, u32 heads, u32 head_dim,
+                 u32 rotary_dim) {
+  const u32 half = rotary_dim / 2;
   const u64 angles = static_cast<u64>(positions[blockIdx.x]) * half;
   E* row = x + static_cast<u64>(blockIdx.x) * columns;
   for (u32 pair = threadIdx.x; pair < heads * half; pair += blockDim.x) {
@@ -26,8 +29,8 @@ DEVICE void rope(E* x, const u32* positions, const float* cos, const float* sin,
 
 template <class E>
 DEVICE void rope_wide(E* x, const u32* positions, const float* cos, const float* sin, u32 columns, u32 heads,
-                      u32 head_dim) {
-  const u32 half = head_dim / 2;
+                      u32 head_dim, u32 rotary_dim) {
+  const u32 half = rotary_dim / 2;
   const u64 angles = static_cast<u64>(positions[blockIdx.x]) * half;
   E* row = x + static_cast<u64>(blockIdx.x) * columns;
   for (u32 pair = threadIdx.x * VEC<E>; pair < heads * half; pair += blockDim.x * VEC<E>) {
@@ -49,8 +52,8 @@ DEVICE void rope_wide(E* x, const u32* positions, const float* cos, const float*
 #define ROPE_KERNEL(name, E, body)                                                              \
   KERNEL __launch_bounds__(128)                                                                 \
       name(E* __restrict__ x, const u32* __restrict__ positions, const float* __restrict__ cos, \
-           const float* __restrict__ sin, u32 columns, u32 heads, u32 head_dim) {               \
-    body<E>(x, positions, cos, sin, columns, heads, head_dim);                                  \
+           const float* __restrict__ sin, u32 columns, u32 heads, u32 head_dim, u32 rotary_dim) { \
+    body<E>(x, positions, cos, sin, columns, heads, head_dim, rotary_dim);                      \
   }                                                                                             \
   REGISTER_KERNEL(name);
 

@@ -15,43 +15,68 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use actbench_kernels::cuda::emulator::{EmulatedBackend, Emulator, EmulatorOptions};
 use actbench_kernels::cuda::registry::{self, SOURCES, Variant};
 use actbench_kernels::cuda::{Argument, Device, KernelSet, Tiles};
-use actbench_kernels::{AttentionShape, Backend, DType, PoolMethod};
+use actbench_kernels::{Activation, AttentionShape, Backend, DType, PoolMethod, ScoreRule};
 use common::*;
-use mutants::{KernelPath, MUTANTS, Mutant};
-use operations::MatmulKind;
+use mutants::{KernelPath, Mutant, mutants};
+use operations::{MatmulKind, NormKind};
 
 /// The operation of the mutant's kernel, on shapes with tails.
 fn run<B: Backend>(mutant: &Mutant, backend: &B) -> Vec<u8> {
+    let (dtype, path) = (dtype(mutant), mutant.path);
     let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 48 };
+    let usual = ScoreRule::of_head_dim(shape.head_dim);
+    let scores = match path {
+        KernelPath::Window => ScoreRule { window: Some(70), ..usual },
+        KernelPath::SoftCap => ScoreRule { scale: 0.31, soft_cap: Some(2.5), ..usual },
+        _ => usual,
+    };
+    let kind = match path {
+        KernelPath::Activated => MatmulKind::Activated(Activation::Gelu),
+        KernelPath::Gated => MatmulKind::Gated(Activation::GeluTanh),
+        _ => MatmulKind::Linear,
+    };
+    let is_added = matches!(path, KernelPath::Added | KernelPath::AddedWide);
     match mutant.file {
-        "rms_norm" => operations::rms_norm(backend, DType::Bf16, 4, 136),
-        "linear" => operations::matmul(backend, MatmulKind::Linear, true, DType::F16, (0, 3), 20, 131),
-        "pool" => operations::pool(backend, DType::F16, 136, PoolMethod::Sum),
-        "attention" => operations::attention(backend, DType::F32, shape, [5, 300]),
-        "linear_mma" => operations::matmul(backend, MatmulKind::Linear, true, DType::F16, (0, 130), 136, 130),
+        "rms_norm" if is_added => operations::norm(backend, NormKind::RmsResidual, dtype, (0, 4), 136),
+        "rms_norm" => operations::norm(backend, NormKind::Rms, dtype, (0, 4), 136),
+        // Fewer heads than warps of the last block.
+        "rms_norm_heads" => operations::norm(backend, NormKind::RmsHeads, dtype, (0, 3), 136),
+        "layer_norm" => operations::norm(backend, NormKind::Layer, dtype, (0, 4), 136),
+        "embed" if is_added => operations::added_embedding(backend, dtype, 136),
+        "embed" => operations::scaled_embedding(backend, dtype, 136),
+        "rope" => operations::rope(backend, dtype, 48, 16, &[3, 0, 9]),
+        "linear" => operations::matmul(backend, kind, true, dtype, (0, 3), 20, 131),
+        "pool" => operations::pool(backend, dtype, 136, PoolMethod::Sum),
+        "attention" => operations::attention(backend, dtype, shape, scores, [5, 300]),
+        "linear_mma" => operations::matmul(backend, kind, true, dtype, (0, 130), 136, 130),
         // More steps than stages, and a tail of each side; outputs stored one by one and eight at a time.
         "linear_wgmma" => {
-            let outputs = if mutant.path == KernelPath::VectorStores { 264 } else { 262 };
-            operations::matmul(backend, MatmulKind::Linear, true, DType::F16, (0, 130), 392, outputs)
+            let outputs = if path == KernelPath::Default { 262 } else { 264 };
+            operations::matmul(backend, kind, true, dtype, (0, 130), 392, outputs)
         }
-        "attention_mma" => operations::attention(backend, DType::F16, shape, [3, 150]),
+        "attention_mma" => operations::attention(backend, dtype, shape, scores, [3, 150]),
         other => panic!("no operation for a mutant of {other}"),
+    }
+}
+
+/// The type of the mutant's operation.
+fn dtype(mutant: &Mutant) -> DType {
+    match mutant.file {
+        "rms_norm" | "rms_norm_heads" => DType::Bf16,
+        "attention" | "layer_norm" => DType::F32,
+        _ => DType::F16,
     }
 }
 
 /// The symptom of the mutant in this mode, if it is detected.
 fn symptom(mutant: &Mutant, options: EmulatorOptions, expected: &[u8]) -> Option<String> {
-    let dtype = match mutant.file {
-        "rms_norm" => DType::Bf16,
-        "attention" => DType::F32,
-        _ => DType::F16,
-    };
+    let dtype = dtype(mutant);
     let variants =
         SOURCES.iter().find(|source| source.file.strip_suffix(".cu") == Some(mutant.file)).unwrap().kernels();
     let kernels = match variants.map(|kernel| kernel.variant).last() {
         Some(Variant::Wgmma) => KernelSet::Fast,
         Some(Variant::Mma) => KernelSet::Mma,
-        Some(Variant::Wide) if mutant.path == KernelPath::Wide => KernelSet::Mma,
+        Some(Variant::Wide) if matches!(mutant.path, KernelPath::Wide | KernelPath::AddedWide) => KernelSet::Mma,
         _ => KernelSet::Plain,
     };
     let backend = EmulatedBackend::mutant(options, kernels, mutant.name).unwrap();
@@ -69,8 +94,7 @@ fn symptom(mutant: &Mutant, options: EmulatorOptions, expected: &[u8]) -> Option
 /// The symptoms of each mutant by mode.
 fn table() -> Vec<(&'static str, Vec<Option<String>>)> {
     let cpu = fused_multiply_add_cpu();
-    MUTANTS
-        .iter()
+    mutants()
         .map(|mutant| {
             let expected = run(mutant, &cpu);
             let modes = EmulatorOptions::matrix();
@@ -101,7 +125,7 @@ fn every_mutant_is_detected() {
         let (_, modes) = table.iter().find(|row| row.0 == name).unwrap();
         assert!(modes.iter().flatten().any(|symptom| symptom.contains(words)), "{name}: {modes:?}");
     };
-    assert_symptom("mma_row_beyond_the_end", "reaches beyond the end of argument 6");
+    assert_symptom("mma_row_beyond_the_end", "reaches beyond the end of argument 7");
     assert_symptom("mma_copies_a_row_too_many", "from beyond its memory");
     assert_symptom("mma_missing_wait", "asynchronous copies it did not wait for");
     assert_symptom("wgmma_missing_fence", "is not fenced");
@@ -116,9 +140,11 @@ fn every_mutant_is_detected() {
     assert_symptom("wgmma_expects_too_many_bytes", "threads wait at mbarrier");
     assert_symptom("wgmma_one_warp_skips_a_wgmma", "warp 11 has other wgmmas than its warpgroup");
     assert_symptom("wgmma_exceeds_the_register_file", "registers");
-    assert_symptom("wgmma_row_beyond_the_end", "reaches beyond the end of argument 6");
+    assert_symptom("wgmma_row_beyond_the_end", "reaches beyond the end of argument 7");
     assert_symptom("flash_warp_skips_a_barrier", "is at the barrier");
     assert_symptom("flash_lanes_leave_their_warp", "deadlock: ");
+    assert_symptom("heads_norm_wide_one_head_too_many", "reaches beyond the end of argument 0");
+    assert_symptom("flash_row_before_its_window_is_nan", "wrong values");
 }
 
 /// Faults of the host: tensor maps that do not fit the kernel.
@@ -152,6 +178,7 @@ fn tensor_maps_of_other_tiles_are_detected() {
             Argument::U32(rows as u32),
             Argument::U32(inputs as u32),
             Argument::U32(outputs as u32),
+            Argument::U32(0),
             Argument::Write(&mut out),
         ];
         device.launch(&launch, &mut arguments).map_err(|error| error.to_string())?;

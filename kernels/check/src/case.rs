@@ -3,7 +3,7 @@
 use std::fmt;
 
 use actbench_kernels::cuda::registry;
-use actbench_kernels::{AttentionShape, DType, PoolMethod};
+use actbench_kernels::{Activation, AttentionShape, DType, PoolMethod, ScoreRule};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -17,8 +17,96 @@ pub enum Gemm {
     Linear,
     /// Adds the result to the output.
     Residual,
-    /// Joins gate and up projection by SwiGLU.
-    SwiGlu,
+    /// Stores the activation of the result.
+    Activated(Activation),
+    /// Joins gate and up projection by an activation.
+    Gated(Activation),
+}
+
+impl Gemm {
+    /// Every epilogue with every activation.
+    const ALL: [Gemm; 8] = [
+        Gemm::Linear,
+        Gemm::Residual,
+        Gemm::Activated(Activation::Silu),
+        Gemm::Activated(Activation::Gelu),
+        Gemm::Activated(Activation::GeluTanh),
+        Gemm::Gated(Activation::Silu),
+        Gemm::Gated(Activation::Gelu),
+        Gemm::Gated(Activation::GeluTanh),
+    ];
+
+    /// Whether it has gate and up projection.
+    pub fn is_gated(self) -> bool {
+        matches!(self, Gemm::Gated(_))
+    }
+}
+
+impl fmt::Display for Gemm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Gemm::Linear => f.write_str("linear"),
+            Gemm::Residual => f.write_str("linear residual"),
+            Gemm::Activated(activation) => write!(f, "linear {}", activation.name()),
+            Gemm::Gated(activation) => write!(f, "linear gated {}", activation.name()),
+        }
+    }
+}
+
+/// A norm, by its input and output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Norm {
+    /// RMSNorm of rows.
+    Rms,
+    /// RMSNorm of rows, added to the output.
+    RmsResidual,
+    /// LayerNorm of rows.
+    Layer,
+}
+
+impl Norm {
+    /// All norms of rows.
+    const ALL: [Norm; 3] = [Norm::Rms, Norm::RmsResidual, Norm::Layer];
+
+    /// The name in reports.
+    fn name(self) -> &'static str {
+        match self {
+            Norm::Rms => "rms norm",
+            Norm::RmsResidual => "rms norm residual",
+            Norm::Layer => "layer norm",
+        }
+    }
+}
+
+/// Whether attention has a window and a soft cap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scores {
+    /// Visible positions of a row; all where this is none.
+    pub window: Option<usize>,
+    /// A soft cap, in tenths.
+    pub cap_tenths: Option<u16>,
+}
+
+impl Scores {
+    /// The rule for heads of `head_dim` elements. Capped scores have another scale than the usual one.
+    pub fn rule(self, head_dim: usize) -> ScoreRule {
+        let usual = ScoreRule::of_head_dim(head_dim);
+        let soft_cap = self.cap_tenths.map(|tenths| f32::from(tenths) / 10.0);
+        let scale = if soft_cap.is_some() { 1.25 * usual.scale } else { usual.scale };
+        ScoreRule { scale, window: self.window, soft_cap }
+    }
+}
+
+impl fmt::Display for Scores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(window) = self.window {
+            write!(f, ", window {window}")?;
+        }
+        match self.cap_tenths {
+            Some(tenths) => write!(f, ", soft cap {}.{}", tenths / 10, tenths % 10),
+            None => Ok(()),
+        }
+    }
 }
 
 /// An operation with the shapes of its inputs.
@@ -26,10 +114,16 @@ pub enum Gemm {
 pub enum Operation {
     /// `[m, k]` times `[n, k]` transposed; `n` are the columns of the result.
     Gemm { gemm: Gemm, m: usize, k: usize, n: usize, biased: bool },
-    /// RMSNorm of `[rows, columns]`.
-    RmsNorm { rows: usize, columns: usize },
-    /// Rotates the first two of three heads a row.
-    Rope { rows: usize, head_dim: usize },
+    /// A norm of `[rows, columns]`.
+    Norm { norm: Norm, rows: usize, columns: usize },
+    /// RMSNorm of the first `heads` heads of a row, which has one more.
+    NormHeads { rows: usize, heads: usize, head_dim: usize },
+    /// Rotates the first `rotary_dim` columns of the first two of three heads a row.
+    Rope { rows: usize, head_dim: usize, rotary_dim: usize },
+    /// Rows of an embedding table in random order, times a factor.
+    EmbedScaled { rows: usize, columns: usize },
+    /// Rows of an embedding table in random order, added to the output.
+    AddEmbedding { rows: usize, columns: usize },
     /// Rows in random order, with repetitions.
     Gather { rows: usize, columns: usize },
     /// Copies consecutive rows into the middle of another tensor.
@@ -37,7 +131,7 @@ pub enum Operation {
     /// Groups of 0 to 20 rows.
     Pool { groups: usize, columns: usize, method: PoolMethod },
     /// Whole sequences, each with its keys in two ranges, the later positions stored first.
-    Attention { shape: AttentionShape, lens: Vec<usize> },
+    Attention { shape: AttentionShape, lens: Vec<usize>, scores: Scores },
     /// Converts weights of type `from` to the type of the case.
     Cast { from: DType, rows: usize, columns: usize },
 }
@@ -55,8 +149,11 @@ impl Case {
     pub fn rows(&self) -> usize {
         match &self.operation {
             Operation::Gemm { m: rows, .. }
-            | Operation::RmsNorm { rows, .. }
+            | Operation::Norm { rows, .. }
+            | Operation::NormHeads { rows, .. }
             | Operation::Rope { rows, .. }
+            | Operation::EmbedScaled { rows, .. }
+            | Operation::AddEmbedding { rows, .. }
             | Operation::Gather { rows, .. }
             | Operation::Copy { rows, .. }
             | Operation::Cast { rows, .. } => *rows,
@@ -69,11 +166,14 @@ impl Case {
     pub fn columns(&self) -> usize {
         match &self.operation {
             Operation::Gemm { n, .. } => *n,
-            Operation::RmsNorm { columns, .. }
+            Operation::Norm { columns, .. }
+            | Operation::EmbedScaled { columns, .. }
+            | Operation::AddEmbedding { columns, .. }
             | Operation::Gather { columns, .. }
             | Operation::Copy { columns, .. }
             | Operation::Pool { columns, .. }
             | Operation::Cast { columns, .. } => *columns,
+            Operation::NormHeads { heads, head_dim, .. } => (heads + 1) * head_dim,
             Operation::Rope { head_dim, .. } => 3 * head_dim,
             Operation::Attention { shape, .. } => shape.query_width(),
         }
@@ -82,10 +182,15 @@ impl Case {
     /// The operation of its kernels.
     pub fn kernel_operation(&self) -> registry::Operation {
         match &self.operation {
-            Operation::Gemm { gemm: Gemm::Linear, .. } => registry::Operation::Linear,
+            Operation::Gemm { gemm: Gemm::Linear | Gemm::Activated(_), .. } => registry::Operation::Linear,
             Operation::Gemm { gemm: Gemm::Residual, .. } => registry::Operation::LinearResidual,
-            Operation::Gemm { gemm: Gemm::SwiGlu, .. } => registry::Operation::LinearSwiGlu,
-            Operation::RmsNorm { .. } => registry::Operation::RmsNorm,
+            Operation::Gemm { gemm: Gemm::Gated(_), .. } => registry::Operation::LinearGated,
+            Operation::Norm { norm: Norm::Rms, .. } => registry::Operation::RmsNorm,
+            Operation::Norm { norm: Norm::RmsResidual, .. } => registry::Operation::RmsNormResidual,
+            Operation::Norm { norm: Norm::Layer, .. } => registry::Operation::LayerNorm,
+            Operation::NormHeads { .. } => registry::Operation::RmsNormHeads,
+            Operation::EmbedScaled { .. } => registry::Operation::EmbedScaled,
+            Operation::AddEmbedding { .. } => registry::Operation::AddEmbedding,
             Operation::Rope { .. } => registry::Operation::Rope,
             Operation::Gather { .. } | Operation::Copy { .. } => registry::Operation::GatherRows,
             Operation::Pool { .. } => registry::Operation::Pool,
@@ -99,24 +204,29 @@ impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.operation {
             Operation::Gemm { gemm, m, k, n, biased } => {
-                let name = match gemm {
-                    Gemm::Linear => "linear",
-                    Gemm::Residual => "linear residual",
-                    Gemm::SwiGlu => "linear swiglu",
-                };
                 let bias = if *biased { ", bias" } else { "" };
-                write!(f, "{name} {} [{m}, {k}] x [{n}, {k}]{bias}", self.dtype)
+                write!(f, "{gemm} {} [{m}, {k}] x [{n}, {k}]{bias}", self.dtype)
             }
-            Operation::RmsNorm { rows, columns } => write!(f, "rms norm {} [{rows}, {columns}]", self.dtype),
-            Operation::Rope { rows, head_dim } => write!(f, "rope {} {rows} rows, heads of {head_dim}", self.dtype),
+            Operation::Norm { norm, rows, columns } => {
+                write!(f, "{} {} [{rows}, {columns}]", norm.name(), self.dtype)
+            }
+            Operation::NormHeads { rows, heads, head_dim } => {
+                write!(f, "rms norm of heads {} {rows} rows, {heads} heads of {head_dim}", self.dtype)
+            }
+            Operation::Rope { rows, head_dim, rotary_dim } => {
+                write!(f, "rope {} {rows} rows, heads of {head_dim}", self.dtype)?;
+                if rotary_dim == head_dim { Ok(()) } else { write!(f, ", {rotary_dim} rotated") }
+            }
+            Operation::EmbedScaled { rows, columns } => write!(f, "embed scaled {} [{rows}, {columns}]", self.dtype),
+            Operation::AddEmbedding { rows, columns } => write!(f, "add embedding {} [{rows}, {columns}]", self.dtype),
             Operation::Gather { rows, columns } => write!(f, "gather rows {} [{rows}, {columns}]", self.dtype),
             Operation::Copy { rows, columns } => write!(f, "copy rows {} [{rows}, {columns}]", self.dtype),
             Operation::Pool { groups, columns, method } => {
                 write!(f, "{method} pool {} {groups} groups of {columns} columns", self.dtype)
             }
-            Operation::Attention { shape: AttentionShape { n_heads, n_kv_heads, head_dim }, lens } => write!(
+            Operation::Attention { shape: AttentionShape { n_heads, n_kv_heads, head_dim }, lens, scores } => write!(
                 f,
-                "attention {} {n_heads} heads of {head_dim}, {n_kv_heads} KV heads, sequences of {lens:?}",
+                "attention {} {n_heads} heads of {head_dim}, {n_kv_heads} KV heads, sequences of {lens:?}{scores}",
                 self.dtype
             ),
             Operation::Cast { from, rows, columns } => write!(f, "cast {from} to {} [{rows}, {columns}]", self.dtype),
@@ -127,15 +237,22 @@ impl fmt::Display for Case {
 /// Shapes at the edges: single elements, tails of every tile, every head width that a kernel exists for.
 fn fixed_operations() -> Vec<Operation> {
     let mut operations = Vec::new();
-    for gemm in [Gemm::Linear, Gemm::Residual, Gemm::SwiGlu] {
-        for (m, k, n, biased) in
-            [(1, 8, 1, true), (129, 72, 130, true), (5, 7, 33, false), (64, 328, 96, false), (3, 64, 264, true)]
-        {
+    for gemm in Gemm::ALL {
+        // Tails of both tiles, the plain kernel, and stores of eight columns.
+        for (m, k, n, biased) in [(129, 72, 130, true), (5, 7, 33, false), (3, 64, 264, true)] {
+            operations.push(Operation::Gemm { gemm, m, k, n, biased });
+        }
+    }
+    for gemm in [Gemm::Linear, Gemm::Residual, Gemm::Gated(Activation::Silu)] {
+        for (m, k, n, biased) in [(1, 8, 1, true), (64, 328, 96, false)] {
             operations.push(Operation::Gemm { gemm, m, k, n, biased });
         }
     }
     for columns in [1, 17, 130, 136] {
-        operations.push(Operation::RmsNorm { rows: 4, columns });
+        operations.extend(Norm::ALL.map(|norm| Operation::Norm { norm, rows: 4, columns }));
+        operations.push(Operation::NormHeads { rows: 5, heads: 3, head_dim: columns });
+        operations.push(Operation::EmbedScaled { rows: 6, columns });
+        operations.push(Operation::AddEmbedding { rows: 6, columns });
         operations.push(Operation::Gather { rows: 9, columns });
         operations.push(Operation::Copy { rows: 3, columns });
         for method in PoolMethod::ALL {
@@ -145,14 +262,33 @@ fn fixed_operations() -> Vec<Operation> {
             operations.push(Operation::Cast { from, rows: 3, columns });
         }
     }
-    for head_dim in [2, 10, 64, 160] {
-        operations.push(Operation::Rope { rows: 3, head_dim });
+    for (head_dim, rotary_dim) in [(2, 2), (10, 10), (64, 64), (160, 160), (10, 4), (96, 48), (80, 32)] {
+        operations.push(Operation::Rope { rows: 3, head_dim, rotary_dim });
     }
     for (n_heads, n_kv_heads, head_dim) in
         [(2, 1, 16), (3, 1, 12), (1, 1, 64), (1, 1, 80), (1, 1, 96), (1, 1, 128), (1, 1, 256)]
     {
         let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
-        operations.push(Operation::Attention { shape, lens: vec![65, 1, 80] });
+        operations.push(Operation::Attention { shape, lens: vec![65, 1, 80], scores: Scores::default() });
+    }
+    // Windows within a block of 64 keys, of a block, over its end and beyond every row, and soft caps.
+    for (window, cap_tenths) in [
+        (Some(1), None),
+        (Some(9), None),
+        (Some(64), None),
+        (Some(70), None),
+        (Some(500), None),
+        (None, Some(500)),
+        (Some(66), Some(15)),
+    ] {
+        let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 24 };
+        let scores = Scores { window, cap_tenths };
+        operations.push(Operation::Attention { shape, lens: vec![65, 1, 150], scores });
+    }
+    for head_dim in [128, 256] {
+        let shape = AttentionShape { n_heads: 1, n_kv_heads: 1, head_dim };
+        let scores = Scores { window: Some(70), cap_tenths: Some(30) };
+        operations.push(Operation::Attention { shape, lens: vec![150], scores });
     }
     operations
 }
@@ -160,7 +296,8 @@ fn fixed_operations() -> Vec<Operation> {
 /// A random shape of each operation, with dimensions of at most `max_dim`.
 fn random_operations(rng: &mut ChaCha8Rng, max_dim: usize) -> Vec<Operation> {
     let mut operations = Vec::new();
-    for gemm in [Gemm::Linear, Gemm::Residual, Gemm::SwiGlu] {
+    let activation = Activation::ALL[rng.random_range(0..Activation::ALL.len())];
+    for gemm in [Gemm::Linear, Gemm::Residual, Gemm::Activated(activation), Gemm::Gated(activation)] {
         // Mostly widths that tensor cores take.
         let is_multiple = rng.random_range(0..4) > 0;
         let k = rng.random_range(1..=max_dim / 8) * 8;
@@ -173,8 +310,12 @@ fn random_operations(rng: &mut ChaCha8Rng, max_dim: usize) -> Vec<Operation> {
         });
     }
     let mut dim = |max: usize| rng.random_range(1..=max);
-    operations.push(Operation::RmsNorm { rows: dim(20), columns: dim(4 * max_dim) });
-    operations.push(Operation::Rope { rows: dim(max_dim), head_dim: 2 * dim(128) });
+    operations.extend(Norm::ALL.map(|norm| Operation::Norm { norm, rows: dim(20), columns: dim(4 * max_dim) }));
+    operations.push(Operation::NormHeads { rows: dim(20), heads: dim(8), head_dim: dim(max_dim) });
+    operations.push(Operation::EmbedScaled { rows: dim(max_dim), columns: dim(max_dim) });
+    operations.push(Operation::AddEmbedding { rows: dim(max_dim), columns: dim(max_dim) });
+    let half = dim(128);
+    operations.push(Operation::Rope { rows: dim(max_dim), head_dim: 2 * half, rotary_dim: 2 * dim(half) });
     operations.push(Operation::Gather { rows: dim(max_dim), columns: dim(max_dim) });
     operations.push(Operation::Copy { rows: dim(max_dim), columns: dim(max_dim) });
     let method = PoolMethod::ALL[dim(4) - 1];
@@ -184,7 +325,10 @@ fn random_operations(rng: &mut ChaCha8Rng, max_dim: usize) -> Vec<Operation> {
     let head_dim = if dim(4) > 1 { 8 * dim(32) } else { dim(256) };
     let shape = AttentionShape { n_heads: n_kv_heads * dim(4), n_kv_heads, head_dim };
     let lens = (0..dim(3)).map(|_| dim(max_dim)).collect();
-    operations.push(Operation::Attention { shape, lens });
+    // Also windows longer than every sequence.
+    let window = (dim(2) > 1).then(|| dim(max_dim + 20));
+    let cap_tenths = (dim(2) > 1).then(|| 5 + dim(500) as u16);
+    operations.push(Operation::Attention { shape, lens, scores: Scores { window, cap_tenths } });
     operations
 }
 
@@ -194,11 +338,11 @@ fn model_operations() -> Vec<Operation> {
     for (rows, hidden, wide, n_heads, head_dim) in [(300, 2048, 8192, 32, 64), (130, 4096, 14336, 32, 128)] {
         let gemm = |gemm, k, n| Operation::Gemm { gemm, m: rows, k, n, biased: false };
         operations.push(gemm(Gemm::Linear, hidden, hidden + 2 * 8 * head_dim));
-        operations.push(gemm(Gemm::SwiGlu, hidden, wide));
+        operations.push(gemm(Gemm::Gated(Activation::Silu), hidden, wide));
         operations.push(gemm(Gemm::Residual, wide, hidden));
-        operations.push(Operation::RmsNorm { rows, columns: hidden });
+        operations.push(Operation::Norm { norm: Norm::Rms, rows, columns: hidden });
         let shape = AttentionShape { n_heads, n_kv_heads: 8, head_dim };
-        operations.push(Operation::Attention { shape, lens: vec![rows / 3, rows] });
+        operations.push(Operation::Attention { shape, lens: vec![rows / 3, rows], scores: Scores::default() });
     }
     operations
 }

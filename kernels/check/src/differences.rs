@@ -113,7 +113,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 fn multiplications(case: &Case) -> usize {
     match &case.operation {
         Operation::Gemm { m, k, n, .. } => m * k * n,
-        Operation::Attention { shape, lens } => lens.iter().map(|len| len * len * shape.query_width()).sum(),
+        Operation::Attention { shape, lens, .. } => lens.iter().map(|len| len * len * shape.query_width()).sum(),
         _ => case.rows() * case.columns(),
     }
 }

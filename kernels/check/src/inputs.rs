@@ -139,7 +139,7 @@ pub fn all_finite(dtype: DType, bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::case::Operation;
+    use crate::case::{Norm, Operation};
 
     /// Values across the edges of chunks and blocks.
     const LEN: usize = 2 * CHUNK + BLOCK + 7;
@@ -191,7 +191,8 @@ mod tests {
 
     #[test]
     fn input_rows_are_slices_and_bounds_checked() {
-        let case = Case { operation: Operation::RmsNorm { rows: 5, columns: 3 }, dtype: DType::Bf16, seed: 9 };
+        let operation = Operation::Norm { norm: Norm::Rms, rows: 5, columns: 3 };
+        let case = Case { operation, dtype: DType::Bf16, seed: 9 };
         let inputs = Inputs::new(&case);
         let rows = |range| inputs.rows(1, DType::Bf16, [5, 3], range, |len| random(9, 1, DType::Bf16, 1.0, len));
         let whole = rows(0..5).unwrap();

@@ -6,17 +6,22 @@ use std::ops::Range;
 
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{
-    Activation, AttentionLayout, AttentionShape, Backend, DType, HostTensor, KernelError, PoolGroups, PoolMethod,
-    ScoreRule,
+    AttentionLayout, AttentionShape, Backend, DType, HostTensor, KernelError, PoolGroups, PoolMethod, ScoreRule,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::case::{Gemm, Operation};
+use crate::case::{Gemm, Norm, Operation};
 use crate::inputs::{Inputs, random, random_magnitudes, upload};
 
 /// The first row that a copy writes.
 const COPY_OFFSET: usize = 2;
+
+/// The factor of a scaled embedding, which no type represents: the root of 1152.
+const EMBEDDING_FACTOR: f32 = 33.941_126;
+
+/// The constant in the root of a norm.
+const EPS: f32 = 1e-5;
 
 /// The weights of a GEMM case on a device, empty for other cases: the same for all rows and sets of kernels.
 pub struct Weights<B: Backend>(Option<(B::Linear, Option<B::Vector>)>);
@@ -35,7 +40,7 @@ impl<B: Backend> Weights<B> {
             let drawn = |len| random(case.seed, stream, dtype, 1.0, len);
             inputs.rows(stream, dtype, [*n, *k], 0..*n, drawn)
         };
-        let gated = *gemm == Gemm::SwiGlu;
+        let gated = gemm.is_gated();
         let weight = if gated {
             backend.prepare_gated(&matrix(2)?, &matrix(5)?, dtype)?
         } else {
@@ -70,14 +75,63 @@ pub struct Work {
 }
 
 enum Operands<'w, B: Backend> {
-    Gemm { gemm: Gemm, x: B::Tensor, weight: &'w B::Linear, bias: Option<&'w B::Vector> },
-    RmsNorm { x: B::Tensor, scale: B::Vector },
-    Rope { head_dim: usize, positions: Vec<u32>, cos: B::Vector, sin: B::Vector },
-    Gather { x: B::Tensor, rows: Vec<u32> },
-    Copy { x: B::Tensor, from: usize, count: usize },
-    Pool { x: B::Tensor, groups: PoolGroups, method: PoolMethod },
-    Attention { query: B::Tensor, keys_values: B::Tensor, layout: AttentionLayout, shape: AttentionShape },
-    Cast { table: HostTensor, dtype: DType, tokens: Vec<u32> },
+    Gemm {
+        gemm: Gemm,
+        x: B::Tensor,
+        weight: &'w B::Linear,
+        bias: Option<&'w B::Vector>,
+    },
+    Norm {
+        norm: Norm,
+        x: B::Tensor,
+        scale: B::Vector,
+        bias: B::Vector,
+    },
+    NormHeads {
+        heads: usize,
+        scale: B::Vector,
+    },
+    Rope {
+        head_dim: usize,
+        rotary_dim: usize,
+        positions: Vec<u32>,
+        cos: B::Vector,
+        sin: B::Vector,
+    },
+    EmbedScaled {
+        table: B::Embedding,
+        tokens: Vec<u32>,
+    },
+    AddEmbedding {
+        table: B::Embedding,
+        rows: Vec<u32>,
+    },
+    Gather {
+        x: B::Tensor,
+        rows: Vec<u32>,
+    },
+    Copy {
+        x: B::Tensor,
+        from: usize,
+        count: usize,
+    },
+    Pool {
+        x: B::Tensor,
+        groups: PoolGroups,
+        method: PoolMethod,
+    },
+    Attention {
+        query: B::Tensor,
+        keys_values: B::Tensor,
+        layout: AttentionLayout,
+        shape: AttentionShape,
+        scores: ScoreRule,
+    },
+    Cast {
+        table: HostTensor,
+        dtype: DType,
+        tokens: Vec<u32>,
+    },
 }
 
 /// The bytes of rows `range` of the result of a case, computed without the other rows.
@@ -136,16 +190,35 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
                 // The residual adds to these values; the others overwrite them.
                 (operands, part(4, *n)?)
             }
-            Operation::RmsNorm { .. } => {
-                let operands = Operands::RmsNorm { x: part(1, columns)?, scale: vector(2, dtype, columns)? };
-                (operands, backend.alloc(dtype, rows, columns)?)
+            Operation::Norm { norm, .. } => {
+                let (scale, bias) = (vector(2, dtype, columns)?, vector(3, dtype, columns)?);
+                // The residual adds to these values; the others overwrite them.
+                (Operands::Norm { norm: *norm, x: part(1, columns)?, scale, bias }, part(4, columns)?)
             }
-            Operation::Rope { rows: all, head_dim } => {
+            Operation::NormHeads { heads, head_dim, .. } => {
+                (Operands::NormHeads { heads: *heads, scale: vector(2, dtype, *head_dim)? }, part(1, columns)?)
+            }
+            Operation::EmbedScaled { rows: all, .. } | Operation::AddEmbedding { rows: all, .. } => {
+                let mut rng = ChaCha8Rng::seed_from_u64(case.seed);
+                let picked: Vec<u32> = (0..*all).map(|_| rng.random_range(0..*all as u32)).collect();
+                let drawn = |len| random(case.seed, 1, dtype, 1.0, len);
+                let table =
+                    backend.prepare_embedding(&inputs.rows(1, dtype, [*all, columns], 0..*all, drawn)?, dtype)?;
+                let rows = picked.get(range.clone()).unwrap_or_default().to_vec();
+                let operands = match &case.operation {
+                    Operation::EmbedScaled { .. } => Operands::EmbedScaled { table, tokens: rows },
+                    _ => Operands::AddEmbedding { table, rows },
+                };
+                (operands, part(4, columns)?)
+            }
+            Operation::Rope { rows: all, head_dim, rotary_dim } => {
                 let mut rng = ChaCha8Rng::seed_from_u64(case.seed);
                 let positions: Vec<u32> = (0..*all).map(|_| rng.random_range(0..300)).collect();
-                let angles = |stream| vector(stream, DType::F32, 300 * head_dim / 2);
+                let angles = |stream| vector(stream, DType::F32, 300 * (rotary_dim / 2));
                 let positions = positions.get(range.clone()).unwrap_or_default().to_vec();
-                (Operands::Rope { head_dim: *head_dim, positions, cos: angles(2)?, sin: angles(3)? }, part(1, columns)?)
+                let (head_dim, rotary_dim) = (*head_dim, *rotary_dim);
+                let operands = Operands::Rope { head_dim, rotary_dim, positions, cos: angles(2)?, sin: angles(3)? };
+                (operands, part(1, columns)?)
             }
             Operation::Gather { rows: all, .. } => {
                 let mut rng = ChaCha8Rng::seed_from_u64(case.seed);
@@ -176,13 +249,14 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
                 let x = whole(1, x_rows as usize, columns)?;
                 (Operands::Pool { x, groups, method: *method }, backend.alloc(dtype, rows, columns)?)
             }
-            Operation::Attention { shape, lens } => {
+            Operation::Attention { shape, lens, scores } => {
                 let operands = Operands::Attention {
                     // Larger queries, so that the softmax is far from uniform.
                     query: rows_of(1, case.rows(), columns, 4.0, range.clone())?,
                     keys_values: whole(2, case.rows(), 2 * shape.kv_width())?,
                     layout: layout(lens, &range),
                     shape: *shape,
+                    scores: scores.rule(shape.head_dim),
                 };
                 (operands, backend.alloc(dtype, rows, columns)?)
             }
@@ -211,17 +285,23 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
             Operands::Gemm { gemm, x, weight, bias } => match gemm {
                 Gemm::Linear => backend.linear(x, weight, *bias, out),
                 Gemm::Residual => backend.linear_residual(x, weight, *bias, out),
-                Gemm::SwiGlu => backend.linear_gated(x, weight, *bias, Activation::Silu, out),
+                Gemm::Activated(activation) => backend.linear_activated(x, weight, *bias, *activation, out),
+                Gemm::Gated(activation) => backend.linear_gated(x, weight, *bias, *activation, out),
             },
-            Operands::RmsNorm { x, scale } => backend.rms_norm(x, scale, 1e-5, out),
-            Operands::Rope { head_dim, positions, cos, sin } => {
-                backend.rope(out, 2, *head_dim, *head_dim, positions, cos, sin)
+            Operands::Norm { norm: Norm::Rms, x, scale, .. } => backend.rms_norm(x, scale, EPS, out),
+            Operands::Norm { norm: Norm::RmsResidual, x, scale, .. } => backend.rms_norm_residual(x, scale, EPS, out),
+            Operands::Norm { norm: Norm::Layer, x, scale, bias } => backend.layer_norm(x, scale, bias, EPS, out),
+            Operands::NormHeads { heads, scale } => backend.rms_norm_heads(out, *heads, scale, EPS),
+            Operands::EmbedScaled { table, tokens } => backend.embed(table, tokens, EMBEDDING_FACTOR, out),
+            Operands::AddEmbedding { table, rows } => backend.add_embedding(table, rows, out),
+            Operands::Rope { head_dim, rotary_dim, positions, cos, sin } => {
+                backend.rope(out, 2, *head_dim, *rotary_dim, positions, cos, sin)
             }
             Operands::Gather { x, rows } => backend.gather_rows(x, rows, out),
             Operands::Copy { x, from, count } => backend.copy_rows(x, *from, *count, out, COPY_OFFSET),
             Operands::Pool { x, groups, method } => backend.pool(x, groups, *method, out),
-            Operands::Attention { query, keys_values, layout, shape } => {
-                backend.attention(query, keys_values, layout, *shape, ScoreRule::of_head_dim(shape.head_dim), out)
+            Operands::Attention { query, keys_values, layout, shape, scores } => {
+                backend.attention(query, keys_values, layout, *shape, *scores, out)
             }
             Operands::Cast { table, dtype, tokens } => {
                 let table = backend.prepare_embedding(table, *dtype)?;
@@ -237,29 +317,32 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
         match &self.operands {
             Operands::Gemm { gemm, .. } => {
                 let [m, k, n] = self.mkn.map(|size| size as f64);
-                let matrices = if *gemm == Gemm::SwiGlu { 2.0 } else { 1.0 };
+                let matrices = if gemm.is_gated() { 2.0 } else { 1.0 };
                 let results = if *gemm == Gemm::Residual { 2.0 } else { 1.0 };
                 let elements = m * k + matrices * n * k + results * m * n;
                 Work { bytes: elements * self.element_bytes as f64, operations: Some(2.0 * matrices * m * k * n) }
             }
-            // Two heads of three are read and written.
-            Operands::Rope { .. } => moved(2.0 * result * 2.0 / 3.0),
+            // Two heads of three are read and written, each in part.
+            Operands::Rope { head_dim, rotary_dim, .. } => {
+                moved(2.0 * result * 2.0 / 3.0 * *rotary_dim as f64 / *head_dim as f64)
+            }
+            // All heads but one.
+            Operands::NormHeads { heads, .. } => moved(2.0 * result * *heads as f64 / (heads + 1) as f64),
+            Operands::Norm { norm: Norm::RmsResidual, .. } | Operands::AddEmbedding { .. } => moved(3.0 * result),
             Operands::Pool { groups, .. } => moved((groups.n_rows() + groups.len()) as f64 * self.row_bytes as f64),
-            Operands::Attention { layout, shape, .. } => {
-                let pairs: usize = layout
-                    .segments
-                    .iter()
-                    .map(|segment| (segment.start_position + 1..=segment.start_position + segment.len).sum::<usize>())
-                    .sum();
+            Operands::Attention { layout, shape, scores, .. } => {
+                let pairs: usize = layout.segments.iter().map(|segment| segment.visible_keys(scores.window)).sum();
                 let keys: usize = layout.segments.iter().map(|segment| segment.start_position + segment.len).sum();
                 let keys_values = (keys * 2 * shape.kv_width() * self.element_bytes) as f64;
                 // A dot product with each visible key, and a fused multiply-add of each value.
                 let operations = 4.0 * (pairs * shape.query_width()) as f64;
                 Work { bytes: 2.0 * result + keys_values, operations: Some(operations) }
             }
-            Operands::RmsNorm { .. } | Operands::Gather { .. } | Operands::Copy { .. } | Operands::Cast { .. } => {
-                moved(2.0 * result)
-            }
+            Operands::Norm { .. }
+            | Operands::EmbedScaled { .. }
+            | Operands::Gather { .. }
+            | Operands::Copy { .. }
+            | Operands::Cast { .. } => moved(2.0 * result),
         }
     }
 
@@ -300,8 +383,8 @@ fn layout(lens: &[usize], range: &Range<usize>) -> AttentionLayout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::case::{Case, CaseSelection, cases};
-    use actbench_kernels::CpuBackend;
+    use crate::case::{Case, CaseSelection, Scores, cases};
+    use actbench_kernels::{Activation, CpuBackend};
 
     fn work(operation: Operation) -> Work {
         let cpu = CpuBackend::new(1).unwrap();
@@ -349,11 +432,21 @@ mod tests {
         assert_eq!(work(gemm(Gemm::Linear)), linear);
         assert_eq!(work(gemm(Gemm::Residual)).bytes, linear.bytes + 2.0 * 21.0);
         let gated = Work { bytes: linear.bytes + 2.0 * 35.0, operations: Some(4.0 * 105.0) };
-        assert_eq!(work(gemm(Gemm::SwiGlu)), gated);
-        assert_eq!(work(Operation::RmsNorm { rows: 3, columns: 5 }), Work { bytes: 60.0, operations: None });
+        assert_eq!(work(gemm(Gemm::Gated(Activation::Silu))), gated);
+        assert_eq!(work(gemm(Gemm::Activated(Activation::Gelu))), linear);
+        let norm = |norm| work(Operation::Norm { norm, rows: 3, columns: 5 }).bytes;
+        assert_eq!([Norm::Rms, Norm::RmsResidual, Norm::Layer].map(norm), [60.0, 90.0, 60.0]);
+        // Two of three heads of 4 columns; a half of two of three heads of 8 columns.
+        assert_eq!(work(Operation::NormHeads { rows: 3, heads: 2, head_dim: 4 }).bytes, 2.0 * 2.0 * 3.0 * 8.0);
+        assert_eq!(work(Operation::Rope { rows: 3, head_dim: 8, rotary_dim: 4 }).bytes, 2.0 * 2.0 * 3.0 * 8.0);
         let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 8 };
         // Positions attend to 1, 2 and 3 keys; queries, results, and keys and values of half the width.
         let attention = Work { bytes: 2.0 * (3.0 * 16.0 * 2.0) + 3.0 * 16.0 * 2.0, operations: Some(4.0 * 6.0 * 16.0) };
-        assert_eq!(work(Operation::Attention { shape, lens: vec![3] }), attention);
+        let scores = Scores::default();
+        assert_eq!(work(Operation::Attention { shape, lens: vec![3], scores }), attention);
+        // Of 1, 2 and 2 keys.
+        let scores = Scores { window: Some(2), cap_tenths: None };
+        let windowed = work(Operation::Attention { shape, lens: vec![3], scores });
+        assert_eq!(windowed.operations, Some(4.0 * 5.0 * 16.0));
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use actbench_kernels::cuda::CudaBackend;
 use actbench_kernels::cuda::driver::DriverDevice;
 use actbench_kernels::cuda::registry::{self, Kernel};
-use actbench_kernels::{AttentionShape, DType, KernelError, PoolMethod};
+use actbench_kernels::{Activation, AttentionShape, DType, KernelError, PoolMethod};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::case::{Case, Gemm, Operation};
+use crate::case::{Case, Gemm, Norm, Operation, Scores};
 use crate::check::SETS;
 use crate::inputs::Inputs;
 use crate::operation::{PreparedCase, Weights};
@@ -117,17 +117,35 @@ fn cases(rows: usize, hidden: usize) -> Vec<Case> {
     let case = |dtype, operation| Case { operation, dtype, seed: 0 };
     let mut cases = Vec::new();
     for dtype in [DType::Bf16, DType::F16] {
-        for (kind, k, n) in
-            [(Gemm::Linear, hidden, hidden), (Gemm::SwiGlu, hidden, wide), (Gemm::Residual, wide, hidden)]
-        {
+        for (kind, k, n) in [
+            (Gemm::Linear, hidden, hidden),
+            (Gemm::Gated(Activation::Silu), hidden, wide),
+            (Gemm::Residual, wide, hidden),
+        ] {
             cases.push(case(dtype, gemm(kind, k, n)));
         }
-        cases.push(case(dtype, Operation::Attention { shape, lens: vec![rows / 4; 4] }));
+        let scores = Scores::default();
+        cases.push(case(dtype, Operation::Attention { shape, lens: vec![rows / 4; 4], scores }));
+    }
+    // The other epilogues, and attention of Gemma 2: a window of half a sequence, and a soft cap of 50.
+    for (kind, k, n) in
+        [(Gemm::Activated(Activation::Gelu), hidden, 4 * hidden), (Gemm::Gated(Activation::GeluTanh), hidden, wide)]
+    {
+        cases.push(case(DType::Bf16, gemm(kind, k, n)));
+    }
+    for scores in [Scores { window: Some(rows / 8), cap_tenths: None }, Scores { window: None, cap_tenths: Some(500) }]
+    {
+        cases.push(case(DType::Bf16, Operation::Attention { shape, lens: vec![rows / 4; 4], scores }));
     }
     cases.push(case(DType::F32, gemm(Gemm::Linear, hidden, hidden)));
     for operation in [
-        Operation::RmsNorm { rows, columns: hidden },
-        Operation::Rope { rows, head_dim: shape.head_dim },
+        Operation::Norm { norm: Norm::Rms, rows, columns: hidden },
+        Operation::Norm { norm: Norm::RmsResidual, rows, columns: hidden },
+        Operation::Norm { norm: Norm::Layer, rows, columns: hidden },
+        Operation::NormHeads { rows, heads: 31, head_dim: shape.head_dim },
+        Operation::Rope { rows, head_dim: shape.head_dim, rotary_dim: shape.head_dim },
+        Operation::EmbedScaled { rows, columns: hidden },
+        Operation::AddEmbedding { rows, columns: hidden },
         Operation::Gather { rows, columns: hidden },
         Operation::Pool { groups: rows / 4, columns: hidden, method: PoolMethod::Mean },
     ] {
@@ -206,7 +224,7 @@ mod tests {
 
     #[test]
     fn plain_gemms_and_attention_use_few_rows() {
-        assert_eq!(timed_rows("linear_swiglu_bf16", true, 4096), PLAIN_KERNEL_ROWS);
+        assert_eq!(timed_rows("linear_gated_bf16", true, 4096), PLAIN_KERNEL_ROWS);
         assert_eq!(timed_rows("attention_f32", true, 100), 100);
         assert_eq!(timed_rows("linear_mma_bf16", true, 4096), 4096);
         assert_eq!(timed_rows("linear_wgmma_f16", true, 4096), 4096);

@@ -120,7 +120,7 @@ mod with_the_emulator {
         let found = json(&file);
         let report = &found["report"];
         assert_eq!((&found["passed"], &report["emulated"]), (&true.into(), &false.into()));
-        assert!(out.contains("fake GPU (sm_90") && out.contains("11 of sm_90 from"), "{out}");
+        assert!(out.contains("fake GPU (sm_90") && out.contains("14 of sm_90 from"), "{out}");
         // The fake driver executes the kernels in the emulator, so there are no differences.
         assert!(out.contains("results compared with the emulator are bit-identical"), "{out}");
         let timed = report["timings"]["kernels"].as_array().unwrap();
@@ -132,6 +132,11 @@ mod with_the_emulator {
             "attention_mma_f16_64",
             "rms_norm_bf16",
             "rms_norm_wide_bf16",
+            "rms_norm_residual_wide_bf16",
+            "rms_norm_heads_wide_bf16",
+            "layer_norm_bf16",
+            "add_embedding_wide_bf16",
+            "linear_gated_wgmma_bf16",
             "pool_bf16",
         ] {
             assert!(names.contains(&kernel), "{names:?}");
@@ -148,9 +153,13 @@ mod with_the_emulator {
     fn mutants_fail_with_kernel_and_symptom() {
         for (mutant, words) in [
             ("linear_unwritten_output", ["FAILED linear_bf16: linear bf16", "NaN where the CPU has"]),
-            ("mma_row_beyond_the_end", ["FAILED linear_mma_f16: linear f16", "wrote outside its argument 6"]),
+            ("mma_row_beyond_the_end", ["FAILED linear_mma_f16: linear f16", "wrote outside its argument 7"]),
             ("wgmma_unwritten_output", ["FAILED linear_wgmma_bf16: linear bf16", "NaN where the CPU has"]),
             ("pool_tail_off_by_one", ["FAILED pool_f32: ", "where the CPU has"]),
+            (
+                "flash_row_before_its_window_is_nan",
+                ["FAILED attention_mma_bf16_64: attention bf16", "NaN where the CPU has"],
+            ),
             ("flash_row_sum_not_rescaled", ["FAILED attention_mma_bf16_", "where the plain kernel has"]),
         ] {
             let directory = tempfile::tempdir().unwrap();

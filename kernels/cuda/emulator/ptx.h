@@ -13,6 +13,7 @@ DEVICE float shfl_xor(float value, u32 lane_mask) {
   });
 }
 DEVICE float ex2_approx(float x) { return exp2f(x); }
+DEVICE float rcp_approx(float x) { return 1.0f / x; }
 DEVICE void atomic_min(u64* address, u64 value) {
   if (value < *address) *address = value;
 }

@@ -1,40 +1,121 @@
-// Epilogues of the tensor-core GEMMs: bias, then store, add to `out`, or SwiGLU.
+// Epilogues of the tensor-core GEMMs: bias, then an activation and a store, an addition to `out`, or a gated activation.
 //
-// `column` is a column of the GEMM's N, in which SwiGLU interleaves gate and up projection: columns `column` and
+// `column` is a column of the GEMM's N, in which GATED interleaves gate and up projection: columns `column` and
 // `column + 1` make output `column / 2` of `out_features`. Its bias is [gate bias | up bias].
 #pragma once
 
 #include "math.cuh"
 
-enum Epilogue { STORE, RESIDUAL, SWIGLU };
+enum Epilogue { STORE, RESIDUAL, GATED };
 
-// Two neighboring accumulators of a row, for any `out_features`; `column` is the first one's, an even number.
-template <class E, Epilogue EPILOGUE>
-DEVICE void store_pair(float first, float second, const float* bias, u64 row, u32 column, u32 out_features, E* out) {
-  if (EPILOGUE == SWIGLU) {
-    const u32 output = column / 2;
-    if (output >= out_features) return;
-    const float gate = bias ? first + bias[output] : first;
-    const float up = bias ? second + bias[out_features + output] : second;
-    out[row * out_features + output] = from_float<E>(silu(gate) * up);
-    return;
-  }
-  E* stored = out + row * out_features + column;
-  if (column < out_features) {
-    if (bias) first += bias[column];
-    stored[0] = from_float<E>(EPILOGUE == RESIDUAL ? to_float(stored[0]) + first : first);
-  }
-  if (column + 1 < out_features) {
-    if (bias) second += bias[column + 1];
-    stored[1] = from_float<E>(EPILOGUE == RESIDUAL ? to_float(stored[1]) + second : second);
+// The activation of most models, for which the epilogue is compiled without branches: none, and SiLU of a gated one.
+template <Epilogue EPILOGUE>
+constexpr Activation USUAL_ACTIVATION = EPILOGUE == GATED ? SILU : IDENTITY;
+
+// Whether the epilogue is compiled for `activation` alone. RESIDUAL has none.
+template <Epilogue EPILOGUE>
+DEVICE bool is_usual(u32 activation) {
+  return EPILOGUE == RESIDUAL || activation == USUAL_ACTIVATION<EPILOGUE>;
+}
+
+// The other activations are by the special function unit, with errors of at most 2e-5 of x, far below the rounding to 16
+// bits: with those of math.cuh, which have the CPU's bits, the code of an epilogue would be four times as long.
+
+// x / (1 + 2^(x (linear + cubic x^2))): SiLU and the tanh GELU. The bound of the square makes no infinity times 0.
+DEVICE float sigmoid_linear_approx(float x, float linear, float cubic) {
+  return x * rcp_approx(1.0f + ex2_approx(x * fmaf(fminf(x * x, 1e30f), cubic, linear)));
+}
+DEVICE float gelu_approx(float x) {
+  const float half = 0.5f * x;
+  const float tail = 1.0f - ex2_approx(erf_exponent(fabsf(x) * 0.70710678118654752440f) * 1.44269504088896341f);
+  return fmaf(half, x < 0.0f ? -tail : tail, half);
+}
+
+// Replaces values by their activation: the usual one, or with OTHER any one, by a uniform branch.
+template <Epilogue EPILOGUE, bool OTHER, u32 COUNT>
+DEVICE void activate_all(float (&values)[COUNT], u32 activation) {
+  if (!OTHER) {
+#pragma unroll
+    for (u32 i = 0; i < COUNT; i++) values[i] = activate<USUAL_ACTIVATION<EPILOGUE>>(values[i]);
+  } else if (activation == GELU) {
+#pragma unroll
+    for (u32 i = 0; i < COUNT; i++) values[i] = gelu_approx(values[i]);
+  } else {
+    // -log2 e, and -2 sqrt(2 / pi) log2 e without and with the factor 0.044715.
+    const float linear = activation == SILU ? -1.44269504f : -2.3022082f;
+    const float cubic = activation == SILU ? 0.0f : -0.10294324f;
+#pragma unroll
+    for (u32 i = 0; i < COUNT; i++) values[i] = sigmoid_linear_approx(values[i], linear, cubic);
   }
 }
 
-// Eight neighboring accumulators of a row, where `out_features` is a multiple of 8: one store of 16 bytes, of 8 bytes
-// for SwiGLU.
+// Two neighboring accumulators of a row, for any `out_features`; `column` is the first one's, an even number.
+template <class E, Epilogue EPILOGUE, bool OTHER>
+DEVICE void store_pair(float first, float second, const float* bias, u64 row, u32 column, u32 out_features,
+                       u32 activation, E* out) {
+  if (EPILOGUE == GATED) {
+    const u32 output = column / 2;
+    if (output >= out_features) return;
+    float gate[1] = {bias ? first + bias[output] : first};
+    const float up = bias ? second + bias[out_features + output] : second;
+    activate_all<EPILOGUE, OTHER>(gate, activation);
+    out[row * out_features + output] = from_float<E>(gate[0] * up);
+    return;
+  }
+  E* stored = out + row * out_features + column;
+  float values[2] = {first, second};
+  if (bias && column < out_features) values[0] += bias[column];
+  if (bias && column + 1 < out_features) values[1] += bias[column + 1];
+  if (EPILOGUE == STORE) activate_all<EPILOGUE, OTHER>(values, activation);
+  if (column < out_features) {
+    stored[0] = from_float<E>(EPILOGUE == RESIDUAL ? to_float(stored[0]) + values[0] : values[0]);
+  }
+  if (column + 1 < out_features) {
+    stored[1] = from_float<E>(EPILOGUE == RESIDUAL ? to_float(stored[1]) + values[1] : values[1]);
+  }
+}
+
+// Eight neighboring accumulators of a row with another activation than the usual one, for any `out_features`.
+template <class E, Epilogue EPILOGUE>
+DEVICE void store_eight_activated(const float (&acc)[8], const float* bias, u64 row, u32 column, u32 out_features,
+                                  u32 activation, E* out) {
+  constexpr u32 STEP = EPILOGUE == GATED ? 2 : 1, COUNT = 8 / STEP;
+  const u32 first = column / STEP;
+  if (first >= out_features) return;
+  float values[COUNT];
+#pragma unroll
+  for (u32 i = 0; i < COUNT; i++) {
+    values[i] = acc[i * STEP];
+    if (bias && first + i < out_features) values[i] += bias[first + i];
+  }
+  activate_all<EPILOGUE, true>(values, activation);
+  E* stored = out + row * out_features + first;
+#pragma unroll
+  for (u32 i = 0; EPILOGUE == GATED && i < COUNT; i++) {
+    float up = acc[i * STEP + STEP - 1];
+    if (bias && first + i < out_features) up += bias[out_features + first + i];
+    values[i] *= up;
+  }
+  if (out_features % 8 != 0) {
+#pragma unroll
+    for (u32 i = 0; i < COUNT; i++) {
+      if (first + i < out_features) stored[i] = from_float<E>(values[i]);
+    }
+    return;
+  }
+  // 8 bytes at a time: two of them if not GATED.
+#pragma unroll
+  for (u32 i = 0; i < COUNT; i += 4) {
+    const uint2 words = {pack_pair<E>(values[i], values[i + 1]), pack_pair<E>(values[i + 2], values[i + 3])};
+    *reinterpret_cast<uint2*>(stored + i) = words;
+  }
+}
+
+// Eight neighboring accumulators of a row with the usual activation, where `out_features` is a multiple of 8: one store of
+// 16 bytes, of 8 bytes if GATED.
 template <class E, Epilogue EPILOGUE>
 DEVICE void store_eight(float (&acc)[8], const float* bias, u64 row, u32 column, u32 out_features, E* out) {
-  if (EPILOGUE == SWIGLU) {
+  if (EPILOGUE == GATED) {
     const u32 output = column / 2;
     if (output >= out_features) return;
     if (bias) {

@@ -13,6 +13,12 @@ DEVICE float ex2_approx(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
   return power;
 }
+// 1 / x by the special function unit, within 1 unit in the last place.
+DEVICE float rcp_approx(float x) {
+  float reciprocal;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(x));
+  return reciprocal;
+}
 DEVICE void atomic_min(u64* address, u64 value) { atomicMin(address, value); }
 DEVICE void atomic_max(u64* address, u64 value) { atomicMax(address, value); }
 DEVICE void atomic_add(u64* address, u64 value) { atomicAdd(address, value); }

@@ -25,16 +25,16 @@ const WGMMA: RequiredInstructions = &[
     ("USETMAXREG", &[]),
 ];
 
-/// Stores of 16 bytes; of 8 bytes with SwiGLU, which halves the columns.
+/// Stores of 16 bytes; of 8 bytes with a gated activation, which halves the columns.
 const STORES: RequiredInstructions = &[("STG", &["128"])];
-const STORES_SWIGLU: RequiredInstructions = &[("STG", &["64"])];
+const STORES_GATED: RequiredInstructions = &[("STG", &["64"])];
 
 /// Vector loads and stores.
 const WIDE: RequiredInstructions = &[("LDG", &["128"]), ("STG", &["128"])];
 
 fn required(kernel: &str) -> [RequiredInstructions; 2] {
     match registry::named(kernel).map(|kernel| (kernel.variant, kernel.operation)) {
-        Some((Variant::Wgmma, Operation::LinearSwiGlu)) => [WGMMA, STORES_SWIGLU],
+        Some((Variant::Wgmma, Operation::LinearGated)) => [WGMMA, STORES_GATED],
         Some((Variant::Wgmma, _)) => [WGMMA, STORES],
         Some((Variant::Mma, _)) => [MMA, &[]],
         Some((Variant::Wide, _)) => [WIDE, &[]],

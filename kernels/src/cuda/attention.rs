@@ -3,7 +3,7 @@
 use super::linear::fits_tensor_cores;
 use super::registry::{MAX_HEAD_DIM, Tile, Variant, find_attention};
 use super::{Argument, CudaBackend, CudaTensor, Device, count};
-use crate::backend::{AttentionLayout, AttentionShape};
+use crate::backend::{AttentionLayout, AttentionShape, ScoreRule};
 use crate::error::KernelError;
 
 const OP: &str = "attention";
@@ -40,17 +40,27 @@ impl LayoutTables {
     }
 }
 
+/// The window for the kernels: 0 if all rows see all positions before them, also where a window is as long as every sequence.
+fn window_argument(layout: &AttentionLayout, window: Option<usize>) -> usize {
+    let longest = layout.segments.iter().map(|segment| segment.start_position + segment.len).max().unwrap_or(0);
+    window.filter(|window| *window < longest).unwrap_or(0)
+}
+
 impl<D: Device> CudaBackend<D> {
-    /// Causal attention of the rows of `layout`.
+    /// Causal attention of the rows of `layout`, with the scores of `scores`.
     pub(super) fn attend(
         &self,
         query: &CudaTensor<D::Buffer>,
         keys_values: &CudaTensor<D::Buffer>,
         layout: &AttentionLayout,
         shape: AttentionShape,
+        scores: ScoreRule,
         out: &mut CudaTensor<D::Buffer>,
     ) -> Result<(), KernelError> {
-        let fast = self.uses_tensor_cores() && fits_tensor_cores(query.dtype, count(OP, shape.head_dim)?);
+        // The tensor-core kernel scales after it has taken the largest score, so it needs a positive scale.
+        let fast = self.uses_tensor_cores()
+            && fits_tensor_cores(query.dtype, count(OP, shape.head_dim)?)
+            && scores.scale > 0.0;
         let variant = if fast { Variant::Mma } else { Variant::Plain };
         let kernel = find_attention(variant, query.dtype, shape.head_dim).ok_or_else(|| {
             let what = format!("heads of {} elements, the kernels take at most {MAX_HEAD_DIM}", shape.head_dim);
@@ -69,7 +79,9 @@ impl<D: Device> CudaBackend<D> {
             Argument::U32(count(OP, shape.n_heads)?),
             Argument::U32(count(OP, shape.n_kv_heads)?),
             Argument::U32(count(OP, shape.head_dim)?),
-            Argument::F32(1.0 / (shape.head_dim as f32).sqrt()),
+            Argument::F32(scores.scale),
+            Argument::U32(count(OP, window_argument(layout, scores.window))?),
+            Argument::F32(scores.soft_cap.unwrap_or(0.0)),
             Argument::Write(&mut out.buffer),
         ];
         self.launch(&launch, &mut arguments)
@@ -93,5 +105,14 @@ mod tests {
         let tables = LayoutTables::new(&layout, 2).unwrap();
         assert_eq!(tables.tiles, [[4, 2, 2, 0], [6, 4, 1, 0], [0, 0, 1, 5]]);
         assert_eq!(tables.key_rows, [9, 10, 4, 5, 6, 0, 0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn windows_as_long_as_every_sequence_are_none() {
+        let segment = |start_position, len| AttentionSegment { query_row: 0, start_position, len, keys: Vec::new() };
+        let layout = AttentionLayout { segments: vec![segment(0, 3), segment(4, 2)] };
+        let argument = |window| window_argument(&layout, window);
+        assert_eq!([None, Some(1), Some(5), Some(6), Some(usize::MAX)].map(argument), [0, 1, 5, 0, 0]);
+        assert_eq!(window_argument(&AttentionLayout::default(), Some(1)), 0);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::registry::{Kernel, LINEAR_MMA_TILE, LINEAR_WGMMA_TILE, Operation, Variant, require};
 use super::{Argument, CudaBackend, CudaTensor, CudaVector, CudaWeights, Device, Tiles, count};
+use crate::backend::Activation;
 use crate::dtype::DType;
 use crate::error::KernelError;
 
@@ -9,8 +10,18 @@ use crate::error::KernelError;
 fn op_name(operation: Operation) -> &'static str {
     match operation {
         Operation::LinearResidual => "linear_residual",
-        Operation::LinearSwiGlu => "linear_swiglu",
+        Operation::LinearGated => "linear_gated",
         _ => "linear",
+    }
+}
+
+/// The value of `enum Activation` of the kernels: none, and then [`Activation::ALL`].
+fn activation_argument(activation: Option<Activation>) -> u32 {
+    match activation {
+        None => 0,
+        Some(Activation::Silu) => 1,
+        Some(Activation::Gelu) => 2,
+        Some(Activation::GeluTanh) => 3,
     }
 }
 
@@ -19,30 +30,34 @@ pub(super) fn fits_tensor_cores(dtype: DType, width: u32) -> bool {
     dtype != DType::F32 && width.is_multiple_of(8)
 }
 
-/// M, N and K of a GEMM, and the columns of its result: half of N for a gated one.
+/// The numbers that a GEMM's kernel takes: M, N and K, the columns of the result, half of N for a gated GEMM, and the
+/// activation.
 #[derive(Clone, Copy)]
-struct GemmSize {
+struct GemmNumbers {
     m: u32,
     n: u32,
     k: u32,
     out_features: u32,
+    activation: u32,
 }
 
 impl<D: Device> CudaBackend<D> {
-    /// The GEMM of `x` and `weight` with the epilogue of `operation`.
+    /// The GEMM of `x` and `weight` with the epilogue of `operation`. [`Operation::LinearResidual`] has no activation.
     pub(super) fn matmul(
         &self,
         operation: Operation,
         x: &CudaTensor<D::Buffer>,
         weight: &CudaWeights<D::Buffer>,
         bias: Option<&CudaVector<D::Buffer>>,
+        activation: Option<Activation>,
         out: &mut CudaTensor<D::Buffer>,
     ) -> Result<(), KernelError> {
         let op = op_name(operation);
         let (m, k) = (count(op, x.rows)?, count(op, weight.shape.in_features)?);
         let out_features = count(op, weight.shape.out_features)?;
         let n = if weight.shape.gated { count(op, 2 * weight.shape.out_features)? } else { out_features };
-        let size = GemmSize { m, n, k, out_features };
+        let activation = activation_argument(activation);
+        let numbers = GemmNumbers { m, n, k, out_features, activation };
         let bias = bias.map_or(Argument::Null, |bias| Argument::Read(&bias.buffer));
         let variant = match self.uses_tensor_cores() && fits_tensor_cores(x.dtype, k) {
             true if self.uses_wgmma() && k > 0 => Variant::Wgmma,
@@ -51,7 +66,7 @@ impl<D: Device> CudaBackend<D> {
         };
         let kernel = require(op, operation, variant, x.dtype)?;
         match variant {
-            Variant::Wgmma => self.launch_wgmma(op, kernel, size, x, weight, bias, out),
+            Variant::Wgmma => self.launch_wgmma(op, kernel, numbers, x, weight, bias, out),
             Variant::Mma => {
                 let tile = LINEAR_MMA_TILE;
                 let launch = kernel.launch([n.div_ceil(tile.n), m.div_ceil(tile.m), 1]);
@@ -62,6 +77,7 @@ impl<D: Device> CudaBackend<D> {
                     Argument::U32(m),
                     Argument::U32(k),
                     Argument::U32(out_features),
+                    Argument::U32(activation),
                     Argument::Write(&mut out.buffer),
                 ];
                 self.launch(&launch, &mut arguments)
@@ -74,6 +90,7 @@ impl<D: Device> CudaBackend<D> {
                     bias,
                     Argument::U32(k),
                     Argument::U32(out_features),
+                    Argument::U32(activation),
                     Argument::Write(&mut out.buffer),
                 ];
                 self.launch(&launch, &mut arguments)
@@ -86,13 +103,13 @@ impl<D: Device> CudaBackend<D> {
         &self,
         op: &'static str,
         kernel: &Kernel,
-        size: GemmSize,
+        numbers: GemmNumbers,
         x: &CudaTensor<D::Buffer>,
         weight: &CudaWeights<D::Buffer>,
         bias: Argument<'_, D::Buffer>,
         out: &mut CudaTensor<D::Buffer>,
     ) -> Result<(), KernelError> {
-        let GemmSize { m, n, k, out_features } = size;
+        let GemmNumbers { m, n, k, out_features, activation } = numbers;
         let tile = LINEAR_WGMMA_TILE;
         let tiles = |buffer, rows: u32, tile_rows| Tiles {
             buffer,
@@ -111,6 +128,7 @@ impl<D: Device> CudaBackend<D> {
             Argument::U32(m),
             Argument::U32(k),
             Argument::U32(out_features),
+            Argument::U32(activation),
             Argument::Write(&mut out.buffer),
         ];
         self.launch(&launch, &mut arguments)

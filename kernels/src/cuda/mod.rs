@@ -29,6 +29,7 @@ pub mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 mod linear;
+mod norms;
 pub mod occupancy;
 mod pool;
 mod prepare;
@@ -217,17 +218,30 @@ impl<D: Device> Backend for CudaBackend<D> {
         scale: f32,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
-        if scale != 1.0 {
-            return Err(KernelError::shape("embed", "a scale is not supported"));
-        }
         const OP: &str = "embed";
+        check::embedding_scale(scale)?;
         check::same_dtype(OP, table, out)?;
         check::fits(OP, "out", out, tokens.len(), table.columns)?;
         if let Some(token) = tokens.iter().find(|token| **token as usize >= table.rows) {
             let what = format!("token {token} is not in the vocabulary of {}", table.rows);
             return Err(KernelError::shape(OP, what));
         }
-        self.gather(OP, table, tokens, out)
+        if scale == 1.0 {
+            return self.gather(OP, table, tokens, out);
+        }
+        self.embed_scaled(table, tokens, scale, out)
+    }
+
+    fn add_embedding(
+        &self,
+        table: &Self::Embedding,
+        rows: &[u32],
+        stream: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        const OP: &str = "add embedding";
+        check::same_dtype(OP, table, stream)?;
+        check::add_embedding(rows, (table.rows, table.columns), stream)?;
+        self.add_rows(table, rows, stream)
     }
 
     fn rms_norm(
@@ -238,61 +252,44 @@ impl<D: Device> Backend for CudaBackend<D> {
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
         const OP: &str = "rms norm";
-        check::same_dtype(OP, x, out)?;
-        check::fits(OP, "out", out, x.rows, x.columns)?;
-        check::width(OP, "scale", scale.len, x.columns)?;
-        self.norm_rows(x, scale, eps, out)
-    }
-
-    fn add_embedding(
-        &self,
-        _table: &Self::Embedding,
-        _rows: &[u32],
-        _stream: &mut Self::Tensor,
-    ) -> Result<(), KernelError> {
-        Err(KernelError::shape("add embedding", "not supported"))
+        check::norm(OP, x, scale.len, None, out)?;
+        self.poison(out, 0..x.rows)?;
+        self.rms_norm_rows(OP, Operation::RmsNorm, x, scale, eps, out)
     }
 
     fn rms_norm_residual(
         &self,
-        _x: &Self::Tensor,
-        _scale: &Self::Vector,
-        _eps: f32,
-        _stream: &mut Self::Tensor,
+        x: &Self::Tensor,
+        scale: &Self::Vector,
+        eps: f32,
+        stream: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
-        Err(KernelError::shape("rms norm residual", "not supported"))
+        const OP: &str = "rms norm residual";
+        check::norm(OP, x, scale.len, None, stream)?;
+        self.rms_norm_rows(OP, Operation::RmsNormResidual, x, scale, eps, stream)
     }
 
     fn rms_norm_heads(
         &self,
-        _x: &mut Self::Tensor,
-        _n_heads: usize,
-        _scale: &Self::Vector,
-        _eps: f32,
+        x: &mut Self::Tensor,
+        n_heads: usize,
+        scale: &Self::Vector,
+        eps: f32,
     ) -> Result<(), KernelError> {
-        Err(KernelError::shape("rms norm of heads", "not supported"))
+        check::norm_heads(x, n_heads, scale.len)?;
+        self.rms_norm_of_heads(x, n_heads, scale, eps)
     }
 
     fn layer_norm(
         &self,
-        _x: &Self::Tensor,
-        _scale: &Self::Vector,
-        _bias: &Self::Vector,
-        _eps: f32,
-        _out: &mut Self::Tensor,
+        x: &Self::Tensor,
+        scale: &Self::Vector,
+        bias: &Self::Vector,
+        eps: f32,
+        out: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
-        Err(KernelError::shape("layer norm", "not supported"))
-    }
-
-    fn linear_activated(
-        &self,
-        _x: &Self::Tensor,
-        _weight: &Self::Linear,
-        _bias: Option<&Self::Vector>,
-        _activation: Activation,
-        _out: &mut Self::Tensor,
-    ) -> Result<(), KernelError> {
-        Err(KernelError::shape("linear activated", "not supported"))
+        check::norm("layer norm", x, scale.len, Some(bias.len), out)?;
+        self.layer_norm_rows(x, scale, bias, eps, out)
     }
 
     fn linear(
@@ -304,7 +301,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     ) -> Result<(), KernelError> {
         check::matmul("linear", x, weight.shape, false, bias.map(|bias| bias.len), 1, out)?;
         self.poison(out, 0..x.rows)?;
-        self.matmul(Operation::Linear, x, weight, bias, out)
+        self.matmul(Operation::Linear, x, weight, bias, None, out)
     }
 
     fn linear_residual(
@@ -315,7 +312,20 @@ impl<D: Device> Backend for CudaBackend<D> {
         stream: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
         check::matmul("linear residual", x, weight.shape, false, bias.map(|bias| bias.len), 1, stream)?;
-        self.matmul(Operation::LinearResidual, x, weight, bias, stream)
+        self.matmul(Operation::LinearResidual, x, weight, bias, None, stream)
+    }
+
+    fn linear_activated(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        activation: Activation,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        check::matmul("linear activated", x, weight.shape, false, bias.map(|bias| bias.len), 1, out)?;
+        self.poison(out, 0..x.rows)?;
+        self.matmul(Operation::Linear, x, weight, bias, Some(activation), out)
     }
 
     fn linear_gated(
@@ -326,12 +336,9 @@ impl<D: Device> Backend for CudaBackend<D> {
         activation: Activation,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
-        if activation != Activation::Silu {
-            return Err(KernelError::shape("linear gated", "the activation is not supported"));
-        }
         check::matmul("linear gated", x, gate_up.shape, true, bias.map(|bias| bias.len), 2, out)?;
         self.poison(out, 0..x.rows)?;
-        self.matmul(Operation::LinearSwiGlu, x, gate_up, bias, out)
+        self.matmul(Operation::LinearGated, x, gate_up, bias, Some(activation), out)
     }
 
     fn rope(
@@ -344,11 +351,8 @@ impl<D: Device> Backend for CudaBackend<D> {
         cos: &Self::Vector,
         sin: &Self::Vector,
     ) -> Result<(), KernelError> {
-        if rotary_dim != head_dim {
-            return Err(KernelError::shape("rope", "a part of a head is not supported"));
-        }
         check::rope(x, n_heads, head_dim, rotary_dim, positions, cos.len, sin.len)?;
-        self.rotate_rows(x, n_heads, head_dim, positions, cos, sin)
+        self.rotate_rows(x, n_heads, head_dim, rotary_dim, positions, cos, sin)
     }
 
     fn attention(
@@ -360,14 +364,11 @@ impl<D: Device> Backend for CudaBackend<D> {
         scores: ScoreRule,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
-        if scores != ScoreRule::of_head_dim(shape.head_dim) {
-            return Err(KernelError::shape("attention", "the rule of scores is not supported"));
-        }
         check::attention(query, keys_values, layout, shape, scores, out)?;
         for segment in &layout.segments {
             self.poison(out, segment.query_row..segment.query_row + segment.len)?;
         }
-        self.attend(query, keys_values, layout, shape, out)
+        self.attend(query, keys_values, layout, shape, scores, out)
     }
 
     fn pool(

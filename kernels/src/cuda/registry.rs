@@ -7,9 +7,14 @@ use super::{Architecture, Launch};
 use crate::dtype::DType;
 use crate::error::KernelError;
 
+#[cfg(test)]
+mod tests;
+
 /// An operation that kernels exist for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
+    /// Rows of an embedding table that are added to the output.
+    AddEmbedding,
     /// Causal attention.
     Attention,
     /// Weights of type `from` to the kernel's type.
@@ -19,18 +24,26 @@ pub enum Operation {
     },
     /// Comparison of two tensors.
     Compare,
+    /// Rows of an embedding table times a factor.
+    EmbedScaled,
     /// Copies of rows.
     GatherRows,
-    /// GEMM whose result is stored.
+    /// LayerNorm.
+    LayerNorm,
+    /// GEMM whose result is stored, with or without an activation.
     Linear,
+    /// GEMM with gate and up projection, joined by an activation.
+    LinearGated,
     /// GEMM whose result is added to the output.
     LinearResidual,
-    /// GEMM with gate and up projection, joined by SwiGLU.
-    LinearSwiGlu,
     /// Pooling of groups of rows.
     Pool,
     /// RMSNorm.
     RmsNorm,
+    /// RMSNorm of heads, in place.
+    RmsNormHeads,
+    /// RMSNorm that is added to the output.
+    RmsNormResidual,
     /// Rotary position embedding.
     Rope,
 }
@@ -38,7 +51,7 @@ pub enum Operation {
 impl Operation {
     /// Whether it is a GEMM.
     pub const fn is_gemm(self) -> bool {
-        matches!(self, Operation::Linear | Operation::LinearResidual | Operation::LinearSwiGlu)
+        matches!(self, Operation::Linear | Operation::LinearGated | Operation::LinearResidual)
     }
 }
 
@@ -234,6 +247,9 @@ const PLAIN: Kernel = Kernel {
 
 const WIDE: Kernel = Kernel { variant: Variant::Wide, ..PLAIN };
 
+/// A norm, whose wide kernel adds in another order than the plain one.
+const WIDE_NORM: Kernel = Kernel { threads: 256, has_cpu_bits: false, ..WIDE };
+
 /// Three stages of both tiles, of 2-byte elements.
 const LINEAR_MMA: Kernel = Kernel {
     variant: Variant::Mma,
@@ -302,7 +318,7 @@ pub const SOURCES: &[KernelSource] = &[
         file: "attention.cu",
         text: text!("attention.cu"),
         only: None,
-        parameters: 9,
+        parameters: 11,
         groups: &[all_types!(
             "attention",
             Kernel {
@@ -316,7 +332,7 @@ pub const SOURCES: &[KernelSource] = &[
         file: "attention_mma.cu",
         text: text!("attention_mma.cu"),
         only: None,
-        parameters: 9,
+        parameters: 11,
         groups: &[
             half_types!("attention_mma", attention_mma(64), "_64"),
             half_types!("attention_mma", attention_mma(128), "_128"),
@@ -342,6 +358,18 @@ pub const SOURCES: &[KernelSource] = &[
         groups: &[all_types!("compare", Kernel { operation: Operation::Compare, threads: 256, ..PLAIN })],
     },
     KernelSource {
+        file: "embed.cu",
+        text: text!("embed.cu"),
+        only: None,
+        parameters: 5,
+        groups: &[
+            all_types!("embed_scaled", Kernel { operation: Operation::EmbedScaled, ..PLAIN }),
+            all_types!("embed_scaled_wide", Kernel { operation: Operation::EmbedScaled, ..WIDE }),
+            all_types!("add_embedding", Kernel { operation: Operation::AddEmbedding, ..PLAIN }),
+            all_types!("add_embedding_wide", Kernel { operation: Operation::AddEmbedding, ..WIDE }),
+        ],
+    },
+    KernelSource {
         file: "gather_rows.cu",
         text: text!("gather_rows.cu"),
         only: None,
@@ -352,36 +380,46 @@ pub const SOURCES: &[KernelSource] = &[
         ],
     },
     KernelSource {
-        file: "linear.cu",
-        text: text!("linear.cu"),
+        file: "layer_norm.cu",
+        text: text!("layer_norm.cu"),
         only: None,
         parameters: 6,
         groups: &[
+            all_types!("layer_norm", Kernel { operation: Operation::LayerNorm, ..PLAIN }),
+            all_types!("layer_norm_wide", Kernel { operation: Operation::LayerNorm, ..WIDE_NORM }),
+        ],
+    },
+    KernelSource {
+        file: "linear.cu",
+        text: text!("linear.cu"),
+        only: None,
+        parameters: 7,
+        groups: &[
             all_types!("linear", Kernel { operation: Operation::Linear, ..PLAIN }),
             all_types!("linear_residual", Kernel { operation: Operation::LinearResidual, ..PLAIN }),
-            all_types!("linear_swiglu", Kernel { operation: Operation::LinearSwiGlu, ..PLAIN }),
+            all_types!("linear_gated", Kernel { operation: Operation::LinearGated, ..PLAIN }),
         ],
     },
     KernelSource {
         file: "linear_mma.cu",
         text: text!("linear_mma.cu"),
         only: None,
-        parameters: 7,
+        parameters: 8,
         groups: &[
             half_types!("linear_mma", Kernel { operation: Operation::Linear, ..LINEAR_MMA }),
             half_types!("linear_residual_mma", Kernel { operation: Operation::LinearResidual, ..LINEAR_MMA }),
-            half_types!("linear_swiglu_mma", Kernel { operation: Operation::LinearSwiGlu, ..LINEAR_MMA }),
+            half_types!("linear_gated_mma", Kernel { operation: Operation::LinearGated, ..LINEAR_MMA }),
         ],
     },
     KernelSource {
         file: "linear_wgmma.cu",
         text: text!("linear_wgmma.cu"),
         only: Some(Architecture::new(90)),
-        parameters: 7,
+        parameters: 8,
         groups: &[
             half_types!("linear_wgmma", Kernel { operation: Operation::Linear, ..LINEAR_WGMMA }),
             half_types!("linear_residual_wgmma", Kernel { operation: Operation::LinearResidual, ..LINEAR_WGMMA }),
-            half_types!("linear_swiglu_wgmma", Kernel { operation: Operation::LinearSwiGlu, ..LINEAR_WGMMA }),
+            half_types!("linear_gated_wgmma", Kernel { operation: Operation::LinearGated, ..LINEAR_WGMMA }),
         ],
     },
     KernelSource {
@@ -401,113 +439,29 @@ pub const SOURCES: &[KernelSource] = &[
         parameters: 5,
         groups: &[
             all_types!("rms_norm", Kernel { operation: Operation::RmsNorm, ..PLAIN }),
-            all_types!(
-                "rms_norm_wide",
-                Kernel { operation: Operation::RmsNorm, threads: 256, has_cpu_bits: false, ..WIDE }
-            ),
+            all_types!("rms_norm_wide", Kernel { operation: Operation::RmsNorm, ..WIDE_NORM }),
+            all_types!("rms_norm_residual", Kernel { operation: Operation::RmsNormResidual, ..PLAIN }),
+            all_types!("rms_norm_residual_wide", Kernel { operation: Operation::RmsNormResidual, ..WIDE_NORM }),
+        ],
+    },
+    KernelSource {
+        file: "rms_norm_heads.cu",
+        text: text!("rms_norm_heads.cu"),
+        only: None,
+        parameters: 7,
+        groups: &[
+            all_types!("rms_norm_heads", Kernel { operation: Operation::RmsNormHeads, ..PLAIN }),
+            all_types!("rms_norm_heads_wide", Kernel { operation: Operation::RmsNormHeads, threads: 128, ..WIDE_NORM }),
         ],
     },
     KernelSource {
         file: "rope.cu",
         text: text!("rope.cu"),
         only: None,
-        parameters: 7,
+        parameters: 8,
         groups: &[
             all_types!("rope", Kernel { operation: Operation::Rope, ..PLAIN }),
             all_types!("rope_wide", Kernel { operation: Operation::Rope, ..WIDE }),
         ],
     },
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_kernel_file_has_an_entry() {
-        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda");
-        let mut files: Vec<String> = std::fs::read_dir(directory)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name.ends_with(".cu"))
-            .collect();
-        files.sort();
-        assert_eq!(files, SOURCES.iter().map(|source| source.file).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn registered_names_are_those_of_the_sources() {
-        for source in SOURCES {
-            // The first argument of the macros that end in KERNEL, one a line.
-            let defined = source.text.lines().filter_map(|line| {
-                let (name, arguments) = line.split_once('(')?;
-                let is_macro = name.ends_with("_KERNEL") && !name.contains(' ');
-                is_macro.then(|| arguments.split([',', ')']).next()).flatten()
-            });
-            let (mut defined, mut registered): (Vec<&str>, Vec<&str>) =
-                (defined.collect(), source.kernels().map(|kernel| kernel.name).collect());
-            defined.sort_unstable();
-            registered.sort_unstable();
-            assert_eq!(registered, defined, "{}", source.file);
-        }
-    }
-
-    #[test]
-    fn registered_names_are_those_of_the_compiler() {
-        let table =
-            std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda/resources.txt"));
-        let table = table.unwrap();
-        let lines = table.lines().filter(|line| !line.starts_with(['#', ' ']) && !line.starts_with("kernel "));
-        let compiled: Vec<&str> = lines.map(|line| line.split_whitespace().next().unwrap()).collect();
-        let mut registered: Vec<&str> = kernels().map(|kernel| kernel.name).collect();
-        registered.sort_unstable();
-        assert_eq!(registered, compiled);
-        assert_eq!(source_of("linear_residual_mma_f16").unwrap().file, "linear_mma.cu");
-        assert!(source_of("linear_residual_mma").is_none());
-    }
-
-    #[test]
-    fn each_file_has_one_signature_with_the_registered_parameters() {
-        for source in SOURCES {
-            assert_eq!(source.text.matches(" name(").count(), 1, "{}", source.file);
-            let signature = source.text.split_once(" name(").unwrap().1.split_once(')').unwrap().0;
-            assert_eq!(source.parameters, signature.split(',').count(), "{}", source.file);
-        }
-    }
-
-    #[test]
-    fn source_for_one_architecture_excludes_others() {
-        let only: Vec<_> = SOURCES.iter().filter(|source| !source.is_for(Architecture::new(100))).collect();
-        assert_eq!(only.iter().map(|source| source.file).collect::<Vec<_>>(), ["linear_wgmma.cu"]);
-        assert!(SOURCES.iter().all(|source| source.is_for(Architecture::new(90))));
-        assert!(!only.iter().any(|source| source.is_for(Architecture::new(89))));
-    }
-
-    #[test]
-    fn launches_are_those_of_the_file_headers() {
-        let launched = |name: &str| named(name).map(|kernel| (kernel.threads, kernel.shared_bytes));
-        assert_eq!(launched("linear_residual_wgmma_bf16"), Some((384, 197_632)));
-        assert_eq!(launched("linear_mma_f16"), Some((256, 49_152)));
-        assert_eq!(launched("attention_mma_bf16_256"), Some((128, 98_304)));
-        assert_eq!(launched("attention_bf16"), Some((128, 0)));
-        assert_eq!(launched("rms_norm_wide_f32"), Some((256, 0)));
-    }
-
-    #[test]
-    fn attention_kernels_are_chosen_by_head_width() {
-        let name = |variant, head_dim| find_attention(variant, DType::Bf16, head_dim).map(|kernel| kernel.name);
-        assert_eq!(name(Variant::Mma, 64), Some("attention_mma_bf16_64"));
-        assert_eq!(name(Variant::Mma, 72), Some("attention_mma_bf16_128"));
-        assert_eq!(name(Variant::Mma, 256), Some("attention_mma_bf16_256"));
-        assert_eq!(name(Variant::Plain, 256), Some("attention_bf16"));
-        assert_eq!(name(Variant::Mma, 257), None);
-    }
-
-    #[test]
-    fn blocks_are_whole_clusters_for_each_tile_of_n() {
-        let sizes = [(1, 1), (128, 256), (129, 256), (257, 257), (1867, 2048)];
-        assert_eq!(sizes.map(|(m, n)| LINEAR_WGMMA_TILE.blocks(m, n)), [2, 2, 2, 8, 128]);
-        assert_eq!(sizes.map(|(m, n)| LINEAR_MMA_TILE.blocks(m, n)), [1, 2, 4, 9, 240]);
-        assert_eq!((LINEAR_WGMMA_TILE.multicast_n(), LINEAR_MMA_TILE.multicast_n()), (128, 128));
-    }
-}

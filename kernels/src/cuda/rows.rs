@@ -1,5 +1,5 @@
-//! Launches of the row-wise kernels `gather_rows.cu`, `rms_norm.cu` and `rope.cu`, one block a row. Rows of a multiple of
-//! 16 bytes go to the wide kernels.
+//! Launches of the row-wise kernels `gather_rows.cu`, `embed.cu` and `rope.cu`, one block a row. Rows of a multiple of 16
+//! bytes go to the wide kernels.
 
 use super::registry::{Operation, Variant, require};
 use super::{Argument, CudaBackend, CudaTensor, CudaVector, Device, Launch, WIDE_BYTES, count};
@@ -8,7 +8,7 @@ use crate::error::KernelError;
 
 impl<D: Device> CudaBackend<D> {
     /// A launch of one block a row.
-    fn per_row(
+    pub(super) fn per_row(
         &self,
         op: &'static str,
         operation: Operation,
@@ -20,7 +20,7 @@ impl<D: Device> CudaBackend<D> {
     }
 
     /// The wide kernel for rows of `columns` elements, if they are a multiple of 16 bytes.
-    fn row_variant(&self, dtype: DType, columns: usize) -> Variant {
+    pub(super) fn row_variant(&self, dtype: DType, columns: usize) -> Variant {
         if self.moves_wide(dtype, columns) { Variant::Wide } else { Variant::Plain }
     }
 
@@ -82,42 +82,67 @@ impl<D: Device> CudaBackend<D> {
         self.launch(&launch, &mut arguments)
     }
 
-    /// RMSNorm of every row.
-    pub(super) fn norm_rows(
+    /// `out[i] = factor * table[tokens[i]]`.
+    pub(super) fn embed_scaled(
         &self,
-        x: &CudaTensor<D::Buffer>,
-        scale: &CudaVector<D::Buffer>,
-        eps: f32,
+        table: &CudaTensor<D::Buffer>,
+        tokens: &[u32],
+        factor: f32,
         out: &mut CudaTensor<D::Buffer>,
     ) -> Result<(), KernelError> {
-        const OP: &str = "rms norm";
-        self.poison(out, 0..x.rows)?;
-        let variant = self.row_variant(x.dtype, x.columns);
-        let launch = self.per_row(OP, Operation::RmsNorm, variant, x.dtype, x.rows)?;
+        self.poison(out, 0..tokens.len())?;
+        self.launch_embed("embed", Operation::EmbedScaled, table, tokens, factor, out)
+    }
+
+    /// `stream[i] = stream[i] + table[rows[i]]`.
+    pub(super) fn add_rows(
+        &self,
+        table: &CudaTensor<D::Buffer>,
+        rows: &[u32],
+        stream: &mut CudaTensor<D::Buffer>,
+    ) -> Result<(), KernelError> {
+        // The kernel ignores the factor.
+        self.launch_embed("add embedding", Operation::AddEmbedding, table, rows, 1.0, stream)
+    }
+
+    fn launch_embed(
+        &self,
+        op: &'static str,
+        operation: Operation,
+        table: &CudaTensor<D::Buffer>,
+        rows: &[u32],
+        factor: f32,
+        out: &mut CudaTensor<D::Buffer>,
+    ) -> Result<(), KernelError> {
+        let indices = self.upload(rows)?;
+        let variant = self.row_variant(table.dtype, table.columns);
+        let launch = self.per_row(op, operation, variant, table.dtype, rows.len())?;
         let mut arguments = [
-            Argument::Read(&x.buffer),
-            Argument::Read(&scale.buffer),
-            Argument::U32(count(OP, x.columns)?),
-            Argument::F32(eps),
+            Argument::Read(&table.buffer),
+            Argument::Read(&*indices),
+            Argument::U32(count(op, table.columns)?),
+            Argument::F32(factor),
             Argument::Write(&mut out.buffer),
         ];
         self.launch(&launch, &mut arguments)
     }
 
-    /// Rotates the first `n_heads` heads of every row that has a position.
+    /// Rotates a part of the first `n_heads` heads of every row that has a position.
+    #[expect(clippy::too_many_arguments, reason = "the arguments of the operation")]
     pub(super) fn rotate_rows(
         &self,
         x: &mut CudaTensor<D::Buffer>,
         n_heads: usize,
         head_dim: usize,
+        rotary_dim: usize,
         positions: &[u32],
         cos: &CudaVector<D::Buffer>,
         sin: &CudaVector<D::Buffer>,
     ) -> Result<(), KernelError> {
         const OP: &str = "rope";
         let table = self.upload(positions)?;
-        // Both halves of each head in every row begin at a multiple of 16 bytes.
-        let is_wide = self.moves_wide(x.dtype, head_dim / 2) && self.moves_wide(x.dtype, x.columns);
+        // Both halves of the rotated part of each head in every row begin at a multiple of 16 bytes.
+        let is_wide = [rotary_dim / 2, head_dim, x.columns].iter().all(|columns| self.moves_wide(x.dtype, *columns));
         let variant = if is_wide { Variant::Wide } else { Variant::Plain };
         let launch = self.per_row(OP, Operation::Rope, variant, x.dtype, positions.len())?;
         let mut arguments = [
@@ -128,6 +153,7 @@ impl<D: Device> CudaBackend<D> {
             Argument::U32(count(OP, x.columns)?),
             Argument::U32(count(OP, n_heads)?),
             Argument::U32(count(OP, head_dim)?),
+            Argument::U32(count(OP, rotary_dim)?),
         ];
         self.launch(&launch, &mut arguments)
     }

@@ -13,10 +13,54 @@ use super::{host, random, upload};
 pub enum MatmulKind {
     Linear,
     Residual,
-    SwiGlu,
+    Activated(Activation),
+    Gated(Activation),
 }
 
-pub const MATMUL_KINDS: [MatmulKind; 3] = [MatmulKind::Linear, MatmulKind::Residual, MatmulKind::SwiGlu];
+pub const MATMUL_KINDS: [MatmulKind; 8] = [
+    MatmulKind::Linear,
+    MatmulKind::Residual,
+    MatmulKind::Activated(Activation::Silu),
+    MatmulKind::Gated(Activation::Silu),
+    MatmulKind::Activated(Activation::Gelu),
+    MatmulKind::Gated(Activation::Gelu),
+    MatmulKind::Activated(Activation::GeluTanh),
+    MatmulKind::Gated(Activation::GeluTanh),
+];
+
+/// Every epilogue once, and over three consecutive turns with every activation.
+pub fn matmul_kinds(turn: usize) -> [MatmulKind; 4] {
+    let activation = |turn: usize| Activation::ALL[turn % Activation::ALL.len()];
+    [
+        MatmulKind::Linear,
+        MatmulKind::Residual,
+        MatmulKind::Activated(activation(turn)),
+        MatmulKind::Gated(activation(turn + 1)),
+    ]
+}
+
+/// The norms of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    Rms,
+    RmsResidual,
+    /// Of two of three heads in a row.
+    RmsHeads,
+    Layer,
+}
+
+pub const NORM_KINDS: [NormKind; 4] = [NormKind::Rms, NormKind::RmsResidual, NormKind::RmsHeads, NormKind::Layer];
+
+/// The usual scores, windows within a block of 64 keys, of a block, over a block's end and beyond every row, and soft caps of
+/// scores with another scale.
+pub fn score_rules(head_dim: usize) -> Vec<ScoreRule> {
+    let usual = ScoreRule::of_head_dim(head_dim);
+    let windowed = |window| ScoreRule { window: Some(window), ..usual };
+    let mut rules = vec![usual];
+    rules.extend([1, 5, 64, 70, 1000].map(windowed));
+    rules.extend([None, Some(9), Some(66)].map(|window| ScoreRule { scale: 0.31, window, soft_cap: Some(2.5) }));
+    rules
+}
 
 fn bytes<B: Backend>(backend: &B, tensor: &B::Tensor, dtype: DType, rows: usize, columns: usize) -> Vec<u8> {
     let mut bytes = vec![0; rows * columns * dtype.size()];
@@ -39,7 +83,7 @@ pub fn matmul<B: Backend>(
     let x = random(1, dtype, to * inputs);
     let w = random(2, dtype, outputs * inputs);
     let device_x = upload(backend, dtype, rows, inputs, &x[from * inputs..]);
-    let biases = outputs * if kind == MatmulKind::SwiGlu { 2 } else { 1 };
+    let biases = outputs * if matches!(kind, MatmulKind::Gated(_)) { 2 } else { 1 };
     let bias = backend.prepare_vector(&[host(dtype, &[biases], &random(3, dtype, biases))], dtype).unwrap();
     let bias = biased.then_some(&bias);
     let stream = random(4, dtype, to * outputs);
@@ -54,33 +98,82 @@ pub fn matmul<B: Backend>(
             let weight = backend.prepare_linear(&[matrix], dtype).unwrap();
             backend.linear_residual(&device_x, &weight, bias, &mut out).unwrap();
         }
-        MatmulKind::SwiGlu => {
+        MatmulKind::Activated(activation) => {
+            let weight = backend.prepare_linear(&[matrix], dtype).unwrap();
+            backend.linear_activated(&device_x, &weight, bias, activation, &mut out).unwrap();
+        }
+        MatmulKind::Gated(activation) => {
             let up = host(dtype, &[outputs, inputs], &random(5, dtype, outputs * inputs));
             let weight = backend.prepare_gated(&matrix, &up, dtype).unwrap();
-            backend.linear_gated(&device_x, &weight, bias, Activation::Silu, &mut out).unwrap();
+            backend.linear_gated(&device_x, &weight, bias, activation, &mut out).unwrap();
         }
     }
     bytes(backend, &out, dtype, rows, outputs)
 }
 
-pub fn rms_norm<B: Backend>(backend: &B, dtype: DType, rows: usize, columns: usize) -> Vec<u8> {
-    let x = upload(backend, dtype, rows, columns, &random(1, dtype, rows * columns));
-    let scale = backend.prepare_vector(&[host(dtype, &[columns], &random(2, dtype, columns))], dtype).unwrap();
-    let mut out = backend.alloc(dtype, rows, columns).unwrap();
-    backend.rms_norm(&x, &scale, 1e-5, &mut out).unwrap();
-    bytes(backend, &out, dtype, rows, columns)
+/// The activation of each of `values`, rounded to `dtype`.
+pub fn activations<B: Backend>(backend: &B, activation: Activation, dtype: DType, values: &[f32]) -> Vec<u8> {
+    let x = upload(backend, dtype, values.len(), 1, values);
+    let one = backend.prepare_linear(&[host(dtype, &[1, 1], &[1.0])], dtype).unwrap();
+    let mut out = backend.alloc(dtype, values.len(), 1).unwrap();
+    backend.linear_activated(&x, &one, None, activation, &mut out).unwrap();
+    bytes(backend, &out, dtype, values.len(), 1)
 }
 
-/// Rotates two of the three heads of a row.
-pub fn rope<B: Backend>(backend: &B, dtype: DType, head_dim: usize, positions: &[u32]) -> Vec<u8> {
-    let (rows, columns, half) = (positions.len(), 3 * head_dim, head_dim / 2);
+/// Rows `from..to` of a norm of `columns` columns, or of heads of so many, computed alone.
+pub fn norm<B: Backend>(
+    backend: &B,
+    kind: NormKind,
+    dtype: DType,
+    (from, to): (usize, usize),
+    columns: usize,
+) -> Vec<u8> {
+    let width = if kind == NormKind::RmsHeads { 3 * columns } else { columns };
+    // A mean that is not near 0.
+    let x: Vec<f32> = random(1, dtype, to * width).iter().map(|value| value + 0.75).collect();
+    let mut x = upload(backend, dtype, to - from, width, &x[from * width..]);
+    let mut out = upload(backend, dtype, to - from, width, &random(4, dtype, to * width)[from * width..]);
+    let vector =
+        |seed| backend.prepare_vector(&[host(dtype, &[columns], &random(seed, dtype, columns))], dtype).unwrap();
+    let (scale, eps) = (vector(2), 1e-5);
+    match kind {
+        NormKind::Rms => backend.rms_norm(&x, &scale, eps, &mut out).unwrap(),
+        NormKind::RmsResidual => backend.rms_norm_residual(&x, &scale, eps, &mut out).unwrap(),
+        NormKind::RmsHeads => {
+            backend.rms_norm_heads(&mut x, 2, &scale, eps).unwrap();
+            out = x;
+        }
+        NormKind::Layer => backend.layer_norm(&x, &scale, &vector(3), eps, &mut out).unwrap(),
+    }
+    bytes(backend, &out, dtype, to - from, width)
+}
+
+/// Rows of a table times a factor that no type represents; the last rows stay.
+pub fn scaled_embedding<B: Backend>(backend: &B, dtype: DType, columns: usize) -> Vec<u8> {
+    let table = backend.prepare_embedding(&host(dtype, &[7, columns], &random(1, dtype, 7 * columns)), dtype).unwrap();
+    let mut out = upload(backend, dtype, 6, columns, &random(3, dtype, 6 * columns));
+    backend.embed(&table, &[4, 0, 6, 6], 33.941_126, &mut out).unwrap();
+    bytes(backend, &out, dtype, 6, columns)
+}
+
+/// Rows of a table added to the first rows of a stream.
+pub fn added_embedding<B: Backend>(backend: &B, dtype: DType, columns: usize) -> Vec<u8> {
+    let table = backend.prepare_embedding(&host(dtype, &[7, columns], &random(1, dtype, 7 * columns)), dtype).unwrap();
+    let mut stream = upload(backend, dtype, 6, columns, &random(3, dtype, 6 * columns));
+    backend.add_embedding(&table, &[1, 6, 0, 6], &mut stream).unwrap();
+    bytes(backend, &stream, dtype, 6, columns)
+}
+
+/// Rotates the first `rotary_dim` columns of two of the three heads of a row.
+pub fn rope<B: Backend>(backend: &B, dtype: DType, head_dim: usize, rotary_dim: usize, positions: &[u32]) -> Vec<u8> {
+    let (rows, columns, half) = (positions.len(), 3 * head_dim, rotary_dim / 2);
     let n_angles = (positions.iter().max().unwrap() + 1) as usize * half;
     let angles = |seed| {
         let values = random(seed, DType::F32, n_angles);
         backend.prepare_vector(&[host(DType::F32, &[n_angles], &values)], DType::F32).unwrap()
     };
     let mut x = upload(backend, dtype, rows, columns, &random(1, dtype, rows * columns));
-    backend.rope(&mut x, 2, head_dim, head_dim, positions, &angles(2), &angles(3)).unwrap();
+    backend.rope(&mut x, 2, head_dim, rotary_dim, positions, &angles(2), &angles(3)).unwrap();
     bytes(backend, &x, dtype, rows, columns)
 }
 
@@ -106,13 +199,19 @@ pub fn pool<B: Backend>(backend: &B, dtype: DType, columns: usize, method: PoolM
 }
 
 /// Two sequences, with their segments in reverse order.
-pub fn attention<B: Backend>(backend: &B, dtype: DType, shape: AttentionShape, lens: [usize; 2]) -> Vec<u8> {
+pub fn attention<B: Backend>(
+    backend: &B,
+    dtype: DType,
+    shape: AttentionShape,
+    scores: ScoreRule,
+    lens: [usize; 2],
+) -> Vec<u8> {
     let rows = lens[0] + lens[1];
     let (query, keys_values) = attention_inputs(backend, dtype, shape, rows);
     let segment = |first, len| AttentionSegment { query_row: first, start_position: 0, len, keys: vec![(first, len)] };
     let layout = AttentionLayout { segments: vec![segment(lens[0], lens[1]), segment(0, lens[0])] };
     let mut out = backend.alloc(dtype, rows, shape.query_width()).unwrap();
-    backend.attention(&query, &keys_values, &layout, shape, ScoreRule::of_head_dim(shape.head_dim), &mut out).unwrap();
+    backend.attention(&query, &keys_values, &layout, shape, scores, &mut out).unwrap();
     bytes(backend, &out, dtype, rows, shape.query_width())
 }
 
@@ -121,6 +220,7 @@ pub fn attention_of_node<B: Backend>(
     backend: &B,
     dtype: DType,
     shape: AttentionShape,
+    scores: ScoreRule,
     len: usize,
     from: usize,
 ) -> Vec<u8> {
@@ -136,7 +236,7 @@ pub fn attention_of_node<B: Backend>(
     let node = AttentionSegment { query_row: 0, start_position: from, len: suffix, keys };
     let mut out = backend.alloc(dtype, suffix, shape.query_width()).unwrap();
     let layout = AttentionLayout { segments: vec![node] };
-    backend.attention(&moved_query, &moved, &layout, shape, ScoreRule::of_head_dim(shape.head_dim), &mut out).unwrap();
+    backend.attention(&moved_query, &moved, &layout, shape, scores, &mut out).unwrap();
     bytes(backend, &out, dtype, suffix, shape.query_width())
 }
 

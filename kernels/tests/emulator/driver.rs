@@ -5,11 +5,11 @@ use std::sync::Arc;
 use actbench_kernels::cuda::driver::{DriverDevice, DriverOptions, probe};
 use actbench_kernels::cuda::emulator::FAKE_DRIVER_CUBIN;
 use actbench_kernels::cuda::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch, Tiles};
-use actbench_kernels::{AttentionShape, Backend, DType, KernelError, PoolMethod};
+use actbench_kernels::{AttentionShape, Backend, DType, KernelError, PoolMethod, ScoreRule};
 
 use crate::common::*;
 use crate::fake_driver::{FakeDriver, options};
-use crate::operations::{self, MATMUL_KINDS};
+use crate::operations::{self, MATMUL_KINDS, NORM_KINDS};
 
 fn open(checked: bool) -> Arc<DriverDevice> {
     Arc::new(DriverDevice::open(0, &options(checked)).unwrap())
@@ -26,15 +26,22 @@ fn every_operation<B: Backend>(backend: &B, dtype: DType) -> Vec<(String, Vec<u8
         let bytes = operations::matmul(backend, kind, true, dtype, (0, 5), 24, 37);
         results.push((format!("{kind:?}"), bytes));
     }
-    results.push(("rms norm".into(), operations::rms_norm(backend, dtype, 4, 130)));
+    for kind in NORM_KINDS {
+        results.push((format!("{kind:?} norm"), operations::norm(backend, kind, dtype, (0, 4), 130)));
+    }
+    results.push(("scaled embedding".into(), operations::scaled_embedding(backend, dtype, 33)));
+    results.push(("added embedding".into(), operations::added_embedding(backend, dtype, 33)));
     results.push(("copies".into(), operations::copies(backend, dtype, 33)));
     for method in PoolMethod::ALL {
         results.push((format!("{method} pool"), operations::pool(backend, dtype, 130, method)));
     }
-    results.push(("rope".into(), operations::rope(backend, dtype, 10, &[3, 0, 9])));
+    results.push(("rope".into(), operations::rope(backend, dtype, 10, 8, &[3, 0, 9])));
     let shape = AttentionShape { n_heads: 4, n_kv_heads: 2, head_dim: 16 };
-    results.push(("attention".into(), operations::attention(backend, dtype, shape, [5, 141])));
-    results.push(("a node".into(), operations::attention_of_node(backend, dtype, shape, 23, 14)));
+    let usual = ScoreRule::of_head_dim(shape.head_dim);
+    for scores in [usual, ScoreRule { window: Some(30), soft_cap: Some(3.0), ..usual }] {
+        results.push((format!("attention {scores:?}"), operations::attention(backend, dtype, shape, scores, [5, 141])));
+    }
+    results.push(("a node".into(), operations::attention_of_node(backend, dtype, shape, usual, 23, 14)));
     results
 }
 
@@ -254,7 +261,7 @@ fn checked_device_detects_extra_and_missing_writes() {
     };
     for (kernels, name) in [(KernelSet::Mma, "mma"), (KernelSet::Fast, "wgmma")] {
         let message = error_text(nan_outputs(kernels, &format!("{name}_row_beyond_the_end"), 3));
-        assert!(message.contains("wrote outside its argument 6"), "{message}");
+        assert!(message.contains("wrote outside its argument 7"), "{message}");
         assert_eq!(nan_outputs(kernels, &format!("{name}_unwritten_output"), 3).unwrap(), 3);
     }
 }

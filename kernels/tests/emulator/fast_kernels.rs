@@ -3,11 +3,11 @@
 
 use actbench_kernels::cuda::KernelSet;
 use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatorOptions};
-use actbench_kernels::{AttentionShape, DType};
+use actbench_kernels::{AttentionShape, DType, ScoreRule};
 use proptest::prelude::*;
 
 use crate::common::*;
-use crate::operations::{self, MATMUL_KINDS, MatmulKind};
+use crate::operations::{self, MATMUL_KINDS, MatmulKind, matmul_kinds, score_rules};
 
 const HALVES: [DType; 2] = [DType::F16, DType::Bf16];
 
@@ -36,8 +36,8 @@ fn matmul_agrees_with_cpu_in_every_mode() {
         for (kernels, shapes) in FAST.into_iter().zip([mma, wgmma]) {
             let backend = EmulatedBackend::emulated(options, kernels);
             for (number, (rows, inputs, outputs)) in shapes.into_iter().enumerate() {
-                for (turn, kind) in MATMUL_KINDS.into_iter().enumerate() {
-                    // Dtype and bias alternate, so that over all modes every shape and kind has both.
+                for (turn, kind) in matmul_kinds(index + number).into_iter().enumerate() {
+                    // Dtype, bias and activation alternate, so that over all modes every shape and kind has each.
                     let (dtype, biased) = (HALVES[(index + turn) % 2], (index + number) % 2 == 0);
                     let what = format!("{kernels:?} {kind:?} {biased} {dtype} {rows} {inputs} {outputs} {options:?}");
                     let expected = operations::matmul(&cpu, kind, biased, dtype, (0, rows), inputs, outputs);
@@ -66,7 +66,8 @@ fn matmul_beyond_raster_group_agrees_with_cpu() {
 #[test]
 fn wgmma_bits_equal_mma_bits() {
     for (index, options) in EmulatorOptions::matrix().into_iter().enumerate().step_by(4) {
-        for (kind, dtype) in MATMUL_KINDS.into_iter().zip([HALVES[index % 2], HALVES[0], HALVES[1]]) {
+        for (turn, kind) in MATMUL_KINDS.into_iter().enumerate() {
+            let dtype = HALVES[(index + turn) % 2];
             let [mma, wgmma] = FAST.map(|kernels| {
                 let backend = EmulatedBackend::emulated(options, kernels);
                 operations::matmul(&backend, kind, true, dtype, (0, 70), 328, 150)
@@ -86,20 +87,58 @@ fn attention_agrees_with_cpu_in_every_mode() {
             let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
             let dtype = HALVES[(index + number) % 2];
             let what = format!("{shape:?} {dtype} {options:?}");
-            let expected = operations::attention(&cpu, dtype, shape, [65, 3]);
-            assert_near(&operations::attention(&backend, dtype, shape, [65, 3]), &expected, dtype, &what);
-            let expected = operations::attention_of_node(&cpu, dtype, shape, 140, 77);
-            let got = operations::attention_of_node(&backend, dtype, shape, 140, 77);
+            let scores = ScoreRule::of_head_dim(head_dim);
+            let expected = operations::attention(&cpu, dtype, shape, scores, [65, 3]);
+            assert_near(&operations::attention(&backend, dtype, shape, scores, [65, 3]), &expected, dtype, &what);
+            let expected = operations::attention_of_node(&cpu, dtype, shape, scores, 140, 77);
+            let got = operations::attention_of_node(&backend, dtype, shape, scores, 140, 77);
             assert_near(&got, &expected, dtype, &what);
         }
     }
 }
 
 #[test]
+fn windows_and_soft_caps_agree_with_cpu_in_every_mode() {
+    let cpu = fused_multiply_add_cpu();
+    for (index, options) in EmulatorOptions::matrix().into_iter().enumerate() {
+        let backend = fast(options);
+        for (number, head_dim) in [24, 128, 256].into_iter().enumerate() {
+            let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim };
+            let dtype = HALVES[(index + number) % 2];
+            // Each rule with some of the modes and with every width.
+            for scores in score_rules(head_dim).into_iter().skip((index + number) % 3).step_by(3) {
+                let what = format!("{scores:?} {shape:?} {dtype} {options:?}");
+                let expected = operations::attention(&cpu, dtype, shape, scores, [3, 150]);
+                assert_near(&operations::attention(&backend, dtype, shape, scores, [3, 150]), &expected, dtype, &what);
+                let expected = operations::attention_of_node(&cpu, dtype, shape, scores, 190, 130);
+                let got = operations::attention_of_node(&backend, dtype, shape, scores, 190, 130);
+                assert_near(&got, &expected, dtype, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn window_beyond_sequence_and_large_cap_change_little() {
+    let shape = AttentionShape { n_heads: 1, n_kv_heads: 1, head_dim: 64 };
+    let usual = ScoreRule::of_head_dim(64);
+    let backend = fast(EmulatorOptions::matrix()[0]);
+    let attention = |scores| operations::attention(&backend, DType::Bf16, shape, scores, [5, 141]);
+    let expected = attention(usual);
+    for window in [141, 142, usize::MAX] {
+        assert!(attention(ScoreRule { window: Some(window), ..usual }) == expected, "{window}");
+    }
+    assert!(attention(ScoreRule { window: Some(140), ..usual }) != expected);
+    // The tanh of small arguments is nearly the identity.
+    assert_near(&attention(ScoreRule { soft_cap: Some(2000.0), ..usual }), &expected, DType::Bf16, "a cap of 2000");
+    assert!(attention(ScoreRule { soft_cap: Some(2.0), ..usual }) != expected);
+}
+
+#[test]
 fn row_bits_are_independent_of_other_rows() {
     for (index, options) in EmulatorOptions::matrix().into_iter().enumerate().step_by(4) {
         let dtype = HALVES[index % 2];
-        for (kernels, kind) in FAST.into_iter().flat_map(|kernels| MATMUL_KINDS.map(|kind| (kernels, kind))) {
+        for (kernels, kind) in FAST.into_iter().flat_map(|kernels| matmul_kinds(index).map(|kind| (kernels, kind))) {
             let backend = EmulatedBackend::emulated(options, kernels);
             let all = operations::matmul(&backend, kind, true, dtype, (0, 131), 72, 40);
             for (from, to) in [(0, 1), (127, 131), (64, 129)] {
@@ -110,11 +149,26 @@ fn row_bits_are_independent_of_other_rows() {
         let backend = fast(options);
         let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 40 };
         let row_bytes = shape.query_width() * 2;
-        let whole = operations::attention_of_node(&backend, dtype, shape, 140, 0);
-        for from in [1, 63, 64, 100, 139] {
-            let node = operations::attention_of_node(&backend, dtype, shape, 140, from);
-            assert!(node == whole[from * row_bytes..], "attention {dtype} from {from}");
+        for scores in score_rules(40) {
+            let whole = operations::attention_of_node(&backend, dtype, shape, scores, 140, 0);
+            for from in [1, 63, 64, 100, 139] {
+                let node = operations::attention_of_node(&backend, dtype, shape, scores, 140, from);
+                assert!(node == whole[from * row_bytes..], "attention {dtype} {scores:?} from {from}");
+            }
         }
+    }
+}
+
+/// The tensor-core kernel takes the largest score before it scales.
+#[test]
+fn scales_that_are_not_positive_use_plain_attention() {
+    let options = EmulatorOptions::matrix()[0];
+    let plain = EmulatedBackend::emulated(options, KernelSet::Plain);
+    let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 16 };
+    for (scale, soft_cap) in [(-0.2, None), (0.0, None), (-0.2, Some(1.5))] {
+        let scores = ScoreRule { scale, window: None, soft_cap };
+        let attention = |backend| operations::attention(backend, DType::Bf16, shape, scores, [4, 9]);
+        assert!(attention(&fast(options)) == attention(&plain), "{scores:?}");
     }
 }
 
@@ -126,7 +180,8 @@ fn unsupported_shapes_use_plain_kernels() {
         let matmul = |backend| operations::matmul(backend, MatmulKind::Linear, false, dtype, (0, 3), inputs, 5);
         assert!(matmul(&fast(options)) == matmul(&plain), "{dtype} {inputs}");
         let shape = AttentionShape { n_heads: 1, n_kv_heads: 1, head_dim: inputs };
-        let attention = |backend| operations::attention(backend, dtype, shape, [4, 9]);
+        let scores = ScoreRule::of_head_dim(inputs);
+        let attention = |backend| operations::attention(backend, dtype, shape, scores, [4, 9]);
         assert!(attention(&fast(options)) == attention(&plain), "{dtype} {inputs}");
     }
 }
@@ -159,13 +214,15 @@ proptest! {
     fn attention_of_any_shape_agrees_with_cpu(
         options in any_mode(), dtype in prop::sample::select(HALVES.to_vec()), kv_heads in 1usize..3,
         group in 1usize..4, chunks in 1usize..17, len in 2usize..150, from in any::<prop::sample::Index>(),
+        window in prop::option::of(1usize..150), soft_cap in prop::option::of(0.5f32..60.0),
     ) {
         let shape = AttentionShape { n_heads: kv_heads * group, n_kv_heads: kv_heads, head_dim: 8 * chunks };
         let from = from.index(len);
-        let expected = operations::attention_of_node(&fused_multiply_add_cpu(), dtype, shape, len, from);
-        let got = operations::attention_of_node(&fast(options), dtype, shape, len, from);
+        let scores = ScoreRule { window, soft_cap, ..ScoreRule::of_head_dim(shape.head_dim) };
+        let expected = operations::attention_of_node(&fused_multiply_add_cpu(), dtype, shape, scores, len, from);
+        let got = operations::attention_of_node(&fast(options), dtype, shape, scores, len, from);
         assert_near(&got, &expected, dtype, "attention");
-        let whole = operations::attention_of_node(&fast(options), dtype, shape, len, 0);
+        let whole = operations::attention_of_node(&fast(options), dtype, shape, scores, len, 0);
         prop_assert!(got == whole[from * shape.query_width() * 2..], "bits depend on the node");
     }
 }

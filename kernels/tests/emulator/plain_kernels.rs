@@ -2,10 +2,10 @@
 
 use actbench_kernels::cuda::KernelSet;
 use actbench_kernels::cuda::emulator::{CopyTime, EmulatedBackend, EmulatorOptions, ThreadOrder};
-use actbench_kernels::{Activation, AttentionShape, Backend, DType, PoolMethod};
+use actbench_kernels::{Activation, AttentionShape, Backend, DType, PoolMethod, ScoreRule};
 
 use crate::common::*;
-use crate::operations::{self, MATMUL_KINDS};
+use crate::operations::{self, MATMUL_KINDS, NORM_KINDS, NormKind, score_rules};
 
 /// The emulator with each thread order. Plain kernels have no asynchronous copies, so the copy time does not matter.
 fn emulated() -> Vec<(EmulatorOptions, EmulatedBackend)> {
@@ -46,12 +46,35 @@ fn matmul_epilogues_equal_cpu() {
     }
 }
 
+/// Both sides of the boundaries between polynomials, every magnitude, and values that saturate.
+#[test]
+fn activations_of_all_magnitudes_equal_cpu() {
+    let near = (-400..400).map(|step| step as f32 * 0.023_7);
+    let far = (0..150).flat_map(|step| [1.0, -1.0].map(|sign| sign * 1e-30 * 2.9f32.powi(step)));
+    let values: Vec<f32> = near.chain(far).filter(|value| value.abs() < 60000.0).chain([0.0, -0.0, 6e4]).collect();
+    for dtype in DTYPES {
+        for activation in Activation::ALL {
+            assert_cpu_bits!(format!("{activation:?} {dtype}"), backend => {
+                operations::activations(backend, activation, dtype, &values)
+            });
+        }
+    }
+}
+
 #[test]
 fn norm_rope_copies_and_pools_equal_cpu() {
     for dtype in DTYPES {
         for columns in [1, 15, 17, 130] {
-            assert_cpu_bits!(format!("rms norm {dtype} {columns}"), backend => {
-                operations::rms_norm(backend, dtype, 4, columns)
+            for kind in NORM_KINDS {
+                assert_cpu_bits!(format!("{kind:?} norm {dtype} {columns}"), backend => {
+                    operations::norm(backend, kind, dtype, (0, 4), columns)
+                });
+            }
+            assert_cpu_bits!(format!("scaled embedding {dtype} {columns}"), backend => {
+                operations::scaled_embedding(backend, dtype, columns)
+            });
+            assert_cpu_bits!(format!("added embedding {dtype} {columns}"), backend => {
+                operations::added_embedding(backend, dtype, columns)
             });
             assert_cpu_bits!(format!("copies {dtype} {columns}"), backend => {
                 operations::copies(backend, dtype, columns)
@@ -62,9 +85,9 @@ fn norm_rope_copies_and_pools_equal_cpu() {
                 });
             }
         }
-        for head_dim in [2, 10, 160] {
-            assert_cpu_bits!(format!("rope {dtype} {head_dim}"), backend => {
-                operations::rope(backend, dtype, head_dim, &[3, 0, 9])
+        for (head_dim, rotary_dim) in [(2, 2), (10, 10), (160, 160), (10, 4), (96, 24), (7, 6)] {
+            assert_cpu_bits!(format!("rope {dtype} {rotary_dim} of {head_dim}"), backend => {
+                operations::rope(backend, dtype, head_dim, rotary_dim, &[3, 0, 9])
             });
         }
     }
@@ -83,21 +106,47 @@ fn wide_kernels_equal_plain_except_norm() {
                     let pool = |backend| operations::pool(backend, dtype, columns, method);
                     assert!(pool(&wide) == pool(&plain), "{method} pool {dtype} {columns} {options:?}");
                 }
-                let norm = |backend: &EmulatedBackend| {
-                    let bytes = operations::rms_norm(backend, dtype, 4, columns);
-                    dtype.to_f32_vec(&bytes)
-                };
-                let expected: Vec<f64> = norm(&plain).into_iter().map(f64::from).collect();
-                assert_close(
-                    &norm(&wide),
-                    &expected,
-                    2.0 * tolerance(dtype),
-                    &format!("{dtype} {columns} {options:?}"),
-                );
+                let scaled = |backend| operations::scaled_embedding(backend, dtype, columns);
+                assert!(scaled(&wide) == scaled(&plain), "scaled embedding {dtype} {columns} {options:?}");
+                let added = |backend| operations::added_embedding(backend, dtype, columns);
+                assert!(added(&wide) == added(&plain), "added embedding {dtype} {columns} {options:?}");
+                for kind in NORM_KINDS {
+                    let norm = |backend: &EmulatedBackend| {
+                        dtype.to_f32_vec(&operations::norm(backend, kind, dtype, (0, 4), columns))
+                    };
+                    let expected: Vec<f64> = norm(&plain).into_iter().map(f64::from).collect();
+                    assert_close(
+                        &norm(&wide),
+                        &expected,
+                        2.0 * tolerance(dtype),
+                        &format!("{kind:?} {dtype} {columns} {options:?}"),
+                    );
+                }
             }
-            for head_dim in [10, 16, 64, 80, 96, 128, 256] {
-                let rope = |backend| operations::rope(backend, dtype, head_dim, &[3, 0, 9]);
-                assert!(rope(&wide) == rope(&plain), "rope {dtype} {head_dim} {options:?}");
+            for head_dim in [10usize, 16, 64, 80, 96, 128, 256] {
+                for rotary_dim in [head_dim, head_dim / 4 * 2, (head_dim / 2).next_multiple_of(16).min(head_dim)] {
+                    let rope = |backend| operations::rope(backend, dtype, head_dim, rotary_dim, &[3, 0, 9]);
+                    assert!(rope(&wide) == rope(&plain), "rope {dtype} {rotary_dim} of {head_dim} {options:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Of the wide kernels, whose order of additions is their own, and of the plain ones.
+#[test]
+fn norm_of_row_has_bits_of_batch() {
+    for (options, plain) in emulated() {
+        let wide = EmulatedBackend::emulated(options, KernelSet::Mma);
+        for (dtype, kind) in DTYPES.into_iter().flat_map(|dtype| NORM_KINDS.map(|kind| (dtype, kind))) {
+            let columns = 136;
+            let row_bytes = if kind == NormKind::RmsHeads { 3 * columns } else { columns } * dtype.size();
+            for backend in [&plain, &wide] {
+                let all = operations::norm(backend, kind, dtype, (0, 7), columns);
+                for (from, to) in [(0, 1), (6, 7), (2, 5)] {
+                    let part = operations::norm(backend, kind, dtype, (from, to), columns);
+                    assert!(part == all[from * row_bytes..to * row_bytes], "{kind:?} {dtype} {from}..{to} {options:?}");
+                }
             }
         }
     }
@@ -138,11 +187,29 @@ fn attention_of_ragged_rows_and_nodes_equals_cpu() {
     for (n_heads, n_kv_heads, head_dim) in shapes {
         let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
         for dtype in DTYPES {
+            let scores = ScoreRule::of_head_dim(head_dim);
             assert_cpu_bits!(format!("attention {dtype} {shape:?}"), backend => {
-                operations::attention(backend, dtype, shape, [5, 141])
+                operations::attention(backend, dtype, shape, scores, [5, 141])
             });
             assert_cpu_bits!(format!("node {dtype} {shape:?}"), backend => {
-                operations::attention_of_node(backend, dtype, shape, 23, 14)
+                operations::attention_of_node(backend, dtype, shape, scores, 23, 14)
+            });
+        }
+    }
+}
+
+#[test]
+fn attention_with_windows_and_soft_caps_equals_cpu() {
+    for (n_heads, n_kv_heads, head_dim) in [(4, 2, 16), (1, 1, 72)] {
+        let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
+        for (dtype, scores) in
+            DTYPES.into_iter().flat_map(|dtype| score_rules(head_dim).into_iter().map(move |scores| (dtype, scores)))
+        {
+            assert_cpu_bits!(format!("attention {dtype} {shape:?} {scores:?}"), backend => {
+                operations::attention(backend, dtype, shape, scores, [5, 141])
+            });
+            assert_cpu_bits!(format!("node {dtype} {shape:?} {scores:?}"), backend => {
+                operations::attention_of_node(backend, dtype, shape, scores, 150, 77)
             });
         }
     }
@@ -193,10 +260,24 @@ fn mismatched_shapes_are_errors() {
     let mut narrow = backend.alloc(DType::F32, 2, 3).unwrap();
     assert!(backend.linear(&x, &weight, None, &mut narrow).is_err());
     assert!(backend.linear_gated(&x, &weight, None, Activation::Silu, &mut narrow).is_err());
+    assert!(backend.linear_activated(&x, &weight, None, Activation::Gelu, &mut narrow).is_err());
     assert!(backend.gather_rows(&x, &[0, 2], &mut narrow).is_err());
     let mut out = backend.alloc(DType::F32, 2, 4).unwrap();
     assert!(backend.gather_rows(&x, &[0, 2], &mut out).is_err());
     assert!(backend.copy_rows(&x, 1, 2, &mut out, 0).is_err());
+    let table = backend.prepare_embedding(&host(DType::F32, &[2, 4], &[0.5; 8]), DType::F32).unwrap();
+    assert!(backend.embed(&table, &[0], f32::NAN, &mut out).is_err());
+    assert!(backend.embed(&table, &[2], 2.0, &mut out).is_err());
+    assert!(backend.add_embedding(&table, &[2], &mut out).is_err());
+    assert!(backend.add_embedding(&table, &[0, 1, 1], &mut out).is_err());
+    let vector = |len: usize| backend.prepare_vector(&[host(DType::F32, &[len], &vec![1.0; len])], DType::F32).unwrap();
+    assert!(backend.rms_norm_residual(&x, &vector(3), 1e-5, &mut out).is_err());
+    assert!(backend.layer_norm(&x, &vector(4), &vector(3), 1e-5, &mut out).is_err());
+    assert!(backend.rms_norm_heads(&mut out, 3, &vector(2), 1e-5).is_err());
+    assert!(backend.rms_norm_heads(&mut out, 2, &vector(2), 1e-5).is_ok());
+    for rotary_dim in [0, 3, 6] {
+        assert!(backend.rope(&mut out, 1, 4, rotary_dim, &[0], &vector(4), &vector(4)).is_err(), "{rotary_dim}");
+    }
     assert!(
         backend
             .prepare_gated(&host(DType::F32, &[2, 2], &[0.0; 4]), &host(DType::F32, &[1, 2], &[0.0; 2]), DType::F32)

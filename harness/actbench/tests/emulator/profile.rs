@@ -31,7 +31,7 @@ fn profile_has_kernels_gaps_and_copies() {
         assert_eq!(device["from_device"]["overlapped_s"].as_f64(), Some(0.0));
         let operations = case["operations"].as_array().unwrap();
         let linear = operations.iter().find(|operation| operation["op"] == "linear + swiglu").unwrap();
-        assert_eq!(linear["kernels"], serde_json::json!(["linear_swiglu_wgmma_bf16"]), "{linear}");
+        assert_eq!(linear["kernels"], serde_json::json!(["linear_gated_wgmma_bf16"]), "{linear}");
         let launches: u64 = device["launches"].as_u64().unwrap();
         let calls: u64 = operations.iter().map(|operation| operation["calls"].as_u64().unwrap()).sum();
         assert!(launches > 0 && launches <= 2 * calls, "{launches} launches of {calls} calls");

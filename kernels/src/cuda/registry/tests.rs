@@ -1,0 +1,90 @@
+//! The table agrees with the sources, the compiler's table and the file headers.
+
+use super::*;
+
+#[test]
+fn every_kernel_file_has_an_entry() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda");
+    let mut files: Vec<String> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".cu"))
+        .collect();
+    files.sort();
+    assert_eq!(files, SOURCES.iter().map(|source| source.file).collect::<Vec<_>>());
+}
+
+#[test]
+fn registered_names_are_those_of_the_sources() {
+    for source in SOURCES {
+        // The first argument of the macros that end in KERNEL, one a line.
+        let defined = source.text.lines().filter_map(|line| {
+            let (name, arguments) = line.split_once('(')?;
+            let is_macro = name.ends_with("_KERNEL") && !name.contains(' ');
+            is_macro.then(|| arguments.split([',', ')']).next()).flatten()
+        });
+        let (mut defined, mut registered): (Vec<&str>, Vec<&str>) =
+            (defined.collect(), source.kernels().map(|kernel| kernel.name).collect());
+        defined.sort_unstable();
+        registered.sort_unstable();
+        assert_eq!(registered, defined, "{}", source.file);
+    }
+}
+
+#[test]
+fn registered_names_are_those_of_the_compiler() {
+    let table = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda/resources.txt"));
+    let table = table.unwrap();
+    let lines = table.lines().filter(|line| !line.starts_with(['#', ' ']) && !line.starts_with("kernel "));
+    let compiled: Vec<&str> = lines.map(|line| line.split_whitespace().next().unwrap()).collect();
+    let mut registered: Vec<&str> = kernels().map(|kernel| kernel.name).collect();
+    registered.sort_unstable();
+    assert_eq!(registered, compiled);
+    assert_eq!(source_of("linear_residual_mma_f16").unwrap().file, "linear_mma.cu");
+    assert!(source_of("linear_residual_mma").is_none());
+}
+
+#[test]
+fn each_file_has_one_signature_with_the_registered_parameters() {
+    for source in SOURCES {
+        assert_eq!(source.text.matches(" name(").count(), 1, "{}", source.file);
+        let signature = source.text.split_once(" name(").unwrap().1.split_once(')').unwrap().0;
+        assert_eq!(source.parameters, signature.split(',').count(), "{}", source.file);
+    }
+}
+
+#[test]
+fn source_for_one_architecture_excludes_others() {
+    let only: Vec<_> = SOURCES.iter().filter(|source| !source.is_for(Architecture::new(100))).collect();
+    assert_eq!(only.iter().map(|source| source.file).collect::<Vec<_>>(), ["linear_wgmma.cu"]);
+    assert!(SOURCES.iter().all(|source| source.is_for(Architecture::new(90))));
+    assert!(!only.iter().any(|source| source.is_for(Architecture::new(89))));
+}
+
+#[test]
+fn launches_are_those_of_the_file_headers() {
+    let launched = |name: &str| named(name).map(|kernel| (kernel.threads, kernel.shared_bytes));
+    assert_eq!(launched("linear_residual_wgmma_bf16"), Some((384, 197_632)));
+    assert_eq!(launched("linear_mma_f16"), Some((256, 49_152)));
+    assert_eq!(launched("attention_mma_bf16_256"), Some((128, 98_304)));
+    assert_eq!(launched("attention_bf16"), Some((128, 0)));
+    assert_eq!(launched("rms_norm_wide_f32"), Some((256, 0)));
+}
+
+#[test]
+fn attention_kernels_are_chosen_by_head_width() {
+    let name = |variant, head_dim| find_attention(variant, DType::Bf16, head_dim).map(|kernel| kernel.name);
+    assert_eq!(name(Variant::Mma, 64), Some("attention_mma_bf16_64"));
+    assert_eq!(name(Variant::Mma, 72), Some("attention_mma_bf16_128"));
+    assert_eq!(name(Variant::Mma, 256), Some("attention_mma_bf16_256"));
+    assert_eq!(name(Variant::Plain, 256), Some("attention_bf16"));
+    assert_eq!(name(Variant::Mma, 257), None);
+}
+
+#[test]
+fn blocks_are_whole_clusters_for_each_tile_of_n() {
+    let sizes = [(1, 1), (128, 256), (129, 256), (257, 257), (1867, 2048)];
+    assert_eq!(sizes.map(|(m, n)| LINEAR_WGMMA_TILE.blocks(m, n)), [2, 2, 2, 8, 128]);
+    assert_eq!(sizes.map(|(m, n)| LINEAR_MMA_TILE.blocks(m, n)), [1, 2, 4, 9, 240]);
+    assert_eq!((LINEAR_WGMMA_TILE.multicast_n(), LINEAR_MMA_TILE.multicast_n()), (128, 128));
+}

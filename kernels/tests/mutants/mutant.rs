@@ -1,0 +1,38 @@
+//! A mutant of a kernel source.
+
+/// The code path of a kernel file that a mutant changes, which decides on the shape that runs it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum KernelPath {
+    /// The only kernel of its file, or the plain one.
+    Default,
+    /// The kernel with vector loads and stores.
+    Wide,
+    /// The epilogue that stores eight columns at once.
+    VectorStores,
+    /// The epilogue with an activation.
+    Activated,
+    /// The epilogue of a gated activation.
+    Gated,
+    /// The plain kernel that adds to its output.
+    Added,
+    /// The kernel with vector loads and stores that adds to its output.
+    AddedWide,
+    /// Attention with a window.
+    Window,
+    /// Attention with a soft cap.
+    SoftCap,
+}
+
+/// One changed text in one kernel source.
+pub struct Mutant {
+    /// Name of the mutant: the fault.
+    pub name: &'static str,
+    /// File in `kernels/cuda/`, without its extension.
+    pub file: &'static str,
+    /// The code path that it changes.
+    pub path: KernelPath,
+    /// The replaced text.
+    pub find: &'static str,
+    /// The replacement.
+    pub replace: &'static str,
+}
