@@ -68,8 +68,8 @@ pub fn soft_cap(score: f32, cap: f32) -> f32 {
 
 /// The error function, with an absolute error below 6e-8.
 ///
-/// Minimax polynomials with coefficients that N. Juffa published: near 0 one for `erf(x) / x - 1`, elsewhere one for `ln(1 - erf(|x|))`. Both are computed and one is selected, so that loops
-/// vectorize.
+/// Minimax polynomials with coefficients that N. Juffa published: near 0 one for `erf(x) / x - 1`, elsewhere one for
+/// `ln(1 - erf(|x|))`. Both are computed and one is selected, so that loops vectorize.
 #[inline(always)]
 fn erf(x: f32) -> f32 {
     const BOUNDARY: f32 = 0.927_734_4;

@@ -25,7 +25,7 @@ use actbench_activations::eager;
 use actbench_activations::model::decoder::{Decoder, LoadOptions};
 use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
-use actbench_activations::model::{ActivationModel, LayerOutput, run_batch};
+use actbench_activations::model::{ActivationModel, LayerOutput, ModelStep, SessionEvent};
 use actbench_activations::plan::batches::ScheduledBatch;
 use actbench_activations::plan::{ActTensor, Acts, Axes, SequenceMask};
 use actbench_activations::probe::SplitFeatures;
@@ -171,15 +171,16 @@ fn rate(
         scheduled.batch.ids.iter_mut().for_each(|id| *id %= VOCABULARY as u32);
     }
     let layers: Vec<usize> = (0..BLOCKS).collect();
-    let run = |scheduled: &ScheduledBatch| {
+    // Batches continue the prefixes of those before, so one session runs all of them.
+    let mut session = model.session(&layers)?;
+    let mut run = |scheduled: &ScheduledBatch| -> Result<()> {
         if interrupt::requested() {
             return Err(Error::Interrupted);
         }
-        let mut output_bytes = 0u64;
-        run_batch(model, &scheduled.batch, &layers, output(scheduled), &mut |_, rows| {
-            output_bytes += rows.len() as u64;
-            Ok(())
-        })
+        let step = ModelStep { id: 0, batch: scheduled.batch.clone(), output: output(scheduled).to_owned() };
+        session.submit(0, step)?;
+        while let SessionEvent::Output(_) = session.next()? {}
+        Ok(())
     };
     let Some((first, rest)) = batches.split_first() else { return Err(Error::internal("no batch to measure")) };
     run(first)?;

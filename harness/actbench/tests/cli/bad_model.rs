@@ -113,9 +113,9 @@ fn unsupported_configuration_is_named() {
         change(&mut model.config);
         refused_model(&model)
     };
-    assert_snapshot!(refused(|config| config["model_type"] = json!("mamba")), @"error: [DIR]/model/config.json: unknown architecture 'mamba': only Llama models ('model_type': 'llama') are supported");
-    assert_snapshot!(refused(|config| *config = json!({"architectures": ["GPT2LMHeadModel"]})), @"error: [DIR]/model/config.json: unknown architecture 'GPT2LMHeadModel': only Llama models ('model_type': 'llama') are supported");
-    assert_snapshot!(refused(|config| *config = json!("not an object")), @"error: [DIR]/model/config.json: unknown architecture none named: only Llama models ('model_type': 'llama') are supported");
+    assert_snapshot!(refused(|config| config["model_type"] = json!("mamba")), @"error: [DIR]/model/config.json: unknown architecture 'mamba' (layers without softmax attention): the supported values of 'model_type' are llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3, gemma3_text, phi3, olmo2, smollm3, gpt_neox, gpt2");
+    assert_snapshot!(refused(|config| *config = json!({"architectures": ["BertModel"]})), @"error: [DIR]/model/config.json: unknown architecture 'BertModel': the supported values of 'model_type' are llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3, gemma3_text, phi3, olmo2, smollm3, gpt_neox, gpt2");
+    assert_snapshot!(refused(|config| *config = json!("not an object")), @"error: [DIR]/model/config.json: unknown architecture none named: the supported values of 'model_type' are llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3, gemma3_text, phi3, olmo2, smollm3, gpt_neox, gpt2");
     assert_snapshot!(refused(|config| config["hidden_size"] = json!("sixteen")), @r#"error: [DIR]/model/config.json: hidden_size is "sixteen", expected a whole number"#);
     assert_snapshot!(refused(|config| config["hidden_size"] = json!(0)), @"error: [DIR]/model/config.json: hidden_size is 0, it must be between 1 and 16777216");
     assert_snapshot!(refused(|config| config["num_key_value_heads"] = json!(3)), @"error: [DIR]/model/config.json: 3 key/value heads do not divide 2 query heads");

@@ -17,6 +17,7 @@ mod bad_model;
 mod cache_faults;
 mod ci_gate;
 mod explain;
+mod families;
 mod features;
 mod full_disk;
 mod gate;

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use actbench_activations::model::spec::{DecoderSpec, NormKind};
+use actbench_activations::model::tensor_shapes::tensor_shapes;
 use actbench_fixtures::presets::{LlamaConfig, LlamaShape};
 use actbench_fixtures::synthetic;
 use actbench_fixtures::tokenizer::{TOKENIZER_CONFIG_JSON, TOKENIZER_JSON};
@@ -72,6 +74,21 @@ impl ModelDirectory {
             tokenizer_config: serde_json::from_str(TOKENIZER_CONFIG_JSON).unwrap(),
             damage: |_| {},
         }
+    }
+
+    /// A valid model with this configuration, of any family, and a vocabulary that contains the one of the bundled tokenizer.
+    pub fn of_config(mut config: Value) -> Self {
+        let text = if config.get("text_config").is_some() { &mut config["text_config"] } else { &mut config };
+        text["vocab_size"] = json!(1536);
+        let spec = DecoderSpec::parse(&config.to_string(), "config.json").unwrap();
+        let tensors = tensor_shapes(&spec).into_iter().map(|(name, shape)| {
+            let is_scale = shape.len() == 1 && name.ends_with(".weight");
+            let mean = if is_scale && spec.norm.kind != NormKind::RmsPlusOne { 1.0 } else { 0.0 };
+            let bytes = synthetic::tensor_bf16(&name, &shape, mean, 0);
+            let values = bytes.chunks_exact(2).map(|pair| bf16::from_ne_bytes([pair[0], pair[1]])).collect();
+            (name, (shape, values))
+        });
+        ModelDirectory { tensors: tensors.collect(), config, ..ModelDirectory::valid() }
     }
 
     /// A valid model with another chat template.

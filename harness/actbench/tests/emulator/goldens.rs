@@ -2,6 +2,7 @@
 
 use crate::golden_support::{batch, load};
 use actbench_activations::model::{LayerOutput, run_batch};
+use actbench_fixtures::family_golden::{FAMILY_GOLDENS, FamilyCase};
 use actbench_fixtures::golden::{Golden, cases, compare};
 use actbench_kernels::cpu::Isa;
 use actbench_kernels::cuda::KernelSet;
@@ -70,17 +71,38 @@ fn choice(index: usize) -> (EmulatorOptions, PoolMethod) {
     (options, PoolMethod::ALL[index % PoolMethod::ALL.len()])
 }
 
+/// The plain kernels on `golden` in run number `index`.
+fn check_plain(golden: &Golden, dtype: DType, index: usize) {
+    let name = &golden.name;
+    let (options, method) = choice(index);
+    let expected = run(golden, dtype, method, fused_multiply_add_cpu());
+    let got = run(golden, dtype, method, EmulatedBackend::emulated(options, KernelSet::Plain));
+    check(golden, dtype, &got, "plain");
+    assert!(got.layers == expected.layers, "{name} {dtype} {options:?}: layers differ from the CPU's");
+    assert!(got.pooled == expected.pooled, "{name} {dtype} {options:?}: pools differ from the CPU's");
+}
+
+/// The fast kernels of `sets` on `golden` in run number `index`.
+fn check_fast(golden: &Golden, dtype: DType, index: usize, sets: &[KernelSet]) {
+    let name = &golden.name;
+    let (options, method) = choice(index);
+    let expected = run(golden, dtype, method, fused_multiply_add_cpu());
+    let expected = dtype.to_f32_vec(&expected.pooled);
+    for kernels in sets {
+        let got = run(golden, dtype, method, EmulatedBackend::emulated(options, *kernels));
+        check(golden, dtype, &got, &format!("{kernels:?}"));
+        if let Err(error) = compare(&expected, &dtype.to_f32_vec(&got.pooled), 2e-2) {
+            panic!("{name} {dtype} {kernels:?} {options:?}, {method} pools: {error}");
+        }
+    }
+}
+
 #[test]
 fn plain_kernels_match_goldens_and_cpu_bits() {
     for (index, name) in cases().unwrap().iter().enumerate() {
         let golden = Golden::load(name).unwrap();
         for (dtype_index, dtype) in DTYPES.into_iter().enumerate() {
-            let (options, method) = choice(5 * index + dtype_index);
-            let expected = run(&golden, dtype, method, fused_multiply_add_cpu());
-            let got = run(&golden, dtype, method, EmulatedBackend::emulated(options, KernelSet::Plain));
-            check(&golden, dtype, &got, "plain");
-            assert!(got.layers == expected.layers, "{name} {dtype} {options:?}: layers differ from the CPU's");
-            assert!(got.pooled == expected.pooled, "{name} {dtype} {options:?}: pools differ from the CPU's");
+            check_plain(&golden, dtype, 5 * index + dtype_index);
         }
     }
 }
@@ -90,16 +112,30 @@ fn fast_kernels_match_goldens() {
     for (index, name) in cases().unwrap().iter().enumerate() {
         let golden = Golden::load(name).unwrap();
         for (dtype_index, dtype) in DTYPES.into_iter().enumerate() {
-            let (options, method) = choice(5 * index + dtype_index);
-            let expected = run(&golden, dtype, method, fused_multiply_add_cpu());
-            let expected = dtype.to_f32_vec(&expected.pooled);
-            for kernels in [KernelSet::Mma, KernelSet::Fast] {
-                let got = run(&golden, dtype, method, EmulatedBackend::emulated(options, kernels));
-                check(&golden, dtype, &got, &format!("{kernels:?}"));
-                if let Err(error) = compare(&expected, &dtype.to_f32_vec(&got.pooled), 2e-2) {
-                    panic!("{name} {dtype} {kernels:?} {options:?}, {method} pools: {error}");
-                }
-            }
+            check_fast(&golden, dtype, 5 * index + dtype_index, &[KernelSet::Mma, KernelSet::Fast]);
         }
+    }
+}
+
+/// The cases of all families that are computed, by number.
+fn families() -> impl Iterator<Item = (usize, Golden)> {
+    let computed = FAMILY_GOLDENS.into_iter().filter(FamilyCase::has_shareable_prefixes);
+    computed.map(|case| case.load().unwrap()).enumerate()
+}
+
+#[test]
+fn plain_kernels_match_families_and_cpu_bits() {
+    // A family has cases in several types, so that each type in turn meets each family.
+    for (index, golden) in families() {
+        check_plain(&golden, DTYPES[index % DTYPES.len()], index);
+    }
+}
+
+#[test]
+fn fast_kernels_match_families() {
+    for (index, golden) in families() {
+        let dtype = [DType::F16, DType::Bf16][index % 2];
+        let sets = [KernelSet::Mma, KernelSet::Fast];
+        check_fast(&golden, dtype, index, &sets[index / 2 % 2..][..1]);
     }
 }

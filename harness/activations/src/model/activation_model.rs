@@ -2,8 +2,8 @@
 
 use actbench_kernels::{DType, DeviceUsage};
 
-use super::batch::TokenBatch;
-use super::session::ModelSession;
+use super::batch::{LayerOutput, ModelStep, TokenBatch};
+use super::session::{ModelSession, run_steps};
 use crate::error::{Error, Result};
 
 /// A loaded model on any device.
@@ -62,6 +62,22 @@ pub trait ActivationModel: Send + Sync {
     /// # Errors
     /// A failure of a device.
     fn reset_device_usage(&self) -> Result<()>;
+}
+
+/// Runs one batch without cached tokens, and gives `sink` each layer with its vectors.
+///
+/// # Errors
+/// Those of the model and of `sink`.
+pub fn run_batch(
+    model: &dyn ActivationModel,
+    batch: &TokenBatch,
+    layers: &[usize],
+    output: LayerOutput<'_>,
+    sink: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut step = Some(ModelStep { id: 0, batch: batch.clone(), output: output.to_owned() });
+    let mut next = |stream: usize| step.take_if(|_| stream == 0);
+    run_steps(model.session(layers)?.as_mut(), &mut next, &mut |vectors| sink(vectors.layer, vectors.bytes))
 }
 
 /// Refuses a layer that a model of `n_layers` layers does not have.

@@ -24,7 +24,7 @@ pub mod rope_spec;
 pub mod session;
 pub mod spec;
 pub mod tensor_names;
-mod tensor_shapes;
+pub mod tensor_shapes;
 mod tensors;
 pub mod weights;
 
@@ -33,6 +33,6 @@ pub mod weights;
 pub const LAYER_NUMBERING: &str = "layer N is the output of decoder block N, counted from 0; it is hidden_states[N + 1] in \
                                    transformers, except for the last block, where hidden_states[-1] has the final norm applied";
 
-pub use activation_model::{ActivationModel, check_layer};
+pub use activation_model::{ActivationModel, check_layer, run_batch};
 pub use batch::{LastLayerTokens, LayerOutput, ModelStep, StepOutput, TokenBatch};
-pub use session::{LayerVectors, ModelSession, SessionEvent, StepwiseSession, run_batch, run_steps};
+pub use session::{LayerVectors, ModelSession, SessionEvent, StepwiseSession, run_steps};

@@ -5,8 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::activation_model::ActivationModel;
-use super::batch::{LayerOutput, ModelStep, TokenBatch};
+use super::batch::ModelStep;
 use crate::error::Result;
 
 /// What a session has for its caller.
@@ -32,7 +31,7 @@ pub struct LayerVectors<'s> {
     /// The layer.
     pub layer: usize,
     /// Vectors one after the other, native-endian: `hidden_size` elements of the model's dtype each. There are as many as the
-    /// batch has own and cached tokens ([`LayerOutput::Tokens`]) or groups ([`LayerOutput::Pooled`]).
+    /// batch has own and cached tokens ([`super::LayerOutput::Tokens`]) or groups ([`super::LayerOutput::Pooled`]).
     pub bytes: &'s [u8],
 }
 
@@ -77,22 +76,6 @@ pub fn run_steps(
             SessionEvent::Finished => return Ok(()),
         }
     }
-}
-
-/// Runs one batch without cached tokens, and gives `sink` each layer with its vectors.
-///
-/// # Errors
-/// Those of the model and of `sink`.
-pub fn run_batch(
-    model: &dyn ActivationModel,
-    batch: &TokenBatch,
-    layers: &[usize],
-    output: LayerOutput<'_>,
-    sink: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
-) -> Result<()> {
-    let mut step = Some(ModelStep { id: 0, batch: batch.clone(), output: output.to_owned() });
-    let mut next = |stream: usize| step.take_if(|_| stream == 0);
-    run_steps(model.session(layers)?.as_mut(), &mut next, &mut |vectors| sink(vectors.layer, vectors.bytes))
 }
 
 /// A layer with its vectors.

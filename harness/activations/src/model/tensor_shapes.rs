@@ -121,14 +121,20 @@ pub(super) fn for_each_tensor<E>(
     Ok(())
 }
 
-/// All tensors of a checkpoint, by name: a tied LM head has none of its own.
-pub(super) fn tensor_shapes(spec: &DecoderSpec) -> BTreeMap<String, Vec<usize>> {
+/// The tensors of the embedding and of all blocks, by name: those that activations depend on.
+pub(super) fn computed_tensors(spec: &DecoderSpec) -> BTreeMap<String, Vec<usize>> {
     let mut shapes = BTreeMap::new();
     let mut add = |name: &str, shape: &[usize]| {
         shapes.insert(name.to_owned(), shape.to_vec());
         Ok::<(), Infallible>(())
     };
     let Ok(()) = for_each_tensor(spec, spec.names.embedding, spec.n_layers, &mut add);
+    shapes
+}
+
+/// All tensors of a checkpoint, by name: a tied LM head has none of its own.
+pub fn tensor_shapes(spec: &DecoderSpec) -> BTreeMap<String, Vec<usize>> {
+    let mut shapes = computed_tensors(spec);
     let norm = spec.names.final_norm;
     shapes.insert(format!("{norm}.weight"), vec![spec.hidden_size]);
     if spec.norm.kind == NormKind::Layer {

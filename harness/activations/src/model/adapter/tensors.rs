@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::super::spec::DecoderSpec;
 use super::super::tensor_names::TensorNames;
-use super::super::tensor_shapes::tensor_shapes;
+use super::super::tensor_shapes::computed_tensors;
 use super::super::tensors::embedding_name;
 use super::super::weights::Weights;
 use super::config::AdapterConfig;
@@ -53,7 +53,7 @@ pub(super) fn find_changes(
     spec: &DecoderSpec,
     weights: &Weights,
 ) -> Result<FoundChanges> {
-    let base = BaseModel { spec, weights, shapes: tensor_shapes(spec), path };
+    let base = BaseModel { spec, weights, shapes: computed_tensors(spec), path };
     let mut changes = BTreeMap::new();
     // The computed modules that have factors, and the part of the file's names before the number of a block.
     let (mut adapted, mut prefix): (BTreeSet<String>, Option<String>) = (BTreeSet::new(), None);
