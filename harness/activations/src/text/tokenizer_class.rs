@@ -127,6 +127,11 @@ impl TokenizerClass {
             Some(Value::Object(map)) => map.get("AutoTokenizer").is_some_and(|class| !class.is_null()),
             _ => false,
         };
+        if config.get("fix_mistral_regex") == Some(&Value::Bool(true)) && is_old_mistral(model) {
+            return Err("`fix_mistral_regex` makes transformers 5 replace a rule of tokenizer.json, which actbench does not \
+                 implement; save model and tokenizer with transformers 5, or remove the key to use tokenizer.json as it is"
+                .to_owned());
+        }
         let registered = model.get("model_type").and_then(Value::as_str).map_or(Registered::Nothing, Registered::of);
         if let Registered::Always(class) = registered
             && !remote
@@ -307,6 +312,15 @@ struct Rules {
     pre_tokenizer: Value,
 }
 
+/// Whether `config.json` is one whose tokenizer `_patch_mistral_regex` of transformers patches on request: of a Mistral or of no type,
+/// written before version 5.
+fn is_old_mistral(model: &Map<String, Value>) -> bool {
+    let text = |key: &str| model.get(key).and_then(Value::as_str);
+    let major = |version: &str| version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    let is_old = text("transformers_version").and_then(major).is_none_or(|major| major < 5);
+    is_old && text("model_type").is_none_or(|model_type| model_type == "mistral")
+}
+
 fn base(name: &str) -> &str {
     name.strip_suffix("Fast").unwrap_or(name)
 }
@@ -328,6 +342,23 @@ mod tests {
 
     fn choose(config: &Value, model: &Value, byte_level: bool) -> Result<TokenizerClass, String> {
         TokenizerClass::choose(config.as_object().unwrap(), model.as_object().unwrap(), || byte_level)
+    }
+
+    #[test]
+    fn patch_of_old_mistral_tokenizers_is_refused() {
+        let patched = json!({"tokenizer_class": "PreTrainedTokenizerFast", "fix_mistral_regex": true});
+        for model in
+            [json!({"model_type": "mistral"}), json!({"model_type": "mistral", "transformers_version": "4.57.1"})]
+        {
+            let error = choose(&patched, &model, true).unwrap_err();
+            assert!(error.starts_with("`fix_mistral_regex`"), "{model}: {error}");
+            let unpatched = json!({"tokenizer_class": "PreTrainedTokenizerFast", "fix_mistral_regex": false});
+            assert_eq!(choose(&unpatched, &model, true), Ok(TokenizerClass::Backend), "{model}");
+        }
+        for model in [json!({"model_type": "mistral", "transformers_version": "5.2.0"}), json!({"model_type": "llama"})]
+        {
+            assert_eq!(choose(&patched, &model, true), Ok(TokenizerClass::Backend), "{model}");
+        }
     }
 
     /// Each line was tried with `AutoTokenizer.from_pretrained` of transformers 5.24.
