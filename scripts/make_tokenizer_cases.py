@@ -43,12 +43,21 @@ CLASSES = [
     "GPTNeoXTokenizerFast", "Qwen2Tokenizer", "Qwen2TokenizerFast", "Qwen3_5Tokenizer", "GemmaTokenizerFast",
     "CohereTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend", "BloomTokenizerFast", "OfNoLibrary", None,
 ]  # fmt: skip
+# AutoTokenizer treats the declared class of these model types in other ways than that of a Llama.
+MODEL_TYPES = [
+    "mistral", "phi3", "olmo2", "smollm3", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gpt_neox", "gpt2",
+]  # fmt: skip
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 INST = (
     "{% for m in messages %}{% if m.role == 'user' %}<s>[INST] {{ m.content }} [/INST]"
     "{% else %} {{ m.content }} </s>{% endif %}{% endfor %}"
 )
 PLAIN = "{% for m in messages %}<|new|> {{ m.role }}: {{ m.content }} [X] <unk> <|endoftext|> {% endfor %}"
+TYPE_CLASSES = [
+    (None, "bytes-nfkc", CHATML), (None, "spm-always", INST), ("LlamaTokenizer", "spm-prepend", INST),
+    ("LlamaTokenizerFast", "bytes-nfkc", CHATML), ("GPT2Tokenizer", "bytes-nfkc", CHATML),
+    ("PreTrainedTokenizerFast", "bytes-nfkc", CHATML),
+]  # fmt: skip
 DIALOGUES = [
     [("user", "Is it true?  Sample 2024 naïve ﬁ"), ("assistant", "It is true. isn't 12345  ok")],
     [("user", " it"), ("assistant", "B it  is\n\nok ½ ﷺ [X]x")],
@@ -127,6 +136,11 @@ def named_cases():
         if name:
             yield case(f"{name} bytes", "bytes-nfkc", "{{ bos_token }}{{ eos_token }}" + CHATML, {"tokenizer_class": name})
             yield case(f"{name} spm", "spm-always", "{{ bos_token }}{{ eos_token }}" + INST, {"tokenizer_class": name})
+    for model_type in MODEL_TYPES:
+        model, head = {"model_type": model_type}, "{{ bos_token }}{{ eos_token }}"
+        for name, base, template in TYPE_CLASSES:
+            config = {"tokenizer_class": name} if name else {}
+            yield case(f"{model_type} {name} {base}", base, head + template, config, model=model)
     yield case("class of config.json", "bytes", "{{ bos_token }}" + CHATML, model={"tokenizer_class": "GPT2Tokenizer"})
     for key in [*STANDARD, "eot_token"]:
         yield case(f"{key} in a template", "bytes", "{{ %s }}" % key + CHATML, {key: "<|im_end|>"})

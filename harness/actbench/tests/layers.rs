@@ -15,7 +15,7 @@ type Floors = [&'static [&'static str]];
 
 /// The engine: data flows from dialogues to tokens, activations and probes.
 const ENGINE_FLOORS: [&[&str]; 10] = [
-    &["units", "progress"],
+    &["units", "progress", "python_json"],
     &["error"],
     &["panics", "lfs"],
     &["tokens", "hub"],

@@ -77,6 +77,7 @@ pub mod panics;
 pub mod plan;
 pub mod probe;
 pub mod progress;
+mod python_json;
 pub mod text;
 pub mod tokens;
 pub mod units;

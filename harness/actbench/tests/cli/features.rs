@@ -6,8 +6,11 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 
+use crate::common_cli::ModelDirectory;
 use crate::runner_support::{Sandbox, stderr, stdout};
 use actbench::case::LAYER_NUMBERING;
+use half::bf16;
+use serde_json::json;
 
 const SMALL: [&str; 4] = ["--samples", "20", "--threads", "1"];
 
@@ -156,6 +159,25 @@ fn contradicting_layers_are_refused_with_the_reason() {
     }
     refused(&sandbox, &["features", "--out", "f", "--method", "lazy-disk"], &["lazy-disk", "actbench cache"]);
     assert_eq!(sandbox.leftovers(), [""; 0]);
+}
+
+#[test]
+fn tensors_of_another_family_are_refused_before_extraction() {
+    let sandbox = Sandbox::new();
+    let mut model = ModelDirectory::valid();
+    model.config["model_type"] = json!("mistral");
+    let norm = "model.layers.0.self_attn.q_norm.weight";
+    model.tensors.insert(norm.to_owned(), (vec![8], vec![bf16::ONE; 8]));
+    model.write(&sandbox);
+    for command in ["features", "cache"] {
+        let output =
+            sandbox.output(&[&[command, "--model", "model", "--layer", "1", "--out", "f"], &SMALL[..]].concat());
+        let message = stderr(&output);
+        let error = message.lines().last().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{command}: {message}");
+        assert!(error.contains("that a mistral of this config.json does not have") && error.contains(norm), "{error}");
+    }
+    assert!(!sandbox.path("f").exists());
 }
 
 #[test]

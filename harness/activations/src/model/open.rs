@@ -95,7 +95,7 @@ impl OpenModel {
     /// Loads the blocks up to `deepest` over `backends`, split by free memory.
     ///
     /// # Errors
-    /// As [`Decoder::load_over`].
+    /// As [`OpenModel::check`] and [`Decoder::load_over`].
     pub fn load_over<B: Backend>(
         &self,
         backends: Vec<B>,
@@ -104,6 +104,7 @@ impl OpenModel {
         max_positions: usize,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Decoder<B>> {
+        self.check(deepest)?;
         let options = LoadOptions { dtype, n_blocks: deepest + 1, max_positions };
         Decoder::load_over(backends, self.spec.clone(), self.weights.clone(), &options, progress)
     }

@@ -238,6 +238,6 @@ impl Weights {
     /// The reason why the tensor `name` is not there as the family has it, if the tensors next to it tell.
     fn leftover(&self, name: &str) -> Option<String> {
         let WeightSource::Files(files) = &self.source else { return None };
-        leftovers::explain(name, |prefix| files.names_from(prefix).map(str::to_owned).collect())
+        leftovers::explain(name, files.base_prefix(), |prefix| files.names_from(prefix).map(str::to_owned).collect())
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::python_json;
 
 use super::chat_template_files::{ChatTemplateSource, inline_template, read_template};
 use super::outline::Outline;
@@ -74,8 +75,7 @@ impl TokenizerParts {
             config,
             map: read_object(&directory.join(SPECIAL_TOKENS))?,
             added: read_object(&directory.join(ADDED_TOKENS))?,
-            // The engine parses config.json itself and says how it is malformed.
-            model: read_object(&directory.join(MODEL)).unwrap_or_default(),
+            model: read_model_config(&directory.join(MODEL)),
         };
         let template = read_template(directory, &files.config_name, &files.config)?;
         files.combine(tokenizer_json, template)
@@ -184,6 +184,16 @@ fn read_object(path: &Path) -> Result<Map<String, Value>> {
         return Ok(Map::new());
     }
     parse_object(&path.display().to_string(), &read_bytes(path)?)
+}
+
+/// The object in `config.json`; empty if there is none, or a malformed one, which the engine reports. It may have numbers that JSON
+/// lacks.
+fn read_model_config(path: &Path) -> Map<String, Value> {
+    let text = read_bytes(path).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    match text.and_then(|text| python_json::parse(&text).ok()) {
+        Some(Value::Object(entries)) => entries,
+        _ => Map::new(),
+    }
 }
 
 fn parse_object(origin: &str, bytes: &[u8]) -> Result<Map<String, Value>> {

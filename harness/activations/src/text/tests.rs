@@ -333,6 +333,15 @@ fn invalid_tokenizer_directory_is_rejected_with_reason() {
 }
 
 #[test]
+fn class_is_read_next_to_numbers_that_json_lacks() {
+    let json = tokenizer_json();
+    let model = r#"{"initializer_range": NaN, "tokenizer_class": "BertTokenizer"}"#;
+    let files = [("tokenizer.json", json.as_str()), ("chat_template.jinja", CHATML), ("config.json", model)];
+    let error = from_dir(&files).unwrap_err();
+    assert!(error.contains("the tokenizer class `BertTokenizer`"), "{error}");
+}
+
+#[test]
 fn truncation_padding_and_post_processing_are_ignored() {
     let mut tokenizer: Value = serde_json::from_str(&tokenizer_json()).unwrap();
     tokenizer["truncation"] = json!({"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0});

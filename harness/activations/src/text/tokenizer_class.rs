@@ -2,14 +2,14 @@
 //!
 //! In transformers 5 most classes take only the vocabulary and the merges from `tokenizer.json` and set normalizer,
 //! pre-tokenizer and model options themselves, so the class changes token ids. [`TokenizerClass::choose`] follows
-//! `AutoTokenizer.from_pretrained` for configurations of model type `llama`, and [`TokenizerClass::rebuild`] follows
-//! the `__init__` of the class.
+//! `AutoTokenizer.from_pretrained`, in which the model type can overrule the declared class, and
+//! [`TokenizerClass::rebuild`] follows the `__init__` of the class.
 
 use serde_json::{Map, Value, json};
 
 use super::arguments::Arguments;
 
-/// A tokenizer class that a Llama model can declare.
+/// A tokenizer class that a model can declare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenizerClass {
     /// `TokenizersBackend`, alias `PreTrainedTokenizerFast`: `tokenizer.json` as it is.
@@ -71,6 +71,33 @@ const REJECTED: &str = "\
     VideoPrismTokenizer VitsTokenizer Wav2Vec2CTCTokenizer Wav2Vec2PhonemeCTCTokenizer WhisperTokenizer \
     WordpieceTokenizer XGLMTokenizer XLMRobertaTokenizer XLMTokenizer XLNetTokenizer";
 
+/// The class that transformers registers for a model type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Registered {
+    /// None: the declared class is used.
+    Nothing,
+    /// A class for directories that declare none.
+    Default(TokenizerClass),
+    /// A class whatever is declared: transformers takes the declarations of these models for mistakes.
+    Always(TokenizerClass),
+}
+
+impl Registered {
+    /// From `TOKENIZER_MAPPING_NAMES` and `MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS`. A registered `TokenizersBackend` overrules
+    /// every declaration. That of Mistral is without the package `mistral-common`.
+    fn of(model_type: &str) -> Self {
+        match model_type {
+            "mistral" | "olmo2" | "phi3" => Registered::Always(TokenizerClass::Backend),
+            "qwen2" => Registered::Always(TokenizerClass::Qwen2),
+            "qwen3" => Registered::Default(TokenizerClass::Qwen2),
+            "gemma" | "gemma2" | "gemma3" | "gemma3_text" => Registered::Default(TokenizerClass::Gemma),
+            "gpt_neox" => Registered::Default(TokenizerClass::GptNeoX),
+            "gpt2" => Registered::Default(TokenizerClass::Gpt2),
+            _ => Registered::Nothing,
+        }
+    }
+}
+
 /// The pattern of `Qwen2Tokenizer`.
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -100,6 +127,17 @@ impl TokenizerClass {
             Some(Value::Object(map)) => map.get("AutoTokenizer").is_some_and(|class| !class.is_null()),
             _ => false,
         };
+        if config.get("fix_mistral_regex") == Some(&Value::Bool(true)) && is_old_mistral(model) {
+            return Err("`fix_mistral_regex` makes transformers 5 replace a rule of tokenizer.json, which actbench does not \
+                 implement; save model and tokenizer with transformers 5, or remove the key to use tokenizer.json as it is"
+                .to_owned());
+        }
+        let registered = model.get("model_type").and_then(Value::as_str).map_or(Registered::Nothing, Registered::of);
+        if let Registered::Always(class) = registered
+            && !remote
+        {
+            return Ok(class);
+        }
         let effective = declared.filter(|name| !name.is_empty()).or(of_model);
         // LlamaTokenizer builds no byte-level tokenizer; directories of Llama 3 declare it nevertheless.
         if !remote && effective.is_some_and(|name| base(name) == "LlamaTokenizer") && is_byte_level() {
@@ -120,12 +158,16 @@ impl TokenizerClass {
             (None, Some("PreTrainedTokenizerFast" | "TokenizersBackend")) => Ok(TokenizerClass::Backend),
             (None, Some(name)) => match named(base(name))? {
                 Some(class) if class != TokenizerClass::Backend => Ok(class),
+                _ if registered != Registered::Nothing => Ok(TokenizerClass::Backend),
                 _ => Err(format!(
                     "config.json declares the tokenizer class `{name}`, which transformers 5 cannot load; set \
                      `tokenizer_class` in tokenizer_config.json"
                 )),
             },
-            (None, None) => Ok(TokenizerClass::Backend),
+            (None, None) => match registered {
+                Registered::Nothing => Ok(TokenizerClass::Backend),
+                Registered::Default(class) | Registered::Always(class) => Ok(class),
+            },
         }
     }
 
@@ -270,6 +312,15 @@ struct Rules {
     pre_tokenizer: Value,
 }
 
+/// Whether `config.json` is one whose tokenizer `_patch_mistral_regex` of transformers patches on request: of a Mistral or of no type,
+/// written before version 5.
+fn is_old_mistral(model: &Map<String, Value>) -> bool {
+    let text = |key: &str| model.get(key).and_then(Value::as_str);
+    let major = |version: &str| version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    let is_old = text("transformers_version").and_then(major).is_none_or(|major| major < 5);
+    is_old && text("model_type").is_none_or(|model_type| model_type == "mistral")
+}
+
 fn base(name: &str) -> &str {
     name.strip_suffix("Fast").unwrap_or(name)
 }
@@ -291,6 +342,63 @@ mod tests {
 
     fn choose(config: &Value, model: &Value, byte_level: bool) -> Result<TokenizerClass, String> {
         TokenizerClass::choose(config.as_object().unwrap(), model.as_object().unwrap(), || byte_level)
+    }
+
+    #[test]
+    fn patch_of_old_mistral_tokenizers_is_refused() {
+        let patched = json!({"tokenizer_class": "PreTrainedTokenizerFast", "fix_mistral_regex": true});
+        for model in
+            [json!({"model_type": "mistral"}), json!({"model_type": "mistral", "transformers_version": "4.57.1"})]
+        {
+            let error = choose(&patched, &model, true).unwrap_err();
+            assert!(error.starts_with("`fix_mistral_regex`"), "{model}: {error}");
+            let unpatched = json!({"tokenizer_class": "PreTrainedTokenizerFast", "fix_mistral_regex": false});
+            assert_eq!(choose(&unpatched, &model, true), Ok(TokenizerClass::Backend), "{model}");
+        }
+        for model in [json!({"model_type": "mistral", "transformers_version": "5.2.0"}), json!({"model_type": "llama"})]
+        {
+            assert_eq!(choose(&patched, &model, true), Ok(TokenizerClass::Backend), "{model}");
+        }
+    }
+
+    /// Each line was tried with `AutoTokenizer.from_pretrained` of transformers 5.24.
+    #[test]
+    fn model_type_can_overrule_the_declared_class() {
+        use TokenizerClass::{Backend, Gemma, Gpt2, GptNeoX, Llama, Qwen2};
+        for (model_type, class, byte_level, expected) in [
+            ("mistral", "LlamaTokenizer", false, Backend),
+            ("phi3", "LlamaTokenizerFast", false, Backend),
+            ("phi3", "BertTokenizer", true, Backend),
+            ("olmo2", "GPT2Tokenizer", true, Backend),
+            ("qwen2", "LlamaTokenizerFast", true, Qwen2),
+            ("qwen2", "PreTrainedTokenizerFast", true, Qwen2),
+            ("qwen3", "PreTrainedTokenizerFast", true, Backend),
+            ("qwen3", "LlamaTokenizerFast", true, Backend),
+            ("gemma2", "LlamaTokenizerFast", false, Llama),
+            ("gpt_neox", "GPT2TokenizerFast", true, Gpt2),
+            ("smollm3", "GPT2Tokenizer", true, Gpt2),
+        ] {
+            let declared = json!({"tokenizer_class": class});
+            let found = choose(&declared, &json!({"model_type": model_type}), byte_level);
+            assert_eq!(found, Ok(expected), "{model_type} {class}");
+            let found = choose(&json!({}), &json!({"model_type": model_type, "tokenizer_class": class}), byte_level);
+            assert_eq!(found, Ok(expected), "{model_type} {class} of config.json");
+        }
+        for (model_type, expected) in [
+            ("mistral", Backend),
+            ("qwen2", Qwen2),
+            ("qwen3", Qwen2),
+            ("gemma3_text", Gemma),
+            ("gpt_neox", GptNeoX),
+            ("gpt2", Gpt2),
+            ("smollm3", Backend),
+            ("llama", Backend),
+        ] {
+            assert_eq!(choose(&json!({}), &json!({"model_type": model_type}), true), Ok(expected), "{model_type}");
+        }
+        let unknown = |model_type: &str| json!({"model_type": model_type, "tokenizer_class": "Mine"});
+        assert_eq!(choose(&json!({}), &unknown("gpt2"), false), Ok(Backend));
+        assert!(choose(&json!({}), &unknown("smollm3"), false).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use actbench_kernels::Activation;
 use serde_json::{Map, Value};
 
-use super::json::{describe, number};
+use crate::python_json::{describe, number};
 
 /// The entries of `config.json`.
 pub(super) struct Entries<'a> {

@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 use super::Family;
 use super::decoder::{self, Defaults, NAMES};
 use super::entries::Entries;
-use super::json::describe;
 use super::{gemma2, rope};
 use crate::model::spec::{DecoderSpec, QueryKeyNorm};
 use crate::model::tensor_names::{Part, TensorNames};
+use crate::python_json::describe;
 
 pub(super) const FAMILY: Family = Family {
     model_types: &["gemma3", "gemma3_text"],

@@ -1,6 +1,7 @@
 //! GPT-2 (Radford et al. 2019): learned positions, LayerNorm, biases, and matrices stored the other way round.
 
 use actbench_kernels::{Activation, ScoreRule};
+use serde_json::{Map, Value};
 
 use super::Family;
 use super::entries::Entries;
@@ -17,7 +18,7 @@ pub(super) const FAMILY: Family = Family {
     differs: "LayerNorm, learned positions, plain GELU",
     handled: &["activation_function", "layer_norm_epsilon"],
     others_are_warnings: false,
-    settings: None,
+    settings: Some(settings),
     read,
 };
 
@@ -43,6 +44,23 @@ const NAMES: TensorNames = TensorNames {
     transposed: true,
     buffers: &["attn.bias", "attn.masked_bias"],
 };
+
+/// The settings with the keys that transformers' `attribute_map` takes for GPT-2's own: where a file has both, the other one counts.
+fn settings(config: &Map<String, Value>) -> Result<Map<String, Value>, String> {
+    const OTHER_KEYS: [(&str, &str); 4] = [
+        ("hidden_size", "n_embd"),
+        ("max_position_embeddings", "n_positions"),
+        ("num_attention_heads", "n_head"),
+        ("num_hidden_layers", "n_layer"),
+    ];
+    let mut settings = config.clone();
+    for (other, own) in OTHER_KEYS {
+        if let Some(value) = config.get(other) {
+            settings.insert(own.to_owned(), value.clone());
+        }
+    }
+    Ok(settings)
+}
 
 fn read(entries: &Entries<'_>) -> Result<DecoderSpec, String> {
     entries.refuse_flag("scale_attn_by_inverse_layer_idx", "scores scaled by the layer are not supported")?;

@@ -6,10 +6,10 @@ use actbench_kernels::Activation;
 use super::Family;
 use super::decoder::{self, Defaults};
 use super::entries::Entries;
-use super::json::describe;
 use super::rope::RopeRules;
 use crate::model::spec::{DecoderSpec, NormKind};
 use crate::model::tensor_names::{Part, Stacking, TensorNames};
+use crate::python_json::describe;
 
 pub(super) const FAMILY: Family = Family {
     model_types: &["gpt_neox"],

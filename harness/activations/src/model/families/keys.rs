@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value};
 
-use super::json::{describe, is_nested, is_truthy, number};
+use crate::python_json::{describe, is_nested, is_truthy, number};
 
 /// The values of a key that change the forward pass.
 #[derive(Clone, Copy)]

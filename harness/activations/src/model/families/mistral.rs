@@ -1,4 +1,4 @@
-//! Mistral (Jiang et al. 2023): a Llama with a window of attention in all layers, which later versions leave out.
+//! Mistral (Jiang et al. 2023): a Llama with a window of attention in all layers, which later versions leave out in some or all.
 
 use super::Family;
 use super::decoder::{self, Defaults, NAMES};
@@ -21,14 +21,12 @@ pub(super) const FAMILY: Family = Family {
 const DEFAULTS: Defaults = Defaults { kv_heads: Some(8), max_positions: 131_072, ..Defaults::LLAMA };
 
 fn read(entries: &Entries<'_>) -> Result<DecoderSpec, String> {
-    if entries.map.contains_key("layer_types") {
-        entries.warn("layer_types is not used: all layers of a Mistral have the same attention".to_owned());
-    }
     let mut spec = decoder::read(entries, "mistral", NAMES, &DEFAULTS, &RopeRules::of_theta(10_000.0))?;
     // A file of the first version may lack the key, and null is none.
     let window = entries.window("sliding_window", Some(4096))?;
-    for layer in &mut spec.layers {
-        layer.window = window;
-    }
+    // `AutoModel` reads a Mistral with `layer_types` as a Ministral, which is a Mistral but for the layers without a window.
+    let everywhere = || vec![window.is_some(); spec.n_layers];
+    let slides: Vec<bool> = entries.sliding_layers(spec.n_layers)?.unwrap_or_else(everywhere);
+    decoder::set_windows(&mut spec, &slides, window)?;
     Ok(spec)
 }

@@ -1,8 +1,8 @@
 //! Families of models: each turns Hugging Face's `config.json` into a [`DecoderSpec`], checked once.
 //!
-//! `json` reads the file as Python does, `entries` single entries, `rope` rotary settings and `decoder` the shape that most families
-//! share; `keys` judges the keys that a family does not know. A family is a file: its defaults are those of its configuration class
-//! in transformers 5.24, and what it computes is its modeling file.
+//! `entries` reads single entries, `rope` rotary settings and `decoder` the shape that most families share; `keys` judges the keys
+//! that a family does not know. A family is a file: its defaults are those of its configuration class in transformers 5.24, and
+//! what it computes is its modeling file.
 
 mod decoder;
 mod entries;
@@ -11,7 +11,6 @@ mod gemma2;
 mod gemma3;
 mod gpt2;
 mod gpt_neox;
-mod json;
 mod keys;
 mod llama;
 mod mistral;
@@ -32,6 +31,7 @@ use serde_json::{Map, Value};
 use super::spec::DecoderSpec;
 use crate::error::{Error, Result};
 use crate::lfs;
+use crate::python_json;
 use entries::Entries;
 
 /// A family of models.
@@ -134,7 +134,8 @@ impl DecoderSpec {
 fn read(text: &str, origin: &str) -> Result<(DecoderSpec, Vec<String>)> {
     let fail = |what: String| Error::input(origin, what);
     lfs::reject_pointer(Path::new(origin), text.as_bytes())?;
-    let value = json::parse(text).map_err(|error| fail(format!("not valid JSON: {error}; download the file again")))?;
+    let value =
+        python_json::parse(text).map_err(|error| fail(format!("not valid JSON: {error}; download the file again")))?;
     let family = find_family(&value).map_err(fail)?;
     let config = value.as_object().ok_or_else(|| fail("not an object; download the file again".to_owned()))?;
     family.read_config(config).map_err(fail)

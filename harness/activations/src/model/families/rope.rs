@@ -7,8 +7,8 @@
 use serde_json::{Map, Value};
 
 use super::entries::{Entries, positive};
-use super::json::{describe, is_nested, is_truthy, number};
 use crate::model::rope_spec::{RopeScaling, RopeSpec};
+use crate::python_json::{describe, is_nested, is_truthy, number};
 
 /// Keys of a rope dictionary that every type knows.
 const COMMON_KEYS: [&str; 4] = ["rope_type", "type", "rope_theta", "partial_rotary_factor"];

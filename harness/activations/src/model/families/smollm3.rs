@@ -3,9 +3,9 @@
 use super::Family;
 use super::decoder::{self, Defaults, NAMES};
 use super::entries::Entries;
-use super::json::{describe, is_truthy};
 use super::rope::RopeRules;
 use crate::model::spec::DecoderSpec;
+use crate::python_json::{describe, is_truthy};
 
 pub(super) const FAMILY: Family = Family {
     model_types: &["smollm3"],

@@ -166,6 +166,11 @@ impl WeightFiles {
         self.entries.get(name).map(|entry| entry.stored.as_str())
     }
 
+    /// The base model's prefix in the family's names.
+    pub(super) fn base_prefix(&self) -> &'static str {
+        self.names.base
+    }
+
     /// The names in the files of the tensors whose names begin with `prefix`.
     pub(super) fn names_from<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
         let after = self.entries.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));

@@ -1,4 +1,4 @@
-//! Tensors of quantized models, adapters and older versions, which explain why a Llama's tensor is missing.
+//! Tensors of quantized models, adapters and older versions, which explain why a tensor is missing.
 
 /// Last parts of names next to a quantized weight: GPTQ and AWQ (`qweight`), compressed-tensors, bitsandbytes, FP8, HQQ, MLX, torchao.
 const QUANTIZED: [&str; 21] = [
@@ -36,11 +36,12 @@ fn is_adapter(stored: &str) -> bool {
     [".base_layer.", ".lora_", "base_model.model.", ".modules_to_save."].iter().any(|part| stored.contains(part))
 }
 
-/// The reason why a Llama's tensor `name` is missing or misshapen, from the names that `names_from` finds by their start.
-pub(super) fn explain(name: &str, names_from: impl Fn(&str) -> Vec<String>) -> Option<String> {
+/// The reason why the tensor `name` is missing or misshapen, from the names that `names_from` finds by their start. `base` is the base
+/// model's prefix: `model.`.
+pub(super) fn explain(name: &str, base: &str, names_from: impl Fn(&str) -> Vec<String>) -> Option<String> {
     let module = name.strip_suffix(".weight").or_else(|| name.strip_suffix(".bias"))?;
-    let bare = module.strip_prefix("model.").unwrap_or(module);
-    let prefixes = ["", "model.", "model.model.", "base_model.model.model."];
+    let bare = module.strip_prefix(base).unwrap_or(module);
+    let prefixes = [String::new(), base.to_owned(), base.repeat(2), format!("base_model.model.{base}")];
     let beside: Vec<String> = prefixes.iter().flat_map(|prefix| names_from(&format!("{prefix}{bare}."))).collect();
     if let Some(found) = beside.iter().find(|found| is_quantization(found)) {
         return Some(format!(
@@ -61,7 +62,11 @@ mod tests {
     use super::*;
 
     fn explained(stored: &'static str) -> Option<String> {
-        explain("model.layers.0.mlp.up_proj.weight", |prefix| {
+        explained_of("model.layers.0.mlp.up_proj.weight", "model.", stored)
+    }
+
+    fn explained_of(name: &str, base: &str, stored: &str) -> Option<String> {
+        explain(name, base, |prefix| {
             [stored].iter().filter(|name| name.starts_with(prefix)).map(|name| (*name).to_owned()).collect()
         })
     }
@@ -78,5 +83,15 @@ mod tests {
         insta::assert_snapshot!(explained("model.layers.0.mlp.up_proj.gamma").unwrap(), @"transformers does not read 'model.layers.0.mlp.up_proj.gamma' and would start the norm from ones; rename it to 'model.layers.0.mlp.up_proj.weight'");
         assert_eq!(explained("model.layers.0.mlp.up_proj.other"), None);
         assert_eq!(explained("model.layers.0.mlp.down_proj.qweight"), None);
+    }
+
+    #[test]
+    fn neighbors_of_other_bases_explain_too() {
+        let name = "transformer.h.0.attn.c_attn.weight";
+        for stored in ["h.0.attn.c_attn.qweight", "transformer.h.0.attn.c_attn.qweight"] {
+            assert!(explained_of(name, "transformer.", stored).unwrap().contains("quantized"), "{stored}");
+        }
+        let adapter = "base_model.model.transformer.h.0.attn.c_attn.base_layer.weight";
+        assert!(explained_of(name, "transformer.", adapter).unwrap().contains("adapter"));
     }
 }

@@ -71,9 +71,18 @@ fn mistral_has_a_window_in_its_first_version_alone() {
     without_key.as_object_mut().unwrap().retain(|key, _| key != "sliding_window" && key != "num_key_value_heads");
     let without_key = parsed(&without_key);
     assert_eq!((without_key.layers[31].window, without_key.n_kv_heads), (Some(4096), 8));
-    let (_, warnings) =
-        read(&with(&mistral(), &json!({"layer_types": ["sliding_attention"]})).to_string(), "c").unwrap();
-    insta::assert_snapshot!(warnings.join("|"), @"layer_types is not used: all layers of a Mistral have the same attention");
+}
+
+#[test]
+fn mistral_layer_types_leave_out_windows() {
+    let mut types = vec!["sliding_attention"; 32];
+    types[1..31].fill("full_attention");
+    let windows = |more: Value| read(&with(&mistral(), &more).to_string(), "c").map(|(spec, _)| sliding(&spec));
+    assert_eq!(windows(json!({"layer_types": types})).unwrap(), [0, 31]);
+    assert_eq!(windows(json!({"layer_types": null})).unwrap().len(), 32);
+    assert_eq!(windows(json!({"layer_types": vec!["full_attention"; 32], "sliding_window": null})).unwrap(), [0; 0]);
+    let error = windows(json!({"layer_types": types, "sliding_window": null})).unwrap_err().to_string();
+    insta::assert_snapshot!(error, @"c: layers of the type sliding_attention need a sliding_window");
 }
 
 fn qwen2() -> Value {
@@ -369,4 +378,16 @@ fn gpt2_has_learned_positions_and_transposed_projections() {
     assert_eq!((other.attention.scale, other.intermediate_size), (1.0, 100));
     let by_class = with(&gpt2(), &json!({"model_type": null}));
     assert_eq!(parsed(&by_class), spec);
+}
+
+#[test]
+fn gpt2_keys_of_other_families_replace_its_own() {
+    let other =
+        json!({"hidden_size": 96, "max_position_embeddings": 64, "num_attention_heads": 6, "num_hidden_layers": 3});
+    let spec = parsed(&with(&gpt2(), &other));
+    assert_eq!((heads(&spec), spec.hidden_size, spec.n_layers), ((6, 6, 16), 96, 3));
+    assert_eq!(spec.embedding.learned_positions, Some(64));
+    let mut alone = gpt2();
+    alone.as_object_mut().unwrap().retain(|key, _| !key.starts_with("n_"));
+    assert_eq!(parsed(&with(&alone, &other)), spec);
 }

@@ -88,7 +88,7 @@ fn settings_without_an_operation_are_refused() {
     }
     insta::assert_snapshot!(refused("gpt2", json!({"scale_attn_by_inverse_layer_idx": true})), @"c: scale_attn_by_inverse_layer_idx is true: scores scaled by the layer are not supported");
     insta::assert_snapshot!(refused("gpt2", json!({"add_cross_attention": true})), @"c: add_cross_attention is true: attention to an encoder is not supported");
-    insta::assert_snapshot!(refused("gpt2", json!({"n_head": 3})), @"c: the hidden size 64 is not a multiple of 3 heads");
+    insta::assert_snapshot!(refused("gpt2", json!({"num_attention_heads": 3})), @"c: the hidden size 64 is not a multiple of 3 heads");
     insta::assert_snapshot!(refused("gpt_neox", json!({"hidden_act": "relu"})), @r#"c: hidden_act is "relu", only silu, gelu and its tanh form are supported"#);
     insta::assert_snapshot!(refused("gpt_neox", json!({"num_key_value_heads": 2})), @"c: num_key_value_heads is 2, but a GPT-NeoX has none of its own");
     insta::assert_snapshot!(refused("phi3", json!({"head_dim": 32})), @"c: head_dim is 32, but a Phi 3 has heads of 16 elements");

@@ -1,4 +1,4 @@
-//! `config.json` as Python reads it: JSON, in which `NaN`, `Infinity` and numbers beyond `f64` are values too.
+//! JSON such as `config.json` as Python reads it: JSON, in which `NaN`, `Infinity` and numbers beyond `f64` are values too.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,12 @@ const FLOAT_TAG: &str = "__float__";
 
 /// Parses `text`. A number that JSON lacks becomes an object with the key `__float__`, the spelling of transformers itself, so that
 /// it is an error only where the number is needed.
-pub(super) fn parse(text: &str) -> serde_json::Result<Value> {
+pub(crate) fn parse(text: &str) -> serde_json::Result<Value> {
     serde_json::from_str(&tag_special_numbers(text))
 }
 
 /// The number `value`, which can be NaN or infinite.
-pub(super) fn number(value: &Value) -> Option<f64> {
+pub(crate) fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
         Value::Object(map) => special_number(map),
@@ -23,12 +23,12 @@ pub(super) fn number(value: &Value) -> Option<f64> {
 }
 
 /// Whether `value` is an object, but not a tagged number.
-pub(super) fn is_nested(value: &Value) -> bool {
+pub(crate) fn is_nested(value: &Value) -> bool {
     value.as_object().is_some_and(|map| special_number(map).is_none())
 }
 
 /// Whether Python takes `value` for true.
-pub(super) fn is_truthy(value: &Value) -> bool {
+pub(crate) fn is_truthy(value: &Value) -> bool {
     match value {
         Value::Null => false,
         Value::Bool(value) => *value,
@@ -40,7 +40,7 @@ pub(super) fn is_truthy(value: &Value) -> bool {
 }
 
 /// `value` for an error or a warning, cut to a readable length.
-pub(super) fn describe(value: &Value) -> String {
+pub(crate) fn describe(value: &Value) -> String {
     const LONGEST: usize = 60;
     let text = match number(value) {
         Some(number) if !number.is_finite() => number.to_string(),
