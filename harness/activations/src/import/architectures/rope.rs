@@ -34,6 +34,10 @@ fn read_yarn(keys: &ModelKeys<'_>, factor: f64) -> Result<Json> {
     if keys.number("rope.scaling.yarn_ext_factor")? == Some(0.0) {
         return keys.fail("has YaRN scaling with the extrapolation factor 0, which is not supported");
     }
+    // The converter writes Hugging Face's factor, which replaces the one of YaRN; llama.cpp multiplies both.
+    if keys.number("rope.scaling.yarn_attn_factor")?.is_some() {
+        return keys.fail("has YaRN scaling with an attention factor (yarn_attn_factor), which is not supported");
+    }
     let mut scaling = json!({"rope_type": "yarn", "factor": factor});
     if let Some(original) = keys.count("rope.scaling.original_context_length")? {
         scaling["original_max_position_embeddings"] = original.into();

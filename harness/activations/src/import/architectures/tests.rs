@@ -267,6 +267,11 @@ fn yarn_of_qwen_is_read() {
         gguf.set("qwen2.rope.scaling.yarn_ext_factor", GgufValue::Float32(0.0));
     });
     assert!(error.contains("the extrapolation factor 0"), "{error}");
+    let error = refused("qwen2", |gguf| {
+        yarn(gguf);
+        gguf.set("qwen2.rope.scaling.yarn_attn_factor", GgufValue::Float32(1.0));
+    });
+    assert!(error.contains("an attention factor (yarn_attn_factor)"), "{error}");
 }
 
 #[test]
