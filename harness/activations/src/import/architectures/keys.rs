@@ -65,8 +65,8 @@ impl<'a> ModelKeys<'a> {
         value.map_or_else(|| self.fail(format!("has no metadata '{}'", self.key(name))), Ok)
     }
 
-    /// Whether the attention of each layer has a window, if the file says so: by a list, or by the period in which the last
-    /// layer has none.
+    /// Whether the attention of each layer has a window, if the file has the pattern: a list, or a period whose last layer has
+    /// no window.
     pub(super) fn sliding_layers(&self, n_layers: usize) -> Result<Option<Vec<bool>>> {
         const NAME: &str = "attention.sliding_window_pattern";
         let key = self.key(NAME);
