@@ -78,19 +78,29 @@ def adapter():
     write("saved_module", {"modules_to_save": ["input_layernorm"]}, {**factors, **norm})
 
 
-def gguf_file():
-    path = HERE / "corpus/gguf/tiny"
+def gguf_file(name, architecture):
+    path = HERE / "corpus/gguf" / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, architecture)
+    has_layer_norm = architecture in ["gptneox", "gpt2"]
     writer.add_name("tiny")
     writer.add_block_count(1)
     writer.add_context_length(64)
     writer.add_embedding_length(8)
     writer.add_feed_forward_length(4)
     writer.add_head_count(2)
-    writer.add_head_count_kv(1)
-    writer.add_layer_norm_rms_eps(1e-5)
+    if has_layer_norm:
+        writer.add_layer_norm_eps(1e-5)
+    else:
+        writer.add_head_count_kv(1)
+        writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
+    if architecture in ["gemma2", "gemma3"]:
+        writer.add_sliding_window(8)
+    if architecture == "gptneox":
+        writer.add_parallel_residual(True)
+    if architecture == "phi3":
+        writer.add_rope_scaling_orig_ctx_len(16)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(["<|end|>", "<|im|>", "a", "b", "ab", "1", "Ġ"])
@@ -101,15 +111,37 @@ def gguf_file():
     writer.add_chat_template("{% for m in messages %}<|im|>{{ m['content'] }}<|end|>{% endfor %}")
     ones = lambda *shape: np.ones(shape, np.float32)
     writer.add_tensor("token_embd.weight", ones(7, 8))
-    for name, shape in [("attn_q", (8, 8)), ("attn_k", (4, 8)), ("attn_v", (4, 8)), ("attn_output", (8, 8)),
-                        ("ffn_gate", (4, 8)), ("ffn_up", (4, 8)), ("ffn_down", (8, 4)), ("attn_norm", (8,)),
-                        ("ffn_norm", (8,))]:
-        writer.add_tensor(f"blk.0.{name}.weight", ones(*shape))
+    modules = [("attn_q", (8, 8)), ("attn_k", (4, 8)), ("attn_v", (4, 8)), ("attn_output", (8, 8)),
+               ("ffn_gate", (4, 8)), ("ffn_up", (4, 8)), ("ffn_down", (8, 4)), ("attn_norm", (8,)), ("ffn_norm", (8,))]
+    if architecture == "phi3" or has_layer_norm:
+        stacked = [("attn_qkv", (16, 8)), ("ffn_up", (8, 8))] if architecture == "phi3" else [("attn_qkv", (24, 8)), ("ffn_up", (4, 8))]
+        modules = stacked + [module for module in modules if module[0] in ["attn_output", "ffn_down", "attn_norm", "ffn_norm"]]
+    if architecture in ["qwen3", "gemma3"]:
+        modules += [("attn_q_norm", (4,)), ("attn_k_norm", (4,))]
+    if architecture in ["gemma2", "gemma3"]:
+        modules += [("post_attention_norm", (8,)), ("post_ffw_norm", (8,))]
+    for module, shape in modules:
+        writer.add_tensor(f"blk.0.{module}.weight", ones(*shape))
+        if has_layer_norm or (architecture == "qwen2" and module in ["attn_q", "attn_k", "attn_v"]):
+            writer.add_tensor(f"blk.0.{module}.bias", ones(shape[0]))
     writer.add_tensor("output_norm.weight", ones(8))
+    if has_layer_norm:
+        writer.add_tensor("output_norm.bias", ones(8))
+    if architecture == "gpt2":
+        writer.add_tensor("position_embd.weight", ones(16, 8))
+    if architecture == "phi3":
+        writer.add_tensor("rope_factors_short.weight", ones(2))
+        writer.add_tensor("rope_factors_long.weight", ones(2))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def gguf_files():
+    gguf_file("tiny", "llama")
+    for architecture in ["qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "gptneox", "gpt2"]:
+        gguf_file(architecture, architecture)
 
 
 def model_config():
@@ -193,7 +225,7 @@ if __name__ == "__main__":
     model()
     safetensors_header()
     adapter()
-    gguf_file()
+    gguf_files()
     model_config()
     tokenizers()
     templates()

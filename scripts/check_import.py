@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks an imported model directory against the GGUF file it came from, with other people's readers.
+"""Checks the imported model directory of a Llama against the GGUF file it came from, with other people's readers.
 
     check_import.py FILE.gguf MODEL_DIR [--statements FILE.csv]
 

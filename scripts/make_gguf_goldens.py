@@ -4,7 +4,8 @@
     make_gguf_goldens.py [OUT]
 
 For each tensor type: `<type>.blocks`, bytes from a seeded generator (the type's number is the seed) with scales of ordinary size, and
-`<type>.values`, the f32 values of gguf-py's dequantization. Needs gguf (made with 0.19.0), numpy and safetensors.
+`<type>.values`, the f32 values of gguf-py's dequantization. `<type>.extreme.blocks` and `<type>.extreme.values` are the same with the
+largest, the smallest and no scales. Needs gguf (made with 0.19.0), numpy and safetensors.
 """
 
 import sys
@@ -19,7 +20,10 @@ from safetensors.numpy import save_file
 SCALES = {
     "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0],
     "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
+    "IQ4_NL": [0],
 }
+# The largest number of half precision, the smallest normal and subnormal ones, and zeros.
+EXTREMES = np.array([65504.0, -65504.0, 6.104e-5, -5.96e-8, 5.96e-8, 0.0, -0.0], np.float16)
 BLOCKS = {name: 2 if name.endswith("_K") else 4 for name in SCALES}
 
 
@@ -47,8 +51,16 @@ def main():
             else:
                 blocks = values.view(np.uint8)
         tensors[f"{name}.blocks"] = np.ascontiguousarray(blocks.reshape(-1))
-        values = dequantize(tensors[f"{name}.blocks"].reshape(1, -1), kind)
-        tensors[f"{name}.values"] = np.ascontiguousarray(values.reshape(-1).astype(np.float32))
+        if name in BLOCKS:
+            extreme = random.integers(0, 256, (len(EXTREMES), size), dtype=np.uint8)
+            for turn, at in enumerate(SCALES[name]):
+                # Scale and minimum of a block are different extremes.
+                extreme[:, at : at + 2] = np.roll(EXTREMES, turn).view(np.uint8).reshape(-1, 2)
+            tensors[f"{name}.extreme.blocks"] = np.ascontiguousarray(extreme.reshape(-1))
+    for blocks in [key for key in tensors if key.endswith(".blocks")]:
+        kind = GGMLQuantizationType[blocks.split(".")[0]]
+        values = dequantize(tensors[blocks].reshape(1, -1), kind)
+        tensors[blocks.replace(".blocks", ".values")] = np.ascontiguousarray(values.reshape(-1).astype(np.float32))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, out)
 

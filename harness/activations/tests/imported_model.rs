@@ -14,6 +14,8 @@ use tempfile::TempDir;
 #[allow(dead_code, clippy::unwrap_used, reason = "a test helper that the unit tests of the import share")]
 mod test_writer;
 
+mod imported_architectures;
+
 use test_writer::{GgufWriter, tiny_llama};
 
 fn import_into(gguf: &GgufWriter, dir: &Path) -> Result<PathBuf> {

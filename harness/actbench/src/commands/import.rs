@@ -10,7 +10,9 @@ use crate::runner::interrupt;
 use actbench_activations::import::import_with_bar;
 use pairgate::stderr_line;
 
-/// Convert a GGUF file of a Llama model to a directory for `--model`.
+/// Convert a GGUF file to a directory for `--model`.
+///
+/// Supported architectures are llama, qwen2, qwen3, gemma, gemma2, gemma3, phi3, gptneox and gpt2.
 ///
 /// The directory has the configuration, the tokenizer, and the weights without rounding: half precision and bfloat16
 /// stay as they are, quantized weights become single precision and need four bytes each.

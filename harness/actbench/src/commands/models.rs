@@ -25,7 +25,7 @@ Synthetic models have random weights: use them to measure time and memory, not p
 Other models, of a family in the list:\n  \
 ORGANIZATION/NAME    from the Hugging Face hub, or from its cache if HF_HUB_OFFLINE=1\n  \
 DIRECTORY            with config.json, tokenizer.json and .safetensors files\n  \
-FILE.gguf            of a Llama, read directly; `actbench import` converts it to a directory\n\n\
+FILE.gguf            of most families, read directly; `actbench import` converts it to a directory\n\n\
 --adapter DIRECTORY merges a LoRA adapter of PEFT into any of them.\n";
 
 /// Prints the list.

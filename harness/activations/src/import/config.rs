@@ -1,7 +1,6 @@
 //! Converts the GGUF metadata of a Llama model to a `config.json` in Hugging Face's format.
 
 use actbench_fixtures::presets::LlamaShape;
-use actbench_kernels::DType;
 use serde_json::{Value as Json, json};
 
 use super::gguf::GgufFile;
@@ -102,10 +101,10 @@ impl LlamaMetadata {
         })
     }
 
-    /// The text of the `config.json` of a model with weights of the type `dtype`.
-    pub fn to_json(&self, dtype: DType) -> String {
+    /// The content of `config.json`, except the type of the weights.
+    pub fn to_json(&self) -> Json {
         let shape = &self.shape;
-        let config = json!({
+        json!({
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
             "vocab_size": shape.vocab_size,
@@ -126,13 +125,7 @@ impl LlamaMetadata {
             "bos_token_id": self.bos_token_id,
             "eos_token_id": self.eos_token_id,
             "pad_token_id": self.pad_token_id,
-            "torch_dtype": match dtype {
-                DType::F32 => "float32",
-                DType::F16 => "float16",
-                DType::Bf16 => "bfloat16",
-            },
-        });
-        format!("{config:#}\n")
+        })
     }
 }
 

@@ -1,13 +1,14 @@
 //! Checks the metadata of a GGUF file that would change the model's computation: a kind of file that is not a model, a
-//! part of a split model, and variants of Llama that Hugging Face's `LlamaForCausalLM` does not have.
+//! part of a split model, and variants of an architecture that Hugging Face's class does not have.
 //!
-//! llama.cpp reads some keys for every architecture, so that a file of architecture `llama` can ask for them. A key
+//! llama.cpp reads some keys for every architecture, so that a file of any architecture can ask for them. A key
 //! that this module does not know is reported, because it may be of such a kind.
 
+use super::architectures::GgufArchitecture;
 use super::gguf::{GgufFile, GgufValue};
 use crate::error::{Error, Result};
 
-/// Keys under `llama.` that the import reads, or that have no effect on hidden states.
+/// Keys under the prefix of an architecture that the import reads, or that have no effect on hidden states.
 const HARMLESS: [&str; 29] = [
     "vocab_size",
     "context_length",
@@ -27,7 +28,7 @@ const HARMLESS: [&str; 29] = [
     "attention.key_length",
     "attention.value_length",
     "attention.layer_norm_rms_epsilon",
-    // Epsilons of norms that a Llama model does not have.
+    // Epsilons of norms that the architecture does not have; it requires its own.
     "attention.layer_norm_epsilon",
     "attention.group_norm_epsilon",
     "attention.group_norm_groups",
@@ -38,12 +39,12 @@ const HARMLESS: [&str; 29] = [
     "rope.scaling.factor",
     "rope.scaling.original_context_length",
     "rope.scaling.finetuned",
-    // Parameters of YaRN, which is refused by its type or its factors.
+    // Parameters of YaRN, which is read, or refused by its type or its factors.
     "rope.scaling.yarn_beta_fast",
     "rope.scaling.yarn_beta_slow",
 ];
 
-/// Keys under `llama.` that change the computation unless they have one of these values (a boolean counts as 0 or 1).
+/// Keys under the prefix that change the computation unless they have one of these values (a boolean counts as 0 or 1).
 const NEUTRAL: [(&str, &[f64]); 27] = [
     ("attention.causal", &[1.0]),
     ("attention.max_alibi_bias", &[0.0]),
@@ -105,14 +106,23 @@ pub(super) fn check_kind(gguf: &GgufFile) -> Result<()> {
     }
 }
 
-/// Checks every key under `llama.`.
+/// Checks every key under the prefix of `architecture`, whose scores are scaled by `score_scale`.
 ///
 /// # Errors
 /// A key with a value that changes the computation in a way that is not supported.
-pub(super) fn check_computation(gguf: &GgufFile, head_dim: usize, warnings: &mut Vec<String>) -> Result<()> {
+pub(super) fn check_computation(
+    gguf: &GgufFile,
+    architecture: &GgufArchitecture,
+    score_scale: f64,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
     let mut unknown = Vec::new();
-    for (key, value) in gguf.keys_under("llama.") {
-        let name = &key["llama.".len()..];
+    let prefix = format!("{}.", architecture.name);
+    for (key, value) in gguf.keys_under(&prefix) {
+        let name = &key[prefix.len()..];
+        if architecture.handled.contains(&name) {
+            continue;
+        }
         let number = match value {
             GgufValue::Bool(flag) => Some(f64::from(u8::from(*flag))),
             other => other.as_f64(),
@@ -121,10 +131,9 @@ pub(super) fn check_computation(gguf: &GgufFile, head_dim: usize, warnings: &mut
             number.is_some_and(|number| neutral.contains(&number))
         } else if name == "attention.scale" {
             // Stored in single precision; 0 means the default.
-            let default = 1.0 / (head_dim as f64).sqrt();
-            number.is_some_and(|scale| scale == 0.0 || (scale - default).abs() <= 1e-6 * default)
+            number.is_some_and(|scale| scale == 0.0 || (scale - score_scale).abs() <= 1e-6 * score_scale)
         } else if name == "attention.sliding_window" {
-            let context = gguf.optional_number("llama.context_length")?.unwrap_or(0.0);
+            let context = gguf.optional_number(&format!("{prefix}context_length"))?.unwrap_or(0.0);
             number.is_some_and(|window| window == 0.0 || window >= context)
         } else if name.starts_with("expert_") || name.starts_with("rope.dimension_sections") {
             // Without experts, which `expert_count` says, their settings have no effect.

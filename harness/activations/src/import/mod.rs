@@ -1,9 +1,10 @@
 //! Import of GGUF models: converts a `.gguf` file to a model directory in Hugging Face's layout.
 //!
 //! The rest of the crate reads only model directories with `config.json`, safetensors weights and `tokenizer.json`.
-//! [`gguf`] reads the file; [`config`], [`tokenizer`] and [`tensors`] convert its three parts; [`directory`] writes the
-//! result completely or not at all.
+//! [`gguf`] reads the file; [`architectures`], [`tokenizer`] and [`tensors`] convert its three parts; [`directory`] writes
+//! the result completely or not at all.
 
+pub mod architectures;
 mod bar;
 pub mod config;
 pub mod directory;
@@ -19,7 +20,7 @@ pub mod tokenizer;
 
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 pub use bar::import_with_bar;
 use gguf::GgufFile;
 pub use tensors::ImportProgress;
@@ -70,26 +71,23 @@ pub fn import_gguf(file: &Path, out: &Path, force: bool, progress: &mut ImportPr
     directory::check_destination(out, force)?;
     let gguf = GgufFile::open(file)?;
     metadata::check_kind(&gguf)?;
-    let architecture = gguf.string("general.architecture")?;
-    if architecture != "llama" {
-        let what = format!("is a model of architecture '{architecture}'; only 'llama' can be imported");
-        return Err(Error::file(file, what));
-    }
-    let config = config::LlamaMetadata::read(&gguf)?;
+    let architecture = architectures::find(&gguf)?;
+    let model = (architecture.read)(&gguf)?;
     let mut warnings = Vec::new();
-    metadata::check_computation(&gguf, config.shape.head_dim, &mut warnings)?;
-    let tokenizer = tokenizer::read(&gguf, &config, &mut warnings)?;
-    let tensors = tensors::plan(&gguf, &config)?;
+    metadata::check_computation(&gguf, architecture, model.score_scale, &mut warnings)?;
+    let tokenizer = tokenizer::read(&gguf, &model.extents, &mut warnings)?;
+    let tensors = tensors::plan(&gguf, &architecture.tensors, &model.extents)?;
     let summary = ImportSummary {
         name: gguf.find_string("general.name").map(str::to_owned),
-        n_layers: config.shape.n_layers,
+        n_layers: model.extents.n_layers,
         n_tensors: tensors.len(),
         n_parameters: tensors.iter().map(|tensor| tensor.n_elements()).sum(),
         n_bytes: tensors.iter().map(|tensor| tensor.n_bytes() as u64).sum(),
         warnings,
     };
     directory::write(out, force, |dir| {
-        directory::write_file(dir, "config.json", config.to_json(tensors::dtype_of(&tensors)).as_bytes())?;
+        let config = model.config_json(tensors::dtype_of(&tensors));
+        directory::write_file(dir, "config.json", config.as_bytes())?;
         directory::write_file(dir, "tokenizer.json", tokenizer.tokenizer_json.as_bytes())?;
         directory::write_file(dir, "tokenizer_config.json", tokenizer.tokenizer_config_json.as_bytes())?;
         if !summary.warnings.is_empty() {

@@ -1,10 +1,9 @@
-//! Maps the tensors of a GGUF model of architecture `llama` to Hugging Face's names, and writes them as safetensors.
+//! Maps the tensors of a GGUF model to Hugging Face's names and layouts, and writes them as safetensors.
 //!
-//! llama.cpp permutes the rows of the query and key projections when it writes a GGUF file, because it rotates adjacent
-//! elements of a head, while Hugging Face rotates element `j` with element `j + head_dim / 2`. This module reverses the
-//! permutation.
+//! llama.cpp's converter stores some tensors in another layout ([`TensorLayout`]); this module reverses it. For example, it
+//! permutes the rows of a Llama's query and key projections, because llama.cpp rotates adjacent elements of a head, while
+//! Hugging Face rotates element `j` with element `j + head_dim / 2`.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -13,7 +12,7 @@ use actbench_kernels::DType;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo as SafeTensorInfo};
 
-use super::config::LlamaMetadata;
+use super::architectures::table::{ModelExtents, TensorLayout, TensorTable};
 use super::gguf::{GgmlType, GgufFile, GgufTensor};
 use crate::error::{Error, Result};
 
@@ -30,8 +29,10 @@ pub struct PlannedTensor {
     pub source: GgufTensor,
     /// The name in the model directory, such as `model.layers.0.self_attn.q_proj.weight`.
     pub name: String,
-    /// The number of heads, if llama.cpp has permuted the rows of each head.
-    pub permuted_heads: Option<usize>,
+    /// How the file stores it.
+    pub layout: TensorLayout,
+    /// The number of heads whose rows the layout moves.
+    pub heads: usize,
     /// The type in the model directory; every value of the source is exact in it.
     pub dtype: DType,
 }
@@ -47,71 +48,109 @@ impl PlannedTensor {
         self.dtype.size() * self.n_elements()
     }
 
-    /// Elements of a row.
-    fn columns(&self) -> usize {
-        self.source.shape.last().copied().unwrap_or(1)
+    /// Extents in the model directory, outermost first.
+    fn shape(&self) -> Vec<usize> {
+        let mut shape = self.source.shape.clone();
+        if self.layout == TensorLayout::Transposed {
+            shape.reverse();
+        }
+        shape
     }
 
     /// The row of the GGUF tensor that becomes row `row`.
-    ///
-    /// In a head of `d` rows, llama.cpp stores row `t d/2 + j` (`t` in 0..2) as row `2 j + t`.
     fn source_row(&self, row: usize) -> usize {
-        let Some(heads) = self.permuted_heads else {
-            return row;
-        };
-        let width = self.n_elements() / self.row_elements() / heads;
-        let (head, within) = (row / width, row % width);
-        let (half, pair) = (within / (width / 2), within % (width / 2));
-        head * width + 2 * pair + half
+        let rows = self.n_elements() / self.row_elements();
+        match self.layout {
+            TensorLayout::Same | TensorLayout::PlusOne | TensorLayout::Transposed => row,
+            // In a head of `d` rows, llama.cpp stores row `t d/2 + j` (`t` in 0..2) as row `2 j + t`.
+            TensorLayout::QueryPairs | TensorLayout::KeyPairs => {
+                let width = rows / self.heads;
+                let (head, within) = (row / width, row % width);
+                let (half, pair) = (within / (width / 2), within % (width / 2));
+                head * width + 2 * pair + half
+            }
+            // Row `(3 h + p) d + j` (part `p` of head `h`) is stored as row `(p heads + h) d + j`.
+            TensorLayout::PartsByHead => {
+                let width = rows / (3 * self.heads);
+                let (slot, within) = (row / width, row % width);
+                let (head, part) = (slot / 3, slot % 3);
+                (part * self.heads + head) * width + within
+            }
+        }
     }
 
-    /// Elements that one step of the permutation moves: a row of a matrix, or one element of a bias.
+    /// Elements that one step of the conversion writes: a row of a matrix, or one element of a bias whose rows move.
     fn row_elements(&self) -> usize {
-        if self.source.shape.len() == 1 && self.permuted_heads.is_some() { 1 } else { self.columns() }
+        if self.source.shape.len() == 1 && self.layout.moves_rows() {
+            1
+        } else {
+            self.shape().last().copied().unwrap_or(1)
+        }
     }
 }
 
 /// Lists the tensors to write: in file order, but those of four bytes first, so that all are aligned.
 ///
 /// # Errors
-/// A tensor that is missing or unknown, or whose shape contradicts the configuration.
-pub fn plan(gguf: &GgufFile, config: &LlamaMetadata) -> Result<Vec<PlannedTensor>> {
+/// A tensor that is missing or unknown, or whose shape contradicts the metadata.
+pub fn plan(gguf: &GgufFile, table: &TensorTable, extents: &ModelExtents) -> Result<Vec<PlannedTensor>> {
+    let mut required = table.shapes(extents);
     let mut planned = Vec::with_capacity(gguf.tensors().len());
-    for source in gguf.tensors().iter().filter(|tensor| tensor.name != "rope_freqs.weight") {
-        let name = hugging_face_name(&source.name).ok_or_else(|| {
-            Error::file(gguf.path(), format!("has a tensor '{}', which is not part of a Llama model", source.name))
-        })?;
-        let permuted_heads = match name.rsplit('.').nth(1) {
-            Some("q_proj") => Some(config.shape.n_heads),
-            Some("k_proj") => Some(config.shape.n_kv_heads),
-            _ => None,
+    for source in gguf.tensors().iter().filter(|tensor| !table.is_of_config(&tensor.name)) {
+        let fail = |what: String| Err(Error::file(gguf.path(), what));
+        let ggml = &source.name;
+        let Some((name, layout)) = table.find(ggml) else {
+            return fail(format!("has a tensor '{ggml}', which is not part of a {} model", table.title));
         };
-        if permuted_heads.is_some() && source.shape.len() == 1 && source.kind.block_elements() > 1 {
-            let what =
-                format!("tensor '{}' is a bias stored as {}, which is not supported", source.name, source.kind.name());
-            return Err(Error::file(gguf.path(), what));
+        if layout.moves_rows() && source.shape.len() == 1 && source.kind.block_elements() > 1 {
+            let kind = source.kind.name();
+            return fail(format!("tensor '{ggml}' is a bias stored as {kind}, which is not supported"));
         }
-        let dtype = lossless_dtype(gguf, source);
-        planned.push(PlannedTensor { source: source.clone(), name, permuted_heads, dtype });
+        match required.remove(&name) {
+            None => return fail(format!("has a tensor '{ggml}' that its metadata does not describe")),
+            Some(shape) if shape != source.shape => {
+                let found = &source.shape;
+                return fail(format!("tensor '{ggml}' has shape {found:?}, its metadata requires {shape:?}"));
+            }
+            Some(_) => {}
+        }
+        let heads = if layout == TensorLayout::KeyPairs { extents.n_kv_heads } else { extents.n_heads };
+        let dtype = lossless_dtype(gguf, source, layout);
+        planned.push(PlannedTensor { source: source.clone(), name, layout, heads, dtype });
     }
-    check_complete(gguf, config, &planned)?;
+    if let Some(name) = required.keys().next() {
+        return Err(Error::file(gguf.path(), format!("has no tensor for '{name}'")));
+    }
     planned.sort_by_key(|tensor| std::cmp::Reverse(tensor.dtype.size()));
     Ok(planned)
 }
 
-/// The type that holds every dequantized value of a tensor: its own, or single precision for a quantized one, whose
+/// The type that holds every converted value of a tensor: its own, or single precision for a quantized one, whose
 /// values are products of a half-precision scale and an integer. Single-precision values that are all exact in bfloat16,
 /// such as the norms of most files, become bfloat16.
-fn lossless_dtype(gguf: &GgufFile, source: &GgufTensor) -> DType {
+fn lossless_dtype(gguf: &GgufFile, source: &GgufTensor, layout: TensorLayout) -> DType {
+    /// bfloat16 is the upper half of single precision, and the values are little-endian.
+    fn is_bf16(value: &[u8]) -> bool {
+        value[0] == 0 && value[1] == 0
+    }
     match source.kind {
+        // The difference to 1 can have more digits than the stored value.
+        _ if layout == TensorLayout::PlusOne => {
+            let exact = stored_values(gguf, source).iter().all(|value| is_bf16(&(value - 1.0).to_le_bytes()));
+            if exact { DType::Bf16 } else { DType::F32 }
+        }
         GgmlType::F16 => DType::F16,
         GgmlType::Bf16 => DType::Bf16,
-        // bfloat16 is the upper half of single precision, and the values are little-endian.
-        GgmlType::F32 if gguf.blocks(source).par_chunks_exact(4).all(|value| value[0] == 0 && value[1] == 0) => {
-            DType::Bf16
-        }
+        GgmlType::F32 if gguf.blocks(source).par_chunks_exact(4).all(is_bf16) => DType::Bf16,
         _ => DType::F32,
     }
+}
+
+/// All values of a tensor, as the file stores them.
+fn stored_values(gguf: &GgufFile, source: &GgufTensor) -> Vec<f32> {
+    let mut values = vec![0.0; source.shape.iter().product()];
+    source.kind.dequantize(gguf.blocks(source), &mut values);
+    values
 }
 
 /// The type of most weights.
@@ -122,67 +161,6 @@ pub fn dtype_of(planned: &[PlannedTensor]) -> DType {
         .into_iter()
         .max_by_key(|&dtype| -> usize { bytes(dtype) })
         .unwrap_or(DType::F32)
-}
-
-/// Hugging Face's name of ggml's tensor `name`.
-fn hugging_face_name(name: &str) -> Option<String> {
-    match name {
-        "token_embd.weight" => return Some("model.embed_tokens.weight".to_owned()),
-        "output_norm.weight" => return Some("model.norm.weight".to_owned()),
-        "output.weight" => return Some("lm_head.weight".to_owned()),
-        _ => {}
-    }
-    let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
-    let layer: usize = layer.parse().ok()?;
-    let (module, part) = rest.split_once('.')?;
-    let module = match (module, part) {
-        ("attn_norm", "weight") => "input_layernorm",
-        ("ffn_norm", "weight") => "post_attention_layernorm",
-        ("attn_q", "weight" | "bias") => "self_attn.q_proj",
-        ("attn_k", "weight" | "bias") => "self_attn.k_proj",
-        ("attn_v", "weight" | "bias") => "self_attn.v_proj",
-        ("attn_output", "weight" | "bias") => "self_attn.o_proj",
-        ("ffn_gate", "weight" | "bias") => "mlp.gate_proj",
-        ("ffn_up", "weight" | "bias") => "mlp.up_proj",
-        ("ffn_down", "weight" | "bias") => "mlp.down_proj",
-        _ => return None,
-    };
-    Some(format!("model.layers.{layer}.{module}.{part}"))
-}
-
-/// Checks that the file has exactly the tensors of the configuration, with their shapes.
-fn check_complete(gguf: &GgufFile, config: &LlamaMetadata, planned: &[PlannedTensor]) -> Result<()> {
-    let mut required: BTreeMap<String, Vec<usize>> =
-        config.shape.tensors().into_iter().map(|spec| (spec.name, spec.shape)).collect();
-    let biased: Vec<(String, Vec<usize>)> = required
-        .iter()
-        .filter(|(name, _)| has_bias(name, config))
-        .map(|(name, shape)| (name.replace(".weight", ".bias"), shape[..1].to_vec()))
-        .collect();
-    required.extend(biased);
-    for tensor in planned {
-        let Some(shape) = required.remove(&tensor.name) else {
-            let what = format!("has a tensor '{}' that its metadata does not describe", tensor.source.name);
-            return Err(Error::file(gguf.path(), what));
-        };
-        if shape != tensor.source.shape {
-            return Err(Error::file(
-                gguf.path(),
-                format!(
-                    "tensor '{}' has shape {:?}, its metadata requires {shape:?}",
-                    tensor.source.name, tensor.source.shape
-                ),
-            ));
-        }
-    }
-    match required.keys().next() {
-        Some(name) => Err(Error::file(gguf.path(), format!("has no tensor for '{name}'"))),
-        None => Ok(()),
-    }
-}
-
-fn has_bias(name: &str, config: &LlamaMetadata) -> bool {
-    (config.attention_bias && name.contains(".self_attn.")) || (config.mlp_bias && name.contains(".mlp."))
 }
 
 /// Writes the planned tensors to a safetensors file at `path`, in chunks of 16 MiB.
@@ -220,7 +198,7 @@ fn safetensors_header(planned: &[PlannedTensor]) -> std::result::Result<Vec<u8>,
             DType::F16 => Dtype::F16,
             DType::Bf16 => Dtype::BF16,
         };
-        let info = SafeTensorInfo { dtype, shape: tensor.source.shape.clone(), data_offsets: (begin, offset) };
+        let info = SafeTensorInfo { dtype, shape: tensor.shape(), data_offsets: (begin, offset) };
         (tensor.name.clone(), info)
     });
     let infos = infos.collect();
@@ -236,6 +214,8 @@ fn write_tensor(gguf: &GgufFile, tensor: &PlannedTensor, sink: &mut dyn FnMut(&[
     let columns = tensor.row_elements();
     let rows = tensor.n_elements() / columns;
     let blocks = gguf.blocks(&tensor.source);
+    // A column has parts of all stored rows, so those of a transposed matrix are converted at once.
+    let transposed = (tensor.layout == TensorLayout::Transposed).then(|| stored_values(gguf, &tensor.source));
     let stored_row = blocks.len() / rows;
     let row_bytes = tensor.dtype.size() * columns;
     let rows_per_chunk = (CHUNK_BYTES / row_bytes).max(1);
@@ -245,8 +225,16 @@ fn write_tensor(gguf: &GgufFile, tensor: &PlannedTensor, sink: &mut dyn FnMut(&[
         bytes.par_chunks_exact_mut(row_bytes).enumerate().try_for_each_init(
             || vec![0f32; columns],
             |values, (index, out)| {
-                let start = tensor.source_row(first + index) * stored_row;
-                tensor.source.kind.dequantize(&blocks[start..start + stored_row], values);
+                if let Some(transposed) = &transposed {
+                    let column = transposed.iter().skip(first + index).step_by(rows);
+                    values.iter_mut().zip(column).for_each(|(value, stored)| *value = *stored);
+                } else {
+                    let start = tensor.source_row(first + index) * stored_row;
+                    tensor.source.kind.dequantize(&blocks[start..start + stored_row], values);
+                }
+                if tensor.layout == TensorLayout::PlusOne {
+                    values.iter_mut().for_each(|value| *value -= 1.0);
+                }
                 tensor.dtype.narrow(values, out);
                 check_finite(gguf, tensor, values)
             },
@@ -263,22 +251,4 @@ fn check_finite(gguf: &GgufFile, tensor: &PlannedTensor, values: &[f32]) -> Resu
     }
     let what = format!("tensor '{}' has weights that are not finite: the file is damaged", tensor.source.name);
     Err(Error::file(gguf.path(), what))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn known_names_are_translated_unknown_are_not() {
-        assert_eq!(hugging_face_name("blk.17.attn_k.weight").unwrap(), "model.layers.17.self_attn.k_proj.weight");
-        assert_eq!(
-            hugging_face_name("blk.0.ffn_norm.weight").unwrap(),
-            "model.layers.0.post_attention_layernorm.weight"
-        );
-        assert_eq!(hugging_face_name("output.weight").unwrap(), "lm_head.weight");
-        for unknown in ["blk.0.ffn_gate_inp.weight", "blk.x.attn_k.weight", "blk.0", "blk.0.attn_norm.bias", ""] {
-            assert_eq!(hugging_face_name(unknown), None, "{unknown}");
-        }
-    }
 }

@@ -47,7 +47,7 @@ fn tokenizer_of(change: impl FnOnce(&mut GgufWriter) -> &mut GgufWriter) -> Toke
 #[test]
 fn unsupported_model_is_rejected_with_reason() {
     let set = |key: &'static str, value: GgufValue| import_error(move |gguf| gguf.set(key, value));
-    insta::assert_snapshot!(set("general.architecture", text("mamba")), @"FILE: is a model of architecture 'mamba'; only 'llama' can be imported");
+    insta::assert_snapshot!(set("general.architecture", text("mamba")), @"FILE: is a model of architecture 'mamba'; supported are: llama qwen2 qwen3 gemma gemma2 gemma3 phi3 gptneox gpt2");
     insta::assert_snapshot!(set("llama.expert_count", GgufValue::Unsigned(8)), @"FILE: is a mixture of experts, which is not supported");
     insta::assert_snapshot!(set("llama.attention.head_count", GgufValue::Unsigned(0)), @"FILE: has 0 query heads, which is not a multiple of 1 key/value heads");
     insta::assert_snapshot!(set("llama.attention.head_count", integers(&[2])), @"FILE: metadata 'llama.attention.head_count' is an array, expected an integer from 0 to 2^32");

@@ -37,11 +37,16 @@ pub enum GgmlType {
     Q5K,
     /// 256 six-bit numbers in 16 groups with eight-bit scales.
     Q6K,
+    /// 32 four-bit indices into a table of 16 values, and a scale.
+    Iq4Nl,
 }
+
+/// The values of `IQ4_NL`: denser around zero, where most weights are. ggml's `kvalues_iq4nl`.
+const IQ4_NL_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 impl GgmlType {
     /// All supported types.
-    pub const ALL: [GgmlType; 13] = [
+    pub const ALL: [GgmlType; 14] = [
         GgmlType::F32,
         GgmlType::F16,
         GgmlType::Bf16,
@@ -55,6 +60,7 @@ impl GgmlType {
         GgmlType::Q4K,
         GgmlType::Q5K,
         GgmlType::Q6K,
+        GgmlType::Iq4Nl,
     ];
 
     /// The type's number in a GGUF file.
@@ -72,6 +78,7 @@ impl GgmlType {
             GgmlType::Q4K => 12,
             GgmlType::Q5K => 13,
             GgmlType::Q6K => 14,
+            GgmlType::Iq4Nl => 20,
             GgmlType::Bf16 => 30,
         }
     }
@@ -92,6 +99,7 @@ impl GgmlType {
             GgmlType::Q4K => "Q4_K",
             GgmlType::Q5K => "Q5_K",
             GgmlType::Q6K => "Q6_K",
+            GgmlType::Iq4Nl => "IQ4_NL",
         }
     }
 
@@ -99,7 +107,7 @@ impl GgmlType {
     pub const fn block_elements(self) -> usize {
         match self {
             GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => 1,
-            GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q5_0 | GgmlType::Q5_1 | GgmlType::Q8_0 => 32,
+            GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q5_0 | GgmlType::Q5_1 | GgmlType::Q8_0 | GgmlType::Iq4Nl => 32,
             GgmlType::Q2K | GgmlType::Q3K | GgmlType::Q4K | GgmlType::Q5K | GgmlType::Q6K => QK_K,
         }
     }
@@ -109,7 +117,7 @@ impl GgmlType {
         match self {
             GgmlType::F32 => 4,
             GgmlType::F16 | GgmlType::Bf16 => 2,
-            GgmlType::Q4_0 => 2 + 16,
+            GgmlType::Q4_0 | GgmlType::Iq4Nl => 2 + 16,
             GgmlType::Q4_1 => 2 + 2 + 16,
             GgmlType::Q5_0 => 2 + 4 + 16,
             GgmlType::Q5_1 => 2 + 2 + 4 + 16,
@@ -152,6 +160,7 @@ impl GgmlType {
             GgmlType::Q4K => pairs.for_each(|(block, out)| k_quants::q4_k(block, out)),
             GgmlType::Q5K => pairs.for_each(|(block, out)| k_quants::q5_k(block, out)),
             GgmlType::Q6K => pairs.for_each(|(block, out)| k_quants::q6_k(block, out)),
+            GgmlType::Iq4Nl => pairs.for_each(|(block, out)| iq4_nl(block, out)),
         }
     }
 }
@@ -204,5 +213,16 @@ fn q8_0(block: &[u8], out: &mut [f32]) {
     let d = half_at(block, 0);
     for (&byte, value) in block[2..].iter().zip(out) {
         *value = f32::from(byte as i8) * d;
+    }
+}
+
+/// `d v`, with `v` from a table by an index of four bits, in the order of `Q4_0`.
+fn iq4_nl(block: &[u8], out: &mut [f32]) {
+    let d = half_at(block, 0);
+    let value = |index: u8| d * f32::from(IQ4_NL_VALUES[usize::from(index)]);
+    let (low, high) = out.split_at_mut(16);
+    for ((&byte, low), high) in block[2..].iter().zip(low).zip(high) {
+        *low = value(byte & 15);
+        *high = value(byte >> 4);
     }
 }

@@ -163,3 +163,93 @@ pub fn tiny_llama() -> GgufWriter {
     }
     gguf
 }
+
+/// A model of another architecture with the metadata, the tokenizer and the extents of [`tiny_llama`], in `n_layers` blocks.
+///
+/// Matrices are as in [`tiny_llama`]; all elements of norms and biases are 1.
+pub fn tiny_model(architecture: &str, n_layers: usize) -> GgufWriter {
+    let llama = tiny_llama();
+    let mut gguf = GgufWriter::default();
+    for (key, value) in llama.metadata {
+        let key = key.strip_prefix("llama.").map_or(key.clone(), |name| format!("{architecture}.{name}"));
+        gguf.set(&key, value);
+    }
+    let own = |name: &str| format!("{architecture}.{name}");
+    gguf.set("general.architecture", GgufValue::String(architecture.to_owned()))
+        .set(&own("block_count"), GgufValue::Unsigned(n_layers as u64));
+    let has_layer_norm = ["gptneox", "gpt2"].contains(&architecture);
+    if has_layer_norm {
+        gguf.unset(&own("attention.layer_norm_rms_epsilon"))
+            .set(&own("attention.layer_norm_epsilon"), GgufValue::Float32(1e-5))
+            .unset(&own("attention.head_count_kv"));
+    }
+    if architecture == "gemma3" {
+        gguf.set(&own("attention.sliding_window"), GgufValue::Unsigned(8));
+    }
+    let by_row = |shape: &[usize]| -> Vec<f32> {
+        let columns = shape[1..].iter().product();
+        (0..shape[0]).flat_map(|row| std::iter::repeat_n(row as f32, columns)).collect()
+    };
+    gguf.tensor("token_embd.weight", &[7, 8], &by_row(&[7, 8])).tensor("output_norm.weight", &[8], &[1.0; 8]);
+    if architecture == "gpt2" {
+        gguf.tensor("position_embd.weight", &[16, 8], &by_row(&[16, 8]));
+    }
+    if has_layer_norm {
+        gguf.tensor("output_norm.bias", &[8], &[1.0; 8]);
+    }
+    for layer in 0..n_layers {
+        for (name, shape) in tiny_modules(architecture) {
+            let is_norm = name.ends_with("norm");
+            let values = if is_norm { vec![1.0; shape[0]] } else { by_row(shape) };
+            gguf.tensor(&format!("blk.{layer}.{name}.weight"), shape, &values);
+            let is_biased = architecture == "qwen2" && ["attn_q", "attn_k", "attn_v"].contains(name);
+            if has_layer_norm || is_biased {
+                gguf.tensor(&format!("blk.{layer}.{name}.bias"), &shape[..1], &vec![1.0; shape[0]]);
+            }
+        }
+    }
+    gguf
+}
+
+/// The modules of a block of [`tiny_model`] and the shapes of their weights.
+fn tiny_modules(architecture: &str) -> &'static [(&'static str, &'static [usize])] {
+    match architecture {
+        "phi3" => &[
+            ("attn_norm", &[8]),
+            ("attn_qkv", &[16, 8]),
+            ("attn_output", &[8, 8]),
+            ("ffn_norm", &[8]),
+            ("ffn_up", &[6, 8]),
+            ("ffn_down", &[8, 3]),
+        ],
+        "gptneox" | "gpt2" => &[
+            ("attn_norm", &[8]),
+            ("attn_qkv", &[24, 8]),
+            ("attn_output", &[8, 8]),
+            ("ffn_norm", &[8]),
+            ("ffn_up", &[3, 8]),
+            ("ffn_down", &[8, 3]),
+        ],
+        "qwen3" => &LLAMA_AND_GEMMA_MODULES[..11],
+        "gemma2" => &LLAMA_AND_GEMMA_MODULES[2..],
+        "gemma3" => LLAMA_AND_GEMMA_MODULES,
+        _ => &LLAMA_AND_GEMMA_MODULES[2..11],
+    }
+}
+
+/// The modules of a Llama, after the norms of queries and keys and before Gemma's norms of outputs.
+const LLAMA_AND_GEMMA_MODULES: &[(&str, &[usize])] = &[
+    ("attn_q_norm", &[4]),
+    ("attn_k_norm", &[4]),
+    ("attn_norm", &[8]),
+    ("attn_q", &[8, 8]),
+    ("attn_k", &[4, 8]),
+    ("attn_v", &[4, 8]),
+    ("attn_output", &[8, 8]),
+    ("ffn_norm", &[8]),
+    ("ffn_gate", &[3, 8]),
+    ("ffn_up", &[3, 8]),
+    ("ffn_down", &[8, 3]),
+    ("post_attention_norm", &[8]),
+    ("post_ffw_norm", &[8]),
+];

@@ -92,8 +92,8 @@ fn malformed_tensor_is_rejected() {
         file[offset..offset + bytes.len()].copy_from_slice(bytes);
         file
     };
-    insta::assert_snapshot!(open_error(&patched(kind_offset, &16u32.to_le_bytes())), @"FILE: tensor 'w' is stored as IQ2_XXS; supported are: F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K (at byte 49)");
-    insta::assert_snapshot!(open_error(&patched(kind_offset, &4000u32.to_le_bytes())), @"FILE: tensor 'w' is stored as the unknown type 4000; supported are: F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K (at byte 49)");
+    insta::assert_snapshot!(open_error(&patched(kind_offset, &16u32.to_le_bytes())), @"FILE: tensor 'w' is stored as IQ2_XXS; supported are: F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL (at byte 49)");
+    insta::assert_snapshot!(open_error(&patched(kind_offset, &4000u32.to_le_bytes())), @"FILE: tensor 'w' is stored as the unknown type 4000; supported are: F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL (at byte 49)");
     insta::assert_snapshot!(open_error(&patched(kind_offset + 4, &8u64.to_le_bytes())), @"FILE: tensor 'w' is at offset 8, not a multiple of 32 (at byte 57)");
     insta::assert_snapshot!(open_error(&patched(kind_offset + 4, &(u64::MAX - 31).to_le_bytes())), @"FILE: the file is truncated: tensor 'w' needs 32 bytes at offset 18446744073709551584 of the data, which starts at byte 64 of 96");
     let mut overlapping = single_tensor(&[8], GgmlType::F32, 32);
@@ -125,12 +125,17 @@ fn dequantized_bits_match_gguf_py() {
     let golden = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/gguf_blocks.safetensors"));
     let golden = safetensors::SafeTensors::deserialize(golden).unwrap();
     for kind in GgmlType::ALL {
-        let blocks = golden.tensor(&format!("{}.blocks", kind.name())).unwrap();
-        let expected = golden.tensor(&format!("{}.values", kind.name())).unwrap();
-        let mut values = vec![f32::NAN; expected.shape()[0]];
-        kind.dequantize(blocks.data(), &mut values);
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        assert!(bytes == expected.data(), "{}", kind.name());
+        // The numbers of the plain types are extreme already.
+        let scales = if kind.block_elements() > 1 { &["", ".extreme"][..] } else { &[""] };
+        for scale in scales {
+            let name = format!("{}{scale}", kind.name());
+            let blocks = golden.tensor(&format!("{name}.blocks")).unwrap();
+            let expected = golden.tensor(&format!("{name}.values")).unwrap();
+            let mut values = vec![f32::NAN; expected.shape()[0]];
+            kind.dequantize(blocks.data(), &mut values);
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            assert!(bytes == expected.data(), "{name}");
+        }
     }
 }
 
@@ -145,6 +150,9 @@ fn dequantized_blocks_match_hand_calculation() {
     assert_eq!((values[16], values[17], values[23]), (-0.5, 0.5, 6.5));
     GgmlType::Q4_0.dequantize(&[&half(2.0)[..], &nibbles].concat(), &mut values);
     assert_eq!((values[0], values[1], values[16], values[31]), (-16.0, -12.0, -14.0, 14.0));
+    // The first two of the table and its last.
+    GgmlType::Iq4Nl.dequantize(&[&half(0.5)[..], &[0x10; 15], &[0xf0]].concat(), &mut values);
+    assert_eq!((values[0], values[15], values[16], values[31]), (-63.5, -63.5, -52.0, 56.5));
     let bytes: Vec<u8> = (0..32).map(|i: i8| (i - 16) as u8).collect();
     GgmlType::Q8_0.dequantize(&[&half(0.25)[..], &bytes].concat(), &mut values);
     assert_eq!((values[0], values[16], values[31]), (-4.0, 0.0, 3.75));

@@ -14,7 +14,7 @@ pub mod vocabulary;
 use serde_json::{Map, Value as Json, json};
 use tokenizers::Tokenizer;
 
-use super::config::LlamaMetadata;
+use super::architectures::table::ModelExtents;
 use super::gguf::{GgufFile, GgufValue};
 use crate::error::{Error, Result};
 use vocabulary::{TokenType, Vocabulary};
@@ -32,8 +32,8 @@ pub struct TokenizerFiles {
 ///
 /// # Errors
 /// An unsupported kind of tokenizer, or an inconsistent vocabulary.
-pub fn read(gguf: &GgufFile, config: &LlamaMetadata, warnings: &mut Vec<String>) -> Result<TokenizerFiles> {
-    let mut vocabulary = Vocabulary::read(gguf, config)?;
+pub fn read(gguf: &GgufFile, extents: &ModelExtents, warnings: &mut Vec<String>) -> Result<TokenizerFiles> {
+    let mut vocabulary = Vocabulary::read(gguf, extents.vocab_size)?;
     let rules = match gguf.string("tokenizer.ggml.model")? {
         "gpt2" => {
             let merges = byte_level::merges(gguf)?;
@@ -74,7 +74,7 @@ pub fn read(gguf: &GgufFile, config: &LlamaMetadata, warnings: &mut Vec<String>)
     // Validate with the crate that will read the file.
     Tokenizer::from_bytes(&tokenizer_json)
         .map_err(|error| Error::file(gguf.path(), format!("has an invalid tokenizer: {error}")))?;
-    let tokenizer_config_json = tokenizer_config(gguf, config, &vocabulary, bos.is_some(), eos.is_some())?;
+    let tokenizer_config_json = tokenizer_config(gguf, extents, &vocabulary, bos.is_some(), eos.is_some())?;
     Ok(TokenizerFiles { tokenizer_json, tokenizer_config_json })
 }
 
@@ -130,7 +130,7 @@ fn post_processor(vocabulary: &Vocabulary, bos: Option<usize>, eos: Option<usize
 
 fn tokenizer_config(
     gguf: &GgufFile,
-    config: &LlamaMetadata,
+    extents: &ModelExtents,
     vocabulary: &Vocabulary,
     adds_bos: bool,
     adds_eos: bool,
@@ -138,7 +138,7 @@ fn tokenizer_config(
     let token = |id: Option<usize>| id.map(|id| vocabulary.tokens[id].as_str());
     let mut json = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": config.max_position_embeddings,
+        "model_max_length": extents.max_positions,
         "clean_up_tokenization_spaces": false,
         "add_bos_token": adds_bos,
         "add_eos_token": adds_eos,

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value as Json};
 
-use super::super::config::LlamaMetadata;
 use super::super::gguf::{GgufFile, GgufValue};
 use crate::error::{Error, Result};
 
@@ -43,15 +42,15 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Reads tokens, types and the ids of special tokens.
+    /// Reads tokens, types and the ids of special tokens of a model with `vocab_size` embeddings.
     ///
     /// # Errors
     /// More tokens than embeddings, a duplicate token, or lists of different lengths.
-    pub fn read(gguf: &GgufFile, config: &LlamaMetadata) -> Result<Vocabulary> {
+    pub fn read(gguf: &GgufFile, vocab_size: usize) -> Result<Vocabulary> {
         let fail = |what: String| Err(Error::file(gguf.path(), what));
         let tokens = gguf.required("tokenizer.ggml.tokens", "a list of strings", strings)?;
-        if tokens.len() > config.shape.vocab_size {
-            return fail(format!("has {} tokens but {} embeddings", tokens.len(), config.shape.vocab_size));
+        if tokens.len() > vocab_size {
+            return fail(format!("has {} tokens but {vocab_size} embeddings", tokens.len()));
         }
         let mut ids = HashMap::with_capacity(tokens.len());
         for (id, token) in tokens.iter().enumerate() {
