@@ -124,6 +124,15 @@ untimed_plan_without_weights() { : "'plan' and 'explain' need no weights and no 
   [ -s "$work/explain.txt" ]
 }
 
+untimed_families() { : "a model of each published shape of README's families is explained without weights"
+  local name
+  for name in $("$ACTBENCH" models --json | grep -oP '"name": "\Ksynthetic:[^"]+'); do
+    "$ACTBENCH" explain --model "$name" --samples 20 --layer 1 --quiet >"$work/explain.txt"
+    [ -s "$work/explain.txt" ]
+  done
+  [ "$("$ACTBENCH" models --json | grep -oP '"family": "\K[^"]+' | sort -u | wc -l)" -ge 12 ]
+}
+
 untimed_exit_statuses() { : "exit status 2 for bad usage and for bad input, with one line that names the cause"
   status 2 "$ACTBENCH" run --samples banana
   grep -q banana "$work/err"

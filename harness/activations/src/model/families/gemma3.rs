@@ -16,7 +16,7 @@ pub(super) const FAMILY: Family = Family {
     classes: &["Gemma3ForConditionalGeneration", "Gemma3ForCausalLM", "Gemma3Model", "Gemma3TextModel"],
     title: "a Gemma 3",
     models: "Gemma 3",
-    differs: "as Gemma 2 without caps, and norms of queries and keys, two rotary tables; files with images too (the text part)",
+    differs: "as Gemma 2 without caps, and norms of queries and keys, two rotary tables; also the text part of files with images",
     handled: &[
         "attention_bias",
         "hidden_activation",

@@ -43,7 +43,7 @@ fn is_tensor(name: &str, names: &TensorNames) -> bool {
     if name == names.embedding || name == names.head || names.positions == Some(name) {
         return true;
     }
-    if name.strip_suffix(".weight") == Some(names.final_norm) {
+    if name.strip_suffix(".weight").or_else(|| name.strip_suffix(".bias")) == Some(names.final_norm) {
         return true;
     }
     let Some(tensor) = in_block(name, names) else { return false };
