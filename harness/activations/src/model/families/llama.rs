@@ -20,7 +20,7 @@ pub(super) const FAMILY: Family = Family {
 
 fn read(entries: &Entries<'_>) -> Result<DecoderSpec, String> {
     entries.silu("hidden_act")?;
-    let rules = RopeRules::of_theta(10_000.0);
+    let rules = RopeRules { ignores_layer_types: true, ..RopeRules::of_theta(10_000.0) };
     let mut spec = decoder::read(entries, "llama", NAMES, &Defaults::LLAMA, &rules)?;
     decoder::read_attention_bias(entries, &mut spec)?;
     spec.mlp.bias = entries.flag("mlp_bias", false)?;

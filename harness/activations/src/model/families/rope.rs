@@ -28,12 +28,15 @@ pub(super) struct RopeRules {
     /// Whether LongRoPE is the only scaling, which older files call `su` or `yarn`, with an original context of this many positions
     /// where no key outside the rope dictionary gives one (Phi 3).
     pub(super) longrope_alone: Option<usize>,
+    /// Whether entries by layer type that no `layer_types` names are passed over with a warning, as transformers does for a Llama.
+    /// Other families refuse them: most have their own list of layer types, with which transformers fails.
+    pub(super) ignores_layer_types: bool,
 }
 
 impl RopeRules {
     /// The rules of most families.
     pub(super) const fn of_theta(theta: f64) -> Self {
-        RopeRules { theta_key: "rope_theta", theta, fraction: None, longrope_alone: None }
+        RopeRules { theta_key: "rope_theta", theta, fraction: None, longrope_alone: None, ignores_layer_types: false }
     }
 }
 
@@ -50,7 +53,7 @@ pub(super) fn read(
     let empty = Map::new();
     let (place, rope) = rope_dictionary(entries)?.unwrap_or(("rope_parameters", &empty));
     let kind = rope_type(entries, place, rope)?;
-    check_nested(entries, place, rope, kind)?;
+    check_nested(entries, place, rope, kind == "default" && rules.ignores_layer_types)?;
     let table = Table { entries, rules, place, rope, by_layer_type: false, head_dim, max_positions };
     table.read(kind)
 }
@@ -145,8 +148,9 @@ fn rope_type<'a>(entries: &Entries<'_>, place: &str, rope: &'a Map<String, Value
     }
 }
 
-/// Entries by layer type in the dictionary of a family that has one table for all layers.
-fn check_nested(entries: &Entries<'_>, place: &str, rope: &Map<String, Value>, kind: &str) -> Result<(), String> {
+/// Entries by layer type in the dictionary of a family that has one table for all layers. With `may_ignore`, those that no
+/// `layer_types` names are a warning.
+fn check_nested(entries: &Entries<'_>, place: &str, rope: &Map<String, Value>, may_ignore: bool) -> Result<(), String> {
     let nested: Vec<&str> = rope.iter().filter(|(_, value)| is_nested(value)).map(|(key, _)| key.as_str()).collect();
     if nested.is_empty() {
         return Ok(());
@@ -159,7 +163,7 @@ fn check_nested(entries: &Entries<'_>, place: &str, rope: &Map<String, Value>, k
             .and_then(Value::as_array)
             .is_some_and(|types| types.iter().any(|kind| kind.as_str() == Some(name)))
     };
-    if kind != "default" || nested.iter().any(|name| declared(name)) {
+    if !may_ignore || nested.iter().any(|name| declared(name)) {
         return Err(format!("{place} has entries by layer type ('{names}'), but {title} has one rope for all layers"));
     }
     entries.warn(format!(

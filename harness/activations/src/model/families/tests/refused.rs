@@ -116,6 +116,8 @@ fn impossible_rotary_settings_are_refused() {
     insta::assert_snapshot!(scaling("mistral", json!({"type": "yarn"})), @"c: rope_scaling has no factor");
     insta::assert_snapshot!(scaling("mistral", json!({"type": "dynamic"})), @"c: rope_scaling has no factor");
     insta::assert_snapshot!(scaling("qwen2", json!({"full_attention": {"rope_type": "default"}, "type": "linear", "factor": 2.0})), @"c: rope_scaling has entries by layer type ('full_attention'), but a Qwen 2 has one rope for all layers");
+    // transformers has layer types for this family where the file lists none.
+    insta::assert_snapshot!(scaling("qwen3", json!({"sliding_attention": {"rope_type": "default"}})), @"c: rope_scaling has entries by layer type ('sliding_attention'), but a Qwen 3 has one rope for all layers");
     insta::assert_snapshot!(scaling("qwen2", json!({"partial_rotary_factor": 0.5})), @"c: partial_rotary_factor of rope_scaling is 0.5, only 1 is supported");
     insta::assert_snapshot!(refused("gpt_neox", json!({"rotary_pct": 0.35})), @"c: rotary_pct 0.35 rotates 5 of 16 elements, it must be an even number");
     insta::assert_snapshot!(refused("gpt_neox", json!({"rotary_pct": 1.5})), @"c: rotary_pct is 1.5, it must be above 0 and at most 1");
