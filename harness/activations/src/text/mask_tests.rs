@@ -284,3 +284,29 @@ fn variables_of_a_row_reach_the_template() {
     assert_eq!(text, "0tcalmEFalse<a>");
     assert_eq!(Dialogue::new(vec![], true).template_values, Map::new());
 }
+
+/// The formats of families whose templates are not those of a Llama, in other words than the published templates.
+const FAMILIES: [(&str, &str); 5] = [
+    ("phi3", include_str!("../../tests/templates/phi3.jinja")),
+    ("phi4_mini", include_str!("../../tests/templates/phi4_mini.jinja")),
+    ("olmo2", include_str!("../../tests/templates/olmo2.jinja")),
+    ("gemma3", include_str!("../../tests/templates/gemma3.jinja")),
+    ("smollm3", include_str!("../../tests/templates/smollm3.jinja")),
+];
+
+#[test]
+fn families_have_exact_masks() {
+    let asked = [(System, "Be brief."), (User, "Is it?"), (Assistant, "It is."), (User, "Why?"), (Assistant, "So.")];
+    let masked = FAMILIES.map(|(name, template)| {
+        assert_eq!(contents(template, &asked), ["It is.", "So."], "{name}");
+        turns(template, &asked)
+    });
+    let expected = [
+        ["<|assistant|>\nIt is.<|end|>\n", "<|assistant|>\nSo.<|end|>\n</s>"],
+        ["<|assistant|>It is.<|end|>", "<|assistant|>So.<|end|></s>"],
+        ["<|assistant|>\nIt is.</s>\n", "<|assistant|>\nSo.</s>"],
+        ["<start_of_turn>model\nIt is.<end_of_turn>\n", "<start_of_turn>model\nSo.<end_of_turn>\n"],
+        ["<|im_start|>assistant\nIt is.<|im_end|>\n", "<|im_start|>assistant\nSo.<|im_end|>\n"],
+    ];
+    assert_eq!(masked, expected);
+}
