@@ -73,10 +73,7 @@ impl ActivationModel for ConfigOnlyModel {
     }
 
     fn describe(&self) -> String {
-        {
-            let DecoderSpec { family, n_layers, hidden_size, .. } = &self.spec;
-            format!("{family}, {n_layers} layers x {hidden_size} in {}", self.dtype)
-        }
+        self.spec.describe(self.dtype)
     }
 
     fn flops(&self, batch: &TokenBatch, n_blocks: usize) -> u64 {

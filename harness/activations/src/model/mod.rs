@@ -26,6 +26,7 @@ pub mod spec;
 pub mod tensor_names;
 pub mod tensor_shapes;
 mod tensors;
+mod threads;
 pub mod weights;
 
 /// What a layer number counts, for help, reports and the metadata of files. `scripts/check_layers.py` compares it with

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 
-use actbench_kernels::{DType, DeviceUsage, KernelError};
+use actbench_kernels::{DType, DeviceUsage};
 
+use super::threads::spawn;
 use super::{ActivationModel, LayerVectors, ModelSession, ModelStep, SessionEvent, TokenBatch, run_steps};
 use crate::error::{Error, Result};
 
@@ -127,12 +128,7 @@ impl ReplicaSession {
                 // The receiver is gone if another replica has failed.
                 let _ = message_sender.send(ReplicaMessage::Finished { stream, result });
             };
-            let spawned = Builder::new().name("replica".to_owned()).spawn(work);
-            session.threads.push(spawned.map_err(|error| KernelError::Device {
-                op: "start threads",
-                device: "replicas".to_owned(),
-                message: error.to_string(),
-            })?);
+            session.threads.push(spawn("replicas", work)?);
             session.steps.push(Some(step_sender));
             session.n_in_flight.push(0);
             session.n_running += 1;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use actbench_kernels::{Activation, AttentionShape, ScoreRule};
+use actbench_kernels::{Activation, AttentionShape, DType, ScoreRule};
 
 use super::rope_spec::RopeSpec;
 use super::tensor_names::TensorNames;
@@ -161,6 +161,11 @@ impl DecoderSpec {
     /// Columns of the key projection's output.
     pub fn kv_width(&self) -> usize {
         self.n_kv_heads * self.head_dim
+    }
+
+    /// Family, depth, width and type, for people: `llama, 30 layers x 576 in bf16`.
+    pub fn describe(&self, dtype: DType) -> String {
+        format!("{}, {} layers x {} in {dtype}", self.family, self.n_layers, self.hidden_size)
     }
 
     /// The heads.

@@ -2,6 +2,7 @@
 
 use actbench_kernels::{Backend, KernelError};
 
+use super::rope_table::RopeTable;
 use super::stage::PipelineStage;
 use super::weights::{DecoderBlock, Norm, Projection};
 use super::workspace::Workspace;
@@ -47,10 +48,9 @@ impl<B: Backend> PipelineStage<B> {
         let (shape, scores) = (self.spec.attention_shape(), self.spec.score_rule(layer));
         self.backend.attention(&work.query, &work.key_value, layout, shape, scores, &mut work.attended)?;
         pass.add_attention(work)?;
-        if self.spec.parallel_residual {
-            return pass.add_parallel_mlp(work);
+        if !self.spec.parallel_residual {
+            pass.norm_input(&pass.block.mlp_norm, &work.stream, &mut work.normed)?;
         }
-        pass.norm_input(&pass.block.mlp_norm, &work.stream, &mut work.normed)?;
         pass.add_mlp(work)
     }
 }
@@ -61,7 +61,7 @@ struct BlockPass<'a, B: Backend> {
     spec: &'a DecoderSpec,
     block: &'a DecoderBlock<B>,
     /// The table that rotates queries and keys; none if they are not rotated.
-    rope: Option<&'a super::rope_table::RopeTable<B>>,
+    rope: Option<&'a RopeTable<B>>,
 }
 
 impl<B: Backend> BlockPass<'_, B> {
@@ -73,6 +73,11 @@ impl<B: Backend> BlockPass<'_, B> {
             Some(Norm::Rms(scale)) => self.backend.rms_norm(x, scale, eps, out),
             Some(Norm::Layer { scale, bias }) => self.backend.layer_norm(x, scale, bias, eps, out),
         }
+    }
+
+    /// What queries, keys and values are projected from.
+    fn attention_input<'t>(&self, normed: &'t B::Tensor, stream: &'t B::Tensor) -> &'t B::Tensor {
+        if self.block.attention_norm.is_some() { normed } else { stream }
     }
 
     /// `out = x W^T + b`.
@@ -95,7 +100,7 @@ impl<B: Backend> BlockPass<'_, B> {
     fn keys_and_values(&self, index: usize, batch: &TokenBatch, work: &mut Workspace<B>) -> Done {
         let (backend, own) = (self.backend, batch.ids.len());
         backend.resize(&mut work.key_value, own + batch.n_cached)?;
-        let input = if self.block.attention_norm.is_some() { &work.normed } else { &work.stream };
+        let input = self.attention_input(&work.normed, &work.stream);
         self.linear(input, &self.block.key_value, &mut work.key_value)?;
         self.place(&mut work.key_value, self.spec.n_kv_heads, &self.block.key_norm, &batch.positions)?;
         let kept = &mut work.prefix_cache.key_values[index];
@@ -126,7 +131,7 @@ impl<B: Backend> BlockPass<'_, B> {
 
     /// Queries of the tokens of the stream.
     fn queries(&self, positions: &[u32], work: &mut Workspace<B>) -> Done {
-        let input = if self.block.attention_norm.is_some() { &work.normed } else { &work.stream };
+        let input = self.attention_input(&work.normed, &work.stream);
         self.linear(input, &self.block.query, &mut work.query)?;
         self.place(&mut work.query, self.spec.n_heads, &self.block.query_norm, positions)
     }
@@ -137,16 +142,14 @@ impl<B: Backend> BlockPass<'_, B> {
         self.add(&work.attended, &self.block.attention_output, norm, &mut work.normed, &mut work.stream)
     }
 
-    /// Adds the output of the MLP of `normed`, or of the stream if inputs are not normed.
+    /// Adds the output of the MLP: of the block's input with a parallel residual, otherwise of the stream, normed where inputs are.
     fn add_mlp(&self, work: &mut Workspace<B>) -> Done {
-        let input = if self.block.mlp_norm.is_some() { &work.normed } else { &work.stream };
+        let input = match &self.block.mlp_norm {
+            _ if self.spec.parallel_residual => &work.parallel_normed,
+            Some(_) => &work.normed,
+            None => &work.stream,
+        };
         self.activate(input, &mut work.gated)?;
-        self.add(&work.gated, &self.block.down, &self.block.mlp_output_norm, &mut work.normed, &mut work.stream)
-    }
-
-    /// Adds the output of the MLP of the block's input.
-    fn add_parallel_mlp(&self, work: &mut Workspace<B>) -> Done {
-        self.activate(&work.parallel_normed, &mut work.gated)?;
         self.add(&work.gated, &self.block.down, &self.block.mlp_output_norm, &mut work.normed, &mut work.stream)
     }
 

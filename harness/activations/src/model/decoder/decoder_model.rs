@@ -149,10 +149,7 @@ impl<B: Backend> ActivationModel for Decoder<B> {
                 blocks.collect::<Vec<_>>().join(", ")
             }
         };
-        {
-            let DecoderSpec { family, n_layers, hidden_size, .. } = &self.spec;
-            format!("{family}, {n_layers} layers x {hidden_size} in {} on {devices}", self.dtype)
-        }
+        format!("{} on {devices}", self.spec.describe(self.dtype))
     }
 
     fn flops(&self, batch: &TokenBatch, n_blocks: usize) -> u64 {

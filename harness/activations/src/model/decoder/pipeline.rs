@@ -4,14 +4,15 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 
-use actbench_kernels::{Backend, KernelError, PendingCopy};
+use actbench_kernels::{Backend, PendingCopy};
 
 use super::stage::{PipelineStage, check_batch};
 use super::stage_pass::StagePass;
 use crate::error::{Error, Result};
 use crate::model::memory_model::MAX_PENDING_COPIES;
+use crate::model::threads::spawn;
 use crate::model::{LayerVectors, ModelSession, ModelStep, SessionEvent};
 
 /// A step between two stages.
@@ -80,12 +81,7 @@ impl PipelineSession {
             let input = mem::replace(&mut receiver, next_receiver);
             let (stage, layers) = (stage.clone(), layers.to_vec());
             let work = move || run_stage(&stage, &layers, &input, &sender);
-            let spawned = Builder::new().name("pipeline stage".to_owned()).spawn(work);
-            session.threads.push(spawned.map_err(|error| KernelError::Device {
-                op: "start threads",
-                device: "pipeline".to_owned(),
-                message: error.to_string(),
-            })?);
+            session.threads.push(spawn("pipeline", work)?);
         }
         session.last = Some(receiver);
         Ok(session)
