@@ -6,8 +6,8 @@
         --tasks train --layer 3 --batch-size 64 --dtype bf16 --bench 5
 
 torch draws the weights, and transformers and actbench read the same file: matrices are normal with standard deviation
-0.02, as transformers initializes a model, and norm weights are 1. Shapes are those of the presets in
-fixtures/src/presets/llama.rs, with fewer blocks on request. The tokenizer is the bundled one, whose ids are valid for all these
+0.02, as transformers initializes a model, and norms multiply by 1. Shapes are those of the presets in fixtures/src/presets and
+fixtures/data/presets, with fewer blocks on request. The tokenizer is the bundled one, whose ids are valid for all these
 presets. Every dialogue has exactly the requested number of tokens, template included. Its words are drawn from a seed, so
 that no prefix beyond the template's is shared. Labels alternate and carry no meaning.
 """
@@ -49,6 +49,16 @@ PRESETS = {
         "head_dim": 64,
         "rope_theta": 500_000.0,
         "rope_scaling": {"rope_type": "llama3", "factor": 32.0, **LLAMA_3_ROPE},
+    },
+    # A vocabulary of the bundled tokenizer's size in place of 256,000 tokens: nothing that is measured depends on it.
+    "gemma-2-2b": {
+        "vocab_size": 49_152,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
     },
 }
 # The standard deviation of weights, which is what models of this architecture start with.
@@ -102,26 +112,26 @@ def draw(name, shape, seed, threads):
 def write_model(arguments, directory):
     """Weights in bf16, as `model.safetensors` with `config.json`."""
     shape = PRESETS[arguments.preset] | {"num_hidden_layers": arguments.layers}
-    config = transformers.LlamaConfig(
-        **shape,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=True,
-        max_position_embeddings=131_072,
-        bos_token_id=1,
-        eos_token_id=2,
-        architectures=["LlamaForCausalLM"],
-        dtype="bfloat16",
-    )
+    common = {"tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2, "dtype": "bfloat16"}
+    if arguments.preset.startswith("gemma-2"):
+        model_class = transformers.Gemma2ForCausalLM
+        config = transformers.Gemma2Config(**shape, **common)
+    else:
+        model_class = transformers.LlamaForCausalLM
+        config = transformers.LlamaConfig(**shape, **common, rms_norm_eps=1e-5, max_position_embeddings=131_072)
+    config.architectures = [model_class.__name__]
     # Names and shapes alone: nothing is drawn that would be drawn again.
     with torch.device("meta"):
-        model = transformers.LlamaForCausalLM(config)
+        model = model_class(config)
+    # A Gemma stores the weights of its norms without 1.
+    norm = torch.zeros if arguments.preset.startswith("gemma") else torch.ones
     # A part is one thread's, and torch needs no more of them within it.
     torch.set_num_threads(1)
     weights = {}
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for name, parameter in model.named_parameters():
             if name.endswith("norm.weight"):
-                weights[name] = torch.ones(parameter.shape, dtype=torch.bfloat16)
+                weights[name] = norm(parameter.shape, dtype=torch.bfloat16)
             # The head is the embedding, and no file has it twice.
             elif name != "lm_head.weight":
                 weights[name] = draw(name, parameter.shape, arguments.seed, threads)
