@@ -46,7 +46,7 @@ bench=$(cargo bench --locked --quiet --no-run --profile $profile "${bench_select
 strip -o "$partial/gpu-bench" "$bench"
 
 cp -r fixtures/data/goldens fixtures/data/tokenizer "$partial/fixtures/data/"
-cp scripts/gpu_check.sh scripts/ncu.sh scripts/{peer_hf,peer_bench,peer_checks,hf_model,features_file,random_model}.py \
+cp scripts/gpu_check.sh scripts/ncu.sh scripts/{peer_hf,peer_bench,peer_checks,peer_variants,hf_model,features_file,random_model}.py \
     scripts/requirements.txt "$partial/scripts/"
 
 cat >"$partial/README" <<TEXT
