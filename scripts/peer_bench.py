@@ -13,7 +13,7 @@ Theirs: this process, after one warm-up batch. Both use the same token ids, mask
   --batch-size and at the peer's best of --bench-batch-sizes.
 - the variants of scripts/peer_variants.py, their compiled and packed runs, against the same runs of ours at their best batch size.
 - the share of a sustained matmul of torch on the same device that the forward passes reach, on both sides. Theirs do the work of
-  our padded batches; packed, in proportion to the tokens that are no padding.
+  our padded batches; packed, in proportion to the tokens without padding.
 - train, sweep: actbench with all rules. `extract` is everything before the probes. `probes` are scikit-learn's on their
   side, one after another, and for the sweep also torch's L-BFGS. `whole` is extraction plus scikit-learn's probes.
   Without scikit-learn only `extract` is compared.
@@ -191,7 +191,7 @@ class Bench:
             self.print_shares(best)
 
     def print_shares(self, best):
-        """The rate of each forward pass of the layer of train as a share of what the device sustains."""
+        """The rate of each forward pass of the layer of train as a share of the sustained matmul."""
         device, batch = self.peer.device, self.arguments.batch_size
         ceiling, state = sustained_flops(device, self.arguments.dtype)
         seconds = SUSTAINED_S[device.type]

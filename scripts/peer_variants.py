@@ -1,6 +1,6 @@
 """Faster variants of the peer, checked before they are timed, and the rate that a device sustains: for `peer_hf.py --bench`.
 
-- compiled: torch.compile on every block, in whole graphs. The fusions are what a user gets without writing kernels.
+- compiled: torch.compile on every block, in whole graphs. A user gets these fusions without writing kernels.
 - packed: the rows of a batch in one sequence without padding, apart by `position_ids`. transformers then uses the variable-length
   kernels of flash-attn where they are installed, flex attention on a GPU without them, and otherwise SDPA with a mask of
   blocks, which computes all pairs of the sequence.
@@ -55,7 +55,7 @@ class Variants:
             self._try(name, padded)
 
     def _try(self, name, padded):
-        """Runs a variant twice, which compiles what it has to, and keeps it if its features are those of the padded run."""
+        """Runs a variant twice, which compiles and warms it up, and keeps it if its features are those of the padded run."""
         reasons = []
         for attention in packed_attentions(self.peer) if "packed" in name else [None]:
             # Any error: a missing compiler, a model that cannot be traced or packed, too little memory.

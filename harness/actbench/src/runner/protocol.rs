@@ -37,7 +37,7 @@ pub enum Message {
         /// The name of a unit.
         unit: String,
     },
-    /// The measurement is complete. What follows is in no time and no peak of the case.
+    /// The measurement is complete. Later work counts in no time and no peak of the case.
     Measured,
     /// The case is complete; the last message.
     Done {

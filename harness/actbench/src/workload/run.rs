@@ -78,7 +78,7 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     let described_model = model.describe();
     let on_device = model.device_usage()?;
     // No method needs the weights again. On the CPU, releasing them makes their memory available to the probes. On a GPU it frees
-    // nothing that probes use, and the driver's teardown is no part of any method: the measurement ends before it.
+    // nothing that probes use, and the driver's teardown does not belong to a method: the measurement ends before it.
     let mut model = Some(model);
     if on_device.is_none() {
         phases.release_s = release(&mut model, observer.as_ref());

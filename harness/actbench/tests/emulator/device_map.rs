@@ -264,7 +264,7 @@ fn fake_driver_features_are_independent_of_stream_order() {
     assert_eq!(results["summary"]["sweep"]["digests_agree"], true);
 }
 
-/// What `actbench worker` reports of a case of train by lazy, in its order and without progress, and the metrics of the case.
+/// The events that `actbench worker` reports of a case of train by lazy, without progress, and the metrics of the case.
 fn worker_events(worker: &mut Command, sandbox: &Sandbox, model: &str, device_map: DeviceMap) -> (Vec<String>, Value) {
     let config = RunConfig {
         model: Some(model.to_owned()),
