@@ -220,7 +220,7 @@ figure() {
     peer)
         {
             sed -nE 's/^.*against float32: actbench ([^,]*), .*, ([0-9.]+ times theirs);.*/error \1, \2/p' "$log"
-            sed -nE 's/^(raw forward, batch [0-9]+(, [a-z+ ]+)?)  +[^ ]+  +[^ ]+  +([^ ]+x)  .*/\1: \3/p' "$log"
+            sed -nE 's/^(raw forward, batch [0-9]+(, [a-z+]+( [a-z]+)*)?)  +[^ ]+  +[^ ]+  +([^ ]+x)  .*/\1: \4/p' "$log"
             grep -E '^variant of the peer: .*SKIPPED' "$log" | sed 's/^variant of the peer: //;s/|/,/g' | cut -c 1-120
             grep -E '^(sustained matmul of torch|share of it): ' "$log"
         } | joined
