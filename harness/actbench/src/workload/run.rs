@@ -82,6 +82,9 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     let mut model = Some(model);
     if on_device.is_none() {
         phases.release_s = release(&mut model, observer.as_ref());
+    } else {
+        // Memory that extraction freed must not count in the peak of the probes there either.
+        memory::return_freed();
     }
     let probes = sizes.probe(config.n_threads());
     let advice = "take fewer samples or --threads, or raise the limit";
