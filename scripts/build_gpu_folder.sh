@@ -3,7 +3,7 @@
 #
 #   scripts/build_gpu_folder.sh [--profile dev] [DIR]      (target/gpu-folder)
 #
-# The directory contains `scripts/gpu_check.sh`, which checks and measures everything in seven minutes, and what it runs:
+# The directory contains `scripts/gpu_check.sh`, which checks and measures everything in eight minutes, and what it runs:
 # `kernels-check`, `actbench` and `gpu-bench` (criterion's benchmarks of the device), all built with the emulator, for
 # comparisons with a GPU and for dry runs; `cubins/` for sm_80, sm_86, sm_89, sm_90a, sm_100 and sm_120 with their manifest;
 # the goldens and the tokenizer; the comparison with transformers; a README and SHA256SUMS. It needs Linux on x86-64 with a
@@ -46,13 +46,13 @@ bench=$(cargo bench --locked --quiet --no-run --profile $profile "${bench_select
 strip -o "$partial/gpu-bench" "$bench"
 
 cp -r fixtures/data/goldens fixtures/data/tokenizer "$partial/fixtures/data/"
-cp scripts/gpu_check.sh scripts/ncu.sh scripts/{peer_hf,peer_bench,peer_checks,hf_model,features_file,random_model}.py \
+cp scripts/gpu_check.sh scripts/ncu.sh scripts/{peer_hf,peer_bench,peer_checks,peer_variants,hf_model,features_file,random_model}.py \
     scripts/requirements.txt "$partial/scripts/"
 
 cat >"$partial/README" <<TEXT
 actbench $("$partial/actbench" --version | cut -d' ' -f2) with its checks and measurements for a GPU.
 
-  scripts/gpu_check.sh                   everything, in seven minutes: a table at the end, files in gpu-check/
+  scripts/gpu_check.sh                   everything, in eight minutes: a table at the end, files in gpu-check/
   scripts/gpu_check.sh --emulator        a dry run on the CPU, without a GPU
   ./kernels-check                        every kernel on the GPU: against the CPU, the plain kernel and the emulator; throughput
   ./actbench check --device-map cuda     reference values, and bit-identical features by every method

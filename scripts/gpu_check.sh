@@ -8,15 +8,17 @@
 #   machine      the environment record, and nvidia-smi if available
 #   kernels      kernels-check: every kernel against the CPU and the plain kernel, differences from the emulator, times
 #   check        goldens of transformers in float64, and bit-identical features in all modes, batch sizes and rules
-#   peer         transformers and torch on the same weights and tokens: compares hidden states, times both interleaved
-#   run          both tasks by all methods on the 1B model
-#   bench        criterion with the device's clock: every kernel and the forward pass
-#   profile      where the time goes on the 1B model, with a trace
+#   peer         transformers and torch on the same weights and tokens: compares hidden states, times both interleaved, the peer
+#                also compiled and packed, and prints which share of a sustained matmul each side reaches
+#   run          both tasks by all methods on the 1B model, with the phases of each process
+#   short        lazy in steps of the default batch size, 8 short dialogues
+#   bench        criterion with the device's clock: every kernel, and forward passes of 128 to 32,768 tokens; copies by size
+#   profile      the sustained ceilings with clock and power, where the time goes on the 1B model, and a trace
 #   memcheck     compute-sanitizer on small shapes of every kernel, if available
 #   racecheck    compute-sanitizer for races, at the same time: neither step measures anything
 #
 # The most important steps come first. Each step has its own time limit and runs even if an earlier step failed; all steps
-# take less than seven minutes. Their output and files are in DIR; a table of the results is printed at the end and written
+# take less than eight minutes. Their output and files are in DIR; a table of the results is printed at the end and written
 # to summary.txt and summary.md. PYTHON is the interpreter of the step `peer`, which is skipped if it lacks torch.
 #
 # --emulator is a dry run without a GPU: the kernels run on the CPU with tiny shapes. It tests the script, and its times are
@@ -64,20 +66,20 @@ out=$PWD
 # three times the limits, as its machine may be small and busy.
 time_factor=1
 [ "$emulator" = no ] || time_factor=3
-readonly total=$((420 * time_factor))
-readonly names=(machine kernels check peer run bench profile memcheck racecheck)
+readonly total=$((480 * time_factor))
+readonly names=(machine kernels check peer run short bench profile memcheck racecheck)
 for name in ${only//,/ }; do
     [[ " ${names[*]} " == *" $name "* ]] || fail "unknown step $name; the steps are ${names[*]}"
 done
 
 if [ "$emulator" = yes ]; then
     export ACTBENCH_CUDA=emulator:1
-    model=(--dataset embedded:short --samples 8 --batch-size 4 --layer 0 --sweep-layers 1 --sweep-cs 1.0)
-    repetitions=1
+    model=(--dataset embedded:short --samples 8 --layer 0 --sweep-layers 1 --sweep-cs 1.0)
+    batch=4 repetitions=1
 else
     unset ACTBENCH_CUDA
-    model=(--model synthetic:llama-3.2-1b --samples 200 --batch-size 32)
-    repetitions=2
+    model=(--model synthetic:llama-3.2-1b --samples 200)
+    batch=32 repetitions=2
 fi
 
 machine() {
@@ -140,12 +142,17 @@ bench() {
 }
 
 run() {
-    "$here/actbench" run --device-map cuda "${model[@]}" --tasks train,sweep --methods eager,lazy,lazy-disk \
+    "$here/actbench" run --device-map cuda "${model[@]}" --batch-size $batch --tasks train,sweep --methods eager,lazy,lazy-disk \
         --repetitions $repetitions --warmup 0 --timeout 60s --cache-dir "$out" --output results.json --quiet
 }
 
+short() {
+    "$here/actbench" run --device-map cuda "${model[@]}" --batch-size 8 --tasks train --methods lazy \
+        --repetitions $((repetitions + 1)) --warmup 0 --timeout 60s --output short.json --quiet
+}
+
 profile() {
-    "$here/actbench" profile --device-map cuda "${model[@]}" --tasks train --methods eager,lazy --trace trace.json --quiet
+    "$here/actbench" profile --device-map cuda "${model[@]}" --batch-size $batch --tasks train --methods eager,lazy --trace trace.json --quiet
 }
 
 peer() {
@@ -156,8 +163,11 @@ peer() {
         return $skipped
     fi
     local device=cuda preset=(--preset llama-3.2-1b --rows 128 --tokens 256) layers=16 rows=128 batch=64 blocks=3 sizes=16,64,128
+    local variants=compiled,packed,compiled+packed
     if [ "$emulator" = yes ]; then
         device=cpu preset=(--preset smollm2-135m --layers 1 --rows 8 --tokens 24) layers=1 rows=8 batch=4 blocks=1 sizes=4,8
+        # Compiling on a few cores takes minutes.
+        variants=packed
     elif ! why=$("$python" -c 'import torch; assert torch.cuda.is_available(), "torch sees no GPU"' 2>&1); then
         echo "$why" | tail -n 1
         return $skipped
@@ -172,7 +182,8 @@ peer() {
     # The hidden state of the last token in every layer.
     "$python" "$here/scripts/peer_hf.py" "${work[@]}" --tasks sweep --sweep-cs 1.0 --pool last || status=$?
     echo "compared after $SECONDS s"
-    "$python" "$here/scripts/peer_hf.py" "${work[@]}" --tasks train --bench $blocks --bench-batch-sizes $sizes || status=$?
+    "$python" "$here/scripts/peer_hf.py" "${work[@]}" --tasks train --bench $blocks --bench-batch-sizes $sizes \
+        --bench-variants $variants || status=$?
     # 2.5 GB, which the next run generates again.
     rm -rf random-model random-model.unfinished
     return $status
@@ -183,6 +194,16 @@ joined() { paste -sd ';' | sed 's/;/; /g'; }
 
 # The value of $1 in the output of `actbench env` in the log of the step `machine`.
 fact() { sed -n "s/^  $1  *//p" machine.log 2>/dev/null | head -n 1; }
+
+# The phases of lazy's train in the output $1 of `actbench run`: medians in seconds.
+phases_of() {
+    awk '$1 == "task" && / release / { for (i = 3; i <= NF; i++) name[i] = $i; found = 1; next }
+        found && $1 == "train" && $2 == "lazy" {
+            for (i = 3; i <= NF; i++) text = text " " name[i] " " $i
+            print "phases of train, lazy, in s:" text
+            exit
+        }' "$1"
+}
 
 # The key figure of a step, from its output.
 figure() {
@@ -199,19 +220,34 @@ figure() {
     peer)
         {
             sed -nE 's/^.*against float32: actbench ([^,]*), .*, ([0-9.]+ times theirs);.*/error \1, \2/p' "$log"
-            sed -nE 's/^raw forward, (batch [0-9]+(, their best)?)  +[^ ]+  +[^ ]+  +([^ ]+x)  .*/raw forward, \1: \3/p' "$log"
+            sed -nE 's/^(raw forward, batch [0-9]+(, [a-z+]+( [a-z]+)*)?)  +[^ ]+  +[^ ]+  +([^ ]+x)  .*/\1: \4/p' "$log"
+            grep -E '^variant of the peer: .*SKIPPED' "$log" | sed 's/^variant of the peer: //;s/|/,/g' | cut -c 1-120
+            grep -E '^(sustained matmul of torch|share of it): ' "$log"
         } | joined
         ;;
-    run) sed -nE 's/^((train|sweep): [^;]*);.*/\1/p' "$log" | joined ;;
+    run)
+        {
+            sed -nE 's/^((train|sweep): [^;]*);.*/\1/p' "$log"
+            phases_of "$log"
+        } | joined
+        ;;
+    short) phases_of "$log" ;;
     bench)
         {
             echo "$(grep -cE 'time:|Success' "$log") measured"
             grep -q 'clocks after' "$log" && grep -c 'slowed down by' "$log" | sed 's/^/slowed down in /'
-            awk '/^[a-z]/ { forward = /^forward\// } forward && /thrpt:/ { rate = $4 " " $5 }
-                END { if (rate) print "forward of 8192 tokens " rate }' "$log"
+            # The name of a benchmark is alone on its line where it is long.
+            awk '/^[a-z]/ { name = /^forward\// ? $0 : "" } name && /thrpt:/ {
+                    split(name, words, ", "); sub(/ +time:.*/, "", words[2]); print "forward of " words[2] " " $4 " " $5; name = ""
+                }' "$log"
         } | joined
         ;;
-    profile) grep -E '^device 0: ' "$log" | tail -n 1 | sed 's/^device 0: //;s/;.*//' ;;
+    profile)
+        {
+            sed -nE 's/^.*; (ceilings, .*)$/\1/p' "$log" | head -n 1
+            grep -E '^device 0: ' "$log" | tail -n 1 | sed 's/^device 0: //;s/;.*//'
+        } | joined
+        ;;
     memcheck | racecheck) grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$log" | tail -n 1 | sed 's/^=* *//' ;;
     esac
 }
@@ -324,10 +360,11 @@ step() {
 step machine 20
 step kernels 60
 step check 45
-step peer 110
+step peer 180
 step run 90
-step bench 125
-step profile 30
+step short 30
+step bench 140
+step profile 40
 start memcheck 80
 start racecheck 80
 finish memcheck

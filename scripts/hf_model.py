@@ -1,9 +1,14 @@
 """A transformers model run for pooled activations as a careful user would: peer_hf.py's side of the comparison.
 
 The base model without its LM head, final norm and the blocks after the deepest requested layer, right-padded batches with
-an attention mask, forward hooks on the requested blocks, and pooling of each batch in float32.
+an attention mask, forward hooks on the requested blocks, and pooling of each batch in float32 within the loop: one vector
+a sample and layer is kept, on the device until the end.
+
+Faster variants of the same work, for measurements: blocks compiled by torch.compile, and rows packed into one sequence
+without padding, which transformers keeps apart by their `position_ids`.
 """
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -79,6 +84,34 @@ class Peer:
         self.device = torch.device(arguments.device)
         self.batch_size = arguments.batch_size
         self.pool = arguments.pool
+        self.padded_attention = self.model.config._attn_implementation
+        # Set by `variant`.
+        self.packed_attention = None
+
+    def compile_blocks(self):
+        """Compiles the blocks for `variant`; the first batch of each shape compiles. One graph serves all blocks of a shape."""
+        # Graphs of several shapes and kinds of blocks; beyond the limit torch would run uncompiled.
+        torch._dynamo.config.recompile_limit = 64
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
+        return [torch.compile(block.forward, fullgraph=True) for block in self.blocks]
+
+    @contextlib.contextmanager
+    def variant(self, compiled=None, packed_attention=None):
+        """Runs as a variant within the context: with `compiled` of `compile_blocks`, packed with this attention, or both."""
+        try:
+            for block, forward in zip(self.blocks, compiled or [], strict=False):
+                block.forward = forward
+            if packed_attention:
+                self.model.set_attn_implementation(packed_attention)
+                self.packed_attention = packed_attention
+            yield self
+        finally:
+            for block in self.blocks if compiled else []:
+                # The class's own forward is visible again.
+                del block.forward
+            if packed_attention:
+                self.model.set_attn_implementation(self.padded_attention)
+                self.packed_attention = None
 
     def extract(self, features, layer_ids):
         """Pooled features of all rows, `[n, len(layer_ids), h]` float32, and the seconds they took."""
@@ -104,8 +137,8 @@ class Peer:
                 start = time.perf_counter()
                 for first in range(0, len(features), self.batch_size):
                     self._run_batch(features, range(first, min(first + self.batch_size, len(features))))
-                    pooled.append(torch.stack([caught[layer] for layer in layer_ids], dim=1).cpu())
-                result = torch.cat(pooled).numpy()
+                    pooled.append(torch.stack([caught[layer] for layer in layer_ids], dim=1))
+                result = torch.cat(pooled).cpu().numpy()
                 self._synchronize()
                 seconds = time.perf_counter() - start
         finally:
@@ -118,8 +151,11 @@ class Peer:
             torch.cuda.synchronize(self.device)
 
     def _run_batch(self, features, rows):
-        """One forward pass over right-padded rows."""
+        """One forward pass over right-padded rows, or over packed ones."""
         lengths = [len(features.row(row)) for row in rows]
+        if self.packed_attention:
+            self._run_packed(features, rows, lengths)
+            return
         ids = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
         attention_mask, pool_mask = torch.zeros_like(ids), torch.zeros_like(ids)
         for index, row in enumerate(rows):
@@ -129,9 +165,33 @@ class Peer:
         self.pool_mask = pool_mask.to(self.device)
         self.model(input_ids=ids.to(self.device), attention_mask=attention_mask.to(self.device), use_cache=False)
 
+    def _run_packed(self, features, rows, lengths):
+        """One forward pass over rows that follow each other in one sequence, each with positions from 0."""
+        first = torch.tensor([0, *lengths]).cumsum(0)
+        ids = torch.cat([torch.from_numpy(features.row(row)) for row in rows]).long()
+        positions = torch.cat([torch.arange(length) for length in lengths])
+        # Where the padded row has its tokens in the sequence; the last token stands for padding, which is not pooled.
+        columns = torch.arange(max(lengths))
+        places = (first[:-1, None] + columns).clamp(max=len(ids) - 1)
+        pool_mask = torch.zeros_like(places)
+        for index, row in enumerate(rows):
+            pool_mask[index, : lengths[index]] = torch.from_numpy(features.row_mask(row))
+        self.pool_mask, self.places = pool_mask.to(self.device), places.to(self.device)
+        bounds = {}
+        if self.packed_attention.startswith("flash"):
+            # Otherwise every layer finds the rows again, with a wait for the device.
+            cumulative, longest = first.to(self.device, torch.int32), max(lengths)
+            bounds = {"cu_seq_lens_q": cumulative, "cu_seq_lens_k": cumulative}
+            bounds |= {"max_length_q": longest, "max_length_k": longest}
+        ids, positions = ids[None].to(self.device), positions[None].to(self.device)
+        self.model(input_ids=ids, position_ids=positions, use_cache=False, **bounds)
+
     def _pooled(self, output):
         """Pools one block's `[b, s, h]` over the masked positions, in float32; zeros for a row without any."""
-        hidden = (output if torch.is_tensor(output) else output[0]).float()
+        hidden = output if torch.is_tensor(output) else output[0]
+        if self.packed_attention:
+            hidden = hidden[0][self.places]
+        hidden = hidden.float()
         mask = self.pool_mask.float()
         count = mask.sum(dim=1, keepdim=True)
         if self.pool == "max":

@@ -11,6 +11,9 @@ Theirs: this process, after one warm-up batch. Both use the same token ids, mask
 - raw: pooled features of one layer without the optimizer rules that the peer lacks: identical padded batches in the same
   order. Both sides stop at the deepest layer, keep only that layer, and pool where the activations are. Measured at
   --batch-size and at the peer's best of --bench-batch-sizes.
+- the variants of scripts/peer_variants.py, their compiled and packed runs, against the same runs of ours at their best batch size.
+- the share of a sustained matmul of torch on the same device that the forward passes reach, on both sides. Theirs do the work of
+  our padded batches; packed, in proportion to the tokens without padding.
 - train, sweep: actbench with all rules. `extract` is everything before the probes. `probes` are scikit-learn's on their
   side, one after another, and for the sweep also torch's L-BFGS. `whole` is extraction plus scikit-learn's probes.
   Without scikit-learn only `extract` is compared.
@@ -30,6 +33,7 @@ from pathlib import Path
 
 from hf_model import UsageError
 from peer_checks import HAS_PROBES, probe_task, torch_probe_auroc
+from peer_variants import SUSTAINED_S, Variants, sustained_flops
 
 RULES_OFF_IN_RAW = ("packing", "mask", "prefix", "batch")
 CONFIDENCE = 0.95
@@ -66,6 +70,7 @@ class Bench:
         # Without a peer its probes are trained on our features.
         self.probes_only = peer is None
         self.observations = {}
+        self.variants = None
 
     def ours(self, task, method, batch_size, *flags):
         """One process of actbench: its row of the result file."""
@@ -93,6 +98,19 @@ class Bench:
             times["torch_probes_s"] = probe_task(task, pooled, self.features, self.arguments, torch_probe_auroc)[1]
         return times
 
+    def theirs_as(self, variant, batch_size):
+        """Seconds of extraction of the layer of train by a variant of the peer."""
+        self.peer.batch_size = batch_size
+        return {"extract_s": self.variants.extract(variant, [self.arguments.layer])[1]}
+
+    def find_variants(self, best):
+        """Tries the variants at the peer's best batch size, which warms them up, and prints which of them are timed."""
+        self.peer.batch_size = best
+        layers, wanted = [self.arguments.layer], self.arguments.bench_variants
+        self.variants = Variants(self.peer, self.features, layers, self.arguments.dtype, wanted)
+        for note in self.variants.notes:
+            print(f"variant of the peer: {note}", flush=True)
+
     def measurements(self, best):
         """Name of each measurement of a block, and how it is made."""
         raw = [flag for rule in RULES_OFF_IN_RAW for flag in ("--no-opt", rule)]
@@ -116,6 +134,8 @@ class Bench:
             named["theirs sweep"] = lambda: self.theirs("sweep", batch, with_probes=True)
         if best == batch:
             del named["ours raw, best"], named["theirs train, best"]
+        for variant in self.variants.working if self.variants else []:
+            named[f"theirs {variant}"] = lambda variant=variant: self.theirs_as(variant, best)
         return named
 
     def comparisons(self, best):
@@ -125,6 +145,11 @@ class Bench:
         lines = [(label, "ours raw", "theirs train", "extract_s")]
         if best != self.arguments.batch_size:
             lines += [(f"raw forward, batch {best}, their best", "ours raw, best", "theirs train, best", "extract_s")]
+        raw = "ours raw" if best == self.arguments.batch_size else "ours raw, best"
+        for variant in self.variants.working if self.variants else []:
+            lines.append((f"raw forward, batch {best}, {variant}", raw, f"theirs {variant}", "extract_s"))
+            if "train" in self.arguments.tasks:
+                lines.append((f"train, lazy: extract, {variant}", "ours train lazy", f"theirs {variant}", "extract_s"))
         if "train" in self.arguments.tasks:
             lines += [
                 ("train, lazy: extract", "ours train lazy", "theirs train", "extract_s"),
@@ -151,6 +176,8 @@ class Bench:
     def run(self):
         """Measures all blocks and prints the table."""
         best = self.arguments.batch_size if self.probes_only else self.best_batch_size()
+        if not self.probes_only:
+            self.find_variants(best)
         named = self.measurements(best)
         order = random.Random(self.arguments.seed)
         for block in range(self.arguments.bench):
@@ -160,6 +187,36 @@ class Bench:
                 self.observations.setdefault(name, []).append(named[name]())
             print(f"block {block + 1} of {self.arguments.bench} done: {self.last_ratios(best)}", file=sys.stderr, flush=True)
         self.print_table(best)
+        if not self.probes_only:
+            self.print_shares(best)
+
+    def print_shares(self, best):
+        """The rate of each forward pass of the layer of train as a share of the sustained matmul."""
+        device, batch = self.peer.device, self.arguments.batch_size
+        ceiling, state = sustained_flops(device, self.arguments.dtype)
+        seconds = SUSTAINED_S[device.type]
+        at = f" at {state}" if state else ""
+        print(f"sustained matmul of torch: {ceiling / 1e12:.3g} TFLOP/s over {seconds} s{at}")
+        shares = [
+            f"{name} {100 * work / statistics.median(row['extract_s'] for row in rows) / ceiling:.0f} %"
+            for name, rows in self.observations.items()
+            if (work := self.work_of(name, batch, best)) is not None
+        ]
+        print(f"share of it: {'; '.join(shares)}", flush=True)
+
+    def work_of(self, name, batch, best):
+        """Floating-point operations of a measurement of the layer of train; none of the others."""
+        if name.startswith("ours"):
+            return self.observations[name][0]["extra"]["flops"] if "sweep" not in name else None
+        is_best = best != batch and name != "theirs train"
+        if name == "theirs sweep":
+            return None
+        padded = self.observations["ours raw, best" if is_best else "ours raw"][0]["extra"]["flops"]
+        if "packed" not in name:
+            return padded
+        lengths = [len(self.features.row(row)) for row in range(len(self.features))]
+        batches = [lengths[first : first + best] for first in range(0, len(lengths), best)]
+        return padded * sum(lengths) / sum(max(rows) * len(rows) for rows in batches)
 
     def last_ratios(self, best):
         """The ratios of the last block, for who looks on; and for a log that ends here because the time was up."""

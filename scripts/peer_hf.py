@@ -22,7 +22,8 @@ layer may be at most 1.1 times theirs. The difference between the two sides is p
 
 The time runs from token ids in memory to pooled features in memory, on both sides; theirs after one warm-up batch.
 Loading, tokenizing and transfer between the processes are excluded. Run this alone on the machine. One run of each side
-is not a measurement, because times vary between runs. `--bench 5` measures in five blocks (scripts/peer_bench.py).
+is not a measurement, because times vary between runs. `--bench 5` measures in five blocks (scripts/peer_bench.py), and also
+measures compiled and packed variants of the peer (scripts/peer_variants.py).
 
 Examples:
     python scripts/peer_hf.py --model smollm2 --dataset repe --data-dir data --tasks train,sweep
@@ -52,6 +53,7 @@ from features_file import POOLS, FeaturesError, load_features
 from hf_model import Peer, UsageError
 from peer_bench import Bench
 from peer_checks import HAS_PROBES, TOLERANCE, check_tokens, judge, probe_or_not, relative_errors
+from peer_variants import VARIANTS
 
 try:
     from threadpoolctl import threadpool_limits
@@ -140,6 +142,12 @@ def parse_arguments():
         help="batch sizes of which the peer's best is looked for (default: 8,32,64)",
     )
     peer.add_argument(
+        "--bench-variants",
+        default=",".join(VARIANTS),
+        metavar="NAME,...",
+        help=f"with --bench: faster variants of the peer to time as well, or none (default: {','.join(VARIANTS)})",
+    )
+    peer.add_argument(
         "--bench-probes",
         action="store_true",
         help="with --bench: time the probes of the sweep alone, both sides on actbench's features",
@@ -159,6 +167,10 @@ def parse_arguments():
     if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
         parser.error(f"--bench-batch-sizes: `{arguments.bench_batch_sizes}` is not a list of numbers above 0")
     arguments.bench_batch_sizes = [int(size) for size in sizes]
+    arguments.bench_variants = [name for name in arguments.bench_variants.split(",") if name != "none"]
+    unknown = [name for name in arguments.bench_variants if name not in VARIANTS]
+    if unknown:
+        parser.error(f"--bench-variants: unknown variant `{unknown[0]}`; there are {', '.join(VARIANTS)} and none")
     if arguments.bench_probes and not (arguments.bench and "sweep" in arguments.tasks and HAS_PROBES):
         parser.error("--bench-probes needs --bench, the task sweep and scikit-learn")
     for name in ("samples", "batch_size", "sweep_layers"):

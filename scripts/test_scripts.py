@@ -7,6 +7,7 @@ is that peer_hf.py can fail: a comparison that accepts a NaN or two swapped rows
 import contextlib
 import io
 import json
+import shutil
 import stat
 import sys
 import tempfile
@@ -29,6 +30,7 @@ import make_family_goldens
 import peer_bench
 import peer_checks
 import peer_hf
+import peer_variants
 import random_model
 from features_file import Features, FeaturesError, load_features
 
@@ -253,6 +255,78 @@ class PeerIn16Bits(ScriptTest):
             self.assertIsNotNone(peer_checks.judge(self.theirs, theirs, reference, "bf16")[2])
 
 
+class PeerVariants(unittest.TestCase):
+    """Compiled blocks and packed rows: the same features as the padded run, or skipped with the reason."""
+
+    def peer(self, pool="mean", case=CASE, dtype="fp32"):
+        arguments = mock.Mock(model=str(case), dtype=dtype, attention="sdpa", device="cpu", batch_size=3, pool=pool)
+        return hf_model.Peer(arguments, 1)
+
+    def variants(self, peer, *wanted):
+        return peer_variants.Variants(peer, golden_features(pool=peer.pool), [0, 1], "fp32", wanted)
+
+    def test_packed_rows_have_the_features_of_padded_rows(self):
+        for pool in ("mean", "max", "last", "sum"):
+            peer = self.peer(pool)
+            found = self.variants(peer, "packed")
+            self.assertEqual(list(found.working), ["packed"], found.notes)
+            features = golden_features(pool=pool)
+            packed, _ = found.extract("packed", [0, 1])
+            # The goldens are those of transformers in float64.
+            layer_error, row_error = peer_checks.relative_errors(packed, features.pooled)
+            self.assertLess(layer_error, 1e-4, pool)
+            self.assertLess(row_error, 3e-4, pool)
+            self.assertIsNone(peer.packed_attention)
+
+    def test_rows_that_see_each_other_are_skipped(self):
+        peer = self.peer()
+        forward = peer.model.forward
+        blind = mock.patch.object(peer.model, "forward", lambda **inputs: forward(**{**inputs, "position_ids": None}))
+        with blind:
+            found = self.variants(peer, "packed")
+        self.assertEqual(found.working, {})
+        self.assertIn("packed: SKIPPED: sdpa: ", found.notes[0])
+        self.assertIn("from the padded run", found.notes[0])
+
+    def test_what_cannot_be_compiled_is_skipped_and_the_rest_runs(self):
+        peer = self.peer()
+        with mock.patch.object(torch, "compile", side_effect=RuntimeError("no compiler\nand more")):
+            found = self.variants(peer, "compiled", "packed", "compiled+packed")
+        self.assertEqual(list(found.working), ["packed"])
+        self.assertIn("compiled: SKIPPED: torch.compile: RuntimeError: no compiler", found.notes)
+        self.assertIn("compiled+packed: SKIPPED: sdpa: RuntimeError: no compiler", found.notes)
+
+    def test_compiled_blocks_have_the_features_of_others(self):
+        if shutil.which("g++") is None:
+            self.skipTest("torch.compile needs a C++ compiler")
+        peer = self.peer()
+        # One graph of one batch shape: compiling takes most of the time of this file.
+        peer.batch_size = 100
+        found = self.variants(peer, "compiled")
+        self.assertEqual(list(found.working), ["compiled"], found.notes)
+        self.assertGreater(torch._dynamo.utils.counters["stats"]["unique_graphs"], 0)
+        # Outside of a variant the blocks are those of the class.
+        self.assertNotIn("forward", vars(peer.blocks[0]))
+        self.assertIs(type(peer.blocks[0]).forward, peer.blocks[0].forward.__func__)
+
+    def test_nan_is_skipped(self):
+        peer = self.peer()
+        true = peer.extract
+
+        def broken(features, layers):
+            pooled, seconds = true(features, layers)
+            return (pooled * np.nan if peer.packed_attention else pooled), seconds
+
+        with mock.patch.object(peer, "extract", broken):
+            found = self.variants(peer, "packed")
+        self.assertIn("packed: SKIPPED: sdpa: nan of a layer", found.notes[0])
+
+    def test_sustained_rate_is_that_of_the_work(self):
+        flops, state = peer_variants.sustained_flops(torch.device("cpu"), "fp32", seconds=0.02, size=64)
+        self.assertTrue(0 < flops < 1e15, flops)
+        self.assertIsNone(state)
+
+
 class RandomModel(ScriptTest):
     """The model of the measurements: the same bytes by any number of threads, and what transformers takes."""
 
@@ -390,6 +464,33 @@ class OurSide(ScriptTest):
                 self.assertIn(flags, call)
         self.assertIn("0.125", out)
         self.assertIn("0.8750", out)
+
+    def test_bench_times_variants_and_prints_shares(self):
+        golden_features().save(self.directory / "made")
+        extra = {"feature_digest": "d", "flops": 2_000_000}
+        row = {"elapsed_s": 0.5, "extract_s": 0.25, "train_eval_s": 0.25, "cpu_peak_rss_mb": 10.0, "extra": extra}
+        (self.directory / "results").write_text(json.dumps({"rows": [row]}))
+        program = self.directory / "actbench"
+        program.write_text(
+            f"#!/bin/sh\ncommand=$1\nmade={self.directory}/made\n[ $command = features ] || made={self.directory}/results\n"
+            'while [ "$1" != --out ] && [ "$1" != --output ]; do shift; done\ncp "$made" "$2"\n'
+        )
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        flags = ["--model", CASE, "--actbench", program, "--dtype", "fp32", "--layer", 1, "--tasks", "train"]
+        flags += ["--batch-size", 2, "--bench", 1, "--bench-batch-sizes", "3", "--bench-variants", "packed"]
+        with mock.patch.dict(peer_variants.MATMUL_SIZE, cpu=64), mock.patch.dict(peer_variants.SUSTAINED_S, cpu=0.02):
+            status, out, err = self.peer(*flags)
+        self.assertEqual(status, 0, err)
+        self.assertIn("variant of the peer: packed with sdpa: ", out)
+        for label in ("raw forward, batch 3, packed ", "train, lazy: extract, packed "):
+            self.assertRegex(out, f"{label} +0.250 ")
+        self.assertIn("sustained matmul of torch: ", out)
+        shares = next(line for line in out.splitlines() if line.startswith("share of it: "))
+        for name in ("ours raw ", "ours raw, best ", "ours train lazy ", "theirs train ", "theirs packed "):
+            self.assertIn(name, shares)
+        status, _, err = self.peer(*flags, "--bench-variants", "packed,napping")
+        self.assertEqual(status, 2)
+        self.assertIn("unknown variant `napping`", err)
 
     def test_a_failing_actbench_is_reported(self):
         status, _, err = self.peer("--model", CASE, "--actbench", "/bin/false")

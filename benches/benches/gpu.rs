@@ -1,4 +1,4 @@
-//! The CUDA kernels and whole forward passes by the device's clock, and short batches by the host's clock.
+//! The CUDA kernels and whole forward passes by the device's clock; copies and short batches by the host's clock.
 //!
 //! Each operation is measured twice. `cold`: the L2 cache is overwritten before every launch, and each launch is
 //! timed separately. `rotating`: launches follow without a gap, each with the next of several input sets whose total
@@ -19,6 +19,7 @@ use actbench_activations::model::decoder::{Decoder, LoadOptions};
 use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
 use actbench_benches::criterion::configured;
+use actbench_benches::device_copies::copies;
 use actbench_benches::device_time::{DeviceTime, exit_with};
 use actbench_benches::forward_passes::{GraphControl, pooled_step, run_or_exit, short_batches};
 use actbench_benches::gpu_operations::{GpuShapes, operations};
@@ -91,11 +92,13 @@ fn measure<D: DeviceClock>(
     let by_device_clock = Criterion::default().with_measurement(DeviceTime::new(device.clone()));
     let mut criterion = configured(by_device_clock, 200, 500).configure_from_args();
     kernels(&mut criterion, &device, shapes, clocks);
-    let model = LazyModel::new(&device, shapes.preset, shapes.blocks, shapes.sequence);
+    let longest = shapes.forward.iter().map(|(_, sequence)| *sequence).fold(shapes.sequence, usize::max);
+    let model = LazyModel::new(&device, shapes.preset, shapes.blocks, longest);
     forward(&mut criterion, &model, shapes, clocks);
     criterion.final_summary();
 
     let mut by_host_clock = configured(Criterion::default(), 100, 300).configure_from_args();
+    copies(&mut by_host_clock, &device, shapes.copy_bytes);
     if let Some(preset) = shapes.short_preset {
         let small = LazyModel::new(&device, preset, usize::MAX, shapes.short_rows);
         let what = (preset, small.layer(), shapes.short_rows);
@@ -220,9 +223,8 @@ fn forward<D: DeviceClock>(
     clocks: Option<&ClockProbe>,
 ) {
     let mut group = criterion.benchmark_group("forward");
-    for rows in shapes.forward_rows {
-        let sequences = rows.div_ceil(shapes.sequence);
-        let len = rows / sequences;
+    for &(rows, len) in shapes.forward {
+        let sequences = rows / len;
         let layer = model.layer();
         let name = format!("{} through layer {layer}, {sequences} sequences of {len}", shapes.preset);
         group.throughput(Throughput::Elements((sequences * len) as u64));

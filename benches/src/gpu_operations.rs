@@ -24,8 +24,10 @@ pub struct GpuShapes {
     pub preset: &'static str,
     /// The maximum number of blocks to run.
     pub blocks: usize,
-    /// Tokens of the forward passes.
-    pub forward_rows: &'static [usize],
+    /// Tokens of each forward pass, and of a sequence in it.
+    pub forward: &'static [(usize, usize)],
+    /// Bytes of the copies between host and device.
+    pub copy_bytes: &'static [usize],
     /// A smaller model that runs short batches through all its blocks.
     pub short_preset: Option<&'static str>,
     /// Tokens of a short batch.
@@ -42,7 +44,8 @@ impl GpuShapes {
         sequence: 256,
         preset: "llama-3.2-1b",
         blocks: 16,
-        forward_rows: &[128, 2048, 8192],
+        forward: &[(128, 128), (512, 256), (2048, 256), (8192, 256), (32_768, 256), (8192, 2048)],
+        copy_bytes: &[1 << 20, 8 << 20, 64 << 20],
         short_preset: Some("smollm2-135m"),
         short_rows: 64,
     };
@@ -55,7 +58,8 @@ impl GpuShapes {
         sequence: 8,
         preset: "tiny",
         blocks: 1,
-        forward_rows: &[16],
+        forward: &[(16, 8)],
+        copy_bytes: &[1 << 10],
         short_preset: None,
         short_rows: 8,
     };

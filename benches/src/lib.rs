@@ -3,6 +3,7 @@
 
 #[path = "../../kernels/benches/common/settings.rs"]
 pub mod criterion;
+pub mod device_copies;
 pub mod device_time;
 pub mod forward_passes;
 pub mod gpu_operations;

@@ -1,8 +1,9 @@
 //! The device of a GPU, over the fake driver, which delays the kernels as long as the CUDA API allows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use actbench_kernels::cuda::driver::{DriverDevice, DriverOptions, probe};
+use actbench_kernels::cuda::driver::{DeviceOpenTimes, DriverDevice, DriverOptions, probe};
 use actbench_kernels::cuda::emulator::FAKE_DRIVER_CUBIN;
 use actbench_kernels::cuda::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch, Tiles};
 use actbench_kernels::{AttentionShape, Backend, DType, KernelError, PoolMethod, ScoreRule};
@@ -93,6 +94,16 @@ fn device_description_has_name_and_memory() {
     let device = open(false);
     assert_eq!(device.architecture(), Some(Architecture::new(90)));
     insta::assert_snapshot!(device.describe(), @"cuda:0, fake GPU (sm_90, 2048 MiB, driver 13.0)");
+}
+
+#[test]
+fn opened_device_has_the_time_of_each_part() {
+    let _driver = FakeDriver::new("");
+    let times = open(false).open_times();
+    for part in [times.driver, times.context, times.modules] {
+        assert!(part > Duration::ZERO, "{times:?}");
+    }
+    assert_eq!([times, times].into_iter().sum::<DeviceOpenTimes>().modules, 2 * times.modules);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::ProbeSolver;
+use super::{CasePhases, ProbeSolver};
 
 /// The metrics of a case beyond times and peaks.
 ///
@@ -84,6 +84,13 @@ pub struct CaseMetrics {
     /// CPU time in seconds of all threads in the measured part; null where the system does not count it.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "nullable")]
     pub cpu_s: Option<Option<f64>>,
+    /// Seconds of releasing the model. They are part of the measurement on the CPU, where the probes get its memory, and follow
+    /// the measurement on a GPU, where they are the driver's teardown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release_s: Option<f64>,
+    /// Seconds of all phases of the case's process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phases: Option<CasePhases>,
     /// Whether the features went through a cache file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lazy_cache_disk: Option<bool>,
@@ -165,7 +172,7 @@ mod tests {
             .to_owned()
             + r#""layer":1,"n_layers":2,"cs":[0.1],"n_trials":2,"aurocs":[[0.5],[1.0]],"best_layer":1,"best_c":0.1,"best_auroc":1.0,"#
             + r#""feature_digest":"d","tokens_total":9,"tokens_computed":8,"batches":3,"flops":7,"batches_halved":2,"cache_bytes":0,"#
-            + r#""cpu_s":0.5,"lazy_cache_disk":true,"model":"m","host_to_device_bytes":1,"device_to_host_bytes":2,"#
+            + r#""cpu_s":0.5,"release_s":0.25,"phases":{"weights_s":1.5,"release_s":0.25},"lazy_cache_disk":true,"model":"m","host_to_device_bytes":1,"device_to_host_bytes":2,"#
             + r#""load_host_to_device_bytes":3,"peak_anonymous_mb":4.5,"rss_anonymous_mb":1.5,"rss_file_mb":2.5,"load_peak_rss_mb":3.5,"#
             + r#""peak_includes_loading":false,"ablated":"all","oom_bytes":4,"stderr":"e"}"#;
         assert_eq!(rewritten(&text), text);

@@ -12,6 +12,7 @@ mod metrics;
 mod names;
 mod observer;
 mod outcome;
+mod phases;
 mod spec;
 mod task;
 
@@ -26,5 +27,6 @@ pub use method::Method;
 pub use metrics::CaseMetrics;
 pub use observer::{CaseObserver, NoopObserver, Phase};
 pub use outcome::{CaseOutcome, GpuPeaks};
+pub use phases::{CasePhases, NamedPhase};
 pub use spec::CaseSpec;
 pub use task::Task;

@@ -14,6 +14,8 @@ pub enum Phase {
     Extracting,
     /// Training and scoring probes.
     Training,
+    /// Releasing the model: before [`Phase::Training`] on the CPU, after the measurement on a GPU.
+    Releasing,
 }
 
 impl fmt::Display for Phase {
@@ -22,6 +24,7 @@ impl fmt::Display for Phase {
             Phase::Loading => "loading",
             Phase::Extracting => "extracting",
             Phase::Training => "training",
+            Phase::Releasing => "releasing",
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Args;
 
@@ -10,23 +11,24 @@ use super::run::distinct;
 use super::settings::{CaseArgs, TrainProbeArgs};
 use super::stdout;
 use crate::atomic_file::write_whole;
-use crate::case::{Method, RunConfig, Task};
+use crate::case::{CasePhases, Method, RunConfig, Task};
 use crate::error::Result;
 use crate::measure::conditions::{SystemCounters, Warning, conditions, during, short_line, warnings};
+use crate::measure::process_start::seconds_since_start;
 use crate::own_output::{OutputFormat, check_own_output};
 use crate::report::profile::{ProfileReport, render};
 use crate::report::trace;
 use crate::runner::interrupt;
 use crate::workload::prepare::prepare;
-use crate::workload::profile::profile_run;
+use crate::workload::profile::{RunProfile, profile_run};
 use crate::workload::{check_depth, request, with_layers};
 use pairgate::stderr_line;
 
 /// Measure the time of each operation of a run: calls, time, rates, fraction of the machine's peak.
 ///
 /// Each task runs with each method once, in this process; no result file is written. Takes those flags of `run` that decide the
-/// work of a case. The machine's peak rates are measured first. `cache` in the column `of peak` stands for more than 150 % of
-/// the copy's rate.
+/// work of a case. The machine's peak rates are measured first: on the CPU the fastest call, on a GPU the mean over 1.5 s, with its
+/// clock and power. `cache` in the column `of peak` stands for more than 150 % of the copy's rate.
 #[derive(Args, Clone, Debug)]
 #[command(
     allow_negative_numbers = true,
@@ -75,13 +77,16 @@ impl ProfileArgs {
 /// # Errors
 /// Bad settings or input, or a case that fails.
 pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
+    let start_s = seconds_since_start();
     // Temporary files of the disk cache have to be removed.
     interrupt::install()?;
     let config = args.config();
     config.check()?;
     // Before the profile itself loads the machine.
     let (state, before) = (conditions(), SystemCounters::read(Path::new("/")));
+    let start = Instant::now();
     let prepared = prepare(request(&config, args.quiet))?;
+    let prepare_s = Some(start.elapsed().as_secs_f64());
     for warning in &prepared.warnings {
         stderr_line!("warning: {warning}");
     }
@@ -105,6 +110,7 @@ pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
     let mut disturbances = warnings(&state);
     warn(&disturbances);
     let run = profile_run(&config, &prepared, &notify)?;
+    let run = RunProfile { phases: CasePhases { start_s, prepare_s, ..run.phases }, ..run };
     let found = during(&SystemCounters::read(Path::new("/")).since(&before));
     warn(&found);
     disturbances.extend(found);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::case::{CaseObserver, CaseOutcome, CaseSpec, Fault, Phase};
 use crate::error::{Error, Result};
 use crate::measure::memory::{Baseline, Peaks, begin, peaks};
+use crate::measure::process_start::seconds_since_start;
 use crate::runner::protocol::{Failure, Line, Message, VERSION};
 use crate::workload::run_case;
 use pairgate::{stderr_line, stdout_line};
@@ -17,8 +18,9 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Runs the command. The messages have the result; the exit status only repeats it.
 pub fn worker() -> ExitCode {
+    let start_s = seconds_since_start();
     let reporter = Arc::new(Reporter { state: Mutex::new(ReporterState::default()) });
-    match work(&reporter) {
+    match work(&reporter, start_s) {
         Ok((outcome, peaks, fault)) => {
             send(Message::Done { outcome: Box::new(outcome), peaks });
             if fault == Some(Fault::Linger) {
@@ -33,7 +35,8 @@ pub fn worker() -> ExitCode {
     }
 }
 
-fn work(reporter: &Arc<Reporter>) -> Result<(CaseOutcome, Peaks, Option<Fault>)> {
+/// Runs the case of standard input. `start_s` are the seconds from the start of the process to that of the command.
+fn work(reporter: &Arc<Reporter>, start_s: Option<f64>) -> Result<(CaseOutcome, Peaks, Option<Fault>)> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).map_err(Error::io("read", "the standard input"))?;
     let spec: CaseSpec = serde_json::from_str(&text)
@@ -43,6 +46,9 @@ fn work(reporter: &Arc<Reporter>) -> Result<(CaseOutcome, Peaks, Option<Fault>)>
     }
     let observer: Arc<dyn CaseObserver> = reporter.clone();
     let mut outcome = run_case(&spec, &observer)?;
+    if let Some(phases) = &mut outcome.metrics.phases {
+        phases.start_s = start_s;
+    }
     if spec.fault == Some(Fault::Disagree) {
         outcome.metrics.feature_digest = Some("0000".to_owned());
     }
@@ -128,6 +134,7 @@ impl CaseObserver for Reporter {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // Dropped with its sampler, which is not needed any more.
         state.peaks = state.baseline.take().as_ref().map(peaks);
+        send(Message::Measured);
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::setting::{Setting, prepare_labels};
-use crate::case::{Method, Task};
+use crate::case::{CasePhases, Method, NamedPhase, Task};
 use crate::results::ablation::AblationResult;
 use crate::results::choice::RepetitionCounts;
 use crate::results::summary::{CONFIDENCE, Comparison, Interval, TaskSummary, lazy_time_ratio};
@@ -70,6 +70,18 @@ pub struct MethodFigures {
     pub gpu_peak_reserved_mb: Option<MedianInterval>,
     /// Median of the metric.
     pub metric: Option<f64>,
+    /// [`phase_medians`].
+    #[serde(skip)]
+    pub phases: Vec<Option<f64>>,
+}
+
+/// The median seconds of each of [`CasePhases::ALL`] over the rows that succeeded; none where no row has the phase.
+pub fn phase_medians(rows: &[&Row]) -> Vec<Option<f64>> {
+    let phases: Vec<&CasePhases> =
+        rows.iter().filter(|row| row.status == Status::Ok).filter_map(|row| row.metrics.phases.as_ref()).collect();
+    let of_phase =
+        |(_, value): NamedPhase| median(&phases.iter().filter_map(|phases| value(phases)).collect::<Vec<f64>>()).ok();
+    CasePhases::ALL.into_iter().map(of_phase).collect()
 }
 
 impl MethodFigures {
@@ -92,6 +104,7 @@ impl MethodFigures {
             gpu_peak_alloc_mb: figure(|row| row.gpu_peak_alloc_mb),
             gpu_peak_reserved_mb: figure(|row| row.gpu_peak_reserved_mb),
             metric: median(&values(|row| row.metric_value)).ok(),
+            phases: phase_medians(rows),
         }
     }
 

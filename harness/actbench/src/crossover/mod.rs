@@ -13,5 +13,5 @@ pub mod setting;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use cell::{Cell, MedianInterval, MethodFigures, cells_of};
+pub use cell::{Cell, MedianInterval, MethodFigures, cells_of, phase_medians};
 pub use setting::{DeviceClass, Setting};

@@ -4,6 +4,7 @@
 
 use std::ffi::OsStr;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use actbench_kernels::cuda::Architecture;
 use actbench_kernels::cuda::driver::probe;
@@ -101,13 +102,15 @@ pub struct VisibleGpus {
     pub devices: Vec<Gpu>,
     /// CUDA version of the driver, as in `13.0`; none in the emulator.
     pub cuda: Option<String>,
+    /// How long it took to find them: in a new process, loading the driver and `cuInit`. Zero in the emulator.
+    pub(super) search_time: Duration,
 }
 
 impl VisibleGpus {
     /// Given devices, for tests.
     #[cfg(test)]
     pub(super) fn for_tests(visibility: GpuVisibility, devices: Vec<Gpu>) -> VisibleGpus {
-        VisibleGpus { visibility, graphs: true, architecture: None, devices, cuda: None }
+        VisibleGpus { visibility, graphs: true, architecture: None, devices, cuda: None, search_time: Duration::ZERO }
     }
 
     /// Looks for GPUs; the inner result is an error if there is none.
@@ -132,7 +135,14 @@ impl VisibleGpus {
             GpuVisibility::Emulator(count, memory_bytes) => {
                 let device = |ordinal| Gpu { name: format!("emulated cuda:{ordinal}"), memory_bytes };
                 let devices = (0..count).map(device).collect();
-                Ok(Ok(VisibleGpus { visibility, graphs: true, architecture: None, devices, cuda: None }))
+                Ok(Ok(VisibleGpus {
+                    visibility,
+                    graphs: true,
+                    architecture: None,
+                    devices,
+                    cuda: None,
+                    search_time: Duration::ZERO,
+                }))
             }
             GpuVisibility::Driver | GpuVisibility::Split(_) => Ok(VisibleGpus::from_driver(visibility)),
         }
@@ -140,7 +150,9 @@ impl VisibleGpus {
 
     fn from_driver(visibility: GpuVisibility) -> std::result::Result<VisibleGpus, NoGpu> {
         let no_gpu = |why: String| NoGpu { why, advice: "install a GPU and NVIDIA's driver" };
+        let start = Instant::now();
         let found = probe().map_err(|absence| no_gpu(absence.to_string()))?;
+        let search_time = start.elapsed();
         let first = found.first().ok_or_else(|| no_gpu("the CUDA driver has no device".to_owned()))?;
         let version = first.driver_version;
         let cuda = Some(format!("{}.{}", version / 1000, version % 1000 / 10));
@@ -151,7 +163,8 @@ impl VisibleGpus {
         } else {
             found.iter().map(|facts| gpu(&facts.name, facts.memory_bytes)).collect()
         };
-        Ok(VisibleGpus { visibility, graphs: true, architecture: Some(first.architecture), devices, cuda })
+        let architecture = Some(first.architecture);
+        Ok(VisibleGpus { visibility, graphs: true, architecture, devices, cuda, search_time })
     }
 }
 

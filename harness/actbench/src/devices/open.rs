@@ -2,12 +2,13 @@
 
 use actbench_kernels::cuda::KernelSet;
 use actbench_kernels::cuda::cubins::{CubinDirectories, Nvrtc, check_available};
-use actbench_kernels::cuda::driver::{DriverDevice, DriverOptions};
+use actbench_kernels::cuda::driver::{DeviceOpenTimes, DriverDevice, DriverOptions};
 #[cfg(feature = "emulator")]
 use actbench_kernels::cuda::emulator::{CopyTime, EmulatedBackend, Emulator, EmulatorOptions, ThreadOrder};
 use actbench_kernels::{CudaBackend, KernelError};
 
 use super::discover::{GpuVisibility, VisibleGpus};
+use crate::case::CasePhases;
 use crate::error::Result;
 
 /// Backends of opened GPUs, in the requested order.
@@ -20,6 +21,23 @@ pub enum OpenGpus {
 }
 
 impl VisibleGpus {
+    /// The phases of finding these GPUs and opening `opened` of them; all absent for emulated ones, which have no driver.
+    pub fn phases(&self, opened: &OpenGpus) -> CasePhases {
+        match opened {
+            OpenGpus::Driver(backends) => {
+                let times: DeviceOpenTimes = backends.iter().map(|backend| backend.device().open_times()).sum();
+                CasePhases {
+                    driver_init_s: Some((self.search_time + times.driver).as_secs_f64()),
+                    context_s: Some(times.context.as_secs_f64()),
+                    modules_s: Some(times.modules.as_secs_f64()),
+                    ..CasePhases::default()
+                }
+            }
+            #[cfg(feature = "emulator")]
+            OpenGpus::Emulator(_) => CasePhases::default(),
+        }
+    }
+
     /// Why no kernels are available for these GPUs: neither machine code nor a compiler. None if kernels are available.
     pub fn lacks_kernels(&self) -> Option<String> {
         let available = check_available(&CubinDirectories::of_executable(), &Nvrtc, self.architecture?);

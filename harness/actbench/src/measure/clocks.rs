@@ -76,6 +76,35 @@ impl ClockProbe {
     }
 }
 
+impl GpuClocks {
+    /// The median of each value over `samples`, and all reasons for throttling; none without samples.
+    pub fn median_of(samples: &[GpuClocks]) -> Option<GpuClocks> {
+        if samples.is_empty() {
+            return None;
+        }
+        let number = |value: fn(&GpuClocks) -> Option<u32>| middle(samples.iter().filter_map(value).collect());
+        let watts = samples.iter().filter_map(|sample| sample.watts).map(|watts| (watts * 1e3) as u64).collect();
+        let mut slowed_by: Vec<String> = samples.iter().flat_map(|sample| sample.slowed_by.clone()).collect();
+        slowed_by.sort_unstable();
+        slowed_by.dedup();
+        Some(GpuClocks {
+            sm_mhz: number(|sample| sample.sm_mhz),
+            sm_most_mhz: number(|sample| sample.sm_most_mhz),
+            memory_mhz: number(|sample| sample.memory_mhz),
+            celsius: number(|sample| sample.celsius),
+            // NVML counts milliwatts.
+            watts: middle::<u64>(watts).map(|milliwatts| milliwatts as f64 / 1e3),
+            slowed_by,
+        })
+    }
+}
+
+/// The middle of `values`, the upper one of two.
+fn middle<T: Ord + Copy>(mut values: Vec<T>) -> Option<T> {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied()
+}
+
 impl fmt::Display for GpuClocks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = |value: Option<u32>| value.map_or_else(|| "?".to_owned(), |value| value.to_string());
@@ -105,6 +134,26 @@ mod tests {
         if let Err(why) = ClockProbe::open(None) {
             assert!(why.starts_with("NVIDIA's management library: ") || why.starts_with("there are "), "{why}");
         }
+    }
+
+    #[test]
+    fn median_is_of_each_value_alone() {
+        let sample = |mhz: Option<u32>, watts: Option<f64>, reason: &str| GpuClocks {
+            sm_mhz: mhz,
+            watts,
+            slowed_by: vec![reason.to_owned()],
+            ..GpuClocks::default()
+        };
+        let samples = [
+            sample(Some(1980), Some(420.5), "b"),
+            sample(Some(1455), None, "a"),
+            sample(Some(1500), Some(694.25), "a"),
+            sample(None, Some(690.0), "a"),
+        ];
+        let median = GpuClocks::median_of(&samples).unwrap();
+        assert_eq!((median.sm_mhz, median.watts, median.celsius), (Some(1500), Some(690.0), None));
+        assert_eq!(median.slowed_by, ["a", "b"]);
+        assert_eq!(GpuClocks::median_of(&[]), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod machine_record;
 pub mod memory;
 pub mod mounts;
 pub mod page_cache;
+pub mod process_start;
 pub mod processor;
 pub mod resolution;
 

@@ -3,7 +3,7 @@
 use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Row, Table, Width};
 
 /// The columns that are left out where there is no space for all, in this order.
-const LEAST_IMPORTANT: [&str; 22] = [
+const LEAST_IMPORTANT: [&str; 24] = [
     "TFLOP",
     "rows",
     "GFLOP",
@@ -26,6 +26,8 @@ const LEAST_IMPORTANT: [&str; 22] = [
     "build",
     "base",
     "head",
+    "warm-up",
+    "start",
 ];
 
 /// A column of text keeps this width, or that of its text, while there are columns to leave out: shorter lines are not legible.

@@ -7,6 +7,7 @@ pub mod document;
 pub mod fit;
 pub mod format;
 pub mod history;
+pub mod phases;
 pub mod precision;
 pub mod profile;
 pub mod quality;

@@ -7,8 +7,8 @@ use comfy_table::{CellAlignment, Table};
 use super::ablation;
 use super::fit::fitted;
 use super::format::{mebibytes, metric, ratio_or_no_difference, seconds};
-use super::quality;
 use super::sentence::sentence;
+use super::{phases, quality};
 use crate::case::{Method, Task};
 use crate::crossover::recommend::{Recommendation, recommendations_of_run};
 use crate::results::interval::IntervalBasis;
@@ -43,7 +43,7 @@ const LEGEND: &str = "n: repetitions; figures are medians; time: extract + train
 /// without one no line of a table is wrapped. Cases that used the disk cache are called `lazy-disk`.
 pub fn render(results: &ResultFile, width: Option<u16>) -> String {
     let results = &results.with_shown_methods();
-    let mut text = format!("{}{LEGEND}", cases(results, width));
+    let mut text = format!("{}{LEGEND}{}", cases(results, width), phases::render(results, width));
     let summaries: Vec<(Task, TaskSummary)> =
         results.config.tasks.iter().map(|task| (*task, results.task_summary(*task))).collect();
     let comparisons = || summaries.iter().flat_map(|(task, summary)| summary.by_method().map(move |it| (*task, it)));

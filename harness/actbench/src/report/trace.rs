@@ -144,6 +144,7 @@ mod tests {
             method: Method::Lazy,
             extract_s: 0.0,
             train_eval_s: 0.0,
+            phases: crate::case::CasePhases::default(),
             loading: empty(),
             extracting,
             training: empty(),

@@ -75,7 +75,7 @@ impl RunProgress {
                 bar.set_length(*total);
                 bar.set_position(*done);
             }
-            Message::Done { .. } | Message::Failed(_) => {}
+            Message::Measured | Message::Done { .. } | Message::Failed(_) => {}
         }
     }
 

@@ -37,6 +37,8 @@ pub enum Message {
         /// The name of a unit.
         unit: String,
     },
+    /// The measurement is complete. Later work counts in no time and no peak of the case.
+    Measured,
     /// The case is complete; the last message.
     Done {
         /// Its outcome.
@@ -82,6 +84,7 @@ mod tests {
     fn messages_round_trip_as_single_lines() {
         for message in [
             Message::Phase { phase: Phase::Extracting },
+            Message::Measured,
             Message::Progress { done: 3, total: 9, unit: "samples".to_owned() },
             Message::Failed(Failure::from(&Error::OutOfMemory { what: "activations".to_owned(), bytes: 7 })),
         ] {

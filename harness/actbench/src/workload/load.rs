@@ -1,11 +1,12 @@
 //! Loads the model of a case on the devices that the settings name.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use actbench_kernels::{Backend, CpuBackend};
 
 use super::prepare::Prepared;
-use crate::case::{CaseObserver, RunConfig};
+use crate::case::{CaseObserver, CasePhases, RunConfig};
 use crate::devices::choose::{Arrangement, Placement};
 use crate::devices::open::OpenGpus;
 use crate::error::Result;
@@ -23,7 +24,17 @@ pub fn load_model(
     deepest: usize,
     observer: &Arc<dyn CaseObserver>,
 ) -> Result<Arc<dyn ActivationModel>> {
-    load_model_at(&device::choose(config, prepared)?.placement, prepared, config, deepest, observer)
+    load_model_timed(prepared, config, deepest, observer).map(|(model, _)| model)
+}
+
+/// As [`load_model`], with the phases of opening the devices and loading the weights.
+pub(super) fn load_model_timed(
+    prepared: &Prepared,
+    config: &RunConfig,
+    deepest: usize,
+    observer: &Arc<dyn CaseObserver>,
+) -> Result<(Arc<dyn ActivationModel>, CasePhases)> {
+    load_timed_at(&device::choose(config, prepared)?.placement, prepared, config, deepest, observer)
 }
 
 /// As [`load_model`], at `placement`.
@@ -34,17 +45,35 @@ pub(super) fn load_model_at(
     deepest: usize,
     observer: &Arc<dyn CaseObserver>,
 ) -> Result<Arc<dyn ActivationModel>> {
+    load_timed_at(placement, prepared, config, deepest, observer).map(|(model, _)| model)
+}
+
+/// As [`load_model_timed`], at `placement`.
+fn load_timed_at(
+    placement: &Placement,
+    prepared: &Prepared,
+    config: &RunConfig,
+    deepest: usize,
+    observer: &Arc<dyn CaseObserver>,
+) -> Result<(Arc<dyn ActivationModel>, CasePhases)> {
     let (gpus, ordinals, arrangement) = match placement {
         Placement::Cpu => {
-            return load_model_on(CpuBackend::new(config.n_threads())?, prepared, config, deepest, observer);
+            let start = Instant::now();
+            let model = load_model_on(CpuBackend::new(config.n_threads())?, prepared, config, deepest, observer)?;
+            let weights_s = Some(start.elapsed().as_secs_f64());
+            return Ok((model, CasePhases { weights_s, ..CasePhases::default() }));
         }
         Placement::Gpus(gpus, ordinals, arrangement) => (gpus, ordinals, *arrangement),
     };
-    match gpus.open(ordinals)? {
-        OpenGpus::Driver(backends) => load_arranged(backends, arrangement, prepared, config, deepest, observer),
+    let opened = gpus.open(ordinals)?;
+    let (mut phases, start) = (gpus.phases(&opened), Instant::now());
+    let model = match opened {
+        OpenGpus::Driver(backends) => load_arranged(backends, arrangement, prepared, config, deepest, observer)?,
         #[cfg(feature = "emulator")]
-        OpenGpus::Emulator(backends) => load_arranged(backends, arrangement, prepared, config, deepest, observer),
-    }
+        OpenGpus::Emulator(backends) => load_arranged(backends, arrangement, prepared, config, deepest, observer)?,
+    };
+    phases.weights_s = Some(start.elapsed().as_secs_f64());
+    Ok((model, phases))
 }
 
 /// Loads the model on `backends`, split over them or copied to each.

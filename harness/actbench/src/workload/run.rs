@@ -7,7 +7,7 @@ use super::extract::{self, Extracted, Extraction};
 use super::features;
 use super::footprint::{self, Holding};
 use super::layers::{deepest_run, layers_of, with_layers};
-use super::load::load_model;
+use super::load::load_model_timed;
 use super::prepare::{Prepared, prepare, request};
 use super::score::{self, ProbeScores, Training, finite};
 use super::sizes::sizes;
@@ -24,10 +24,15 @@ use actbench_activations::plan::{Progress, ProgressSink, Rules};
 pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<CaseOutcome> {
     let limit = spec.config.memory_limit.bytes(limit::available());
     observer.phase(Phase::Loading);
+    let start = Instant::now();
     let prepared = prepare(request(&spec.config, true))?;
+    let prepare_s = start.elapsed().as_secs_f64();
     let config = with_layers(&spec.config, &prepared);
     let layers = layers_of(&config, spec.task);
-    let model = load_model(&prepared, &config, deepest_run(&config, spec.task, spec.method, &prepared)?, observer)?;
+    let deepest = deepest_run(&config, spec.task, spec.method, &prepared)?;
+    let (model, mut phases) = load_model_timed(&prepared, &config, deepest, observer)?;
+    phases.prepare_s = Some(prepare_s);
+    let start = Instant::now();
     let on_disk = config.caches_on_disk(spec.method);
     if on_disk {
         // The digest of the weights is part of the cache file. It is computed once, and loading is not timed.
@@ -44,6 +49,7 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     memory::return_freed();
     let loading = model.device_usage()?;
     model.reset_device_usage()?;
+    phases.warm_up_s = Some(start.elapsed().as_secs_f64());
     observer.loaded();
     observer.phase(Phase::Extracting);
     let sizes = sizes(&config, &prepared, layers.len());
@@ -69,23 +75,35 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     let extracted = extract_features(spec.task, spec.method, &model, &prepared, &layers, options, &sink)?;
     spec.injection.run_work();
     let extract_s = start.elapsed().as_secs_f64();
-    // No method needs the weights again; releasing them makes their memory available to the probes.
     let described_model = model.describe();
     let on_device = model.device_usage()?;
-    drop(model);
-    memory::return_freed();
+    // No method needs the weights again. On the CPU, releasing them makes their memory available to the probes. On a GPU it frees
+    // nothing that probes use, and the driver's teardown does not belong to a method: the measurement ends before it.
+    let mut model = Some(model);
+    if on_device.is_none() {
+        phases.release_s = release(&mut model, observer.as_ref());
+    } else {
+        // Memory that extraction freed must not count in the peak of the probes there either.
+        memory::return_freed();
+    }
     let probes = sizes.probe(config.n_threads());
     let advice = "take fewer samples or --threads, or raise the limit";
     footprint::check(memory::resident(), &[("the matrices of the probes", probes)], limit, advice)?;
     observer.phase(Phase::Training);
+    let training = Instant::now();
     let scores = score_probes(spec.task, &config, &extracted, &prepared, &sink)?;
+    phases.probes_s = Some(training.elapsed().as_secs_f64());
     let elapsed_s = start.elapsed().as_secs_f64();
     let cpu_s = processor::time_used().zip(cpu_before).map(|(now, before)| now.saturating_sub(before).as_secs_f64());
     observer.measured();
     drop(injected_memory);
+    phases.release_s = phases.release_s.or_else(|| release(&mut model, observer.as_ref()));
+    phases.extract_s = Some(extract_s);
 
     let mut metrics = CaseMetrics {
         cpu_s: Some(cpu_s),
+        release_s: phases.release_s,
+        phases: Some(phases),
         lazy_cache_disk: Some(on_disk),
         model: Some(described_model),
         ..case_metrics(spec.task, &config, &prepared, &extracted, &scores)?
@@ -107,6 +125,16 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
         }),
         metrics,
     })
+}
+
+/// Releases the model, if it has not been released, and returns the seconds that this takes.
+pub(super) fn release(model: &mut Option<Arc<dyn ActivationModel>>, observer: &dyn CaseObserver) -> Option<f64> {
+    let model = model.take()?;
+    observer.phase(Phase::Releasing);
+    let start = Instant::now();
+    drop(model);
+    memory::return_freed();
+    Some(start.elapsed().as_secs_f64())
 }
 
 /// Trains and scores the probes of a task.

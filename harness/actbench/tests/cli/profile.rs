@@ -52,9 +52,13 @@ fn command_reports_every_operation() {
     let output = assert_cmd::Command::from_std(sandbox.command(&arguments)).assert().code(0).get_output().clone();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(report["ceiling_flops_per_s"].as_f64().unwrap() > 0.0);
+    assert_eq!((&report["ceilings_sustained"], &report["ceiling_s"]), (&Value::from(false), &Value::from(0.3)));
+    let phases = |of: &Value| -> Vec<String> { of["phases"].as_object().unwrap().keys().cloned().collect() };
+    assert_eq!(phases(&report), ["start_s", "prepare_s"]);
     let cases = report["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 2);
     for case in cases {
+        assert_eq!(phases(case), ["weights_s", "extract_s", "release_s", "probes_s"]);
         let operations = case["operations"].as_array().unwrap();
         let share: f64 = operations.iter().map(|operation| operation["share"].as_f64().unwrap()).sum();
         assert!(share > 0.0 && share <= 1.0, "{share}");

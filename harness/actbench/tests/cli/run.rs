@@ -56,6 +56,15 @@ fn assert_complete(row: &Value, metric: &str) {
     assert!(figure("cpu_peak_rss_mb") > 4.0, "{row}");
     assert_eq!((&row["gpu_peak_alloc_mb"], &row["gpu_peak_reserved_mb"]), (&Value::Null, &Value::Null));
     assert_eq!(row["extra"]["feature_digest"].as_str().unwrap().len(), 64, "{row}");
+    // On the CPU, nothing of a driver; the model is released within the measurement, before the probes.
+    let phases = row["extra"]["phases"].as_object().unwrap();
+    let names: Vec<&str> = phases.keys().map(String::as_str).collect();
+    let expected = ["start_s", "prepare_s", "weights_s", "warm_up_s", "extract_s", "release_s", "probes_s"];
+    assert_eq!(names, expected, "{row}");
+    assert!(phases.values().all(|seconds| seconds.as_f64().unwrap() >= 0.0), "{row}");
+    assert_eq!((&phases["extract_s"], &phases["release_s"]), (&row["extract_s"], &row["extra"]["release_s"]));
+    let after_extraction = phases["release_s"].as_f64().unwrap() + phases["probes_s"].as_f64().unwrap();
+    assert!(after_extraction <= figure("train_eval_s") + 1e-9, "{row}");
     assert_eq!(row["extra"]["n_train"], 16);
     assert_eq!(row["extra"]["n_test"], 4);
 }

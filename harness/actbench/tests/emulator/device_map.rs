@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use crate::common_cli::ModelDirectory;
 use crate::runner_support::Sandbox;
+use actbench::case::{CaseSpec, DeviceMap, Injection, Method, RunConfig, Task};
 use actbench_kernels::cuda::Architecture;
 use actbench_kernels::cuda::cubins::write_prebuilt;
 use actbench_kernels::cuda::emulator::{FAKE_DRIVER_CUBIN, fake_driver_directory};
@@ -260,4 +262,65 @@ fn fake_driver_features_are_independent_of_stream_order() {
         );
     }
     assert_eq!(results["summary"]["sweep"]["digests_agree"], true);
+}
+
+/// The events that `actbench worker` reports of a case of train by lazy, without progress, and the metrics of the case.
+fn worker_events(worker: &mut Command, sandbox: &Sandbox, model: &str, device_map: DeviceMap) -> (Vec<String>, Value) {
+    let config = RunConfig {
+        model: Some(model.to_owned()),
+        dataset: Some("embedded:short".to_owned()),
+        samples: SAMPLES,
+        layer: Some(1),
+        threads: Some(1),
+        device_map,
+        ..RunConfig::default()
+    };
+    let cache_directory = sandbox.path("temporary");
+    let (task, method, injection) = (Task::Train, Method::Lazy, Injection::default());
+    let spec = CaseSpec { task, method, config, cache_directory, fault: None, injection };
+    let pipes = worker.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = pipes.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(serde_json::to_string(&spec).unwrap().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    succeeded(&output);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("fake driver:"));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let named = |line: &Value| line.get("phase").unwrap_or(&line["event"]).as_str().unwrap().to_owned();
+    let events = lines.iter().map(named).filter(|name| name != "progress").collect();
+    (events, lines.last().unwrap()["outcome"]["extra"].clone())
+}
+
+#[test]
+fn model_is_released_after_measurement_on_a_device() {
+    let (sandbox, model) = sandbox();
+    let on_host = ["loading", "extracting", "releasing", "training", "measured", "done"];
+    let on_device = ["loading", "extracting", "training", "measured", "releasing", "done"];
+    let of_driver = ["driver_init_s", "context_s", "modules_s"];
+    let executable = with_machine_code(&sandbox);
+    for (device, device_map, expected) in [
+        ("none", DeviceMap::Cpu, on_host),
+        ("emulator:1", DeviceMap::Cuda(0), on_device),
+        ("fake driver", DeviceMap::Cuda(0), on_device),
+    ] {
+        let mut worker = Command::new(&executable);
+        worker.env("ACTBENCH_CUDA", device);
+        if device == "fake driver" {
+            worker.env_remove("ACTBENCH_CUDA").env("LD_LIBRARY_PATH", fake_driver_directory()).env("FAKE_DRIVER", "");
+        }
+        let (events, metrics) = worker_events(&mut worker, &sandbox, &model, device_map);
+        assert_eq!(events, expected, "{device}");
+        let phases = &metrics["phases"];
+        assert!(metrics["release_s"].as_f64().unwrap() > 0.0, "{metrics}");
+        assert_eq!(phases["release_s"], metrics["release_s"]);
+        for phase in of_driver {
+            let seconds = phases[phase].as_f64();
+            assert_eq!(
+                seconds.is_some_and(|seconds| seconds > 0.0),
+                device == "fake driver",
+                "{device} {phase}: {phases}"
+            );
+            assert_eq!(seconds.is_none(), device != "fake driver", "{device} {phase}: {phases}");
+        }
+    }
 }

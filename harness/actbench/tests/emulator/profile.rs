@@ -22,7 +22,9 @@ fn profile_has_kernels_gaps_and_copies() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(report["device"].as_str().unwrap().contains("emulated cuda"), "{report}");
     assert!(report["ceiling_flops_per_s"].as_f64() > Some(0.0) && report["ceiling_bytes_per_s"].as_f64() > Some(0.0));
+    assert_eq!(report["ceilings_sustained"], true);
     for case in report["cases"].as_array().unwrap() {
+        assert!(case["phases"]["release_s"].as_f64() > Some(0.0), "{}", case["phases"]);
         let device = &case["devices"][0];
         assert!(device["busy_s"].as_f64() > Some(0.0) && device["busy_s"].as_f64() <= device["span_s"].as_f64());
         assert!(device["loaded"]["bytes"].as_u64() > Some(1_000_000), "{device}");

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 use super::driver_error::{error_message, is_fatal};
 use super::encoded_launch::EncodedLaunch;
+use super::open_times::DeviceOpenTimes;
 use super::probe::{DeviceFacts, probe_one};
 use crate::error::KernelError;
 
@@ -47,12 +49,16 @@ impl fmt::Display for LastLaunch {
 }
 
 impl DriverContext {
-    pub(super) fn open(ordinal: usize) -> Result<Self, KernelError> {
+    /// Opens device `ordinal`, and adds the durations to `times`.
+    pub(super) fn open(ordinal: usize, times: &mut DeviceOpenTimes) -> Result<Self, KernelError> {
+        let start = Instant::now();
         let facts = probe_one(ordinal).map_err(|unavailable| KernelError::Device {
             op: "open",
             device: format!("cuda:{ordinal}"),
             message: unavailable.to_string(),
         })?;
+        times.driver += start.elapsed();
+        let start = Instant::now();
         let failed = |error: DriverError| KernelError::Device {
             op: "open",
             device: format!("cuda:{ordinal}"),
@@ -64,6 +70,7 @@ impl DriverContext {
         unsafe { cuda.disable_event_tracking() };
         let new_stream = || cuda.new_stream().map_err(failed);
         let (stream, upload_stream, download_stream) = (new_stream()?, new_stream()?, new_stream()?);
+        times.context += start.elapsed();
         let (lost, last_launch) = (OnceLock::new(), Mutex::new(None));
         Ok(DriverContext { cuda, stream, upload_stream, download_stream, facts, lost, last_launch })
     }

@@ -9,6 +9,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::cubins::{CubinDirectories, CubinOrigin, Nvrtc};
 use super::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch};
@@ -26,6 +27,7 @@ mod graphs;
 mod kernel;
 mod memory;
 mod modules;
+mod open_times;
 mod probe;
 mod session;
 mod tensor_map;
@@ -36,6 +38,7 @@ mod upload;
 pub use super::MemoryUsage;
 pub use graphs::GraphUsage;
 pub use memory::DriverBuffer;
+pub use open_times::DeviceOpenTimes;
 pub use probe::{DeviceFacts, DriverUnavailable, probe};
 pub use timing::LaunchTime;
 
@@ -64,6 +67,7 @@ pub struct DriverDevice {
     graphs: graphs::GraphCache,
     timer: timing::LaunchTimer,
     checked: bool,
+    open_times: DeviceOpenTimes,
 }
 
 impl DriverDevice {
@@ -72,9 +76,14 @@ impl DriverDevice {
     /// # Errors
     /// No driver or no such device; neither machine code nor a compiler; a failure of the driver.
     pub fn open(ordinal: usize, options: &DriverOptions) -> Result<Self, KernelError> {
-        let session = session::Session::open(ordinal)?;
+        let mut open_times = DeviceOpenTimes::default();
+        let session = session::Session::open(ordinal, &mut open_times)?;
+        let start = Instant::now();
         let kernels = modules::KernelModules::load(&session.context, &options.cubins, &Nvrtc)?;
+        open_times.modules = start.elapsed();
+        let start = Instant::now();
         let memory = memory::DeviceMemory::new(session.clone(), options.checked)?;
+        open_times.context += start.elapsed();
         Ok(DriverDevice {
             session,
             memory,
@@ -86,7 +95,13 @@ impl DriverDevice {
             graphs: graphs::GraphCache::default(),
             timer: timing::LaunchTimer::default(),
             checked: options.checked,
+            open_times,
         })
+    }
+
+    /// How long the parts of [`DriverDevice::open`] took.
+    pub fn open_times(&self) -> DeviceOpenTimes {
+        self.open_times
     }
 
     /// The properties of the device.

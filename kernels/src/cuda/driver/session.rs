@@ -8,6 +8,7 @@ use cudarc::driver::sys;
 use super::context::{DriverContext, LastLaunch};
 use super::deferred::DeferredLaunches;
 use super::encoded_launch::EncodedLaunch;
+use super::open_times::DeviceOpenTimes;
 use crate::error::KernelError;
 
 /// A context and the launches that are not in its stream yet.
@@ -28,8 +29,9 @@ impl Drop for DeferralGuard<'_> {
 }
 
 impl Session {
-    pub(super) fn open(ordinal: usize) -> Result<Arc<Self>, KernelError> {
-        let (context, deferred) = (DriverContext::open(ordinal)?, DeferredLaunches::default());
+    /// Opens the context of device `ordinal`, and adds the durations to `times`.
+    pub(super) fn open(ordinal: usize, times: &mut DeviceOpenTimes) -> Result<Arc<Self>, KernelError> {
+        let (context, deferred) = (DriverContext::open(ordinal, times)?, DeferredLaunches::default());
         Ok(Arc::new(Session { context, deferred }))
     }
 

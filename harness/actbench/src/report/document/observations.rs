@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::summary::plural;
 use super::tables::{NONE, Table, TableCell, basis, figure, number, percent, ratio_cell, text, whole};
-use crate::case::{Method, Task};
+use crate::case::{CasePhases, Method, Task};
 use crate::crossover::{Cell, MethodFigures};
 use crate::report::format::{mebibytes, metric, seconds};
 use crate::report::sentence::sentence;
@@ -22,6 +22,8 @@ pub struct WorkloadPart {
     pub time: Table,
     /// The part that takes most of the time, by mode.
     pub bottlenecks: Vec<String>,
+    /// Seconds of the phases of a case's process, by run and mode; no rows if the files have none.
+    pub phases: Table,
     /// Peaks, by run and mode.
     pub memory: Table,
     /// Metrics, by run and mode.
@@ -43,6 +45,7 @@ pub(super) fn workloads(files: &[NamedResults], cells: &[Cell]) -> Vec<WorkloadP
                 sentences: sentences(files, task),
                 time: time(&cells),
                 bottlenecks: bottlenecks(&cells),
+                phases: phases(&cells),
                 memory: memory(&cells),
                 parity: parity(&cells),
                 parity_sentence: parity_sentence(&cells),
@@ -139,6 +142,24 @@ fn bottlenecks(cells: &[&Cell]) -> Vec<String> {
         (!parts.is_empty()).then(|| format!("{method}: {}.", parts.join(", ")))
     };
     [Method::Eager, Method::Lazy, Method::LazyDisk].into_iter().filter_map(of_method).collect()
+}
+
+fn phases(cells: &[&Cell]) -> Table {
+    let heads = CasePhases::ALL.map(|(name, _)| format!("#{name} s"));
+    let heads = CELL_COLUMNS.into_iter().chain(heads.iter().map(String::as_str));
+    let mut table = Table::new(
+        "Medians of the repetitions, of the whole process of a case: from its start to the command (to 10 ms), data and tokens, the \
+         driver's start, contexts and kernels of the GPUs, weights, the rest until the measurement, extraction, releasing the model, \
+         probes. The time of a case covers extraction and probes, and the release on the CPU.",
+        &heads.collect::<Vec<&str>>(),
+    );
+    for cell in cells {
+        for figures in cell.methods.iter().filter(|figures| figures.phases.iter().any(Option::is_some)) {
+            let medians = figures.phases.iter().map(|median| number(*median, seconds));
+            table.push(cell_columns(cell, &figures.method.to_string()).into_iter().chain(medians).collect());
+        }
+    }
+    table.concise(&[])
 }
 
 fn memory(cells: &[&Cell]) -> Table {

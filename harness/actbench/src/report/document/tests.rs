@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::case::{Method, Task};
+use crate::case::{CasePhases, Method, Task};
 use crate::crossover::tests::{file, file_without_eager};
 use crate::report::chart::charts;
 
@@ -16,6 +16,23 @@ fn markdown_has_every_section() {
     let files = [file(100, 0.5, 2.0), file(1000, 2.0, 4.0), file_without_eager(20_000)];
     let charts = charts(&cells_of(&files)).unwrap();
     insta::assert_snapshot!(markdown(&document(&files), &charts).unwrap());
+}
+
+#[test]
+fn phases_of_cases_are_a_table() {
+    let mut with_phases = file(100, 2.0, 2.0);
+    for row in &mut with_phases.results.rows {
+        let phases = CasePhases { weights_s: Some(0.25), release_s: Some(0.0), ..CasePhases::default() };
+        row.metrics.phases = Some(phases);
+    }
+    let document = document(&[with_phases]);
+    let text = markdown(&document, &[]).unwrap();
+    assert!(text.contains("**Phases**") && text.contains("| weights s | release s |"), "{text}");
+    assert!(text.contains("| eager | 0.250 | 0.000 |"), "{text}");
+    assert!(html(&document, &[]).unwrap().contains("<h4>Phases</h4>"));
+    let earlier = super::Document::new(&[file(100, 2.0, 2.0)], SizeBounds::default(), Vec::new());
+    assert!(!markdown(&earlier, &[]).unwrap().contains("Phases"));
+    assert!(!html(&earlier, &[]).unwrap().contains("Phases"));
 }
 
 #[test]

@@ -6,8 +6,10 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use indicatif::HumanCount;
 use serde::Serialize;
 
-use crate::case::{Method, RunConfig, Task};
+use crate::case::{CasePhases, Method, RunConfig, Task};
+use crate::measure::clocks::GpuClocks;
 use crate::measure::conditions::Warning;
+use crate::report::phases;
 use crate::workload::profile::{CaseProfile, Ceilings, RunProfile};
 use pairgate::export::table_style;
 
@@ -28,6 +30,16 @@ pub struct ProfileReport {
     pub ceiling_flops_per_s: f64,
     /// Bytes per second, read and written, of a large copy, measured in this run.
     pub ceiling_bytes_per_s: f64,
+    /// Seconds of each of these two measurements.
+    pub ceiling_s: f64,
+    /// Whether the ceilings are means over that time, as on a GPU, or its fastest calls.
+    pub ceilings_sustained: bool,
+    /// Clocks and power during the matmul; null on the CPU, and if they are unknown.
+    pub ceiling_matmul_clocks: Option<GpuClocks>,
+    /// The same during the copy.
+    pub ceiling_copy_clocks: Option<GpuClocks>,
+    /// Seconds of the phases of the process before the first case.
+    pub phases: CasePhases,
     /// The cases, in the order in which they ran.
     pub cases: Vec<CaseReport>,
     /// What disturbed the measurements, as result files keep it.
@@ -48,6 +60,8 @@ pub struct CaseReport {
     pub outside_s: f64,
     /// Seconds of training and scoring.
     pub train_eval_s: f64,
+    /// Seconds of the phases of the case.
+    pub phases: CasePhases,
     /// The model's operations, the slowest first.
     pub operations: Vec<OperationReport>,
     /// Kernels, gaps and copies of each device; empty on the CPU.
@@ -86,13 +100,18 @@ pub struct OperationReport {
 impl ProfileReport {
     /// The report on `run` with the settings `config`.
     pub fn new(config: &RunConfig, run: &RunProfile, warnings: Vec<Warning>) -> Self {
-        let ceilings = run.ceilings;
+        let ceilings = &run.ceilings;
         ProfileReport {
             dtype: config.dtype.to_string(),
             threads: config.n_threads(),
             device: run.device.clone(),
             ceiling_flops_per_s: ceilings.flops,
             ceiling_bytes_per_s: ceilings.bytes,
+            ceiling_s: ceilings.duration.as_secs_f64(),
+            ceilings_sustained: ceilings.sustained,
+            ceiling_matmul_clocks: ceilings.matmul_clocks.clone(),
+            ceiling_copy_clocks: ceilings.copy_clocks.clone(),
+            phases: run.phases.clone(),
             cases: run.cases.iter().map(|case| CaseReport::new(case, ceilings)).collect(),
             warnings,
         }
@@ -100,7 +119,7 @@ impl ProfileReport {
 }
 
 impl CaseReport {
-    fn new(case: &CaseProfile, ceilings: Ceilings) -> Self {
+    fn new(case: &CaseProfile, ceilings: &Ceilings) -> Self {
         let mut operations: Vec<OperationReport> = case
             .extracting
             .operations()
@@ -137,6 +156,7 @@ impl CaseReport {
             // Operations run at once on several devices, so their sum may exceed the time of the case.
             outside_s: (case.extract_s - inside).max(0.0),
             train_eval_s: case.train_eval_s,
+            phases: case.phases.clone(),
             operations,
             devices: DeviceReport::from_recordings(&case.loading, &case.extracting),
         }
@@ -178,16 +198,45 @@ fn digits(value: f64) -> String {
     }
 }
 
+/// The first line: dtype, device, and the ceilings with their measurement.
+fn heading(report: &ProfileReport) -> String {
+    let (unit, prefix) = flops_unit(report);
+    let device = report.device.clone().unwrap_or_else(|| format!("{} threads", report.threads));
+    let how = if report.ceilings_sustained { "sustained over" } else { "fastest calls in" };
+    let unknown = match (&report.device, &report.ceiling_matmul_clocks) {
+        (Some(_), None) => ", clock and power unknown",
+        _ => "",
+    };
+    let at = |clocks: &Option<GpuClocks>| {
+        clocks.as_ref().map_or_else(String::new, |clocks| {
+            let mhz = clocks.sm_mhz.map_or_else(|| "?".to_owned(), |mhz| mhz.to_string());
+            let watts = clocks.watts.map_or_else(|| "?".to_owned(), |watts| format!("{watts:.0}"));
+            format!(" at {mhz} MHz and {watts} W")
+        })
+    };
+    format!(
+        "{}, {device}; ceilings, {how} {:.1} s each{unknown}: matmul {} {prefix}FLOP/s{}, copy {} GB/s{}\n",
+        report.dtype,
+        report.ceiling_s,
+        digits(report.ceiling_flops_per_s / unit),
+        at(&report.ceiling_matmul_clocks),
+        digits(report.ceiling_bytes_per_s / 1e9),
+        at(&report.ceiling_copy_clocks)
+    )
+}
+
+/// A line of phases, or nothing if there are none.
+fn phases_line(phases: &CasePhases) -> String {
+    match phases::line(phases) {
+        line if line.is_empty() => line,
+        line => format!("phases: {line}\n"),
+    }
+}
+
 /// The whole text: the ceilings, then for each case a table and the time outside of operations.
 pub fn render(report: &ProfileReport) -> String {
     let (unit, prefix) = flops_unit(report);
-    let device = report.device.clone().unwrap_or_else(|| format!("{} threads", report.threads));
-    let mut text = format!(
-        "{}, {device}; measured ceilings: matmul {} {prefix}FLOP/s, copy {} GB/s\n",
-        report.dtype,
-        digits(report.ceiling_flops_per_s / unit),
-        digits(report.ceiling_bytes_per_s / 1e9)
-    );
+    let mut text = heading(report) + &phases_line(&report.phases);
     for case in &report.cases {
         let with_kernels = case.operations.iter().any(|operation| !operation.kernels.is_empty());
         let (work, rate) = (format!("{prefix}FLOP"), format!("{prefix}FLOP/s"));
@@ -215,6 +264,7 @@ pub fn render(report: &ProfileReport) -> String {
             if case.extract_s > 0.0 { 100.0 * case.outside_s / case.extract_s } else { 0.0 },
             case.train_eval_s
         );
+        text.push_str(&phases_line(&case.phases));
         for device in &case.devices {
             devices(device, &mut text);
         }
@@ -302,13 +352,28 @@ mod tests {
             method,
             extract_s: 1.0,
             train_eval_s: 0.25,
+            phases: CasePhases { weights_s: Some(2.0), release_s: Some(0.085), ..CasePhases::default() },
             loading: empty(),
             extracting,
             training: empty(),
         };
         let config = RunConfig { threads: Some(2), ..small_config() };
-        let run = RunProfile { device, ceilings: Ceilings { flops: 400e9, bytes: 40e9 }, cases: vec![case] };
+        let clocks = |mhz, watts| device.as_ref().map(|_| clocks(mhz, watts));
+        let ceilings = Ceilings {
+            flops: 400e9,
+            bytes: 40e9,
+            duration: Duration::from_millis(if device.is_some() { 1500 } else { 300 }),
+            sustained: device.is_some(),
+            matmul_clocks: clocks(1455, Some(693.6)),
+            copy_clocks: clocks(1980, None),
+        };
+        let phases = CasePhases { start_s: Some(0.01), ..CasePhases::default() };
+        let run = RunProfile { device, phases, ceilings, cases: vec![case] };
         ProfileReport::new(&config, &run, Vec::new())
+    }
+
+    fn clocks(mhz: u32, watts: Option<f64>) -> GpuClocks {
+        GpuClocks { sm_mhz: Some(mhz), watts, ..GpuClocks::default() }
     }
 
     const LINEAR: OperationWork = OperationWork { flops: 40_000_000_000, bytes: 200_000_000 };
@@ -324,7 +389,8 @@ mod tests {
             ("rms norm", "576", 50, NORM),
         ];
         insta::assert_snapshot!(render(&report(recording(&operations), None)), @r"
-bf16, 2 threads; measured ceilings: matmul 400 GFLOP/s, copy 40.0 GB/s
+bf16, 2 threads; ceilings, fastest calls in 0.3 s each: matmul 400 GFLOP/s, copy 40.0 GB/s
+phases: start 0.010 s
 
 sweep lazy: feature extraction 1.000 s
  operation   shape         calls   total ms   median us   of time   GFLOP     GB   GFLOP/s   GB/s   of peak
@@ -332,6 +398,7 @@ sweep lazy: feature extraction 1.000 s
  linear      576 -> 1536       3      600.0    200000.0     60.0%     120   0.60       200   1.00     50.0%
  rms norm    576               2      100.0     50000.0     10.0%       -   2.00         -   20.0     50.0%
 outside of operations 0.300 s (30.0%); probes 0.250 s
+phases: weights 2.000 s, release 0.085 s
 ");
     }
 
@@ -347,9 +414,20 @@ outside of operations 0.300 s (30.0%); probes 0.250 s
             text.lines().find(|line| line.trim_start().starts_with(operation))?.split(' ').next_back()
         };
         assert_eq!([of_peak("gather rows"), of_peak("copy rows")], [Some("cache"), Some("150.0%")], "{text}");
-        assert!(text.ends_with(&format!("probes 0.250 s\n\n{CACHE_LEGEND}\n")), "{text}");
+        assert!(text.ends_with(&format!("release 0.085 s\n\n{CACHE_LEGEND}\n")), "{text}");
         let within = self::report(recording(&operations[1..]), None);
         assert!(!render(&within).contains(CACHE));
+    }
+
+    #[test]
+    fn unknown_clocks_of_a_device_are_named() {
+        let mut report = report(recording(&[]), Some("a device".to_owned()));
+        (report.ceiling_matmul_clocks, report.ceiling_copy_clocks) = (None, None);
+        let text = render(&report);
+        let first = text.lines().next().unwrap();
+        let expected =
+            "ceilings, sustained over 1.5 s each, clock and power unknown: matmul 400 GFLOP/s, copy 40.0 GB/s";
+        assert!(first.ends_with(expected), "{first}");
     }
 
     #[test]
@@ -370,7 +448,8 @@ outside of operations 0.300 s (30.0%); probes 0.250 s
         span(DeviceTrack::Kernels, "rms_norm_bf16", 0, 350, 50, 1);
         span(DeviceTrack::FromDevice, "copy", 4_000_000, 375, 50, 1);
         insta::assert_snapshot!(render(&report(recording, Some("a device".to_owned()))), @r"
-bf16, a device; measured ceilings: matmul 400 GFLOP/s, copy 40.0 GB/s
+bf16, a device; ceilings, sustained over 1.5 s each: matmul 400 GFLOP/s at 1455 MHz and 694 W, copy 40.0 GB/s at 1980 MHz and ? W
+phases: start 0.010 s
 
 sweep lazy: feature extraction 1.000 s
  operation   shape         calls   total ms   median us   of time   GFLOP     GB   GFLOP/s   GB/s   of peak   kernels
@@ -378,6 +457,7 @@ sweep lazy: feature extraction 1.000 s
  linear      576 -> 1536       1      200.0    200000.0     20.0%    40.0   0.20       200   1.00     50.0%   linear_mma_bf16
  rms norm    576               1       50.0     50000.0      5.0%       -   1.00         -   20.0     50.0%   rms_norm_bf16
 outside of operations 0.750 s (75.0%); probes 0.250 s
+phases: weights 2.000 s, release 0.085 s
 device 0: 2 launches, busy for 0.250 s of 0.300 s (83%); gaps: 1, 50.0 ms in total, median 50000.0 us, longest 50000.0 us
   weight uploads: none
   uploads (H2D): none

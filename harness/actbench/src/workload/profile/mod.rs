@@ -1,7 +1,7 @@
 //! Profiles cases: every operation of the model is timed and compared with the peak rates of the machine.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actbench_kernels::cuda::{CudaBackend, DeviceClock, KernelSet, Timeline};
 use actbench_kernels::profiled::ProfileRecording;
@@ -11,12 +11,13 @@ use super::extract::Extraction;
 use super::layers::{deepest_run, layers_of};
 use super::load::{load_arranged, load_model_on};
 use super::prepare::Prepared;
-use super::run::{extract_features, score_probes};
+use super::run::{extract_features, release, score_probes};
 use crate::atomic_file::temporary_directory;
-use crate::case::{CaseObserver, Method, NoopObserver, RunConfig, Task};
+use crate::case::{CaseObserver, CasePhases, Method, NoopObserver, RunConfig, Task};
 use crate::devices::choose::{Arrangement, Placement};
 use crate::devices::open::OpenGpus;
 use crate::error::{Error, Result};
+use crate::measure::clocks::ClockProbe;
 use crate::workload::device;
 use actbench_activations::model::ActivationModel;
 use actbench_activations::plan::{ProgressSink, Rules};
@@ -26,6 +27,12 @@ mod traced_model;
 
 pub use ceilings::Ceilings;
 use traced_model::TracedModel;
+
+/// Duration of each measurement of a peak rate on the CPU.
+const CPU_CEILING_TIME: Duration = Duration::from_millis(300);
+
+/// The same on a GPU: its clocks settle at the power limit within a second.
+const GPU_CEILING_TIME: Duration = Duration::from_millis(1500);
 
 /// The time of a case, by operation.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +45,9 @@ pub struct CaseProfile {
     pub extract_s: f64,
     /// Seconds of training and scoring.
     pub train_eval_s: f64,
+    /// The phases of the case, from its weights on. The devices stay open for the next case, so releasing the model is not their
+    /// teardown.
+    pub phases: CasePhases,
     /// The recording of loading the weights.
     pub loading: ProfileRecording,
     /// The recording of the extraction, with the operations of the model.
@@ -51,6 +61,8 @@ pub struct CaseProfile {
 pub struct RunProfile {
     /// The devices of the model; none for the CPU.
     pub device: Option<String>,
+    /// The phases before the first case.
+    pub phases: CasePhases,
     /// Their peak rates.
     pub ceilings: Ceilings,
     /// The cases in the order of the run.
@@ -68,28 +80,42 @@ pub fn profile_run(config: &RunConfig, prepared: &Prepared, report_progress: &dy
         report_progress(&format!("note: {note}"));
     }
     if let Placement::Gpus(gpus, ordinals, arrangement) = choice.placement {
-        return match gpus.open(&ordinals)? {
-            OpenGpus::Driver(backends) => profile_run_on(backends, arrangement, config, prepared, report_progress),
+        let opened = gpus.open(&ordinals)?;
+        let phases = gpus.phases(&opened);
+        let run = match opened {
+            OpenGpus::Driver(backends) => {
+                let bus_id = backends.first().and_then(|backend| backend.device().facts().bus_id.clone());
+                let clocks = ClockProbe::open(bus_id.as_deref()).ok();
+                let ceilings = (GPU_CEILING_TIME, clocks.as_ref());
+                profile_run_on(backends, arrangement, config, prepared, ceilings, report_progress)?
+            }
             #[cfg(feature = "emulator")]
-            OpenGpus::Emulator(backends) => profile_run_on(backends, arrangement, config, prepared, report_progress),
+            OpenGpus::Emulator(backends) => {
+                // Its rates are those of no device.
+                let ceilings = (Duration::ZERO, None);
+                profile_run_on(backends, arrangement, config, prepared, ceilings, report_progress)?
+            }
         };
+        return Ok(RunProfile { phases, ..run });
     }
     let observer: Arc<dyn CaseObserver> = Arc::new(NoopObserver);
     let profile = Profile::default();
     report_progress("measuring the peak rates of the machine");
-    let ceilings = Ceilings::measure(config)?;
+    let ceilings = Ceilings::measure(config, CPU_CEILING_TIME)?;
     let cases = each_case(config, report_progress, |task, method| {
         profile_case(task, method, config, prepared, &observer, &profile)
     })?;
-    Ok(RunProfile { device: None, ceilings, cases })
+    Ok(RunProfile { device: None, phases: CasePhases::default(), ceilings, cases })
 }
 
-/// As [`profile_run`], on devices, whose clocks time their kernels and copies.
+/// As [`profile_run`], on devices, whose clocks time their kernels and copies. The peak rates are measured for `ceiling_time`
+/// each, while `clocks` is read.
 fn profile_run_on<D: DeviceClock>(
     backends: Vec<CudaBackend<D>>,
     arrangement: Arrangement,
     config: &RunConfig,
     prepared: &Prepared,
+    (ceiling_time, clocks): (Duration, Option<&ClockProbe>),
     report_progress: &dyn Fn(&str),
 ) -> Result<RunProfile> {
     let devices: Vec<Arc<D>> = backends.into_iter().map(|backend| Arc::new(backend.into_device())).collect();
@@ -97,12 +123,12 @@ fn profile_run_on<D: DeviceClock>(
     let observer: Arc<dyn CaseObserver> = Arc::new(NoopObserver);
     let profile = Profile::default();
     report_progress("measuring the peak rates of the device");
-    let ceilings = Ceilings::measure_on(first, config.dtype)?;
+    let ceilings = Ceilings::measure_on(first, config.dtype, ceiling_time, clocks)?;
     let cases = each_case(config, report_progress, |task, method| {
         profile_case_on(&devices, arrangement, task, method, config, prepared, &observer, &profile)
     })?;
     let described: Vec<String> = devices.iter().map(|device| device.describe()).collect();
-    Ok(RunProfile { device: Some(described.join("; ")), ceilings, cases })
+    Ok(RunProfile { device: Some(described.join("; ")), phases: CasePhases::default(), ceilings, cases })
 }
 
 fn each_case(
@@ -133,7 +159,7 @@ fn profile_case(
         let backend = ProfiledBackend::new(CpuBackend::new(config.n_threads())?, profile.clone());
         load_model_on(backend, prepared, config, deepest, observer)
     };
-    run_recorded(task, method, config, prepared, profile, load, || Ok(()))
+    run_recorded(task, method, config, prepared, (observer, profile), load, || Ok(()))
 }
 
 #[allow(clippy::too_many_arguments)] // A case, its devices, and its observers.
@@ -161,7 +187,7 @@ fn profile_case_on<D: DeviceClock>(
         load_arranged(backends, arrangement, prepared, config, deepest, observer)
     };
     let finish = || timelines.iter().try_for_each(|timeline| timeline.finish());
-    run_recorded(task, method, config, prepared, profile, load, finish)
+    run_recorded(task, method, config, prepared, (observer, profile), load, finish)
 }
 
 /// Loads the model by `load` and runs the case. `finish` adds the recordings of the devices to the profile.
@@ -170,7 +196,7 @@ fn run_recorded(
     method: Method,
     config: &RunConfig,
     prepared: &Prepared,
-    profile: &Profile,
+    (observer, profile): (&Arc<dyn CaseObserver>, &Profile),
     load: impl FnOnce() -> Result<Arc<dyn ActivationModel>>,
     finish: impl Fn() -> Result<(), KernelError>,
 ) -> Result<CaseProfile> {
@@ -184,8 +210,10 @@ fn run_recorded(
     let sink: ProgressSink = Arc::new(|_| ());
     let case = || format!("{task} {method}");
     profile.take();
+    let start = Instant::now();
     let model = profile.phase("loading", case(), load)?;
     finish()?;
+    let mut phases = CasePhases { weights_s: Some(start.elapsed().as_secs_f64()), ..CasePhases::default() };
     let loading = profile.take();
     let model: Arc<dyn ActivationModel> = Arc::new(TracedModel::new(model, profile.clone()));
     let start = Instant::now();
@@ -195,8 +223,18 @@ fn run_recorded(
     let extract_s = start.elapsed().as_secs_f64();
     finish()?;
     let extracting = profile.take();
+    // In the order of a run: before the probes on the CPU, after them on a device.
+    let on_device = model.device_usage()?.is_some();
+    let mut model = Some(model);
+    if !on_device {
+        phases.release_s = release(&mut model, observer.as_ref());
+    }
     let start = Instant::now();
     profile.phase("training", case(), || score_probes(task, config, &extracted, prepared, &sink))?;
     let train_eval_s = start.elapsed().as_secs_f64();
-    Ok(CaseProfile { task, method, extract_s, train_eval_s, loading, extracting, training: profile.take() })
+    let training = profile.take();
+    phases.extract_s = Some(extract_s);
+    phases.release_s = phases.release_s.or_else(|| release(&mut model, observer.as_ref()));
+    phases.probes_s = Some(train_eval_s);
+    Ok(CaseProfile { task, method, extract_s, train_eval_s, phases, loading, extracting, training })
 }
