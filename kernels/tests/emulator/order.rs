@@ -82,10 +82,13 @@ fn uploads_of_many_tables(backend: &DriverBackend, x: &DeviceRows) {
     (0..).zip(&results).for_each(|(last, result)| assert!(floats(backend, result, 1) == row(last % 8), "{last}"));
 }
 
-/// The host waits for the pinned chunks of a large upload.
+/// The host waits for the copy from a pinned slot before it writes to that slot again.
 fn large_upload(backend: &DriverBackend, _: &DeviceRows) {
-    let rows = (14 << 20) / (COLUMNS * 4);
-    let values: Vec<f32> = (0..rows as u32).flat_map(|index| row(index % 1000)).collect();
+    // More than the eight slots of 8 MiB.
+    let rows = (68 << 20) / (COLUMNS * 4);
+    let pattern: Vec<f32> = (0..1000).flat_map(row).collect();
+    let mut values = pattern.repeat(rows.div_ceil(1000));
+    values.truncate(rows * COLUMNS);
     let mut large = backend.alloc(DType::F32, rows, COLUMNS).unwrap();
     backend.upload(bytemuck::cast_slice(&values), &mut large).unwrap();
     let picked: Vec<u32> = (0..rows as u32).step_by(10_000).collect();
@@ -95,7 +98,7 @@ fn large_upload(backend: &DriverBackend, _: &DeviceRows) {
     assert!(floats(backend, &out, picked.len()) == expected);
 }
 
-/// The host waits for the pinned chunks of a large download.
+/// The host waits for the copy to a pinned slot before it reads the slot.
 fn large_download(backend: &DriverBackend, x: &DeviceRows) {
     let picked: Vec<u32> = (0..40_000).map(|index| index % 8).collect();
     let mut out = backend.alloc(DType::F32, picked.len(), COLUMNS).unwrap();

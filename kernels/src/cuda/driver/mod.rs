@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::cubins::{CubinDirectories, CubinOrigin, Nvrtc};
 use super::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch};
 use crate::error::KernelError;
+use crate::host::HostTensor;
 use crate::pending::{CompletedCopy, PendingCopy};
 
 mod clock;
@@ -27,6 +28,7 @@ mod kernel;
 mod memory;
 mod modules;
 mod probe;
+mod ring;
 mod session;
 mod tensor_map;
 mod timing;
@@ -76,9 +78,8 @@ impl DriverDevice {
         let kernels = modules::KernelModules::load(&session.context, &options.cubins, &Nvrtc)?;
         let memory = memory::DeviceMemory::new(session.clone(), options.checked)?;
         Ok(DriverDevice {
-            session,
             memory,
-            chunked_copies: transfer::ChunkedCopies::default(),
+            chunked_copies: transfer::ChunkedCopies::new(&session),
             async_uploads: upload::AsyncUploads::default(),
             pinned_pool: Arc::default(),
             kernels,
@@ -86,6 +87,7 @@ impl DriverDevice {
             graphs: graphs::GraphCache::default(),
             timer: timing::LaunchTimer::default(),
             checked: options.checked,
+            session,
         })
     }
 
@@ -182,7 +184,19 @@ impl Device for DriverDevice {
     fn write(&self, buffer: &mut DriverBuffer, bytes: &[u8]) -> Result<(), KernelError> {
         self.fits("write", bytes.len(), buffer)?;
         self.session.enter_in_order("write")?;
-        self.chunked_copies.write(&self.session.context, buffer, bytes)
+        self.chunked_copies.write(&self.session, buffer, bytes)
+    }
+
+    fn write_tensor(
+        &self,
+        buffer: &mut DriverBuffer,
+        tensor: &HostTensor,
+        bytes: Range<usize>,
+    ) -> Result<(), KernelError> {
+        self.fits("write", bytes.len(), buffer)?;
+        self.session.enter_in_order("write")?;
+        let fill = |at: usize, out: &mut [u8]| tensor.read(bytes.start + at, out);
+        self.chunked_copies.write_filled(&self.session, buffer, bytes.len(), &fill)
     }
 
     fn read(&self, buffer: &DriverBuffer, out: &mut [u8]) -> Result<(), KernelError> {
@@ -257,7 +271,7 @@ impl Device for DriverDevice {
         }
         // No deferred launch uses this new memory, so they need not be flushed.
         let buffer = self.memory.alloc(bytes.len())?;
-        self.chunked_copies.write(&self.session.context, &buffer, bytes)?;
+        self.chunked_copies.write(&self.session, &buffer, bytes)?;
         Ok(buffer)
     }
 
