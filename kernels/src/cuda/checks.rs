@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use super::{CudaBackend, Device};
 use crate::error::KernelError;
 
-/// Conversions whose notes are in one buffer: more than a model of ordinary depth has.
-const CAPACITY: usize = 1024;
+/// Conversions whose notes are in one buffer: those of 32 blocks with one or two for each matrix.
+const CAPACITY: usize = 256;
 
 /// The value of a note without an element that is not finite.
 const NOTHING: u64 = u64::MAX;

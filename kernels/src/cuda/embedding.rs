@@ -3,7 +3,6 @@
 //! A text has a small part of a vocabulary, whose table may be a quarter of all weights. A table in memory is uploaded at
 //! once, so that its memory can be freed.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -20,6 +19,9 @@ const OP: &str = "embed";
 
 /// Bytes of rows that are read from a file at a time: they fit the pinned memory of small uploads.
 const STAGED_BYTES: usize = 1 << 20;
+
+/// The place of a row that is not resident.
+const ABSENT: u32 = u32::MAX;
 
 /// Rows that one thread reads at least.
 const ROWS_PER_TASK: usize = 16;
@@ -45,8 +47,8 @@ enum EmbeddingTable<B> {
 struct ResidentRows<B> {
     /// Resident rows, in the order of their uploads, and room for more.
     table: CudaTensor<B>,
-    /// The place of each resident row.
-    places: HashMap<u32, u32>,
+    /// The place of each row of the file, or [`ABSENT`]. A map would take longer than the launches of a long batch.
+    places: Vec<u32>,
 }
 
 impl<B> TensorShape for CudaEmbedding<B> {
@@ -69,7 +71,7 @@ impl<D: Device> CudaBackend<D> {
         let (rows, columns) = matrix("prepare embedding", table)?;
         let prepared = if table.is_in_file() {
             let resident = CudaTensor { buffer: self.device.alloc(0)?, capacity: 0, dtype: run, rows: 0, columns };
-            let resident = Mutex::new(ResidentRows { table: resident, places: HashMap::new() });
+            let resident = Mutex::new(ResidentRows { table: resident, places: vec![ABSENT; rows] });
             EmbeddingTable::ByRow { source: table.clone(), resident }
         } else {
             EmbeddingTable::Whole(self.upload_table(table, run)?)
@@ -94,15 +96,17 @@ impl<D: Device> CudaBackend<D> {
         };
         // Rows get their places only after their upload, so a failed call leaves the others in order.
         let mut resident = resident.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut seen = HashSet::new();
-        let missing: Vec<u32> =
-            rows.iter().copied().filter(|row| !resident.places.contains_key(row) && seen.insert(*row)).collect();
+        let is_absent = |row: &u32| resident.places.get(*row as usize).is_none_or(|place| *place == ABSENT);
+        let mut missing: Vec<u32> = rows.iter().copied().filter(is_absent).collect();
         if !missing.is_empty() {
+            // In the order of the file, each once.
+            missing.sort_unstable();
+            missing.dedup();
             self.grow(&mut resident, missing.len(), embedding.rows)?;
             let at_once = (STAGED_BYTES / (embedding.columns * source.dtype().size()).max(1)).max(1);
             missing.chunks(at_once).try_for_each(|rows| self.upload_rows(source, &mut resident, rows))?;
         }
-        let places: Vec<u32> = rows.iter().filter_map(|row| resident.places.get(row).copied()).collect();
+        let places: Vec<u32> = rows.iter().filter_map(|row| resident.places.get(*row as usize).copied()).collect();
         launch(&resident.table, &places)
     }
 
@@ -138,7 +142,8 @@ impl<D: Device> CudaBackend<D> {
         // The rows were checked while they were read: a note on the device would be read too late.
         self.convert(OP, &stored, source.dtype(), table.dtype, shape, to, &mut table.buffer, None)?;
         for row in rows {
-            places.insert(*row, count(OP, table.rows)?);
+            let place = count(OP, table.rows)?;
+            places.get_mut(*row as usize).into_iter().for_each(|entry| *entry = place);
             table.rows += 1;
         }
         Ok(())

@@ -341,7 +341,7 @@ fn invalid_machine_code_never_reaches_driver() {
 #[test]
 fn async_downloads_keep_all_bytes() {
     for settings in ["", "others=1", "pools=0", "pools=0 others=1"] {
-        let _driver = FakeDriver::new(settings);
+        let driver = FakeDriver::new(settings);
         let device = open(false);
         let backend = CudaBackend::new(device.clone(), KernelSet::Plain);
         let columns = 24;
@@ -350,7 +350,13 @@ fn async_downloads_keep_all_bytes() {
         };
         let mut pending = std::collections::VecDeque::new();
         let mut working = backend.alloc(DType::F32, 40, columns).unwrap();
+        let mut pinned = 0;
         for step in 0..60u32 {
+            // The first batches allocate pinned memory, and later ones use it again.
+            match step {
+                10 => pinned = driver.counted("pinned"),
+                _ => assert!(step < 10 || driver.counted("pinned") == pinned, "{settings} step {step}"),
+            }
             let rows = 40 - step as usize % 7;
             let x = upload(&backend, DType::F32, rows, columns, &step_values(step, rows));
             // The same memory in every step, like the workspace of a model.
