@@ -45,7 +45,7 @@ enum EmbeddingTable<B> {
 
 /// The rows that some token has needed.
 struct ResidentRows<B> {
-    /// Resident rows, in the order of their uploads, and room for more.
+    /// Resident rows, in the order of their uploads, and space for more.
     table: CudaTensor<B>,
     /// The place of each row of the file, or [`ABSENT`]. A map would take longer than the launches of a long batch.
     places: Vec<u32>,
@@ -110,7 +110,7 @@ impl<D: Device> CudaBackend<D> {
         launch(&resident.table, &places)
     }
 
-    /// Makes room for `more` rows of a table of `all`.
+    /// Makes space for `more` rows of a table of `all`.
     fn grow(&self, resident: &mut ResidentRows<D::Buffer>, more: usize, all: usize) -> Result<(), KernelError> {
         let table = &resident.table;
         let needed = table.rows + more;
@@ -118,8 +118,8 @@ impl<D: Device> CudaBackend<D> {
             return Ok(());
         }
         // At least twice as many as before: a row is then copied once on average.
-        let room = needed.max(2 * table.rows).min(all);
-        let capacity = bytes(table.dtype, room, table.columns)?;
+        let space = needed.max(2 * table.rows).min(all);
+        let capacity = bytes(table.dtype, space, table.columns)?;
         let buffer = self.device.alloc(capacity)?;
         let mut grown = CudaTensor { buffer, capacity, dtype: table.dtype, rows: table.rows, columns: table.columns };
         self.copy(table, 0, table.rows, &mut grown, 0)?;

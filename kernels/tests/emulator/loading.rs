@@ -103,7 +103,7 @@ fn table_of_a_file_is_uploaded_by_used_rows() {
             let got = embedded(&backend, &device_table, run, columns, rows);
             assert!(got == embedded(&cpu, &cpu_table, run, columns, rows), "{stored} to {run}: {rows:?}");
             // The rows in their stored type, and the table of places.
-            let bytes = new * columns * stored.size() + rows.len() * size_of::<u32>();
+            let bytes = new * columns * stored.size() + size_of_val(rows);
             assert_eq!(backend.device_usage().unwrap().unwrap().to_device, bytes as u64, "{rows:?}");
             uploaded += new;
         }

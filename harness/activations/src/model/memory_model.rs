@@ -108,7 +108,7 @@ pub fn embedding_bytes(spec: &DecoderSpec, element: u64) -> u64 {
 }
 
 /// Bytes of the embedding on a GPU that reads it from a file, in elements of `element` bytes: the rows of `distinct_tokens`
-/// tokens, and as many as room to grow.
+/// tokens, and space for as many again.
 pub fn resident_embedding_bytes(spec: &DecoderSpec, distinct_tokens: u64, element: u64) -> u64 {
     let row_bytes = (spec.hidden_size as u64).saturating_mul(element);
     distinct_tokens.saturating_mul(2).saturating_mul(row_bytes).min(embedding_bytes(spec, element))

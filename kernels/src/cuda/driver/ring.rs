@@ -1,4 +1,4 @@
-//! Pinned slots that all large copies of a device go through, in turns.
+//! A ring of pinned slots, through which all large copies of a device go.
 //!
 //! Allocating pinned memory takes the host longer than copying as many bytes several times (H100 in a virtual machine: 0.6 ms
 //! for each MB, against 0.02 ms for the copy). So it is allocated once, while weights are loaded: the first slots before the
@@ -39,7 +39,7 @@ struct SharedRing {
 
 #[derive(Default)]
 struct RingState {
-    /// The slots that nobody has, the one whose copy was started first at the front.
+    /// The slots that no thread has, the one whose copy was started first at the front.
     free: VecDeque<PinnedSlot>,
     /// All slots; none before the first large copy, and where there is no pinned memory.
     total: usize,
@@ -107,7 +107,7 @@ impl PinnedRing {
         *allocator = std::thread::Builder::new().name("pinned".to_owned()).spawn(allocate).ok();
     }
 
-    /// The slot whose copy was started first, once somebody has returned one. None if there is no pinned memory.
+    /// The slot whose copy was started first, waiting until one was returned. None if there is no pinned memory.
     pub(super) fn take(&self) -> Option<RingSlot> {
         let mut state = self.shared.lock();
         while state.total > 0 {
