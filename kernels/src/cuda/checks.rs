@@ -53,9 +53,11 @@ impl<D: Device> CudaBackend<D> {
         let notes = match notes {
             Some(notes) => notes,
             None => {
-                let mut new = self.device.alloc(CAPACITY * size_of::<u64>())?;
-                self.write(&mut new, bytemuck::cast_slice(&[NOTHING; CAPACITY]))?;
-                notes.insert(new)
+                let nothing = [NOTHING; CAPACITY];
+                let nothing: &[u8] = bytemuck::cast_slice(&nothing);
+                self.traffic.add_to_device(nothing.len());
+                // A small upload, the first of a model: its pinned memory is then there before the first batch.
+                notes.insert(self.device.upload(nothing)?)
             }
         };
         launch(notes, conversions.len())?;

@@ -249,6 +249,15 @@ mod driver {
         assert_eq!(driver.counted("executed"), 0);
         let error = backend.verify_weights().unwrap_err().to_string();
         assert!(error.contains("element 13 is NaN") && driver.counted("executed") == 5, "{error}");
+        // The pinned memory for tables was allocated, too: the first batch allocates none.
+        let pinned = driver.counted("pinned");
+        assert!(pinned > 0);
+        let x = upload(&backend, DType::Bf16, 4, 8, &[1.0; 32]);
+        let mut out = backend.alloc(DType::Bf16, 2, 8).unwrap();
+        backend.gather_rows(&x, &[3, 0], &mut out).unwrap();
+        let mut bytes = [0; 32];
+        backend.download(&out, 2, &mut bytes).unwrap();
+        assert!(DType::Bf16.to_f32_vec(&bytes) == [1.0; 16] && driver.counted("pinned") == pinned);
     }
 
     #[test]

@@ -151,6 +151,28 @@ fn run_reports_device_memory_and_downloads() {
     }
 }
 
+/// On a GPU blocks are checked after they were loaded, and rows of the embedding when they are used.
+#[test]
+fn nonfinite_weight_is_named_on_gpu() {
+    for (tensor, first, len) in
+        [("model.layers.1.self_attn.v_proj.weight", 7, 1), ("model.embed_tokens.weight", 0, 1536)]
+    {
+        let sandbox = Sandbox::new();
+        let mut model = ModelDirectory::with_layers(LAYERS);
+        model.tensors.get_mut(tensor).unwrap().1[first..first + len * HIDDEN].fill(half::bf16::NAN);
+        let model = model.write(&sandbox).display().to_string();
+        let out = sandbox.path("features.safetensors");
+        let command =
+            [&["features", "--out", out.to_str().unwrap()], &settings(&model)[..], &["--device-map", "cuda"][..]]
+                .concat();
+        let output = sandbox.command(&command).env("ACTBENCH_CUDA", "emulator:1").output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let expected =
+            format!("model.safetensors: tensor '{tensor}': element {first} is NaN, but weights must be finite");
+        assert!(!output.status.success() && stderr.contains(&expected), "{stderr}");
+    }
+}
+
 #[test]
 fn cpu_run_has_no_gpu_figures() {
     let (sandbox, model) = sandbox();
