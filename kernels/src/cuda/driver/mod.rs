@@ -29,6 +29,7 @@ mod memory;
 mod modules;
 mod probe;
 mod ring;
+mod ring_download;
 mod session;
 mod tensor_map;
 mod timing;
@@ -282,12 +283,16 @@ impl Device for DriverDevice {
     fn read_async(&self, buffer: DriverBuffer, bytes: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
         self.fits("read", bytes, &buffer)?;
         self.session.enter_in_order("read")?;
+        let ring = self.chunked_copies.ring();
         match self.pinned_pool.take(&self.session.context, bytes) {
-            Ok(staging) => {
+            Ok(Some(staging)) => {
                 let pool = &self.pinned_pool;
                 Ok(Box::new(download::AsyncDownload::start(&self.session, pool, buffer, staging, bytes)?))
             }
-            Err(_) => {
+            Ok(None) if ring.prepare(bytes) => {
+                Ok(Box::new(ring_download::RingDownload::start(&self.session, ring, buffer, bytes)?))
+            }
+            Ok(None) | Err(_) => {
                 // Without pinned memory the copy is slower, with the same bytes.
                 let mut out = vec![0; bytes];
                 self.chunked_copies.read(&self.session, &buffer, &mut out)?;

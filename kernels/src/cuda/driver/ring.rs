@@ -22,7 +22,7 @@ pub(super) const SLOT_BYTES: usize = 8 << 20;
 const SLOTS: usize = 8;
 
 /// Slots that a large copy cannot do without: the host fills one while the device copies the other.
-const FIRST_SLOTS: usize = 2;
+pub(super) const FIRST_SLOTS: usize = 2;
 
 /// The slots of a device.
 pub(super) struct PinnedRing {
@@ -92,19 +92,21 @@ impl PinnedRing {
     }
 
     /// Allocates slots for a copy of `bytes` bytes: the first ones now, and if they do not hold all of it, the others by a
-    /// thread. Without that thread there are fewer slots.
-    pub(super) fn prepare(&self, bytes: usize) {
+    /// thread. Without that thread there are fewer slots. Returns whether there are any.
+    pub(super) fn prepare(&self, bytes: usize) -> bool {
         let mut allocator = self.allocator.lock().unwrap_or_else(PoisonError::into_inner);
         let is_started = std::mem::replace(&mut self.shared.lock().is_started, true);
         let has_first = is_started || (0..FIRST_SLOTS).all(|_| self.shared.add_slot());
-        if allocator.is_some() || !has_first || bytes <= FIRST_SLOTS * SLOT_BYTES || self.shared.lock().total == 0 {
-            return;
+        let has_any = self.shared.lock().total > 0;
+        if allocator.is_some() || !has_first || bytes <= FIRST_SLOTS * SLOT_BYTES || !has_any {
+            return has_any;
         }
         let shared = self.shared.clone();
         let allocate = move || {
             let _ = (FIRST_SLOTS..SLOTS).all(|_| shared.add_slot());
         };
         *allocator = std::thread::Builder::new().name("pinned".to_owned()).spawn(allocate).ok();
+        true
     }
 
     /// The slot whose copy was started first, waiting until one was returned. None if there is no pinned memory.

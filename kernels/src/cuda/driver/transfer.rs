@@ -32,7 +32,7 @@ fn is_parallel(bytes: usize) -> bool {
 }
 
 /// Copies `from` to `to`, which have one length, with several threads if they are long.
-fn copy_bytes(from: &[u8], to: &mut [u8]) {
+pub(super) fn copy_bytes(from: &[u8], to: &mut [u8]) {
     if !is_parallel(from.len()) {
         return to.copy_from_slice(from);
     }
@@ -50,13 +50,18 @@ fn fill_bytes(at: usize, out: &mut [u8], fill: &Fill<'_>) -> Result<(), KernelEr
 
 /// The copies of a device.
 pub(super) struct ChunkedCopies {
-    ring: PinnedRing,
+    ring: Arc<PinnedRing>,
 }
 
 impl ChunkedCopies {
     /// Copies without pinned memory until the first large one.
     pub(super) fn new(session: &Arc<Session>) -> Self {
-        ChunkedCopies { ring: PinnedRing::new(session) }
+        ChunkedCopies { ring: Arc::new(PinnedRing::new(session)) }
+    }
+
+    /// The slots, of which there are none before the first large copy.
+    pub(super) fn ring(&self) -> &Arc<PinnedRing> {
+        &self.ring
     }
 
     /// Copies `bytes` to the start of `buffer`, in the order of the stream. The caller may change `bytes` when this
