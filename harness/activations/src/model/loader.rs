@@ -238,6 +238,8 @@ impl<'a, B: Backend> WeightLoader<'a, B> {
             KernelError::NotFinite { .. } => parts
                 .into_iter()
                 .find_map(|(name, tensor)| not_finite(self.weights, &name, tensor, self.dtype))
+                // A backend may report earlier weights here.
+                .or_else(|| self.unverified.borrow().iter().find_map(|prepared| self.find_not_finite(prepared)))
                 .unwrap_or(Error::Kernel(error)),
             KernelError::Read { path, what } => Error::file(path, what),
             other => Error::from(other),
