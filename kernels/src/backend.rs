@@ -250,7 +250,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Several matrices with the same `in_features` are stacked: their outputs are adjacent columns.
     ///
     /// # Errors
-    /// Shapes that do not match, or an element that is not finite after rounding to `run`.
+    /// Shapes that do not match, or an element that is not finite after rounding to `run`. A backend may report the element
+    /// only in [`Backend::verify_weights`].
     fn prepare_linear(&self, weights: &[HostTensor], run: DType) -> Result<Self::Linear, KernelError>;
 
     /// Prepares a gate and an up projection, both `[out_features, in_features]`, for [`Backend::linear_gated`].
@@ -265,11 +266,18 @@ pub trait Backend: Send + Sync + 'static {
     /// An element that is not finite after rounding.
     fn prepare_vector(&self, parts: &[HostTensor], run: DType) -> Result<Self::Vector, KernelError>;
 
-    /// Prepares an embedding table `[vocab_size, hidden_size]`.
+    /// Prepares an embedding table `[vocab_size, hidden_size]`. A table of a file may be read row by row, as tokens need them.
     ///
     /// # Errors
-    /// A tensor that is not a matrix, or, where the table is converted here, an element that is not finite.
+    /// A tensor that is not a matrix, or, where the table is converted here, an element that is not finite; a backend may
+    /// report the element only in [`Backend::verify_weights`].
     fn prepare_embedding(&self, table: &HostTensor, run: DType) -> Result<Self::Embedding, KernelError>;
+
+    /// Waits until all weights prepared so far are on the device.
+    ///
+    /// # Errors
+    /// A weight that is not finite after rounding, the first one in the order of their preparation.
+    fn verify_weights(&self) -> Result<(), KernelError>;
 
     /// `out[i] = scale * table[tokens[i]]`, `out` `[tokens, hidden_size]`; the product is rounded once. With a scale of 1 the
     /// rows are copied.

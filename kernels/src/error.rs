@@ -1,5 +1,7 @@
 //! Errors of the operations: each names the operation, the actual value and the expected one.
 
+use std::path::PathBuf;
+
 use thiserror::Error;
 
 use crate::dtype::DType;
@@ -42,6 +44,14 @@ pub enum KernelError {
         index: usize,
         /// Its value.
         value: f32,
+    },
+    /// A file with weights cannot be read.
+    #[error("read {}: {what}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's message, or how the file is too short.
+        what: String,
     },
     /// An allocation failed.
     #[error("{op}: could not allocate {bytes} bytes on {device}")]

@@ -21,6 +21,6 @@ pub use cuda::CudaBackend;
 pub use device_usage::DeviceUsage;
 pub use dtype::{DType, UnknownDType};
 pub use error::KernelError;
-pub use host::HostTensor;
+pub use host::{HostTensor, SourceFile};
 pub use pending::PendingCopy;
 pub use profiled::{Profile, ProfiledBackend};

@@ -42,6 +42,8 @@ fn run<B: Backend>(mutant: &Mutant, backend: &B) -> Vec<u8> {
         // Fewer heads than warps of the last block.
         "rms_norm_heads" => operations::norm(backend, NormKind::RmsHeads, dtype, (0, 3), 136),
         "layer_norm" => operations::norm(backend, NormKind::Layer, dtype, (0, 4), 136),
+        // A table in memory is converted as a whole.
+        "cast" => operations::scaled_embedding(backend, dtype, 136),
         "embed" if is_added => operations::added_embedding(backend, dtype, 136),
         "embed" => operations::scaled_embedding(backend, dtype, 136),
         "rope" => operations::rope(backend, dtype, 48, 16, &[3, 0, 9]),

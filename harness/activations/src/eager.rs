@@ -8,6 +8,7 @@ mod full_tensor;
 
 use actbench_kernels::PoolMethod;
 use bytes::Bytes;
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::model::{ActivationModel, check_layer};
@@ -87,12 +88,14 @@ pub fn extract_full(
             tensor.touch(block.clone());
         }
         let Some(position) = signature.layer_position(layer) else { return Ok(()) };
-        for (sample, out) in tensor[block].chunks_exact_mut(sample_bytes).enumerate() {
+        // A single thread is slower than the copy from a device.
+        let samples = tensor[block].par_chunks_exact_mut(sample_bytes).enumerate();
+        samples.for_each(|(sample, out)| {
             let block = out[position * block_bytes..].chunks_exact_mut(vector_bytes);
             for (token, out) in scheduled.whole.rows_of(sample).iter().zip(block) {
                 out.copy_from_slice(vector(output, *token, vector_bytes));
             }
-        }
+        });
         Ok(())
     })?;
     let samples: Vec<usize> = (0..tokens.len()).collect();

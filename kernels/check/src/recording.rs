@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actbench_kernels::cuda::{Architecture, Argument, Device, Launch, MemoryUsage};
-use actbench_kernels::{KernelError, PendingCopy};
+use actbench_kernels::{HostTensor, KernelError, PendingCopy};
 
 /// Forwards every call to `device`.
 pub struct RecordingDevice<D> {
@@ -50,6 +50,15 @@ impl<D: Device> Device for RecordingDevice<D> {
 
     fn write(&self, buffer: &mut Self::Buffer, bytes: &[u8]) -> Result<(), KernelError> {
         self.device.write(buffer, bytes)
+    }
+
+    fn write_tensor(
+        &self,
+        buffer: &mut Self::Buffer,
+        tensor: &HostTensor,
+        bytes: Range<usize>,
+    ) -> Result<(), KernelError> {
+        self.device.write_tensor(buffer, tensor, bytes)
     }
 
     fn read(&self, buffer: &Self::Buffer, out: &mut [u8]) -> Result<(), KernelError> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{Architecture, Tiles};
 use crate::error::KernelError;
+use crate::host::HostTensor;
 use crate::pending::{CompletedCopy, PendingCopy};
 
 /// Allocated memory of a device, in bytes.
@@ -83,6 +84,17 @@ pub trait Device: Send + Sync + 'static {
     /// # Errors
     /// More bytes than the buffer has, or a failure of the device.
     fn write(&self, buffer: &mut Self::Buffer, bytes: &[u8]) -> Result<(), KernelError>;
+
+    /// [`Device::write`] of the bytes `bytes` of `tensor`. Those of a file are read from it, by several threads.
+    ///
+    /// # Errors
+    /// As for [`Device::write`]; bytes that the tensor does not have, or a file that cannot be read.
+    fn write_tensor(
+        &self,
+        buffer: &mut Self::Buffer,
+        tensor: &HostTensor,
+        bytes: Range<usize>,
+    ) -> Result<(), KernelError>;
 
     /// Copies the start of `buffer` to `out`, after all earlier launches.
     ///
@@ -199,6 +211,15 @@ impl<D: Device> Device for Arc<D> {
 
     fn write(&self, buffer: &mut Self::Buffer, bytes: &[u8]) -> Result<(), KernelError> {
         D::write(self, buffer, bytes)
+    }
+
+    fn write_tensor(
+        &self,
+        buffer: &mut Self::Buffer,
+        tensor: &HostTensor,
+        bytes: Range<usize>,
+    ) -> Result<(), KernelError> {
+        D::write_tensor(self, buffer, tensor, bytes)
     }
 
     fn read(&self, buffer: &Self::Buffer, out: &mut [u8]) -> Result<(), KernelError> {

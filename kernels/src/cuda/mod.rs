@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::backend::{Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, ScoreRule};
-use crate::check;
+use crate::check::{self, TensorShape as _};
 use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
 use crate::error::KernelError;
@@ -17,6 +17,7 @@ use crate::pending::PendingCopy;
 
 mod architecture;
 mod attention;
+mod checks;
 mod clock;
 mod compare;
 #[cfg(feature = "cuda")]
@@ -26,6 +27,7 @@ pub mod cubins;
 mod device;
 #[cfg(feature = "cuda")]
 pub mod driver;
+mod embedding;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 mod linear;
@@ -46,10 +48,12 @@ pub use architecture::Architecture;
 pub use clock::DeviceClock;
 pub use compare::DeviceDifference;
 pub use device::{Argument, Device, Launch, MemoryUsage, read_blocking, upload_with_write};
+pub use embedding::CudaEmbedding;
 pub use tensor::{CudaTensor, CudaVector, CudaWeights};
 pub use tiles::Tiles;
 pub use timeline::Timeline;
 
+use checks::WeightChecks;
 use registry::Operation;
 use tables::Tables;
 use traffic::Traffic;
@@ -76,12 +80,19 @@ pub struct CudaBackend<D: Device> {
     kernels: KernelSet,
     traffic: Traffic,
     tables: Tables<D::Buffer>,
+    checks: WeightChecks<D::Buffer>,
 }
 
 impl<D: Device> CudaBackend<D> {
     /// A backend that runs `kernels` on `device`.
     pub fn new(device: D, kernels: KernelSet) -> Self {
-        CudaBackend { device, kernels, traffic: Traffic::default(), tables: Tables::default() }
+        CudaBackend {
+            device,
+            kernels,
+            traffic: Traffic::default(),
+            tables: Tables::default(),
+            checks: WeightChecks::default(),
+        }
     }
 
     /// The device, to share or to query it.
@@ -158,7 +169,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     type Tensor = CudaTensor<D::Buffer>;
     type Linear = CudaWeights<D::Buffer>;
     type Vector = CudaVector<D::Buffer>;
-    type Embedding = CudaTensor<D::Buffer>;
+    type Embedding = CudaEmbedding<D::Buffer>;
 
     fn describe(&self) -> String {
         let kernels = match self.kernels {
@@ -208,7 +219,11 @@ impl<D: Device> Backend for CudaBackend<D> {
     }
 
     fn prepare_embedding(&self, table: &HostTensor, run: DType) -> Result<Self::Embedding, KernelError> {
-        self.upload_table(table, run)
+        self.embedding(table, run)
+    }
+
+    fn verify_weights(&self) -> Result<(), KernelError> {
+        self.read_checks()
     }
 
     fn embed(
@@ -221,15 +236,17 @@ impl<D: Device> Backend for CudaBackend<D> {
         const OP: &str = "embed";
         check::embedding_scale(scale)?;
         check::same_dtype(OP, table, out)?;
-        check::fits(OP, "out", out, tokens.len(), table.columns)?;
-        if let Some(token) = tokens.iter().find(|token| **token as usize >= table.rows) {
-            let what = format!("token {token} is not in the vocabulary of {}", table.rows);
+        check::fits(OP, "out", out, tokens.len(), table.columns())?;
+        if let Some(token) = tokens.iter().find(|token| **token as usize >= table.rows()) {
+            let what = format!("token {token} is not in the vocabulary of {}", table.rows());
             return Err(KernelError::shape(OP, what));
         }
-        if scale == 1.0 {
-            return self.gather(OP, table, tokens, out);
-        }
-        self.embed_scaled(table, tokens, scale, out)
+        self.with_rows(table, tokens, |table, rows| {
+            if scale == 1.0 {
+                return self.gather(OP, table, rows, out);
+            }
+            self.embed_scaled(table, rows, scale, out)
+        })
     }
 
     fn add_embedding(
@@ -240,8 +257,8 @@ impl<D: Device> Backend for CudaBackend<D> {
     ) -> Result<(), KernelError> {
         const OP: &str = "add embedding";
         check::same_dtype(OP, table, stream)?;
-        check::add_embedding(rows, (table.rows, table.columns), stream)?;
-        self.add_rows(table, rows, stream)
+        check::add_embedding(rows, (table.rows(), table.columns()), stream)?;
+        self.with_rows(table, rows, |table, rows| self.add_rows(table, rows, stream))
     }
 
     fn rms_norm(

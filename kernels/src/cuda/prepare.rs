@@ -1,6 +1,7 @@
 //! Weights to the device: uploaded in their stored type, converted and checked there by `cast.cu`.
 
-use super::registry::{Operation, Variant, require};
+use super::checks::Conversion;
+use super::registry::{Operation, require};
 use super::tensor::bytes;
 use super::{Argument, CudaBackend, CudaTensor, CudaVector, CudaWeights, Device, count};
 use crate::check::WeightShape;
@@ -12,9 +13,10 @@ use crate::host::HostTensor;
 const CHUNK_BYTES: usize = 64 << 20;
 
 /// The destination rows of a source: `first`, `first + step`, and so on.
-struct DestinationRows {
-    first: usize,
-    step: usize,
+#[derive(Clone, Copy)]
+pub(super) struct DestinationRows {
+    pub(super) first: usize,
+    pub(super) step: usize,
 }
 
 impl<D: Device> CudaBackend<D> {
@@ -84,7 +86,8 @@ impl<D: Device> CudaBackend<D> {
         Ok(CudaVector { buffer, len: values.len() })
     }
 
-    /// Converts `source` to `run` into rows of `out` in chunks, so that a large table is not on the device twice.
+    /// Converts `source` to `run` into rows of `out` in chunks, so that a large table is not on the device twice. Does not
+    /// wait: [`CudaBackend::read_checks`] reports elements that are not finite.
     fn cast(
         &self,
         op: &'static str,
@@ -96,46 +99,58 @@ impl<D: Device> CudaBackend<D> {
         let (n_rows, columns) = matrix(op, source)?;
         let row_bytes = columns * source.dtype().size();
         let chunk_rows = (CHUNK_BYTES / row_bytes.max(1)).max(1);
-        let kernel = require(op, Operation::Cast { from: source.dtype() }, Variant::Plain, run)?;
-        let mut first_bad = self.device.alloc(size_of::<u64>())?;
-        self.write(&mut first_bad, &u64::MAX.to_ne_bytes())?;
         for first in (0..n_rows).step_by(chunk_rows) {
             let n_rows = chunk_rows.min(n_rows - first);
-            let chunk = &source.bytes()[first * row_bytes..(first + n_rows) * row_bytes];
+            let chunk = first * row_bytes..(first + n_rows) * row_bytes;
             let mut stored = self.device.alloc(chunk.len())?;
-            self.write(&mut stored, chunk)?;
-            let launch = kernel.launch([count(op, (n_rows * columns).div_ceil(kernel.threads as usize))?, 1, 1]);
-            let mut arguments = [
-                Argument::Read(&stored),
-                Argument::U64(n_rows as u64),
-                Argument::U64(columns as u64),
-                Argument::U64((rows.first + first * rows.step) as u64),
-                Argument::U64(rows.step as u64),
-                Argument::Write(&mut *out),
-                Argument::Write(&mut first_bad),
-            ];
-            self.launch(&launch, &mut arguments)?;
-            let mut found = [0; size_of::<u64>()];
-            self.read(&first_bad, &mut found)?;
-            let index = u64::from_ne_bytes(found);
-            if index != u64::MAX {
-                return Err(not_finite(op, source, run, first * columns + index as usize));
-            }
+            self.traffic.add_to_device(chunk.len());
+            self.device.write_tensor(&mut stored, source, chunk)?;
+            let to = DestinationRows { first: rows.first + first * rows.step, step: rows.step };
+            self.with_note(Conversion { op, first_element: first * columns }, |notes, check| {
+                let shape = (n_rows, columns);
+                self.convert(op, &stored, source.dtype(), run, shape, to, out, Some((notes, check)))
+            })?;
         }
         Ok(())
     }
-}
 
-/// The error for element `index` of `source`, which is not finite once rounded to `run`.
-fn not_finite(op: &'static str, source: &HostTensor, run: DType, index: usize) -> KernelError {
-    let size = source.dtype().size();
-    let element = source.bytes().get(index * size..(index + 1) * size).unwrap_or_default();
-    let value = run.to_f32_vec(&run.from_f32_slice(&source.dtype().to_f32_vec(element)));
-    KernelError::NotFinite { op, index, value: value.first().copied().unwrap_or(f32::NAN) }
+    /// Converts the rows of `stored`, of `shape` and type `from`, to `run` into rows of `out`. With `note`, notes and the
+    /// index of one, notes the first element that is not finite.
+    #[expect(clippy::too_many_arguments, reason = "the arguments of the kernel")]
+    pub(super) fn convert(
+        &self,
+        op: &'static str,
+        stored: &D::Buffer,
+        from: DType,
+        run: DType,
+        (n_rows, columns): (usize, usize),
+        to: DestinationRows,
+        out: &mut D::Buffer,
+        note: Option<(&mut D::Buffer, usize)>,
+    ) -> Result<(), KernelError> {
+        // The wide kernel takes eight elements at a time, of both types: 16 bytes of the narrow ones.
+        let variant = self.row_variant(DType::Bf16, columns);
+        let kernel = require(op, Operation::Cast { from }, variant, run)?;
+        let launch = kernel.launch([count(op, n_rows)?, 1, 1]);
+        let (notes, check) = match note {
+            Some((notes, check)) => (Argument::Write(notes), check),
+            None => (Argument::Null, 0),
+        };
+        let mut arguments = [
+            Argument::Read(stored),
+            Argument::U64(columns as u64),
+            Argument::U64(to.first as u64),
+            Argument::U64(to.step as u64),
+            Argument::Write(out),
+            notes,
+            Argument::U64(check as u64),
+        ];
+        self.launch(&launch, &mut arguments)
+    }
 }
 
 /// Rows and columns of a matrix.
-fn matrix(op: &'static str, tensor: &HostTensor) -> Result<(usize, usize), KernelError> {
+pub(super) fn matrix(op: &'static str, tensor: &HostTensor) -> Result<(usize, usize), KernelError> {
     match tensor.shape() {
         [rows, columns] => Ok((*rows, *columns)),
         other => Err(KernelError::shape(op, format!("not a matrix: {other:?}"))),

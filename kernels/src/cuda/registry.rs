@@ -247,6 +247,11 @@ const PLAIN: Kernel = Kernel {
 
 const WIDE: Kernel = Kernel { variant: Variant::Wide, ..PLAIN };
 
+/// A conversion from `from`, one row a block.
+const fn cast(kernel: Kernel, from: DType) -> Kernel {
+    Kernel { operation: Operation::Cast { from }, threads: 256, ..kernel }
+}
+
 /// A norm, whose wide kernel adds in another order than the plain one.
 const WIDE_NORM: Kernel = Kernel { threads: 256, has_cpu_bits: false, ..WIDE };
 
@@ -345,9 +350,12 @@ pub const SOURCES: &[KernelSource] = &[
         only: None,
         parameters: 7,
         groups: &[
-            all_types!("cast_f32", Kernel { operation: Operation::Cast { from: DType::F32 }, threads: 256, ..PLAIN }),
-            all_types!("cast_f16", Kernel { operation: Operation::Cast { from: DType::F16 }, threads: 256, ..PLAIN }),
-            all_types!("cast_bf16", Kernel { operation: Operation::Cast { from: DType::Bf16 }, threads: 256, ..PLAIN }),
+            all_types!("cast_f32", cast(PLAIN, DType::F32)),
+            all_types!("cast_f32_wide", cast(WIDE, DType::F32)),
+            all_types!("cast_f16", cast(PLAIN, DType::F16)),
+            all_types!("cast_f16_wide", cast(WIDE, DType::F16)),
+            all_types!("cast_bf16", cast(PLAIN, DType::Bf16)),
+            all_types!("cast_bf16_wide", cast(WIDE, DType::Bf16)),
         ],
     },
     KernelSource {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::device::upload_with_write;
 use super::{Architecture, Argument, Device, DeviceClock, Launch, MemoryUsage};
 use crate::error::KernelError;
+use crate::host::HostTensor;
 use crate::pending::PendingCopy;
 use crate::profiled::{DeviceSpan, DeviceTrack, Profile};
 
@@ -129,6 +130,17 @@ impl<D: DeviceClock> Device for Timeline<D> {
     fn write(&self, buffer: &mut Self::Buffer, bytes: &[u8]) -> Result<(), KernelError> {
         self.record(DeviceTrack::ToDevice, DeviceTrack::Kernels, "copy", bytes.len(), || {
             self.device.write(buffer, bytes)
+        })
+    }
+
+    fn write_tensor(
+        &self,
+        buffer: &mut Self::Buffer,
+        tensor: &HostTensor,
+        bytes: Range<usize>,
+    ) -> Result<(), KernelError> {
+        self.record(DeviceTrack::ToDevice, DeviceTrack::Kernels, "copy", bytes.len(), || {
+            self.device.write_tensor(buffer, tensor, bytes)
         })
     }
 

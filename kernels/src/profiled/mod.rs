@@ -130,6 +130,10 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
         self.backend.prepare_embedding(table, run)
     }
 
+    fn verify_weights(&self) -> Result<(), KernelError> {
+        self.backend.verify_weights()
+    }
+
     fn embed(
         &self,
         table: &Self::Embedding,

@@ -352,7 +352,7 @@ fn invalid_machine_code_never_reaches_driver() {
 #[test]
 fn async_downloads_keep_all_bytes() {
     for settings in ["", "others=1", "pools=0", "pools=0 others=1"] {
-        let _driver = FakeDriver::new(settings);
+        let driver = FakeDriver::new(settings);
         let device = open(false);
         let backend = CudaBackend::new(device.clone(), KernelSet::Plain);
         let columns = 24;
@@ -361,7 +361,13 @@ fn async_downloads_keep_all_bytes() {
         };
         let mut pending = std::collections::VecDeque::new();
         let mut working = backend.alloc(DType::F32, 40, columns).unwrap();
+        let mut pinned = 0;
         for step in 0..60u32 {
+            // The first batches allocate pinned memory, and later ones use it again.
+            match step {
+                10 => pinned = driver.counted("pinned"),
+                _ => assert!(step < 10 || driver.counted("pinned") == pinned, "{settings} step {step}"),
+            }
             let rows = 40 - step as usize % 7;
             let x = upload(&backend, DType::F32, rows, columns, &step_values(step, rows));
             // The same memory in every step, like the workspace of a model.
@@ -381,6 +387,44 @@ fn async_downloads_keep_all_bytes() {
         drop(pending);
         let used = device.memory_usage().unwrap().unwrap();
         assert!(used.used > 0 && used.peak_used < (60 * 40 * columns * 4) as u64, "{used:?}");
+    }
+}
+
+/// Downloads of `bytes` bytes, three at a time, that are all of one value; asserts that they are.
+fn large_downloads(device: &Arc<DriverDevice>, bytes: usize, count: u8) {
+    let mut pending = std::collections::VecDeque::new();
+    let assert_next = |value: u8, copy: &mut Box<dyn actbench_kernels::PendingCopy>| {
+        assert!(copy.wait().unwrap() == vec![value; bytes], "{value} of {bytes} bytes");
+    };
+    for value in 0..count {
+        let mut buffer = device.alloc(bytes).unwrap();
+        device.write(&mut buffer, &vec![value; bytes]).unwrap();
+        pending.push_back((value, device.read_async(buffer, bytes).unwrap()));
+        if pending.len() > 2 {
+            let (value, mut copy) = pending.pop_front().unwrap();
+            assert_next(value, &mut copy);
+            assert_next(value, &mut copy);
+        }
+    }
+    // The last but one is dropped in flight.
+    pending.pop_front();
+    pending.into_iter().for_each(|(value, mut copy)| assert_next(value, &mut copy));
+}
+
+#[test]
+fn large_downloads_use_ring_until_pinning_pays() {
+    for settings in ["", "others=1", "pools=0"] {
+        let driver = FakeDriver::new(settings);
+        let device = open(false);
+        // Together more than the ring; one of them less than a slot.
+        for (bytes, count) in [(18 << 20, 5), ((1 << 20) + 3, 4)] {
+            large_downloads(&device, bytes, count);
+        }
+        // Eight slots at most, and no staging buffer yet.
+        assert!(driver.counted("pinned") <= 8, "{settings}: {}", driver.counted("pinned"));
+        large_downloads(&device, (1 << 20) + 9, 8);
+        let pinned = driver.counted("pinned");
+        assert!((3..=9).contains(&pinned), "{settings}: {pinned}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The CUDA kernels, and the code that drives a GPU, executed on the CPU.
 //!
-//! `device`, `plain_kernels` and `fast_kernels` run the kernels in the emulator. The other modules use the fake driver,
+//! `device`, `plain_kernels`, `fast_kernels` and `loading` run the kernels in the emulator. The other modules use the fake driver,
 //! which runs them through the code for a real driver.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
@@ -22,6 +22,7 @@ mod driver;
 mod fast_kernels;
 #[cfg(feature = "cuda")]
 mod graphs;
+mod loading;
 #[cfg(feature = "cuda")]
 mod order;
 mod plain_kernels;

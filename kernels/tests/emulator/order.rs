@@ -82,10 +82,13 @@ fn uploads_of_many_tables(backend: &DriverBackend, x: &DeviceRows) {
     (0..).zip(&results).for_each(|(last, result)| assert!(floats(backend, result, 1) == row(last % 8), "{last}"));
 }
 
-/// The host waits for the pinned chunks of a large upload.
+/// The host waits for the copy from a pinned slot before it writes to that slot again.
 fn large_upload(backend: &DriverBackend, _: &DeviceRows) {
-    let rows = (14 << 20) / (COLUMNS * 4);
-    let values: Vec<f32> = (0..rows as u32).flat_map(|index| row(index % 1000)).collect();
+    // More than the eight slots of 8 MiB.
+    let rows = (68 << 20) / (COLUMNS * 4);
+    let pattern: Vec<f32> = (0..1000).flat_map(row).collect();
+    let mut values = pattern.repeat(rows.div_ceil(1000));
+    values.truncate(rows * COLUMNS);
     let mut large = backend.alloc(DType::F32, rows, COLUMNS).unwrap();
     backend.upload(bytemuck::cast_slice(&values), &mut large).unwrap();
     let picked: Vec<u32> = (0..rows as u32).step_by(10_000).collect();
@@ -95,7 +98,7 @@ fn large_upload(backend: &DriverBackend, _: &DeviceRows) {
     assert!(floats(backend, &out, picked.len()) == expected);
 }
 
-/// The host waits for the pinned chunks of a large download.
+/// The host waits for the copy to a pinned slot before it reads the slot.
 fn large_download(backend: &DriverBackend, x: &DeviceRows) {
     let picked: Vec<u32> = (0..40_000).map(|index| index % 8).collect();
     let mut out = backend.alloc(DType::F32, picked.len(), COLUMNS).unwrap();
@@ -104,8 +107,18 @@ fn large_download(backend: &DriverBackend, x: &DeviceRows) {
     assert!(floats(backend, &out, picked.len()) == expected);
 }
 
+/// The download stream waits for the kernels, and the host for the slots that a large result is copied to.
+fn large_async_download(backend: &DriverBackend, x: &DeviceRows) {
+    let picked: Vec<u32> = (0..40_000).map(|index| index % 8).collect();
+    let mut out = backend.alloc(DType::F32, picked.len(), COLUMNS).unwrap();
+    backend.gather_rows(x, &picked, &mut out).unwrap();
+    let mut copy = backend.download_async(out, picked.len()).unwrap();
+    let expected: Vec<f32> = picked.iter().flat_map(|index| row(*index)).collect();
+    assert!(DType::F32.to_f32_vec(copy.wait().unwrap()) == expected);
+}
+
 /// Each scenario, with the setting of the driver that removes one of its waits.
-const SCENARIOS: [(&str, Scenario, &str); 7] = [
+const SCENARIOS: [(&str, Scenario, &str); 9] = [
     ("upload of table", upload_of_table, "ignore_events=0"),
     ("upload of table in group", upload_of_table_in_group, "ignore_events=0"),
     ("download of result", download_of_result, "ignore_events=2"),
@@ -113,6 +126,8 @@ const SCENARIOS: [(&str, Scenario, &str); 7] = [
     ("uploads of many tables", uploads_of_many_tables, "no_event_sync=1"),
     ("large upload", large_upload, "no_event_sync=1"),
     ("large download", large_download, "no_event_sync=1"),
+    ("large async download", large_async_download, "ignore_events=2"),
+    ("large async download, host wait", large_async_download, "no_event_sync=1"),
 ];
 
 /// Whether `scenario` passes in a child whose driver has `settings`.

@@ -244,10 +244,12 @@ fn non_finite_weight_error_has_index() {
         let mut broken = vec![0.0; 16];
         broken[6] = f32::NAN;
         broken[9] = f32::INFINITY;
-        let error = backend.prepare_linear(&[host(DType::F32, &[4, 4], &broken)], DType::F32).err().unwrap();
+        drop(backend.prepare_linear(&[host(DType::F32, &[4, 4], &broken)], DType::F32).unwrap());
+        let error = backend.verify_weights().unwrap_err();
         assert!(error.to_string().contains("element 6 is NaN"), "{error}");
         broken[6] = 1e6;
-        let error = backend.prepare_embedding(&host(DType::F32, &[4, 4], &broken), DType::F16).err().unwrap();
+        drop(backend.prepare_embedding(&host(DType::F32, &[4, 4], &broken), DType::F16).unwrap());
+        let error = backend.verify_weights().unwrap_err();
         assert!(error.to_string().contains("element 6 is inf"), "{error}");
     }
 }

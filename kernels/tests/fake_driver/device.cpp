@@ -94,8 +94,8 @@ API void fake_driver_change(const char* text) {
   LOCK;
   apply_settings(text);
 }
-// The number of events so far: "contexts" that were retained, "leaks" at the end of contexts, "launches", "graphs" launched and "graphs made", nodes
-// "changed", and "refused" queries.
+// The number of events so far: "contexts" that were retained, "leaks" at the end of contexts, "launches" and those "executed", "graphs" launched
+// and "graphs made", nodes "changed", "refused" queries, and allocations of "pinned" memory.
 API size_t fake_driver_count(const char* name) {
   LOCK;
   return counts[name];

@@ -181,6 +181,7 @@ API int cuMemHostAlloc(void** start, size_t bytes, unsigned) {
   if (!*start) return OUT_OF_MEMORY;
   std::memset(*start, 0xff, bytes);
   pinned[reinterpret_cast<uintptr_t>(*start)] = bytes;
+  counts["pinned"]++;
   return SUCCESS;
 }
 API int cuMemFreeHost(void* start) {

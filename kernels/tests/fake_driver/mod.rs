@@ -58,7 +58,8 @@ fn count(what: &str) -> usize {
 }
 
 /// The counters for [`FakeDriver::counted`].
-const COUNTERS: [&str; 7] = ["contexts", "leaks", "launches", "graphs", "graphs made", "changed", "refused"];
+const COUNTERS: [&str; 9] =
+    ["contexts", "leaks", "launches", "executed", "graphs", "graphs made", "changed", "refused", "pinned"];
 
 /// The driver with the settings of one test. Devices must be dropped before it.
 pub struct FakeDriver {

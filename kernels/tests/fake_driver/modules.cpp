@@ -66,6 +66,7 @@ int read_launch(Launch* out, void* function, const unsigned grid[3], const unsig
 
 void execute(Launch launch) {
   if (context_error) return;
+  counts["executed"]++;
   const Function& function = launch.function;
   std::vector<void*> arguments;
   std::vector<emulator::Memory> memory;

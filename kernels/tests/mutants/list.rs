@@ -44,6 +44,13 @@ const MUTANTS: &[Mutant] = &[
         replace: "blockIdx.y * blockDim.x + threadIdx.x) * VEC<E>;\n  if (column + VEC<E> >= columns) return;",
     },
     Mutant {
+        name: "cast_wide_skips_last_columns",
+        file: "cast",
+        path: KernelPath::Wide,
+        find: "column < columns; column += blockDim.x * CAST_ELEMENTS",
+        replace: "column + CAST_ELEMENTS < columns; column += blockDim.x * CAST_ELEMENTS",
+    },
+    Mutant {
         name: "norm_wide_missing_barrier",
         file: "rms_norm",
         path: KernelPath::Wide,

@@ -14,7 +14,8 @@ use crate::workload::layers_of;
 use crate::workload::prepare::TOKEN_BYTES;
 use crate::workload::score::{matrix_bytes, parallel_layers};
 use actbench_activations::model::memory_model::{
-    embedding_bytes, full_feature_bytes, packed_block_bytes, pooled_feature_bytes, workspace_buffers,
+    embedding_bytes, full_feature_bytes, packed_block_bytes, pooled_feature_bytes, resident_embedding_bytes,
+    workspace_buffers,
 };
 use actbench_activations::plan::PlanCost;
 
@@ -83,11 +84,16 @@ pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibrat
     let mapped = if extraction >= training { mapped_embedding } else { 0 };
     let disk = if on_disk { pooled } else { 0 };
     // Buffers of a GPU are not rounded up.
+    let gpu_embedding = if job.synthetic_weights {
+        embedding_bytes(model, element)
+    } else {
+        resident_embedding_bytes(model, job.distinct_tokens(), element)
+    };
     let gpu_weights = packed_block_bytes(model, element, |bytes| bytes) * count.blocks;
     Memory {
         rss: calibration.base_rss + extraction.max(training) + mapped,
         heap,
-        gpu: embedding_bytes(model, element) + gpu_weights + buffers.iter().sum::<u64>(),
+        gpu: gpu_embedding + gpu_weights + buffers.iter().sum::<u64>(),
         disk,
     }
 }

@@ -80,7 +80,7 @@ fn case_that_cannot_fit_is_an_oom_row() {
     assert_eq!(rows(&results, "train", "lazy")[0]["status"], "ok");
     assert!(stderr(&output).contains("error: train eager: 1 of 1 failed, oom: "), "{}", stderr(&output));
     // The model fits, but not a single dialogue.
-    let (output, results) = run(&sandbox, &model, "emulator:1:110KiB", "--methods lazy --batch-size 1");
+    let (output, results) = run(&sandbox, &model, "emulator:1:62KiB", "--methods lazy --batch-size 1");
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     is_out_of_memory(rows(&results, "train", "lazy")[0]);
 }

@@ -18,8 +18,19 @@ pub(super) struct WeightLoader<'a, B: Backend> {
     spec: &'a DecoderSpec,
     weights: &'a Weights,
     dtype: DType,
+    /// What was prepared since the last [`WeightLoader::verify`], in that order.
+    unverified: RefCell<Vec<Prepared>>,
     /// The last stacked tensor, by name: its parts are asked for one after the other, and a synthetic one is generated each time.
     stacked: RefCell<Option<(String, HostTensor)>>,
+}
+
+/// Weights whose elements a backend may check later. Their tensors are found again for an error: held until then, synthetic
+/// ones would take the memory of the whole model.
+enum Prepared {
+    /// An embedding table, by name, and its rows.
+    Table(String, usize),
+    /// A projection of a block.
+    Weight(usize, Part),
 }
 
 /// A part of a stored tensor.
@@ -34,7 +45,7 @@ struct LocatedPart {
 impl<'a, B: Backend> WeightLoader<'a, B> {
     /// Loads weights for `backend`, converted to `dtype`.
     pub(super) fn new(backend: &'a B, spec: &'a DecoderSpec, weights: &'a Weights, dtype: DType) -> Self {
-        WeightLoader { backend, spec, weights, dtype, stacked: RefCell::new(None) }
+        WeightLoader { backend, spec, weights, dtype, unverified: RefCell::default(), stacked: RefCell::new(None) }
     }
 
     /// The prepared embedding table.
@@ -45,18 +56,44 @@ impl<'a, B: Backend> WeightLoader<'a, B> {
 
     /// The prepared table of learned positions, if the model has one.
     pub(super) fn positions(&self) -> Result<Option<B::Embedding>> {
-        let Some((name, rows)) = self.spec.names.positions.zip(self.spec.embedding.learned_positions) else {
-            return Ok(None);
-        };
-        let table = self.weights.tensor(name, &[rows, self.spec.hidden_size])?;
+        let Some((name, table)) = position_table(self.spec, self.weights)? else { return Ok(None) };
         self.table(name, table).map(Some)
     }
 
     fn table(&self, name: &str, table: HostTensor) -> Result<B::Embedding> {
         let prepared = self.backend.prepare_embedding(&table, self.dtype);
         let prepared = self.named([(name.to_owned(), &table)], prepared)?;
+        self.unverified.borrow_mut().push(Prepared::Table(name.to_owned(), table.shape()[0]));
         self.weights.release(&table);
         Ok(prepared)
+    }
+
+    /// Waits until all weights prepared so far are on the device and checked.
+    ///
+    /// # Errors
+    /// The first weight that is not finite; a failure of the device.
+    pub(super) fn verify(&self) -> Result<()> {
+        let unverified = self.unverified.take();
+        self.backend.verify_weights().map_err(|error| match error {
+            KernelError::NotFinite { .. } => {
+                unverified.iter().find_map(|prepared| self.find_not_finite(prepared)).unwrap_or(Error::Kernel(error))
+            }
+            other => Error::from(other),
+        })
+    }
+
+    /// The error for an element of `prepared` that is not finite, if there is one.
+    fn find_not_finite(&self, prepared: &Prepared) -> Option<Error> {
+        let (name, tensor) = match prepared {
+            Prepared::Table(name, rows) => {
+                (name.clone(), self.weights.tensor(name, &[*rows, self.spec.hidden_size]).ok()?)
+            }
+            Prepared::Weight(layer, part) => {
+                let located = self.weight(*layer, *part).ok()?;
+                (located.name, located.part)
+            }
+        };
+        not_finite(self.weights, &name, &tensor, self.dtype)
     }
 
     /// The prepared weights of block `layer`. Pages of mapped weights are released once they are packed.
@@ -86,6 +123,7 @@ impl<'a, B: Backend> WeightLoader<'a, B> {
         let (gate, up) = (self.weight(layer, Part::Gate)?, self.weight(layer, Part::Up)?);
         let prepared = self.backend.prepare_gated(&gate.part, &up.part, self.dtype);
         let weight = self.named([(gate.name, &gate.part), (up.name, &up.part)], prepared)?;
+        self.unverified.borrow_mut().extend([Part::Gate, Part::Up].map(|part| Prepared::Weight(layer, part)));
         self.weights.release(&gate.whole);
         self.weights.release(&up.whole);
         Ok(Projection { weight, bias: self.biases(layer, &[Part::Gate, Part::Up])? })
@@ -167,6 +205,7 @@ impl<'a, B: Backend> WeightLoader<'a, B> {
         let tensors: Vec<HostTensor> = located.iter().map(|located| located.part.clone()).collect();
         let names = located.iter().map(|located| located.name.clone());
         let weight = self.named(names.zip(&tensors), self.backend.prepare_linear(&tensors, self.dtype))?;
+        self.unverified.borrow_mut().extend(parts.iter().map(|part| Prepared::Weight(layer, *part)));
         for located in &located {
             self.weights.release(&located.whole);
         }
@@ -199,7 +238,10 @@ impl<'a, B: Backend> WeightLoader<'a, B> {
             KernelError::NotFinite { .. } => parts
                 .into_iter()
                 .find_map(|(name, tensor)| not_finite(self.weights, &name, tensor, self.dtype))
+                // A backend may report earlier weights here.
+                .or_else(|| self.unverified.borrow().iter().find_map(|prepared| self.find_not_finite(prepared)))
                 .unwrap_or(Error::Kernel(error)),
+            KernelError::Read { path, what } => Error::file(path, what),
             other => Error::from(other),
         })
     }
@@ -212,6 +254,15 @@ impl<'a, B: Backend> WeightLoader<'a, B> {
 pub(super) fn embedding_table(spec: &DecoderSpec, weights: &Weights) -> Result<(&'static str, HostTensor)> {
     let name = embedding_name(spec, weights);
     Ok((name, weights.tensor(name, &[spec.vocab_size, spec.hidden_size])?))
+}
+
+/// The name of the learned positions and their table, `[positions, hidden_size]`, if the model has them.
+///
+/// # Errors
+/// As [`Weights::tensor`].
+pub(super) fn position_table(spec: &DecoderSpec, weights: &Weights) -> Result<Option<(&'static str, HostTensor)>> {
+    let named = spec.names.positions.zip(spec.embedding.learned_positions);
+    named.map(|(name, rows)| Ok((name, weights.tensor(name, &[rows, spec.hidden_size])?))).transpose()
 }
 
 /// The error for the first element of `tensor` that is not finite in `dtype`, if there is one.

@@ -107,6 +107,13 @@ pub fn embedding_bytes(spec: &DecoderSpec, element: u64) -> u64 {
     (rows as u64).saturating_mul(spec.hidden_size as u64).saturating_mul(element)
 }
 
+/// Bytes of the embedding on a GPU that reads it from a file, in elements of `element` bytes: the rows of `distinct_tokens`
+/// tokens, and space for as many again.
+pub fn resident_embedding_bytes(spec: &DecoderSpec, distinct_tokens: u64, element: u64) -> u64 {
+    let row_bytes = (spec.hidden_size as u64).saturating_mul(element);
+    distinct_tokens.saturating_mul(2).saturating_mul(row_bytes).min(embedding_bytes(spec, element))
+}
+
 /// Bytes of one block's weights, packed in elements of `element` bytes; `allocated` gives what a buffer of so many bytes
 /// really takes.
 pub fn packed_block_bytes(spec: &DecoderSpec, element: u64, allocated: impl Fn(u64) -> u64) -> u64 {
@@ -217,6 +224,7 @@ mod tests {
         // Projections: query and output 24 x 8, keys and values 12 x 8 each, three of 12 x 8.
         let block = 2 * 24 * 8 + 2 * 12 * 8 + 3 * 12 * 8;
         assert_eq!(weight_bytes(&spec(), 2, DType::F32), (2 * block + 9 * 8) * 4);
+        assert_eq!([0, 3, 5].map(|tokens| resident_embedding_bytes(&spec(), tokens, 2)), [0, 2 * 3 * 8 * 2, 9 * 8 * 2]);
         assert_eq!(packed_block_bytes(&spec(), 2, |bytes| bytes), 5 * 32 * 32 * 2 + 2 * 8 * 4);
         assert_eq!(prefix_cache_bytes(&spec(), DType::Bf16, 3, 10), 3 * 10 * (24 + 8) * 2);
     }

@@ -42,16 +42,14 @@ impl PartView {
             return Ok(whole.clone());
         }
         let outputs = self.outputs();
+        if let [range] = &outputs[..] {
+            // One range shares the mapped pages and the file.
+            return Ok(whole.rows(range.clone())?);
+        }
         let inputs = if matrix { whole.shape()[1] } else { 1 };
         let row_bytes = inputs * whole.dtype().size();
-        let bytes = match &outputs[..] {
-            // One range shares the mapped pages.
-            [range] => whole.bytes().slice(range.start * row_bytes..range.end * row_bytes),
-            ranges => {
-                let rows = ranges.iter().map(|range| &whole.bytes()[range.start * row_bytes..range.end * row_bytes]);
-                Bytes::from(rows.collect::<Vec<_>>().concat())
-            }
-        };
+        let rows = outputs.iter().map(|range| &whole.bytes()[range.start * row_bytes..range.end * row_bytes]);
+        let bytes = Bytes::from(rows.collect::<Vec<_>>().concat());
         let width = self.widths[self.index];
         let shape = if matrix { vec![width, inputs] } else { vec![width] };
         Ok(HostTensor::new(whole.dtype(), shape, bytes)?)

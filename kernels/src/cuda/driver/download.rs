@@ -1,7 +1,8 @@
 //! Asynchronous downloads: copies to pinned memory in a stream of their own, which run during later kernels.
 //!
 //! A copy starts when the kernels launched before it have completed. It owns its source buffer until it completes, so
-//! no kernel writes there. Pinned memory comes from a small pool, because allocating it is slow.
+//! no kernel writes there. Pinned memory comes from a small pool, because allocating it is slow; the first large downloads
+//! take slots of the ring instead ([`super::ring_download`]).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,25 +30,48 @@ fn staging_bytes(bytes: usize) -> usize {
     bytes.saturating_add(bytes / 8).checked_next_multiple_of(MIN_STAGING_BYTES).unwrap_or(bytes).max(MIN_STAGING_BYTES)
 }
 
+/// The largest download, in bytes, for which a staging buffer is allocated at once.
+const MAX_PINNED_AT_ONCE: usize = 1 << 20;
+
+/// Larger downloads without a staging buffer before one is allocated. Through the ring, a download takes one more copy in
+/// host memory, 0.05 ms a MB with several threads (estimated), and a staging buffer takes 0.6 ms a MB: so a short run
+/// allocates none, and for a long one both cost the same (the ski rental problem, Karlin et al. 1988).
+const DOWNLOADS_BEFORE_PINNED: usize = 12;
+
 /// The staging buffers that no download uses.
 #[derive(Default)]
-pub(super) struct PinnedPool(Mutex<Vec<StagingBuffer>>);
+pub(super) struct PinnedPool(Mutex<PoolState>);
+
+#[derive(Default)]
+struct PoolState {
+    pooled: Vec<StagingBuffer>,
+    /// Large downloads without a staging buffer since the last allocation of one.
+    n_without: usize,
+}
 
 impl PinnedPool {
-    /// A staging buffer of at least `bytes` bytes: the smallest such one of the pool, or a new one.
-    pub(super) fn take(&self, context: &DriverContext, bytes: usize) -> Result<StagingBuffer, DriverError> {
-        let mut pooled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fitting = pooled.iter().enumerate().filter(|(_, staging)| staging.len() >= bytes);
+    /// A staging buffer of at least `bytes` bytes: the smallest such one of the pool, or a new one. None for a large download
+    /// before a staging buffer is worth its allocation.
+    pub(super) fn take(&self, context: &DriverContext, bytes: usize) -> Result<Option<StagingBuffer>, DriverError> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fitting = state.pooled.iter().enumerate().filter(|(_, staging)| staging.len() >= bytes);
         if let Some((index, _)) = fitting.min_by_key(|(_, staging)| staging.len()) {
-            return Ok(pooled.swap_remove(index));
+            return Ok(Some(state.pooled.swap_remove(index)));
+        }
+        if bytes > MAX_PINNED_AT_ONCE {
+            if state.n_without < DOWNLOADS_BEFORE_PINNED {
+                state.n_without += 1;
+                return Ok(None);
+            }
+            state.n_without = 0;
         }
         // SAFETY: only bytes that a copy has written are read.
-        unsafe { context.cuda.alloc_pinned_with_flags(staging_bytes(bytes), 0) }
+        unsafe { context.cuda.alloc_pinned_with_flags(staging_bytes(bytes), 0) }.map(Some)
     }
 
     /// Returns a staging buffer to the pool, which frees its smallest one if it has too many.
     fn put_back(&self, staging: StagingBuffer) {
-        let mut pooled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pooled = &mut self.0.lock().unwrap_or_else(PoisonError::into_inner).pooled;
         pooled.push(staging);
         if pooled.len() > MAX_POOLED
             && let Some((index, _)) = pooled.iter().enumerate().min_by_key(|(_, staging)| staging.len())

@@ -14,6 +14,7 @@ use std::time::Instant;
 use super::cubins::{CubinDirectories, CubinOrigin, Nvrtc};
 use super::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch};
 use crate::error::KernelError;
+use crate::host::HostTensor;
 use crate::pending::{CompletedCopy, PendingCopy};
 
 mod clock;
@@ -29,6 +30,8 @@ mod memory;
 mod modules;
 mod open_times;
 mod probe;
+mod ring;
+mod ring_download;
 mod session;
 mod tensor_map;
 mod timing;
@@ -85,9 +88,8 @@ impl DriverDevice {
         let memory = memory::DeviceMemory::new(session.clone(), options.checked)?;
         open_times.context += start.elapsed();
         Ok(DriverDevice {
-            session,
             memory,
-            chunked_copies: transfer::ChunkedCopies::default(),
+            chunked_copies: transfer::ChunkedCopies::new(&session),
             async_uploads: upload::AsyncUploads::default(),
             pinned_pool: Arc::default(),
             kernels,
@@ -96,6 +98,7 @@ impl DriverDevice {
             timer: timing::LaunchTimer::default(),
             checked: options.checked,
             open_times,
+            session,
         })
     }
 
@@ -197,7 +200,19 @@ impl Device for DriverDevice {
     fn write(&self, buffer: &mut DriverBuffer, bytes: &[u8]) -> Result<(), KernelError> {
         self.fits("write", bytes.len(), buffer)?;
         self.session.enter_in_order("write")?;
-        self.chunked_copies.write(&self.session.context, buffer, bytes)
+        self.chunked_copies.write(&self.session, buffer, bytes)
+    }
+
+    fn write_tensor(
+        &self,
+        buffer: &mut DriverBuffer,
+        tensor: &HostTensor,
+        bytes: Range<usize>,
+    ) -> Result<(), KernelError> {
+        self.fits("write", bytes.len(), buffer)?;
+        self.session.enter_in_order("write")?;
+        let fill = |at: usize, out: &mut [u8]| tensor.read(bytes.start + at, out);
+        self.chunked_copies.write_filled(&self.session, buffer, bytes.len(), &fill)
     }
 
     fn read(&self, buffer: &DriverBuffer, out: &mut [u8]) -> Result<(), KernelError> {
@@ -272,7 +287,7 @@ impl Device for DriverDevice {
         }
         // No deferred launch uses this new memory, so they need not be flushed.
         let buffer = self.memory.alloc(bytes.len())?;
-        self.chunked_copies.write(&self.session.context, &buffer, bytes)?;
+        self.chunked_copies.write(&self.session, &buffer, bytes)?;
         Ok(buffer)
     }
 
@@ -283,12 +298,16 @@ impl Device for DriverDevice {
     fn read_async(&self, buffer: DriverBuffer, bytes: usize) -> Result<Box<dyn PendingCopy>, KernelError> {
         self.fits("read", bytes, &buffer)?;
         self.session.enter_in_order("read")?;
+        let ring = self.chunked_copies.ring();
         match self.pinned_pool.take(&self.session.context, bytes) {
-            Ok(staging) => {
+            Ok(Some(staging)) => {
                 let pool = &self.pinned_pool;
                 Ok(Box::new(download::AsyncDownload::start(&self.session, pool, buffer, staging, bytes)?))
             }
-            Err(_) => {
+            Ok(None) if ring.prepare(bytes) => {
+                Ok(Box::new(ring_download::RingDownload::start(&self.session, ring, buffer, bytes)?))
+            }
+            Ok(None) | Err(_) => {
                 // Without pinned memory the copy is slower, with the same bytes.
                 let mut out = vec![0; bytes];
                 self.chunked_copies.read(&self.session, &buffer, &mut out)?;

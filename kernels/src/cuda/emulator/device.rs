@@ -8,6 +8,7 @@ use super::{EmulatedBuffer, Emulator};
 use crate::cuda::device::{read_blocking, upload_with_write};
 use crate::cuda::{Architecture, Argument, Device, DeviceClock, Launch, MemoryUsage};
 use crate::error::KernelError;
+use crate::host::HostTensor;
 use crate::pending::PendingCopy;
 use crate::profiled::DeviceTrack;
 
@@ -44,6 +45,19 @@ impl Device for Emulator {
             None => return Err(Self::error(format!("{} bytes written to a buffer of {len}", bytes.len()))),
         }
         Ok(())
+    }
+
+    fn write_tensor(
+        &self,
+        buffer: &mut EmulatedBuffer,
+        tensor: &HostTensor,
+        bytes: Range<usize>,
+    ) -> Result<(), KernelError> {
+        let len = buffer.len();
+        match buffer.as_mut_slice().get_mut(..bytes.len()) {
+            Some(start) => tensor.read(bytes.start, start),
+            None => Err(Self::error(format!("{} bytes written to a buffer of {len}", bytes.len()))),
+        }
     }
 
     fn read(&self, buffer: &EmulatedBuffer, out: &mut [u8]) -> Result<(), KernelError> {

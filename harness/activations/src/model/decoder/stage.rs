@@ -3,14 +3,14 @@
 use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use actbench_kernels::{Backend, DType, KernelError, PendingCopy};
+use actbench_kernels::{Backend, DType, HostTensor, KernelError, PendingCopy};
 
 use super::load_options::LoadOptions;
 use super::rope_table::RopeTable;
 use super::weights::DecoderBlock;
 use super::workspace::Workspace;
 use crate::error::{Error, Result};
-use crate::model::loader::{WeightLoader, embedding_table, not_finite};
+use crate::model::loader::{WeightLoader, embedding_table, not_finite, position_table};
 use crate::model::memory_model::{prefix_cache_bytes, token_bytes};
 use crate::model::spec::DecoderSpec;
 use crate::model::weights::Weights;
@@ -61,6 +61,7 @@ impl<B: Backend> PipelineStage<B> {
             progress(layer, options.n_blocks);
             loaded.push(loader.block(layer)?);
         }
+        loader.verify()?;
         let table = |rope| RopeTable::new(&backend, rope, options.max_positions);
         let ropes = spec.ropes.iter().map(table).collect::<Result<Vec<_>>>()?;
         let scale = spec.embedding.scale.map_or(1.0, |scale| scale as f32);
@@ -117,9 +118,12 @@ impl<B: Backend> PipelineStage<B> {
         match (&self.embedding, input) {
             (Some(embedding), None) => {
                 let embedded = self.backend.embed(embedding, &batch.ids, self.embedding_scale, &mut work.stream);
-                embedded.map_err(|error| self.embed_error(error))?;
+                let table = || embedding_table(&self.spec, &self.weights).map(Some);
+                embedded.map_err(|error| self.embed_error(error, table))?;
                 if let Some(positions) = &self.positions {
-                    self.backend.add_embedding(positions, &batch.positions, &mut work.stream)?;
+                    let added = self.backend.add_embedding(positions, &batch.positions, &mut work.stream);
+                    let table = || position_table(&self.spec, &self.weights);
+                    added.map_err(|error| self.embed_error(error, table))?;
                 }
                 Ok(())
             }
@@ -149,14 +153,19 @@ impl<B: Backend> PipelineStage<B> {
         Ok(stream)
     }
 
-    /// Rows of the embedding table are read as tokens need them, so a weight that is not finite is found only here.
-    fn embed_error(&self, error: KernelError) -> Error {
+    /// Rows of an embedding table are read as tokens need them, so a weight that is not finite is found only here.
+    fn embed_error(
+        &self,
+        error: KernelError,
+        table: impl FnOnce() -> Result<Option<(&'static str, HostTensor)>>,
+    ) -> Error {
         let named = || {
-            let (name, table) = embedding_table(&self.spec, &self.weights).ok()?;
+            let (name, table) = table().ok()??;
             not_finite(&self.weights, name, &table, self.dtype)
         };
         match error {
             KernelError::NotFinite { .. } => named().unwrap_or(Error::Kernel(error)),
+            KernelError::Read { path, what } => Error::file(path, what),
             other => Error::from(other),
         }
     }

@@ -11,7 +11,7 @@ use std::ops::{Bound, Range};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use actbench_kernels::{DType, HostTensor};
+use actbench_kernels::{DType, HostTensor, SourceFile};
 use bytes::Bytes;
 use memmap2::{Mmap, UncheckedAdvice};
 use rayon::prelude::*;
@@ -58,6 +58,8 @@ struct TensorEntry {
 #[derive(Debug)]
 struct FileMap {
     path: PathBuf,
+    /// For devices, which read weights into memory of their own.
+    file: Arc<SourceFile>,
     map: Arc<Mmap>,
     bytes: Bytes,
 }
@@ -130,16 +132,16 @@ impl WeightFiles {
 
     /// Maps a file and lists its tensors.
     fn map(&mut self, path: PathBuf) -> Result<impl Iterator<Item = (String, TensorEntry)> + use<>> {
-        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        let source = File::open(&path).map_err(Error::io("open", &path))?;
         // SAFETY: the map is only read. `Weights::open` documents that the files must not be changed meanwhile. No process
         // can prevent that, and a private copy of all weights would defeat the purpose of a map.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", &path))?;
+        let map = unsafe { Mmap::map(&source) }.map_err(Error::io("map", &path))?;
         let map = Arc::new(map);
         lfs::reject_pointer(&path, &map)?;
         let (data, tensors) = read_header(&path, &map)?;
         let file = self.maps.len();
         let bytes = Bytes::from_owner(SharedMap(Arc::clone(&map)));
-        self.maps.push(FileMap { path, map, bytes });
+        self.maps.push(FileMap { file: Arc::new(SourceFile::new(source, &path)), path, map, bytes });
         Ok(tensors.into_iter().map(move |(name, info)| {
             let (begin, end) = info.data_offsets;
             let range = data + begin..data + end;
@@ -204,8 +206,9 @@ impl WeightFiles {
                 return Err(Error::file(&self.maps[entry.file].path, what));
             }
         };
-        let bytes = self.maps[entry.file].bytes.slice(entry.range.clone());
-        Ok(HostTensor::new(dtype, entry.shape.clone(), bytes)?)
+        let FileMap { file, bytes, .. } = &self.maps[entry.file];
+        let tensor = HostTensor::new(dtype, entry.shape.clone(), bytes.slice(entry.range.clone()))?;
+        Ok(tensor.with_file(file.clone(), entry.range.start as u64))
     }
 
     /// See [`super::Weights::release`].

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use actbench_kernels::{KernelError, PoolGroups};
 use bytes::Bytes;
+use rayon::prelude::*;
 
 use super::request::{ChunkSink, SourceRequest};
 use crate::error::{Error, Result};
@@ -216,7 +217,10 @@ impl ModelSource {
             let signature = request.chunk_signature(&self.signature, batch.scheduled.samples.len())?;
             check_output(vectors, batch.n_vectors, &signature)?;
             let results = &mut batch.state;
-            results.bytes.resize(signature.n_bytes(), 0);
+            if results.n_layers == 0 {
+                // Zeros of the system, which are not written twice: almost all of them are overwritten, by several threads.
+                results.bytes = vec![0; signature.n_bytes()];
+            }
             results.n_layers += 1;
             match request.pool {
                 Some(_) => fill_blocks(&mut results.bytes, &signature, *position, |sample, block| {
@@ -251,12 +255,15 @@ struct BatchResults {
     n_layers: usize,
 }
 
-/// Calls `fill` with each sample's block at `layer`, a position along `l`.
-fn fill_blocks(bytes: &mut [u8], signature: &Signature, layer: usize, fill: impl Fn(usize, &mut [u8])) {
+/// Bytes that one thread fills at least: for fewer, waking another thread takes longer.
+const MIN_BYTES_PER_TASK: usize = 256 << 10;
+
+/// Calls `fill` with each sample's block at `layer`, a position along `l`, from several threads if there is much to fill.
+fn fill_blocks(bytes: &mut [u8], signature: &Signature, layer: usize, fill: impl Fn(usize, &mut [u8]) + Sync) {
     let (sample_bytes, block_bytes) = (signature.sample_bytes(), signature.block_bytes());
-    for (sample, bytes) in bytes.chunks_exact_mut(sample_bytes.max(1)).enumerate() {
-        fill(sample, &mut bytes[layer * block_bytes..(layer + 1) * block_bytes]);
-    }
+    let samples_per_task = MIN_BYTES_PER_TASK.div_ceil(block_bytes.max(1));
+    let samples = bytes.par_chunks_exact_mut(sample_bytes.max(1)).enumerate().with_min_len(samples_per_task);
+    samples.for_each(|(sample, bytes)| fill(sample, &mut bytes[layer * block_bytes..(layer + 1) * block_bytes]));
 }
 
 /// Copies a sample's vectors, of `len` bytes each, to the start of its block; the padding at the end stays zero.
@@ -307,5 +314,37 @@ impl fmt::Debug for ModelSource {
             .field("signature", &self.signature)
             .field("batch_size", &self.batch_size)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actbench_kernels::DType;
+
+    use super::*;
+
+    #[test]
+    fn blocks_of_all_samples_are_filled_at_their_layer() {
+        // Blocks of less than a task and of more than one.
+        for seq_len in [2, 3 * MIN_BYTES_PER_TASK / 8] {
+            let signature = Signature {
+                axes: Axes::BLSH,
+                n_samples: 5,
+                layer_ids: [4, 7, 9].into(),
+                seq_len,
+                hidden_size: 2,
+                dtype: DType::F32,
+                has_mask: true,
+            };
+            let signature = signature.checked().unwrap();
+            let mut bytes = vec![0; signature.n_bytes()];
+            fill_blocks(&mut bytes, &signature, 1, |sample, block| block.fill(sample as u8 + 1));
+            let blocks: Vec<&[u8]> = bytes.chunks(signature.block_bytes()).collect();
+            assert_eq!(blocks.len(), 15);
+            for (index, block) in blocks.into_iter().enumerate() {
+                let expected = if index % 3 == 1 { index as u8 / 3 + 1 } else { 0 };
+                assert!(block.len() == 8 * seq_len && block.iter().all(|byte| *byte == expected), "{index}");
+            }
+        }
     }
 }
