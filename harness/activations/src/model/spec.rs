@@ -74,6 +74,16 @@ pub enum NormKind {
     Layer,
 }
 
+impl NormKind {
+    /// The weight of a norm that scales nothing, with which transformers initializes a norm that its file lacks.
+    pub fn initial_weight(self) -> f32 {
+        match self {
+            NormKind::Rms | NormKind::Layer => 1.0,
+            NormKind::RmsPlusOne => 0.0,
+        }
+    }
+}
+
 /// A norm and its constant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NormSpec {

@@ -164,7 +164,7 @@ mod tests {
     fn warnings(spec: &DecoderSpec, rename: impl Fn(&str) -> Option<String>, more: &[&str]) -> Vec<String> {
         let dir = TempDir::new().unwrap();
         write(dir.path(), spec, rename, more);
-        let weights = Weights::open(dir.path(), &config("").names).unwrap();
+        let weights = Weights::open(dir.path(), &config("")).unwrap();
         check_tensors(spec, &weights, spec.n_layers).unwrap();
         tensor_warnings(spec, &weights)
     }
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(warnings(&tied, head, &[]), [""; 0]);
         let dir = TempDir::new().unwrap();
         write(dir.path(), &tied, head, &[]);
-        let weights = Weights::open(dir.path(), &config("").names).unwrap();
+        let weights = Weights::open(dir.path(), &config("")).unwrap();
         assert_eq!(embedding_name(&tied, &weights), LM_HEAD);
         let error = check_tensors(&config(""), &weights, 1).unwrap_err().to_string();
         assert!(error.contains("no tensor 'model.embed_tokens.weight'"), "{error}");
@@ -224,7 +224,7 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let plain = config("");
         write(dir.path(), &plain, same, &["layers.0.input_layernorm.weight"]);
-        let weights = Weights::open(dir.path(), &config("").names).unwrap();
+        let weights = Weights::open(dir.path(), &config("")).unwrap();
         // transformers 5.24 takes `layers...` before `model.layers...`; here its shape is another one.
         assert_eq!(weights.shape("model.layers.0.input_layernorm.weight"), Some(&[1][..]));
         let warnings = tensor_warnings(&plain, &weights).join("|");

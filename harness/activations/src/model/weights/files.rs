@@ -72,8 +72,8 @@ impl AsRef<[u8]> for SharedMap {
 }
 
 impl WeightFiles {
-    /// See [`super::Weights::open`].
-    pub(super) fn open(dir: &Path, names: &TensorNames) -> Result<Self> {
+    /// See [`super::Weights::open`]; `initial_norm` is the weight with which transformers initializes a norm.
+    pub(super) fn open(dir: &Path, names: &TensorNames, initial_norm: f32) -> Result<Self> {
         let mut files = WeightFiles {
             dir: dir.to_path_buf(),
             names: *names,
@@ -98,34 +98,34 @@ impl WeightFiles {
         } else {
             return Err(Error::file(dir, no_weights(dir)));
         }
-        files.rename(stored);
+        files.rename(stored, initial_norm);
         Ok(files)
     }
 
     /// Enters the tensors under the names that transformers gives them. Of two with one name it takes the first in order.
-    fn rename(&mut self, stored: BTreeMap<String, TensorEntry>) {
+    fn rename(&mut self, stored: BTreeMap<String, TensorEntry>, initial_norm: f32) {
         for (name, entry) in stored {
             match self.entries.entry(names::renamed(&name, &self.names)) {
                 Entry::Vacant(place) => drop(place.insert(entry)),
                 Entry::Occupied(_) => self.shadowed.push(name),
             }
         }
-        for (name, entry) in self.ones_in_gammas() {
+        for (name, entry) in self.initial_gammas(initial_norm) {
             self.entries.remove(&entry.stored);
             self.entries.insert(name, entry);
         }
     }
 
-    /// Norm weights under the old name `gamma` that are all 1, with their present name. transformers does not know the old name
-    /// and starts the norm from ones, which is right for these alone.
-    fn ones_in_gammas(&self) -> Vec<(String, TensorEntry)> {
+    /// Norm weights under the old name `gamma` that are all `initial_norm`, with their present name. transformers does not know the
+    /// old name and initializes the norm with that value, which is right for these alone.
+    fn initial_gammas(&self, initial_norm: f32) -> Vec<(String, TensorEntry)> {
         let norms =
             self.entries.iter().filter_map(|(name, entry)| Some((names::norm_of_gamma(name, &self.names)?, entry)));
         let missing = norms.filter(|(name, _)| !self.entries.contains_key(name));
-        let is_one = |entry: &TensorEntry| {
-            self.read(entry).is_ok_and(|tensor| tensor.to_f32_vec().into_iter().all(|value| value == 1.0))
+        let is_initial = |entry: &TensorEntry| {
+            self.read(entry).is_ok_and(|tensor| tensor.to_f32_vec().into_iter().all(|value| value == initial_norm))
         };
-        missing.filter(|(_, entry)| is_one(entry)).map(|(name, entry)| (name, entry.clone())).collect()
+        missing.filter(|(_, entry)| is_initial(entry)).map(|(name, entry)| (name, entry.clone())).collect()
     }
 
     /// Maps a file and lists its tensors.

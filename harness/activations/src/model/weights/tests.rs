@@ -12,9 +12,23 @@ use crate::model::spec::DecoderSpec;
 
 /// Opens the weights of a Llama.
 fn open(dir: &Path) -> Result<Weights> {
-    let config = r#"{"model_type": "llama", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
-        "num_attention_heads": 1}"#;
-    Weights::open(dir, &DecoderSpec::parse(config, "config.json")?.names)
+    open_as("llama", dir)
+}
+
+/// Opens the weights of a small model of the family `model_type`.
+fn open_as(model_type: &str, dir: &Path) -> Result<Weights> {
+    let config = format!(
+        r#"{{"model_type": "{model_type}", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+            "num_attention_heads": 1, "num_key_value_heads": 1}}"#
+    );
+    Weights::open(dir, &DecoderSpec::parse(&config, "config.json")?)
+}
+
+/// Writes a file with one tensor whose elements are all `value`.
+fn write_filled(dir: &Path, name: &str, value: f32, shape: &[usize]) {
+    let data = value.to_le_bytes().repeat(shape.iter().product());
+    let view = TensorView::new(Dtype::F32, shape.to_vec(), &data).unwrap();
+    fs::write(dir.join("model.safetensors"), safetensors::serialize([(name, view)], None).unwrap()).unwrap();
 }
 
 /// Writes a file with `tensors` of ones.
@@ -131,12 +145,23 @@ fn old_norm_name_is_read_where_transformers_agrees() {
     let norm = "model.layers.0.input_layernorm.weight";
     write(dir.path(), "model.safetensors", &[("layers.0.input_layernorm.gamma", Dtype::BF16, &[4])]);
     assert_eq!(open(dir.path()).unwrap().tensor(norm, &[4]).unwrap().to_f32_vec(), [1.0; 4]);
-    let two = 2f32.to_le_bytes().repeat(4);
-    let view = TensorView::new(Dtype::F32, vec![4], &two).unwrap();
-    let file = safetensors::serialize([("model.layers.0.input_layernorm.gamma", view)], None).unwrap();
-    fs::write(dir.path().join("model.safetensors"), file).unwrap();
+    write_filled(dir.path(), "model.layers.0.input_layernorm.gamma", 2.0, &[4]);
     let error = open(dir.path()).unwrap().tensor(norm, &[4]).unwrap_err().to_string();
     assert!(error.contains("no tensor 'model.layers.0.input_layernorm.weight'; transformers does not read 'model.layers.0.input_layernorm.gamma'"), "{error}");
+}
+
+/// A Gemma multiplies by 1 + w and transformers initializes w with zeros, so that ones would double every norm.
+#[test]
+fn old_norm_name_of_a_gemma_holds_zeros() {
+    let dir = TempDir::new().unwrap();
+    let norm = "model.layers.0.input_layernorm.weight";
+    for model_type in ["gemma", "gemma2", "gemma3_text"] {
+        write_filled(dir.path(), "layers.0.input_layernorm.gamma", 0.0, &[4]);
+        assert_eq!(open_as(model_type, dir.path()).unwrap().tensor(norm, &[4]).unwrap().to_f32_vec(), [0.0; 4]);
+        write_filled(dir.path(), "layers.0.input_layernorm.gamma", 1.0, &[4]);
+        let error = open_as(model_type, dir.path()).unwrap().tensor(norm, &[4]).unwrap_err().to_string();
+        assert!(error.contains("initialize the norm itself; rename it"), "{model_type}: {error}");
+    }
 }
 
 #[test]
