@@ -213,6 +213,19 @@ impl DecoderSpec {
         by_rope.into_iter().chain(by_table).min_by_key(|(longest, _)| *longest)
     }
 
+    /// Checks that a row of `tokens` tokens is computed as transformers does.
+    ///
+    /// # Errors
+    /// The row is longer than [`DecoderSpec::longest_row`]. The text is a clause whose subject is the row.
+    pub fn check_row_length(&self, tokens: usize) -> Result<(), String> {
+        match self.longest_row() {
+            Some((longest, why)) if tokens > longest => {
+                Err(format!("has {tokens} tokens, and this model takes at most {longest}, because {why}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The distinct windows of the blocks, in order; none for the whole row.
     pub fn windows(&self) -> BTreeSet<Option<usize>> {
         self.layers.iter().map(|layer| layer.window).collect()
