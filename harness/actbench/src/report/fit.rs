@@ -3,10 +3,13 @@
 use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Row, Table, Width};
 
 /// The columns that are left out where there is no space for all, in this order.
-const LEAST_IMPORTANT: [&str; 22] = [
+const LEAST_IMPORTANT: [&str; 28] = [
     "TFLOP",
     "rows",
     "GFLOP",
+    "GB",
+    "median us",
+    "calls",
     "tokens computed",
     "train+eval",
     "GPU reserved",
@@ -24,6 +27,9 @@ const LEAST_IMPORTANT: [&str; 22] = [
     "sizes measured",
     "samples",
     "build",
+    "kernels",
+    "pairs",
+    "p",
     "base",
     "head",
 ];

@@ -6,6 +6,7 @@ pub mod compare;
 pub mod document;
 pub mod fit;
 pub mod format;
+pub mod gate;
 pub mod history;
 pub mod precision;
 pub mod profile;
