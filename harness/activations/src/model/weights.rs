@@ -1,8 +1,8 @@
 //! A model's weights by name: mapped from safetensors files, or synthetic ones generated from a seed.
 //!
 //! Nothing is copied: a tensor of a file shares the mapped pages, so opening a model costs no memory until its weights
-//! are packed, and [`Weights::release`] releases the pages afterwards. A synthetic tensor is generated when it is
-//! asked for. Either way a block that no plan needs costs nothing. Tensors that an adapter changes are computed when they are asked
+//! are packed, and [`Weights::release`] releases the pages afterwards. One of `f64` is copied, and a synthetic one generated, when it
+//! is asked for. Either way a block that no plan needs costs nothing. Tensors that an adapter changes are computed when they are asked
 //! for, in f32.
 
 mod digest;
@@ -123,7 +123,7 @@ impl Weights {
         }
     }
 
-    /// The tensor `name`, which must be of `shape` and of type `F32`, `F16` or `BF16`.
+    /// The tensor `name`, which must be of `shape` and of type `F64`, `F32`, `F16` or `BF16`. `F64` is rounded to `F32`.
     ///
     /// A synthetic tensor is generated again by each call, and one that an adapter updates is computed again.
     ///

@@ -197,15 +197,26 @@ impl WeightFiles {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::Bf16,
+            Dtype::F64 => return self.read_f64(entry),
             other => {
                 let name = &entry.stored;
                 let what =
-                    format!("tensor '{name}' is stored as {other}; only F32, F16 and BF16 weights are supported");
+                    format!("tensor '{name}' is stored as {other}; only F64, F32, F16 and BF16 weights are supported");
                 return Err(Error::file(&self.maps[entry.file].path, what));
             }
         };
         let bytes = self.maps[entry.file].bytes.slice(entry.range.clone());
         Ok(HostTensor::new(dtype, entry.shape.clone(), bytes)?)
+    }
+
+    /// A copy of a tensor of `f64` in `f32`. PyTorch rounds `f64` to every shorter type through `f32`, so that the run's type is
+    /// reached as there.
+    fn read_f64(&self, entry: &TensorEntry) -> Result<HostTensor> {
+        let file = &self.maps[entry.file];
+        let (numbers, _) = file.map[entry.range.clone()].as_chunks::<8>();
+        let values: Vec<f32> = numbers.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect();
+        file.release_pages(entry.range.clone());
+        Ok(HostTensor::from_f32(DType::F32, entry.shape.clone(), &values)?)
     }
 
     /// See [`super::Weights::release`].

@@ -98,7 +98,7 @@ fn wrong_shape_or_type_names_tensor_and_file() {
     let error = weights.tensor("a", &[3, 2]).unwrap_err().to_string();
     assert!(error.contains("model.safetensors: tensor 'a' has shape [2, 3], config.json asks for [3, 2]"), "{error}");
     let error = weights.tensor("ids", &[2]).unwrap_err().to_string();
-    assert!(error.contains("model.safetensors: tensor 'ids' is stored as I64; only F32, F16 and BF16"), "{error}");
+    assert!(error.contains("model.safetensors: tensor 'ids' is stored as I64; only F64, F32, F16 and BF16"), "{error}");
 }
 
 #[test]
@@ -137,6 +137,38 @@ fn index_names_shards_and_the_shards_have_the_tensors() {
     assert_eq!(weights.tensor("a", &[3]).unwrap().to_f32_vec(), [1.0; 3]);
     assert_eq!(weights.tensor("unlisted", &[5]).unwrap().to_f32_vec(), [1.0; 5]);
     assert!(weights.tensor("absent", &[1]).unwrap_err().to_string().contains("no tensor 'absent'"));
+}
+
+/// The bits of `torch.tensor(values, dtype=torch.float64).to(...)` by torch 2.15.0. The first value is above the middle of two
+/// bf16 and becomes the lower one, since it is in the middle after the rounding to f32.
+#[test]
+fn f64_is_rounded_as_torch_does() {
+    const CASES: [(f64, u32, u16, u16); 10] = [
+        (1.0039062500009095, 0x3f808000, 0x3f80, 0x3c04),
+        (1.00390625, 0x3f808000, 0x3f80, 0x3c04),
+        (1.0117187499995453, 0x3f818000, 0x3f82, 0x3c0c),
+        (1.000488281264552, 0x3f801000, 0x3f80, 0x3c00),
+        (-0.1, 0xbdcccccd, 0xbdcd, 0xae66),
+        (3e-08, 0x3300d959, 0x3301, 0x0001),
+        (65519.999999, 0x477ff000, 0x4780, 0x7c00),
+        (1e-46, 0x00000000, 0x0000, 0x0000),
+        (9.183549615799121e-41, 0x00010000, 0x0001, 0x0000),
+        (-0.0, 0x80000000, 0x8000, 0x8000),
+    ];
+    let dir = TempDir::new().unwrap();
+    let data: Vec<u8> = CASES.iter().flat_map(|(value, ..)| value.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F64, vec![CASES.len()], &data).unwrap();
+    fs::write(dir.path().join("model.safetensors"), safetensors::serialize([("a", view)], None).unwrap()).unwrap();
+    let weights = open(dir.path()).unwrap();
+    let tensor = weights.tensor("a", &[CASES.len()]).unwrap();
+    assert_eq!(tensor.dtype(), DType::F32);
+    weights.release(&tensor);
+    let values = tensor.to_f32_vec();
+    for ((value, single, brain, half), found) in CASES.into_iter().zip(&values) {
+        assert_eq!(found.to_bits(), single, "{value:e} in f32");
+        assert_eq!(DType::Bf16.from_f32_slice(&[*found]), brain.to_ne_bytes(), "{value:e} in bf16");
+        assert_eq!(DType::F16.from_f32_slice(&[*found]), half.to_ne_bytes(), "{value:e} in f16");
+    }
 }
 
 #[test]
