@@ -132,6 +132,8 @@ pub enum QueryKeyNorm {
 pub struct AttentionSpec {
     /// The factor of the product of query and key.
     pub scale: f32,
+    /// Whether block `n`, counted from 1, has an `n`th of that factor (`scale_attn_by_inverse_layer_idx` of GPT-2).
+    pub scale_by_inverse_layer: bool,
     /// Replaces a score by `cap * tanh(score / cap)`.
     pub soft_cap: Option<f32>,
     /// Whether the query, key and value projections have biases.
@@ -185,8 +187,11 @@ impl DecoderSpec {
 
     /// What block `layer` does to scores; that of the last block beyond it.
     pub fn score_rule(&self, layer: usize) -> ScoreRule {
-        let window = self.layers.get(layer).or(self.layers.last()).and_then(|layer| layer.window);
-        ScoreRule { scale: self.attention.scale, window, soft_cap: self.attention.soft_cap }
+        let AttentionSpec { scale, scale_by_inverse_layer, soft_cap, .. } = self.attention;
+        let layer = layer.min(self.layers.len().saturating_sub(1));
+        let window = self.layers.get(layer).and_then(|layer| layer.window);
+        let divisor = if scale_by_inverse_layer { layer + 1 } else { 1 };
+        ScoreRule { scale: scale / divisor as f32, window, soft_cap }
     }
 
     /// Columns of the MLP's first matmul: gate and up side by side, or the one projection.
