@@ -11,6 +11,7 @@ pub mod history;
 pub mod precision;
 pub mod profile;
 pub mod quality;
+pub mod rule_costs;
 pub mod selftest;
 pub mod sentence;
 pub mod table;
