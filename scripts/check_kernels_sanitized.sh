@@ -21,9 +21,8 @@ test_kernels() {
     cargo test --locked --quiet --target-dir target/sanitized -p actbench-kernels --no-default-features --features testing "$@"
 }
 
-test_kernels --test emulator -- plain_kernels::
 # Random shapes are tested in the build without AddressSanitizer, which takes a third of the time.
-test_kernels --test emulator -- in_every_mode unsupported_shapes_use_plain_kernels
+test_kernels --test emulator -- plain_kernels:: in_every_mode unsupported_shapes_use_plain_kernels
 
 # Verifies the checks: a kernel of the emulator's own tests reads beyond its input.
 if report=$(test_kernels --test emulator -- --exact device::access_beyond_buffer_is_error 2>&1); then

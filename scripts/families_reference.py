@@ -55,6 +55,7 @@ class Spec:
     gated: bool = True
     embedding_scale: float = 1.0
     scale: float | None = None
+    scale_by_inverse_layer: bool = False
     softcap: float | None = None
     biases: tuple = ()
     unused_window: int | None = None
@@ -243,6 +244,8 @@ def attention_settings(spec, layer, mistake):
         scale = spec.head_dim**-0.5
     if mistake == "softmax_scale_from_hidden_size":
         scale = (spec.hidden // spec.heads) ** -0.5
+    if spec.scale_by_inverse_layer and mistake != "softmax_scale_of_first_layer":
+        scale /= layer + 1
     return rope, window, scale
 
 
@@ -383,6 +386,7 @@ def possible_mistakes(spec, longest):
         "unused_window_applied": spec.unused_window is not None,
         "softcap_ignored": spec.softcap is not None,
         "softmax_scale_from_head_dim": spec.scale is not None,
+        "softmax_scale_of_first_layer": spec.scale_by_inverse_layer,
         "softmax_scale_from_hidden_size": spec.hidden // spec.heads != spec.head_dim,
         "kv_heads_modulo": 1 < spec.kv_heads < spec.heads,
         "qk_norm_left_out": spec.qk_norm is not None,

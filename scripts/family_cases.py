@@ -365,12 +365,16 @@ def gpt2_cases():
     published = spec(24, 3, 96, 97, 2, "gpt2-bare")
     inner = spec(40, 4, 58, 83, 2, "gpt2", eps=0.1)
     half = spec(36, 2, 50, 89, 2, "gpt2")
+    by_layer = dataclasses.replace(spec(32, 4, 44, 97, 3, "gpt2"), scale=1.0, scale_by_inverse_layer=True)
     return [
         Case("gpt2-f32-published-names", "gpt2", published, config(published), stored="f32", tied=True,
              published={"n_ctx": 92}, absent=("n_inner", "tie_word_embeddings", "torch_dtype"), bare_names=True,
              lengths=(1, 2, 9, 33, 64, 90)),
         Case("gpt2-bf16-n-inner", "gpt2", inner, config(inner, n_inner=58), tied=True),
         Case("gpt2-f16-untied", "gpt2", half, config(half, n_inner=50), stored="f16"),
+        Case("gpt2-f32-scores-by-layer", "gpt2", by_layer,
+             config(by_layer, n_inner=44, scale_attn_weights=False, scale_attn_by_inverse_layer_idx=True),
+             stored="f32", tied=True),
     ]
 
 

@@ -2,8 +2,8 @@
 # fuzz.sh [--seconds N] [--seed N] [--tests-build] [--sanitize] [--jobs N] [--list] [TARGET...]
 #
 # Runs the fuzz targets in fuzz/, each for N seconds (default 5), on their corpus. A finding is a panic, an abort, an
-# input that takes over 10 s (60 s with --tests-build), or one that takes over 2 GiB; it ends the script with status 1 and stays in
-# fuzz/artifacts/TARGET. What the fuzzer learns is not added to the corpus.
+# input that takes over 10 s (60 s with --tests-build), or one that takes over 2 GiB; it ends the script with status 1
+# and stays in fuzz/artifacts/TARGET. What the fuzzer learns is not added to the corpus.
 #
 # --tests-build takes the dependencies of the tests' build as they are, so that the fuzzer follows this workspace's code
 # alone, and builds in a fraction of the time. --seed makes two runs try the same inputs in the same order. --sanitize
@@ -36,11 +36,12 @@ if [ $sanitize = 1 ]; then
   fi
   build=target/fuzz/$host/release
   # With lints in the compiler's place nothing would be instrumented.
-  env -u RUSTC_WORKSPACE_WRAPPER cargo +nightly fuzz build --sanitizer address --debug-assertions --target-dir target/fuzz
+  env -u RUSTC_WORKSPACE_WRAPPER \
+    cargo +nightly fuzz build --sanitizer address --debug-assertions --target-dir target/fuzz
 elif [ $tests_build = 1 ]; then
   build=target/debug
-  # The workspace's features, so that the dependencies are those of the tests. Without optimization, which would be most of
-  # the time: no target computes.
+  # The workspace's features, so that the dependencies are those of the tests. Without optimization, which would be most
+  # of the time: no target computes.
   unoptimized=()
   for package in actbench-kernels actbench-fixtures actbench-activations pairgate; do
     unoptimized+=(--config "profile.dev.package.$package.opt-level=0")
@@ -50,7 +51,8 @@ elif [ $tests_build = 1 ]; then
 else
   build=target/fuzz/$host/fuzz
   env -u RUSTC_WORKSPACE_WRAPPER RUSTFLAGS="$("$counters" echo | tr -d '\n')" \
-    cargo build --locked --quiet --manifest-path fuzz/Cargo.toml --bins --profile fuzz --target "$host" --target-dir target/fuzz
+    cargo build --locked --quiet --manifest-path fuzz/Cargo.toml --bins --profile fuzz --target "$host" \
+    --target-dir target/fuzz
 fi
 
 scratch=$(mktemp -d)
@@ -61,8 +63,8 @@ run_target() {
   mkdir -p "$learned" "fuzz/artifacts/$target"
   # The program is run without cargo, which would print a command with paths of this machine.
   if TMPDIR=$scratch "$build/$target" "$learned" "fuzz/corpus/$target" \
-    -artifact_prefix="fuzz/artifacts/$target/" -seed="$seed" -max_total_time="$seconds" -timeout=$slow -rss_limit_mb=2048 \
-    -malloc_limit_mb=2048 -max_len=65536 -print_final_stats=1 >"$log" 2>&1; then
+    -artifact_prefix="fuzz/artifacts/$target/" -seed="$seed" -max_total_time="$seconds" -timeout=$slow \
+    -rss_limit_mb=2048 -malloc_limit_mb=2048 -max_len=65536 -print_final_stats=1 >"$log" 2>&1; then
     # Findings of an earlier run stay.
     rmdir --ignore-fail-on-non-empty "fuzz/artifacts/$target"
     printf '%-20s %9s inputs, no finding\n' "$target" "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"

@@ -43,7 +43,6 @@ import argparse
 import json
 import logging
 import math
-import shutil
 import sys
 import tempfile
 import warnings
@@ -53,7 +52,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from safetensors.torch import save_file as save_torch_file
 
@@ -66,10 +64,12 @@ from make_goldens import (
     SMALLEST_EFFECT,
     TINY_EMBEDDING_ROWS,
     TORCH_TYPES,
-    differences,
+    caught_outputs,
+    keep_cases,
     random_sequences,
     stored_weights,
     worst_error,
+    write_golden,
 )
 
 DEFAULT_OUT = Path(__file__).resolve().parent.parent / "fixtures" / "data" / "families"
@@ -233,21 +233,7 @@ def block_outputs(case, directory, dtype, sequences):
     missing = [name for name in loading["missing_keys"] if "vision_tower" not in name and "multi_modal" not in name]
     require(not missing and not loading["unexpected_keys"], case, f"missing {missing}, {loading['unexpected_keys']}")
     decoder, blocks = decoder_of(model.eval())
-    caught = []
-
-    def catch(_module, _inputs, output):
-        caught.append(output if torch.is_tensor(output) else output[0])
-
-    for block in blocks:
-        block.register_forward_hook(catch)
-    results = []
-    with torch.no_grad():
-        for tokens in sequences:
-            caught.clear()
-            forget_longer_rows(decoder)
-            decoder(input_ids=torch.from_numpy(tokens).long()[None], use_cache=False)
-            results.append(torch.cat(caught).double().numpy())
-    return results
+    return caught_outputs(decoder, blocks, sequences, lambda: forget_longer_rows(decoder))
 
 
 def require(condition, case, what):
@@ -256,7 +242,7 @@ def require(condition, case, what):
         sys.exit(f"make_family_goldens: {case.name}: {what}")
 
 
-def make(case, directory, report):
+def make(case, directory, report=False):
     """Writes one case and returns a line about it."""
     directory.mkdir(parents=True)
     rng, spec = generator(case), case.spec
@@ -291,17 +277,7 @@ def make(case, directory, report):
     for name, error in halves.items():
         require(error <= HALF_PRECISION_TOLERANCE, case, f"transformers in {name} is off by {error:.1e}")
     require(0.5 <= size <= 20.0, case, f"hidden states have a root mean square of {size:.2g}")
-    tensors = {}
-    for index, (tokens, golden) in enumerate(zip(sequences, goldens, strict=True)):
-        tensors[f"tokens.{index}"] = tokens
-        tensors[f"hidden.{index}"] = golden.astype(np.float32)
-    made_by = {
-        "transformers": transformers.__version__,
-        "torch": torch.__version__.split("+")[0],
-        "arithmetic": "float64",
-    }
-    # One key only: the order of several is not fixed in the header.
-    save_file(tensors, directory / "golden.safetensors", metadata={"made_by": json.dumps(made_by)})
+    write_golden(directory, sequences, goldens)
     return line
 
 
@@ -321,24 +297,14 @@ def main():
     transformers.utils.logging.disable_progress_bar()
     logging.disable(logging.CRITICAL)
 
-    changed = []
-    with tempfile.TemporaryDirectory() as temporary:
-        for case in CASES:
-            if arguments.only not in (None, case.name):
-                continue
-            made, kept = Path(temporary) / case.name, arguments.out / case.name
-            print(make(case, made, arguments.report), flush=True)
-            if arguments.report:
-                continue
-            if arguments.check:
-                changed += [f"{case.name}/{name}" for name in (differences(made, kept) if kept.is_dir() else ["*"])]
-                continue
-            shutil.rmtree(kept, ignore_errors=True)
-            shutil.copytree(made, kept)
-    if not arguments.only and not arguments.report:
-        known = {case.name for case in CASES}
-        stale = sorted(path.name for path in arguments.out.glob("*") if path.is_dir() and path.name not in known)
-        changed += [f"{name} (no such case any more; remove it)" for name in stale]
+    if arguments.report:
+        with tempfile.TemporaryDirectory() as temporary:
+            for case in CASES:
+                if arguments.only in (None, case.name):
+                    print(make(case, Path(temporary) / case.name, report=True), flush=True)
+        return
+    changed = keep_cases(CASES, arguments, make)
+    if not arguments.only:
         ropes, path = family_ropes.text(), arguments.out / "rope.json"
         if not arguments.check:
             path.write_text(ropes)

@@ -237,18 +237,24 @@ def write_model(case, rng, directory):
 def block_outputs(directory, dtype, sequences):
     """Every block's output by transformers for each sequence, `[n_layers, len, hidden]` float64, weights as `dtype`."""
     model = LlamaForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="sdpa").eval()
+    return caught_outputs(model.model, model.model.layers, sequences)
+
+
+def caught_outputs(decoder, blocks, sequences, prepare=lambda: None):
+    """Outputs of `blocks` for each sequence, `[len(blocks), len, hidden]` float64; calls `prepare` before each."""
     caught = []
 
     def catch(_module, _inputs, output):
         caught.append(output if torch.is_tensor(output) else output[0])
 
-    for block in model.model.layers:
+    for block in blocks:
         block.register_forward_hook(catch)
     results = []
     with torch.no_grad():
         for tokens in sequences:
             caught.clear()
-            model.model(input_ids=torch.from_numpy(tokens).long()[None], use_cache=False)
+            prepare()
+            decoder(input_ids=torch.from_numpy(tokens).long()[None], use_cache=False)
             results.append(torch.cat(caught).double().numpy())
     return results
 
@@ -278,6 +284,21 @@ def require(condition, case, what):
     """Ends the run when a check of the module's text does not hold."""
     if not condition:
         sys.exit(f"make_goldens: {case.name}: {what}")
+
+
+def write_golden(directory, sequences, goldens):
+    """Writes `golden.safetensors`."""
+    tensors = {}
+    for index, (tokens, golden) in enumerate(zip(sequences, goldens, strict=True)):
+        tensors[f"tokens.{index}"] = tokens
+        tensors[f"hidden.{index}"] = golden.astype(np.float32)
+    made_by = {
+        "transformers": transformers.__version__,
+        "torch": torch.__version__.split("+")[0],
+        "arithmetic": "float64",
+    }
+    # One key only: the order of several is not fixed in the header.
+    save_file(tensors, directory / "golden.safetensors", metadata={"made_by": json.dumps(made_by)})
 
 
 def make(case, directory):
@@ -313,17 +334,7 @@ def make(case, directory):
     size = np.sqrt(np.mean(np.concatenate([golden.reshape(-1) for golden in goldens]) ** 2))
     require(0.5 <= size <= 20.0, case, f"hidden states have a root mean square of {size:.2g}")
 
-    tensors = {}
-    for index, (tokens, golden) in enumerate(zip(sequences, goldens, strict=True)):
-        tensors[f"tokens.{index}"] = tokens
-        tensors[f"hidden.{index}"] = golden.astype(np.float32)
-    made_by = {
-        "transformers": transformers.__version__,
-        "torch": torch.__version__.split("+")[0],
-        "arithmetic": "float64",
-    }
-    # One key only: the order of several is not fixed in the header.
-    save_file(tensors, directory / "golden.safetensors", metadata={"made_by": json.dumps(made_by)})
+    write_golden(directory, sequences, goldens)
     kilobytes = sum(path.stat().st_size for path in directory.iterdir()) / 1024
     return (
         f"{case.name:30} {kilobytes:6.0f} KiB  rms {size:4.1f}  second opinion {disagreement:.0e}"
@@ -336,6 +347,27 @@ def differences(left, right):
     names = {path.name for path in left.iterdir()} | {path.name for path in right.iterdir()}
     _, differing, missing = filecmp.cmpfiles(left, right, sorted(names), shallow=False)
     return differing + missing
+
+
+def keep_cases(cases, arguments, make):
+    """Makes the chosen cases and keeps them in `--out`, or compares them with those there; returns what differs."""
+    changed = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for case in cases:
+            if arguments.only not in (None, case.name):
+                continue
+            made, kept = Path(temporary) / case.name, arguments.out / case.name
+            print(make(case, made), flush=True)
+            if arguments.check:
+                changed += [f"{case.name}/{name}" for name in (differences(made, kept) if kept.is_dir() else ["*"])]
+                continue
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(made, kept)
+    if not arguments.only:
+        known = {case.name for case in cases}
+        stale = sorted(path.name for path in arguments.out.glob("*") if path.is_dir() and path.name not in known)
+        changed += [f"{name} (no such case any more; remove it)" for name in stale]
+    return changed
 
 
 def main():
@@ -354,22 +386,7 @@ def main():
     transformers.utils.logging.disable_progress_bar()
     logging.disable(logging.WARNING)
 
-    changed = []
-    with tempfile.TemporaryDirectory() as temporary:
-        for case in CASES:
-            if arguments.only not in (None, case.name):
-                continue
-            made, kept = Path(temporary) / case.name, arguments.out / case.name
-            print(make(case, made), flush=True)
-            if arguments.check:
-                changed += [f"{case.name}/{name}" for name in (differences(made, kept) if kept.is_dir() else ["*"])]
-                continue
-            shutil.rmtree(kept, ignore_errors=True)
-            shutil.copytree(made, kept)
-    if not arguments.only:
-        known = {case.name for case in CASES}
-        stale = sorted(path.name for path in arguments.out.glob("*") if path.is_dir() and path.name not in known)
-        changed += [f"{name} (no such case any more; remove it)" for name in stale]
+    changed = keep_cases(CASES, arguments, make)
     if changed:
         sys.exit("make_goldens: not what this script makes: " + ", ".join(changed))
 

@@ -27,7 +27,7 @@ fn import_into(gguf: &GgufWriter, dir: &Path) -> Result<PathBuf> {
 #[allow(clippy::unwrap_used)] // A helper of tests may fail as tests do.
 fn open_weights(out: &Path) -> Weights {
     let text = std::fs::read_to_string(out.join("config.json")).unwrap();
-    Weights::open(out, &DecoderSpec::parse(&text, "config.json").unwrap().names).unwrap()
+    Weights::open(out, &DecoderSpec::parse(&text, "config.json").unwrap()).unwrap()
 }
 
 #[test]

@@ -7,12 +7,18 @@ use actbench_kernels::{AttentionShape, DType, ScoreRule};
 use proptest::prelude::*;
 
 use crate::common::*;
+use crate::is_sanitized;
 use crate::operations::{self, MATMUL_KINDS, MatmulKind, matmul_kinds, score_rules};
 
 const HALVES: [DType; 2] = [DType::F16, DType::Bf16];
 
 /// The kernels for every device with tensor cores, and those for `sm_90`, which differ in matmuls alone.
 const FAST: [KernelSet; 2] = [KernelSet::Mma, KernelSet::Fast];
+
+/// Every mode; with AddressSanitizer the first three, in which every shape and kind meets every type.
+fn modes() -> impl Iterator<Item = (usize, EmulatorOptions)> {
+    EmulatorOptions::matrix().into_iter().take(if is_sanitized() { 3 } else { usize::MAX }).enumerate()
+}
 
 fn fast(options: EmulatorOptions) -> EmulatedBackend {
     EmulatedBackend::emulated(options, KernelSet::Fast)
@@ -32,7 +38,7 @@ fn matmul_agrees_with_cpu_in_every_mode() {
     // Tails in rows, outputs and inputs; more steps than stages; odd outputs; two tiles in both dimensions.
     let mma = [(1, 8, 1), (130, 40, 131), (5, 232, 64), (64, 96, 130)];
     let wgmma = [(1, 8, 1), (130, 40, 259), (5, 392, 64), (300, 136, 130)];
-    for (index, options) in EmulatorOptions::matrix().into_iter().enumerate() {
+    for (index, options) in modes() {
         for (kernels, shapes) in FAST.into_iter().zip([mma, wgmma]) {
             let backend = EmulatedBackend::emulated(options, kernels);
             for (number, (rows, inputs, outputs)) in shapes.into_iter().enumerate() {
@@ -81,7 +87,7 @@ fn wgmma_bits_equal_mma_bits() {
 fn attention_agrees_with_cpu_in_every_mode() {
     let cpu = fused_multiply_add_cpu();
     let shapes = [(4, 2, 16), (3, 1, 64), (2, 2, 80), (1, 1, 96), (2, 1, 128), (1, 1, 256)];
-    for (index, options) in EmulatorOptions::matrix().into_iter().enumerate() {
+    for (index, options) in modes() {
         let backend = fast(options);
         for (number, (n_heads, n_kv_heads, head_dim)) in shapes.into_iter().enumerate() {
             let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
@@ -100,7 +106,7 @@ fn attention_agrees_with_cpu_in_every_mode() {
 #[test]
 fn windows_and_soft_caps_agree_with_cpu_in_every_mode() {
     let cpu = fused_multiply_add_cpu();
-    for (index, options) in EmulatorOptions::matrix().into_iter().enumerate() {
+    for (index, options) in modes() {
         let backend = fast(options);
         for (number, head_dim) in [24, 128, 256].into_iter().enumerate() {
             let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim };

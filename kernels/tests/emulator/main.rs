@@ -31,5 +31,11 @@ mod timeline;
 
 use common::{host, random, upload};
 
+/// Whether the kernels are compiled with AddressSanitizer (`scripts/check_kernels_sanitized.sh`), which makes them much slower.
+/// It checks addresses, and no address depends on the order of threads or the time of copies, so that fewer modes suffice.
+fn is_sanitized() -> bool {
+    std::env::var_os("ACTBENCH_EMULATOR_SANITIZED").is_some()
+}
+
 #[cfg(feature = "cuda")]
 type DriverBackend = actbench_kernels::cuda::CudaBackend<std::sync::Arc<actbench_kernels::cuda::driver::DriverDevice>>;

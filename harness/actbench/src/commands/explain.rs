@@ -10,6 +10,7 @@ use super::settings::{SampleArgs, TaskLayerArgs};
 use super::stdout;
 use crate::case::{RunConfig, Task};
 use crate::error::{Error, Result};
+use crate::report::rule_costs;
 use crate::workload::extract::{Extraction, plan};
 use crate::workload::prepare::{LabeledTokens, SampledInputs, prepare_sampled};
 use crate::workload::{layers_of, request, with_layers};
@@ -97,5 +98,6 @@ fn task_text(task: Task, config: &RunConfig, sample: &SampledInputs) -> Result<S
         .into_iter()
         .map(|(name, plan)| Ok(format!("{name}{counted}, {}", plan.explain_forms()?)))
         .collect::<Result<Vec<_>>>()?;
+    let total = rule_costs::render(&total, stdout::terminal_width());
     Ok(format!("{task}\n\n{}\n\nboth sides together\n{total}", sides.join("\n\n")))
 }

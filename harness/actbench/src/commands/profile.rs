@@ -119,7 +119,7 @@ pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
         notify(&format!("{}: open it at https://ui.perfetto.dev or in chrome://tracing", path.display()));
     }
     let report = ProfileReport::new(&config, &run, disturbances);
-    let text = if args.json { stdout::json(&report)? } else { render(&report) };
+    let text = if args.json { stdout::json(&report)? } else { render(&report, stdout::terminal_width()) };
     stdout::text(text);
     Ok(ExitCode::SUCCESS)
 }

@@ -89,7 +89,7 @@ impl Job {
     /// The job of synthetic sequences.
     ///
     /// # Errors
-    /// Extents that contradict each other.
+    /// Extents that contradict each other, or sequences that are too long for the model.
     pub fn synthetic(
         config: &RunConfig,
         model: DecoderSpec,
@@ -103,6 +103,7 @@ impl Job {
                  --seq-len, and pooled tokens between 1 and --seq-len"
             )));
         }
+        model.check_row_length(length).map_err(|what| Error::usage(format!("--seq-len {length}: a row {what}")))?;
         if config.samples as f64 * length as f64 > MAX_TOKENS {
             return Err(Error::usage(format!(
                 "--samples {} of --seq-len {length} tokens are more than 1e15 tokens, which no machine runs; use fewer",

@@ -3,10 +3,13 @@
 use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Row, Table, Width};
 
 /// The columns that are left out where there is no space for all, in this order.
-const LEAST_IMPORTANT: [&str; 24] = [
+const LEAST_IMPORTANT: [&str; 30] = [
     "TFLOP",
     "rows",
     "GFLOP",
+    "GB",
+    "median us",
+    "calls",
     "tokens computed",
     "train+eval",
     "GPU reserved",
@@ -24,6 +27,9 @@ const LEAST_IMPORTANT: [&str; 24] = [
     "sizes measured",
     "samples",
     "build",
+    "kernels",
+    "pairs",
+    "p",
     "base",
     "head",
     "warm-up",

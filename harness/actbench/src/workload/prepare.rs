@@ -276,7 +276,7 @@ impl InputSource {
             Ok((LabeledTokens { tokens: Arc::new(tokens), labels, rows: rows.to_vec() }, changes))
         };
         let ((train, train_changes), (test, test_changes)) = (side(&split.train)?, side(&split.test)?);
-        self.warn_of_long_rows(&split, [&train, &test]);
+        self.check_lengths(&split, [&train, &test])?;
         let n_rows = split.train.len() + split.test.len();
         let changes = train_changes.plus(test_changes).notes(n_rows);
         let warnings =
@@ -284,13 +284,22 @@ impl InputSource {
         Ok(Sides { train, test, split, warnings })
     }
 
-    /// Warns of rows beyond the model's context length.
-    fn warn_of_long_rows(&self, split: &DataSplit, sides: [&LabeledTokens; 2]) {
+    /// Refuses rows that the model cannot compute, and warns of rows beyond its context length.
+    fn check_lengths(&self, split: &DataSplit, sides: [&LabeledTokens; 2]) -> Result<()> {
         let tokens = sides.into_iter().flat_map(|side| side.tokens.sequences.iter().map(TokenSequence::len));
         let lengths = split.train.iter().chain(&split.test).copied().zip(tokens);
+        if let Some((row, tokens)) = lengths.clone().max_by_key(|(_, tokens)| *tokens) {
+            let place = || {
+                let unplaced = || format!("{} dialogue {}", self.dataset.origin, row + 1);
+                self.dataset.place(row).unwrap_or_else(unplaced)
+            };
+            let refuse = |what: String| Error::input(place(), format!("{what}; shorten the text"));
+            self.model.spec.check_row_length(tokens).map_err(refuse)?;
+        }
         if let Some(warning) = self.model.context.warning(lengths) {
             tracing::warn!("{}: {warning}", self.model.location);
         }
+        Ok(())
     }
 
     /// Warnings of dialogues that are on both sides of the split.

@@ -1,6 +1,6 @@
 //! Models that are missing or broken: one line on standard error and exit status 2.
 
-use crate::common_cli::{ModelDirectory, SMALL_RUN, refusal, refused_model, refused_model_with};
+use crate::common_cli::{ModelDirectory, SMALL_RUN, lines, refusal, refused_model, refused_model_with, valid_rows};
 use crate::runner_support::{Sandbox, stderr};
 use half::bf16;
 use insta::assert_snapshot;
@@ -141,6 +141,31 @@ fn layer_too_deep_names_model_depth() {
     let model = ModelDirectory::valid();
     assert_snapshot!(refused_model_with(&model, &["--tasks", "train", "--layer", "2"]), @"error: --layer 2 is too deep: the model has 2 layers; pass one of --layer 0 to 1");
     assert_snapshot!(refused_model_with(&model, &["--tasks", "sweep", "--sweep-layers", "3"]), @"error: --sweep-layers 3 is too deep: layer 2 is asked for and the model has 2 layers; pass --sweep-layers 2 or fewer");
+}
+
+/// A run prints the note about its device before it starts a case, and a plan that it measures.
+#[test]
+fn row_beyond_last_position_is_refused_first() {
+    let sandbox = Sandbox::new();
+    let gpt2 = json!({"model_type": "gpt2", "n_embd": 16, "n_head": 2, "n_layer": 2, "n_positions": 64});
+    let model = ModelDirectory::of_config(gpt2).write(&sandbox);
+    let mut rows = valid_rows();
+    rows[2]["messages"][1]["content"] = json!("word ".repeat(100));
+    std::fs::write(sandbox.path("rows.jsonl"), lines(&rows)).unwrap();
+    let refused = |arguments: &[&str]| {
+        let mut command = sandbox.command(arguments);
+        let output = command.env("ACTBENCH_CUDA", "none").arg("--model").arg(&model).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        stderr(&output).trim_end().to_owned()
+    };
+    let data = ["--samples", "20", "--dataset", "rows.jsonl"];
+    for command in [&["run"][..], &["plan"], &["features", "--out", "out"], &["cache", "--out", "out"]] {
+        let error = refused(&[command, &data].concat());
+        let expected = "error: rows.jsonl:3: has 218 tokens, and this model takes at most 64, because it has no more \
+                        positions; shorten the text";
+        assert_eq!(error, expected, "{command:?}");
+    }
+    assert_snapshot!(refused(&["plan", "--seq-len", "65"]), @"error: --seq-len 65: a row has 65 tokens, and this model takes at most 64, because it has no more positions");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use actbench_activations::plan::batches::Batching;
 use actbench_activations::plan::prefix::SharedPrefixes;
 use actbench_kernels::cuda::driver::DriverDevice;
 use actbench_kernels::cuda::{CudaBackend, KernelSet};
-use actbench_kernels::{CpuBackend, DType};
+use actbench_kernels::{CpuBackend, DType, PoolMethod};
 
 #[test]
 fn graphs_have_the_bits_of_single_launches() {
@@ -22,7 +22,8 @@ fn graphs_have_the_bits_of_single_launches() {
         for layers in [&[3][..], &[0, 1]] {
             device.set_graphs(false);
             let before = driver.counted("graphs");
-            let expected = features(&model, layers, &tokens, &SharedPrefixes::none(&all), batching(1, false));
+            let expected =
+                features(&model, layers, &tokens, &SharedPrefixes::none(&all), batching(1, false), PoolMethod::Mean);
             assert_eq!(driver.counted("graphs"), before);
             assert!(expected.iter().flatten().all(|row| row.iter().any(|byte| *byte != 0)));
             device.set_graphs(true);
@@ -33,7 +34,7 @@ fn graphs_have_the_bits_of_single_launches() {
                 (SharedPrefixes::of(&tokens, &all), batching(2, true)),
             ] {
                 let before = driver.counted("graphs");
-                let got = features(&model, layers, &tokens, &prefixes, batching);
+                let got = features(&model, layers, &tokens, &prefixes, batching, PoolMethod::Mean);
                 assert!(got == expected, "{settings} {layers:?} {batching:?}");
                 assert!(driver.counted("graphs") >= before + layers.len(), "{settings} {layers:?} {batching:?}");
             }
@@ -51,7 +52,7 @@ fn passes_without_graphs_have_the_same_bits() {
     let all: Vec<usize> = (0..tokens.len()).collect();
     let batching = Batching { max_samples: 2, max_tokens: 200, padded: false, masked_only: true };
     let pass = |model: &dyn actbench_activations::model::ActivationModel| {
-        features(model, &[1], &tokens, &SharedPrefixes::of(&tokens, &all), batching)
+        features(model, &[1], &tokens, &SharedPrefixes::of(&tokens, &all), batching, PoolMethod::Mean)
     };
     let on_driver = |settings: &str| {
         let _driver = FakeDriver::new(settings);

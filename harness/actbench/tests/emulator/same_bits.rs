@@ -4,9 +4,9 @@ use crate::shared_prefixes::{features, tiny_over, tokens};
 use actbench_activations::model::decoder::Decoder;
 use actbench_activations::plan::batches::Batching;
 use actbench_activations::plan::prefix::SharedPrefixes;
-use actbench_kernels::DType;
 use actbench_kernels::cuda::KernelSet;
 use actbench_kernels::cuda::emulator::{CopyTime, EmulatedBackend, EmulatorOptions, ThreadOrder};
+use actbench_kernels::{DType, PoolMethod};
 
 fn tiny(dtype: DType, kernels: KernelSet, order: ThreadOrder) -> Decoder<EmulatedBackend> {
     let emulator = EmulatorOptions { order, copies: CopyTime::Mixed, seed: 3 };
@@ -22,13 +22,13 @@ fn sharing_packing_and_pruning_keep_bits() {
     for kernels in [KernelSet::Plain, KernelSet::Mma, KernelSet::Fast] {
         for dtype in [DType::F32, DType::F16, DType::Bf16] {
             let alone = tiny(dtype, kernels, ThreadOrder::Forward);
-            let expected = features(&alone, &[0, 1], &tokens, &SharedPrefixes::none(&all), one);
+            let expected = features(&alone, &[0, 1], &tokens, &SharedPrefixes::none(&all), one, PoolMethod::Mean);
             let model = tiny(dtype, kernels, ThreadOrder::Random);
             for (prefixes, masked_only) in
                 [(SharedPrefixes::none(&reversed), true), (SharedPrefixes::of(&tokens, &all), false)]
             {
                 let batching = Batching { max_samples: 3, max_tokens: 200, padded: false, masked_only };
-                let got = features(&model, &[0, 1], &tokens, &prefixes, batching);
+                let got = features(&model, &[0, 1], &tokens, &prefixes, batching, PoolMethod::Mean);
                 assert!(got == expected, "{kernels:?} {dtype} {batching:?}");
             }
         }

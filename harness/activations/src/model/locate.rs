@@ -54,7 +54,7 @@ impl ModelLocation {
     /// See [`Weights::open`].
     pub fn weights(&self, spec: &DecoderSpec) -> Result<Weights> {
         match self {
-            ModelLocation::Directory(dir) => Weights::open(dir, &spec.names),
+            ModelLocation::Directory(dir) => Weights::open(dir, spec),
             ModelLocation::Synthetic(preset) => Ok(Weights::synthetic(preset, spec, SYNTHETIC_SEED)),
         }
     }

@@ -74,6 +74,16 @@ pub enum NormKind {
     Layer,
 }
 
+impl NormKind {
+    /// The weight of a norm that scales nothing, with which transformers initializes a norm that its file lacks.
+    pub fn initial_weight(self) -> f32 {
+        match self {
+            NormKind::Rms | NormKind::Layer => 1.0,
+            NormKind::RmsPlusOne => 0.0,
+        }
+    }
+}
+
 /// A norm and its constant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NormSpec {
@@ -122,6 +132,8 @@ pub enum QueryKeyNorm {
 pub struct AttentionSpec {
     /// The factor of the product of query and key.
     pub scale: f32,
+    /// Whether block `n`, counted from 1, has an `n`th of that factor (`scale_attn_by_inverse_layer_idx` of GPT-2).
+    pub scale_by_inverse_layer: bool,
     /// Replaces a score by `cap * tanh(score / cap)`.
     pub soft_cap: Option<f32>,
     /// Whether the query, key and value projections have biases.
@@ -175,8 +187,11 @@ impl DecoderSpec {
 
     /// What block `layer` does to scores; that of the last block beyond it.
     pub fn score_rule(&self, layer: usize) -> ScoreRule {
-        let window = self.layers.get(layer).or(self.layers.last()).and_then(|layer| layer.window);
-        ScoreRule { scale: self.attention.scale, window, soft_cap: self.attention.soft_cap }
+        let AttentionSpec { scale, scale_by_inverse_layer, soft_cap, .. } = self.attention;
+        let layer = layer.min(self.layers.len().saturating_sub(1));
+        let window = self.layers.get(layer).and_then(|layer| layer.window);
+        let divisor = if scale_by_inverse_layer { layer + 1 } else { 1 };
+        ScoreRule { scale: scale / divisor as f32, window, soft_cap }
     }
 
     /// Columns of the MLP's first matmul: gate and up side by side, or the one projection.
@@ -201,6 +216,19 @@ impl DecoderSpec {
         let by_rope = self.ropes.iter().filter_map(RopeSpec::longest_row).min_by_key(|(longest, _)| *longest);
         let by_table = self.embedding.learned_positions.map(|rows| (rows, "it has no more positions".to_owned()));
         by_rope.into_iter().chain(by_table).min_by_key(|(longest, _)| *longest)
+    }
+
+    /// Checks that a row of `tokens` tokens is computed as transformers does.
+    ///
+    /// # Errors
+    /// The row is longer than [`DecoderSpec::longest_row`]. The text is a clause whose subject is the row.
+    pub fn check_row_length(&self, tokens: usize) -> Result<(), String> {
+        match self.longest_row() {
+            Some((longest, why)) if tokens > longest => {
+                Err(format!("has {tokens} tokens, and this model takes at most {longest}, because {why}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The distinct windows of the blocks, in order; none for the whole row.

@@ -91,19 +91,18 @@ impl Leftovers {
 }
 
 /// Warnings about tensors in which the files and `spec` disagree and transformers goes on: biases that are missing, and tensors of
-/// the embedding and the blocks that the family does not have. Tensors elsewhere, such as heads, do not change activations.
+/// the embedding and the blocks that a Llama does not have. Tensors elsewhere, such as heads, do not change activations. There is no
+/// warning of such tensors in other families: [`check_tensors`] refuses them in the blocks that run, and the others change nothing.
 pub(super) fn tensor_warnings(spec: &DecoderSpec, weights: &Weights) -> Vec<String> {
-    let Leftovers { zero_biases, quantized, unused, deeper } = Leftovers::of(spec, weights, spec.n_layers);
-    let name = if spec.family == LLAMA { "Llama" } else { spec.family };
+    let Leftovers { zero_biases, mut quantized, mut unused, deeper } = Leftovers::of(spec, weights, spec.n_layers);
+    if spec.family != LLAMA {
+        (quantized, unused) = (Vec::new(), Vec::new());
+    }
     let clauses = [
-        (zero_biases, "config.json asks for biases that the files lack, so they are zero: ".to_owned()),
-        (
-            quantized,
-            "tensors of a quantized model are not used, and the weights next to them are taken as they are: "
-                .to_owned(),
-        ),
-        (unused, format!("tensors that a {name} of this config.json does not have are not used: ")),
-        (deeper, "tensors of blocks beyond the num_hidden_layers of config.json are not used: ".to_owned()),
+        (zero_biases, "config.json asks for biases that the files lack, so they are zero: "),
+        (quantized, "tensors of a quantized model are not used, and the weights next to them are taken as they are: "),
+        (unused, "tensors that a Llama of this config.json does not have are not used: "),
+        (deeper, "tensors of blocks beyond the num_hidden_layers of config.json are not used: "),
     ];
     let listed = clauses.into_iter().filter(|(names, _)| !names.is_empty());
     listed.map(|(names, what)| format!("{what}{} (transformers does the same)", some_of(&names))).collect()
@@ -136,8 +135,12 @@ mod tests {
     const LM_HEAD: &str = "lm_head.weight";
 
     fn config(more: &str) -> DecoderSpec {
+        config_of("llama", more)
+    }
+
+    fn config_of(model_type: &str, more: &str) -> DecoderSpec {
         let text = format!(
-            r#"{{"model_type": "llama", "vocab_size": 8, "hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 2,
+            r#"{{"model_type": "{model_type}", "vocab_size": 8, "hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 2,
                 "num_attention_heads": 2, "num_key_value_heads": 1{more}}}"#
         );
         DecoderSpec::parse(&text, "config.json").unwrap()
@@ -164,7 +167,7 @@ mod tests {
     fn warnings(spec: &DecoderSpec, rename: impl Fn(&str) -> Option<String>, more: &[&str]) -> Vec<String> {
         let dir = TempDir::new().unwrap();
         write(dir.path(), spec, rename, more);
-        let weights = Weights::open(dir.path(), &config("").names).unwrap();
+        let weights = Weights::open(dir.path(), &config("")).unwrap();
         check_tensors(spec, &weights, spec.n_layers).unwrap();
         tensor_warnings(spec, &weights)
     }
@@ -194,7 +197,7 @@ mod tests {
         assert_eq!(warnings(&tied, head, &[]), [""; 0]);
         let dir = TempDir::new().unwrap();
         write(dir.path(), &tied, head, &[]);
-        let weights = Weights::open(dir.path(), &config("").names).unwrap();
+        let weights = Weights::open(dir.path(), &config("")).unwrap();
         assert_eq!(embedding_name(&tied, &weights), LM_HEAD);
         let error = check_tensors(&config(""), &weights, 1).unwrap_err().to_string();
         assert!(error.contains("no tensor 'model.embed_tokens.weight'"), "{error}");
@@ -219,12 +222,29 @@ mod tests {
         assert_eq!(warnings(&plain, same, &silent), [""; 0]);
     }
 
+    /// The warning says that transformers does the same, which is not so for a model that is refused.
+    #[test]
+    fn tensors_that_are_refused_are_not_warned_of() {
+        let mistral = config_of("mistral", "");
+        for unused in ["model.layers.1.self_attn.q_norm.weight", "model.layers.1.mlp.up_proj.weight_scale"] {
+            let dir = TempDir::new().unwrap();
+            write(dir.path(), &mistral, same, &[unused, "model.layers.2.mlp.up_proj.weight"]);
+            let weights = Weights::open(dir.path(), &mistral).unwrap();
+            let error = check_tensors(&mistral, &weights, 2).unwrap_err().to_string();
+            assert!(error.contains(&format!("does not have: '{unused}'")), "{error}");
+            check_tensors(&mistral, &weights, 1).unwrap();
+            let warnings = tensor_warnings(&mistral, &weights).join("|");
+            assert!(warnings.starts_with("tensors of blocks beyond the num_hidden_layers"), "{warnings}");
+            assert!(!warnings.contains(unused), "{warnings}");
+        }
+    }
+
     #[test]
     fn name_given_twice_is_read_from_the_first_in_order() {
         let dir = TempDir::new().unwrap();
         let plain = config("");
         write(dir.path(), &plain, same, &["layers.0.input_layernorm.weight"]);
-        let weights = Weights::open(dir.path(), &config("").names).unwrap();
+        let weights = Weights::open(dir.path(), &config("")).unwrap();
         // transformers 5.24 takes `layers...` before `model.layers...`; here its shape is another one.
         assert_eq!(weights.shape("model.layers.0.input_layernorm.weight"), Some(&[1][..]));
         let warnings = tensor_warnings(&plain, &weights).join("|");

@@ -1,8 +1,8 @@
 //! A model's weights by name: mapped from safetensors files, or synthetic ones generated from a seed.
 //!
 //! Nothing is copied: a tensor of a file shares the mapped pages, so opening a model costs no memory until its weights
-//! are packed, and [`Weights::release`] releases the pages afterwards. A synthetic tensor is generated when it is
-//! asked for. Either way a block that no plan needs costs nothing. Tensors that an adapter changes are computed when they are asked
+//! are packed, and [`Weights::release`] releases the pages afterwards. One of `f64` is copied, and a synthetic one generated, when it
+//! is asked for. Either way a block that no plan needs costs nothing. Tensors that an adapter changes are computed when they are asked
 //! for, in f32.
 
 mod digest;
@@ -24,8 +24,7 @@ use actbench_kernels::{DType, HostTensor};
 use bytes::Bytes;
 
 use super::adapter::merge::Adapter;
-use super::spec::{DecoderSpec, NormKind};
-use super::tensor_names::TensorNames;
+use super::spec::DecoderSpec;
 use super::tensor_shapes::tensor_shapes;
 use crate::error::{Error, Result};
 
@@ -56,18 +55,18 @@ enum WeightSource {
 impl Weights {
     /// Maps `model.safetensors`, or the shards that `model.safetensors.index.json` names, in the directory `dir`.
     ///
-    /// `names` are those of the model's family. The files must not be changed while they are mapped; a change is not detected.
+    /// `spec` has the names of the model's family. The files must not be changed while they are mapped; a change is not detected.
     ///
     /// # Errors
     /// No weights, or incomplete or inconsistent safetensors files.
-    pub fn open(dir: &Path, names: &TensorNames) -> Result<Weights> {
-        Ok(Weights::of(WeightSource::Files(WeightFiles::open(dir, names)?)))
+    pub fn open(dir: &Path, spec: &DecoderSpec) -> Result<Weights> {
+        let files = WeightFiles::open(dir, &spec.names, spec.norm.kind.initial_weight())?;
+        Ok(Weights::of(WeightSource::Files(files)))
     }
 
     /// Synthetic bfloat16 weights of the shape of `spec`, which is that of `preset`.
     pub fn synthetic(preset: &Preset, spec: &DecoderSpec, seed: u64) -> Weights {
-        // Scales of norms are around 1, which a family that adds 1 stores as 0.
-        let norm_mean = if spec.norm.kind == NormKind::RmsPlusOne { 0.0 } else { 1.0 };
+        let norm_mean = spec.norm.kind.initial_weight();
         let source = WeightSource::Synthetic { preset: *preset, seed, shapes: tensor_shapes(spec), norm_mean };
         Weights::of(source)
     }
@@ -124,7 +123,7 @@ impl Weights {
         }
     }
 
-    /// The tensor `name`, which must be of `shape` and of type `F32`, `F16` or `BF16`.
+    /// The tensor `name`, which must be of `shape` and of type `F64`, `F32`, `F16` or `BF16`. `F64` is rounded to `F32`.
     ///
     /// A synthetic tensor is generated again by each call, and one that an adapter updates is computed again.
     ///

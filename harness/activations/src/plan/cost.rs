@@ -1,6 +1,6 @@
 //! The cost of a plan, counted from its batches before any of them runs.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::ops::Add;
 
 use super::batches::ScheduledBatch;
@@ -110,53 +110,77 @@ impl Add for RuleCosts {
     }
 }
 
-impl fmt::Display for RuleCosts {
-    /// The tokens and blocks that are computed; then a table with a line for the plan, one without each rule, and one
-    /// without any rule, each with its cost and the factor by which it is larger.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// A line of the table of [`RuleCosts`], as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleCostRow {
+    /// The rules.
+    pub name: String,
+    /// Tokens that are computed, batches, blocks, floating-point operations and bytes.
+    pub figures: [String; 5],
+    /// How many times the operations and the bytes of the plan with its own rules, where they differ.
+    pub factors: [Option<String>; 2],
+}
+
+impl RuleCosts {
+    /// The tokens and blocks that are computed, in two lines.
+    pub fn summary(&self) -> String {
         let cost = &self.with_rules;
-        writeln!(
-            f,
-            "{} samples with {} tokens: computes {} tokens in {} batches through {} blocks",
+        format!(
+            "{} samples with {} tokens: computes {} tokens in {} batches through {} blocks\n\
+             last block: {} tokens computed in full, of the others only keys and values",
             Count(cost.samples),
             Count(cost.tokens),
             Count(cost.tokens_computed),
             Count(cost.batches),
-            cost.blocks
-        )?;
-        writeln!(
-            f,
-            "last block: {} tokens computed in full, of the others only keys and values",
+            cost.blocks,
             Count(cost.last_layer_tokens)
-        )?;
-        write!(f, "{:<18}{:>12}{:>9}{:>8}{:>11}{:>14}", "", "tokens", "batches", "blocks", "FLOPs", "bytes out")?;
-        line(f, "with these rules", cost, None)?;
-        for (rule, without) in &self.without {
-            line(f, &format!("without {rule}"), without, Some(cost))?;
-        }
-        line(f, "without all", &self.without_all, Some(cost))
+        )
+    }
+
+    /// A line for the plan, one without each rule, and one without any rule.
+    pub fn rows(&self) -> Vec<RuleCostRow> {
+        let row = |name: String, cost: &PlanCost| {
+            let factor = |without: u64, with: u64| {
+                (without != with && with > 0).then(|| format!("{:.2}x", without as f64 / with as f64))
+            };
+            let base = &self.with_rules;
+            RuleCostRow {
+                name,
+                figures: [
+                    Count(cost.tokens_computed).to_string(),
+                    Count(cost.batches).to_string(),
+                    cost.blocks.to_string(),
+                    with_si_prefix(cost.flops),
+                    Bytes(cost.bytes_out).to_string(),
+                ],
+                factors: [factor(cost.flops, base.flops), factor(cost.bytes_out, base.bytes_out)],
+            }
+        };
+        let without = self.without.iter().map(|(rule, cost)| row(format!("without {rule}"), cost));
+        let own = std::iter::once(row("with these rules".to_owned(), &self.with_rules));
+        own.chain(without).chain([row("without all".to_owned(), &self.without_all)]).collect()
     }
 }
 
-/// One line of the table, with the factors by which `cost` is larger than `base`.
-fn line(f: &mut fmt::Formatter<'_>, name: &str, cost: &PlanCost, base: Option<&PlanCost>) -> fmt::Result {
-    write!(
-        f,
-        "\n{name:<18}{:>12}{:>9}{:>8}{:>11}{:>14}",
-        Count(cost.tokens_computed).to_string(),
-        Count(cost.batches).to_string(),
-        cost.blocks,
-        with_si_prefix(cost.flops),
-        Bytes(cost.bytes_out).to_string()
-    )?;
-    let Some(base) = base else { return Ok(()) };
-    let factors = [("FLOPs", cost.flops, base.flops), ("bytes", cost.bytes_out, base.bytes_out)];
-    let mut text = String::new();
-    for (what, without, with) in factors.into_iter().filter(|(_, without, with)| without != with && *with > 0) {
-        let separator = if text.is_empty() { "  " } else { ", " };
-        write!(text, "{separator}{:.2}x the {what}", without as f64 / with as f64)?;
+impl fmt::Display for RuleCosts {
+    /// The summary, then the table of [`RuleCosts::rows`].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.summary())?;
+        write!(f, "{:<18}{:>12}{:>9}{:>8}{:>11}{:>14}", "", "tokens", "batches", "blocks", "FLOPs", "bytes out")?;
+        for (index, RuleCostRow { name, figures, factors }) in self.rows().into_iter().enumerate() {
+            let [tokens, batches, blocks, flops, bytes] = figures;
+            write!(f, "\n{name:<18}{tokens:>12}{batches:>9}{blocks:>8}{flops:>11}{bytes:>14}")?;
+            let named = factors.into_iter().zip(["FLOPs", "bytes"]);
+            let texts: Vec<String> =
+                named.filter_map(|(factor, what)| Some(format!("{} the {what}", factor?))).collect();
+            match (index, texts.is_empty()) {
+                (0, _) => {}
+                (_, true) => f.write_str("  no difference")?,
+                (_, false) => write!(f, "  {}", texts.join(", "))?,
+            }
+        }
+        Ok(())
     }
-    f.write_str(if text.is_empty() { "  no difference" } else { &text })
 }
 
 impl Acts {

@@ -29,7 +29,7 @@ pub mod tensor;
 
 pub use crate::model::memory_model::LargestBatch;
 pub use axes::{Axes, Axis};
-pub use cost::{PlanCost, RuleCosts};
+pub use cost::{PlanCost, RuleCostRow, RuleCosts};
 pub use fingerprint::PlanFingerprint;
 pub use lazy_plan::Acts;
 pub use mask::SequenceMask;

@@ -116,7 +116,7 @@ fn adapter_gives_activations_of_merged_weights() {
     let merged = write_adapter(adapter_directory.path(), &base, golden.n_layers);
     write(&merged_directory.path().join("model.safetensors"), &merged);
     for dtype in [DType::F32, DType::Bf16] {
-        let open = |directory: &Path| Weights::open(directory, &spec.names).unwrap();
+        let open = |directory: &Path| Weights::open(directory, &spec).unwrap();
         let weights = open(&golden.directory);
         let adapter = Adapter::open(adapter_directory.path(), &spec, &weights).unwrap();
         assert_eq!(adapter.base_model(), Some("org/golden"));

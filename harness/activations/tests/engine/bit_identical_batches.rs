@@ -1,60 +1,18 @@
 //! A sample's pooled features have the same bits however its tokens are batched, shared, padded or pruned.
 
-use std::sync::Arc;
-
 use actbench_activations::Result;
-use actbench_activations::model::decoder::{Decoder, LoadOptions};
-use actbench_activations::model::spec::DecoderSpec;
-use actbench_activations::model::weights::Weights;
-use actbench_activations::model::{
-    ActivationModel, LayerVectors, ModelSession, ModelStep, SessionEvent, StepOutput, run_steps,
-};
+use actbench_activations::model::decoder::Decoder;
+use actbench_activations::model::{ActivationModel, ModelSession, ModelStep, SessionEvent, StepOutput};
 use actbench_activations::plan::batches::{Batches, Batching, ScheduledBatch};
 use actbench_activations::plan::prefix::SharedPrefixes;
 use actbench_activations::tokens::{TokenSequence, TokenSet};
-use actbench_fixtures::presets::Preset;
 use actbench_kernels::{CpuBackend, DType, PoolMethod};
 use proptest::prelude::*;
 
-fn tiny(dtype: DType, threads: usize) -> Decoder<CpuBackend> {
-    let preset = Preset::find("tiny").unwrap();
-    let config = DecoderSpec::parse(&preset.config_json(), "tiny").unwrap();
-    let weights = Arc::new(Weights::synthetic(preset, &config, 7));
-    let options = LoadOptions { dtype, n_blocks: 3, max_positions: 64 };
-    Decoder::load(CpuBackend::new(threads).unwrap(), config, weights, &options, &mut |_, _| ()).unwrap()
-}
+use crate::shared_prefixes::{features, tiny_over};
 
-/// Pooled features of layers 0 and 2, `[sample][layer]`.
-fn features(
-    model: &dyn ActivationModel,
-    tokens: &TokenSet,
-    prefixes: &SharedPrefixes,
-    batching: Batching,
-    method: PoolMethod,
-) -> Vec<[Vec<u8>; 2]> {
-    let mut features = vec![<[Vec<u8>; 2]>::default(); tokens.len()];
-    let mut batches = Batches::new(tokens, prefixes, batching);
-    let mut samples = Vec::new();
-    let mut next = |_: usize| {
-        let scheduled = batches.next()?;
-        samples.push(scheduled.samples);
-        let (groups, last_layer_groups) = (scheduled.masked, scheduled.masked_last_layer);
-        let output = StepOutput::Pooled { groups, last_layer_groups, method };
-        Some(ModelStep { id: samples.len() as u64 - 1, batch: scheduled.batch, output })
-    };
-    let mut outputs = Vec::new();
-    let mut sink = |vectors: LayerVectors<'_>| {
-        outputs.push((vectors.step as usize, vectors.layer, vectors.bytes.to_vec()));
-        Ok(())
-    };
-    run_steps(model.session(&[0, 2]).unwrap().as_mut(), &mut next, &mut sink).unwrap();
-    for (step, layer, bytes) in outputs {
-        let vector_bytes = bytes.len() / samples[step].len();
-        for (vector, sample) in bytes.chunks_exact(vector_bytes).zip(&samples[step]) {
-            features[*sample][layer / 2] = vector.to_vec();
-        }
-    }
-    features
+fn tiny(dtype: DType, threads: usize) -> Decoder<CpuBackend> {
+    tiny_over(CpuBackend::new(threads).unwrap(), dtype, 3)
 }
 
 fn arbitrary_tokens() -> impl Strategy<Value = TokenSet> {
@@ -84,7 +42,7 @@ proptest! {
         let reversed: Vec<usize> = all.iter().rev().copied().collect();
         let one = Batching { max_samples: 1, max_tokens: 1, padded: false, masked_only: false };
         let (single, several) = (tiny(dtype, 1), tiny(dtype, threads));
-        let expected = features(&single, &tokens, &SharedPrefixes::none(&all), one, method);
+        let expected = features(&single, &[0, 2], &tokens, &SharedPrefixes::none(&all), one, method);
         let batching = Batching { max_samples, max_tokens, padded: false, masked_only: false };
         for (prefixes, padded) in [
             (SharedPrefixes::none(&reversed), false),
@@ -93,7 +51,7 @@ proptest! {
         ] {
             for masked_only in [false, true] {
                 let batching = Batching { padded, masked_only, ..batching };
-                let got = features(&several, &tokens, &prefixes, batching, method);
+                let got = features(&several, &[0, 2], &tokens, &prefixes, batching, method);
                 prop_assert!(got == expected, "{:?}", batching);
             }
         }

@@ -82,7 +82,7 @@ fn row_whose_length_decides_the_rotation_is_refused() {
     let text = fs::read_to_string(golden.directory.join("config.json")).unwrap();
     let spec = DecoderSpec::parse(&text, &golden.name).unwrap();
     let (longest, _) = spec.longest_row().unwrap();
-    let weights = Arc::new(Weights::open(&golden.directory, &spec.names).unwrap());
+    let weights = Arc::new(Weights::open(&golden.directory, &spec).unwrap());
     let load = |max_positions: usize| {
         let options = LoadOptions { dtype: DType::F32, n_blocks: 1, max_positions };
         Decoder::load(CpuBackend::new(1).unwrap(), spec.clone(), weights.clone(), &options, &mut |_, _| ())

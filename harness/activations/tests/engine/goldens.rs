@@ -65,7 +65,7 @@ fn wrong_rotary_base_is_detected() {
     let golden = Golden::load("gqa4-bf16-llama3-rope").unwrap();
     let text = fs::read_to_string(golden.directory.join("config.json")).unwrap();
     let config = DecoderSpec::parse(&text.replace("500000.0", "10000.0"), "changed").unwrap();
-    let weights = Arc::new(Weights::open(&golden.directory, &config.names).unwrap());
+    let weights = Arc::new(Weights::open(&golden.directory, &config).unwrap());
     let options = LoadOptions { dtype: DType::F32, n_blocks: 1, max_positions: 256 };
     let model = Decoder::load(CpuBackend::new(1).unwrap(), config, weights, &options, &mut |_, _| ()).unwrap();
     let mut differs = false;

@@ -5,6 +5,8 @@
 
 #[path = "../golden_support/mod.rs"]
 mod golden_support;
+#[path = "../shared_prefixes/mod.rs"]
+mod shared_prefixes;
 
 mod adapter;
 mod bit_identical_batches;

@@ -15,7 +15,7 @@ pub fn load<B: Backend>(golden: &Golden, dtype: DType, backend: B) -> Decoder<B>
     let text = fs::read_to_string(golden.directory.join("config.json")).unwrap();
     let spec = DecoderSpec::parse(&text, &golden.name).unwrap();
     assert_eq!(spec.n_layers, golden.n_layers);
-    let weights = Arc::new(Weights::open(&golden.directory, &spec.names).unwrap());
+    let weights = Arc::new(Weights::open(&golden.directory, &spec).unwrap());
     let longest = golden.sequences.iter().map(|sequence| sequence.tokens.len()).max().unwrap();
     let options = LoadOptions { dtype, n_blocks: golden.n_layers, max_positions: longest };
     Decoder::load(backend, spec, weights, &options, &mut |_, _| ()).unwrap()

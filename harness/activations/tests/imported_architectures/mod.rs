@@ -272,7 +272,7 @@ fn goldens_of_families_survive_conversion_and_import() {
         let golden = families_directory().join(name);
         let config = original_config(&golden);
         let spec = DecoderSpec::parse(&config.to_string(), name).unwrap();
-        let weights = Weights::open(&golden, &spec.names).unwrap();
+        let weights = Weights::open(&golden, &spec).unwrap();
         let gguf = to_gguf(architecture, &config, &spec, &weights);
         let n_weights = gguf.tensors.iter().filter(|(tensor, ..)| !tensor.starts_with("rope_factors")).count();
 
@@ -284,7 +284,7 @@ fn goldens_of_families_survive_conversion_and_import() {
         let imported = DecoderSpec::parse(&text, name).unwrap();
         assert_eq!(imported, spec, "{name}");
 
-        let tensors = Weights::open(&out, &imported.names).unwrap();
+        let tensors = Weights::open(&out, &imported).unwrap();
         assert_eq!(tensors.names().len(), n_weights, "{name}");
         for tensor in tensors.names() {
             let shape = tensors.shape(tensor).unwrap();

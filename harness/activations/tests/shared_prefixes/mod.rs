@@ -24,13 +24,14 @@ pub fn tiny_over<B: Backend>(backend: B, dtype: DType, n_blocks: usize) -> Decod
     Decoder::load(backend, config, weights, &options, &mut |_, _| ()).unwrap()
 }
 
-/// Pooled features of `layers`, `[sample][layer]`.
+/// Features of `layers`, pooled by `method`, `[sample][layer]`.
 pub fn features(
     model: &dyn ActivationModel,
     layers: &[usize],
     tokens: &TokenSet,
     prefixes: &SharedPrefixes,
     batching: Batching,
+    method: PoolMethod,
 ) -> Vec<Vec<Vec<u8>>> {
     let mut features = vec![vec![Vec::new(); layers.len()]; tokens.len()];
     let mut batches = Batches::new(tokens, prefixes, batching);
@@ -39,7 +40,7 @@ pub fn features(
         let scheduled = batches.next()?;
         samples.push(scheduled.samples);
         let (groups, last_layer_groups) = (scheduled.masked, scheduled.masked_last_layer);
-        let output = StepOutput::Pooled { groups, last_layer_groups, method: PoolMethod::Mean };
+        let output = StepOutput::Pooled { groups, last_layer_groups, method };
         Some(ModelStep { id: samples.len() as u64 - 1, batch: scheduled.batch, output })
     };
     let mut outputs = Vec::new();

@@ -25,7 +25,7 @@ pub use self::benchmark_action::benchmark_action;
 pub use self::junit::junit;
 pub use self::markdown::markdown;
 pub use self::phrases::{headline, metric_sentence, resolution_sentence};
-pub use self::table::{render, table_style};
+pub use self::table::{render, render_with, table_style};
 use crate::error::{Error, Result};
 use crate::report::GateReport;
 

@@ -14,6 +14,11 @@ const HEADER: [&str; 8] = ["case", "metric", "base", "head", "head / base", "pai
 /// The whole text: both programs, a line for each case and metric, the notes, the design, and the outcome. It has no colors
 /// and no line breaks that depend on the terminal.
 pub fn render(report: &GateReport) -> String {
+    render_with(report, |table| format!("{}\n", table.trim_fmt()))
+}
+
+/// [`render`] with the table as `table_text` prints it: in lines that end in a newline.
+pub fn render_with(report: &GateReport, table_text: impl FnOnce(Table) -> String) -> String {
     let mut text = format!("base {}\nhead {}\n", identity(&report.base), identity(&report.head));
     if let Some(sentence) = same_program(report) {
         let _ = writeln!(text, "{sentence}");
@@ -30,7 +35,7 @@ pub fn render(report: &GateReport) -> String {
     for column in table.column_iter_mut().skip(2).take(5) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let _ = writeln!(text, "{}\n", table.trim_fmt());
+    let _ = writeln!(text, "{}", table_text(table));
     for note in report.cases.iter().flat_map(notes) {
         let _ = writeln!(text, "{note}");
     }

@@ -24,6 +24,7 @@ use crate::measure::conditions::{Level, Warning};
 use crate::measure::fingerprint;
 use crate::measure::machine_record::MachineRecord;
 use crate::measure::resolution::cache_directory;
+use crate::report::gate;
 use pairgate::stderr_line;
 use pairgate::temporary::TemporaryDirectory;
 
@@ -172,7 +173,7 @@ fn finish(args: &GateArgs, report: &GateReport) -> Result<ExitCode> {
     let text = serde_json::to_string_pretty(report)
         .map_err(|error| Error::internal(format!("the report as JSON: {error}")))?;
     write_whole(&args.output, format!("{text}\n").as_bytes())?;
-    stdout::text(pairgate::export::render(report));
+    stdout::text(gate::render(report, stdout::terminal_width()));
     write_exports(report, &args.export, step_summary().as_deref())?;
     Ok(ExitCode::from(report.outcome.exit_code()))
 }

@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table};
+use comfy_table::{CellAlignment, Table};
 use indicatif::HumanCount;
 use serde::Serialize;
 
 use crate::case::{CasePhases, Method, RunConfig, Task};
 use crate::measure::clocks::GpuClocks;
 use crate::measure::conditions::Warning;
+use crate::report::fit::fitted;
 use crate::report::phases;
 use crate::workload::profile::{CaseProfile, Ceilings, RunProfile};
 use pairgate::export::table_style;
@@ -233,8 +234,9 @@ fn phases_line(phases: &CasePhases) -> String {
     }
 }
 
-/// The whole text: the ceilings, then for each case a table and the time outside of operations.
-pub fn render(report: &ProfileReport) -> String {
+/// The whole text: the ceilings, then for each case a table and the time outside of operations. `width` is that of the terminal;
+/// without one no line of a table is wrapped.
+pub fn render(report: &ProfileReport, width: Option<u16>) -> String {
     let (unit, prefix) = flops_unit(report);
     let mut text = heading(report) + &phases_line(&report.phases);
     for case in &report.cases {
@@ -245,7 +247,7 @@ pub fn render(report: &ProfileReport) -> String {
         let mut header = names.map(str::to_owned).to_vec();
         header.extend(with_kernels.then(|| "kernels".to_owned()));
         let mut table = Table::new();
-        table.load_style(table_style()).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+        table.load_style(table_style()).set_header(header);
         for operation in &case.operations {
             let mut cells = line(operation, unit, report.ceiling_bytes_per_s);
             cells.extend(with_kernels.then(|| operation.kernels.join(", ")));
@@ -256,7 +258,7 @@ pub fn render(report: &ProfileReport) -> String {
         }
         // Writing to a string cannot fail.
         let _ = writeln!(text, "\n{} {}: feature extraction {:.3} s", case.task, case.method, case.extract_s);
-        let _ = writeln!(text, "{}", table.trim_fmt());
+        text += &fitted(table, width);
         let _ = writeln!(
             text,
             "outside of operations {:.3} s ({:.1}%); probes {:.3} s",
@@ -388,7 +390,7 @@ mod tests {
             ("linear", "576 -> 1536", 200, LINEAR),
             ("rms norm", "576", 50, NORM),
         ];
-        insta::assert_snapshot!(render(&report(recording(&operations), None)), @r"
+        insta::assert_snapshot!(render(&report(recording(&operations), None), None), @r"
 bf16, 2 threads; ceilings, fastest calls in 0.3 s each: matmul 400 GFLOP/s, copy 40.0 GB/s
 phases: start 0.010 s
 
@@ -409,21 +411,21 @@ phases: weights 2.000 s, release 0.085 s
         let operations =
             [("gather rows", "576", 100, work(6_100_000_000)), ("copy rows", "384", 100, work(6_000_000_000))];
         let report = report(recording(&operations), None);
-        let text = render(&report);
+        let text = render(&report, None);
         let of_peak = |operation: &str| {
             text.lines().find(|line| line.trim_start().starts_with(operation))?.split(' ').next_back()
         };
         assert_eq!([of_peak("gather rows"), of_peak("copy rows")], [Some("cache"), Some("150.0%")], "{text}");
         assert!(text.ends_with(&format!("release 0.085 s\n\n{CACHE_LEGEND}\n")), "{text}");
         let within = self::report(recording(&operations[1..]), None);
-        assert!(!render(&within).contains(CACHE));
+        assert!(!render(&within, None).contains(CACHE));
     }
 
     #[test]
     fn unknown_clocks_of_a_device_are_named() {
         let mut report = report(recording(&[]), Some("a device".to_owned()));
         (report.ceiling_matmul_clocks, report.ceiling_copy_clocks) = (None, None);
-        let text = render(&report);
+        let text = render(&report, None);
         let first = text.lines().next().unwrap();
         let expected =
             "ceilings, sustained over 1.5 s each, clock and power unknown: matmul 400 GFLOP/s, copy 40.0 GB/s";
@@ -447,7 +449,13 @@ phases: weights 2.000 s, release 0.085 s
         span(DeviceTrack::Kernels, "linear_mma_bf16", 0, 100, 200, 0);
         span(DeviceTrack::Kernels, "rms_norm_bf16", 0, 350, 50, 1);
         span(DeviceTrack::FromDevice, "copy", 4_000_000, 375, 50, 1);
-        insta::assert_snapshot!(render(&report(recording, Some("a device".to_owned()))), @r"
+        let report = report(recording, Some("a device".to_owned()));
+        let narrow = render(&report, Some(80));
+        let table: Vec<&str> = narrow.lines().skip(4).take_while(|line| !line.starts_with("outside")).collect();
+        assert!(table.iter().all(|line| line.chars().count() <= 80), "{narrow}");
+        assert!(narrow.contains("linear_mma_bf16") && narrow.contains("50.0%"), "{narrow}");
+        assert!(narrow.contains("\nnot shown: "), "{narrow}");
+        insta::assert_snapshot!(render(&report, None), @r"
 bf16, a device; ceilings, sustained over 1.5 s each: matmul 400 GFLOP/s at 1455 MHz and 694 W, copy 40.0 GB/s at 1980 MHz and ? W
 phases: start 0.010 s
 

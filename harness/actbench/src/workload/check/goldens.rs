@@ -90,7 +90,7 @@ fn worst_error<B: Backend>(
     let path = golden.directory.join("config.json");
     let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let config = DecoderSpec::parse(&text, &golden.name)?;
-    let weights = Arc::new(Weights::open(&golden.directory, &config.names)?);
+    let weights = Arc::new(Weights::open(&golden.directory, &config)?);
     let options = LoadOptions { dtype, n_blocks: golden.n_layers, max_positions: MAX_POSITIONS };
     let model = Decoder::load_over(backends, config, weights, &options, &mut |_, _| ())?;
     let layers: Vec<usize> = (0..golden.n_layers).collect();

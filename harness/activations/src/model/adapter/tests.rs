@@ -96,7 +96,7 @@ impl Pair {
     }
 
     fn open_base(&self) -> Weights {
-        Weights::open(self.base.path(), &self.spec.names).unwrap()
+        Weights::open(self.base.path(), &self.spec).unwrap()
     }
 
     fn open(&self) -> Result<Weights> {

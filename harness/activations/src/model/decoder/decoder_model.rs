@@ -57,12 +57,7 @@ impl<B: Backend> Decoder<B> {
         if let Some(deepest) = options.n_blocks.checked_sub(1) {
             check_layer(deepest, spec.n_layers)?;
         }
-        if let Some((longest, why)) = spec.longest_row().filter(|(longest, _)| options.max_positions > *longest) {
-            let found = options.max_positions;
-            return Err(Error::usage(format!(
-                "a row has {found} tokens, and this model takes at most {longest}, because {why}; shorten the texts"
-            )));
-        }
+        spec.check_row_length(options.max_positions).map_err(|what| Error::usage(format!("a row {what}")))?;
         let free = backends.iter().map(|backend| Ok(backend.free_memory()?)).collect::<Result<Vec<_>>>()?;
         let embedding = weight_bytes(&spec, 0, options.dtype);
         let block = weight_bytes(&spec, 1, options.dtype) - embedding;

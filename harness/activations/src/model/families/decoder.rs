@@ -126,6 +126,7 @@ pub(super) fn with_ropes(
         parallel_residual: false,
         attention: AttentionSpec {
             scale: ScoreRule::of_head_dim(shape.head_dim).scale,
+            scale_by_inverse_layer: false,
             soft_cap: None,
             qkv_bias: false,
             output_bias: false,

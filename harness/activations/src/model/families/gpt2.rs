@@ -63,7 +63,6 @@ fn settings(config: &Map<String, Value>) -> Result<Map<String, Value>, String> {
 }
 
 fn read(entries: &Entries<'_>) -> Result<DecoderSpec, String> {
-    entries.refuse_flag("scale_attn_by_inverse_layer_idx", "scores scaled by the layer are not supported")?;
     entries.refuse_flag("add_cross_attention", "attention to an encoder is not supported")?;
     // `reorder_and_upcast_attn` only changes the precision in which transformers computes the scores.
     let (hidden_size, n_heads, n_layers) =
@@ -94,6 +93,7 @@ fn read(entries: &Entries<'_>) -> Result<DecoderSpec, String> {
         parallel_residual: false,
         attention: AttentionSpec {
             scale,
+            scale_by_inverse_layer: entries.flag("scale_attn_by_inverse_layer_idx", false)?,
             soft_cap: None,
             qkv_bias: true,
             output_bias: true,

@@ -74,8 +74,8 @@ impl AsRef<[u8]> for SharedMap {
 }
 
 impl WeightFiles {
-    /// See [`super::Weights::open`].
-    pub(super) fn open(dir: &Path, names: &TensorNames) -> Result<Self> {
+    /// See [`super::Weights::open`]; `initial_norm` is the weight with which transformers initializes a norm.
+    pub(super) fn open(dir: &Path, names: &TensorNames, initial_norm: f32) -> Result<Self> {
         let mut files = WeightFiles {
             dir: dir.to_path_buf(),
             names: *names,
@@ -100,34 +100,34 @@ impl WeightFiles {
         } else {
             return Err(Error::file(dir, no_weights(dir)));
         }
-        files.rename(stored);
+        files.rename(stored, initial_norm);
         Ok(files)
     }
 
     /// Enters the tensors under the names that transformers gives them. Of two with one name it takes the first in order.
-    fn rename(&mut self, stored: BTreeMap<String, TensorEntry>) {
+    fn rename(&mut self, stored: BTreeMap<String, TensorEntry>, initial_norm: f32) {
         for (name, entry) in stored {
             match self.entries.entry(names::renamed(&name, &self.names)) {
                 Entry::Vacant(place) => drop(place.insert(entry)),
                 Entry::Occupied(_) => self.shadowed.push(name),
             }
         }
-        for (name, entry) in self.ones_in_gammas() {
+        for (name, entry) in self.initial_gammas(initial_norm) {
             self.entries.remove(&entry.stored);
             self.entries.insert(name, entry);
         }
     }
 
-    /// Norm weights under the old name `gamma` that are all 1, with their present name. transformers does not know the old name
-    /// and starts the norm from ones, which is right for these alone.
-    fn ones_in_gammas(&self) -> Vec<(String, TensorEntry)> {
+    /// Norm weights under the old name `gamma` that are all `initial_norm`, with their present name. transformers does not know the
+    /// old name and initializes the norm with that value, which is right for these alone.
+    fn initial_gammas(&self, initial_norm: f32) -> Vec<(String, TensorEntry)> {
         let norms =
             self.entries.iter().filter_map(|(name, entry)| Some((names::norm_of_gamma(name, &self.names)?, entry)));
         let missing = norms.filter(|(name, _)| !self.entries.contains_key(name));
-        let is_one = |entry: &TensorEntry| {
-            self.read(entry).is_ok_and(|tensor| tensor.to_f32_vec().into_iter().all(|value| value == 1.0))
+        let is_initial = |entry: &TensorEntry| {
+            self.read(entry).is_ok_and(|tensor| tensor.to_f32_vec().into_iter().all(|value| value == initial_norm))
         };
-        missing.filter(|(_, entry)| is_one(entry)).map(|(name, entry)| (name, entry.clone())).collect()
+        missing.filter(|(_, entry)| is_initial(entry)).map(|(name, entry)| (name, entry.clone())).collect()
     }
 
     /// Maps a file and lists its tensors.
@@ -199,16 +199,27 @@ impl WeightFiles {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::Bf16,
+            Dtype::F64 => return self.read_f64(entry),
             other => {
                 let name = &entry.stored;
                 let what =
-                    format!("tensor '{name}' is stored as {other}; only F32, F16 and BF16 weights are supported");
+                    format!("tensor '{name}' is stored as {other}; only F64, F32, F16 and BF16 weights are supported");
                 return Err(Error::file(&self.maps[entry.file].path, what));
             }
         };
         let FileMap { file, bytes, .. } = &self.maps[entry.file];
         let tensor = HostTensor::new(dtype, entry.shape.clone(), bytes.slice(entry.range.clone()))?;
         Ok(tensor.with_file(file.clone(), entry.range.start as u64))
+    }
+
+    /// A copy of a tensor of `f64` in `f32`. PyTorch rounds `f64` to every shorter type through `f32`, so that the run's type is
+    /// reached as there.
+    fn read_f64(&self, entry: &TensorEntry) -> Result<HostTensor> {
+        let file = &self.maps[entry.file];
+        let (numbers, _) = file.map[entry.range.clone()].as_chunks::<8>();
+        let values: Vec<f32> = numbers.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect();
+        file.release_pages(entry.range.clone());
+        Ok(HostTensor::from_f32(DType::F32, entry.shape.clone(), &values)?)
     }
 
     /// See [`super::Weights::release`].

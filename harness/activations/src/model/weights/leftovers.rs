@@ -54,7 +54,7 @@ pub(super) fn explain(name: &str, base: &str, names_from: impl Fn(&str) -> Vec<S
         ));
     }
     let gamma = beside.iter().find(|found| found.ends_with(".gamma"))?;
-    Some(format!("transformers does not read '{gamma}' and would start the norm from ones; rename it to '{name}'"))
+    Some(format!("transformers does not read '{gamma}' and would initialize the norm itself; rename it to '{name}'"))
 }
 
 #[cfg(test)]
@@ -80,7 +80,7 @@ mod tests {
         }
         insta::assert_snapshot!(explained("layers.0.mlp.up_proj.SCB").unwrap(), @"its weights are quantized ('layers.0.mlp.up_proj.SCB'), which is not supported; save the model without quantization");
         insta::assert_snapshot!(explained("base_model.model.model.layers.0.mlp.up_proj.base_layer.weight").unwrap(), @"its weights are of an adapter that is not merged ('base_model.model.model.layers.0.mlp.up_proj.base_layer.weight'); merge it (peft's merge_and_unload) and save that");
-        insta::assert_snapshot!(explained("model.layers.0.mlp.up_proj.gamma").unwrap(), @"transformers does not read 'model.layers.0.mlp.up_proj.gamma' and would start the norm from ones; rename it to 'model.layers.0.mlp.up_proj.weight'");
+        insta::assert_snapshot!(explained("model.layers.0.mlp.up_proj.gamma").unwrap(), @"transformers does not read 'model.layers.0.mlp.up_proj.gamma' and would initialize the norm itself; rename it to 'model.layers.0.mlp.up_proj.weight'");
         assert_eq!(explained("model.layers.0.mlp.up_proj.other"), None);
         assert_eq!(explained("model.layers.0.mlp.down_proj.qweight"), None);
     }

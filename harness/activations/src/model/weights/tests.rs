@@ -12,9 +12,23 @@ use crate::model::spec::DecoderSpec;
 
 /// Opens the weights of a Llama.
 fn open(dir: &Path) -> Result<Weights> {
-    let config = r#"{"model_type": "llama", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
-        "num_attention_heads": 1}"#;
-    Weights::open(dir, &DecoderSpec::parse(config, "config.json")?.names)
+    open_as("llama", dir)
+}
+
+/// Opens the weights of a small model of the family `model_type`.
+fn open_as(model_type: &str, dir: &Path) -> Result<Weights> {
+    let config = format!(
+        r#"{{"model_type": "{model_type}", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+            "num_attention_heads": 1, "num_key_value_heads": 1}}"#
+    );
+    Weights::open(dir, &DecoderSpec::parse(&config, "config.json")?)
+}
+
+/// Writes a file with one tensor whose elements are all `value`.
+fn write_filled(dir: &Path, name: &str, value: f32, shape: &[usize]) {
+    let data = value.to_le_bytes().repeat(shape.iter().product());
+    let view = TensorView::new(Dtype::F32, shape.to_vec(), &data).unwrap();
+    fs::write(dir.join("model.safetensors"), safetensors::serialize([(name, view)], None).unwrap()).unwrap();
 }
 
 /// Writes a file with `tensors` of ones.
@@ -84,7 +98,7 @@ fn wrong_shape_or_type_names_tensor_and_file() {
     let error = weights.tensor("a", &[3, 2]).unwrap_err().to_string();
     assert!(error.contains("model.safetensors: tensor 'a' has shape [2, 3], config.json asks for [3, 2]"), "{error}");
     let error = weights.tensor("ids", &[2]).unwrap_err().to_string();
-    assert!(error.contains("model.safetensors: tensor 'ids' is stored as I64; only F32, F16 and BF16"), "{error}");
+    assert!(error.contains("model.safetensors: tensor 'ids' is stored as I64; only F64, F32, F16 and BF16"), "{error}");
 }
 
 #[test]
@@ -125,18 +139,61 @@ fn index_names_shards_and_the_shards_have_the_tensors() {
     assert!(weights.tensor("absent", &[1]).unwrap_err().to_string().contains("no tensor 'absent'"));
 }
 
+/// The bits of `torch.tensor(values, dtype=torch.float64).to(...)` by torch 2.15.0. The first value is above the middle of two
+/// bf16 and becomes the lower one, since it is in the middle after the rounding to f32.
+#[test]
+fn f64_is_rounded_as_torch_does() {
+    const CASES: [(f64, u32, u16, u16); 10] = [
+        (1.0039062500009095, 0x3f808000, 0x3f80, 0x3c04),
+        (1.00390625, 0x3f808000, 0x3f80, 0x3c04),
+        (1.0117187499995453, 0x3f818000, 0x3f82, 0x3c0c),
+        (1.000488281264552, 0x3f801000, 0x3f80, 0x3c00),
+        (-0.1, 0xbdcccccd, 0xbdcd, 0xae66),
+        (3e-08, 0x3300d959, 0x3301, 0x0001),
+        (65519.999999, 0x477ff000, 0x4780, 0x7c00),
+        (1e-46, 0x00000000, 0x0000, 0x0000),
+        (9.183549615799121e-41, 0x00010000, 0x0001, 0x0000),
+        (-0.0, 0x80000000, 0x8000, 0x8000),
+    ];
+    let dir = TempDir::new().unwrap();
+    let data: Vec<u8> = CASES.iter().flat_map(|(value, ..)| value.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F64, vec![CASES.len()], &data).unwrap();
+    fs::write(dir.path().join("model.safetensors"), safetensors::serialize([("a", view)], None).unwrap()).unwrap();
+    let weights = open(dir.path()).unwrap();
+    let tensor = weights.tensor("a", &[CASES.len()]).unwrap();
+    assert_eq!(tensor.dtype(), DType::F32);
+    weights.release(&tensor);
+    let values = tensor.to_f32_vec();
+    for ((value, single, brain, half), found) in CASES.into_iter().zip(&values) {
+        assert_eq!(found.to_bits(), single, "{value:e} in f32");
+        assert_eq!(DType::Bf16.from_f32_slice(&[*found]), brain.to_ne_bytes(), "{value:e} in bf16");
+        assert_eq!(DType::F16.from_f32_slice(&[*found]), half.to_ne_bytes(), "{value:e} in f16");
+    }
+}
+
 #[test]
 fn old_norm_name_is_read_where_transformers_agrees() {
     let dir = TempDir::new().unwrap();
     let norm = "model.layers.0.input_layernorm.weight";
     write(dir.path(), "model.safetensors", &[("layers.0.input_layernorm.gamma", Dtype::BF16, &[4])]);
     assert_eq!(open(dir.path()).unwrap().tensor(norm, &[4]).unwrap().to_f32_vec(), [1.0; 4]);
-    let two = 2f32.to_le_bytes().repeat(4);
-    let view = TensorView::new(Dtype::F32, vec![4], &two).unwrap();
-    let file = safetensors::serialize([("model.layers.0.input_layernorm.gamma", view)], None).unwrap();
-    fs::write(dir.path().join("model.safetensors"), file).unwrap();
+    write_filled(dir.path(), "model.layers.0.input_layernorm.gamma", 2.0, &[4]);
     let error = open(dir.path()).unwrap().tensor(norm, &[4]).unwrap_err().to_string();
     assert!(error.contains("no tensor 'model.layers.0.input_layernorm.weight'; transformers does not read 'model.layers.0.input_layernorm.gamma'"), "{error}");
+}
+
+/// A Gemma multiplies by 1 + w and transformers initializes w with zeros, so that ones would double every norm.
+#[test]
+fn old_norm_name_of_a_gemma_holds_zeros() {
+    let dir = TempDir::new().unwrap();
+    let norm = "model.layers.0.input_layernorm.weight";
+    for model_type in ["gemma", "gemma2", "gemma3_text"] {
+        write_filled(dir.path(), "layers.0.input_layernorm.gamma", 0.0, &[4]);
+        assert_eq!(open_as(model_type, dir.path()).unwrap().tensor(norm, &[4]).unwrap().to_f32_vec(), [0.0; 4]);
+        write_filled(dir.path(), "layers.0.input_layernorm.gamma", 1.0, &[4]);
+        let error = open_as(model_type, dir.path()).unwrap().tensor(norm, &[4]).unwrap_err().to_string();
+        assert!(error.contains("initialize the norm itself; rename it"), "{model_type}: {error}");
+    }
 }
 
 #[test]

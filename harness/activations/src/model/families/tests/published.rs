@@ -376,6 +376,9 @@ fn gpt2_has_learned_positions_and_transposed_projections() {
     let other =
         parsed(&with(&gpt2(), &json!({"scale_attn_weights": false, "n_inner": 100, "reorder_and_upcast_attn": true})));
     assert_eq!((other.attention.scale, other.intermediate_size), (1.0, 100));
+    let by_layer = parsed(&with(&gpt2(), &json!({"scale_attn_by_inverse_layer_idx": true})));
+    let scales = |spec: &DecoderSpec| [0, 2, 11, 12].map(|layer| spec.score_rule(layer).scale);
+    assert_eq!((scales(&spec), scales(&by_layer)), ([0.125; 4], [0.125, 0.125 / 3.0, 0.125 / 12.0, 0.125 / 12.0]));
     let by_class = with(&gpt2(), &json!({"model_type": null}));
     assert_eq!(parsed(&by_class), spec);
 }

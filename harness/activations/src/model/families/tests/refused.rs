@@ -86,7 +86,6 @@ fn settings_without_an_operation_are_refused() {
         let error = refused(gemma, json!({"use_bidirectional_attention": true}));
         assert_eq!(error, "c: use_bidirectional_attention is true: attention in both directions is not supported");
     }
-    insta::assert_snapshot!(refused("gpt2", json!({"scale_attn_by_inverse_layer_idx": true})), @"c: scale_attn_by_inverse_layer_idx is true: scores scaled by the layer are not supported");
     insta::assert_snapshot!(refused("gpt2", json!({"add_cross_attention": true})), @"c: add_cross_attention is true: attention to an encoder is not supported");
     insta::assert_snapshot!(refused("gpt2", json!({"num_attention_heads": 3})), @"c: the hidden size 64 is not a multiple of 3 heads");
     insta::assert_snapshot!(refused("gpt_neox", json!({"hidden_act": "relu"})), @r#"c: hidden_act is "relu", only silu, gelu and its tanh form are supported"#);
