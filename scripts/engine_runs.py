@@ -125,8 +125,9 @@ def start_compiled(setting):
 def start_openvino(setting):
     """The plain forward pass converted for OpenVINO's CPU device, with two streams and with one."""
     ov = importlib.import_module("openvino")
-    decoder = Decoder(setting.reference, setting.rows.longest(), repeat_heads=True).eval()
-    graphs = _openvino_graphs(ov, decoder, max(setting.rows.longest(), 8))
+    # The graphs are traced with up to 7 tokens.
+    longest = max(setting.rows.longest(), 7)
+    graphs = _openvino_graphs(ov, Decoder(setting.reference, longest, repeat_heads=True).eval(), longest)
     core = ov.Core()
     precision = {"bf16": "bf16", "fp32": "f32"}[setting.dtype]
 

@@ -102,7 +102,7 @@ class RowsTest(unittest.TestCase):
 
 
 class EnginesTest(unittest.TestCase):
-    """Runs peer_engines' main in this process, against a program that hands out golden features."""
+    """Runs peer_engines' main in this process, against a program that copies golden features."""
 
     def setUp(self):
         directory = tempfile.TemporaryDirectory()
