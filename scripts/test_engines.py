@@ -130,7 +130,7 @@ class EnginesTest(unittest.TestCase):
         """`(exit status, stdout, stderr)` with these flags, batches of 3 rows."""
         features = features or golden_rows(case)
         argv = ["peer_engines.py", "--model", case, "--actbench", self.actbench(features, phases)]
-        argv += ["--layer", LAYER, "--dtype", features.dtype, "--threads", 2, "--engine-batch-sizes", "3", *flags]
+        argv += ["--layer", LAYER, "--dtype", features.dtype, "--threads", 1, "--engine-batch-sizes", "3", *flags]
         out, err = io.StringIO(), io.StringIO()
         with mock.patch.object(sys, "argv", list(map(str, argv))), uncompiled():
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -141,7 +141,8 @@ class EnginesTest(unittest.TestCase):
         return status, out.getvalue(), err.getvalue()
 
     def test_every_installed_engine_computes_the_goldens(self):
-        status, out, err = self.run_engines()
+        # Two streams need two threads.
+        status, out, err = self.run_engines("--threads", 2)
         self.assertEqual(status, 0, out + err)
         names = ["transformers, sorted", "compiled torch"]
         if importlib.util.find_spec("openvino"):
@@ -249,12 +250,12 @@ class EnginesTest(unittest.TestCase):
         calls = [line.split() for line in self.log.read_text().splitlines()]
         self.assertEqual([call[0] for call in calls].count("run"), 2 * len(engine_bench.OURS))
         self.assertEqual(sum("prefix" in call for call in calls), 2)
-        self.assertTrue(all(call[call.index("--threads") + 1] == "2" for call in calls))
+        self.assertTrue(all(call[call.index("--threads") + 1] == "1" for call in calls))
         lines = out.splitlines()
         header = next(line for line in lines if "/ lazy" in line)
         self.assertEqual(header.split(), ["s", "/", "lazy", "/", "--no-opt", "prefix", "/", "eager"])
         self.assertRegex(out, r"actbench lazy +0\.250 +1 +1\.000 \(1\.000 to 1\.000\)")
-        self.assertRegex(out, r"transformers, sorted, prefix, batch 3 +0\.\d+ +0\.\d+ \(")
+        self.assertRegex(out, r"transformers, sorted, prefix, batch 3 +\d+\.\d{3} +\d+\.\d{3} \(")
         self.assertIn("2 blocks, 50.0 % intervals", out)
         self.assertIn("tokenizing is in none of these times", out)
         self.assertIn("tokenizing: SKIPPED: transformers cannot load a tokenizer", out)
@@ -276,7 +277,7 @@ class EnginesTest(unittest.TestCase):
                 with contextlib.redirect_stderr(io.StringIO()):
                     bench.run()
             self.assertIn("gives actbench's ids for 7 of 7 rows", out.getvalue())
-            self.assertIn("tokenizing, transformers: 0.0", out.getvalue())
+            self.assertRegex(out.getvalue(), r"tokenizing, transformers: \d+\.\d{3} s for the texts of 7 rows")
             self.assertIn(expected, out.getvalue())
 
     def test_bad_usage_is_one_line_and_status_2(self):
