@@ -31,7 +31,7 @@ from pathlib import Path
 from hf_model import UsageError
 from peer_checks import HAS_PROBES, probe_task, torch_probe_auroc
 
-RULES_OFF_IN_RAW = ("packing", "mask", "prefix", "batch")
+RULES_OFF_IN_RAW = ("packing", "mask", "tail", "prefix", "batch")
 CONFIDENCE = 0.95
 
 

@@ -35,15 +35,17 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     }
     let options = Extraction {
         batch_size: config.batch_size,
+        fill_batches: !config.batch_size_is_limit,
         pool: config.pool,
         rules: Rules::all_but(&config.no_opt)?,
         cache_directory: on_disk.then_some(spec.cache_directory.as_path()),
     };
 
+    let loading = model.device_usage()?;
+    let warm_up_time = warm_up(&model, spec.method, &prepared, &layers, options)?;
+    tracing::debug!(?warm_up_time, "the devices are warm");
     // Memory that loading freed must not count in the measured part.
     memory::return_freed();
-    let loading = model.device_usage()?;
-    model.reset_device_usage()?;
     observer.loaded();
     observer.phase(Phase::Extracting);
     let sizes = sizes(&config, &prepared, layers.len());
