@@ -11,6 +11,7 @@ use super::load::load_model;
 use super::prepare::{Prepared, prepare, request};
 use super::score::{self, ProbeScores, Training, finite};
 use super::sizes::sizes;
+use super::warm_up::warm_up;
 use crate::case::{CaseMetrics, CaseObserver, CaseOutcome, CaseSpec, GpuPeaks, Method, Phase, RunConfig, Task};
 use crate::error::Result;
 use crate::measure::{MIB, limit, memory, processor};
