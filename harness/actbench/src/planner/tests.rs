@@ -110,8 +110,9 @@ fn predictions_differ_by_tensors_cache_and_rate() {
 fn batches_fill_a_gpu_unless_a_size_is_named() {
     // So wide that a filled batch has no more than 2,048 tokens.
     let tokens = SyntheticTokens { length: 64, shared: 0, pooled: 32 };
-    let job = synthetic(200, tokens);
-    let job = Job { model: DecoderSpec { hidden_size: 1 << 16, ..job.model.clone() }, ..job };
+    let narrow = synthetic(200, tokens);
+    let wide = DecoderSpec { hidden_size: 1 << 16, ..narrow.model };
+    let job = Job::synthetic(&narrow.config, wide, false, tokens).unwrap();
     let filled = filled_batch_tokens(&job.model, job.config.dtype) as u64;
     let count = |job: &Job, method| job.count(Task::Train, method).unwrap();
     let on_cpu = count(&job, Method::Lazy);
