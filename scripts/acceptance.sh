@@ -94,7 +94,7 @@ untimed_equal_digests() { : "eager, lazy and lazy-disk give bit-identical featur
 
 untimed_rules_keep_bits() { : "no optimizer rule changes a bit of the features"
   local rule
-  for rule in depth packing mask pooling prefix layers batch all; do
+  for rule in depth packing mask tail pooling prefix layers batch all; do
     "$ACTBENCH" run --samples 60 --tasks train --methods lazy --no-opt $rule --repetitions 1 --warmup 0 --quiet \
       --output "$work/rule-$rule.json" >"$work/rule.log" 2>&1 || { cat "$work/rule.log"; return 1; }
     value "$work/rule-$rule.json" 'd["rows"][0]["extra"]["feature_digest"]' >>"$work/rule-digests"

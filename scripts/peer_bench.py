@@ -35,7 +35,7 @@ from hf_model import UsageError
 from peer_checks import HAS_PROBES, probe_task, torch_probe_auroc
 from peer_variants import SUSTAINED_S, Variants, sustained_flops
 
-RULES_OFF_IN_RAW = ("packing", "mask", "prefix", "batch")
+RULES_OFF_IN_RAW = ("packing", "mask", "tail", "prefix", "batch")
 CONFIDENCE = 0.95
 
 

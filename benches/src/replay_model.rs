@@ -96,6 +96,14 @@ impl ActivationModel for ReplayModel {
         Ok(Box::new(StepwiseSession::new(1, move |step: &ModelStep| self.replay(step, &layers))))
     }
 
+    fn filled_batch_tokens(&self) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
+    fn reserve(&self, _tokens: usize) -> Result<()> {
+        Ok(())
+    }
+
     fn device_usage(&self) -> Result<Option<DeviceUsage>> {
         Ok(None)
     }

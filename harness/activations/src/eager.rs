@@ -156,7 +156,7 @@ impl<'a> EagerRun<'a> {
         batch_size: usize,
         progress: Option<&ProgressSink>,
     ) -> Result<Self> {
-        check_tokens(model, tokens, batch_size)?;
+        check_tokens(model, tokens.sequences.iter(), batch_size)?;
         if layers.is_empty() {
             return Err(Error::usage("eager extraction: name at least one layer"));
         }

@@ -42,8 +42,8 @@ mod tests {
     #[test]
     fn every_enabled_rule_is_ablated_once() {
         let names = |rules| Ablation::for_rules(rules).into_iter().map(Ablation::name).collect::<Vec<_>>().join(" ");
-        assert_eq!(names(Rules::all()), "depth packing mask pooling prefix layers batch all");
-        assert_eq!(names(Rules::all().without(Rule::Prefix)), "depth packing mask pooling layers batch all");
+        assert_eq!(names(Rules::all()), "depth packing mask tail pooling prefix layers batch all");
+        assert_eq!(names(Rules::all().without(Rule::Prefix)), "depth packing mask tail pooling layers batch all");
         for ablation in Ablation::for_rules(Rules::all()) {
             assert!(Rules::all_but(&[ablation.name()]).is_ok());
         }

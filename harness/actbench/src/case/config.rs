@@ -68,6 +68,10 @@ pub struct RunConfig {
     pub seed: u64,
     /// Samples of one batch.
     pub batch_size: usize,
+    /// Whether no batch may be larger: lazy on a GPU takes larger ones unless the user has named a size. Files of runs without a
+    /// named size do not have the key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub batch_size_is_limit: bool,
     /// Pooling of the masked positions into one vector.
     #[serde(with = "super::names")]
     pub pool: PoolMethod,
@@ -135,6 +139,7 @@ impl Default for RunConfig {
             train_frac: 0.8,
             seed: 0,
             batch_size: 8,
+            batch_size_is_limit: false,
             pool: PoolMethod::Mean,
             mask: MaskKind::Assistant,
             layer: None,
@@ -252,6 +257,17 @@ impl RunConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limit_of_batches_is_a_key_only_where_it_is_set() {
+        let plain = RunConfig::default();
+        let written = serde_json::to_value(&plain).unwrap();
+        assert_eq!((&written["batch_size"], written.get("batch_size_is_limit")), (&serde_json::json!(8), None));
+        let limited = RunConfig { batch_size_is_limit: true, ..plain };
+        let written = serde_json::to_value(&limited).unwrap();
+        assert_eq!(written["batch_size_is_limit"], true);
+        assert_eq!(serde_json::from_value::<RunConfig>(written).unwrap(), limited);
+    }
 
     #[test]
     fn adapter_is_a_key_only_where_there_is_one() {

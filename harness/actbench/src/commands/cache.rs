@@ -19,10 +19,8 @@ use crate::error::{Error, Result};
 use crate::own_output::refuse_dash;
 use crate::runner::interrupt;
 use crate::workload::extract::plan;
-use crate::workload::prepare::{LabeledTokens, Prepared};
 use actbench_activations::plan::sources::PlanSource;
 use actbench_activations::plan::{Acts, Progress};
-use actbench_activations::tokens::TokenSet;
 use pairgate::atomic_file::OutputTarget;
 use pairgate::process::interrupt::at_forced_exit;
 use pairgate::stderr_line;
@@ -76,9 +74,9 @@ pub fn cache(args: &CacheArgs) -> Result<ExitCode> {
             let _ = writeln!(std::io::stderr(), "note: {kept}");
         }
     });
-    let samples = both_sides(&setup.prepared);
-    let n_tokens = samples.tokens.n_tokens();
-    let plan = plan(&setup.model, &samples, &setup.layers, setup.options())?.with_progress(Arc::new(|_: Progress| ()));
+    let tokens = setup.prepared.all_tokens();
+    let n_tokens = tokens.n_tokens();
+    let plan = plan(&setup.model, tokens, &setup.layers, setup.options())?.with_progress(Arc::new(|_: Progress| ()));
     let plan = plan.with_interrupt(interrupt::requested);
     let cached = match plan.cache_with_table(&out, &setup.sample_table()) {
         Err(error @ Error::Interrupted) => {
@@ -115,15 +113,6 @@ fn partial_name(out: &Path) -> OsString {
     name.push(out.file_name().unwrap_or_default());
     name.push(".partial");
     name
-}
-
-/// Training samples, then test samples.
-fn both_sides(prepared: &Prepared) -> LabeledTokens {
-    let sides = [&prepared.train, &prepared.test];
-    let sequences = sides.iter().flat_map(|side| side.tokens.sequences.iter().cloned()).collect();
-    let labels = sides.iter().flat_map(|side| side.labels.iter().copied()).collect();
-    let rows = sides.iter().flat_map(|side| side.rows.iter().copied()).collect();
-    LabeledTokens { tokens: Arc::new(TokenSet { sequences }), labels, rows }
 }
 
 /// The warning about a file that an earlier version wrote, which is kept.

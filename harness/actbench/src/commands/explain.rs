@@ -12,11 +12,11 @@ use crate::case::{RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::report::rule_costs;
 use crate::workload::extract::{Extraction, plan};
-use crate::workload::prepare::{LabeledTokens, SampledInputs, prepare_sampled};
+use crate::workload::prepare::{SampledInputs, prepare_sampled};
 use crate::workload::{layers_of, request, with_layers};
 use actbench_activations::model::ActivationModel;
 use actbench_activations::model::config_only::ConfigOnlyModel;
-use actbench_activations::plan::{Acts, RuleCosts, Rules};
+use actbench_activations::plan::Rules;
 use pairgate::stderr_line;
 
 /// Show the lazy plans of a run and their predicted cost, without running them.
@@ -83,21 +83,15 @@ fn task_text(task: Task, config: &RunConfig, sample: &SampledInputs) -> Result<S
     let layers = layers_of(config, task);
     let extraction = Extraction {
         batch_size: config.batch_size,
+        fill_batches: !config.batch_size_is_limit,
         pool: config.pool,
         rules: Rules::all_but(&config.no_opt)?,
         cache_directory: None,
     };
-    let plan_of = |side: &LabeledTokens| plan(&model, side, &layers, extraction);
-    let (train, test) = (plan_of(&prepared.train)?, plan_of(&prepared.test)?);
-    let costs = |plan: &Acts| -> Result<RuleCosts> {
-        plan.rule_costs()?.ok_or_else(|| Error::internal("the plan of a run does not run the model"))
-    };
-    let total = (costs(&train)? + costs(&test)?).scaled(sample.scale());
+    let plan = plan(&model, prepared.all_tokens(), &layers, extraction)?;
+    let costs = plan.rule_costs()?.ok_or_else(|| Error::internal("the plan of a run does not run the model"))?;
+    let costs = costs.scaled(sample.scale());
     let counted = if sample.counted < sample.rows { " of the counted samples" } else { "" };
-    let sides = [("training side", train), ("test side", test)]
-        .into_iter()
-        .map(|(name, plan)| Ok(format!("{name}{counted}, {}", plan.explain_forms()?)))
-        .collect::<Result<Vec<_>>>()?;
-    let total = rule_costs::render(&total, stdout::terminal_width());
-    Ok(format!("{task}\n\n{}\n\nboth sides together\n{total}", sides.join("\n\n")))
+    let costs = rule_costs::render(&costs, stdout::terminal_width());
+    Ok(format!("{task}\n\nboth sides in one pass{counted}, {}\n\n{costs}", plan.explain_forms()?))
 }

@@ -109,6 +109,7 @@ impl ExtractionSetup {
     pub fn options(&self) -> Extraction<'static> {
         Extraction {
             batch_size: self.config.batch_size,
+            fill_batches: !self.config.batch_size_is_limit,
             pool: self.config.pool,
             rules: self.rules,
             cache_directory: None,

@@ -37,9 +37,12 @@ pub struct SampleArgs {
     /// Seed of the choice of samples, of the split and, in a run, of the order of cases
     #[arg(long, default_value_t = RunConfig::default().seed, value_name = "SEED")]
     pub seed: u64,
-    /// Samples in a batch
-    #[arg(long, default_value_t = RunConfig::default().batch_size, value_name = "N")]
-    pub batch_size: usize,
+    /// Samples in a batch [default: 8; on a GPU, lazy then takes larger batches]
+    ///
+    /// Lazy packs as many tokens as a padded batch of that many samples could have. Without this flag it takes at least as many on
+    /// a GPU as keep it busy, about 0.9 GB of activations; with it, no batch is larger.
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
     /// Pooling of the masked positions into one vector: mean, max, last or sum
     ///
     /// `last` is the last masked token: with `--mask assistant` that is the end of the closing of the last answer, in
@@ -55,7 +58,7 @@ pub struct SampleArgs {
     /// Storage type of weights and activations: bf16, fp16 or fp32 (or bfloat16, float16, float32)
     #[arg(long, default_value_t = RunConfig::default().dtype, value_name = "DTYPE")]
     pub dtype: DType,
-    /// Disable an optimizer rule: depth, packing, mask, pooling, prefix, layers, batch or all; repeatable
+    /// Disable an optimizer rule: depth, packing, mask, tail, pooling, prefix, layers, batch or all; repeatable
     #[arg(long, value_name = "RULE")]
     pub no_opt: Vec<String>,
 }
@@ -71,7 +74,8 @@ impl SampleArgs {
             samples: self.samples,
             train_frac: self.train_frac,
             seed: self.seed,
-            batch_size: self.batch_size,
+            batch_size: self.batch_size.unwrap_or(RunConfig::default().batch_size),
+            batch_size_is_limit: self.batch_size.is_some(),
             pool: self.pool,
             mask: self.mask,
             dtype: self.dtype,

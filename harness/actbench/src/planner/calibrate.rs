@@ -144,7 +144,7 @@ impl MeasuredBlocks {
         let eager_flops = rate(&self.model, padded.take(BATCHES).collect(), |_| LayerOutput::Tokens)?;
         steps.begin("packed batches")?;
         let task_layers = layers_of(config, *config.tasks.first().unwrap_or(&Task::Train));
-        let packed = job.clone().with_batch_size(batch_size).train_plan(&task_layers)?.first_batches(BATCHES)?;
+        let packed = job.clone().with_batch_size(batch_size).lazy_plan(&task_layers)?.first_batches(BATCHES)?;
         let lazy_flops = rate(&self.model, packed, |scheduled| LayerOutput::Pooled {
             groups: &scheduled.masked,
             last_layer_groups: None,

@@ -12,8 +12,8 @@ use actbench_activations::model::ActivationModel;
 use actbench_activations::model::config_only::ConfigOnlyModel;
 use actbench_activations::model::locate::ModelLocation;
 use actbench_activations::model::spec::DecoderSpec;
-use actbench_activations::plan::{PlanCost, Rules};
-use actbench_activations::tokens::{TokenSequence, TokenSet};
+use actbench_activations::plan::{Acts, PlanCost, Rules};
+use actbench_activations::tokens::{JoinedTokens, TokenSequence, TokenSet};
 
 /// Number of tokens of synthetic sequences whose batches are counted; counts are scaled up to the number of samples.
 const MAX_COUNTED_TOKENS: usize = 4 << 20;
@@ -34,6 +34,8 @@ pub struct Job {
     sides: [LabeledTokens; 2],
     /// The number of samples that each sample of the sets represents.
     scale: f64,
+    /// Whether the model is on a GPU, whose lazy batches may be larger.
+    on_gpu: bool,
     /// Heap bytes of the tokenizer and the tokens, if they were read.
     pub data_bytes: Option<u64>,
 }
@@ -58,6 +60,7 @@ impl Job {
             synthetic_weights: matches!(data.model.location, ModelLocation::Synthetic(_)),
             sides: [data.train.clone(), data.test.clone()],
             scale: 1.0,
+            on_gpu: false,
             data_bytes: None,
         }
     }
@@ -80,10 +83,16 @@ impl Job {
         Job { data_bytes: (bytes > 0).then_some(bytes), ..self }
     }
 
-    /// The same job in batches of another size.
+    /// The same job in batches of another size, of which none is larger.
     #[must_use]
     pub fn with_batch_size(self, batch_size: usize) -> Self {
-        Job { config: RunConfig { batch_size, ..self.config }, ..self }
+        Job { config: RunConfig { batch_size, batch_size_is_limit: true, ..self.config }, ..self }
+    }
+
+    /// The same job on a GPU, or in host memory.
+    #[must_use]
+    pub fn on_gpu(self, on_gpu: bool) -> Self {
+        Job { on_gpu, ..self }
     }
 
     /// The job of synthetic sequences.
@@ -130,7 +139,7 @@ impl Job {
         };
         let sides = [side(0..n_train), side(n_train..counted)];
         let scale = config.samples.max(2) as f64 / counted as f64;
-        Ok(Job { config: config.clone(), model, synthetic_weights, sides, scale, data_bytes: None })
+        Ok(Job { config: config.clone(), model, synthetic_weights, sides, scale, on_gpu: false, data_bytes: None })
     }
 
     /// The cases in the order of the settings.
@@ -174,15 +183,15 @@ impl Job {
     /// Tokens that the model cannot run, or layers that it does not have.
     pub fn count(&self, task: Task, method: Method) -> Result<PlanCost> {
         let layers = layers_of(&self.config, task);
-        let mut sum = PlanCost::default();
-        for side in &self.sides {
-            let cost = match method {
-                Method::Eager => eager::cost(&self.outline(), &side.tokens, &layers, self.config.batch_size)?,
-                Method::Lazy | Method::LazyDisk => self.lazy_plan(side, &layers)?.cost()?.unwrap_or_default(),
-            };
-            sum = sum + cost;
-        }
-        Ok(sum.scaled(self.scale))
+        let cost = match method {
+            Method::Eager => {
+                let model = self.outline();
+                let side = |side: &LabeledTokens| eager::cost(&model, &side.tokens, &layers, self.config.batch_size);
+                side(&self.sides[0])? + side(&self.sides[1])?
+            }
+            Method::Lazy | Method::LazyDisk => self.lazy_plan(&layers)?.cost()?.unwrap_or_default(),
+        };
+        Ok(cost.scaled(self.scale))
     }
 
     /// Floating-point operations of all cases.
@@ -194,31 +203,29 @@ impl Job {
         counts.sum()
     }
 
-    /// The lazy plan of the training set, of which a calibration runs a few batches.
-    ///
-    /// # Errors
-    /// As [`Job::count`].
-    pub fn train_plan(&self, layers: &[usize]) -> Result<actbench_activations::plan::Acts> {
-        self.lazy_plan(&self.sides[0], layers)
-    }
-
     /// The tokens of the training set.
     pub fn train_tokens(&self) -> &TokenSet {
         &self.sides[0].tokens
     }
 
-    fn lazy_plan(&self, side: &LabeledTokens, layers: &[usize]) -> Result<actbench_activations::plan::Acts> {
+    /// The lazy plan, of which a calibration runs a few batches.
+    ///
+    /// # Errors
+    /// As [`Job::count`].
+    pub fn lazy_plan(&self, layers: &[usize]) -> Result<Acts> {
         let model: Arc<dyn ActivationModel> = Arc::new(self.outline());
         let extraction = Extraction {
             batch_size: self.config.batch_size,
+            fill_batches: !self.config.batch_size_is_limit,
             pool: self.config.pool,
             rules: Rules::all_but(&self.config.no_opt)?,
             cache_directory: None,
         };
-        plan(&model, side, layers, extraction)
+        let tokens: JoinedTokens = [self.sides[0].tokens.clone(), self.sides[1].tokens.clone()].into();
+        plan(&model, tokens, layers, extraction)
     }
 
     fn outline(&self) -> ConfigOnlyModel {
-        ConfigOnlyModel::new(self.model.clone(), self.config.dtype)
+        ConfigOnlyModel::new(self.model.clone(), self.config.dtype).on_gpu(self.on_gpu)
     }
 }

@@ -42,6 +42,7 @@ pub struct CasePrediction {
 /// # Errors
 /// Tokens that the model cannot run.
 pub fn predict(job: &Job, calibration: &Calibration) -> Result<Vec<CasePrediction>> {
+    let job = &job.clone().on_gpu(calibration.gpu.is_some());
     job.cases()
         .map(|(task, method)| {
             let count = job.count(task, method)?;

@@ -34,7 +34,7 @@ pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibrat
         extract += pooled_tokens as f64 * layers * vector / calibration.pool_bytes;
     }
     if job.config.caches_on_disk(method) {
-        extract += all_samples * layers * vector / calibration.disk_bytes + 2.0 * calibration.file_s;
+        extract += all_samples * layers * vector / calibration.disk_bytes + calibration.file_s;
     }
     let cs = match task {
         Task::Train => 1,

@@ -1,4 +1,7 @@
 //! Features of both sides of the split, extracted eagerly or lazily.
+//!
+//! Lazy runs both sides in one pass, in which they share prefixes and batches. Eager runs one side after the other: it stands
+//! for extraction without a plan, and its full tensors are those of a side.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,17 +14,20 @@ use crate::error::{Error, Result};
 use actbench_activations::eager;
 use actbench_activations::model::ActivationModel;
 use actbench_activations::plan::{Acts, Axis, ExtractionStats, Progress, ProgressSink, Rules};
+use actbench_activations::tokens::JoinedTokens;
 
 /// Options of an extraction.
 #[derive(Clone, Copy, Debug)]
 pub struct Extraction<'a> {
     /// Samples of one batch.
     pub batch_size: usize,
+    /// Lazy on a GPU may take larger batches than that, as large as keep it busy.
+    pub fill_batches: bool,
     /// Pooling of the masked positions into one vector.
     pub pool: PoolMethod,
     /// Rules that the optimizer may apply; lazy only.
     pub rules: Rules,
-    /// A directory for cache files: lazy then writes features to disk and reads them from there.
+    /// A directory for the cache file: lazy then writes features to disk and reads them from there.
     pub cache_directory: Option<&'a Path>,
 }
 
@@ -31,7 +37,7 @@ pub struct Extracted {
     pub layers: Vec<LayerFeatures>,
     /// Requested and computed tokens of both sides.
     pub stats: ExtractionStats,
-    /// Bytes of the cache files; 0 without any.
+    /// Bytes of the cache file; 0 without one.
     pub cache_bytes: u64,
 }
 
@@ -83,7 +89,7 @@ pub fn eager_layers(
     Ok(Extracted { layers: pooled, stats: sum(train.stats, test.stats), cache_bytes: 0 })
 }
 
-/// Extracts layers lazily: one pooled plan per side, run once, in memory or through a cache file.
+/// Extracts layers lazily: one pooled plan over both sides, run once, in memory or through a cache file.
 ///
 /// # Errors
 /// Building or running the plan fails, or writing or reading its cache file.
@@ -94,37 +100,34 @@ pub fn lazy_layers(
     options: Extraction<'_>,
     progress: &ProgressSink,
 ) -> Result<Extracted> {
-    let sinks = two_sided(prepared, progress);
-    let mut cache_bytes = 0;
-    let mut side = |side: &LabeledTokens, name: &str, sink: &ProgressSink| -> Result<(Acts, ExtractionStats)> {
-        let plan = plan(model, side, layers, options)?.with_progress(sink.clone());
-        let path = options.cache_directory.map(|directory| directory.join(format!("{name}.safetensors")));
-        let cached = plan.cache(path.as_deref())?;
-        if let Some(path) = path {
-            cache_bytes += std::fs::metadata(&path).map_err(Error::io("read", &path))?.len();
-        }
-        Ok((cached, plan.stats()))
+    let plan = plan(model, prepared.all_tokens(), layers, options)?.with_progress(progress.clone());
+    let path = options.cache_directory.map(|directory| directory.join("features.safetensors"));
+    let cached = plan.cache(path.as_deref())?;
+    let cache_bytes = match path {
+        Some(path) => std::fs::metadata(&path).map_err(Error::io("read", &path))?.len(),
+        None => 0,
     };
-    let (train, train_stats) = side(&prepared.train, "train", &sinks[0])?;
-    let (test, test_stats) = side(&prepared.test, "test", &sinks[1])?;
+    let n_train = prepared.train.tokens.len() as i64;
+    let (train, test) = (cached.slice_batch(..n_train)?, cached.slice_batch(n_train..)?);
     let features = layers
         .iter()
         .map(|&layer| LayerFeatures::new(layer, train.select_layer(layer)?, test.select_layer(layer)?, prepared))
         .collect::<Result<_>>()?;
-    Ok(Extracted { layers: features, stats: sum(train_stats, test_stats), cache_bytes })
+    Ok(Extracted { layers: features, stats: plan.stats(), cache_bytes })
 }
 
-/// The lazy plan of one side: pooled activations of `layers`, `[n, l, h]`.
+/// The lazy plan of all samples of `tokens`: pooled activations of `layers`, `[n, l, h]`.
 ///
 /// # Errors
 /// A layer that the model lacks, or tokens outside its vocabulary.
 pub fn plan(
     model: &Arc<dyn ActivationModel>,
-    side: &LabeledTokens,
+    tokens: JoinedTokens,
     layers: &[usize],
     options: Extraction<'_>,
 ) -> Result<Acts> {
-    Acts::collect(model.clone(), side.tokens.clone(), layers, options.batch_size)?
+    Acts::collect(model.clone(), tokens, layers, options.batch_size)?
+        .with_filled_batches(options.fill_batches)
         .with_rules(options.rules)
         .pool(options.pool, Axis::Sequence)
 }

@@ -14,6 +14,7 @@ pub mod profile;
 mod run;
 pub mod score;
 mod sizes;
+mod warm_up;
 
 pub use layers::{check_depth, deepest, layer_count, layers_of, with_layers, with_layers_of};
 pub use load::load_model;

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use actbench_activations::data::{self, DataSplit, Dataset, Dialogue};
 use actbench_activations::model::open::OpenModel;
 use actbench_activations::text::{MaskKind, TurnChanges};
-use actbench_activations::tokens::{TokenSequence, TokenSet};
+use actbench_activations::tokens::{JoinedTokens, TokenSequence, TokenSet};
 
 /// One side of the split.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +32,13 @@ pub struct Prepared {
     pub test: LabeledTokens,
     /// Warnings for the user, such as fewer samples than requested.
     pub warnings: Vec<String>,
+}
+
+impl Prepared {
+    /// The tokens of the training samples, then those of the test samples.
+    pub fn all_tokens(&self) -> JoinedTokens {
+        [self.train.tokens.clone(), self.test.tokens.clone()].into()
+    }
 }
 
 /// Inputs of which at most a bounded number of rows was tokenized, for predictions in constant time.

@@ -11,6 +11,7 @@ use super::load::load_model_timed;
 use super::prepare::{Prepared, prepare, request};
 use super::score::{self, ProbeScores, Training, finite};
 use super::sizes::sizes;
+use super::warm_up::warm_up;
 use crate::case::{CaseMetrics, CaseObserver, CaseOutcome, CaseSpec, GpuPeaks, Method, Phase, RunConfig, Task};
 use crate::error::Result;
 use crate::measure::{MIB, limit, memory, processor};
@@ -40,15 +41,16 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     }
     let options = Extraction {
         batch_size: config.batch_size,
+        fill_batches: !config.batch_size_is_limit,
         pool: config.pool,
         rules: Rules::all_but(&config.no_opt)?,
         cache_directory: on_disk.then_some(spec.cache_directory.as_path()),
     };
 
+    let loading = model.device_usage()?;
+    warm_up(&model, spec.method, &prepared, &layers, options)?;
     // Memory that loading freed must not count in the measured part.
     memory::return_freed();
-    let loading = model.device_usage()?;
-    model.reset_device_usage()?;
     phases.warm_up_s = Some(start.elapsed().as_secs_f64());
     observer.loaded();
     observer.phase(Phase::Extracting);

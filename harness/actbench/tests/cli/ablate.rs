@@ -20,7 +20,7 @@ fn each_rule_is_ablated_without_changing_features() {
     let results: Value = serde_json::from_slice(&output.stdout).unwrap();
     let rows = rows_by_rule(&results);
     let names: Vec<&str> = rows.keys().map(String::as_str).collect();
-    assert_eq!(names, ["all", "batch", "depth", "full", "layers", "mask", "packing", "pooling", "prefix"]);
+    assert_eq!(names, ["all", "batch", "depth", "full", "layers", "mask", "packing", "pooling", "prefix", "tail"]);
 
     let count = |rule: &str, name: &str| rows[rule]["extra"][name].as_u64().unwrap();
     let (tokens, total) = (|rule| count(rule, "tokens_computed"), count("full", "tokens_total"));
@@ -34,7 +34,7 @@ fn each_rule_is_ablated_without_changing_features() {
 
     let summary = &results["summary"]["train"];
     assert_eq!(summary["digests_agree"], Value::Bool(true));
-    assert_eq!(summary["ablation"].as_array().unwrap().len(), 9);
+    assert_eq!(summary["ablation"].as_array().unwrap().len(), 10);
     assert_eq!(summary["n_failed"], 0);
 }
 

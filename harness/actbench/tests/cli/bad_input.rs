@@ -34,7 +34,7 @@ error: invalid value 'int8' for '--dtype <DTYPE>': unknown dtype 'int8': use one
 error: invalid value 'test' for '--tasks <TASK,...>' [possible values: train, sweep]
 error: invalid value 'greedy' for '--methods <METHOD,...>' [possible values: eager, lazy, lazy-disk]
 error: invalid value 'user' for '--mask <MASK>': unknown mask 'user': use assistant or content
-error: unknown optimizer rule 'everything': use depth, packing, mask, pooling, prefix, layers, batch or all
+error: unknown optimizer rule 'everything': use depth, packing, mask, tail, pooling, prefix, layers, batch or all
 error: invalid value 'tpu' for '--device-map <DEVICE>': unknown device 'tpu': use auto, cpu, cuda, cuda:N, balanced or replicas:K
 error: invalid value 'cuda:x' for '--device-map <DEVICE>': unknown device 'cuda:x': use auto, cpu, cuda, cuda:N, balanced or replicas:K
 "#);

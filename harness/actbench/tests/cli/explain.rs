@@ -18,14 +18,14 @@ fn plans_of_both_tasks() {
 #[test]
 fn disabled_rules_have_no_line() {
     let text = explained(&["--samples", "40", "--tasks", "train", "--no-opt", "prefix", "--no-opt", "mask"]);
-    assert!(text.contains("rules: depth, packing, pooling, layers, batch\n"), "{text}");
+    assert!(text.contains("rules: depth, packing, tail, pooling, layers, batch\n"), "{text}");
     assert!(text.contains("without packing") && !text.contains("without prefix") && !text.contains("sweep"), "{text}");
 }
 
 #[test]
 fn tasks_and_layers_are_selected() {
     let text = explained(&["--samples", "20", "--task", "sweep,sweep", "--sweep-layers", "2", "-q"]);
-    assert!(text.starts_with("sweep\n") && text.matches("\nboth sides together\n").count() == 1, "{text}");
+    assert!(text.starts_with("sweep\n") && text.matches("\nboth sides in one pass, plan: ").count() == 1, "{text}");
     let sandbox = Sandbox::new();
     let command = sandbox.command(&["explain", "--samples", "20", "--layer", "99"]);
     let output = assert_cmd::Command::from_std(command).assert().code(2).stdout("").get_output().clone();

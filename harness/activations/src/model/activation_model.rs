@@ -50,6 +50,20 @@ pub trait ActivationModel: Send + Sync {
     /// A failure of a device.
     fn release_and_measure_capacity(&self) -> Result<Option<usize>>;
 
+    /// How many tokens of one batch keep the devices busy; none in host memory, where
+    /// batches have the size that the caller asked for.
+    ///
+    /// # Errors
+    /// A failure of a device.
+    fn filled_batch_tokens(&self) -> Result<Option<usize>>;
+
+    /// Allocates the buffers of a batch of `tokens` own tokens, so that the first batch does not wait for their memory. They are
+    /// spare buffers, like those of an earlier session.
+    ///
+    /// # Errors
+    /// A failure of a device, such as too little memory.
+    fn reserve(&self, tokens: usize) -> Result<()>;
+
     /// Memory and time of the devices since [`ActivationModel::reset_device_usage`]; none where the model is in host
     /// memory.
     ///

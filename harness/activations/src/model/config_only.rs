@@ -4,6 +4,7 @@ use actbench_fixtures::presets::Preset;
 use actbench_kernels::{DType, DeviceUsage};
 
 use super::locate::{ModelLocation, locate};
+use super::memory_model::filled_batch_tokens;
 use super::open::config_origin;
 use super::spec::DecoderSpec;
 use super::{ActivationModel, ModelSession, TokenBatch};
@@ -41,12 +42,19 @@ pub fn find_model_spec(name: Option<&str>, quiet: bool) -> Result<ModelSpec> {
 pub struct ConfigOnlyModel {
     spec: DecoderSpec,
     dtype: DType,
+    on_gpu: bool,
 }
 
 impl ConfigOnlyModel {
     /// A model of this shape whose activations are stored as `dtype`.
     pub fn new(spec: DecoderSpec, dtype: DType) -> Self {
-        ConfigOnlyModel { spec, dtype }
+        ConfigOnlyModel { spec, dtype, on_gpu: false }
+    }
+
+    /// The same model on a GPU, whose lazy batches may be larger, or in host memory.
+    #[must_use]
+    pub fn on_gpu(self, on_gpu: bool) -> Self {
+        ConfigOnlyModel { on_gpu, ..self }
     }
 }
 
@@ -92,6 +100,14 @@ impl ActivationModel for ConfigOnlyModel {
 
     fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
         Ok(None)
+    }
+
+    fn filled_batch_tokens(&self) -> Result<Option<usize>> {
+        Ok(self.on_gpu.then(|| filled_batch_tokens(&self.spec, self.dtype)))
+    }
+
+    fn reserve(&self, _tokens: usize) -> Result<()> {
+        Ok(())
     }
 
     fn device_usage(&self) -> Result<Option<DeviceUsage>> {

@@ -81,6 +81,14 @@ impl<M: ActivationModel + 'static> ActivationModel for Replicas<M> {
         Ok(capacities.into_iter().flatten().min())
     }
 
+    fn filled_batch_tokens(&self) -> Result<Option<usize>> {
+        self.first.filled_batch_tokens()
+    }
+
+    fn reserve(&self, tokens: usize) -> Result<()> {
+        self.all().try_for_each(|model| model.reserve(tokens))
+    }
+
     fn device_usage(&self) -> Result<Option<DeviceUsage>> {
         let used = self.all().map(|model| model.device_usage()).collect::<Result<Option<Vec<_>>>>()?;
         Ok(used.map(|used| used.into_iter().sum()))

@@ -6,9 +6,9 @@
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{AttentionLayout, PoolGroups};
 
+use super::needed_tokens::NeededTokens;
 use super::prefix::SharedPrefixes;
 use crate::model::{LastLayerTokens, TokenBatch};
-use crate::tokens::TokenSet;
 
 /// How samples are gathered into batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct ScheduledBatch {
     pub masked: PoolGroups,
     /// The same groups by index among [`LastLayerTokens`], if the batch has them.
     pub masked_last_layer: Option<PoolGroups>,
-    /// A group a sample: the tokens at all its positions.
+    /// A group a sample: the tokens at all its needed positions.
     pub whole: PoolGroups,
 }
 
@@ -49,7 +49,7 @@ enum TokenRef {
 
 /// Cuts visits into batches, one at a time, so that memory holds one.
 pub struct Batches<'a> {
-    tokens: &'a TokenSet,
+    tokens: NeededTokens<'a>,
     visits: Vec<(usize, usize)>,
     /// Per visit, which of its new tokens any sample masks; empty unless the last layer is pruned.
     masked: Vec<Vec<bool>>,
@@ -60,8 +60,9 @@ pub struct Batches<'a> {
 }
 
 impl<'a> Batches<'a> {
-    /// Batches of the visits of `prefixes`.
-    pub fn new(tokens: &'a TokenSet, prefixes: &SharedPrefixes, batching: Batching) -> Self {
+    /// Batches of the visits of `prefixes`, which are those of the same needed tokens.
+    pub fn new(tokens: impl Into<NeededTokens<'a>>, prefixes: &SharedPrefixes, batching: Batching) -> Self {
+        let tokens = tokens.into();
         let masked = if batching.masked_only { prefixes.masked_tokens(tokens) } else { Vec::new() };
         Batches { tokens, visits: prefixes.visits().collect(), masked, batching, next: 0, path: Vec::new() }
     }
@@ -72,7 +73,7 @@ impl<'a> Batches<'a> {
         let mut end = self.next;
         while end < self.visits.len() && end - self.next < self.batching.max_samples.max(1) {
             let (sample, shared) = self.visits[end];
-            let n_new = self.tokens.sequences[sample].len() - shared;
+            let n_new = self.tokens.len_of(sample) - shared;
             if end > self.next && n_tokens + n_new > self.batching.max_tokens {
                 break;
             }
@@ -87,7 +88,7 @@ impl<'a> Batches<'a> {
         if !self.batching.padded {
             return 0;
         }
-        visits.map(|visit| self.tokens.sequences[self.visits[visit].0].len()).max().unwrap_or(0)
+        visits.map(|visit| self.tokens.len_of(self.visits[visit].0)).max().unwrap_or(0)
     }
 }
 
@@ -104,22 +105,22 @@ impl Iterator for Batches<'_> {
         let mut builder = BatchBuilder { cached, ..BatchBuilder::default() };
         for visit in visits.clone() {
             let (sample, shared) = self.visits[visit];
-            let sequence = &self.tokens.sequences[sample];
+            let ids = self.tokens.ids(sample);
             self.path.truncate(shared);
             let first_own = builder.ids.len();
-            for position in shared..sequence.len() {
+            for (position, id) in ids.iter().enumerate().skip(shared) {
                 let masked = self.masked.get(visit).is_none_or(|masked| masked[position - shared]);
                 self.path.push((TokenRef::Own(builder.ids.len() as u32), masked));
-                builder.push_token(sequence.ids[position], position, masked);
+                builder.push_token(*id, position, masked);
             }
-            for position in sequence.len()..padded_len {
+            for position in ids.len()..padded_len {
                 builder.push_token(0, position, !self.batching.masked_only);
             }
             let len = builder.ids.len() - first_own;
             if len > 0 {
                 let mut keys: Vec<TokenRef> = self.path.iter().map(|(token, _)| *token).collect();
                 // Padding attends to itself too, as it does in transformers.
-                let padding = first_own + sequence.len() - shared..builder.ids.len();
+                let padding = first_own + ids.len() - shared..builder.ids.len();
                 keys.extend(padding.map(|token| TokenRef::Own(token as u32)));
                 builder.segments.push(SegmentParts { first_own, start_position: shared, len, keys });
             }
@@ -128,7 +129,7 @@ impl Iterator for Batches<'_> {
         self.next = visits.end;
         let shared_next = self.visits.get(self.next).map_or(0, |visit| visit.1);
         self.path.truncate(shared_next);
-        let scheduled = builder.finish(self.tokens, &self.path, self.batching.masked_only);
+        let scheduled = builder.finish(&self.tokens, &self.path, self.batching.masked_only);
         // In the next batch the kept tokens are the cached ones, in path order.
         for (index, (token, _)) in self.path.iter_mut().enumerate() {
             *token = TokenRef::Cached(index as u32);
@@ -147,7 +148,7 @@ struct BatchBuilder {
     /// Whether any sample masks each cached token.
     cached: Vec<bool>,
     segments: Vec<SegmentParts>,
-    /// Each sample with the tokens at all its positions.
+    /// Each sample with the tokens at all its needed positions.
     samples: Vec<(usize, Vec<TokenRef>)>,
 }
 
@@ -166,7 +167,7 @@ impl BatchBuilder {
         self.masked.push(masked);
     }
 
-    fn finish(self, tokens: &TokenSet, path: &[(TokenRef, bool)], masked_only: bool) -> ScheduledBatch {
+    fn finish(self, tokens: &NeededTokens<'_>, path: &[(TokenRef, bool)], masked_only: bool) -> ScheduledBatch {
         let n_own = self.ids.len();
         let number = |token: TokenRef| match token {
             TokenRef::Own(index) => index,
@@ -192,7 +193,7 @@ impl BatchBuilder {
         for (sample, sample_tokens) in &self.samples {
             scheduled.samples.push(*sample);
             scheduled.whole.push(sample_tokens.iter().map(|token| number(*token)));
-            let positions = tokens.sequences[*sample].masked_positions();
+            let positions = tokens.sequence(*sample).masked_positions();
             scheduled.masked.push(positions.map(|position| number(sample_tokens[position])));
         }
         if masked_only {
@@ -255,10 +256,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tokens::TokenSequence;
+    use crate::tokens::{TokenSequence, TokenSet};
 
     /// Runs the batches on a model whose activations are the tokens that a token attends to, and checks those of every sample.
-    fn check(tokens: &TokenSet, prefixes: &SharedPrefixes, batching: Batching) -> Result<usize, TestCaseError> {
+    fn check(tokens: NeededTokens<'_>, prefixes: &SharedPrefixes, batching: Batching) -> Result<usize, TestCaseError> {
         let mut kept: Vec<Vec<u32>> = Vec::new();
         let mut kept_pruned: Vec<Vec<u32>> = Vec::new();
         let (mut computed, mut seen) = (0, Vec::new());
@@ -286,15 +287,15 @@ mod tests {
             let mut all: Vec<Vec<u32>> = attended.into_iter().map(|tokens| tokens.unwrap()).collect();
             all.extend(kept.iter().cloned());
             for (group, sample) in scheduled.samples.iter().enumerate() {
-                let sequence = &tokens.sequences[*sample];
+                let needed = tokens.ids(*sample);
                 let whole: Vec<&Vec<u32>> =
                     scheduled.whole.rows_of(group).iter().map(|index| &all[*index as usize]).collect();
-                prop_assert_eq!(whole.len(), sequence.len());
+                prop_assert_eq!(whole.len(), needed.len());
                 for (position, tokens) in whole.iter().enumerate() {
-                    prop_assert_eq!(&tokens[..], &sequence.ids[..=position]);
+                    prop_assert_eq!(&tokens[..], &needed[..=position]);
                 }
-                let masked: Vec<u32> =
-                    sequence.masked_positions().map(|position| scheduled.whole.rows_of(group)[position]).collect();
+                let positions = tokens.sequence(*sample).masked_positions();
+                let masked: Vec<u32> = positions.map(|position| scheduled.whole.rows_of(group)[position]).collect();
                 prop_assert_eq!(scheduled.masked.rows_of(group), &masked[..]);
                 seen.push(*sample);
             }
@@ -323,7 +324,9 @@ mod tests {
             kept = batch.keep.iter().map(|index| all[*index as usize].clone()).collect();
         }
         seen.sort_unstable();
-        prop_assert_eq!(seen, (0..tokens.len()).collect::<Vec<_>>());
+        let mut samples: Vec<usize> = prefixes.visits().map(|(sample, _)| sample).collect();
+        samples.sort_unstable();
+        prop_assert_eq!(seen, samples);
         Ok(computed)
     }
 
@@ -347,12 +350,15 @@ mod tests {
         ) {
             let all: Vec<usize> = (0..tokens.len()).collect();
             let batching = Batching { max_samples, max_tokens, padded: false, masked_only };
-            let shared = SharedPrefixes::of(&tokens, &all);
-            prop_assert_eq!(check(&tokens, &shared, batching)?, shared.n_tokens(&tokens));
-            let alone = SharedPrefixes::none(&all);
-            prop_assert_eq!(check(&tokens, &alone, batching)?, tokens.n_tokens());
-            let padded = check(&tokens, &alone, Batching { padded: true, ..batching })?;
-            prop_assert!(padded >= tokens.n_tokens());
+            for tokens in [NeededTokens::from(&tokens), NeededTokens::from(&tokens).without_tails()] {
+                let shared = SharedPrefixes::of(tokens, &all);
+                prop_assert_eq!(check(tokens, &shared, batching)?, shared.n_tokens(tokens));
+                let alone = SharedPrefixes::none(&all);
+                let n_needed = alone.n_tokens(tokens);
+                prop_assert_eq!(check(tokens, &alone, batching)?, n_needed);
+                let padded = check(tokens, &alone, Batching { padded: true, ..batching })?;
+                prop_assert!(padded >= n_needed);
+            }
         }
     }
 }

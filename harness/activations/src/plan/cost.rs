@@ -7,7 +7,7 @@ use super::batches::ScheduledBatch;
 use super::execute::SamplePositions;
 use super::lazy_plan::Acts;
 use super::rules::{Rule, Rules};
-use super::sources::{ModelSource, PlanSource, SourceRequest};
+use super::sources::{ModelSource, PlanSource};
 use crate::error::Result;
 use crate::model::memory_model::LargestBatch;
 use crate::units::{Bytes, Count, with_si_prefix};
@@ -92,20 +92,6 @@ impl RuleCosts {
             with_rules: self.with_rules.scaled(scale),
             without: self.without.into_iter().map(|(rule, cost)| (rule, cost.scaled(scale))).collect(),
             without_all: self.without_all.scaled(scale),
-        }
-    }
-}
-
-impl Add for RuleCosts {
-    type Output = RuleCosts;
-
-    /// The costs of two plans with the same rules on one model.
-    fn add(self, other: RuleCosts) -> RuleCosts {
-        let without = self.without.into_iter().zip(other.without);
-        RuleCosts {
-            with_rules: self.with_rules + other.with_rules,
-            without: without.map(|((rule, a), (_, b))| (rule, a + b)).collect(),
-            without_all: self.without_all + other.without_all,
         }
     }
 }
@@ -218,7 +204,7 @@ impl Acts {
         let PlanSource::Model(source) = self.source() else { return Ok(Vec::new()) };
         let plan = self.optimized()?;
         let samples: Vec<usize> = (0..source.signature().n_samples).collect();
-        let request = SourceRequest { samples: &samples, layers: &plan.layers, pool: plan.pool, rules: plan.rules };
+        let request = plan.request(&samples);
         Ok(source.batches(&request)?.take(n).collect())
     }
 
@@ -229,7 +215,7 @@ impl Acts {
         } else {
             SamplePositions::of(&plan.samples).distinct
         };
-        let request = SourceRequest { samples: &samples, layers: &plan.layers, pool: plan.pool, rules: plan.rules };
+        let request = plan.request(&samples);
         let layers = source.run_layers(&request);
         let blocks = layers.last().map_or(0, |deepest| deepest + 1);
         let (model, vector_bytes) = (source.model(), source.signature().vector_bytes());

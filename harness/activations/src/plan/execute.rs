@@ -9,7 +9,7 @@ use super::mask::SequenceMask;
 use super::optimize::OptimizedPlan;
 use super::progress::Monitor;
 use super::signature::Signature;
-use super::sources::{PlanSource, SourceRequest};
+use super::sources::PlanSource;
 use super::tensor::{ActTensor, contiguous};
 use crate::error::{Error, Result};
 
@@ -60,8 +60,7 @@ impl Execution {
         } else {
             samples
         };
-        let request =
-            SourceRequest { samples, layers: &self.plan.layers, pool: self.plan.pool, rules: self.plan.rules };
+        let request = self.plan.request(samples);
         self.source.visit(&request, &self.monitor, &mut |numbers, mut tensor| {
             for operation in &self.plan.remaining {
                 tensor = tensor.apply(operation)?;

@@ -20,7 +20,7 @@ use super::sources::{ModelSource, PlanSource, TensorSource};
 use super::tensor::ActTensor;
 use crate::error::Result;
 use crate::model::ActivationModel;
-use crate::tokens::TokenSet;
+use crate::tokens::JoinedTokens;
 
 /// Activations that are described and not computed. Building and cloning are cheap; only
 /// [`realize`](Acts::realize), [`iter_batches`](Acts::iter_batches), [`iter_layers`](Acts::iter_layers),
@@ -39,6 +39,8 @@ impl Acts {
     /// Activations of `model` on `tokens`: `[b, l, s, h]` with `layers` along `l` in the order given (one layer too:
     /// [`Acts::select_layer`] drops the axis), padded with zeros to the longest sequence of `tokens`.
     ///
+    /// `tokens` may be two sets, such as the sides of a split, whose samples are run in one pass (see [`JoinedTokens`]).
+    ///
     /// `batch_size` is the number of samples of a batch. With the rule `packing` a batch has as many tokens as that number
     /// of the longest samples.
     ///
@@ -46,7 +48,7 @@ impl Acts {
     /// No layer, a layer twice or deeper than the model, batch size 0, or tokens outside the model's vocabulary.
     pub fn collect(
         model: Arc<dyn ActivationModel>,
-        tokens: Arc<TokenSet>,
+        tokens: impl Into<JoinedTokens>,
         layers: &[usize],
         batch_size: usize,
     ) -> Result<Self> {
@@ -170,6 +172,17 @@ impl Acts {
     /// The plan with these rules. No rule changes a bit of the result.
     pub fn with_rules(&self, rules: Rules) -> Self {
         Acts { rules, ..self.clone() }
+    }
+
+    /// The plan with batches that fill a device, if `filled`: where the model runs on one and the rule `packing` is on, batches
+    /// have at least as many tokens as keep it busy (see [`ActivationModel::filled_batch_tokens`]), up to its free memory. In
+    /// host memory batches stay as they are. No bit of the result depends on it.
+    pub fn with_filled_batches(&self, filled: bool) -> Self {
+        let source = match &self.source {
+            PlanSource::Model(source) => PlanSource::Model(Arc::new(source.with_filled_batches(filled))),
+            other => other.clone(),
+        };
+        Acts { source, ..self.clone() }
     }
 
     /// The plan with a receiver of progress. Its counters start at zero, and an interrupt has to be set again.

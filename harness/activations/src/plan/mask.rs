@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::needed_tokens::NeededTokens;
 use crate::error::{Error, Result};
-use crate::tokens::TokenSet;
 
 /// A `[b, s]` table of flags; padding positions are never set. Cloning shares the flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,13 +30,12 @@ impl SequenceMask {
     }
 
     /// The masks of `samples`, padded to `seq_len`, which must be at least the longest sequence.
-    pub fn of_tokens(tokens: &TokenSet, samples: &[usize], seq_len: usize) -> Self {
+    pub fn of_tokens<'a>(tokens: impl Into<NeededTokens<'a>>, samples: &[usize], seq_len: usize) -> Self {
+        let tokens = tokens.into();
         let mut flags = vec![false; samples.len() * seq_len];
         for (index, sample) in samples.iter().enumerate() {
-            if let Some(sequence) = tokens.sequences.get(*sample) {
-                let row = &mut flags[index * seq_len..(index + 1) * seq_len];
-                row.iter_mut().zip(&sequence.mask).for_each(|(flag, masked)| *flag = *masked);
-            }
+            let row = &mut flags[index * seq_len..(index + 1) * seq_len];
+            row.iter_mut().zip(tokens.mask(*sample)).for_each(|(flag, masked)| *flag = *masked);
         }
         SequenceMask { n_samples: samples.len(), seq_len, flags: flags.into() }
     }

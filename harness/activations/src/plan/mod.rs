@@ -16,6 +16,7 @@ pub(crate) mod in_flight;
 pub mod lazy_plan;
 pub mod logical;
 pub mod mask;
+pub mod needed_tokens;
 pub mod operation;
 pub mod optimize;
 pub mod pooling;

@@ -10,6 +10,7 @@ use super::logical::LogicalPlan;
 use super::operation::{Operation, abbreviate};
 use super::rules::{Rule, Rules};
 use super::signature::Signature;
+use super::sources::SourceRequest;
 
 /// A plan cut in two: a request to the source, and the operations on each batch that it emits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct OptimizedPlan {
     pub layers: Arc<[usize]>,
     /// How the source pools axis `s`, if it does.
     pub pool: Option<PoolMethod>,
+    /// Whether only pooled positions of axis `s` matter, so that the source may leave out a sample's later ones.
+    pub cut_tails: bool,
     /// The operations on each batch afterwards.
     pub remaining: Vec<Operation>,
     /// The rules that shaped this plan; sources apply them too.
@@ -52,9 +55,15 @@ impl OptimizedPlan {
             all_samples: !rules.has(Rule::Batch),
             layers,
             pool: pushed.map(|(_, method)| method),
+            cut_tails: rules.has(Rule::Tail) && logical.pools(Axis::Sequence),
             remaining,
             rules,
         }
+    }
+
+    /// The request to the source for `samples`, which are distinct.
+    pub(super) fn request<'a>(&'a self, samples: &'a [usize]) -> SourceRequest<'a> {
+        SourceRequest { samples, layers: &self.layers, pool: self.pool, cut_tails: self.cut_tails, rules: self.rules }
     }
 
     /// Whether the output of the source is the result, apart from the number of its layer.
@@ -135,7 +144,7 @@ mod tests {
         source: mean_pool(s)
         batches: select_layer(1)
         batches: cast(f32)
-        rules: depth, packing, mask, pooling, prefix, layers, batch
+        rules: depth, packing, mask, tail, pooling, prefix, layers, batch
         ");
         insta::assert_snapshot!(optimize(&operations, Rules::none()), @r"
         source: all samples, of which [0, 1]

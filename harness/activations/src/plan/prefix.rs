@@ -4,7 +4,7 @@
 //! their common prefix. Sorting the samples by their tokens visits the radix tree of all of them depth
 //! first: each sample adds only what follows its longest common prefix with the sample before it. No tree is built.
 
-use crate::tokens::TokenSet;
+use super::needed_tokens::NeededTokens;
 
 /// Samples in an order that visits their prefix tree depth first, and the length of the prefix shared at each visit.
 #[derive(Clone, Debug)]
@@ -16,16 +16,16 @@ pub struct SharedPrefixes {
 }
 
 impl SharedPrefixes {
-    /// Sorts `samples` (numbers into `tokens`, distinct).
-    pub fn of(tokens: &TokenSet, samples: &[usize]) -> Self {
-        let ids = |sample: usize| &tokens.sequences[sample].ids[..];
-        let mut order = samples.to_vec();
-        order.sort_by(|a, b| ids(*a).cmp(ids(*b)).then(a.cmp(b)));
+    /// Sorts `samples` (numbers into `tokens`, distinct) by their needed tokens.
+    pub fn of<'a>(tokens: impl Into<NeededTokens<'a>>, samples: &[usize]) -> Self {
+        let tokens = tokens.into();
+        let mut sorted: Vec<(&[u32], usize)> = samples.iter().map(|sample| (tokens.ids(*sample), *sample)).collect();
+        sorted.sort_unstable();
         let shared = std::iter::once(0)
-            .chain(order.windows(2).map(|pair| common_prefix(ids(pair[0]), ids(pair[1]))))
-            .take(order.len())
+            .chain(sorted.windows(2).map(|pair| common_prefix(pair[0].0, pair[1].0)))
+            .take(sorted.len())
             .collect();
-        SharedPrefixes { order, shared }
+        SharedPrefixes { order: sorted.into_iter().map(|(_, sample)| sample).collect(), shared }
     }
 
     /// No sharing: `samples` in the order given, each computed in full.
@@ -39,19 +39,21 @@ impl SharedPrefixes {
     }
 
     /// The tokens that are computed if every prefix is computed once.
-    pub fn n_tokens(&self, tokens: &TokenSet) -> usize {
-        self.visits().map(|(sample, shared)| tokens.sequences[sample].len() - shared).sum()
+    pub fn n_tokens<'a>(&self, tokens: impl Into<NeededTokens<'a>>) -> usize {
+        let tokens = tokens.into();
+        self.visits().map(|(sample, shared)| tokens.len_of(sample) - shared).sum()
     }
 
     /// For each visit, its tokens after the shared prefix: whether any sample with that token masks it.
     ///
     /// A token is computed at the first visit that reaches it; later visits that share it may still pool it.
-    pub fn masked_tokens(&self, tokens: &TokenSet) -> Vec<Vec<bool>> {
+    pub fn masked_tokens<'a>(&self, tokens: impl Into<NeededTokens<'a>>) -> Vec<Vec<bool>> {
+        let tokens = tokens.into();
         let mut masked: Vec<Vec<bool>> = Vec::with_capacity(self.order.len());
         // For each position of the current path, the visit that computes the token.
         let mut owners: Vec<usize> = Vec::new();
         for (visit, (sample, shared)) in self.visits().enumerate() {
-            let mask = &tokens.sequences[sample].mask;
+            let mask = tokens.mask(sample);
             owners.truncate(shared);
             for (position, owner) in owners.iter().enumerate().filter(|(position, _)| mask[*position]) {
                 let first = self.shared[*owner];
@@ -76,7 +78,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tokens::TokenSequence;
+    use crate::tokens::{TokenSequence, TokenSet};
 
     fn token_set(sequences: &[(Vec<u32>, Vec<bool>)]) -> TokenSet {
         let sequences = sequences.iter().map(|(ids, mask)| TokenSequence { ids: ids.clone(), mask: mask.clone() });
@@ -104,11 +106,32 @@ mod tests {
         assert_eq!(SharedPrefixes::none(&[2, 1]).n_tokens(&tokens), 6);
     }
 
+    #[test]
+    fn prefixes_are_shared_by_cut_samples() {
+        // Whole, the first and the third sample are sorted next to each other; cut, the second is a prefix of both.
+        let tokens = token_set(&[
+            (vec![1, 2, 3, 4, 5], vec![false, false, false, true, false]),
+            (vec![1, 2, 3, 4, 6], vec![false, true, false, false, false]),
+            (vec![1, 2, 3, 4, 7], vec![false, false, false, false, true]),
+            (vec![1, 2, 9], vec![false, false, false]),
+        ]);
+        let needed = NeededTokens::from(&tokens).without_tails();
+        let shared = SharedPrefixes::of(needed, &[0, 1, 2, 3]);
+        assert_eq!(shared.visits().collect::<Vec<_>>(), [(1, 0), (0, 2), (2, 4), (3, 2)]);
+        assert_eq!((shared.n_tokens(needed), SharedPrefixes::of(&tokens, &[0, 1, 2, 3]).n_tokens(&tokens)), (6, 8));
+        let masked = shared.masked_tokens(needed);
+        assert_eq!(masked, [vec![false, true], vec![false, true], vec![true], vec![false]]);
+    }
+
     proptest! {
         #[test]
         fn tokens_are_distinct_prefixes_with_united_masks(sequences in arbitrary_sequences()) {
             let tokens = token_set(&sequences);
             let all: Vec<usize> = (0..sequences.len()).collect();
+            let needed = NeededTokens::from(&tokens).without_tails();
+            let cut: BTreeSet<&[u32]> =
+                all.iter().flat_map(|sample| (1..=needed.len_of(*sample)).map(|len| &needed.ids(*sample)[..len])).collect();
+            prop_assert_eq!(SharedPrefixes::of(needed, &all).n_tokens(needed), cut.len());
             let shared = SharedPrefixes::of(&tokens, &all);
             let prefixes: BTreeSet<&[u32]> =
                 sequences.iter().flat_map(|(ids, _)| (1..=ids.len()).map(move |len| &ids[..len])).collect();

@@ -14,6 +14,8 @@ pub enum Rule {
     Packing,
     /// Prune the last block: tokens that are not pooled are computed up to their keys and values.
     Mask,
+    /// Cut samples that are pooled after their last pooled token: attention is causal, so nothing needs the rest.
+    Tail,
     /// Pool on the device, before outputs are copied to the host.
     Pooling,
     /// Compute token prefixes that samples share once. Needs `packing`.
@@ -26,8 +28,8 @@ pub enum Rule {
 
 impl Rule {
     /// All rules, in the order users see them.
-    pub const ALL: [Rule; 7] =
-        [Rule::Depth, Rule::Packing, Rule::Mask, Rule::Pooling, Rule::Prefix, Rule::Layers, Rule::Batch];
+    pub const ALL: [Rule; 8] =
+        [Rule::Depth, Rule::Packing, Rule::Mask, Rule::Tail, Rule::Pooling, Rule::Prefix, Rule::Layers, Rule::Batch];
 
     /// The name on the command line.
     pub const fn name(self) -> &'static str {
@@ -35,6 +37,7 @@ impl Rule {
             Rule::Depth => "depth",
             Rule::Packing => "packing",
             Rule::Mask => "mask",
+            Rule::Tail => "tail",
             Rule::Pooling => "pooling",
             Rule::Prefix => "prefix",
             Rule::Layers => "layers",
@@ -55,7 +58,7 @@ impl FromStr for Rule {
     fn from_str(text: &str) -> Result<Self> {
         Rule::ALL.into_iter().find(|rule| rule.name() == text).ok_or_else(|| {
             Error::usage(format!(
-                "unknown optimizer rule '{text}': use depth, packing, mask, pooling, prefix, layers, batch or all"
+                "unknown optimizer rule '{text}': use depth, packing, mask, tail, pooling, prefix, layers, batch or all"
             ))
         })
     }
@@ -124,7 +127,7 @@ mod tests {
     fn named_rules_are_switched_off() {
         let rules = Rules::all_but(&["prefix", "mask"]).unwrap();
         assert!(!rules.has(Rule::Prefix) && !rules.has(Rule::Mask) && rules.has(Rule::Depth));
-        assert_eq!(rules.to_string(), "depth, packing, pooling, layers, batch");
+        assert_eq!(rules.to_string(), "depth, packing, tail, pooling, layers, batch");
         assert_eq!(Rules::all_but(&["prefix", "all"]).unwrap(), Rules::none());
         assert_eq!(Rules::none().to_string(), "none");
         assert!(Rules::all_but(&["speed"]).unwrap_err().to_string().contains("speed"));

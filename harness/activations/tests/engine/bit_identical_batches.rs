@@ -1,9 +1,10 @@
-//! A sample's pooled features have the same bits however its tokens are batched, shared, padded or pruned.
+//! A sample's pooled features have the same bits however its tokens are batched, shared, padded, pruned or cut.
 
 use actbench_activations::Result;
 use actbench_activations::model::decoder::Decoder;
 use actbench_activations::model::{ActivationModel, ModelSession, ModelStep, SessionEvent, StepOutput};
 use actbench_activations::plan::batches::{Batches, Batching, ScheduledBatch};
+use actbench_activations::plan::needed_tokens::NeededTokens;
 use actbench_activations::plan::prefix::SharedPrefixes;
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 use actbench_kernels::{CpuBackend, DType, PoolMethod};
@@ -33,7 +34,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn sharing_packing_padding_pruning_and_threads_keep_bits(
+    fn sharing_packing_padding_cutting_pruning_and_threads_keep_bits(
         tokens in arbitrary_tokens(), max_samples in 1usize..9, max_tokens in 1usize..60, threads in 1usize..4,
         method in prop::sample::select(PoolMethod::ALL.to_vec()),
         dtype in prop::sample::select(vec![DType::F32, DType::F16, DType::Bf16]),
@@ -42,17 +43,22 @@ proptest! {
         let reversed: Vec<usize> = all.iter().rev().copied().collect();
         let one = Batching { max_samples: 1, max_tokens: 1, padded: false, masked_only: false };
         let (single, several) = (tiny(dtype, 1), tiny(dtype, threads));
-        let expected = features(&single, &[0, 2], &tokens, &SharedPrefixes::none(&all), one, method);
+        let whole = NeededTokens::from(&tokens);
+        let expected = features(&single, &[0, 2], whole, &SharedPrefixes::none(&all), one, method);
         let batching = Batching { max_samples, max_tokens, padded: false, masked_only: false };
-        for (prefixes, padded) in [
-            (SharedPrefixes::none(&reversed), false),
-            (SharedPrefixes::none(&all), true),
-            (SharedPrefixes::of(&tokens, &all), false),
+        let cut = whole.without_tails();
+        for (needed, prefixes, padded) in [
+            (whole, SharedPrefixes::none(&reversed), false),
+            (whole, SharedPrefixes::none(&all), true),
+            (whole, SharedPrefixes::of(whole, &all), false),
+            (cut, SharedPrefixes::none(&reversed), false),
+            (cut, SharedPrefixes::none(&all), true),
+            (cut, SharedPrefixes::of(cut, &all), false),
         ] {
             for masked_only in [false, true] {
                 let batching = Batching { padded, masked_only, ..batching };
-                let got = features(&several, &[0, 2], &tokens, &prefixes, batching, method);
-                prop_assert!(got == expected, "{:?}", batching);
+                let got = features(&several, &[0, 2], needed, &prefixes, batching, method);
+                prop_assert!(got == expected, "{:?} {:?}", batching, needed);
             }
         }
     }
@@ -94,6 +100,17 @@ fn prefix_cache_of_another_session_is_refused() {
     // The session before has left its buffers, and not its prefix.
     let error = run(model.session(&[0]).unwrap().as_mut(), &steps[1]).unwrap_err();
     assert!(error.to_string().contains("its prefix tokens are not cached in this one"), "{error}");
+}
+
+#[test]
+fn reserved_memory_changes_no_bit() {
+    let steps = two_batches();
+    let (model, reserved) = (tiny(DType::Bf16, 1), tiny(DType::Bf16, 1));
+    reserved.reserve(40).unwrap();
+    let (mut session, mut after) = (model.session(&[0]).unwrap(), reserved.session(&[0]).unwrap());
+    for step in &steps {
+        assert!(run(session.as_mut(), step).unwrap() == run(after.as_mut(), step).unwrap(), "step {}", step.id);
+    }
 }
 
 #[test]

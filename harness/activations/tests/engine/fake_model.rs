@@ -25,6 +25,8 @@ pub struct FakeModel {
     pub fails_at: Option<usize>,
     /// The most tokens of a batch that fit its memory; larger batches fail as on a device.
     pub memory_tokens: Option<usize>,
+    /// The tokens of a batch that keep its device busy; none of a model in host memory.
+    pub filled_batch_tokens: Option<usize>,
     /// Streams of batches.
     pub n_streams: usize,
     pub log: Mutex<ModelLog>,
@@ -53,7 +55,15 @@ struct FakePrefixCache {
 
 impl FakeModel {
     pub fn new(n_layers: usize, dtype: DType) -> Self {
-        FakeModel { n_layers, dtype, fails_at: None, memory_tokens: None, n_streams: 1, log: Mutex::default() }
+        FakeModel {
+            n_layers,
+            dtype,
+            fails_at: None,
+            memory_tokens: None,
+            filled_batch_tokens: None,
+            n_streams: 1,
+            log: Mutex::default(),
+        }
     }
 
     /// A model whose run number `run` fails.
@@ -152,6 +162,14 @@ impl ActivationModel for FakeModel {
 
     fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
         Ok(None)
+    }
+
+    fn filled_batch_tokens(&self) -> Result<Option<usize>> {
+        Ok(self.filled_batch_tokens)
+    }
+
+    fn reserve(&self, _tokens: usize) -> Result<()> {
+        Ok(())
     }
 
     fn device_usage(&self) -> Result<Option<DeviceUsage>> {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::fake_model::{FakeModel, HIDDEN, three_sequences, token_set};
 use actbench_activations::plan::{ActTensor, Acts, Axes, Axis, Progress, ResultDevice, Rule, Rules};
-use actbench_activations::tokens::TokenSet;
+use actbench_activations::tokens::{JoinedTokens, TokenSet};
 use actbench_activations::{Result, eager};
 use actbench_kernels::{DType, PoolMethod};
 
@@ -89,20 +89,71 @@ fn each_rule_saves_its_work() {
     let mean = |plan: Acts| plan.mean_pool(Axis::Sequence).unwrap();
     let without = |rules: &[Rule]| rules.iter().fold(Rules::all(), |rules, rule| rules.without(*rule));
     let vector = HIDDEN * 2;
-    // 9 tokens; sequences 0 and 2 share their first two, so 7 are distinct, of which 3 are masked: position 1 of the shared
-    // prefix, one more of the first and one more of the third.
-    assert_eq!(work(Rules::all(), mean), (7, 3, 3 * 2 * vector));
-    assert_eq!(work(without(&[Rule::Mask]), mean), (7, 7, 3 * 2 * vector));
-    assert_eq!(work(without(&[Rule::Prefix]), mean), (9, 4, 3 * 2 * vector));
-    // In pairs: the first padded to 4, the second of one sequence alone.
-    assert_eq!(work(without(&[Rule::Packing]), mean), (4 + 4 + 3, 4, 3 * 2 * vector));
-    assert_eq!(work(without(&[Rule::Pooling, Rule::Prefix]), mean), (9, 9, 9 * 2 * vector));
+    // 9 tokens, of which the last of sequence 0 follows its last masked one. Sequences 0 and 2 share their first two, so 6 are
+    // distinct, of which 3 are masked: position 1 of the shared prefix, one more of the first and one more of the third.
+    assert_eq!(work(Rules::all(), mean), (6, 3, 3 * 2 * vector));
+    assert_eq!(work(without(&[Rule::Tail]), mean), (7, 3, 3 * 2 * vector));
+    assert_eq!(work(without(&[Rule::Mask]), mean), (6, 6, 3 * 2 * vector));
+    assert_eq!(work(without(&[Rule::Prefix]), mean), (8, 4, 3 * 2 * vector));
+    // In pairs: the first padded to 3, the second of one sequence alone.
+    assert_eq!(work(without(&[Rule::Packing]), mean), (3 + 3 + 3, 4, 3 * 2 * vector));
+    assert_eq!(work(without(&[Rule::Packing, Rule::Tail]), mean), (4 + 4 + 3, 4, 3 * 2 * vector));
+    assert_eq!(work(without(&[Rule::Pooling, Rule::Prefix]), mean), (8, 8, 8 * 2 * vector));
+    assert_eq!(work(Rules::all(), |plan| plan), (7, 7, 7 * 2 * vector), "all activations are asked for");
     let second = |plan: Acts| mean(plan).slice_batch(1..2).unwrap();
     assert_eq!(work(Rules::all(), second), (2, 0, 2 * vector));
-    assert_eq!(work(without(&[Rule::Batch]), second), (7, 3, 3 * 2 * vector));
-    // A cast before a mean decides how it is rounded, so all tokens are emitted unpooled.
+    assert_eq!(work(without(&[Rule::Batch]), second), (6, 3, 3 * 2 * vector));
+    // A cast before a mean decides how it is rounded, so all needed tokens are emitted unpooled.
     let cast_first = |plan: Acts| mean(plan.cast(DType::F32).unwrap());
-    assert_eq!(work(without(&[Rule::Prefix]), cast_first), (9, 9, 9 * 2 * vector));
+    assert_eq!(work(without(&[Rule::Prefix]), cast_first), (8, 8, 8 * 2 * vector));
+}
+
+#[test]
+fn sides_of_a_split_run_in_one_pass() {
+    let (train, test) =
+        (Arc::new(three_sequences()), Arc::new(token_set(&[(&[0, 1, 0], &[false, true, true]), (&[2], &[true])])));
+    let mean = |tokens: JoinedTokens| {
+        let model = model();
+        let plan = Acts::collect(model, tokens, &[1, 4], 2).unwrap().mean_pool(Axis::Sequence).unwrap();
+        (plan.realize().unwrap(), plan)
+    };
+    let (joined, plan) = mean([train.clone(), test.clone()].into());
+    let sides = [mean(train.into()), mean(test.into())];
+    let bytes: Vec<&[u8]> = sides.iter().map(|(tensor, _)| &tensor.bytes()[..]).collect();
+    assert_eq!(joined.bytes()[..], bytes.concat());
+    let computed = |plan: &Acts| (plan.stats().tokens_computed, plan.stats().tokens_total);
+    assert_eq!(sides.each_ref().map(|(_, plan)| computed(plan)), [(6, 9), (4, 4)]);
+    // Tokens 0, 01 and 2 are on both sides.
+    assert_eq!(computed(&plan), (7, 13));
+    assert_eq!(plan.cost().unwrap().unwrap().tokens_computed, 7);
+}
+
+#[test]
+fn batches_fill_a_device_that_is_larger_than_asked() {
+    let filling = |filled_batch_tokens, memory_tokens| {
+        let mut model = FakeModel::new(6, DType::Bf16);
+        (model.filled_batch_tokens, model.memory_tokens) = (filled_batch_tokens, memory_tokens);
+        let sequences: Vec<[u32; 4]> = (0..27).map(|n| [n / 9, n / 3 % 3, n % 3, 0]).collect();
+        let mask = [false, true, true, true];
+        let pairs: Vec<(&[u32], &[bool])> = sequences.iter().map(|ids| (&ids[..], &mask[..])).collect();
+        Acts::collect(Arc::new(model), Arc::new(token_set(&pairs)), &[4], 2).unwrap().mean_pool(Axis::Sequence).unwrap()
+    };
+    let run = |plan: &Acts| {
+        let bytes = plan.realize().unwrap().bytes().clone();
+        assert_eq!(plan.cost().unwrap().unwrap().batches, plan.stats().batches - plan.stats().halvings);
+        (bytes, plan.stats().batches)
+    };
+    // 3 + 9 + 27 + 27 distinct tokens, at most 8 a batch.
+    let (bytes, asked) = run(&filling(Some(32), None));
+    assert!(asked >= 9, "{asked} batches");
+    for (filled_batch_tokens, fills, batches) in
+        [(Some(32), true, 3), (Some(1000), true, 1), (Some(4), true, asked), (None, true, asked)]
+    {
+        let plan = filling(filled_batch_tokens, None).with_filled_batches(fills);
+        assert_eq!(run(&plan), (bytes.clone(), batches), "{filled_batch_tokens:?}");
+    }
+    let padded = filling(Some(32), None).with_filled_batches(true).with_rules(Rules::all().without(Rule::Packing));
+    assert_eq!(run(&padded), (bytes, 14), "padded batches have the size that was asked for");
 }
 
 #[test]
@@ -220,20 +271,21 @@ fn plan_prints_and_explains_its_cost() {
       source: mean_pool(s)
       batches: select_layer(4)
       batches: cast(f32)
-      rules: depth, packing, mask, pooling, prefix, layers, batch
+      rules: depth, packing, mask, tail, pooling, prefix, layers, batch
     bytes: source 240 B, result 40 B
-    2 samples with 7 tokens: computes 5 tokens in 1 batches through 5 blocks
+    2 samples with 7 tokens: computes 4 tokens in 1 batches through 5 blocks
     last block: 3 tokens computed in full, of the others only keys and values
                             tokens  batches  blocks      FLOPs     bytes out
-    with these rules             5        1       5     2.50 k          20 B
-    without depth                5        1       6     3.00 k          40 B  1.20x the FLOPs, 2.00x the bytes
-    without packing              8        1       5     4.00 k          20 B  1.60x the FLOPs
-    without mask                 5        1       5     2.50 k          20 B  no difference
-    without pooling              5        1       5     2.50 k          50 B  2.50x the bytes
-    without prefix               7        1       5     3.50 k          20 B  1.40x the FLOPs
-    without layers               5        1       5     2.50 k          40 B  2.00x the bytes
-    without batch                7        1       5     3.50 k          30 B  1.40x the FLOPs, 1.50x the bytes
-    without all                 11        2       6     6.60 k         330 B  2.64x the FLOPs, 16.50x the bytes
+    with these rules             4        1       5     2.00 k          20 B
+    without depth                4        1       6     2.40 k          40 B  1.20x the FLOPs, 2.00x the bytes
+    without packing              6        1       5     3.00 k          20 B  1.50x the FLOPs
+    without mask                 4        1       5     2.00 k          20 B  no difference
+    without tail                 5        1       5     2.50 k          20 B  1.25x the FLOPs
+    without pooling              4        1       5     2.00 k          40 B  2.00x the bytes
+    without prefix               6        1       5     3.00 k          20 B  1.50x the FLOPs
+    without layers               4        1       5     2.00 k          40 B  2.00x the bytes
+    without batch                6        1       5     3.00 k          30 B  1.50x the FLOPs, 1.50x the bytes
+    without all                 11        2       6     6.60 k         330 B  3.30x the FLOPs, 16.50x the bytes
     ");
 }
 

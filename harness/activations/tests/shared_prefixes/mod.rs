@@ -10,6 +10,7 @@ use actbench_activations::model::spec::DecoderSpec;
 use actbench_activations::model::weights::Weights;
 use actbench_activations::model::{ActivationModel, LayerVectors, ModelStep, StepOutput, run_steps};
 use actbench_activations::plan::batches::{Batches, Batching};
+use actbench_activations::plan::needed_tokens::NeededTokens;
 use actbench_activations::plan::prefix::SharedPrefixes;
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 use actbench_fixtures::presets::Preset;
@@ -25,15 +26,15 @@ pub fn tiny_over<B: Backend>(backend: B, dtype: DType, n_blocks: usize) -> Decod
 }
 
 /// Features of `layers`, pooled by `method`, `[sample][layer]`.
-pub fn features(
+pub fn features<'a>(
     model: &dyn ActivationModel,
     layers: &[usize],
-    tokens: &TokenSet,
+    tokens: impl Into<NeededTokens<'a>>,
     prefixes: &SharedPrefixes,
     batching: Batching,
     method: PoolMethod,
 ) -> Vec<Vec<Vec<u8>>> {
-    let mut features = vec![vec![Vec::new(); layers.len()]; tokens.len()];
+    let mut features = vec![vec![Vec::new(); layers.len()]; prefixes.visits().len()];
     let mut batches = Batches::new(tokens, prefixes, batching);
     let mut samples = Vec::new();
     let mut next = |_: usize| {

@@ -87,6 +87,8 @@ fn check_dtype(
         std::fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
         let options = Extraction {
             batch_size: variant.batch_size,
+            // Sizes of batches are what is varied.
+            fill_batches: false,
             pool: config.pool,
             rules: variant.rules,
             cache_directory: (variant.method == Method::LazyDisk).then_some(directory.as_path()),

@@ -203,6 +203,7 @@ fn run_recorded(
     let directory = temporary_directory("actbench-profile-", None)?;
     let options = Extraction {
         batch_size: config.batch_size,
+        fill_batches: !config.batch_size_is_limit,
         pool: config.pool,
         rules: Rules::all_but(&config.no_opt)?,
         cache_directory: config.caches_on_disk(method).then_some(directory.path()),

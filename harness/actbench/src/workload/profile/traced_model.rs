@@ -94,6 +94,14 @@ impl ActivationModel for TracedModel {
         self.model.release_and_measure_capacity()
     }
 
+    fn filled_batch_tokens(&self) -> Result<Option<usize>> {
+        self.model.filled_batch_tokens()
+    }
+
+    fn reserve(&self, tokens: usize) -> Result<()> {
+        self.model.reserve(tokens)
+    }
+
     fn device_usage(&self) -> Result<Option<DeviceUsage>> {
         self.model.device_usage()
     }

@@ -11,7 +11,7 @@ use super::split;
 use super::stage::PipelineStage;
 use super::stage_session::StageSession;
 use crate::error::{Error, Result};
-use crate::model::memory_model::weight_bytes;
+use crate::model::memory_model::{filled_batch_tokens, weight_bytes};
 use crate::model::spec::DecoderSpec;
 use crate::model::weights::Weights;
 use crate::model::{ActivationModel, ModelSession, TokenBatch, check_layer};
@@ -160,6 +160,16 @@ impl<B: Backend> ActivationModel for Decoder<B> {
         let capacities =
             self.stages.iter().map(|stage| stage.release_and_measure_capacity()).collect::<Result<Vec<_>>>()?;
         Ok(capacities.into_iter().flatten().min())
+    }
+
+    fn filled_batch_tokens(&self) -> Result<Option<usize>> {
+        // In host memory batches stay as requested, so that the peak of memory does.
+        let on_devices = self.device_usage()?.is_some();
+        Ok(on_devices.then(|| filled_batch_tokens(&self.spec, self.dtype)))
+    }
+
+    fn reserve(&self, tokens: usize) -> Result<()> {
+        self.stages.iter().try_for_each(|stage| stage.reserve(tokens))
     }
 
     fn device_usage(&self) -> Result<Option<DeviceUsage>> {

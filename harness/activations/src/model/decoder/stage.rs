@@ -106,6 +106,14 @@ impl<B: Backend> PipelineStage<B> {
         }
     }
 
+    /// Keeps a workspace for batches of `tokens` own tokens.
+    pub(super) fn reserve(&self, tokens: usize) -> Result<()> {
+        let mut workspace = self.take_workspace()?;
+        workspace.resize(&self.backend, tokens)?;
+        self.keep_workspace(workspace);
+        Ok(())
+    }
+
     /// Keeps `workspace` for the next session.
     pub(super) fn keep_workspace(&self, workspace: Workspace<B>) {
         *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(workspace);

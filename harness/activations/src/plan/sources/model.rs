@@ -10,26 +10,30 @@ use rayon::prelude::*;
 
 use super::request::{ChunkSink, SourceRequest};
 use crate::error::{Error, Result};
-use crate::model::memory_model::BATCH_RESULT_BYTES;
+use crate::model::memory_model::{BATCH_RESULT_BYTES, FILLED_BATCH_RESULT_BYTES};
 use crate::model::{ActivationModel, check_layer};
 use crate::plan::axes::Axes;
 use crate::plan::batches::{Batches, Batching, ScheduledBatch};
 use crate::plan::fingerprint::PlanFingerprint;
 use crate::plan::in_flight::{BatchError, InFlightBatch, run_batches};
 use crate::plan::mask::SequenceMask;
+use crate::plan::needed_tokens::NeededTokens;
 use crate::plan::operation::abbreviate;
 use crate::plan::prefix::SharedPrefixes;
 use crate::plan::progress::Monitor;
 use crate::plan::rules::Rule;
 use crate::plan::signature::Signature;
 use crate::plan::tensor::ActTensor;
-use crate::tokens::TokenSet;
+use crate::tokens::{JoinedTokens, TokenSequence};
 
-/// A model, the tokens to run it on and the layers to take.
+/// A model, the tokens to run it on and the layers to take. Cloning shares the model and the tokens.
+#[derive(Clone)]
 pub struct ModelSource {
     model: Arc<dyn ActivationModel>,
-    tokens: Arc<TokenSet>,
+    tokens: JoinedTokens,
     batch_size: usize,
+    /// Whether batches on a device may be larger, as large as keep it busy.
+    fills_batches: bool,
     /// `blsh`, padded to the longest of all sequences, so that selecting samples does not change `s`.
     signature: Signature,
 }
@@ -42,11 +46,12 @@ impl ModelSource {
     /// outside the model's vocabulary.
     pub fn new(
         model: Arc<dyn ActivationModel>,
-        tokens: Arc<TokenSet>,
+        tokens: impl Into<JoinedTokens>,
         layers: &[usize],
         batch_size: usize,
     ) -> Result<Self> {
-        check_tokens(model.as_ref(), &tokens, batch_size)?;
+        let tokens = tokens.into();
+        check_tokens(model.as_ref(), tokens.sequences(), batch_size)?;
         if layers.is_empty() {
             return Err(Error::usage("collect: name at least one layer"));
         }
@@ -61,7 +66,13 @@ impl ModelSource {
             has_mask: true,
         };
         let signature = signature.checked()?;
-        Ok(ModelSource { model, tokens, batch_size, signature })
+        Ok(ModelSource { model, tokens, batch_size, fills_batches: false, signature })
+    }
+
+    /// The same source; with `fills_batches`, batches on a device may be larger than asked for, as large as keep it busy.
+    #[must_use]
+    pub fn with_filled_batches(&self, fills_batches: bool) -> Self {
+        ModelSource { fills_batches, ..self.clone() }
     }
 
     /// The activations of all samples at all layers of this source.
@@ -93,32 +104,41 @@ impl ModelSource {
     pub(super) fn fingerprint(&self, samples: &[usize]) -> PlanFingerprint {
         let mut fingerprint = PlanFingerprint::default();
         fingerprint.set("model", self.model.fingerprint());
-        fingerprint.set_tokens(samples.iter().map(|sample| &self.tokens.sequences[*sample].ids[..]));
-        fingerprint.set_mask(samples.iter().map(|sample| &self.tokens.sequences[*sample].mask[..]));
+        // Whole sequences, whatever the rules: a rule changes no fingerprint.
+        let tokens = NeededTokens::from(&self.tokens);
+        fingerprint.set_tokens(samples.iter().map(|sample| tokens.ids(*sample)));
+        fingerprint.set_mask(samples.iter().map(|sample| tokens.mask(*sample)));
         fingerprint
     }
 
     /// Tokens of `samples`.
     pub(crate) fn n_tokens(&self, samples: &[usize]) -> usize {
-        samples.iter().map(|sample| self.tokens.sequences[*sample].len()).sum()
+        let tokens = NeededTokens::from(&self.tokens);
+        samples.iter().map(|sample| tokens.len_of(*sample)).sum()
+    }
+
+    /// The tokens that `request` needs.
+    fn needed(&self, request: &SourceRequest<'_>) -> NeededTokens<'_> {
+        let whole = NeededTokens::from(&self.tokens);
+        if request.cut_tails { whole.without_tails() } else { whole }
     }
 
     /// The batches of `request`, built one at a time so that memory holds one.
     pub(crate) fn batches(&self, request: &SourceRequest<'_>) -> Result<Batches<'_>> {
         let prefixes = self.prefixes(request);
-        Ok(Batches::new(&self.tokens, &prefixes, self.batching(request)?))
+        Ok(Batches::new(self.needed(request), &prefixes, self.batching(request)?))
     }
 
     /// The order in which samples are visited, and what each shares with the one before.
     fn prefixes(&self, request: &SourceRequest<'_>) -> SharedPrefixes {
         if request.rules.has(Rule::Packing) && request.rules.has(Rule::Prefix) {
-            SharedPrefixes::of(&self.tokens, request.samples)
+            SharedPrefixes::of(self.needed(request), request.samples)
         } else {
             SharedPrefixes::none(request.samples)
         }
     }
 
-    /// How large batches are: as the caller asked, or smaller if a device has less memory.
+    /// How large batches are: as the caller asked, larger if that fills a device, or smaller if a device has less memory.
     fn batching(&self, request: &SourceRequest<'_>) -> Result<Batching> {
         let rules = request.rules;
         let masked_only = rules.has(Rule::Mask) && request.pool.is_some();
@@ -130,9 +150,12 @@ impl ModelSource {
         }
         // A packed batch has as many tokens as the largest padded one could have, so that it needs no more memory. With
         // shared prefixes those are the tokens of many samples, whose results are limited in bytes.
-        let max_tokens = self.batch_size.saturating_mul(self.signature.seq_len).min(capacity);
+        let requested = self.batch_size.saturating_mul(self.signature.seq_len);
+        let filled = if self.fills_batches { self.model.filled_batch_tokens()? } else { None };
+        let max_tokens = filled.map_or(requested, |tokens| requested.max(tokens)).min(capacity);
         let sample_bytes = request.chunk_signature(&self.signature, 1)?.sample_bytes();
-        let max_results = BATCH_RESULT_BYTES as usize / sample_bytes.max(1);
+        let result_bytes = if filled.is_some() { FILLED_BATCH_RESULT_BYTES } else { BATCH_RESULT_BYTES };
+        let max_results = result_bytes as usize / sample_bytes.max(1);
         Ok(Batching { max_samples: max_results.max(self.batch_size), max_tokens, padded: false, masked_only })
     }
 
@@ -140,7 +163,8 @@ impl ModelSource {
     /// prefix stay together. Each stream gets about as many tokens to compute as the others.
     fn distribute(&self, request: &SourceRequest<'_>) -> Vec<Vec<usize>> {
         let prefixes = self.prefixes(request);
-        let new_tokens = |(sample, shared): (usize, usize)| self.tokens.sequences[sample].len() - shared;
+        let needed = self.needed(request);
+        let new_tokens = |(sample, shared): (usize, usize)| needed.len_of(sample) - shared;
         let n_streams = self.model.streams().max(1);
         let total: usize = prefixes.visits().map(new_tokens).sum();
         let mut streams = vec![Vec::new(); n_streams];
@@ -207,7 +231,7 @@ impl ModelSource {
             .iter()
             .map(|samples| {
                 let prefixes = self.prefixes(&SourceRequest { samples, ..*request });
-                Batches::new(&self.tokens, &prefixes, batching)
+                Batches::new(self.needed(request), &prefixes, batching)
             })
             .collect();
         let positions: HashMap<usize, usize> =
@@ -283,16 +307,20 @@ fn check_output(bytes: &[u8], n_vectors: usize, signature: &Signature) -> Result
     Err(KernelError::shape("model", what).into())
 }
 
-/// Checks that `model` can be run on `tokens` in batches of `batch_size`.
+/// Checks that `model` can be run on `sequences` in batches of `batch_size`.
 ///
 /// # Errors
 /// A batch size of 0; an empty sequence, a mask of another length, or a token outside the model's vocabulary.
-pub(crate) fn check_tokens(model: &dyn ActivationModel, tokens: &TokenSet, batch_size: usize) -> Result<()> {
+pub(crate) fn check_tokens<'a>(
+    model: &dyn ActivationModel,
+    sequences: impl Iterator<Item = &'a TokenSequence>,
+    batch_size: usize,
+) -> Result<()> {
     if batch_size == 0 {
         return Err(Error::usage("batch size 0: use at least 1"));
     }
     let vocab_size = model.vocab_size();
-    for (sample, sequence) in tokens.sequences.iter().enumerate() {
+    for (sample, sequence) in sequences.enumerate() {
         let wrong = if sequence.is_empty() {
             "it has no tokens".to_owned()
         } else if sequence.mask.len() != sequence.ids.len() {

@@ -18,6 +18,8 @@ pub(crate) struct SourceRequest<'a> {
     pub(crate) layers: &'a [usize],
     /// Pool axis `s` by this method.
     pub(crate) pool: Option<PoolMethod>,
+    /// Leave out the tokens after a sample's last masked one: nothing reads their activations.
+    pub(crate) cut_tails: bool,
     /// The rules that are on.
     pub(crate) rules: Rules,
 }

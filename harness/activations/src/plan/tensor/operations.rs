@@ -10,6 +10,7 @@ use crate::plan::mask::SequenceMask;
 use crate::plan::operation::{BatchSelection, Operation, ResultDevice};
 use crate::plan::pooling::pool_groups;
 use crate::plan::signature::Signature;
+use crate::tokens::TokenSet;
 
 impl ActTensor {
     /// Applies `operation`.
@@ -154,7 +155,7 @@ impl ActTensor {
 
     /// Pools the masked positions of the layers at `positions`.
     fn pool_positions(&self, method: PoolMethod, positions: &[usize], after: Signature) -> Result<ActTensor> {
-        let empty = SequenceMask::of_tokens(&Default::default(), &[], 0);
+        let empty = SequenceMask::of_tokens(&TokenSet::default(), &[], 0);
         let mask = self.mask.as_ref().unwrap_or(&empty);
         let vector_bytes = self.signature.vector_bytes();
         let mut bytes = vec![0; after.n_bytes()];
