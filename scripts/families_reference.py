@@ -3,11 +3,13 @@
 make_family_goldens.py uses it twice: as a second opinion on the numbers that transformers gives, and to show that the
 tiny models can tell a right implementation from a wrong one. llama_reference.py does the same for Llama alone; this
 file has the parts in which other families differ: LayerNorm, norms of outputs, norms of queries and keys, windows, soft
-caps, rotary tables by layer, partial or absent rotation, learned positions, parallel residuals and fused projections.
+caps, rotary tables by layer, partial or absent rotation, learned positions, parallel residuals, fused projections and
+mixtures of experts.
 
 It is given the intended settings (`Spec`) and never reads config.json. Everything is float64. Formulas: RoPE
 https://arxiv.org/abs/2104.09864, YaRN https://arxiv.org/abs/2309.00071, LongRoPE https://arxiv.org/abs/2402.13753,
-Gemma 2 https://arxiv.org/abs/2408.00118, GELU https://arxiv.org/abs/1606.08415.
+Gemma 2 https://arxiv.org/abs/2408.00118, GELU https://arxiv.org/abs/1606.08415, Mixtral
+https://arxiv.org/abs/2401.04088.
 """
 
 import dataclasses
@@ -35,6 +37,17 @@ class Rope:
 
 
 @dataclasses.dataclass(frozen=True)
+class Experts:
+    """A mixture of experts in the place of the MLP of `layers`."""
+
+    n: int
+    top_k: int
+    intermediate: int
+    renormalize: bool
+    layers: tuple
+
+
+@dataclasses.dataclass(frozen=True)
 class Spec:
     """A decoder. `windows` and `ropes` have an entry for each layer, None for full attention and for no rotation."""
 
@@ -59,6 +72,7 @@ class Spec:
     softcap: float | None = None
     biases: tuple = ()
     unused_window: int | None = None
+    experts: Experts | None = None
 
     @property
     def layers(self):
@@ -80,6 +94,7 @@ NORMS = {
 }
 PREFIXES = {
     "llama": ("model.layers.{}.", "model.embed_tokens.weight", "model.norm"),
+    "mixtral": ("model.layers.{}.", "model.embed_tokens.weight", "model.norm"),
     "phi3": ("model.layers.{}.", "model.embed_tokens.weight", "model.norm"),
     "gemma3": (
         "language_model.model.layers.{}.",
@@ -89,6 +104,11 @@ PREFIXES = {
     "neox": ("gpt_neox.layers.{}.", "gpt_neox.embed_in.weight", "gpt_neox.final_layer_norm"),
     "gpt2": ("transformer.h.{}.", "transformer.wte.weight", "transformer.ln_f"),
     "gpt2-bare": ("h.{}.", "wte.weight", "ln_f"),
+}
+# The module of the experts, and the names of an expert's projections.
+EXPERTS = {
+    "llama": ("mlp", {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}),
+    "mixtral": ("block_sparse_moe", {"gate": "w1", "up": "w3", "down": "w2"}),
 }
 
 
@@ -168,7 +188,11 @@ def norm(x, weights, name, spec, mistake=None):
     return weight * x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) + bias
 
 
-def projections(weights, prefix, spec, mistake=None):
+def has_experts(spec, layer):
+    return spec.experts is not None and layer in spec.experts.layers
+
+
+def projections(weights, prefix, spec, layer, mistake=None):
     """`{q, k, v, o, gate, up, down: (matrix [out, in], bias)}` of a layer, taken out of fused and transposed ones."""
     q_size, kv_size = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
 
@@ -204,7 +228,8 @@ def projections(weights, prefix, spec, mistake=None):
         parts |= {"o": read("self_attn.o_proj"), "down": read("mlp.down_proj")}
     else:
         parts = {part: read(f"self_attn.{part}_proj") for part in "qkvo"}
-        parts |= {part: read(f"mlp.{part}_proj") for part in ("gate", "up", "down")}
+        if not has_experts(spec, layer):
+            parts |= {part: read(f"mlp.{part}_proj") for part in ("gate", "up", "down")}
     if mistake and mistake.startswith("bias_forgotten:"):
         forgotten = mistake.split(":")[1]
         parts[forgotten] = (parts[forgotten][0], None)
@@ -310,10 +335,53 @@ def mlp(x, parts, spec, mistake=None):
     return linear(activate(gate, kind) * up, parts["down"])
 
 
-def hidden_states(spec, weights, tokens, mistake=None):
+def router_logits(x, weights, prefix, spec):
+    return x @ weights[f"{prefix}{EXPERTS[spec.layout][0]}.gate.weight"].T
+
+
+def router_margins(spec, weights, tokens):
+    """How much larger the last chosen logit of each token and layer is than the first that is not, a flat array."""
+    margins = []
+
+    def note(logits):
+        ordered = -np.sort(-logits, axis=-1)
+        margins.append(ordered[:, spec.experts.top_k - 1] - ordered[:, spec.experts.top_k])
+
+    hidden_states(spec, weights, tokens, note=note)
+    return np.concatenate(margins)
+
+
+def experts(x, weights, prefix, spec, mistake=None, note=None):
+    """The sum of the outputs of each token's experts, times their probabilities."""
+    settings, (module, names) = spec.experts, EXPERTS[spec.layout]
+    top_k = settings.top_k - (mistake == "one_expert_fewer")
+    logits = router_logits(x, weights, prefix, spec)
+    if note is not None:
+        note(logits)
+    probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities /= probabilities.sum(axis=-1, keepdims=True)
+    chosen = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top_k]
+    if mistake == "least_likely_experts":
+        chosen = np.argsort(probabilities, axis=-1, kind="stable")[:, :top_k]
+    scales = np.take_along_axis(probabilities, chosen, axis=-1)
+    if settings.renormalize != (mistake == "experts_renormalized_otherwise"):
+        scales = scales / scales.sum(axis=-1, keepdims=True)
+    if mistake == "experts_of_equal_weight":
+        scales = np.full_like(scales, scales.mean())
+    out = np.zeros_like(x)
+    for expert in range(settings.n):
+        own = (expert + (mistake == "next_expert")) % settings.n
+        parts = {part: (weights[f"{prefix}{module}.experts.{own}.{name}.weight"], None) for part, name in names.items()}
+        rows, places = np.nonzero(chosen == expert)
+        out[rows] += mlp(x[rows], parts, spec, mistake) * scales[rows, places][:, None]
+    return out
+
+
+def hidden_states(spec, weights, tokens, mistake=None, note=None):
     """Output of every decoder block for one row of tokens, `[layers, len, hidden]`, float64.
 
-    `weights` maps the names of the file to float64 arrays; `mistake` is one of `possible_mistakes(spec)`.
+    `weights` maps the names of the file to float64 arrays; `mistake` is one of `possible_mistakes(spec)`. `note` gets
+    the router's logits of each layer that has experts.
     """
     blocks, embedding, final_norm = PREFIXES[spec.layout]
     x = weights[embedding][np.asarray(tokens)]
@@ -325,7 +393,7 @@ def hidden_states(spec, weights, tokens, mistake=None):
     outputs = []
     for layer in range(spec.layers):
         prefix = blocks.format(layer)
-        parts = projections(weights, prefix, spec, mistake)
+        parts = projections(weights, prefix, spec, layer, mistake)
 
         def normed(x, place, prefix=prefix):
             name = NORMS["gpt2" if spec.layout.startswith("gpt2") else spec.block][place]
@@ -341,7 +409,12 @@ def hidden_states(spec, weights, tokens, mistake=None):
         mixed = normed(attention(normed(x, 0), weights, prefix, parts, spec, layer, mistake), 1)
         after_attention = joined(x, mixed, 1)
         source = x if parallel else after_attention
-        x = joined(after_attention, normed(mlp(normed(source, 2), parts, spec, mistake), 3), 3)
+        source = normed(source, 2)
+        if has_experts(spec, layer):
+            output = experts(source, weights, prefix, spec, mistake, note)
+        else:
+            output = mlp(source, parts, spec, mistake)
+        x = joined(after_attention, normed(output, 3), 3)
         outputs.append(x)
     if mistake == "final_norm_applied":
         outputs[-1] = norm(x, weights, final_norm, spec)
@@ -403,5 +476,10 @@ def possible_mistakes(spec, longest):
         "positions_from_one": spec.layout.startswith("gpt2"),
         "square_conv1d_not_transposed": spec.layout.startswith("gpt2"),
         "fused_qkv_in_three_blocks": spec.layout == "neox",
+        "one_expert_fewer": spec.experts is not None,
+        "least_likely_experts": spec.experts is not None,
+        "next_expert": spec.experts is not None,
+        "experts_renormalized_otherwise": spec.experts is not None,
+        "experts_of_equal_weight": spec.experts is not None,
     }
     return [mistake for mistake, holds in found.items() if holds] + [f"bias_forgotten:{part}" for part in spec.biases]

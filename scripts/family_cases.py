@@ -13,17 +13,23 @@ import math
 
 import transformers
 
-from families_reference import Rope, Spec
+from families_reference import Experts, Rope, Spec
 
 ROWS = (1, 2, 7, 16, 17, 33, 48)
 LONG_ROWS = (1, 7, 15, 63, 65, 90)
 GEMMA3_ROWS = (1, 7, 15, 30, 60)
+# Few tokens, none of which may be near a tie of the router.
+EXPERT_ROWS = (1, 2, 5, 9, 18)
 SLIDING, FULL = "sliding_attention", "full_attention"
 
 
 # Where the checks of make_family_goldens.py do not all hold with seed 0, the first seed with which they do.
 SEEDS = {
     "qwen3-f32-attention-bias": 13,
+    "mixtral-bf16-top-2": 17,
+    "mixtral-f32-window-7-top-3": 201,
+    "qwen3-moe-bf16-dense-between": 5,
+    "qwen3-moe-f16-sparse-step": 28,
     "gemma-bf16-mqa": 1,
     "gemma2-f16-no-softcap-erf": 1,
     "gemma3-text-bf16-window-7": 2,
@@ -68,8 +74,10 @@ class Case:
     def config_class(self):
         names = {
             "mistral": "MistralConfig",
+            "mixtral": "MixtralConfig",
             "qwen2": "Qwen2Config",
             "qwen3": "Qwen3Config",
+            "qwen3_moe": "Qwen3MoeConfig",
             "gemma": "GemmaConfig",
             "gemma2": "Gemma2Config",
             "gemma3_text": "Gemma3TextConfig",
@@ -178,6 +186,36 @@ def qwen3_cases():
         llama_like("qwen3-f32-attention-bias", "qwen3", biased, {"attention_bias": True}, stored="f32"),
         llama_like("qwen3-f16-yarn", "qwen3", yarn, stored="f16",
                    published={"rope_theta": 1_000_000, "rope_scaling": scaling}, absent=("layer_types",)),
+    ]
+
+
+def mixtral_cases():
+    top_2 = model(40, 4, 2, 18, 23, 97, layout="mixtral", theta=1e6, eps=1e-5, experts=Experts(5, 2, 23, True, (0, 1)))
+    top_3 = Experts(7, 3, 19, True, (0, 1))
+    window = model(36, 3, 1, 12, 19, 89, layout="mixtral", eps=1e-5, windows=(7, 7), experts=top_3)
+    return [
+        llama_like("mixtral-bf16-top-2", "mixtral", top_2, {"num_local_experts": 5, "num_experts_per_tok": 2}
+                   | theta(1e6), published={"rope_theta": 1e6, "sliding_window": None}, lengths=EXPERT_ROWS),
+        llama_like("mixtral-f32-window-7-top-3", "mixtral", window,
+                   {"num_local_experts": 7, "num_experts_per_tok": 3, "sliding_window": 7} | theta(1e4), stored="f32",
+                   tied=True, lengths=EXPERT_ROWS),
+    ]
+
+
+def qwen3_moe_cases():
+    between = model(40, 4, 2, 16, 56, 97, layers=3, theta=1e6, qk_norm="head", experts=Experts(5, 3, 21, False, (0, 2)))
+    top_2 = Experts(7, 2, 18, True, (1,))
+    sparse = model(24, 3, 1, 20, 44, 61, qk_norm="head", biases=("q", "k", "v", "o"), experts=top_2)
+    return [
+        llama_like("qwen3-moe-bf16-dense-between", "qwen3_moe", between,
+                   {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 21, "norm_topk_prob": False,
+                    "mlp_only_layers": [1]} | theta(1e6),
+                   # The key of the published files, which transformers 5 writes under another name.
+                   published={"rope_theta": 1_000_000, "rope_scaling": None, "num_experts": 5, "max_window_layers": 3},
+                   absent=("num_local_experts",), lengths=EXPERT_ROWS),
+        llama_like("qwen3-moe-f16-sparse-step", "qwen3_moe", sparse,
+                   {"num_experts": 7, "num_experts_per_tok": 2, "moe_intermediate_size": 18, "norm_topk_prob": True,
+                    "decoder_sparse_step": 2, "attention_bias": True}, stored="f16", lengths=EXPERT_ROWS),
     ]
 
 
@@ -412,8 +450,8 @@ def llama_cases():
 
 CASES = [
     case
-    for cases in (mistral_cases, qwen2_cases, qwen3_cases, gemma_cases, gemma2_cases, gemma3_cases, phi3_cases,
-                  olmo2_cases, smollm3_cases, neox_cases, gpt2_cases, llama_cases)
+    for cases in (mistral_cases, mixtral_cases, qwen2_cases, qwen3_cases, qwen3_moe_cases, gemma_cases, gemma2_cases,
+                  gemma3_cases, phi3_cases, olmo2_cases, smollm3_cases, neox_cases, gpt2_cases, llama_cases)
     for case in cases()
 ]
 # fmt: on

@@ -18,6 +18,8 @@ What is checked before anything is kept:
 - each mistake that it can make with such a model moves some block's output by at least 5e-2. Only the other form of
   GELU is fainter by nature, since the two differ by 5e-4 at most; it moves one by 1.5e-4, and tests allow 1e-4 in f32;
 - transformers itself in bf16 and in fp16 is within 1.5e-2, so that the tests' 2e-2 is fair;
+- no token is near a tie of experts: the last chosen logit of the router is at least 0.04 larger than the first that is
+  not, several times what half precision moves it;
 - activations are neither vanishing nor exploding;
 - of the tensors that transformers expects only those of the vision part are missing.
 
@@ -78,6 +80,8 @@ SMALLEST_EFFECTS = {
     # The two forms of GELU differ by at most 4.7e-4.
     "other_gelu": 1.5e-4,
 }
+# Between the logits of the last chosen expert and the next one; the logits have a standard deviation of about 1.
+SMALLEST_ROUTER_MARGIN = 0.04
 VISION_TENSOR = "vision_tower.vision_model.embeddings.patch_embedding.weight"
 
 
@@ -127,6 +131,14 @@ def random_parameter(name, shape, case, rng):
         return values
     if "wpe" in name:
         return rng.normal(0.0, 0.5, shape)
+    if "mlp.gate.weight" in name:
+        return rng.normal(0.0, 1.0, shape) / math.sqrt(shape[1])
+    if ".experts." in name:
+        # Gate and up are stacked in each expert. An expert has a part of the weight of an MLP.
+        gains = np.full(shape[1], 1.4)
+        if "gate_up" in name:
+            gains = np.repeat([1.0, 0.6], shape[1] // 2)
+        return rng.normal(0.0, 1.0, shape) * gains[None, :, None] / math.sqrt(shape[2])
     if len(shape) != 2 or "vision" in name or "multi_modal" in name:
         return rng.normal(0.0, 0.1, shape)
     gains = projection_gains(name, shape, spec)
@@ -227,8 +239,10 @@ def forget_longer_rows(decoder):
 
 def block_outputs(case, directory, dtype, sequences):
     """Every block's output by transformers for each row, `[n_layers, len, hidden]` float64, computed in `dtype`."""
+    # The other implementations of experts do not compute in float64.
+    experts = {"experts_implementation": "eager"} if case.spec.experts else {}
     model, loading = model_class(case).from_pretrained(
-        directory, dtype=dtype, attn_implementation="eager", output_loading_info=True
+        directory, dtype=dtype, attn_implementation="eager", output_loading_info=True, **experts
     )
     missing = [name for name in loading["missing_keys"] if "vision_tower" not in name and "multi_modal" not in name]
     require(not missing and not loading["unexpected_keys"], case, f"missing {missing}, {loading['unexpected_keys']}")
@@ -258,6 +272,9 @@ def make(case, directory, report=False):
         wrong = [families_reference.hidden_states(spec, weights, tokens, mistake) for tokens in sequences]
         effects[mistake] = worst_error(own, wrong) / SMALLEST_EFFECTS.get(mistake, SMALLEST_EFFECT)
     faintest = min(effects, key=effects.get)
+    margin = math.inf
+    if spec.experts:
+        margin = min(families_reference.router_margins(spec, weights, tokens).min() for tokens in sequences)
     halves = {name: worst_error(goldens, block_outputs(case, directory, TORCH_TYPES[name], sequences))
               for name in ("bf16", "f16")}  # fmt: skip
     size = np.sqrt(np.mean(np.concatenate([golden.reshape(-1) for golden in goldens]) ** 2))
@@ -266,12 +283,13 @@ def make(case, directory, report=False):
     line = (
         f"{case.name:32} {kilobytes:5.0f} KiB  rms {size:4.1f}  second opinion {disagreement:.0e}"
         f"  bf16 {halves['bf16']:.1e}  f16 {halves['f16']:.1e}"
-        f"  faintest mistake {effects[faintest]:.1f} times the bound ({faintest})"
+        f"  margin {margin:.2f}  faintest mistake {effects[faintest]:.1f} times the bound ({faintest})"
     )
     if report:
         faint = {mistake: f"{effect:.2f}" for mistake, effect in effects.items() if effect < 1.0}
         return f"{line}\n    {faint}" if faint else line
 
+    require(margin >= SMALLEST_ROUTER_MARGIN, case, f"a token is within {margin:.1e} of a tie of experts")
     require(disagreement <= SECOND_OPINION_TOLERANCE, case, f"two implementations differ by {disagreement:.1e}")
     require(effects[faintest] >= 1.0, case, f"{faintest} has {effects[faintest]:.2f} of the effect that it should have")
     for name, error in halves.items():

@@ -14,6 +14,7 @@ use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
 use crate::pending::PendingCopy;
+use crate::routes::{RouteRule, Routes, WeightedRows};
 
 /// How the selected rows of one sample are reduced to one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -371,6 +372,22 @@ pub trait Backend: Send + Sync + 'static {
         bias: Option<&Self::Vector>,
         activation: Activation,
         out: &mut Self::Tensor,
+    ) -> Result<(), KernelError>;
+
+    /// The experts of each row by `logits`, `[rows, experts]`, in host memory, for which a device waits: the `top_k` largest
+    /// probabilities of a softmax in `f32` over all experts, of equal ones the first.
+    ///
+    /// # Errors
+    /// More than [`MAX_EXPERTS`](crate::MAX_EXPERTS) experts.
+    fn route(&self, logits: &Self::Tensor, rule: RouteRule) -> Result<Routes, KernelError>;
+
+    /// `stream[i] = stream[i] + sum of weight * x[row]` over the rows of result `i`, in their order: summed and added in `f32`
+    /// and rounded once.
+    fn add_weighted_rows(
+        &self,
+        x: &Self::Tensor,
+        sums: WeightedRows<'_>,
+        stream: &mut Self::Tensor,
     ) -> Result<(), KernelError>;
 
     /// Rotates the first `rotary_dim` columns of each of the first `n_heads` heads of `head_dim` columns of every row, in place

@@ -3,6 +3,7 @@
 use crate::backend::{AttentionLayout, AttentionShape, PoolGroups, ScoreRule};
 use crate::dtype::DType;
 use crate::error::KernelError;
+use crate::routes::{MAX_EXPERTS, RouteRule, WeightedRows};
 
 /// The dtype and the shape of a two-dimensional tensor on any device.
 pub(crate) trait TensorShape {
@@ -136,6 +137,35 @@ pub(crate) fn norm_heads(x: &impl TensorShape, n_heads: usize, head_dim: usize) 
         return Err(KernelError::shape(OP, format!("{n_heads} heads of {head_dim} in a row of {}", x.columns())));
     }
     Ok(())
+}
+
+/// Checks that a rule can be applied to `logits`.
+pub(crate) fn route(logits: &impl TensorShape, rule: RouteRule) -> Result<(), KernelError> {
+    let n_experts = logits.columns();
+    if n_experts > MAX_EXPERTS {
+        return Err(KernelError::shape("route", format!("{n_experts} experts: at most {MAX_EXPERTS} are supported")));
+    }
+    if rule.top_k == 0 || rule.top_k > n_experts {
+        return Err(KernelError::shape("route", format!("{} of {n_experts} experts", rule.top_k)));
+    }
+    Ok(())
+}
+
+/// Checks the arguments of an addition of weighted rows: whole results, and rows that `x` and `stream` have.
+pub(crate) fn weighted_rows(
+    x: &impl TensorShape,
+    sums: WeightedRows<'_>,
+    stream: &impl TensorShape,
+) -> Result<(), KernelError> {
+    const OP: &str = "add weighted rows";
+    let WeightedRows { per_row, rows, weights } = sums;
+    same_dtype(OP, x, stream)?;
+    width(OP, "weights", weights.len(), rows.len())?;
+    if per_row == 0 || !rows.len().is_multiple_of(per_row) {
+        return Err(KernelError::shape(OP, format!("{} rows, {per_row} for each result", rows.len())));
+    }
+    fits(OP, "stream", stream, sums.n_results(), x.columns())?;
+    row_indices(OP, rows, x.rows())
 }
 
 /// Checks the arguments of a rotation: `cos` and `sin` elements of `rotary_dim / 2` angles a position.

@@ -14,6 +14,7 @@ pub mod error;
 pub mod host;
 pub mod pending;
 pub mod profiled;
+pub mod routes;
 
 pub use backend::{Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, ScoreRule};
 pub use cpu::CpuBackend;
@@ -24,3 +25,4 @@ pub use error::KernelError;
 pub use host::{HostTensor, SourceFile};
 pub use pending::PendingCopy;
 pub use profiled::{Profile, ProfiledBackend};
+pub use routes::{ExpertRows, MAX_EXPERTS, RouteRule, Routes, WeightedRows};

@@ -47,6 +47,8 @@ fn run<B: Backend>(mutant: &Mutant, backend: &B) -> Vec<u8> {
         "embed" if is_added => operations::added_embedding(backend, dtype, 136),
         "embed" => operations::scaled_embedding(backend, dtype, 136),
         "rope" => operations::rope(backend, dtype, 48, 16, &[3, 0, 9]),
+        "route" => operations::routes(backend, dtype, operations::route_rules(3)[2], (0, 5), 130),
+        "add_weighted_rows" => operations::weighted_rows(backend, dtype, 136),
         "linear" => operations::matmul(backend, kind, true, dtype, (0, 3), 20, 131),
         "pool" => operations::pool(backend, dtype, 136, PoolMethod::Sum),
         "attention" => operations::attention(backend, dtype, shape, scores, [5, 300]),

@@ -124,6 +124,10 @@ pub enum Operation {
     EmbedScaled { rows: usize, columns: usize },
     /// Rows of an embedding table in random order, added to the output.
     AddEmbedding { rows: usize, columns: usize },
+    /// The `top_k` of `experts` experts of each row of logits, and their weights, side by side.
+    Route { rows: usize, experts: usize, top_k: usize },
+    /// Weighted sums of so many rows in random order, added to the output.
+    WeightedRows { rows: usize, columns: usize, per_row: usize },
     /// Rows in random order, with repetitions.
     Gather { rows: usize, columns: usize },
     /// Copies consecutive rows into the middle of another tensor.
@@ -154,6 +158,8 @@ impl Case {
             | Operation::Rope { rows, .. }
             | Operation::EmbedScaled { rows, .. }
             | Operation::AddEmbedding { rows, .. }
+            | Operation::Route { rows, .. }
+            | Operation::WeightedRows { rows, .. }
             | Operation::Gather { rows, .. }
             | Operation::Copy { rows, .. }
             | Operation::Cast { rows, .. } => *rows,
@@ -169,12 +175,14 @@ impl Case {
             Operation::Norm { columns, .. }
             | Operation::EmbedScaled { columns, .. }
             | Operation::AddEmbedding { columns, .. }
+            | Operation::WeightedRows { columns, .. }
             | Operation::Gather { columns, .. }
             | Operation::Copy { columns, .. }
             | Operation::Pool { columns, .. }
             | Operation::Cast { columns, .. } => *columns,
             Operation::NormHeads { heads, head_dim, .. } => (heads + 1) * head_dim,
             Operation::Rope { head_dim, .. } => 3 * head_dim,
+            Operation::Route { top_k, .. } => 2 * top_k,
             Operation::Attention { shape, .. } => shape.query_width(),
         }
     }
@@ -192,6 +200,8 @@ impl Case {
             Operation::EmbedScaled { .. } => registry::Operation::EmbedScaled,
             Operation::AddEmbedding { .. } => registry::Operation::AddEmbedding,
             Operation::Rope { .. } => registry::Operation::Rope,
+            Operation::Route { .. } => registry::Operation::Route,
+            Operation::WeightedRows { .. } => registry::Operation::AddWeightedRows,
             Operation::Gather { .. } | Operation::Copy { .. } => registry::Operation::GatherRows,
             Operation::Pool { .. } => registry::Operation::Pool,
             Operation::Attention { .. } => registry::Operation::Attention,
@@ -219,6 +229,12 @@ impl fmt::Display for Case {
             }
             Operation::EmbedScaled { rows, columns } => write!(f, "embed scaled {} [{rows}, {columns}]", self.dtype),
             Operation::AddEmbedding { rows, columns } => write!(f, "add embedding {} [{rows}, {columns}]", self.dtype),
+            Operation::Route { rows, experts, top_k } => {
+                write!(f, "route {} {rows} rows, {top_k} of {experts} experts", self.dtype)
+            }
+            Operation::WeightedRows { rows, columns, per_row } => {
+                write!(f, "add weighted rows {} [{rows}, {columns}], sums of {per_row}", self.dtype)
+            }
             Operation::Gather { rows, columns } => write!(f, "gather rows {} [{rows}, {columns}]", self.dtype),
             Operation::Copy { rows, columns } => write!(f, "copy rows {} [{rows}, {columns}]", self.dtype),
             Operation::Pool { groups, columns, method } => {
@@ -253,6 +269,8 @@ fn fixed_operations() -> Vec<Operation> {
         operations.push(Operation::NormHeads { rows: 5, heads: 3, head_dim: columns });
         operations.push(Operation::EmbedScaled { rows: 6, columns });
         operations.push(Operation::AddEmbedding { rows: 6, columns });
+        operations.push(Operation::WeightedRows { rows: 6, columns, per_row: 3 });
+        operations.push(Operation::Route { rows: 5, experts: columns, top_k: columns.min(4) });
         operations.push(Operation::Gather { rows: 9, columns });
         operations.push(Operation::Copy { rows: 3, columns });
         for method in PoolMethod::ALL {
@@ -314,6 +332,10 @@ fn random_operations(rng: &mut ChaCha8Rng, max_dim: usize) -> Vec<Operation> {
     operations.push(Operation::NormHeads { rows: dim(20), heads: dim(8), head_dim: dim(max_dim) });
     operations.push(Operation::EmbedScaled { rows: dim(max_dim), columns: dim(max_dim) });
     operations.push(Operation::AddEmbedding { rows: dim(max_dim), columns: dim(max_dim) });
+    operations.push(Operation::WeightedRows { rows: dim(max_dim), columns: dim(max_dim), per_row: dim(8) });
+    // Types of 16 bits do not represent every larger index.
+    let experts = dim(256);
+    operations.push(Operation::Route { rows: dim(max_dim), experts, top_k: dim(experts.min(8)) });
     let half = dim(128);
     operations.push(Operation::Rope { rows: dim(max_dim), head_dim: 2 * half, rotary_dim: 2 * dim(half) });
     operations.push(Operation::Gather { rows: dim(max_dim), columns: dim(max_dim) });

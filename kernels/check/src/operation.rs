@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{
-    AttentionLayout, AttentionShape, Backend, DType, HostTensor, KernelError, PoolGroups, PoolMethod, ScoreRule,
+    AttentionLayout, AttentionShape, Backend, DType, HostTensor, KernelError, PoolGroups, PoolMethod, RouteRule,
+    ScoreRule, WeightedRows,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -105,6 +106,18 @@ enum Operands<'w, B: Backend> {
     AddEmbedding {
         table: B::Embedding,
         rows: Vec<u32>,
+    },
+    Route {
+        logits: B::Tensor,
+        n_experts: usize,
+        rule: RouteRule,
+        dtype: DType,
+    },
+    WeightedRows {
+        x: B::Tensor,
+        per_row: usize,
+        rows: Vec<u32>,
+        weights: Vec<f32>,
     },
     Gather {
         x: B::Tensor,
@@ -220,6 +233,26 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
                 let operands = Operands::Rope { head_dim, rotary_dim, positions, cos: angles(2)?, sin: angles(3)? };
                 (operands, part(1, columns)?)
             }
+            Operation::Route { experts, top_k, .. } => {
+                // Far from uniform, so that few experts are equal after rounding.
+                let logits = rows_of(1, case.rows(), *experts, 8.0, range.clone())?;
+                let rule = RouteRule { top_k: *top_k, renormalize: true, rounded: false };
+                (Operands::Route { logits, n_experts: *experts, rule, dtype }, backend.alloc(dtype, rows, columns)?)
+            }
+            Operation::WeightedRows { rows: all, per_row, .. } => {
+                let mut rng = ChaCha8Rng::seed_from_u64(case.seed);
+                let picked: Vec<u32> = (0..all * per_row).map(|_| rng.random_range(0..*all as u32)).collect();
+                let weights = inputs.vector(2, DType::F32, picked.len())?.to_f32_vec();
+                let own = range.start * per_row..range.end * per_row;
+                let operands = Operands::WeightedRows {
+                    x: whole(1, *all, columns)?,
+                    per_row: *per_row,
+                    rows: picked.get(own.clone()).unwrap_or_default().to_vec(),
+                    weights: weights.get(own).unwrap_or_default().to_vec(),
+                };
+                // The sums are added to these values.
+                (operands, part(4, columns)?)
+            }
             Operation::Gather { rows: all, .. } => {
                 let mut rng = ChaCha8Rng::seed_from_u64(case.seed);
                 let picked: Vec<u32> = (0..*all).map(|_| rng.random_range(0..*all as u32)).collect();
@@ -297,6 +330,19 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
             Operands::Rope { head_dim, rotary_dim, positions, cos, sin } => {
                 backend.rope(out, 2, *head_dim, *rotary_dim, positions, cos, sin)
             }
+            Operands::Route { logits, rule, dtype, .. } => {
+                let routes = backend.route(logits, *rule)?;
+                let rows = routes.experts().chunks(rule.top_k).zip(routes.weights().chunks(rule.top_k));
+                let values: Vec<f32> = rows
+                    .flat_map(|(experts, weights)| {
+                        experts.iter().map(|expert| *expert as f32).chain(weights.iter().copied())
+                    })
+                    .collect();
+                backend.upload(&dtype.from_f32_slice(&values), out)
+            }
+            Operands::WeightedRows { x, per_row, rows, weights } => {
+                backend.add_weighted_rows(x, WeightedRows { per_row: *per_row, rows, weights }, out)
+            }
             Operands::Gather { x, rows } => backend.gather_rows(x, rows, out),
             Operands::Copy { x, from, count } => backend.copy_rows(x, *from, *count, out, COPY_OFFSET),
             Operands::Pool { x, groups, method } => backend.pool(x, groups, *method, out),
@@ -330,6 +376,11 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
             Operands::NormHeads { heads, .. } => moved(2.0 * result * *heads as f64 / (heads + 1) as f64),
             Operands::Norm { norm: Norm::RmsResidual, .. } | Operands::AddEmbedding { .. } => moved(3.0 * result),
             Operands::Pool { groups, .. } => moved((groups.n_rows() + groups.len()) as f64 * self.row_bytes as f64),
+            Operands::WeightedRows { per_row, .. } => moved((per_row + 2) as f64 * result),
+            // An index and a weight of 4 bytes each for each choice.
+            Operands::Route { n_experts, rule, .. } => {
+                moved((self.rows * (n_experts * self.element_bytes + 8 * rule.top_k)) as f64)
+            }
             Operands::Attention { layout, shape, scores, .. } => {
                 let pairs: usize = layout.segments.iter().map(|segment| segment.visible_keys(scores.window)).sum();
                 let keys: usize = layout.segments.iter().map(|segment| segment.start_position + segment.len).sum();
@@ -439,6 +490,9 @@ mod tests {
         // Two of three heads of 4 columns; a half of two of three heads of 8 columns.
         assert_eq!(work(Operation::NormHeads { rows: 3, heads: 2, head_dim: 4 }).bytes, 2.0 * 2.0 * 3.0 * 8.0);
         assert_eq!(work(Operation::Rope { rows: 3, head_dim: 8, rotary_dim: 4 }).bytes, 2.0 * 2.0 * 3.0 * 8.0);
+        // Three rows of five, and the output read and written; logits of 2 bytes, and two choices.
+        assert_eq!(work(Operation::WeightedRows { rows: 3, columns: 5, per_row: 3 }).bytes, 5.0 * 30.0);
+        assert_eq!(work(Operation::Route { rows: 3, experts: 5, top_k: 2 }).bytes, 3.0 * (10.0 + 16.0));
         let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 8 };
         // Positions attend to 1, 2 and 3 keys; queries, results, and keys and values of half the width.
         let attention = Work { bytes: 2.0 * (3.0 * 16.0 * 2.0) + 3.0 * 16.0 * 2.0, operations: Some(4.0 * 6.0 * 16.0) };

@@ -146,6 +146,8 @@ fn cases(rows: usize, hidden: usize) -> Vec<Case> {
         Operation::Rope { rows, head_dim: shape.head_dim, rotary_dim: shape.head_dim },
         Operation::EmbedScaled { rows, columns: hidden },
         Operation::AddEmbedding { rows, columns: hidden },
+        Operation::WeightedRows { rows, columns: hidden, per_row: 8 },
+        Operation::Route { rows, experts: 128, top_k: 8 },
         Operation::Gather { rows, columns: hidden },
         Operation::Pool { groups: rows / 4, columns: hidden, method: PoolMethod::Mean },
     ] {

@@ -120,7 +120,7 @@ mod with_the_emulator {
         let found = json(&file);
         let report = &found["report"];
         assert_eq!((&found["passed"], &report["emulated"]), (&true.into(), &false.into()));
-        assert!(out.contains("fake GPU (sm_90") && out.contains("14 of sm_90 from"), "{out}");
+        assert!(out.contains("fake GPU (sm_90") && out.contains("16 of sm_90 from"), "{out}");
         // The fake driver executes the kernels in the emulator, so there are no differences.
         assert!(out.contains("results compared with the emulator are bit-identical"), "{out}");
         let timed = report["timings"]["kernels"].as_array().unwrap();
@@ -136,6 +136,8 @@ mod with_the_emulator {
             "rms_norm_heads_wide_bf16",
             "layer_norm_bf16",
             "add_embedding_wide_bf16",
+            "add_weighted_rows_wide_bf16",
+            "route_bf16",
             "linear_gated_wgmma_bf16",
             "pool_bf16",
         ] {

@@ -20,9 +20,11 @@ use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
 use crate::pending::{CompletedCopy, PendingCopy};
+use crate::routes::{RouteRule, Routes, WeightedRows};
 
 mod aligned;
 mod attention;
+mod experts;
 mod gemm;
 mod isa;
 mod math;
@@ -250,6 +252,22 @@ impl Backend for CpuBackend {
             let epilogue = GatedEpilogue::<E, A> { out: OutputRows::new(out), bias, activation: PhantomData };
             self.pool.install(|| gemm::matmul(self.isa, x, gate_up, &epilogue, &mut self.scratch()))
         }))
+    }
+
+    fn route(&self, logits: &CpuTensor, rule: RouteRule) -> Result<Routes, KernelError> {
+        check::route(logits, rule)?;
+        self.pool.install(|| experts::route(self.isa, logits, rule))
+    }
+
+    fn add_weighted_rows(
+        &self,
+        x: &CpuTensor,
+        sums: WeightedRows<'_>,
+        stream: &mut CpuTensor,
+    ) -> Result<(), KernelError> {
+        check::weighted_rows(x, sums, stream)?;
+        self.pool.install(|| experts::add_weighted_rows(self.isa, x, sums, stream));
+        Ok(())
     }
 
     fn rope(

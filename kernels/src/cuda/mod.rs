@@ -14,6 +14,7 @@ use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
 use crate::pending::PendingCopy;
+use crate::routes::{RouteRule, Routes, WeightedRows};
 
 mod architecture;
 mod attention;
@@ -30,6 +31,7 @@ pub mod driver;
 mod embedding;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+mod experts;
 mod linear;
 mod norms;
 pub mod occupancy;
@@ -356,6 +358,21 @@ impl<D: Device> Backend for CudaBackend<D> {
         check::matmul("linear gated", x, gate_up.shape, true, bias.map(|bias| bias.len), 2, out)?;
         self.poison(out, 0..x.rows)?;
         self.matmul(Operation::LinearGated, x, gate_up, bias, Some(activation), out)
+    }
+
+    fn route(&self, logits: &Self::Tensor, rule: RouteRule) -> Result<Routes, KernelError> {
+        check::route(logits, rule)?;
+        self.route_rows(logits, rule)
+    }
+
+    fn add_weighted_rows(
+        &self,
+        x: &Self::Tensor,
+        sums: WeightedRows<'_>,
+        stream: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        check::weighted_rows(x, sums, stream)?;
+        self.add_sums(x, sums, stream)
     }
 
     fn rope(

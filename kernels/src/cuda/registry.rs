@@ -15,6 +15,8 @@ mod tests;
 pub enum Operation {
     /// Rows of an embedding table that are added to the output.
     AddEmbedding,
+    /// Weighted sums of rows that are added to the output.
+    AddWeightedRows,
     /// Causal attention.
     Attention,
     /// Weights of type `from` to the kernel's type.
@@ -46,6 +48,8 @@ pub enum Operation {
     RmsNormResidual,
     /// Rotary position embedding.
     Rope,
+    /// The choice of experts from the logits of a router.
+    Route,
 }
 
 impl Operation {
@@ -320,6 +324,16 @@ macro_rules! text {
 /// All sources with their kernels.
 pub const SOURCES: &[KernelSource] = &[
     KernelSource {
+        file: "add_weighted_rows.cu",
+        text: text!("add_weighted_rows.cu"),
+        only: None,
+        parameters: 6,
+        groups: &[
+            all_types!("add_weighted_rows", Kernel { operation: Operation::AddWeightedRows, ..PLAIN }),
+            all_types!("add_weighted_rows_wide", Kernel { operation: Operation::AddWeightedRows, ..WIDE }),
+        ],
+    },
+    KernelSource {
         file: "attention.cu",
         text: text!("attention.cu"),
         only: None,
@@ -471,5 +485,12 @@ pub const SOURCES: &[KernelSource] = &[
             all_types!("rope", Kernel { operation: Operation::Rope, ..PLAIN }),
             all_types!("rope_wide", Kernel { operation: Operation::Rope, ..WIDE }),
         ],
+    },
+    KernelSource {
+        file: "route.cu",
+        text: text!("route.cu"),
+        only: None,
+        parameters: 6,
+        groups: &[all_types!("route", Kernel { operation: Operation::Route, ..PLAIN })],
     },
 ];

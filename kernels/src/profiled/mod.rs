@@ -10,6 +10,7 @@ use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
 use crate::pending::PendingCopy;
+use crate::routes::{RouteRule, Routes, WeightedRows};
 
 mod ranges;
 mod record;
@@ -265,6 +266,27 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
             Activation::Silu => self.profile.record("linear + swiglu", shape, work, run),
             Activation::Gelu | Activation::GeluTanh => self.profile.record("linear + geglu", shape, work, run),
         }
+    }
+
+    fn route(&self, logits: &Self::Tensor, rule: RouteRule) -> Result<Routes, KernelError> {
+        // An index and a weight for each expert of a row.
+        let chosen = (logits.rows * rule.top_k * 2 * size_of::<u32>()) as u64;
+        let work = OperationWork { flops: 0, bytes: logits.rows_bytes(logits.rows) + chosen };
+        let shape = format!("{} of {}", rule.top_k, logits.columns);
+        self.profile.record("route", shape, work, || self.backend.route(&logits.inner, rule))
+    }
+
+    fn add_weighted_rows(
+        &self,
+        x: &Self::Tensor,
+        sums: WeightedRows<'_>,
+        stream: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let work = OperationWork { flops: 0, bytes: x.rows_bytes(sums.rows.len() + 2 * sums.n_results()) };
+        let shape = format!("{} x {}", sums.per_row, x.columns);
+        self.profile.record("add weighted rows", shape, work, || {
+            self.backend.add_weighted_rows(&x.inner, sums, &mut stream.inner)
+        })
     }
 
     fn rope(

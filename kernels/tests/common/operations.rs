@@ -3,7 +3,8 @@
 
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{
-    Activation, AttentionLayout, AttentionShape, Backend, DType, PoolGroups, PoolMethod, ScoreRule,
+    Activation, AttentionLayout, AttentionShape, Backend, DType, PoolGroups, PoolMethod, RouteRule, ScoreRule,
+    WeightedRows,
 };
 
 use super::{host, random, upload};
@@ -162,6 +163,44 @@ pub fn added_embedding<B: Backend>(backend: &B, dtype: DType, columns: usize) ->
     let mut stream = upload(backend, dtype, 6, columns, &random(3, dtype, 6 * columns));
     backend.add_embedding(&table, &[1, 6, 0, 6], &mut stream).unwrap();
     bytes(backend, &stream, dtype, 6, columns)
+}
+
+/// Every combination of the flags of a rule for `top_k` experts.
+pub fn route_rules(top_k: usize) -> [RouteRule; 4] {
+    [(false, false), (false, true), (true, false), (true, true)].map(|(renormalize, rounded)| RouteRule {
+        top_k,
+        renormalize,
+        rounded,
+    })
+}
+
+/// The experts of rows `from..to` of logits in steps of a quarter, among which many are equal, computed alone: for each row
+/// the experts and then their weights, in `dtype`.
+pub fn routes<B: Backend>(
+    backend: &B,
+    dtype: DType,
+    rule: RouteRule,
+    (from, to): (usize, usize),
+    n_experts: usize,
+) -> Vec<u8> {
+    let logits: Vec<f32> = random(1, dtype, to * n_experts).iter().map(|value| (value * 16.0).round() / 4.0).collect();
+    let logits = upload(backend, dtype, to - from, n_experts, &logits[from * n_experts..]);
+    let routes = backend.route(&logits, rule).unwrap();
+    let rows = routes.experts().chunks(rule.top_k).zip(routes.weights().chunks(rule.top_k));
+    let values: Vec<f32> = rows
+        .flat_map(|(experts, weights)| experts.iter().map(|expert| *expert as f32).chain(weights.iter().copied()))
+        .collect();
+    dtype.from_f32_slice(&values)
+}
+
+/// Weighted sums of three rows of seven each, added to the first rows of a stream.
+pub fn weighted_rows<B: Backend>(backend: &B, dtype: DType, columns: usize) -> Vec<u8> {
+    let x = upload(backend, dtype, 7, columns, &random(1, dtype, 7 * columns));
+    let mut stream = upload(backend, dtype, 4, columns, &random(2, dtype, 4 * columns));
+    let weights = random(3, DType::F32, 9);
+    let sums = WeightedRows { per_row: 3, rows: &[6, 0, 3, 5, 5, 1, 2, 4, 6], weights: &weights };
+    backend.add_weighted_rows(&x, sums, &mut stream).unwrap();
+    bytes(backend, &stream, dtype, 4, columns)
 }
 
 /// Rotates the first `rotary_dim` columns of two of the three heads of a row.

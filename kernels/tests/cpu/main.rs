@@ -7,6 +7,7 @@ mod common;
 mod attention;
 mod attention_scores;
 mod embedding;
+mod experts;
 mod linear;
 mod norms;
 mod rows_and_pools;

@@ -2,11 +2,11 @@
 
 use actbench_kernels::cuda::KernelSet;
 use actbench_kernels::cuda::emulator::{CopyTime, EmulatedBackend, EmulatorOptions, ThreadOrder};
-use actbench_kernels::{Activation, AttentionShape, Backend, DType, PoolMethod, ScoreRule};
+use actbench_kernels::{Activation, AttentionShape, Backend, DType, PoolMethod, RouteRule, ScoreRule, WeightedRows};
 
 use crate::common::*;
 use crate::is_sanitized;
-use crate::operations::{self, MATMUL_KINDS, NORM_KINDS, NormKind, score_rules};
+use crate::operations::{self, MATMUL_KINDS, NORM_KINDS, NormKind, route_rules, score_rules};
 
 /// The emulator with each thread order. Plain kernels have no asynchronous copies, so the copy time does not matter.
 fn emulated() -> Vec<(EmulatorOptions, EmulatedBackend)> {
@@ -79,6 +79,9 @@ fn norm_rope_copies_and_pools_equal_cpu() {
             assert_cpu_bits!(format!("added embedding {dtype} {columns}"), backend => {
                 operations::added_embedding(backend, dtype, columns)
             });
+            assert_cpu_bits!(format!("weighted rows {dtype} {columns}"), backend => {
+                operations::weighted_rows(backend, dtype, columns)
+            });
             assert_cpu_bits!(format!("copies {dtype} {columns}"), backend => {
                 operations::copies(backend, dtype, columns)
             });
@@ -93,6 +96,41 @@ fn norm_rope_copies_and_pools_equal_cpu() {
                 operations::rope(backend, dtype, head_dim, rotary_dim, &[3, 0, 9])
             });
         }
+    }
+}
+
+/// Fewer experts than partial sums, more experts than threads, and as many as there can be.
+#[test]
+fn routes_equal_cpu() {
+    for dtype in DTYPES {
+        for (n_experts, top_k) in [(1, 1), (5, 2), (130, 8), (512, 3)] {
+            for rule in route_rules(top_k) {
+                assert_cpu_bits!(format!("routes {dtype} {rule:?} of {n_experts}"), backend => {
+                    operations::routes(backend, dtype, rule, (0, 4), n_experts)
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn nan_logits_choose_first_experts_on_every_device() {
+    let mut logits = vec![0.5; 6];
+    logits[4] = f32::NAN;
+    let rule = RouteRule { top_k: 2, renormalize: true, rounded: false };
+    let check = |routes: actbench_kernels::Routes| {
+        assert_eq!(routes.experts(), [0, 1]);
+        assert!(routes.weights().iter().all(|weight| weight.is_nan()), "{routes:?}");
+    };
+    // A table with a NaN would be refused, so the bytes are uploaded.
+    let cpu = fused_multiply_add_cpu();
+    let mut x = cpu.alloc(DType::F32, 1, 6).unwrap();
+    cpu.upload(&DType::F32.from_f32_slice(&logits), &mut x).unwrap();
+    check(cpu.route(&x, rule).unwrap());
+    for (_, backend) in emulated() {
+        let mut x = backend.alloc(DType::F32, 1, 6).unwrap();
+        backend.upload(&DType::F32.from_f32_slice(&logits), &mut x).unwrap();
+        check(backend.route(&x, rule).unwrap());
     }
 }
 
@@ -113,6 +151,8 @@ fn wide_kernels_equal_plain_except_norm() {
                 assert!(scaled(&wide) == scaled(&plain), "scaled embedding {dtype} {columns} {options:?}");
                 let added = |backend| operations::added_embedding(backend, dtype, columns);
                 assert!(added(&wide) == added(&plain), "added embedding {dtype} {columns} {options:?}");
+                let weighted = |backend| operations::weighted_rows(backend, dtype, columns);
+                assert!(weighted(&wide) == weighted(&plain), "weighted rows {dtype} {columns} {options:?}");
                 for kind in NORM_KINDS {
                     let norm = |backend: &EmulatedBackend| {
                         dtype.to_f32_vec(&operations::norm(backend, kind, dtype, (0, 4), columns))
@@ -275,6 +315,10 @@ fn mismatched_shapes_are_errors() {
     assert!(backend.embed(&table, &[2], 2.0, &mut out).is_err());
     assert!(backend.add_embedding(&table, &[2], &mut out).is_err());
     assert!(backend.add_embedding(&table, &[0, 1, 1], &mut out).is_err());
+    for top_k in [0, 5] {
+        assert!(backend.route(&x, RouteRule { top_k, renormalize: false, rounded: false }).is_err(), "{top_k}");
+    }
+    assert!(backend.add_weighted_rows(&x, WeightedRows { per_row: 1, rows: &[2], weights: &[1.0] }, &mut out).is_err());
     let vector = |len: usize| backend.prepare_vector(&[host(DType::F32, &[len], &vec![1.0; len])], DType::F32).unwrap();
     assert!(backend.rms_norm_residual(&x, &vector(3), 1e-5, &mut out).is_err());
     assert!(backend.layer_norm(&x, &vector(4), &vector(3), 1e-5, &mut out).is_err());
@@ -291,4 +335,7 @@ fn mismatched_shapes_are_errors() {
     // Without rows nothing is launched.
     let none = backend.alloc(DType::F32, 0, 4).unwrap();
     assert!(backend.linear(&none, &weight, None, &mut out).is_ok());
+    let rule = RouteRule { top_k: 2, renormalize: false, rounded: false };
+    assert_eq!(backend.route(&none, rule).unwrap().experts(), [0; 0]);
+    assert!(backend.add_weighted_rows(&x, WeightedRows { per_row: 2, rows: &[], weights: &[] }, &mut out).is_ok());
 }

@@ -109,8 +109,8 @@ pub fn measure(
 /// Loaded blocks of the job's reduced shape.
 struct MeasuredBlocks {
     model: Decoder<CpuBackend>,
-    /// Number of their weights.
-    weights: usize,
+    /// Number of weights that a token is multiplied with.
+    active_weights: usize,
     /// Seconds of loading a block of the full shape.
     load_s: f64,
     /// Bytes of a block of the full shape in bf16.
@@ -125,19 +125,20 @@ impl MeasuredBlocks {
         let longest = job.longest().into_iter().max().unwrap_or(1) as usize;
         let options = LoadOptions { dtype: job.config.dtype, n_blocks: BLOCKS, max_positions: longest };
         let (loaded, full) = (weights_per_block(&reduced), weights_per_block(&job.model));
+        let active_weights = (0..BLOCKS).map(|layer| reduced.linear_flops(layer) as usize / 2).sum();
         let start = Instant::now();
         let model = Decoder::load(backend, reduced, Arc::new(weights), &options, &mut |_, _| ())?;
         let seconds = start.elapsed().as_secs_f64();
         // Loading generates or converts each weight once.
         let load_s = seconds / BLOCKS as f64 * full as f64 / loaded as f64;
-        Ok(MeasuredBlocks { model, weights: BLOCKS * loaded, load_s, full_bytes: 2.0 * full as f64 })
+        Ok(MeasuredBlocks { model, active_weights, load_s, full_bytes: 2.0 * full as f64 })
     }
 
     /// The rates of lazy and eager.
     fn rates(&self, job: &Job, steps: &mut CalibrationSteps<'_>) -> Result<(f64, f64)> {
         let config = &job.config;
         let longest = job.longest().into_iter().max().unwrap_or(1) as usize;
-        let batch_size = reduced::batch_size(config.batch_size, longest, self.weights);
+        let batch_size = reduced::batch_size(config.batch_size, longest, self.active_weights);
         steps.begin("padded batches")?;
         let tokens = job.train_tokens();
         let padded = eager::batches(tokens, batch_size, &(0..tokens.len()).collect::<Vec<_>>());
@@ -154,9 +155,10 @@ impl MeasuredBlocks {
     }
 }
 
-/// Weights of the projections and norms of a block.
+/// Weights of the projections and norms of a block, on average.
 fn weights_per_block(model: &DecoderSpec) -> usize {
-    model.linear_flops_per_block() as usize / 2 + model.norms_per_block() * model.hidden_size
+    let linear: u64 = (0..model.n_layers).map(|layer| model.linear_weights(layer)).sum();
+    linear as usize / model.n_layers.max(1) + model.norms_per_block() * model.hidden_size
 }
 
 /// Floating-point operations per second over the batches after the first.

@@ -14,7 +14,7 @@ use crate::workload::layers_of;
 use crate::workload::prepare::TOKEN_BYTES;
 use crate::workload::score::{matrix_bytes, parallel_layers};
 use actbench_activations::model::memory_model::{
-    embedding_bytes, full_feature_bytes, packed_block_bytes, pooled_feature_bytes, resident_embedding_bytes,
+    WorkspaceColumns, embedding_bytes, full_feature_bytes, packed_block_bytes, pooled_feature_bytes, resident_embedding_bytes,
     workspace_buffers,
 };
 use actbench_activations::plan::PlanCost;
@@ -59,7 +59,9 @@ pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibrat
         (false, true) => (embedding, 0),
         (false, false) => (0, touched),
     };
-    let packed = packed_block_bytes(model, calibration.weight_element, allocated_bytes) * count.blocks;
+    let blocks = 0..usize::try_from(count.blocks).unwrap_or(usize::MAX);
+    let packed_block = |layer| packed_block_bytes(model, layer, calibration.weight_element, allocated_bytes);
+    let packed = blocks.clone().map(packed_block).sum::<u64>();
     let pools_on_device = method != Method::Eager;
     let buffers = workspace_buffers(model, element, &count.largest, count.blocks, layers, pools_on_device);
     let workspace = buffers.iter().copied().map(allocated_bytes).sum::<u64>()
@@ -89,7 +91,7 @@ pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibrat
     } else {
         resident_embedding_bytes(model, job.distinct_tokens(), element)
     };
-    let gpu_weights = packed_block_bytes(model, element, |bytes| bytes) * count.blocks;
+    let gpu_weights = blocks.map(|layer| packed_block_bytes(model, layer, element, |bytes| bytes)).sum::<u64>();
     Memory {
         rss: calibration.base_rss + extraction.max(training) + mapped,
         heap,
@@ -104,7 +106,9 @@ fn activation_copy(job: &Job, tokens: u64, weight_element: u64) -> u64 {
     // With AMX, weights of bf16 stay in bf16 when computing in f32.
     let stored = if run == DType::F32 && weight_element == 2 { DType::Bf16 } else { run };
     let rows = usize::try_from(tokens).unwrap_or(usize::MAX);
-    let widths = [model.hidden_size, model.query_width(), model.intermediate_size];
+    let columns = WorkspaceColumns::of(model);
+    let of_expert = columns.experts.map_or(0, |experts| experts.gated);
+    let widths = [columns.hidden, columns.query, columns.gated, of_expert];
     let copies = widths.map(|width| scratch_bytes(Isa::detect(), run, stored, rows, width));
     allocated_bytes(copies.into_iter().max().unwrap_or(0) as u64)
 }

@@ -3,7 +3,7 @@
 //! A block of an 8B model takes seconds to generate and its batches take seconds each. Most of its time is in GEMMs whose weights
 //! exceed a core's own caches, and their rate hardly depends on the size as long as they do.
 
-use actbench_activations::model::spec::{AttentionSpec, DecoderSpec, MlpSpec};
+use actbench_activations::model::spec::{AttentionSpec, DecoderSpec, ExpertsSpec, MlpSpec};
 
 /// Measured blocks: in a core's own caches each replaces the weights of the other, as in the complete model.
 pub const BLOCKS: usize = 2;
@@ -29,9 +29,18 @@ pub fn model(model: &DecoderSpec, vocab_size: usize) -> DecoderSpec {
         intermediate_size: width(model.intermediate_size, widest),
         attention: AttentionSpec { qkv_bias: false, output_bias: false, ..model.attention },
         mlp: MlpSpec { bias: false, ..model.mlp },
+        experts: model.experts.map(|experts| reduced_experts(experts, widest)),
         layers: model.layers.iter().copied().cycle().take(BLOCKS).collect(),
         ..model.clone()
     }
+}
+
+/// Fewer experts, at least those of a token, which are narrower if they are still too many weights. Each has more rows than in
+/// the model, so that the rate is an upper bound.
+fn reduced_experts(experts: ExpertsSpec, widest: usize) -> ExpertsSpec {
+    let top_k = experts.rule.top_k;
+    let n = (widest / experts.intermediate_size.max(1)).clamp(top_k, experts.n);
+    ExpertsSpec { n, intermediate_size: width(experts.intermediate_size, widest / n), ..experts }
 }
 
 /// A width of at most about `widest` for the MLP of width `own`.
@@ -56,6 +65,8 @@ pub fn batch_size(batch_size: usize, longest: usize, weights: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use actbench_kernels::RouteRule;
+
     use super::*;
 
     fn shape(hidden: usize, intermediate: usize) -> DecoderSpec {
@@ -74,6 +85,16 @@ mod tests {
         assert_eq!((large.hidden_size, large.intermediate_size), (4096, 2560));
         assert!(3 * large.hidden_size * large.intermediate_size <= MAX_MLP_WEIGHTS);
         assert_eq!(model(&shape(65_536, 200_000), 256).intermediate_size, WIDTH_STEP);
+    }
+
+    #[test]
+    fn many_or_wide_experts_are_reduced() {
+        let rule = |top_k| RouteRule { top_k, renormalize: true, rounded: false };
+        let experts = |n, top_k, intermediate_size| ExpertsSpec { n, intermediate_size, rule: rule(top_k) };
+        assert_eq!(reduced_experts(experts(5, 2, 64), 5461), experts(5, 2, 64));
+        // Those of Qwen3-30B-A3B and of Mixtral 8x7B.
+        assert_eq!(reduced_experts(experts(128, 8, 768), 5461), experts(8, 8, 512));
+        assert_eq!(reduced_experts(experts(8, 2, 14_336), 2730), experts(2, 2, 1280));
     }
 
     #[test]

@@ -15,7 +15,7 @@ fn modes_agree_on_every_family() {
     for case in FAMILY_GOLDENS.into_iter().filter(FamilyCase::has_shareable_prefixes) {
         families.entry(case.family).or_insert(case);
     }
-    assert!(families.len() >= 13, "{families:?}");
+    assert!(families.len() >= 15, "{families:?}");
     for (family, case) in families {
         let sandbox = Sandbox::new();
         let text = fs::read_to_string(case.directory().join("config.json")).unwrap();

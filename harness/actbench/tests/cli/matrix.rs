@@ -84,7 +84,7 @@ error: m.toml:2: invalid value 'fp8' for '--dtype <DTYPE>': unknown dtype 'fp8':
 error: m.toml:2: unknown key 'output' in [settings]: use a flag of `actbench run` without its dashes
 error: m.toml:2: lazy-cache-disk must be true or false: write lazy-cache-disk = true
 error: m.toml:2: invalid value 'much' for '--memory-limit <SIZE>': invalid memory limit 'much': use bytes, 500MB, 8GiB, a percentage such as 80%, or none
-error: m.toml:1: unknown preset 'unheard-of' for synthetic models; use one of tiny, gpt2, smollm2-135m, pythia-160m, gpt2-medium, smollm2-360m, qwen2.5-0.5b, qwen3-0.6b, gemma-3-1b, tinyllama-1.1b, llama-3.2-1b, pythia-1.4b, olmo-2-1b, qwen2.5-1.5b, smollm2-1.7b, qwen3-1.7b, gemma-2b, gemma-2-2b, smollm3-3b, llama-3.2-3b, phi-3-mini, phi-4-mini, gemma-3-4b, mistral-7b, qwen2.5-7b, llama-3.1-8b, qwen3-8b, gemma-2-9b, gemma-3-12b, llama-3.1-70b
+error: m.toml:1: unknown preset 'unheard-of' for synthetic models; use one of tiny, gpt2, smollm2-135m, pythia-160m, gpt2-medium, smollm2-360m, qwen2.5-0.5b, qwen3-0.6b, gemma-3-1b, tinyllama-1.1b, llama-3.2-1b, pythia-1.4b, olmo-2-1b, qwen2.5-1.5b, smollm2-1.7b, qwen3-1.7b, gemma-2b, gemma-2-2b, smollm3-3b, llama-3.2-3b, phi-3-mini, phi-4-mini, gemma-3-4b, mistral-7b, qwen2.5-7b, llama-3.1-8b, qwen3-8b, gemma-2-9b, gemma-3-12b, qwen3-30b-a3b, mixtral-8x7b, llama-3.1-70b
 error: m.toml: cell 001-l9: layers = [9] is too deep: the model has 8 layers; write 8 or fewer, or "all"
 error: m.toml:1: is not TOML: unclosed array table, expected `]`
 "#);

@@ -15,21 +15,21 @@ impl DecoderSpec {
     pub fn flops(&self, batch: &TokenBatch, n_blocks: usize) -> u64 {
         let Some(last) = n_blocks.checked_sub(1) else { return 0 };
         let n_tokens = batch.ids.len() as u64;
-        let linear = n_tokens * self.linear_flops_per_block();
-        // Blocks with the same window do the same work.
-        let mut before = 0;
+        let mut before = n_tokens * (0..last).map(|layer| self.linear_flops(layer)).sum::<u64>();
+        // Attention with the same window does the same work.
         for window in self.windows() {
             let blocks = (0..last).filter(|layer| self.score_rule(*layer).window == window).count() as u64;
-            before += blocks * (linear + self.attention_flops(&batch.layout, window));
+            before += blocks * self.attention_flops(&batch.layout, window);
         }
+        let linear = self.linear_flops(last);
         let window = self.score_rule(last).window;
         let last_block = match &batch.last_layer {
             Some(left) => {
                 let n_left = left.tokens.len() as u64;
-                let past_kv = n_left * (self.linear_flops_per_block() - self.kv_flops());
+                let past_kv = n_left * (linear - self.kv_flops());
                 n_tokens * self.kv_flops() + past_kv + self.attention_flops(&left.layout, window)
             }
-            None => linear + self.attention_flops(&batch.layout, window),
+            None => n_tokens * linear + self.attention_flops(&batch.layout, window),
         };
         before + last_block
     }

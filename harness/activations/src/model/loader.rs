@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use actbench_kernels::{Backend, DType, HostTensor, KernelError};
 
-use super::decoder::{DecoderBlock, Norm, Projection};
+use super::decoder::{DecoderBlock, Experts, FeedForward, Mlp, Norm, Projection};
 use super::spec::{DecoderSpec, NormKind};
 use super::tensor_names::Part;
 use super::tensor_shapes::{PartShape, part_shape, part_view, stored_shape};
@@ -29,8 +29,21 @@ pub(super) struct WeightLoader<'a, B: Backend> {
 enum Prepared {
     /// An embedding table, by name, and its rows.
     Table(String, usize),
-    /// A projection of a block.
-    Weight(usize, Part),
+    /// A projection.
+    Weight(Place, Part),
+}
+
+/// A block, or an expert of it: parts that are of no expert have the number 0.
+#[derive(Clone, Copy)]
+struct Place {
+    layer: usize,
+    expert: usize,
+}
+
+impl Place {
+    fn block(layer: usize) -> Self {
+        Place { layer, expert: 0 }
+    }
 }
 
 /// A part of a stored tensor.
@@ -88,8 +101,8 @@ impl<'a, B: Backend> WeightLoader<'a, B> {
             Prepared::Table(name, rows) => {
                 (name.clone(), self.weights.tensor(name, &[*rows, self.spec.hidden_size]).ok()?)
             }
-            Prepared::Weight(layer, part) => {
-                let located = self.weight(*layer, *part).ok()?;
+            Prepared::Weight(place, part) => {
+                let located = self.weight(*place, *part).ok()?;
                 (located.name, located.part)
             }
         };
@@ -98,40 +111,55 @@ impl<'a, B: Backend> WeightLoader<'a, B> {
 
     /// The prepared weights of block `layer`. Pages of mapped weights are released once they are packed.
     pub(super) fn block(&self, layer: usize) -> Result<DecoderBlock<B>> {
+        let here = Place::block(layer);
         let block = DecoderBlock {
-            mlp_input: self.mlp_input(layer)?,
+            feed_forward: self.feed_forward(layer)?,
             attention_norm: self.norm(layer, Part::AttentionNorm)?,
-            query: self.projection(layer, &[Part::Query])?,
-            key_value: self.projection(layer, &[Part::Key, Part::Value])?,
+            query: self.projection(here, &[Part::Query])?,
+            key_value: self.projection(here, &[Part::Key, Part::Value])?,
             query_norm: self.scale(layer, Part::QueryNorm)?,
             key_norm: self.scale(layer, Part::KeyNorm)?,
-            attention_output: self.projection(layer, &[Part::AttentionOutput])?,
+            attention_output: self.projection(here, &[Part::AttentionOutput])?,
             attention_output_norm: self.scale(layer, Part::AttentionOutputNorm)?,
             mlp_norm: self.norm(layer, Part::MlpNorm)?,
-            down: self.projection(layer, &[Part::Down])?,
             mlp_output_norm: self.scale(layer, Part::MlpOutputNorm)?,
         };
         *self.stacked.borrow_mut() = None;
         Ok(block)
     }
 
-    /// The projection or projections before the MLP's activation.
-    fn mlp_input(&self, layer: usize) -> Result<Projection<B>> {
-        if !self.spec.mlp.gated {
-            return self.projection(layer, &[Part::Up]);
-        }
-        let (gate, up) = (self.weight(layer, Part::Gate)?, self.weight(layer, Part::Up)?);
-        let prepared = self.backend.prepare_gated(&gate.part, &up.part, self.dtype);
-        let weight = self.named([(gate.name, &gate.part), (up.name, &up.part)], prepared)?;
-        self.unverified.borrow_mut().extend([Part::Gate, Part::Up].map(|part| Prepared::Weight(layer, part)));
-        self.weights.release(&gate.whole);
-        self.weights.release(&up.whole);
-        Ok(Projection { weight, bias: self.biases(layer, &[Part::Gate, Part::Up])? })
+    /// The MLP of block `layer`, or its experts.
+    fn feed_forward(&self, layer: usize) -> Result<FeedForward<B>> {
+        let Some(experts) = self.spec.experts_of(layer) else {
+            return self.mlp(Place::block(layer), Part::Gate, Part::Up, Part::Down).map(FeedForward::Mlp);
+        };
+        let router = self.projection(Place::block(layer), &[Part::Router])?;
+        let load = |expert| self.mlp(Place { layer, expert }, Part::ExpertGate, Part::ExpertUp, Part::ExpertDown);
+        let mlps = (0..experts.n).map(load).collect::<Result<Vec<_>>>()?;
+        Ok(FeedForward::Experts(Experts { router, mlps }))
     }
 
-    fn module(&self, layer: usize, part: Part) -> Result<String> {
+    fn mlp(&self, place: Place, gate: Part, up: Part, down: Part) -> Result<Mlp<B>> {
+        Ok(Mlp { input: self.mlp_input(place, gate, up)?, down: self.projection(place, &[down])? })
+    }
+
+    /// The projection or projections before the MLP's activation.
+    fn mlp_input(&self, place: Place, gate_part: Part, up_part: Part) -> Result<Projection<B>> {
+        if !self.spec.mlp.gated {
+            return self.projection(place, &[up_part]);
+        }
+        let (gate, up) = (self.weight(place, gate_part)?, self.weight(place, up_part)?);
+        let prepared = self.backend.prepare_gated(&gate.part, &up.part, self.dtype);
+        let weight = self.named([(gate.name, &gate.part), (up.name, &up.part)], prepared)?;
+        self.unverified.borrow_mut().extend([gate_part, up_part].map(|part| Prepared::Weight(place, part)));
+        self.weights.release(&gate.whole);
+        self.weights.release(&up.whole);
+        Ok(Projection { weight, bias: self.biases(place, &[gate_part, up_part])? })
+    }
+
+    fn module(&self, place: Place, part: Part) -> Result<String> {
         let missing = || Error::internal(format!("the family {} has no names for {part:?}", self.spec.family));
-        self.spec.names.module(layer, part).ok_or_else(missing)
+        self.spec.names.expert_module(place.layer, place.expert, part).ok_or_else(missing)
     }
 
     /// The tensor `name` of `shape`, which other parts share if `shared`.
@@ -149,12 +177,12 @@ impl<'a, B: Backend> WeightLoader<'a, B> {
     }
 
     /// The weight of a projection, `[outputs, inputs]`.
-    fn weight(&self, layer: usize, part: Part) -> Result<LocatedPart> {
-        let Some(PartShape::Projection { inputs, .. }) = part_shape(self.spec, part) else {
+    fn weight(&self, place: Place, part: Part) -> Result<LocatedPart> {
+        let Some(PartShape::Projection { inputs, .. }) = part_shape(self.spec, place.layer, part) else {
             return Err(Error::internal(format!("a block of {} has no {part:?}", self.spec.family)));
         };
-        let view = part_view(self.spec, part);
-        let name = format!("{}.weight", self.module(layer, part)?);
+        let view = part_view(self.spec, place.layer, part);
+        let name = format!("{}.weight", self.module(place, part)?);
         let whole = self.stored(&name, &stored_shape(self.spec, view.total(), inputs), view.widths.len() > 1)?;
         let part = view.cut(&whole)?;
         Ok(LocatedPart { name, whole, part })
@@ -170,12 +198,12 @@ impl<'a, B: Backend> WeightLoader<'a, B> {
 
     /// A norm of the residual stream, if the blocks have it.
     fn norm(&self, layer: usize, part: Part) -> Result<Option<Norm<B>>> {
-        let Some(PartShape::Norm { width, bias }) = part_shape(self.spec, part) else { return Ok(None) };
+        let Some(PartShape::Norm { width, bias }) = part_shape(self.spec, layer, part) else { return Ok(None) };
         let Some(scale) = self.scale(layer, part)? else { return Ok(None) };
         if !bias {
             return Ok(Some(Norm::Rms(scale)));
         }
-        let name = format!("{}.bias", self.module(layer, part)?);
+        let name = format!("{}.bias", self.module(Place::block(layer), part)?);
         let bias = self.bias(&name, width)?;
         let prepared = self.backend.prepare_vector(std::slice::from_ref(&bias), self.dtype);
         Ok(Some(Norm::Layer { scale, bias: self.named([(name, &bias)], prepared)? }))
@@ -183,8 +211,8 @@ impl<'a, B: Backend> WeightLoader<'a, B> {
 
     /// The weights of a norm, if the blocks have it.
     fn scale(&self, layer: usize, part: Part) -> Result<Option<B::Vector>> {
-        let Some(PartShape::Norm { width, .. }) = part_shape(self.spec, part) else { return Ok(None) };
-        let name = format!("{}.weight", self.module(layer, part)?);
+        let Some(PartShape::Norm { width, .. }) = part_shape(self.spec, layer, part) else { return Ok(None) };
+        let name = format!("{}.weight", self.module(Place::block(layer), part)?);
         let stored = self.weights.tensor(&name, &[width])?;
         let (scale, dtype) = match self.spec.norm.kind {
             NormKind::Rms | NormKind::Layer => (stored, self.dtype),
@@ -200,26 +228,27 @@ impl<'a, B: Backend> WeightLoader<'a, B> {
     }
 
     /// One projection, or several stacked.
-    fn projection(&self, layer: usize, parts: &[Part]) -> Result<Projection<B>> {
-        let located = parts.iter().map(|part| self.weight(layer, *part)).collect::<Result<Vec<_>>>()?;
+    fn projection(&self, place: Place, parts: &[Part]) -> Result<Projection<B>> {
+        let located = parts.iter().map(|part| self.weight(place, *part)).collect::<Result<Vec<_>>>()?;
         let tensors: Vec<HostTensor> = located.iter().map(|located| located.part.clone()).collect();
         let names = located.iter().map(|located| located.name.clone());
         let weight = self.named(names.zip(&tensors), self.backend.prepare_linear(&tensors, self.dtype))?;
-        self.unverified.borrow_mut().extend(parts.iter().map(|part| Prepared::Weight(layer, *part)));
+        self.unverified.borrow_mut().extend(parts.iter().map(|part| Prepared::Weight(place, *part)));
         for located in &located {
             self.weights.release(&located.whole);
         }
-        Ok(Projection { weight, bias: self.biases(layer, parts)? })
+        Ok(Projection { weight, bias: self.biases(place, parts)? })
     }
 
     /// The biases of parts, one after the other, if the blocks have them.
-    fn biases(&self, layer: usize, parts: &[Part]) -> Result<Option<B::Vector>> {
+    fn biases(&self, place: Place, parts: &[Part]) -> Result<Option<B::Vector>> {
         let mut names = Vec::new();
         let mut tensors = Vec::new();
         for part in parts {
-            let Some(PartShape::Projection { bias: true, .. }) = part_shape(self.spec, *part) else { return Ok(None) };
-            let view = part_view(self.spec, *part);
-            let name = format!("{}.bias", self.module(layer, *part)?);
+            let shape = part_shape(self.spec, place.layer, *part);
+            let Some(PartShape::Projection { bias: true, .. }) = shape else { return Ok(None) };
+            let view = part_view(self.spec, place.layer, *part);
+            let name = format!("{}.bias", self.module(place, *part)?);
             tensors.push(view.cut(&self.bias(&name, view.total())?)?);
             names.push(name);
         }

@@ -75,10 +75,23 @@ pub struct WorkspaceColumns {
     pub query: usize,
     /// Keys and values, side by side.
     pub key_value: usize,
-    /// Gate times up, or the activated projection.
+    /// Gate times up, or the activated projection; 0 if every block has experts.
     pub gated: usize,
     /// The second norm of a parallel residual; 0 without one.
     pub parallel: usize,
+    /// Those of blocks with experts, if there are any.
+    pub experts: Option<ExpertColumns>,
+}
+
+/// Columns of the activations of one token in blocks with experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertColumns {
+    /// The logits of the router.
+    pub router: usize,
+    /// The inputs and outputs of all experts of a token, side by side.
+    pub slots: usize,
+    /// Gate times up of one expert, or the activated projection.
+    pub gated: usize,
 }
 
 impl WorkspaceColumns {
@@ -88,28 +101,51 @@ impl WorkspaceColumns {
             hidden: spec.hidden_size,
             query: spec.query_width(),
             key_value: 2 * spec.kv_width(),
-            gated: spec.intermediate_size,
+            gated: if spec.layers.iter().all(|layer| layer.experts) { 0 } else { spec.intermediate_size },
             parallel: if spec.parallel_residual { spec.hidden_size } else { 0 },
+            experts: spec.experts.map(|experts| ExpertColumns {
+                router: experts.n,
+                slots: experts.rule.top_k * spec.hidden_size,
+                gated: experts.intermediate_size,
+            }),
         }
     }
 
+    /// Columns of an MLP's activations, gate times up, or of all buffers of the experts.
+    pub fn feed_forward(self) -> usize {
+        self.gated.max(self.of_experts().iter().sum())
+    }
+
+    /// Columns of the buffers of experts. All tokens of a batch may choose one expert, whose input and output are `hidden` wide.
+    fn of_experts(self) -> [usize; 5] {
+        let hidden = self.hidden;
+        self.experts.map_or([0; 5], |experts| [experts.router, experts.slots, hidden, experts.gated, hidden])
+    }
+
     /// Columns of the buffers that hold all own tokens in every case: stream and norm, queries and attention's
-    /// output, gate times up, the second norm.
-    fn of_own_tokens(self) -> [usize; 6] {
-        [self.hidden, self.hidden, self.query, self.query, self.gated, self.parallel]
+    /// output, gate times up, the second norm, those of experts.
+    fn of_own_tokens(self) -> impl Iterator<Item = usize> {
+        let shared = [self.hidden, self.hidden, self.query, self.query, self.gated, self.parallel];
+        shared.into_iter().chain(self.of_experts())
     }
 
     /// Columns of all buffers that grow with the tokens of a batch: the above, keys and values, the tokens left after
     /// pruning, and a layer's output with the cached tokens. Outputs on their way to the host are not among them.
     fn of_all(self) -> usize {
-        self.of_own_tokens().iter().sum::<usize>() + self.key_value + 2 * self.hidden
+        self.of_own_tokens().sum::<usize>() + self.key_value + 2 * self.hidden
     }
 }
 
 /// Bytes of the embedding and of blocks `0..n_blocks`, stored as `dtype`; norms and biases are left out.
 pub fn weight_bytes(spec: &DecoderSpec, n_blocks: usize, dtype: DType) -> u64 {
-    let blocks = (n_blocks as u64).saturating_mul(spec.linear_flops_per_block() / 2);
-    blocks.saturating_mul(dtype.size() as u64).saturating_add(embedding_bytes(spec, dtype.size() as u64))
+    let element = dtype.size() as u64;
+    let blocks = (0..n_blocks).map(|layer| block_bytes(spec, layer, element));
+    blocks.fold(embedding_bytes(spec, element), u64::saturating_add)
+}
+
+/// Bytes of block `layer` in elements of `element` bytes, all its experts included; norms and biases are left out.
+pub fn block_bytes(spec: &DecoderSpec, layer: usize, element: u64) -> u64 {
+    spec.linear_weights(layer).saturating_mul(element)
 }
 
 /// Bytes of the embedding table, and of learned positions, in elements of `element` bytes.
@@ -125,11 +161,10 @@ pub fn resident_embedding_bytes(spec: &DecoderSpec, distinct_tokens: u64, elemen
     distinct_tokens.saturating_mul(2).saturating_mul(row_bytes).min(embedding_bytes(spec, element))
 }
 
-/// Bytes of one block's weights, packed in elements of `element` bytes; `allocated` gives what a buffer of so many bytes
-/// really takes.
-pub fn packed_block_bytes(spec: &DecoderSpec, element: u64, allocated: impl Fn(u64) -> u64) -> u64 {
-    let (hidden, inner) = (spec.hidden_size as u64, spec.intermediate_size as u64);
-    let mlp_inner = spec.mlp_inner_width() as u64;
+/// Bytes of the weights of block `layer`, packed in elements of `element` bytes; `allocated` gives what a buffer of so many
+/// bytes really takes.
+pub fn packed_block_bytes(spec: &DecoderSpec, layer: usize, element: u64, allocated: impl Fn(u64) -> u64) -> u64 {
+    let hidden = spec.hidden_size as u64;
     let (query, kv) = (spec.query_width() as u64, spec.kv_width() as u64);
     let packed = |out_features: u64, in_features: u64| {
         allocated(out_features.next_multiple_of(WEIGHT_PANEL) * in_features.next_multiple_of(WEIGHT_PANEL) * element)
@@ -137,7 +172,12 @@ pub fn packed_block_bytes(spec: &DecoderSpec, element: u64, allocated: impl Fn(u
     let attention = packed(query, hidden) + packed(2 * kv, hidden) + packed(hidden, query);
     // Norms stay in f32. Gate and up are interleaved in one matrix.
     let norms = spec.norms_per_block() as u64 * hidden * size_of::<f32>() as u64;
-    attention + packed(mlp_inner, hidden) + packed(hidden, inner) + norms
+    let mlp = |width: usize| packed(spec.mlp_inner_width(width) as u64, hidden) + packed(hidden, width as u64);
+    let feed_forward = match spec.experts_of(layer) {
+        None => mlp(spec.intermediate_size),
+        Some(experts) => packed(experts.n as u64, hidden) + experts.n as u64 * mlp(experts.intermediate_size),
+    };
+    attention + feed_forward + norms
 }
 
 /// Bytes that one token of a batch takes on a device: the buffers of the forward pass, copies on their way to the host,
@@ -176,8 +216,7 @@ pub fn workspace_buffers(
     let columns = WorkspaceColumns::of(spec);
     let (hidden, key_value) = (columns.hidden as u64, columns.key_value as u64);
     let emitted = if pooled { largest.samples * hidden } else { largest.tokens * hidden };
-    let mut elements: Vec<u64> =
-        columns.of_own_tokens().iter().map(|columns| largest.tokens * *columns as u64).collect();
+    let mut elements: Vec<u64> = columns.of_own_tokens().map(|columns| largest.tokens * columns as u64).collect();
     elements.extend([(largest.tokens + largest.cached) * key_value, emitted]);
     // Tokens kept for the next batch: keys and values of each block, outputs of each layer.
     elements.extend((0..blocks).map(|_| largest.kept * key_value));
@@ -259,8 +298,33 @@ mod tests {
         let block = 2 * 24 * 8 + 2 * 12 * 8 + 3 * 12 * 8;
         assert_eq!(weight_bytes(&spec(), 2, DType::F32), (2 * block + 9 * 8) * 4);
         assert_eq!([0, 3, 5].map(|tokens| resident_embedding_bytes(&spec(), tokens, 2)), [0, 2 * 3 * 8 * 2, 9 * 8 * 2]);
-        assert_eq!(packed_block_bytes(&spec(), 2, |bytes| bytes), 5 * 32 * 32 * 2 + 2 * 8 * 4);
+        assert_eq!(packed_block_bytes(&spec(), 0, 2, |bytes| bytes), 5 * 32 * 32 * 2 + 2 * 8 * 4);
         assert_eq!(prefix_cache_bytes(&spec(), DType::Bf16, 3, 10), 3 * 10 * (24 + 8) * 2);
+    }
+
+    #[test]
+    fn experts_are_counted_where_they_are() {
+        // Block 0 has an MLP of width 12, block 1 five experts of width 6, of which a token has two.
+        let text = r#"{"model_type": "qwen3_moe", "vocab_size": 9, "hidden_size": 8, "intermediate_size": 12, "num_experts": 5,
+            "moe_intermediate_size": 6, "num_experts_per_tok": 2, "decoder_sparse_step": 2, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6}"#;
+        let spec = DecoderSpec::parse(text, "test").unwrap();
+        let attention = 2 * 24 * 8 + 2 * 12 * 8;
+        let (dense, all, active) = (3 * 12 * 8, 5 * 8 + 5 * 3 * 6 * 8, 5 * 8 + 2 * 3 * 6 * 8);
+        assert_eq!([0, 1].map(|layer| spec.linear_weights(layer)), [attention + dense, attention + all]);
+        assert_eq!([0, 1].map(|layer| spec.linear_flops(layer)), [2 * (attention + dense), 2 * (attention + active)]);
+        assert_eq!(weight_bytes(&spec, 2, DType::Bf16), 2 * (2 * attention + dense + all + 9 * 8));
+        let packed = [0, 1].map(|layer| packed_block_bytes(&spec, layer, 2, |bytes| bytes));
+        assert_eq!(packed, [5, 3 + 1 + 2 * 5].map(|panels| panels * 32 * 32 * 2 + 2 * 8 * 4));
+        let columns = WorkspaceColumns::of(&spec);
+        assert_eq!((columns.gated, columns.experts), (12, Some(ExpertColumns { router: 5, slots: 16, gated: 6 })));
+        // The logits, two slots of a token, and input, gate and output of one expert.
+        assert_eq!(columns.feed_forward(), 5 + 16 + 8 + 6 + 8);
+        let largest = LargestBatch { tokens: 1000, cached: 0, kept: 0, samples: 0 };
+        let buffers: u64 = workspace_buffers(&spec, 2, &largest, 2, 2, true).iter().sum();
+        assert!(buffers <= 1000 * token_bytes(&spec, DType::Bf16), "{buffers}");
+        let everywhere = text.replace("\"decoder_sparse_step\": 2, ", "");
+        assert_eq!(WorkspaceColumns::of(&DecoderSpec::parse(&everywhere, "test").unwrap()).gated, 0);
     }
 
     #[test]

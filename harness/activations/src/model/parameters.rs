@@ -62,6 +62,8 @@ mod tests {
             ("qwen3-1.7b", ("qwen3", 1_720_574_976)),
             ("qwen3-8b", ("qwen3", 8_190_735_360)),
             ("mistral-7b", ("mistral", 7_241_732_096)),
+            ("mixtral-8x7b", ("mixtral", 46_702_792_704)),
+            ("qwen3-30b-a3b", ("qwen3_moe", 30_532_122_624)),
             ("phi-3-mini", ("phi3", 3_821_079_552)),
             ("phi-4-mini", ("phi3", 3_836_021_760)),
             ("olmo-2-1b", ("olmo2", 1_484_916_736)),
@@ -109,5 +111,12 @@ mod tests {
         assert_eq!(named("gpt2").embedding.learned_positions, Some(1024));
         assert!(named("pythia-1.4b").parallel_residual);
         assert_eq!(named("gemma-2-2b").attention.soft_cap, Some(50.0));
+        // The published numbers of active parameters, 12.9 and 3.3 billion, count the embedding and the LM head.
+        let active = |name: &str| {
+            let spec = named(name);
+            let blocks: u64 = (0..spec.n_layers).map(|layer| spec.linear_flops(layer) / 2).sum();
+            blocks + 2 * (spec.vocab_size * spec.hidden_size) as u64
+        };
+        assert_eq!((active("mixtral-8x7b") / 100_000_000, active("qwen3-30b-a3b") / 100_000_000), (128, 33));
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use actbench_kernels::{Activation, AttentionShape, DType, ScoreRule};
+use actbench_kernels::{Activation, AttentionShape, DType, RouteRule, ScoreRule};
 
 use super::rope_spec::RopeSpec;
 use super::tensor_names::TensorNames;
@@ -21,7 +21,7 @@ pub struct DecoderSpec {
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width between the two projections of the MLP.
+    /// Width between the two projections of the MLP, in blocks without experts.
     pub intermediate_size: usize,
     /// Decoder blocks.
     pub n_layers: usize,
@@ -41,8 +41,10 @@ pub struct DecoderSpec {
     pub parallel_residual: bool,
     /// Attention, the same in all blocks but for [`DecoderSpec::layers`].
     pub attention: AttentionSpec,
-    /// The MLP.
+    /// The MLP; that of an expert in blocks with experts.
     pub mlp: MlpSpec,
+    /// The experts of blocks that have them, in the place of an MLP. The outputs of such blocks are not normed.
+    pub experts: Option<ExpertsSpec>,
     /// The rotary tables that blocks refer to.
     pub ropes: Vec<RopeSpec>,
     /// What differs from block to block; one entry a block.
@@ -155,6 +157,18 @@ pub struct MlpSpec {
     pub bias: bool,
 }
 
+/// A mixture of experts (Shazeer et al. 2017): a router chooses some of many MLPs for each token, and their outputs are added with
+/// the router's weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertsSpec {
+    /// Experts of a block.
+    pub n: usize,
+    /// Width between the two projections of an expert.
+    pub intermediate_size: usize,
+    /// How the router chooses.
+    pub rule: RouteRule,
+}
+
 /// What differs from block to block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerSpec {
@@ -162,6 +176,8 @@ pub struct LayerSpec {
     pub window: Option<usize>,
     /// Index of the rotary table; none where positions are not rotated.
     pub rope: Option<usize>,
+    /// Whether the block has experts.
+    pub experts: bool,
 }
 
 impl DecoderSpec {
@@ -194,16 +210,36 @@ impl DecoderSpec {
         ScoreRule { scale: scale / divisor as f32, window, soft_cap }
     }
 
-    /// Columns of the MLP's first matmul: gate and up side by side, or the one projection.
-    pub fn mlp_inner_width(&self) -> usize {
-        if self.mlp.gated { 2 * self.intermediate_size } else { self.intermediate_size }
+    /// The experts of block `layer`, or of the last block beyond it; none if it has an MLP.
+    pub fn experts_of(&self, layer: usize) -> Option<&ExpertsSpec> {
+        let layer = self.layers.get(layer).or(self.layers.last())?;
+        self.experts.as_ref().filter(|_| layer.experts)
     }
 
-    /// Operations of one token through one block's projections, two a multiply-add.
-    pub fn linear_flops_per_block(&self) -> u64 {
+    /// Columns of the first matmul of an MLP of width `intermediate_size`: gate and up side by side, or the one projection.
+    pub fn mlp_inner_width(&self, intermediate_size: usize) -> usize {
+        if self.mlp.gated { 2 * intermediate_size } else { intermediate_size }
+    }
+
+    /// Weights of the projections of block `layer`; the norms are left out.
+    pub fn linear_weights(&self, layer: usize) -> u64 {
+        self.weights_with_experts(layer, |experts| experts.n)
+    }
+
+    /// Operations of one token through the projections of block `layer`, two a multiply-add.
+    pub fn linear_flops(&self, layer: usize) -> u64 {
+        2 * self.weights_with_experts(layer, |experts| experts.rule.top_k)
+    }
+
+    /// Weights of the projections of block `layer` with so many of its experts.
+    fn weights_with_experts(&self, layer: usize, counted: impl Fn(&ExpertsSpec) -> usize) -> u64 {
         let attention = self.hidden_size * (2 * self.query_width() + 2 * self.kv_width());
-        let mlp = self.hidden_size * (self.mlp_inner_width() + self.intermediate_size);
-        2 * (attention + mlp) as u64
+        let mlp = |width: usize| self.hidden_size * (self.mlp_inner_width(width) + width);
+        let mlp = match self.experts_of(layer) {
+            None => mlp(self.intermediate_size),
+            Some(experts) => self.hidden_size * experts.n + counted(experts) * mlp(experts.intermediate_size),
+        };
+        (attention + mlp) as u64
     }
 
     /// Norms of the residual stream's width in a block.

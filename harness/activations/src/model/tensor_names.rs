@@ -18,7 +18,7 @@ pub struct TensorNames {
     /// What stands before the number of a block: `model.layers.`.
     pub blocks: &'static str,
     /// The module of each part that a block can have, without the block's prefix and `.weight` or `.bias`. Parts that share a
-    /// module are listed in the order in which it stacks them.
+    /// module are listed in the order in which it stacks them. A `*` stands for the number of an expert.
     pub parts: &'static [(Part, &'static str)],
     /// How parts that share a module are stacked.
     pub stacking: Stacking,
@@ -57,6 +57,21 @@ pub enum Part {
     Down,
     /// The norm of the MLP's output.
     MlpOutputNorm,
+    /// The projection whose outputs choose experts.
+    Router,
+    /// The gate projection of an expert.
+    ExpertGate,
+    /// The up projection of an expert.
+    ExpertUp,
+    /// The down projection of an expert.
+    ExpertDown,
+}
+
+impl Part {
+    /// Whether each expert has its own.
+    pub fn is_of_expert(self) -> bool {
+        matches!(self, Part::ExpertGate | Part::ExpertUp | Part::ExpertDown)
+    }
 }
 
 /// How parts that share a module are stacked in it.
@@ -73,6 +88,22 @@ impl TensorNames {
     pub fn module(&self, layer: usize, part: Part) -> Option<String> {
         let (_, module) = self.parts.iter().find(|(own, _)| *own == part)?;
         Some(format!("{}{layer}.{module}", self.blocks))
+    }
+
+    /// As [`TensorNames::module`], for a part of expert `expert`.
+    pub fn expert_module(&self, layer: usize, expert: usize, part: Part) -> Option<String> {
+        Some(self.module(layer, part)?.replacen('*', &expert.to_string(), 1))
+    }
+
+    /// Whether `module`, without the block's prefix, is that of a part that `is_wanted`.
+    pub fn has_module(&self, module: &str, is_wanted: impl Fn(Part) -> bool) -> bool {
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        self.parts.iter().filter(|(part, _)| is_wanted(*part)).any(|(_, own)| match own.split_once('*') {
+            None => *own == module,
+            Some((before, after)) => {
+                module.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)).is_some_and(is_number)
+            }
+        })
     }
 
     /// The parts that share the module of `part`, in the order in which it stacks them.

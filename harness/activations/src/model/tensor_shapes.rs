@@ -31,9 +31,12 @@ pub(super) enum PartShape {
     },
 }
 
-/// The shape of `part` in each block of `spec`; none if its blocks have no such part.
-pub(super) fn part_shape(spec: &DecoderSpec, part: Part) -> Option<PartShape> {
-    let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
+/// The shape of `part` in block `layer` of `spec`; none if the block has no such part.
+pub(super) fn part_shape(spec: &DecoderSpec, layer: usize, part: Part) -> Option<PartShape> {
+    let hidden = spec.hidden_size;
+    let experts = spec.experts_of(layer);
+    let dense = || experts.is_none().then_some(spec.intermediate_size);
+    let expert = || experts.map(|experts| experts.intermediate_size);
     let (query, kv) = (spec.query_width(), spec.kv_width());
     let (attention, mlp) = (&spec.attention, &spec.mlp);
     let projection = |outputs, inputs, bias| Some(PartShape::Projection { outputs, inputs, bias });
@@ -54,16 +57,19 @@ pub(super) fn part_shape(spec: &DecoderSpec, part: Part) -> Option<PartShape> {
         Part::QueryNorm => head_norm(query),
         Part::KeyNorm => head_norm(kv),
         Part::AttentionOutput => projection(hidden, query, attention.output_bias),
-        Part::Gate if !mlp.gated => None,
-        Part::Gate | Part::Up => projection(inner, hidden, mlp.bias),
-        Part::Down => projection(hidden, inner, mlp.bias),
+        Part::Gate | Part::ExpertGate if !mlp.gated => None,
+        Part::Gate | Part::Up => projection(dense()?, hidden, mlp.bias),
+        Part::Down => projection(hidden, dense()?, mlp.bias),
+        Part::Router => projection(experts?.n, hidden, false),
+        Part::ExpertGate | Part::ExpertUp => projection(expert()?, hidden, mlp.bias),
+        Part::ExpertDown => projection(hidden, expert()?, mlp.bias),
     }
 }
 
-/// Where the projection `part` is in the tensor of its module.
-pub(super) fn part_view(spec: &DecoderSpec, part: Part) -> PartView {
+/// Where the projection `part` of block `layer` is in the tensor of its module.
+pub(super) fn part_view(spec: &DecoderSpec, layer: usize, part: Part) -> PartView {
     let sharing: Vec<Part> = spec.names.sharing(part).collect();
-    let outputs = |part: &Part| match part_shape(spec, *part) {
+    let outputs = |part: &Part| match part_shape(spec, layer, *part) {
         Some(PartShape::Projection { outputs, .. }) => outputs,
         Some(PartShape::Norm { .. }) | None => 0,
     };
@@ -94,25 +100,27 @@ pub(super) fn for_each_tensor<E>(
     }
     for layer in 0..n_blocks {
         for (part, _) in spec.names.parts {
-            let (Some(shape), Some(module)) = (part_shape(spec, *part), spec.names.module(layer, *part)) else {
-                continue;
-            };
-            match shape {
-                PartShape::Norm { width, bias } => {
-                    visit(&format!("{module}.weight"), &[width])?;
-                    if bias {
-                        visit(&format!("{module}.bias"), &[width])?;
+            let Some(shape) = part_shape(spec, layer, *part) else { continue };
+            let experts = spec.experts_of(layer).filter(|_| part.is_of_expert());
+            for expert in 0..experts.map_or(1, |experts| experts.n) {
+                let Some(module) = spec.names.expert_module(layer, expert, *part) else { continue };
+                match shape {
+                    PartShape::Norm { width, bias } => {
+                        visit(&format!("{module}.weight"), &[width])?;
+                        if bias {
+                            visit(&format!("{module}.bias"), &[width])?;
+                        }
                     }
-                }
-                PartShape::Projection { inputs, bias, .. } => {
-                    let view = part_view(spec, *part);
-                    // Parts that share a tensor are visited once.
-                    if view.index > 0 {
-                        continue;
-                    }
-                    visit(&format!("{module}.weight"), &stored_shape(spec, view.total(), inputs))?;
-                    if bias {
-                        visit(&format!("{module}.bias"), &[view.total()])?;
+                    PartShape::Projection { inputs, bias, .. } => {
+                        let view = part_view(spec, layer, *part);
+                        // Parts that share a tensor are visited once.
+                        if view.index > 0 {
+                            continue;
+                        }
+                        visit(&format!("{module}.weight"), &stored_shape(spec, view.total(), inputs))?;
+                        if bias {
+                            visit(&format!("{module}.bias"), &[view.total()])?;
+                        }
                     }
                 }
             }

@@ -87,9 +87,9 @@ impl Registered {
     /// every declaration. That of Mistral is without the package `mistral-common`.
     fn of(model_type: &str) -> Self {
         match model_type {
-            "mistral" | "olmo2" | "phi3" => Registered::Always(TokenizerClass::Backend),
+            "mistral" | "mixtral" | "olmo2" | "phi3" => Registered::Always(TokenizerClass::Backend),
             "qwen2" => Registered::Always(TokenizerClass::Qwen2),
-            "qwen3" => Registered::Default(TokenizerClass::Qwen2),
+            "qwen3" | "qwen3_moe" => Registered::Default(TokenizerClass::Qwen2),
             "gemma" | "gemma2" | "gemma3" | "gemma3_text" => Registered::Default(TokenizerClass::Gemma),
             "gpt_neox" => Registered::Default(TokenizerClass::GptNeoX),
             "gpt2" => Registered::Default(TokenizerClass::Gpt2),
@@ -367,6 +367,7 @@ mod tests {
         use TokenizerClass::{Backend, Gemma, Gpt2, GptNeoX, Llama, Qwen2};
         for (model_type, class, byte_level, expected) in [
             ("mistral", "LlamaTokenizer", false, Backend),
+            ("mixtral", "LlamaTokenizer", false, Backend),
             ("phi3", "LlamaTokenizerFast", false, Backend),
             ("phi3", "BertTokenizer", true, Backend),
             ("olmo2", "GPT2Tokenizer", true, Backend),
@@ -374,6 +375,7 @@ mod tests {
             ("qwen2", "PreTrainedTokenizerFast", true, Qwen2),
             ("qwen3", "PreTrainedTokenizerFast", true, Backend),
             ("qwen3", "LlamaTokenizerFast", true, Backend),
+            ("qwen3_moe", "PreTrainedTokenizerFast", true, Backend),
             ("gemma2", "LlamaTokenizerFast", false, Llama),
             ("gpt_neox", "GPT2TokenizerFast", true, Gpt2),
             ("smollm3", "GPT2Tokenizer", true, Gpt2),
@@ -386,8 +388,10 @@ mod tests {
         }
         for (model_type, expected) in [
             ("mistral", Backend),
+            ("mixtral", Backend),
             ("qwen2", Qwen2),
             ("qwen3", Qwen2),
+            ("qwen3_moe", Qwen2),
             ("gemma3_text", Gemma),
             ("gpt_neox", GptNeoX),
             ("gpt2", Gpt2),

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use actbench_activations::eager;
 use actbench_activations::model::decoder::{Decoder, LoadOptions};
-use actbench_activations::model::spec::{AttentionSpec, DecoderSpec, MlpSpec, NormKind, NormPlacement, QueryKeyNorm};
+use actbench_activations::model::spec::{
+    AttentionSpec, DecoderSpec, ExpertsSpec, MlpSpec, NormKind, NormPlacement, QueryKeyNorm,
+};
 use actbench_activations::model::tensor_names::{Part, TensorNames};
 use actbench_activations::model::weights::Weights;
 use actbench_activations::plan::{Acts, Axis, Rule, Rules};
 use actbench_activations::tokens::{TokenSequence, TokenSet};
 use actbench_fixtures::presets::{LlamaConfig, LlamaShape, Preset, PresetConfig};
-use actbench_kernels::{Activation, CpuBackend, DType, PoolMethod};
+use actbench_kernels::{Activation, CpuBackend, DType, PoolMethod, RouteRule};
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
@@ -41,6 +43,9 @@ struct RandomParts {
     /// Rotated columns of a head, as pairs left out.
     unrotated_pairs: usize,
     mlp: MlpSpec,
+    experts: Option<ExpertsSpec>,
+    /// Whether even and odd blocks have experts.
+    routed: [bool; 2],
     qkv_bias: bool,
     learned_positions: bool,
     embedding_scale: Option<f64>,
@@ -61,16 +66,22 @@ const ALL_PARTS: &[(Part, &str)] = &[
     (Part::Up, "up"),
     (Part::Down, "down"),
     (Part::MlpOutputNorm, "mlp_output_norm"),
+    (Part::Router, "router"),
+    (Part::ExpertGate, "experts.*.gate"),
+    (Part::ExpertUp, "experts.*.up"),
+    (Part::ExpertDown, "experts.*.down"),
 ];
 
 impl RandomParts {
     /// Gives `spec`, a Llama's, these parts.
     fn apply(&self, spec: &mut DecoderSpec) {
         spec.names = TensorNames { parts: ALL_PARTS, positions: Some("positions.weight"), ..spec.names };
-        // Outputs have RMSNorm in every family, and a parallel residual has norms of inputs alone.
+        // Outputs have RMSNorm in every family, and a parallel residual and experts have norms of inputs alone.
         let layer_norm = self.norm == NormKind::Layer;
+        let inputs_alone = layer_norm || self.parallel_residual || self.experts.is_some();
         spec.norm.kind = self.norm;
-        spec.norm_placement = if layer_norm || self.parallel_residual { NormPlacement::Inputs } else { self.placement };
+        spec.norm_placement = if inputs_alone { NormPlacement::Inputs } else { self.placement };
+        spec.experts = self.experts;
         spec.parallel_residual = self.parallel_residual;
         spec.attention = AttentionSpec {
             soft_cap: self.soft_cap,
@@ -84,6 +95,7 @@ impl RandomParts {
         for (index, layer) in spec.layers.iter_mut().enumerate() {
             layer.window = self.windows[index % 2];
             layer.rope = layer.rope.filter(|_| self.rotated[index % 2]);
+            layer.experts = self.experts.is_some() && self.routed[index % 2];
         }
         spec.embedding.learned_positions = self.learned_positions.then_some(64);
         spec.embedding.scale = self.embedding_scale;
@@ -101,8 +113,19 @@ fn any_parts() -> impl Strategy<Value = RandomParts> {
     let attention = (prop::option::of(0.5f32..30.0), [window(), window()], [any::<bool>(), any::<bool>()], 0usize..4);
     let mlp = (any::<bool>(), select(Activation::ALL.to_vec()), any::<bool>())
         .prop_map(|(gated, activation, bias)| MlpSpec { gated, activation, bias });
+    let rule = (1usize..=3, any::<bool>(), any::<bool>()).prop_map(|(top_k, renormalize, rounded)| RouteRule {
+        top_k,
+        renormalize,
+        rounded,
+    });
+    let experts = (3usize..=7, 5usize..=40, rule).prop_map(|(n, intermediate_size, rule)| ExpertsSpec {
+        n,
+        intermediate_size,
+        rule,
+    });
+    let experts = (prop::option::of(experts), [any::<bool>(), any::<bool>()]);
     let others = (any::<bool>(), any::<bool>(), prop::option::of(1.0f64..9.0));
-    (norms, attention, mlp, others).prop_map(|(norms, attention, mlp, others)| RandomParts {
+    (norms, attention, mlp, others, experts).prop_map(|(norms, attention, mlp, others, experts)| RandomParts {
         norm: norms.0,
         placement: norms.1,
         query_key_norm: norms.2,
@@ -112,6 +135,8 @@ fn any_parts() -> impl Strategy<Value = RandomParts> {
         rotated: attention.2,
         unrotated_pairs: attention.3,
         mlp,
+        experts: experts.0,
+        routed: experts.1,
         qkv_bias: others.0,
         learned_positions: others.1,
         embedding_scale: others.2,

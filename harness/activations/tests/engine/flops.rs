@@ -65,6 +65,27 @@ fn all_masked(tokens: &[(u64, bool)]) -> Vec<(u64, bool)> {
 }
 
 #[test]
+fn experts_of_token_alone_are_counted() {
+    // Block 0 has an MLP of width 12, block 1 five experts of width 6, of which a token has two.
+    let text = r#"{"model_type": "qwen3_moe", "vocab_size": 9, "hidden_size": 8, "intermediate_size": 12, "num_experts": 5,
+        "moe_intermediate_size": 6, "num_experts_per_tok": 2, "decoder_sparse_step": 2, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6}"#;
+    let spec = DecoderSpec::parse(text, "test").unwrap();
+    let samples = [0, 1, 2];
+    let batching = Batching { max_samples: 2, max_tokens: 4, padded: false, masked_only: true };
+    let of = |spec: &DecoderSpec, n_blocks| -> u64 {
+        let alone = SharedPrefixes::none(&samples);
+        Batches::new(&tokens(), &alone, batching).map(|scheduled| spec.flops(&scheduled.batch, n_blocks)).sum()
+    };
+    // Without experts the spec is that of the other test.
+    assert_eq!(of(&spec, 1), of(&config(), 1));
+    // All nine tokens come to the last block, and the four masked ones leave it.
+    let masked = selected(|_, _| true).iter().filter(|token| token.1).count() as u64;
+    let (dense, experts) = (2 * 3 * 8 * 12, 2 * (5 * 8 + 2 * 3 * 8 * 6));
+    assert_eq!(of(&spec, 2) + masked * dense, of(&config(), 2) + masked * experts);
+}
+
+#[test]
 fn counted_flops_match_brute_force() {
     let samples = [0, 1, 2];
     let packed = |masked_only| Batching { max_samples: 2, max_tokens: 4, padded: false, masked_only };

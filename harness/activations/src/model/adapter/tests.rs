@@ -152,6 +152,24 @@ fn query_pair() -> Pair {
     pair
 }
 
+#[test]
+fn adapters_of_single_experts_are_merged() {
+    const EXPERT: &str = "model.layers.1.mlp.experts.2.up_proj";
+    let text = r#"{"model_type": "qwen3_moe", "vocab_size": 8, "hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 2, "num_experts": 3, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 6}"#;
+    let mut pair = Pair::new(DecoderSpec::parse(text, "config.json").unwrap());
+    pair.add_factors(EXPERT, 2, 4, 6);
+    let weights = pair.open().unwrap();
+    let merged = pair.tensor(&weights, &format!("{EXPERT}.weight"));
+    assert_eq!(merged.to_f32_vec(), pair.expected_projection(EXPERT, 2, 4, 6, 2.0));
+    let other = "model.layers.1.mlp.experts.1.up_proj.weight";
+    assert_eq!(pair.tensor(&weights, other).to_f32_vec(), pair.base_tensors[other].1);
+    // The factors of all experts in one tensor.
+    pair.config["target_parameters"] = json!(["mlp.experts.gate_up_proj"]);
+    assert!(pair.refusal().contains("target_parameters"), "{}", pair.refusal());
+}
+
 /// `values` of `[rows, columns]` as `[columns, rows]`.
 fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()

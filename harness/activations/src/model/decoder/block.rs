@@ -4,16 +4,18 @@ use actbench_kernels::{Backend, KernelError};
 
 use super::rope_table::RopeTable;
 use super::stage::PipelineStage;
-use super::weights::{DecoderBlock, Norm, Projection};
+use super::weights::{DecoderBlock, FeedForward, Norm, Projection};
 use super::workspace::Workspace;
-use crate::model::spec::{DecoderSpec, QueryKeyNorm};
+use crate::model::spec::{DecoderSpec, ExpertsSpec, QueryKeyNorm};
 use crate::model::{LastLayerTokens, TokenBatch};
+
+mod experts;
 
 type Done = std::result::Result<(), KernelError>;
 
 impl<B: Backend> PipelineStage<B> {
-    /// One decoder block: `stream += attention(stream)`, then `stream += mlp(stream)`, with norms of the inputs, of the outputs or
-    /// of both. With a parallel residual the MLP reads the block's input, too.
+    /// One decoder block: `stream += attention(stream)`, then `stream += mlp(stream)` or that of its experts, with norms of the inputs, of
+    /// the outputs or of both. With a parallel residual the MLP reads the block's input, too.
     ///
     /// With `pruned`, keys and values are computed for all tokens and everything after them for the tokens left; the stream
     /// then holds those.
@@ -29,6 +31,7 @@ impl<B: Backend> PipelineStage<B> {
             spec: &self.spec,
             block: &self.blocks[layer - self.first],
             rope: self.spec.layers.get(layer).and_then(|layer| self.ropes.get(layer.rope?)),
+            experts: self.spec.experts_of(layer),
         };
         pass.norm_input(&pass.block.attention_norm, &work.stream, &mut work.normed)?;
         pass.keys_and_values(layer - self.first, batch, work)?;
@@ -51,7 +54,7 @@ impl<B: Backend> PipelineStage<B> {
         if !self.spec.parallel_residual {
             pass.norm_input(&pass.block.mlp_norm, &work.stream, &mut work.normed)?;
         }
-        pass.add_mlp(work)
+        pass.add_feed_forward(positions.len(), work)
     }
 }
 
@@ -62,6 +65,8 @@ struct BlockPass<'a, B: Backend> {
     block: &'a DecoderBlock<B>,
     /// The table that rotates queries and keys; none if they are not rotated.
     rope: Option<&'a RopeTable<B>>,
+    /// The rule of the block's experts; none if it has an MLP.
+    experts: Option<&'a ExpertsSpec>,
 }
 
 impl<B: Backend> BlockPass<'_, B> {
@@ -142,20 +147,32 @@ impl<B: Backend> BlockPass<'_, B> {
         self.add(&work.attended, &self.block.attention_output, norm, &mut work.normed, &mut work.stream)
     }
 
-    /// Adds the output of the MLP: of the block's input with a parallel residual, otherwise of the stream, normed where inputs are.
-    fn add_mlp(&self, work: &mut Workspace<B>) -> Done {
+    /// Adds the output of the MLP or of the experts for `n_rows` rows: of the block's input with a parallel residual, otherwise of the
+    /// stream, normed where inputs are.
+    fn add_feed_forward(&self, n_rows: usize, work: &mut Workspace<B>) -> Done {
         let input = match &self.block.mlp_norm {
             _ if self.spec.parallel_residual => &work.parallel_normed,
             Some(_) => &work.normed,
             None => &work.stream,
         };
-        self.activate(input, &mut work.gated)?;
-        self.add(&work.gated, &self.block.down, &self.block.mlp_output_norm, &mut work.normed, &mut work.stream)
+        match (&self.block.feed_forward, self.experts, &mut work.experts) {
+            (FeedForward::Experts(experts), Some(spec), Some(buffers)) => {
+                let outputs = self.run_experts(spec, experts, n_rows, input, buffers)?;
+                self.add_experts(&outputs, &buffers.slots, &mut work.stream)
+            }
+            (FeedForward::Mlp(mlp), ..) => {
+                self.activate(&mlp.input, input, &mut work.gated)?;
+                self.add(&work.gated, &mlp.down, &self.block.mlp_output_norm, &mut work.normed, &mut work.stream)
+            }
+            (FeedForward::Experts(_), ..) => {
+                Err(KernelError::shape("experts", "a block with experts has no rule for them"))
+            }
+        }
     }
 
-    /// The MLP up to its activation.
-    fn activate(&self, input: &B::Tensor, out: &mut B::Tensor) -> Done {
-        let (mlp, Projection { weight, bias }) = (&self.spec.mlp, &self.block.mlp_input);
+    /// An MLP up to its activation.
+    fn activate(&self, projection: &Projection<B>, input: &B::Tensor, out: &mut B::Tensor) -> Done {
+        let (mlp, Projection { weight, bias }) = (&self.spec.mlp, projection);
         if mlp.gated {
             self.backend.linear_gated(input, weight, bias.as_ref(), mlp.activation, out)
         } else {

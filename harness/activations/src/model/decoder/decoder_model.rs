@@ -11,7 +11,7 @@ use super::split;
 use super::stage::PipelineStage;
 use super::stage_session::StageSession;
 use crate::error::{Error, Result};
-use crate::model::memory_model::{filled_batch_tokens, weight_bytes};
+use crate::model::memory_model::{block_bytes, embedding_bytes, filled_batch_tokens};
 use crate::model::spec::DecoderSpec;
 use crate::model::weights::Weights;
 use crate::model::{ActivationModel, ModelSession, TokenBatch, check_layer};
@@ -59,8 +59,9 @@ impl<B: Backend> Decoder<B> {
         }
         spec.check_row_length(options.max_positions).map_err(|what| Error::usage(format!("a row {what}")))?;
         let free = backends.iter().map(|backend| Ok(backend.free_memory()?)).collect::<Result<Vec<_>>>()?;
-        let embedding = weight_bytes(&spec, 0, options.dtype);
-        let block = weight_bytes(&spec, 1, options.dtype) - embedding;
+        let element = options.dtype.size() as u64;
+        let embedding = embedding_bytes(&spec, element);
+        let block = (0..options.n_blocks).map(|layer| block_bytes(&spec, layer, element)).max().unwrap_or_default();
         let ranges = split::split_by_free_memory(options.n_blocks, block, embedding, &free);
         let stages = backends
             .into_iter()

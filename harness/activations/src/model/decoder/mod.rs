@@ -19,4 +19,4 @@ mod workspace;
 
 pub use decoder_model::Decoder;
 pub use load_options::LoadOptions;
-pub(super) use weights::{DecoderBlock, Norm, Projection};
+pub(super) use weights::{DecoderBlock, Experts, FeedForward, Mlp, Norm, Projection};

@@ -140,7 +140,8 @@ impl<B: Backend> PipelineStage<B> {
         }
     }
 
-    /// Runs blocks `blocks`; the backend may group their launches. `deepest` is the last layer asked for, which may be pruned.
+    /// Runs blocks `blocks`; the backend may group their launches, unless the host chooses experts between them. `deepest` is the
+    /// last layer asked for, which may be pruned.
     pub(super) fn run_blocks(
         &self,
         blocks: RangeInclusive<usize>,
@@ -151,6 +152,9 @@ impl<B: Backend> PipelineStage<B> {
         let slot = *blocks.start();
         let pruned_in = |layer: usize| batch.last_layer.as_ref().filter(|_| layer == deepest);
         let mut run = || blocks.clone().try_for_each(|layer| self.run_block(layer, batch, pruned_in(layer), work));
+        if blocks.clone().any(|layer| self.spec.experts_of(layer).is_some()) {
+            return Ok(run()?);
+        }
         Ok(self.backend.launch_grouped(slot, batch.ids.len(), &mut run)?)
     }
 

@@ -16,11 +16,30 @@ pub(in crate::model) struct DecoderBlock<B: Backend> {
     pub(in crate::model) attention_output_norm: Option<B::Vector>,
     /// Of the MLP's input.
     pub(in crate::model) mlp_norm: Option<Norm<B>>,
-    /// Gate and up projection, or the one projection of an MLP without gate.
-    pub(in crate::model) mlp_input: Projection<B>,
-    pub(in crate::model) down: Projection<B>,
+    pub(in crate::model) feed_forward: FeedForward<B>,
     /// RMSNorm weights.
     pub(in crate::model) mlp_output_norm: Option<B::Vector>,
+}
+
+/// What follows attention in a block.
+pub(in crate::model) enum FeedForward<B: Backend> {
+    Mlp(Mlp<B>),
+    Experts(Experts<B>),
+}
+
+/// An MLP, or an expert.
+pub(in crate::model) struct Mlp<B: Backend> {
+    /// Gate and up projection, or the one projection of an MLP without gate.
+    pub(in crate::model) input: Projection<B>,
+    pub(in crate::model) down: Projection<B>,
+}
+
+/// A mixture of experts.
+pub(in crate::model) struct Experts<B: Backend> {
+    /// `[experts, hidden_size]`.
+    pub(in crate::model) router: Projection<B>,
+    /// By number.
+    pub(in crate::model) mlps: Vec<Mlp<B>>,
 }
 
 /// A norm of the residual stream.

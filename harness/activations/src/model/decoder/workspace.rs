@@ -1,10 +1,10 @@
 //! The buffers that a stage keeps between batches.
 
-use actbench_kernels::{Backend, DType};
+use actbench_kernels::{Backend, DType, KernelError};
 
 use crate::error::{Error, Result};
 use crate::model::TokenBatch;
-use crate::model::memory_model::WorkspaceColumns;
+use crate::model::memory_model::{ExpertColumns, WorkspaceColumns};
 use crate::model::spec::DecoderSpec;
 
 /// Activations of a batch; every buffer grows to the largest batch and is then kept.
@@ -20,11 +20,47 @@ pub(super) struct Workspace<B: Backend> {
     pub(super) key_value: B::Tensor,
     pub(super) attended: B::Tensor,
     pub(super) gated: B::Tensor,
+    /// Of blocks with experts, if the model has them.
+    pub(super) experts: Option<ExpertBuffers<B>>,
     /// A layer's output: its own tokens, then the cached ones.
     pub(super) joined: B::Tensor,
     pub(super) pooled: B::Tensor,
     pub(super) host: Vec<u8>,
     pub(super) prefix_cache: PrefixCache<B>,
+}
+
+/// Activations of the experts of a block.
+pub(super) struct ExpertBuffers<B: Backend> {
+    /// Of the router, for all tokens.
+    pub(super) logits: B::Tensor,
+    /// A row for each expert of each token, sorted by expert: its input, then its output.
+    pub(super) slots: B::Tensor,
+    /// The rows of one expert.
+    pub(super) input: B::Tensor,
+    /// The activated rows of one expert.
+    pub(super) gated: B::Tensor,
+    /// The output of one expert.
+    pub(super) output: B::Tensor,
+}
+
+impl<B: Backend> ExpertBuffers<B> {
+    fn new(backend: &B, hidden: usize, columns: ExpertColumns, dtype: DType) -> Result<Self> {
+        Ok(ExpertBuffers {
+            logits: backend.alloc(dtype, 0, columns.router)?,
+            slots: backend.alloc(dtype, 0, hidden)?,
+            input: backend.alloc(dtype, 0, hidden)?,
+            gated: backend.alloc(dtype, 0, columns.gated)?,
+            output: backend.alloc(dtype, 0, hidden)?,
+        })
+    }
+
+    /// Makes space for `n_rows` rows of one expert.
+    pub(super) fn resize(&mut self, backend: &B, n_rows: usize) -> std::result::Result<(), KernelError> {
+        for tensor in [&mut self.input, &mut self.gated, &mut self.output] {
+            backend.resize(tensor, n_rows)?;
+        }
+        Ok(())
+    }
 }
 
 /// Prefix tokens kept for the next batch.
@@ -54,6 +90,10 @@ impl<B: Backend> Workspace<B> {
             key_value: alloc(columns.key_value)?,
             attended: alloc(columns.query)?,
             gated: alloc(columns.gated)?,
+            experts: columns
+                .experts
+                .map(|experts| ExpertBuffers::new(backend, columns.hidden, experts, dtype))
+                .transpose()?,
             pruned: alloc(columns.hidden)?,
             joined: alloc(columns.hidden)?,
             pooled: alloc(columns.hidden)?,

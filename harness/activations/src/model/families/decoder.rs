@@ -137,8 +137,9 @@ pub(super) fn with_ropes(
             activation: entries.activation(defaults.activation_key, defaults.activation)?,
             bias: false,
         },
+        experts: None,
         ropes,
-        layers: vec![LayerSpec { window: None, rope: Some(0) }; n_layers],
+        layers: vec![LayerSpec { window: None, rope: Some(0), experts: false }; n_layers],
         tie_word_embeddings: entries.flag("tie_word_embeddings", defaults.tied)?,
         max_position_embeddings: shape.max_positions,
     })

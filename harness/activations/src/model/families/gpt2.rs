@@ -104,8 +104,9 @@ fn read(entries: &Entries<'_>) -> Result<DecoderSpec, String> {
             activation: entries.activation("activation_function", Activation::GeluTanh)?,
             bias: true,
         },
+        experts: None,
         ropes: Vec::new(),
-        layers: vec![LayerSpec { window: None, rope: None }; n_layers],
+        layers: vec![LayerSpec { window: None, rope: None, experts: false }; n_layers],
         tie_word_embeddings: entries.flag("tie_word_embeddings", true)?,
         max_position_embeddings,
     })

@@ -6,6 +6,7 @@
 
 mod decoder;
 mod entries;
+mod experts;
 mod gemma;
 mod gemma2;
 mod gemma3;
@@ -14,10 +15,12 @@ mod gpt_neox;
 mod keys;
 mod llama;
 mod mistral;
+mod mixtral;
 mod olmo2;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod rope;
 mod smollm3;
 #[cfg(test)]
@@ -60,11 +63,13 @@ struct Family {
 type ReadSettings = fn(&Map<String, Value>) -> Result<Map<String, Value>, String>;
 
 /// All families, in the order of the list in errors.
-static FAMILIES: [Family; 12] = [
+static FAMILIES: [Family; 14] = [
     llama::FAMILY,
     mistral::FAMILY,
+    mixtral::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
+    qwen3_moe::FAMILY,
     gemma::FAMILY,
     gemma2::FAMILY,
     gemma3::FAMILY,
@@ -76,10 +81,8 @@ static FAMILIES: [Family; 12] = [
 ];
 
 /// Model types that are known but not computed, with the part that is missing.
-const REFUSED: [(&str, &str); 24] = [
-    ("mixtral", MOE),
+const REFUSED: [(&str, &str); 22] = [
     ("qwen2_moe", MOE),
-    ("qwen3_moe", MOE),
     ("gpt_oss", MOE),
     ("olmoe", MOE),
     ("phimoe", MOE),

@@ -26,7 +26,7 @@ fn missing_entries_default_as_in_transformers() {
     assert_eq!(config.ropes[0].scaling, RopeScaling::Default);
     assert!(!config.attention.qkv_bias && !config.attention.output_bias && !config.mlp.bias);
     assert_eq!((config.family, config.layers.len(), config.tie_word_embeddings), ("llama", 3, false));
-    assert!(config.layers.iter().all(|layer| *layer == LayerSpec { window: None, rope: Some(0) }));
+    assert!(config.layers.iter().all(|layer| *layer == LayerSpec { window: None, rope: Some(0), experts: false }));
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn default_embedded_and_synthetic_models_are_presets() {
     assert!(tiny.weights(&spec).unwrap().contains("model.norm.weight"));
     let large = locate_in(Some("synthetic:llama-3.1-8b"), &settings, true).unwrap();
     assert!(large.config_json().unwrap().contains("\"intermediate_size\": 14336"));
-    insta::assert_snapshot!(locate_error("synthetic:gpt", &settings), @"unknown preset 'gpt' for synthetic models; use one of tiny, gpt2, smollm2-135m, pythia-160m, gpt2-medium, smollm2-360m, qwen2.5-0.5b, qwen3-0.6b, gemma-3-1b, tinyllama-1.1b, llama-3.2-1b, pythia-1.4b, olmo-2-1b, qwen2.5-1.5b, smollm2-1.7b, qwen3-1.7b, gemma-2b, gemma-2-2b, smollm3-3b, llama-3.2-3b, phi-3-mini, phi-4-mini, gemma-3-4b, mistral-7b, qwen2.5-7b, llama-3.1-8b, qwen3-8b, gemma-2-9b, gemma-3-12b, llama-3.1-70b");
+    insta::assert_snapshot!(locate_error("synthetic:gpt", &settings), @"unknown preset 'gpt' for synthetic models; use one of tiny, gpt2, smollm2-135m, pythia-160m, gpt2-medium, smollm2-360m, qwen2.5-0.5b, qwen3-0.6b, gemma-3-1b, tinyllama-1.1b, llama-3.2-1b, pythia-1.4b, olmo-2-1b, qwen2.5-1.5b, smollm2-1.7b, qwen3-1.7b, gemma-2b, gemma-2-2b, smollm3-3b, llama-3.2-3b, phi-3-mini, phi-4-mini, gemma-3-4b, mistral-7b, qwen2.5-7b, llama-3.1-8b, qwen3-8b, gemma-2-9b, gemma-3-12b, qwen3-30b-a3b, mixtral-8x7b, llama-3.1-70b");
 }
 
 #[test]

@@ -53,8 +53,26 @@ pub(super) fn explain(name: &str, base: &str, names_from: impl Fn(&str) -> Vec<S
             "its weights are of an adapter that is not merged ('{found}'); merge it (peft's merge_and_unload) and save that"
         ));
     }
+    if let Some(found) = stacked_experts(bare, &prefixes, &names_from) {
+        return Some(format!(
+            "its experts are stacked in one tensor ('{found}'), which is not supported; save the model with save_pretrained of \
+             transformers, without save_original_format=False"
+        ));
+    }
     let gamma = beside.iter().find(|found| found.ends_with(".gamma"))?;
     Some(format!("transformers does not read '{gamma}' and would initialize the norm itself; rename it to '{name}'"))
+}
+
+/// The tensor of all experts of a block, as transformers 5 has them in memory, if `bare` is a part of experts in that block.
+fn stacked_experts(bare: &str, prefixes: &[String], names_from: impl Fn(&str) -> Vec<String>) -> Option<String> {
+    if !bare.contains(".experts.") && !bare.ends_with(".gate") {
+        return None;
+    }
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let until_number = bare.split('.').position(is_number)? + 1;
+    let block = bare.split('.').take(until_number).collect::<Vec<_>>().join(".");
+    let names = prefixes.iter().flat_map(|prefix| names_from(&format!("{prefix}{block}.")));
+    names.into_iter().find(|name| name.ends_with(".experts.gate_up_proj") || name.ends_with(".experts.down_proj"))
 }
 
 #[cfg(test)]
@@ -83,6 +101,24 @@ mod tests {
         insta::assert_snapshot!(explained("model.layers.0.mlp.up_proj.gamma").unwrap(), @"transformers does not read 'model.layers.0.mlp.up_proj.gamma' and would initialize the norm itself; rename it to 'model.layers.0.mlp.up_proj.weight'");
         assert_eq!(explained("model.layers.0.mlp.up_proj.other"), None);
         assert_eq!(explained("model.layers.0.mlp.down_proj.qweight"), None);
+    }
+
+    #[test]
+    fn stacked_experts_are_named_with_advice() {
+        let stacked = "model.layers.1.mlp.experts.gate_up_proj";
+        let explained = |name| explained_of(name, "model.", stacked);
+        insta::assert_snapshot!(explained("model.layers.1.mlp.experts.0.gate_proj.weight").unwrap(), @"its experts are stacked in one tensor ('model.layers.1.mlp.experts.gate_up_proj'), which is not supported; save the model with save_pretrained of transformers, without save_original_format=False");
+        assert_eq!(
+            explained("model.layers.1.block_sparse_moe.gate.weight"),
+            explained("model.layers.1.mlp.experts.0.gate_proj.weight")
+        );
+        for other in [
+            "model.layers.0.mlp.experts.0.gate_proj.weight",
+            "model.layers.1.self_attn.q_proj.weight",
+            "model.norm.weight",
+        ] {
+            assert_eq!(explained(other), None, "{other}");
+        }
     }
 
     #[test]

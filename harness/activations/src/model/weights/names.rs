@@ -26,7 +26,7 @@ pub(super) fn renamed(stored: &str, names: &TensorNames) -> String {
 pub(super) fn norm_of_gamma(name: &str, names: &TensorNames) -> Option<String> {
     let weight = renamed(&format!("{}.weight", name.strip_suffix(".gamma")?), names);
     let module = weight.strip_suffix(".weight")?;
-    let is_norm = |own: &str| names.parts.iter().any(|(part, module)| *module == own && is_norm_part(*part));
+    let is_norm = |own: &str| names.has_module(own, is_norm_part);
     (module == names.final_norm || in_block(module, names).is_some_and(is_norm)).then_some(weight)
 }
 
@@ -48,7 +48,7 @@ fn is_tensor(name: &str, names: &TensorNames) -> bool {
     }
     let Some(tensor) = in_block(name, names) else { return false };
     let module = tensor.strip_suffix(".weight").or_else(|| tensor.strip_suffix(".bias"));
-    module.is_some_and(|own| names.parts.iter().any(|(_, module)| *module == own))
+    module.is_some_and(|own| names.has_module(own, |_| true))
 }
 
 /// The part of `name` after the number of its block.
@@ -67,6 +67,7 @@ fn is_norm_part(part: Part) -> bool {
         | Part::MlpNorm
         | Part::MlpOutputNorm => true,
         Part::Query | Part::Key | Part::Value | Part::AttentionOutput | Part::Gate | Part::Up | Part::Down => false,
+        Part::Router | Part::ExpertGate | Part::ExpertUp | Part::ExpertDown => false,
     }
 }
 
@@ -143,6 +144,20 @@ mod tests {
         ];
         assert_renamed(&neox, &pairs);
         assert_eq!(block_of("gpt_neox.layers.2.attention.masked_bias", &neox), Some(2));
+    }
+
+    #[test]
+    fn experts_have_numbers_in_their_names() {
+        let names = names_of("mixtral", r#", "num_local_experts": 3"#);
+        let pairs = [
+            ("layers.2.block_sparse_moe.gate.weight", "model.layers.2.block_sparse_moe.gate.weight"),
+            ("layers.2.block_sparse_moe.experts.11.w3.weight", "model.layers.2.block_sparse_moe.experts.11.w3.weight"),
+            ("layers.2.block_sparse_moe.experts.x.w3.weight", "layers.2.block_sparse_moe.experts.x.w3.weight"),
+            ("layers.2.block_sparse_moe.experts..w3.weight", "layers.2.block_sparse_moe.experts..w3.weight"),
+            ("layers.2.block_sparse_moe.experts.1.w4.weight", "layers.2.block_sparse_moe.experts.1.w4.weight"),
+            ("layers.2.mlp.up_proj.weight", "layers.2.mlp.up_proj.weight"),
+        ];
+        assert_renamed(&names, &pairs);
     }
 
     #[test]

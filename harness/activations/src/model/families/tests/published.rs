@@ -1,11 +1,11 @@
 //! Files in the shape of published models: what each family reads, and its defaults.
 
-use actbench_kernels::Activation;
+use actbench_kernels::{Activation, RouteRule};
 use serde_json::{Value, json};
 
 use super::super::read;
 use crate::model::rope_spec::{RopeScaling, RopeSpec};
-use crate::model::spec::{DecoderSpec, LayerSpec, NormKind, NormPlacement, QueryKeyNorm};
+use crate::model::spec::{DecoderSpec, ExpertsSpec, LayerSpec, NormKind, NormPlacement, QueryKeyNorm};
 use crate::model::tensor_names::{Part, Stacking};
 
 /// Parses a file that gives no warning, and checks that its family names the parts that it has.
@@ -13,6 +13,7 @@ fn parsed(config: &Value) -> DecoderSpec {
     let (spec, warnings) = read(&config.to_string(), "config.json").unwrap();
     assert_eq!(warnings, [""; 0]);
     let has = |part: Part| spec.names.module(0, part).is_some();
+    let (has_experts, has_mlps) = (["mixtral", "qwen3_moe"].contains(&spec.family), spec.family != "mixtral");
     for (part, expected) in [
         (Part::AttentionNorm, spec.norm_placement.has_inputs()),
         (Part::MlpNorm, spec.norm_placement.has_inputs()),
@@ -20,11 +21,17 @@ fn parsed(config: &Value) -> DecoderSpec {
         (Part::MlpOutputNorm, spec.norm_placement.has_outputs()),
         (Part::QueryNorm, spec.attention.query_key_norm != QueryKeyNorm::None),
         (Part::KeyNorm, spec.attention.query_key_norm != QueryKeyNorm::None),
-        (Part::Gate, spec.mlp.gated),
+        (Part::Gate, spec.mlp.gated && has_mlps),
+        (Part::Up, has_mlps),
+        (Part::Down, has_mlps),
+        (Part::Router, has_experts),
+        (Part::ExpertGate, has_experts),
+        (Part::ExpertUp, has_experts),
+        (Part::ExpertDown, has_experts),
     ] {
         assert_eq!(has(part), expected, "{part:?} of {}", spec.family);
     }
-    let always = [Part::Query, Part::Key, Part::Value, Part::AttentionOutput, Part::Up, Part::Down];
+    let always = [Part::Query, Part::Key, Part::Value, Part::AttentionOutput];
     assert!(always.into_iter().all(has), "{}", spec.family);
     assert_eq!(spec.layers.len(), spec.n_layers);
     assert!(spec.layers.iter().all(|layer| layer.rope.is_none_or(|rope| rope < spec.ropes.len())));
@@ -63,7 +70,7 @@ fn mistral() -> Value {
 fn mistral_has_a_window_in_its_first_version_alone() {
     let first = parsed(&mistral());
     assert_eq!((heads(&first), first.family), ((32, 8, 128), "mistral"));
-    assert!(first.layers.iter().all(|layer| *layer == LayerSpec { window: Some(4096), rope: Some(0) }));
+    assert!(first.layers.iter().all(|layer| *layer == LayerSpec { window: Some(4096), rope: Some(0), experts: false }));
     let second = parsed(&with(&mistral(), &json!({"sliding_window": null, "rope_theta": 1e6})));
     assert_eq!(sliding(&second), [0; 0]);
     assert_eq!(second.ropes, [plain_rope(1e6, 128)]);
@@ -139,6 +146,87 @@ fn qwen3_norms_each_head() {
     assert_eq!(yarn.longest_row(), None);
 }
 
+/// The file of Qwen3-30B-A3B.
+fn qwen3_moe() -> Value {
+    json!({"architectures": ["Qwen3MoeForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 151643,
+        "decoder_sparse_step": 1, "eos_token_id": 151645, "head_dim": 128, "hidden_act": "silu", "hidden_size": 2048,
+        "initializer_range": 0.02, "intermediate_size": 6144, "max_position_embeddings": 40960, "max_window_layers": 48,
+        "mlp_only_layers": [], "model_type": "qwen3_moe", "moe_intermediate_size": 768, "norm_topk_prob": true,
+        "num_attention_heads": 32, "num_experts": 128, "num_experts_per_tok": 8, "num_hidden_layers": 48,
+        "num_key_value_heads": 4, "output_router_logits": false, "rms_norm_eps": 1e-6, "rope_scaling": null,
+        "rope_theta": 1000000.0, "router_aux_loss_coef": 0.001, "sliding_window": null, "tie_word_embeddings": false,
+        "torch_dtype": "bfloat16", "use_cache": true, "use_sliding_window": false, "vocab_size": 151936})
+}
+
+fn with_experts(spec: &DecoderSpec) -> Vec<usize> {
+    (0..spec.n_layers).filter(|layer| spec.experts_of(*layer).is_some()).collect()
+}
+
+#[test]
+fn qwen3_moe_has_experts_where_its_keys_say() {
+    let spec = parsed(&qwen3_moe());
+    let rule = RouteRule { top_k: 8, renormalize: true, rounded: true };
+    assert_eq!(spec.experts, Some(ExpertsSpec { n: 128, intermediate_size: 768, rule }));
+    assert_eq!((heads(&spec), spec.attention.query_key_norm), ((32, 4, 128), QueryKeyNorm::PerHead));
+    assert_eq!((with_experts(&spec).len(), sliding(&spec)), (48, vec![]));
+    assert_eq!(spec.names.module(2, Part::Router).as_deref(), Some("model.layers.2.mlp.gate"));
+    assert_eq!(
+        spec.names.expert_module(2, 17, Part::ExpertUp).as_deref(),
+        Some("model.layers.2.mlp.experts.17.up_proj")
+    );
+    let experts = |more: Value| with_experts(&parsed(&with(&qwen3_moe(), &more)));
+    assert_eq!(experts(json!({"decoder_sparse_step": 20})), [19, 39]);
+    assert_eq!(experts(json!({"decoder_sparse_step": 20, "mlp_only_layers": [0, 19]})), [39]);
+    assert_eq!(experts(json!({"mlp_only_layers": null})).len(), 48);
+    assert_eq!(experts(json!({"num_experts": 0})), [0; 0]);
+    let spelled =
+        json!({"num_local_experts": 128, "norm_topk_prob": false, "use_sliding_window": true, "sliding_window": 512});
+    let other = parsed(&with(&qwen3_moe(), &spelled));
+    assert!(!other.experts.unwrap().rule.renormalize);
+    assert_eq!(sliding(&other).len(), 48);
+    let refused = |more: Value| read(&with(&qwen3_moe(), &more).to_string(), "c").unwrap_err().to_string();
+    insta::assert_snapshot!(refused(json!({"num_local_experts": 8})), @"c: num_local_experts is 8 and num_experts is 128");
+    insta::assert_snapshot!(refused(json!({"num_experts": 1000})), @"c: the number of experts is 1000, it must be between 1 and 512");
+    insta::assert_snapshot!(refused(json!({"num_experts_per_tok": 129})), @"c: num_experts_per_tok is 129, it must be between 1 and the number of experts, 128");
+    insta::assert_snapshot!(refused(json!({"decoder_sparse_step": 0})), @"c: decoder_sparse_step is 0, it must be positive");
+    insta::assert_snapshot!(refused(json!({"mlp_only_layers": [0, "1"]})), @r#"c: mlp_only_layers is [0,"1"], expected a list of layers"#);
+    insta::assert_snapshot!(refused(json!({"n_routed_experts": 64})), @"c: a Qwen 3 with experts does not have n_routed_experts 64 (mixture of experts): check that the model is a Qwen 3 with experts");
+    let mut cut = qwen3_moe();
+    cut.as_object_mut().unwrap().remove("num_experts");
+    let error = read(&cut.to_string(), "c").unwrap_err().to_string();
+    insta::assert_snapshot!(error, @"c: has no num_local_experts or num_experts; download the file again");
+}
+
+/// The file of Mixtral 8x7B.
+fn mixtral() -> Value {
+    json!({"architectures": ["MixtralForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 1, "eos_token_id": 2,
+        "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 14336,
+        "max_position_embeddings": 32768, "model_type": "mixtral", "num_attention_heads": 32, "num_experts_per_tok": 2,
+        "num_hidden_layers": 32, "num_key_value_heads": 8, "num_local_experts": 8, "output_router_logits": false,
+        "rms_norm_eps": 1e-5, "rope_theta": 1000000.0, "router_aux_loss_coef": 0.02, "sliding_window": null,
+        "tie_word_embeddings": false, "torch_dtype": "bfloat16", "use_cache": true, "vocab_size": 32000})
+}
+
+#[test]
+fn mixtral_has_experts_in_every_layer() {
+    let spec = parsed(&mixtral());
+    let rule = RouteRule { top_k: 2, renormalize: true, rounded: false };
+    assert_eq!(spec.experts, Some(ExpertsSpec { n: 8, intermediate_size: 14_336, rule }));
+    assert_eq!((heads(&spec), with_experts(&spec).len(), sliding(&spec)), ((32, 8, 128), 32, vec![]));
+    let module = |part| spec.names.expert_module(31, 7, part);
+    assert_eq!(module(Part::Router).as_deref(), Some("model.layers.31.block_sparse_moe.gate"));
+    assert_eq!(module(Part::ExpertGate).as_deref(), Some("model.layers.31.block_sparse_moe.experts.7.w1"));
+    assert_eq!(module(Part::ExpertUp).as_deref(), Some("model.layers.31.block_sparse_moe.experts.7.w3"));
+    assert_eq!(module(Part::ExpertDown).as_deref(), Some("model.layers.31.block_sparse_moe.experts.7.w2"));
+    assert_eq!(sliding(&parsed(&with(&mixtral(), &json!({"sliding_window": 4096})))).len(), 32);
+    let defaults = ["rope_theta", "num_key_value_heads", "num_experts_per_tok", "rms_norm_eps", "sliding_window"];
+    let mut without_keys = mixtral();
+    without_keys.as_object_mut().unwrap().retain(|key, _| !defaults.contains(&key.as_str()));
+    assert_eq!(parsed(&without_keys), spec);
+    // The noise of the router acts in training alone.
+    assert_eq!(parsed(&with(&mixtral(), &json!({"router_jitter_noise": 0.1}))), spec);
+}
+
 fn gemma() -> Value {
     json!({"architectures": ["GemmaForCausalLM"], "model_type": "gemma", "attention_bias": false, "head_dim": 256,
         "hidden_act": "gelu", "hidden_activation": null, "hidden_size": 2048, "intermediate_size": 16384,
@@ -199,8 +287,8 @@ fn gemma3_has_a_rotary_table_for_windows() {
     let spec = parsed(&gemma3_1b());
     assert_eq!((heads(&spec), spec.attention.query_key_norm), ((4, 1, 256), QueryKeyNorm::PerHead));
     assert_eq!(spec.ropes, [plain_rope(1e6, 256), plain_rope(1e4, 256)]);
-    assert_eq!(spec.layers[4], LayerSpec { window: Some(512), rope: Some(1) });
-    assert_eq!(spec.layers[5], LayerSpec { window: None, rope: Some(0) });
+    assert_eq!(spec.layers[4], LayerSpec { window: Some(512), rope: Some(1), experts: false });
+    assert_eq!(spec.layers[5], LayerSpec { window: None, rope: Some(0), experts: false });
     assert_eq!(spec.layers.iter().filter(|layer| layer.window.is_none()).count(), 4);
     // The spelling of transformers 5.
     let mut new = gemma3_1b();
