@@ -14,8 +14,8 @@ use crate::workload::layers_of;
 use crate::workload::prepare::TOKEN_BYTES;
 use crate::workload::score::{matrix_bytes, parallel_layers};
 use actbench_activations::model::memory_model::{
-    WorkspaceColumns, embedding_bytes, full_feature_bytes, packed_block_bytes, pooled_feature_bytes, resident_embedding_bytes,
-    workspace_buffers,
+    WorkspaceColumns, embedding_bytes, full_feature_bytes, packed_block_bytes, pooled_feature_bytes,
+    resident_embedding_bytes, workspace_buffers,
 };
 use actbench_activations::plan::PlanCost;
 
