@@ -33,6 +33,7 @@ fn run<B: Backend>(mutant: &Mutant, backend: &B) -> Vec<u8> {
     let kind = match path {
         KernelPath::Activated => MatmulKind::Activated(Activation::Gelu),
         KernelPath::Gated => MatmulKind::Gated(Activation::GeluTanh),
+        KernelPath::Added => MatmulKind::Residual,
         _ => MatmulKind::Linear,
     };
     let is_added = matches!(path, KernelPath::Added | KernelPath::AddedWide);
@@ -140,6 +141,7 @@ fn every_mutant_is_detected() {
     assert_symptom("wgmma_expects_too_many_bytes", "threads wait at mbarrier");
     assert_symptom("wgmma_one_warp_skips_a_wgmma", "warp 11 has other wgmmas than its warpgroup");
     assert_symptom("wgmma_exceeds_the_register_file", "registers");
+    assert_symptom("wgmma_residual_beyond_the_end", "reaches beyond the end of argument 7");
     assert_symptom("wgmma_row_beyond_the_end", "reaches beyond the end of argument 7");
     assert_symptom("flash_warp_skips_a_barrier", "is at the barrier");
     assert_symptom("flash_lanes_leave_their_warp", "deadlock: ");

@@ -12,8 +12,10 @@ DEVICE float shfl_xor(float value, u32 lane_mask) {
     for (u32 lane = 0; lane < 32; lane++) out[lane] = in[(lane ^ in[lane].lane_mask) & 31].value;
   });
 }
-DEVICE float ex2_approx(float x) { return exp2f(x); }
-DEVICE float rcp_approx(float x) { return 1.0f / x; }
+// `.ftz`: subnormal operands and results are zeros of their sign.
+DEVICE float flush_subnormal(float x) { return fabsf(x) < 1.17549435e-38f ? copysignf(0.0f, x) : x; }
+DEVICE float ex2_approx(float x) { return flush_subnormal(exp2f(flush_subnormal(x))); }
+DEVICE float rcp_approx(float x) { return flush_subnormal(1.0f / flush_subnormal(x)); }
 DEVICE void atomic_min(u64* address, u64 value) {
   if (value < *address) *address = value;
 }

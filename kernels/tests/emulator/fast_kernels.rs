@@ -3,7 +3,7 @@
 
 use actbench_kernels::cuda::KernelSet;
 use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatorOptions};
-use actbench_kernels::{AttentionShape, DType, ScoreRule};
+use actbench_kernels::{Activation, AttentionShape, Backend, DType, ScoreRule};
 use proptest::prelude::*;
 
 use crate::common::*;
@@ -73,6 +73,52 @@ fn wgmma_bits_equal_mma_bits() {
                 operations::matmul(&backend, kind, true, dtype, (0, 70), 328, 150)
             });
             assert!(mma == wgmma, "{kind:?} {dtype} {options:?}");
+        }
+    }
+}
+
+/// `silu(x gate) (x up)` for the rows of `x` in columns `gate` and `up`, `inputs` wide, by the gated GEMM.
+fn gated_silu(backend: &EmulatedBackend, x: &[f32], inputs: usize, gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let (dtype, rows, outputs) = (DType::Bf16, x.len() / inputs, gate.len() / inputs);
+    let [gate, up] = [gate, up].map(|values| host(dtype, &[outputs, inputs], values));
+    let weights = backend.prepare_gated(&gate, &up, dtype).unwrap();
+    let [mut device_x, mut out] = [inputs, outputs].map(|columns| backend.alloc(dtype, rows, columns).unwrap());
+    backend.upload(&dtype.from_f32_slice(x), &mut device_x).unwrap();
+    backend.linear_gated(&device_x, &weights, None, Activation::Silu, &mut out).unwrap();
+    let mut bytes = vec![0; rows * outputs * dtype.size()];
+    backend.download(&out, rows, &mut bytes).unwrap();
+    dtype.to_f32_vec(&bytes)
+}
+
+#[test]
+fn gated_silu_of_every_bf16_is_near_exact() {
+    let bits = |exponents: std::ops::Range<u32>| exponents.start << 7..exponents.end << 7;
+    let finite: Vec<f32> = bits(0..255).chain(bits(256..511)).map(|high| f32::from_bits(high << 16)).collect();
+    // 480 gates for each row of an identity.
+    let identity: Vec<f32> = (0..136 * 136).map(|i| if i / 136 == i % 136 { 1.0 } else { 0.0 }).collect();
+    let gate: Vec<f32> = (0..480 * 136).map(|i| finite[i % 136 * 480 + i / 136]).collect();
+    let first_column: Vec<f32> = (0..64).map(|i| if i % 8 == 0 { 1.0 } else { 0.0 }).collect();
+    for kernels in FAST {
+        let backend = EmulatedBackend::emulated(EmulatorOptions::matrix()[0], kernels);
+        for (x, got) in finite.iter().zip(gated_silu(&backend, &identity, 136, &gate, &[1.0; 480 * 136])) {
+            let exact = activated(Activation::Silu, f64::from(*x));
+            // Half a unit in the last place of bf16; then the special function unit, whose exponent has the rounding of its
+            // product with log2 e. The reciprocal of a power beyond 2^126 is flushed to 0.
+            let half_unit = 2f64.powf(exact.abs().log2().floor().max(-126.0) - 8.0);
+            let approximated = exact.abs() * (2.0 + f64::from(x.abs())) * 2f64.powi(-22);
+            let flushed = if *x < -87.3 { exact.abs() } else { 0.0 };
+            let error = (f64::from(got) - exact).abs();
+            // Written so that NaN fails.
+            assert!(error <= half_unit + approximated + flushed, "{kernels:?} silu({x}) is {got}, expected {exact}");
+        }
+        // Each times itself, in the eight columns of a row.
+        let special = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -88.0, 88.0, -1e38, -87.0, 0.0];
+        let x: Vec<f32> = special.iter().flat_map(|value| [*value, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]).collect();
+        let got = gated_silu(&backend, &x, 8, &first_column, &first_column);
+        for got in (0..8).map(|column| (0..8).map(|row| got[row * 8 + column]).collect::<Vec<f32>>()) {
+            assert_eq!([got[0], got[4], got[5], got[7]], [f32::INFINITY, 7744.0, 0.0, 0.0], "{kernels:?}");
+            assert!(got[1].is_nan() && got[2].is_nan(), "{kernels:?} {got:?}");
+            assert!((0.0..1e-34).contains(&got[3]) && (1.2e-34..1.3e-34).contains(&got[6]), "{kernels:?} {got:?}");
         }
     }
 }

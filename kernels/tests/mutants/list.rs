@@ -44,6 +44,13 @@ const MUTANTS: &[Mutant] = &[
         replace: "blockIdx.y * blockDim.x + threadIdx.x) * VEC<E>;\n  if (column + VEC<E> >= columns) return;",
     },
     Mutant {
+        name: "pool_wide_adds_the_last_row_again",
+        file: "pool",
+        path: KernelPath::Wide,
+        find: "if (first + j >= end) break;",
+        replace: "",
+    },
+    Mutant {
         name: "norm_wide_missing_barrier",
         file: "rms_norm",
         path: KernelPath::Wide,

@@ -13,7 +13,7 @@ pub enum KernelPath {
     Activated,
     /// The epilogue of a gated activation.
     Gated,
-    /// The plain kernel that adds to its output.
+    /// The plain kernel that adds to its output, or the GEMM that does.
     Added,
     /// The kernel with vector loads and stores that adds to its output.
     AddedWide,

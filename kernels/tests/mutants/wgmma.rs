@@ -211,6 +211,20 @@ pub const MUTANTS: &[Mutant] = &[
         replace: "upper ? pairs[high][i] : pairs[low][i]",
     },
     Mutant {
+        name: "wgmma_residual_of_the_first_group",
+        file: "linear_wgmma",
+        path: KernelPath::Added,
+        find: "half * 8, column = first_column + i * 32;",
+        replace: "half * 8, column = first_column;",
+    },
+    Mutant {
+        name: "wgmma_residual_beyond_the_end",
+        file: "linear_wgmma",
+        path: KernelPath::Added,
+        find: "if (row >= M || column >= out_features) continue;",
+        replace: "if (row > M || column >= out_features) continue;",
+    },
+    Mutant {
         name: "wgmma_skips_last_k_step",
         file: "linear_wgmma",
         path: KernelPath::Default,
