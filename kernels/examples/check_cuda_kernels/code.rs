@@ -16,18 +16,16 @@ type RequiredInstructions = &'static [(&'static str, &'static [&'static str])];
 /// `mma.sync`, `ldmatrix`, `cp.async` of 16 bytes.
 const MMA: RequiredInstructions = &[("HMMA", &["16816"]), ("LDSM", &[]), ("LDGSTS", &["128"])];
 
-/// `wgmma`, TMA multicast, the cluster barrier, `mbarrier.try_wait`, `setmaxnreg`.
+/// `wgmma`, TMA multicast, `stmatrix`, TMA stores, the cluster barrier, `mbarrier.try_wait`, `setmaxnreg`.
 const WGMMA: RequiredInstructions = &[
     ("HGMMA", &["64x256x16"]),
     ("UTMALDG", &["2D", "MULTICAST"]),
+    ("STSM", &["M88", "4"]),
+    ("UTMASTG", &["2D"]),
     ("UCGABAR_WAIT", &[]),
     ("SYNCS", &["TRYWAIT"]),
     ("USETMAXREG", &[]),
 ];
-
-/// Stores of 16 bytes; of 8 bytes with a gated activation, which halves the columns.
-const STORES: RequiredInstructions = &[("STG", &["128"])];
-const STORES_GATED: RequiredInstructions = &[("STG", &["64"])];
 
 /// The slow path of an IEEE division: a check of its operands and a call, which no other element's work overlaps.
 const DIVISION_INSTRUCTIONS: [&str; 2] = ["FCHK", "CALL"];
@@ -38,13 +36,12 @@ const MIN_LOADS_IN_FLIGHT: usize = 8;
 /// Vector loads and stores.
 const WIDE: RequiredInstructions = &[("LDG", &["128"]), ("STG", &["128"])];
 
-fn required(kernel: &str) -> [RequiredInstructions; 2] {
-    match registry::named(kernel).map(|kernel| (kernel.variant, kernel.operation)) {
-        Some((Variant::Wgmma, Operation::LinearGated)) => [WGMMA, STORES_GATED],
-        Some((Variant::Wgmma, _)) => [WGMMA, STORES],
-        Some((Variant::Mma, _)) => [MMA, &[]],
-        Some((Variant::Wide, _)) => [WIDE, &[]],
-        Some((Variant::Plain, _)) | None => [&[], &[]],
+fn required(kernel: &str) -> RequiredInstructions {
+    match registry::named(kernel).map(|kernel| kernel.variant) {
+        Some(Variant::Wgmma) => WGMMA,
+        Some(Variant::Mma) => MMA,
+        Some(Variant::Wide) => WIDE,
+        Some(Variant::Plain) | None => &[],
     }
 }
 
@@ -52,7 +49,6 @@ fn required(kernel: &str) -> [RequiredInstructions; 2] {
 /// flight.
 fn end_of_loads(kernel: &str) -> Option<(&'static str, &'static [&'static str])> {
     match registry::named(kernel).map(|kernel| (kernel.variant, kernel.operation))? {
-        (Variant::Wgmma, Operation::LinearResidual) => Some(("STG", &["128"])),
         (Variant::Wide, Operation::Pool) => Some(("FADD", &[])),
         _ => None,
     }
@@ -120,8 +116,10 @@ fn check_kernel(section: &str, place: &str) -> Vec<String> {
                 .push(format!("{kernel} in {place}: {most} vector loads in flight, fewer than {MIN_LOADS_IN_FLIGHT}"));
         }
     }
-    let required = required(kernel).into_iter().flatten();
-    for (instruction, parts) in required.filter(|(instruction, parts)| !has(instruction, parts)) {
+    if registry::named(kernel).is_some_and(|kernel| kernel.variant == Variant::Wgmma) && has("STG", &[]) {
+        faults.push(format!("{kernel} in {place}: STG: a store that is not by TMA"));
+    }
+    for (instruction, parts) in required(kernel).iter().filter(|(instruction, parts)| !has(instruction, parts)) {
         faults.push(format!("{kernel} in {place}: no {instruction} with {parts:?}"));
     }
     faults

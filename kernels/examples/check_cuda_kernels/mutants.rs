@@ -53,9 +53,9 @@ const MUTANTS: [Mutant; 7] = [
     Mutant {
         file: "linear_wgmma.cu",
         kernel: "linear_residual_wgmma_bf16",
-        find: "RESIDUAL_GROUPS = 4;",
-        replace: "RESIDUAL_GROUPS = 2;",
-        message: "vector loads in flight",
+        find: "    stmatrix_x4(place, words);",
+        replace: "    *reinterpret_cast<uint4*>(place) = {words[0], words[1], words[2], words[3]};",
+        message: "no STSM",
     },
     Mutant {
         file: "pool.cu",

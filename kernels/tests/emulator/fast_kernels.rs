@@ -1,8 +1,8 @@
 //! The tensor-core CUDA kernels in the emulator, with every thread order and copy time, against the CPU backend, and
 //! the independence of a row's bits from the other rows.
 
-use actbench_kernels::cuda::KernelSet;
-use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatorOptions};
+use actbench_kernels::cuda::emulator::{EmulatedBackend, Emulator, EmulatorOptions};
+use actbench_kernels::cuda::{CudaBackend, KernelSet};
 use actbench_kernels::{Activation, AttentionShape, Backend, DType, ScoreRule};
 use proptest::prelude::*;
 
@@ -29,9 +29,10 @@ fn assert_near(got: &[u8], expected: &[u8], dtype: DType, what: &str) {
 #[test]
 fn matmul_agrees_with_cpu_in_every_mode() {
     let cpu = fused_multiply_add_cpu();
-    // Tails in rows, outputs and inputs; more steps than stages; odd outputs; two tiles in both dimensions.
+    // Tails in rows, outputs and inputs; more steps than stages; odd outputs where the kernel takes them; two tiles in both
+    // dimensions.
     let mma = [(1, 8, 1), (130, 40, 131), (5, 232, 64), (64, 96, 130)];
-    let wgmma = [(1, 8, 1), (130, 40, 259), (5, 392, 64), (300, 136, 130)];
+    let wgmma = [(1, 8, 8), (130, 40, 264), (5, 392, 64), (300, 136, 136)];
     for (index, options) in EmulatorOptions::matrix().into_iter().enumerate() {
         for (kernels, shapes) in FAST.into_iter().zip([mma, wgmma]) {
             let backend = EmulatedBackend::emulated(options, kernels);
@@ -52,7 +53,7 @@ fn matmul_agrees_with_cpu_in_every_mode() {
 /// The blocks of the `wgmma` kernels run in clusters and are ordered in raster groups of 16 row tiles.
 #[test]
 fn matmul_beyond_raster_group_agrees_with_cpu() {
-    let (rows, inputs, outputs) = (2200, 8, 258);
+    let (rows, inputs, outputs) = (2200, 8, 264);
     let cpu = fused_multiply_add_cpu();
     for (options, dtype) in EmulatorOptions::matrix().into_iter().step_by(4).zip([DType::F16, DType::Bf16, DType::F16])
     {
@@ -70,7 +71,7 @@ fn wgmma_bits_equal_mma_bits() {
             let dtype = HALVES[(index + turn) % 2];
             let [mma, wgmma] = FAST.map(|kernels| {
                 let backend = EmulatedBackend::emulated(options, kernels);
-                operations::matmul(&backend, kind, true, dtype, (0, 70), 328, 150)
+                operations::matmul(&backend, kind, true, dtype, (0, 70), 328, 152)
             });
             assert!(mma == wgmma, "{kind:?} {dtype} {options:?}");
         }
@@ -119,6 +120,24 @@ fn gated_silu_of_every_bf16_is_near_exact() {
             assert_eq!([got[0], got[4], got[5], got[7]], [f32::INFINITY, 7744.0, 0.0, 0.0], "{kernels:?}");
             assert!(got[1].is_nan() && got[2].is_nan(), "{kernels:?} {got:?}");
             assert!((0.0..1e-34).contains(&got[3]) && (1.2e-34..1.3e-34).contains(&got[6]), "{kernels:?} {got:?}");
+        }
+    }
+}
+
+/// Of seven tiles, two clusters have four and three, one has all, and seven have one each.
+#[test]
+fn wgmma_bits_are_independent_of_the_grid() {
+    for (index, options) in EmulatorOptions::matrix().into_iter().enumerate().step_by(4) {
+        let dtype = HALVES[index % 2];
+        for (kind, outputs) in [(MatmulKind::Residual, 1752), (MatmulKind::Gated(Activation::Silu), 880)] {
+            let [one, two, all] = [2, 4, 14].map(|multiprocessors| {
+                let device = Emulator::new(options).with_multiprocessors(multiprocessors);
+                let backend = CudaBackend::new(device, KernelSet::Fast);
+                operations::matmul(&backend, kind, true, dtype, (0, 130), 72, outputs)
+            });
+            assert!(one == two && two == all, "{kind:?} {options:?}");
+            let expected = operations::matmul(&fused_multiply_add_cpu(), kind, true, dtype, (0, 130), 72, outputs);
+            assert_near(&two, &expected, dtype, &format!("{kind:?} {options:?}"));
         }
     }
 }
@@ -248,6 +267,8 @@ proptest! {
         dtype in prop::sample::select(HALVES.to_vec()), rows in 1usize..150, chunks in 1usize..16,
         outputs in 1usize..150,
     ) {
+        // The wgmma kernels take outputs of multiples of 8.
+        let outputs = if kernels == KernelSet::Fast { outputs.next_multiple_of(8) } else { outputs };
         let inputs = 8 * chunks;
         let expected =
             operations::matmul(&fused_multiply_add_cpu(), kind, biased, dtype, (0, rows), inputs, outputs);

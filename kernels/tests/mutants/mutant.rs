@@ -7,8 +7,6 @@ pub enum KernelPath {
     Default,
     /// The kernel with vector loads and stores.
     Wide,
-    /// The epilogue that stores eight columns at once.
-    VectorStores,
     /// The epilogue with an activation.
     Activated,
     /// The epilogue of a gated activation.
