@@ -1,39 +1,56 @@
 // GEMM out[M,N] = x[M,K] . w[N,K]^T with the epilogues of linear.cu, f16/bf16 in, f32 accumulate. sm_90a.
 // Step 3: warp-specialized TMA + WGMMA, clusters of 2 CTAs.
 //                                              H100, M = 4096, bf16: 750 (linear), 705 (gated), 766 (residual) TFLOP/s
+// Step 4: persistent clusters; results through shared memory, stored by TMA.                               not measured
 //   (step 1 linear.cu: naive, 0.5 TFLOP/s;  step 2 linear_mma.cu: cp.async + mma.sync, 247 to 299 TFLOP/s)
 //
-// CTA tile   BM 128 x BN 256 x BK 64, STAGES 4, swizzle 128B        smem 193 KiB dynamic, 384 threads
-//   warpgroup 0     producer    40 regs   1 thread: wait empty[s] -> expect_tx full[s] -> TMA x, TMA half of w (multicast)
+// CTA tile   BM 128 x BN 256 x BK 64, STAGES 3, swizzle 128B; 2 slabs of 64 x 256 results
+//            smem 209 KiB dynamic, 384 threads
+//   warpgroup 0     producer    40 regs   thread 0:  wait empty[s] -> expect_tx full[s] -> TMA x, TMA half of w (multicast)
+//                                         thread 32: wait written[h] -> TMA store of slab h -> wait until it is read
+//                                                    -> ready[h], RESIDUAL: by a TMA load of the next tile's residual
 //   warpgroup 1, 2  consumer   232 regs   64 rows each: wait full[s] -> 4 wgmma m64n256k16 -> commit -> wait_group<1>
-//                                         -> arrive empty[s - 1] in both CTAs
+//                                         -> arrive empty[s - 1] in both CTAs; after the last step of a tile
+//                                         wait ready[h] -> epilogue -> stmatrix to slab h -> arrive written[h]
 // Cluster (2,1,1): its CTAs have consecutive tiles of M and the same tile of N. Each loads its own x and half of w for
 // both: a CTA reads 32 KiB a step from L2 instead of 48 KiB.
 //
-//   stage   0    1    2    3    0    1 ...
-//   TMA    [==] [==] [==] [==] [==] [==]      full[s]:  1 arrival and STAGE_BYTES, from either CTA
-//   WGMMA       [##] [##] [##] [##] [##]      empty[s]: 8 consumer warps x 2 CTAs
+//   stage   0    1    2    0    1    2 ...             over all tiles of the CTA: thread 0 fills the stages of the next tile
+//   TMA    [==] [==] [==] [==] [==] [==]               during the epilogue of this one
+//   WGMMA       [##] [##] [##]| epilogue |[##] [##]    full[s]:  1 arrival and STAGE_BYTES, from either CTA
+//   store                            [===========]     empty[s]: 8 consumer warps x 2 CTAs
 //
-// Cluster exit: empty is not signaled in the last STAGES steps, where the stage is not refilled and the other CTA may
+// Persistent: a grid of G CTAs, at most one for each multiprocessor; CTA c has the tiles c, c + G, c + 2 G, ... of the raster
+// order. Both CTAs of a cluster have as many.
+// Cluster exit: empty is not signaled in the last STAGES steps of all, where the stage is not refilled and the other CTA may
 // have exited. The last tiles are waited for in both CTAs, so no operation reaches a CTA that has exited, and there is no
-// cluster barrier at the end.
-// Epilogue: where out_features is a multiple of 8, lanes exchange accumulators so that each stores 16 bytes. An activation other
-// than the usual one (none, SiLU for GATED) has a loop of its own: one uniform branch a tile.
-// K must be a multiple of 8 and not 0. TMA fills tiles with zeros beyond M, N and K. Tiles of M are rounded up to whole
-// clusters; a CTA beyond M multiplies zeros and stores nothing.
-// Launch: grid (tiles of M, an even number, * tiles of N), 384 threads, SHARED_BYTES of dynamic shared memory. x and w are
-// tensor maps of tiles of 128 rows by 64 columns, swizzled by 128 bytes.
-// Determinism: K is accumulated in order in steps of 16; a row's bits do not depend on M or on its position.
+// cluster barrier at the end. Thread 32 waits until its stores have read the slabs before it exits.
+// Proxies: consumers write slabs through the generic proxy, TMA reads them through the asynchronous one: each thread's
+// fence_proxy_async lies between its writes and its arrival at written.
+// Epilogue: a slab has the layout of TMA's 128-byte swizzle, so that stmatrix and ldmatrix have no bank conflicts. The
+// interleaved gate and up projections of GATED make a lane's results every fourth column: lanes exchange them for pairs.
+// An activation other than the usual one (none, SiLU for GATED) has a loop of its own: one uniform branch a tile.
+// K and out_features must be multiples of 8, and K not 0. TMA fills tiles with zeros beyond M, N and K, and stores nothing
+// there. Tiles of M are rounded up to whole clusters.
+// Launch: grid of whole clusters, 384 threads, SHARED_BYTES of dynamic shared memory. x, w and out are tensor maps swizzled
+// by 128 bytes: tiles of 128 rows by 64 columns of x and w, of 64 by 64 of out.
+// Determinism: K is accumulated in order in steps of 16 in one CTA; a row's bits do not depend on M, on its position or on
+// the grid.
 // Measured: docs/measurements/gpu/kernels.txt, NVIDIA H100 80GB HBM3 (SXM), power-limited, shapes of an 8B model,
-// SiLU in linear_gated_wgmma; the other activations are not measured yet.
+// SiLU in linear_gated_wgmma; the other activations and step 4 are not measured yet.
+// Predicted for step 4 on an H100, not measured: of 2048 rows, bf16, 206 us instead of 238 for [2048 -> 16384, gated] by a
+// SiLU without an IEEE division, 30 instead of 38 for [2048 -> 2048, residual] and 87 instead of 95 for
+// [8192 -> 2048, residual] by residuals that are loaded before the epilogue; 5.5 ms less for a forward pass of a 1B model
+// over 32768 tokens by persistence, if the card does not lower its clock.
 #include "epilogue.cuh"
 #include "ptx_sm90.cuh"
 
 constexpr u32 BM = 128, BN = 256, BK = 64;
-constexpr u32 STAGES = 4;
+constexpr u32 STAGES = 3;
 constexpr u32 THREADS = 384;
 constexpr u32 WARPGROUP_THREADS = 128;
 constexpr u32 WGMMA_M = 64;
+constexpr u32 CONSUMERS = 2;
 constexpr u32 CONSUMER_WARPS = 8;
 constexpr u32 CLUSTER_SIZE = 2, MULTICAST_MASK = (1 << CLUSTER_SIZE) - 1;
 constexpr u32 CLUSTER_M = CLUSTER_SIZE * BM;
@@ -46,86 +63,129 @@ constexpr u32 ROW_BYTES = BK * 2;
 constexpr u32 X_TILE_BYTES = BM * ROW_BYTES;
 constexpr u32 STAGE_BYTES = X_TILE_BYTES + BN * ROW_BYTES;
 constexpr u32 WGMMA_K_BYTES = 16 * 2;
+// A slab is boxes of 64 rows by 64 columns, one behind the other.
+constexpr u32 BOX_COLUMNS = 64;
+constexpr u32 BOX_BYTES = WGMMA_M * ROW_BYTES;
+constexpr u32 SLAB_BYTES = WGMMA_M * BN * 2;
+static_assert(ROW_BYTES == BOX_COLUMNS * 2, "rows of a box and of a stage are swizzled by 128 bytes");
 constexpr u32 SWIZZLE_ALIGNMENT = 1024;
-constexpr u32 SHARED_BYTES = STAGES * STAGE_BYTES + SWIZZLE_ALIGNMENT;
-static_assert(SHARED_BYTES <= 227 << 10, "the stages do not fit the shared memory of a CTA");
+constexpr u32 SHARED_BYTES = STAGES * STAGE_BYTES + CONSUMERS * SLAB_BYTES + SWIZZLE_ALIGNMENT;
+static_assert(SHARED_BYTES <= 227 << 10, "stages and slabs do not fit the shared memory of a CTA");
 
 // Multiples of 8 that setmaxnreg takes; together no more than the 168 registers that each of 384 threads is launched with.
 constexpr u32 PRODUCER_REGISTERS = 40, CONSUMER_REGISTERS = 232;
 static_assert(WARPGROUP_THREADS * (PRODUCER_REGISTERS + 2 * CONSUMER_REGISTERS) <= 65536,
               "more registers than there are");
 
-// The tile of a CTA. Grouped rasterization: consecutive CTAs go down GROUP_M tiles of M before the next tile of N, so that
+// The tiles of a GEMM. Grouped rasterization: consecutive tiles go down GROUP_M tiles of M before the next tile of N, so that
 // CTAs that run at the same time share tiles in L2. GROUP_M is whole clusters, so a cluster is consecutive in M.
 struct TileCoord {
   u32 m, n;
 };
-DEVICE TileCoord tile_of_cta(u32 M, u32 N) {
-  const u32 m_tiles = (M + CLUSTER_M - 1) / CLUSTER_M * CLUSTER_SIZE;
-  const u32 n_tiles = (N + BN - 1) / BN;
-  const u32 first = blockIdx.x / (GROUP_M * n_tiles) * GROUP_M, within = blockIdx.x % (GROUP_M * n_tiles);
-  const u32 height = m_tiles - first < GROUP_M ? m_tiles - first : GROUP_M;
+struct Raster {
+  u32 m_tiles, n_tiles;
+};
+DEVICE u32 tile_count(const Raster& raster) { return raster.m_tiles * raster.n_tiles; }
+DEVICE TileCoord tile_at(const Raster& raster, u32 index) {
+  const u32 first = index / (GROUP_M * raster.n_tiles) * GROUP_M, within = index % (GROUP_M * raster.n_tiles);
+  const u32 height = raster.m_tiles - first < GROUP_M ? raster.m_tiles - first : GROUP_M;
   return {(first + within % height) * BM, within / height * BN};
 }
+DEVICE Raster raster_of(u32 M, u32 N) { return {(M + CLUSTER_M - 1) / CLUSTER_M * CLUSTER_SIZE, (N + BN - 1) / BN}; }
 
-// Each of four neighboring lanes holds two columns of four groups of eight: lane q gets all eight columns of group q.
-DEVICE void quad_transpose(const float (&acc)[128], u32 first, u32 lane, float (&eight)[8]) {
-  float pairs[4][2];
-#pragma unroll
-  for (u32 i = 0; i < 4; i++) {
-    pairs[i][0] = acc[first + i * 4];
-    pairs[i][1] = acc[first + i * 4 + 1];
-  }
-  // A 4 x 4 transposition of pairs in two butterfly steps.
-#pragma unroll
-  for (u32 distance = 1; distance <= 2; distance *= 2) {
-    const bool upper = (lane & distance) != 0;
-#pragma unroll
-    for (u32 low = 0; low < 4; low++) {
-      if ((low & distance) != 0) continue;
-      const u32 high = low + distance;
-#pragma unroll
-      for (u32 i = 0; i < 2; i++) {
-        const float got = shfl_xor(upper ? pairs[low][i] : pairs[high][i], distance);
-        if (upper) {
-          pairs[low][i] = got;
-        } else {
-          pairs[high][i] = got;
-        }
-      }
+// A stage, and the parity of the phase in which it is full. The order of stages goes on from tile to tile.
+struct Slot {
+  u32 stage, parity;
+};
+DEVICE void advance(Slot& slot) {
+  slot.stage++;
+  if (slot.stage < STAGES) return;
+  slot.stage = 0;
+  slot.parity ^= 1;
+}
+
+// Thread 0.
+DEVICE void produce(const TensorMap& x, const TensorMap& w, unsigned char* stages, u64* full, u64* empty, Raster raster,
+                    u32 k_steps) {
+  const u32 half_n = cluster_ctarank() * MULTICAST_N;
+  Slot slot = {0, 0};
+  for (u32 index = blockIdx.x; index < tile_count(raster); index += gridDim.x) {
+    const TileCoord tile = tile_at(raster, index);
+    for (u32 step = 0; step < k_steps; step++) {
+      // Parity 1 before phase 0: the stages start empty.
+      mbarrier_wait_parity(&empty[slot.stage], slot.parity ^ 1);
+      unsigned char* tiles = stages + slot.stage * STAGE_BYTES;
+      // The other CTA's half of w may have arrived already: the pending bytes are negative for a moment.
+      mbarrier_arrive_expect_tx(&full[slot.stage], STAGE_BYTES);
+      tma_load_2d(tiles, x, &full[slot.stage], step * BK, tile.m);
+      tma_load_2d_multicast(tiles + X_TILE_BYTES + half_n * ROW_BYTES, w, &full[slot.stage], step * BK, tile.n + half_n,
+                            MULTICAST_MASK);
+      advance(slot);
     }
   }
-#pragma unroll
-  for (u32 i = 0; i < 8; i++) eight[i] = pairs[i / 2][i % 2];
 }
 
-// One thread of warpgroup 0.
-DEVICE void produce(const TensorMap& x, const TensorMap& w, unsigned char* stages, u64* full, u64* empty,
-                    TileCoord tile, u32 k_steps) {
-  const u32 half_n = cluster_ctarank() * MULTICAST_N;
-  for (u32 step = 0; step < k_steps; step++) {
-    const u32 stage = step % STAGES, phase = step / STAGES;
-    // Parity 1 before phase 0: the stages start empty.
-    mbarrier_wait_parity(&empty[stage], (phase + 1) % 2);
-    unsigned char* tiles = stages + stage * STAGE_BYTES;
-    // The other CTA's half of w may have arrived already: the pending bytes are negative for a moment.
-    mbarrier_arrive_expect_tx(&full[stage], STAGE_BYTES);
-    tma_load_2d(tiles, x, &full[stage], step * BK, tile.m);
-    tma_load_2d_multicast(tiles + X_TILE_BYTES + half_n * ROW_BYTES, w, &full[stage], step * BK, tile.n + half_n,
-                          MULTICAST_MASK);
+// Gives slab `half` to its consumers for `tile`: empty, or with the residual.
+template <Epilogue EPILOGUE>
+DEVICE void prepare_slab(const TensorMap& out, unsigned char* slabs, u64* ready, u32 half, TileCoord tile) {
+  if (EPILOGUE != RESIDUAL) {
+    mbarrier_arrive(&ready[half]);
+    return;
+  }
+  mbarrier_arrive_expect_tx(&ready[half], SLAB_BYTES);
+  for (u32 box = 0; box < BN / BOX_COLUMNS; box++) {
+    tma_load_2d(slabs + half * SLAB_BYTES + box * BOX_BYTES, out, &ready[half], tile.n + box * BOX_COLUMNS,
+                tile.m + half * WGMMA_M);
   }
 }
 
-// Warpgroups 1 and 2.
-template <class E>
-DEVICE void consume(const unsigned char* stages, u64* full, u64* empty, u32 consumer_index, u32 k_steps,
-                    float (&acc)[128]) {
+// Thread 32.
+template <Epilogue EPILOGUE>
+DEVICE void store_slabs(const TensorMap& out, unsigned char* slabs, u64* ready, u64* written, Raster raster) {
+  constexpr u32 COLUMNS = EPILOGUE == GATED ? BN / 2 : BN;
+  TileCoord tile = tile_at(raster, blockIdx.x);
+  for (u32 half = 0; half < CONSUMERS; half++) prepare_slab<EPILOGUE>(out, slabs, ready, half, tile);
+  u32 parity = 0;
+  for (u32 index = blockIdx.x; index < tile_count(raster); index += gridDim.x) {
+    const u32 column = tile.n / (BN / COLUMNS);
+    for (u32 half = 0; half < CONSUMERS; half++) {
+      mbarrier_wait_parity(&written[half], parity);
+      for (u32 box = 0; box < COLUMNS / BOX_COLUMNS; box++) {
+        tma_store_2d(out, slabs + half * SLAB_BYTES + box * BOX_BYTES, column + box * BOX_COLUMNS,
+                     tile.m + half * WGMMA_M);
+      }
+      cp_async_bulk_commit_group();
+    }
+    parity ^= 1;
+    if (index + gridDim.x >= tile_count(raster)) break;
+    tile = tile_at(raster, index + gridDim.x);
+    cp_async_bulk_wait_group_read<1>();
+    prepare_slab<EPILOGUE>(out, slabs, ready, 0, tile);
+    cp_async_bulk_wait_group_read<0>();
+    prepare_slab<EPILOGUE>(out, slabs, ready, 1, tile);
+  }
+  cp_async_bulk_wait_group_read<0>();
+}
+
+// A warp's arrival that it has read a stage, in both CTAs. Only where the stage is refilled, which `refills` counts: the
+// producer of the other CTA then waits for it, so that CTA has not exited.
+DEVICE void release(u64* empty, u32 stage, u32& refills) {
+  if (refills == 0) return;
+  refills--;
+  // One lane for each CTA.
   const u32 lane = threadIdx.x % 32;
+  if (lane < CLUSTER_SIZE) mbarrier_arrive_cluster(&empty[stage], lane);
+}
+
+// Warpgroups 1 and 2: the accumulators of a tile.
+template <class E>
+DEVICE void consume(const unsigned char* stages, u64* full, u64* empty, u32 consumer, u32 k_steps, Slot& slot,
+                    u32& refills, float (&acc)[128]) {
+  u32 previous = 0;
   for (u32 step = 0; step < k_steps; step++) {
-    const u32 stage = step % STAGES, phase = step / STAGES;
-    mbarrier_wait_parity(&full[stage], phase % 2);
-    const unsigned char* tiles = stages + stage * STAGE_BYTES;
-    const u64 a = make_smem_desc(tiles + consumer_index * WGMMA_M * ROW_BYTES);
+    mbarrier_wait_parity(&full[slot.stage], slot.parity);
+    const unsigned char* tiles = stages + slot.stage * STAGE_BYTES;
+    const u64 a = make_smem_desc(tiles + consumer * WGMMA_M * ROW_BYTES);
     const u64 b = make_smem_desc(tiles + X_TILE_BYTES);
     wgmma_fence();
 #pragma unroll
@@ -135,113 +195,146 @@ DEVICE void consume(const unsigned char* stages, u64* full, u64* empty, u32 cons
     wgmma_commit_group();
     // The wgmmas of this step are in flight; those of the previous step are complete, and this warp has read its stage.
     wgmma_wait_group<1>();
-    // Signaled only where the stage is refilled: the producer of the other CTA then waits for it, so that CTA has not exited.
-    const bool is_refilled = step > 0 && step - 1 + STAGES < k_steps;
-    // One lane for each CTA.
-    if (is_refilled && lane < CLUSTER_SIZE) mbarrier_arrive_cluster(&empty[(step - 1) % STAGES], lane);
+    if (step > 0) release(empty, previous, refills);
+    previous = slot.stage;
+    advance(slot);
   }
   wgmma_wait_group<0>();
+  release(empty, previous, refills);
 }
 
-// Stores the 64 rows of a warpgroup with the usual activation. A thread's accumulators begin at `first_row`.
-template <class E, Epilogue EPILOGUE>
-DEVICE void store_tile(const float (&acc)[128], const float* bias, u32 M, u32 first_row, u32 first_column, u32 lane,
-                       u32 out_features, E* out) {
-  if (out_features % 8 == 0) {
+// Of eight results, lane q of four neighbors has q and q + 4: it gets 2 q and 2 q + 1.
+DEVICE u32 exchange_for_pair(u32 word, u32 lane) {
+  const u32 first = lane / 4 * 4 + lane % 2 * 2;
+  const u32 low = shfl_idx(word, first), high = shfl_idx(word, first + 1);
+  return prmt(low, high, lane % 4 < 2 ? 0x5410 : 0x7632);
+}
+
+// The results of a consumer's 64 rows to its slab, by four 8 x 8 matrices of a warp at a time: 16 rows by 16 columns.
+// `first_column` is the tile's first of `out_features`.
+template <class E, Epilogue EPILOGUE, bool OTHER>
+DEVICE void write_slab(const float (&acc)[128], const float* bias, u32 first_column, u32 out_features, u32 activation,
+                       unsigned char* slab) {
+  constexpr bool IS_GATED = EPILOGUE == GATED;
+  constexpr u32 BLOCKS = (IS_GATED ? BN / 2 : BN) / 16;
+  const u32 lane = threadIdx.x % 32;
+  // The row of a matrix whose address this lane gives: matrices 0 and 2 have the first eight rows, 0 and 1 the first eight
+  // columns.
+  const u32 row = threadIdx.x % WARPGROUP_THREADS / 32 * 16 + lane % 16;
 #pragma unroll
-    for (u32 group = 0; group < BN / 32; group++) {
-      const u32 column = first_column + group * 32 + lane % 4 * 8;
+  for (u32 block = 0; block < BLOCKS; block++) {
+    unsigned char* place = slab + block / 4 * BOX_BYTES + row * ROW_BYTES + ((block % 4 * 2 + lane / 16) ^ row % 8) * 16;
+    // Two of each matrix.
+    float values[8], ups[8];
 #pragma unroll
-      for (u32 half = 0; half < 2; half++) {
-        float eight[8];
-        quad_transpose(acc, group * 16 + half * 2, lane, eight);
-        const u32 row = first_row + half * 8;
-        if (row < M) store_eight<E, EPILOGUE>(eight, bias, row, column, out_features, out);
+    for (u32 i = 0; i < 8; i++) {
+      const u32 gate = block * 16 + i / 4 * 8 + i % 2 * 4 + i / 2 % 2 * 2;
+      values[i] = acc[IS_GATED ? gate : block * 8 + i];
+      ups[i] = IS_GATED ? acc[gate + 1] : 0.0f;
+    }
+    if (bias) {
+#pragma unroll
+      for (u32 i = 0; i < 8; i++) {
+        const u32 eight = first_column + block * 16 + i / 4 * 8;
+        const u32 column = eight + (IS_GATED ? i % 2 * 4 + lane % 4 : lane % 4 * 2 + i % 2);
+        if (eight >= out_features) continue;
+        values[i] += bias[column];
+        if (IS_GATED) ups[i] += bias[out_features + column];
       }
     }
-    return;
-  }
+    if (EPILOGUE != RESIDUAL) activate_all<EPILOGUE, OTHER>(values, activation);
+    u32 words[4];
+    if (EPILOGUE == RESIDUAL) ldmatrix_x4<false>(words, place);
 #pragma unroll
-  for (u32 half = 0; half < 2; half++) {
-    const u32 row = first_row + half * 8;
-    if (row >= M) continue;
-#pragma unroll
-    for (u32 j = 0; j < BN / 8; j++) {
-      const u32 column = first_column + j * 8 + lane % 4 * 2;
-      store_pair<E, EPILOGUE, false>(acc[j * 4 + half * 2], acc[j * 4 + half * 2 + 1], bias, row, column, out_features,
-                                     USUAL_ACTIVATION<EPILOGUE>, out);
+    for (u32 i = 0; i < 4; i++) {
+      if (EPILOGUE == RESIDUAL) {
+        float old[2];
+        unpack_word(words[i], old, E{});
+        values[i * 2] = old[0] + values[i * 2];
+        values[i * 2 + 1] = old[1] + values[i * 2 + 1];
+      }
+      if (IS_GATED) {
+        values[i * 2] *= ups[i * 2];
+        values[i * 2 + 1] *= ups[i * 2 + 1];
+      }
+      words[i] = pack_pair<E>(values[i * 2], values[i * 2 + 1]);
+      if (IS_GATED) words[i] = exchange_for_pair(words[i], lane);
     }
-  }
-}
-
-// The same with another activation. One loop for any `out_features`: it has a copy of the code for each accumulator.
-template <class E, Epilogue EPILOGUE>
-DEVICE void store_tile_activated(const float (&acc)[128], const float* bias, u32 M, u32 first_row, u32 first_column,
-                                 u32 lane, u32 out_features, u32 activation, E* out) {
-#pragma unroll
-  for (u32 group = 0; group < BN / 32; group++) {
-    const u32 column = first_column + group * 32 + lane % 4 * 8;
-#pragma unroll
-    for (u32 half = 0; half < 2; half++) {
-      float eight[8];
-      quad_transpose(acc, group * 16 + half * 2, lane, eight);
-      const u32 row = first_row + half * 8;
-      if (row < M) store_eight_activated<E, EPILOGUE>(eight, bias, row, column, out_features, activation, out);
-    }
+    stmatrix_x4(place, words);
   }
 }
 
 template <class E, Epilogue EPILOGUE>
-DEVICE void linear_wgmma(const TensorMap& x, const TensorMap& w, const float* bias, u32 M, u32 K, u32 out_features,
-                         u32 activation, E* out) {
+DEVICE void linear_wgmma(const TensorMap& x, const TensorMap& w, const TensorMap& out, const float* bias, u32 M, u32 K,
+                         u32 out_features, u32 activation) {
   DYNAMIC_SHARED(unsigned char, unaligned);
   SHARED_ARRAY(u64, full, STAGES);
   SHARED_ARRAY(u64, empty, STAGES);
+  SHARED_ARRAY(u64, ready, CONSUMERS);
+  SHARED_ARRAY(u64, written, CONSUMERS);
   unsigned char* stages =
       unaligned + (SWIZZLE_ALIGNMENT - shared_address(unaligned) % SWIZZLE_ALIGNMENT) % SWIZZLE_ALIGNMENT;
-  const TileCoord tile = tile_of_cta(M, EPILOGUE == GATED ? 2 * out_features : out_features);
+  unsigned char* slabs = stages + STAGES * STAGE_BYTES;
+  const Raster raster = raster_of(M, EPILOGUE == GATED ? 2 * out_features : out_features);
   const u32 k_steps = (K + BK - 1) / BK;
 
   if (threadIdx.x == 0) {
     prefetch_tensormap(x);
     prefetch_tensormap(w);
+    prefetch_tensormap(out);
     for (u32 stage = 0; stage < STAGES; stage++) {
       mbarrier_init(&full[stage], 1);
       mbarrier_init(&empty[stage], CLUSTER_SIZE * CONSUMER_WARPS);
+    }
+    for (u32 half = 0; half < CONSUMERS; half++) {
+      mbarrier_init(&ready[half], 1);
+      mbarrier_init(&written[half], WARPGROUP_THREADS);
     }
     fence_mbarrier_init();
   }
   // The other CTA arrives at this one's barriers.
   cluster_sync();
 
-  const u32 warpgroup = threadIdx.x / WARPGROUP_THREADS;
+  // From a shuffle, so that the compiler knows it to be the same in a warp and computes descriptors in uniform registers.
+  const u32 warpgroup = shfl_idx(threadIdx.x / WARPGROUP_THREADS, 0);
   if (warpgroup == 0) {
     setmaxnreg_dec<PRODUCER_REGISTERS>();
-    if (threadIdx.x == 0) produce(x, w, stages, full, empty, tile, k_steps);
+    if (threadIdx.x == 0) produce(x, w, stages, full, empty, raster, k_steps);
+    if (threadIdx.x == 32) store_slabs<EPILOGUE>(out, slabs, ready, written, raster);
     return;
   }
   setmaxnreg_inc<CONSUMER_REGISTERS>();
-  // Not initialized: the first wgmma overwrites it (scale_d = 0). With zeros the compiler sees writes between wgmmas and
-  // serializes them (C7511).
-  float acc[128];
-  consume<E>(stages, full, empty, warpgroup - 1, k_steps, acc);
-
-  const u32 thread = threadIdx.x % WARPGROUP_THREADS, lane = thread % 32;
-  const u32 first_row = tile.m + (warpgroup - 1) * WGMMA_M + thread / 32 * 16 + lane / 4;
-  if (is_usual<EPILOGUE>(activation)) {
-    store_tile<E, EPILOGUE>(acc, bias, M, first_row, tile.n, lane, out_features, out);
-  } else {
-    store_tile_activated<E, EPILOGUE>(acc, bias, M, first_row, tile.n, lane, out_features, activation, out);
+  const u32 consumer = warpgroup - 1;
+  const u32 n_tiles = (tile_count(raster) - blockIdx.x + gridDim.x - 1) / gridDim.x;
+  u32 refills = n_tiles * k_steps > STAGES ? n_tiles * k_steps - STAGES : 0;
+  Slot slot = {0, 0};
+  u32 parity = 0;
+  for (u32 index = blockIdx.x; index < tile_count(raster); index += gridDim.x) {
+    // Not initialized: the first wgmma overwrites it (scale_d = 0). With zeros the compiler sees writes between wgmmas and
+    // serializes them (C7511).
+    float acc[128];
+    consume<E>(stages, full, empty, consumer, k_steps, slot, refills, acc);
+    const u32 column = tile_at(raster, index).n / (EPILOGUE == GATED ? 2 : 1);
+    unsigned char* slab = slabs + consumer * SLAB_BYTES;
+    mbarrier_wait_parity(&ready[consumer], parity);
+    if (is_usual<EPILOGUE>(activation)) {
+      write_slab<E, EPILOGUE, false>(acc, bias, column, out_features, activation, slab);
+    } else {
+      write_slab<E, EPILOGUE, true>(acc, bias, column, out_features, activation, slab);
+    }
+    fence_proxy_async();
+    mbarrier_arrive(&written[consumer]);
+    parity ^= 1;
   }
 }
 
-#define LINEAR_WGMMA_KERNEL(name, E, EPILOGUE)                                                                 \
-  KERNEL_WITH_CLUSTER(name, CLUSTER_SIZE)                                                                      \
-  __launch_bounds__(THREADS, 1)                                                                                \
-      name(GRID_CONSTANT TensorMap x, GRID_CONSTANT TensorMap w, const float* __restrict__ bias, u32 M, u32 K, \
-           u32 out_features, u32 activation, E* __restrict__ out) {                                            \
-    linear_wgmma<E, EPILOGUE>(x, w, bias, M, K, out_features, activation, out);                                \
-  }                                                                                                            \
+#define LINEAR_WGMMA_KERNEL(name, E, EPILOGUE)                                                                         \
+  KERNEL_WITH_CLUSTER(name, CLUSTER_SIZE)                                                                              \
+  __launch_bounds__(THREADS, 1)                                                                                        \
+      name(GRID_CONSTANT TensorMap x, GRID_CONSTANT TensorMap w, GRID_CONSTANT TensorMap out,                          \
+           const float* __restrict__ bias, u32 M, u32 K, u32 out_features, u32 activation) {                           \
+    linear_wgmma<E, EPILOGUE>(x, w, out, bias, M, K, out_features, activation);                                        \
+  }                                                                                                                    \
   REGISTER_KERNEL(name);
 
 LINEAR_WGMMA_KERNEL(linear_wgmma_f16, f16, STORE)

@@ -33,6 +33,7 @@ fn run<B: Backend>(mutant: &Mutant, backend: &B) -> Vec<u8> {
     let kind = match path {
         KernelPath::Activated => MatmulKind::Activated(Activation::Gelu),
         KernelPath::Gated => MatmulKind::Gated(Activation::GeluTanh),
+        KernelPath::Added => MatmulKind::Residual,
         _ => MatmulKind::Linear,
     };
     let is_added = matches!(path, KernelPath::Added | KernelPath::AddedWide);
@@ -53,10 +54,11 @@ fn run<B: Backend>(mutant: &Mutant, backend: &B) -> Vec<u8> {
         "pool" => operations::pool(backend, dtype, 136, PoolMethod::Sum),
         "attention" => operations::attention(backend, dtype, shape, scores, [5, 300]),
         "linear_mma" => operations::matmul(backend, kind, true, dtype, (0, 130), 136, 130),
-        // More steps than stages, and a tail of each side; outputs stored one by one and eight at a time.
+        // More tiles than clusters, more steps than stages, and a tail of each side. A residual is still on its way after
+        // few steps alone.
         "linear_wgmma" => {
-            let outputs = if path == KernelPath::Default { 262 } else { 264 };
-            operations::matmul(backend, kind, true, dtype, (0, 130), 392, outputs)
+            let inputs = if path == KernelPath::Added { 72 } else { 392 };
+            operations::matmul(backend, kind, true, dtype, (0, 130), inputs, 264)
         }
         "attention_mma" => operations::attention(backend, dtype, shape, scores, [3, 150]),
         other => panic!("no operation for a mutant of {other}"),
@@ -144,7 +146,10 @@ fn every_mutant_is_detected() {
     assert_symptom("wgmma_expects_too_many_bytes", "threads wait at mbarrier");
     assert_symptom("wgmma_one_warp_skips_a_wgmma", "warp 11 has other wgmmas than its warpgroup");
     assert_symptom("wgmma_exceeds_the_register_file", "registers");
-    assert_symptom("wgmma_row_beyond_the_end", "reaches beyond the end of argument 7");
+    assert_symptom("wgmma_refills_of_one_tile", "deadlock: ");
+    assert_symptom("wgmma_slab_reused_before_bulk_wait", "wrong values");
+    assert_symptom("wgmma_stores_not_waited_for", "TMA stores it did not wait for");
+    assert_symptom("wgmma_missing_proxy_fence", "without fence.proxy.async");
     assert_symptom("flash_warp_skips_a_barrier", "is at the barrier");
     assert_symptom("flash_lanes_leave_their_warp", "deadlock: ");
     assert_symptom("heads_norm_wide_one_head_too_many", "reaches beyond the end of argument 0");
@@ -164,26 +169,20 @@ fn tensor_maps_of_other_tiles_are_detected() {
             buffer
         };
         let (x, weights) = (upload(1, rows * inputs), upload(2, outputs * inputs));
-        let mut out = device.alloc(rows * outputs * 2).unwrap();
-        let tiles = |buffer, rows, tile_rows| Tiles {
-            buffer,
-            dtype: DType::Bf16,
-            rows,
-            columns: inputs,
-            tile_rows,
-            tile_columns,
-            swizzled,
+        let out = device.alloc(rows * outputs * 2).unwrap();
+        let tiles = |buffer, rows, columns, tile_rows, tile_columns| {
+            Argument::Tiles(Tiles { buffer, dtype: DType::Bf16, rows, columns, tile_rows, tile_columns, swizzled })
         };
         let launch = registry::named("linear_wgmma_bf16").unwrap().launch([2, 1, 1]);
         let mut arguments = [
-            Argument::Tiles(tiles(&x, rows, tile_rows)),
-            Argument::Tiles(tiles(&weights, outputs, 128)),
+            tiles(&x, rows, inputs, tile_rows, tile_columns),
+            tiles(&weights, outputs, inputs, 128, tile_columns),
+            tiles(&out, rows, outputs, 64, 64),
             Argument::Null,
             Argument::U32(rows as u32),
             Argument::U32(inputs as u32),
             Argument::U32(outputs as u32),
             Argument::U32(0),
-            Argument::Write(&mut out),
         ];
         device.launch(&launch, &mut arguments).map_err(|error| error.to_string())?;
         let mut bytes = vec![0; rows * outputs * 2];

@@ -40,6 +40,10 @@ impl<D: Device> Device for RecordingDevice<D> {
         self.device.architecture()
     }
 
+    fn multiprocessors(&self) -> usize {
+        self.device.multiprocessors()
+    }
+
     fn is_emulated(&self) -> bool {
         self.device.is_emulated()
     }

@@ -1,4 +1,4 @@
-// Asynchronous operations of the emulated device: mbarriers, TMA loads, arrivals at other blocks' barriers, and wgmma. Each
+// Asynchronous operations of the emulated device: mbarriers, TMA loads and stores, arrivals at other blocks' barriers, and wgmma. Each
 // follows the PTX manual's description of the instruction.
 #include "internals.h"
 
@@ -78,6 +78,23 @@ void copy_tma_tile(const RemoteOperation& tile) {
   complete_phase_if_done(barrier);
 }
 
+void run_tma_store(const TmaStore& store) {
+  const TensorMap& map = *store.map;
+  const unsigned row_bytes = map.tile_columns * map.element_bytes;
+  for (unsigned row = 0; row < map.tile_rows; row++) {
+    for (unsigned chunk = 0; chunk < row_bytes; chunk += 16) {
+      const unsigned from = swizzle(store.from + row * row_bytes + chunk, map.swizzled_bytes);
+      const uint64_t to_row = uint64_t{store.row} + row, offset = uint64_t{store.column} * map.element_bytes + chunk;
+      const uint64_t end = map.columns * map.element_bytes;
+      if (to_row >= map.rows || offset >= end) continue;
+      const size_t bytes = end - offset < 16 ? end - offset : 16;
+      auto* to = const_cast<unsigned char*>(map.start + to_row * map.row_bytes + offset);
+      check_readable(to, bytes, "a tile");
+      std::memcpy(to, at_shared_address(*current->block, from, 16), bytes);
+    }
+  }
+}
+
 void perform(const RemoteOperation& operation) {
   if (!operation.arriving) return copy_tma_tile(operation);
   arrive(barrier_at(*operation.block, operation.barrier), *operation.arriving, 0);
@@ -148,6 +165,37 @@ void issue_tma_load(void* to, const TensorMap& map, uint64_t* barrier, unsigned 
     barrier_at(block, barrier_address(barrier));
     issue_remote({&block, barrier_address(barrier), nullptr, map, address, column, row});
   }
+}
+
+void issue_tma_store(const TensorMap& map, const void* from, unsigned column, unsigned row) {
+  const size_t bytes = size_t{map.tile_columns} * map.element_bytes * map.tile_rows;
+  const unsigned address = shared_address(from, bytes);
+  if (address % 128 != 0) fail("a tile is stored from the address %u, not a multiple of 128", address);
+  for (const Fiber& thread : current->block->fibers) {
+    for (const unsigned written : thread.unfenced) {
+      if (written >= address && written < address + bytes) {
+        fail("a tile is stored that thread %u has written without fence.proxy.async", thread.linear);
+      }
+    }
+  }
+  const TmaStore store = {&map, address, column, row};
+  if (options.copies == 0 || (options.copies == 2 && next_random() % 2 == 0)) {
+    run_tma_store(store);
+  } else {
+    current->stores.pending.push_back(store);
+  }
+}
+
+void bulk_commit_group() { current->stores.group_ends.push_back(current->stores.pending.size()); }
+
+void bulk_wait_group(size_t groups_left) {
+  StoreQueue& queue = current->stores;
+  if (queue.group_ends.size() <= groups_left) return;
+  const size_t n_groups = queue.group_ends.size() - groups_left, n_stores = queue.group_ends[n_groups - 1];
+  for (size_t i = 0; i < n_stores; i++) run_tma_store(queue.pending[i]);
+  queue.pending.erase(queue.pending.begin(), queue.pending.begin() + static_cast<long>(n_stores));
+  queue.group_ends.erase(queue.group_ends.begin(), queue.group_ends.begin() + static_cast<long>(n_groups));
+  for (size_t& end : queue.group_ends) end -= n_stores;
 }
 
 bool perform_one() {

@@ -15,6 +15,8 @@
 //   - blocks of a cluster have separate shared memory and reach each other's only by TMA multicast and by arrivals, whose
 //     time is chosen for each block. An operation on a block that has ended fails the launch. So does a grid that is
 //     not a multiple of the cluster size;
+//   - TMA stores read shared memory at once, as late as the wait for their group, or mixed. One that reads what stmatrix
+//     has written without a fence.proxy.async, or that a thread does not wait for, fails the launch;
 //   - wgmmas are fenced, waited for, and the same for the four warps of a warpgroup; their descriptors are decoded bit by
 //     bit as the PTX manual defines them; the registers of setmaxnreg fit the register file;
 //   - dynamic shared memory is aligned to 128 bytes and no more, as after static arrays on a device;
@@ -26,7 +28,7 @@
 //   - device memory ends at an inaccessible page, so that a read or a write beyond it is reported with its thread.
 //
 // Limits. No memory model: the next fiber sees a write at once, so missing memory fences (`fence_mbarrier_init`) and missing
-// volatile reads are not detected, and neither are reads of accumulators while wgmmas are in flight.
+// volatile reads are not detected, except for the fence before a TMA store, and neither are reads of accumulators while wgmmas are in flight.
 // No bank conflicts, no timing, no register limits. Clusters run one after another, so a kernel whose clusters wait for
 // each other fails the deadlock check. Operations of a warp need all its lanes; other masks are rejected. Loads from and
 // stores to another block's shared memory are not supported.
@@ -127,6 +129,18 @@ struct CopyQueue {
   std::vector<size_t> group_ends;
 };
 
+// A TMA store: the tile at `column` and `row` from the address `from` of shared memory.
+struct TmaStore {
+  const TensorMap* map;
+  unsigned from, column, row;
+};
+
+// The TMA stores of one thread in issue order, and where its committed groups end.
+struct StoreQueue {
+  std::vector<TmaStore> pending;
+  std::vector<size_t> group_ends;
+};
+
 struct Fiber {
   void* stack_pointer;
   Dim3 thread;
@@ -139,6 +153,8 @@ struct Fiber {
   int waits_line;        // of a barrier
   bool waits_for_cluster;
   CopyQueue copies;
+  StoreQueue stores;
+  std::vector<unsigned> unfenced;  // addresses of rows written by stmatrix since the last fence.proxy.async
 };
 
 // A barrier of all threads of a block or of a cluster.
@@ -184,6 +200,9 @@ void mbarrier_wait_parity(uint64_t* barrier, unsigned parity);
 void mbarrier_arrive_cluster(uint64_t* barrier, unsigned rank);
 // Copies to the same offset of each block whose bit is set in `blocks`, and counts the bytes at the same barrier of each.
 void issue_tma_load(void* to, const TensorMap& map, uint64_t* barrier, unsigned column, unsigned row, unsigned blocks);
+void issue_tma_store(const TensorMap& map, const void* from, unsigned column, unsigned row);
+void bulk_commit_group();
+void bulk_wait_group(size_t groups_left);
 // Called by one lane for its warp.
 void wgmma_fence();
 void issue_wgmma(const Wgmma& wgmma);

@@ -12,8 +12,21 @@ DEVICE float shfl_xor(float value, u32 lane_mask) {
     for (u32 lane = 0; lane < 32; lane++) out[lane] = in[(lane ^ in[lane].lane_mask) & 31].value;
   });
 }
-DEVICE float ex2_approx(float x) { return exp2f(x); }
-DEVICE float rcp_approx(float x) { return 1.0f / x; }
+DEVICE u32 shfl_idx(u32 value, u32 lane) {
+  return emulator::collective<uint2, u32>("shfl.idx", ~0u, uint2{value, lane}, [](const uint2* in, u32* out) {
+    for (u32 lane = 0; lane < 32; lane++) out[lane] = in[in[lane].y & 31].x;
+  });
+}
+DEVICE u32 prmt(u32 low, u32 high, u32 selector) {
+  const u64 bytes = static_cast<u64>(high) << 32 | low;
+  u32 word = 0;
+  for (u32 i = 0; i < 4; i++) word |= static_cast<u32>(bytes >> (selector >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+  return word;
+}
+// `.ftz`: subnormal operands and results are zeros of their sign.
+DEVICE float flush_subnormal(float x) { return fabsf(x) < 1.17549435e-38f ? copysignf(0.0f, x) : x; }
+DEVICE float ex2_approx(float x) { return flush_subnormal(exp2f(flush_subnormal(x))); }
+DEVICE float rcp_approx(float x) { return flush_subnormal(1.0f / flush_subnormal(x)); }
 DEVICE void atomic_min(u64* address, u64 value) {
   if (value < *address) *address = value;
 }

@@ -23,6 +23,34 @@ DEVICE void tma_load_2d(void* to_shared, const TensorMap& map, u64* barrier, u32
                            1u << emulator::current->block->rank);
 }
 DEVICE void prefetch_tensormap(const TensorMap&) {}
+DEVICE void tma_store_2d(const TensorMap& map, const void* from_shared, u32 column, u32 row) {
+  emulator::issue_tma_store(map.map, from_shared, column, row);
+}
+DEVICE void cp_async_bulk_commit_group() { emulator::bulk_commit_group(); }
+template <int N>
+DEVICE void cp_async_bulk_wait_group_read() {
+  emulator::bulk_wait_group(N);
+}
+DEVICE void fence_proxy_async() { emulator::current->unfenced.clear(); }
+struct StmatrixInput {
+  void* row;
+  u32 word[4];
+};
+DEVICE void stmatrix_x4(void* row, const u32 (&fragments)[4]) {
+  const u32 address = emulator::shared_address(row, 16);
+  if (address % 16 != 0) emulator::fail("stmatrix: an address is not a multiple of 16");
+  const StmatrixInput in = {row, {fragments[0], fragments[1], fragments[2], fragments[3]}};
+  emulator::collective<StmatrixInput, u32>("stmatrix", ~0u, in, [](const StmatrixInput* lanes, u32*) {
+    // As in `ldmatrix_x4`: lanes 8m to 8m + 7 give the rows of matrix m; a lane has two neighbors of row lane / 4.
+    for (u32 matrix = 0; matrix < 4; matrix++) {
+      for (u32 lane = 0; lane < 32; lane++) {
+        char* to = static_cast<char*>(lanes[matrix * 8 + lane / 4].row) + lane % 4 * 4;
+        std::memcpy(to, &lanes[lane].word[matrix], 4);
+      }
+    }
+  });
+  emulator::current->unfenced.push_back(address);
+}
 
 // A macro, for the line of the kernel.
 #define cluster_sync() emulator::cluster_barrier(__FILE__, __LINE__)

@@ -188,6 +188,9 @@ void fiber_main() {
     fail("thread %u ended with %zu asynchronous copies it did not wait for", current->linear,
          current->copies.pending.size());
   }
+  if (!current->stores.pending.empty()) {
+    fail("thread %u ended with %zu TMA stores it did not wait for", current->linear, current->stores.pending.size());
+  }
   current->done = true;
   cluster.live--;
   cluster.progress++;
@@ -210,6 +213,9 @@ void prepare_fiber(Block& block, unsigned linear) {
   fiber.waits_for_cluster = false;
   fiber.copies.pending.clear();
   fiber.copies.group_ends.clear();
+  fiber.stores.pending.clear();
+  fiber.stores.group_ends.clear();
+  fiber.unfenced.clear();
   char* stack = stacks + (block.rank * block.fibers.size() + linear) * STACK_BYTES;
   unpoison_stack(stack + PAGE, STACK_BYTES - PAGE);
   // The stack that `actbench_switch_fiber` restores: six saved registers, then the return address. The empty word above

@@ -18,10 +18,16 @@ DEVICE bool is_usual(u32 activation) {
   return EPILOGUE == RESIDUAL || activation == USUAL_ACTIVATION<EPILOGUE>;
 }
 
-// The other activations are by the special function unit, with errors of at most 2e-5 of x, far below the rounding to 16
-// bits: with those of math.cuh, which have the CPU's bits, the code of an epilogue would be four times as long.
+// Activations are by the special function unit: those of math.cuh, which have the CPU's bits, would make the code of an
+// epilogue four times as long, and their IEEE division has a slow path that is a call, so that a thread's elements would
+// be computed one after the other. The errors are far below the rounding to 16 bits.
 
-// x / (1 + 2^(x (linear + cubic x^2))): SiLU and the tanh GELU. The bound of the square makes no infinity times 0.
+// x / (1 + 2^(-x log2 e)), with an error of at most 2^-22 |x| and 1 unit in the last place. Below -87.3, where the
+// reciprocal is subnormal, it is -0. NaN for minus infinity, as in PyTorch.
+DEVICE float silu_approx(float x) { return x * rcp_approx(1.0f + ex2_approx(x * -1.44269504f)); }
+
+// x / (1 + 2^(x (linear + cubic x^2))): SiLU and the tanh GELU, with an error of at most 2e-5 |x|. The bound of the square
+// makes no infinity times 0. With `cubic` 0 it has the bits of `silu_approx`.
 DEVICE float sigmoid_linear_approx(float x, float linear, float cubic) {
   return x * rcp_approx(1.0f + ex2_approx(x * fmaf(fminf(x * x, 1e30f), cubic, linear)));
 }
@@ -36,7 +42,7 @@ template <Epilogue EPILOGUE, bool OTHER, u32 COUNT>
 DEVICE void activate_all(float (&values)[COUNT], u32 activation) {
   if (!OTHER) {
 #pragma unroll
-    for (u32 i = 0; i < COUNT; i++) values[i] = activate<USUAL_ACTIVATION<EPILOGUE>>(values[i]);
+    for (u32 i = 0; EPILOGUE == GATED && i < COUNT; i++) values[i] = silu_approx(values[i]);
   } else if (activation == GELU) {
 #pragma unroll
     for (u32 i = 0; i < COUNT; i++) values[i] = gelu_approx(values[i]);
@@ -73,81 +79,4 @@ DEVICE void store_pair(float first, float second, const float* bias, u64 row, u3
   if (column + 1 < out_features) {
     stored[1] = from_float<E>(EPILOGUE == RESIDUAL ? to_float(stored[1]) + values[1] : values[1]);
   }
-}
-
-// Eight neighboring accumulators of a row with another activation than the usual one, for any `out_features`.
-template <class E, Epilogue EPILOGUE>
-DEVICE void store_eight_activated(const float (&acc)[8], const float* bias, u64 row, u32 column, u32 out_features,
-                                  u32 activation, E* out) {
-  constexpr u32 STEP = EPILOGUE == GATED ? 2 : 1, COUNT = 8 / STEP;
-  const u32 first = column / STEP;
-  if (first >= out_features) return;
-  float values[COUNT];
-#pragma unroll
-  for (u32 i = 0; i < COUNT; i++) {
-    values[i] = acc[i * STEP];
-    if (bias && first + i < out_features) values[i] += bias[first + i];
-  }
-  activate_all<EPILOGUE, true>(values, activation);
-  E* stored = out + row * out_features + first;
-#pragma unroll
-  for (u32 i = 0; EPILOGUE == GATED && i < COUNT; i++) {
-    float up = acc[i * STEP + STEP - 1];
-    if (bias && first + i < out_features) up += bias[out_features + first + i];
-    values[i] *= up;
-  }
-  if (out_features % 8 != 0) {
-#pragma unroll
-    for (u32 i = 0; i < COUNT; i++) {
-      if (first + i < out_features) stored[i] = from_float<E>(values[i]);
-    }
-    return;
-  }
-  // 8 bytes at a time: two of them if not GATED.
-#pragma unroll
-  for (u32 i = 0; i < COUNT; i += 4) {
-    const uint2 words = {pack_pair<E>(values[i], values[i + 1]), pack_pair<E>(values[i + 2], values[i + 3])};
-    *reinterpret_cast<uint2*>(stored + i) = words;
-  }
-}
-
-// Eight neighboring accumulators of a row with the usual activation, where `out_features` is a multiple of 8: one store of
-// 16 bytes, of 8 bytes if GATED.
-template <class E, Epilogue EPILOGUE>
-DEVICE void store_eight(float (&acc)[8], const float* bias, u64 row, u32 column, u32 out_features, E* out) {
-  if (EPILOGUE == GATED) {
-    const u32 output = column / 2;
-    if (output >= out_features) return;
-    if (bias) {
-      float gate_bias[4], up_bias[4];
-      load_floats(bias + output, gate_bias);
-      load_floats(bias + out_features + output, up_bias);
-#pragma unroll
-      for (u32 i = 0; i < 4; i++) {
-        acc[i * 2] += gate_bias[i];
-        acc[i * 2 + 1] += up_bias[i];
-      }
-    }
-    float values[4];
-#pragma unroll
-    for (u32 i = 0; i < 4; i++) values[i] = silu(acc[i * 2]) * acc[i * 2 + 1];
-    const uint2 words = {pack_pair<E>(values[0], values[1]), pack_pair<E>(values[2], values[3])};
-    *reinterpret_cast<uint2*>(out + row * out_features + output) = words;
-    return;
-  }
-  if (column >= out_features) return;
-  E* stored = out + row * out_features + column;
-  if (bias) {
-    float biases[8];
-    load_floats(bias + column, biases);
-#pragma unroll
-    for (u32 i = 0; i < 8; i++) acc[i] += biases[i];
-  }
-  if (EPILOGUE == RESIDUAL) {
-    float old[8];
-    load_vec(stored, old);
-#pragma unroll
-    for (u32 i = 0; i < 8; i++) acc[i] = old[i] + acc[i];
-  }
-  store_vec(stored, acc);
 }

@@ -1,7 +1,7 @@
-// Instructions of sm_90a by their PTX names: mbarrier, TMA (cp.async.bulk.tensor), clusters, setmaxnreg, wgmma.
+// Instructions of sm_90a by their PTX names: mbarrier, TMA (cp.async.bulk.tensor), stmatrix, clusters, setmaxnreg, wgmma.
 //
 // TMA and wgmma reach shared memory through the asynchronous proxy. Barriers and `wgmma_wait_group` order their accesses
-// with each other; writes of threads, such as the initialization of a barrier, need `fence_mbarrier_init`.
+// with each other; writes of threads need `fence_proxy_async`, and the initialization of a barrier `fence_mbarrier_init`.
 #pragma once
 
 #include "ptx.cuh"
@@ -62,6 +62,26 @@ DEVICE void tma_load_2d_multicast(void* to_shared, const TensorMap& map, u64* ba
       "[%1, {%3, %4}], [%2], %5;" ::"r"(shared_address(to_shared)),
       "l"(&map), "r"(shared_address(barrier)), "r"(column), "r"(row), "h"(static_cast<unsigned short>(cta_mask))
       : "memory");
+}
+// Starts the copy of the tile at `column` and `row` from shared memory; nothing is written beyond the matrix.
+DEVICE void tma_store_2d(const TensorMap& map, const void* from_shared, u32 column, u32 row) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%2, %3}], [%1];" ::"l"(&map),
+               "r"(shared_address(from_shared)), "r"(column), "r"(row)
+               : "memory");
+}
+DEVICE void cp_async_bulk_commit_group() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+// Waits until at most `N` groups of this thread's stores have not read shared memory yet.
+template <int N>
+DEVICE void cp_async_bulk_wait_group_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory");
+}
+// Makes this thread's writes to shared memory visible to TMA, after a barrier.
+DEVICE void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+// Stores four 8x8 matrices of 16-bit elements, of which a lane holds what `ldmatrix_x4` gives it.
+DEVICE void stmatrix_x4(void* row, const u32 (&fragments)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(row)),
+               "r"(fragments[0]), "r"(fragments[1]), "r"(fragments[2]), "r"(fragments[3])
+               : "memory");
 }
 DEVICE void prefetch_tensormap(const TensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");

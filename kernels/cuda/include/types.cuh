@@ -108,13 +108,17 @@ DEVICE u32 pack_word(const float* from, E) {
   return pack_pair<E>(from[0], from[1]);
 }
 template <class E>
-DEVICE void load_vec(const E* from, float (&values)[VEC<E>]) {
+DEVICE void unpack_vec(const uint4& words, float (&values)[VEC<E>]) {
   constexpr u32 IN_A_WORD = 4 / sizeof(E);
-  const uint4 words = *reinterpret_cast<const uint4*>(from);
   unpack_word(words.x, values, E{});
   unpack_word(words.y, values + IN_A_WORD, E{});
   unpack_word(words.z, values + 2 * IN_A_WORD, E{});
   unpack_word(words.w, values + 3 * IN_A_WORD, E{});
+}
+template <class E>
+DEVICE void load_vec(const E* from, float (&values)[VEC<E>]) {
+  const uint4 words = *reinterpret_cast<const uint4*>(from);
+  unpack_vec<E>(words, values);
 }
 template <class E>
 DEVICE void store_vec(E* to, const float (&values)[VEC<E>]) {

@@ -16,29 +16,41 @@ type RequiredInstructions = &'static [(&'static str, &'static [&'static str])];
 /// `mma.sync`, `ldmatrix`, `cp.async` of 16 bytes.
 const MMA: RequiredInstructions = &[("HMMA", &["16816"]), ("LDSM", &[]), ("LDGSTS", &["128"])];
 
-/// `wgmma`, TMA multicast, the cluster barrier, `mbarrier.try_wait`, `setmaxnreg`.
+/// `wgmma`, TMA multicast, `stmatrix`, TMA stores, the cluster barrier, `mbarrier.try_wait`, `setmaxnreg`.
 const WGMMA: RequiredInstructions = &[
     ("HGMMA", &["64x256x16"]),
     ("UTMALDG", &["2D", "MULTICAST"]),
+    ("STSM", &["M88", "4"]),
+    ("UTMASTG", &["2D"]),
     ("UCGABAR_WAIT", &[]),
     ("SYNCS", &["TRYWAIT"]),
     ("USETMAXREG", &[]),
 ];
 
-/// Stores of 16 bytes; of 8 bytes with a gated activation, which halves the columns.
-const STORES: RequiredInstructions = &[("STG", &["128"])];
-const STORES_GATED: RequiredInstructions = &[("STG", &["64"])];
+/// The slow path of an IEEE division: a check of its operands and a call, which no other element's work overlaps.
+const DIVISION_INSTRUCTIONS: [&str; 2] = ["FCHK", "CALL"];
+
+/// Vector loads that must be in flight together.
+const MIN_LOADS_IN_FLIGHT: usize = 8;
 
 /// Vector loads and stores.
 const WIDE: RequiredInstructions = &[("LDG", &["128"]), ("STG", &["128"])];
 
-fn required(kernel: &str) -> [RequiredInstructions; 2] {
-    match registry::named(kernel).map(|kernel| (kernel.variant, kernel.operation)) {
-        Some((Variant::Wgmma, Operation::LinearGated)) => [WGMMA, STORES_GATED],
-        Some((Variant::Wgmma, _)) => [WGMMA, STORES],
-        Some((Variant::Mma, _)) => [MMA, &[]],
-        Some((Variant::Wide, _)) => [WIDE, &[]],
-        Some((Variant::Plain, _)) | None => [&[], &[]],
+fn required(kernel: &str) -> RequiredInstructions {
+    match registry::named(kernel).map(|kernel| kernel.variant) {
+        Some(Variant::Wgmma) => WGMMA,
+        Some(Variant::Mma) => MMA,
+        Some(Variant::Wide) => WIDE,
+        Some(Variant::Plain) | None => &[],
+    }
+}
+
+/// The instruction that must not interrupt [`MIN_LOADS_IN_FLIGHT`] vector loads of a kernel, if it must have so many in
+/// flight.
+fn end_of_loads(kernel: &str) -> Option<(&'static str, &'static [&'static str])> {
+    match registry::named(kernel).map(|kernel| (kernel.variant, kernel.operation))? {
+        (Variant::Wide, Operation::Pool) => Some(("FADD", &[])),
+        _ => None,
     }
 }
 
@@ -64,18 +76,19 @@ pub fn check(cubin: &[u8], place: &str) -> Result<Vec<String>, String> {
     Ok(sections.into_iter().flat_map(|section| check_kernel(section, place)).collect())
 }
 
+/// Whether `word` is `instruction` with all `parts`: LDG.E.128 is LDG with E and with 128.
+fn is_instruction(word: &str, instruction: &str, parts: &[&str]) -> bool {
+    let mut names = word.split('.');
+    names.next() == Some(instruction) && {
+        let names: Vec<&str> = names.collect();
+        parts.iter().all(|part| names.contains(part))
+    }
+}
+
 fn check_kernel(section: &str, place: &str) -> Vec<String> {
     let kernel = section.split(',').next().unwrap_or_default();
-    // An instruction and its parts are one word, such as LDG.E.128.
-    let has = |instruction: &str, parts: &[&str]| {
-        section.split([' ', '\t', '\n', ';']).any(|word| {
-            let mut names = word.split('.');
-            names.next() == Some(instruction) && {
-                let names: Vec<&str> = names.collect();
-                parts.iter().all(|part| names.contains(part))
-            }
-        })
-    };
+    let words = || section.split([' ', '\t', '\n', ';']);
+    let has = |instruction: &str, parts: &[&str]| words().any(|word| is_instruction(word, instruction, parts));
     let mut faults = Vec::new();
     if !has("EXIT", &[]) {
         faults.push(format!("{kernel} in {place}: no code"));
@@ -83,8 +96,30 @@ fn check_kernel(section: &str, place: &str) -> Vec<String> {
     for instruction in LOCAL_MEMORY_INSTRUCTIONS.into_iter().filter(|instruction| has(instruction, &[])) {
         faults.push(format!("{kernel} in {place}: {instruction}: an array did not fit registers"));
     }
-    let required = required(kernel).into_iter().flatten();
-    for (instruction, parts) in required.filter(|(instruction, parts)| !has(instruction, parts)) {
+    let is_gated = registry::named(kernel)
+        .is_some_and(|kernel| kernel.uses_tensor_cores() && kernel.operation == Operation::LinearGated);
+    for instruction in DIVISION_INSTRUCTIONS.into_iter().filter(|instruction| is_gated && has(instruction, &[])) {
+        faults.push(format!("{kernel} in {place}: {instruction}: a division by its slow path"));
+    }
+    if let Some((instruction, parts)) = end_of_loads(kernel) {
+        let (mut loads, mut most) = (0, 0);
+        for word in words() {
+            if is_instruction(word, instruction, parts) {
+                loads = 0;
+            } else if is_instruction(word, "LDG", &["128"]) {
+                loads += 1;
+                most = loads.max(most);
+            }
+        }
+        if most < MIN_LOADS_IN_FLIGHT {
+            faults
+                .push(format!("{kernel} in {place}: {most} vector loads in flight, fewer than {MIN_LOADS_IN_FLIGHT}"));
+        }
+    }
+    if registry::named(kernel).is_some_and(|kernel| kernel.variant == Variant::Wgmma) && has("STG", &[]) {
+        faults.push(format!("{kernel} in {place}: STG: a store that is not by TMA"));
+    }
+    for (instruction, parts) in required(kernel).iter().filter(|(instruction, parts)| !has(instruction, parts)) {
         faults.push(format!("{kernel} in {place}: no {instruction} with {parts:?}"));
     }
     faults

@@ -13,7 +13,7 @@ struct Mutant {
     message: &'static str,
 }
 
-const MUTANTS: [Mutant; 4] = [
+const MUTANTS: [Mutant; 7] = [
     Mutant {
         file: "linear_wgmma.cu",
         kernel: "linear_wgmma_bf16",
@@ -43,6 +43,27 @@ const MUTANTS: [Mutant; 4] = [
         replace: "    for (u32 i = 0; i < VEC<E>; i++) out_row[column + i] = from_float<E>(values[i]);",
         message: "no STG",
     },
+    Mutant {
+        file: "linear_mma.cu",
+        kernel: "linear_gated_mma_bf16",
+        find: "#include \"epilogue.cuh\"",
+        replace: "#include \"math.cuh\"\n#define rcp_approx(x) (1.0f / (x))\n#include \"epilogue.cuh\"\n",
+        message: "a division by its slow path",
+    },
+    Mutant {
+        file: "linear_wgmma.cu",
+        kernel: "linear_residual_wgmma_bf16",
+        find: "    stmatrix_x4(place, words);",
+        replace: "    *reinterpret_cast<uint4*>(place) = {words[0], words[1], words[2], words[3]};",
+        message: "no STSM",
+    },
+    Mutant {
+        file: "pool.cu",
+        kernel: "pool_wide_bf16",
+        find: "ROWS_IN_FLIGHT = 8;",
+        replace: "ROWS_IN_FLIGHT = 4;",
+        message: "vector loads in flight",
+    },
 ];
 
 /// The mutants that `check`, which compiles a source and returns its faults, does not report.
@@ -65,7 +86,7 @@ pub fn undetected(
             !others.iter().any(|kernel| line.contains(&format!("_KERNEL({kernel},")) && !line.starts_with('#'))
         };
         let text: Vec<&str> = source.text.lines().filter(is_kept).collect();
-        // Four small texts, needed until the process exits.
+        // A few small texts, needed until the process exits.
         let text: &'static str = text.join("\n").replace(mutant.find, mutant.replace).leak();
         let mutated = KernelSource { text, ..*source };
         let faults = check(&mutated, Architecture::new(90).code())?;

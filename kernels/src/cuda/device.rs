@@ -44,7 +44,7 @@ pub enum Argument<'a, B> {
     Read(&'a B),
     /// Memory that the kernel writes, and may read.
     Write(&'a mut B),
-    /// A matrix that the kernel copies by tiles (TMA): a tensor map, for kernels of `sm_90a` alone.
+    /// A matrix that the kernel reads or writes by tiles (TMA): a tensor map, for kernels of `sm_90a` alone.
     Tiles(Tiles<'a, B>),
     /// A null pointer, for an optional parameter.
     Null,
@@ -69,6 +69,9 @@ pub trait Device: Send + Sync + 'static {
 
     /// The compute capability, which decides on the kernels: of an emulator, the one that it emulates.
     fn architecture(&self) -> Option<Architecture>;
+
+    /// The number of multiprocessors, which a persistent kernel has blocks for.
+    fn multiprocessors(&self) -> usize;
 
     /// Whether the device emulates a GPU: its times do not represent one, and workloads sized for a GPU take minutes.
     fn is_emulated(&self) -> bool;
@@ -199,6 +202,10 @@ impl<D: Device> Device for Arc<D> {
 
     fn architecture(&self) -> Option<Architecture> {
         D::architecture(self)
+    }
+
+    fn multiprocessors(&self) -> usize {
+        D::multiprocessors(self)
     }
 
     fn is_emulated(&self) -> bool {

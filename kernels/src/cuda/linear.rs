@@ -1,6 +1,6 @@
 //! Launches of the GEMMs with weights: `linear.cu` and, on tensor cores, `linear_mma.cu` or `linear_wgmma.cu`.
 
-use super::registry::{Kernel, LINEAR_MMA_TILE, LINEAR_WGMMA_TILE, Operation, Variant, require};
+use super::registry::{Kernel, LINEAR_MMA_TILE, LINEAR_WGMMA_BOX, LINEAR_WGMMA_TILE, Operation, Variant, require};
 use super::{Argument, CudaBackend, CudaTensor, CudaVector, CudaWeights, Device, Tiles, count};
 use crate::backend::Activation;
 use crate::dtype::DType;
@@ -60,7 +60,8 @@ impl<D: Device> CudaBackend<D> {
         let numbers = GemmNumbers { m, n, k, out_features, activation };
         let bias = bias.map_or(Argument::Null, |bias| Argument::Read(&bias.buffer));
         let variant = match self.uses_tensor_cores() && fits_tensor_cores(x.dtype, k) {
-            true if self.uses_wgmma() && k > 0 => Variant::Wgmma,
+            // TMA takes rows of multiples of 16 bytes.
+            true if self.uses_wgmma() && k > 0 && out_features.is_multiple_of(8) => Variant::Wgmma,
             true => Variant::Mma,
             false => Variant::Plain,
         };
@@ -111,25 +112,21 @@ impl<D: Device> CudaBackend<D> {
     ) -> Result<(), KernelError> {
         let GemmNumbers { m, n, k, out_features, activation } = numbers;
         let tile = LINEAR_WGMMA_TILE;
-        let tiles = |buffer, rows: u32, tile_rows| Tiles {
-            buffer,
-            dtype: x.dtype,
-            rows: rows as usize,
-            columns: k as usize,
-            tile_rows,
-            tile_columns: tile.k,
-            swizzled: true,
+        let tiles = |buffer, rows: u32, columns: u32, tile_rows, tile_columns| {
+            let (rows, columns) = (rows as usize, columns as usize);
+            Argument::Tiles(Tiles { buffer, dtype: x.dtype, rows, columns, tile_rows, tile_columns, swizzled: true })
         };
-        let launch = kernel.launch([count(op, tile.blocks(m, n))?, 1, 1]);
+        let blocks = tile.persistent_blocks(m, n, self.device.multiprocessors());
+        let launch = kernel.launch([count(op, blocks)?, 1, 1]);
         let mut arguments = [
-            Argument::Tiles(tiles(&x.buffer, m, tile.m)),
-            Argument::Tiles(tiles(&weight.buffer, n, tile.multicast_n())),
+            tiles(&x.buffer, m, k, tile.m, tile.k),
+            tiles(&weight.buffer, n, k, tile.multicast_n(), tile.k),
+            tiles(&out.buffer, m, out_features, LINEAR_WGMMA_BOX, LINEAR_WGMMA_BOX),
             bias,
             Argument::U32(m),
             Argument::U32(k),
             Argument::U32(out_features),
             Argument::U32(activation),
-            Argument::Write(&mut out.buffer),
         ];
         self.launch(&launch, &mut arguments)
     }

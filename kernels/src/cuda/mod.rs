@@ -185,8 +185,8 @@ impl<D: Device> Backend for CudaBackend<D> {
     fn kernel_id(&self) -> String {
         match self.kernels {
             KernelSet::Plain => "cuda-plain-1".to_owned(),
-            KernelSet::Fast if self.uses_wgmma() => "cuda-wgmma-1".to_owned(),
-            KernelSet::Fast | KernelSet::Mma => "cuda-mma-2".to_owned(),
+            KernelSet::Fast if self.uses_wgmma() => "cuda-wgmma-2".to_owned(),
+            KernelSet::Fast | KernelSet::Mma => "cuda-mma-3".to_owned(),
         }
     }
 

@@ -108,6 +108,17 @@ impl GemmTile {
         m_tiles as usize * n.div_ceil(self.n) as usize
     }
 
+    /// Blocks of a persistent GEMM on a device of `multiprocessors`: as many clusters as run at once, or as there are tiles.
+    pub fn persistent_blocks(&self, m: u32, n: u32, multiprocessors: usize) -> usize {
+        let cluster_size = self.cluster_size as usize;
+        self.blocks(m, n).min((multiprocessors / cluster_size).max(1) * cluster_size)
+    }
+
+    /// The most tiles of a block of a persistent GEMM: its time in units of a tile's.
+    pub fn waves(&self, m: u32, n: u32, multiprocessors: usize) -> usize {
+        self.blocks(m, n).div_ceil(self.persistent_blocks(m, n, multiprocessors).max(1))
+    }
+
     /// Rows of the weights that a block loads for its cluster.
     pub fn multicast_n(&self) -> u32 {
         self.n / self.cluster_size
@@ -116,6 +127,9 @@ impl GemmTile {
 
 /// The tile of `linear_mma.cu`.
 pub const LINEAR_MMA_TILE: GemmTile = GemmTile { m: 128, n: 128, k: 32, cluster_size: 1 };
+
+/// Rows and columns of the boxes in which `linear_wgmma.cu` stores its tile.
+pub const LINEAR_WGMMA_BOX: u32 = 64;
 
 /// The tile of `linear_wgmma.cu`.
 pub const LINEAR_WGMMA_TILE: GemmTile = GemmTile { m: 128, n: 256, k: 64, cluster_size: 2 };
@@ -269,12 +283,15 @@ const LINEAR_MMA: Kernel = Kernel {
     ..PLAIN
 };
 
-/// Four stages, which the kernel aligns to 1024 bytes.
+/// Three stages and the tile of the result, which the kernel aligns to 1024 bytes.
 const LINEAR_WGMMA: Kernel = Kernel {
     variant: Variant::Wgmma,
     tile: Tile::Gemm(LINEAR_WGMMA_TILE),
     threads: 384,
-    shared_bytes: 4 * (LINEAR_WGMMA_TILE.m + LINEAR_WGMMA_TILE.n) * LINEAR_WGMMA_TILE.k * 2 + 1024,
+    shared_bytes: (3 * (LINEAR_WGMMA_TILE.m + LINEAR_WGMMA_TILE.n) * LINEAR_WGMMA_TILE.k
+        + LINEAR_WGMMA_TILE.m * LINEAR_WGMMA_TILE.n)
+        * 2
+        + 1024,
     has_cpu_bits: false,
     ..PLAIN
 };

@@ -119,6 +119,10 @@ impl<D: DeviceClock> Device for Timeline<D> {
         self.device.architecture()
     }
 
+    fn multiprocessors(&self) -> usize {
+        self.device.multiprocessors()
+    }
+
     fn is_emulated(&self) -> bool {
         self.device.is_emulated()
     }

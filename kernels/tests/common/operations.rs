@@ -231,10 +231,14 @@ pub fn pool<B: Backend>(backend: &B, dtype: DType, columns: usize, method: PoolM
     for rows in [&[0u32, 1, 2][..], &[], &[8], &[3, 5, 7, 6]] {
         groups.push(rows.iter().copied());
     }
+    // One and several loads of eight rows after the first row, with and without a tail.
+    for len in [9, 17, 21] {
+        groups.push((0..len).map(|index| index * 5 % 9));
+    }
     let x = upload(backend, dtype, 9, columns, &random(1, dtype, 9 * columns));
-    let mut out = backend.alloc(dtype, 4, columns).unwrap();
+    let mut out = backend.alloc(dtype, groups.len(), columns).unwrap();
     backend.pool(&x, &groups, method, &mut out).unwrap();
-    bytes(backend, &out, dtype, 4, columns)
+    bytes(backend, &out, dtype, groups.len(), columns)
 }
 
 /// Two sequences, with their segments in reverse order.

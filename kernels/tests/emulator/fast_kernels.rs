@@ -1,9 +1,9 @@
 //! The tensor-core CUDA kernels in the emulator, with every thread order and copy time, against the CPU backend, and
 //! the independence of a row's bits from the other rows.
 
-use actbench_kernels::cuda::KernelSet;
-use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatorOptions};
-use actbench_kernels::{AttentionShape, DType, ScoreRule};
+use actbench_kernels::cuda::emulator::{EmulatedBackend, Emulator, EmulatorOptions};
+use actbench_kernels::cuda::{CudaBackend, KernelSet};
+use actbench_kernels::{Activation, AttentionShape, Backend, DType, ScoreRule};
 use proptest::prelude::*;
 
 use crate::common::*;
@@ -35,9 +35,10 @@ fn assert_near(got: &[u8], expected: &[u8], dtype: DType, what: &str) {
 #[test]
 fn matmul_agrees_with_cpu_in_every_mode() {
     let cpu = fused_multiply_add_cpu();
-    // Tails in rows, outputs and inputs; more steps than stages; odd outputs; two tiles in both dimensions.
+    // Tails in rows, outputs and inputs; more steps than stages; odd outputs where the kernel takes them; two tiles in both
+    // dimensions.
     let mma = [(1, 8, 1), (130, 40, 131), (5, 232, 64), (64, 96, 130)];
-    let wgmma = [(1, 8, 1), (130, 40, 259), (5, 392, 64), (300, 136, 130)];
+    let wgmma = [(1, 8, 8), (130, 40, 264), (5, 392, 64), (300, 136, 136)];
     for (index, options) in modes() {
         for (kernels, shapes) in FAST.into_iter().zip([mma, wgmma]) {
             let backend = EmulatedBackend::emulated(options, kernels);
@@ -58,7 +59,7 @@ fn matmul_agrees_with_cpu_in_every_mode() {
 /// The blocks of the `wgmma` kernels run in clusters and are ordered in raster groups of 16 row tiles.
 #[test]
 fn matmul_beyond_raster_group_agrees_with_cpu() {
-    let (rows, inputs, outputs) = (2200, 8, 258);
+    let (rows, inputs, outputs) = (2200, 8, 264);
     let cpu = fused_multiply_add_cpu();
     for (options, dtype) in EmulatorOptions::matrix().into_iter().step_by(4).zip([DType::F16, DType::Bf16, DType::F16])
     {
@@ -76,9 +77,73 @@ fn wgmma_bits_equal_mma_bits() {
             let dtype = HALVES[(index + turn) % 2];
             let [mma, wgmma] = FAST.map(|kernels| {
                 let backend = EmulatedBackend::emulated(options, kernels);
-                operations::matmul(&backend, kind, true, dtype, (0, 70), 328, 150)
+                operations::matmul(&backend, kind, true, dtype, (0, 70), 328, 152)
             });
             assert!(mma == wgmma, "{kind:?} {dtype} {options:?}");
+        }
+    }
+}
+
+/// `silu(x gate) (x up)` for the rows of `x` in columns `gate` and `up`, `inputs` wide, by the gated GEMM.
+fn gated_silu(backend: &EmulatedBackend, x: &[f32], inputs: usize, gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let (dtype, rows, outputs) = (DType::Bf16, x.len() / inputs, gate.len() / inputs);
+    let [gate, up] = [gate, up].map(|values| host(dtype, &[outputs, inputs], values));
+    let weights = backend.prepare_gated(&gate, &up, dtype).unwrap();
+    let [mut device_x, mut out] = [inputs, outputs].map(|columns| backend.alloc(dtype, rows, columns).unwrap());
+    backend.upload(&dtype.from_f32_slice(x), &mut device_x).unwrap();
+    backend.linear_gated(&device_x, &weights, None, Activation::Silu, &mut out).unwrap();
+    let mut bytes = vec![0; rows * outputs * dtype.size()];
+    backend.download(&out, rows, &mut bytes).unwrap();
+    dtype.to_f32_vec(&bytes)
+}
+
+#[test]
+fn gated_silu_of_every_bf16_is_near_exact() {
+    let bits = |exponents: std::ops::Range<u32>| exponents.start << 7..exponents.end << 7;
+    let finite: Vec<f32> = bits(0..255).chain(bits(256..511)).map(|high| f32::from_bits(high << 16)).collect();
+    // 480 gates for each row of an identity.
+    let identity: Vec<f32> = (0..136 * 136).map(|i| if i / 136 == i % 136 { 1.0 } else { 0.0 }).collect();
+    let gate: Vec<f32> = (0..480 * 136).map(|i| finite[i % 136 * 480 + i / 136]).collect();
+    let first_column: Vec<f32> = (0..64).map(|i| if i % 8 == 0 { 1.0 } else { 0.0 }).collect();
+    for kernels in FAST {
+        let backend = EmulatedBackend::emulated(EmulatorOptions::matrix()[0], kernels);
+        for (x, got) in finite.iter().zip(gated_silu(&backend, &identity, 136, &gate, &[1.0; 480 * 136])) {
+            let exact = activated(Activation::Silu, f64::from(*x));
+            // Half a unit in the last place of bf16; then the special function unit, whose exponent has the rounding of its
+            // product with log2 e. The reciprocal of a power beyond 2^126 is flushed to 0.
+            let half_unit = 2f64.powf(exact.abs().log2().floor().max(-126.0) - 8.0);
+            let approximated = exact.abs() * (2.0 + f64::from(x.abs())) * 2f64.powi(-22);
+            let flushed = if *x < -87.3 { exact.abs() } else { 0.0 };
+            let error = (f64::from(got) - exact).abs();
+            // Written so that NaN fails.
+            assert!(error <= half_unit + approximated + flushed, "{kernels:?} silu({x}) is {got}, expected {exact}");
+        }
+        // Each times itself, in the eight columns of a row.
+        let special = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -88.0, 88.0, -1e38, -87.0, 0.0];
+        let x: Vec<f32> = special.iter().flat_map(|value| [*value, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]).collect();
+        let got = gated_silu(&backend, &x, 8, &first_column, &first_column);
+        for got in (0..8).map(|column| (0..8).map(|row| got[row * 8 + column]).collect::<Vec<f32>>()) {
+            assert_eq!([got[0], got[4], got[5], got[7]], [f32::INFINITY, 7744.0, 0.0, 0.0], "{kernels:?}");
+            assert!(got[1].is_nan() && got[2].is_nan(), "{kernels:?} {got:?}");
+            assert!((0.0..1e-34).contains(&got[3]) && (1.2e-34..1.3e-34).contains(&got[6]), "{kernels:?} {got:?}");
+        }
+    }
+}
+
+/// Of seven tiles, two clusters have four and three, one has all, and seven have one each.
+#[test]
+fn wgmma_bits_are_independent_of_the_grid() {
+    for (index, options) in EmulatorOptions::matrix().into_iter().enumerate().step_by(4) {
+        let dtype = HALVES[index % 2];
+        for (kind, outputs) in [(MatmulKind::Residual, 1752), (MatmulKind::Gated(Activation::Silu), 880)] {
+            let [one, two, all] = [2, 4, 14].map(|multiprocessors| {
+                let device = Emulator::new(options).with_multiprocessors(multiprocessors);
+                let backend = CudaBackend::new(device, KernelSet::Fast);
+                operations::matmul(&backend, kind, true, dtype, (0, 130), 72, outputs)
+            });
+            assert!(one == two && two == all, "{kind:?} {options:?}");
+            let expected = operations::matmul(&fused_multiply_add_cpu(), kind, true, dtype, (0, 130), 72, outputs);
+            assert_near(&two, &expected, dtype, &format!("{kind:?} {options:?}"));
         }
     }
 }
@@ -208,6 +273,8 @@ proptest! {
         dtype in prop::sample::select(HALVES.to_vec()), rows in 1usize..150, chunks in 1usize..16,
         outputs in 1usize..150,
     ) {
+        // The wgmma kernels take outputs of multiples of 8.
+        let outputs = if kernels == KernelSet::Fast { outputs.next_multiple_of(8) } else { outputs };
         let inputs = 8 * chunks;
         let expected =
             operations::matmul(&fused_multiply_add_cpu(), kind, biased, dtype, (0, rows), inputs, outputs);

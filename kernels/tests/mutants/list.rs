@@ -51,6 +51,13 @@ const MUTANTS: &[Mutant] = &[
         replace: "column + CAST_ELEMENTS < columns; column += blockDim.x * CAST_ELEMENTS",
     },
     Mutant {
+        name: "pool_wide_adds_the_last_row_again",
+        file: "pool",
+        path: KernelPath::Wide,
+        find: "if (first + j >= end) break;",
+        replace: "",
+    },
+    Mutant {
         name: "norm_wide_missing_barrier",
         file: "rms_norm",
         path: KernelPath::Wide,

@@ -7,13 +7,11 @@ pub enum KernelPath {
     Default,
     /// The kernel with vector loads and stores.
     Wide,
-    /// The epilogue that stores eight columns at once.
-    VectorStores,
     /// The epilogue with an activation.
     Activated,
     /// The epilogue of a gated activation.
     Gated,
-    /// The plain kernel that adds to its output.
+    /// The plain kernel that adds to its output, or the GEMM that does.
     Added,
     /// The kernel with vector loads and stores that adds to its output.
     AddedWide,

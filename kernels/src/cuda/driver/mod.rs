@@ -189,6 +189,10 @@ impl Device for DriverDevice {
         Some(self.session.context.facts.architecture)
     }
 
+    fn multiprocessors(&self) -> usize {
+        self.session.context.facts.multiprocessors
+    }
+
     fn is_emulated(&self) -> bool {
         false
     }

@@ -26,6 +26,10 @@ impl Device for Emulator {
         Some(self.architecture)
     }
 
+    fn multiprocessors(&self) -> usize {
+        self.multiprocessors
+    }
+
     fn is_emulated(&self) -> bool {
         true
     }

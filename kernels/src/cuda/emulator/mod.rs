@@ -23,6 +23,9 @@ pub use options::{CopyTime, EmulatorOptions, ThreadOrder};
 #[cfg(feature = "testing")]
 pub use testing::{FAKE_DRIVER_CUBIN, emulated_parameters, fake_driver_directory};
 
+/// So few that every persistent kernel has more tiles than clusters.
+const MULTIPROCESSORS: usize = 2;
+
 /// The CUDA backend on the emulator.
 pub type EmulatedBackend = CudaBackend<Emulator>;
 
@@ -34,6 +37,7 @@ pub struct Emulator {
     memory: Arc<EmulatedMemory>,
     /// The emulated architecture. All kernels run on it; a backend chooses its kernels by it.
     architecture: Architecture,
+    multiprocessors: usize,
     /// The prefix of a mutant: a kernel whose name has it replaces the kernel of that name without it.
     prefix: CString,
 }
@@ -54,12 +58,18 @@ impl Emulator {
     /// The device `ordinal`, with `memory_bytes` bytes of memory or as many as the host has.
     pub fn numbered(options: EmulatorOptions, ordinal: usize, memory_bytes: Option<u64>) -> Self {
         let memory = Arc::new(EmulatedMemory::new(memory_bytes));
-        Emulator { options, ordinal, memory, architecture: Architecture::new(90), prefix: CString::default() }
+        let (architecture, multiprocessors) = (Architecture::new(90), MULTIPROCESSORS);
+        Emulator { options, ordinal, memory, architecture, multiprocessors, prefix: CString::default() }
     }
 
     /// The device with another architecture.
     pub fn with_architecture(self, architecture: Architecture) -> Self {
         Emulator { architecture, ..self }
+    }
+
+    /// The device with another number of multiprocessors.
+    pub fn with_multiprocessors(self, multiprocessors: usize) -> Self {
+        Emulator { multiprocessors, ..self }
     }
 
     fn error(message: impl Into<String>) -> KernelError {
