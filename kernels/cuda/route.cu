@@ -1,5 +1,6 @@
 // The router of a mixture of experts (Shazeer et al. 2017): a softmax in f32 over the logits of all experts, and the `top_k`
-// largest probabilities, of equal ones the first. route_TYPE: a block a row.                      not measured yet
+// largest probabilities, of equal ones the first.
+// Step 1, route_TYPE: a block a row.                                                              not measured yet
 //
 // logits is [rows, n_experts], with at most MAX_EXPERTS. A row of routes has the chosen experts by increasing index as u32,
 // then the bits of their f32 weights: the probabilities, divided by their sum if `renormalize` is set, rounded to the type of

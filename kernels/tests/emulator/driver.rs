@@ -346,7 +346,7 @@ fn invalid_machine_code_never_reaches_driver() {
     actbench_kernels::cuda::cubins::write_prebuilt(directory.path(), "the tests", &cubins).unwrap();
     let mut options: DriverOptions = options(false);
     options.cubins.prebuilt = Some(directory.path().to_path_buf());
-    insta::assert_snapshot!(error_text(DriverDevice::open(0, &options)), @"load kernels on cuda:0: attention.cu for sm_90: not a cubin");
+    insta::assert_snapshot!(error_text(DriverDevice::open(0, &options)), @"load kernels on cuda:0: add_weighted_rows.cu for sm_90: not a cubin");
 }
 
 #[test]

@@ -87,6 +87,8 @@ mod tests {
             model: Some("synthetic:llama-3.2-1b".to_owned()),
             samples: 200,
             batch_size: 32,
+            // The page is older than filled batches.
+            batch_size_is_limit: true,
             layer: Some(12),
             sweep_layers: Some(16),
             dtype: gpu.dtype,

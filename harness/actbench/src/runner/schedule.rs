@@ -115,9 +115,9 @@ mod tests {
     fn ablated_blocks_disable_each_enabled_rule_once() {
         let config = RunConfig { ablate: true, no_opt: vec!["mask".to_owned()], warmup: 0, ..config() };
         let slots = schedule(&config).unwrap();
-        // For each task: eager once, and each of two lazy methods in full, without six rules, and without all.
-        assert_eq!(slots.len(), 8 * 2 * (1 + 2 * 8));
-        let block = &slots[..34];
+        // For each task: eager once, and each of two lazy methods in full, without seven rules, and without all.
+        assert_eq!(slots.len(), 8 * 2 * (1 + 2 * 9));
+        let block = &slots[..38];
         assert!(block.iter().all(|slot| slot.block == Some(0)));
         let without = |ablation| block.iter().filter(|slot| slot.ablation == Some(ablation)).count();
         assert_eq!(without(Ablation::Without(Rule::Prefix)), 4);

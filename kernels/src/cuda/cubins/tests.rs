@@ -147,7 +147,10 @@ fn directory_of_other_sources_is_rejected() {
     let changed = KernelSource { text: "// changed", ..SOURCES[0] };
     let error =
         find(&prebuilt(directory.path()), &CountingCompiler::default(), &changed, SM_90).unwrap_err().to_string();
-    assert!(error.contains("attention.sm_90.cubin: was built from a different attention.cu"), "{error}");
+    assert!(
+        error.contains("add_weighted_rows.sm_90.cubin: was built from a different add_weighted_rows.cu"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -167,16 +170,16 @@ fn damaged_directories_are_rejected_with_reason() {
         assert!(text.contains(from));
         std::fs::write(directory.join("manifest.json"), text.replace(from, to)).unwrap();
     };
-    let cubin = |directory: &Path| directory.join("attention.sm_90.cubin");
+    let cubin = |directory: &Path| directory.join("add_weighted_rows.sm_90.cubin");
     rejected(&|directory| std::fs::remove_file(directory.join("manifest.json")).unwrap(), &["manifest.json", "--out"]);
     rejected(&|directory| manifest(directory, "{", "["), &["manifest.json", "--out"]);
     rejected(&|directory| manifest(directory, "cubins 1", "cubins 7"), &["cubins 7", "cubins 1"]);
     rejected(&|directory| manifest(directory, "--fmad=false", "--fmad=true"), &["--fmad=true", "--fmad=false"]);
     rejected(&|directory| manifest(directory, "sm_90", "sm_9x"), &["sm_9x"]);
-    rejected(&|directory| std::fs::remove_file(cubin(directory)).unwrap(), &["attention.sm_90.cubin"]);
+    rejected(&|directory| std::fs::remove_file(cubin(directory)).unwrap(), &["add_weighted_rows.sm_90.cubin"]);
     rejected(
         &|directory| std::fs::write(cubin(directory), "code of").unwrap(),
-        &["attention.sm_90.cubin", "truncated"],
+        &["add_weighted_rows.sm_90.cubin", "truncated"],
     );
 }
 
