@@ -156,7 +156,7 @@ mod with_the_emulator {
         for (mutant, words) in [
             ("linear_unwritten_output", ["FAILED linear_bf16: linear bf16", "NaN where the CPU has"]),
             ("mma_row_beyond_the_end", ["FAILED linear_mma_f16: linear f16", "wrote outside its argument 7"]),
-            ("wgmma_unwritten_output", ["FAILED linear_wgmma_bf16: linear bf16", "NaN where the CPU has"]),
+            ("wgmma_unwritten_last_box", ["FAILED linear_wgmma_bf16: linear bf16", "NaN where the CPU has"]),
             ("pool_tail_off_by_one", ["FAILED pool_f32: ", "where the CPU has"]),
             (
                 "flash_row_before_its_window_is_nan",

@@ -1,7 +1,7 @@
 //! The CUDA kernels, and the code that drives a GPU, executed on the CPU.
 //!
-//! `device`, `plain_kernels`, `fast_kernels` and `loading` run the kernels in the emulator. The other modules use the fake driver,
-//! which runs them through the code for a real driver.
+//! `attention_bits`, `device`, `plain_kernels`, `fast_kernels` and `loading` run the kernels in the emulator. The other modules use
+//! the fake driver, which runs them through the code for a real driver.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
@@ -16,6 +16,7 @@ mod fake_driver;
 #[path = "../common/operations.rs"]
 mod operations;
 
+mod attention_bits;
 mod device;
 #[cfg(feature = "cuda")]
 mod driver;
