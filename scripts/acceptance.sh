@@ -130,7 +130,22 @@ untimed_families() { : "a model of each published shape of README's families is 
     "$ACTBENCH" explain --model "$name" --samples 20 --layer 1 --quiet >"$work/explain.txt"
     [ -s "$work/explain.txt" ]
   done
-  [ "$("$ACTBENCH" models --json | grep -oP '"family": "\K[^"]+' | sort -u | wc -l)" -ge 12 ]
+  [ "$("$ACTBENCH" models --json | grep -oP '"family": "\K[^"]+' | sort -u | wc -l)" -ge 14 ]
+}
+
+untimed_less_work() { : "the rule 'tail' leaves out tokens behind the last pooled one, and both sides of the split are one pass"
+  "$ACTBENCH" explain --mask content --tasks train --layer 1 --quiet >"$work/explain.txt"
+  grep -q 'both sides in one pass' "$work/explain.txt"
+  awk '/^with these rules/ { gsub(",", ""); with = $4 } /^without tail/ { gsub(",", ""); without = $3 } END { exit !(with > 0 && with < without) }' \
+    "$work/explain.txt"
+}
+
+untimed_phases() { : "a result file and the report say where the time of a case's process went, the release of the model included"
+  "$ACTBENCH" run --samples 40 --repetitions 1 --tasks train --methods lazy --quiet --output "$work/phases.json" >"$work/phases.txt"
+  grep -q '"release_s"' "$work/phases.json"
+  grep -q '"warm_up_s"' "$work/phases.json"
+  "$ACTBENCH" report "$work/phases.json" --out "$work/phases" >/dev/null 2>&1
+  grep -rqi 'warm-up' "$work/phases"
 }
 
 untimed_exit_statuses() { : "exit status 2 for bad usage and for bad input, with one line that names the cause"

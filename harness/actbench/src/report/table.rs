@@ -43,7 +43,11 @@ const LEGEND: &str = "n: repetitions; figures are medians; time: extract + train
 /// without one no line of a table is wrapped. Cases that used the disk cache are called `lazy-disk`.
 pub fn render(results: &ResultFile, width: Option<u16>) -> String {
     let results = &results.with_shown_methods();
-    let mut text = format!("{}{LEGEND}{}", cases(results, width), phases::render(results, width));
+    let mut text = format!("{}{LEGEND}", cases(results, width));
+    // On a CPU, loading is short, and the report has its phases.
+    if results.rows.iter().any(|row| row.gpu_peak_alloc_mb.is_some()) {
+        text += &phases::render(results, width);
+    }
     let summaries: Vec<(Task, TaskSummary)> =
         results.config.tasks.iter().map(|task| (*task, results.task_summary(*task))).collect();
     let comparisons = || summaries.iter().flat_map(|(task, summary)| summary.by_method().map(move |it| (*task, it)));
