@@ -6,7 +6,6 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 
@@ -19,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::own_output::refuse_dash;
 use crate::runner::interrupt;
 use crate::workload::extract::plan;
+use actbench_activations::plan::Acts;
 use actbench_activations::plan::sources::PlanSource;
-use actbench_activations::plan::{Acts, Progress};
 use pairgate::atomic_file::OutputTarget;
 use pairgate::process::interrupt::at_forced_exit;
 use pairgate::stderr_line;
@@ -50,6 +49,9 @@ pub struct CacheArgs {
     /// Output file
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 /// Runs the command.
@@ -59,7 +61,7 @@ pub struct CacheArgs {
 pub fn cache(args: &CacheArgs) -> Result<ExitCode> {
     interrupt::install()?;
     refuse_dash(&args.out, "--out")?;
-    let setup = ExtractionSetup::load(&args.extraction, &args.selection, Method::LazyDisk)?;
+    let setup = ExtractionSetup::load(&args.extraction, &args.selection, Method::LazyDisk, args.quiet)?;
     // Through links, which a rename would replace.
     let out = match OutputTarget::of(&args.out) {
         Ok(OutputTarget::File(path)) => path,
@@ -76,16 +78,18 @@ pub fn cache(args: &CacheArgs) -> Result<ExitCode> {
     });
     let tokens = setup.prepared.all_tokens();
     let n_tokens = tokens.n_tokens();
-    let plan = plan(&setup.model, tokens, &setup.layers, setup.options())?.with_progress(Arc::new(|_: Progress| ()));
+    let plan = plan(&setup.model, tokens, &setup.layers, setup.options())?.with_progress(setup.progress.sink());
     let plan = plan.with_interrupt(interrupt::requested);
     let cached = match plan.cache_with_table(&out, &setup.sample_table()) {
         Err(error @ Error::Interrupted) => {
+            setup.progress.finish();
             let Some(kept) = kept(&partial) else { return Err(error) };
             stderr_line!("error: interrupted; {kept}");
             return Ok(ExitCode::from(error.exit_code()));
         }
         cached => cached?,
     };
+    setup.progress.finish();
     halved::warn("cache", plan.stats().halvings);
     check(&cached)?;
     if let Some(warning) = without_table(&cached, &args.out)? {

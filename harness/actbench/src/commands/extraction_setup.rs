@@ -10,8 +10,9 @@ use actbench_kernels::DType;
 use clap::Args;
 use serde_json::{Map, Value};
 
+use super::extraction_progress::ExtractionProgress;
 use super::settings::{ExtractionArgs, layer_help};
-use crate::case::{CaseObserver, Method, NoopObserver, RunConfig, Task};
+use crate::case::{CaseObserver, Method, Phase, RunConfig, Task};
 use crate::error::{Error, Result};
 use crate::workload::extract::Extraction;
 use crate::workload::prepare::{Prepared, prepare_with_digest};
@@ -70,16 +71,23 @@ pub struct ExtractionSetup {
     /// The layers of the task, increasing.
     pub layers: Vec<usize>,
     pub model: Arc<dyn ActivationModel>,
+    /// Where the extraction reports its progress.
+    pub progress: Arc<ExtractionProgress>,
     data_digest: String,
     rules: Rules,
 }
 
 impl ExtractionSetup {
-    /// Reads data and model. Warnings and the choice of a device go to standard error.
+    /// Reads data and model. Warnings, and unless `quiet` progress and the choice of a device, go to standard error.
     ///
     /// # Errors
     /// Bad settings or input, or no memory for the model.
-    pub fn load(extraction: &ExtractionArgs, selection: &LayerSelectionArgs, method: Method) -> Result<Self> {
+    pub fn load(
+        extraction: &ExtractionArgs,
+        selection: &LayerSelectionArgs,
+        method: Method,
+        quiet: bool,
+    ) -> Result<Self> {
         let task = selection.task()?;
         let config = RunConfig {
             tasks: vec![task],
@@ -89,20 +97,22 @@ impl ExtractionSetup {
             ..extraction.config()
         };
         config.check()?;
-        let (prepared, data_digest) = prepare_with_digest(request(&config, false))?;
+        let (prepared, data_digest) = prepare_with_digest(request(&config, quiet))?;
         for warning in &prepared.warnings {
             stderr_line!("warning: {warning}");
         }
         let config = with_layers(&config, &prepared);
         check_depth(&config, task, prepared.model.spec.n_layers)?;
-        if let Some(note) = device::choose(&config, &prepared)?.note {
+        if let Some(note) = device::choose(&config, &prepared)?.note.filter(|_| !quiet) {
             stderr_line!("note: {note}");
         }
         let layers = layers_of(&config, task);
-        let observer: Arc<dyn CaseObserver> = Arc::new(NoopObserver);
+        let progress = ExtractionProgress::new(quiet);
+        let observer: Arc<dyn CaseObserver> = progress.clone();
         let model = load_model(&prepared, &config, deepest(&config, task), &observer)?;
         let rules = Rules::all_but(&config.no_opt)?;
-        Ok(ExtractionSetup { config, prepared, layers, model, data_digest, rules })
+        progress.phase(Phase::Extracting);
+        Ok(ExtractionSetup { config, prepared, layers, model, progress, data_digest, rules })
     }
 
     /// The options of the extraction. Features stay in memory.

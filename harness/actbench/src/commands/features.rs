@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use safetensors::Dtype;
@@ -21,7 +20,6 @@ use crate::workload::extract::{Extracted, eager_layers, lazy_layers};
 use crate::workload::features::LayerFeatures;
 use crate::workload::prepare::LabeledTokens;
 use actbench_activations::plan::cache_file::SampleTable;
-use actbench_activations::plan::{Progress, ProgressSink};
 use pairgate::stderr_line;
 
 /// Write tokens, masks, labels and pooled features of the layers of a task to a file.
@@ -52,6 +50,9 @@ pub struct FeaturesArgs {
     /// Output file
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 /// A method that keeps features in memory.
@@ -69,15 +70,16 @@ fn parse_method(text: &str) -> Result<Method, String> {
 /// Bad settings or input, or a file that cannot be written.
 pub fn features(args: &FeaturesArgs) -> Result<()> {
     check_own_output(&args.out, "--out", &OutputFormat::FEATURES)?;
-    let setup = ExtractionSetup::load(&args.extraction, &args.selection, args.method)?;
+    let setup = ExtractionSetup::load(&args.extraction, &args.selection, args.method, args.quiet)?;
     let ExtractionSetup { prepared, layers, model, .. } = &setup;
-    let sink: ProgressSink = Arc::new(|_: Progress| ());
+    let sink = setup.progress.sink();
     let start = std::time::Instant::now();
     let extracted = match args.method {
         Method::Eager => eager_layers(model, prepared, layers, setup.options(), &sink)?,
         Method::Lazy | Method::LazyDisk => lazy_layers(model, prepared, layers, setup.options(), &sink)?,
     };
     let extract_s = start.elapsed().as_secs_f64();
+    setup.progress.finish();
     halved::warn("features", extracted.stats.halvings);
     let mut metadata = HashMap::from([
         ("format".to_owned(), FEATURES_FORMAT.to_owned()),

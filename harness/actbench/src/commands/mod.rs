@@ -10,6 +10,7 @@ mod defaults;
 pub mod env;
 pub mod explain;
 pub mod exports;
+mod extraction_progress;
 mod extraction_setup;
 pub mod features;
 pub mod gate;

@@ -281,3 +281,15 @@ fn cache_of_changed_labels_is_refused() {
     assert!(error.starts_with("error: c: has the same tokens as the data set, but other rows; delete it"), "{message}");
     assert!(Contents::read(&sandbox.path("c")).bytes == cache.bytes);
 }
+
+#[test]
+fn quiet_commands_print_their_result_alone() {
+    let sandbox = Sandbox::new();
+    let (out, report) = succeed(&sandbox, &[&["features", "--quiet", "--out", "f.safetensors"][..], &SMALL].concat());
+    assert!(
+        out.is_empty() && report.starts_with("wrote f.safetensors") && report.lines().count() == 1,
+        "{out}{report}"
+    );
+    let (out, report) = succeed(&sandbox, &[&["cache", "--quiet", "--out", "c.safetensors"][..], &SMALL].concat());
+    assert!(out.starts_with("c.safetensors: ") && report.is_empty(), "{out}{report}");
+}
