@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatorOptions};
-use actbench_kernels::cuda::{CudaBackend, Device, KernelSet};
+use actbench_kernels::cuda::{Device, KernelSet};
 use actbench_kernels::{Backend, DType, HostTensor, SourceFile};
 use bytes::Bytes;
 
@@ -160,6 +160,7 @@ fn bad_rows_and_short_files_fail_when_used() {
 mod driver {
     use std::time::{Duration, Instant};
 
+    use actbench_kernels::cuda::CudaBackend;
     use actbench_kernels::cuda::driver::DriverDevice;
 
     use super::*;
