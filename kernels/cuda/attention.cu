@@ -1,7 +1,7 @@
 // Causal attention out = softmax(scale q k^T) v with grouped query heads, over ragged sequences and prefix-tree nodes, with
 // a window and a soft cap of the scores.
 // Step 1: naive, one query row and head a block.        H100, bf16, head_dim 128: 0.78 TFLOP/s
-//   (step 2 attention_mma.cu: mma.sync, 124 TFLOP/s)
+//   (steps 2 and 3 attention_mma.cu: mma.sync; step 2 had 124 TFLOP/s, step 3 is not measured)
 //
 // query and out are [_, heads * head_dim], keys_values [_, 2 * kv_heads * head_dim] with the keys first. A tile is
 // {first query row, position of that row, number of rows, first entry of its sequence in key_rows}; key_rows maps the

@@ -60,7 +60,19 @@ fn run<B: Backend>(mutant: &Mutant, backend: &B) -> Vec<u8> {
             let inputs = if path == KernelPath::Added { 72 } else { 392 };
             operations::matmul(backend, kind, true, dtype, (0, 130), inputs, 264)
         }
-        "attention_mma" => operations::attention(backend, dtype, shape, scores, [3, 150]),
+        // Tiles that begin within the heads of a query, and three blocks of keys.
+        "attention_mma" => {
+            let shape = match path {
+                KernelPath::Packed => AttentionShape { n_heads: 6, n_kv_heads: 2, head_dim: 16 },
+                KernelPath::OneStage => AttentionShape { n_heads: 1, n_kv_heads: 1, head_dim: 136 },
+                _ => AttentionShape { n_heads: 3, ..shape },
+            };
+            match path {
+                KernelPath::Packed => operations::attention(backend, dtype, shape, scores, [3, 30]),
+                KernelPath::Node => operations::attention_of_node(backend, dtype, shape, scores, 80, 60),
+                _ => operations::attention(backend, dtype, shape, scores, [3, 150]),
+            }
+        }
         other => panic!("no operation for a mutant of {other}"),
     }
 }
@@ -154,6 +166,9 @@ fn every_mutant_is_detected() {
     assert_symptom("flash_lanes_leave_their_warp", "deadlock: ");
     assert_symptom("heads_norm_wide_one_head_too_many", "reaches beyond the end of argument 0");
     assert_symptom("flash_row_before_its_window_is_nan", "wrong values");
+    assert_symptom("flash_missing_wait", "asynchronous copies it did not wait for");
+    assert_symptom("flash_heads_of_another_group", "wrong values");
+    assert_symptom("flash_mask_off_by_one_block", "wrong values");
 }
 
 /// Faults of the host: tensor maps that do not fit the kernel.

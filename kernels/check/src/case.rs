@@ -109,6 +109,15 @@ impl fmt::Display for Scores {
     }
 }
 
+/// Where the keys and values of a sequence are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyRows {
+    /// In consecutive rows, as those of a whole sequence.
+    Consecutive,
+    /// In two ranges, the later positions first, as those of a node of a prefix tree.
+    TwoRanges,
+}
+
 /// An operation with the shapes of its inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -134,8 +143,8 @@ pub enum Operation {
     Copy { rows: usize, columns: usize },
     /// Groups of 0 to 20 rows.
     Pool { groups: usize, columns: usize, method: PoolMethod },
-    /// Whole sequences, each with its keys in two ranges, the later positions stored first.
-    Attention { shape: AttentionShape, lens: Vec<usize>, scores: Scores },
+    /// Whole sequences.
+    Attention { shape: AttentionShape, lens: Vec<usize>, scores: Scores, key_rows: KeyRows },
     /// Converts weights of type `from` to the type of the case.
     Cast { from: DType, rows: usize, columns: usize },
 }
@@ -240,11 +249,15 @@ impl fmt::Display for Case {
             Operation::Pool { groups, columns, method } => {
                 write!(f, "{method} pool {} {groups} groups of {columns} columns", self.dtype)
             }
-            Operation::Attention { shape: AttentionShape { n_heads, n_kv_heads, head_dim }, lens, scores } => write!(
-                f,
-                "attention {} {n_heads} heads of {head_dim}, {n_kv_heads} KV heads, sequences of {lens:?}{scores}",
-                self.dtype
-            ),
+            Operation::Attention { shape, lens, scores, key_rows } => {
+                let AttentionShape { n_heads, n_kv_heads, head_dim } = shape;
+                let ranges = if *key_rows == KeyRows::TwoRanges { ", keys in two ranges" } else { "" };
+                write!(
+                    f,
+                    "attention {} {n_heads} heads of {head_dim}, {n_kv_heads} KV heads, sequences of {lens:?}{scores}{ranges}",
+                    self.dtype
+                )
+            }
             Operation::Cast { from, rows, columns } => write!(f, "cast {from} to {} [{rows}, {columns}]", self.dtype),
         }
     }
@@ -287,7 +300,16 @@ fn fixed_operations() -> Vec<Operation> {
         [(2, 1, 16), (3, 1, 12), (1, 1, 64), (1, 1, 80), (1, 1, 96), (1, 1, 128), (1, 1, 256)]
     {
         let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
-        operations.push(Operation::Attention { shape, lens: vec![65, 1, 80], scores: Scores::default() });
+        let key_rows = KeyRows::TwoRanges;
+        operations.push(Operation::Attention { shape, lens: vec![65, 1, 80], scores: Scores::default(), key_rows });
+    }
+    // Groups of heads that fill the 64 rows of a tile and that do not, up to one of more heads than rows.
+    for (n_heads, n_kv_heads, lens) in
+        [(4, 2, [70, 2]), (5, 1, [30, 1]), (14, 2, [20, 3]), (8, 1, [66, 1]), (71, 1, [3, 1])]
+    {
+        let shape = AttentionShape { n_heads, n_kv_heads, head_dim: 24 };
+        let (lens, scores) = (lens.to_vec(), Scores::default());
+        operations.push(Operation::Attention { shape, lens, scores, key_rows: KeyRows::Consecutive });
     }
     // Windows within a block of 64 keys, of a block, over its end and beyond every row, and soft caps.
     for (window, cap_tenths) in [
@@ -300,13 +322,13 @@ fn fixed_operations() -> Vec<Operation> {
         (Some(66), Some(15)),
     ] {
         let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 24 };
-        let scores = Scores { window, cap_tenths };
-        operations.push(Operation::Attention { shape, lens: vec![65, 1, 150], scores });
+        let (lens, scores) = (vec![65, 1, 150], Scores { window, cap_tenths });
+        operations.push(Operation::Attention { shape, lens, scores, key_rows: KeyRows::TwoRanges });
     }
     for head_dim in [128, 256] {
         let shape = AttentionShape { n_heads: 1, n_kv_heads: 1, head_dim };
         let scores = Scores { window: Some(70), cap_tenths: Some(30) };
-        operations.push(Operation::Attention { shape, lens: vec![150], scores });
+        operations.push(Operation::Attention { shape, lens: vec![150], scores, key_rows: KeyRows::Consecutive });
     }
     operations
 }
@@ -350,7 +372,8 @@ fn random_operations(rng: &mut ChaCha8Rng, max_dim: usize) -> Vec<Operation> {
     // Also windows longer than every sequence.
     let window = (dim(2) > 1).then(|| dim(max_dim + 20));
     let cap_tenths = (dim(2) > 1).then(|| 5 + dim(500) as u16);
-    operations.push(Operation::Attention { shape, lens, scores: Scores { window, cap_tenths } });
+    let key_rows = if dim(2) > 1 { KeyRows::TwoRanges } else { KeyRows::Consecutive };
+    operations.push(Operation::Attention { shape, lens, scores: Scores { window, cap_tenths }, key_rows });
     operations
 }
 
@@ -364,7 +387,8 @@ fn model_operations() -> Vec<Operation> {
         operations.push(gemm(Gemm::Residual, wide, hidden));
         operations.push(Operation::Norm { norm: Norm::Rms, rows, columns: hidden });
         let shape = AttentionShape { n_heads, n_kv_heads: 8, head_dim };
-        operations.push(Operation::Attention { shape, lens: vec![rows / 3, rows], scores: Scores::default() });
+        let (lens, scores) = (vec![rows / 3, rows], Scores::default());
+        operations.push(Operation::Attention { shape, lens, scores, key_rows: KeyRows::Consecutive });
     }
     operations
 }

@@ -12,7 +12,7 @@ use actbench_kernels::{
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::case::{Gemm, Norm, Operation};
+use crate::case::{Gemm, KeyRows, Norm, Operation};
 use crate::inputs::{Inputs, random, random_magnitudes, upload};
 
 /// The first row that a copy writes.
@@ -282,12 +282,12 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
                 let x = whole(1, x_rows as usize, columns)?;
                 (Operands::Pool { x, groups, method: *method }, backend.alloc(dtype, rows, columns)?)
             }
-            Operation::Attention { shape, lens, scores } => {
+            Operation::Attention { shape, lens, scores, key_rows } => {
                 let operands = Operands::Attention {
                     // Larger queries, so that the softmax is far from uniform.
                     query: rows_of(1, case.rows(), columns, 4.0, range.clone())?,
                     keys_values: whole(2, case.rows(), 2 * shape.kv_width())?,
-                    layout: layout(lens, &range),
+                    layout: layout(lens, *key_rows, &range),
                     shape: *shape,
                     scores: scores.rule(shape.head_dim),
                 };
@@ -409,15 +409,16 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
     }
 }
 
-/// The queries of `range` of sequences of `lens` positions, one after the other. The last two thirds of a sequence's keys
-/// lie before its first third.
-fn layout(lens: &[usize], range: &Range<usize>) -> AttentionLayout {
+/// The queries of `range` of sequences of `lens` positions, one after the other. With two ranges the last two thirds of a
+/// sequence's keys lie before its first third.
+fn layout(lens: &[usize], key_rows: KeyRows, range: &Range<usize>) -> AttentionLayout {
     let mut segments = Vec::new();
     let mut first = 0;
     for len in lens {
         let (start, end) = (range.start.max(first), range.end.min(first + len));
         if start < end {
-            let (cut, n_keys) = (len / 3, end - first);
+            let cut = if key_rows == KeyRows::TwoRanges { len / 3 } else { 0 };
+            let n_keys = end - first;
             let keys = vec![(first + len - cut, cut.min(n_keys)), (first, n_keys.saturating_sub(cut))];
             segments.push(AttentionSegment {
                 query_row: start - range.start,
@@ -472,7 +473,9 @@ mod tests {
         };
         // Sequences at rows 0..6 and 6..9, whose first thirds are stored last.
         let expected = [segment(0, 4, 2, [(4, 2), (0, 4)]), segment(2, 0, 2, [(8, 1), (6, 1)])];
-        assert_eq!(layout(&[6, 3], &(4..8)).segments, expected);
+        assert_eq!(layout(&[6, 3], KeyRows::TwoRanges, &(4..8)).segments, expected);
+        let expected = [segment(0, 4, 2, [(6, 0), (0, 6)]), segment(2, 0, 2, [(9, 0), (6, 2)])];
+        assert_eq!(layout(&[6, 3], KeyRows::Consecutive, &(4..8)).segments, expected);
     }
 
     #[test]
@@ -497,10 +500,11 @@ mod tests {
         // Positions attend to 1, 2 and 3 keys; queries, results, and keys and values of half the width.
         let attention = Work { bytes: 2.0 * (3.0 * 16.0 * 2.0) + 3.0 * 16.0 * 2.0, operations: Some(4.0 * 6.0 * 16.0) };
         let scores = Scores::default();
-        assert_eq!(work(Operation::Attention { shape, lens: vec![3], scores }), attention);
+        let key_rows = KeyRows::Consecutive;
+        assert_eq!(work(Operation::Attention { shape, lens: vec![3], scores, key_rows }), attention);
         // Of 1, 2 and 2 keys.
         let scores = Scores { window: Some(2), cap_tenths: None };
-        let windowed = work(Operation::Attention { shape, lens: vec![3], scores });
+        let windowed = work(Operation::Attention { shape, lens: vec![3], scores, key_rows });
         assert_eq!(windowed.operations, Some(4.0 * 5.0 * 16.0));
     }
 }

@@ -9,7 +9,7 @@ use actbench_kernels::{Activation, AttentionShape, DType, KernelError, PoolMetho
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::case::{Case, Gemm, Norm, Operation, Scores};
+use crate::case::{Case, Gemm, KeyRows, Norm, Operation, Scores};
 use crate::check::SETS;
 use crate::inputs::Inputs;
 use crate::operation::{PreparedCase, Weights};
@@ -114,6 +114,11 @@ fn cases(rows: usize, hidden: usize) -> Vec<Case> {
     let (head_dim, wide) = (hidden / 32, hidden * 7 / 2);
     let shape = AttentionShape { n_heads: 32, n_kv_heads: 8, head_dim: head_dim.max(8) };
     let gemm = |gemm, k, n| Operation::Gemm { gemm, m: rows, k, n, biased: false };
+    let attention = |shape, len: usize, scores, key_rows| {
+        // At least one key, of the tiny shapes.
+        let len = len.max(1);
+        Operation::Attention { shape, lens: vec![len; rows / len], scores, key_rows }
+    };
     let case = |dtype, operation| Case { operation, dtype, seed: 0 };
     let mut cases = Vec::new();
     for dtype in [DType::Bf16, DType::F16] {
@@ -124,9 +129,17 @@ fn cases(rows: usize, hidden: usize) -> Vec<Case> {
         ] {
             cases.push(case(dtype, gemm(kind, k, n)));
         }
-        let scores = Scores::default();
-        cases.push(case(dtype, Operation::Attention { shape, lens: vec![rows / 4; 4], scores }));
+        cases.push(case(dtype, attention(shape, rows / 4, Scores::default(), KeyRows::Consecutive)));
     }
+    // Lengths of short texts and of long ones, with the heads of a 1B and of an 8B Llama model.
+    for (head_dim, lens) in [(shape.head_dim / 2, &[60, 256, 512, 1024][..]), (shape.head_dim, &[60, 256, 512])] {
+        let shape = AttentionShape { head_dim: head_dim.max(8), ..shape };
+        for len in lens {
+            cases.push(case(DType::Bf16, attention(shape, len * rows / 4096, Scores::default(), KeyRows::Consecutive)));
+        }
+    }
+    // The keys of prefix trees.
+    cases.push(case(DType::Bf16, attention(shape, rows / 4, Scores::default(), KeyRows::TwoRanges)));
     // The other epilogues, and attention of Gemma 2: a window of half a sequence, and a soft cap of 50.
     for (kind, k, n) in
         [(Gemm::Activated(Activation::Gelu), hidden, 4 * hidden), (Gemm::Gated(Activation::GeluTanh), hidden, wide)]
@@ -135,7 +148,7 @@ fn cases(rows: usize, hidden: usize) -> Vec<Case> {
     }
     for scores in [Scores { window: Some(rows / 8), cap_tenths: None }, Scores { window: None, cap_tenths: Some(500) }]
     {
-        cases.push(case(DType::Bf16, Operation::Attention { shape, lens: vec![rows / 4; 4], scores }));
+        cases.push(case(DType::Bf16, attention(shape, rows / 4, scores, KeyRows::Consecutive)));
     }
     cases.push(case(DType::F32, gemm(Gemm::Linear, hidden, hidden)));
     for operation in [

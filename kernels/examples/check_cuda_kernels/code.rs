@@ -4,11 +4,17 @@ use std::env;
 use std::io::Write as _;
 use std::process::Command;
 
-use actbench_kernels::cuda::registry::{self, Operation, Variant};
+use actbench_kernels::cuda::registry::{self, Kernel, Operation, Variant};
 use tempfile::NamedTempFile;
+
+use crate::loops;
 
 /// Loads and stores of local memory: arrays that did not fit registers.
 const LOCAL_MEMORY_INSTRUCTIONS: [&str; 2] = ["LDL", "STL"];
+
+/// The minimum share of HMMAs in the instructions that a full block of keys takes in attention, without the copies of the next
+/// block. The others, mostly of the softmax, delay them: a warp issues one instruction at a time.
+const MIN_HMMA_PERCENT: usize = 15;
 
 /// Required instructions, each with required parts of its name.
 type RequiredInstructions = &'static [(&'static str, &'static [&'static str])];
@@ -121,6 +127,15 @@ fn check_kernel(section: &str, place: &str) -> Vec<String> {
     }
     for (instruction, parts) in required(kernel).iter().filter(|(instruction, parts)| !has(instruction, parts)) {
         faults.push(format!("{kernel} in {place}: no {instruction} with {parts:?}"));
+    }
+    let is_attention = |kernel: &Kernel| kernel.variant == Variant::Mma && kernel.operation == Operation::Attention;
+    if registry::named(kernel).is_some_and(is_attention) {
+        let (hmma, all) = loops::instructions_of_main_loop(section, "HMMA");
+        if hmma == 0 || hmma * 100 < all * MIN_HMMA_PERCENT {
+            faults.push(format!(
+                "{kernel} in {place}: {hmma} HMMA of {all} instructions in the loop, less than {MIN_HMMA_PERCENT} %"
+            ));
+        }
     }
     faults
 }

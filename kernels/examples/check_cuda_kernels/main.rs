@@ -2,9 +2,9 @@
 //!
 //! `scripts/check_cuda_kernels.sh` runs it with the compiler; no GPU is needed. A kernel must compile without ptxas
 //! warnings, spills and stack frames, a block must fit a multiprocessor, and the machine code must contain the instructions
-//! of its variant. The table has registers, shared memory and occupancy, so that a change is noticed; `--update` rewrites
-//! it. `--out` writes the machine code and a manifest, for machines that have a GPU and no compiler. Mutants of some sources
-//! show that the checks detect faults.
+//! of its variant, and the loop of attention a minimum share of them. The table has registers, shared memory and occupancy,
+//! so that a change is noticed; `--update` rewrites it. `--out` writes the machine code and a manifest, for machines that have
+//! a GPU and no compiler. Mutants of some sources show that the checks detect faults.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -22,6 +22,7 @@ use tempfile::NamedTempFile;
 
 mod code;
 mod log;
+mod loops;
 mod mutants;
 mod table;
 

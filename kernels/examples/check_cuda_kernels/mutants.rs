@@ -13,7 +13,7 @@ struct Mutant {
     message: &'static str,
 }
 
-const MUTANTS: [Mutant; 7] = [
+const MUTANTS: [Mutant; 8] = [
     Mutant {
         file: "linear_wgmma.cu",
         kernel: "linear_wgmma_bf16",
@@ -63,6 +63,14 @@ const MUTANTS: [Mutant; 7] = [
         find: "ROWS_IN_FLIGHT = 8;",
         replace: "ROWS_IN_FLIGHT = 4;",
         message: "vector loads in flight",
+    },
+    // Masks in every block.
+    Mutant {
+        file: "attention_mma.cu",
+        kernel: "attention_mma_bf16_64",
+        find: "if (first_key_position + BKV > first_position + 1) mask",
+        replace: "mask",
+        message: "HMMA of",
     },
 ];
 

@@ -1,43 +1,105 @@
-//! Launches of attention, `attention.cu` and, on tensor cores, `attention_mma.cu`, and the tables of tiles and key rows.
+//! Launches of attention, `attention.cu` and, on tensor cores, `attention_mma.cu`, and their tables of tiles and key rows.
+
+use std::cmp::Reverse;
 
 use super::linear::fits_tensor_cores;
 use super::registry::{MAX_HEAD_DIM, Tile, Variant, find_attention};
 use super::{Argument, CudaBackend, CudaTensor, Device, count};
-use crate::backend::{AttentionLayout, AttentionShape, ScoreRule};
+use crate::backend::{AttentionLayout, AttentionSegment, AttentionShape, ScoreRule};
 use crate::error::KernelError;
 
 const OP: &str = "attention";
 
-/// A layout in the form of the kernels.
+/// A layout in the form of `attention.cu`.
 struct LayoutTables {
-    /// `[first query row, its position, rows, first entry of the sequence in key_rows]` of each tile.
+    /// `[query row, its position, 1, first entry of the sequence in key_rows]` of each row.
     tiles: Vec<[u32; 4]>,
     /// Row of the keys and values at each position of each sequence, sequence after sequence.
     key_rows: Vec<u32>,
 }
 
 impl LayoutTables {
-    /// Splits each segment into tiles of at most `tile` rows.
-    fn new(layout: &AttentionLayout, tile: usize) -> Result<Self, KernelError> {
+    fn new(layout: &AttentionLayout) -> Result<Self, KernelError> {
         let mut tables = LayoutTables { tiles: Vec::new(), key_rows: Vec::new() };
         for segment in &layout.segments {
             let first_key = count(OP, tables.key_rows.len())?;
-            let n_keys = segment.start_position + segment.len;
-            let rows = segment.keys.iter().flat_map(|&(first, len)| first..first + len).take(n_keys);
-            for row in rows {
-                tables.key_rows.push(count(OP, row)?);
-            }
-            for first in (0..segment.len).step_by(tile) {
-                tables.tiles.push([
-                    count(OP, segment.query_row + first)?,
-                    count(OP, segment.start_position + first)?,
-                    count(OP, tile.min(segment.len - first))?,
-                    first_key,
-                ]);
+            push_key_rows(segment, &mut tables.key_rows)?;
+            for row in 0..segment.len {
+                let [query_row, position] = [segment.query_row + row, segment.start_position + row];
+                tables.tiles.push([count(OP, query_row)?, count(OP, position)?, 1, first_key]);
             }
         }
         Ok(tables)
     }
+}
+
+/// A layout in the form of `attention_mma.cu`.
+struct PackedTables {
+    /// `[first query row, its position, head of the group in the first row, rows, first key, whether it is an entry of
+    /// key_rows]` of each tile, those with the most keys first.
+    tiles: Vec<[u32; 6]>,
+    /// Row of the keys and values at each position of each sequence whose keys are not consecutive rows.
+    key_rows: Vec<u32>,
+}
+
+impl PackedTables {
+    /// Numbers the rows of each segment, `group` for each query, and splits them into tiles of at most `tile` rows.
+    fn new(layout: &AttentionLayout, group: usize, tile: usize) -> Result<Self, KernelError> {
+        let mut tables = PackedTables { tiles: Vec::new(), key_rows: Vec::new() };
+        // A segment without rows has no tiles, and its keys are not needed.
+        for segment in layout.segments.iter().filter(|segment| segment.len > 0) {
+            let (first_key, in_key_rows) = match first_of_consecutive_keys(segment) {
+                Some(row) => (row, 0),
+                None => (tables.key_rows.len(), 1),
+            };
+            if in_key_rows == 1 {
+                push_key_rows(segment, &mut tables.key_rows)?;
+            }
+            let rows = segment.len.saturating_mul(group);
+            for first in (0..rows).step_by(tile) {
+                tables.tiles.push([
+                    count(OP, segment.query_row + first / group)?,
+                    count(OP, segment.start_position + first / group)?,
+                    count(OP, first % group)?,
+                    count(OP, tile.min(rows - first))?,
+                    count(OP, first_key)?,
+                    in_key_rows,
+                ]);
+            }
+        }
+        // A device starts blocks in order: the longest last would run alone. The position is the number of keys without a window;
+        // with one it is the same order for all layers, which then share a table.
+        tables.tiles.sort_by_key(|[_, position, ..]| Reverse(*position));
+        Ok(tables)
+    }
+}
+
+/// Appends the key row of each position up to the segment's last row.
+fn push_key_rows(segment: &AttentionSegment, key_rows: &mut Vec<u32>) -> Result<(), KernelError> {
+    let n_keys = segment.start_position + segment.len;
+    for row in segment.keys.iter().flat_map(|&(first, len)| first..first + len).take(n_keys) {
+        key_rows.push(count(OP, row)?);
+    }
+    Ok(())
+}
+
+/// The row of the segment's first key, if each next key is in the next row.
+fn first_of_consecutive_keys(segment: &AttentionSegment) -> Option<usize> {
+    let mut left = segment.start_position + segment.len;
+    let mut consecutive: Option<(usize, usize)> = None;
+    for &(first, len) in segment.keys.iter().filter(|(_, len)| *len > 0) {
+        if left == 0 {
+            break;
+        }
+        let start = match consecutive {
+            Some((_, end)) if end != first => return None,
+            Some((start, _)) => start,
+            None => first,
+        };
+        left -= len.min(left);
+        consecutive = Some((start, first + len));
+    }
+    consecutive.map(|(start, _)| start)
 }
 
 /// The window for the kernels: 0 if all rows see all positions before them, also where a window is as long as every sequence.
@@ -66,16 +128,26 @@ impl<D: Device> CudaBackend<D> {
             let what = format!("heads of {} elements, the kernels take at most {MAX_HEAD_DIM}", shape.head_dim);
             KernelError::shape(OP, what)
         })?;
-        let rows_per_tile = if let Tile::Attention { queries, .. } = kernel.tile { queries } else { 1 };
-        let tables = LayoutTables::new(layout, rows_per_tile)?;
-        let launch = kernel.launch([count(OP, tables.tiles.len())?, count(OP, shape.n_heads)?, 1]);
-        let tiles = self.upload(tables.tiles.as_flattened())?;
-        let key_rows = self.upload(&tables.key_rows)?;
+        let (tiles, key_rows, grid) = match kernel.tile {
+            Tile::Attention { rows, .. } if kernel.uses_tensor_cores() => {
+                let tables = PackedTables::new(layout, shape.n_heads / shape.n_kv_heads, rows)?;
+                let blocks = tables.tiles.len().saturating_mul(shape.n_kv_heads);
+                (tables.tiles.into_flattened(), tables.key_rows, [count(OP, blocks)?, 1, 1])
+            }
+            _ => {
+                let tables = LayoutTables::new(layout)?;
+                let grid = [count(OP, tables.tiles.len())?, count(OP, shape.n_heads)?, 1];
+                (tables.tiles.into_flattened(), tables.key_rows, grid)
+            }
+        };
+        let launch = kernel.launch(grid);
+        let tiles = self.upload(&tiles)?;
+        let key_rows = if key_rows.is_empty() { None } else { Some(self.upload(&key_rows)?) };
         let mut arguments = [
             Argument::Read(&query.buffer),
             Argument::Read(&keys_values.buffer),
             Argument::Read(&*tiles),
-            Argument::Read(&*key_rows),
+            key_rows.as_deref().map_or(Argument::Null, Argument::Read),
             Argument::U32(count(OP, shape.n_heads)?),
             Argument::U32(count(OP, shape.n_kv_heads)?),
             Argument::U32(count(OP, shape.head_dim)?),
@@ -94,17 +166,50 @@ mod tests {
     use crate::backend::AttentionSegment;
 
     #[test]
-    fn segments_become_tiles_and_positions_become_rows() {
+    fn segments_become_rows_and_positions_key_rows() {
         let layout = AttentionLayout {
             segments: vec![
-                AttentionSegment { query_row: 4, start_position: 2, len: 3, keys: vec![(9, 2), (4, 6)] },
+                AttentionSegment { query_row: 4, start_position: 2, len: 2, keys: vec![(9, 2), (4, 6)] },
                 AttentionSegment { query_row: 0, start_position: 0, len: 1, keys: vec![(0, 1)] },
                 AttentionSegment { query_row: 0, start_position: 5, len: 0, keys: vec![(0, 5)] },
             ],
         };
-        let tables = LayoutTables::new(&layout, 2).unwrap();
-        assert_eq!(tables.tiles, [[4, 2, 2, 0], [6, 4, 1, 0], [0, 0, 1, 5]]);
-        assert_eq!(tables.key_rows, [9, 10, 4, 5, 6, 0, 0, 1, 2, 3, 4]);
+        let tables = LayoutTables::new(&layout).unwrap();
+        assert_eq!(tables.tiles, [[4, 2, 1, 0], [5, 3, 1, 0], [0, 0, 1, 4]]);
+        assert_eq!(tables.key_rows, [9, 10, 4, 5, 0, 0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn heads_of_a_group_are_packed_longest_first() {
+        let layout = AttentionLayout {
+            segments: vec![
+                AttentionSegment { query_row: 4, start_position: 2, len: 3, keys: vec![(9, 2), (4, 6)] },
+                AttentionSegment { query_row: 0, start_position: 0, len: 1, keys: vec![(7, 1)] },
+                AttentionSegment { query_row: 0, start_position: 5, len: 0, keys: vec![(0, 4), (9, 1)] },
+                AttentionSegment { query_row: 8, start_position: 9, len: 1, keys: vec![(30, 5), (1, 0), (35, 6)] },
+            ],
+        };
+        // Rows of three heads: tiles of four begin at head 0 of the first query and at heads 1 and 2 of the next ones.
+        let tables = PackedTables::new(&layout, 3, 4).unwrap();
+        let expected =
+            [[8, 9, 0, 3, 30, 0], [6, 4, 2, 1, 0, 1], [5, 3, 1, 4, 0, 1], [4, 2, 0, 4, 0, 1], [0, 0, 0, 3, 7, 0]];
+        assert_eq!(tables.tiles, expected);
+        assert_eq!(tables.key_rows, [9, 10, 4, 5, 6]);
+        let heads = PackedTables::new(&layout, 1, 64).unwrap();
+        assert_eq!(heads.tiles, [[8, 9, 0, 1, 30, 0], [4, 2, 0, 3, 0, 1], [0, 0, 0, 1, 7, 0]]);
+    }
+
+    #[test]
+    fn keys_are_consecutive_up_to_last_row() {
+        let first = |len, keys: &[(usize, usize)]| {
+            let segment = AttentionSegment { query_row: 0, start_position: 0, len, keys: keys.to_vec() };
+            first_of_consecutive_keys(&segment)
+        };
+        assert_eq!(first(3, &[(5, 3)]), Some(5));
+        assert_eq!(first(3, &[(5, 2), (7, 9)]), Some(5));
+        assert_eq!(first(3, &[(1, 0), (5, 3), (1, 1)]), Some(5));
+        assert_eq!(first(4, &[(5, 3), (1, 1)]), None);
+        assert_eq!(first(4, &[(5, 3), (9, 1)]), None);
     }
 
     #[test]

@@ -79,10 +79,10 @@ pub enum Tile {
     None,
     /// Of a GEMM.
     Gemm(GemmTile),
-    /// Of attention: query rows, and the width that heads are padded to.
+    /// Of attention: rows, and the width that heads are padded to.
     Attention {
-        /// Query rows.
-        queries: usize,
+        /// Rows, each a query of one head. In `attention_mma.cu` the heads of a KV head are rows of one tile.
+        rows: usize,
         /// The largest `head_dim`.
         head_dim: usize,
     },
@@ -134,7 +134,7 @@ pub const LINEAR_WGMMA_BOX: u32 = 64;
 /// The tile of `linear_wgmma.cu`.
 pub const LINEAR_WGMMA_TILE: GemmTile = GemmTile { m: 128, n: 256, k: 64, cluster_size: 2 };
 
-/// Query rows of a tile of `attention_mma.cu`, and keys of a block.
+/// Rows of a tile of `attention_mma.cu`, and keys of a block.
 const ATTENTION_MMA_ROWS: usize = 64;
 
 /// The largest `head_dim` of both attention kernels.
@@ -296,13 +296,15 @@ const LINEAR_WGMMA: Kernel = Kernel {
     ..PLAIN
 };
 
-/// Queries, keys and values of 2-byte elements.
+/// Queries, and keys and values of each stage, of 2-byte elements: one stage for the widest heads, of which two exceed the
+/// shared memory of `sm_86`, `sm_89` and `sm_120`.
 const fn attention_mma(head_dim: usize) -> Kernel {
+    let stages = if head_dim <= 128 { 2 } else { 1 };
     Kernel {
         operation: Operation::Attention,
         variant: Variant::Mma,
-        tile: Tile::Attention { queries: ATTENTION_MMA_ROWS, head_dim },
-        shared_bytes: (3 * ATTENTION_MMA_ROWS * head_dim * 2) as u32,
+        tile: Tile::Attention { rows: ATTENTION_MMA_ROWS, head_dim },
+        shared_bytes: ((1 + 2 * stages) * ATTENTION_MMA_ROWS * head_dim * 2) as u32,
         has_cpu_bits: false,
         ..PLAIN
     }
@@ -359,7 +361,7 @@ pub const SOURCES: &[KernelSource] = &[
             "attention",
             Kernel {
                 operation: Operation::Attention,
-                tile: Tile::Attention { queries: 1, head_dim: MAX_HEAD_DIM },
+                tile: Tile::Attention { rows: 1, head_dim: MAX_HEAD_DIM },
                 ..PLAIN
             }
         )],

@@ -3,6 +3,7 @@
 //! `epilogue.cuh`, which the copy then contains.
 #![allow(dead_code)]
 
+mod attention_mma;
 mod mutant;
 mod wgmma;
 
@@ -10,10 +11,10 @@ pub use mutant::{KernelPath, Mutant};
 
 /// All mutants.
 pub fn mutants() -> impl Iterator<Item = &'static Mutant> {
-    MUTANTS.iter().chain(wgmma::MUTANTS)
+    MUTANTS.iter().chain(attention_mma::MUTANTS).chain(wgmma::MUTANTS)
 }
 
-/// The mutants of all files but `linear_wgmma.cu`.
+/// The mutants of all files but `attention_mma.cu` and `linear_wgmma.cu`.
 const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "norm_missing_barrier",
@@ -133,62 +134,6 @@ const MUTANTS: &[Mutant] = &[
         path: KernelPath::Default,
         find: "if (row >= M) continue;",
         replace: "if (row > M) continue;",
-    },
-    Mutant {
-        name: "flash_keys_overwritten_early",
-        file: "attention_mma",
-        path: KernelPath::Default,
-        find: "__syncthreads();\n    load_block(block + 1, 0, keys);",
-        replace: "load_block(block + 1, 0, keys);",
-    },
-    Mutant {
-        name: "flash_values_overwritten_early",
-        file: "attention_mma",
-        path: KernelPath::Default,
-        find: "__syncthreads();\n    load_block(block + 1, 1, values);",
-        replace: "load_block(block + 1, 1, values);",
-    },
-    Mutant {
-        name: "flash_missing_wait_for_values",
-        file: "attention_mma",
-        path: KernelPath::Default,
-        find: "cp_async_wait_group<1>();\n    __syncthreads();\n    mma_pv",
-        replace: "__syncthreads();\n    mma_pv",
-    },
-    Mutant {
-        name: "flash_masks_one_key_too_many",
-        file: "attention_mma",
-        path: KernelPath::Default,
-        find: "> position + half * 8;",
-        replace: ">= position + half * 8 && first_key + i + j + lane % 4 > 0;",
-    },
-    Mutant {
-        name: "flash_keys_end_one_early",
-        file: "attention_mma",
-        path: KernelPath::Default,
-        find: "load_chunk(buffer, index, source, position < visible);",
-        replace: "load_chunk(buffer, index, source, position + 1 < visible);",
-    },
-    Mutant {
-        name: "flash_row_sum_not_rescaled",
-        file: "attention_mma",
-        path: KernelPath::Default,
-        find: "state.row_sum[half] * correction;",
-        replace: "state.row_sum[half];",
-    },
-    Mutant {
-        name: "flash_warp_skips_a_barrier",
-        file: "attention_mma",
-        path: KernelPath::Default,
-        find: "cp_async_wait_group<1>();\n    __syncthreads();\n    mma_qk",
-        replace: "cp_async_wait_group<1>();\n    if (warp != 3) __syncthreads();\n    mma_qk",
-    },
-    Mutant {
-        name: "flash_lanes_leave_their_warp",
-        file: "attention_mma",
-        path: KernelPath::Default,
-        find: "float sum = state.row_sum[half];",
-        replace: "if (lane > 15) return;\n    float sum = state.row_sum[half];",
     },
     Mutant {
         name: "norm_residual_overwrites_the_stream",
@@ -392,41 +337,5 @@ const MUTANTS: &[Mutant] = &[
         path: KernelPath::SoftCap,
         find: "soft_cap > 0.0f ? soft_capped(score, soft_cap) : score",
         replace: "score",
-    },
-    // The rows of a tile whose window begins in a later block than that of the first row.
-    Mutant {
-        name: "flash_row_before_its_window_is_nan",
-        file: "attention_mma",
-        path: KernelPath::Window,
-        find: "state.row_max[half] = lowest_float();",
-        replace: "state.row_max[half] = minus_infinity();",
-    },
-    Mutant {
-        name: "flash_window_one_too_long",
-        file: "attention_mma",
-        path: KernelPath::Window,
-        find: "key + window <= position",
-        replace: "key + window < position",
-    },
-    Mutant {
-        name: "flash_window_masked_for_first_row_alone",
-        file: "attention_mma",
-        path: KernelPath::Window,
-        find: "block * BKV + window < visible)",
-        replace: "block * BKV + window < first_position)",
-    },
-    Mutant {
-        name: "flash_skips_blocks_of_first_row",
-        file: "attention_mma",
-        path: KernelPath::Window,
-        find: "(first_position + 1 - window) / BKV : 0",
-        replace: "(first_position + n_queries - window) / BKV : 0",
-    },
-    Mutant {
-        name: "flash_capped_scores_scaled_twice",
-        file: "attention_mma",
-        path: KernelPath::SoftCap,
-        find: "(soft_cap > 0.0f ? 1.0f : scale) *",
-        replace: "scale *",
     },
 ];

@@ -19,6 +19,12 @@ pub enum KernelPath {
     Window,
     /// Attention with a soft cap.
     SoftCap,
+    /// Attention of several KV heads with groups that do not divide a tile.
+    Packed,
+    /// Attention of a node of a prefix tree, whose keys are not consecutive rows.
+    Node,
+    /// Attention of heads so wide that keys and values have one stage.
+    OneStage,
 }
 
 /// One changed text in one kernel source.

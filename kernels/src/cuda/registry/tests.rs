@@ -66,6 +66,8 @@ fn launches_are_those_of_the_file_headers() {
     let launched = |name: &str| named(name).map(|kernel| (kernel.threads, kernel.shared_bytes));
     assert_eq!(launched("linear_residual_wgmma_bf16"), Some((384, 214_016)));
     assert_eq!(launched("linear_mma_f16"), Some((256, 49_152)));
+    assert_eq!(launched("attention_mma_bf16_64"), Some((128, 40_960)));
+    assert_eq!(launched("attention_mma_f16_128"), Some((128, 81_920)));
     assert_eq!(launched("attention_mma_bf16_256"), Some((128, 98_304)));
     assert_eq!(launched("attention_bf16"), Some((128, 0)));
     assert_eq!(launched("rms_norm_wide_f32"), Some((256, 0)));
