@@ -12,6 +12,8 @@
 //
 // K must be a multiple of 8, so that rows begin at multiples of 16 bytes. Tiles are zero-filled beyond M, N and K.
 // Launch: grid (ceil(N / 128), ceil(M / 128)), 256 threads, STAGES * (BM + BN) * BK * 2 bytes of dynamic shared memory.
+// With `squares`, RESIDUAL writes the sums of squares of the rows that it stores, and the others scale rows by them: see
+// epilogue.cuh. Both pass through the memory of the stages, when all warps have read them.
 // Determinism: K is accumulated in order in steps of 16; a row's bits do not depend on M or on its position.
 // Measured: docs/measurements/gpu/kernels.txt, NVIDIA H100 80GB HBM3 (SXM), shapes of an 8B model, SiLU in
 // linear_gated_mma; the other activations are not measured yet.
@@ -23,6 +25,9 @@ constexpr u32 THREADS = 256;
 constexpr u32 CHUNK = 8;  // elements in 16 bytes
 constexpr u32 ROW_CHUNKS = BK / CHUNK;
 constexpr u32 STAGE_ELEMENTS = (BM + BN) * BK;
+// Columns of a warp, half of a block of a sum of squares.
+constexpr u32 WARP_N = 32;
+static_assert(2 * WARP_N == SQUARES_COLUMNS, "a warp has the halves of sums of squares");
 
 // The offset of chunk `chunk` of row `row` in a tile, in elements: an XOR swizzle against bank conflicts of ldmatrix.
 DEVICE u32 chunk_at(u32 row, u32 chunk) { return row * BK + (chunk ^ (row / 2 % ROW_CHUNKS)) * CHUNK; }
@@ -65,28 +70,64 @@ DEVICE void mma_tile(const E* x_tile, const E* w_tile, u32 warp_m, u32 warp_n, f
   }
 }
 
-// Stores the 64 x 32 part of a warp, whose accumulators begin at `first_row` and `first_column` in this thread.
+// Stores the 64 x 32 part of a warp, whose accumulators begin at `first_row` and `first_column` in this thread. With `sums`, which
+// begins at the first row of this thread, RESIDUAL notes the sum of squares of the 32 columns of each row.
 template <class E, Epilogue EPILOGUE, bool OTHER>
 DEVICE void store_tile(const float (&acc)[4][4][4], const float* bias, u32 M, u32 first_row, u32 first_column,
-                       u32 out_features, u32 activation, E* out) {
+                       u32 out_features, u32 activation, E* out, float* sums) {
 #pragma unroll
   for (u32 i = 0; i < 4; i++) {
 #pragma unroll
     for (u32 half = 0; half < 2; half++) {
       const u32 row = first_row + i * 16 + half * 8;
-      if (row >= M) continue;
+      float sum = 0.0f;
+#pragma unroll
+      for (u32 j = 0; row < M && j < 4; j++) {
+        store_pair<E, EPILOGUE, OTHER>(acc[i][j][half * 2], acc[i][j][half * 2 + 1], bias, row, first_column + j * 8,
+                                       out_features, activation, out, sum);
+      }
+      if (EPILOGUE != RESIDUAL || !sums) continue;
+      sum = quad_sum(sum);
+      if (threadIdx.x % 4 == 0) sums[(i * 16 + half * 8) * (BN / WARP_N)] = sum;
+    }
+  }
+}
+
+// Scales the rows of a tile, whose accumulators begin at row `own_row` of it in this thread. Overwrites `scales`, one a row.
+DEVICE void scale_rows(float (&acc)[4][4][4], const float* squares, float eps, u32 M, u32 K, u32 block_m, u32 own_row,
+                       float* scales) {
+  const u32 row = block_m + threadIdx.x;
+  __syncthreads();
+  if (threadIdx.x < BM) scales[threadIdx.x] = row < M ? row_scale(squares, row, K, eps) : 0.0f;
+  __syncthreads();
+#pragma unroll
+  for (u32 i = 0; i < 4; i++) {
+#pragma unroll
+    for (u32 half = 0; half < 2; half++) {
+      const float scale = scales[own_row + i * 16 + half * 8];
 #pragma unroll
       for (u32 j = 0; j < 4; j++) {
-        store_pair<E, EPILOGUE, OTHER>(acc[i][j][half * 2], acc[i][j][half * 2 + 1], bias, row, first_column + j * 8,
-                                       out_features, activation, out);
+        acc[i][j][half * 2] *= scale;
+        acc[i][j][half * 2 + 1] *= scale;
       }
     }
   }
 }
 
+// Adds the halves of the sums of squares of a tile, two neighbors of `halves`, and stores them.
+DEVICE void store_squares(const float* halves, float* squares, u32 M, u32 out_features, u32 block_m, u32 block_n) {
+  constexpr u32 BLOCKS = BN / SQUARES_COLUMNS;
+  static_assert(THREADS == BM * BLOCKS, "a thread stores one sum");
+  __syncthreads();
+  const u32 row = block_m + threadIdx.x / BLOCKS, block = block_n / SQUARES_COLUMNS + threadIdx.x % BLOCKS;
+  const u32 blocks = square_blocks(out_features);
+  if (row >= M || block >= blocks) return;
+  squares[static_cast<u64>(row) * blocks + block] = halves[threadIdx.x * 2] + halves[threadIdx.x * 2 + 1];
+}
+
 template <class E, Epilogue EPILOGUE>
 DEVICE void linear_mma(const E* x, const E* w, const float* bias, u32 M, u32 K, u32 out_features, u32 activation,
-                       E* out) {
+                       E* out, float* squares, float eps) {
   DYNAMIC_SHARED(E, tiles);
   const u32 N = EPILOGUE == GATED ? 2 * out_features : out_features;
   const u32 block_m = blockIdx.y * BM, block_n = blockIdx.x * BN;
@@ -116,18 +157,28 @@ DEVICE void linear_mma(const E* x, const E* w, const float* bias, u32 M, u32 K, 
     mma_tile(stage, stage + BM * BK, warp_m, warp_n, acc);
   }
 
-  const u32 row = block_m + warp_m + lane / 4, column = block_n + warp_n + lane % 4 * 2;
-  if (is_usual<EPILOGUE>(activation)) {
-    store_tile<E, EPILOGUE, false>(acc, bias, M, row, column, out_features, activation, out);
-  } else {
-    store_tile<E, EPILOGUE, true>(acc, bias, M, row, column, out_features, activation, out);
+  const u32 own_row = warp_m + lane / 4, row = block_m + own_row, column = block_n + warp_n + lane % 4 * 2;
+  float* reused = reinterpret_cast<float*>(tiles);
+  float* sums = nullptr;
+  if (EPILOGUE == RESIDUAL && squares) {
+    // No warp reads the stages any more.
+    __syncthreads();
+    sums = reused + own_row * (BN / WARP_N) + warp_n / WARP_N;
   }
+  if (EPILOGUE != RESIDUAL && squares) scale_rows(acc, squares, eps, M, K, block_m, own_row, reused);
+  if (is_usual<EPILOGUE>(activation)) {
+    store_tile<E, EPILOGUE, false>(acc, bias, M, row, column, out_features, activation, out, sums);
+  } else {
+    store_tile<E, EPILOGUE, true>(acc, bias, M, row, column, out_features, activation, out, sums);
+  }
+  if (EPILOGUE == RESIDUAL && squares) store_squares(reused, squares, M, out_features, block_m, block_n);
 }
 
 #define LINEAR_MMA_KERNEL(name, E, EPILOGUE)                                                                           \
   KERNEL __launch_bounds__(256) name(const E* __restrict__ x, const E* __restrict__ w, const float* __restrict__ bias, \
-                                     u32 M, u32 K, u32 out_features, u32 activation, E* __restrict__ out) {            \
-    linear_mma<E, EPILOGUE>(x, w, bias, M, K, out_features, activation, out);                                          \
+                                     u32 M, u32 K, u32 out_features, u32 activation, E* __restrict__ out,              \
+                                     float* __restrict__ squares, float eps) {                                         \
+    linear_mma<E, EPILOGUE>(x, w, bias, M, K, out_features, activation, out, squares, eps);                            \
   }                                                                                                                    \
   REGISTER_KERNEL(name);
 

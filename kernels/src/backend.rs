@@ -12,6 +12,7 @@ use std::str::FromStr;
 use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
 use crate::error::KernelError;
+use crate::folded_norm::FoldedNorm;
 use crate::host::HostTensor;
 use crate::pending::PendingCopy;
 use crate::routes::{RouteRule, Routes, WeightedRows};
@@ -261,6 +262,16 @@ pub trait Backend: Send + Sync + 'static {
     /// As [`Backend::prepare_linear`].
     fn prepare_gated(&self, gate: &HostTensor, up: &HostTensor, run: DType) -> Result<Self::Linear, KernelError>;
 
+    /// Whether norms of rows of `width` elements of `run` are folded into the matmuls that read them. Where they are not,
+    /// [`Backend::fold_norm`], [`Backend::linear_normed`], [`Backend::linear_residual_squares`] and [`Backend::square_sums`] fail.
+    fn folds_norms(&self, run: DType, width: usize) -> bool;
+
+    /// Multiplies column `k` of `weight` by `scale[k]`, the weights of a norm; each product is rounded once.
+    ///
+    /// # Errors
+    /// A product that is not finite, which a backend may report only in [`Backend::verify_weights`].
+    fn fold_norm(&self, weight: &mut Self::Linear, scale: &Self::Vector) -> Result<(), KernelError>;
+
     /// Concatenates vectors. Every element is rounded to `run`, as in a model stored in `run`, and kept in `f32`.
     ///
     /// # Errors
@@ -373,6 +384,32 @@ pub trait Backend: Send + Sync + 'static {
         activation: Activation,
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError>;
+
+    /// [`Backend::linear`], [`Backend::linear_activated`] with an activation, or [`Backend::linear_gated`] with gated weights, of
+    /// a folded norm: each row of `x W^T` is multiplied by its `1 / sqrt(mean(x[i]^2) + eps)` before bias and activation.
+    fn linear_normed(
+        &self,
+        x: &Self::Tensor,
+        norm: FoldedNorm<'_, Self::Tensor>,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        activation: Option<Activation>,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError>;
+
+    /// [`Backend::linear_residual`], and [`Backend::square_sums`] of the result.
+    fn linear_residual_squares(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        stream: &mut Self::Tensor,
+        squares: &mut Self::Tensor,
+    ) -> Result<(), KernelError>;
+
+    /// `squares[i][b]` = the sum of the squares of columns `64 b` to `64 b + 63` of `x[i]`, in the order of `epilogue.cuh`;
+    /// `squares` is `f32`, with [`square_blocks`](crate::square_blocks) columns.
+    fn square_sums(&self, x: &Self::Tensor, squares: &mut Self::Tensor) -> Result<(), KernelError>;
 
     /// The experts of each row by `logits`, `[rows, experts]`, in host memory, for which a device waits: the `top_k` largest
     /// probabilities of a softmax in `f32` over all experts, of equal ones the first.

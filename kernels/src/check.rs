@@ -3,6 +3,7 @@
 use crate::backend::{AttentionLayout, AttentionShape, PoolGroups, ScoreRule};
 use crate::dtype::DType;
 use crate::error::KernelError;
+use crate::folded_norm::square_blocks;
 use crate::routes::{MAX_EXPERTS, RouteRule, WeightedRows};
 
 /// The dtype and the shape of a two-dimensional tensor on any device.
@@ -91,6 +92,19 @@ pub(crate) fn matmul(
         width(op, "bias", len, biases_per_output * weight.out_features)?;
     }
     fits(op, "out", out, x.rows(), weight.out_features)
+}
+
+/// An error unless `squares` has the sums of squares of `rows` rows of `columns` columns.
+pub(crate) fn squares(
+    op: &'static str,
+    squares: &impl TensorShape,
+    rows: usize,
+    columns: usize,
+) -> Result<(), KernelError> {
+    if squares.dtype() != DType::F32 {
+        return Err(KernelError::DType { op, expected: DType::F32, got: squares.dtype() });
+    }
+    fits(op, "squares", squares, rows, square_blocks(columns))
 }
 
 /// An error unless the factor of an embedding is finite.

@@ -7,6 +7,8 @@ use actbench_kernels::{Activation, AttentionShape, DType, PoolMethod, ScoreRule}
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::folded::{self, Folded};
+
 /// The storage types.
 pub const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
@@ -114,6 +116,8 @@ impl fmt::Display for Scores {
 pub enum Operation {
     /// `[m, k]` times `[n, k]` transposed; `n` are the columns of the result.
     Gemm { gemm: Gemm, m: usize, k: usize, n: usize, biased: bool },
+    /// An operation of folded norms, of a GEMM of `rows` rows, `k` inputs and `n` outputs.
+    Folded { folded: Folded, rows: usize, k: usize, n: usize },
     /// A norm of `[rows, columns]`.
     Norm { norm: Norm, rows: usize, columns: usize },
     /// RMSNorm of the first `heads` heads of a row, which has one more.
@@ -153,6 +157,7 @@ impl Case {
     pub fn rows(&self) -> usize {
         match &self.operation {
             Operation::Gemm { m: rows, .. }
+            | Operation::Folded { rows, .. }
             | Operation::Norm { rows, .. }
             | Operation::NormHeads { rows, .. }
             | Operation::Rope { rows, .. }
@@ -172,6 +177,7 @@ impl Case {
     pub fn columns(&self) -> usize {
         match &self.operation {
             Operation::Gemm { n, .. } => *n,
+            Operation::Folded { folded, k, n, .. } => folded.columns(*k, *n),
             Operation::Norm { columns, .. }
             | Operation::EmbedScaled { columns, .. }
             | Operation::AddEmbedding { columns, .. }
@@ -193,6 +199,13 @@ impl Case {
             Operation::Gemm { gemm: Gemm::Linear | Gemm::Activated(_), .. } => registry::Operation::Linear,
             Operation::Gemm { gemm: Gemm::Residual, .. } => registry::Operation::LinearResidual,
             Operation::Gemm { gemm: Gemm::Gated(_), .. } => registry::Operation::LinearGated,
+            Operation::Folded { folded, .. } => match folded {
+                Folded::ResidualSquares => registry::Operation::LinearResidual,
+                Folded::Projection => registry::Operation::Linear,
+                Folded::GatedProjection => registry::Operation::LinearGated,
+                Folded::Weights => registry::Operation::FoldNorm,
+                Folded::SquareSums => registry::Operation::SquareSums,
+            },
             Operation::Norm { norm: Norm::Rms, .. } => registry::Operation::RmsNorm,
             Operation::Norm { norm: Norm::RmsResidual, .. } => registry::Operation::RmsNormResidual,
             Operation::Norm { norm: Norm::Layer, .. } => registry::Operation::LayerNorm,
@@ -216,6 +229,9 @@ impl fmt::Display for Case {
             Operation::Gemm { gemm, m, k, n, biased } => {
                 let bias = if *biased { ", bias" } else { "" };
                 write!(f, "{gemm} {} [{m}, {k}] x [{n}, {k}]{bias}", self.dtype)
+            }
+            Operation::Folded { folded, rows, k, n } => {
+                write!(f, "{} {} [{rows}, {k}] x [{n}, {k}]", folded.name(), self.dtype)
             }
             Operation::Norm { norm, rows, columns } => {
                 write!(f, "{} {} [{rows}, {columns}]", norm.name(), self.dtype)
@@ -354,6 +370,22 @@ fn random_operations(rng: &mut ChaCha8Rng, max_dim: usize) -> Vec<Operation> {
     operations
 }
 
+/// Folded norms: tails of both tiles and of the last block of columns, and outputs that `wgmma` takes or does not.
+fn folded_operations() -> Vec<Operation> {
+    let sizes = [
+        (Folded::ResidualSquares, 129, 72, 328),
+        (Folded::ResidualSquares, 3, 64, 130),
+        (Folded::Projection, 129, 136, 264),
+        (Folded::Projection, 5, 72, 130),
+        (Folded::GatedProjection, 67, 136, 136),
+        (Folded::GatedProjection, 3, 64, 33),
+        (Folded::Weights, 136, 136, 9),
+        (Folded::SquareSums, 5, 1100, 1),
+        (Folded::SquareSums, 4, 48, 1),
+    ];
+    sizes.into_iter().map(|(folded, rows, k, n)| Operation::Folded { folded, rows, k, n }).collect()
+}
+
 /// A layer of a 1B and of an 8B Llama model.
 fn model_operations() -> Vec<Operation> {
     let mut operations = Vec::new();
@@ -392,6 +424,9 @@ pub fn cases(seed: u64, selection: CaseSelection) -> Vec<Case> {
         }
         if selection.model_shapes && dtype != DType::F32 {
             operations.extend(model_operations());
+        }
+        if dtype == folded::DTYPE {
+            operations.extend(folded_operations());
         }
         let first = cases.len() as u64;
         cases.extend(operations.into_iter().enumerate().map(|(number, operation)| Case {

@@ -13,6 +13,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::case::{Gemm, Norm, Operation};
+use crate::folded::FoldedInputs;
 use crate::inputs::{Inputs, random, random_magnitudes, upload};
 
 /// The first row that a copy writes.
@@ -82,6 +83,7 @@ enum Operands<'w, B: Backend> {
         weight: &'w B::Linear,
         bias: Option<&'w B::Vector>,
     },
+    Folded(FoldedInputs),
     Norm {
         norm: Norm,
         x: B::Tensor,
@@ -203,6 +205,10 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
                 // The residual adds to these values; the others overwrite them.
                 (operands, part(4, *n)?)
             }
+            Operation::Folded { folded, rows: all, k, n } => {
+                let folded = FoldedInputs::new(inputs, *folded, [*all, *k, *n], range.clone())?;
+                (Operands::Folded(folded), backend.alloc(dtype, rows, columns)?)
+            }
             Operation::Norm { norm, .. } => {
                 let (scale, bias) = (vector(2, dtype, columns)?, vector(3, dtype, columns)?);
                 // The residual adds to these values; the others overwrite them.
@@ -321,6 +327,7 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
                 Gemm::Activated(activation) => backend.linear_activated(x, weight, *bias, *activation, out),
                 Gemm::Gated(activation) => backend.linear_gated(x, weight, *bias, *activation, out),
             },
+            Operands::Folded(folded) => folded.apply(backend, out),
             Operands::Norm { norm: Norm::Rms, x, scale, .. } => backend.rms_norm(x, scale, EPS, out),
             Operands::Norm { norm: Norm::RmsResidual, x, scale, .. } => backend.rms_norm_residual(x, scale, EPS, out),
             Operands::Norm { norm: Norm::Layer, x, scale, bias } => backend.layer_norm(x, scale, bias, EPS, out),
@@ -389,7 +396,9 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
                 let operations = 4.0 * (pairs * shape.query_width()) as f64;
                 Work { bytes: 2.0 * result + keys_values, operations: Some(operations) }
             }
-            Operands::Norm { .. }
+            // Never timed: those of the GEMMs are, and the others are short.
+            Operands::Folded(_)
+            | Operands::Norm { .. }
             | Operands::EmbedScaled { .. }
             | Operands::Gather { .. }
             | Operands::Copy { .. }

@@ -18,6 +18,7 @@ use crate::check;
 use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
 use crate::error::KernelError;
+use crate::folded_norm::FoldedNorm;
 use crate::host::HostTensor;
 use crate::pending::{CompletedCopy, PendingCopy};
 use crate::routes::{RouteRule, Routes, WeightedRows};
@@ -88,6 +89,11 @@ impl CpuBackend {
     }
 }
 
+/// The error of an operation of folded norms.
+fn not_folded(op: &'static str) -> KernelError {
+    KernelError::shape(op, "the CPU backend folds no norms")
+}
+
 impl Backend for CpuBackend {
     type Tensor = CpuTensor;
     type Linear = PackedWeights;
@@ -116,6 +122,15 @@ impl Backend for CpuBackend {
 
     fn prepare_gated(&self, gate: &HostTensor, up: &HostTensor, run: DType) -> Result<PackedWeights, KernelError> {
         self.pool.install(|| PackedWeights::gated(gate, up, run, self.isa.splits_f32()))
+    }
+
+    /// Never: the CPU reads its caches for a norm, which is a small part of a forward pass.
+    fn folds_norms(&self, _run: DType, _width: usize) -> bool {
+        false
+    }
+
+    fn fold_norm(&self, _weight: &mut PackedWeights, _scale: &Vec<f32>) -> Result<(), KernelError> {
+        Err(not_folded("fold norm"))
     }
 
     fn prepare_vector(&self, parts: &[HostTensor], run: DType) -> Result<Vec<f32>, KernelError> {
@@ -220,6 +235,33 @@ impl Backend for CpuBackend {
             let epilogue = ResidualEpilogue::<E> { stream: OutputRows::new(stream), bias };
             self.pool.install(|| gemm::matmul(self.isa, x, weight, &epilogue, &mut self.scratch()))
         })
+    }
+
+    fn linear_normed(
+        &self,
+        _x: &CpuTensor,
+        _norm: FoldedNorm<'_, CpuTensor>,
+        _weight: &PackedWeights,
+        _bias: Option<&Vec<f32>>,
+        _activation: Option<Activation>,
+        _out: &mut CpuTensor,
+    ) -> Result<(), KernelError> {
+        Err(not_folded("linear normed"))
+    }
+
+    fn linear_residual_squares(
+        &self,
+        _x: &CpuTensor,
+        _weight: &PackedWeights,
+        _bias: Option<&Vec<f32>>,
+        _stream: &mut CpuTensor,
+        _squares: &mut CpuTensor,
+    ) -> Result<(), KernelError> {
+        Err(not_folded("linear residual squares"))
+    }
+
+    fn square_sums(&self, _x: &CpuTensor, _squares: &mut CpuTensor) -> Result<(), KernelError> {
+        Err(not_folded("square sums"))
     }
 
     fn linear_activated(

@@ -28,6 +28,8 @@ pub enum Operation {
     Compare,
     /// Rows of an embedding table times a factor.
     EmbedScaled,
+    /// The weights of a norm into those of a projection.
+    FoldNorm,
     /// Copies of rows.
     GatherRows,
     /// LayerNorm.
@@ -50,6 +52,8 @@ pub enum Operation {
     Rope,
     /// The choice of experts from the logits of a router.
     Route,
+    /// Sums of squares of rows, for folded norms.
+    SquareSums,
 }
 
 impl Operation {
@@ -409,6 +413,15 @@ pub const SOURCES: &[KernelSource] = &[
         ],
     },
     KernelSource {
+        file: "fold_norm.cu",
+        text: text!("fold_norm.cu"),
+        only: None,
+        parameters: 5,
+        groups: &[
+            typed!("fold_norm", "", Kernel { operation: Operation::FoldNorm, threads: 256, ..WIDE }, [Bf16 "bf16"]),
+        ],
+    },
+    KernelSource {
         file: "gather_rows.cu",
         text: text!("gather_rows.cu"),
         only: None,
@@ -443,7 +456,7 @@ pub const SOURCES: &[KernelSource] = &[
         file: "linear_mma.cu",
         text: text!("linear_mma.cu"),
         only: None,
-        parameters: 8,
+        parameters: 10,
         groups: &[
             half_types!("linear_mma", Kernel { operation: Operation::Linear, ..LINEAR_MMA }),
             half_types!("linear_residual_mma", Kernel { operation: Operation::LinearResidual, ..LINEAR_MMA }),
@@ -454,7 +467,7 @@ pub const SOURCES: &[KernelSource] = &[
         file: "linear_wgmma.cu",
         text: text!("linear_wgmma.cu"),
         only: Some(Architecture::new(90)),
-        parameters: 8,
+        parameters: 10,
         groups: &[
             half_types!("linear_wgmma", Kernel { operation: Operation::Linear, ..LINEAR_WGMMA }),
             half_types!("linear_residual_wgmma", Kernel { operation: Operation::LinearResidual, ..LINEAR_WGMMA }),
@@ -509,5 +522,13 @@ pub const SOURCES: &[KernelSource] = &[
         only: None,
         parameters: 6,
         groups: &[all_types!("route", Kernel { operation: Operation::Route, ..PLAIN })],
+    },
+    KernelSource {
+        file: "square_sums.cu",
+        text: text!("square_sums.cu"),
+        only: None,
+        parameters: 3,
+        // The only order of the sums.
+        groups: &[typed!("square_sums", "", Kernel { operation: Operation::SquareSums, ..PLAIN }, [Bf16 "bf16"])],
     },
 ];

@@ -8,6 +8,7 @@ use crate::backend::{Activation, AttentionLayout, AttentionShape, Backend, PoolG
 use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
 use crate::error::KernelError;
+use crate::folded_norm::FoldedNorm;
 use crate::host::HostTensor;
 use crate::pending::PendingCopy;
 use crate::routes::{RouteRule, Routes, WeightedRows};
@@ -59,6 +60,7 @@ pub struct ShapedLinear<L> {
     out_features: usize,
     in_features: usize,
     dtype: DType,
+    gated: bool,
 }
 
 impl<L> ShapedLinear<L> {
@@ -81,6 +83,14 @@ fn total_out_features(weights: &[HostTensor]) -> usize {
 
 fn in_features(weights: &[HostTensor]) -> usize {
     weights.first().and_then(|weight| weight.shape().get(1)).copied().unwrap_or(0)
+}
+
+/// The name of a gated matmul.
+fn gated_name(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Silu => "linear + swiglu",
+        Activation::Gelu | Activation::GeluTanh => "linear + geglu",
+    }
 }
 
 impl<B: Backend> Backend for ProfiledBackend<B> {
@@ -114,13 +124,23 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
             out_features: total_out_features(weights),
             in_features: in_features(weights),
             dtype: run,
+            gated: false,
         })
     }
 
     fn prepare_gated(&self, gate: &HostTensor, up: &HostTensor, run: DType) -> Result<Self::Linear, KernelError> {
         let inner = self.backend.prepare_gated(gate, up, run)?;
         let both = [gate.clone(), up.clone()];
-        Ok(ShapedLinear { inner, out_features: total_out_features(&both), in_features: in_features(&both), dtype: run })
+        let (out_features, in_features) = (total_out_features(&both), in_features(&both));
+        Ok(ShapedLinear { inner, out_features, in_features, dtype: run, gated: true })
+    }
+
+    fn folds_norms(&self, run: DType, width: usize) -> bool {
+        self.backend.folds_norms(run, width)
+    }
+
+    fn fold_norm(&self, weight: &mut Self::Linear, scale: &Self::Vector) -> Result<(), KernelError> {
+        self.backend.fold_norm(&mut weight.inner, scale)
     }
 
     fn prepare_vector(&self, parts: &[HostTensor], run: DType) -> Result<Self::Vector, KernelError> {
@@ -262,10 +282,52 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
         let work = gate_up.work(x.rows, gate_up.out_features / 2, 0);
         let shape = gate_up.shape();
         let run = || self.backend.linear_gated(&x.inner, &gate_up.inner, bias, activation, &mut out.inner);
-        match activation {
-            Activation::Silu => self.profile.record("linear + swiglu", shape, work, run),
-            Activation::Gelu | Activation::GeluTanh => self.profile.record("linear + geglu", shape, work, run),
-        }
+        self.profile.record(gated_name(activation), shape, work, run)
+    }
+
+    fn linear_normed(
+        &self,
+        x: &Self::Tensor,
+        norm: FoldedNorm<'_, Self::Tensor>,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        activation: Option<Activation>,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let out_columns = if weight.gated { weight.out_features / 2 } else { weight.out_features };
+        let mut work = weight.work(x.rows, out_columns, 0);
+        work.bytes += norm.squares.rows_bytes(x.rows);
+        let name = match activation {
+            Some(activation) if weight.gated => gated_name(activation),
+            Some(_) => "linear + activation",
+            None => "linear",
+        };
+        let norm = FoldedNorm { squares: &norm.squares.inner, eps: norm.eps };
+        self.profile.record(name, weight.shape(), work, || {
+            self.backend.linear_normed(&x.inner, norm, &weight.inner, bias, activation, &mut out.inner)
+        })
+    }
+
+    fn linear_residual_squares(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        stream: &mut Self::Tensor,
+        squares: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let mut work = weight.work(x.rows, weight.out_features, 1);
+        work.bytes += squares.rows_bytes(x.rows);
+        self.profile.record("linear + residual", weight.shape(), work, || {
+            let (stream, squares) = (&mut stream.inner, &mut squares.inner);
+            self.backend.linear_residual_squares(&x.inner, &weight.inner, bias, stream, squares)
+        })
+    }
+
+    fn square_sums(&self, x: &Self::Tensor, squares: &mut Self::Tensor) -> Result<(), KernelError> {
+        let work = OperationWork { flops: 0, bytes: x.rows_bytes(x.rows) + squares.rows_bytes(x.rows) };
+        let shape = x.columns.to_string();
+        self.profile.record("square sums", shape, work, || self.backend.square_sums(&x.inner, &mut squares.inner))
     }
 
     fn route(&self, logits: &Self::Tensor, rule: RouteRule) -> Result<Routes, KernelError> {

@@ -3,11 +3,11 @@
 
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{
-    Activation, AttentionLayout, AttentionShape, Backend, DType, PoolGroups, PoolMethod, RouteRule, ScoreRule,
-    WeightedRows,
+    Activation, AttentionLayout, AttentionShape, Backend, DType, FoldedNorm, PoolGroups, PoolMethod, RouteRule,
+    ScoreRule, WeightedRows, square_blocks,
 };
 
-use super::{host, random, upload};
+use super::{filled_with_nan, host, random, upload};
 
 /// The matmuls of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +109,54 @@ pub fn matmul<B: Backend>(
             backend.linear_gated(&device_x, &weight, bias, activation, &mut out).unwrap();
         }
     }
+    bytes(backend, &out, dtype, rows, outputs)
+}
+
+/// Rows `from..to` of `stream += x W^T + bias` with the stream's sums of squares, both computed alone: the stream's bytes in `dtype`,
+/// and those of the sums.
+pub fn residual_squares<B: Backend>(
+    backend: &B,
+    dtype: DType,
+    (from, to): (usize, usize),
+    inputs: usize,
+    columns: usize,
+) -> (Vec<u8>, Vec<u8>) {
+    let rows = to - from;
+    let x = upload(backend, dtype, rows, inputs, &random(1, dtype, to * inputs)[from * inputs..]);
+    let weight = host(dtype, &[columns, inputs], &random(2, dtype, columns * inputs));
+    let weight = backend.prepare_linear(&[weight], dtype).unwrap();
+    let bias = backend.prepare_vector(&[host(dtype, &[columns], &random(3, dtype, columns))], dtype).unwrap();
+    let mut stream = upload(backend, dtype, rows, columns, &random(4, dtype, to * columns)[from * columns..]);
+    let mut squares = filled_with_nan(backend, DType::F32, rows, square_blocks(columns));
+    backend.linear_residual_squares(&x, &weight, Some(&bias), &mut stream, &mut squares).unwrap();
+    let stream = bytes(backend, &stream, dtype, rows, columns);
+    (stream, bytes(backend, &squares, DType::F32, rows, square_blocks(columns)))
+}
+
+/// `out = s x W^T` with the factors `s` of rows whose sums of squares are random, of magnitudes that differ from row to row. With
+/// `folded`, the weights of a norm are in `W`.
+pub fn normed<B: Backend>(
+    backend: &B,
+    dtype: DType,
+    folded: bool,
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+) -> Vec<u8> {
+    let x = upload(backend, dtype, rows, inputs, &random(1, dtype, rows * inputs));
+    let weight = host(dtype, &[outputs, inputs], &random(2, dtype, outputs * inputs));
+    let mut weight = backend.prepare_linear(&[weight], dtype).unwrap();
+    if folded {
+        let scale = backend.prepare_vector(&[host(dtype, &[inputs], &random(3, dtype, inputs))], dtype).unwrap();
+        backend.fold_norm(&mut weight, &scale).unwrap();
+    }
+    let blocks = square_blocks(inputs);
+    let random = random(4, DType::F32, rows * blocks);
+    let sums: Vec<f32> = random.iter().enumerate().map(|(i, sum)| sum.abs() * (4 << (i / blocks % 7)) as f32).collect();
+    let squares = upload(backend, DType::F32, rows, blocks, &sums);
+    let mut out = filled_with_nan(backend, dtype, rows, outputs);
+    let norm = FoldedNorm { squares: &squares, eps: 1e-5 };
+    backend.linear_normed(&x, norm, &weight, None, None, &mut out).unwrap();
     bytes(backend, &out, dtype, rows, outputs)
 }
 

@@ -15,6 +15,10 @@ pub enum KernelPath {
     Added,
     /// The kernel with vector loads and stores that adds to its output.
     AddedWide,
+    /// Sums of squares: those of the GEMM that adds to its output.
+    Squares,
+    /// A projection of a folded norm.
+    Normed,
     /// Attention with a window.
     Window,
     /// Attention with a soft cap.
