@@ -95,7 +95,15 @@ impl FoldedInputs {
             matrix(1, rows, k, range.clone())?
         };
         let (weight, up) = (matrix(2, n, k, 0..n)?, matrix(5, n, k, 0..n)?);
-        Ok(FoldedInputs { folded, n, x, weight, up, scale: inputs.vector(3, DTYPE, k)?, stream: matrix(4, rows, n, range)? })
+        Ok(FoldedInputs {
+            folded,
+            n,
+            x,
+            weight,
+            up,
+            scale: inputs.vector(3, DTYPE, k)?,
+            stream: matrix(4, rows, n, range)?,
+        })
     }
 
     /// Runs the operation, on the host if the backend folds no norms. The result is rounded to the type of the case.
