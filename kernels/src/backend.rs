@@ -171,6 +171,53 @@ impl AttentionShape {
     }
 }
 
+/// The part of the fused projection of queries, keys and values that is computed. A row's bits do not depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkvPart {
+    /// Queries, keys and values.
+    All,
+    /// Queries alone.
+    Query,
+    /// Keys and values alone.
+    KeyValue,
+}
+
+impl QkvPart {
+    /// Whether it has the queries.
+    pub fn has_query(self) -> bool {
+        self != QkvPart::KeyValue
+    }
+
+    /// Whether it has the keys and values.
+    pub fn has_key_value(self) -> bool {
+        self != QkvPart::Query
+    }
+}
+
+/// The rotary embedding of heads: the arguments of [`Backend::rope`], with vectors of type `V`.
+#[derive(Debug)]
+pub struct Rotation<'a, V> {
+    /// Leading columns of each head that are rotated.
+    pub rotary_dim: usize,
+    /// The position of each row.
+    pub positions: &'a [u32],
+    /// Cosines, `rotary_dim / 2` a position.
+    pub cos: &'a V,
+    /// Sines, `rotary_dim / 2` a position.
+    pub sin: &'a V,
+}
+
+/// A fused projection of queries, keys and values.
+#[derive(Debug)]
+pub struct QkvProjection<'a, V> {
+    /// The heads.
+    pub shape: AttentionShape,
+    /// What is computed.
+    pub part: QkvPart,
+    /// How queries and keys are rotated; none if they are not, or only after a norm.
+    pub rotation: Option<Rotation<'a, V>>,
+}
+
 /// What is done to a score of attention before the softmax.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScoreRule {
@@ -404,6 +451,21 @@ pub trait Backend: Send + Sync + 'static {
         positions: &[u32],
         cos: &Self::Vector,
         sin: &Self::Vector,
+    ) -> Result<(), KernelError>;
+
+    /// Queries, keys and values of `x` in one matmul, `x W^T + bias`, with queries and keys rotated as by [`Backend::rope`].
+    ///
+    /// `weight` and `bias` are stacked as `[queries | keys | values]`. `query` is `[rows, n_heads * head_dim]`, `key_value`
+    /// `[rows, 2 * n_kv_heads * head_dim]` with the keys first; both may have more rows. The tensor that is not of
+    /// [`QkvProjection::part`] is not written. A device may round once, after the rotation, or also before it.
+    fn project_qkv(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        projection: &QkvProjection<'_, Self::Vector>,
+        query: &mut Self::Tensor,
+        key_value: &mut Self::Tensor,
     ) -> Result<(), KernelError>;
 
     /// Causal attention with grouped query heads: a row at position `q` sees the keys of positions `p <= q`, and with a window

@@ -16,7 +16,10 @@ pub mod pending;
 pub mod profiled;
 pub mod routes;
 
-pub use backend::{Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, ScoreRule};
+pub use backend::{
+    Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, QkvPart, QkvProjection, Rotation,
+    ScoreRule,
+};
 pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;
 pub use device_usage::DeviceUsage;

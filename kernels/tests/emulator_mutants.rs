@@ -15,10 +15,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use actbench_kernels::cuda::emulator::{EmulatedBackend, Emulator, EmulatorOptions};
 use actbench_kernels::cuda::registry::{self, SOURCES, Variant};
 use actbench_kernels::cuda::{Argument, Device, KernelSet, Tiles};
-use actbench_kernels::{Activation, AttentionShape, Backend, DType, PoolMethod, ScoreRule};
+use actbench_kernels::{Activation, AttentionShape, Backend, DType, PoolMethod, QkvPart, ScoreRule};
 use common::*;
 use mutants::{KernelPath, Mutant, mutants};
-use operations::{MatmulKind, NormKind};
+use operations::{MatmulKind, NormKind, QkvCase};
 
 /// The operation of the mutant's kernel, on shapes with tails.
 fn run<B: Backend>(mutant: &Mutant, backend: &B) -> Vec<u8> {
@@ -37,6 +37,12 @@ fn run<B: Backend>(mutant: &Mutant, backend: &B) -> Vec<u8> {
         _ => MatmulKind::Linear,
     };
     let is_added = matches!(path, KernelPath::Added | KernelPath::AddedWide);
+    if path == KernelPath::Qkv {
+        // Keys and values in one tile with two heads of queries, and a half of each head rotated.
+        let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 64 };
+        let case = QkvCase { shape, rotary_dim: 32, biased: true, dtype, inputs: 8 };
+        return operations::qkv(backend, case, QkvPart::All, (0, 20)).concat();
+    }
     match mutant.file {
         "rms_norm" if is_added => operations::norm(backend, NormKind::RmsResidual, dtype, (0, 4), 136),
         "rms_norm" => operations::norm(backend, NormKind::Rms, dtype, (0, 4), 136),
@@ -74,17 +80,21 @@ fn dtype(mutant: &Mutant) -> DType {
     }
 }
 
-/// The symptom of the mutant in this mode, if it is detected.
-fn symptom(mutant: &Mutant, options: EmulatorOptions, expected: &[u8]) -> Option<String> {
-    let dtype = dtype(mutant);
+/// The set with the mutant's kernel.
+fn kernel_set(mutant: &Mutant) -> KernelSet {
     let variants =
         SOURCES.iter().find(|source| source.file.strip_suffix(".cu") == Some(mutant.file)).unwrap().kernels();
-    let kernels = match variants.map(|kernel| kernel.variant).last() {
+    match variants.map(|kernel| kernel.variant).last() {
         Some(Variant::Wgmma) => KernelSet::Fast,
         Some(Variant::Mma) => KernelSet::Mma,
         Some(Variant::Wide) if matches!(mutant.path, KernelPath::Wide | KernelPath::AddedWide) => KernelSet::Mma,
         _ => KernelSet::Plain,
-    };
+    }
+}
+
+/// The symptom of the mutant in this mode, if it is detected.
+fn symptom(mutant: &Mutant, options: EmulatorOptions, expected: &[u8]) -> Option<String> {
+    let (dtype, kernels) = (dtype(mutant), kernel_set(mutant));
     let backend = EmulatedBackend::mutant(options, kernels, mutant.name).unwrap();
     let got = match catch_unwind(AssertUnwindSafe(|| run(mutant, &backend))) {
         Ok(got) => got,
@@ -102,8 +112,12 @@ fn table() -> Vec<(&'static str, Vec<Option<String>>)> {
     let cpu = fused_multiply_add_cpu();
     mutants()
         .map(|mutant| {
-            let expected = run(mutant, &cpu);
             let modes = EmulatorOptions::matrix();
+            // The CPU rounds before a rotation, the fused kernels do not.
+            let expected = match mutant.path {
+                KernelPath::Qkv => run(mutant, &EmulatedBackend::emulated(modes[0], kernel_set(mutant))),
+                _ => run(mutant, &cpu),
+            };
             (mutant.name, modes.into_iter().map(|options| symptom(mutant, options, &expected)).collect())
         })
         .collect()

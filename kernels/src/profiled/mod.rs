@@ -4,7 +4,9 @@
 //! Operations of a GPU return before they have completed: `cuda::Timeline` adds the times of the kernels by the
 //! device's own clock, each with the call that launched it.
 
-use crate::backend::{Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, ScoreRule};
+use crate::backend::{
+    Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, QkvPart, QkvProjection, ScoreRule,
+};
 use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
 use crate::error::KernelError;
@@ -304,6 +306,33 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
         let shape = format!("{n_heads} x {head_dim}");
         self.profile.record("rope", shape, work, || {
             self.backend.rope(&mut x.inner, n_heads, head_dim, rotary_dim, positions, cos, sin)
+        })
+    }
+
+    fn project_qkv(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        projection: &QkvProjection<'_, Self::Vector>,
+        query: &mut Self::Tensor,
+        key_value: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let width = match projection.part {
+            QkvPart::All => weight.out_features,
+            QkvPart::Query => projection.shape.query_width(),
+            QkvPart::KeyValue => 2 * projection.shape.kv_width(),
+        };
+        let elements = weight.in_features * (x.rows + width) + x.rows * width;
+        let work = OperationWork {
+            flops: 2 * (x.rows * weight.in_features * width) as u64,
+            bytes: (elements * weight.dtype.size()) as u64,
+        };
+        let shape = format!("{} -> {width}", weight.in_features);
+        let name = if projection.rotation.is_some() { "linear qkv + rope" } else { "linear qkv" };
+        let (query, key_value) = (&mut query.inner, &mut key_value.inner);
+        self.profile.record(name, shape, work, || {
+            self.backend.project_qkv(&x.inner, &weight.inner, bias, projection, query, key_value)
         })
     }
 

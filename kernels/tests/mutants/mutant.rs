@@ -15,6 +15,8 @@ pub enum KernelPath {
     Added,
     /// The kernel with vector loads and stores that adds to its output.
     AddedWide,
+    /// The GEMM of queries, keys and values.
+    Qkv,
     /// Attention with a window.
     Window,
     /// Attention with a soft cap.

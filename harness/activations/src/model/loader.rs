@@ -115,8 +115,7 @@ impl<'a, B: Backend> WeightLoader<'a, B> {
         let block = DecoderBlock {
             feed_forward: self.feed_forward(layer)?,
             attention_norm: self.norm(layer, Part::AttentionNorm)?,
-            query: self.projection(here, &[Part::Query])?,
-            key_value: self.projection(here, &[Part::Key, Part::Value])?,
+            qkv: self.projection(here, &[Part::Query, Part::Key, Part::Value])?,
             query_norm: self.scale(layer, Part::QueryNorm)?,
             key_norm: self.scale(layer, Part::KeyNorm)?,
             attention_output: self.projection(here, &[Part::AttentionOutput])?,
