@@ -77,14 +77,16 @@ DEVICE void qkv(const E* x, const E* w, const float* bias, u32 K, u32 first, u32
                                      : key_value + row * kv_width + (column - query_width);
     *stored = from_float<E>(value);
   };
-  if (in_head >= rotary_dim) {
-    store(n, rounded(n));
-  } else if (in_head < half) {
-    const u64 angle = static_cast<u64>(positions[row]) * half + in_head;
-    const float a = rounded(n), b = rounded(n + half), c = cos[angle], s = sin[angle];
-    store(n, fmaf(a, c, -(b * s)));
-    store(n + half, fmaf(b, c, a * s));
+  if (in_head >= half && in_head < rotary_dim) return;
+  const float a = rounded(n);
+  if (in_head >= half) {
+    store(n, a);
+    return;
   }
+  const u64 angle = static_cast<u64>(positions[row]) * half + in_head;
+  const float b = rounded(n + half), c = cos[angle], s = sin[angle];
+  store(n, fmaf(a, c, -(b * s)));
+  store(n + half, fmaf(b, c, a * s));
 }
 
 LINEAR_KERNEL(linear_f32, float, (linear<float, false>))

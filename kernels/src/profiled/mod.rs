@@ -329,11 +329,12 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
             bytes: (elements * weight.dtype.size()) as u64,
         };
         let shape = format!("{} -> {width}", weight.in_features);
-        let name = if projection.rotation.is_some() { "linear qkv + rope" } else { "linear qkv" };
         let (query, key_value) = (&mut query.inner, &mut key_value.inner);
-        self.profile.record(name, shape, work, || {
-            self.backend.project_qkv(&x.inner, &weight.inner, bias, projection, query, key_value)
-        })
+        let run = || self.backend.project_qkv(&x.inner, &weight.inner, bias, projection, query, key_value);
+        match projection.rotation {
+            Some(_) => self.profile.record("linear qkv + rope", shape, work, run),
+            None => self.profile.record("linear qkv", shape, work, run),
+        }
     }
 
     fn attention(

@@ -31,7 +31,7 @@ mod qkv;
 #[cfg(feature = "cuda")]
 mod timeline;
 
-use common::{host, random, upload};
+use common::{filled_with_nan, host, random, upload};
 
 /// Whether the kernels are compiled with AddressSanitizer (`scripts/check_kernels_sanitized.sh`), which makes them much slower.
 /// It checks addresses, and no address depends on the order of threads or the time of copies, so that fewer modes suffice.

@@ -38,7 +38,7 @@ fn assert_near(got: &[Vec<u8>; 2], expected: &[Vec<u8>; 2], dtype: DType, what: 
     for ((got, expected), name) in got.iter().zip(expected).zip(["queries", "keys and values"]) {
         let expected: Vec<f64> = dtype.to_f32_vec(expected).into_iter().map(f64::from).collect();
         // Separate launches round before the rotation, too.
-        assert_close(&dtype.to_f32_vec(got), &expected, 2.0 * tolerance(dtype), &format!("{name}, {what}"));
+        assert_close(&dtype.to_f32_vec(got), &expected, 3.0 * tolerance(dtype), &format!("{name}, {what}"));
     }
 }
 
