@@ -11,7 +11,10 @@
 //   mma         0 of s0  1 of s1  2 of s2  3 of s0        wait_group<1>, one __syncthreads a step
 //
 // K must be a multiple of 8, so that rows begin at multiples of 16 bytes. Tiles are zero-filled beyond M, N and K.
-// Launch: grid (ceil(N / 128), ceil(M / 128)), 256 threads, STAGES * (BM + BN) * BK * 2 bytes of dynamic shared memory.
+// Queries and keys: the rows of w in a tile are in the order of `paired_column`, so that the rotary embedding needs no exchange
+// between threads.
+// Launch: grid (ceil(N / 128), ceil(M / 128)), where N of linear_qkv_mma is end - first, 256 threads,
+// STAGES * (BM + BN) * BK * 2 bytes of dynamic shared memory.
 // With `squares`, RESIDUAL writes the sums of squares of the rows that it stores, and the others scale rows by them: see
 // epilogue.cuh. Both pass through the memory of the stages, when all warps have read them.
 // Determinism: K is accumulated in order in steps of 16; a row's bits do not depend on M or on its position.
@@ -32,6 +35,15 @@ static_assert(2 * WARP_N == SQUARES_COLUMNS, "a warp has the halves of sums of s
 // The offset of chunk `chunk` of row `row` in a tile, in elements: an XOR swizzle against bank conflicts of ldmatrix.
 DEVICE u32 chunk_at(u32 row, u32 chunk) { return row * BK + (chunk ^ (row / 2 % ROW_CHUNKS)) * CHUNK; }
 
+// The column of the GEMM at place `n`, for which the pairs of a rotation are put together: of the rotated columns of a head,
+// eight of the first half have places 16 i to 16 i + 7, and their partners in the second half places 16 i + 8 to 16 i + 15. A
+// warp's accumulators then hold both columns of a pair in one thread. Needs multiples of 16 of head_dim and rotary_dim.
+DEVICE u32 paired_column(const Qkv& qkv, u32 n) {
+  const u32 in_head = n < qkv.rotated ? n % qkv.head_dim : qkv.rotary_dim;
+  if (in_head >= qkv.rotary_dim) return n;
+  return n - in_head + in_head / 16 * 8 + in_head % 8 + in_head / 8 % 2 * (qkv.rotary_dim / 2);
+}
+
 // Starts the copy of rows `first` to `first + BM - 1` of `matrix` at columns `k` to `k + BK - 1`.
 template <class E>
 DEVICE void load_tile(E* tile, const E* matrix, u32 n_rows, u32 K, u32 first, u32 k) {
@@ -42,6 +54,20 @@ DEVICE void load_tile(E* tile, const E* matrix, u32 n_rows, u32 K, u32 first, u3
     const u32 column = k + chunk * CHUNK;
     const bool inside = first + row < n_rows && column < K;
     const E* source = inside ? matrix + static_cast<u64>(first + row) * K + column : matrix;
+    cp_async_16(tile + chunk_at(row, chunk), source, inside ? 16 : 0);
+  }
+}
+
+// The same with row `rows[part]` of `matrix` for each part of a thread; zeros for `n_rows` and more.
+template <class E>
+DEVICE void load_rows(E* tile, const E* matrix, const u32 (&rows)[BM * ROW_CHUNKS / THREADS], u32 n_rows, u32 K, u32 k) {
+#pragma unroll
+  for (u32 part = 0; part < BM * ROW_CHUNKS / THREADS; part++) {
+    const u32 index = part * THREADS + threadIdx.x;
+    const u32 row = index / ROW_CHUNKS, chunk = index % ROW_CHUNKS;
+    const u32 source_k = k + chunk * CHUNK;
+    const bool inside = rows[part] < n_rows && source_k < K;
+    const E* source = inside ? matrix + static_cast<u64>(rows[part]) * K + source_k : matrix;
     cp_async_16(tile + chunk_at(row, chunk), source, inside ? 16 : 0);
   }
 }
@@ -125,22 +151,73 @@ DEVICE void store_squares(const float* halves, float* squares, u32 M, u32 out_fe
   squares[static_cast<u64>(row) * blocks + block] = halves[threadIdx.x * 2] + halves[threadIdx.x * 2 + 1];
 }
 
+template <class E>
+DEVICE void store_qkv_element(float value, const Qkv& qkv, u64 row, u32 column, E* query, E* key_value) {
+  if (column >= qkv.end) return;
+  E* stored = column < qkv.query_width ? query + row * qkv.query_width + column
+                                       : key_value + row * qkv.kv_width + (column - qkv.query_width);
+  *stored = from_float<E>(value);
+}
+
+// Rotates and stores the 64 x 32 part of a warp, whose accumulators begin at `first_row` and place `first_n` in this thread.
+template <class E>
+DEVICE void store_qkv(const float (&acc)[4][4][4], const float* bias, const Qkv& qkv, u32 M, u32 first_row, u32 first_n,
+                      E* query, E* key_value) {
+  const u32 half_dim = qkv.rotary_dim / 2;
+#pragma unroll
+  for (u32 j = 0; j < 4; j += 2) {
+    const u32 n = first_n + j * 8;
+    const u32 column = paired_column(qkv, n), partner = paired_column(qkv, n + 8);
+    const u32 in_head = n < qkv.rotated ? column % qkv.head_dim : qkv.rotary_dim;
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+#pragma unroll
+      for (u32 half = 0; half < 2; half++) {
+        const u32 row = first_row + i * 16 + half * 8;
+#pragma unroll
+        for (u32 e = 0; row < M && e < 2; e++) {
+          float first = acc[i][j][half * 2 + e], second = acc[i][j + 1][half * 2 + e];
+          if (bias && column + e < qkv.end) first += bias[column + e];
+          if (bias && partner + e < qkv.end) second += bias[partner + e];
+          if (in_head < half_dim) {
+            const u64 angle = static_cast<u64>(qkv.positions[row]) * half_dim + in_head + e;
+            rotate_pair(first, second, qkv.cos[angle], qkv.sin[angle]);
+          }
+          store_qkv_element(first, qkv, row, column + e, query, key_value);
+          store_qkv_element(second, qkv, row, partner + e, query, key_value);
+        }
+      }
+    }
+  }
+}
+
 template <class E, Epilogue EPILOGUE>
 DEVICE void linear_mma(const E* x, const E* w, const float* bias, u32 M, u32 K, u32 out_features, u32 activation,
-                       E* out, float* squares, float eps) {
+                       const Qkv& qkv, E* out, E* key_value, float* squares, float eps) {
   DYNAMIC_SHARED(E, tiles);
   const u32 N = EPILOGUE == GATED ? 2 * out_features : out_features;
-  const u32 block_m = blockIdx.y * BM, block_n = blockIdx.x * BN;
+  const u32 block_m = blockIdx.y * BM, block_n = (EPILOGUE == QKV ? qkv.first : 0) + blockIdx.x * BN;
   const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const u32 warp_m = warp / 4 * 64, warp_n = warp % 4 * 32;
   const u32 k_steps = (K + BK - 1) / BK;
+  // The rows of w that this thread copies, found once: they take divisions.
+  u32 rows[BM * ROW_CHUNKS / THREADS];
+#pragma unroll
+  for (u32 part = 0; EPILOGUE == QKV && part < BM * ROW_CHUNKS / THREADS; part++) {
+    const u32 n = block_n + (part * THREADS + threadIdx.x) / ROW_CHUNKS;
+    rows[part] = n < qkv.end ? paired_column(qkv, n) : N;
+  }
 
   // One cp.async group a step, empty beyond the last step, so that the number of groups to wait for is a constant.
   auto load_stage = [&](u32 step) {
     if (step < k_steps) {
       E* stage = tiles + step % STAGES * STAGE_ELEMENTS;
       load_tile(stage, x, M, K, block_m, step * BK);
-      load_tile(stage + BM * BK, w, N, K, block_n, step * BK);
+      if (EPILOGUE == QKV) {
+        load_rows(stage + BM * BK, w, rows, N, K, step * BK);
+      } else {
+        load_tile(stage + BM * BK, w, N, K, block_n, step * BK);
+      }
     }
     cp_async_commit_group();
   };
@@ -166,7 +243,9 @@ DEVICE void linear_mma(const E* x, const E* w, const float* bias, u32 M, u32 K, 
     sums = reused + own_row * (BN / WARP_N) + warp_n / WARP_N;
   }
   if (EPILOGUE != RESIDUAL && squares) scale_rows(acc, squares, eps, M, K, block_m, own_row, reused);
-  if (is_usual<EPILOGUE>(activation)) {
+  if (EPILOGUE == QKV) {
+    store_qkv(acc, bias, qkv, M, row, column, out, key_value);
+  } else if (is_usual<EPILOGUE>(activation)) {
     store_tile<E, EPILOGUE, false>(acc, bias, M, row, column, out_features, activation, out, sums);
   } else {
     store_tile<E, EPILOGUE, true>(acc, bias, M, row, column, out_features, activation, out, sums);
@@ -178,7 +257,7 @@ DEVICE void linear_mma(const E* x, const E* w, const float* bias, u32 M, u32 K, 
   KERNEL __launch_bounds__(256) name(const E* __restrict__ x, const E* __restrict__ w, const float* __restrict__ bias, \
                                      u32 M, u32 K, u32 out_features, u32 activation, E* __restrict__ out,              \
                                      float* __restrict__ squares, float eps) {                                         \
-    linear_mma<E, EPILOGUE>(x, w, bias, M, K, out_features, activation, out, squares, eps);                            \
+    linear_mma<E, EPILOGUE>(x, w, bias, M, K, out_features, activation, Qkv{}, out, out, squares, eps);                \
   }                                                                                                                    \
   REGISTER_KERNEL(name);
 
@@ -188,3 +267,19 @@ LINEAR_MMA_KERNEL(linear_residual_mma_f16, f16, RESIDUAL)
 LINEAR_MMA_KERNEL(linear_residual_mma_bf16, bf16, RESIDUAL)
 LINEAR_MMA_KERNEL(linear_gated_mma_f16, f16, GATED)
 LINEAR_MMA_KERNEL(linear_gated_mma_bf16, bf16, GATED)
+
+// `out_features` is the number of rows of w.
+#define LINEAR_QKV_MMA_KERNEL(qkv_name, E)                                                                             \
+  KERNEL __launch_bounds__(256)                                                                                        \
+      qkv_name(const E* __restrict__ x, const E* __restrict__ w, const float* __restrict__ bias, u32 M, u32 K,         \
+               u32 out_features, u32 first, u32 end, u32 query_width, const u32* __restrict__ positions,               \
+               const float* __restrict__ cos, const float* __restrict__ sin, u32 rotated, u32 head_dim, u32 rotary_dim, \
+               E* __restrict__ query, E* __restrict__ key_value, float* __restrict__ squares, float eps) {             \
+    const Qkv qkv = {first, end, query_width, out_features - query_width, positions, cos, sin, rotated, head_dim,      \
+                     rotary_dim};                                                                                      \
+    linear_mma<E, QKV>(x, w, bias, M, K, out_features, IDENTITY, qkv, query, key_value, squares, eps);                 \
+  }                                                                                                                    \
+  REGISTER_KERNEL(qkv_name);
+
+LINEAR_QKV_MMA_KERNEL(linear_qkv_mma_f16, f16)
+LINEAR_QKV_MMA_KERNEL(linear_qkv_mma_bf16, bf16)

@@ -14,10 +14,14 @@ pub mod error;
 pub mod folded_norm;
 pub mod host;
 pub mod pending;
+pub mod pooling;
 pub mod profiled;
 pub mod routes;
 
-pub use backend::{Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, ScoreRule};
+pub use backend::{
+    Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, QkvPart, QkvProjection, Rotation,
+    ScoreRule,
+};
 pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;
 pub use device_usage::DeviceUsage;

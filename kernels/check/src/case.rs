@@ -118,6 +118,8 @@ pub enum Operation {
     Gemm { gemm: Gemm, m: usize, k: usize, n: usize, biased: bool },
     /// An operation of folded norms, of a GEMM of `rows` rows, `k` inputs and `n` outputs.
     Folded { folded: Folded, rows: usize, k: usize, n: usize },
+    /// Queries, keys and values of `[rows, k]`, with queries and keys rotated if `rotary_dim` is not 0.
+    Qkv { rows: usize, k: usize, shape: AttentionShape, rotary_dim: usize, biased: bool },
     /// A norm of `[rows, columns]`.
     Norm { norm: Norm, rows: usize, columns: usize },
     /// RMSNorm of the first `heads` heads of a row, which has one more.
@@ -158,6 +160,7 @@ impl Case {
         match &self.operation {
             Operation::Gemm { m: rows, .. }
             | Operation::Folded { rows, .. }
+            | Operation::Qkv { rows, .. }
             | Operation::Norm { rows, .. }
             | Operation::NormHeads { rows, .. }
             | Operation::Rope { rows, .. }
@@ -178,6 +181,7 @@ impl Case {
         match &self.operation {
             Operation::Gemm { n, .. } => *n,
             Operation::Folded { folded, k, n, .. } => folded.columns(*k, *n),
+            Operation::Qkv { shape, .. } => shape.query_width() + 2 * shape.kv_width(),
             Operation::Norm { columns, .. }
             | Operation::EmbedScaled { columns, .. }
             | Operation::AddEmbedding { columns, .. }
@@ -206,6 +210,7 @@ impl Case {
                 Folded::Weights => registry::Operation::FoldNorm,
                 Folded::SquareSums => registry::Operation::SquareSums,
             },
+            Operation::Qkv { .. } => registry::Operation::LinearQkv,
             Operation::Norm { norm: Norm::Rms, .. } => registry::Operation::RmsNorm,
             Operation::Norm { norm: Norm::RmsResidual, .. } => registry::Operation::RmsNormResidual,
             Operation::Norm { norm: Norm::Layer, .. } => registry::Operation::LayerNorm,
@@ -232,6 +237,11 @@ impl fmt::Display for Case {
             }
             Operation::Folded { folded, rows, k, n } => {
                 write!(f, "{} {} [{rows}, {k}] x [{n}, {k}]", folded.name(), self.dtype)
+            }
+            Operation::Qkv { rows, k, shape: AttentionShape { n_heads, n_kv_heads, head_dim }, rotary_dim, biased } => {
+                let bias = if *biased { ", bias" } else { "" };
+                let heads = format!("{n_heads} heads of {head_dim}, {n_kv_heads} KV heads, {rotary_dim} rotated");
+                write!(f, "qkv {} [{rows}, {k}], {heads}{bias}", self.dtype)
             }
             Operation::Norm { norm, rows, columns } => {
                 write!(f, "{} {} [{rows}, {columns}]", norm.name(), self.dtype)
@@ -279,6 +289,17 @@ fn fixed_operations() -> Vec<Operation> {
         for (m, k, n, biased) in [(1, 8, 1, true), (64, 328, 96, false)] {
             operations.push(Operation::Gemm { gemm, m, k, n, biased });
         }
+    }
+    // Heads over the ends of tiles, the plain kernel, a part of each head, and no rotation.
+    for (rows, k, heads, rotary_dim, biased) in [
+        (67, 72, (9, 3, 64), 64, true),
+        (5, 7, (3, 1, 10), 4, false),
+        (3, 64, (2, 1, 80), 32, true),
+        (4, 8, (1, 1, 24), 0, true),
+    ] {
+        let (n_heads, n_kv_heads, head_dim) = heads;
+        let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
+        operations.push(Operation::Qkv { rows, k, shape, rotary_dim, biased });
     }
     for columns in [1, 17, 130, 136] {
         operations.extend(Norm::ALL.map(|norm| Operation::Norm { norm, rows: 4, columns }));
@@ -360,6 +381,11 @@ fn random_operations(rng: &mut ChaCha8Rng, max_dim: usize) -> Vec<Operation> {
     operations.push(Operation::Pool { groups: dim(20), columns: dim(2 * max_dim), method });
     operations.push(Operation::Cast { from: DTYPES[dim(3) - 1], rows: dim(max_dim), columns: dim(max_dim) });
     let n_kv_heads = dim(2);
+    let head_dim = 16 * dim(8);
+    let shape = AttentionShape { n_heads: n_kv_heads * dim(3), n_kv_heads, head_dim };
+    let rotary_dim = if dim(2) > 1 { head_dim } else { 2 * (dim(head_dim / 2 + 1) - 1) };
+    let k = 8 * dim(max_dim.div_ceil(8));
+    operations.push(Operation::Qkv { rows: dim(max_dim), k, shape, rotary_dim, biased: dim(2) > 1 });
     let head_dim = if dim(4) > 1 { 8 * dim(32) } else { dim(256) };
     let shape = AttentionShape { n_heads: n_kv_heads * dim(4), n_kv_heads, head_dim };
     let lens = (0..dim(3)).map(|_| dim(max_dim)).collect();
@@ -391,11 +417,11 @@ fn model_operations() -> Vec<Operation> {
     let mut operations = Vec::new();
     for (rows, hidden, wide, n_heads, head_dim) in [(300, 2048, 8192, 32, 64), (130, 4096, 14336, 32, 128)] {
         let gemm = |gemm, k, n| Operation::Gemm { gemm, m: rows, k, n, biased: false };
-        operations.push(gemm(Gemm::Linear, hidden, hidden + 2 * 8 * head_dim));
+        let shape = AttentionShape { n_heads, n_kv_heads: 8, head_dim };
+        operations.push(Operation::Qkv { rows, k: hidden, shape, rotary_dim: head_dim, biased: false });
         operations.push(gemm(Gemm::Gated(Activation::Silu), hidden, wide));
         operations.push(gemm(Gemm::Residual, wide, hidden));
         operations.push(Operation::Norm { norm: Norm::Rms, rows, columns: hidden });
-        let shape = AttentionShape { n_heads, n_kv_heads: 8, head_dim };
         operations.push(Operation::Attention { shape, lens: vec![rows / 3, rows], scores: Scores::default() });
     }
     operations

@@ -124,6 +124,10 @@ fn cases(rows: usize, hidden: usize) -> Vec<Case> {
         ] {
             cases.push(case(dtype, gemm(kind, k, n)));
         }
+        // The narrowest heads that all kernels rotate.
+        let qkv = AttentionShape { head_dim: head_dim.max(16), ..shape };
+        let rotary_dim = qkv.head_dim;
+        cases.push(case(dtype, Operation::Qkv { rows, k: hidden, shape: qkv, rotary_dim, biased: false }));
         let scores = Scores::default();
         cases.push(case(dtype, Operation::Attention { shape, lens: vec![rows / 4; 4], scores }));
     }

@@ -1,4 +1,5 @@
-// Epilogues of the tensor-core GEMMs: bias, then an activation and a store, an addition to `out`, or a gated activation.
+// Epilogues of the tensor-core GEMMs: bias, then an activation and a store, an addition to `out`, a gated activation, or
+// the rotation of queries and keys.
 //
 // `column` is a column of the GEMM's N, in which GATED interleaves gate and up projection: columns `column` and
 // `column + 1` make output `column / 2` of `out_features`. Its bias is [gate bias | up bias].
@@ -6,7 +7,29 @@
 
 #include "math.cuh"
 
-enum Epilogue { STORE, RESIDUAL, GATED };
+enum Epilogue { STORE, RESIDUAL, GATED, QKV };
+
+// A GEMM whose columns are queries, then keys and values. Its columns `first` to `end - 1` are computed.
+struct Qkv {
+  u32 first, end;
+  // Columns of queries, and of keys and values.
+  u32 query_width, kv_width;
+  // Position of each row, and f32 [positions, rotary_dim / 2] of the angles.
+  const u32* positions;
+  const float* cos;
+  const float* sin;
+  // Columns before it belong to heads that are rotated: those of queries and keys, or none.
+  u32 rotated;
+  // Columns of a head, and how many of them are rotated.
+  u32 head_dim, rotary_dim;
+};
+
+// The operations of rope.cu, in f32 before the result is rounded.
+DEVICE void rotate_pair(float& first, float& second, float c, float s) {
+  const float a = first, b = second;
+  first = fmaf(a, c, -(b * s));
+  second = fmaf(b, c, a * s);
+}
 
 // The activation of most models, for which the epilogue is compiled without branches: none, and SiLU of a gated one.
 template <Epilogue EPILOGUE>

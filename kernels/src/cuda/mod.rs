@@ -7,7 +7,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::backend::{Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, ScoreRule};
+use crate::backend::{
+    Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, QkvProjection, ScoreRule,
+};
 use crate::check::{self, TensorShape as _};
 use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
@@ -39,6 +41,7 @@ mod norms;
 pub mod occupancy;
 mod pool;
 mod prepare;
+mod qkv;
 pub mod registry;
 mod rows;
 pub mod sources;
@@ -440,6 +443,30 @@ impl<D: Device> Backend for CudaBackend<D> {
     ) -> Result<(), KernelError> {
         check::rope(x, n_heads, head_dim, rotary_dim, positions, cos.len, sin.len)?;
         self.rotate_rows(x, n_heads, head_dim, rotary_dim, positions, cos, sin)
+    }
+
+    fn project_qkv(
+        &self,
+        x: &Self::Tensor,
+        norm: Option<FoldedNorm<'_, Self::Tensor>>,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        projection: &QkvProjection<'_, Self::Vector>,
+        query: &mut Self::Tensor,
+        key_value: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let bias_len = bias.map(|bias| bias.len);
+        check::project_qkv(x, weight.shape, bias_len, projection, |vector| vector.len, query, key_value)?;
+        if let Some(norm) = &norm {
+            check::squares("project qkv", norm.squares, x.rows, x.columns)?;
+        }
+        if projection.part.has_query() {
+            self.poison(query, 0..x.rows)?;
+        }
+        if projection.part.has_key_value() {
+            self.poison(key_value, 0..x.rows)?;
+        }
+        self.qkv(x, norm, weight, bias, projection, query, key_value)
     }
 
     fn attention(

@@ -4,7 +4,9 @@
 //! Operations of a GPU return before they have completed: `cuda::Timeline` adds the times of the kernels by the
 //! device's own clock, each with the call that launched it.
 
-use crate::backend::{Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, ScoreRule};
+use crate::backend::{
+    Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, QkvPart, QkvProjection, ScoreRule,
+};
 use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
 use crate::error::KernelError;
@@ -367,6 +369,37 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
         self.profile.record("rope", shape, work, || {
             self.backend.rope(&mut x.inner, n_heads, head_dim, rotary_dim, positions, cos, sin)
         })
+    }
+
+    fn project_qkv(
+        &self,
+        x: &Self::Tensor,
+        norm: Option<FoldedNorm<'_, Self::Tensor>>,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        projection: &QkvProjection<'_, Self::Vector>,
+        query: &mut Self::Tensor,
+        key_value: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let width = match projection.part {
+            QkvPart::All => weight.out_features,
+            QkvPart::Query => projection.shape.query_width(),
+            QkvPart::KeyValue => 2 * projection.shape.kv_width(),
+        };
+        let elements = weight.in_features * (x.rows + width) + x.rows * width;
+        let work = OperationWork {
+            flops: 2 * (x.rows * weight.in_features * width) as u64,
+            bytes: (elements * weight.dtype.size()) as u64
+                + norm.as_ref().map_or(0, |norm| norm.squares.rows_bytes(x.rows)),
+        };
+        let norm = norm.map(|norm| FoldedNorm { squares: &norm.squares.inner, eps: norm.eps });
+        let shape = format!("{} -> {width}", weight.in_features);
+        let (query, key_value) = (&mut query.inner, &mut key_value.inner);
+        let run = || self.backend.project_qkv(&x.inner, norm, &weight.inner, bias, projection, query, key_value);
+        match projection.rotation {
+            Some(_) => self.profile.record("linear qkv + rope", shape, work, run),
+            None => self.profile.record("linear qkv", shape, work, run),
+        }
     }
 
     fn attention(

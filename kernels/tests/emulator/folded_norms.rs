@@ -3,7 +3,10 @@
 
 use actbench_kernels::cuda::emulator::{EmulatedBackend, Emulator, EmulatorOptions};
 use actbench_kernels::cuda::{CudaBackend, KernelSet};
-use actbench_kernels::{Activation, Backend, CpuBackend, DType, FoldedNorm, KernelError, square_blocks};
+use actbench_kernels::{
+    Activation, AttentionShape, Backend, CpuBackend, DType, FoldedNorm, KernelError, QkvPart, QkvProjection, Rotation,
+    square_blocks,
+};
 
 use crate::common::*;
 use crate::operations::{self, MatmulKind};
@@ -196,6 +199,61 @@ fn folded_bits_are_independent_of_rows_grid_and_kernel() {
         });
         assert!(one == two, "{projection:?} {options:?}");
         assert_close(&two.0, &expected(projection, 130, 72, outputs), tolerance(BF16), "seven tiles");
+    }
+}
+
+/// Without a rotation the bits are those of a matmul; with one, a rounding is left out.
+#[test]
+fn queries_keys_and_values_of_a_folded_norm_are_scaled() {
+    let (rows, inputs) = (67, 72);
+    let shape = AttentionShape { n_heads: 3, n_kv_heads: 1, head_dim: 64 };
+    let (query_width, kv_width) = (shape.query_width(), 2 * shape.kv_width());
+    let outputs = query_width + kv_width;
+    let positions: Vec<u32> = (0..rows as u32).map(|row| row * 7 % 31).collect();
+    for (options, kernels) in modes().zip(FAST.into_iter().cycle()) {
+        let backend = EmulatedBackend::emulated(options, kernels);
+        let x = upload(&backend, BF16, rows, inputs, &stream(rows, inputs));
+        let mut squares = filled_with_nan(&backend, DType::F32, rows, square_blocks(inputs));
+        backend.square_sums(&x, &mut squares).unwrap();
+        let norm = || FoldedNorm { squares: &squares, eps: EPS };
+        let weights = host(BF16, &[outputs, inputs], &random(2, BF16, outputs * inputs));
+        let weight = backend.prepare_linear(std::slice::from_ref(&weights), BF16).unwrap();
+        let vector = |seed, dtype, len: usize| {
+            backend.prepare_vector(&[host(dtype, &[len], &random(seed, dtype, len))], dtype).unwrap()
+        };
+        let (bias, cos, sin) =
+            (vector(3, BF16, outputs), vector(4, DType::F32, 31 * 32), vector(5, DType::F32, 31 * 32));
+        let project = |part, rotation| {
+            let mut query = filled_with_nan(&backend, BF16, rows, query_width);
+            let mut key_value = filled_with_nan(&backend, BF16, rows, kv_width);
+            let projection = QkvProjection { shape, part, rotation };
+            backend
+                .project_qkv(&x, Some(norm()), &weight, Some(&bias), &projection, &mut query, &mut key_value)
+                .unwrap();
+            [(query, query_width), (key_value, kv_width)]
+                .map(|(out, width)| download(&backend, &out, BF16, rows, width))
+        };
+        let by_matmul = |first: usize, heads: usize, width: usize, rotates: bool| {
+            let part = backend.prepare_linear(&[weights.rows(first..first + width).unwrap()], BF16).unwrap();
+            let bias = &random(3, BF16, outputs)[first..first + width];
+            let bias = backend.prepare_vector(&[host(BF16, &[width], bias)], BF16).unwrap();
+            let mut out = filled_with_nan(&backend, BF16, rows, width);
+            backend.linear_normed(&x, norm(), &part, Some(&bias), None, &mut out).unwrap();
+            if rotates {
+                backend.rope(&mut out, heads, 64, 64, &positions, &cos, &sin).unwrap();
+            }
+            download(&backend, &out, BF16, rows, width)
+        };
+        let rotation = || Some(Rotation { rotary_dim: 64, positions: &positions, cos: &cos, sin: &sin });
+        let expected = |rotates| [by_matmul(0, 3, query_width, rotates), by_matmul(query_width, 1, kv_width, rotates)];
+        assert!(project(QkvPart::All, None) == expected(false), "{kernels:?} {options:?}");
+        let whole = project(QkvPart::All, rotation());
+        for (got, expected) in whole.iter().zip(expected(true)) {
+            let expected: Vec<f64> = expected.into_iter().map(f64::from).collect();
+            assert_close(got, &expected, 2.0 * tolerance(BF16), &format!("{kernels:?} {options:?}"));
+        }
+        assert!(project(QkvPart::Query, rotation())[0] == whole[0], "{kernels:?} queries alone");
+        assert!(project(QkvPart::KeyValue, rotation())[1] == whole[1], "{kernels:?} keys and values alone");
     }
 }
 

@@ -28,6 +28,7 @@ mod loading;
 #[cfg(feature = "cuda")]
 mod order;
 mod plain_kernels;
+mod qkv;
 #[cfg(feature = "cuda")]
 mod timeline;
 

@@ -19,6 +19,8 @@ pub enum KernelPath {
     Squares,
     /// A projection of a folded norm.
     Normed,
+    /// The GEMM of queries, keys and values.
+    Qkv,
     /// Attention with a window.
     Window,
     /// Attention with a soft cap.

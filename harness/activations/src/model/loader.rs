@@ -114,19 +114,17 @@ impl<'a, B: Backend> WeightLoader<'a, B> {
         let here = Place::block(layer);
         let mut feed_forward = self.feed_forward(layer)?;
         let attention_norm = self.norm(layer, Part::AttentionNorm)?;
-        let mut query = self.projection(here, &[Part::Query])?;
-        let mut key_value = self.projection(here, &[Part::Key, Part::Value])?;
+        let mut qkv = self.projection(here, &[Part::Query, Part::Key, Part::Value])?;
         let mlp_norm = self.norm(layer, Part::MlpNorm)?;
         let block = DecoderBlock {
-            attention_norm: self.folded(attention_norm, [&mut query, &mut key_value])?,
+            attention_norm: self.folded(attention_norm, &mut qkv)?,
             mlp_norm: match &mut feed_forward {
-                FeedForward::Mlp(mlp) => self.folded(mlp_norm, [&mut mlp.input])?,
+                FeedForward::Mlp(mlp) => self.folded(mlp_norm, &mut mlp.input)?,
                 // Experts read gathered rows.
                 FeedForward::Experts(_) => mlp_norm,
             },
             feed_forward,
-            query,
-            key_value,
+            qkv,
             query_norm: self.scale(layer, Part::QueryNorm)?,
             key_norm: self.scale(layer, Part::KeyNorm)?,
             attention_output: self.projection(here, &[Part::AttentionOutput])?,
@@ -218,20 +216,11 @@ impl<'a, B: Backend> WeightLoader<'a, B> {
         Ok(Some(Norm::Layer { scale, bias: self.named([(name, &bias)], prepared)? }))
     }
 
-    /// `norm`, with its weights in those of `readers`, the projections that read its result, where the backend folds norms.
-    fn folded<'p>(
-        &self,
-        norm: Option<Norm<B>>,
-        readers: impl IntoIterator<Item = &'p mut Projection<B>>,
-    ) -> Result<Option<Norm<B>>>
-    where
-        B: 'p,
-    {
+    /// `norm`, with its weights in those of `reader`, the projection that reads its result, where the backend folds norms.
+    fn folded(&self, norm: Option<Norm<B>>, reader: &mut Projection<B>) -> Result<Option<Norm<B>>> {
         match norm {
             Some(Norm::Rms(scale)) if folds_norms(self.backend, self.spec, self.dtype) => {
-                for reader in readers {
-                    self.named([], self.backend.fold_norm(&mut reader.weight, &scale))?;
-                }
+                self.named([], self.backend.fold_norm(&mut reader.weight, &scale))?;
                 Ok(Some(Norm::Folded))
             }
             other => Ok(other),

@@ -1,6 +1,6 @@
 //! The forward pass through one decoder block, as its spec describes it.
 
-use actbench_kernels::{Backend, FoldedNorm, KernelError};
+use actbench_kernels::{Backend, FoldedNorm, KernelError, QkvPart, QkvProjection, Rotation};
 
 use super::rope_table::RopeTable;
 use super::stage::PipelineStage;
@@ -36,7 +36,10 @@ impl<B: Backend> PipelineStage<B> {
             experts: self.spec.experts_of(layer),
         };
         pass.norm_input(&pass.block.attention_norm, &work.stream, &mut work.squares, &mut work.normed)?;
-        pass.keys_and_values(layer - self.first, batch, work)?;
+        let part = if pruned.is_some() { QkvPart::KeyValue } else { QkvPart::All };
+        self.backend.resize(&mut work.key_value, batch.ids.len() + batch.n_cached)?;
+        pass.project(part, &batch.positions, work)?;
+        pass.cache_keys_and_values(layer - self.first, batch, work)?;
         let mut layout = &batch.layout;
         let mut positions = &batch.positions;
         let mut pruned_positions = Vec::new();
@@ -45,11 +48,11 @@ impl<B: Backend> PipelineStage<B> {
             pruned_positions.extend(pruned.tokens.iter().map(|token| batch.positions[*token as usize]));
             positions = &pruned_positions;
             pass.prune(&pruned.tokens, work)?;
+            pass.project(QkvPart::Query, positions, work)?;
         }
         if self.spec.parallel_residual {
             pass.norm_input(&pass.block.mlp_norm, &work.stream, &mut work.squares, &mut work.parallel_normed)?;
         }
-        pass.queries(positions, work)?;
         let (shape, scores) = (self.spec.attention_shape(), self.spec.score_rule(layer));
         self.backend.attention(&work.query, &work.key_value, layout, shape, scores, &mut work.attended)?;
         pass.add_attention(work)?;
@@ -143,8 +146,34 @@ impl<B: Backend> BlockPass<'_, B> {
         }
     }
 
+    /// Queries, keys and values of the tokens of the stream, or a part of them, normed and rotated. In a block without norms of
+    /// queries and keys the projection rotates them.
+    fn project(&self, part: QkvPart, positions: &[u32], work: &mut Workspace<B>) -> Done {
+        let (block, shape) = (self.block, self.spec.attention_shape());
+        let has_norms = block.query_norm.is_some() || block.key_norm.is_some();
+        let rotation = self.rope.filter(|_| !has_norms).map(|rope| Rotation {
+            rotary_dim: rope.rotary_dim,
+            positions,
+            cos: &rope.cos,
+            sin: &rope.sin,
+        });
+        let input = Self::input(&block.attention_norm, &work.normed, &work.stream, &work.squares);
+        let norm = input.squares.map(|squares| FoldedNorm { squares, eps: self.spec.norm.eps });
+        let Projection { weight, bias } = &block.qkv;
+        let projection = QkvProjection { shape, part, rotation };
+        let (query, key_value) = (&mut work.query, &mut work.key_value);
+        self.backend.project_qkv(input.x, norm, weight, bias.as_ref(), &projection, query, key_value)?;
+        if has_norms && part.has_query() {
+            self.norm_and_rotate(query, shape.n_heads, &block.query_norm, positions)?;
+        }
+        if has_norms && part.has_key_value() {
+            self.norm_and_rotate(key_value, shape.n_kv_heads, &block.key_norm, positions)?;
+        }
+        Ok(())
+    }
+
     /// Norms and rotates the first `n_heads` heads of queries or keys.
-    fn place(&self, x: &mut B::Tensor, n_heads: usize, norm: &Option<B::Vector>, positions: &[u32]) -> Done {
+    fn norm_and_rotate(&self, x: &mut B::Tensor, n_heads: usize, norm: &Option<B::Vector>, positions: &[u32]) -> Done {
         if let Some(scale) = norm {
             // A norm of the whole projection is one of a single head of its width.
             let heads = if self.spec.attention.query_key_norm == QueryKeyNorm::Whole { 1 } else { n_heads };
@@ -154,13 +183,9 @@ impl<B: Backend> BlockPass<'_, B> {
         self.backend.rope(x, n_heads, self.spec.head_dim, rope.rotary_dim, positions, &rope.cos, &rope.sin)
     }
 
-    /// Keys and values of all own tokens, and behind them those of the cached tokens; keeps those of the next batch's prefix.
-    fn keys_and_values(&self, index: usize, batch: &TokenBatch, work: &mut Workspace<B>) -> Done {
+    /// Puts keys and values of the cached tokens behind those of the own ones; keeps those of the next batch's prefix.
+    fn cache_keys_and_values(&self, index: usize, batch: &TokenBatch, work: &mut Workspace<B>) -> Done {
         let (backend, own) = (self.backend, batch.ids.len());
-        backend.resize(&mut work.key_value, own + batch.n_cached)?;
-        let input = Self::input(&self.block.attention_norm, &work.normed, &work.stream, &work.squares);
-        self.linear(input, &self.block.key_value, &mut work.key_value)?;
-        self.place(&mut work.key_value, self.spec.n_kv_heads, &self.block.key_norm, &batch.positions)?;
         let kept = &mut work.prefix_cache.key_values[index];
         backend.copy_rows(kept, 0, batch.n_cached, &mut work.key_value, own)?;
         backend.resize(kept, batch.keep.len())?;
@@ -188,13 +213,6 @@ impl<B: Backend> BlockPass<'_, B> {
             self.backend.resize(&mut work.parallel_normed, tokens.len())?;
         }
         Ok(())
-    }
-
-    /// Queries of the tokens of the stream.
-    fn queries(&self, positions: &[u32], work: &mut Workspace<B>) -> Done {
-        let input = Self::input(&self.block.attention_norm, &work.normed, &work.stream, &work.squares);
-        self.linear(input, &self.block.query, &mut work.query)?;
-        self.place(&mut work.query, self.spec.n_heads, &self.block.query_norm, positions)
     }
 
     /// Adds the output of attention to the stream. Overwrites `normed` if the output is normed.

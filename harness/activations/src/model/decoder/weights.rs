@@ -8,9 +8,8 @@ use crate::model::spec::DecoderSpec;
 pub(in crate::model) struct DecoderBlock<B: Backend> {
     /// Of attention's input.
     pub(in crate::model) attention_norm: Option<Norm<B>>,
-    pub(in crate::model) query: Projection<B>,
-    /// The key projection, and below it the value projection.
-    pub(in crate::model) key_value: Projection<B>,
+    /// The query projection, below it the key projection, and below that the value projection.
+    pub(in crate::model) qkv: Projection<B>,
     pub(in crate::model) query_norm: Option<B::Vector>,
     pub(in crate::model) key_norm: Option<B::Vector>,
     pub(in crate::model) attention_output: Projection<B>,
