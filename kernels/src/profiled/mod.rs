@@ -34,6 +34,20 @@ impl<B: Backend> ProfiledBackend<B> {
     pub fn new(backend: B, profile: Profile) -> Self {
         ProfiledBackend { backend, profile }
     }
+
+    /// Records a gated matmul.
+    fn record_gated<T>(
+        &self,
+        activation: Activation,
+        shape: String,
+        work: OperationWork,
+        run: impl FnOnce() -> T,
+    ) -> T {
+        match activation {
+            Activation::Silu => self.profile.record("linear + swiglu", shape, work, run),
+            Activation::Gelu | Activation::GeluTanh => self.profile.record("linear + geglu", shape, work, run),
+        }
+    }
 }
 
 /// A tensor of the wrapped backend and its shape.
@@ -85,14 +99,6 @@ fn total_out_features(weights: &[HostTensor]) -> usize {
 
 fn in_features(weights: &[HostTensor]) -> usize {
     weights.first().and_then(|weight| weight.shape().get(1)).copied().unwrap_or(0)
-}
-
-/// The name of a gated matmul.
-fn gated_name(activation: Activation) -> &'static str {
-    match activation {
-        Activation::Silu => "linear + swiglu",
-        Activation::Gelu | Activation::GeluTanh => "linear + geglu",
-    }
 }
 
 impl<B: Backend> Backend for ProfiledBackend<B> {
@@ -284,7 +290,7 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
         let work = gate_up.work(x.rows, gate_up.out_features / 2, 0);
         let shape = gate_up.shape();
         let run = || self.backend.linear_gated(&x.inner, &gate_up.inner, bias, activation, &mut out.inner);
-        self.profile.record(gated_name(activation), shape, work, run)
+        self.record_gated(activation, shape, work, run)
     }
 
     fn linear_normed(
@@ -299,15 +305,14 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
         let out_columns = if weight.gated { weight.out_features / 2 } else { weight.out_features };
         let mut work = weight.work(x.rows, out_columns, 0);
         work.bytes += norm.squares.rows_bytes(x.rows);
-        let name = match activation {
-            Some(activation) if weight.gated => gated_name(activation),
-            Some(_) => "linear + activation",
-            None => "linear",
-        };
+        let shape = weight.shape();
         let norm = FoldedNorm { squares: &norm.squares.inner, eps: norm.eps };
-        self.profile.record(name, weight.shape(), work, || {
-            self.backend.linear_normed(&x.inner, norm, &weight.inner, bias, activation, &mut out.inner)
-        })
+        let run = || self.backend.linear_normed(&x.inner, norm, &weight.inner, bias, activation, &mut out.inner);
+        match activation {
+            Some(activation) if weight.gated => self.record_gated(activation, shape, work, run),
+            Some(_) => self.profile.record("linear + activation", shape, work, run),
+            None => self.profile.record("linear", shape, work, run),
+        }
     }
 
     fn linear_residual_squares(
