@@ -8,18 +8,9 @@
 // Step 2 needs rows of a multiple of eight elements.
 // Launch: grid (rows), 256 threads. No shared memory, no pipeline. A block a row: no index needs a division.
 // Determinism: elementwise; the minimum of an atomic does not depend on the order. Both steps have the same bits.
-#include "ptx.cuh"
+#include "math.cuh"
 
 constexpr u32 CAST_ELEMENTS = 8;
-
-// Notes element `index` if it is not finite.
-template <class To>
-DEVICE void check_finite(To rounded, u64 index, u64* note) {
-  const u32 bits = float_to_bits(to_float(rounded)), exponent = 0x7f800000u;
-  if ((bits & exponent) != exponent) return;
-  const u64 kind = (bits & 0x007fffffu) != 0 ? 0 : 1 + (bits >> 31);
-  atomic_min(note, index * 4 + kind);
-}
 
 template <class From, class To>
 DEVICE void cast_row(const From* x, u64 columns, u64 first_row, u64 row_step, To* out, u64* notes, u64 check) {

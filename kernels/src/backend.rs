@@ -6,112 +6,14 @@
 //! The bits of a row therefore do not depend on the other rows, on the batch, on the order of the rows or on the number
 //! of threads.
 
-use std::fmt;
-use std::str::FromStr;
-
 use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
 use crate::error::KernelError;
+use crate::folded_norm::FoldedNorm;
 use crate::host::HostTensor;
 use crate::pending::PendingCopy;
+pub use crate::pooling::{PoolGroups, PoolMethod};
 use crate::routes::{RouteRule, Routes, WeightedRows};
-
-/// How the selected rows of one sample are reduced to one vector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PoolMethod {
-    /// The sum divided by the count.
-    Mean,
-    /// The elementwise maximum.
-    Max,
-    /// The last selected row.
-    Last,
-    /// The sum.
-    Sum,
-}
-
-impl PoolMethod {
-    /// All methods, in the order of help texts.
-    pub const ALL: [PoolMethod; 4] = [PoolMethod::Mean, PoolMethod::Max, PoolMethod::Last, PoolMethod::Sum];
-
-    /// The name on the command line and in result files.
-    pub const fn name(self) -> &'static str {
-        match self {
-            PoolMethod::Mean => "mean",
-            PoolMethod::Max => "max",
-            PoolMethod::Last => "last",
-            PoolMethod::Sum => "sum",
-        }
-    }
-}
-
-impl fmt::Display for PoolMethod {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for PoolMethod {
-    type Err = KernelError;
-
-    fn from_str(text: &str) -> Result<Self, KernelError> {
-        PoolMethod::ALL
-            .into_iter()
-            .find(|method| method.name() == text)
-            .ok_or_else(|| KernelError::shape("pool", format!("unknown pool '{text}': use mean, max, last or sum")))
-    }
-}
-
-/// The rows of a tensor that are pooled into each output row, as a compressed list of lists (CSR).
-///
-/// Rows of a group are listed by increasing position in their sample and are accumulated in that order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PoolGroups {
-    /// `rows[offsets[g]..offsets[g + 1]]` are the rows of group `g`. One entry more than there are groups.
-    offsets: Vec<usize>,
-    /// Row indices, group after group.
-    rows: Vec<u32>,
-}
-
-impl PoolGroups {
-    /// An empty list of groups.
-    pub fn new() -> Self {
-        PoolGroups { offsets: vec![0], rows: Vec::new() }
-    }
-
-    /// Appends a group of row indices. An empty group pools to zeros.
-    pub fn push(&mut self, rows: impl IntoIterator<Item = u32>) {
-        if self.offsets.is_empty() {
-            self.offsets.push(0);
-        }
-        self.rows.extend(rows);
-        self.offsets.push(self.rows.len());
-    }
-
-    /// The number of groups.
-    pub fn len(&self) -> usize {
-        self.offsets.len().saturating_sub(1)
-    }
-
-    /// Whether there is no group.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The rows of group `group`.
-    pub fn rows_of(&self, group: usize) -> &[u32] {
-        &self.rows[self.offsets[group]..self.offsets[group + 1]]
-    }
-
-    /// The largest row index, if there is any.
-    pub fn max_row(&self) -> Option<u32> {
-        self.rows.iter().copied().max()
-    }
-
-    /// The number of row indices in all groups.
-    pub fn n_rows(&self) -> usize {
-        self.rows.len()
-    }
-}
 
 /// Consecutive query rows at consecutive positions of one sequence, and the rows of that sequence's keys.
 ///
@@ -169,6 +71,53 @@ impl AttentionShape {
     pub fn kv_width(self) -> usize {
         self.n_kv_heads * self.head_dim
     }
+}
+
+/// The part of the fused projection of queries, keys and values that is computed. A row's bits do not depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkvPart {
+    /// Queries, keys and values.
+    All,
+    /// Queries alone.
+    Query,
+    /// Keys and values alone.
+    KeyValue,
+}
+
+impl QkvPart {
+    /// Whether it has the queries.
+    pub fn has_query(self) -> bool {
+        self != QkvPart::KeyValue
+    }
+
+    /// Whether it has the keys and values.
+    pub fn has_key_value(self) -> bool {
+        self != QkvPart::Query
+    }
+}
+
+/// The rotary embedding of heads: the arguments of [`Backend::rope`], with vectors of type `V`.
+#[derive(Debug)]
+pub struct Rotation<'a, V> {
+    /// Leading columns of each head that are rotated.
+    pub rotary_dim: usize,
+    /// The position of each row.
+    pub positions: &'a [u32],
+    /// Cosines, `rotary_dim / 2` a position.
+    pub cos: &'a V,
+    /// Sines, `rotary_dim / 2` a position.
+    pub sin: &'a V,
+}
+
+/// A fused projection of queries, keys and values.
+#[derive(Debug)]
+pub struct QkvProjection<'a, V> {
+    /// The heads.
+    pub shape: AttentionShape,
+    /// What is computed.
+    pub part: QkvPart,
+    /// How queries and keys are rotated; none if they are not, or only after a norm.
+    pub rotation: Option<Rotation<'a, V>>,
 }
 
 /// What is done to a score of attention before the softmax.
@@ -260,6 +209,16 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// As [`Backend::prepare_linear`].
     fn prepare_gated(&self, gate: &HostTensor, up: &HostTensor, run: DType) -> Result<Self::Linear, KernelError>;
+
+    /// Whether norms of rows of `width` elements of `run` are folded into the matmuls that read them. Where they are not, every
+    /// operation with a [`FoldedNorm`], [`Backend::fold_norm`], [`Backend::linear_residual_squares`] and [`Backend::square_sums`] fail.
+    fn folds_norms(&self, run: DType, width: usize) -> bool;
+
+    /// Multiplies column `k` of `weight` by `scale[k]`, the weights of a norm; each product is rounded once.
+    ///
+    /// # Errors
+    /// A product that is not finite, which a backend may report only in [`Backend::verify_weights`].
+    fn fold_norm(&self, weight: &mut Self::Linear, scale: &Self::Vector) -> Result<(), KernelError>;
 
     /// Concatenates vectors. Every element is rounded to `run`, as in a model stored in `run`, and kept in `f32`.
     ///
@@ -374,6 +333,32 @@ pub trait Backend: Send + Sync + 'static {
         out: &mut Self::Tensor,
     ) -> Result<(), KernelError>;
 
+    /// [`Backend::linear`], [`Backend::linear_activated`] with an activation, or [`Backend::linear_gated`] with gated weights, of
+    /// a folded norm: each row of `x W^T` is multiplied by its `1 / sqrt(mean(x[i]^2) + eps)` before bias and activation.
+    fn linear_normed(
+        &self,
+        x: &Self::Tensor,
+        norm: FoldedNorm<'_, Self::Tensor>,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        activation: Option<Activation>,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError>;
+
+    /// [`Backend::linear_residual`], and [`Backend::square_sums`] of the result.
+    fn linear_residual_squares(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        stream: &mut Self::Tensor,
+        squares: &mut Self::Tensor,
+    ) -> Result<(), KernelError>;
+
+    /// `squares[i][b]` = the sum of the squares of columns `64 b` to `64 b + 63` of `x[i]`, in the order of `epilogue.cuh`;
+    /// `squares` is `f32`, with [`square_blocks`](crate::square_blocks) columns.
+    fn square_sums(&self, x: &Self::Tensor, squares: &mut Self::Tensor) -> Result<(), KernelError>;
+
     /// The experts of each row by `logits`, `[rows, experts]`, in host memory, for which a device waits: the `top_k` largest
     /// probabilities of a softmax in `f32` over all experts, of equal ones the first.
     ///
@@ -404,6 +389,24 @@ pub trait Backend: Send + Sync + 'static {
         positions: &[u32],
         cos: &Self::Vector,
         sin: &Self::Vector,
+    ) -> Result<(), KernelError>;
+
+    /// Queries, keys and values of `x` in one matmul, `x W^T + bias`, with queries and keys rotated as by [`Backend::rope`].
+    ///
+    /// `weight` and `bias` are stacked as `[queries | keys | values]`. `query` is `[rows, n_heads * head_dim]`, `key_value`
+    /// `[rows, 2 * n_kv_heads * head_dim]` with the keys first; both may have more rows. The tensor that is not of
+    /// [`QkvProjection::part`] is not written. A device may round once, after the rotation, or also before it. With `norm`, a
+    /// folded one, rows are scaled as by [`Backend::linear_normed`].
+    #[allow(clippy::too_many_arguments)] // The operands of a GEMM with two outputs.
+    fn project_qkv(
+        &self,
+        x: &Self::Tensor,
+        norm: Option<FoldedNorm<'_, Self::Tensor>>,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        projection: &QkvProjection<'_, Self::Vector>,
+        query: &mut Self::Tensor,
+        key_value: &mut Self::Tensor,
     ) -> Result<(), KernelError>;
 
     /// Causal attention with grouped query heads: a row at position `q` sees the keys of positions `p <= q`, and with a window

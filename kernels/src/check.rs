@@ -1,8 +1,9 @@
 //! Argument checks of the operations: a wrong shape becomes an error that states both sizes.
 
-use crate::backend::{AttentionLayout, AttentionShape, PoolGroups, ScoreRule};
+use crate::backend::{AttentionLayout, AttentionShape, PoolGroups, QkvProjection, ScoreRule};
 use crate::dtype::DType;
 use crate::error::KernelError;
+use crate::folded_norm::square_blocks;
 use crate::routes::{MAX_EXPERTS, RouteRule, WeightedRows};
 
 /// The dtype and the shape of a two-dimensional tensor on any device.
@@ -93,6 +94,19 @@ pub(crate) fn matmul(
     fits(op, "out", out, x.rows(), weight.out_features)
 }
 
+/// An error unless `squares` has the sums of squares of `rows` rows of `columns` columns.
+pub(crate) fn squares(
+    op: &'static str,
+    squares: &impl TensorShape,
+    rows: usize,
+    columns: usize,
+) -> Result<(), KernelError> {
+    if squares.dtype() != DType::F32 {
+        return Err(KernelError::DType { op, expected: DType::F32, got: squares.dtype() });
+    }
+    fits(op, "squares", squares, rows, square_blocks(columns))
+}
+
 /// An error unless the factor of an embedding is finite.
 pub(crate) fn embedding_scale(scale: f32) -> Result<(), KernelError> {
     if scale.is_finite() {
@@ -179,25 +193,76 @@ pub(crate) fn rope(
     sin: usize,
 ) -> Result<(), KernelError> {
     const OP: &str = "rope";
-    if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) || rotary_dim > head_dim {
-        return Err(KernelError::shape(
-            OP,
-            format!(
-                "{rotary_dim} rotated columns of heads of {head_dim}: an even number from 2 to the head's is needed"
-            ),
-        ));
-    }
     if n_heads.saturating_mul(head_dim) > x.columns() || positions.len() > x.rows() {
         return Err(KernelError::shape(
             OP,
             format!("{} x {}, {n_heads} heads of {head_dim}, {} positions", x.rows(), x.columns(), positions.len()),
         ));
     }
+    angles(OP, head_dim, rotary_dim, positions, cos, sin)
+}
+
+/// Checks the number of rotated columns of a head, and that `cos` and `sin` elements reach to the largest position.
+fn angles(
+    op: &'static str,
+    head_dim: usize,
+    rotary_dim: usize,
+    positions: &[u32],
+    cos: usize,
+    sin: usize,
+) -> Result<(), KernelError> {
+    if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) || rotary_dim > head_dim {
+        return Err(KernelError::shape(
+            op,
+            format!(
+                "{rotary_dim} rotated columns of heads of {head_dim}: an even number from 2 to the head's is needed"
+            ),
+        ));
+    }
     let needed = positions.iter().max().map_or(0, |position| (*position as usize + 1) * (rotary_dim / 2));
     if cos < needed || sin < needed {
-        return Err(KernelError::shape(OP, format!("angles hold {cos} and {sin} values where {needed} are needed")));
+        return Err(KernelError::shape(op, format!("angles hold {cos} and {sin} values where {needed} are needed")));
     }
     Ok(())
+}
+
+/// Checks the arguments of a fused projection, with a bias of `bias` elements; `len` gives that of a vector.
+#[expect(clippy::too_many_arguments, reason = "the arguments of the operation")]
+pub(crate) fn project_qkv<V>(
+    x: &impl TensorShape,
+    weight: WeightShape,
+    bias: Option<usize>,
+    projection: &QkvProjection<'_, V>,
+    len: impl Fn(&V) -> usize,
+    query: &impl TensorShape,
+    key_value: &impl TensorShape,
+) -> Result<(), KernelError> {
+    const OP: &str = "project qkv";
+    let QkvProjection { shape, part, rotation } = projection;
+    if weight.gated {
+        return Err(KernelError::shape(OP, "the weights are gated"));
+    }
+    if weight.dtype != x.dtype() {
+        return Err(KernelError::DType { op: OP, expected: weight.dtype, got: x.dtype() });
+    }
+    let (query_width, kv_width) = (shape.query_width(), 2 * shape.kv_width());
+    width(OP, "a row of x", x.columns(), weight.in_features)?;
+    width(OP, "a row of queries, keys and values", query_width + kv_width, weight.out_features)?;
+    if let Some(len) = bias {
+        width(OP, "bias", len, weight.out_features)?;
+    }
+    if part.has_query() {
+        same_dtype(OP, x, query)?;
+        fits(OP, "query", query, x.rows(), query_width)?;
+    }
+    if part.has_key_value() {
+        same_dtype(OP, x, key_value)?;
+        fits(OP, "key_value", key_value, x.rows(), kv_width)?;
+    }
+    let Some(rotation) = rotation else { return Ok(()) };
+    width(OP, "positions", rotation.positions.len(), x.rows())?;
+    let (cos, sin) = (len(rotation.cos), len(rotation.sin));
+    angles(OP, shape.head_dim, rotation.rotary_dim, rotation.positions, cos, sin)
 }
 
 /// Checks that a rule of scores has finite numbers, a window that is not empty and a positive cap.

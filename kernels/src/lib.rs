@@ -11,17 +11,23 @@ pub mod cuda;
 pub mod device_usage;
 pub mod dtype;
 pub mod error;
+pub mod folded_norm;
 pub mod host;
 pub mod pending;
+pub mod pooling;
 pub mod profiled;
 pub mod routes;
 
-pub use backend::{Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, ScoreRule};
+pub use backend::{
+    Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, QkvPart, QkvProjection, Rotation,
+    ScoreRule,
+};
 pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;
 pub use device_usage::DeviceUsage;
 pub use dtype::{DType, UnknownDType};
 pub use error::KernelError;
+pub use folded_norm::{FoldedNorm, square_blocks};
 pub use host::{HostTensor, SourceFile};
 pub use pending::PendingCopy;
 pub use profiled::{Profile, ProfiledBackend};

@@ -15,10 +15,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use actbench_kernels::cuda::emulator::{EmulatedBackend, Emulator, EmulatorOptions};
 use actbench_kernels::cuda::registry::{self, SOURCES, Variant};
 use actbench_kernels::cuda::{Argument, Device, KernelSet, Tiles};
-use actbench_kernels::{Activation, AttentionShape, Backend, DType, PoolMethod, ScoreRule};
+use actbench_kernels::{Activation, AttentionShape, Backend, DType, PoolMethod, QkvPart, ScoreRule};
 use common::*;
 use mutants::{KernelPath, Mutant, mutants};
-use operations::{MatmulKind, NormKind};
+use operations::{MatmulKind, NormKind, QkvCase};
 
 /// The operation of the mutant's kernel, on shapes with tails.
 fn run<B: Backend>(mutant: &Mutant, backend: &B) -> Vec<u8> {
@@ -37,6 +37,12 @@ fn run<B: Backend>(mutant: &Mutant, backend: &B) -> Vec<u8> {
         _ => MatmulKind::Linear,
     };
     let is_added = matches!(path, KernelPath::Added | KernelPath::AddedWide);
+    if path == KernelPath::Qkv {
+        // Keys and values in one tile with two heads of queries, and a half of each head rotated.
+        let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 64 };
+        let case = QkvCase { shape, rotary_dim: 32, biased: true, dtype, inputs: 8 };
+        return operations::qkv(backend, case, QkvPart::All, (0, 20)).concat();
+    }
     match mutant.file {
         "rms_norm" if is_added => operations::norm(backend, NormKind::RmsResidual, dtype, (0, 4), 136),
         "rms_norm" => operations::norm(backend, NormKind::Rms, dtype, (0, 4), 136),
@@ -50,6 +56,22 @@ fn run<B: Backend>(mutant: &Mutant, backend: &B) -> Vec<u8> {
         "rope" => operations::rope(backend, dtype, 48, 16, &[3, 0, 9]),
         "route" => operations::routes(backend, dtype, operations::route_rules(3)[2], (0, 5), 130),
         "add_weighted_rows" => operations::weighted_rows(backend, dtype, 136),
+        // The last block is shorter, and two tiles in both dimensions.
+        "linear_mma" | "linear_wgmma" if path == KernelPath::Squares => {
+            operations::residual_squares(backend, dtype, (0, 130), 72, 328).1
+        }
+        "linear_mma" | "linear_wgmma" if path == KernelPath::Normed => {
+            operations::normed(backend, dtype, false, 130, 136, 264)
+        }
+        "fold_norm" => operations::normed(backend, dtype, true, 3, 136, 8),
+        "square_sums" => {
+            let x = upload(backend, dtype, 3, 131, &random(1, dtype, 3 * 131));
+            let mut squares = filled_with_nan(backend, DType::F32, 3, 3);
+            backend.square_sums(&x, &mut squares).unwrap();
+            let mut bytes = vec![0; 3 * 3 * 4];
+            backend.download(&squares, 3, &mut bytes).unwrap();
+            bytes
+        }
         "linear" => operations::matmul(backend, kind, true, dtype, (0, 3), 20, 131),
         "pool" => operations::pool(backend, dtype, 136, PoolMethod::Sum),
         "attention" => operations::attention(backend, dtype, shape, scores, [5, 300]),
@@ -80,28 +102,41 @@ fn run<B: Backend>(mutant: &Mutant, backend: &B) -> Vec<u8> {
 /// The type of the mutant's operation.
 fn dtype(mutant: &Mutant) -> DType {
     match mutant.file {
-        "rms_norm" | "rms_norm_heads" => DType::Bf16,
+        "rms_norm" | "rms_norm_heads" | "fold_norm" | "square_sums" => DType::Bf16,
         "attention" | "layer_norm" => DType::F32,
         _ => DType::F16,
     }
 }
 
-/// The symptom of the mutant in this mode, if it is detected.
-fn symptom(mutant: &Mutant, options: EmulatorOptions, expected: &[u8]) -> Option<String> {
-    let dtype = dtype(mutant);
+/// Whether the mutant is one of folded norms: the CPU backend has none, so the bits are compared with the kernel's own.
+fn is_folded(mutant: &Mutant) -> bool {
+    matches!(mutant.path, KernelPath::Squares | KernelPath::Normed)
+}
+
+/// The set of kernels that has the mutant's.
+fn kernel_set(mutant: &Mutant) -> KernelSet {
     let variants =
         SOURCES.iter().find(|source| source.file.strip_suffix(".cu") == Some(mutant.file)).unwrap().kernels();
-    let kernels = match variants.map(|kernel| kernel.variant).last() {
+    match variants.map(|kernel| kernel.variant).last() {
         Some(Variant::Wgmma) => KernelSet::Fast,
         Some(Variant::Mma) => KernelSet::Mma,
         Some(Variant::Wide) if matches!(mutant.path, KernelPath::Wide | KernelPath::AddedWide) => KernelSet::Mma,
+        _ if is_folded(mutant) => KernelSet::Mma,
         _ => KernelSet::Plain,
-    };
+    }
+}
+
+/// The symptom of the mutant in this mode, if it is detected.
+fn symptom(mutant: &Mutant, options: EmulatorOptions, expected: &[u8]) -> Option<String> {
+    let (dtype, kernels) = (dtype(mutant), kernel_set(mutant));
     let backend = EmulatedBackend::mutant(options, kernels, mutant.name).unwrap();
     let got = match catch_unwind(AssertUnwindSafe(|| run(mutant, &backend))) {
         Ok(got) => got,
         Err(panic) => return Some(panic.downcast_ref::<String>().cloned().unwrap_or_default()),
     };
+    if is_folded(mutant) {
+        return (got != expected).then(|| "wrong bits".to_owned());
+    }
     let expected = dtype.to_f32_vec(expected);
     let scale = expected.iter().fold(0.0f32, |scale, value| scale.max(value.abs()));
     let worst = dtype.to_f32_vec(&got).into_iter().zip(&expected).map(|(got, expected)| (got - expected).abs() / scale);
@@ -114,8 +149,14 @@ fn table() -> Vec<(&'static str, Vec<Option<String>>)> {
     let cpu = fused_multiply_add_cpu();
     mutants()
         .map(|mutant| {
-            let expected = run(mutant, &cpu);
             let modes = EmulatorOptions::matrix();
+            // The CPU rounds before a rotation, the fused kernels do not, and it folds no norms.
+            let expected = match mutant.path {
+                KernelPath::Qkv | KernelPath::Squares | KernelPath::Normed => {
+                    run(mutant, &EmulatedBackend::emulated(modes[0], kernel_set(mutant)))
+                }
+                _ => run(mutant, &cpu),
+            };
             (mutant.name, modes.into_iter().map(|options| symptom(mutant, options, &expected)).collect())
         })
         .collect()
@@ -198,6 +239,8 @@ fn tensor_maps_of_other_tiles_are_detected() {
             Argument::U32(inputs as u32),
             Argument::U32(outputs as u32),
             Argument::U32(0),
+            Argument::Null,
+            Argument::F32(0.0),
         ];
         device.launch(&launch, &mut arguments).map_err(|error| error.to_string())?;
         let mut bytes = vec![0; rows * outputs * 2];

@@ -7,6 +7,8 @@ use actbench_kernels::{Activation, AttentionShape, DType, PoolMethod, ScoreRule}
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::folded::{self, Folded};
+
 /// The storage types.
 pub const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
@@ -123,6 +125,10 @@ pub enum KeyRows {
 pub enum Operation {
     /// `[m, k]` times `[n, k]` transposed; `n` are the columns of the result.
     Gemm { gemm: Gemm, m: usize, k: usize, n: usize, biased: bool },
+    /// An operation of folded norms, of a GEMM of `rows` rows, `k` inputs and `n` outputs.
+    Folded { folded: Folded, rows: usize, k: usize, n: usize },
+    /// Queries, keys and values of `[rows, k]`, with queries and keys rotated if `rotary_dim` is not 0.
+    Qkv { rows: usize, k: usize, shape: AttentionShape, rotary_dim: usize, biased: bool },
     /// A norm of `[rows, columns]`.
     Norm { norm: Norm, rows: usize, columns: usize },
     /// RMSNorm of the first `heads` heads of a row, which has one more.
@@ -162,6 +168,8 @@ impl Case {
     pub fn rows(&self) -> usize {
         match &self.operation {
             Operation::Gemm { m: rows, .. }
+            | Operation::Folded { rows, .. }
+            | Operation::Qkv { rows, .. }
             | Operation::Norm { rows, .. }
             | Operation::NormHeads { rows, .. }
             | Operation::Rope { rows, .. }
@@ -181,6 +189,8 @@ impl Case {
     pub fn columns(&self) -> usize {
         match &self.operation {
             Operation::Gemm { n, .. } => *n,
+            Operation::Folded { folded, k, n, .. } => folded.columns(*k, *n),
+            Operation::Qkv { shape, .. } => shape.query_width() + 2 * shape.kv_width(),
             Operation::Norm { columns, .. }
             | Operation::EmbedScaled { columns, .. }
             | Operation::AddEmbedding { columns, .. }
@@ -202,6 +212,14 @@ impl Case {
             Operation::Gemm { gemm: Gemm::Linear | Gemm::Activated(_), .. } => registry::Operation::Linear,
             Operation::Gemm { gemm: Gemm::Residual, .. } => registry::Operation::LinearResidual,
             Operation::Gemm { gemm: Gemm::Gated(_), .. } => registry::Operation::LinearGated,
+            Operation::Folded { folded, .. } => match folded {
+                Folded::ResidualSquares => registry::Operation::LinearResidual,
+                Folded::Projection => registry::Operation::Linear,
+                Folded::GatedProjection => registry::Operation::LinearGated,
+                Folded::Weights => registry::Operation::FoldNorm,
+                Folded::SquareSums => registry::Operation::SquareSums,
+            },
+            Operation::Qkv { .. } => registry::Operation::LinearQkv,
             Operation::Norm { norm: Norm::Rms, .. } => registry::Operation::RmsNorm,
             Operation::Norm { norm: Norm::RmsResidual, .. } => registry::Operation::RmsNormResidual,
             Operation::Norm { norm: Norm::Layer, .. } => registry::Operation::LayerNorm,
@@ -225,6 +243,14 @@ impl fmt::Display for Case {
             Operation::Gemm { gemm, m, k, n, biased } => {
                 let bias = if *biased { ", bias" } else { "" };
                 write!(f, "{gemm} {} [{m}, {k}] x [{n}, {k}]{bias}", self.dtype)
+            }
+            Operation::Folded { folded, rows, k, n } => {
+                write!(f, "{} {} [{rows}, {k}] x [{n}, {k}]", folded.name(), self.dtype)
+            }
+            Operation::Qkv { rows, k, shape: AttentionShape { n_heads, n_kv_heads, head_dim }, rotary_dim, biased } => {
+                let bias = if *biased { ", bias" } else { "" };
+                let heads = format!("{n_heads} heads of {head_dim}, {n_kv_heads} KV heads, {rotary_dim} rotated");
+                write!(f, "qkv {} [{rows}, {k}], {heads}{bias}", self.dtype)
             }
             Operation::Norm { norm, rows, columns } => {
                 write!(f, "{} {} [{rows}, {columns}]", norm.name(), self.dtype)
@@ -276,6 +302,17 @@ fn fixed_operations() -> Vec<Operation> {
         for (m, k, n, biased) in [(1, 8, 1, true), (64, 328, 96, false)] {
             operations.push(Operation::Gemm { gemm, m, k, n, biased });
         }
+    }
+    // Heads over the ends of tiles, the plain kernel, a part of each head, and no rotation.
+    for (rows, k, heads, rotary_dim, biased) in [
+        (67, 72, (9, 3, 64), 64, true),
+        (5, 7, (3, 1, 10), 4, false),
+        (3, 64, (2, 1, 80), 32, true),
+        (4, 8, (1, 1, 24), 0, true),
+    ] {
+        let (n_heads, n_kv_heads, head_dim) = heads;
+        let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
+        operations.push(Operation::Qkv { rows, k, shape, rotary_dim, biased });
     }
     for columns in [1, 17, 130, 136] {
         operations.extend(Norm::ALL.map(|norm| Operation::Norm { norm, rows: 4, columns }));
@@ -366,6 +403,11 @@ fn random_operations(rng: &mut ChaCha8Rng, max_dim: usize) -> Vec<Operation> {
     operations.push(Operation::Pool { groups: dim(20), columns: dim(2 * max_dim), method });
     operations.push(Operation::Cast { from: DTYPES[dim(3) - 1], rows: dim(max_dim), columns: dim(max_dim) });
     let n_kv_heads = dim(2);
+    let head_dim = 16 * dim(8);
+    let shape = AttentionShape { n_heads: n_kv_heads * dim(3), n_kv_heads, head_dim };
+    let rotary_dim = if dim(2) > 1 { head_dim } else { 2 * (dim(head_dim / 2 + 1) - 1) };
+    let k = 8 * dim(max_dim.div_ceil(8));
+    operations.push(Operation::Qkv { rows: dim(max_dim), k, shape, rotary_dim, biased: dim(2) > 1 });
     let head_dim = if dim(4) > 1 { 8 * dim(32) } else { dim(256) };
     let shape = AttentionShape { n_heads: n_kv_heads * dim(4), n_kv_heads, head_dim };
     let lens = (0..dim(3)).map(|_| dim(max_dim)).collect();
@@ -377,12 +419,29 @@ fn random_operations(rng: &mut ChaCha8Rng, max_dim: usize) -> Vec<Operation> {
     operations
 }
 
+/// Folded norms: tails of both tiles and of the last block of columns, and outputs that `wgmma` takes or does not.
+fn folded_operations() -> Vec<Operation> {
+    let sizes = [
+        (Folded::ResidualSquares, 129, 72, 328),
+        (Folded::ResidualSquares, 3, 64, 130),
+        (Folded::Projection, 129, 136, 264),
+        (Folded::Projection, 5, 72, 130),
+        (Folded::GatedProjection, 67, 136, 136),
+        (Folded::GatedProjection, 3, 64, 33),
+        (Folded::Weights, 136, 136, 9),
+        (Folded::SquareSums, 5, 1100, 1),
+        (Folded::SquareSums, 4, 48, 1),
+    ];
+    sizes.into_iter().map(|(folded, rows, k, n)| Operation::Folded { folded, rows, k, n }).collect()
+}
+
 /// A layer of a 1B and of an 8B Llama model.
 fn model_operations() -> Vec<Operation> {
     let mut operations = Vec::new();
     for (rows, hidden, wide, n_heads, head_dim) in [(300, 2048, 8192, 32, 64), (130, 4096, 14336, 32, 128)] {
         let gemm = |gemm, k, n| Operation::Gemm { gemm, m: rows, k, n, biased: false };
-        operations.push(gemm(Gemm::Linear, hidden, hidden + 2 * 8 * head_dim));
+        let shape = AttentionShape { n_heads, n_kv_heads: 8, head_dim };
+        operations.push(Operation::Qkv { rows, k: hidden, shape, rotary_dim: head_dim, biased: false });
         operations.push(gemm(Gemm::Gated(Activation::Silu), hidden, wide));
         operations.push(gemm(Gemm::Residual, wide, hidden));
         operations.push(Operation::Norm { norm: Norm::Rms, rows, columns: hidden });
@@ -416,6 +475,9 @@ pub fn cases(seed: u64, selection: CaseSelection) -> Vec<Case> {
         }
         if selection.model_shapes && dtype != DType::F32 {
             operations.extend(model_operations());
+        }
+        if dtype == folded::DTYPE {
+            operations.extend(folded_operations());
         }
         let first = cases.len() as u64;
         cases.extend(operations.into_iter().enumerate().map(|(number, operation)| Case {

@@ -16,6 +16,7 @@ mod case;
 mod check;
 mod compare;
 mod differences;
+mod folded;
 mod inputs;
 mod operation;
 mod progress;

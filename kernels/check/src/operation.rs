@@ -6,13 +6,14 @@ use std::ops::Range;
 
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{
-    AttentionLayout, AttentionShape, Backend, DType, HostTensor, KernelError, PoolGroups, PoolMethod, RouteRule,
-    ScoreRule, WeightedRows,
+    AttentionLayout, AttentionShape, Backend, DType, HostTensor, KernelError, PoolGroups, PoolMethod, QkvPart,
+    QkvProjection, Rotation, RouteRule, ScoreRule, WeightedRows,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::case::{Gemm, KeyRows, Norm, Operation};
+use crate::folded::FoldedInputs;
 use crate::inputs::{Inputs, random, random_magnitudes, upload};
 
 /// The first row that a copy writes.
@@ -20,6 +21,9 @@ const COPY_OFFSET: usize = 2;
 
 /// The factor of a scaled embedding, which no type represents: the root of 1152.
 const EMBEDDING_FACTOR: f32 = 33.941_126;
+
+/// Positions of the angles of a rotation.
+const POSITIONS: u32 = 300;
 
 /// The constant in the root of a norm.
 const EPS: f32 = 1e-5;
@@ -34,14 +38,15 @@ impl<B: Backend> Weights<B> {
     /// Those of the backend.
     pub fn upload(backend: &B, inputs: &Inputs<'_>) -> Result<Self, KernelError> {
         let (case, dtype) = (inputs.case, inputs.case.dtype);
-        let Operation::Gemm { gemm, k, n, biased, .. } = &case.operation else {
-            return Ok(Weights(None));
+        let (gated, k, n, biased) = match &case.operation {
+            Operation::Gemm { gemm, k, n, biased, .. } => (gemm.is_gated(), k, n, biased),
+            Operation::Qkv { k, biased, .. } => (false, k, &case.columns(), biased),
+            _ => return Ok(Weights(None)),
         };
         let matrix = |stream| {
             let drawn = |len| random(case.seed, stream, dtype, 1.0, len);
             inputs.rows(stream, dtype, [*n, *k], 0..*n, drawn)
         };
-        let gated = gemm.is_gated();
         let weight = if gated {
             backend.prepare_gated(&matrix(2)?, &matrix(5)?, dtype)?
         } else {
@@ -57,12 +62,14 @@ impl<B: Backend> Weights<B> {
 pub struct PreparedCase<'w, B: Backend> {
     operands: Operands<'w, B>,
     out: B::Tensor,
+    /// The second output, whose columns follow those of `out`, and the bytes of a row.
+    second: Option<(B::Tensor, usize)>,
     /// Leading rows of `out` that do not belong to the result.
     skipped: usize,
     rows: usize,
     row_bytes: usize,
     element_bytes: usize,
-    /// M, K and N of a GEMM.
+    /// M, K and N of a GEMM, also of queries, keys and values.
     mkn: [usize; 3],
 }
 
@@ -81,6 +88,17 @@ enum Operands<'w, B: Backend> {
         x: B::Tensor,
         weight: &'w B::Linear,
         bias: Option<&'w B::Vector>,
+    },
+    Folded(FoldedInputs),
+    Qkv {
+        shape: AttentionShape,
+        rotary_dim: usize,
+        x: B::Tensor,
+        weight: &'w B::Linear,
+        bias: Option<&'w B::Vector>,
+        positions: Vec<u32>,
+        cos: B::Vector,
+        sin: B::Vector,
     },
     Norm {
         norm: Norm,
@@ -193,7 +211,14 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
         let vector = |stream: u64, dtype: DType, len: usize| {
             backend.prepare_vector(&[inputs.vector(stream, dtype, len)?], dtype)
         };
-        let mut skipped = 0;
+        let (mut skipped, mut second) = (0, None);
+        // Positions of all rows, and the angles of `pairs` columns.
+        let positions = |all: usize| -> Vec<u32> {
+            let mut rng = ChaCha8Rng::seed_from_u64(case.seed);
+            let positions: Vec<u32> = (0..all).map(|_| rng.random_range(0..POSITIONS)).collect();
+            positions.get(range.clone()).unwrap_or_default().to_vec()
+        };
+        let angles = |stream, pairs| vector(stream, DType::F32, POSITIONS as usize * pairs);
         let (operands, out) = match &case.operation {
             Operation::Gemm { gemm, k, n, .. } => {
                 let Some((weight, bias)) = &weights.0 else {
@@ -202,6 +227,28 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
                 let operands = Operands::Gemm { gemm: *gemm, x: part(1, *k)?, weight, bias: bias.as_ref() };
                 // The residual adds to these values; the others overwrite them.
                 (operands, part(4, *n)?)
+            }
+            Operation::Folded { folded, rows: all, k, n } => {
+                let folded = FoldedInputs::new(inputs, *folded, [*all, *k, *n], range.clone())?;
+                (Operands::Folded(folded), backend.alloc(dtype, rows, columns)?)
+            }
+            Operation::Qkv { rows: all, k, shape, rotary_dim, .. } => {
+                let Some((weight, bias)) = &weights.0 else {
+                    return Err(KernelError::shape("inputs", format!("{case} without weights")));
+                };
+                let (kv_width, pairs) = (2 * shape.kv_width(), rotary_dim / 2);
+                second = Some((backend.alloc(dtype, rows, kv_width)?, kv_width * dtype.size()));
+                let operands = Operands::Qkv {
+                    shape: *shape,
+                    rotary_dim: *rotary_dim,
+                    x: part(1, *k)?,
+                    weight,
+                    bias: bias.as_ref(),
+                    positions: positions(*all),
+                    cos: angles(6, pairs)?,
+                    sin: angles(7, pairs)?,
+                };
+                (operands, backend.alloc(dtype, rows, shape.query_width())?)
             }
             Operation::Norm { norm, .. } => {
                 let (scale, bias) = (vector(2, dtype, columns)?, vector(3, dtype, columns)?);
@@ -225,12 +272,9 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
                 (operands, part(4, columns)?)
             }
             Operation::Rope { rows: all, head_dim, rotary_dim } => {
-                let mut rng = ChaCha8Rng::seed_from_u64(case.seed);
-                let positions: Vec<u32> = (0..*all).map(|_| rng.random_range(0..300)).collect();
-                let angles = |stream| vector(stream, DType::F32, 300 * (rotary_dim / 2));
-                let positions = positions.get(range.clone()).unwrap_or_default().to_vec();
-                let (head_dim, rotary_dim) = (*head_dim, *rotary_dim);
-                let operands = Operands::Rope { head_dim, rotary_dim, positions, cos: angles(2)?, sin: angles(3)? };
+                let (head_dim, rotary_dim, positions) = (*head_dim, *rotary_dim, positions(*all));
+                let (cos, sin) = (angles(2, rotary_dim / 2)?, angles(3, rotary_dim / 2)?);
+                let operands = Operands::Rope { head_dim, rotary_dim, positions, cos, sin };
                 (operands, part(1, columns)?)
             }
             Operation::Route { experts, top_k, .. } => {
@@ -302,10 +346,20 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
         };
         let mkn = match &case.operation {
             Operation::Gemm { k, n, .. } => [rows, *k, *n],
+            Operation::Qkv { k, .. } => [rows, *k, columns],
             _ => [0; 3],
         };
         let element_bytes = dtype.size();
-        Ok(PreparedCase { operands, out, skipped, rows, row_bytes: columns * element_bytes, element_bytes, mkn })
+        Ok(PreparedCase {
+            operands,
+            out,
+            second,
+            skipped,
+            rows,
+            row_bytes: columns * element_bytes,
+            element_bytes,
+            mkn,
+        })
     }
 
     /// Runs the operation. Operations in place change their result when run again.
@@ -321,6 +375,16 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
                 Gemm::Activated(activation) => backend.linear_activated(x, weight, *bias, *activation, out),
                 Gemm::Gated(activation) => backend.linear_gated(x, weight, *bias, *activation, out),
             },
+            Operands::Folded(folded) => folded.apply(backend, out),
+            Operands::Qkv { shape, rotary_dim, x, weight, bias, positions, cos, sin } => {
+                let Some((key_value, _)) = &mut self.second else {
+                    return Err(KernelError::shape("inputs", "no second output"));
+                };
+                let rotation = Rotation { rotary_dim: *rotary_dim, positions, cos, sin };
+                let rotation = (*rotary_dim > 0).then_some(rotation);
+                let projection = QkvProjection { shape: *shape, part: QkvPart::All, rotation };
+                backend.project_qkv(x, None, weight, *bias, &projection, out, key_value)
+            }
             Operands::Norm { norm: Norm::Rms, x, scale, .. } => backend.rms_norm(x, scale, EPS, out),
             Operands::Norm { norm: Norm::RmsResidual, x, scale, .. } => backend.rms_norm_residual(x, scale, EPS, out),
             Operands::Norm { norm: Norm::Layer, x, scale, bias } => backend.layer_norm(x, scale, bias, EPS, out),
@@ -368,6 +432,10 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
                 let elements = m * k + matrices * n * k + results * m * n;
                 Work { bytes: elements * self.element_bytes as f64, operations: Some(2.0 * matrices * m * k * n) }
             }
+            Operands::Qkv { .. } => {
+                let [m, k, n] = self.mkn.map(|size| size as f64);
+                Work { bytes: (m * k + n * k + m * n) * self.element_bytes as f64, operations: Some(2.0 * m * k * n) }
+            }
             // Two heads of three are read and written, each in part.
             Operands::Rope { head_dim, rotary_dim, .. } => {
                 moved(2.0 * result * 2.0 / 3.0 * *rotary_dim as f64 / *head_dim as f64)
@@ -389,7 +457,9 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
                 let operations = 4.0 * (pairs * shape.query_width()) as f64;
                 Work { bytes: 2.0 * result + keys_values, operations: Some(operations) }
             }
-            Operands::Norm { .. }
+            // Never timed: those of the GEMMs are, and the others are short.
+            Operands::Folded(_)
+            | Operands::Norm { .. }
             | Operands::EmbedScaled { .. }
             | Operands::Gather { .. }
             | Operands::Copy { .. }
@@ -403,9 +473,22 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
     /// Those of the backend.
     pub fn result(&self, backend: &B) -> Result<Vec<u8>, KernelError> {
         let rows = self.skipped + self.rows;
-        let mut bytes = vec![0; rows * self.row_bytes];
-        backend.download(&self.out, rows, &mut bytes)?;
-        Ok(bytes.split_off(self.skipped * self.row_bytes))
+        let (second_bytes, second) = match &self.second {
+            None => (0, Vec::new()),
+            Some((tensor, row_bytes)) => {
+                let mut bytes = vec![0; rows * row_bytes];
+                backend.download(tensor, rows, &mut bytes)?;
+                (*row_bytes, bytes)
+            }
+        };
+        let first_bytes = self.row_bytes - second_bytes;
+        let mut first = vec![0; rows * first_bytes];
+        backend.download(&self.out, rows, &mut first)?;
+        if second_bytes == 0 {
+            return Ok(first.split_off(self.skipped * self.row_bytes));
+        }
+        let both = first.chunks(first_bytes.max(1)).zip(second.chunks(second_bytes));
+        Ok(both.flat_map(|(first, second)| [first, second].concat()).collect())
     }
 }
 
@@ -488,6 +571,10 @@ mod tests {
         let gated = Work { bytes: linear.bytes + 2.0 * 35.0, operations: Some(4.0 * 105.0) };
         assert_eq!(work(gemm(Gemm::Gated(Activation::Silu))), gated);
         assert_eq!(work(gemm(Gemm::Activated(Activation::Gelu))), linear);
+        // Four queries of two heads, two keys and two values: eight columns.
+        let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 2 };
+        let qkv = Work { bytes: 2.0 * (15.0 + 40.0 + 24.0), operations: Some(2.0 * 120.0) };
+        assert_eq!(work(Operation::Qkv { rows: 3, k: 5, shape, rotary_dim: 2, biased: true }), qkv);
         let norm = |norm| work(Operation::Norm { norm, rows: 3, columns: 5 }).bytes;
         assert_eq!([Norm::Rms, Norm::RmsResidual, Norm::Layer].map(norm), [60.0, 90.0, 60.0]);
         // Two of three heads of 4 columns; a half of two of three heads of 8 columns.

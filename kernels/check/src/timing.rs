@@ -130,6 +130,10 @@ fn cases(rows: usize, hidden: usize) -> Vec<Case> {
             cases.push(case(dtype, gemm(kind, k, n)));
         }
         cases.push(case(dtype, attention(shape, rows / 4, Scores::default(), KeyRows::Consecutive)));
+        // The narrowest heads that all kernels rotate.
+        let qkv = AttentionShape { head_dim: head_dim.max(16), ..shape };
+        let rotary_dim = qkv.head_dim;
+        cases.push(case(dtype, Operation::Qkv { rows, k: hidden, shape: qkv, rotary_dim, biased: false }));
     }
     // Lengths of short texts and of long ones, with the heads of a 1B and of an 8B Llama model.
     for (head_dim, lens) in [(shape.head_dim / 2, &[60, 256, 512, 1024][..]), (shape.head_dim, &[60, 256, 512])] {

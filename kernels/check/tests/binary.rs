@@ -129,6 +129,7 @@ mod with_the_emulator {
             "linear_bf16",
             "linear_mma_bf16",
             "linear_wgmma_bf16",
+            "linear_qkv_wgmma_bf16",
             "attention_mma_f16_64",
             "rms_norm_bf16",
             "rms_norm_wide_bf16",

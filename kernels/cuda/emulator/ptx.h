@@ -27,6 +27,7 @@ DEVICE u32 prmt(u32 low, u32 high, u32 selector) {
 DEVICE float flush_subnormal(float x) { return fabsf(x) < 1.17549435e-38f ? copysignf(0.0f, x) : x; }
 DEVICE float ex2_approx(float x) { return flush_subnormal(exp2f(flush_subnormal(x))); }
 DEVICE float rcp_approx(float x) { return flush_subnormal(1.0f / flush_subnormal(x)); }
+DEVICE float rsqrt_approx(float x) { return flush_subnormal(1.0f / sqrtf(flush_subnormal(x))); }
 DEVICE void atomic_min(u64* address, u64 value) {
   if (value < *address) *address = value;
 }

@@ -1,4 +1,5 @@
-// Epilogues of the tensor-core GEMMs: bias, then an activation and a store, an addition to `out`, or a gated activation.
+// Epilogues of the tensor-core GEMMs: bias, then an activation and a store, an addition to `out`, a gated activation, or
+// the rotation of queries and keys.
 //
 // `column` is a column of the GEMM's N, in which GATED interleaves gate and up projection: columns `column` and
 // `column + 1` make output `column / 2` of `out_features`. Its bias is [gate bias | up bias].
@@ -6,7 +7,29 @@
 
 #include "math.cuh"
 
-enum Epilogue { STORE, RESIDUAL, GATED };
+enum Epilogue { STORE, RESIDUAL, GATED, QKV };
+
+// A GEMM whose columns are queries, then keys and values. Its columns `first` to `end - 1` are computed.
+struct Qkv {
+  u32 first, end;
+  // Columns of queries, and of keys and values.
+  u32 query_width, kv_width;
+  // Position of each row, and f32 [positions, rotary_dim / 2] of the angles.
+  const u32* positions;
+  const float* cos;
+  const float* sin;
+  // Columns before it belong to heads that are rotated: those of queries and keys, or none.
+  u32 rotated;
+  // Columns of a head, and how many of them are rotated.
+  u32 head_dim, rotary_dim;
+};
+
+// The operations of rope.cu, in f32 before the result is rounded.
+DEVICE void rotate_pair(float& first, float& second, float c, float s) {
+  const float a = first, b = second;
+  first = fmaf(a, c, -(b * s));
+  second = fmaf(b, c, a * s);
+}
 
 // The activation of most models, for which the epilogue is compiled without branches: none, and SiLU of a gated one.
 template <Epilogue EPILOGUE>
@@ -55,10 +78,34 @@ DEVICE void activate_all(float (&values)[COUNT], u32 activation) {
   }
 }
 
-// Two neighboring accumulators of a row, for any `out_features`; `column` is the first one's, an even number.
+// RMSNorm folded into the GEMMs that read a stream: `squares` is f32 [rows, square_blocks(columns)] with the sum of the squares
+// of each 64 columns of the stream, the last block may have fewer. RESIDUAL writes it, STORE and GATED read it and scale
+// their accumulators by the row's 1 / sqrt(mean + eps); the norm's weights are in w.
+// Order of a sum: of each half of 64 columns, lane q of four has one chain of fused multiply-adds over columns 8 j + 2 q and
+// 8 j + 2 q + 1, j = 0 to 3; the four are added as (0 + 1) + (2 + 3), then the halves, and by the reader blocks in order.
+constexpr u32 SQUARES_COLUMNS = 64;
+DEVICE u32 square_blocks(u32 columns) { return (columns + SQUARES_COLUMNS - 1) / SQUARES_COLUMNS; }
+
+// The sum over four neighboring lanes, in each of them.
+DEVICE float quad_sum(float value) {
+  value += shfl_xor(value, 1);
+  return value + shfl_xor(value, 2);
+}
+
+// The factor of row `row` of a stream of `columns` columns.
+DEVICE float row_scale(const float* squares, u64 row, u32 columns, float eps) {
+  const u32 blocks = square_blocks(columns);
+  float sum = 0.0f;
+#pragma unroll 8
+  for (u32 block = 0; block < blocks; block++) sum += squares[row * blocks + block];
+  return rsqrt_approx(fmaf(sum, rcp_approx(static_cast<float>(columns)), eps));
+}
+
+// Two neighboring accumulators of a row, for any `out_features`; `column` is the first one's, an even number. RESIDUAL adds the
+// squares of what it stores to `sum`.
 template <class E, Epilogue EPILOGUE, bool OTHER>
 DEVICE void store_pair(float first, float second, const float* bias, u64 row, u32 column, u32 out_features,
-                       u32 activation, E* out) {
+                       u32 activation, E* out, float& sum) {
   if (EPILOGUE == GATED) {
     const u32 output = column / 2;
     if (output >= out_features) return;
@@ -73,10 +120,11 @@ DEVICE void store_pair(float first, float second, const float* bias, u64 row, u3
   if (bias && column < out_features) values[0] += bias[column];
   if (bias && column + 1 < out_features) values[1] += bias[column + 1];
   if (EPILOGUE == STORE) activate_all<EPILOGUE, OTHER>(values, activation);
-  if (column < out_features) {
-    stored[0] = from_float<E>(EPILOGUE == RESIDUAL ? to_float(stored[0]) + values[0] : values[0]);
-  }
-  if (column + 1 < out_features) {
-    stored[1] = from_float<E>(EPILOGUE == RESIDUAL ? to_float(stored[1]) + values[1] : values[1]);
+#pragma unroll
+  for (u32 i = 0; i < 2; i++) {
+    if (column + i >= out_features) continue;
+    const E rounded = from_float<E>(EPILOGUE == RESIDUAL ? to_float(stored[i]) + values[i] : values[i]);
+    stored[i] = rounded;
+    if (EPILOGUE == RESIDUAL) sum = fmaf(to_float(rounded), to_float(rounded), sum);
   }
 }

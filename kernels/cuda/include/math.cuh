@@ -127,3 +127,13 @@ DEVICE float warp_reduce_sum(float value) {
   for (u32 lane_mask = 16; lane_mask > 0; lane_mask /= 2) value += shfl_xor(value, lane_mask);
   return value;
 }
+
+// Lowers `*note`, which starts at all ones, to four times `index` if the element is not finite, plus 0 for a NaN, 1 for an
+// infinity and 2 for a negative one.
+template <class To>
+DEVICE void check_finite(To rounded, u64 index, u64* note) {
+  const u32 bits = float_to_bits(to_float(rounded)), exponent = 0x7f800000u;
+  if ((bits & exponent) != exponent) return;
+  const u64 kind = (bits & 0x007fffffu) != 0 ? 0 : 1 + (bits >> 31);
+  atomic_min(note, index * 4 + kind);
+}

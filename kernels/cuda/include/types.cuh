@@ -127,6 +127,12 @@ DEVICE void store_vec(E* to, const float (&values)[VEC<E>]) {
                        pack_word(values + 2 * IN_A_WORD, E{}), pack_word(values + 3 * IN_A_WORD, E{})};
   *reinterpret_cast<uint4*>(to) = words;
 }
+// Two floats, at an address that is a multiple of 8.
+DEVICE void load_two(const float* from, float (&values)[2]) {
+  const uint2 words = *reinterpret_cast<const uint2*>(from);
+  values[0] = bits_to_float(words.x);
+  values[1] = bits_to_float(words.y);
+}
 // `COUNT` floats, a multiple of four, by vector loads.
 template <u32 COUNT>
 DEVICE void load_floats(const float* from, float (&values)[COUNT]) {

@@ -10,14 +10,21 @@ use rayon::ThreadPool;
 
 use self::aligned::AlignedBytes;
 use self::gemm::activation::with_activation;
-use self::gemm::epilogue::{ActivatedEpilogue, GatedEpilogue, OutputRows, ResidualEpilogue, StoreEpilogue};
+use self::gemm::epilogue::{
+    ActivatedEpilogue, GatedEpilogue, OutputRows, QkvEpilogue, ResidualEpilogue, StoreEpilogue,
+};
+use self::gemm::pack::PANEL;
 use self::rows::{RopeAngles, RopeHeads};
 use self::tensor::with_element;
-use crate::backend::{Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, ScoreRule};
+use crate::backend::{
+    Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, QkvPart, QkvProjection, Rotation,
+    ScoreRule,
+};
 use crate::check;
 use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
 use crate::error::KernelError;
+use crate::folded_norm::FoldedNorm;
 use crate::host::HostTensor;
 use crate::pending::{CompletedCopy, PendingCopy};
 use crate::routes::{RouteRule, Routes, WeightedRows};
@@ -88,6 +95,11 @@ impl CpuBackend {
     }
 }
 
+/// The error of an operation of folded norms.
+fn not_folded(op: &'static str) -> KernelError {
+    KernelError::shape(op, "the CPU backend folds no norms")
+}
+
 impl Backend for CpuBackend {
     type Tensor = CpuTensor;
     type Linear = PackedWeights;
@@ -116,6 +128,15 @@ impl Backend for CpuBackend {
 
     fn prepare_gated(&self, gate: &HostTensor, up: &HostTensor, run: DType) -> Result<PackedWeights, KernelError> {
         self.pool.install(|| PackedWeights::gated(gate, up, run, self.isa.splits_f32()))
+    }
+
+    /// Never: the CPU reads its caches for a norm, which is a small part of a forward pass.
+    fn folds_norms(&self, _run: DType, _width: usize) -> bool {
+        false
+    }
+
+    fn fold_norm(&self, _weight: &mut PackedWeights, _scale: &Vec<f32>) -> Result<(), KernelError> {
+        Err(not_folded("fold norm"))
     }
 
     fn prepare_vector(&self, parts: &[HostTensor], run: DType) -> Result<Vec<f32>, KernelError> {
@@ -222,6 +243,33 @@ impl Backend for CpuBackend {
         })
     }
 
+    fn linear_normed(
+        &self,
+        _x: &CpuTensor,
+        _norm: FoldedNorm<'_, CpuTensor>,
+        _weight: &PackedWeights,
+        _bias: Option<&Vec<f32>>,
+        _activation: Option<Activation>,
+        _out: &mut CpuTensor,
+    ) -> Result<(), KernelError> {
+        Err(not_folded("linear normed"))
+    }
+
+    fn linear_residual_squares(
+        &self,
+        _x: &CpuTensor,
+        _weight: &PackedWeights,
+        _bias: Option<&Vec<f32>>,
+        _stream: &mut CpuTensor,
+        _squares: &mut CpuTensor,
+    ) -> Result<(), KernelError> {
+        Err(not_folded("linear residual squares"))
+    }
+
+    fn square_sums(&self, _x: &CpuTensor, _squares: &mut CpuTensor) -> Result<(), KernelError> {
+        Err(not_folded("square sums"))
+    }
+
     fn linear_activated(
         &self,
         x: &CpuTensor,
@@ -283,6 +331,42 @@ impl Backend for CpuBackend {
         check::rope(x, n_heads, head_dim, rotary_dim, positions, cos.len(), sin.len())?;
         let heads = RopeHeads { n_heads, head_dim, rotary_dim };
         self.pool.install(|| rows::rope(self.isa, x, heads, positions, RopeAngles { cos, sin }));
+        Ok(())
+    }
+
+    fn project_qkv(
+        &self,
+        x: &CpuTensor,
+        norm: Option<FoldedNorm<'_, CpuTensor>>,
+        weight: &PackedWeights,
+        bias: Option<&Vec<f32>>,
+        projection: &QkvProjection<'_, Vec<f32>>,
+        query: &mut CpuTensor,
+        key_value: &mut CpuTensor,
+    ) -> Result<(), KernelError> {
+        if norm.is_some() {
+            return Err(not_folded("project qkv"));
+        }
+        check::project_qkv(x, weight.shape(), bias.map(Vec::len), projection, Vec::len, query, key_value)?;
+        let QkvProjection { shape, part, rotation } = projection;
+        let (query_width, bias) = (shape.query_width(), bias.map(Vec::as_slice));
+        let columns = match part {
+            QkvPart::All => 0..weight.out_features(),
+            QkvPart::Query => 0..query_width,
+            QkvPart::KeyValue => query_width..weight.out_features(),
+        };
+        let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
+        with_element!(x.dtype(), E => {
+            let (query, key_value) = (OutputRows::new(query), OutputRows::new(key_value));
+            let epilogue = QkvEpilogue::<E> { query, key_value, query_width, columns, bias };
+            self.pool.install(|| gemm::matmul_panels(self.isa, x, weight, panels, &epilogue, &mut self.scratch()))?;
+        });
+        let Some(Rotation { rotary_dim, positions, cos, sin }) = rotation else { return Ok(()) };
+        let rotated = [(part.has_query(), query, shape.n_heads), (part.has_key_value(), key_value, shape.n_kv_heads)];
+        for (_, tensor, n_heads) in rotated.into_iter().filter(|(is_computed, ..)| *is_computed) {
+            let heads = RopeHeads { n_heads, head_dim: shape.head_dim, rotary_dim: *rotary_dim };
+            self.pool.install(|| rows::rope(self.isa, tensor, heads, positions, RopeAngles { cos, sin }));
+        }
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Launches of the GEMMs with weights: `linear.cu` and, on tensor cores, `linear_mma.cu` or `linear_wgmma.cu`.
 
+use super::folded_norm::RowSquares;
 use super::registry::{Kernel, LINEAR_MMA_TILE, LINEAR_WGMMA_BOX, LINEAR_WGMMA_TILE, Operation, Variant, require};
 use super::{Argument, CudaBackend, CudaTensor, CudaVector, CudaWeights, Device, Tiles, count};
 use crate::backend::Activation;
@@ -42,7 +43,9 @@ struct GemmNumbers {
 }
 
 impl<D: Device> CudaBackend<D> {
-    /// The GEMM of `x` and `weight` with the epilogue of `operation`. [`Operation::LinearResidual`] has no activation.
+    /// The GEMM of `x` and `weight` with the epilogue of `operation`. [`Operation::LinearResidual`] has no activation, and only it
+    /// writes sums of squares.
+    #[expect(clippy::too_many_arguments, reason = "the operands of a GEMM and of its epilogue")]
     pub(super) fn matmul(
         &self,
         operation: Operation,
@@ -51,6 +54,7 @@ impl<D: Device> CudaBackend<D> {
         bias: Option<&CudaVector<D::Buffer>>,
         activation: Option<Activation>,
         out: &mut CudaTensor<D::Buffer>,
+        squares: RowSquares<'_, D::Buffer>,
     ) -> Result<(), KernelError> {
         let op = op_name(operation);
         let (m, k) = (count(op, x.rows)?, count(op, weight.shape.in_features)?);
@@ -67,10 +71,11 @@ impl<D: Device> CudaBackend<D> {
         };
         let kernel = require(op, operation, variant, x.dtype)?;
         match variant {
-            Variant::Wgmma => self.launch_wgmma(op, kernel, numbers, x, weight, bias, out),
+            Variant::Wgmma => self.launch_wgmma(op, kernel, numbers, x, weight, bias, out, squares),
             Variant::Mma => {
                 let tile = LINEAR_MMA_TILE;
                 let launch = kernel.launch([n.div_ceil(tile.n), m.div_ceil(tile.m), 1]);
+                let [squares, eps] = squares.arguments();
                 let mut arguments = [
                     Argument::Read(&x.buffer),
                     Argument::Read(&weight.buffer),
@@ -80,8 +85,13 @@ impl<D: Device> CudaBackend<D> {
                     Argument::U32(out_features),
                     Argument::U32(activation),
                     Argument::Write(&mut out.buffer),
+                    squares,
+                    eps,
                 ];
                 self.launch(&launch, &mut arguments)
+            }
+            _ if matches!(squares, RowSquares::Scale(..)) => {
+                Err(KernelError::shape(op, format!("a folded norm of {k} columns of {}", x.dtype)))
             }
             _ => {
                 let launch = kernel.launch([m, out_features.div_ceil(kernel.threads), 1]);
@@ -94,7 +104,11 @@ impl<D: Device> CudaBackend<D> {
                     Argument::U32(activation),
                     Argument::Write(&mut out.buffer),
                 ];
-                self.launch(&launch, &mut arguments)
+                self.launch(&launch, &mut arguments)?;
+                match squares {
+                    RowSquares::Write(squares) => self.sum_squares(out, x.rows, squares),
+                    _ => Ok(()),
+                }
             }
         }
     }
@@ -109,7 +123,9 @@ impl<D: Device> CudaBackend<D> {
         weight: &CudaWeights<D::Buffer>,
         bias: Argument<'_, D::Buffer>,
         out: &mut CudaTensor<D::Buffer>,
+        squares: RowSquares<'_, D::Buffer>,
     ) -> Result<(), KernelError> {
+        let [squares, eps] = squares.arguments();
         let GemmNumbers { m, n, k, out_features, activation } = numbers;
         let tile = LINEAR_WGMMA_TILE;
         let tiles = |buffer, rows: u32, columns: u32, tile_rows, tile_columns| {
@@ -127,6 +143,8 @@ impl<D: Device> CudaBackend<D> {
             Argument::U32(k),
             Argument::U32(out_features),
             Argument::U32(activation),
+            squares,
+            eps,
         ];
         self.launch(&launch, &mut arguments)
     }

@@ -7,11 +7,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::backend::{Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, ScoreRule};
+use crate::backend::{
+    Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, QkvProjection, ScoreRule,
+};
 use crate::check::{self, TensorShape as _};
 use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
 use crate::error::KernelError;
+use crate::folded_norm::FoldedNorm;
 use crate::host::HostTensor;
 use crate::pending::PendingCopy;
 use crate::routes::{RouteRule, Routes, WeightedRows};
@@ -32,11 +35,13 @@ mod embedding;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 mod experts;
+mod folded_norm;
 mod linear;
 mod norms;
 pub mod occupancy;
 mod pool;
 mod prepare;
+mod qkv;
 pub mod registry;
 mod rows;
 pub mod sources;
@@ -56,6 +61,7 @@ pub use tiles::Tiles;
 pub use timeline::Timeline;
 
 use checks::WeightChecks;
+use folded_norm::RowSquares;
 use registry::Operation;
 use tables::Tables;
 use traffic::Traffic;
@@ -185,8 +191,8 @@ impl<D: Device> Backend for CudaBackend<D> {
     fn kernel_id(&self) -> String {
         match self.kernels {
             KernelSet::Plain => "cuda-plain-1".to_owned(),
-            KernelSet::Fast if self.uses_wgmma() => "cuda-wgmma-2".to_owned(),
-            KernelSet::Fast | KernelSet::Mma => "cuda-mma-3".to_owned(),
+            KernelSet::Fast if self.uses_wgmma() => "cuda-wgmma-3".to_owned(),
+            KernelSet::Fast | KernelSet::Mma => "cuda-mma-4".to_owned(),
         }
     }
 
@@ -214,6 +220,14 @@ impl<D: Device> Backend for CudaBackend<D> {
 
     fn prepare_gated(&self, gate: &HostTensor, up: &HostTensor, run: DType) -> Result<Self::Linear, KernelError> {
         self.interleave_weights(gate, up, run)
+    }
+
+    fn folds_norms(&self, run: DType, width: usize) -> bool {
+        self.can_fold_norms(run, width)
+    }
+
+    fn fold_norm(&self, weight: &mut Self::Linear, scale: &Self::Vector) -> Result<(), KernelError> {
+        self.scale_columns(weight, scale)
     }
 
     fn prepare_vector(&self, parts: &[HostTensor], run: DType) -> Result<Self::Vector, KernelError> {
@@ -320,7 +334,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     ) -> Result<(), KernelError> {
         check::matmul("linear", x, weight.shape, false, bias.map(|bias| bias.len), 1, out)?;
         self.poison(out, 0..x.rows)?;
-        self.matmul(Operation::Linear, x, weight, bias, None, out)
+        self.matmul(Operation::Linear, x, weight, bias, None, out, RowSquares::None)
     }
 
     fn linear_residual(
@@ -331,7 +345,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         stream: &mut Self::Tensor,
     ) -> Result<(), KernelError> {
         check::matmul("linear residual", x, weight.shape, false, bias.map(|bias| bias.len), 1, stream)?;
-        self.matmul(Operation::LinearResidual, x, weight, bias, None, stream)
+        self.matmul(Operation::LinearResidual, x, weight, bias, None, stream, RowSquares::None)
     }
 
     fn linear_activated(
@@ -344,7 +358,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     ) -> Result<(), KernelError> {
         check::matmul("linear activated", x, weight.shape, false, bias.map(|bias| bias.len), 1, out)?;
         self.poison(out, 0..x.rows)?;
-        self.matmul(Operation::Linear, x, weight, bias, Some(activation), out)
+        self.matmul(Operation::Linear, x, weight, bias, Some(activation), out, RowSquares::None)
     }
 
     fn linear_gated(
@@ -357,7 +371,49 @@ impl<D: Device> Backend for CudaBackend<D> {
     ) -> Result<(), KernelError> {
         check::matmul("linear gated", x, gate_up.shape, true, bias.map(|bias| bias.len), 2, out)?;
         self.poison(out, 0..x.rows)?;
-        self.matmul(Operation::LinearGated, x, gate_up, bias, Some(activation), out)
+        self.matmul(Operation::LinearGated, x, gate_up, bias, Some(activation), out, RowSquares::None)
+    }
+
+    fn linear_normed(
+        &self,
+        x: &Self::Tensor,
+        norm: FoldedNorm<'_, Self::Tensor>,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        activation: Option<Activation>,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        const OP: &str = "linear normed";
+        let gated = weight.shape.gated;
+        if gated && activation.is_none() {
+            return Err(KernelError::shape(OP, "gated weights without an activation"));
+        }
+        let biases_per_output = if gated { 2 } else { 1 };
+        check::matmul(OP, x, weight.shape, gated, bias.map(|bias| bias.len), biases_per_output, out)?;
+        check::squares(OP, norm.squares, x.rows, x.columns)?;
+        self.poison(out, 0..x.rows)?;
+        let operation = if gated { Operation::LinearGated } else { Operation::Linear };
+        self.matmul(operation, x, weight, bias, activation, out, RowSquares::Scale(norm.squares, norm.eps))
+    }
+
+    fn linear_residual_squares(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        stream: &mut Self::Tensor,
+        squares: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        const OP: &str = "linear residual squares";
+        check::matmul(OP, x, weight.shape, false, bias.map(|bias| bias.len), 1, stream)?;
+        check::squares(OP, squares, x.rows, stream.columns)?;
+        self.poison(squares, 0..x.rows)?;
+        self.matmul(Operation::LinearResidual, x, weight, bias, None, stream, RowSquares::Write(squares))
+    }
+
+    fn square_sums(&self, x: &Self::Tensor, squares: &mut Self::Tensor) -> Result<(), KernelError> {
+        check::squares("square sums", squares, x.rows, x.columns)?;
+        self.sum_squares(x, x.rows, squares)
     }
 
     fn route(&self, logits: &Self::Tensor, rule: RouteRule) -> Result<Routes, KernelError> {
@@ -387,6 +443,30 @@ impl<D: Device> Backend for CudaBackend<D> {
     ) -> Result<(), KernelError> {
         check::rope(x, n_heads, head_dim, rotary_dim, positions, cos.len, sin.len)?;
         self.rotate_rows(x, n_heads, head_dim, rotary_dim, positions, cos, sin)
+    }
+
+    fn project_qkv(
+        &self,
+        x: &Self::Tensor,
+        norm: Option<FoldedNorm<'_, Self::Tensor>>,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        projection: &QkvProjection<'_, Self::Vector>,
+        query: &mut Self::Tensor,
+        key_value: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let bias_len = bias.map(|bias| bias.len);
+        check::project_qkv(x, weight.shape, bias_len, projection, |vector| vector.len, query, key_value)?;
+        if let Some(norm) = &norm {
+            check::squares("project qkv", norm.squares, x.rows, x.columns)?;
+        }
+        if projection.part.has_query() {
+            self.poison(query, 0..x.rows)?;
+        }
+        if projection.part.has_key_value() {
+            self.poison(key_value, 0..x.rows)?;
+        }
+        self.qkv(x, norm, weight, bias, projection, query, key_value)
     }
 
     fn attention(

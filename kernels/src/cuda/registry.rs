@@ -28,6 +28,8 @@ pub enum Operation {
     Compare,
     /// Rows of an embedding table times a factor.
     EmbedScaled,
+    /// The weights of a norm into those of a projection.
+    FoldNorm,
     /// Copies of rows.
     GatherRows,
     /// LayerNorm.
@@ -36,6 +38,8 @@ pub enum Operation {
     Linear,
     /// GEMM with gate and up projection, joined by an activation.
     LinearGated,
+    /// GEMM of queries, keys and values, which are rotated and stored into two outputs.
+    LinearQkv,
     /// GEMM whose result is added to the output.
     LinearResidual,
     /// Pooling of groups of rows.
@@ -50,12 +54,14 @@ pub enum Operation {
     Rope,
     /// The choice of experts from the logits of a router.
     Route,
+    /// Sums of squares of rows, for folded norms.
+    SquareSums,
 }
 
 impl Operation {
     /// Whether it is a GEMM.
     pub const fn is_gemm(self) -> bool {
-        matches!(self, Operation::Linear | Operation::LinearGated | Operation::LinearResidual)
+        matches!(self, Operation::Linear | Operation::LinearGated | Operation::LinearQkv | Operation::LinearResidual)
     }
 }
 
@@ -157,6 +163,8 @@ pub struct Kernel {
     pub threads: u32,
     /// Bytes of dynamic shared memory of a block.
     pub shared_bytes: u32,
+    /// Its number of parameters, if it is not that of the other kernels of its file.
+    pub own_parameters: Option<usize>,
     /// Whether the result has the bits of the CPU backend. A fast kernel adds in another order.
     pub has_cpu_bits: bool,
 }
@@ -173,9 +181,13 @@ impl Kernel {
     }
 
     /// The factor of the tolerance for its element type. A fast kernel rounds in another order, and attention rounds its
-    /// weights as well.
+    /// weights as well. The CPU backend rounds queries and keys before their rotation, too, the fast kernels do not.
     pub fn tolerance_factor(&self) -> f64 {
-        if self.has_cpu_bits { 1.0 } else { 2.0 }
+        match self.operation {
+            _ if self.has_cpu_bits => 1.0,
+            Operation::LinearQkv => 3.0,
+            _ => 2.0,
+        }
     }
 }
 
@@ -188,7 +200,7 @@ pub struct KernelSource {
     pub text: &'static str,
     /// The only compute capability that it compiles for, or `None` for all from `sm_80`.
     pub only: Option<Architecture>,
-    /// Parameters of each of its kernels. A driver reports the number only from CUDA 13.2.
+    /// Parameters of each of its kernels without a number of its own. A driver reports the number only from CUDA 13.2.
     pub parameters: usize,
     /// Its kernels, grouped by name without the type.
     pub groups: &'static [&'static [Kernel]],
@@ -198,6 +210,11 @@ impl KernelSource {
     /// Whether it compiles for a device of this capability.
     pub fn is_for(&self, device: Architecture) -> bool {
         self.only.is_none_or(|only| only.code().runs_on(device))
+    }
+
+    /// Parameters of its kernel `name`, if there is one.
+    pub fn parameters_of(&self, name: &str) -> Option<usize> {
+        self.kernels().find(|kernel| kernel.name == name).map(|kernel| kernel.own_parameters.unwrap_or(self.parameters))
     }
 
     /// Its kernels.
@@ -260,6 +277,7 @@ const PLAIN: Kernel = Kernel {
     tile: Tile::None,
     threads: 128,
     shared_bytes: 0,
+    own_parameters: None,
     has_cpu_bits: true,
 };
 
@@ -295,6 +313,11 @@ const LINEAR_WGMMA: Kernel = Kernel {
     has_cpu_bits: false,
     ..PLAIN
 };
+
+/// A GEMM of queries, keys and values, like `kernel` but for its parameters.
+const fn linear_qkv(kernel: Kernel, parameters: usize) -> Kernel {
+    Kernel { operation: Operation::LinearQkv, own_parameters: Some(parameters), ..kernel }
+}
 
 /// Queries, and keys and values of each stage, of 2-byte elements: one stage for the widest heads, of which two exceed the
 /// shared memory of `sm_86`, `sm_89` and `sm_120`.
@@ -411,6 +434,15 @@ pub const SOURCES: &[KernelSource] = &[
         ],
     },
     KernelSource {
+        file: "fold_norm.cu",
+        text: text!("fold_norm.cu"),
+        only: None,
+        parameters: 5,
+        groups: &[
+            typed!("fold_norm", "", Kernel { operation: Operation::FoldNorm, threads: 256, ..WIDE }, [Bf16 "bf16"]),
+        ],
+    },
+    KernelSource {
         file: "gather_rows.cu",
         text: text!("gather_rows.cu"),
         only: None,
@@ -439,28 +471,31 @@ pub const SOURCES: &[KernelSource] = &[
             all_types!("linear", Kernel { operation: Operation::Linear, ..PLAIN }),
             all_types!("linear_residual", Kernel { operation: Operation::LinearResidual, ..PLAIN }),
             all_types!("linear_gated", Kernel { operation: Operation::LinearGated, ..PLAIN }),
+            all_types!("linear_qkv", linear_qkv(PLAIN, 16)),
         ],
     },
     KernelSource {
         file: "linear_mma.cu",
         text: text!("linear_mma.cu"),
         only: None,
-        parameters: 8,
+        parameters: 10,
         groups: &[
             half_types!("linear_mma", Kernel { operation: Operation::Linear, ..LINEAR_MMA }),
             half_types!("linear_residual_mma", Kernel { operation: Operation::LinearResidual, ..LINEAR_MMA }),
             half_types!("linear_gated_mma", Kernel { operation: Operation::LinearGated, ..LINEAR_MMA }),
+            half_types!("linear_qkv_mma", linear_qkv(LINEAR_MMA, 19)),
         ],
     },
     KernelSource {
         file: "linear_wgmma.cu",
         text: text!("linear_wgmma.cu"),
         only: Some(Architecture::new(90)),
-        parameters: 8,
+        parameters: 10,
         groups: &[
             half_types!("linear_wgmma", Kernel { operation: Operation::Linear, ..LINEAR_WGMMA }),
             half_types!("linear_residual_wgmma", Kernel { operation: Operation::LinearResidual, ..LINEAR_WGMMA }),
             half_types!("linear_gated_wgmma", Kernel { operation: Operation::LinearGated, ..LINEAR_WGMMA }),
+            half_types!("linear_qkv_wgmma", linear_qkv(LINEAR_WGMMA, 18)),
         ],
     },
     KernelSource {
@@ -511,5 +546,13 @@ pub const SOURCES: &[KernelSource] = &[
         only: None,
         parameters: 6,
         groups: &[all_types!("route", Kernel { operation: Operation::Route, ..PLAIN })],
+    },
+    KernelSource {
+        file: "square_sums.cu",
+        text: text!("square_sums.cu"),
+        only: None,
+        parameters: 3,
+        // The only order of the sums.
+        groups: &[typed!("square_sums", "", Kernel { operation: Operation::SquareSums, ..PLAIN }, [Bf16 "bf16"])],
     },
 ];

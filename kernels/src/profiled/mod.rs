@@ -4,10 +4,13 @@
 //! Operations of a GPU return before they have completed: `cuda::Timeline` adds the times of the kernels by the
 //! device's own clock, each with the call that launched it.
 
-use crate::backend::{Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, ScoreRule};
+use crate::backend::{
+    Activation, AttentionLayout, AttentionShape, Backend, PoolGroups, PoolMethod, QkvPart, QkvProjection, ScoreRule,
+};
 use crate::device_usage::DeviceUsage;
 use crate::dtype::DType;
 use crate::error::KernelError;
+use crate::folded_norm::FoldedNorm;
 use crate::host::HostTensor;
 use crate::pending::PendingCopy;
 use crate::routes::{RouteRule, Routes, WeightedRows};
@@ -30,6 +33,20 @@ impl<B: Backend> ProfiledBackend<B> {
     /// Wraps `backend` and records its operations in `profile`.
     pub fn new(backend: B, profile: Profile) -> Self {
         ProfiledBackend { backend, profile }
+    }
+
+    /// Records a gated matmul.
+    fn record_gated<T>(
+        &self,
+        activation: Activation,
+        shape: String,
+        work: OperationWork,
+        run: impl FnOnce() -> T,
+    ) -> T {
+        match activation {
+            Activation::Silu => self.profile.record("linear + swiglu", shape, work, run),
+            Activation::Gelu | Activation::GeluTanh => self.profile.record("linear + geglu", shape, work, run),
+        }
     }
 }
 
@@ -59,6 +76,7 @@ pub struct ShapedLinear<L> {
     out_features: usize,
     in_features: usize,
     dtype: DType,
+    gated: bool,
 }
 
 impl<L> ShapedLinear<L> {
@@ -114,13 +132,23 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
             out_features: total_out_features(weights),
             in_features: in_features(weights),
             dtype: run,
+            gated: false,
         })
     }
 
     fn prepare_gated(&self, gate: &HostTensor, up: &HostTensor, run: DType) -> Result<Self::Linear, KernelError> {
         let inner = self.backend.prepare_gated(gate, up, run)?;
         let both = [gate.clone(), up.clone()];
-        Ok(ShapedLinear { inner, out_features: total_out_features(&both), in_features: in_features(&both), dtype: run })
+        let (out_features, in_features) = (total_out_features(&both), in_features(&both));
+        Ok(ShapedLinear { inner, out_features, in_features, dtype: run, gated: true })
+    }
+
+    fn folds_norms(&self, run: DType, width: usize) -> bool {
+        self.backend.folds_norms(run, width)
+    }
+
+    fn fold_norm(&self, weight: &mut Self::Linear, scale: &Self::Vector) -> Result<(), KernelError> {
+        self.backend.fold_norm(&mut weight.inner, scale)
     }
 
     fn prepare_vector(&self, parts: &[HostTensor], run: DType) -> Result<Self::Vector, KernelError> {
@@ -262,10 +290,51 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
         let work = gate_up.work(x.rows, gate_up.out_features / 2, 0);
         let shape = gate_up.shape();
         let run = || self.backend.linear_gated(&x.inner, &gate_up.inner, bias, activation, &mut out.inner);
+        self.record_gated(activation, shape, work, run)
+    }
+
+    fn linear_normed(
+        &self,
+        x: &Self::Tensor,
+        norm: FoldedNorm<'_, Self::Tensor>,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        activation: Option<Activation>,
+        out: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let out_columns = if weight.gated { weight.out_features / 2 } else { weight.out_features };
+        let mut work = weight.work(x.rows, out_columns, 0);
+        work.bytes += norm.squares.rows_bytes(x.rows);
+        let shape = weight.shape();
+        let norm = FoldedNorm { squares: &norm.squares.inner, eps: norm.eps };
+        let run = || self.backend.linear_normed(&x.inner, norm, &weight.inner, bias, activation, &mut out.inner);
         match activation {
-            Activation::Silu => self.profile.record("linear + swiglu", shape, work, run),
-            Activation::Gelu | Activation::GeluTanh => self.profile.record("linear + geglu", shape, work, run),
+            Some(activation) if weight.gated => self.record_gated(activation, shape, work, run),
+            Some(_) => self.profile.record("linear + activation", shape, work, run),
+            None => self.profile.record("linear", shape, work, run),
         }
+    }
+
+    fn linear_residual_squares(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        stream: &mut Self::Tensor,
+        squares: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let mut work = weight.work(x.rows, weight.out_features, 1);
+        work.bytes += squares.rows_bytes(x.rows);
+        self.profile.record("linear + residual", weight.shape(), work, || {
+            let (stream, squares) = (&mut stream.inner, &mut squares.inner);
+            self.backend.linear_residual_squares(&x.inner, &weight.inner, bias, stream, squares)
+        })
+    }
+
+    fn square_sums(&self, x: &Self::Tensor, squares: &mut Self::Tensor) -> Result<(), KernelError> {
+        let work = OperationWork { flops: 0, bytes: x.rows_bytes(x.rows) + squares.rows_bytes(x.rows) };
+        let shape = x.columns.to_string();
+        self.profile.record("square sums", shape, work, || self.backend.square_sums(&x.inner, &mut squares.inner))
     }
 
     fn route(&self, logits: &Self::Tensor, rule: RouteRule) -> Result<Routes, KernelError> {
@@ -305,6 +374,37 @@ impl<B: Backend> Backend for ProfiledBackend<B> {
         self.profile.record("rope", shape, work, || {
             self.backend.rope(&mut x.inner, n_heads, head_dim, rotary_dim, positions, cos, sin)
         })
+    }
+
+    fn project_qkv(
+        &self,
+        x: &Self::Tensor,
+        norm: Option<FoldedNorm<'_, Self::Tensor>>,
+        weight: &Self::Linear,
+        bias: Option<&Self::Vector>,
+        projection: &QkvProjection<'_, Self::Vector>,
+        query: &mut Self::Tensor,
+        key_value: &mut Self::Tensor,
+    ) -> Result<(), KernelError> {
+        let width = match projection.part {
+            QkvPart::All => weight.out_features,
+            QkvPart::Query => projection.shape.query_width(),
+            QkvPart::KeyValue => 2 * projection.shape.kv_width(),
+        };
+        let elements = weight.in_features * (x.rows + width) + x.rows * width;
+        let work = OperationWork {
+            flops: 2 * (x.rows * weight.in_features * width) as u64,
+            bytes: (elements * weight.dtype.size()) as u64
+                + norm.as_ref().map_or(0, |norm| norm.squares.rows_bytes(x.rows)),
+        };
+        let norm = norm.map(|norm| FoldedNorm { squares: &norm.squares.inner, eps: norm.eps });
+        let shape = format!("{} -> {width}", weight.in_features);
+        let (query, key_value) = (&mut query.inner, &mut key_value.inner);
+        let run = || self.backend.project_qkv(&x.inner, norm, &weight.inner, bias, projection, query, key_value);
+        match projection.rotation {
+            Some(_) => self.profile.record("linear qkv + rope", shape, work, run),
+            None => self.profile.record("linear qkv", shape, work, run),
+        }
     }
 
     fn attention(

@@ -3,11 +3,11 @@
 
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{
-    Activation, AttentionLayout, AttentionShape, Backend, DType, PoolGroups, PoolMethod, RouteRule, ScoreRule,
-    WeightedRows,
+    Activation, AttentionLayout, AttentionShape, Backend, DType, FoldedNorm, PoolGroups, PoolMethod, QkvPart,
+    QkvProjection, Rotation, RouteRule, ScoreRule, WeightedRows, square_blocks,
 };
 
-use super::{host, random, upload};
+use super::{filled_with_nan, host, random, upload};
 
 /// The matmuls of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +110,123 @@ pub fn matmul<B: Backend>(
         }
     }
     bytes(backend, &out, dtype, rows, outputs)
+}
+
+/// Rows `from..to` of `stream += x W^T + bias` with the stream's sums of squares, both computed alone: the stream's bytes in `dtype`,
+/// and those of the sums.
+pub fn residual_squares<B: Backend>(
+    backend: &B,
+    dtype: DType,
+    (from, to): (usize, usize),
+    inputs: usize,
+    columns: usize,
+) -> (Vec<u8>, Vec<u8>) {
+    let rows = to - from;
+    let x = upload(backend, dtype, rows, inputs, &random(1, dtype, to * inputs)[from * inputs..]);
+    let weight = host(dtype, &[columns, inputs], &random(2, dtype, columns * inputs));
+    let weight = backend.prepare_linear(&[weight], dtype).unwrap();
+    let bias = backend.prepare_vector(&[host(dtype, &[columns], &random(3, dtype, columns))], dtype).unwrap();
+    let mut stream = upload(backend, dtype, rows, columns, &random(4, dtype, to * columns)[from * columns..]);
+    let mut squares = filled_with_nan(backend, DType::F32, rows, square_blocks(columns));
+    backend.linear_residual_squares(&x, &weight, Some(&bias), &mut stream, &mut squares).unwrap();
+    let stream = bytes(backend, &stream, dtype, rows, columns);
+    (stream, bytes(backend, &squares, DType::F32, rows, square_blocks(columns)))
+}
+
+/// `out = s x W^T` with the factors `s` of rows whose sums of squares are random, of magnitudes that differ from row to row. With
+/// `folded`, the weights of a norm are in `W`.
+pub fn normed<B: Backend>(
+    backend: &B,
+    dtype: DType,
+    folded: bool,
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+) -> Vec<u8> {
+    let x = upload(backend, dtype, rows, inputs, &random(1, dtype, rows * inputs));
+    let weight = host(dtype, &[outputs, inputs], &random(2, dtype, outputs * inputs));
+    let mut weight = backend.prepare_linear(&[weight], dtype).unwrap();
+    if folded {
+        let scale = backend.prepare_vector(&[host(dtype, &[inputs], &random(3, dtype, inputs))], dtype).unwrap();
+        backend.fold_norm(&mut weight, &scale).unwrap();
+    }
+    let blocks = square_blocks(inputs);
+    let random = random(4, DType::F32, rows * blocks);
+    let sums: Vec<f32> = random.iter().enumerate().map(|(i, sum)| sum.abs() * (4 << (i / blocks % 7)) as f32).collect();
+    let squares = upload(backend, DType::F32, rows, blocks, &sums);
+    let mut out = filled_with_nan(backend, dtype, rows, outputs);
+    let norm = FoldedNorm { squares: &squares, eps: 1e-5 };
+    backend.linear_normed(&x, norm, &weight, None, None, &mut out).unwrap();
+    bytes(backend, &out, dtype, rows, outputs)
+}
+
+/// A fused projection of queries, keys and values.
+#[derive(Clone, Copy, Debug)]
+pub struct QkvCase {
+    pub shape: AttentionShape,
+    /// 0 for no rotation.
+    pub rotary_dim: usize,
+    pub biased: bool,
+    pub dtype: DType,
+    pub inputs: usize,
+}
+
+/// Positions in no order, with repetitions.
+fn qkv_positions(from: usize, to: usize) -> Vec<u32> {
+    (from..to).map(|row| (row as u32 * 37 + 5) % 61).collect()
+}
+
+/// Rows `from..to` of queries, and of keys and values, computed alone; a part that is not asked for is of NaN.
+pub fn qkv<B: Backend>(backend: &B, case: QkvCase, part: QkvPart, (from, to): (usize, usize)) -> [Vec<u8>; 2] {
+    let QkvCase { shape, rotary_dim, biased, dtype, inputs } = case;
+    let (rows, query_width, kv_width) = (to - from, shape.query_width(), 2 * shape.kv_width());
+    let outputs = query_width + kv_width;
+    let x = random(1, dtype, to * inputs);
+    let x = upload(backend, dtype, rows, inputs, &x[from * inputs..]);
+    let w = random(2, dtype, outputs * inputs);
+    let (query, key_value) = w.split_at(query_width * inputs);
+    let parts = [(query_width, query), (kv_width, key_value)].map(|(width, w)| host(dtype, &[width, inputs], w));
+    let weight = backend.prepare_linear(&parts, dtype).unwrap();
+    let bias = backend.prepare_vector(&[host(dtype, &[outputs], &random(3, dtype, outputs))], dtype).unwrap();
+    let vector = |seed| {
+        let values = random(seed, DType::F32, 61 * (rotary_dim / 2));
+        backend.prepare_vector(&[host(DType::F32, &[values.len()], &values)], DType::F32).unwrap()
+    };
+    let (cos, sin, positions) = (vector(4), vector(5), qkv_positions(from, to));
+    let rotation = (rotary_dim > 0).then_some(Rotation { rotary_dim, positions: &positions, cos: &cos, sin: &sin });
+    // One more row than is computed, as for cached tokens.
+    let mut query = filled_with_nan(backend, dtype, rows, query_width);
+    let mut key_value = filled_with_nan(backend, dtype, rows + 1, kv_width);
+    let projection = QkvProjection { shape, part, rotation };
+    let bias = biased.then_some(&bias);
+    backend.project_qkv(&x, None, &weight, bias, &projection, &mut query, &mut key_value).unwrap();
+    let behind = bytes(backend, &key_value, dtype, rows + 1, kv_width);
+    assert!(behind[rows * kv_width * dtype.size()..].iter().all(|byte| *byte == 0xff), "a row behind was written");
+    [bytes(backend, &query, dtype, rows, query_width), bytes(backend, &key_value, dtype, rows, kv_width)]
+}
+
+/// The same by matmuls of each part and by [`Backend::rope`].
+pub fn qkv_unfused<B: Backend>(backend: &B, case: QkvCase, rows: usize) -> [Vec<u8>; 2] {
+    let QkvCase { shape, rotary_dim, biased, dtype, inputs } = case;
+    let (query_width, kv_width) = (shape.query_width(), 2 * shape.kv_width());
+    let outputs = query_width + kv_width;
+    let x = upload(backend, dtype, rows, inputs, &random(1, dtype, rows * inputs));
+    let (w, biases) = (random(2, dtype, outputs * inputs), random(3, dtype, outputs));
+    let angles = |seed| random(seed, DType::F32, 61 * (rotary_dim / 2));
+    let vector =
+        |values: Vec<f32>| backend.prepare_vector(&[host(DType::F32, &[values.len()], &values)], DType::F32).unwrap();
+    let (cos, sin, positions) = (vector(angles(4)), vector(angles(5)), qkv_positions(0, rows));
+    [(0, query_width, shape.n_heads), (query_width, kv_width, shape.n_kv_heads)].map(|(first, width, heads)| {
+        let part = host(dtype, &[width, inputs], &w[first * inputs..(first + width) * inputs]);
+        let weight = backend.prepare_linear(&[part], dtype).unwrap();
+        let bias = biased.then(|| vector(biases[first..first + width].to_vec()));
+        let mut out = backend.alloc(dtype, rows, width).unwrap();
+        backend.linear(&x, &weight, bias.as_ref(), &mut out).unwrap();
+        if rotary_dim > 0 {
+            backend.rope(&mut out, heads, shape.head_dim, rotary_dim, &positions, &cos, &sin).unwrap();
+        }
+        bytes(backend, &out, dtype, rows, width)
+    })
 }
 
 /// The activation of each of `values`, rounded to `dtype`.

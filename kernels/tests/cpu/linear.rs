@@ -1,8 +1,9 @@
 //! Matmuls against a plain sum in `f64`, and the independence of a row's bits from the other rows.
 
 use crate::common::*;
+use crate::operations::{QkvCase, qkv, qkv_unfused};
 use actbench_kernels::cpu::Isa;
-use actbench_kernels::{Activation, Backend, CpuBackend, DType};
+use actbench_kernels::{Activation, AttentionShape, Backend, CpuBackend, DType, QkvPart};
 use proptest::prelude::*;
 
 /// Dtypes of the stored weights and of the run: f32 with weights that are exact in bf16 has a matmul of its own.
@@ -21,6 +22,28 @@ fn reference(x: &[f32], weights: &[f32], bias: Option<&[f32]>, inputs: usize, ou
         .inspect(|value| assert!(value.is_finite()))
         .take(x.len() / inputs * outputs)
         .collect()
+}
+
+/// Boundaries between queries, keys and values within a panel of 32 outputs and at its end.
+#[test]
+fn qkv_has_the_bits_of_separate_matmuls() {
+    for backend in backends() {
+        for (number, (n_heads, n_kv_heads, head_dim, rotary_dim)) in
+            [(2, 1, 10, 10), (2, 1, 32, 16), (3, 3, 7, 0), (1, 1, 40, 24)].into_iter().enumerate()
+        {
+            let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
+            for dtype in DTYPES {
+                let case = QkvCase { shape, rotary_dim, biased: number % 2 == 0, dtype, inputs: 37 };
+                let what = format!("{} {case:?}", backend.describe());
+                let whole = qkv_unfused(&backend, case, 30);
+                assert!(qkv(&backend, case, QkvPart::All, (0, 30)) == whole, "{what}");
+                let [query, none] = qkv(&backend, case, QkvPart::Query, (0, 30));
+                let [nothing, key_value] = qkv(&backend, case, QkvPart::KeyValue, (0, 30));
+                assert!([query, key_value] == whole, "{what}");
+                assert!(none.iter().chain(&nothing).all(|byte| *byte == 0xff), "{what}");
+            }
+        }
+    }
 }
 
 #[test]

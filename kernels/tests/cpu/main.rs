@@ -3,6 +3,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/operations.rs"]
+mod operations;
 
 mod attention;
 mod attention_scores;
@@ -11,3 +13,5 @@ mod experts;
 mod linear;
 mod norms;
 mod rows_and_pools;
+
+use common::{filled_with_nan, host, random, upload};

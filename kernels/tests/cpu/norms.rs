@@ -1,7 +1,7 @@
 //! Norms of rows and of heads against their definitions in `f64`.
 
 use crate::common::*;
-use actbench_kernels::{Backend, CpuBackend, DType};
+use actbench_kernels::{Backend, CpuBackend, DType, FoldedNorm, square_blocks};
 
 const EPS: f32 = 1e-5;
 
@@ -217,4 +217,23 @@ fn wrong_shapes_and_dtypes_are_errors() {
     assert!(text(backend.rms_norm_heads(&mut out, 1, &Vec::new(), EPS)).contains("not whole heads of 0"));
     assert!(text(backend.rms_norm_heads(&mut out, 3, &vec![1.0; 3], EPS)).contains("3 heads of 3 in a row of 6"));
     assert!(backend.rms_norm_heads(&mut out, usize::MAX, &vec![1.0; 3], EPS).is_err());
+}
+
+#[test]
+fn cpu_folds_no_norms() {
+    let cpu = CpuBackend::new(1).unwrap();
+    assert!(DTYPES.iter().all(|dtype| !cpu.folds_norms(*dtype, 64)));
+    let (x, mut out) = (upload(&cpu, DType::Bf16, 1, 64, &[1.0; 64]), cpu.alloc(DType::Bf16, 1, 64).unwrap());
+    let mut squares = cpu.alloc(DType::F32, 1, square_blocks(64)).unwrap();
+    let mut weight = cpu.prepare_linear(&[host(DType::Bf16, &[64, 64], &[1.0; 64 * 64])], DType::Bf16).unwrap();
+    let norm = FoldedNorm { squares: &squares, eps: EPS };
+    let refused = [
+        cpu.linear_normed(&x, norm, &weight, None, None, &mut out),
+        cpu.fold_norm(&mut weight, &vec![1.0; 64]),
+        cpu.square_sums(&x, &mut squares),
+        cpu.linear_residual_squares(&x, &weight, None, &mut out, &mut squares),
+    ];
+    for result in refused {
+        assert!(result.unwrap_err().to_string().contains("folds no norms"));
+    }
 }

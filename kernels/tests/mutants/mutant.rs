@@ -15,6 +15,12 @@ pub enum KernelPath {
     Added,
     /// The kernel with vector loads and stores that adds to its output.
     AddedWide,
+    /// Sums of squares: those of the GEMM that adds to its output.
+    Squares,
+    /// A projection of a folded norm.
+    Normed,
+    /// The GEMM of queries, keys and values.
+    Qkv,
     /// Attention with a window.
     Window,
     /// Attention with a soft cap.

@@ -62,7 +62,7 @@ fn command_reports_every_operation() {
         let operations = case["operations"].as_array().unwrap();
         let share: f64 = operations.iter().map(|operation| operation["share"].as_f64().unwrap()).sum();
         assert!(share > 0.0 && share <= 1.0, "{share}");
-        for name in ["embed", "rms norm", "linear", "linear + residual", "linear + swiglu", "rope", "attention"] {
+        for name in ["embed", "rms norm", "linear qkv + rope", "linear + residual", "linear + swiglu", "attention"] {
             assert!(operations.iter().any(|operation| operation["op"] == name), "no {name}");
         }
         // Eager downloads the activations and pools on the host.

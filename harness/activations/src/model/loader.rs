@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use actbench_kernels::{Backend, DType, HostTensor, KernelError};
 
-use super::decoder::{DecoderBlock, Experts, FeedForward, Mlp, Norm, Projection};
+use super::decoder::{DecoderBlock, Experts, FeedForward, Mlp, Norm, Projection, folds_norms};
 use super::spec::{DecoderSpec, NormKind};
 use super::tensor_names::Part;
 use super::tensor_shapes::{PartShape, part_shape, part_view, stored_shape};
@@ -112,16 +112,23 @@ impl<'a, B: Backend> WeightLoader<'a, B> {
     /// The prepared weights of block `layer`. Pages of mapped weights are released once they are packed.
     pub(super) fn block(&self, layer: usize) -> Result<DecoderBlock<B>> {
         let here = Place::block(layer);
+        let mut feed_forward = self.feed_forward(layer)?;
+        let attention_norm = self.norm(layer, Part::AttentionNorm)?;
+        let mut qkv = self.projection(here, &[Part::Query, Part::Key, Part::Value])?;
+        let mlp_norm = self.norm(layer, Part::MlpNorm)?;
         let block = DecoderBlock {
-            feed_forward: self.feed_forward(layer)?,
-            attention_norm: self.norm(layer, Part::AttentionNorm)?,
-            query: self.projection(here, &[Part::Query])?,
-            key_value: self.projection(here, &[Part::Key, Part::Value])?,
+            attention_norm: self.folded(attention_norm, &mut qkv)?,
+            mlp_norm: match &mut feed_forward {
+                FeedForward::Mlp(mlp) => self.folded(mlp_norm, &mut mlp.input)?,
+                // Experts read gathered rows.
+                FeedForward::Experts(_) => mlp_norm,
+            },
+            feed_forward,
+            qkv,
             query_norm: self.scale(layer, Part::QueryNorm)?,
             key_norm: self.scale(layer, Part::KeyNorm)?,
             attention_output: self.projection(here, &[Part::AttentionOutput])?,
             attention_output_norm: self.scale(layer, Part::AttentionOutputNorm)?,
-            mlp_norm: self.norm(layer, Part::MlpNorm)?,
             mlp_output_norm: self.scale(layer, Part::MlpOutputNorm)?,
         };
         *self.stacked.borrow_mut() = None;
@@ -207,6 +214,17 @@ impl<'a, B: Backend> WeightLoader<'a, B> {
         let bias = self.bias(&name, width)?;
         let prepared = self.backend.prepare_vector(std::slice::from_ref(&bias), self.dtype);
         Ok(Some(Norm::Layer { scale, bias: self.named([(name, &bias)], prepared)? }))
+    }
+
+    /// `norm`, with its weights in those of `reader`, the projection that reads its result, where the backend folds norms.
+    fn folded(&self, norm: Option<Norm<B>>, reader: &mut Projection<B>) -> Result<Option<Norm<B>>> {
+        match norm {
+            Some(Norm::Rms(scale)) if folds_norms(self.backend, self.spec, self.dtype) => {
+                self.named([], self.backend.fold_norm(&mut reader.weight, &scale))?;
+                Ok(Some(Norm::Folded))
+            }
+            other => Ok(other),
+        }
     }
 
     /// The weights of a norm, if the blocks have it.

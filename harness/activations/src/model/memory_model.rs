@@ -169,8 +169,8 @@ pub fn packed_block_bytes(spec: &DecoderSpec, layer: usize, element: u64, alloca
     let packed = |out_features: u64, in_features: u64| {
         allocated(out_features.next_multiple_of(WEIGHT_PANEL) * in_features.next_multiple_of(WEIGHT_PANEL) * element)
     };
-    let attention = packed(query, hidden) + packed(2 * kv, hidden) + packed(hidden, query);
-    // Norms stay in f32. Gate and up are interleaved in one matrix.
+    let attention = packed(query + 2 * kv, hidden) + packed(hidden, query);
+    // Norms stay in f32. Queries, keys and values are stacked, gate and up interleaved in one matrix.
     let norms = spec.norms_per_block() as u64 * hidden * size_of::<f32>() as u64;
     let mlp = |width: usize| packed(spec.mlp_inner_width(width) as u64, hidden) + packed(hidden, width as u64);
     let feed_forward = match spec.experts_of(layer) {

@@ -1,6 +1,7 @@
 //! Epilogues: the operations on the accumulators of a matmul before they are stored. Each rounds once.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::activation::ActivationFunction;
 use super::pack::PANEL;
@@ -140,6 +141,46 @@ impl<E: Element> Epilogue for StoreEpilogue<'_, E> {
             // SAFETY: each (row, panel) belongs to one task.
             let out = unsafe { self.out.row_slice(row + offset, from, from + PANEL) };
             round_to::<E, PANEL, DOTS>(bias.map_or(*accumulators, |bias| add(*accumulators, &bias)), out);
+        }
+    }
+}
+
+/// `[query | key_value] = accumulators + bias`, of which the columns `columns` are stored.
+pub struct QkvEpilogue<'a, E> {
+    /// The queries, the first outputs.
+    pub query: OutputRows<'a, E>,
+    /// The other outputs.
+    pub key_value: OutputRows<'a, E>,
+    /// Columns of the queries.
+    pub query_width: usize,
+    /// The outputs that are stored.
+    pub columns: Range<usize>,
+    /// One value for each output.
+    pub bias: Option<&'a [f32]>,
+}
+
+impl<E: Element> Epilogue for QkvEpilogue<'_, E> {
+    #[inline(always)]
+    fn store<const DOTS: bool>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]) {
+        let from = panel * PANEL;
+        let stored = from.max(self.columns.start)..(from + PANEL).min(self.columns.end);
+        let boundary = self.query_width.clamp(stored.start, stored.end.max(stored.start));
+        let bias = self.bias.map(|bias| widened::<f32, PANEL>(&bias[from..]));
+        for (offset, accumulators) in accumulators.iter().enumerate() {
+            let mut rounded = [E::from_f32(0.0); PANEL];
+            round_to::<E, PANEL, DOTS>(bias.map_or(*accumulators, |bias| add(*accumulators, &bias)), &mut rounded);
+            let (queries, keys_values) = (stored.start..boundary, boundary..stored.end);
+            if !queries.is_empty() {
+                // SAFETY: each (row, panel) belongs to one task.
+                let out = unsafe { self.query.row_slice(row + offset, queries.start, queries.end) };
+                out.copy_from_slice(&rounded[queries.start - from..queries.end - from]);
+            }
+            if !keys_values.is_empty() {
+                let (first, end) = (keys_values.start - self.query_width, keys_values.end - self.query_width);
+                // SAFETY: as above.
+                let out = unsafe { self.key_value.row_slice(row + offset, first, end) };
+                out.copy_from_slice(&rounded[keys_values.start - from..keys_values.end - from]);
+            }
         }
     }
 }

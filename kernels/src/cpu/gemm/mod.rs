@@ -5,6 +5,8 @@
 //! accumulators are in memory, so that each output is one chain of fused multiply-adds (see [`micro`]). AMX has a
 //! blocking of its own (see `amx`).
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use self::epilogue::Epilogue;
@@ -53,10 +55,25 @@ pub fn matmul<E: Epilogue>(
     epilogue: &E,
     scratch: &mut AlignedBytes,
 ) -> Result<(), KernelError> {
+    matmul_panels(isa, x, weights, 0..weights.panels(), epilogue, scratch)
+}
+
+/// [`matmul`] with the panels `panels` of the weights alone.
+///
+/// # Errors
+/// No memory for the packed activations.
+pub fn matmul_panels<E: Epilogue>(
+    isa: Isa,
+    x: &CpuTensor,
+    weights: &PackedWeights,
+    panels: Range<usize>,
+    epilogue: &E,
+    scratch: &mut AlignedBytes,
+) -> Result<(), KernelError> {
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Amx && weights.stored == DType::Bf16 {
         // SAFETY: this `Isa` comes from `Isa::detect`, which got the permission and found all lower features.
-        return unsafe { amx::matmul(x, weights, epilogue, scratch) };
+        return unsafe { amx::matmul(x, weights, panels, epilogue, scratch) };
     }
     let dots = isa == Isa::Avx512Bf16 && weights.stored == DType::Bf16;
     let words = if dots { weights.inputs() / 2 } else { weights.inputs() };
@@ -72,9 +89,9 @@ pub fn matmul<E: Epilogue>(
         pack_activations(x, from, count, words, dots, packed);
         let packed: &[u32] = packed;
         let chunks = count.div_ceil(TASK_ROWS);
-        (0..weights.panels() * chunks).into_par_iter().for_each(|task| {
+        (0..panels.len() * chunks).into_par_iter().for_each(|task| {
             // Panels vary fastest: consecutive tasks share a chunk of activations, which stays in cache.
-            let (first, panel) = (task / weights.panels() * TASK_ROWS, task % weights.panels());
+            let (first, panel) = (task / panels.len() * TASK_ROWS, panels.start + task % panels.len());
             let rows = TASK_ROWS.min(count - first);
             let task = PanelTask { panel, from, first, rows, packed, words, weights };
             match isa {

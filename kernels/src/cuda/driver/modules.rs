@@ -85,7 +85,8 @@ impl KernelModules {
     }
 
     fn look_up(&self, context: &DriverContext, name: &str) -> Result<LoadedKernel, KernelError> {
-        let found = source_of(name).and_then(|source| Some((self.modules.get(source.file)?, source.parameters)));
+        let found =
+            source_of(name).and_then(|source| Some((self.modules.get(source.file)?, source.parameters_of(name)?)));
         let (module, count) = found.ok_or_else(|| context.error("launch", format!("unknown kernel {name}")))?;
         let function = module.load_function(name);
         let function = context.check("launch", || format!("looking up the kernel {name}"), function)?;

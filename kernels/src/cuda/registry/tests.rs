@@ -45,11 +45,20 @@ fn registered_names_are_those_of_the_compiler() {
 }
 
 #[test]
-fn each_file_has_one_signature_with_the_registered_parameters() {
+fn signatures_have_the_registered_parameters() {
     for source in SOURCES {
         assert_eq!(source.text.matches(" name(").count(), 1, "{}", source.file);
-        let signature = source.text.split_once(" name(").unwrap().1.split_once(')').unwrap().0;
-        assert_eq!(source.parameters, signature.split(',').count(), "{}", source.file);
+        let parameters_of = |name| {
+            let signature = source.text.split_once(name)?.1.split_once(')')?.0;
+            Some(signature.split(',').count())
+        };
+        assert_eq!(Some(source.parameters), parameters_of(" name("), "{}", source.file);
+        for kernel in source.kernels() {
+            let is_qkv = kernel.operation == Operation::LinearQkv;
+            let expected = if is_qkv { parameters_of(" qkv_name(") } else { None };
+            assert_eq!(kernel.own_parameters, expected, "{}", kernel.name);
+            assert_eq!(source.parameters_of(kernel.name), expected.or(Some(source.parameters)));
+        }
     }
 }
 

@@ -14,9 +14,10 @@ mod split;
 mod stage;
 mod stage_pass;
 mod stage_session;
+mod stream_squares;
 mod weights;
 mod workspace;
 
 pub use decoder_model::Decoder;
 pub use load_options::LoadOptions;
-pub(super) use weights::{DecoderBlock, Experts, FeedForward, Mlp, Norm, Projection};
+pub(super) use weights::{DecoderBlock, Experts, FeedForward, Mlp, Norm, Projection, folds_norms};

@@ -7,7 +7,8 @@ use actbench_kernels::{Backend, DType, HostTensor, KernelError, PendingCopy};
 
 use super::load_options::LoadOptions;
 use super::rope_table::RopeTable;
-use super::weights::DecoderBlock;
+use super::stream_squares::StreamSquares;
+use super::weights::{DecoderBlock, folds_norms};
 use super::workspace::Workspace;
 use crate::error::{Error, Result};
 use crate::model::loader::{WeightLoader, embedding_table, not_finite, position_table};
@@ -90,7 +91,11 @@ impl<B: Backend> PipelineStage<B> {
         let Some(free) = self.backend.free_memory()? else { return Ok(None) };
         let cache = prefix_cache_bytes(&self.spec, self.dtype, self.blocks.len(), self.max_positions);
         let usable = (USABLE_FRACTION * free as f64) as u64;
-        let tokens = usable.saturating_sub(cache) / token_bytes(&self.spec, self.dtype);
+        let squares = match folds_norms(&self.backend, &self.spec, self.dtype) {
+            true => StreamSquares::<B>::token_bytes(self.spec.hidden_size),
+            false => 0,
+        };
+        let tokens = usable.saturating_sub(cache) / (token_bytes(&self.spec, self.dtype) + squares);
         Ok(Some(usize::try_from(tokens).unwrap_or(usize::MAX)))
     }
 

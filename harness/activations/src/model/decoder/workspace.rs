@@ -2,6 +2,8 @@
 
 use actbench_kernels::{Backend, DType, KernelError};
 
+use super::stream_squares::StreamSquares;
+use super::weights::folds_norms;
 use crate::error::{Error, Result};
 use crate::model::TokenBatch;
 use crate::model::memory_model::{ExpertColumns, WorkspaceColumns};
@@ -10,6 +12,8 @@ use crate::model::spec::DecoderSpec;
 /// Activations of a batch; every buffer grows to the largest batch and is then kept.
 pub(super) struct Workspace<B: Backend> {
     pub(super) stream: B::Tensor,
+    /// Of the stream, if norms are folded.
+    pub(super) squares: Option<StreamSquares<B>>,
     /// The tokens of `stream` or `normed` that are left after pruning the last layer.
     pub(super) pruned: B::Tensor,
     pub(super) normed: B::Tensor,
@@ -83,6 +87,9 @@ impl<B: Backend> Workspace<B> {
             |columns: usize| (0..n_blocks).map(|_| alloc(columns)).collect::<std::result::Result<Vec<_>, _>>();
         Ok(Workspace {
             stream: alloc(columns.hidden)?,
+            squares: folds_norms(backend, spec, dtype)
+                .then(|| StreamSquares::new(backend, columns.hidden))
+                .transpose()?,
             normed: alloc(columns.hidden)?,
             parallel_normed: alloc(columns.hidden)?,
             has_parallel_residual: spec.parallel_residual,
@@ -111,6 +118,9 @@ impl<B: Backend> Workspace<B> {
     pub(super) fn resize(&mut self, backend: &B, n_tokens: usize) -> Result<()> {
         for tensor in [&mut self.stream, &mut self.normed, &mut self.query, &mut self.attended, &mut self.gated] {
             backend.resize(tensor, n_tokens)?;
+        }
+        if let Some(squares) = &mut self.squares {
+            squares.resize(backend, n_tokens)?;
         }
         if self.has_parallel_residual {
             backend.resize(&mut self.parallel_normed, n_tokens)?;

@@ -68,13 +68,14 @@ thread_local! {
     static ACCUMULATORS: Cell<Option<AlignedBytes>> = const { Cell::new(None) };
 }
 
-/// Computes `x W^T` and passes the accumulators of each row and panel to `epilogue`.
+/// Computes `x W^T` for the panels `panels` of the weights and passes the accumulators of each row and panel to `epilogue`.
 ///
 /// # Safety
 /// The process must be allowed to use AMX, and the processor must have all instructions of `Isa::Avx512Bf16`.
 pub(super) unsafe fn matmul<E: Epilogue>(
     x: &CpuTensor,
     weights: &PackedWeights,
+    panels: Range<usize>,
     epilogue: &E,
     scratch: &mut AlignedBytes,
 ) -> Result<(), KernelError> {
@@ -84,7 +85,7 @@ pub(super) unsafe fn matmul<E: Epilogue>(
         let rows = first..x.rows().min(first + at_once);
         // SAFETY: the caller guarantees the features.
         let tiles = unsafe { ActivationTiles::new(x, rows, inputs, scratch)? };
-        matmul_tiles(&tiles, weights, epilogue)?;
+        matmul_tiles(&tiles, weights, &panels, epilogue)?;
     }
     Ok(())
 }
@@ -106,6 +107,7 @@ pub(super) fn scratch_bytes(dtype: DType, rows: usize, columns: usize) -> usize 
 fn matmul_tiles<E: Epilogue>(
     tiles: &ActivationTiles<'_>,
     weights: &PackedWeights,
+    panels: &Range<usize>,
     epilogue: &E,
 ) -> Result<(), KernelError> {
     let all = tiles.rows();
@@ -114,15 +116,14 @@ fn matmul_tiles<E: Epilogue>(
     let max_passes = (BLOCK_STEPS / (tiles.terms() * steps.div_ceil(sections)).max(1)).clamp(1, MAX_BLOCK_PASSES);
     let blocks = all.len().div_ceil(max_passes * PASS_ROWS).max(1);
     let block_rows = all.len().div_ceil(blocks).next_multiple_of(PASS_ROWS);
-    let panels = weights.panels();
     let groups = (TASKS_PER_THREAD * rayon::current_num_threads()).div_ceil(blocks);
-    let groups = if sections > 1 { groups.max(panels.div_ceil(SECTION_PANELS)) } else { groups };
-    let groups = groups.clamp(1, panels.max(1));
+    let groups = if sections > 1 { groups.max(panels.len().div_ceil(SECTION_PANELS)) } else { groups };
+    let groups = groups.clamp(1, panels.len().max(1));
     (0..blocks * groups).into_par_iter().try_for_each(|task| {
         let (block, group) = (task / groups, task % groups);
         let task = AmxTask {
             rows: (all.start + block * block_rows).min(all.end)..(all.start + (block + 1) * block_rows).min(all.end),
-            panels: panels * group / groups..panels * (group + 1) / groups,
+            panels: panels.start + panels.len() * group / groups..panels.start + panels.len() * (group + 1) / groups,
             sections,
             tiles,
             weights,

@@ -6,7 +6,7 @@
 
 use actbench_kernels::{Backend, KernelError, WeightedRows};
 
-use super::{BlockPass, Done};
+use super::{BlockPass, Done, Input};
 use crate::model::decoder::weights::Experts;
 use crate::model::decoder::workspace::ExpertBuffers;
 use crate::model::spec::ExpertsSpec;
@@ -32,7 +32,7 @@ impl<B: Backend> BlockPass<'_, B> {
     ) -> Result<ExpertOutputs, KernelError> {
         let backend = self.backend;
         backend.resize(&mut buffers.logits, n_rows)?;
-        self.linear(input, &experts.router, &mut buffers.logits)?;
+        self.linear(Input::of(input), &experts.router, &mut buffers.logits)?;
         let routes = backend.route(&buffers.logits, spec.rule)?;
         let groups = routes.by_expert(spec.n);
         backend.resize(&mut buffers.slots, groups.rows().len())?;
@@ -47,8 +47,8 @@ impl<B: Backend> BlockPass<'_, B> {
             }
             buffers.resize(backend, own.len())?;
             backend.copy_rows(&buffers.slots, own.start, own.len(), &mut buffers.input, 0)?;
-            self.activate(&mlp.input, &buffers.input, &mut buffers.gated)?;
-            self.linear(&buffers.gated, &mlp.down, &mut buffers.output)?;
+            self.activate(&mlp.input, Input::of(&buffers.input), &mut buffers.gated)?;
+            self.linear(Input::of(&buffers.gated), &mlp.down, &mut buffers.output)?;
             backend.copy_rows(&buffers.output, 0, own.len(), &mut buffers.slots, own.start)?;
         }
         let (slots, weights) = (groups.slots().to_vec(), routes.weights().to_vec());
