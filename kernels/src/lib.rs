@@ -23,6 +23,6 @@ pub use device_usage::DeviceUsage;
 pub use dtype::{DType, UnknownDType};
 pub use error::KernelError;
 pub use host::{HostTensor, SourceFile};
-pub use pending::PendingCopy;
+pub use pending::{CompletedCopy, PendingCopy};
 pub use profiled::{Profile, ProfiledBackend};
 pub use routes::{ExpertRows, MAX_EXPERTS, RouteRule, Routes, WeightedRows};
