@@ -56,8 +56,8 @@ pub fn run(
         index += 1;
         step
     };
-    run_steps(model.session(&[layer])?.as_mut(), &mut next, &mut |vectors| {
-        black_box(vectors.bytes);
+    run_steps(model.session(&[layer])?.as_mut(), &mut next, &mut |mut vectors| {
+        black_box(vectors.bytes.wait()?);
         Ok(())
     })
 }

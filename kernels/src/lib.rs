@@ -29,6 +29,6 @@ pub use dtype::{DType, UnknownDType};
 pub use error::KernelError;
 pub use folded_norm::{FoldedNorm, square_blocks};
 pub use host::{HostTensor, SourceFile};
-pub use pending::PendingCopy;
+pub use pending::{CompletedCopy, PendingCopy};
 pub use profiled::{Profile, ProfiledBackend};
 pub use routes::{ExpertRows, MAX_EXPERTS, RouteRule, Routes, WeightedRows};

@@ -1,4 +1,5 @@
-//! The eager baseline: extraction without a plan. Full layers are copied to host memory and pooled there.
+//! The eager baseline: extraction without a plan. Full layers are copied to host memory and pooled there. Samples whose
+//! vectors have landed are pooled, or copied to the full tensor, while the copies of the others are in flight.
 //!
 //! Batches are cut in the order given and padded on the right to their longest sample, as transformers pads them;
 //! with causal attention padding changes no other token. As in the lazy plan, no block past the deepest layer is run, so
@@ -11,10 +12,11 @@ use bytes::Bytes;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::model::{ActivationModel, check_layer};
+use crate::model::{ActivationModel, LayerBytes, check_layer};
 use crate::plan::batches::{Batches, Batching, ScheduledBatch};
 use crate::plan::in_flight::{InFlightBatch, run_batches};
-use crate::plan::pooling::pool_groups;
+use crate::plan::landed::{for_landed_groups, min_groups_per_task};
+use crate::plan::pooling::pool_groups_in_tasks;
 use crate::plan::prefix::SharedPrefixes;
 use crate::plan::progress::Monitor;
 use crate::plan::sources::check_tokens;
@@ -53,10 +55,15 @@ pub fn extract_layer_pooled(
     let mut bytes = reserve(&signature)?;
     run.batches(|scheduled, _, output| {
         let out = batch_bytes(&mut bytes, scheduled, vector_bytes);
-        let group_vectors =
-            |sample: usize| scheduled.masked.rows_of(sample).iter().map(|token| vector(output, *token, vector_bytes));
-        pool_groups(dtype, method, hidden_size, group_vectors, out);
-        Ok(())
+        let groups = &scheduled.masked;
+        let min_groups = min_groups_per_task(groups, vector_bytes);
+        for_landed_groups(output, groups, vector_bytes, &mut |samples, landed| {
+            let out = &mut out[samples.start * vector_bytes..samples.end * vector_bytes];
+            let group_vectors = |index: usize| {
+                groups.rows_of(samples.start + index).iter().map(|token| vector(landed, *token, vector_bytes))
+            };
+            pool_groups_in_tasks(dtype, method, hidden_size, min_groups, group_vectors, out);
+        })
     })?;
     let tensor = ActTensor::new(Axes::BH, &signature.shape(), dtype, [layer], None, Bytes::from(bytes))?;
     Ok(EagerExtraction { tensor, stats: run.monitor.stats() })
@@ -87,16 +94,18 @@ pub fn extract_full(
             // Pages are touched batch by batch: peak memory is then that of the batches so far.
             tensor.touch(block.clone());
         }
-        let Some(position) = signature.layer_position(layer) else { return Ok(()) };
-        // A single thread is slower than the copy from a device.
-        let samples = tensor[block].par_chunks_exact_mut(sample_bytes).enumerate();
-        samples.for_each(|(sample, out)| {
-            let block = out[position * block_bytes..].chunks_exact_mut(vector_bytes);
-            for (token, out) in scheduled.whole.rows_of(sample).iter().zip(block) {
-                out.copy_from_slice(vector(output, *token, vector_bytes));
-            }
-        });
-        Ok(())
+        let Some(position) = signature.layer_position(layer) else { return output.wait().map(drop) };
+        let (whole, block_tensor) = (&scheduled.whole, &mut tensor[block]);
+        for_landed_groups(output, whole, vector_bytes, &mut |samples, landed| {
+            let out = &mut block_tensor[samples.start * sample_bytes..samples.end * sample_bytes];
+            // A single thread is slower than the copy from a device.
+            out.par_chunks_exact_mut(sample_bytes).zip(samples).for_each(|(out, sample)| {
+                let block = out[position * block_bytes..].chunks_exact_mut(vector_bytes);
+                for (token, out) in whole.rows_of(sample).iter().zip(block) {
+                    out.copy_from_slice(vector(landed, *token, vector_bytes));
+                }
+            });
+        })
     })?;
     let samples: Vec<usize> = (0..tokens.len()).collect();
     let mask = SequenceMask::of_tokens(tokens, &samples, signature.seq_len);
@@ -181,16 +190,21 @@ impl<'a> EagerRun<'a> {
         signature.checked()
     }
 
-    /// Runs the model batch by batch; `on_layer` receives each layer's full output, padding included.
-    fn batches(&self, mut on_layer: impl FnMut(&ScheduledBatch, usize, &[u8]) -> Result<()>) -> Result<()> {
+    /// Runs the model batch by batch; `on_layer` receives each layer's full output, padding included, which may be
+    /// landing.
+    fn batches(
+        &self,
+        mut on_layer: impl FnMut(&ScheduledBatch, usize, &mut LayerBytes<'_>) -> Result<()>,
+    ) -> Result<()> {
         self.monitor.add_tokens(self.tokens.n_tokens());
         let all: Vec<usize> = (0..self.tokens.len()).collect();
         let vector_bytes = self.model.hidden_size() * self.model.dtype().size();
         // Batches share no prefixes, so any stream can run any of them.
         let mut batches = batches(self.tokens, self.batch_size, &all);
-        let mut checked = |batch: &mut InFlightBatch<()>, layer: usize, output: &[u8]| {
-            if output.len() != batch.n_tokens * vector_bytes {
-                let what = format!("emitted {} bytes for {} tokens of {vector_bytes}", output.len(), batch.n_tokens);
+        let mut checked = |batch: &mut InFlightBatch<()>, layer: usize, output: &mut LayerBytes<'_>| {
+            let n_bytes = output.n_bytes();
+            if n_bytes != batch.n_tokens * vector_bytes {
+                let what = format!("emitted {n_bytes} bytes for {} tokens of {vector_bytes}", batch.n_tokens);
                 return Err(actbench_kernels::KernelError::shape("model", what).into());
             }
             on_layer(&batch.scheduled, layer, output)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use actbench_kernels::cuda::driver::{DeviceOpenTimes, DriverDevice, DriverOptions, probe};
 use actbench_kernels::cuda::emulator::FAKE_DRIVER_CUBIN;
 use actbench_kernels::cuda::{Architecture, Argument, CudaBackend, Device, KernelSet, Launch, Tiles};
-use actbench_kernels::{AttentionShape, Backend, DType, KernelError, PoolMethod, ScoreRule};
+use actbench_kernels::{AttentionShape, Backend, DType, KernelError, PendingCopy, PoolMethod, ScoreRule};
 
 use crate::common::*;
 use crate::fake_driver::{FakeDriver, options};
@@ -393,7 +393,7 @@ fn async_downloads_keep_all_bytes() {
 /// Downloads of `bytes` bytes, three at a time, that are all of one value; asserts that they are.
 fn large_downloads(device: &Arc<DriverDevice>, bytes: usize, count: u8) {
     let mut pending = std::collections::VecDeque::new();
-    let assert_next = |value: u8, copy: &mut Box<dyn actbench_kernels::PendingCopy>| {
+    let assert_next = |value: u8, copy: &mut Box<dyn PendingCopy>| {
         assert!(copy.wait().unwrap() == vec![value; bytes], "{value} of {bytes} bytes");
     };
     for value in 0..count {
@@ -426,6 +426,79 @@ fn large_downloads_use_ring_until_pinning_pays() {
         let pinned = driver.counted("pinned");
         assert!((3..=9).contains(&pinned), "{settings}: {pinned}");
     }
+}
+
+/// Three parts of a large download, the last of a few bytes.
+const THREE_PARTS: usize = (16 << 20) + 5;
+
+/// A download of [`THREE_PARTS`] bytes in flight and its bytes. With `is_pinned`, to one block of pinned memory instead of the
+/// ring.
+fn download_in_parts(device: &Arc<DriverDevice>, is_pinned: bool) -> (Vec<u8>, Box<dyn PendingCopy>) {
+    if is_pinned {
+        large_downloads(device, (1 << 20) + 9, 12);
+    }
+    let values: Vec<u8> = (0..THREE_PARTS).map(|index| (index % 251) as u8).collect();
+    let mut buffer = device.alloc(THREE_PARTS).unwrap();
+    device.write(&mut buffer, &values).unwrap();
+    (values, device.read_async(buffer, THREE_PARTS).unwrap())
+}
+
+#[test]
+fn first_bytes_land_before_last_part() {
+    for is_pinned in [false, true] {
+        let driver = FakeDriver::new("");
+        let device = open(false);
+        let (values, mut copy) = download_in_parts(&device, is_pinned);
+        let before = driver.counted("downloads");
+        assert_eq!(copy.n_bytes(), THREE_PARTS);
+        let part = 8 << 20;
+        for (wanted, parts) in [(1, 1), (part, 1), (part + 1, 2), (0, 2), (usize::MAX, 3), (THREE_PARTS, 3)] {
+            let landed = copy.wait_for(wanted).unwrap();
+            assert_eq!(landed.len(), THREE_PARTS.min(parts * part), "{wanted} bytes, pinned {is_pinned}");
+            assert!(*landed == values[..landed.len()], "{wanted} bytes, pinned {is_pinned}");
+            assert_eq!(driver.counted("downloads") - before, parts, "{wanted} bytes, pinned {is_pinned}");
+        }
+        assert!(copy.wait().unwrap() == values);
+    }
+}
+
+#[test]
+fn failing_part_keeps_earlier_ones_and_fails_copy() {
+    for is_pinned in [false, true] {
+        let driver = FakeDriver::new("fail_download=-1");
+        let device = open(false);
+        let (values, mut copy) = download_in_parts(&device, is_pinned);
+        driver.change("fail_download=1");
+        let landed = copy.wait_for(1).unwrap();
+        assert!(*landed == values[..8 << 20], "pinned {is_pinned}");
+        for _ in 0..2 {
+            let error = error_text(copy.wait().map(drop));
+            assert!(error.contains("illegal memory access"), "pinned {is_pinned}: {error}");
+        }
+        drop(copy);
+        assert!(device.alloc(1).is_err());
+    }
+}
+
+#[test]
+fn download_does_not_wait_for_kernels_of_next() {
+    let driver = FakeDriver::new("");
+    let device = open(false);
+    let backend = CudaBackend::new(device.clone(), KernelSet::Plain);
+    let x = upload(&backend, DType::F32, 8, 16, &[1.0; 128]);
+    // More slots than the ring has.
+    let bytes = 10 * (8 << 20);
+    let mut first = device.alloc(bytes).unwrap();
+    device.write(&mut first, &vec![7; bytes]).unwrap();
+    let mut first = device.read_async(first, bytes).unwrap();
+    let before = driver.counted("executed");
+    let mut out = backend.alloc(DType::F32, 8, 16).unwrap();
+    backend.gather_rows(&x, &[7, 6, 5], &mut out).unwrap();
+    let mut second = device.read_async(device.alloc(2 << 20).unwrap(), 2 << 20).unwrap();
+    assert!(first.wait().unwrap() == vec![7; bytes]);
+    assert_eq!(driver.counted("executed"), before, "a kernel after the first download");
+    second.wait().unwrap();
+    assert_eq!(driver.counted("executed"), before + 1);
 }
 
 #[test]

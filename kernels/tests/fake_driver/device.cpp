@@ -38,6 +38,7 @@ void apply_settings(const std::string& text) {
     else if (name == "mutant") settings.mutant = value + "/";
     else if (name == "ignore_events") settings.ignore_events = std::stoi(value);
     else if (name == "no_event_sync") settings.no_event_sync = std::stoi(value);
+    else if (name == "fail_download") settings.fail_download = std::stoi(value);
     else { fprintf(stderr, "fake driver: unknown setting %s\n", word.c_str()); abort(); }
   }
 }
@@ -95,7 +96,7 @@ API void fake_driver_change(const char* text) {
   apply_settings(text);
 }
 // The number of events so far: "contexts" that were retained, "leaks" at the end of contexts, "launches" and those "executed", "graphs" launched
-// and "graphs made", nodes "changed", "refused" queries, and allocations of "pinned" memory.
+// and "graphs made", nodes "changed", "refused" queries, allocations of "pinned" memory, and "downloads" that have run.
 API size_t fake_driver_count(const char* name) {
   LOCK;
   return counts[name];

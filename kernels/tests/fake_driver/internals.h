@@ -19,6 +19,7 @@
 //   others=1  when a stream runs, all other streams run first
 //   graphs=0  creating a graph fails;  updates=0  updating an instantiated graph fails
 //   break=KERNEL  launches of it are an illegal address;  mutant=NAME  runs that mutant in place of its kernel
+//   fail_download=N  the copy to the host after the next N is an illegal address
 //   ignore_events=N  stream N of each device, counted from 0, ignores events;  no_event_sync=1  the host does as well
 #pragma once
 
@@ -58,7 +59,7 @@ constexpr unsigned DEFAULT_MAX_SHARED = 48 << 10, MAX_SHARED = 227 << 10;
 
 struct Settings {
   int devices = 1, version = 13000, architecture = 90, pools = 1, others = 0, graphs = 1, updates = 1, ignore_events = -1,
-      no_event_sync = 0;
+      no_event_sync = 0, fail_download = -1;
   size_t memory = size_t{4} << 30;
   std::string broken, mutant;
 };

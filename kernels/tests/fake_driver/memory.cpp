@@ -209,7 +209,13 @@ API int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream
   ENTER;
   if (!find_allocation(from, bytes)) return INVALID_VALUE;
   work_of(stream).push_back([=] {
-    if (!is_freed(from, bytes)) std::memcpy(to, reinterpret_cast<const void*>(from), bytes);
+    if (context_error || is_freed(from, bytes)) return;
+    if (settings.fail_download >= 0 && settings.fail_download-- == 0) {
+      context_error = ILLEGAL_ADDRESS;
+      return;
+    }
+    counts["downloads"]++;
+    std::memcpy(to, reinterpret_cast<const void*>(from), bytes);
   });
   return SUCCESS;
 }

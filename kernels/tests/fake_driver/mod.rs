@@ -58,8 +58,8 @@ fn count(what: &str) -> usize {
 }
 
 /// The counters for [`FakeDriver::counted`].
-const COUNTERS: [&str; 9] =
-    ["contexts", "leaks", "launches", "executed", "graphs", "graphs made", "changed", "refused", "pinned"];
+const COUNTERS: [&str; 10] =
+    ["contexts", "leaks", "launches", "executed", "graphs", "graphs made", "changed", "refused", "pinned", "downloads"];
 
 /// The driver with the settings of one test. Devices must be dropped before it.
 pub struct FakeDriver {
@@ -73,7 +73,11 @@ impl FakeDriver {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let text = CString::new(settings).unwrap();
         (library().settings)(text.as_ptr());
-        FakeDriver { before: COUNTERS.map(count), is_whole: !settings.contains("break="), _alone: alone }
+        FakeDriver {
+            before: COUNTERS.map(count),
+            is_whole: !settings.contains("break=") && !settings.contains("fail_download="),
+            _alone: alone,
+        }
     }
 
     /// Changes settings and keeps all other state.

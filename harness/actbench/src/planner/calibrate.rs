@@ -181,7 +181,9 @@ fn rate(
         }
         let step = ModelStep { id: 0, batch: scheduled.batch.clone(), output: output(scheduled).to_owned() };
         session.submit(0, step)?;
-        while let SessionEvent::Output(_) = session.next()? {}
+        while let SessionEvent::Output(mut vectors) = session.next()? {
+            vectors.bytes.wait()?;
+        }
         Ok(())
     };
     let Some((first, rest)) = batches.split_first() else { return Err(Error::internal("no batch to measure")) };

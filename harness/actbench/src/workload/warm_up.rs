@@ -64,7 +64,7 @@ fn run_token(
             ModelStep { id: stream as u64, batch: TokenBatch::of_sequences([&sequence.ids[..1]]), output }
         })
     };
-    run_steps(model.session(&layers)?.as_mut(), &mut next, &mut |_| Ok(()))
+    run_steps(model.session(&layers)?.as_mut(), &mut next, &mut |mut vectors| vectors.bytes.wait().map(drop))
 }
 
 /// The tokens of the largest padded batch of `side`.

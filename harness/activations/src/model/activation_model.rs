@@ -91,7 +91,7 @@ pub fn run_batch(
 ) -> Result<()> {
     let mut step = Some(ModelStep { id: 0, batch: batch.clone(), output: output.to_owned() });
     let mut next = |stream: usize| step.take_if(|_| stream == 0);
-    run_steps(model.session(layers)?.as_mut(), &mut next, &mut |vectors| sink(vectors.layer, vectors.bytes))
+    run_steps(model.session(layers)?.as_mut(), &mut next, &mut |mut vectors| sink(vectors.layer, vectors.bytes.wait()?))
 }
 
 /// Refuses a layer that a model of `n_layers` layers does not have.

@@ -23,6 +23,7 @@ pub mod replicas;
 pub mod rope_spec;
 pub mod session;
 pub mod spec;
+mod submitter;
 pub mod tensor_names;
 pub mod tensor_shapes;
 mod tensors;
@@ -36,4 +37,5 @@ pub const LAYER_NUMBERING: &str = "layer N is the output of decoder block N, cou
 
 pub use activation_model::{ActivationModel, check_layer, run_batch};
 pub use batch::{LastLayerTokens, LayerOutput, ModelStep, StepOutput, TokenBatch};
-pub use session::{LayerVectors, ModelSession, SessionEvent, StepwiseSession, run_steps};
+pub use session::{LayerBytes, LayerVectors, ModelSession, SessionEvent, StepwiseSession, run_steps};
+pub use submitter::run_submitted;

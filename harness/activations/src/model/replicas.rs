@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use actbench_kernels::{DType, DeviceUsage};
 
 use super::threads::spawn;
-use super::{ActivationModel, LayerVectors, ModelSession, ModelStep, SessionEvent, TokenBatch, run_steps};
+use super::{ActivationModel, LayerBytes, LayerVectors, ModelSession, ModelStep, SessionEvent, TokenBatch, run_steps};
 use crate::error::{Error, Result};
 
 /// Steps that a replica is given before the first of them is done: more than it holds back while copies to the host are
@@ -112,8 +112,6 @@ struct ReplicaSession {
     n_in_flight: Vec<usize>,
     n_running: usize,
     deepest: usize,
-    /// The bytes that the caller has.
-    current: Vec<u8>,
 }
 
 impl ReplicaSession {
@@ -126,7 +124,6 @@ impl ReplicaSession {
             n_in_flight: Vec::new(),
             n_running: 0,
             deepest: layers.last().copied().unwrap_or_default(),
-            current: Vec::new(),
         };
         for (stream, model) in models.enumerate() {
             let (step_sender, steps) = sync_channel::<ModelStep>(MAX_IN_FLIGHT);
@@ -156,8 +153,8 @@ fn run_replica(
     let abandoned = |_| Error::internal("the outputs of a replica have no receiver");
     let mut session = model.session(layers)?;
     run_steps(session.as_mut(), &mut |_| steps.recv().ok(), &mut |vectors| {
-        let LayerVectors { step, layer, bytes } = vectors;
-        let output = ReplicaMessage::Output { stream, step, layer, bytes: bytes.to_vec() };
+        let LayerVectors { step, layer, mut bytes } = vectors;
+        let output = ReplicaMessage::Output { stream, step, layer, bytes: bytes.wait()?.to_vec() };
         messages.send(output).map_err(abandoned)
     })
 }
@@ -175,8 +172,8 @@ impl ModelSession for ReplicaSession {
             match self.messages.as_ref().and_then(|messages| messages.recv().ok()) {
                 Some(ReplicaMessage::Output { stream, step, layer, bytes }) => {
                     self.n_in_flight[stream] -= usize::from(layer == self.deepest);
-                    self.current = bytes;
-                    return Ok(SessionEvent::Output(LayerVectors { step, layer, bytes: &self.current }));
+                    let bytes = LayerBytes::Owned(bytes);
+                    return Ok(SessionEvent::Output(LayerVectors { step, layer, bytes }));
                 }
                 Some(ReplicaMessage::Finished { stream, result }) => {
                     result?;

@@ -1,12 +1,13 @@
 //! Runs batches through a model, several in flight at a time, and matches each output to its batch.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use actbench_kernels::{KernelError, PoolMethod};
 
 use super::batches::ScheduledBatch;
 use crate::error::{Error, Result};
-use crate::model::{ActivationModel, LayerVectors, ModelStep, SessionEvent, StepOutput};
+use crate::model::{ActivationModel, LayerBytes, LayerVectors, ModelStep, StepOutput, run_submitted};
 
 /// A batch that the model was given and has not completed.
 pub(crate) struct InFlightBatch<S> {
@@ -41,49 +42,47 @@ impl BatchError {
     }
 }
 
-/// Receives a layer's vectors of a batch.
-type OnLayer<'a, S> = dyn FnMut(&mut InFlightBatch<S>, usize, &[u8]) -> Result<()> + 'a;
+/// Gives the batches of a stream, in order.
+type NextBatch<'a> = dyn FnMut(usize) -> Option<ScheduledBatch> + Send + 'a;
+
+/// Receives a layer's vectors of a batch, which may be landing.
+type OnLayer<'a, S> = dyn FnMut(&mut InFlightBatch<S>, usize, &mut LayerBytes<'_>) -> Result<()> + 'a;
 
 /// Runs the batches that `next` gives for each stream of `model`. `on_layer` receives each layer's vectors, pooled by
-/// `pool` if given, in increasing order of layers; `on_complete` receives each batch after its deepest layer.
-pub(crate) fn run_batches<S: Default>(
+/// `pool` if given, in increasing order of layers; `on_complete` receives each batch after its deepest layer. Both run on the
+/// calling thread; where the model is on a device, `next` runs on another one.
+pub(crate) fn run_batches<S: Default + Send>(
     model: &dyn ActivationModel,
     layers: &[usize],
     pool: Option<PoolMethod>,
-    next: &mut dyn FnMut(usize) -> Option<ScheduledBatch>,
+    next: &mut NextBatch<'_>,
     on_layer: &mut OnLayer<'_, S>,
     on_complete: &mut dyn FnMut(InFlightBatch<S>) -> Result<()>,
 ) -> std::result::Result<(), BatchError> {
-    let mut in_flight: HashMap<u64, InFlightBatch<S>> = HashMap::new();
+    let in_flight: Mutex<HashMap<u64, InFlightBatch<S>>> = Mutex::default();
     let n_blocks = layers.last().map_or(0, |deepest| deepest + 1);
-    let mut run = || -> Result<()> {
-        let mut session = model.session(layers)?;
-        let mut last_id = 0;
-        loop {
-            match session.next()? {
-                SessionEvent::NeedsBatch { stream } => {
-                    let Some(scheduled) = next(stream) else {
-                        session.close(stream);
-                        continue;
-                    };
-                    last_id += 1;
-                    let (step, started) = start(model, scheduled, last_id, pool, n_blocks);
-                    in_flight.insert(last_id, started);
-                    session.submit(stream, step)?;
-                }
-                SessionEvent::Output(LayerVectors { step, layer, bytes }) => {
-                    let unknown =
-                        || Error::internal(format!("the model emitted layer {layer} of a batch that is not in flight"));
-                    on_layer(in_flight.get_mut(&step).ok_or_else(unknown)?, layer, bytes)?;
-                    if layer + 1 == n_blocks {
-                        on_complete(in_flight.remove(&step).ok_or_else(unknown)?)?;
-                    }
-                }
-                SessionEvent::Finished => return Ok(()),
-            }
-        }
+    let mut last_id = 0;
+    let mut next_step = |stream: usize| {
+        let scheduled = next(stream)?;
+        last_id += 1;
+        let (step, started) = start(model, scheduled, last_id, pool, n_blocks);
+        lock(&in_flight).insert(last_id, started);
+        Some(step)
     };
-    let result = run();
+    let mut on_output = |vectors: LayerVectors<'_>| {
+        let LayerVectors { step, layer, mut bytes } = vectors;
+        let unknown = || Error::internal(format!("the model emitted layer {layer} of a batch that is not in flight"));
+        let mut batch = lock(&in_flight).remove(&step).ok_or_else(unknown)?;
+        let consumed = on_layer(&mut batch, layer, &mut bytes);
+        if consumed.is_ok() && layer + 1 == n_blocks {
+            drop(bytes);
+            return on_complete(batch);
+        }
+        lock(&in_flight).insert(step, batch);
+        consumed
+    };
+    let result = run_submitted(model, layers, &mut next_step, &mut on_output);
+    let in_flight = in_flight.into_inner().unwrap_or_else(PoisonError::into_inner);
     let error = match result {
         Err(error) => error,
         Ok(()) if in_flight.is_empty() => return Ok(()),
@@ -94,6 +93,11 @@ pub(crate) fn run_batches<S: Default>(
     };
     let sizes = in_flight.values().map(|batch| (batch.scheduled.samples.len(), batch.n_tokens));
     Err(BatchError { error, largest: sizes.filter(|(samples, _)| *samples > 1).max_by_key(|(_, tokens)| *tokens) })
+}
+
+fn lock<T>(in_flight: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The map is whole between any two calls that change it.
+    in_flight.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The step of a batch, and the rest of the batch.

@@ -13,6 +13,7 @@ mod execute;
 mod explain;
 pub mod fingerprint;
 pub(crate) mod in_flight;
+pub(crate) mod landed;
 pub mod lazy_plan;
 pub mod logical;
 pub mod mask;

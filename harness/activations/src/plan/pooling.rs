@@ -60,6 +60,9 @@ pub fn pool_vectors<'a>(
     dtype.narrow(running, out);
 }
 
+/// Groups that one thread pools at least, where their sizes are not known.
+const MIN_GROUPS_PER_TASK: usize = 16;
+
 /// Pools many groups: `out` is `[groups, hidden_size]`, and `group_vectors(group)` lists a group's vectors in order.
 ///
 /// Groups are independent, so the number of threads does not change a bit.
@@ -70,8 +73,20 @@ pub fn pool_groups<'a, I: Iterator<Item = &'a [u8]>>(
     group_vectors: impl Fn(usize) -> I + Sync,
     out: &mut [u8],
 ) {
+    pool_groups_in_tasks(dtype, method, hidden_size, MIN_GROUPS_PER_TASK, group_vectors, out);
+}
+
+/// [`pool_groups`] with at least `min_groups` groups a thread.
+pub(crate) fn pool_groups_in_tasks<'a, I: Iterator<Item = &'a [u8]>>(
+    dtype: DType,
+    method: PoolMethod,
+    hidden_size: usize,
+    min_groups: usize,
+    group_vectors: impl Fn(usize) -> I + Sync,
+    out: &mut [u8],
+) {
     let vector_bytes = (hidden_size * dtype.size()).max(1);
-    out.par_chunks_mut(vector_bytes).enumerate().with_min_len(16).for_each_init(
+    out.par_chunks_mut(vector_bytes).enumerate().with_min_len(min_groups).for_each_init(
         || Scratch::new(hidden_size),
         |scratch, (group, out)| {
             pool_vectors(dtype, method, group_vectors(group), scratch, out);

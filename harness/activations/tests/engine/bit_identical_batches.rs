@@ -87,7 +87,7 @@ fn run(session: &mut dyn ModelSession, step: &ModelStep) -> Result<Vec<u8>> {
     assert!(matches!(session.next()?, SessionEvent::NeedsBatch { stream: 0 }));
     session.submit(0, step.clone())?;
     match session.next()? {
-        SessionEvent::Output(vectors) => Ok(vectors.bytes.to_vec()),
+        SessionEvent::Output(mut vectors) => Ok(vectors.bytes.wait()?.to_vec()),
         other => panic!("{other:?}"),
     }
 }

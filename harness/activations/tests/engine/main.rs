@@ -18,6 +18,7 @@ mod families;
 mod flops;
 mod golden_digests;
 mod goldens;
+mod landing;
 mod out_of_memory;
 mod plan;
 mod properties;

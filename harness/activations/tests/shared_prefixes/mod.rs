@@ -45,8 +45,8 @@ pub fn features<'a>(
         Some(ModelStep { id: samples.len() as u64 - 1, batch: scheduled.batch, output })
     };
     let mut outputs = Vec::new();
-    let mut sink = |vectors: LayerVectors<'_>| {
-        outputs.push((vectors.step as usize, vectors.layer, vectors.bytes.to_vec()));
+    let mut sink = |mut vectors: LayerVectors<'_>| {
+        outputs.push((vectors.step as usize, vectors.layer, vectors.bytes.wait()?.to_vec()));
         Ok(())
     };
     run_steps(model.session(layers).unwrap().as_mut(), &mut next, &mut sink).unwrap();

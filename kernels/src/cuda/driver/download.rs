@@ -2,14 +2,17 @@
 //!
 //! A copy starts when the kernels launched before it have completed. It owns its source buffer until it completes, so
 //! no kernel writes there. Pinned memory comes from a small pool, because allocating it is slow; the first large downloads
-//! take slots of the ring instead ([`super::ring_download`]).
+//! take slots of the ring instead ([`super::ring_download`]). A large copy is split into parts, so that the host can read
+//! the first ones while the others are in flight.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cudarc::driver::{CudaEvent, DriverError, PinnedHostSlice, result};
+use cudarc::driver::{CudaEvent, DriverError, PinnedHostSlice, result, sys};
 
 use super::context::DriverContext;
 use super::memory::DriverBuffer;
+use super::ring::SLOT_BYTES;
 use super::session::Session;
 use crate::error::KernelError;
 use crate::pending::PendingCopy;
@@ -81,6 +84,9 @@ impl PinnedPool {
     }
 }
 
+/// Bytes of a part of a copy.
+const PART_BYTES: usize = SLOT_BYTES;
+
 /// A download in flight.
 pub(super) struct AsyncDownload {
     session: Arc<Session>,
@@ -89,7 +95,10 @@ pub(super) struct AsyncDownload {
     buffer: Option<DriverBuffer>,
     /// The destination.
     staging: Option<StagingBuffer>,
-    done: CudaEvent,
+    /// The parts in flight, oldest first: where each ends, and the end of its copy.
+    parts: VecDeque<(usize, CudaEvent)>,
+    /// Bytes that have landed.
+    landed: usize,
     bytes: usize,
 }
 
@@ -99,55 +108,83 @@ impl AsyncDownload {
         session: &Arc<Session>,
         pool: &Arc<PinnedPool>,
         buffer: DriverBuffer,
-        mut staging: StagingBuffer,
+        staging: StagingBuffer,
         bytes: usize,
     ) -> Result<Self, KernelError> {
-        let context = &session.context;
-        let start = |staging: &mut StagingBuffer| -> Result<CudaEvent, DriverError> {
-            let (computed, done) = (context.cuda.new_event(None)?, context.cuda.new_event(None)?);
-            computed.record(&context.stream)?;
-            context.download_stream.wait(&computed)?;
-            // SAFETY: source and destination have as many bytes, and both are kept until `done`.
-            unsafe {
-                let destination = &mut staging.as_mut_slice()?[..bytes];
-                result::memcpy_dtoh_async(destination, buffer.start(), context.download_stream.cu_stream())
-            }?;
-            done.record(&context.download_stream)?;
-            Ok(done)
-        };
-        let started = start(&mut staging);
-        let done = context.check("read", || format!("copying {bytes} bytes from the device"), started)?;
         let (session, pool) = (session.clone(), pool.clone());
-        Ok(AsyncDownload { session, pool, buffer: Some(buffer), staging: Some(staging), done, bytes })
+        let (buffer, staging, parts) = (Some(buffer), Some(staging), VecDeque::new());
+        let mut download = AsyncDownload { session, pool, buffer, staging, parts, landed: 0, bytes };
+        let started = download.start_parts();
+        if started.is_err() {
+            // Freed instead of pooled: the driver first waits for copies to it.
+            download.staging = None;
+        }
+        download.check(started)?;
+        Ok(download)
     }
 
-    /// Waits for the copy and releases its source.
-    fn finish(&mut self) -> Result<(), KernelError> {
+    fn check<T>(&self, result: Result<T, DriverError>) -> Result<T, KernelError> {
+        self.session.context.check("read", || format!("copying {} bytes from the device", self.bytes), result)
+    }
+
+    fn start_parts(&mut self) -> Result<(), DriverError> {
+        let (Some(buffer), Some(staging)) = (&self.buffer, &mut self.staging) else { return Ok(()) };
+        let (context, bytes) = (&self.session.context, self.bytes);
+        let computed = context.cuda.new_event(None)?;
+        computed.record(&context.stream)?;
+        context.download_stream.wait(&computed)?;
+        let staged = &mut staging.as_mut_slice()?[..bytes];
+        for start in (0..bytes.max(1)).step_by(PART_BYTES) {
+            let end = bytes.min(start + PART_BYTES);
+            let source = buffer.start() + start as sys::CUdeviceptr;
+            let done = context.cuda.new_event(None)?;
+            // SAFETY: source and destination have as many bytes, and both are kept until `done`.
+            unsafe { result::memcpy_dtoh_async(&mut staged[start..end], source, context.download_stream.cu_stream()) }?;
+            done.record(&context.download_stream)?;
+            self.parts.push_back((end, done));
+        }
+        Ok(())
+    }
+
+    /// Waits for the parts with the first `n_bytes` bytes. Releases the source after the last part.
+    fn land(&mut self, n_bytes: usize) -> Result<(), KernelError> {
         if self.buffer.is_some() {
-            let (context, bytes) = (&self.session.context, self.bytes);
-            context.enter("read")?;
-            context.check("read", || format!("copying {bytes} bytes from the device"), self.done.synchronize())?;
-            self.buffer = None;
+            self.session.context.enter("read")?;
+            while let Some((end, done)) = self.parts.front()
+                && self.landed < n_bytes.max(1)
+            {
+                let end = *end;
+                self.check(done.synchronize())?;
+                self.landed = end;
+                self.parts.pop_front();
+            }
+            if self.parts.is_empty() {
+                self.buffer = None;
+            }
         }
         Ok(())
     }
 }
 
 impl PendingCopy for AsyncDownload {
-    fn wait(&mut self) -> Result<&[u8], KernelError> {
-        self.finish()?;
-        let staged = self.staging.as_mut().map(|staging| staging.as_mut_slice());
-        match self.session.context.check("read", || "reading pinned memory".to_owned(), staged.transpose())? {
-            Some(bytes) => Ok(&bytes[..self.bytes]),
-            None => Ok(&[]),
-        }
+    fn n_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn wait_for(&mut self, n_bytes: usize) -> Result<&[u8], KernelError> {
+        self.land(n_bytes)?;
+        let Some(staging) = &self.staging else { return Ok(&[]) };
+        let start = self.session.context.check("read", || "reading pinned memory".to_owned(), staging.as_ptr())?;
+        // SAFETY: the memory lives as long as `staging`. No copy writes to the bytes that have landed; later ones may be in
+        // flight.
+        Ok(unsafe { std::slice::from_raw_parts(start, self.landed) })
     }
 }
 
 impl Drop for AsyncDownload {
     fn drop(&mut self) {
         // A drop cannot return the error; no copy of a broken context continues.
-        let _ = self.finish();
+        let _ = self.land(self.bytes);
         if let Some(staging) = self.staging.take() {
             self.pool.put_back(staging);
         }

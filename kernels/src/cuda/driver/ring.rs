@@ -6,7 +6,7 @@
 //!
 //! A slot returns to the ring as soon as its copy was started. Its next user waits for the copy.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -44,12 +44,22 @@ struct RingState {
     /// All slots; none before the first large copy, and where there is no pinned memory.
     total: usize,
     is_started: bool,
+    /// The downloads that have copies to start, by their number.
+    queued: BTreeSet<u64>,
+    /// Downloads so far.
+    n_downloads: u64,
 }
 
 /// Pinned memory, and the end of the last copy that used it.
 struct PinnedSlot {
     memory: PinnedHostSlice<u8>,
     done: CudaEvent,
+}
+
+/// A download in the queue of those that have copies to start. It leaves the queue when it is dropped.
+pub(super) struct QueuedDownload {
+    number: u64,
+    ring: Arc<SharedRing>,
 }
 
 /// A slot that returns to its ring when it is dropped. A thread that has one must not wait for another.
@@ -121,6 +131,15 @@ impl PinnedRing {
         None
     }
 
+    /// Appends a download to the queue.
+    pub(super) fn queue_download(&self) -> QueuedDownload {
+        let mut state = self.shared.lock();
+        let number = state.n_downloads;
+        state.n_downloads += 1;
+        state.queued.insert(number);
+        QueuedDownload { number, ring: self.shared.clone() }
+    }
+
     /// A slot, if more than `left` slots are there to take.
     pub(super) fn try_take(&self, left: usize) -> Option<RingSlot> {
         let mut state = self.shared.lock();
@@ -134,6 +153,19 @@ impl Drop for PinnedRing {
         let allocator = self.allocator.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         // A panic of the thread leaves fewer slots, which are freed all the same.
         let _ = allocator.map(JoinHandle::join);
+    }
+}
+
+impl QueuedDownload {
+    /// Whether no earlier download has copies to start.
+    pub(super) fn is_first(&self) -> bool {
+        self.ring.lock().queued.first() == Some(&self.number)
+    }
+}
+
+impl Drop for QueuedDownload {
+    fn drop(&mut self) {
+        self.ring.lock().queued.remove(&self.number);
     }
 }
 

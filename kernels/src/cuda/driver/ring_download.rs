@@ -2,15 +2,18 @@
 //!
 //! A download takes the slots that it can get, and the others as it empties them in the wait for it. Pinned memory of its
 //! size would be ready sooner and takes longer to allocate: see [`super::download`].
+//!
+//! Downloads start their copies in the order of the downloads. Otherwise the later copies of one would wait for the kernels
+//! whose results the next one copies.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use cudarc::driver::{DriverError, result, sys};
+use cudarc::driver::{CudaEvent, DriverError, result, sys};
 
 use super::memory::DriverBuffer;
-use super::ring::{FIRST_SLOTS, PinnedRing, RingSlot, SLOT_BYTES};
+use super::ring::{FIRST_SLOTS, PinnedRing, QueuedDownload, RingSlot, SLOT_BYTES};
 use super::session::Session;
 use super::transfer::copy_bytes;
 use crate::error::KernelError;
@@ -26,6 +29,12 @@ pub(super) struct RingDownload {
     in_flight: VecDeque<(RingSlot, Range<usize>)>,
     /// Bytes whose copies were started.
     started: usize,
+    /// The end of the kernels whose results are copied, until the first copy.
+    computed: Option<CudaEvent>,
+    /// Held while copies have yet to be started.
+    queued: Option<QueuedDownload>,
+    /// Bytes of `out` that have landed.
+    landed: usize,
     /// The destination.
     out: Vec<u8>,
 }
@@ -39,9 +48,12 @@ impl RingDownload {
         bytes: usize,
     ) -> Result<Self, KernelError> {
         let (session, ring) = (session.clone(), ring.clone());
+        let queued = Some(ring.queue_download());
         let (in_flight, out) = (VecDeque::new(), vec![0; bytes]);
-        let mut download = RingDownload { session, ring, buffer: Some(buffer), in_flight, started: 0, out };
-        let started = download.wait_for_kernels().and_then(|()| download.start_copies());
+        let buffer = Some(buffer);
+        let mut download =
+            RingDownload { session, ring, buffer, in_flight, started: 0, computed: None, queued, landed: 0, out };
+        let started = download.record_kernels().and_then(|()| download.start_copies());
         download.check(started)?;
         Ok(download)
     }
@@ -50,17 +62,19 @@ impl RingDownload {
         self.session.context.check("read", || format!("copying {} bytes from the device", self.out.len()), result)
     }
 
-    /// The download stream waits for the kernels launched so far.
-    fn wait_for_kernels(&self) -> Result<(), DriverError> {
+    /// Notes the end of the kernels launched so far.
+    fn record_kernels(&mut self) -> Result<(), DriverError> {
         let context = &self.session.context;
         let computed = context.cuda.new_event(None)?;
         computed.record(&context.stream)?;
-        context.download_stream.wait(&computed)
+        self.computed = Some(computed);
+        Ok(())
     }
 
-    /// Starts copies to the slots that are free, but for those that other copies cannot do without.
+    /// Starts copies to the slots that are free, but for those that other copies cannot do without, and none while an
+    /// earlier download has copies to start.
     fn start_copies(&mut self) -> Result<(), DriverError> {
-        while self.started < self.out.len()
+        while self.queued.as_ref().is_some_and(QueuedDownload::is_first)
             && let Some(slot) = self.ring.try_take(FIRST_SLOTS)
         {
             self.start_copy(slot)?;
@@ -72,6 +86,9 @@ impl RingDownload {
         let Some(buffer) = &self.buffer else { return Ok(()) };
         let place = self.started..self.out.len().min(self.started + SLOT_BYTES);
         let stream = &self.session.context.download_stream;
+        if let Some(computed) = self.computed.take() {
+            stream.wait(&computed)?;
+        }
         let source = buffer.start() + place.start as sys::CUdeviceptr;
         let staged = &mut slot.bytes()?[..place.len()];
         // SAFETY: the buffer has as many bytes from `source` on and is kept until the copy completes; `RingSlot::bytes`
@@ -80,13 +97,18 @@ impl RingDownload {
         slot.record(stream)?;
         self.started = place.end;
         self.in_flight.push_back((slot, place));
+        if self.started == self.out.len() {
+            self.queued = None;
+        }
         Ok(())
     }
 
     /// Empties the oldest slot, and starts a copy to it.
     fn empty_one(&mut self) -> Result<(), DriverError> {
         if let Some((mut slot, place)) = self.in_flight.pop_front() {
+            let end = place.end;
             copy_bytes(&slot.bytes()?[..place.len()], &mut self.out[place]);
+            self.landed = end;
             drop(slot);
             return self.start_copies();
         }
@@ -95,24 +117,30 @@ impl RingDownload {
         self.start_copy(slot)
     }
 
-    /// Waits for all copies and releases their source.
-    fn finish(&mut self) -> Result<(), KernelError> {
+    /// Waits for the copies of the first `n_bytes` bytes. Releases the source after the last copy.
+    fn land(&mut self, n_bytes: usize) -> Result<(), KernelError> {
         if self.buffer.is_some() {
             self.session.context.enter("read")?;
-            while self.started < self.out.len() || !self.in_flight.is_empty() {
+            while self.landed < n_bytes.min(self.out.len()) {
                 let emptied = self.empty_one();
                 self.check(emptied)?;
             }
-            self.buffer = None;
+            if self.landed == self.out.len() {
+                self.buffer = None;
+            }
         }
         Ok(())
     }
 }
 
 impl PendingCopy for RingDownload {
-    fn wait(&mut self) -> Result<&[u8], KernelError> {
-        self.finish()?;
-        Ok(&self.out)
+    fn n_bytes(&self) -> usize {
+        self.out.len()
+    }
+
+    fn wait_for(&mut self, n_bytes: usize) -> Result<&[u8], KernelError> {
+        self.land(n_bytes)?;
+        Ok(&self.out[..self.landed])
     }
 }
 

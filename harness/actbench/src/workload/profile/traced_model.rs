@@ -1,12 +1,12 @@
 //! A decorator of a model that records each forward pass in a profile.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use actbench_kernels::{DType, DeviceUsage, Profile};
+use actbench_kernels::{CompletedCopy, DType, DeviceUsage, KernelError, PendingCopy, Profile};
 
 use crate::error::Result;
-use actbench_activations::model::{ActivationModel, ModelSession, ModelStep, SessionEvent, TokenBatch};
+use actbench_activations::model::{ActivationModel, LayerBytes, ModelSession, ModelStep, SessionEvent, TokenBatch};
 
 /// Forwards all calls; each batch becomes a span of the profile.
 pub struct TracedModel {
@@ -47,6 +47,49 @@ impl Tracks {
     }
 }
 
+/// The batches in flight of a session, and where they are recorded.
+struct TracedBatches {
+    profile: Profile,
+    tracks: Mutex<Tracks>,
+}
+
+impl TracedBatches {
+    fn lock(&self) -> MutexGuard<'_, Tracks> {
+        // The tracks are whole between any two calls that change them.
+        self.tracks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records the end of batch `id`, the first time it is called.
+    fn complete(&self, id: u64) {
+        let completed = self.lock().complete(id);
+        if let Some((track, batch)) = completed {
+            self.profile.batch(batch.detail, track, batch.start);
+        }
+    }
+}
+
+/// The copy of a batch's deepest layer. The batch ends when all of it has landed.
+struct TracedCopy {
+    copy: Box<dyn PendingCopy>,
+    id: u64,
+    batches: Arc<TracedBatches>,
+}
+
+impl PendingCopy for TracedCopy {
+    fn n_bytes(&self) -> usize {
+        self.copy.n_bytes()
+    }
+
+    fn wait_for(&mut self, n_bytes: usize) -> std::result::Result<&[u8], KernelError> {
+        let total = self.copy.n_bytes();
+        let landed = self.copy.wait_for(n_bytes)?;
+        if landed.len() == total {
+            self.batches.complete(self.id);
+        }
+        Ok(landed)
+    }
+}
+
 fn description(batch: &TokenBatch) -> String {
     format!("{} tokens, {} cached", batch.ids.len(), batch.n_cached)
 }
@@ -83,7 +126,8 @@ impl ActivationModel for TracedModel {
     fn session(&self, layers: &[usize]) -> Result<Box<dyn ModelSession + '_>> {
         let session = self.model.session(layers)?;
         let deepest = layers.last().copied();
-        Ok(Box::new(TracedSession { session, profile: &self.profile, deepest, tracks: Tracks::default() }))
+        let batches = Arc::new(TracedBatches { profile: self.profile.clone(), tracks: Mutex::default() });
+        Ok(Box::new(TracedSession { session, deepest, batches }))
     }
 
     fn streams(&self) -> usize {
@@ -114,26 +158,30 @@ impl ActivationModel for TracedModel {
 /// Forwards all calls of a session, and notes when a batch starts and ends.
 struct TracedSession<'a> {
     session: Box<dyn ModelSession + 'a>,
-    profile: &'a Profile,
     deepest: Option<usize>,
-    tracks: Tracks,
+    batches: Arc<TracedBatches>,
 }
 
 impl ModelSession for TracedSession<'_> {
     fn next(&mut self) -> Result<SessionEvent<'_>> {
-        let event = self.session.next()?;
-        if let SessionEvent::Output(vectors) = &event
+        let mut event = self.session.next()?;
+        if let SessionEvent::Output(vectors) = &mut event
             && Some(vectors.layer) == self.deepest
-            && let Some((track, batch)) = self.tracks.complete(vectors.step)
         {
-            self.profile.batch(batch.detail, track, batch.start);
+            let id = vectors.step;
+            if let LayerBytes::Pending(pending) = &mut vectors.bytes {
+                let copy = std::mem::replace(pending, Box::new(CompletedCopy::default()));
+                *pending = Box::new(TracedCopy { copy, id, batches: self.batches.clone() });
+            } else {
+                self.batches.complete(id);
+            }
         }
         Ok(event)
     }
 
     fn submit(&mut self, stream: usize, step: ModelStep) -> Result<()> {
-        let (id, start, detail) = (step.id, self.profile.now(), description(&step.batch));
-        self.tracks.start(InFlightBatch { id, start, detail });
+        let (id, start, detail) = (step.id, self.batches.profile.now(), description(&step.batch));
+        self.batches.lock().start(InFlightBatch { id, start, detail });
         self.session.submit(stream, step)
     }
 

@@ -13,7 +13,7 @@ use super::stage_pass::StagePass;
 use crate::error::{Error, Result};
 use crate::model::memory_model::MAX_PENDING_COPIES;
 use crate::model::threads::spawn;
-use crate::model::{LayerVectors, ModelSession, ModelStep, SessionEvent};
+use crate::model::{LayerBytes, LayerVectors, ModelSession, ModelStep, SessionEvent};
 
 /// A step between two stages.
 struct StagedStep {
@@ -35,11 +35,15 @@ enum CollectedBytes {
 }
 
 impl CollectedBytes {
-    fn wait(&mut self) -> Result<&[u8]> {
-        match self {
-            CollectedBytes::Host(bytes) => Ok(bytes),
-            CollectedBytes::Pending(copy) => Ok(copy.wait()?),
-        }
+    /// Waits for a pending copy, so that it has no more memory of its device: every stage may have pending copies of its own.
+    fn land(self) -> Result<LayerBytes<'static>> {
+        Ok(match self {
+            CollectedBytes::Host(bytes) => LayerBytes::Owned(bytes),
+            CollectedBytes::Pending(mut copy) => {
+                copy.wait()?;
+                LayerBytes::Pending(copy)
+            }
+        })
     }
 }
 
@@ -57,8 +61,6 @@ pub(super) struct PipelineSession {
     closed: bool,
     /// Outputs of the step that left the last stage, and its id.
     completed: (u64, VecDeque<CollectedOutput>),
-    /// The output whose bytes the caller has.
-    current: Option<CollectedBytes>,
 }
 
 impl PipelineSession {
@@ -74,7 +76,6 @@ impl PipelineSession {
             n_in_flight: 0,
             closed: false,
             completed: (0, VecDeque::new()),
-            current: None,
         };
         for stage in stages {
             let (sender, next_receiver) = sync_channel(1);
@@ -132,11 +133,10 @@ fn run_step<B: Backend>(pass: &mut StagePass<'_, B>, staged: StagedStep) -> Resu
 
 impl ModelSession for PipelineSession {
     fn next(&mut self) -> Result<SessionEvent<'_>> {
-        self.current = None;
         loop {
             let (step, outputs) = &mut self.completed;
             if let Some(CollectedOutput { layer, bytes }) = outputs.pop_front() {
-                let bytes = self.current.insert(bytes).wait()?;
+                let bytes = bytes.land()?;
                 return Ok(SessionEvent::Output(LayerVectors { step: *step, layer, bytes }));
             }
             // One step in each stage and one that waits. Channels and stages together hold more, so no send deadlocks.

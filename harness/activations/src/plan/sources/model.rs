@@ -11,11 +11,12 @@ use rayon::prelude::*;
 use super::request::{ChunkSink, SourceRequest};
 use crate::error::{Error, Result};
 use crate::model::memory_model::{BATCH_RESULT_BYTES, FILLED_BATCH_RESULT_BYTES};
-use crate::model::{ActivationModel, check_layer};
+use crate::model::{ActivationModel, LayerBytes, check_layer};
 use crate::plan::axes::Axes;
 use crate::plan::batches::{Batches, Batching, ScheduledBatch};
 use crate::plan::fingerprint::PlanFingerprint;
 use crate::plan::in_flight::{BatchError, InFlightBatch, run_batches};
+use crate::plan::landed::for_landed_groups;
 use crate::plan::mask::SequenceMask;
 use crate::plan::needed_tokens::NeededTokens;
 use crate::plan::operation::abbreviate;
@@ -236,10 +237,10 @@ impl ModelSource {
             .collect();
         let positions: HashMap<usize, usize> =
             request.layers.iter().enumerate().map(|(position, layer)| (*layer, position)).collect();
-        let mut on_layer = |batch: &mut InFlightBatch<BatchResults>, layer: usize, vectors: &[u8]| {
-            let Some(position) = positions.get(&layer) else { return Ok(()) };
+        let mut on_layer = |batch: &mut InFlightBatch<BatchResults>, layer: usize, vectors: &mut LayerBytes<'_>| {
+            let Some(position) = positions.get(&layer) else { return vectors.wait().map(drop) };
             let signature = request.chunk_signature(&self.signature, batch.scheduled.samples.len())?;
-            check_output(vectors, batch.n_vectors, &signature)?;
+            check_output(vectors.n_bytes(), batch.n_vectors, &signature)?;
             let results = &mut batch.state;
             if results.n_layers == 0 {
                 // Zeros of the system, which are not written twice: almost all of them are overwritten, by several threads.
@@ -247,12 +248,22 @@ impl ModelSource {
             }
             results.n_layers += 1;
             match request.pool {
-                Some(_) => fill_blocks(&mut results.bytes, &signature, *position, |sample, block| {
-                    block.copy_from_slice(&vectors[sample * block.len()..(sample + 1) * block.len()]);
-                }),
-                None => fill_blocks(&mut results.bytes, &signature, *position, |sample, block| {
-                    copy_positions(vectors, &batch.scheduled.whole, sample, signature.vector_bytes(), block);
-                }),
+                Some(_) => {
+                    let vectors = vectors.wait()?;
+                    fill_blocks(&mut results.bytes, &signature, *position, |sample, block| {
+                        block.copy_from_slice(&vectors[sample * block.len()..(sample + 1) * block.len()]);
+                    });
+                }
+                None => {
+                    let (whole, len) = (&batch.scheduled.whole, signature.vector_bytes());
+                    let sample_bytes = signature.sample_bytes();
+                    for_landed_groups(vectors, whole, len, &mut |samples, landed| {
+                        let bytes = &mut results.bytes[samples.start * sample_bytes..samples.end * sample_bytes];
+                        fill_blocks(bytes, &signature, *position, |index, block| {
+                            copy_positions(landed, whole, samples.start + index, len, block);
+                        });
+                    })?;
+                }
             }
             Ok(())
         };
@@ -298,12 +309,12 @@ fn copy_positions(vectors: &[u8], whole: &PoolGroups, sample: usize, len: usize,
 }
 
 /// Refuses a model's output of another size than the batch has.
-fn check_output(bytes: &[u8], n_vectors: usize, signature: &Signature) -> Result<()> {
+fn check_output(n_bytes: usize, n_vectors: usize, signature: &Signature) -> Result<()> {
     let expected = n_vectors * signature.vector_bytes();
-    if bytes.len() == expected {
+    if n_bytes == expected {
         return Ok(());
     }
-    let what = format!("emitted {} bytes for {n_vectors} vectors of {expected} bytes in all", bytes.len());
+    let what = format!("emitted {n_bytes} bytes for {n_vectors} vectors of {expected} bytes in all");
     Err(KernelError::shape("model", what).into())
 }
 
