@@ -5,6 +5,7 @@
 mod common;
 
 mod attention;
+mod attention_inputs;
 mod attention_scores;
 mod embedding;
 mod experts;

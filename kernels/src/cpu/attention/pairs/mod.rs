@@ -48,6 +48,7 @@ const ZEROS: Line = Line([0.0; LANES]);
 pub(super) struct PairScratch {
     /// The row of `keys_values` of each position from the first block on.
     key_rows: Vec<usize>,
+    lanes: Vec<LanePlace>,
     /// `[vectors][pairs]`: one pair of elements of all lanes of a vector.
     queries: Vec<Line>,
     /// `[vectors][elements]`: the weighted sums of the values so far.
@@ -57,6 +58,13 @@ pub(super) struct PairScratch {
     /// `[vectors of a group][KEYS]`: the scores of the current block; then, in the first half, its weights in pairs of keys.
     scores: Vec<Line>,
     repair: RepairScratch,
+}
+
+/// The place of the query of a lane and of its output: head `i % group` of row `i / group` for lane `i`.
+struct LanePlace {
+    row: usize,
+    /// The first column of the head.
+    column: usize,
 }
 
 /// Working memory of [`PairTask::add_without_masked`].
@@ -147,11 +155,17 @@ impl PairTask<'_> {
     /// As [`attend`].
     #[inline(always)]
     unsafe fn run<T: PairTiles>(&self, scratch: &mut PairScratch) {
-        let PairScratch { key_rows, queries, outputs, states, block, scores, repair } = scratch;
-        let (AttentionInputs { scores: rule, .. }, task) = (self.inputs, self.task);
-        let vectors = (task.rows * self.inputs.group()).div_ceil(LANES);
-        let (pairs, elements) = (self.padded_pairs, 2 * self.padded_pairs);
+        let PairScratch { key_rows, lanes, queries, outputs, states, block, scores, repair } = scratch;
+        let (AttentionInputs { scores: rule, shape, .. }, task) = (self.inputs, self.task);
         let first_block = task.collect_key_rows(rule.window, KEYS, key_rows);
+        let (first_row, group) = (task.segment.query_row + task.first, self.inputs.group());
+        lanes.clear();
+        lanes.extend((first_row..first_row + task.rows).flat_map(|row| {
+            let heads = task.kv_head * group..(task.kv_head + 1) * group;
+            heads.map(move |head| LanePlace { row, column: head * shape.head_dim })
+        }));
+        let (pairs, elements) = (self.padded_pairs, 2 * self.padded_pairs);
+        let vectors = lanes.len().div_ceil(LANES);
         let exponent = Exponent::of(*rule);
         queries.resize(vectors * pairs, ZEROS);
         outputs.clear();
@@ -159,15 +173,17 @@ impl PairTask<'_> {
         scores.resize(T::GROUP * KEYS, ZEROS);
         block.resize(pairs);
         states.clear();
-        states.extend((0..vectors).map(|vector| {
-            let lanes = task.rows * self.inputs.group();
-            let row = |lane: usize| (vector * LANES + lane).min(lanes - 1) / self.inputs.group();
-            VectorState::new(std::array::from_fn(|lane| task.first_position() + row(lane)), rule.window)
+        states.extend(lanes.chunks(LANES).map(|lanes| {
+            let position = |lane: &LanePlace| lane.row - first_row + task.first_position();
+            // Lanes without a query have the position of the last one.
+            let mut positions = [lanes.last().map_or(0, position); LANES];
+            positions.iter_mut().zip(lanes).for_each(|(out, lane)| *out = position(lane));
+            VectorState::new(positions, rule.window)
         }));
         // SAFETY: the caller guarantees the instructions, and the buffers have the sizes of the vectors.
         unsafe {
-            for vector in 0..vectors {
-                self.pack_queries(vector, &mut queries[vector * pairs..(vector + 1) * pairs]);
+            for (lanes, queries) in lanes.chunks(LANES).zip(queries.chunks_exact_mut(pairs)) {
+                self.pack_queries(lanes, queries);
             }
             for first in (0..key_rows.len()).step_by(KEYS) {
                 let rows = &key_rows[first..key_rows.len().min(first + KEYS)];
@@ -197,8 +213,8 @@ impl PairTask<'_> {
                     }
                 }
             }
-            for (vector, state) in states.iter().enumerate() {
-                self.store_outputs(vector, state, &outputs[vector * elements..(vector + 1) * elements]);
+            for ((lanes, state), outputs) in lanes.chunks(LANES).zip(states).zip(outputs.chunks_exact(elements)) {
+                self.store_outputs(lanes, state, outputs);
             }
         }
     }

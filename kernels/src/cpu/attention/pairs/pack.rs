@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{KEYS, LANES, Line, PairTask, PairTiles, VectorState, ZEROS};
+use super::{KEYS, LANES, LanePlace, Line, PairTask, PairTiles, VectorState, ZEROS};
 
 /// Elements of a cache line of bf16.
 const LINE_ELEMENTS: usize = 32;
@@ -59,21 +59,18 @@ impl PairTask<'_> {
     /// # Safety
     /// As [`super::attend`].
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
-    pub(super) unsafe fn pack_queries(&self, vector: usize, packed: &mut [Line]) {
-        let (head_dim, group) = (self.inputs.shape.head_dim, self.inputs.group());
+    pub(super) unsafe fn pack_queries(&self, lanes: &[LanePlace], packed: &mut [Line]) {
+        let (head_dim, width) = (self.inputs.shape.head_dim, self.inputs.shape.query_width());
         let scale = self.inputs.scores.scale;
         let flipped = _mm512_set1_epi16(if scale < 0.0 { i16::MIN } else { 0 });
         let kept = _mm512_set1_epi16(if scale == 0.0 { 0 } else { -1 });
-        let lanes = LANES.min(self.task.rows * group - vector * LANES);
         assert!(packed.len() == self.padded_pairs);
         for (chunk, packed) in packed.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             let from = chunk * LINE_ELEMENTS;
             let mask = first_elements(head_dim - from);
             let mut words = [_mm512_setzero_si512(); LANES];
-            for (lane, words) in words.iter_mut().enumerate().take(lanes) {
-                let (row, column) = self.query_place(vector * LANES + lane);
-                let start = row * self.inputs.shape.query_width() + column;
-                let query = &self.inputs.query[start..start + head_dim][from..];
+            for (words, lane) in words.iter_mut().zip(lanes) {
+                let query = &self.inputs.query[lane.row * width + lane.column..][..head_dim][from..];
                 // SAFETY: the mask has the elements that the query has.
                 let query = unsafe { _mm512_maskz_loadu_epi16(mask, query.as_ptr().cast()) };
                 *words = _mm512_and_si512(_mm512_xor_si512(query, flipped), kept);
@@ -163,9 +160,8 @@ impl PairTask<'_> {
     /// # Safety
     /// As [`super::attend`]; no other task stores these rows of this head.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
-    pub(super) unsafe fn store_outputs(&self, vector: usize, state: &VectorState, outputs: &[Line]) {
-        let (head_dim, group) = (self.inputs.shape.head_dim, self.inputs.group());
-        let lanes = LANES.min(self.task.rows * group - vector * LANES);
+    pub(super) unsafe fn store_outputs(&self, lanes: &[LanePlace], state: &VectorState, outputs: &[Line]) {
+        let head_dim = self.inputs.shape.head_dim;
         let inverse = _mm512_div_ps(_mm512_set1_ps(1.0), state.weight_sums());
         // The sign of a zero depends on the masked keys of the tile. Adding 0 makes it positive.
         // SAFETY: a line is 64 aligned bytes.
@@ -178,24 +174,15 @@ impl PairTask<'_> {
             for (words, [even, odd]) in words.iter_mut().zip(lines.as_chunks::<2>().0) {
                 *words = rounded_pairs(mean(even), mean(odd));
             }
-            for (lane, words) in transposed(words).into_iter().enumerate().take(lanes) {
-                let (row, column) = self.query_place(vector * LANES + lane);
+            for (words, lane) in transposed(words).into_iter().zip(lanes) {
                 // SAFETY: segments have distinct query rows, and each head of a row belongs to one task. The mask has the
                 // elements of the slice.
                 unsafe {
-                    let out = self.inputs.out.row_slice(row, column + from, column + head_dim);
+                    let out = self.inputs.out.row_slice(lane.row, lane.column + from, lane.column + head_dim);
                     _mm512_mask_storeu_epi16(out.as_mut_ptr().cast(), first_elements(out.len()), words);
                 }
             }
         }
-    }
-
-    /// The row and the first column of the query of a lane, and of its output.
-    #[inline(always)]
-    fn query_place(&self, lane: usize) -> (usize, usize) {
-        let (shape, group) = (self.inputs.shape, self.inputs.group());
-        let row = self.task.segment.query_row + self.task.first + lane / group;
-        (row, (self.task.kv_head * group + lane % group) * shape.head_dim)
     }
 }
 
@@ -264,12 +251,14 @@ fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
         quads[4 * i + 3] = _mm512_unpackhi_epi64(pairs[4 * i + 1], pairs[4 * i + 3]);
     }
     for k in 0..4 {
-        let even = [0, 8].map(|i| _mm512_shuffle_i32x4::<0x88>(quads[i + k], quads[i + 4 + k]));
-        let odd = [0, 8].map(|i| _mm512_shuffle_i32x4::<0xdd>(quads[i + k], quads[i + 4 + k]));
-        columns[k] = _mm512_shuffle_i32x4::<0x88>(even[0], even[1]);
-        columns[8 + k] = _mm512_shuffle_i32x4::<0xdd>(even[0], even[1]);
-        columns[4 + k] = _mm512_shuffle_i32x4::<0x88>(odd[0], odd[1]);
-        columns[12 + k] = _mm512_shuffle_i32x4::<0xdd>(odd[0], odd[1]);
+        let upper_even = _mm512_shuffle_i32x4::<0x88>(quads[k], quads[4 + k]);
+        let lower_even = _mm512_shuffle_i32x4::<0x88>(quads[8 + k], quads[12 + k]);
+        let upper_odd = _mm512_shuffle_i32x4::<0xdd>(quads[k], quads[4 + k]);
+        let lower_odd = _mm512_shuffle_i32x4::<0xdd>(quads[8 + k], quads[12 + k]);
+        columns[k] = _mm512_shuffle_i32x4::<0x88>(upper_even, lower_even);
+        columns[8 + k] = _mm512_shuffle_i32x4::<0xdd>(upper_even, lower_even);
+        columns[4 + k] = _mm512_shuffle_i32x4::<0x88>(upper_odd, lower_odd);
+        columns[12 + k] = _mm512_shuffle_i32x4::<0xdd>(upper_odd, lower_odd);
     }
     columns
 }
