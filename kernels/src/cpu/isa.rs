@@ -41,6 +41,11 @@ impl Isa {
         }
     }
 
+    /// Whether matmuls and attention in bf16 use instructions for dot products of pairs.
+    pub(super) fn has_bf16_dots(self) -> bool {
+        self >= Isa::Avx512Bf16
+    }
+
     /// Whether matmuls of f32 with weights that are exact in bf16 split the activations into bf16 terms (see
     /// `gemm::amx`).
     pub(super) fn splits_f32(self) -> bool {
@@ -57,8 +62,8 @@ impl Isa {
     pub fn kernel_id(self) -> &'static str {
         match self {
             Isa::Portable | Isa::Avx2 | Isa::Avx512 => "cpu-fma-2",
-            Isa::Avx512Bf16 => "cpu-bf16dot-2",
-            Isa::Amx => "cpu-amx-3",
+            Isa::Avx512Bf16 => "cpu-bf16dot-3",
+            Isa::Amx => "cpu-amx-4",
         }
     }
 

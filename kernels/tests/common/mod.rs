@@ -84,6 +84,16 @@ pub fn activated(activation: Activation, x: f64) -> f64 {
     }
 }
 
+/// The name of the arithmetic of attention: that of the backend in bf16, and a common one in the other types.
+pub fn attention_arithmetic(backend: &CpuBackend, dtype: DType) -> String {
+    if dtype == DType::Bf16 { backend.kernel_id() } else { "fused multiply-adds".to_owned() }
+}
+
+/// The tolerance of attention. In bf16 instruction sets with dot products of pairs also round the weights.
+pub fn attention_tolerance(dtype: DType) -> f64 {
+    if dtype == DType::Bf16 { 8e-3 } else { tolerance(dtype) }
+}
+
 /// Half a unit in the last place of a value near 1, and some more for the order of `f32` accumulation.
 pub fn tolerance(dtype: DType) -> f64 {
     match dtype {

@@ -1,6 +1,8 @@
 //! Attention with windows, soft caps and other scales: against a plain softmax in `f64`, and the independence of a row's bits
 //! from the other rows.
 
+use std::collections::BTreeMap;
+
 use crate::attention::{SHAPES, reference, whole};
 use crate::common::*;
 use actbench_kernels::backend::AttentionSegment;
@@ -69,14 +71,15 @@ fn windows_scales_and_caps_equal_reference() {
                 first += len;
             }
             layout.segments.reverse();
-            let mut bits = None;
+            let mut bits = BTreeMap::new();
             for backend in instruction_set_backends() {
                 let what = format!("{} {dtype} {shape:?} {rule:?}", backend.describe());
                 let own = attend(&backend, dtype, (&query, &kv), &layout, shape, rule);
                 // Scores of up to 100 are rounded to 4e-6, and their exponentials are as far off.
-                let tolerance = tolerance(dtype).max(if rule.scale == usual.scale { 0.0 } else { 2e-5 });
+                let tolerance = attention_tolerance(dtype).max(if rule.scale == usual.scale { 0.0 } else { 2e-5 });
                 assert_close(&dtype.to_f32_vec(&own), &expected, tolerance, &what);
-                assert!(bits.get_or_insert_with(|| own.clone()) == &own, "{what}: other bits");
+                let arithmetic = attention_arithmetic(&backend, dtype);
+                assert!(bits.entry(arithmetic).or_insert_with(|| own.clone()) == &own, "{what}: other bits");
             }
         }
     }
@@ -129,8 +132,6 @@ fn row_alone_has_bits_of_row_in_batch() {
             [1, 10, BLOCK, BLOCK + 1, 130, 199, 300].map(|window| ScoreRule { window: Some(window), ..usual });
         let capped = ScoreRule { soft_cap: Some(1.5), ..usual };
         let rules = [usual, capped, ScoreRule { window: Some(70), ..capped }].into_iter().chain(windows);
-        let dtype = DType::F32;
-        let (query, kv) = inputs(dtype, rows, shape);
         let batch = AttentionLayout { segments: vec![whole(0, rows)] };
         let alone = AttentionLayout {
             segments: (0..rows)
@@ -148,10 +149,12 @@ fn row_alone_has_bits_of_row_in_batch() {
                 })
                 .to_vec(),
         };
-        for (rule, backend) in
-            rules.flat_map(|rule| instruction_set_backends().into_iter().map(move |backend| (rule, backend)))
+        let cases = rules.flat_map(|rule| [DType::F32, DType::Bf16].map(|dtype| (rule, dtype)));
+        for (rule, dtype, backend) in cases
+            .flat_map(|(rule, dtype)| instruction_set_backends().into_iter().map(move |backend| (rule, dtype, backend)))
         {
-            let what = format!("{} {shape:?} {rule:?}", backend.describe());
+            let (query, kv) = inputs(dtype, rows, shape);
+            let what = format!("{} {dtype} {shape:?} {rule:?}", backend.describe());
             let expected = attend(&backend, dtype, (&query, &kv), &batch, shape, rule);
             assert!(attend(&backend, dtype, (&query, &kv), &alone, shape, rule) == expected, "{what}: alone");
             assert!(attend(&backend, dtype, (&query, &kv), &cut, shape, rule) == expected, "{what}: in parts");

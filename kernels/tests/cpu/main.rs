@@ -7,6 +7,7 @@ mod common;
 mod operations;
 
 mod attention;
+mod attention_inputs;
 mod attention_scores;
 mod embedding;
 mod experts;

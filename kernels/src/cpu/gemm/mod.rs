@@ -27,6 +27,9 @@ pub mod epilogue;
 mod micro;
 pub mod pack;
 
+#[cfg(target_arch = "x86_64")]
+pub(in crate::cpu) use amx::TileConfigGuard;
+
 pub use pack::PackedWeights;
 
 /// Bytes of activations that are packed at once: they stay in a shared cache together with the weights.

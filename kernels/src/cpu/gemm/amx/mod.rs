@@ -25,6 +25,8 @@ use crate::error::KernelError;
 mod registers;
 mod tiles;
 
+pub(in crate::cpu) use registers::TileConfigGuard;
+
 /// Rows of a tile.
 const TILE_ROWS: usize = 16;
 

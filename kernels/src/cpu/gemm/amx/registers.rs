@@ -166,12 +166,12 @@ static FULL_TILES: TileConfig = {
 
 /// Configures this thread's tile registers until it is dropped. Released registers need not be saved at a context
 /// switch.
-pub(super) struct TileConfigGuard;
+pub(in crate::cpu) struct TileConfigGuard;
 
 impl TileConfigGuard {
     /// # Safety
     /// The process must be allowed to use AMX.
-    pub(super) unsafe fn new() -> Self {
+    pub(in crate::cpu) unsafe fn new() -> Self {
         // SAFETY: the caller guarantees the instruction; the operand is 64 readable bytes of a valid configuration.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const FULL_TILES, options(nostack, readonly)) };
         TileConfigGuard
