@@ -21,3 +21,4 @@ mod goldens;
 mod out_of_memory;
 mod plan;
 mod properties;
+mod streams;
