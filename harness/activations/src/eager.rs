@@ -138,6 +138,7 @@ pub fn cost(model: &dyn ActivationModel, tokens: &TokenSet, layers: &[usize], ba
         cost.bytes_out += (n_tokens * layers.len() * vector_bytes) as u64;
         cost.largest = cost.largest.or(LargestBatch::of(&scheduled.batch, scheduled.samples.len()));
     }
+    cost.streams = cost.batches.min(model.streams() as u64);
     Ok(cost)
 }
 

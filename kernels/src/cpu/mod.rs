@@ -1,7 +1,7 @@
 //! The CPU backend: the default on a machine without a GPU, and the reference for the GPU backends.
 //!
-//! Every operation runs on the backend's own thread pool. [`isa`] compiles one kernel body for several instruction sets
-//! with the same bits. [`crate::backend`] states the numerics of the operations.
+//! Every operation runs on the backend's own thread pool, or on the thread of a stream alone (see [`Streams`]). [`isa`]
+//! compiles one kernel body for several instruction sets with the same bits. [`crate::backend`] states the numerics of the operations.
 
 use std::marker::PhantomData;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,19 +38,21 @@ mod math;
 mod norms;
 mod pool;
 mod rows;
+mod streams;
 mod tensor;
 
 pub use aligned::allocated_bytes;
 pub use gemm::{PackedWeights, scratch_bytes};
 pub use isa::{ISA_VARIABLE, Isa};
+pub use streams::Streams;
 pub use tensor::CpuTensor;
 
 /// The backend of the host processor.
 pub struct CpuBackend {
     isa: Isa,
     pool: ThreadPool,
-    /// Packed activations, kept between calls so that the steady state does not allocate.
-    scratch: Mutex<AlignedBytes>,
+    /// Buffers of packed activations, one for each matmul that runs at a time, kept so that the steady state does not allocate.
+    scratch: Mutex<Vec<AlignedBytes>>,
 }
 
 impl CpuBackend {
@@ -71,17 +73,8 @@ impl CpuBackend {
     /// # Errors
     /// When the threads cannot be started.
     pub fn with_isa(threads: usize, isa: Isa) -> Result<Self, KernelError> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.max(1))
-            .thread_name(|index| format!("kernel-{index}"))
-            .build()
-            .map_err(|error| KernelError::Device {
-                op: "start threads",
-                device: "cpu".to_owned(),
-                message: error.to_string(),
-            })?;
-        let scratch = Mutex::new(AlignedBytes::zeroed("start", 0)?);
-        Ok(CpuBackend { isa: isa.min(Isa::detect()), pool, scratch })
+        let pool = thread_pool(threads.max(1), "kernel")?;
+        Ok(CpuBackend { isa: isa.min(Isa::detect()), pool, scratch: Mutex::default() })
     }
 
     /// The thread pool of the operations, for other host work of the same run.
@@ -89,8 +82,25 @@ impl CpuBackend {
         &self.pool
     }
 
-    fn scratch(&self) -> MutexGuard<'_, AlignedBytes> {
-        // The buffer has no state between calls, so a poisoned lock is harmless.
+    /// Runs `operation` on the thread pool, or on the thread of a stream that computes alone.
+    fn run<R: Send>(&self, operation: impl FnOnce() -> R + Send) -> R {
+        if streams::is_alone() { operation() } else { self.pool.install(operation) }
+    }
+
+    /// As [`CpuBackend::run`], with working memory for a matmul.
+    fn run_matmul(
+        &self,
+        operation: impl FnOnce(&mut AlignedBytes) -> Result<(), KernelError> + Send,
+    ) -> Result<(), KernelError> {
+        let spare = self.scratch().pop();
+        let mut scratch = spare.map_or_else(|| AlignedBytes::zeroed("linear", 0), Ok)?;
+        let result = self.run(|| operation(&mut scratch));
+        self.scratch().push(scratch);
+        result
+    }
+
+    fn scratch(&self) -> MutexGuard<'_, Vec<AlignedBytes>> {
+        // The buffers have no state between calls, so a poisoned lock is harmless.
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -98,6 +108,18 @@ impl CpuBackend {
 /// The error of an operation of folded norms.
 fn not_folded(op: &'static str) -> KernelError {
     KernelError::shape(op, "the CPU backend folds no norms")
+}
+
+/// A pool of `threads` threads named `name`.
+fn thread_pool(threads: usize, name: &'static str) -> Result<ThreadPool, KernelError> {
+    let named =
+        rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(move |index| format!("{name}-{index}"));
+    let refused = |error: rayon::ThreadPoolBuildError| KernelError::Device {
+        op: "start threads",
+        device: "cpu".to_owned(),
+        message: error.to_string(),
+    };
+    named.build().map_err(refused)
 }
 
 impl Backend for CpuBackend {
@@ -168,17 +190,17 @@ impl Backend for CpuBackend {
     fn embed(&self, table: &HostTensor, tokens: &[u32], scale: f32, out: &mut CpuTensor) -> Result<(), KernelError> {
         check::embedding_scale(scale)?;
         check::fits("embed", "out", out, tokens.len(), table.shape()[1])?;
-        self.pool.install(|| rows::embed(self.isa, table, tokens, scale, out))
+        self.run(|| rows::embed(self.isa, table, tokens, scale, out))
     }
 
     fn add_embedding(&self, table: &HostTensor, rows: &[u32], stream: &mut CpuTensor) -> Result<(), KernelError> {
         check::add_embedding(rows, (table.shape()[0], table.shape()[1]), stream)?;
-        self.pool.install(|| rows::add_embedding(self.isa, table, rows, stream))
+        self.run(|| rows::add_embedding(self.isa, table, rows, stream))
     }
 
     fn rms_norm(&self, x: &CpuTensor, scale: &Vec<f32>, eps: f32, out: &mut CpuTensor) -> Result<(), KernelError> {
         check::norm("rms norm", x, scale.len(), None, out)?;
-        self.pool.install(|| norms::rms_norm(self.isa, x, scale, eps, out));
+        self.run(|| norms::rms_norm(self.isa, x, scale, eps, out));
         Ok(())
     }
 
@@ -190,13 +212,13 @@ impl Backend for CpuBackend {
         stream: &mut CpuTensor,
     ) -> Result<(), KernelError> {
         check::norm("rms norm residual", x, scale.len(), None, stream)?;
-        self.pool.install(|| norms::rms_norm_residual(self.isa, x, scale, eps, stream));
+        self.run(|| norms::rms_norm_residual(self.isa, x, scale, eps, stream));
         Ok(())
     }
 
     fn rms_norm_heads(&self, x: &mut CpuTensor, n_heads: usize, scale: &Vec<f32>, eps: f32) -> Result<(), KernelError> {
         check::norm_heads(x, n_heads, scale.len())?;
-        self.pool.install(|| norms::rms_norm_heads(self.isa, x, n_heads, scale, eps));
+        self.run(|| norms::rms_norm_heads(self.isa, x, n_heads, scale, eps));
         Ok(())
     }
 
@@ -209,7 +231,7 @@ impl Backend for CpuBackend {
         out: &mut CpuTensor,
     ) -> Result<(), KernelError> {
         check::norm("layer norm", x, scale.len(), Some(bias.len()), out)?;
-        self.pool.install(|| norms::layer_norm(self.isa, x, scale, bias, eps, out));
+        self.run(|| norms::layer_norm(self.isa, x, scale, bias, eps, out));
         Ok(())
     }
 
@@ -224,7 +246,7 @@ impl Backend for CpuBackend {
         let bias = bias.map(Vec::as_slice);
         with_element!(x.dtype(), E => {
             let epilogue = StoreEpilogue::<E> { out: OutputRows::new(out), bias };
-            self.pool.install(|| gemm::matmul(self.isa, x, weight, &epilogue, &mut self.scratch()))
+            self.run_matmul(|scratch| gemm::matmul(self.isa, x, weight, &epilogue, scratch))
         })
     }
 
@@ -239,7 +261,7 @@ impl Backend for CpuBackend {
         let bias = bias.map(Vec::as_slice);
         with_element!(x.dtype(), E => {
             let epilogue = ResidualEpilogue::<E> { stream: OutputRows::new(stream), bias };
-            self.pool.install(|| gemm::matmul(self.isa, x, weight, &epilogue, &mut self.scratch()))
+            self.run_matmul(|scratch| gemm::matmul(self.isa, x, weight, &epilogue, scratch))
         })
     }
 
@@ -282,7 +304,7 @@ impl Backend for CpuBackend {
         let bias = bias.map(Vec::as_slice);
         with_element!(x.dtype(), E => with_activation!(activation, A => {
             let epilogue = ActivatedEpilogue::<E, A> { out: OutputRows::new(out), bias, activation: PhantomData };
-            self.pool.install(|| gemm::matmul(self.isa, x, weight, &epilogue, &mut self.scratch()))
+            self.run_matmul(|scratch| gemm::matmul(self.isa, x, weight, &epilogue, scratch))
         }))
     }
 
@@ -298,13 +320,13 @@ impl Backend for CpuBackend {
         let bias = bias.map(|bias| bias.split_at(gate_up.out_features()));
         with_element!(x.dtype(), E => with_activation!(activation, A => {
             let epilogue = GatedEpilogue::<E, A> { out: OutputRows::new(out), bias, activation: PhantomData };
-            self.pool.install(|| gemm::matmul(self.isa, x, gate_up, &epilogue, &mut self.scratch()))
+            self.run_matmul(|scratch| gemm::matmul(self.isa, x, gate_up, &epilogue, scratch))
         }))
     }
 
     fn route(&self, logits: &CpuTensor, rule: RouteRule) -> Result<Routes, KernelError> {
         check::route(logits, rule)?;
-        self.pool.install(|| experts::route(self.isa, logits, rule))
+        self.run(|| experts::route(self.isa, logits, rule))
     }
 
     fn add_weighted_rows(
@@ -314,7 +336,7 @@ impl Backend for CpuBackend {
         stream: &mut CpuTensor,
     ) -> Result<(), KernelError> {
         check::weighted_rows(x, sums, stream)?;
-        self.pool.install(|| experts::add_weighted_rows(self.isa, x, sums, stream));
+        self.run(|| experts::add_weighted_rows(self.isa, x, sums, stream));
         Ok(())
     }
 
@@ -330,7 +352,7 @@ impl Backend for CpuBackend {
     ) -> Result<(), KernelError> {
         check::rope(x, n_heads, head_dim, rotary_dim, positions, cos.len(), sin.len())?;
         let heads = RopeHeads { n_heads, head_dim, rotary_dim };
-        self.pool.install(|| rows::rope(self.isa, x, heads, positions, RopeAngles { cos, sin }));
+        self.run(|| rows::rope(self.isa, x, heads, positions, RopeAngles { cos, sin }));
         Ok(())
     }
 
@@ -380,7 +402,7 @@ impl Backend for CpuBackend {
         out: &mut CpuTensor,
     ) -> Result<(), KernelError> {
         check::attention(query, keys_values, layout, shape, scores, out)?;
-        self.pool.install(|| attention::attention(self.isa, query, keys_values, layout, shape, scores, out));
+        self.run(|| attention::attention(self.isa, query, keys_values, layout, shape, scores, out));
         Ok(())
     }
 
@@ -392,7 +414,7 @@ impl Backend for CpuBackend {
         out: &mut CpuTensor,
     ) -> Result<(), KernelError> {
         check::pool(x, groups, out)?;
-        self.pool.install(|| pool::pool(self.isa, x, groups, method, out));
+        self.run(|| pool::pool(self.isa, x, groups, method, out));
         Ok(())
     }
 
@@ -481,7 +503,7 @@ mod tests {
                     backend.upload(&run.from_f32_slice(&vec![1.0; rows * columns]), &mut x).unwrap();
                     let mut out = backend.alloc(run, rows, 32).unwrap();
                     backend.linear(&x, &weight, None, &mut out).unwrap();
-                    let used = backend.scratch().as_slice().len();
+                    let used: usize = backend.scratch().iter().map(|scratch| scratch.as_slice().len()).sum();
                     let stored = if run == DType::F32 && isa.splits_f32() { DType::Bf16 } else { run };
                     assert_eq!(scratch_bytes(isa, run, stored, rows, columns), used, "{isa} {run:?} {columns}");
                 }

@@ -226,6 +226,7 @@ impl Job {
     }
 
     fn outline(&self) -> ConfigOnlyModel {
-        ConfigOnlyModel::new(self.model.clone(), self.config.dtype).on_gpu(self.on_gpu)
+        let model = ConfigOnlyModel::new(self.model.clone(), self.config.dtype).on_gpu(self.on_gpu);
+        model.with_threads(self.config.n_threads())
     }
 }

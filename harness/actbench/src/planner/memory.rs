@@ -15,7 +15,7 @@ use crate::workload::prepare::TOKEN_BYTES;
 use crate::workload::score::{matrix_bytes, parallel_layers};
 use actbench_activations::model::memory_model::{
     WorkspaceColumns, embedding_bytes, full_feature_bytes, packed_block_bytes, pooled_feature_bytes,
-    resident_embedding_bytes, workspace_buffers,
+    resident_embedding_bytes, stream_output_buffers, workspace_buffers,
 };
 use actbench_activations::plan::PlanCost;
 
@@ -66,6 +66,9 @@ pub fn of_case(job: &Job, task: Task, method: Method, count: &PlanCost, calibrat
     let buffers = workspace_buffers(model, element, &count.largest, count.blocks, layers, pools_on_device);
     let workspace = buffers.iter().copied().map(allocated_bytes).sum::<u64>()
         + activation_copy(job, count.largest.tokens, calibration.weight_element);
+    // Each stream has a workspace of its own, and all of them hand their outputs over in further buffers.
+    let emitted = if pools_on_device { count.largest.samples } else { count.largest.tokens } * hidden * element;
+    let workspace = workspace * count.streams.max(1) + stream_output_buffers(count.streams) * emitted;
     let (weights, workspace) = if on_gpu { (0, 0) } else { (packed, workspace) };
     let features = match (method, task) {
         (Method::Eager, Task::Sweep) => full + pooled,

@@ -20,6 +20,8 @@ pub struct Sizes {
     pub element: usize,
     /// Samples of a batch.
     pub batch_size: usize,
+    /// Batches of that size that are computed at the same time.
+    pub batches: usize,
 }
 
 /// The features that are in memory during extraction.
@@ -43,7 +45,8 @@ impl Sizes {
         });
         let full = ("the full activations of both splits", full);
         let pooled = ("the pooled features", pooled);
-        let batch = ("a batch", self.batch());
+        let purpose = if self.batches > 1 { "the batches of all threads" } else { "a batch" };
+        let batch = (purpose, self.batch().saturating_mul(self.batches as u64));
         match holding {
             Holding::Full => vec![full, pooled, batch],
             Holding::Pooled => vec![pooled, batch],
@@ -104,8 +107,15 @@ fn total(parts: &[(&str, u64)]) -> u64 {
 mod tests {
     use super::*;
 
-    const SIZES: Sizes =
-        Sizes { sides: [(80, 10), (20, 8)], layers: 4, hidden: 16, intermediate: 32, element: 2, batch_size: 8 };
+    const SIZES: Sizes = Sizes {
+        sides: [(80, 10), (20, 8)],
+        layers: 4,
+        hidden: 16,
+        intermediate: 32,
+        element: 2,
+        batch_size: 8,
+        batches: 1,
+    };
 
     #[test]
     fn extraction_counts_features_and_batch() {
@@ -116,6 +126,8 @@ mod tests {
         assert_eq!(total(&SIZES.extraction(Holding::Batch)), batch);
         assert_eq!(total(&SIZES.extraction(Holding::Pooled)), batch + pooled);
         assert_eq!(total(&SIZES.extraction(Holding::Full)), batch + pooled + full);
+        let three = Sizes { batches: 3, ..SIZES };
+        assert_eq!(total(&three.extraction(Holding::Full)), 3 * batch + pooled + full);
         // Features take 4 + 8 + 4 bytes, the square matrix of the smaller dimension and its factor 8 each.
         let layer = 100 * 16 * 16 + 16 * 16 * 16;
         assert_eq!(SIZES.probe(1), layer);

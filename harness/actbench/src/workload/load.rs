@@ -12,6 +12,8 @@ use crate::devices::open::OpenGpus;
 use crate::error::Result;
 use crate::workload::device;
 use actbench_activations::model::ActivationModel;
+use actbench_activations::model::decoder::Decoder;
+use actbench_activations::model::host_streams::HostStreams;
 use actbench_activations::model::replicas::Replicas;
 
 /// Loads the blocks up to `deepest` on the device that the settings name.
@@ -59,9 +61,11 @@ fn load_timed_at(
     let (gpus, ordinals, arrangement) = match placement {
         Placement::Cpu => {
             let start = Instant::now();
-            let model = load_model_on(CpuBackend::new(config.n_threads())?, prepared, config, deepest, observer)?;
+            let backend = CpuBackend::new(config.n_threads())?;
+            let model = load_over(vec![backend], prepared, config, deepest, observer)?;
+            let model = HostStreams::new(model, config.n_threads());
             let weights_s = Some(start.elapsed().as_secs_f64());
-            return Ok((model, CasePhases { weights_s, ..CasePhases::default() }));
+            return Ok((Arc::new(model), CasePhases { weights_s, ..CasePhases::default() }));
         }
         Placement::Gpus(gpus, ordinals, arrangement) => (gpus, ordinals, *arrangement),
     };
@@ -85,10 +89,7 @@ pub(super) fn load_arranged<B: Backend>(
     deepest: usize,
     observer: &Arc<dyn CaseObserver>,
 ) -> Result<Arc<dyn ActivationModel>> {
-    let max_positions = prepared.train.tokens.max_len().max(prepared.test.tokens.max_len());
-    let mut progress = |done: usize, total: usize| observer.progress(done as u64, total as u64, "blocks");
-    let mut load =
-        |backends: Vec<B>| prepared.model.load_over(backends, config.dtype, deepest, max_positions, &mut progress);
+    let load = |backends: Vec<B>| load_over(backends, prepared, config, deepest, observer);
     match arrangement {
         Arrangement::Split => Ok(Arc::new(load(backends)?)),
         Arrangement::Replicas => {
@@ -98,7 +99,20 @@ pub(super) fn load_arranged<B: Backend>(
     }
 }
 
-/// As [`load_model`], on `backend`.
+/// Loads the model once, split over `backends`.
+fn load_over<B: Backend>(
+    backends: Vec<B>,
+    prepared: &Prepared,
+    config: &RunConfig,
+    deepest: usize,
+    observer: &Arc<dyn CaseObserver>,
+) -> Result<Decoder<B>> {
+    let max_positions = prepared.train.tokens.max_len().max(prepared.test.tokens.max_len());
+    let mut progress = |done: usize, total: usize| observer.progress(done as u64, total as u64, "blocks");
+    Ok(prepared.model.load_over(backends, config.dtype, deepest, max_positions, &mut progress)?)
+}
+
+/// As [`load_model`], on `backend`, whose operations run one at a time: all threads share each.
 pub(super) fn load_model_on<B: Backend>(
     backend: B,
     prepared: &Prepared,

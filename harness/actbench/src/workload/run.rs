@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::extract::{self, Extracted, Extraction};
 use super::features;
-use super::footprint::{self, Holding};
+use super::footprint::{self, Holding, Sizes};
 use super::layers::{deepest_run, layers_of, with_layers};
 use super::load::load_model_timed;
 use super::prepare::{Prepared, prepare, request};
@@ -54,7 +54,9 @@ pub fn run_case(spec: &CaseSpec, observer: &Arc<dyn CaseObserver>) -> Result<Cas
     phases.warm_up_s = Some(start.elapsed().as_secs_f64());
     observer.loaded();
     observer.phase(Phase::Extracting);
-    let sizes = sizes(&config, &prepared, layers.len());
+    // The streams of lazy divide one batch between them, those of eager have one each.
+    let batches = if spec.method == Method::Eager { model.streams() } else { 1 };
+    let sizes = Sizes { batches, ..sizes(&config, &prepared, layers.len()) };
     let holding = match (spec.method, spec.task) {
         (Method::Eager, Task::Sweep) => Holding::Full,
         (Method::Eager, Task::Train) => Holding::Pooled,

@@ -15,5 +15,6 @@ pub fn sizes(config: &RunConfig, prepared: &Prepared, n_layers: usize) -> Sizes 
         intermediate: WorkspaceColumns::of(model).feed_forward(),
         element: config.dtype.size(),
         batch_size: config.batch_size,
+        batches: 1,
     }
 }

@@ -3,6 +3,7 @@
 use actbench_fixtures::presets::Preset;
 use actbench_kernels::{DType, DeviceUsage};
 
+use super::host_streams::streams_of_threads;
 use super::locate::{ModelLocation, locate};
 use super::memory_model::filled_batch_tokens;
 use super::open::config_origin;
@@ -43,18 +44,25 @@ pub struct ConfigOnlyModel {
     spec: DecoderSpec,
     dtype: DType,
     on_gpu: bool,
+    streams: usize,
 }
 
 impl ConfigOnlyModel {
     /// A model of this shape whose activations are stored as `dtype`.
     pub fn new(spec: DecoderSpec, dtype: DType) -> Self {
-        ConfigOnlyModel { spec, dtype, on_gpu: false }
+        ConfigOnlyModel { spec, dtype, on_gpu: false, streams: 1 }
     }
 
     /// The same model on a GPU, whose lazy batches may be larger, or in host memory.
     #[must_use]
     pub fn on_gpu(self, on_gpu: bool) -> Self {
         ConfigOnlyModel { on_gpu, ..self }
+    }
+
+    /// The same model with the streams that it has in host memory with `threads` threads.
+    #[must_use]
+    pub fn with_threads(self, threads: usize) -> Self {
+        ConfigOnlyModel { streams: streams_of_threads(threads), ..self }
     }
 }
 
@@ -95,7 +103,7 @@ impl ActivationModel for ConfigOnlyModel {
     }
 
     fn streams(&self) -> usize {
-        1
+        if self.on_gpu { 1 } else { self.streams }
     }
 
     fn release_and_measure_capacity(&self) -> Result<Option<usize>> {

@@ -26,6 +26,9 @@ const FILLED_BATCH_STEP: usize = 2048;
 /// Copies to the host that may be pending while the device computes: one is filled while the host reads the other.
 pub const MAX_PENDING_COPIES: usize = 2;
 
+/// Outputs of a stream in host memory that may wait for the caller: the next one keeps its thread waiting.
+pub const MAX_OUTPUTS_OF_STREAM: usize = 1;
+
 /// Packed weights are padded to multiples of this in both extents: the widest panel of the GEMM kernels, and the terms
 /// that the bf16 ones take at a time.
 const WEIGHT_PANEL: u64 = 32;
@@ -231,6 +234,12 @@ pub fn workspace_buffers(
     }
     let results = if pooled { (largest.samples * layers * hidden * element).min(BATCH_RESULT_BYTES) } else { 0 };
     elements.into_iter().map(|elements| elements * element).chain([results]).collect()
+}
+
+/// Buffers of outputs between `streams` streams in host memory and the caller: those that wait, one that each stream fills, and
+/// the one that the caller reads. A single stream has none.
+pub fn stream_output_buffers(streams: u64) -> u64 {
+    if streams > 1 { streams * (MAX_OUTPUTS_OF_STREAM as u64 + 1) + 1 } else { 0 }
 }
 
 /// About how many bytes the activations of a padded batch take, where only widths are known: residual stream, norm,

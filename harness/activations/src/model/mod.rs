@@ -2,7 +2,8 @@
 //!
 //! `locate` finds a model's directory or preset, `config` and `weights` read and check it, `adapter` changes its weights, `memory_model` and `flops` count
 //! what it takes from the configuration alone. `families` reads the configuration of each family into a `spec`, which `decoder`
-//! composes from backend operations into a forward pass on one device or over several, `replicas` runs a copy on each of several, and `config_only` is a model without weights, for plans that
+//! composes from backend operations into a forward pass on one device or over several, `replicas` runs a copy on each of several, `host_streams` runs
+//! several batches at a time on one in host memory, and `config_only` is a model without weights, for plans that
 //! are only explained. Plans and the eager baseline see [`ActivationModel`] alone and know no device.
 
 pub mod activation_model;
@@ -13,6 +14,7 @@ pub mod context;
 pub mod decoder;
 pub mod families;
 mod flops;
+pub mod host_streams;
 mod loader;
 pub mod locate;
 pub mod memory_model;
@@ -23,6 +25,7 @@ pub mod replicas;
 pub mod rope_spec;
 pub mod session;
 pub mod spec;
+mod stream_session;
 mod submitter;
 pub mod tensor_names;
 pub mod tensor_shapes;

@@ -31,6 +31,9 @@ pub struct PlanCost {
     pub flops: u64,
     /// Bytes that leave the device.
     pub bytes_out: u64,
+    /// Batches that are computed at the same time in host memory, each by a thread of its own; with 1, and with 0 of a cost that
+    /// was not counted, all threads share each batch.
+    pub streams: u64,
     /// The maximum over its batches, each figure by itself.
     pub largest: LargestBatch,
 }
@@ -49,6 +52,7 @@ impl PlanCost {
             flops: scaled(self.flops),
             bytes_out: scaled(self.bytes_out),
             blocks: self.blocks,
+            streams: self.streams,
             largest: self.largest,
         }
     }
@@ -68,6 +72,7 @@ impl Add for PlanCost {
             blocks: self.blocks.max(other.blocks),
             flops: self.flops + other.flops,
             bytes_out: self.bytes_out + other.bytes_out,
+            streams: self.streams.max(other.streams),
             largest: self.largest.or(other.largest),
         }
     }
@@ -108,12 +113,16 @@ pub struct RuleCostRow {
 }
 
 impl RuleCosts {
-    /// The tokens and blocks that are computed, in two lines.
+    /// The tokens and blocks that are computed, in two lines, and a third one if threads compute batches alone.
     pub fn summary(&self) -> String {
         let cost = &self.with_rules;
+        let threads = match cost.streams {
+            0 | 1 => String::new(),
+            streams => format!("\nthreads: {streams} batches at a time, a thread each"),
+        };
         format!(
             "{} samples with {} tokens: computes {} tokens in {} batches through {} blocks\n\
-             last block: {} tokens computed in full, of the others only keys and values",
+             last block: {} tokens computed in full, of the others only keys and values{threads}",
             Count(cost.samples),
             Count(cost.tokens),
             Count(cost.tokens_computed),
@@ -225,7 +234,9 @@ impl Acts {
             blocks: blocks as u64,
             ..PlanCost::default()
         };
-        for scheduled in source.batches(&request)? {
+        let streams = source.stream_batches(&request)?;
+        cost.streams = streams.len() as u64;
+        for scheduled in streams.into_iter().flatten() {
             let n_tokens = scheduled.batch.ids.len();
             let last_layer = scheduled.batch.last_layer.as_ref();
             cost.tokens_computed += n_tokens as u64;

@@ -30,6 +30,13 @@ pub(crate) struct BatchError {
     largest: Option<(usize, usize)>,
 }
 
+impl From<Error> for BatchError {
+    /// An error before any batch.
+    fn from(error: Error) -> Self {
+        BatchError { error, largest: None }
+    }
+}
+
 impl BatchError {
     /// Half of the largest batch in flight, `(samples, tokens)`, if a device ran out of memory and a batch can be halved.
     pub(crate) fn half(&self) -> Option<(usize, usize)> {

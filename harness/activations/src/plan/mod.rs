@@ -27,6 +27,7 @@ pub mod realize;
 pub mod rules;
 pub mod signature;
 pub mod sources;
+mod streams;
 pub mod tensor;
 
 pub use crate::model::memory_model::LargestBatch;

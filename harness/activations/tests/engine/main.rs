@@ -22,3 +22,4 @@ mod landing;
 mod out_of_memory;
 mod plan;
 mod properties;
+mod streams;

@@ -1,7 +1,7 @@
 //! Consecutive blocks of a model on one device, and the forward pass through them.
 
 use std::ops::{Range, RangeInclusive};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actbench_kernels::{Backend, DType, HostTensor, KernelError, PendingCopy};
 
@@ -38,8 +38,8 @@ pub(super) struct PipelineStage<B: Backend> {
     /// The table of learned positions, on the first stage alone, if the model has one.
     positions: Option<B::Embedding>,
     pub(super) ropes: Vec<RopeTable<B>>,
-    /// The buffers of an earlier session, for the next one.
-    spare: Mutex<Option<Workspace<B>>>,
+    /// The buffers of earlier sessions, for the next ones: as many as ran at the same time.
+    spare: Mutex<Vec<Workspace<B>>>,
 }
 
 impl<B: Backend> PipelineStage<B> {
@@ -79,15 +79,15 @@ impl<B: Backend> PipelineStage<B> {
             embedding_scale,
             positions,
             ropes,
-            spare: Mutex::new(None),
+            spare: Mutex::default(),
         })
     }
 
-    /// Drops the spare workspace and gives the tokens of a batch that the free memory of the device
+    /// Drops the spare workspaces and gives the tokens of a batch that the free memory of the device
     /// can take.
     pub(super) fn release_and_measure_capacity(&self) -> Result<Option<usize>> {
         // Buffers of earlier batches are freed first: their memory is available to later batches.
-        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.spare().clear();
         let Some(free) = self.backend.free_memory()? else { return Ok(None) };
         let cache = prefix_cache_bytes(&self.spec, self.dtype, self.blocks.len(), self.max_positions);
         let usable = (USABLE_FRACTION * free as f64) as u64;
@@ -99,10 +99,10 @@ impl<B: Backend> PipelineStage<B> {
         Ok(Some(usize::try_from(tokens).unwrap_or(usize::MAX)))
     }
 
-    /// The spare workspace, or a new one; its prefix cache is empty.
+    /// A spare workspace, or a new one; its prefix cache is empty.
     pub(super) fn take_workspace(&self) -> Result<Workspace<B>> {
-        // A poisoned lock is harmless: a batch overwrites the buffers before it reads them.
-        match self.spare.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let spare = self.spare().pop();
+        match spare {
             Some(mut spare) => {
                 spare.prefix_cache.clear();
                 Ok(spare)
@@ -121,7 +121,12 @@ impl<B: Backend> PipelineStage<B> {
 
     /// Keeps `workspace` for the next session.
     pub(super) fn keep_workspace(&self, workspace: Workspace<B>) {
-        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(workspace);
+        self.spare().push(workspace);
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Workspace<B>>> {
+        // A poisoned lock is harmless: a batch overwrites the buffers before it reads them.
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts the input of `batch` into the stream: the embedding, or `input`, the stream of the stage before.

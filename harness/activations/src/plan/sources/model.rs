@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use actbench_kernels::{KernelError, PoolGroups};
@@ -24,6 +25,7 @@ use crate::plan::prefix::SharedPrefixes;
 use crate::plan::progress::Monitor;
 use crate::plan::rules::Rule;
 use crate::plan::signature::Signature;
+use crate::plan::streams::{TokenSizes, VisitTokens, divide_evenly, divide_in_memory};
 use crate::plan::tensor::ActTensor;
 use crate::tokens::{JoinedTokens, TokenSequence};
 
@@ -124,10 +126,39 @@ impl ModelSource {
         if request.cut_tails { whole.without_tails() } else { whole }
     }
 
-    /// The batches of `request`, built one at a time so that memory holds one.
+    /// The batches of `request` in one stream, built one at a time so that memory holds one.
     pub(crate) fn batches(&self, request: &SourceRequest<'_>) -> Result<Batches<'_>> {
         let prefixes = self.prefixes(request);
         Ok(Batches::new(self.needed(request), &prefixes, self.batching(request)?))
+    }
+
+    /// The batches of each stream that runs `request`, as [`ModelSource::batches`].
+    pub(crate) fn stream_batches(&self, request: &SourceRequest<'_>) -> Result<Vec<Batches<'_>>> {
+        self.divided(request, self.batching(request)?)
+    }
+
+    /// The batches of each stream, of `batching` in all or, on devices, each.
+    fn divided(&self, request: &SourceRequest<'_>, batching: Batching) -> Result<Vec<Batches<'_>>> {
+        let (prefixes, needed) = (self.prefixes(request), self.needed(request));
+        let tokens = |(sample, shared): (usize, usize)| VisitTokens { new: needed.len_of(sample) - shared, shared };
+        let visits: Vec<VisitTokens> = prefixes.visits().map(tokens).collect();
+        let n_streams = self.model.streams();
+        let in_memory = self.model.filled_batch_tokens()?.is_none();
+        let (streams, batching) = if in_memory {
+            let sizes = TokenSizes { longest: self.signature.seq_len, vector_bytes: self.signature.vector_bytes() };
+            divide_in_memory(&visits, n_streams, batching, sizes)
+        } else {
+            (divide_evenly(&visits, n_streams), batching)
+        };
+        if streams.len() == 1 {
+            return Ok(vec![Batches::new(needed, &prefixes, batching)]);
+        }
+        let order: Vec<usize> = prefixes.visits().map(|(sample, _)| sample).collect();
+        let of_stream = |visits: Range<usize>| {
+            let own = self.prefixes(&SourceRequest { samples: &order[visits], ..*request });
+            Batches::new(needed, &own, batching)
+        };
+        Ok(streams.into_iter().map(of_stream).collect())
     }
 
     /// The order in which samples are visited, and what each shares with the one before.
@@ -158,23 +189,6 @@ impl ModelSource {
         let result_bytes = if filled.is_some() { FILLED_BATCH_RESULT_BYTES } else { BATCH_RESULT_BYTES };
         let max_results = result_bytes as usize / sample_bytes.max(1);
         Ok(Batching { max_samples: max_results.max(self.batch_size), max_tokens, padded: false, masked_only })
-    }
-
-    /// Distributes the samples over the streams of the model, in the order of their visits, so that samples with a common
-    /// prefix stay together. Each stream gets about as many tokens to compute as the others.
-    fn distribute(&self, request: &SourceRequest<'_>) -> Vec<Vec<usize>> {
-        let prefixes = self.prefixes(request);
-        let needed = self.needed(request);
-        let new_tokens = |(sample, shared): (usize, usize)| needed.len_of(sample) - shared;
-        let n_streams = self.model.streams().max(1);
-        let total: usize = prefixes.visits().map(new_tokens).sum();
-        let mut streams = vec![Vec::new(); n_streams];
-        let mut before = 0;
-        for visit in prefixes.visits() {
-            streams[(before * n_streams / total.max(1)).min(n_streams - 1)].push(visit.0);
-            before += new_tokens(visit);
-        }
-        streams
     }
 
     /// The layers that are run for `request`, increasing; without the rule `depth` the model's last layer is among them.
@@ -227,14 +241,7 @@ impl ModelSource {
         emit: &mut ChunkSink<'_>,
     ) -> std::result::Result<(), BatchError> {
         let layers = self.run_layers(request);
-        let streams = self.distribute(request);
-        let mut streams: Vec<Batches<'_>> = streams
-            .iter()
-            .map(|samples| {
-                let prefixes = self.prefixes(&SourceRequest { samples, ..*request });
-                Batches::new(self.needed(request), &prefixes, batching)
-            })
-            .collect();
+        let mut streams = self.divided(request, batching)?;
         let positions: HashMap<usize, usize> =
             request.layers.iter().enumerate().map(|(position, layer)| (*layer, position)).collect();
         let mut on_layer = |batch: &mut InFlightBatch<BatchResults>, layer: usize, vectors: &mut LayerBytes<'_>| {
