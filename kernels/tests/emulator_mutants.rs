@@ -60,9 +60,9 @@ fn run<B: Backend>(mutant: &Mutant, backend: &B) -> Vec<u8> {
         "linear_mma" | "linear_wgmma" if path == KernelPath::Squares => {
             operations::residual_squares(backend, dtype, (0, 130), 72, 328).1
         }
-        "linear_mma" | "linear_wgmma" if path == KernelPath::Normed => {
-            operations::normed(backend, dtype, false, 130, 136, 264)
-        }
+        "linear_mma" if path == KernelPath::Normed => operations::normed(backend, dtype, false, 130, 136, 264),
+        // The tiles of a block have different rows.
+        "linear_wgmma" if path == KernelPath::Normed => operations::normed(backend, dtype, false, 300, 72, 264),
         "fold_norm" => operations::normed(backend, dtype, true, 3, 136, 8),
         "square_sums" => {
             let x = upload(backend, dtype, 3, 131, &random(1, dtype, 3 * 131));
