@@ -45,8 +45,8 @@ pub enum LayerBytes<'s> {
     Borrowed(&'s [u8]),
     /// In memory of their own.
     Owned(Vec<u8>),
-    /// A copy that may be in flight. It has memory of the device until all of it has landed: whoever holds such copies limits
-    /// their number to [`MAX_PENDING_COPIES`] and the one that is read.
+    /// A copy that may be in flight. It has memory of the device until all of it has landed, so a caller holds at most
+    /// [`MAX_PENDING_COPIES`] of them and the one that it reads.
     Pending(Box<dyn PendingCopy>),
 }
 

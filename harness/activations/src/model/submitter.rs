@@ -52,7 +52,7 @@ pub fn run_submitted(
     })
 }
 
-/// Runs a session of `model` until there are no more steps, or nobody receives its outputs.
+/// Runs a session of `model` until there are no more steps, or its outputs have no receiver.
 fn submit_steps(
     model: &dyn ActivationModel,
     layers: &[usize],

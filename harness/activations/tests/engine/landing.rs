@@ -283,7 +283,7 @@ fn pending_copies_are_bounded() {
     run_submitted(&device, &[2], &mut |_| steps.pop(), &mut |mut vectors| {
         vectors.bytes.wait()?;
         if n_seen == 0 {
-            // Time for further batches, of which there must be none.
+            // Time in which an unbounded submitter would emit further batches.
             std::thread::sleep(Duration::from_millis(50));
             assert_eq!(device.events.count("emitted"), MAX_PENDING_COPIES + 1);
         }
