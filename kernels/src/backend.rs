@@ -414,6 +414,10 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// `query` is `[rows, n_heads * head_dim]`, `keys_values` is `[rows, 2 * n_kv_heads * head_dim]` with the keys
     /// first, `out` is like `query`.
+    ///
+    /// Where a device multiplies pairs of bf16 or f16 (tensor cores, AVX-512 BF16, AMX), the weights of the softmax are rounded
+    /// to that type before they are multiplied with the values. On the CPU, only in bf16, the sum that divides the output adds
+    /// the rounded weights.
     fn attention(
         &self,
         query: &Self::Tensor,

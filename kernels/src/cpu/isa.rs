@@ -1,8 +1,8 @@
 //! The instruction set of the kernels, detected once at start.
 //!
 //! Every kernel is one generic body, compiled once for each instruction set. All variants use fused multiply-adds in
-//! the same order, so the choice changes the speed and not the bits. The exception are matmuls in bf16: processors have
-//! instructions for them that accumulate in an order of their own. See [`Isa::kernel_id`].
+//! the same order, so the choice changes the speed and not the bits. The exception are matmuls and attention in bf16:
+//! processors have instructions for them that accumulate in an order of their own. See [`Isa::kernel_id`].
 
 use std::fmt;
 
@@ -56,9 +56,9 @@ impl Isa {
     ///
     /// Up to AVX-512 all instruction sets use one chain of fused multiply-adds per output. `vdpbf16ps` and `tdpbf16ps`
     /// accumulate pairs of bf16 in orders of their own, round to nearest even in between, independent of the rounding
-    /// mode, and treat subnormal inputs and results as zero (Intel's manual, volume 2). The other dtypes keep the
-    /// common chain there too, except f32 with weights that are stored as bf16 on AMX: see `gemm::amx`. The number is
-    /// increased whenever the bits of an operation change, in all names that the operation affects.
+    /// mode, and treat subnormal inputs and results as zero (Intel's manual, volume 2). Attention in bf16 uses them too, with
+    /// weights rounded to bf16: see `attention::pairs`. The other dtypes keep the common chain there too, except f32 with
+    /// matmul weights that are stored as bf16 on AMX: see `gemm::amx`. The number is increased whenever the bits of an operation change, in all names that the operation affects.
     pub fn kernel_id(self) -> &'static str {
         match self {
             Isa::Portable | Isa::Avx2 | Isa::Avx512 => "cpu-fma-2",

@@ -149,7 +149,11 @@ fn row_alone_has_bits_of_row_in_batch() {
                 })
                 .to_vec(),
         };
-        let cases = rules.flat_map(|rule| [DType::F32, DType::Bf16].map(|dtype| (rule, dtype)));
+        // The masks are those of f32, so that few windows are enough for bf16.
+        let is_tested = |(rule, dtype): &(ScoreRule, DType)| {
+            *dtype == DType::F32 || rule.window.is_none_or(|window| [10, BLOCK + 1, 70].contains(&window))
+        };
+        let cases = rules.flat_map(|rule| [DType::F32, DType::Bf16].map(|dtype| (rule, dtype))).filter(is_tested);
         for (rule, dtype, backend) in cases
             .flat_map(|(rule, dtype)| instruction_set_backends().into_iter().map(move |backend| (rule, dtype, backend)))
         {

@@ -12,15 +12,8 @@ pub const LANES: usize = 16;
 /// Keys of a block. Blocks start at multiples of it, so that the block boundaries of a row depend on positions alone.
 pub const KEYS: usize = 64;
 
-/// Keys that are scored in one pass over two query vectors.
-const TILE_KEYS: usize = 4;
-/// Keys that are scored in one pass over a single query vector: more, as it takes enough independent chains to hide the
-/// latency of fused multiply-adds.
-const SINGLE_KEYS: usize = 8;
 /// Lanes that are updated in one pass over the values.
 const TILE_LANES: usize = 4;
-/// Vectors of columns that are updated in one pass over the values.
-const TILE_COLUMNS: usize = 4;
 
 /// The keys of a block that a lane sees, as a range; empty where `from` is not below `to`.
 #[derive(Clone, Copy)]
@@ -143,9 +136,12 @@ impl QueryLanes {
     }
 
     /// Processes a block. Blocks are passed in the order of their positions, from the first one that a lane sees.
+    ///
+    /// `WIDE` is for processors with 32 registers of 16 lanes. A tile there has 16 accumulators, enough independent chains to
+    /// hide the latency of fused multiply-adds; with 16 registers of 8 lanes it has 8.
     #[inline(always)]
-    pub fn attend(&mut self, block: &KeyBlock) {
-        self.score(block);
+    pub fn attend<const WIDE: bool>(&mut self, block: &KeyBlock) {
+        self.score::<WIDE>(block);
         for vector in 0..self.positions.len() {
             // Positions increase with the lanes, so the last lane decides whether any of them has reached the block, and the
             // first one whether all windows start after it.
@@ -159,21 +155,40 @@ impl QueryLanes {
         }
         // Windows start later with each lane, so the last lane decides whether the window of any starts after the first key.
         let has_window = self.first_visible.last().is_some_and(|first| first[LANES - 1] as usize > block.first);
-        if has_window { self.add_block::<true>(block) } else { self.add_block::<false>(block) }
+        match (has_window, WIDE) {
+            (true, true) => self.add_block::<4, true>(block),
+            (false, true) => self.add_block::<4, false>(block),
+            (true, false) => self.add_block::<1, true>(block),
+            (false, false) => self.add_block::<1, false>(block),
+        }
     }
 
-    /// `weights[vector][key] = query . key` for all lanes; unspecified for keys beyond the block.
+    /// The number of keys of the block up to the last one that a lane of `vector` sees.
     #[inline(always)]
-    fn score(&mut self, block: &KeyBlock) {
+    fn seen_keys(&self, vector: usize, block: &KeyBlock) -> usize {
+        (self.positions[vector][LANES - 1] as usize + 1).saturating_sub(block.first).min(block.len)
+    }
+
+    /// `weights[vector][key] = query . key` for all lanes and the keys that a lane of the vector sees; unspecified for others.
+    #[inline(always)]
+    fn score<const WIDE: bool>(&mut self, block: &KeyBlock) {
         let vectors = self.positions.len();
-        for vector in (0..vectors / 2 * 2).step_by(2) {
-            for key in (0..block.len).step_by(TILE_KEYS) {
-                self.score_tile::<2, TILE_KEYS>(vector, key, block);
+        let mut vector = 0;
+        if WIDE {
+            while vector + 2 <= vectors {
+                for key in (0..self.seen_keys(vector + 1, block)).step_by(8) {
+                    self.score_tile::<2, 8>(vector, key, block);
+                }
+                vector += 2;
             }
         }
-        if vectors % 2 == 1 {
-            for key in (0..block.len).step_by(SINGLE_KEYS) {
-                self.score_tile::<1, SINGLE_KEYS>(vectors - 1, key, block);
+        for vector in vector..vectors {
+            for key in (0..self.seen_keys(vector, block)).step_by(if WIDE { 8 } else { 4 }) {
+                if WIDE {
+                    self.score_tile::<1, 8>(vector, key, block);
+                } else {
+                    self.score_tile::<1, 4>(vector, key, block);
+                }
             }
         }
     }
@@ -187,9 +202,12 @@ impl QueryLanes {
             std::array::from_fn(|v| &self.queries[(vector + v) * head_dim..(vector + v + 1) * head_dim]);
         let keys: [&[f32]; K] = std::array::from_fn(|k| &block.keys[(key + k) * head_dim..(key + k + 1) * head_dim]);
         for element in 0..head_dim {
+            // SAFETY: all slices have `head_dim` elements. With bounds checks on the keys their lengths would take the registers
+            // of their pointers. A single vector is faster with the checks: without them the compiler gathers keys.
+            let unchecked = |values: &[f32]| unsafe { *values.get_unchecked(element) };
             let queries: [LaneVector; V] = std::array::from_fn(|v| queries[v][element]);
             for k in 0..K {
-                let key = keys[k][element];
+                let key = if V == 1 { keys[k][element] } else { unchecked(keys[k]) };
                 for v in 0..V {
                     for lane in 0..LANES {
                         accumulators[k][v][lane] = queries[v][lane].mul_add(key, accumulators[k][v][lane]);
@@ -207,7 +225,8 @@ impl QueryLanes {
     /// Caps the scores of a vector.
     #[inline(always)]
     fn cap_scores(&mut self, vector: usize, cap: f32, block: &KeyBlock) {
-        for scores in &mut self.weights[vector * KEYS..vector * KEYS + block.len] {
+        let seen = self.seen_keys(vector, block);
+        for scores in &mut self.weights[vector * KEYS..vector * KEYS + seen] {
             for score in scores {
                 *score = soft_cap(*score, cap);
             }
@@ -217,11 +236,12 @@ impl QueryLanes {
     /// Converts the scores of a vector to weights `e^(score - max)`, and rescales its state to the new maximum.
     #[inline(always)]
     fn update_online_softmax(&mut self, vector: usize, block: &KeyBlock) {
-        let weights = &mut self.weights[vector * KEYS..vector * KEYS + block.len];
+        let seen = self.seen_keys(vector, block);
+        let weights = &mut self.weights[vector * KEYS..vector * KEYS + seen];
         let positions = &self.positions[vector];
         let mut max_scores = self.max_scores[vector];
         // Causal mask: a row does not see positions after its own.
-        if (positions[0] as usize) < block.first + block.len - 1 {
+        if (positions[0] as usize) + 1 < block.first + seen {
             for (index, scores) in weights.iter_mut().enumerate() {
                 let position = (block.first + index) as u32;
                 for lane in 0..LANES {
@@ -278,23 +298,28 @@ impl QueryLanes {
         }
     }
 
-    /// Adds the weighted values of the block to the outputs. `WINDOW` is whether the window of a lane starts after the
+    /// Adds the weighted values of the block to the outputs, `C` vectors of columns in one pass. `WINDOW` is whether the window of a lane starts after the
     /// first key of the block.
     #[inline(always)]
-    fn add_block<const WINDOW: bool>(&mut self, block: &KeyBlock) {
+    fn add_block<const C: usize, const WINDOW: bool>(&mut self, block: &KeyBlock) {
         let columns = self.head_dim.div_ceil(LANES);
         for lane in (0..self.count / TILE_LANES * TILE_LANES).step_by(TILE_LANES) {
-            self.add_values::<TILE_LANES, WINDOW>(lane, columns, block);
+            self.add_values::<TILE_LANES, C, WINDOW>(lane, columns, block);
         }
         for lane in self.count / TILE_LANES * TILE_LANES..self.count {
-            self.add_values::<1, WINDOW>(lane, columns, block);
+            self.add_values::<1, C, WINDOW>(lane, columns, block);
         }
     }
 
     /// Adds the weighted values of the block to the outputs of `L` lanes from `lane`. Each output is one chain over the
     /// visible positions.
     #[inline(always)]
-    fn add_values<const L: usize, const WINDOW: bool>(&mut self, lane: usize, columns: usize, block: &KeyBlock) {
+    fn add_values<const L: usize, const C: usize, const WINDOW: bool>(
+        &mut self,
+        lane: usize,
+        columns: usize,
+        block: &KeyBlock,
+    ) {
         // The visible keys of each lane. Masked keys have weight 0, but 0 times an infinite value would be NaN.
         let visible: [VisibleKeys; L] = std::array::from_fn(|l| {
             let (vector, lane) = ((lane + l) / LANES, (lane + l) % LANES);
@@ -305,9 +330,9 @@ impl QueryLanes {
                 to: (position + 1).saturating_sub(block.first).min(block.len),
             }
         });
-        let whole = columns / TILE_COLUMNS * TILE_COLUMNS;
-        for column in (0..whole).step_by(TILE_COLUMNS) {
-            self.add_tile::<L, TILE_COLUMNS, WINDOW>(lane, column, columns, &visible, block);
+        let whole = columns / C * C;
+        for column in (0..whole).step_by(C) {
+            self.add_tile::<L, C, WINDOW>(lane, column, columns, &visible, block);
         }
         for column in whole..columns {
             self.add_tile::<L, 1, WINDOW>(lane, column, columns, &visible, block);
@@ -327,8 +352,16 @@ impl QueryLanes {
             let first = (lane + l) / LANES * KEYS;
             (&self.weights[first..first + block.len], (lane + l) % LANES)
         });
-        let mut accumulators: [[LaneVector; C]; L] =
-            std::array::from_fn(|l| std::array::from_fn(|c| self.outputs[(lane + l) * columns + column + c]));
+        // Filled in loops, which keep the arrays in registers.
+        let mut accumulators = [[[0.0f32; LANES]; C]; L];
+        for (l, accumulators) in accumulators.iter_mut().enumerate() {
+            let outputs = &self.outputs[(lane + l) * columns + column..(lane + l) * columns + column + C];
+            for (accumulators, outputs) in accumulators.iter_mut().zip(outputs) {
+                for (acc, output) in accumulators.iter_mut().zip(outputs) {
+                    *acc = *output;
+                }
+            }
+        }
         let values = |key: usize| -> [LaneVector; C] {
             let row = &block.values[key * columns + column..key * columns + column + C];
             std::array::from_fn(|c| row[c])

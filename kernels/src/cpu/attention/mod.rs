@@ -27,7 +27,10 @@ mod pairs;
 
 /// The maximum number of vectors of lanes of a task of fused multiply-adds, unless a single row has more: their outputs and
 /// a block of keys and values fit the L2 cache.
-const MAX_VECTORS: usize = 4;
+const MAX_VECTORS: usize = 8;
+
+/// Vectors of lanes of a task for which packing a block of keys and values is still worth it.
+const MIN_VECTORS: usize = 4;
 
 /// Tasks of a thread, if there are enough rows, to balance unequal ones.
 const TASKS_PER_THREAD: usize = 4;
@@ -62,7 +65,9 @@ pub fn attention(
     with_element!(query.dtype(), E => {
         let (query, keys_values) = (bytemuck::cast_slice(query.bytes()), bytemuck::cast_slice(keys_values.bytes()));
         let inputs = AttentionInputs::<E> { query, keys_values, shape, scores, out: &OutputRows::new(out) };
-        for_each_task(layout, shape, scores, MAX_VECTORS, |task, scratch| attend::<E>(isa, &inputs, task, scratch));
+        for_each_task(layout, shape, scores, MAX_VECTORS, |task, scratch| {
+            attend::<E>(isa, &inputs, task, isa >= Isa::Avx512, scratch)
+        });
     });
 }
 
@@ -158,8 +163,8 @@ fn for_each_task(
     let group = shape.n_heads / shape.n_kv_heads;
     let threads = rayon::current_num_threads();
     let rows: usize = layout.segments.iter().map(|segment| segment.len).sum();
-    let vectors = (rows * shape.n_heads).div_ceil(LANES * threads * TASKS_PER_THREAD).clamp(1, max_vectors);
-    let task_rows = (vectors.max(MAX_VECTORS.min(max_vectors)) * LANES / group).max(1);
+    let vectors = (rows * shape.n_heads).div_ceil(LANES * threads * TASKS_PER_THREAD).clamp(MIN_VECTORS, max_vectors);
+    let task_rows = (vectors * LANES / group).max(1);
     let mut places = TASKS.take();
     places.clear();
     for (segment, AttentionSegment { len, .. }) in layout.segments.iter().enumerate() {
@@ -196,11 +201,17 @@ fn for_each_task(
 dispatch!(fn attend<E: Element>(
     inputs: &AttentionInputs<'_, E>,
     task: &AttentionTask<'_>,
+    has_wide_registers: bool,
     scratch: &mut AttentionScratch,
 ) = attend_body);
 
 #[inline(always)]
-fn attend_body<E: Element>(inputs: &AttentionInputs<'_, E>, task: &AttentionTask<'_>, scratch: &mut AttentionScratch) {
+fn attend_body<E: Element>(
+    inputs: &AttentionInputs<'_, E>,
+    task: &AttentionTask<'_>,
+    has_wide_registers: bool,
+    scratch: &mut AttentionScratch,
+) {
     let AttentionScratch { key_rows, lanes, block, .. } = scratch;
     let AttentionInputs { query, keys_values, shape, scores, out } = *inputs;
     let (head_dim, group) = (shape.head_dim, inputs.group());
@@ -231,7 +242,7 @@ fn attend_body<E: Element>(inputs: &AttentionInputs<'_, E>, task: &AttentionTask
                 row[value_column..value_column + head_dim].iter().map(|value| value.to_f32()),
             );
         }
-        lanes.attend(block);
+        if has_wide_registers { lanes.attend::<true>(block) } else { lanes.attend::<false>(block) }
     }
 
     for lane in 0..task.rows * group {

@@ -131,11 +131,11 @@ impl PairTask<'_> {
             for line in 0..lines {
                 if T::VALUES_BY_ELEMENT {
                     for first in (0..pairs).step_by(LANES) {
-                        let mut halves = [[_mm512_setzero_si512(); LANES]; 2];
-                        for index in 0..LANES {
-                            [halves[0][index], halves[1][index]] = pair(first + index, line);
+                        let (mut lower, mut upper) = ([_mm512_setzero_si512(); LANES], [_mm512_setzero_si512(); LANES]);
+                        for (index, (lower, upper)) in lower.iter_mut().zip(&mut upper).enumerate() {
+                            [*lower, *upper] = pair(first + index, line);
                         }
-                        for (half, words) in halves.into_iter().enumerate() {
+                        for (half, words) in [lower, upper].into_iter().enumerate() {
                             let element = line * LINE_ELEMENTS + half * LANES;
                             for (index, words) in transposed(words).into_iter().enumerate() {
                                 let line = (element + index) * (KEYS / 2 / LANES) + first / LANES;
