@@ -1,6 +1,6 @@
 //! The share of the register peak that GEMM reaches, for each instruction set of this processor: the projections of real
-//! models at small M. The peak is that of a loop over registers only (`ops/peak.rs`). Both are measured in turns, a few
-//! milliseconds each, so that a changing clock rate or another program affects both.
+//! models at small M. The peak is that of a loop over registers only (`ops/peak.rs`). Both are measured interleaved, a
+//! few milliseconds each, so that a changing clock rate or another program affects both.
 //!
 //! One thread is measured by the CPU time of the process, two or more by wall time. A share is the median over the turns.
 //! Arguments are words that a line must contain, for example `avx512 f32 135m`; `threads=2` sets the number of threads.
@@ -60,7 +60,7 @@ enum Kind {
     Gated,
 }
 
-/// Instruction set of the kernels, dtype of weights, dtype of activations, and multiplications per product of the
+/// Instruction set of the kernels, dtype of weights, dtype of activations, and multiply-adds per term of a sum, of the
 /// instruction whose peak is the reference.
 const CASES: [(Isa, DType, DType, u64); 9] = [
     (Isa::Amx, DType::Bf16, DType::Bf16, 1),

@@ -12,7 +12,7 @@ pub struct CacheSizes {
     pub l2: usize,
 }
 
-/// What every x86-64 server core since 2017 has at least: used where the system does not say.
+/// The smallest caches of x86-64 server cores since 2017, for systems that do not describe theirs.
 const FALLBACK: CacheSizes = CacheSizes { l1: 32 << 10, l2: 512 << 10 };
 
 /// The caches of the first core.

@@ -40,7 +40,7 @@ impl WidePanel {
     }
 }
 
-/// What is multiplied in one call of [`MicroKernel::tile`].
+/// The operands of one call of [`MicroKernel::tile`].
 pub(super) struct TileBlock<'a> {
     /// The type of `panel`.
     pub(super) dtype: DType,
