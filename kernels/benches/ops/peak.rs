@@ -4,7 +4,7 @@ use actbench_kernels::cpu::Isa;
 
 /// Independent instructions per loop iteration, one register each: enough to hide their latency.
 #[cfg(target_arch = "x86_64")]
-const CHAINS: u64 = 8;
+const CHAINS: u64 = 12;
 
 /// Runs about `iterations` iterations of the loop with `isa`'s fastest instruction for bf16 GEMM on this thread.
 /// Returns the number of floating-point operations, or `None` if there is no loop for `isa`.
@@ -63,10 +63,13 @@ mod x86 {
                     "vfmadd231ps ymm2, ymm14, ymm15", "vfmadd231ps ymm3, ymm14, ymm15",
                     "vfmadd231ps ymm4, ymm14, ymm15", "vfmadd231ps ymm5, ymm14, ymm15",
                     "vfmadd231ps ymm6, ymm14, ymm15", "vfmadd231ps ymm7, ymm14, ymm15",
+                    "vfmadd231ps ymm8, ymm14, ymm15", "vfmadd231ps ymm9, ymm14, ymm15",
+                    "vfmadd231ps ymm10, ymm14, ymm15", "vfmadd231ps ymm11, ymm14, ymm15",
                     "dec {iterations}", "jnz 2b",
                     iterations = inout(reg) iterations.max(1) => _,
                     out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _,
-                    out("ymm6") _, out("ymm7") _, out("ymm14") _, out("ymm15") _,
+                    out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
+                    out("ymm14") _, out("ymm15") _,
                     options(nostack, nomem),
                 );
                 (2 * 8, iterations)
@@ -79,10 +82,13 @@ mod x86 {
                     "vfmadd231ps zmm2, zmm14, zmm15", "vfmadd231ps zmm3, zmm14, zmm15",
                     "vfmadd231ps zmm4, zmm14, zmm15", "vfmadd231ps zmm5, zmm14, zmm15",
                     "vfmadd231ps zmm6, zmm14, zmm15", "vfmadd231ps zmm7, zmm14, zmm15",
+                    "vfmadd231ps zmm8, zmm14, zmm15", "vfmadd231ps zmm9, zmm14, zmm15",
+                    "vfmadd231ps zmm10, zmm14, zmm15", "vfmadd231ps zmm11, zmm14, zmm15",
                     "dec {iterations}", "jnz 2b",
                     iterations = inout(reg) iterations.max(1) => _,
                     out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _,
-                    out("zmm6") _, out("zmm7") _, out("zmm14") _, out("zmm15") _,
+                    out("zmm6") _, out("zmm7") _, out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
+                    out("zmm14") _, out("zmm15") _,
                     options(nostack, nomem),
                 );
                 (2 * 16, iterations)
@@ -95,10 +101,13 @@ mod x86 {
                     "vdpbf16ps zmm2, zmm14, zmm15", "vdpbf16ps zmm3, zmm14, zmm15",
                     "vdpbf16ps zmm4, zmm14, zmm15", "vdpbf16ps zmm5, zmm14, zmm15",
                     "vdpbf16ps zmm6, zmm14, zmm15", "vdpbf16ps zmm7, zmm14, zmm15",
+                    "vdpbf16ps zmm8, zmm14, zmm15", "vdpbf16ps zmm9, zmm14, zmm15",
+                    "vdpbf16ps zmm10, zmm14, zmm15", "vdpbf16ps zmm11, zmm14, zmm15",
                     "dec {iterations}", "jnz 2b",
                     iterations = inout(reg) iterations.max(1) => _,
                     out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _,
-                    out("zmm6") _, out("zmm7") _, out("zmm14") _, out("zmm15") _,
+                    out("zmm6") _, out("zmm7") _, out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
+                    out("zmm14") _, out("zmm15") _,
                     options(nostack, nomem),
                 );
                 (2 * 2 * 16, iterations)
@@ -112,6 +121,8 @@ mod x86 {
                     "tilezero tmm6", "tilezero tmm7",
                     "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
                     "2:",
+                    "tdpbf16ps tmm0, tmm6, tmm7", "tdpbf16ps tmm1, tmm6, tmm7",
+                    "tdpbf16ps tmm2, tmm6, tmm7", "tdpbf16ps tmm3, tmm6, tmm7",
                     "tdpbf16ps tmm0, tmm6, tmm7", "tdpbf16ps tmm1, tmm6, tmm7",
                     "tdpbf16ps tmm2, tmm6, tmm7", "tdpbf16ps tmm3, tmm6, tmm7",
                     "tdpbf16ps tmm0, tmm6, tmm7", "tdpbf16ps tmm1, tmm6, tmm7",

@@ -31,6 +31,7 @@ use crate::routes::{RouteRule, Routes, WeightedRows};
 
 mod aligned;
 mod attention;
+mod cache;
 mod experts;
 mod gemm;
 mod isa;

@@ -5,17 +5,30 @@ use std::ops::Range;
 
 use super::activation::ActivationFunction;
 use super::pack::PANEL;
+use super::prefetch::{LINE, prefetch};
 use crate::cpu::tensor::{CpuTensor, Element};
 use crate::dtype::DType;
+
+/// No instructions for 16-bit types.
+pub const PLAIN: u8 = 0;
+/// AVX2 and F16C, which convert f16.
+pub const F16C: u8 = 1;
+/// AVX-512 BF16 besides [`F16C`]. Its instruction for rounding to bf16 treats subnormal values as zero, as the matmul
+/// instructions do.
+pub const BF16: u8 = 2;
 
 /// Stores the accumulators of some rows and one panel.
 pub trait Epilogue: Sync {
     /// Stores the result of `accumulators`, which belong to rows `row..row + accumulators.len()` and to the outputs of
     /// panel `panel`.
     ///
-    /// With `DOTS` this is compiled into a function for processors with AVX-512 BF16, whose instruction for rounding to
-    /// bf16 is then used. It treats subnormal values as zero, as the matmul instructions do.
-    fn store<const DOTS: bool>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]);
+    /// `CONVERSIONS` are the instructions for 16-bit types of the processors that the caller is compiled for: [`PLAIN`],
+    /// [`F16C`] or [`BF16`].
+    fn store<const CONVERSIONS: u8>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]);
+
+    /// Prefetches the lines of the output that [`Epilogue::store`] will write for `rows` rows. Without it, the epilogue of
+    /// an output that no cache holds waits for memory, while the multiplications of its tile could hide that.
+    fn prefetch(&self, row: usize, panel: usize, rows: usize);
 }
 
 /// An output tensor whose tasks write disjoint slices of rows.
@@ -51,12 +64,32 @@ impl<'a, E: Element> OutputRows<'a, E> {
     }
 }
 
+impl<E: Element> OutputRows<'_, E> {
+    /// Prefetches columns `from..from + columns` of `rows` rows.
+    #[inline(always)]
+    fn prefetch(&self, row: usize, rows: usize, from: usize, columns: usize) {
+        for row in row..row + rows {
+            let start = self.start.wrapping_add(row * self.columns + from).cast::<u8>();
+            for line in (0..columns * size_of::<E>()).step_by(LINE) {
+                prefetch::<true>(start.wrapping_add(line));
+            }
+        }
+    }
+}
+
 /// The first `N` of `values` in `f32`, padded with zeros: loops over arrays vectorize, loops over slices of unknown
-/// length have scalar tails.
+/// length have scalar tails. For `CONVERSIONS` see [`Epilogue::store`].
 #[inline(always)]
-fn widened<E: Element, const N: usize>(values: &[E]) -> [f32; N] {
+fn widened<E: Element, const N: usize, const CONVERSIONS: u8>(values: &[E]) -> [f32; N] {
     let mut wide = [0.0; N];
     match values.first_chunk::<N>() {
+        #[cfg(target_arch = "x86_64")]
+        Some(values) if CONVERSIONS >= F16C && E::DTYPE != DType::F32 => {
+            for (wide, values) in wide.as_chunks_mut::<8>().0.iter_mut().zip(values.as_chunks::<8>().0) {
+                // SAFETY: the processor has AVX2 and F16C.
+                unsafe { widen_8(values, wide) };
+            }
+        }
         Some(values) => {
             for (wide, value) in wide.iter_mut().zip(values) {
                 *wide = value.to_f32();
@@ -71,15 +104,22 @@ fn widened<E: Element, const N: usize>(values: &[E]) -> [f32; N] {
     wide
 }
 
-/// Rounds `values`, a multiple of 16, into `out`, which may be shorter. For `DOTS` see [`Epilogue::store`].
+/// Rounds `values`, a multiple of 16, into `out`, which may be shorter. For `CONVERSIONS` see [`Epilogue::store`].
 #[inline(always)]
-fn round_to<E: Element, const N: usize, const DOTS: bool>(values: [f32; N], out: &mut [E]) {
+fn round_to<E: Element, const N: usize, const CONVERSIONS: u8>(values: [f32; N], out: &mut [E]) {
     match out.first_chunk_mut::<N>() {
         #[cfg(target_arch = "x86_64")]
-        Some(out) if DOTS && E::DTYPE == DType::Bf16 => {
+        Some(out) if CONVERSIONS >= BF16 && E::DTYPE == DType::Bf16 => {
             for (values, out) in values.as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<16>().0) {
-                // SAFETY: `DOTS` is true on processors with AVX-512 BF16 alone.
+                // SAFETY: the processor has AVX-512 BF16.
                 unsafe { round_16(values, out) };
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Some(out) if CONVERSIONS >= F16C && E::DTYPE == DType::F16 => {
+            for (values, out) in values.as_chunks::<8>().0.iter().zip(out.as_chunks_mut::<8>().0) {
+                // SAFETY: the processor has F16C.
+                unsafe { round_8_to_f16(values, out) };
             }
         }
         Some(out) => {
@@ -89,7 +129,7 @@ fn round_to<E: Element, const N: usize, const DOTS: bool>(values: [f32; N], out:
         }
         None => {
             for (out, value) in out.iter_mut().zip(&values) {
-                let value = if DOTS && E::DTYPE == DType::Bf16 && value.is_subnormal() {
+                let value = if CONVERSIONS >= BF16 && E::DTYPE == DType::Bf16 && value.is_subnormal() {
                     0.0f32.copysign(*value)
                 } else {
                     *value
@@ -115,6 +155,43 @@ fn round_16<E: Element>(values: &[f32; 16], out: &mut [E; 16]) {
     }
 }
 
+/// Rounds 8 values to `E`, which must be f16. The conversion of a single element checks the processor each time.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn round_8_to_f16<E: Element>(values: &[f32; 8], out: &mut [E; 8]) {
+    use std::arch::x86_64::{__m128i, _MM_FROUND_TO_NEAREST_INT, _mm_storeu_si128, _mm256_cvtps_ph, _mm256_loadu_ps};
+    const { assert!(size_of::<[half::f16; 8]>() == size_of::<__m128i>()) };
+    debug_assert!(E::DTYPE == DType::F16);
+    // SAFETY: this reads 8 values and writes 8 elements of 2 bytes.
+    unsafe {
+        let rounded = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(values.as_ptr()));
+        _mm_storeu_si128(out.as_mut_ptr().cast(), rounded);
+    }
+}
+
+/// Widens 8 elements of `E`, which must be f16 or bf16. The compiler reads a row of the output element by element, because
+/// the row is also written.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn widen_8<E: Element>(values: &[E; 8], wide: &mut [f32; 8]) {
+    use std::arch::x86_64::{
+        _mm_loadu_si128, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_slli_epi32,
+        _mm256_storeu_ps,
+    };
+    debug_assert!(size_of::<E>() == size_of::<u16>());
+    // SAFETY: this reads 8 elements of 2 bytes and writes 8 values.
+    unsafe {
+        let values = _mm_loadu_si128(values.as_ptr().cast());
+        let values = match E::DTYPE {
+            DType::F16 => _mm256_cvtph_ps(values),
+            _ => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(values))),
+        };
+        _mm256_storeu_ps(wide.as_mut_ptr(), values);
+    }
+}
+
 /// Adds two arrays element by element.
 #[inline(always)]
 fn add<const N: usize>(mut accumulators: [f32; N], terms: &[f32; N]) -> [f32; N] {
@@ -134,14 +211,19 @@ pub struct StoreEpilogue<'a, E> {
 
 impl<E: Element> Epilogue for StoreEpilogue<'_, E> {
     #[inline(always)]
-    fn store<const DOTS: bool>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]) {
+    fn store<const CONVERSIONS: u8>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]) {
         let from = panel * PANEL;
-        let bias = self.bias.map(|bias| widened::<f32, PANEL>(&bias[from..]));
+        let bias = self.bias.map(|bias| widened::<f32, PANEL, PLAIN>(&bias[from..]));
         for (offset, accumulators) in accumulators.iter().enumerate() {
             // SAFETY: each (row, panel) belongs to one task.
             let out = unsafe { self.out.row_slice(row + offset, from, from + PANEL) };
-            round_to::<E, PANEL, DOTS>(bias.map_or(*accumulators, |bias| add(*accumulators, &bias)), out);
+            round_to::<E, PANEL, CONVERSIONS>(bias.map_or(*accumulators, |bias| add(*accumulators, &bias)), out);
         }
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, row: usize, panel: usize, rows: usize) {
+        self.out.prefetch(row, rows, panel * PANEL, PANEL);
     }
 }
 
@@ -195,15 +277,20 @@ pub struct ResidualEpilogue<'a, E> {
 
 impl<E: Element> Epilogue for ResidualEpilogue<'_, E> {
     #[inline(always)]
-    fn store<const DOTS: bool>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]) {
+    fn store<const CONVERSIONS: u8>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]) {
         let from = panel * PANEL;
-        let bias = self.bias.map(|bias| widened::<f32, PANEL>(&bias[from..]));
+        let bias = self.bias.map(|bias| widened::<f32, PANEL, PLAIN>(&bias[from..]));
         for (offset, accumulators) in accumulators.iter().enumerate() {
             // SAFETY: each (row, panel) belongs to one task.
             let stream = unsafe { self.stream.row_slice(row + offset, from, from + PANEL) };
             let accumulators = bias.map_or(*accumulators, |bias| add(*accumulators, &bias));
-            round_to::<E, PANEL, DOTS>(add(accumulators, &widened(stream)), stream);
+            round_to::<E, PANEL, CONVERSIONS>(add(accumulators, &widened::<E, PANEL, CONVERSIONS>(stream)), stream);
         }
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, row: usize, panel: usize, rows: usize) {
+        self.stream.prefetch(row, rows, panel * PANEL, PANEL);
     }
 }
 
@@ -219,9 +306,9 @@ pub struct ActivatedEpilogue<'a, E, A> {
 
 impl<E: Element, A: ActivationFunction> Epilogue for ActivatedEpilogue<'_, E, A> {
     #[inline(always)]
-    fn store<const DOTS: bool>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]) {
+    fn store<const CONVERSIONS: u8>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]) {
         let from = panel * PANEL;
-        let bias = self.bias.map(|bias| widened::<f32, PANEL>(&bias[from..]));
+        let bias = self.bias.map(|bias| widened::<f32, PANEL, PLAIN>(&bias[from..]));
         for (offset, accumulators) in accumulators.iter().enumerate() {
             // SAFETY: each (row, panel) belongs to one task.
             let out = unsafe { self.out.row_slice(row + offset, from, from + PANEL) };
@@ -229,8 +316,13 @@ impl<E: Element, A: ActivationFunction> Epilogue for ActivatedEpilogue<'_, E, A>
             for value in &mut values {
                 *value = A::apply(*value);
             }
-            round_to::<E, PANEL, DOTS>(values, out);
+            round_to::<E, PANEL, CONVERSIONS>(values, out);
         }
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, row: usize, panel: usize, rows: usize) {
+        self.out.prefetch(row, rows, panel * PANEL, PANEL);
     }
 }
 
@@ -246,15 +338,17 @@ pub struct GatedEpilogue<'a, E, A> {
 
 impl<E: Element, A: ActivationFunction> Epilogue for GatedEpilogue<'_, E, A> {
     #[inline(always)]
-    fn store<const DOTS: bool>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]) {
+    fn store<const CONVERSIONS: u8>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]) {
         const HALF: usize = PANEL / 2;
         let from = panel * HALF;
-        let bias = self.bias.map(|(gate, up)| (widened::<f32, HALF>(&gate[from..]), widened(&up[from..])));
+        let bias = self
+            .bias
+            .map(|(gate, up)| (widened::<f32, HALF, PLAIN>(&gate[from..]), widened::<f32, HALF, PLAIN>(&up[from..])));
         for (offset, accumulators) in accumulators.iter().enumerate() {
             // SAFETY: each (row, panel) belongs to one task.
             let out = unsafe { self.out.row_slice(row + offset, from, from + HALF) };
             let (gates, ups) = accumulators.split_at(HALF);
-            let (mut gates, mut ups) = (widened::<f32, HALF>(gates), widened::<f32, HALF>(ups));
+            let (mut gates, mut ups) = (widened::<f32, HALF, PLAIN>(gates), widened::<f32, HALF, PLAIN>(ups));
             if let Some((gate, up)) = &bias {
                 (gates, ups) = (add(gates, gate), add(ups, up));
             }
@@ -262,7 +356,12 @@ impl<E: Element, A: ActivationFunction> Epilogue for GatedEpilogue<'_, E, A> {
             for (value, (gate, up)) in gated.iter_mut().zip(gates.iter().zip(&ups)) {
                 *value = A::apply(*gate) * up;
             }
-            round_to::<E, HALF, DOTS>(gated, out);
+            round_to::<E, HALF, CONVERSIONS>(gated, out);
         }
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, row: usize, panel: usize, rows: usize) {
+        self.out.prefetch(row, rows, panel * (PANEL / 2), PANEL / 2);
     }
 }

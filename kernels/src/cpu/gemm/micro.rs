@@ -1,40 +1,104 @@
-//! The micro-kernels: one tile of up to [`ROWS`] rows by [`PANEL`] outputs, accumulated over a block of inputs.
+//! The micro-kernels: one tile of a few rows by [`PANEL`] outputs, accumulated over a block of inputs.
 //!
 //! In every variant, an output is one `f32` accumulator that is updated by fused multiply-adds in the order of the
 //! inputs. Between two blocks of inputs it is in memory, which does not round. The bits of an output therefore do not
 //! depend on the number of rows, on the row's index in the tile or on the instruction set. The bf16 instructions of
 //! `dots` and `amx` have fixed orders of their own.
+//!
+//! Widening f16 and bf16 takes the ports of the multiply-adds, a tenth of the time of a tile. The first tile that uses a
+//! block of a panel therefore stores the widened weights, which overlaps with its arithmetic, and the others load them.
 
-use super::pack::{PANEL, ROWS, widen_inputs};
+use std::mem::MaybeUninit;
+
+use super::epilogue::{F16C, PLAIN};
+use super::pack::{PANEL, widen_inputs};
+use super::packed_rows::STRIDE;
+use super::prefetch::LinePrefetcher;
 use crate::dtype::DType;
 
-/// The accumulators of a tile.
-pub(super) type MicroTile = [[f32; PANEL]; ROWS];
+/// Steps of a panel in one iteration of a loop.
+#[cfg(target_arch = "x86_64")]
+const UNROLL: usize = 4;
+
+/// The accumulators of a row of a tile.
+pub(super) type MicroRow = [f32; PANEL];
+
+/// A block of a panel in `f32`, `[input][output]`.
+#[repr(C, align(64))]
+pub(super) struct WidePanel([[MaybeUninit<f32>; PANEL]; STRIDE]);
+
+impl WidePanel {
+    /// A block with unspecified contents.
+    #[inline(always)]
+    pub(super) fn uninit() -> Self {
+        WidePanel([[MaybeUninit::uninit(); PANEL]; STRIDE])
+    }
+
+    #[inline(always)]
+    fn as_mut_ptr(&mut self) -> *mut f32 {
+        self.0.as_mut_ptr().cast()
+    }
+}
+
+/// The operands of one call of [`MicroKernel::tile`].
+pub(super) struct TileBlock<'a> {
+    /// The type of `panel`.
+    pub(super) dtype: DType,
+    /// Words of a row in the block: inputs, or pairs of inputs for dot products.
+    pub(super) words: usize,
+    /// Rows of activations, [`STRIDE`] words apart.
+    pub(super) activations: &'a [u32],
+    /// The block of the panel, 64-byte aligned.
+    pub(super) panel: &'a [u8],
+    /// Whether the block is the first one, before which the accumulators are zero.
+    pub(super) is_first: bool,
+    /// Whether an earlier call has stored the widened block.
+    pub(super) is_wide: bool,
+    /// A part of the next block of weights, which the micro-kernel prefetches into the L2 cache.
+    pub(super) next: LinePrefetcher,
+}
 
 /// A micro-kernel for one instruction set.
 pub(super) trait MicroKernel {
     /// Whether activations are packed as pairs of bf16 and the kernel is compiled with AVX-512 BF16.
     const DOTS: bool = false;
 
-    /// Multiplies a block of inputs and accumulates to the first `rows` rows of `tile`.
+    /// The instructions for 16-bit types that the kernel is compiled with: see [`Epilogue::store`](super::epilogue::Epilogue::store).
+    const CONVERSIONS: u8;
+
+    /// The maximum number of rows of a tile.
+    const ROWS: usize;
+
+    /// Multiplies a block of inputs and accumulates to the `rows` rows at `tile`. Widened weights are stored to `wide`, or
+    /// loaded from there with [`TileBlock::is_wide`].
     ///
     /// # Safety
-    /// The processor must have the kernel's instructions. `activations` holds `inputs * ROWS` bit patterns of `f32`, or
-    /// half as many pairs of bf16 for [`MicroKernel::DOTS`], and `panel` `inputs * PANEL` elements of `dtype`, 64-byte
-    /// aligned; `inputs` is even for bf16; `1 <= rows <= ROWS`.
-    unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[u32], panel: &[u8], tile: &mut MicroTile);
+    /// The processor must have the kernel's instructions. `1 <= rows <= ROWS`; `activations` holds `rows` rows; `panel`
+    /// holds `words` inputs, an even number for bf16, or `words` pairs for [`MicroKernel::DOTS`]; `words <= STRIDE`.
+    /// `tile` has `rows` rows, which are initialized unless the block is the first one. With [`TileBlock::is_wide`],
+    /// `wide` was stored by a call with the same `panel`.
+    unsafe fn tile(block: &TileBlock<'_>, rows: usize, wide: &mut WidePanel, tile: *mut MicroRow);
 }
 
 /// Plain Rust, for processors without another variant.
 pub(super) struct Portable;
 
 impl MicroKernel for Portable {
+    const CONVERSIONS: u8 = PLAIN;
+    const ROWS: usize = 12;
+
     #[inline(always)]
-    unsafe fn tile(dtype: DType, inputs: usize, rows: usize, activations: &[u32], panel: &[u8], tile: &mut MicroTile) {
-        let activations: &[f32] = bytemuck::cast_slice(activations);
-        for (input, x) in activations.chunks_exact(ROWS).enumerate().take(inputs) {
-            let weights = widen_inputs(dtype, panel, input);
-            for (row, x) in tile[..rows].iter_mut().zip(x) {
+    unsafe fn tile(block: &TileBlock<'_>, rows: usize, _: &mut WidePanel, tile: *mut MicroRow) {
+        let activations: &[f32] = bytemuck::cast_slice(block.activations);
+        if block.is_first {
+            // SAFETY: the caller grants `rows` rows, and zeros are `f32`.
+            unsafe { tile.write_bytes(0, rows) };
+        }
+        // SAFETY: the caller grants `rows` rows, which are initialized now.
+        let tile = unsafe { std::slice::from_raw_parts_mut(tile, rows) };
+        for input in 0..block.words {
+            let weights = widen_inputs(block.dtype, block.panel, input);
+            for (row, x) in tile.iter_mut().zip(activations[input..].iter().step_by(STRIDE)) {
                 for (acc, weight) in row.iter_mut().zip(&weights) {
                     *acc = x.mul_add(*weight, *acc);
                 }
@@ -71,7 +135,7 @@ mod avx512 {
     use super::*;
     use std::arch::x86_64::*;
 
-    /// AVX-512: 12 x 2 accumulators of 16 lanes.
+    /// AVX-512: 12 x 2 accumulators of 16 lanes, which with 3 operands fit 32 registers.
     pub(in super::super) struct Avx512;
 
     /// Two vectors of widened weights for input `2 * step + odd`, or `step` where inputs are not paired.
@@ -80,6 +144,8 @@ mod avx512 {
         const INPUTS: usize;
         /// Bytes of a step of a panel.
         const BYTES: usize;
+        /// Whether elements are widened.
+        const WIDENS: bool = true;
         /// # Safety
         /// The processor has AVX-512 F, and `step` points to a 64-byte aligned step of a panel.
         unsafe fn widen(step: *const u8, odd: usize) -> [__m512; 2];
@@ -92,6 +158,7 @@ mod avx512 {
     impl Widen16 for WidenF32x16 {
         const INPUTS: usize = 1;
         const BYTES: usize = PANEL * 4;
+        const WIDENS: bool = false;
         #[inline(always)]
         unsafe fn widen(step: *const u8, _odd: usize) -> [__m512; 2] {
             // SAFETY: the caller grants a whole aligned step.
@@ -134,27 +201,30 @@ mod avx512 {
     }
 
     impl MicroKernel for Avx512 {
+        const CONVERSIONS: u8 = F16C;
+        const ROWS: usize = 12;
+
         #[inline(always)]
-        unsafe fn tile(
-            dtype: DType,
-            inputs: usize,
-            rows: usize,
-            activations: &[u32],
-            panel: &[u8],
-            tile: &mut MicroTile,
-        ) {
-            let activations: &[f32] = bytemuck::cast_slice(activations);
+        unsafe fn tile(block: &TileBlock<'_>, rows: usize, wide: &mut WidePanel, tile: *mut MicroRow) {
+            let wide = wide.as_mut_ptr();
             // SAFETY: the caller grants the features and the sizes.
             unsafe {
-                match dtype {
+                match block.dtype {
                     DType::F32 => {
-                        by_rows!(rows, accumulate::<WidenF32x16>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
+                        let panel = block.panel.as_ptr();
+                        by_rows!(rows, accumulate::<WidenF32x16>, (block, panel, wide, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
+                    }
+                    _ if block.is_wide => {
+                        let panel = wide.cast_const().cast();
+                        by_rows!(rows, accumulate::<WidenF32x16>, (block, panel, wide, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
                     }
                     DType::F16 => {
-                        by_rows!(rows, accumulate::<WidenF16x16>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
+                        let panel = block.panel.as_ptr();
+                        by_rows!(rows, accumulate::<WidenF16x16>, (block, panel, wide, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
                     }
                     DType::Bf16 => {
-                        by_rows!(rows, accumulate::<WidenBf16x16>, (inputs, activations, panel, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
+                        let panel = block.panel.as_ptr();
+                        by_rows!(rows, accumulate::<WidenBf16x16>, (block, panel, wide, tile), 1 2 3 4 5 6 7 8 9 10 11 12)
                     }
                 }
             }
@@ -162,39 +232,73 @@ mod avx512 {
     }
 
     /// # Safety
-    /// As [`MicroKernel::tile`], with `R` rows.
+    /// As [`MicroKernel::tile`], with `R` rows. `step` points to the block of the panel, and `wide` to a [`WidePanel`].
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn accumulate<const R: usize, W: Widen16>(
-        inputs: usize,
-        activations: &[f32],
-        panel: &[u8],
-        tile: &mut MicroTile,
+        block: &TileBlock<'_>,
+        mut step: *const u8,
+        mut wide: *mut f32,
+        tile: *mut MicroRow,
     ) {
         let mut accumulators = [[_mm512_setzero_ps(); 2]; R];
-        let mut x = activations.as_ptr();
-        let mut step = panel.as_ptr();
-        // SAFETY: the caller grants `inputs * ROWS` activations and `inputs * PANEL` weights; a row of a tile has two
-        // vectors.
+        let mut x: *const f32 = block.activations.as_ptr().cast();
+        // SAFETY: the caller grants `R` rows of `words` activations and `words` inputs of the panel; a row of a tile has
+        // two vectors.
         unsafe {
-            for (row, acc) in tile.iter().zip(&mut accumulators) {
-                *acc = [_mm512_loadu_ps(row.as_ptr()), _mm512_loadu_ps(row.as_ptr().add(16))];
-            }
-            for _ in 0..inputs / W::INPUTS {
-                for odd in 0..W::INPUTS {
-                    let weights = W::widen(step, odd);
-                    for (row, acc) in accumulators.iter_mut().enumerate() {
-                        let value = _mm512_set1_ps(*x.add(row));
-                        acc[0] = _mm512_fmadd_ps(value, weights[0], acc[0]);
-                        acc[1] = _mm512_fmadd_ps(value, weights[1], acc[1]);
-                    }
-                    x = x.add(ROWS);
+            if !block.is_first {
+                for (row, acc) in accumulators.iter_mut().enumerate() {
+                    let row: *const f32 = tile.add(row).cast();
+                    *acc = [_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(16))];
                 }
-                step = step.add(W::BYTES);
             }
-            for (row, acc) in tile.iter_mut().zip(&accumulators) {
-                _mm512_storeu_ps(row.as_mut_ptr(), acc[0]);
-                _mm512_storeu_ps(row.as_mut_ptr().add(16), acc[1]);
+            let mut next = block.next;
+            // Unrolled: the counters would take ports of the multiply-adds.
+            let steps = block.words / W::INPUTS;
+            for _ in 0..steps / UNROLL {
+                next.advance::<UNROLL>();
+                for _ in 0..UNROLL {
+                    multiply_step::<R, W>(&mut accumulators, &mut x, &mut step, &mut wide);
+                }
             }
+            for _ in 0..steps % UNROLL {
+                multiply_step::<R, W>(&mut accumulators, &mut x, &mut step, &mut wide);
+            }
+            for (row, acc) in accumulators.iter().enumerate() {
+                let row: *mut f32 = tile.add(row).cast();
+                _mm512_storeu_ps(row, acc[0]);
+                _mm512_storeu_ps(row.add(16), acc[1]);
+            }
+        }
+    }
+
+    /// Multiplies a step of a panel, and advances the pointers.
+    ///
+    /// # Safety
+    /// As [`accumulate`].
+    #[inline(always)]
+    unsafe fn multiply_step<const R: usize, W: Widen16>(
+        accumulators: &mut [[__m512; 2]; R],
+        x: &mut *const f32,
+        step: &mut *const u8,
+        wide: &mut *mut f32,
+    ) {
+        // SAFETY: the caller grants the step, its activations and its place in `wide`.
+        unsafe {
+            for odd in 0..W::INPUTS {
+                let weights = W::widen(*step, odd);
+                if W::WIDENS {
+                    _mm512_store_ps(*wide, weights[0]);
+                    _mm512_store_ps(wide.add(16), weights[1]);
+                    *wide = wide.add(PANEL);
+                }
+                for (row, acc) in accumulators.iter_mut().enumerate() {
+                    let value = _mm512_set1_ps(*x.add(row * STRIDE));
+                    acc[0] = _mm512_fmadd_ps(value, weights[0], acc[0]);
+                    acc[1] = _mm512_fmadd_ps(value, weights[1], acc[1]);
+                }
+                *x = x.add(1);
+            }
+            *step = step.add(W::BYTES);
         }
     }
 }
@@ -204,11 +308,9 @@ mod avx2 {
     use super::*;
     use std::arch::x86_64::*;
 
-    /// AVX2: 6 x 2 accumulators of 8 lanes, so a tile takes four passes.
+    /// AVX2: 6 x 2 accumulators of 8 lanes, which with 3 operands fit 16 registers. A tile takes two passes.
     pub(in super::super) struct Avx2;
 
-    /// Rows of a pass: 12 accumulators, 2 weights and 1 activation fit 16 registers.
-    const PASS_ROWS: usize = 6;
     /// Outputs of a pass.
     const PASS_COLUMNS: usize = 16;
 
@@ -218,6 +320,8 @@ mod avx2 {
         const BYTES: usize;
         /// Bytes of an output in a step.
         const LANE_BYTES: usize;
+        /// Whether elements are widened.
+        const WIDENS: bool = true;
         /// # Safety
         /// The processor has AVX2 and F16C, and `step` points to 16 outputs of a step of a panel.
         unsafe fn widen(step: *const u8, odd: usize) -> [__m256; 2];
@@ -231,6 +335,7 @@ mod avx2 {
         const INPUTS: usize = 1;
         const BYTES: usize = PANEL * 4;
         const LANE_BYTES: usize = 4;
+        const WIDENS: bool = false;
         #[inline(always)]
         unsafe fn widen(step: *const u8, _odd: usize) -> [__m256; 2] {
             // SAFETY: the caller grants 16 outputs.
@@ -271,76 +376,112 @@ mod avx2 {
     }
 
     impl MicroKernel for Avx2 {
+        const CONVERSIONS: u8 = F16C;
+        const ROWS: usize = 6;
+
         #[inline(always)]
-        unsafe fn tile(
-            dtype: DType,
-            inputs: usize,
-            rows: usize,
-            activations: &[u32],
-            panel: &[u8],
-            tile: &mut MicroTile,
-        ) {
-            let activations: &[f32] = bytemuck::cast_slice(activations);
+        unsafe fn tile(block: &TileBlock<'_>, rows: usize, wide: &mut WidePanel, tile: *mut MicroRow) {
+            let wide = wide.as_mut_ptr();
+            let panel = block.panel.as_ptr();
             // SAFETY: the caller grants the features and the sizes.
             unsafe {
-                match dtype {
-                    DType::F32 => passes::<WidenF32x8>(inputs, rows, activations, panel, tile),
-                    DType::F16 => passes::<WidenF16x8>(inputs, rows, activations, panel, tile),
-                    DType::Bf16 => passes::<WidenBf16x8>(inputs, rows, activations, panel, tile),
+                match block.dtype {
+                    DType::F32 => passes::<WidenF32x8>(block, rows, panel, wide, tile),
+                    _ if block.is_wide => passes::<WidenF32x8>(block, rows, wide.cast_const().cast(), wide, tile),
+                    DType::F16 => passes::<WidenF16x8>(block, rows, panel, wide, tile),
+                    DType::Bf16 => passes::<WidenBf16x8>(block, rows, panel, wide, tile),
                 }
             }
         }
     }
 
     /// # Safety
-    /// As [`MicroKernel::tile`].
+    /// As [`MicroKernel::tile`]. `panel` points to the block of the panel, and `wide` to a [`WidePanel`].
     #[inline(always)]
-    unsafe fn passes<W: Widen8>(inputs: usize, rows: usize, activations: &[f32], panel: &[u8], tile: &mut MicroTile) {
-        for first_row in (0..rows).step_by(PASS_ROWS) {
-            for first_column in (0..PANEL).step_by(PASS_COLUMNS) {
-                let origin = (first_row, first_column);
-                // SAFETY: the caller grants the features and the sizes; the origin lies inside the tile.
-                unsafe {
-                    by_rows!((rows - first_row).min(PASS_ROWS), accumulate::<W>, (inputs, origin, activations, panel, tile), 1 2 3 4 5 6)
-                }
+    unsafe fn passes<W: Widen8>(
+        block: &TileBlock<'_>,
+        rows: usize,
+        panel: *const u8,
+        wide: *mut f32,
+        tile: *mut MicroRow,
+    ) {
+        for column in (0..PANEL).step_by(PASS_COLUMNS) {
+            // SAFETY: the caller grants the features and the sizes; the columns lie inside the tile.
+            unsafe {
+                let (panel, wide) = (panel.add(column * W::LANE_BYTES), wide.add(column));
+                let tile = tile.cast::<f32>().add(column);
+                by_rows!(rows, accumulate::<W>, (block, panel, wide, tile), 1 2 3 4 5 6)
             }
         }
     }
 
     /// # Safety
-    /// As [`MicroKernel::tile`], for `R` rows and 16 outputs from `origin` on.
+    /// As [`passes`], for `R` rows and the 16 outputs to which `step`, `wide` and `tile` point.
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn accumulate<const R: usize, W: Widen8>(
-        inputs: usize,
-        origin: (usize, usize),
-        activations: &[f32],
-        panel: &[u8],
-        tile: &mut MicroTile,
+        block: &TileBlock<'_>,
+        mut step: *const u8,
+        mut wide: *mut f32,
+        tile: *mut f32,
     ) {
         let mut accumulators = [[_mm256_setzero_ps(); 2]; R];
-        // SAFETY: the caller grants `inputs * ROWS` activations and `inputs * PANEL` weights.
+        let mut x: *const f32 = block.activations.as_ptr().cast();
+        // SAFETY: the caller grants `R` rows of `words` activations and `words` inputs of the panel.
         unsafe {
-            for (row, acc) in tile[origin.0..].iter().zip(&mut accumulators) {
-                *acc = [_mm256_loadu_ps(row[origin.1..].as_ptr()), _mm256_loadu_ps(row[origin.1 + 8..].as_ptr())];
-            }
-            let mut x = activations.as_ptr().add(origin.0);
-            let mut step = panel.as_ptr().add(origin.1 * W::LANE_BYTES);
-            for _ in 0..inputs / W::INPUTS {
-                for odd in 0..W::INPUTS {
-                    let weights = W::widen(step, odd);
-                    for (row, acc) in accumulators.iter_mut().enumerate() {
-                        let value = _mm256_set1_ps(*x.add(row));
-                        acc[0] = _mm256_fmadd_ps(value, weights[0], acc[0]);
-                        acc[1] = _mm256_fmadd_ps(value, weights[1], acc[1]);
-                    }
-                    x = x.add(ROWS);
+            if !block.is_first {
+                for (row, acc) in accumulators.iter_mut().enumerate() {
+                    let row = tile.add(row * PANEL);
+                    *acc = [_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(8))];
                 }
-                step = step.add(W::BYTES);
             }
-            for (row, acc) in tile[origin.0..].iter_mut().zip(&accumulators) {
-                _mm256_storeu_ps(row[origin.1..].as_mut_ptr(), acc[0]);
-                _mm256_storeu_ps(row[origin.1 + 8..].as_mut_ptr(), acc[1]);
+            let mut next = block.next;
+            // Unrolled: the counters would take ports of the multiply-adds.
+            let steps = block.words / W::INPUTS;
+            for _ in 0..steps / UNROLL {
+                next.advance::<UNROLL>();
+                for _ in 0..UNROLL {
+                    multiply_step::<R, W>(&mut accumulators, &mut x, &mut step, &mut wide);
+                }
             }
+            for _ in 0..steps % UNROLL {
+                multiply_step::<R, W>(&mut accumulators, &mut x, &mut step, &mut wide);
+            }
+            for (row, acc) in accumulators.iter().enumerate() {
+                let row = tile.add(row * PANEL);
+                _mm256_storeu_ps(row, acc[0]);
+                _mm256_storeu_ps(row.add(8), acc[1]);
+            }
+        }
+    }
+
+    /// Multiplies a step of a panel, and advances the pointers.
+    ///
+    /// # Safety
+    /// As [`accumulate`].
+    #[inline(always)]
+    unsafe fn multiply_step<const R: usize, W: Widen8>(
+        accumulators: &mut [[__m256; 2]; R],
+        x: &mut *const f32,
+        step: &mut *const u8,
+        wide: &mut *mut f32,
+    ) {
+        // SAFETY: the caller grants the step, its activations and its place in `wide`.
+        unsafe {
+            for odd in 0..W::INPUTS {
+                let weights = W::widen(*step, odd);
+                if W::WIDENS {
+                    _mm256_storeu_ps(*wide, weights[0]);
+                    _mm256_storeu_ps(wide.add(8), weights[1]);
+                    *wide = wide.add(PANEL);
+                }
+                for (row, acc) in accumulators.iter_mut().enumerate() {
+                    let value = _mm256_set1_ps(*x.add(row * STRIDE));
+                    acc[0] = _mm256_fmadd_ps(value, weights[0], acc[0]);
+                    acc[1] = _mm256_fmadd_ps(value, weights[1], acc[1]);
+                }
+                *x = x.add(1);
+            }
+            *step = step.add(W::BYTES);
         }
     }
 }

@@ -1,18 +1,22 @@
 //! GEMM with weights, `x W^T`, and its epilogues. M are the rows of `x`, N the outputs and K the inputs of the weights.
 //!
-//! The algorithm follows Goto and van de Geijn 2008. A block of activations is packed. Each task multiplies a chunk of
-//! its rows by one weight panel, in blocks of inputs: all rows of the chunk, then the next block. Between blocks the
-//! accumulators are in memory, so that each output is one chain of fused multiply-adds (see [`micro`]). AMX has a
-//! blocking of its own (see `amx`).
+//! The algorithm follows Goto and van de Geijn 2008. Activations are copied once, in blocks of inputs (see
+//! [`packed_rows`]). Each task multiplies a chunk of rows by one weight panel, in blocks of inputs: all rows of the chunk,
+//! then the next block. Between blocks the accumulators are in memory, so that each output is one chain of fused
+//! multiply-adds (see [`micro`]). AMX has a blocking of its own (see `amx`).
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use self::epilogue::Epilogue;
-use self::micro::{MicroKernel, MicroTile};
-use self::pack::{PANEL, ROWS, pack_activations};
+use self::micro::{MicroKernel, MicroRow, TileBlock, WidePanel};
+use self::pack::PANEL;
+use self::packed_rows::{Blocking, PackedRows};
+use self::prefetch::LinePrefetcher;
 use super::aligned::AlignedBytes;
+use super::cache::cache_sizes;
 use super::isa::Isa;
 use super::tensor::CpuTensor;
 use crate::dtype::DType;
@@ -26,24 +30,16 @@ mod dots;
 pub mod epilogue;
 mod micro;
 pub mod pack;
+mod packed_rows;
+mod prefetch;
 
 #[cfg(target_arch = "x86_64")]
 pub(in crate::cpu) use amx::TileConfigGuard;
 
 pub use pack::PackedWeights;
 
-/// Bytes of activations that are packed at once: they stay in a shared cache together with the weights.
-const PACKED_BYTES: usize = 4 << 20;
-
-/// Tiles of a task: their activations stay in the L2 cache from one panel to the next.
-const TASK_TILES: usize = 16;
-
-/// Rows of a task: a weight panel is read from memory once for all of them.
-const TASK_ROWS: usize = TASK_TILES * ROWS;
-
-/// Inputs of a block: 24 KiB of a panel in `f32`, which fit an L1 cache of 48 KiB together with the activations of a
-/// tile. Even, because bf16 inputs are packed in pairs.
-const BLOCK_INPUTS: usize = 192;
+/// The maximum number of rows of a task: a weight panel is read from memory once for all of them.
+const TASK_ROWS: usize = 192;
 
 /// Computes `x W^T` and passes the accumulators of each tile to `epilogue`.
 ///
@@ -79,24 +75,21 @@ pub fn matmul_panels<E: Epilogue>(
         return unsafe { amx::matmul(x, weights, panels, epilogue, scratch) };
     }
     let dots = isa == Isa::Avx512Bf16 && weights.stored == DType::Bf16;
-    let words = if dots { weights.inputs() / 2 } else { weights.inputs() };
-    let row_bytes = words * size_of::<u32>();
-    let block_rows = packed_rows(row_bytes, x.rows());
-    if scratch.as_slice().len() < block_rows * row_bytes {
-        scratch.replace("linear", block_rows * row_bytes)?;
+    let blocking = Blocking::new(if dots { weights.inputs() / 2 } else { weights.inputs() });
+    let at_once = blocking.rows_at_once(x.rows());
+    if scratch.as_slice().len() < at_once * blocking.row_bytes() {
+        scratch.replace("linear", at_once * blocking.row_bytes())?;
     }
-    for from in (0..x.rows()).step_by(block_rows.max(1)) {
-        let count = block_rows.min(x.rows() - from);
-        let used = count.next_multiple_of(ROWS) * words;
-        let packed = &mut bytemuck::cast_slice_mut::<u8, u32>(scratch.as_mut_slice())[..used];
-        pack_activations(x, from, count, words, dots, packed);
-        let packed: &[u32] = packed;
-        let chunks = count.div_ceil(TASK_ROWS);
+    for from in (0..x.rows()).step_by(at_once.max(1)) {
+        let count = at_once.min(x.rows() - from);
+        let packed = bytemuck::cast_slice_mut(scratch.as_mut_slice());
+        let packed = PackedRows::new(isa, x, from..from + count, dots, blocking, packed);
+        let chunks = row_chunks(count, blocking.row_bytes(), panels.len());
         (0..panels.len() * chunks).into_par_iter().for_each(|task| {
             // Panels vary fastest: consecutive tasks share a chunk of activations, which stays in cache.
-            let (first, panel) = (task / panels.len() * TASK_ROWS, panels.start + task % panels.len());
-            let rows = TASK_ROWS.min(count - first);
-            let task = PanelTask { panel, from, first, rows, packed, words, weights };
+            let (chunk, panel) = (task / panels.len(), panels.start + task % panels.len());
+            let rows = part_of(count, chunk, chunks);
+            let task = PanelTask { panel, from, rows, packed, weights };
             match isa {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: an `Isa` above `Portable` comes from `Isa::detect`, which found these features.
@@ -114,10 +107,20 @@ pub fn matmul_panels<E: Epilogue>(
     Ok(())
 }
 
-/// Rows of `row_bytes` each that are packed at once.
-fn packed_rows(row_bytes: usize, rows: usize) -> usize {
-    let block_rows = (PACKED_BYTES / row_bytes.max(1) / TASK_ROWS).max(1) * TASK_ROWS;
-    block_rows.min(rows.next_multiple_of(ROWS))
+/// The number of chunks of `count` rows of `row_bytes` each: the activations of a chunk take half of the L2 cache, from
+/// one panel to the next. Few panels get more chunks, so that every thread has a task.
+fn row_chunks(count: usize, row_bytes: usize, panels: usize) -> usize {
+    /// Rows below which a task reads its panel too often.
+    const MIN_ROWS: usize = 24;
+    let limit = (cache_sizes().l2 / 2 / row_bytes.max(1)).clamp(MIN_ROWS, TASK_ROWS);
+    let for_threads = rayon::current_num_threads().div_ceil(panels.max(1)).min(count / MIN_ROWS);
+    count.div_ceil(limit).max(for_threads).max(1)
+}
+
+/// Part `part` of `len` rows that are divided into `parts` nearly equal parts.
+#[inline(always)]
+fn part_of(len: usize, part: usize, parts: usize) -> Range<usize> {
+    len * part / parts..len * (part + 1) / parts
 }
 
 /// Bytes of the working memory of [`matmul`] for `rows` rows of `columns` elements of type `run`, and weights that are packed
@@ -129,21 +132,18 @@ pub fn scratch_bytes(isa: Isa, run: DType, stored: DType, rows: usize, columns: 
     }
     let inputs = if stored == DType::Bf16 { columns.next_multiple_of(2) } else { columns };
     let words = if isa == Isa::Avx512Bf16 && stored == DType::Bf16 { inputs / 2 } else { inputs };
-    let row_bytes = words * size_of::<u32>();
-    packed_rows(row_bytes, rows) * row_bytes
+    let blocking = Blocking::new(words);
+    blocking.rows_at_once(rows) * blocking.row_bytes()
 }
 
 /// A chunk of rows times one weight panel.
 struct PanelTask<'a> {
     panel: usize,
-    /// First row of the packed block in `x`.
+    /// First packed row in `x`.
     from: usize,
-    /// First row of the chunk in the packed block.
-    first: usize,
-    rows: usize,
-    packed: &'a [u32],
-    /// 32-bit words of a row in the packed block.
-    words: usize,
+    /// Rows of the chunk, from the first packed one.
+    rows: Range<usize>,
+    packed: PackedRows<'a>,
     weights: &'a PackedWeights,
 }
 
@@ -167,30 +167,58 @@ fn run_avx2<E: Epilogue>(task: &PanelTask<'_>, epilogue: &E) {
 
 #[inline(always)]
 fn run<M: MicroKernel, E: Epilogue>(task: &PanelTask<'_>, epilogue: &E) {
-    let inputs = task.weights.inputs();
-    let panel = task.weights.panel(task.panel);
-    let input_bytes = PANEL * task.weights.stored.size();
+    let PanelTask { panel, from, rows, packed, weights } = task;
+    let dtype = weights.stored;
     // Inputs of a packed word: dot products take pairs.
-    let word_inputs = if M::DOTS { 2 } else { 1 };
-    let mut tiles: [MicroTile; TASK_TILES] = [[[0.0; PANEL]; ROWS]; TASK_TILES];
-    for start in (0..inputs).step_by(BLOCK_INPUTS) {
-        let block = BLOCK_INPUTS.min(inputs - start);
-        let panel = &panel[start * input_bytes..(start + block) * input_bytes];
-        for (first, tile) in (task.first..task.first + task.rows).step_by(ROWS).zip(&mut tiles) {
-            let rows = ROWS.min(task.first + task.rows - first);
-            let from = first * task.words + start / word_inputs * ROWS;
-            let activations = &task.packed[from..from + block / word_inputs * ROWS];
-            // SAFETY: `matmul` chose `M` by the detected features; `activations` and `panel` hold `block` inputs, an
-            // even number for bf16 because `PackedWeights` pads to even numbers, and `1 <= rows <= ROWS`.
-            unsafe { M::tile(task.weights.stored, block, rows, activations, panel, tile) };
-        }
-    }
-    for (first, tile) in (task.first..task.first + task.rows).step_by(ROWS).zip(&tiles) {
-        let rows = ROWS.min(task.first + task.rows - first);
-        if M::DOTS {
-            epilogue.store::<true>(task.from + first, task.panel, &tile[..rows]);
-        } else {
-            epilogue.store::<false>(task.from + first, task.panel, &tile[..rows]);
+    let word_bytes = PANEL * dtype.size() * if M::DOTS { 2 } else { 1 };
+    let tiles = rows.len().div_ceil(M::ROWS);
+    let blocks = packed.blocking.blocks();
+    let mut wide = WidePanel::uninit();
+    let mut accumulators = [const { MaybeUninit::<MicroRow>::uninit() }; TASK_ROWS];
+    for block in 0..blocks {
+        let words = packed.blocking.block(block);
+        let panel_block = &weights.panel(*panel)[words.start * word_bytes..words.end * word_bytes];
+        let next_block: &[u8] = match block + 1 {
+            next if next < blocks => {
+                let words = packed.blocking.block(next);
+                &weights.panel(*panel)[words.start * word_bytes..words.end * word_bytes]
+            }
+            _ if panel + 1 < weights.panels() => &weights.panel(panel + 1)[..packed.blocking.block(0).end * word_bytes],
+            _ => &[],
+        };
+        for tile in 0..tiles {
+            // Tiles of equal height: a last one of few rows could not fill the pipeline of multiply-adds.
+            let tile_rows = part_of(rows.len(), tile, tiles);
+            let step = TileBlock {
+                dtype,
+                words: words.len(),
+                activations: packed.tile(block, rows.start + tile_rows.start..rows.start + tile_rows.end),
+                panel: panel_block,
+                is_first: block == 0,
+                is_wide: tile > 0,
+                next: LinePrefetcher::new(next_block, tile, tiles),
+            };
+            let row = from + rows.start + tile_rows.start;
+            if block + 1 == blocks {
+                epilogue.prefetch(row, *panel, tile_rows.len());
+            }
+            // With one block, all tiles share the accumulators, which stay in the L1 cache.
+            let kept = if blocks == 1 { 0..tile_rows.len() } else { tile_rows.clone() };
+            let kept = accumulators[kept].as_mut_ptr().cast::<MicroRow>();
+            // SAFETY: `matmul` chose `M` by the detected features. A tile has 1 to `M::ROWS` rows, and so have its
+            // activations and accumulators, which earlier blocks have initialized. The block of the panel has the words
+            // of the block, an even number of inputs for bf16 because `PackedWeights` and `Blocking` make it one. The
+            // first tile has widened the panel.
+            unsafe { M::tile(&step, tile_rows.len(), &mut wide, kept) };
+            if block + 1 == blocks {
+                // SAFETY: the micro-kernel has initialized these rows.
+                let accumulators = unsafe { std::slice::from_raw_parts(kept, tile_rows.len()) };
+                match M::CONVERSIONS {
+                    epilogue::BF16 => epilogue.store::<{ epilogue::BF16 }>(row, *panel, accumulators),
+                    epilogue::F16C => epilogue.store::<{ epilogue::F16C }>(row, *panel, accumulators),
+                    _ => epilogue.store::<{ epilogue::PLAIN }>(row, *panel, accumulators),
+                }
+            }
         }
     }
 }

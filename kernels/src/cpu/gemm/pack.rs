@@ -1,25 +1,22 @@
-//! Packing: of weights once when a model is loaded, of activations for each matmul.
+//! Packing of weights, once when a model is loaded.
 //!
 //! Weights `[out_features, in_features]` are packed as panels of [`PANEL`] outputs, in the order in which the
 //! micro-kernels read them. For f16 and f32 a panel is `[input][output]`. For bf16 it is `[input pair][output][2]`: two
 //! consecutive inputs of an output share a 32-bit word, which is the layout of the dot products and of AMX, and makes
-//! widening a shift or a mask. Activations are packed as panels of [`ROWS`] rows, `[input][row]` in `f32`.
+//! widening a shift or a mask.
 
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::check::WeightShape;
 use crate::cpu::aligned::AlignedBytes;
-use crate::cpu::tensor::{CpuTensor, Element, with_element};
+use crate::cpu::tensor::{Element, with_element};
 use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::host::HostTensor;
 
 /// Outputs of a panel: two 512-bit vectors of `f32`.
 pub const PANEL: usize = 32;
-
-/// Rows of a tile: with [`PANEL`] outputs its 24 accumulators and 3 operands fit 32 vector registers.
-pub const ROWS: usize = 12;
 
 /// Inputs of an AMX tile of bf16: a cache line of a row of activations.
 pub(super) const TILE_INPUTS: usize = 32;
@@ -233,51 +230,6 @@ fn pack_panel<E: Element>(rows: &[RowSource<'_>], panel: &mut [E]) -> Option<(us
         }
     }
     None
-}
-
-/// Packs rows `from..from + count` of `x` as `[panel][input][ROWS]` in `f32`, with zeros for padding inputs; with
-/// `pairs`, for dot products, as `[panel][pair][ROWS]` in bf16.
-pub(super) fn pack_activations(
-    x: &CpuTensor,
-    from: usize,
-    count: usize,
-    words: usize,
-    pairs: bool,
-    packed: &mut [u32],
-) {
-    packed.par_chunks_mut(words * ROWS).enumerate().for_each(|(panel, chunk)| {
-        let first = panel * ROWS;
-        let rows = ROWS.min(count.saturating_sub(first));
-        if pairs {
-            pack_pairs(x, from + first, rows, chunk);
-        } else {
-            with_element!(x.dtype(), E => pack_rows::<E>(x, from + first, rows, chunk));
-        }
-    });
-}
-
-fn pack_rows<E: Element>(x: &CpuTensor, from: usize, rows: usize, chunk: &mut [u32]) {
-    for row in 0..rows {
-        let source: &[E] = bytemuck::cast_slice(x.row(from + row));
-        for (slot, value) in chunk[row..].iter_mut().step_by(ROWS).zip(source) {
-            *slot = value.to_f32().to_bits();
-        }
-    }
-    for slot in &mut chunk[x.columns() * ROWS..] {
-        *slot = 0;
-    }
-}
-
-/// The even input is in the lower half of a word, where `vdpbf16ps` has the first of a pair.
-fn pack_pairs(x: &CpuTensor, from: usize, rows: usize, chunk: &mut [u32]) {
-    for row in 0..rows {
-        let source: &[u16] = bytemuck::cast_slice(x.row(from + row));
-        let (pairs, single) = source.as_chunks::<2>();
-        let single = single.first().map(|single| [*single, 0]);
-        for (slot, [even, odd]) in chunk[row..].iter_mut().step_by(ROWS).zip(pairs.iter().chain(&single)) {
-            *slot = u32::from(*even) | u32::from(*odd) << 16;
-        }
-    }
 }
 
 /// Input `input` of all outputs of a packed panel, widened.

@@ -15,7 +15,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use self::tiles::{ActivationTiles, PaddedCopy, TERMS};
-use super::epilogue::Epilogue;
+use super::epilogue::{BF16, Epilogue};
 use super::pack::{PANEL, PackedWeights, TILE_INPUTS};
 use crate::cpu::aligned::AlignedBytes;
 use crate::cpu::tensor::CpuTensor;
@@ -159,9 +159,19 @@ impl AmxTask<'_> {
         self.rows.len().div_ceil(PASS_ROWS)
     }
 
+    /// Whether a pass takes all inputs at once. Then its epilogue is done before the next pass stores accumulators, so that
+    /// one place for them is enough. Places for all passes of a block would evict the panel from the L1 cache.
+    fn is_one_chunk(&self) -> bool {
+        self.weights.panel_inputs() <= CHUNK_STEPS * TILE_INPUTS
+    }
+
     /// The number of passes whose accumulators are kept at the same time.
     fn kept_passes(&self) -> usize {
-        self.passes() * if self.sections > 1 { self.panels.len() } else { 1 }
+        match self.sections {
+            _ if self.is_one_chunk() => 1,
+            1 => self.passes(),
+            _ => self.passes() * self.panels.len(),
+        }
     }
 }
 
@@ -228,6 +238,9 @@ impl AmxPass<'_> {
     /// The index of the accumulators of the pass.
     #[inline(always)]
     fn accumulator_index(&self) -> usize {
+        if self.task.is_one_chunk() {
+            return 0;
+        }
         let panel = if self.task.sections > 1 { self.panel - self.task.panels.start } else { 0 };
         panel * self.task.passes() + (self.row - self.task.rows.start) / PASS_ROWS
     }
@@ -239,7 +252,7 @@ impl AmxPass<'_> {
         let first = part * PART_ROWS;
         if first < rows {
             let accumulators = &accumulators[self.accumulator_index()][first..rows.min(first + PART_ROWS)];
-            epilogue.store::<true>(self.row + first, self.panel, accumulators);
+            epilogue.store::<BF16>(self.row + first, self.panel, accumulators);
         }
     }
 
