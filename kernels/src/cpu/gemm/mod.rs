@@ -125,6 +125,7 @@ fn part_of(len: usize, part: usize, parts: usize) -> Range<usize> {
 
 /// Bytes of the working memory of [`matmul`] for `rows` rows of `columns` elements of type `run`, and weights that are packed
 /// as `stored`.
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "AMX alone packs by the run's type"))]
 pub fn scratch_bytes(isa: Isa, run: DType, stored: DType, rows: usize, columns: usize) -> usize {
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Amx && stored == DType::Bf16 {

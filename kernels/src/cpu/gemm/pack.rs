@@ -113,6 +113,7 @@ impl PackedWeights {
     }
 
     /// Inputs of a panel with its padding of zeros: a multiple of [`TILE_INPUTS`] for bf16.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn panel_inputs(&self) -> usize {
         Self::padded_inputs(self.stored, self.in_features)
     }
