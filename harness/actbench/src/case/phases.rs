@@ -54,6 +54,8 @@ const N_START_UP: usize = 7;
 pub fn start_up_share(seconds: &[Option<f64>]) -> Option<f64> {
     let sum = |phases: &[Option<f64>]| phases.iter().flatten().sum::<f64>();
     let (before, after) = seconds.split_at_checked(N_START_UP)?;
+    // The first phase of the measurement.
+    (*after.first()?)?;
     let (before, all) = (sum(before), sum(before) + sum(after));
     (before > 0.0 && all > before).then(|| before / all)
 }
@@ -118,7 +120,8 @@ mod tests {
         let share = start_up_share(&phases.seconds()).unwrap();
         assert!((share - 0.3).abs() < 1e-12, "{share}");
         assert_eq!(start_up_share(&CasePhases { extract_s: Some(1.0), ..CasePhases::default() }.seconds()), None);
-        assert_eq!(start_up_share(&CasePhases { weights_s: Some(1.0), ..CasePhases::default() }.seconds()), None);
+        let unmeasured = CasePhases { weights_s: Some(1.0), release_s: Some(0.1), ..CasePhases::default() };
+        assert_eq!(start_up_share(&unmeasured.seconds()), None);
         assert_eq!(start_up_share(&[]), None);
     }
 
