@@ -27,6 +27,6 @@ pub use method::Method;
 pub use metrics::CaseMetrics;
 pub use observer::{CaseObserver, NoopObserver, Phase};
 pub use outcome::{CaseOutcome, GpuPeaks};
-pub use phases::{CasePhases, NamedPhase};
+pub use phases::{CasePhases, NamedPhase, start_up_share};
 pub use spec::CaseSpec;
 pub use task::Task;

@@ -46,6 +46,20 @@ pub struct CasePhases {
     pub unknown: Map<String, Value>,
 }
 
+/// Phases of [`CasePhases::ALL`] before the measurement.
+const N_START_UP: usize = 7;
+
+/// The part of a process's time that passes before the measurement, from 0 to 1, by the seconds of each of [`CasePhases::ALL`];
+/// none if a process had no start-up or no extraction.
+pub fn start_up_share(seconds: &[Option<f64>]) -> Option<f64> {
+    let sum = |phases: &[Option<f64>]| phases.iter().flatten().sum::<f64>();
+    let (before, after) = seconds.split_at_checked(N_START_UP)?;
+    // The first phase of the measurement.
+    (*after.first()?)?;
+    let (before, all) = (sum(before), sum(before) + sum(after));
+    (before > 0.0 && all > before).then(|| before / all)
+}
+
 /// A phase: its name in tables, and its seconds.
 pub type NamedPhase = (&'static str, fn(&CasePhases) -> Option<f64>);
 
@@ -63,6 +77,11 @@ impl CasePhases {
         ("release", |phases| phases.release_s),
         ("probes", |phases| phases.probes_s),
     ];
+
+    /// The seconds of each phase, in their order.
+    pub fn seconds(&self) -> [Option<f64>; Self::ALL.len()] {
+        Self::ALL.map(|(_, seconds)| seconds(self))
+    }
 
     /// Names and seconds of the phases that this case had.
     pub fn present(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
@@ -84,6 +103,26 @@ mod tests {
         assert_eq!(serde_json::to_string(&phases).unwrap(), text);
         let seconds: Vec<f64> = phases.present().map(|(_, seconds)| seconds).collect();
         assert_eq!(seconds, [0.01, 0.5, 0.25, 0.125, 1.0, 2.0, 0.0, 3.0, 0.085, 4.0]);
+    }
+
+    #[test]
+    fn start_up_is_all_before_extraction() {
+        let phases = CasePhases {
+            start_s: Some(0.01),
+            prepare_s: Some(0.2),
+            weights_s: Some(0.09),
+            warm_up_s: Some(0.0),
+            extract_s: Some(0.5),
+            release_s: Some(0.1),
+            probes_s: Some(0.1),
+            ..CasePhases::default()
+        };
+        let share = start_up_share(&phases.seconds()).unwrap();
+        assert!((share - 0.3).abs() < 1e-12, "{share}");
+        assert_eq!(start_up_share(&CasePhases { extract_s: Some(1.0), ..CasePhases::default() }.seconds()), None);
+        let unmeasured = CasePhases { weights_s: Some(1.0), release_s: Some(0.1), ..CasePhases::default() };
+        assert_eq!(start_up_share(&unmeasured.seconds()), None);
+        assert_eq!(start_up_share(&[]), None);
     }
 
     #[test]

@@ -42,6 +42,9 @@ pub struct ExplainArgs {
     /// The layers.
     #[command(flatten)]
     pub layers: TaskLayerArgs,
+    /// Threads whose batches are counted: several threads in host memory compute a batch each [default: 1]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
     /// Show no progress
     #[arg(long, short)]
     pub quiet: bool,
@@ -53,6 +56,7 @@ impl ExplainArgs {
             tasks: distinct(&self.tasks),
             layer: self.layers.layer,
             sweep_layers: self.layers.sweep_layers,
+            threads: self.threads,
             ..self.samples.config()
         }
     }
@@ -79,7 +83,9 @@ pub fn explain(args: &ExplainArgs) -> Result<()> {
 fn task_text(task: Task, config: &RunConfig, sample: &SampledInputs) -> Result<String> {
     let prepared = &sample.inputs;
     crate::workload::check_depth(config, task, prepared.model.spec.n_layers)?;
-    let model: Arc<dyn ActivationModel> = Arc::new(ConfigOnlyModel::new(prepared.model.spec.clone(), config.dtype));
+    let model = ConfigOnlyModel::new(prepared.model.spec.clone(), config.dtype);
+    // Not the cores of this machine, so that the text is the same on all of them.
+    let model: Arc<dyn ActivationModel> = Arc::new(model.with_threads(config.threads.unwrap_or(1)));
     let layers = layers_of(config, task);
     let extraction = Extraction {
         batch_size: config.batch_size,

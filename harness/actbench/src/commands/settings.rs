@@ -11,7 +11,7 @@ use crate::case::MemoryLimit;
 use crate::case::{DeviceMap, LAYER_NUMBERING, Method, ProbeSolver, RunConfig, Task};
 use actbench_activations::text::MaskKind;
 
-/// The flags that decide the samples, the model and the plan. The device and the threads change neither.
+/// The flags that decide the samples, the model and the plan. The device and the threads change only its batches.
 #[derive(Args, Clone, Debug)]
 pub struct SampleArgs {
     /// Model: a Hugging Face id, a directory, a .gguf file, or synthetic:PRESET [default: the embedded model]

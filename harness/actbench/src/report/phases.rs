@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, Table};
 
 use super::fit::fitted;
 use super::format::seconds;
-use crate::case::{CasePhases, Method, Task};
+use crate::case::{CasePhases, Method, Task, start_up_share};
 use crate::crossover::phase_medians;
 use crate::results::{ResultFile, Row};
 use pairgate::export::table_style;
@@ -53,6 +53,14 @@ pub fn line(phases: &CasePhases) -> String {
     present.join(", ")
 }
 
+/// `start-up: 31% of a process that runs this case`, for the phases of a process and of its case; nothing where either is
+/// unknown.
+pub fn start_up_line(process: &CasePhases, case: &CasePhases) -> Option<String> {
+    let both: Vec<Option<f64>> =
+        process.seconds().into_iter().zip(case.seconds()).map(|(process, case)| case.or(process)).collect();
+    Some(format!("start-up: {:.0}% of a process that runs this case", 100.0 * start_up_share(&both)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +101,15 @@ mod tests {
         assert!(text.ends_with(LEGEND) && LEGEND.chars().count() <= 80, "{text}");
         let without = [ok_row(Task::Train, Method::Lazy, 0, 1.0, 50.0)];
         assert_eq!(render(&file_of(config, without), None), "");
+    }
+
+    #[test]
+    fn start_up_is_of_process_and_case() {
+        let process = CasePhases { start_s: Some(0.1), prepare_s: Some(0.2), ..CasePhases::default() };
+        let case =
+            CasePhases { weights_s: Some(0.1), extract_s: Some(0.5), probes_s: Some(0.1), ..CasePhases::default() };
+        assert_eq!(start_up_line(&process, &case).unwrap(), "start-up: 40% of a process that runs this case");
+        assert_eq!(start_up_line(&process, &CasePhases::default()), None);
     }
 
     #[test]

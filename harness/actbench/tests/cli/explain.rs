@@ -23,6 +23,15 @@ fn disabled_rules_have_no_line() {
 }
 
 #[test]
+fn threads_that_compute_batches_alone_are_named() {
+    let arguments = ["--samples", "60", "--tasks", "train", "--batch-size", "32"];
+    let with = |threads: &str| explained(&[&arguments[..], &["--threads", threads]].concat());
+    assert!(with("2").contains("\nthreads: 2 batches at a time, a thread each\n"), "{}", with("2"));
+    assert_eq!(with("1"), explained(&arguments));
+    assert!(!with("1").contains("threads:"), "{}", with("1"));
+}
+
+#[test]
 fn tasks_and_layers_are_selected() {
     let text = explained(&["--samples", "20", "--task", "sweep,sweep", "--sweep-layers", "2", "-q"]);
     assert!(text.starts_with("sweep\n") && text.matches("\nboth sides in one pass, plan: ").count() == 1, "{text}");

@@ -200,7 +200,7 @@ fn flags_without_effect_are_refused_and_not_listed() {
         ("cache", [probes, runs, &["--method"]].concat()),
         ("plan", vec!["--train-c", "--train-max-iter", "--repetitions"]),
         ("profile", processes.to_vec()),
-        ("explain", [probes, runs, processes, &["--json", "--threads", "--device-map"]].concat()),
+        ("explain", [probes, runs, processes, &["--json", "--device-map"]].concat()),
     ];
     for (command, flags) in cases {
         let (help, _) = succeed(&sandbox, &[command, "--help"]);

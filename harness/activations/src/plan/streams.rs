@@ -128,7 +128,7 @@ mod tests {
     fn devices_get_equal_parts() {
         let equal = visits([(10, 0); 7]);
         assert_eq!(divide_evenly(&equal, 2), [0..4, 4..7]);
-        assert_eq!(divide_evenly(&equal, 1), [0..7]);
+        assert_eq!(divide_evenly(&equal, 1), std::slice::from_ref(&(0..7)));
         assert_eq!(divide_evenly(&visits([(1, 0), (1, 0)]), 4), [0..1, 0..0, 1..2, 0..0]);
         assert_eq!(divide_evenly(&[], 2), [0..0, 0..0]);
     }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::summary::plural;
 use super::tables::{NONE, Table, TableCell, basis, figure, number, percent, ratio_cell, text, whole};
-use crate::case::{CasePhases, Method, Task};
+use crate::case::{CasePhases, Method, Task, start_up_share};
 use crate::crossover::{Cell, MethodFigures};
 use crate::report::format::{mebibytes, metric, seconds};
 use crate::report::sentence::sentence;
@@ -146,17 +146,22 @@ fn bottlenecks(cells: &[&Cell]) -> Vec<String> {
 
 fn phases(cells: &[&Cell]) -> Table {
     let heads = CasePhases::ALL.map(|(name, _)| format!("#{name} s"));
-    let heads = CELL_COLUMNS.into_iter().chain(heads.iter().map(String::as_str));
+    let heads = CELL_COLUMNS.into_iter().chain(heads.iter().map(String::as_str)).chain(["#start-up %"]);
     let mut table = Table::new(
         "Medians of the repetitions, of the whole process of a case: from its start to the command (to 10 ms), data and tokens, the \
          driver's start, contexts and kernels of the GPUs, weights, the rest until the measurement, extraction, releasing the model, \
-         probes. The time of a case covers extraction and probes, and the release on the CPU.",
+         probes. The time of a case covers extraction and probes, and the release on the CPU. Start-up is the part of the process \
+         before the measurement.",
         &heads.collect::<Vec<&str>>(),
     );
     for cell in cells {
         for figures in cell.methods.iter().filter(|figures| figures.phases.iter().any(Option::is_some)) {
             let medians = figures.phases.iter().map(|median| number(*median, seconds));
-            table.push(cell_columns(cell, &figures.method.to_string()).into_iter().chain(medians).collect());
+            let percent = start_up_share(&figures.phases).map(|share| 100.0 * share);
+            let share = number(percent, |share| share.map_or_else(|| NONE.to_owned(), |share| format!("{share:.0}")));
+            table.push(
+                cell_columns(cell, &figures.method.to_string()).into_iter().chain(medians).chain([share]).collect(),
+            );
         }
     }
     table.concise(&[])

@@ -30,6 +30,14 @@ fn phases_of_cases_are_a_table() {
     assert!(text.contains("**Phases**") && text.contains("| weights s | release s |"), "{text}");
     assert!(text.contains("| eager | 0.250 | 0.000 |"), "{text}");
     assert!(html(&document, &[]).unwrap().contains("<h4>Phases</h4>"));
+    assert!(!text.contains("start-up %"), "no extraction was timed: {text}");
+    let mut whole = file(100, 2.0, 2.0);
+    for row in &mut whole.results.rows {
+        let phases = CasePhases { weights_s: Some(0.25), extract_s: Some(0.75), ..CasePhases::default() };
+        row.metrics.phases = Some(phases);
+    }
+    let text = markdown(&super::Document::new(&[whole], SizeBounds::default(), Vec::new()), &[]).unwrap();
+    assert!(text.contains("| extract s | start-up % |") && text.contains("| eager | 0.250 | 0.750 | 25 |"), "{text}");
     let earlier = super::Document::new(&[file(100, 2.0, 2.0)], SizeBounds::default(), Vec::new());
     assert!(!markdown(&earlier, &[]).unwrap().contains("Phases"));
     assert!(!html(&earlier, &[]).unwrap().contains("Phases"));

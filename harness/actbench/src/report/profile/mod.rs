@@ -267,6 +267,9 @@ pub fn render(report: &ProfileReport, width: Option<u16>) -> String {
             case.train_eval_s
         );
         text.push_str(&phases_line(&case.phases));
+        if let Some(line) = phases::start_up_line(&report.phases, &case.phases) {
+            let _ = writeln!(text, "{line}");
+        }
         for device in &case.devices {
             devices(device, &mut text);
         }
