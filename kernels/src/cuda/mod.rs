@@ -69,7 +69,7 @@ pub enum KernelSet {
     /// Tensor cores (`mma.sync`, from `sm_80` on) for f16 and bf16 with widths that are multiples of 8 elements;
     /// 16-byte loads and stores for rows that are multiples of 16 bytes; plain kernels for the rest.
     Mma,
-    /// As [`KernelSet::Mma`], with `wgmma` for matmuls on `sm_90`.
+    /// As [`KernelSet::Mma`], with `wgmma` on `sm_90` for matmuls and for attention with heads of 64 or 128 elements.
     Fast,
 }
 
@@ -117,7 +117,7 @@ impl<D: Device> CudaBackend<D> {
         self.kernels != KernelSet::Plain && (columns * dtype.size()).is_multiple_of(WIDE_BYTES)
     }
 
-    /// Whether matmuls use the warpgroup instructions, which exist on `sm_90` alone.
+    /// Whether matmuls and attention use the warpgroup instructions, which exist on `sm_90` alone.
     fn uses_wgmma(&self) -> bool {
         self.kernels == KernelSet::Fast && self.device.architecture().is_some_and(Architecture::has_wgmma)
     }
@@ -185,7 +185,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     fn kernel_id(&self) -> String {
         match self.kernels {
             KernelSet::Plain => "cuda-plain-1".to_owned(),
-            KernelSet::Fast if self.uses_wgmma() => "cuda-wgmma-2".to_owned(),
+            KernelSet::Fast if self.uses_wgmma() => "cuda-wgmma-3".to_owned(),
             KernelSet::Fast | KernelSet::Mma => "cuda-mma-3".to_owned(),
         }
     }

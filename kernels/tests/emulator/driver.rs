@@ -279,7 +279,7 @@ fn checked_device_detects_extra_and_missing_writes() {
 fn architecture_selects_matmul_kernels() {
     for (architecture, kernel, id) in [
         (80, "linear_mma_bf16", "cuda-mma-3"),
-        (90, "linear_wgmma_bf16", "cuda-wgmma-2"),
+        (90, "linear_wgmma_bf16", "cuda-wgmma-3"),
         (100, "linear_mma_bf16", "cuda-mma-3"),
     ] {
         let _driver = FakeDriver::new(&format!("architecture={architecture}"));
