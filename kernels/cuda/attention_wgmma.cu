@@ -2,8 +2,8 @@
 // Step 4: a producer warpgroup loads keys and values by TMA; S = Q K^T of a block overlaps the softmax of the block before.
 //                                                                                                     H100: not measured
 //   (step 3 attention_mma.cu: mma.sync and cp.async, which reach half of the rate of wgmma)
-//   Prediction, not measured, of the peak of wgmma (989 TFLOP/s), causal, groups of four heads: head_dim 64 16 % for sequences of
-//   256 and 40 % of 2,048, head_dim 128 25 % and 55 %.
+//   Prediction, not measured, as a share of the peak of wgmma (989 TFLOP/s), causal, groups of four heads: head_dim 64 15 % for
+//   sequences of 256 and 38 % for 2,048, head_dim 128 22 % and 52 %.
 //
 // CTA tile   BQ 128 rows x BKV 64 keys x HEAD 64 or 128, which is head_dim       smem 97 or 193 KiB dynamic, 384 threads
 //   Rows, tiles and KV heads are those of attention_mma.cu, two warpgroups of 64 rows each.
@@ -33,7 +33,7 @@
 #include "math.cuh"
 #include "ptx_sm90.cuh"
 
-constexpr u32 CONSUMERS = 2, WGMMA_M = 64, BKV = 64;
+constexpr u32 WGMMA_M = 64, BKV = 64;
 constexpr u32 WARPGROUP_THREADS = 128, THREADS = 384;
 constexpr u32 CONSUMER_WARPS = 8, WARP_ROWS = 16;
 constexpr u32 STAGES = 4;
@@ -76,9 +76,22 @@ DEVICE u32 item_of_round(u32 round) {
   return round * gridDim.x + (round % 2 == 0 ? blockIdx.x : gridDim.x - 1 - blockIdx.x);
 }
 
-DEVICE Item item_at(const Launch& launch, u32 index) {
-  const u32* tile = launch.tiles + TILE_WORDS * (index / launch.kv_heads);
-  Item item = {tile[0], tile[1], tile[2], tile[3], tile[4], tile[5], index % launch.kv_heads, 0, 0, 0};
+struct TileWords {
+  u32 word[TILE_WORDS];
+};
+// The words of the tile of an item, zeros behind the last one.
+DEVICE TileWords load_tile(const Launch& launch, u32 index) {
+  TileWords tile = {};
+  if (index >= launch.n_items) return tile;
+  const u32* words = launch.tiles + TILE_WORDS * (index / launch.kv_heads);
+#pragma unroll
+  for (u32 i = 0; i < TILE_WORDS; i++) tile.word[i] = words[i];
+  return tile;
+}
+
+DEVICE Item item_of(const Launch& launch, const TileWords& tile, u32 index) {
+  const u32(&word)[TILE_WORDS] = tile.word;
+  Item item = {word[0], word[1], word[2], word[3], word[4], word[5], index % launch.kv_heads, 0, 0, 0};
   item.visible = item.first_position + (item.first_head + item.n_rows - 1) / launch.group + 1;
   item.n_blocks = (item.visible + BKV - 1) / BKV;
   // The block of the first key that the first row sees.
@@ -139,7 +152,7 @@ DEVICE void produce(const TensorMap& map, const E* keys_values, const u32* key_r
   const u64 row_elements = 2 * launch.kv_heads * HEAD;
   Slot slot = {0, 0};
   for (u32 round = 0; item_of_round(round) < launch.n_items; round++) {
-    const Item item = item_at(launch, item_of_round(round));
+    const Item item = item_of(launch, load_tile(launch, item_of_round(round)), item_of_round(round));
     const u32 column = (part * launch.kv_heads + item.kv_head) * HEAD;
     u32 previous = 0;
     for (u32 block = item.first_block; block < item.n_blocks; block++) {
@@ -173,11 +186,11 @@ DEVICE void release(u64* empty) {
   if (threadIdx.x % 32 == 0) mbarrier_arrive(empty);
 }
 
-// The first element of a row of an item in query and out.
-DEVICE u64 row_offset(const Launch& launch, const Item& item, u32 row, u32 head_dim) {
-  const u32 packed = item.first_head + row;
-  const u64 query_row = item.first_query + packed / launch.group;
-  return ((query_row * launch.kv_heads + item.kv_head) * launch.group + packed % launch.group) * head_dim;
+// The head that is row `row` of an item, numbered through all rows of query and out. The last row's for rows that do not exist.
+DEVICE u32 head_of_row(const Launch& launch, const Item& item, u32 row) {
+  const u32 packed = item.first_head + (row < item.n_rows ? row : item.n_rows - 1);
+  const u32 query_row = item.first_query + packed / launch.group;
+  return (query_row * launch.kv_heads + item.kv_head) * launch.group + packed % launch.group;
 }
 
 // The bytes before chunk `chunk` of row `row` of a slab, XOR-swizzled against bank conflicts.
@@ -186,17 +199,17 @@ DEVICE u32 slab_at(u32 row, u32 chunk) {
   return row * HEAD * 2 + (chunk ^ row % 8) * 16;
 }
 
-// One cp.async group: the queries of a warp, zeros for rows that do not exist. `warp_row` is its first row in the item.
+// One cp.async group: the queries of a warp, zeros for rows that do not exist. `warp_row` is its first row in the item; `head` is
+// `head_of_row` of row lane % 16, which lanes exchange because its divisions are slow.
 template <class E, u32 HEAD>
-DEVICE void load_queries(const E* query, const Launch& launch, const Item& item, u32 warp_row, unsigned char* slab) {
+DEVICE void load_queries(const E* query, const Item& item, u32 warp_row, u32 head, unsigned char* slab) {
   constexpr u32 ROW_CHUNKS = HEAD / CHUNK, ROWS_A_PASS = 32 / ROW_CHUNKS;
   const u32 lane = threadIdx.x % 32, chunk = lane % ROW_CHUNKS;
 #pragma unroll
   for (u32 pass = 0; pass < WARP_ROWS / ROWS_A_PASS; pass++) {
     const u32 row = pass * ROWS_A_PASS + lane / ROW_CHUNKS;
-    const bool copied = warp_row + row < item.n_rows;
-    const E* source = query + row_offset(launch, item, copied ? warp_row + row : 0, HEAD) + chunk * CHUNK;
-    cp_async_16(slab + slab_at<HEAD>(row, chunk), source, copied ? 16 : 0);
+    const E* source = query + static_cast<u64>(shfl_idx(head, row)) * HEAD + chunk * CHUNK;
+    cp_async_16(slab + slab_at<HEAD>(row, chunk), source, warp_row + row < item.n_rows ? 16 : 0);
   }
   cp_async_commit_group();
 }
@@ -325,8 +338,8 @@ DEVICE void zero_values(unsigned char* values, u32 first, u32 consumer) {
 
 // Stores the results of a warp through its slab, whole rows at a time.
 template <class E, u32 HEAD>
-DEVICE void store_results(float (&acc)[HEAD / 2], const float (&row_sum)[2], const Launch& launch, const Item& item,
-                          u32 warp_row, unsigned char* slab, E* out) {
+DEVICE void store_results(float (&acc)[HEAD / 2], const float (&row_sum)[2], const Item& item, u32 warp_row, u32 head,
+                          unsigned char* slab, E* out) {
   constexpr u32 ROW_CHUNKS = HEAD / CHUNK, ROWS_A_PASS = 32 / ROW_CHUNKS;
   const u32 lane = threadIdx.x % 32;
   float inverse[2];
@@ -352,8 +365,8 @@ DEVICE void store_results(float (&acc)[HEAD / 2], const float (&row_sum)[2], con
 #pragma unroll
   for (u32 pass = 0; pass < WARP_ROWS / ROWS_A_PASS; pass++) {
     const u32 row = pass * ROWS_A_PASS + lane / ROW_CHUNKS;
+    E* stored = out + static_cast<u64>(shfl_idx(head, row)) * HEAD + chunk * CHUNK;
     if (warp_row + row >= item.n_rows) continue;
-    E* stored = out + row_offset(launch, item, warp_row + row, HEAD) + chunk * CHUNK;
     *reinterpret_cast<uint4*>(stored) = *reinterpret_cast<const uint4*>(slab + slab_at<HEAD>(row, chunk));
   }
   // The slab is overwritten by the next item.
@@ -369,8 +382,11 @@ DEVICE void consume(const E* query, const Launch& launch, Ring keys, Ring values
   ScoreRule rule = {scale, soft_cap, (soft_cap > 0.0f ? 1.0f : scale) * 1.44269504088896341f, launch.window, {}, 0, 0};
   // Both rings have the same order.
   Slot key_slot = {0, 0}, value_slot = {0, 0};
-  Item item = item_at(launch, item_of_round(0));
-  load_queries<E, HEAD>(query, launch, item, warp_row, slabs);
+  Item item = item_of(launch, load_tile(launch, item_of_round(0)), item_of_round(0));
+  // Loaded an item ahead of its use.
+  TileWords next_tile = load_tile(launch, item_of_round(1));
+  u32 head = head_of_row(launch, item, warp_row + lane % WARP_ROWS);
+  load_queries<E, HEAD>(query, item, warp_row, head, slabs);
   for (u32 round = 0; item_of_round(round) < launch.n_items; round++) {
     u32 q[HEAD / 16][4];
     cp_async_wait_group<0>();
@@ -382,9 +398,12 @@ DEVICE void consume(const E* query, const Launch& launch, Ring keys, Ring values
     // All lanes have read the slab, to which the queries of the next item are copied.
     syncwarp();
     Item next = item;
+    u32 next_head = 0;
     if (item_of_round(round + 1) < launch.n_items) {
-      next = item_at(launch, item_of_round(round + 1));
-      load_queries<E, HEAD>(query, launch, next, warp_row, slabs);
+      next = item_of(launch, next_tile, item_of_round(round + 1));
+      next_head = head_of_row(launch, next, warp_row + lane % WARP_ROWS);
+      load_queries<E, HEAD>(query, next, warp_row, next_head, slabs);
+      next_tile = load_tile(launch, item_of_round(round + 2));
     }
 
     // The warpgroup may have no rows, or see fewer blocks than the other one.
@@ -412,8 +431,8 @@ DEVICE void consume(const E* query, const Launch& launch, Ring keys, Ring values
       cap_and_mask(scores, rule, item.first_block);
       online_softmax(scores, row_max, row_sum, rule.power_scale, correction);
       pack_p<E>(scores, p);
+      if (item.first_block + 1 < n_blocks) mbarrier_wait_parity(&keys.full[key_slot.stage], key_slot.parity);
       for (u32 block = item.first_block + 1; block < n_blocks; block++) {
-        mbarrier_wait_parity(&keys.full[key_slot.stage], key_slot.parity);
         start_qk<E, HEAD>(q, keys.stages + key_slot.stage * STAGE_BYTES<HEAD>, scores);
         mbarrier_wait_parity(&values.full[value_slot.stage], value_slot.parity);
         start_pv<E>(p, values.stages + value_slot.stage * STAGE_BYTES<HEAD>, block > item.first_block + 1, acc);
@@ -423,6 +442,8 @@ DEVICE void consume(const E* query, const Launch& launch, Ring keys, Ring values
         advance(key_slot);
         cap_and_mask(scores, rule, block);
         online_softmax(scores, row_max, row_sum, rule.power_scale, correction);
+        // The branches of this wait also keep the compiler from moving the next one before the softmax.
+        if (block + 1 < n_blocks) mbarrier_wait_parity(&keys.full[key_slot.stage], key_slot.parity);
         wgmma_wait_group<0>(acc);
         release(&values.empty[value_slot.stage]);
         advance(value_slot);
@@ -439,9 +460,10 @@ DEVICE void consume(const E* query, const Launch& launch, Ring keys, Ring values
       wgmma_wait_group<0>(acc);
       release(&values.empty[value_slot.stage]);
       advance(value_slot);
-      store_results<E, HEAD>(acc, row_sum, launch, item, warp_row, slabs + SLAB_BYTES<HEAD>, out);
+      store_results<E, HEAD>(acc, row_sum, item, warp_row, head, slabs + SLAB_BYTES<HEAD>, out);
     }
-    // Blocks that only the other consumer sees.
+// Blocks that only the other consumer sees.
+#pragma unroll 1
     for (u32 block = n_blocks; block < item.n_blocks; block++) {
       mbarrier_wait_parity(&keys.full[key_slot.stage], key_slot.parity);
       release(&keys.empty[key_slot.stage]);
@@ -451,6 +473,7 @@ DEVICE void consume(const E* query, const Launch& launch, Ring keys, Ring values
       advance(value_slot);
     }
     item = next;
+    head = next_head;
   }
 }
 

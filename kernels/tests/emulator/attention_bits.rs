@@ -146,7 +146,8 @@ impl Inputs {
         let backend = CudaBackend::new(Emulator::new(options).with_multiprocessors(multiprocessors), kernels);
         let (rows, width) = (self.query_rows, self.shape.query_width());
         let query = upload(&backend, self.dtype, rows, width, &self.query);
-        let keys_values = upload(&backend, self.dtype, self.key_rows, 2 * self.shape.kv_width(), &self.keys_values);
+        let mut keys_values = backend.alloc(self.dtype, self.key_rows, 2 * self.shape.kv_width()).unwrap();
+        backend.upload(&self.dtype.from_f32_slice(&self.keys_values), &mut keys_values).unwrap();
         let mut out = filled_with_nan(&backend, self.dtype, rows, width);
         backend.attention(&query, &keys_values, &self.layout, self.shape, rule, &mut out).unwrap();
         let mut bytes = vec![0; rows * width * self.dtype.size()];
