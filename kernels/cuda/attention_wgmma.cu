@@ -20,7 +20,7 @@
 // c, 2 G - 1 - c, 2 G + c, ... of tiles x KV heads, so that sums of lengths differ little. The producer and the copies of queries
 // are ahead of the consumers, also over the end of a tile.
 // Keys in key_rows (a node of a prefix tree) are not consecutive, so TMA cannot load them: the lanes of the producer's warps copy
-// their rows by cp.async to the same places of a stage. The consumers do not know which it was, so a row has the same bits.
+// their rows by cp.async to the same places of a stage. The consumers cannot distinguish them, so a row has the same bits.
 // Proxies: TMA and wgmma reach shared memory through the asynchronous proxy. fence_proxy_async lies between the writes of cp.async
 // or of threads and the arrival after which wgmma reads them.
 // Keys behind the last one of a tile: TMA loads rows of other sequences, which may not be numbers. Their scores are masked, and their
@@ -60,7 +60,7 @@ constexpr u32 PRODUCER_REGISTERS = 40, CONSUMER_REGISTERS = 232;
 static_assert(WARPGROUP_THREADS * (PRODUCER_REGISTERS + 2 * CONSUMER_REGISTERS) <= 65536,
               "more registers than there are");
 
-// What all items of a launch share.
+// The arguments that all items of a launch share.
 struct Launch {
   const u32* tiles;
   u32 n_items, kv_heads, group, window;
@@ -161,7 +161,7 @@ DEVICE void produce(const TensorMap& map, const E* keys_values, const u32* key_r
       unsigned char* stage = ring.stages + slot.stage * STAGE_BYTES<HEAD>;
       if (item.in_key_rows) {
         gather_block<E, HEAD>(keys_values + column, row_elements, key_rows, item, block, stage);
-        // The rows of this block are in flight; those of the previous one are there.
+        // The rows of this block are in flight; those of the previous one are copied.
         cp_async_wait_group<1>();
         if (block > item.first_block) signal_copied(&ring.full[previous]);
         previous = slot.stage;
@@ -332,7 +332,7 @@ DEVICE void zero_values(unsigned char* values, u32 first, u32 consumer) {
     st_shared_16(values + chunk / 8 * BOX_BYTES + row * ROW_BYTES + chunk % 8 * 16, {0, 0, 0, 0});
   }
   fence_proxy_async();
-  // The other consumer writes zeros to the same rows, whenever it does.
+  // The other consumer writes zeros to the same rows, at any time.
   bar_sync(1 + consumer, WARPGROUP_THREADS);
 }
 
@@ -436,7 +436,7 @@ DEVICE void consume(const E* query, const Launch& launch, Ring keys, Ring values
         start_qk<E, HEAD>(q, keys.stages + key_slot.stage * STAGE_BYTES<HEAD>, scores);
         mbarrier_wait_parity(&values.full[value_slot.stage], value_slot.parity);
         start_pv<E>(p, values.stages + value_slot.stage * STAGE_BYTES<HEAD>, block > item.first_block + 1, acc);
-        // The scores are there; p v is in flight.
+        // The scores are complete; p v is in flight.
         wgmma_wait_group<1>(scores);
         release(&keys.empty[key_slot.stage]);
         advance(key_slot);

@@ -90,7 +90,7 @@ impl Inputs {
         let key_rows = runs.map(|(first, len)| first + len).max().unwrap_or(0);
         let query = random(3, dtype, query_rows * shape.query_width()).iter().map(|value| value * 4.0).collect();
         let mut keys_values = random(4, dtype, key_rows * 2 * shape.kv_width());
-        // Rows that nobody sees are not numbers.
+        // Rows that no query sees are not numbers.
         for (row, values) in keys_values.chunks_mut(2 * shape.kv_width()).enumerate() {
             let is_seen = |segment: &AttentionSegment| {
                 let rows = segment.keys.iter().flat_map(|&(first, len)| first..first + len);

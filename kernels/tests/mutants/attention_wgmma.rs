@@ -64,7 +64,7 @@ pub const MUTANTS: &[Mutant] = &[
         name: "flash3_keys_released_early",
         file: "attention_wgmma",
         path: KernelPath::Default,
-        find: "        // The scores are there; p v is in flight.\n        wgmma_wait_group<1>(scores);\n        release(&keys.empty[key_slot.stage]);",
+        find: "        // The scores are complete; p v is in flight.\n        wgmma_wait_group<1>(scores);\n        release(&keys.empty[key_slot.stage]);",
         replace: "        release(&keys.empty[key_slot.stage]);\n        wgmma_wait_group<1>(scores);",
     },
     Mutant {
