@@ -158,6 +158,8 @@ DEVICE void produce(const TensorMap& map, const E* keys_values, const u32* key_r
     for (u32 block = item.first_block; block < item.n_blocks; block++) {
       // Parity 1 before phase 0: the stages start empty.
       mbarrier_wait_parity(&ring.empty[slot.stage], slot.parity ^ 1);
+      // A lane that has not seen this phase when the stage is filled may miss it.
+      syncwarp();
       unsigned char* stage = ring.stages + slot.stage * STAGE_BYTES<HEAD>;
       if (item.in_key_rows) {
         gather_block<E, HEAD>(keys_values + column, row_elements, key_rows, item, block, stage);
@@ -466,9 +468,11 @@ DEVICE void consume(const E* query, const Launch& launch, Ring keys, Ring values
 #pragma unroll 1
     for (u32 block = n_blocks; block < item.n_blocks; block++) {
       mbarrier_wait_parity(&keys.full[key_slot.stage], key_slot.parity);
+      mbarrier_wait_parity(&values.full[value_slot.stage], value_slot.parity);
+      // All lanes have seen these phases, as after a wgmma.
+      syncwarp();
       release(&keys.empty[key_slot.stage]);
       advance(key_slot);
-      mbarrier_wait_parity(&values.full[value_slot.stage], value_slot.parity);
       release(&values.empty[value_slot.stage]);
       advance(value_slot);
     }

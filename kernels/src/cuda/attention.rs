@@ -127,12 +127,12 @@ impl<D: Device> CudaBackend<D> {
         let (tiles, key_rows, grid) = match kernel.tile {
             Tile::Attention { rows, .. } if kernel.uses_tensor_cores() => {
                 let tables = PackedTables::new(layout, shape.n_heads / shape.n_kv_heads, rows)?;
-                let mut blocks = tables.tiles.len().saturating_mul(shape.n_kv_heads);
+                let mut blocks = count(OP, tables.tiles.len().saturating_mul(shape.n_kv_heads))?;
                 if kernel.variant == Variant::Wgmma {
-                    blocks = blocks.min(self.device.multiprocessors());
+                    blocks = blocks.min(count(OP, self.device.multiprocessors().max(1))?);
                     n_tiles = count(OP, tables.tiles.len())?;
                 }
-                (tables.tiles.into_flattened(), tables.key_rows, [count(OP, blocks)?, 1, 1])
+                (tables.tiles.into_flattened(), tables.key_rows, [blocks, 1, 1])
             }
             _ => {
                 let tables = LayoutTables::new(layout)?;
