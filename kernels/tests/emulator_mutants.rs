@@ -95,6 +95,19 @@ fn run<B: Backend>(mutant: &Mutant, backend: &B) -> Vec<u8> {
                 _ => operations::attention(backend, dtype, shape, scores, [3, 150]),
             }
         }
+        // More blocks of keys than stages, more tiles than thread blocks, and a consumer that sees fewer keys than the other.
+        "attention_wgmma" => {
+            let shape = AttentionShape { n_heads: 3, head_dim: 64, ..shape };
+            match path {
+                KernelPath::Packed => {
+                    let shape = AttentionShape { n_heads: 6, n_kv_heads: 2, ..shape };
+                    operations::attention(backend, dtype, shape, scores, [3, 100])
+                }
+                KernelPath::Node => operations::attention_of_node(backend, dtype, shape, scores, 330, 280),
+                KernelPath::BeforeNan => operations::attention_before_nan(backend, dtype, shape, scores, 107),
+                _ => operations::attention(backend, dtype, shape, scores, [3, 300]),
+            }
+        }
         other => panic!("no operation for a mutant of {other}"),
     }
 }
@@ -210,6 +223,15 @@ fn every_mutant_is_detected() {
     assert_symptom("flash_missing_wait", "asynchronous copies it did not wait for");
     assert_symptom("flash_heads_of_another_group", "wrong values");
     assert_symptom("flash_mask_off_by_one_block", "wrong values");
+    assert_symptom("flash3_missing_fence", "is not fenced");
+    assert_symptom("flash3_missing_wait_for_last_results", "wgmmas that it did not wait for");
+    assert_symptom("flash3_stages_never_released", "deadlock: ");
+    assert_symptom("flash3_gather_without_a_proxy_fence", "without fence.proxy.async");
+    assert_symptom("flash3_zeroes_without_a_proxy_fence", "without fence.proxy.async");
+    assert_symptom("flash3_values_not_zeroed", "wrong values");
+    assert_symptom("flash3_mask_off_by_one_block", "wrong values");
+    assert_symptom("flash3_heads_of_another_group", "wrong values");
+    assert_symptom("flash3_stages_not_aligned", "not a multiple of 1024");
 }
 
 /// Faults of the host: tensor maps that do not fit the kernel.

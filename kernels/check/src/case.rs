@@ -348,6 +348,21 @@ fn fixed_operations() -> Vec<Operation> {
         let (lens, scores) = (lens.to_vec(), Scores::default());
         operations.push(Operation::Attention { shape, lens, scores, key_rows: KeyRows::Consecutive });
     }
+    // The widths of heads that a kernel of their own exists for: groups, several tiles, and more blocks of keys than stages.
+    for (n_heads, n_kv_heads, head_dim, lens) in
+        [(2, 2, 64, [270, 3]), (7, 1, 64, [40, 1]), (3, 1, 128, [90, 2]), (1, 1, 128, [270, 1])]
+    {
+        for key_rows in [KeyRows::Consecutive, KeyRows::TwoRanges] {
+            let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
+            let (lens, scores) = (lens.to_vec(), Scores::default());
+            operations.push(Operation::Attention { shape, lens, scores, key_rows });
+        }
+    }
+    for head_dim in [64, 128] {
+        let shape = AttentionShape { n_heads: 3, n_kv_heads: 1, head_dim };
+        let scores = Scores { window: Some(70), cap_tenths: Some(30) };
+        operations.push(Operation::Attention { shape, lens: vec![150, 9], scores, key_rows: KeyRows::TwoRanges });
+    }
     // Windows within a block of 64 keys, of a block, over its end and beyond every row, and soft caps.
     for (window, cap_tenths) in [
         (Some(1), None),

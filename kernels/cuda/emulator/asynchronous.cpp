@@ -46,6 +46,15 @@ unsigned swizzle(unsigned address, unsigned swizzled_bytes) {
   return chunks == 0 ? address : address ^ (address >> 3 & (chunks - 1) << 4);
 }
 
+// Who has written the 16 bytes at the address and not fenced them.
+uint16_t& unfenced_writer(unsigned address) { return current->block->unfenced[address / 16]; }
+
+// Fails the launch if the 16 bytes that the asynchronous proxy reads were written without a fence.
+void check_fenced(unsigned address, const char* operation) {
+  const unsigned writer = unfenced_writer(address);
+  if (writer != 0) fail("%s that thread %u has written without fence.proxy.async", operation, writer - 1);
+}
+
 void arrive(Barrier& barrier, const Fiber& thread, unsigned expected_bytes) {
   if (barrier.awaited == 0) {
     fail("thread %u arrives at a barrier that has its %u arrivals", thread.linear, barrier.arrivals & ~PARITY);
@@ -171,12 +180,8 @@ void issue_tma_store(const TensorMap& map, const void* from, unsigned column, un
   const size_t bytes = size_t{map.tile_columns} * map.element_bytes * map.tile_rows;
   const unsigned address = shared_address(from, bytes);
   if (address % 128 != 0) fail("a tile is stored from the address %u, not a multiple of 128", address);
-  for (const Fiber& thread : current->block->fibers) {
-    for (const unsigned written : thread.unfenced) {
-      if (written >= address && written < address + bytes) {
-        fail("a tile is stored that thread %u has written without fence.proxy.async", thread.linear);
-      }
-    }
+  for (size_t offset = 0; offset < bytes; offset += 16) {
+    check_fenced(address + static_cast<unsigned>(offset), "a tile is stored");
   }
   const TmaStore store = {&map, address, column, row};
   if (options.copies == 0 || (options.copies == 2 && next_random() % 2 == 0)) {
@@ -259,13 +264,51 @@ void read_wgmma_operand(uint64_t descriptor, unsigned first_row, unsigned rows, 
     const unsigned in_matrix = first_row + row;
     const unsigned from = start + in_matrix / 8 * eight_rows + in_matrix % 8 * row_bytes;
     for (unsigned chunk = 0; chunk < 2; chunk++) {
-      const unsigned char* place = at_shared_address(*current->block, swizzle(from + chunk * 16, row_bytes), 16);
+      const unsigned address = swizzle(from + chunk * 16, row_bytes);
+      const unsigned char* place = at_shared_address(*current->block, address, 16);
+      check_fenced(address, "wgmma reads a matrix");
       std::memcpy(&out[row][chunk * 8], place, 16);
     }
   }
 }
 
+void read_wgmma_mn_major(uint64_t descriptor, unsigned columns, uint16_t (*out)[16]) {
+  const auto field = [&](unsigned bit) { return static_cast<unsigned>(descriptor >> bit & 0x3fff) * 16; };
+  const unsigned start = field(0), next_columns = field(16), next_rows = field(32);
+  constexpr unsigned ROW_BYTES = 128;
+  if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) != 0) {
+    fail("wgmma: a descriptor of a layout that is not emulated, %#llx", static_cast<unsigned long long>(descriptor));
+  }
+  if (start / ROW_BYTES % 8 != 0) fail("wgmma: a matrix at the address %u, not a multiple of %u", start, 8 * ROW_BYTES);
+  for (unsigned row = 0; row < 16; row++) {
+    for (unsigned column = 0; column < columns; column += 8) {
+      const unsigned from = start + row / 8 * next_rows + row % 8 * ROW_BYTES + column / 64 * next_columns;
+      const unsigned address = swizzle(from + column % 64 * 2, ROW_BYTES);
+      const unsigned char* place = at_shared_address(*current->block, address, 16);
+      check_fenced(address, "wgmma reads a matrix");
+      for (unsigned i = 0; i < 8; i++) std::memcpy(&out[column + i][row], place + i * 2, 2);
+    }
+  }
+}
+
+void record_write(unsigned address) {
+  uint16_t& writer = unfenced_writer(address);
+  const auto own = static_cast<uint16_t>(current->linear + 1);
+  if (writer == own) return;
+  writer = own;
+  current->unfenced.push_back(address);
+}
+
+void fence_proxy_async() {
+  for (const unsigned address : current->unfenced) {
+    uint16_t& writer = unfenced_writer(address);
+    if (writer == current->linear + 1) writer = 0;
+  }
+  current->unfenced.clear();
+}
+
 void start_asynchronous(Block& block) {
+  block.unfenced.assign((DYNAMIC_OFFSET + ARENA_BYTES) / 16, 0);
   for (Warp& warp : block.warps) {
     warp.wgmmas.pending.clear();
     warp.wgmmas.group_ends.clear();

@@ -15,10 +15,12 @@
 //   - blocks of a cluster have separate shared memory and reach each other's only by TMA multicast and by arrivals, whose
 //     time is chosen for each block. An operation on a block that has ended fails the launch. So does a grid that is
 //     not a multiple of the cluster size;
-//   - TMA stores read shared memory at once, as late as the wait for their group, or mixed. One that reads what stmatrix
-//     has written without a fence.proxy.async, or that a thread does not wait for, fails the launch;
+//   - TMA stores read shared memory at once, as late as the wait for their group, or mixed. One that a thread does not wait
+//     for fails the launch. So does a TMA store or a wgmma that reads what stmatrix, cp.async or `st_shared_16` has written
+//     without a fence.proxy.async;
 //   - wgmmas are fenced, waited for, and the same for the four warps of a warpgroup; their descriptors are decoded bit by
-//     bit as the PTX manual defines them; the registers of setmaxnreg fit the register file;
+//     bit as the PTX manual defines them; operands in registers are read as late as the wait allows; the registers of setmaxnreg
+//     fit the register file;
 //   - dynamic shared memory is aligned to 128 bytes and no more, as after static arrays on a device;
 //   - threads take turns in order, in reverse order or in a random order, and a warp runs until it has to wait for the
 //     block, so that warps are as far apart as barriers allow;
@@ -28,12 +30,13 @@
 //   - device memory ends at an inaccessible page, so that a read or a write beyond it is reported with its thread.
 //
 // Limits. No memory model: the next fiber sees a write at once, so missing memory fences (`fence_mbarrier_init`) and missing
-// volatile reads are not detected, except for the fence before a TMA store, and neither are reads of accumulators while wgmmas are in flight.
+// volatile reads are not detected, except for the fence before a TMA store or wgmma, and neither are reads of accumulators while wgmmas are in flight.
 // No bank conflicts, no timing, no register limits. Clusters run one after another, so a kernel whose clusters wait for
 // each other fails the deadlock check. Operations of a warp need all its lanes; other masks are rejected. Loads from and
 // stores to another block's shared memory are not supported.
 // The rounding inside `mma` and `wgmma` is that of a chain of f32 additions, not a tensor core's. Supported are tensor maps of
-// two dimensions, and `wgmma` m64n256k16 with both operands in shared memory in the swizzled K-major layouts.
+// two dimensions, and `wgmma` m64n256k16 with both operands in shared memory in the swizzled K-major layouts, and m64n64k16 and
+// m64n128k16 with operand a in registers and b in these or in the MN-major layout with the 128-byte swizzle.
 // Only x86-64 is supported.
 #pragma once
 
@@ -59,6 +62,7 @@ struct Options {
 
 constexpr unsigned WARP = 32;
 constexpr unsigned MAX_THREADS = 1024;
+constexpr unsigned NAMED_BARRIERS = 16;
 // Blocks of a cluster that every device with clusters takes, and threads of one for which there are stacks.
 constexpr unsigned MAX_CLUSTER_BLOCKS = 8;
 constexpr unsigned MAX_CLUSTER_THREADS = 2 * MAX_THREADS;
@@ -75,10 +79,12 @@ struct Rendezvous {
   alignas(16) unsigned char out[2][WARP * 64];
 };
 
-// The part of one warp in a wgmma: descriptors and the accumulators of the 32 lanes.
+// The part of one warp in a wgmma: descriptors, and the registers of the 32 lanes.
 struct Wgmma {
   uint64_t a, b;
   bool scale_d;  // whether it adds to the accumulators or replaces them
+  // Of operand a, or null where it is in shared memory. Read when the wgmma is performed, as late as its accumulators.
+  const unsigned* a_registers[WARP];
   float* acc[WARP];
   void (*run)(const Wgmma& wgmma, unsigned first_row);
 };
@@ -154,7 +160,7 @@ struct Fiber {
   bool waits_for_cluster;
   CopyQueue copies;
   StoreQueue stores;
-  std::vector<unsigned> unfenced;  // addresses of rows written by stmatrix since the last fence.proxy.async
+  std::vector<unsigned> unfenced;  // addresses written since the last fence.proxy.async, see `record_write`
 };
 
 // A barrier of all threads of a block or of a cluster.
@@ -180,6 +186,9 @@ struct Block {
   std::vector<Warp> warps;
   unsigned live;
   ThreadBarrier barrier;
+  ThreadBarrier named[NAMED_BARRIERS];
+  // For each 16 bytes of shared memory 1 + the thread that has written them and not fenced them, or 0.
+  std::vector<uint16_t> unfenced;
 };
 
 extern Fiber* current;
@@ -189,6 +198,8 @@ extern Dim3 block_size, grid_size;
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 void barrier(const char* file, int line);
 void cluster_barrier(const char* file, int line);
+// Waits until `threads` threads of the block have arrived at barrier `index`.
+void named_barrier(unsigned index, unsigned threads, const char* file, int line);
 void* static_shared(const void* site, size_t bytes, size_t alignment);
 void issue_cp_async(void* to, const void* from, unsigned bytes);
 void cp_async_commit_group();
@@ -210,8 +221,14 @@ void wgmma_commit_group();
 void wgmma_wait_group(unsigned groups_left);
 // Sets the registers of each thread of the warp, to fewer or to more.
 void setmaxnreg(unsigned registers, bool decreases);
+// Records that the thread has written 16 bytes of shared memory by stmatrix, cp.async or `st_shared_16`: TMA and wgmma do not see
+// them before the thread's next fence.proxy.async.
+void record_write(unsigned address);
+void fence_proxy_async();
 // `rows` rows of 16 elements from `first_row` of the matrix of a descriptor.
 void read_wgmma_operand(uint64_t descriptor, unsigned first_row, unsigned rows, uint16_t (*out)[16]);
+// `columns` columns of an MN-major matrix of 16 rows.
+void read_wgmma_mn_major(uint64_t descriptor, unsigned columns, uint16_t (*out)[16]);
 // The warp's buffers of this operation; `last` is whether the caller completes it.
 Rendezvous& arrive(const char* operation, unsigned mask, unsigned* parity, bool* last);
 void complete(Rendezvous& rendezvous);

@@ -42,6 +42,7 @@ bool untouched(const Block& block, size_t from, size_t to) {
 void run_copy(const Copy& copy) {
   std::memcpy(copy.to, copy.from, copy.bytes);
   std::memset(static_cast<unsigned char*>(copy.to) + copy.bytes, 0, 16 - copy.bytes);
+  record_write(shared_address(copy.to, 16));
 }
 
 // Device memory ends less than 16 bytes before an inaccessible page.

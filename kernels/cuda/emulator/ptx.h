@@ -17,6 +17,9 @@ DEVICE u32 shfl_idx(u32 value, u32 lane) {
     for (u32 lane = 0; lane < 32; lane++) out[lane] = in[in[lane].y & 31].x;
   });
 }
+DEVICE void syncwarp() {
+  emulator::collective<u32, u32>("syncwarp", ~0u, 0, [](const u32*, u32*) {});
+}
 DEVICE u32 prmt(u32 low, u32 high, u32 selector) {
   const u64 bytes = static_cast<u64>(high) << 32 | low;
   u32 word = 0;

@@ -31,7 +31,15 @@ template <int N>
 DEVICE void cp_async_bulk_wait_group_read() {
   emulator::bulk_wait_group(N);
 }
-DEVICE void fence_proxy_async() { emulator::current->unfenced.clear(); }
+DEVICE void fence_proxy_async() { emulator::fence_proxy_async(); }
+// A macro, for the line of the kernel.
+#define bar_sync(barrier, threads) emulator::named_barrier(barrier, threads, __FILE__, __LINE__)
+DEVICE void st_shared_16(void* to_shared, const uint4& words) {
+  const u32 address = emulator::shared_address(to_shared, 16);
+  if (address % 16 != 0) emulator::fail("st.shared.v4: an address is not a multiple of 16");
+  std::memcpy(to_shared, &words, 16);
+  emulator::record_write(address);
+}
 struct StmatrixInput {
   void* row;
   u32 word[4];
@@ -49,7 +57,7 @@ DEVICE void stmatrix_x4(void* row, const u32 (&fragments)[4]) {
       }
     }
   });
-  emulator::current->unfenced.push_back(address);
+  emulator::record_write(address);
 }
 
 // A macro, for the line of the kernel.
@@ -83,48 +91,80 @@ DEVICE void wgmma_wait_group() {
   once_per_warp("wgmma.wait_group", [] { emulator::wgmma_wait_group(N); });
 }
 
-// The part of one warp: 16 rows from `first_row` of operand a, and all 256 columns.
-template <class E>
+template <u32 N, class Acc>
+DEVICE void wgmma_wait_group(Acc&) {
+  wgmma_wait_group<N>();
+}
+
+// The part of one warp: 16 rows from `first_row` of operand a, and all `N` columns. Operand a is in shared memory or in
+// registers, b is K-major or, if `TRANS_B`, MN-major.
+template <class E, u32 N, bool TRANS_B>
 inline void emulated_wgmma(const emulator::Wgmma& wgmma, unsigned first_row) {
-  static uint16_t a_bits[16][16], b_bits[256][16];
-  static float a[16][16], b[16][256], acc[16][256];
-  emulator::read_wgmma_operand(wgmma.a, first_row, 16, a_bits);
-  emulator::read_wgmma_operand(wgmma.b, 0, 256, b_bits);
+  static uint16_t a_bits[16][16], b_bits[N][16];
+  static float a[16][16], b[16][N], acc[16][N];
+  if (wgmma.a_registers[0]) {
+    for (u32 lane = 0; lane < 32; lane++) {
+      for (u32 i = 0; i < 8; i++) {
+        const u32 row = lane / 4 + i / 2 % 2 * 8, column = lane % 4 * 2 + i % 2 + i / 4 * 8;
+        a_bits[row][column] = static_cast<uint16_t>(wgmma.a_registers[lane][i / 2] >> 16 * (i % 2));
+      }
+    }
+  } else {
+    emulator::read_wgmma_operand(wgmma.a, first_row, 16, a_bits);
+  }
+  if (TRANS_B) {
+    emulator::read_wgmma_mn_major(wgmma.b, N, b_bits);
+  } else {
+    emulator::read_wgmma_operand(wgmma.b, 0, N, b_bits);
+  }
   for (u32 k = 0; k < 16; k++) {
     for (u32 row = 0; row < 16; row++) a[row][k] = to_float(E{a_bits[row][k]});
-    for (u32 column = 0; column < 256; column++) b[k][column] = to_float(E{b_bits[column][k]});
+    for (u32 column = 0; column < N; column++) b[k][column] = to_float(E{b_bits[column][k]});
   }
   const auto element = [](u32 lane, u32 i) -> float& {
     return acc[lane / 4 + i / 2 % 2 * 8][i / 4 * 8 + lane % 4 * 2 + i % 2];
   };
   for (u32 lane = 0; lane < 32; lane++) {
-    for (u32 i = 0; i < 128; i++) element(lane, i) = wgmma.scale_d ? wgmma.acc[lane][i] : 0.0f;
+    for (u32 i = 0; i < N / 2; i++) element(lane, i) = wgmma.scale_d ? wgmma.acc[lane][i] : 0.0f;
   }
   for (u32 row = 0; row < 16; row++) {
     for (u32 k = 0; k < 16; k++) {
-      for (u32 column = 0; column < 256; column++) acc[row][column] += a[row][k] * b[k][column];
+      for (u32 column = 0; column < N; column++) acc[row][column] += a[row][k] * b[k][column];
     }
   }
   for (u32 lane = 0; lane < 32; lane++) {
-    for (u32 i = 0; i < 128; i++) wgmma.acc[lane][i] = element(lane, i);
+    for (u32 i = 0; i < N / 2; i++) wgmma.acc[lane][i] = element(lane, i);
   }
 }
 struct EmulatedWgmmaInput {
   u64 a, b;
+  const u32* a_registers;  // null where a is in shared memory
   float* acc;
   bool scale_d;
 };
-template <class E>
-DEVICE void wgmma_m64n256k16(float (&acc)[128], u64 desc_a, u64 desc_b, bool scale_d) {
-  const EmulatedWgmmaInput in = {desc_a, desc_b, acc, scale_d};
+template <class E, u32 N, bool TRANS_B>
+DEVICE void issue_emulated_wgmma(const EmulatedWgmmaInput& in) {
   emulator::collective<EmulatedWgmmaInput, u32>("wgmma", ~0u, in, [](const EmulatedWgmmaInput* lanes, u32*) {
-    emulator::Wgmma wgmma = {lanes[0].a, lanes[0].b, lanes[0].scale_d, {}, emulated_wgmma<E>};
+    emulator::Wgmma wgmma = {lanes[0].a, lanes[0].b, lanes[0].scale_d, {}, {}, emulated_wgmma<E, N, TRANS_B>};
     for (u32 lane = 0; lane < 32; lane++) {
       if (lanes[lane].a != wgmma.a || lanes[lane].b != wgmma.b || lanes[lane].scale_d != wgmma.scale_d) {
         emulator::fail("wgmma: lanes of a warp have different operands");
       }
+      wgmma.a_registers[lane] = lanes[lane].a_registers;
       wgmma.acc[lane] = lanes[lane].acc;
     }
     emulator::issue_wgmma(wgmma);
   });
+}
+template <class E>
+DEVICE void wgmma_m64n256k16(float (&acc)[128], u64 desc_a, u64 desc_b, bool scale_d) {
+  issue_emulated_wgmma<E, 256, false>({desc_a, desc_b, nullptr, acc, scale_d});
+}
+template <class E, bool TRANS_B>
+DEVICE void wgmma_m64n64k16(float (&acc)[32], const u32 (&a)[4], u64 desc_b, bool scale_d) {
+  issue_emulated_wgmma<E, 64, TRANS_B>({0, desc_b, a, acc, scale_d});
+}
+template <class E, bool TRANS_B>
+DEVICE void wgmma_m64n128k16(float (&acc)[64], const u32 (&a)[4], u64 desc_b, bool scale_d) {
+  issue_emulated_wgmma<E, 128, TRANS_B>({0, desc_b, a, acc, scale_d});
 }

@@ -247,6 +247,7 @@ void start_block(Block& block, Dim3 index, unsigned rank, unsigned n_threads, si
   block.index = index;
   block.rank = rank;
   block.barrier = {};
+  for (ThreadBarrier& barrier : block.named) barrier = {};
   block.live = n_threads;
   block.fibers.resize(n_threads);
   block.warps.resize((n_threads + WARP - 1) / WARP);
@@ -337,6 +338,13 @@ void fail(const char* format, ...) {
 }
 
 void barrier(const char* file, int line) { wait_at_barrier(current->block->barrier, current->block->live, file, line); }
+
+void named_barrier(unsigned index, unsigned threads, const char* file, int line) {
+  if (index == 0 || index >= NAMED_BARRIERS || threads == 0 || threads % WARP != 0) {
+    fail("barrier %u of %u threads", index, threads);
+  }
+  wait_at_barrier(current->block->named[index], threads, file, line);
+}
 
 // Arrivals that were issued before may be performed later: the barrier orders no memory.
 void cluster_barrier(const char* file, int line) {

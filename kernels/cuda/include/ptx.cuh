@@ -9,6 +9,8 @@
 DEVICE float shfl_xor(float value, u32 lane_mask) { return __shfl_xor_sync(0xffffffffu, value, lane_mask); }
 // The value of lane `lane`, for all 32 lanes.
 DEVICE u32 shfl_idx(u32 value, u32 lane) { return __shfl_sync(0xffffffffu, value, lane); }
+// Waits for all 32 lanes, whose writes to memory are then visible to each other.
+DEVICE void syncwarp() { __syncwarp(); }
 // Four bytes of the eight of `low` and `high`, numbered by the hexadecimal digits of `selector`.
 DEVICE u32 prmt(u32 low, u32 high, u32 selector) { return __byte_perm(low, high, selector); }
 // 2^x by the special function unit, within 2 units in the last place; exact at 0 and minus infinity.

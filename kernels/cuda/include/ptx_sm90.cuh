@@ -1,4 +1,5 @@
-// Instructions of sm_90a by their PTX names: mbarrier, TMA (cp.async.bulk.tensor), stmatrix, clusters, setmaxnreg, wgmma.
+// Instructions of sm_90a by their PTX names: mbarrier, named barriers, TMA (cp.async.bulk.tensor), stmatrix, clusters, setmaxnreg,
+// wgmma.
 //
 // TMA and wgmma reach shared memory through the asynchronous proxy. Barriers and `wgmma_wait_group` order their accesses
 // with each other; writes of threads need `fence_proxy_async`, and the initialization of a barrier `fence_mbarrier_init`.
@@ -75,8 +76,18 @@ template <int N>
 DEVICE void cp_async_bulk_wait_group_read() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory");
 }
-// Makes this thread's writes to shared memory visible to TMA, after a barrier.
+// Makes this thread's writes to shared memory visible to TMA and wgmma, after a barrier.
 DEVICE void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+// Waits until `threads` threads of the block, whole warps, have arrived at barrier `barrier`, 1 to 15.
+DEVICE void bar_sync(u32 barrier, u32 threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+// Stores 16 bytes to shared memory, for TMA or wgmma to read.
+DEVICE void st_shared_16(void* to_shared, const uint4& words) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(to_shared)), "r"(words.x), "r"(words.y),
+               "r"(words.z), "r"(words.w)
+               : "memory");
+}
 // Stores four 8x8 matrices of 16-bit elements, of which a lane holds what `ldmatrix_x4` gives it.
 DEVICE void stmatrix_x4(void* row, const u32 (&fragments)[4]) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(row)),
@@ -131,6 +142,13 @@ template <u32 N>
 DEVICE void wgmma_wait_group() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
+// The same. Keeps the compiler from reading `acc`, the accumulators of a group that is then complete, before the wait.
+template <u32 N, u32 COUNT>
+DEVICE void wgmma_wait_group(float (&acc)[COUNT]) {
+  wgmma_wait_group<N>();
+#pragma unroll
+  for (u32 i = 0; i < COUNT; i++) asm volatile("" : "+f"(acc[i])::"memory");
+}
 // Starts acc = a b^T, or acc += a b^T if `scale_d`, by the warpgroup: a is 64x16, b is 256x16, both in shared memory as
 // `make_smem_desc` describes. Lane l of warp w holds rows 16 w + l / 4 and 8 more; of columns 8 j to 8 j + 7 it holds
 // acc[4 j] to acc[4 j + 3], laid out as in `mma_m16n8k16`.
@@ -161,6 +179,52 @@ __device__ void wgmma_m64n256k16(float (&acc)[128], u64 desc_a, u64 desc_b, bool
 WGMMA_M64N256K16(bf16, "bf16")
 WGMMA_M64N256K16(f16, "f16")
 #undef WGMMA_M64N256K16
+// The same with a, 64x16, in registers laid out as in `mma_m16n8k16`, 16 rows a warp, and b 64x16 or 128x16. They must not
+// change before the wgmma is complete. `TRANS_B`: b is MN-major, as `make_smem_desc_mn_major` describes.
+template <class E, bool TRANS_B>
+__device__ void wgmma_m64n64k16(float (&acc)[32], const u32 (&a)[4], u64 desc_b, bool scale_d);
+template <class E, bool TRANS_B>
+__device__ void wgmma_m64n128k16(float (&acc)[64], const u32 (&a)[4], u64 desc_b, bool scale_d);
+#define WGMMA_M64N64K16(E, TYPE, TRANS_B)                                                                              \
+  template <>                                                                                                          \
+  __device__ __forceinline__ void wgmma_m64n64k16<E, TRANS_B>(float (&acc)[32], const u32 (&a)[4], u64 desc_b,         \
+                                                              bool scale_d) {                                          \
+    asm volatile(                                                                                                      \
+        "{.reg .pred scale_d;\n"                                                                                       \
+        "setp.ne.b32 scale_d, %37, 0;\n"                                                                               \
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE                                                    \
+        " {"                                                                                                           \
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                       \
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "                            \
+        "{%32, %33, %34, %35}, %36, scale_d, 1, 1, %38;}"                                                              \
+        : ACC_16(0), ACC_16(16)                                                                                        \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc_b), "r"(scale_d ? 1 : 0), "n"(TRANS_B ? 1 : 0));        \
+  }
+#define WGMMA_M64N128K16(E, TYPE, TRANS_B)                                                                             \
+  template <>                                                                                                          \
+  __device__ __forceinline__ void wgmma_m64n128k16<E, TRANS_B>(float (&acc)[64], const u32 (&a)[4], u64 desc_b,        \
+                                                               bool scale_d) {                                         \
+    asm volatile(                                                                                                      \
+        "{.reg .pred scale_d;\n"                                                                                       \
+        "setp.ne.b32 scale_d, %69, 0;\n"                                                                               \
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE                                                   \
+        " {"                                                                                                           \
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                       \
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                             \
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                             \
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "                            \
+        "{%64, %65, %66, %67}, %68, scale_d, 1, 1, %70;}"                                                              \
+        : ACC_16(0), ACC_16(16), ACC_16(32), ACC_16(48)                                                                \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc_b), "r"(scale_d ? 1 : 0), "n"(TRANS_B ? 1 : 0));        \
+  }
+WGMMA_M64N64K16(bf16, "bf16", false)
+WGMMA_M64N64K16(bf16, "bf16", true)
+WGMMA_M64N64K16(f16, "f16", false)
+WGMMA_M64N64K16(f16, "f16", true)
+WGMMA_M64N128K16(bf16, "bf16", true)
+WGMMA_M64N128K16(f16, "f16", true)
+#undef WGMMA_M64N64K16
+#undef WGMMA_M64N128K16
 #undef ACC_16
 #undef ACC_4
 
@@ -175,5 +239,11 @@ WGMMA_M64N256K16(f16, "f16")
 // units of 16 bytes; the leading dimension's offset is not used in this layout. 16 columns further is 32 bytes further.
 DEVICE u64 make_smem_desc(const void* start) {
   const u64 leading_offset = 1, stride_offset = 1024 / 16, swizzle_128_bytes = 1;
+  return (shared_address(start) & 0x3ffffu) >> 4 | leading_offset << 16 | stride_offset << 32 | swizzle_128_bytes << 62;
+}
+// The descriptor of an MN-major matrix of 16 rows along K in boxes of 64 columns along MN: rows of 128 bytes with the same
+// swizzle and alignment. The next box is `box_bytes` further, 16 rows along K are 2048 bytes further.
+DEVICE u64 make_smem_desc_mn_major(const void* start, u32 box_bytes) {
+  const u64 leading_offset = box_bytes / 16, stride_offset = 1024 / 16, swizzle_128_bytes = 1;
   return (shared_address(start) & 0x3ffffu) >> 4 | leading_offset << 16 | stride_offset << 32 | swizzle_128_bytes << 62;
 }

@@ -7,14 +7,20 @@ use std::process::Command;
 use actbench_kernels::cuda::registry::{self, Kernel, Operation, Variant};
 use tempfile::NamedTempFile;
 
-use crate::loops;
+use crate::loops::{self, MainLoop};
 
 /// Loads and stores of local memory: arrays that did not fit registers.
 const LOCAL_MEMORY_INSTRUCTIONS: [&str; 2] = ["LDL", "STL"];
 
-/// The minimum share of HMMAs in the instructions that a full block of keys takes in attention, without the copies of the next
+/// The minimum share of HMMAs, per mille, in the instructions that a full block of keys takes in attention, without the copies of the next
 /// block. The others, mostly of the softmax, delay them: a warp issues one instruction at a time.
-const MIN_HMMA_PERCENT: usize = 15;
+const MIN_HMMA_SHARE: usize = 150;
+
+/// The same for the HGMMAs of `attention_wgmma.cu`: a warp's part of one has the work of 8 or 16 HMMAs.
+const MIN_HGMMA_SHARE: usize = 24;
+
+/// Exponentials that `attention_wgmma.cu` must compute while P V is in flight: 32 of the softmax and 32 of the soft cap.
+const MIN_OVERLAPPED_EXPONENTIALS: usize = 64;
 
 /// Required instructions, each with required parts of its name.
 type RequiredInstructions = &'static [(&'static str, &'static [&'static str])];
@@ -33,6 +39,17 @@ const WGMMA: RequiredInstructions = &[
     ("USETMAXREG", &[]),
 ];
 
+/// `wgmma`, TMA, `cp.async` and `stmatrix`, stores of 16 bytes, `mbarrier.try_wait`, `setmaxnreg`.
+const ATTENTION_WGMMA: RequiredInstructions = &[
+    ("HGMMA", &["64x64x16"]),
+    ("UTMALDG", &["2D"]),
+    ("LDGSTS", &["128"]),
+    ("STSM", &["M88", "4"]),
+    ("STG", &["128"]),
+    ("SYNCS", &["TRYWAIT"]),
+    ("USETMAXREG", &[]),
+];
+
 /// The slow path of an IEEE division: a check of its operands and a call, which no other element's work overlaps.
 const DIVISION_INSTRUCTIONS: [&str; 2] = ["FCHK", "CALL"];
 
@@ -43,11 +60,13 @@ const MIN_LOADS_IN_FLIGHT: usize = 8;
 const WIDE: RequiredInstructions = &[("LDG", &["128"]), ("STG", &["128"])];
 
 fn required(kernel: &str) -> RequiredInstructions {
-    match registry::named(kernel).map(|kernel| kernel.variant) {
-        Some(Variant::Wgmma) => WGMMA,
-        Some(Variant::Mma) => MMA,
-        Some(Variant::Wide) => WIDE,
-        Some(Variant::Plain) | None => &[],
+    let Some(kernel) = registry::named(kernel) else { return &[] };
+    match kernel.variant {
+        Variant::Wgmma if kernel.operation == Operation::Attention => ATTENTION_WGMMA,
+        Variant::Wgmma => WGMMA,
+        Variant::Mma => MMA,
+        Variant::Wide => WIDE,
+        Variant::Plain => &[],
     }
 }
 
@@ -122,20 +141,42 @@ fn check_kernel(section: &str, place: &str) -> Vec<String> {
                 .push(format!("{kernel} in {place}: {most} vector loads in flight, fewer than {MIN_LOADS_IN_FLIGHT}"));
         }
     }
-    if registry::named(kernel).is_some_and(|kernel| kernel.variant == Variant::Wgmma) && has("STG", &[]) {
+    let is_wgmma = |kernel: &Kernel| kernel.variant == Variant::Wgmma && kernel.operation.is_gemm();
+    if registry::named(kernel).is_some_and(is_wgmma) && has("STG", &[]) {
         faults.push(format!("{kernel} in {place}: STG: a store that is not by TMA"));
     }
     for (instruction, parts) in required(kernel).iter().filter(|(instruction, parts)| !has(instruction, parts)) {
         faults.push(format!("{kernel} in {place}: no {instruction} with {parts:?}"));
     }
-    let is_attention = |kernel: &Kernel| kernel.variant == Variant::Mma && kernel.operation == Operation::Attention;
-    if registry::named(kernel).is_some_and(is_attention) {
-        let (hmma, all) = loops::instructions_of_main_loop(section, "HMMA");
-        if hmma == 0 || hmma * 100 < all * MIN_HMMA_PERCENT {
-            faults.push(format!(
-                "{kernel} in {place}: {hmma} HMMA of {all} instructions in the loop, less than {MIN_HMMA_PERCENT} %"
-            ));
-        }
-    }
+    faults.extend(registry::named(kernel).and_then(|kernel| check_attention(kernel, section, place)));
     faults
+}
+
+/// The fault of the main loop of attention on tensor cores.
+fn check_attention(kernel: &Kernel, section: &str, place: &str) -> Option<String> {
+    let (instruction, min_share, main) = match (kernel.operation, kernel.variant) {
+        (Operation::Attention, Variant::Mma) => ("HMMA", MIN_HMMA_SHARE, MainLoop::Most),
+        (Operation::Attention, Variant::Wgmma) => ("HGMMA", MIN_HGMMA_SHARE, MainLoop::Innermost),
+        _ => return None,
+    };
+    let name = kernel.name;
+    let (matmuls, all) = loops::instructions_of_main_loop(section, instruction, main);
+    if matmuls == 0 || matmuls * 1000 < all * min_share {
+        return Some(format!(
+            "{name} in {place}: {matmuls} {instruction} of {all} instructions in the loop, less than {min_share} per mille"
+        ));
+    }
+    let overlapped = overlapped_exponentials(section);
+    (kernel.variant == Variant::Wgmma && overlapped < MIN_OVERLAPPED_EXPONENTIALS).then(|| {
+        format!(
+            "{name} in {place}: {overlapped} exponentials while a wgmma is in flight, fewer than {MIN_OVERLAPPED_EXPONENTIALS}"
+        )
+    })
+}
+
+/// Exponentials between a wait that leaves one group of wgmmas in flight and the next wait.
+fn overlapped_exponentials(section: &str) -> usize {
+    let is_wait = |line: &&str| line.contains("WARPGROUP.DEPBAR");
+    let after_wait = section.lines().skip_while(|line| !is_wait(line) || !line.contains("0x1")).skip(1);
+    after_wait.take_while(|line| !is_wait(line)).filter(|line| line.contains("MUFU.EX2")).count()
 }

@@ -9,11 +9,20 @@ struct Instruction<'a> {
     branch: Option<(&'a str, bool)>,
 }
 
-/// The instructions with `name` and all instructions of a turn of the loop with the most of them.
+/// Which of the loops with an instruction is the main one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum MainLoop {
+    /// That with the most of them.
+    Most,
+    /// The shortest one, of a persistent kernel, whose outer loop is over tiles.
+    Innermost,
+}
+
+/// The instructions with `name` and all instructions of a turn of the main loop.
 ///
 /// Code that a branch can skip and that has none of them is not counted: the masks, the soft cap, and the copies of the next
 /// block, which the last one skips. `(0, 0)` if there is no such loop.
-pub fn instructions_of_main_loop(section: &str, name: &str) -> (usize, usize) {
+pub fn instructions_of_main_loop(section: &str, name: &str, main: MainLoop) -> (usize, usize) {
     let (mut instructions, mut labels) = (Vec::new(), BTreeMap::new());
     for line in section.lines() {
         let line = line.trim();
@@ -28,11 +37,11 @@ pub fn instructions_of_main_loop(section: &str, name: &str) -> (usize, usize) {
     // The shortest of the loops with the most: a jump back from code behind the loop looks like a longer one.
     let loops = instructions.iter().enumerate().filter_map(|(last, instruction)| {
         let first = target(instruction).filter(|first| *first <= last)?;
-        Some((first, last))
+        (count(instructions.get(first..=last).unwrap_or_default()) > 0).then_some((first, last))
     });
     let best = loops.max_by_key(|(first, last)| {
         let body = instructions.get(*first..=*last).unwrap_or_default();
-        (count(body), usize::MAX - body.len())
+        (if main == MainLoop::Most { count(body) } else { 0 }, usize::MAX - body.len())
     });
     let Some((first, last)) = best else { return (0, 0) };
     let (mut all, mut index) = (0, first);

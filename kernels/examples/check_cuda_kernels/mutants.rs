@@ -13,7 +13,7 @@ struct Mutant {
     message: &'static str,
 }
 
-const MUTANTS: [Mutant; 8] = [
+const MUTANTS: [Mutant; 10] = [
     Mutant {
         file: "linear_wgmma.cu",
         kernel: "linear_wgmma_bf16",
@@ -71,6 +71,22 @@ const MUTANTS: [Mutant; 8] = [
         find: "if (first_key_position + BKV > first_position + 1) mask",
         replace: "mask",
         message: "HMMA of",
+    },
+    // Masks in every block.
+    Mutant {
+        file: "attention_wgmma.cu",
+        kernel: "attention_wgmma_bf16_64",
+        find: "if (first_key + BKV > rule.first_position + 1) {",
+        replace: "{",
+        message: "HGMMA of",
+    },
+    // The compiler moves the wait for P V before the softmax.
+    Mutant {
+        file: "attention_wgmma.cu",
+        kernel: "attention_wgmma_bf16_128",
+        find: "        if (block + 1 < n_blocks) mbarrier_wait_parity(&keys.full[key_slot.stage], key_slot.parity);\n",
+        replace: "",
+        message: "exponentials while a wgmma is in flight",
     },
 ];
 

@@ -1,11 +1,13 @@
-//! Launches of attention, `attention.cu` and, on tensor cores, `attention_mma.cu`, and their tables of tiles and key rows.
+//! Launches of attention, `attention.cu` and, on tensor cores, `attention_mma.cu` or `attention_wgmma.cu`, and their tables of tiles
+//! and key rows.
 
 use std::cmp::Reverse;
 
 use super::linear::fits_tensor_cores;
-use super::registry::{MAX_HEAD_DIM, Tile, Variant, find_attention};
-use super::{Argument, CudaBackend, CudaTensor, Device, count};
+use super::registry::{ATTENTION_WGMMA_BOX, Kernel, MAX_HEAD_DIM, Tile, Variant, find_attention};
+use super::{Argument, CudaBackend, CudaTensor, Device, Tiles, count};
 use crate::backend::{AttentionLayout, AttentionSegment, AttentionShape, ScoreRule};
+use crate::dtype::DType;
 use crate::error::KernelError;
 
 const OP: &str = "attention";
@@ -33,7 +35,7 @@ impl LayoutTables {
     }
 }
 
-/// A layout in the form of `attention_mma.cu`.
+/// A layout in the form of `attention_mma.cu` and `attention_wgmma.cu`.
 struct PackedTables {
     /// `[first query row, its position, head of the group in the first row, rows, first key, whether it is an entry of
     /// key_rows]` of each tile, those with the most keys first.
@@ -119,20 +121,18 @@ impl<D: Device> CudaBackend<D> {
         scores: ScoreRule,
         out: &mut CudaTensor<D::Buffer>,
     ) -> Result<(), KernelError> {
-        // The tensor-core kernel scales after it has taken the largest score, so it needs a positive scale.
-        let fast = self.uses_tensor_cores()
-            && fits_tensor_cores(query.dtype, count(OP, shape.head_dim)?)
-            && scores.scale > 0.0;
-        let variant = if fast { Variant::Mma } else { Variant::Plain };
-        let kernel = find_attention(variant, query.dtype, shape.head_dim).ok_or_else(|| {
-            let what = format!("heads of {} elements, the kernels take at most {MAX_HEAD_DIM}", shape.head_dim);
-            KernelError::shape(OP, what)
-        })?;
+        let kernel = self.attention_kernel(query.dtype, shape.head_dim, scores.scale)?;
+        // Of a persistent kernel.
+        let mut n_tiles = 0;
         let (tiles, key_rows, grid) = match kernel.tile {
             Tile::Attention { rows, .. } if kernel.uses_tensor_cores() => {
                 let tables = PackedTables::new(layout, shape.n_heads / shape.n_kv_heads, rows)?;
-                let blocks = tables.tiles.len().saturating_mul(shape.n_kv_heads);
-                (tables.tiles.into_flattened(), tables.key_rows, [count(OP, blocks)?, 1, 1])
+                let mut blocks = count(OP, tables.tiles.len().saturating_mul(shape.n_kv_heads))?;
+                if kernel.variant == Variant::Wgmma {
+                    blocks = blocks.min(count(OP, self.device.multiprocessors().max(1))?);
+                    n_tiles = count(OP, tables.tiles.len())?;
+                }
+                (tables.tiles.into_flattened(), tables.key_rows, [blocks, 1, 1])
             }
             _ => {
                 let tables = LayoutTables::new(layout)?;
@@ -143,20 +143,49 @@ impl<D: Device> CudaBackend<D> {
         let launch = kernel.launch(grid);
         let tiles = self.upload(&tiles)?;
         let key_rows = if key_rows.is_empty() { None } else { Some(self.upload(&key_rows)?) };
-        let mut arguments = [
-            Argument::Read(&query.buffer),
-            Argument::Read(&keys_values.buffer),
-            Argument::Read(&*tiles),
-            key_rows.as_deref().map_or(Argument::Null, Argument::Read),
-            Argument::U32(count(OP, shape.n_heads)?),
-            Argument::U32(count(OP, shape.n_kv_heads)?),
-            Argument::U32(count(OP, shape.head_dim)?),
-            Argument::F32(scores.scale),
-            Argument::U32(count(OP, window_argument(layout, scores.window))?),
-            Argument::F32(scores.soft_cap.unwrap_or(0.0)),
-            Argument::Write(&mut out.buffer),
-        ];
+        let key_rows = key_rows.as_deref().map_or(Argument::Null, Argument::Read);
+        let [n_heads, n_kv_heads] = [shape.n_heads, shape.n_kv_heads].map(|heads| count(OP, heads));
+        let [n_heads, n_kv_heads] = [Argument::U32(n_heads?), Argument::U32(n_kv_heads?)];
+        let (scale, soft_cap) = (Argument::F32(scores.scale), Argument::F32(scores.soft_cap.unwrap_or(0.0)));
+        let window = Argument::U32(count(OP, window_argument(layout, scores.window))?);
+        let [query, rows] = [Argument::Read(&query.buffer), Argument::Read(&keys_values.buffer)];
+        let (tiles, out) = (Argument::Read(&*tiles), Argument::Write(&mut out.buffer));
+        if kernel.variant == Variant::Wgmma {
+            let boxes = Argument::Tiles(Tiles {
+                buffer: &keys_values.buffer,
+                dtype: keys_values.dtype,
+                rows: keys_values.rows,
+                columns: keys_values.columns,
+                tile_rows: ATTENTION_WGMMA_BOX,
+                tile_columns: ATTENTION_WGMMA_BOX,
+                swizzled: true,
+            });
+            let n_tiles = Argument::U32(n_tiles);
+            let mut arguments =
+                [boxes, query, rows, tiles, key_rows, n_tiles, n_heads, n_kv_heads, scale, window, soft_cap, out];
+            return self.launch(&launch, &mut arguments);
+        }
+        let head_dim = Argument::U32(count(OP, shape.head_dim)?);
+        let mut arguments = [query, rows, tiles, key_rows, n_heads, n_kv_heads, head_dim, scale, window, soft_cap, out];
         self.launch(&launch, &mut arguments)
+    }
+
+    /// The kernel for heads of `head_dim` elements.
+    ///
+    /// # Errors
+    /// Heads that are too wide.
+    fn attention_kernel(&self, dtype: DType, head_dim: usize, scale: f32) -> Result<&'static Kernel, KernelError> {
+        // The tensor-core kernels scale after they have taken the largest score, so they need a positive scale.
+        let fast = self.uses_tensor_cores() && fits_tensor_cores(dtype, count(OP, head_dim)?) && scale > 0.0;
+        let variants = match fast {
+            true if self.uses_wgmma() => &[Variant::Wgmma, Variant::Mma][..],
+            true => &[Variant::Mma],
+            false => &[Variant::Plain],
+        };
+        variants.iter().find_map(|variant| find_attention(*variant, dtype, head_dim)).ok_or_else(|| {
+            let what = format!("heads of {head_dim} elements, the kernels take at most {MAX_HEAD_DIM}");
+            KernelError::shape(OP, what)
+        })
     }
 }
 

@@ -75,7 +75,7 @@ pub enum KernelSet {
     /// Tensor cores (`mma.sync`, from `sm_80` on) for f16 and bf16 with widths that are multiples of 8 elements;
     /// 16-byte loads and stores for rows that are multiples of 16 bytes; plain kernels for the rest.
     Mma,
-    /// As [`KernelSet::Mma`], with `wgmma` for matmuls on `sm_90`.
+    /// As [`KernelSet::Mma`], with `wgmma` on `sm_90` for matmuls and for attention with heads of 64 or 128 elements.
     Fast,
 }
 
@@ -123,7 +123,7 @@ impl<D: Device> CudaBackend<D> {
         self.kernels != KernelSet::Plain && (columns * dtype.size()).is_multiple_of(WIDE_BYTES)
     }
 
-    /// Whether matmuls use the warpgroup instructions, which exist on `sm_90` alone.
+    /// Whether matmuls and attention use the warpgroup instructions, which exist on `sm_90` alone.
     fn uses_wgmma(&self) -> bool {
         self.kernels == KernelSet::Fast && self.device.architecture().is_some_and(Architecture::has_wgmma)
     }

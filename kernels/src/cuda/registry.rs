@@ -87,7 +87,7 @@ pub enum Tile {
     Gemm(GemmTile),
     /// Of attention: rows, and the width that heads are padded to.
     Attention {
-        /// Rows, each a query of one head. In `attention_mma.cu` the heads of a KV head are rows of one tile.
+        /// Rows, each a query of one head. With tensor cores the heads of a KV head are rows of one tile.
         rows: usize,
         /// The largest `head_dim`.
         head_dim: usize,
@@ -143,7 +143,13 @@ pub const LINEAR_WGMMA_TILE: GemmTile = GemmTile { m: 128, n: 256, k: 64, cluste
 /// Rows of a tile of `attention_mma.cu`, and keys of a block.
 const ATTENTION_MMA_ROWS: usize = 64;
 
-/// The largest `head_dim` of both attention kernels.
+/// Rows of a tile of `attention_wgmma.cu`: 64 for each of its consumers.
+const ATTENTION_WGMMA_ROWS: usize = 128;
+
+/// Rows and columns of the boxes in which `attention_wgmma.cu` loads keys and values.
+pub const ATTENTION_WGMMA_BOX: u32 = 64;
+
+/// The largest `head_dim` of the plain attention kernel and of `attention_mma.cu`.
 pub const MAX_HEAD_DIM: usize = 256;
 
 /// One kernel.
@@ -256,10 +262,14 @@ pub(super) fn require(
     find(operation, variant, dtype).ok_or_else(|| KernelError::shape(op, format!("no {variant:?} kernel for {dtype}")))
 }
 
-/// The attention kernel for the narrowest heads that hold `head_dim` elements.
+/// The attention kernel for the narrowest heads that hold `head_dim` elements. Those of [`Variant::Wgmma`] take heads of their own
+/// width alone: a box of a narrower head would contain elements of the next one.
 pub fn find_attention(variant: Variant, dtype: DType, head_dim: usize) -> Option<&'static Kernel> {
-    all_of(Operation::Attention, variant, dtype)
-        .find(|kernel| matches!(kernel.tile, Tile::Attention { head_dim: width, .. } if head_dim <= width))
+    all_of(Operation::Attention, variant, dtype).find(|kernel| match kernel.tile {
+        Tile::Attention { head_dim: width, .. } if variant == Variant::Wgmma => head_dim == width,
+        Tile::Attention { head_dim: width, .. } => head_dim <= width,
+        _ => false,
+    })
 }
 
 fn all_of(operation: Operation, variant: Variant, dtype: DType) -> impl Iterator<Item = &'static Kernel> {
@@ -333,6 +343,19 @@ const fn attention_mma(head_dim: usize) -> Kernel {
     }
 }
 
+/// Four stages of 64 keys and of 64 values, and queries and results, of 2-byte elements, aligned to 1024 bytes.
+const fn attention_wgmma(head_dim: usize) -> Kernel {
+    Kernel {
+        operation: Operation::Attention,
+        variant: Variant::Wgmma,
+        tile: Tile::Attention { rows: ATTENTION_WGMMA_ROWS, head_dim },
+        threads: 384,
+        shared_bytes: ((2 * 4 * 64 + 2 * ATTENTION_WGMMA_ROWS) * head_dim * 2 + 1024) as u32,
+        has_cpu_bits: false,
+        ..PLAIN
+    }
+}
+
 /// One kernel for each of the listed types, `STEM_TYPE` or `STEM_TYPEEND`.
 macro_rules! typed {
     ($stem:literal, $end:literal, $kernel:expr, [$($dtype:ident $suffix:literal),*]) => {
@@ -398,6 +421,16 @@ pub const SOURCES: &[KernelSource] = &[
             half_types!("attention_mma", attention_mma(64), "_64"),
             half_types!("attention_mma", attention_mma(128), "_128"),
             half_types!("attention_mma", attention_mma(MAX_HEAD_DIM), "_256"),
+        ],
+    },
+    KernelSource {
+        file: "attention_wgmma.cu",
+        text: text!("attention_wgmma.cu"),
+        only: Some(Architecture::new(90)),
+        parameters: 12,
+        groups: &[
+            half_types!("attention_wgmma", attention_wgmma(64), "_64"),
+            half_types!("attention_wgmma", attention_wgmma(128), "_128"),
         ],
     },
     KernelSource {

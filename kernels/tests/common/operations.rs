@@ -375,6 +375,26 @@ pub fn attention<B: Backend>(
     bytes(backend, &out, dtype, rows, shape.query_width())
 }
 
+/// One sequence of `len` positions before 40 rows of keys and values that are not numbers.
+pub fn attention_before_nan<B: Backend>(
+    backend: &B,
+    dtype: DType,
+    shape: AttentionShape,
+    scores: ScoreRule,
+    len: usize,
+) -> Vec<u8> {
+    let (query, _) = attention_inputs(backend, dtype, shape, len);
+    let mut values = random(2, dtype, (len + 40) * 2 * shape.kv_width());
+    values[len * 2 * shape.kv_width()..].fill(f32::NAN);
+    let mut keys_values = backend.alloc(dtype, len + 40, 2 * shape.kv_width()).unwrap();
+    backend.upload(&dtype.from_f32_slice(&values), &mut keys_values).unwrap();
+    let segment = AttentionSegment { query_row: 0, start_position: 0, len, keys: vec![(0, len)] };
+    let layout = AttentionLayout { segments: vec![segment] };
+    let mut out = backend.alloc(dtype, len, shape.query_width()).unwrap();
+    backend.attention(&query, &keys_values, &layout, shape, scores, &mut out).unwrap();
+    bytes(backend, &out, dtype, len, shape.query_width())
+}
+
 /// The queries of positions `from..` of one sequence whose prefix is after its suffix in memory, in two runs.
 pub fn attention_of_node<B: Backend>(
     backend: &B,

@@ -3,8 +3,8 @@
 //! The kernel may pack rows, order tiles and copy keys in any way as long as a row has these bits.
 
 use actbench_kernels::backend::AttentionSegment;
-use actbench_kernels::cuda::KernelSet;
-use actbench_kernels::cuda::emulator::{EmulatedBackend, EmulatorOptions};
+use actbench_kernels::cuda::emulator::{Emulator, EmulatorOptions};
+use actbench_kernels::cuda::{CudaBackend, KernelSet};
 use actbench_kernels::{AttentionLayout, AttentionShape, Backend, DType, ScoreRule};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
@@ -26,7 +26,7 @@ fn rounded(dtype: DType, value: f32) -> f32 {
 
 /// The score of a key before the softmax; capped scores are scaled.
 fn score(query: &[f32], key: &[f32], rule: ScoreRule) -> f32 {
-    // The emulator's `mma` accumulates in the order of the elements and rounds each operation.
+    // The emulator's `mma` and `wgmma` accumulate in the order of the elements and rounds each operation.
     let dot = query.iter().zip(key).fold(0.0f32, |sum, (q, k)| sum + q * k);
     let Some(cap) = rule.soft_cap else { return dot };
     let power_scale = rule.scale / cap * (2.0 * LOG2_E);
@@ -89,7 +89,17 @@ impl Inputs {
         let runs = layout.segments.iter().flat_map(|segment| &segment.keys);
         let key_rows = runs.map(|(first, len)| first + len).max().unwrap_or(0);
         let query = random(3, dtype, query_rows * shape.query_width()).iter().map(|value| value * 4.0).collect();
-        let keys_values = random(4, dtype, key_rows * 2 * shape.kv_width());
+        let mut keys_values = random(4, dtype, key_rows * 2 * shape.kv_width());
+        // Rows that no query sees are not numbers.
+        for (row, values) in keys_values.chunks_mut(2 * shape.kv_width()).enumerate() {
+            let is_seen = |segment: &AttentionSegment| {
+                let rows = segment.keys.iter().flat_map(|&(first, len)| first..first + len);
+                rows.take(segment.start_position + segment.len).any(|seen| seen == row)
+            };
+            if !layout.segments.iter().any(is_seen) {
+                values.fill([f32::NAN, f32::INFINITY][row % 2]);
+            }
+        }
         Inputs { dtype, shape, layout, query_rows, key_rows, query, keys_values }
     }
 
@@ -125,12 +135,19 @@ impl Inputs {
         out
     }
 
-    /// The bytes of the kernel.
-    fn computed(&self, options: EmulatorOptions, rule: ScoreRule) -> Vec<u8> {
-        let backend = EmulatedBackend::emulated(options, KernelSet::Mma);
+    /// The bytes of the kernel on a device of `multiprocessors`.
+    fn computed(
+        &self,
+        kernels: KernelSet,
+        multiprocessors: usize,
+        options: EmulatorOptions,
+        rule: ScoreRule,
+    ) -> Vec<u8> {
+        let backend = CudaBackend::new(Emulator::new(options).with_multiprocessors(multiprocessors), kernels);
         let (rows, width) = (self.query_rows, self.shape.query_width());
         let query = upload(&backend, self.dtype, rows, width, &self.query);
-        let keys_values = upload(&backend, self.dtype, self.key_rows, 2 * self.shape.kv_width(), &self.keys_values);
+        let mut keys_values = backend.alloc(self.dtype, self.key_rows, 2 * self.shape.kv_width()).unwrap();
+        backend.upload(&self.dtype.from_f32_slice(&self.keys_values), &mut keys_values).unwrap();
         let mut out = filled_with_nan(&backend, self.dtype, rows, width);
         backend.attention(&query, &keys_values, &self.layout, self.shape, rule, &mut out).unwrap();
         let mut bytes = vec![0; rows * width * self.dtype.size()];
@@ -168,10 +185,21 @@ fn tree(seed: u64, lens: &[usize]) -> AttentionLayout {
 
 #[track_caller]
 fn assert_bits(inputs: &Inputs, options: EmulatorOptions, rule: ScoreRule) {
-    let (got, expected) = (inputs.computed(options, rule), inputs.expected(rule));
+    assert_bits_of(KernelSet::Mma, 1, inputs, options, rule);
+}
+
+#[track_caller]
+fn assert_bits_of(
+    kernels: KernelSet,
+    multiprocessors: usize,
+    inputs: &Inputs,
+    options: EmulatorOptions,
+    rule: ScoreRule,
+) {
+    let (got, expected) = (inputs.computed(kernels, multiprocessors, options, rule), inputs.expected(rule));
     let size = inputs.dtype.size();
     let differing = got.chunks(size).zip(expected.chunks(size)).position(|(got, expected)| got != expected);
-    let what = (inputs.shape, inputs.dtype, rule, options);
+    let what = (kernels, multiprocessors, inputs.shape, inputs.dtype, rule, options);
     assert!(differing.is_none() && got.len() == expected.len(), "element {differing:?} of {what:?}");
 }
 
@@ -222,6 +250,75 @@ fn windows_and_soft_caps_have_scalar_bits() {
     }
 }
 
+/// Groups that divide a tile of 128 rows and that do not, keys in one range and in several, and grids in which blocks have several
+/// tiles and one.
+#[test]
+fn wgmma_attention_has_scalar_bits() {
+    let matrix = EmulatorOptions::matrix();
+    let shapes = [
+        (1, 1, 64, 140),
+        (4, 2, 64, 70),
+        (3, 1, 128, 50),
+        (8, 2, 64, 66),
+        (14, 2, 128, 20),
+        (8, 1, 64, 30),
+        (4, 4, 128, 65),
+    ];
+    for (index, (n_heads, n_kv_heads, head_dim, len)) in shapes.into_iter().enumerate() {
+        let dtype = [DType::F16, DType::Bf16][index % 2];
+        let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
+        let inputs = Inputs::new(dtype, shape, tree(index as u64, &[len, 2, len / 2]));
+        let rule = ScoreRule::of_head_dim(head_dim);
+        assert_bits_of(KernelSet::Fast, [1, 3, 132][index % 3], &inputs, matrix[index % matrix.len()], rule);
+    }
+}
+
+/// Every window and soft cap, with both widths, and more blocks of keys than stages.
+#[test]
+fn wgmma_windows_and_soft_caps_have_scalar_bits() {
+    let matrix = EmulatorOptions::matrix();
+    for (index, head_dim) in [64, 128].into_iter().enumerate() {
+        let shape = AttentionShape { n_heads: 3, n_kv_heads: 1, head_dim };
+        let dtype = [DType::F16, DType::Bf16][index % 2];
+        let layout = AttentionLayout {
+            segments: vec![
+                AttentionSegment { query_row: 0, start_position: 0, len: 3, keys: vec![(2, 3)] },
+                AttentionSegment {
+                    query_row: 3,
+                    start_position: 400,
+                    len: 50,
+                    keys: vec![(270, 160), (5, 240), (435, 50)],
+                },
+                AttentionSegment { query_row: 53, start_position: 290, len: 60, keys: vec![(100, 350)] },
+            ],
+        };
+        let inputs = Inputs::new(dtype, shape, layout);
+        for (turn, rule) in score_rules(head_dim).into_iter().enumerate().skip(index).step_by(2) {
+            assert_bits_of(KernelSet::Fast, 2, &inputs, matrix[(index + turn) % matrix.len()], rule);
+        }
+    }
+}
+
+/// Keys in consecutive rows are loaded by TMA, others row by row.
+#[test]
+fn gathered_keys_have_the_bits_of_consecutive_ones() {
+    for (index, options) in EmulatorOptions::matrix().into_iter().enumerate().step_by(2) {
+        let (dtype, head_dim) = ([DType::F16, DType::Bf16][index % 2], [64, 128][index / 2 % 2]);
+        let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim };
+        let segment = |keys| AttentionSegment { query_row: 0, start_position: 60, len: 90, keys };
+        let one = AttentionLayout { segments: vec![segment(vec![(0, 150)])] };
+        let consecutive = Inputs::new(dtype, shape, one);
+        // The same keys from row 1 on, the 70 first ones behind the others.
+        let mut gathered =
+            Inputs::new(dtype, shape, AttentionLayout { segments: vec![segment(vec![(81, 70), (1, 80)])] });
+        let width = 2 * shape.kv_width();
+        let (first, last) = consecutive.keys_values.split_at(70 * width);
+        gathered.keys_values = [&vec![f32::NAN; width], last, first].concat();
+        let computed = |inputs: &Inputs| inputs.computed(KernelSet::Fast, 1, options, ScoreRule::of_head_dim(head_dim));
+        assert!(computed(&gathered) == computed(&consecutive), "{dtype} {shape:?} {options:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -237,5 +334,18 @@ proptest! {
         let rule = ScoreRule { window, soft_cap, ..ScoreRule::of_head_dim(shape.head_dim) };
         let inputs = Inputs::new(dtype, shape, tree(seed, &lens));
         assert_bits(&inputs, EmulatorOptions { seed, ..options }, rule);
+    }
+    #[test]
+    fn wgmma_attention_of_any_tree_has_scalar_bits(
+        options in prop::sample::select(EmulatorOptions::matrix()), seed in any::<u64>(), bf16 in any::<bool>(),
+        n_kv_heads in 1usize..3, group in 1usize..9, head_dim in prop::sample::select(vec![64usize, 128]),
+        lens in prop::collection::vec(1usize..60, 1..4), window in prop::option::of(1usize..100),
+        soft_cap in prop::option::of(0.5f32..60.0), multiprocessors in 1usize..5,
+    ) {
+        let dtype = if bf16 { DType::Bf16 } else { DType::F16 };
+        let shape = AttentionShape { n_heads: n_kv_heads * group, n_kv_heads, head_dim };
+        let rule = ScoreRule { window, soft_cap, ..ScoreRule::of_head_dim(shape.head_dim) };
+        let inputs = Inputs::new(dtype, shape, tree(seed, &lens));
+        assert_bits_of(KernelSet::Fast, multiprocessors, &inputs, EmulatorOptions { seed, ..options }, rule);
     }
 }

@@ -12,7 +12,8 @@ use crate::operations::{self, MATMUL_KINDS, MatmulKind, matmul_kinds, score_rule
 
 const HALVES: [DType; 2] = [DType::F16, DType::Bf16];
 
-/// The kernels for every device with tensor cores, and those for `sm_90`, which differ in matmuls alone.
+/// The kernels for every device with tensor cores, and those for `sm_90`, which differ in matmuls and in attention with heads of 64
+/// and 128 elements.
 const FAST: [KernelSet; 2] = [KernelSet::Mma, KernelSet::Fast];
 
 /// Every mode; with AddressSanitizer the first three, in which every shape and kind meets every type.
@@ -218,9 +219,11 @@ fn row_bits_are_independent_of_other_rows() {
             }
         }
         let backend = fast(options);
-        let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 40 };
+        // With `mma`, with `wgmma`.
+        let head_dim = [40, 64][index / 4 % 2];
+        let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim };
         let row_bytes = shape.query_width() * 2;
-        for scores in score_rules(40) {
+        for scores in score_rules(head_dim) {
             let whole = operations::attention_of_node(&backend, dtype, shape, scores, 140, 0);
             for from in [1, 63, 64, 100, 139] {
                 let node = operations::attention_of_node(&backend, dtype, shape, scores, 140, from);

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 mod attention_mma;
+mod attention_wgmma;
 mod mutant;
 mod wgmma;
 
@@ -11,10 +12,10 @@ pub use mutant::{KernelPath, Mutant};
 
 /// All mutants.
 pub fn mutants() -> impl Iterator<Item = &'static Mutant> {
-    MUTANTS.iter().chain(attention_mma::MUTANTS).chain(wgmma::MUTANTS)
+    MUTANTS.iter().chain(attention_mma::MUTANTS).chain(attention_wgmma::MUTANTS).chain(wgmma::MUTANTS)
 }
 
-/// The mutants of all files but `attention_mma.cu` and `linear_wgmma.cu`.
+/// The mutants of all files but `attention_mma.cu`, `attention_wgmma.cu` and `linear_wgmma.cu`.
 const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "norm_missing_barrier",

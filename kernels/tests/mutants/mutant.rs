@@ -29,6 +29,8 @@ pub enum KernelPath {
     Packed,
     /// Attention of a node of a prefix tree, whose keys are not consecutive rows.
     Node,
+    /// Attention whose last keys lie before rows that are not numbers.
+    BeforeNan,
     /// Attention of heads so wide that keys and values have one stage.
     OneStage,
 }

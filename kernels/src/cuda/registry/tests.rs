@@ -65,7 +65,7 @@ fn signatures_have_the_registered_parameters() {
 #[test]
 fn source_for_one_architecture_excludes_others() {
     let only: Vec<_> = SOURCES.iter().filter(|source| !source.is_for(Architecture::new(100))).collect();
-    assert_eq!(only.iter().map(|source| source.file).collect::<Vec<_>>(), ["linear_wgmma.cu"]);
+    assert_eq!(only.iter().map(|source| source.file).collect::<Vec<_>>(), ["attention_wgmma.cu", "linear_wgmma.cu"]);
     assert!(SOURCES.iter().all(|source| source.is_for(Architecture::new(90))));
     assert!(!only.iter().any(|source| source.is_for(Architecture::new(89))));
 }
@@ -78,6 +78,8 @@ fn launches_are_those_of_the_file_headers() {
     assert_eq!(launched("attention_mma_bf16_64"), Some((128, 40_960)));
     assert_eq!(launched("attention_mma_f16_128"), Some((128, 81_920)));
     assert_eq!(launched("attention_mma_bf16_256"), Some((128, 98_304)));
+    assert_eq!(launched("attention_wgmma_f16_64"), Some((384, 99_328)));
+    assert_eq!(launched("attention_wgmma_bf16_128"), Some((384, 197_632)));
     assert_eq!(launched("attention_bf16"), Some((128, 0)));
     assert_eq!(launched("rms_norm_wide_f32"), Some((256, 0)));
 }
@@ -90,6 +92,11 @@ fn attention_kernels_are_chosen_by_head_width() {
     assert_eq!(name(Variant::Mma, 256), Some("attention_mma_bf16_256"));
     assert_eq!(name(Variant::Plain, 256), Some("attention_bf16"));
     assert_eq!(name(Variant::Mma, 257), None);
+    assert_eq!(
+        [64, 128].map(|head_dim| name(Variant::Wgmma, head_dim)),
+        [Some("attention_wgmma_bf16_64"), Some("attention_wgmma_bf16_128")]
+    );
+    assert_eq!([56, 72, 256].map(|head_dim| name(Variant::Wgmma, head_dim)), [None; 3]);
 }
 
 #[test]
