@@ -382,13 +382,13 @@ impl Backend for CpuBackend {
         with_element!(x.dtype(), E => {
             let (query, key_value) = (OutputRows::new(query), OutputRows::new(key_value));
             let epilogue = QkvEpilogue::<E> { query, key_value, query_width, columns, bias };
-            self.pool.install(|| gemm::matmul_panels(self.isa, x, weight, panels, &epilogue, &mut self.scratch()))?;
+            self.run_matmul(|scratch| gemm::matmul_panels(self.isa, x, weight, panels, &epilogue, scratch))?;
         });
         let Some(Rotation { rotary_dim, positions, cos, sin }) = rotation else { return Ok(()) };
         let rotated = [(part.has_query(), query, shape.n_heads), (part.has_key_value(), key_value, shape.n_kv_heads)];
         for (_, tensor, n_heads) in rotated.into_iter().filter(|(is_computed, ..)| *is_computed) {
             let heads = RopeHeads { n_heads, head_dim: shape.head_dim, rotary_dim: *rotary_dim };
-            self.pool.install(|| rows::rope(self.isa, tensor, heads, positions, RopeAngles { cos, sin }));
+            self.run(|| rows::rope(self.isa, tensor, heads, positions, RopeAngles { cos, sin }));
         }
         Ok(())
     }

@@ -154,7 +154,11 @@ impl ModelSession for StreamSession {
                 Some(StreamMessage::Output { stream, step, layer, bytes }) => {
                     self.n_in_flight[stream] -= usize::from(layer == self.deepest);
                     self.current = bytes;
-                    return Ok(SessionEvent::Output(LayerVectors { step, layer, bytes: LayerBytes::Borrowed(&self.current) }));
+                    return Ok(SessionEvent::Output(LayerVectors {
+                        step,
+                        layer,
+                        bytes: LayerBytes::Borrowed(&self.current),
+                    }));
                 }
                 Some(StreamMessage::Finished { stream, result }) => {
                     result?;

@@ -243,14 +243,17 @@ pub struct QkvEpilogue<'a, E> {
 
 impl<E: Element> Epilogue for QkvEpilogue<'_, E> {
     #[inline(always)]
-    fn store<const DOTS: bool>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]) {
+    fn store<const CONVERSIONS: u8>(&self, row: usize, panel: usize, accumulators: &[[f32; PANEL]]) {
         let from = panel * PANEL;
         let stored = from.max(self.columns.start)..(from + PANEL).min(self.columns.end);
         let boundary = self.query_width.clamp(stored.start, stored.end.max(stored.start));
-        let bias = self.bias.map(|bias| widened::<f32, PANEL>(&bias[from..]));
+        let bias = self.bias.map(|bias| widened::<f32, PANEL, PLAIN>(&bias[from..]));
         for (offset, accumulators) in accumulators.iter().enumerate() {
             let mut rounded = [E::from_f32(0.0); PANEL];
-            round_to::<E, PANEL, DOTS>(bias.map_or(*accumulators, |bias| add(*accumulators, &bias)), &mut rounded);
+            round_to::<E, PANEL, CONVERSIONS>(
+                bias.map_or(*accumulators, |bias| add(*accumulators, &bias)),
+                &mut rounded,
+            );
             let (queries, keys_values) = (stored.start..boundary, boundary..stored.end);
             if !queries.is_empty() {
                 // SAFETY: each (row, panel) belongs to one task.
@@ -263,6 +266,17 @@ impl<E: Element> Epilogue for QkvEpilogue<'_, E> {
                 let out = unsafe { self.key_value.row_slice(row + offset, first, end) };
                 out.copy_from_slice(&rounded[keys_values.start - from..keys_values.end - from]);
             }
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, row: usize, panel: usize, rows: usize) {
+        let from = panel * PANEL;
+        // A panel with columns of both is prefetched in part: a prefetch is a hint.
+        if from < self.query_width {
+            self.query.prefetch(row, rows, from, PANEL.min(self.query_width - from));
+        } else {
+            self.key_value.prefetch(row, rows, from - self.query_width, PANEL);
         }
     }
 }
