@@ -61,13 +61,6 @@ pub const MUTANTS: &[Mutant] = &[
         replace: "unsigned char*",
     },
     Mutant {
-        name: "flash3_keys_released_early",
-        file: "attention_wgmma",
-        path: KernelPath::Default,
-        find: "        // The scores are complete; p v is in flight.\n        wgmma_wait_group<1>(scores);\n        release(&keys.empty[key_slot.stage]);",
-        replace: "        release(&keys.empty[key_slot.stage]);\n        wgmma_wait_group<1>(scores);",
-    },
-    Mutant {
         name: "flash3_missing_wait_for_scores",
         file: "attention_wgmma",
         path: KernelPath::Default,
