@@ -227,7 +227,6 @@ fn angles(
 }
 
 /// Checks the arguments of a fused projection, with a bias of `bias` elements; `len` gives that of a vector.
-#[expect(clippy::too_many_arguments, reason = "the arguments of the operation")]
 pub(crate) fn project_qkv<V>(
     x: &impl TensorShape,
     weight: WeightShape,

@@ -39,20 +39,20 @@ impl<B: Backend> Weights<B> {
     pub fn upload(backend: &B, inputs: &Inputs<'_>) -> Result<Self, KernelError> {
         let (case, dtype) = (inputs.case, inputs.case.dtype);
         let (gated, k, n, biased) = match &case.operation {
-            Operation::Gemm { gemm, k, n, biased, .. } => (gemm.is_gated(), k, n, biased),
-            Operation::Qkv { k, biased, .. } => (false, k, &case.columns(), biased),
+            Operation::Gemm { gemm, k, n, biased, .. } => (gemm.is_gated(), *k, *n, *biased),
+            Operation::Qkv { k, biased, .. } => (false, *k, case.columns(), *biased),
             _ => return Ok(Weights(None)),
         };
         let matrix = |stream| {
             let drawn = |len| random(case.seed, stream, dtype, 1.0, len);
-            inputs.rows(stream, dtype, [*n, *k], 0..*n, drawn)
+            inputs.rows(stream, dtype, [n, k], 0..n, drawn)
         };
         let weight = if gated {
             backend.prepare_gated(&matrix(2)?, &matrix(5)?, dtype)?
         } else {
             backend.prepare_linear(&[matrix(2)?], dtype)?
         };
-        let biases = if gated { 2 * n } else { *n };
+        let biases = if gated { 2 * n } else { n };
         let bias = biased.then(|| backend.prepare_vector(&[inputs.vector(3, dtype, biases)?], dtype)).transpose()?;
         Ok(Weights(Some((weight, bias))))
     }

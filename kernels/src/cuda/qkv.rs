@@ -72,7 +72,10 @@ impl<D: Device> CudaBackend<D> {
         let QkvColumns { query_width, total, .. } = QkvColumns::of(*shape, *part);
         let variant = match self.uses_tensor_cores() && fits_tensor_cores(x.dtype, count(OP, x.columns)?) {
             // TMA takes rows of multiples of 16 bytes.
-            true if self.uses_wgmma() && x.columns > 0 && [query_width, total].iter().all(|width| width % 8 == 0) => {
+            true if self.uses_wgmma()
+                && x.columns > 0
+                && [query_width, total].iter().all(|width| width.is_multiple_of(8)) =>
+            {
                 Variant::Wgmma
             }
             true => Variant::Mma,
