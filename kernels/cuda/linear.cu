@@ -12,7 +12,8 @@
 //                    rotary embedding of rope.cu; rounded before the rotation as well, as by the CPU backend
 // `activation` is a number of enum Activation: none for `linear` alone, ignored by linear_residual.
 //
-// Launch: grid (M, ceil(out_features / 128)), or (M, ceil((end - first) / 128)), 128 threads. No tile, no shared memory, no pipeline.
+// Launch: grid (M, ceil(out_features / 128)), or (M, ceil((end - first) / 128)), 128 threads. No tile, no shared memory,
+// no pipeline.
 // Determinism: each accumulator is one chain of fused multiply-adds in the order of K. A row has the bits of the CPU
 // backend and does not depend on M. In f32 this is the only step: tensor cores would round its inputs to tf32.
 // Measured: docs/measurements/gpu/kernels.txt, NVIDIA H100 80GB HBM3 (SXM), shapes of an 8B model, SiLU in
