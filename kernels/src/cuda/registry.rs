@@ -298,6 +298,9 @@ const fn cast(kernel: Kernel, from: DType) -> Kernel {
     Kernel { operation: Operation::Cast { from }, threads: 256, ..kernel }
 }
 
+/// The sums of squares of a folded norm, which the CPU backend has not.
+const SQUARE_SUMS: Kernel = Kernel { operation: Operation::SquareSums, has_cpu_bits: false, ..PLAIN };
+
 /// A norm, whose wide kernel adds in another order than the plain one.
 const WIDE_NORM: Kernel = Kernel { threads: 256, has_cpu_bits: false, ..WIDE };
 
@@ -585,7 +588,6 @@ pub const SOURCES: &[KernelSource] = &[
         text: text!("square_sums.cu"),
         only: None,
         parameters: 3,
-        // The only order of the sums.
-        groups: &[typed!("square_sums", "", Kernel { operation: Operation::SquareSums, ..PLAIN }, [Bf16 "bf16"])],
+        groups: &[typed!("square_sums", "", SQUARE_SUMS, [Bf16 "bf16"])],
     },
 ];
