@@ -89,7 +89,7 @@ enum Operands<'w, B: Backend> {
         weight: &'w B::Linear,
         bias: Option<&'w B::Vector>,
     },
-    Folded(FoldedInputs),
+    Folded(Box<FoldedInputs>),
     Qkv {
         shape: AttentionShape,
         rotary_dim: usize,
@@ -230,7 +230,7 @@ impl<'w, B: Backend> PreparedCase<'w, B> {
             }
             Operation::Folded { folded, rows: all, k, n } => {
                 let folded = FoldedInputs::new(inputs, *folded, [*all, *k, *n], range.clone())?;
-                (Operands::Folded(folded), backend.alloc(dtype, rows, columns)?)
+                (Operands::Folded(Box::new(folded)), backend.alloc(dtype, rows, columns)?)
             }
             Operation::Qkv { rows: all, k, shape, rotary_dim, .. } => {
                 let Some((weight, bias)) = &weights.0 else {

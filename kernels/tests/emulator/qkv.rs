@@ -30,7 +30,7 @@ const SHAPES: [(usize, usize, usize, usize); 12] = [
 fn case((n_heads, n_kv_heads, head_dim, rotary_dim): (usize, usize, usize, usize), number: usize) -> QkvCase {
     let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
     let dtype = [DType::Bf16, DType::F16][number % 2];
-    QkvCase { shape, rotary_dim, biased: number % 3 != 0, dtype, inputs: [72, 40][number % 2] }
+    QkvCase { shape, rotary_dim, biased: !number.is_multiple_of(3), dtype, inputs: [72, 40][number % 2] }
 }
 
 #[track_caller]

@@ -109,7 +109,7 @@ fn load_over<B: Backend>(
 ) -> Result<Decoder<B>> {
     let max_positions = prepared.train.tokens.max_len().max(prepared.test.tokens.max_len());
     let mut progress = |done: usize, total: usize| observer.progress(done as u64, total as u64, "blocks");
-    Ok(prepared.model.load_over(backends, config.dtype, deepest, max_positions, &mut progress)?)
+    prepared.model.load_over(backends, config.dtype, deepest, max_positions, &mut progress)
 }
 
 /// As [`load_model`], on `backend`, whose operations run one at a time: all threads share each.
