@@ -23,6 +23,13 @@ mod emulator {
     /// Set by `scripts/check_kernels_sanitized.sh`: kernels and emulator with AddressSanitizer.
     const SANITIZED: &str = "ACTBENCH_EMULATOR_SANITIZED";
 
+    /// Headers outside of the namespaces: they are included once in a file.
+    const HEADERS: &str = "#include \"epilogue.cuh\"\n#include \"ptx_sm90.cuh\"\n";
+
+    /// Files among which mutants are divided.
+    #[cfg(feature = "testing")]
+    const MUTANT_FILES: usize = 4;
+
     /// The sources of the fake driver.
     #[cfg(feature = "testing")]
     const FAKE_DRIVER: [&str; 6] =
@@ -40,9 +47,7 @@ mod emulator {
         let cuda = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("cuda");
         let output = PathBuf::from(variable("OUT_DIR")?);
         let combined = output.join("kernels.cpp");
-        // Headers outside of the namespaces: they are included once.
-        let mut source =
-            String::from("#include \"epilogue.cuh\"\n#include \"ptx_sm90.cuh\"\n#define KERNEL_PREFIX \"\"\n");
+        let mut source = format!("{HEADERS}#define KERNEL_PREFIX \"\"\n");
         for kernel in kernels(&cuda)? {
             let name = kernel.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             // Writing to a string cannot fail.
@@ -51,11 +56,13 @@ mod emulator {
         source
             .push_str("extern \"C\" const int actbench_emulated_kernels;\nconst int actbench_emulated_kernels = 1;\n");
         let is_sanitized = env::var_os(SANITIZED).is_some();
+        #[cfg_attr(not(feature = "testing"), expect(unused_mut, reason = "mutants are in files of their own"))]
+        let mut files = vec![combined.clone()];
         #[cfg(feature = "testing")]
         {
             source.push_str("namespace self_test {\n#include \"emulator/self_test.cu\"\n}\n");
             if !is_sanitized {
-                write_mutants(&cuda, &output, &mut source)?;
+                files.extend(write_mutants(&cuda, &output, &mut source)?);
             }
         }
         fs::write(&combined, source)?;
@@ -75,7 +82,7 @@ mod emulator {
             .flag("-Wno-unknown-pragmas")
             // A note on tensor maps by value, which concerns compilers from before 2011.
             .flag("-Wno-psabi")
-            .file(&combined)
+            .files(files)
             .files(
                 ["asynchronous.cpp", "scheduler.cpp", "memory.cpp", "launch.cpp"]
                     .map(|name| cuda.join("emulator").join(name)),
@@ -140,16 +147,21 @@ mod emulator {
         Ok(())
     }
 
-    /// Writes a changed copy of a kernel source for each mutant and includes it under the mutant's name.
+    /// Writes a changed copy of a kernel source for each mutant and includes it under the mutant's name, in several files, which
+    /// compile at the same time. Returns them; `source` refers to each, so that a linker takes them from the archive.
     #[cfg(feature = "testing")]
-    fn write_mutants(cuda: &Path, output: &Path, source: &mut String) -> Result<(), io::Error> {
+    fn write_mutants(cuda: &Path, output: &Path, source: &mut String) -> Result<Vec<PathBuf>, io::Error> {
         println!("cargo::rerun-if-changed=tests/mutants");
-        // A mutant may leave a name without a use.
-        for warning in ["-Wunused-variable", "-Wunused-parameter", "-Wunused-function"] {
-            let _ = writeln!(source, "#pragma GCC diagnostic ignored \"{warning}\"");
-        }
         let epilogue = fs::read_to_string(cuda.join("include/epilogue.cuh"))?;
-        for mutant in super::mutants::mutants() {
+        let mut parts = vec![String::from(HEADERS); MUTANT_FILES];
+        // A mutant may leave a name without a use.
+        for (warning, part) in ["-Wunused-variable", "-Wunused-parameter", "-Wunused-function"]
+            .iter()
+            .flat_map(|warning| (0..MUTANT_FILES).map(move |part| (warning, part)))
+        {
+            let _ = writeln!(parts[part], "#pragma GCC diagnostic ignored \"{warning}\"");
+        }
+        for (number, mutant) in super::mutants::mutants().enumerate() {
             let mut text = fs::read_to_string(cuda.join(mutant.file).with_extension("cu"))?;
             if !text.contains(mutant.find) {
                 text = text.replace("#include \"epilogue.cuh\"\n", &epilogue);
@@ -161,10 +173,24 @@ mod emulator {
             }
             let copy = format!("mutant_{}.cu", mutant.name);
             fs::write(output.join(&copy), text.replace(mutant.find, mutant.replace))?;
-            let _ = writeln!(source, "#undef KERNEL_PREFIX\n#define KERNEL_PREFIX \"{}/\"", mutant.name);
-            let _ = writeln!(source, "namespace mutant_{} {{\n#include \"{copy}\"\n}}", mutant.name);
+            let part = &mut parts[number % MUTANT_FILES];
+            let _ = writeln!(part, "#undef KERNEL_PREFIX\n#define KERNEL_PREFIX \"{}/\"", mutant.name);
+            let _ = writeln!(part, "namespace mutant_{} {{\n#include \"{copy}\"\n}}", mutant.name);
         }
-        Ok(())
+        let mut files = Vec::new();
+        for (number, mut part) in parts.into_iter().enumerate() {
+            let symbol = format!("actbench_mutants_{number}");
+            let _ = writeln!(part, "extern \"C\" const int {symbol};\nconst int {symbol} = 1;");
+            let _ = writeln!(
+                source,
+                "extern \"C\" const int {symbol};\nextern \"C\" const int* const {symbol}_address;\n\
+                 const int* const {symbol}_address = &{symbol};"
+            );
+            let file = output.join(format!("mutants_{number}.cpp"));
+            fs::write(&file, part)?;
+            files.push(file);
+        }
+        Ok(files)
     }
 
     /// The kernel sources, in a fixed order.

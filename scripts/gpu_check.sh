@@ -11,7 +11,7 @@
 #   peer         transformers and torch on the same weights and tokens: compares hidden states, times both interleaved, the peer
 #                also compiled and packed, and prints which share of a sustained matmul each side reaches
 #   run          both tasks by all methods on the 1B model, with the phases of each process
-#   short        lazy in steps of the default batch size, 8 short dialogues
+#   short        lazy on short dialogues, in batches that fill the GPU and in batches of at most 8 dialogues
 #   bench        criterion with the device's clock: every kernel, and forward passes of 128 to 32,768 tokens; copies by size
 #   profile      the sustained ceilings with clock and power, where the time goes on the 1B model, and a trace
 #   memcheck     compute-sanitizer on small shapes of every kernel, if available
@@ -147,8 +147,13 @@ run() {
 }
 
 short() {
-    "$here/actbench" run --device-map cuda "${model[@]}" --batch-size 8 --tasks train --methods lazy \
-        --repetitions $((repetitions + 1)) --warmup 0 --timeout 60s --output short.json --quiet
+    local limit
+    # A given batch size is a limit.
+    for limit in '' '--batch-size 8'; do
+        # shellcheck disable=SC2086
+        "$here/actbench" run --device-map cuda "${model[@]}" $limit --tasks train --methods lazy \
+            --repetitions $((repetitions + 1)) --warmup 0 --timeout 60s --output "short${limit:+-8}.json" --quiet || return
+    done
 }
 
 profile() {

@@ -7,7 +7,7 @@ use actbench_kernels::{Activation, AttentionShape, DType, PoolMethod, ScoreRule}
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::folded::{self, Folded};
+use crate::folded_operation::{self, Folded};
 
 /// The storage types.
 pub const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
@@ -491,7 +491,7 @@ pub fn cases(seed: u64, selection: CaseSelection) -> Vec<Case> {
         if selection.model_shapes && dtype != DType::F32 {
             operations.extend(model_operations());
         }
-        if dtype == folded::DTYPE {
+        if dtype == folded_operation::DTYPE {
             operations.extend(folded_operations());
         }
         let first = cases.len() as u64;

@@ -17,6 +17,7 @@ mod check;
 mod compare;
 mod differences;
 mod folded;
+mod folded_operation;
 mod inputs;
 mod operation;
 mod progress;

@@ -120,7 +120,7 @@ mod with_the_emulator {
         let found = json(&file);
         let report = &found["report"];
         assert_eq!((&found["passed"], &report["emulated"]), (&true.into(), &false.into()));
-        assert!(out.contains("fake GPU (sm_90") && out.contains("17 of sm_90 from"), "{out}");
+        assert!(out.contains("fake GPU (sm_90") && out.contains("19 of sm_90 from"), "{out}");
         // The fake driver executes the kernels in the emulator, so there are no differences.
         assert!(out.contains("results compared with the emulator are bit-identical"), "{out}");
         let timed = report["timings"]["kernels"].as_array().unwrap();

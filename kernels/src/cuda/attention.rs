@@ -3,8 +3,8 @@
 
 use std::cmp::Reverse;
 
-use super::linear::fits_tensor_cores;
 use super::registry::{ATTENTION_WGMMA_BOX, Kernel, MAX_HEAD_DIM, Tile, Variant, find_attention};
+use super::tiles::fits_tensor_cores;
 use super::{Argument, CudaBackend, CudaTensor, Device, Tiles, count};
 use crate::backend::{AttentionLayout, AttentionSegment, AttentionShape, ScoreRule};
 use crate::dtype::DType;

@@ -2,8 +2,8 @@
 //! `linear`.
 
 use super::checks::Conversion;
-use super::linear::fits_tensor_cores;
 use super::registry::{Operation, Variant, require};
+use super::tiles::fits_tensor_cores;
 use super::{Argument, CudaBackend, CudaTensor, CudaVector, CudaWeights, Device, count};
 use crate::check;
 use crate::dtype::DType;

@@ -2,9 +2,9 @@
 
 use super::folded_norm::RowSquares;
 use super::registry::{Kernel, LINEAR_MMA_TILE, LINEAR_WGMMA_BOX, LINEAR_WGMMA_TILE, Operation, Variant, require};
+use super::tiles::fits_tensor_cores;
 use super::{Argument, CudaBackend, CudaTensor, CudaVector, CudaWeights, Device, Tiles, count};
 use crate::backend::Activation;
-use crate::dtype::DType;
 use crate::error::KernelError;
 
 /// The name of a GEMM in errors.
@@ -24,11 +24,6 @@ fn activation_argument(activation: Option<Activation>) -> u32 {
         Some(Activation::Gelu) => 2,
         Some(Activation::GeluTanh) => 3,
     }
-}
-
-/// Whether the tensor-core kernels take rows of `width` elements of `dtype`: they copy 16 bytes at a time.
-pub(super) fn fits_tensor_cores(dtype: DType, width: u32) -> bool {
-    dtype != DType::F32 && width.is_multiple_of(8)
 }
 
 /// The numbers that a GEMM's kernel takes: M, N and K, the columns of the result, half of N for a gated GEMM, and the

@@ -1,8 +1,8 @@
 //! Launches of the fused projection of queries, keys and values, and the choice of the kernel that rotates them.
 
 use super::folded_norm::RowSquares;
-use super::linear::fits_tensor_cores;
 use super::registry::{Kernel, LINEAR_MMA_TILE, LINEAR_WGMMA_BOX, LINEAR_WGMMA_TILE, Operation, Variant, require};
+use super::tiles::fits_tensor_cores;
 use super::{Argument, CudaBackend, CudaTensor, CudaVector, CudaWeights, Device, Tiles, count};
 use crate::backend::{AttentionShape, QkvPart, QkvProjection, Rotation};
 use crate::error::KernelError;

@@ -14,6 +14,11 @@ pub const TILE_ALIGNMENT: usize = 16;
 /// The maximum bytes of a tile's row with the 128-byte swizzle.
 pub const SWIZZLED_ROW_BYTES: usize = 128;
 
+/// Whether the tensor-core kernels take rows of `width` elements of `dtype`: they copy 16 bytes at a time.
+pub(super) fn fits_tensor_cores(dtype: DType, width: u32) -> bool {
+    dtype != DType::F32 && width.is_multiple_of(8)
+}
+
 /// A row-major matrix at the start of a buffer, and its tiles.
 pub struct Tiles<'a, B> {
     /// The memory of the matrix.

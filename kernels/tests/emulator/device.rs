@@ -177,7 +177,7 @@ fn ldmatrix_distributes_elements_as_documented() {
 fn kernel_parameter_counts_match_sources() {
     for source in SOURCES {
         for kernel in source.kernels() {
-            assert_eq!(Some(source.parameters), emulated_parameters(kernel.name), "{}", kernel.name);
+            assert_eq!(source.parameters_of(kernel.name), emulated_parameters(kernel.name), "{}", kernel.name);
         }
     }
     assert_eq!(emulated_parameters("no such kernel"), None);

@@ -165,13 +165,6 @@ const MUTANTS: &[Mutant] = &[
         replace: "scales[own_row + i * 16]",
     },
     Mutant {
-        name: "mma_scale_sums_blocks_backwards",
-        file: "linear_mma",
-        path: KernelPath::Normed,
-        find: "squares[row * blocks + block]",
-        replace: "squares[row * blocks + blocks - 1 - block]",
-    },
-    Mutant {
         name: "mma_scales_read_early",
         file: "linear_mma",
         path: KernelPath::Normed,

@@ -45,7 +45,7 @@ impl Sizes {
         });
         let full = ("the full activations of both splits", full);
         let pooled = ("the pooled features", pooled);
-        let purpose = if self.batches > 1 { "the batches of all threads" } else { "a batch" };
+        let purpose = if self.batches > 1 { "a batch of each thread" } else { "a batch" };
         let batch = (purpose, self.batch().saturating_mul(self.batches as u64));
         match holding {
             Holding::Full => vec![full, pooled, batch],

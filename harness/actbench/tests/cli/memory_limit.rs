@@ -30,7 +30,7 @@ fn oom_bytes(results: &Value, method: &str) -> u64 {
     assert_eq!(row["status"], "oom", "{row}");
     let reason = row["reason"].as_str().unwrap();
     assert!(reason.contains("--memory-limit") && reason.contains("in use already"), "{row}");
-    assert!(reason.contains(" for a batch; ") && !reason.contains("bytes"), "{row}");
+    assert!(reason.contains(" for a batch") && !reason.contains("bytes"), "{row}");
     row["extra"]["oom_bytes"].as_u64().unwrap()
 }
 

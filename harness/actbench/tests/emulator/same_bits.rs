@@ -9,7 +9,7 @@ use actbench_activations::model::ActivationModel;
 use actbench_activations::model::decoder::Decoder;
 use actbench_activations::plan::batches::Batching;
 use actbench_activations::plan::prefix::SharedPrefixes;
-use actbench_activations::plan::{Acts, Axis, Rules};
+use actbench_activations::plan::{Acts, Axis, Rule, Rules};
 use actbench_kernels::cpu::Isa;
 use actbench_kernels::cuda::driver::DriverDevice;
 use actbench_kernels::cuda::emulator::{CopyTime, EmulatedBackend, EmulatorOptions, ThreadOrder};
@@ -49,7 +49,9 @@ fn eager_and_unpooled_features_equal_cpu_bits() {
     let extracted = |model: Arc<dyn ActivationModel>| {
         let pooled = eager::extract_layer_pooled(model.as_ref(), &tokens, 1, 3, PoolMethod::Mean, None).unwrap();
         let full = eager::extract_full(model.as_ref(), &tokens, &[1, 0], 3, None).unwrap();
-        let plan = Acts::collect(model, Arc::new(tokens.clone()), &[1], 3).unwrap().with_rules(Rules::none());
+        let plan = Acts::collect(model, Arc::new(tokens.clone()), &[1], 3)
+            .unwrap()
+            .with_rules(Rules::all().without(Rule::Pooling));
         let unpooled = plan.mean_pool(Axis::Sequence).unwrap().realize().unwrap();
         [pooled.tensor, full.tensor, unpooled].map(|tensor| tensor.bytes().to_vec())
     };

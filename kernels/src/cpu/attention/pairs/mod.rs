@@ -20,6 +20,7 @@ use super::{AttentionInputs, AttentionTask};
 
 mod amx;
 mod dots;
+mod orders;
 mod pack;
 mod softmax;
 

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::pack::rounded_pairs;
+use super::orders::rounded_pairs;
 use super::{LANES, Line, TILE_KEYS};
 use crate::backend::ScoreRule;
 use crate::cpu::math::soft_cap;
