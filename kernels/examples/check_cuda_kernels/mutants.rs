@@ -24,8 +24,8 @@ const MUTANTS: [Mutant; 10] = [
     Mutant {
         file: "linear_wgmma.cu",
         kernel: "linear_wgmma_bf16",
-        find: "__launch_bounds__(THREADS, 1)",
-        replace: "",
+        find: "#define LINEAR_WGMMA_KERNEL(",
+        replace: "#undef __launch_bounds__\n#define __launch_bounds__(...)\n#define LINEAR_WGMMA_KERNEL(",
         message: "C7508",
     },
     Mutant {
