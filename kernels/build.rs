@@ -24,7 +24,7 @@ mod emulator {
     const SANITIZED: &str = "ACTBENCH_EMULATOR_SANITIZED";
 
     /// Headers outside of the namespaces: they are included once in a file.
-    const HEADERS: &str = "#include \"epilogue.cuh\"\n#include \"ptx_sm90.cuh\"\n";
+    const HEADERS: [&str; 4] = ["attention.cuh", "epilogue.cuh", "ptx_sm90.cuh", "ring.cuh"];
 
     /// Files among which mutants are divided.
     #[cfg(feature = "testing")]
@@ -47,7 +47,7 @@ mod emulator {
         let cuda = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("cuda");
         let output = PathBuf::from(variable("OUT_DIR")?);
         let combined = output.join("kernels.cpp");
-        let mut source = format!("{HEADERS}#define KERNEL_PREFIX \"\"\n");
+        let mut source = includes() + "#define KERNEL_PREFIX \"\"\n";
         for kernel in kernels(&cuda)? {
             let name = kernel.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             // Writing to a string cannot fail.
@@ -107,6 +107,15 @@ mod emulator {
         Ok(())
     }
 
+    fn include(header: &str) -> String {
+        format!("#include \"{header}\"\n")
+    }
+
+    /// The lines that include [`HEADERS`].
+    fn includes() -> String {
+        HEADERS.map(include).concat()
+    }
+
     /// Links the C++ library, the static one if the compiler has it.
     fn link_cpp_library(build: &cc::Build) -> Result<(), io::Error> {
         let mut command = build.try_get_compiler().map_err(io::Error::other)?.to_command();
@@ -152,19 +161,23 @@ mod emulator {
     #[cfg(feature = "testing")]
     fn write_mutants(cuda: &Path, output: &Path, source: &mut String) -> Result<Vec<PathBuf>, io::Error> {
         println!("cargo::rerun-if-changed=tests/mutants");
-        let epilogue = fs::read_to_string(cuda.join("include/epilogue.cuh"))?;
-        let mut parts = vec![String::from(HEADERS); MUTANT_FILES];
+        let mut prelude = includes();
         // A mutant may leave a name without a use.
-        for (warning, part) in ["-Wunused-variable", "-Wunused-parameter", "-Wunused-function"]
-            .iter()
-            .flat_map(|warning| (0..MUTANT_FILES).map(move |part| (warning, part)))
-        {
-            let _ = writeln!(parts[part], "#pragma GCC diagnostic ignored \"{warning}\"");
+        for warning in ["-Wunused-variable", "-Wunused-parameter", "-Wunused-function"] {
+            let _ = writeln!(prelude, "#pragma GCC diagnostic ignored \"{warning}\"");
+        }
+        let mut parts = vec![prelude; MUTANT_FILES];
+        let mut headers = Vec::new();
+        for header in HEADERS {
+            headers.push((include(header), fs::read_to_string(cuda.join("include").join(header))?));
         }
         for (number, mutant) in super::mutants::mutants().enumerate() {
             let mut text = fs::read_to_string(cuda.join(mutant.file).with_extension("cu"))?;
             if !text.contains(mutant.find) {
-                text = text.replace("#include \"epilogue.cuh\"\n", &epilogue);
+                // A mutant of a header is one for this kernel alone.
+                for (include, header) in headers.iter().filter(|(_, header)| header.contains(mutant.find)) {
+                    text = text.replace(include, header);
+                }
             }
             if text.matches(mutant.find).count() != 1 {
                 let message =

@@ -33,6 +33,7 @@
 // correction NaN.
 // Measured (step 2 alone): docs/measurements/gpu/kernels.txt, NVIDIA H100 80GB HBM3 (SXM), four sequences of 1,024, 32 heads,
 // 8 KV heads.
+#include "attention.cuh"
 #include "math.cuh"
 
 constexpr u32 BQ = 64, BKV = 64;
@@ -63,12 +64,9 @@ struct SoftmaxState {
 
 // scores = q k^T for the warp's 16 queries and BKV keys.
 template <class E, u32 HEAD>
-DEVICE void mma_qk(const E* queries, const E* keys, u32 warp, u32 lane, float (&scores)[BKV / 8][4]) {
+DEVICE void mma_qk(const E* queries, const E* keys, u32 warp, u32 lane, float (&scores)[BKV / 2]) {
 #pragma unroll
-  for (u32 i = 0; i < BKV / 8; i++) {
-#pragma unroll
-    for (u32 j = 0; j < 4; j++) scores[i][j] = 0.0f;
-  }
+  for (u32 i = 0; i < BKV / 2; i++) scores[i] = 0.0f;
   const u32 query_chunk = chunk_at<HEAD>(warp * 16 + lane % 16, lane / 16);
   const u32 key_chunk = chunk_at<HEAD>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
 #pragma unroll
@@ -79,97 +77,22 @@ DEVICE void mma_qk(const E* queries, const E* keys, u32 warp, u32 lane, float (&
     for (u32 pair = 0; pair < BKV / 16; pair++) {
       u32 b[4];
       ldmatrix_x4<false>(b, keys + moved_by(key_chunk, step) + pair * 16 * HEAD);
-      mma_m16n8k16<E>(scores[pair * 2], a, b[0], b[1]);
-      mma_m16n8k16<E>(scores[pair * 2 + 1], a, b[2], b[3]);
-    }
-  }
-}
-
-// Caps the scores, which are not scaled yet: soft_cap tanh(scale score / soft_cap). This tanh has a small absolute error, a
-// few 1e-7, and a large relative one near 0: the softmax depends on differences of scores alone.
-DEVICE void cap_scores(float (&scores)[BKV / 8][4], float scale, float soft_cap) {
-  // e^2x = 2^(2 x log2 e).
-  const float power_scale = scale / soft_cap * (2.0f * 1.44269504088896341f);
-#pragma unroll
-  for (u32 i = 0; i < BKV / 8; i++) {
-#pragma unroll
-    for (u32 j = 0; j < 4; j++) {
-      const float reciprocal = rcp_approx(1.0f + ex2_approx(scores[i][j] * power_scale));
-      scores[i][j] = fmaf(-2.0f * soft_cap, reciprocal, soft_cap);
-    }
-  }
-}
-
-// Masks the keys after the positions of the thread's two rows.
-DEVICE void mask_after_position(float (&scores)[BKV / 8][4], const u32 (&position)[2], u32 first_key, u32 lane) {
-#pragma unroll
-  for (u32 i = 0; i < BKV / 8; i++) {
-#pragma unroll
-    for (u32 j = 0; j < 4; j++) {
-      const u32 key = first_key + i * 8 + lane % 4 * 2 + j % 2;
-      if (key > position[j / 2]) scores[i][j] = minus_infinity();
-    }
-  }
-}
-
-// Masks the keys before the windows of the thread's two rows.
-DEVICE void mask_before_window(float (&scores)[BKV / 8][4], const u32 (&position)[2], u32 first_key, u32 lane,
-                               u32 window) {
-#pragma unroll
-  for (u32 i = 0; i < BKV / 8; i++) {
-#pragma unroll
-    for (u32 j = 0; j < 4; j++) {
-      const u32 key = first_key + i * 8 + lane % 4 * 2 + j % 2;
-      if (key + window <= position[j / 2]) scores[i][j] = minus_infinity();
-    }
-  }
-}
-
-// Replaces scores by p and rescales acc to the new maximum.
-template <u32 HEAD>
-DEVICE void online_softmax_update(float (&scores)[BKV / 8][4], SoftmaxState<HEAD>& state, float scale) {
-#pragma unroll
-  for (u32 half = 0; half < 2; half++) {
-    float row_max = state.row_max[half];
-#pragma unroll
-    for (u32 i = 0; i < BKV / 8; i++) {
-      row_max = fmaxf(row_max, scores[i][half * 2]);
-      row_max = fmaxf(row_max, scores[i][half * 2 + 1]);
-    }
-    // Four lanes share a row.
-    row_max = fmaxf(row_max, shfl_xor(row_max, 1));
-    row_max = fmaxf(row_max, shfl_xor(row_max, 2));
-    const float correction = ex2_approx((state.row_max[half] - row_max) * scale);
-    state.row_max[half] = row_max;
-    float sum = state.row_sum[half] * correction;
-#pragma unroll
-    for (u32 i = 0; i < BKV / 8; i++) {
-#pragma unroll
-      for (u32 j = 0; j < 2; j++) {
-        const float p = ex2_approx((scores[i][half * 2 + j] - row_max) * scale);
-        scores[i][half * 2 + j] = p;
-        sum += p;
-      }
-    }
-    state.row_sum[half] = sum;
-#pragma unroll
-    for (u32 i = 0; i < HEAD / 8; i++) {
-      state.acc[i][half * 2] *= correction;
-      state.acc[i][half * 2 + 1] *= correction;
+      mma_m16n8k16<E>(block_of(scores, pair * 2), a, b[0], b[1]);
+      mma_m16n8k16<E>(block_of(scores, pair * 2 + 1), a, b[2], b[3]);
     }
   }
 }
 
 // acc += p v.
 template <class E, u32 HEAD>
-DEVICE void mma_pv(const float (&p)[BKV / 8][4], const E* values, u32 lane, SoftmaxState<HEAD>& state) {
+DEVICE void mma_pv(const float (&p)[BKV / 2], const E* values, u32 lane, SoftmaxState<HEAD>& state) {
   const u32 value_chunk = chunk_at<HEAD>(lane % 16, lane / 16);
 #pragma unroll
   for (u32 step = 0; step < BKV / 16; step++) {
     // The accumulator layout of two blocks of eight columns is the layout of operand a.
-    const u32 a[4] = {pack_pair<E>(p[step * 2][0], p[step * 2][1]), pack_pair<E>(p[step * 2][2], p[step * 2][3]),
-                      pack_pair<E>(p[step * 2 + 1][0], p[step * 2 + 1][1]),
-                      pack_pair<E>(p[step * 2 + 1][2], p[step * 2 + 1][3])};
+    u32 a[4];
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) a[i] = pack_pair<E>(p[step * 8 + i * 2], p[step * 8 + i * 2 + 1]);
 #pragma unroll
     for (u32 pair = 0; pair < HEAD / 16; pair++) {
       u32 b[4];
@@ -253,12 +176,12 @@ DEVICE void attention_mma(const E* query, const E* keys_values, const u32* tiles
     for (u32 j = 0; j < 4; j++) state.acc[i][j] = 0.0f;
   }
   // e^x = 2^(x log2 e). Capped scores are scaled already.
-  const float power_scale = (soft_cap > 0.0f ? 1.0f : scale) * 1.44269504088896341f;
+  const float power_scale = (soft_cap > 0.0f ? 1.0f : scale) * LOG2_E;
 
   for (u32 block = first_block; block < n_blocks; block++) {
     E* keys = stages + (block - first_block) % STAGES<HEAD> * STAGE;
     E* next_keys = stages + (block + 1 - first_block) % STAGES<HEAD> * STAGE;
-    float scores[BKV / 8][4];
+    float scores[BKV / 2];
     cp_async_wait_group<0>();
     // All warps have copied their part of the block, and have read the buffer that is overwritten next.
     __syncthreads();
@@ -269,14 +192,22 @@ DEVICE void attention_mma(const E* query, const E* keys_values, const u32* tiles
     }
     mma_qk<E, HEAD>(queries, keys, warp, lane, scores);
     if (soft_cap > 0.0f) cap_scores(scores, scale, soft_cap);
-    const u32 first_key_position = block * BKV;
+    const u32 first_key_position = block * BKV, lane_key = first_key_position + lane % 4 * 2;
     // Only where the first row of the tile does not see the last key.
-    if (first_key_position + BKV > first_position + 1) mask_after_position(scores, position, first_key_position, lane);
+    if (first_key_position + BKV > first_position + 1) mask_after_position(scores, position, lane_key);
     // Only where the last row of the tile does not see the first key.
     if (window > 0 && first_key_position + window < visible) {
-      mask_before_window(scores, position, first_key_position, lane, window);
+      mask_before_window(scores, position, lane_key, window);
     }
-    online_softmax_update<HEAD>(scores, state, power_scale);
+#pragma unroll
+    for (u32 half = 0; half < 2; half++) {
+      const float correction = online_softmax(scores, half, state.row_max[half], state.row_sum[half], power_scale);
+#pragma unroll
+      for (u32 i = 0; i < HEAD / 8; i++) {
+        state.acc[i][half * 2] *= correction;
+        state.acc[i][half * 2 + 1] *= correction;
+      }
+    }
     if (STAGES<HEAD> == 1) {
       cp_async_wait_group<0>();
       // All warps have copied their part of the values, and have read the keys.

@@ -30,8 +30,10 @@
 // Determinism: blocks of keys begin at absolute positions 0, 64, ..., and a block that is masked for a row changes none of its
 // bits, so a row depends on its own sequence alone and not on its tile, on the grid or on how its keys were copied.
 // Launch: 384 threads, SHARED_BYTES of dynamic shared memory. The tensor map is of keys_values in swizzled boxes of 64 by 64.
+#include "attention.cuh"
 #include "math.cuh"
 #include "ptx_sm90.cuh"
+#include "ring.cuh"
 
 constexpr u32 WGMMA_M = 64, BKV = 64;
 constexpr u32 WARPGROUP_THREADS = 128, THREADS = 384;
@@ -108,17 +110,6 @@ struct Ring {
   u64* empty;
 };
 
-// A stage, and the parity of the phase in which it is full. The order of stages goes on from item to item.
-struct Slot {
-  u32 stage, parity;
-};
-DEVICE void advance(Slot& slot) {
-  slot.stage++;
-  if (slot.stage < STAGES) return;
-  slot.stage = 0;
-  slot.parity ^= 1;
-}
-
 // Arrives for the rows that the lanes of a warp have copied to a stage.
 DEVICE void signal_copied(u64* full) {
   fence_proxy_async();
@@ -150,7 +141,7 @@ DEVICE void produce(const TensorMap& map, const E* keys_values, const u32* key_r
                     u32 part) {
   const u32 lane = threadIdx.x % 32;
   const u64 row_elements = 2 * launch.kv_heads * HEAD;
-  Slot slot = {0, 0};
+  Slot<STAGES> slot = {0, 0};
   for (u32 round = 0; item_of_round(round) < launch.n_items; round++) {
     const Item item = item_of(launch, load_tile(launch, item_of_round(round)), item_of_round(round));
     const u32 column = (part * launch.kv_heads + item.kv_head) * HEAD;
@@ -260,60 +251,24 @@ struct ScoreRule {
   u32 first_position, visible;  // of the warpgroup: the position of its first row, and the keys up to the last that a row sees
 };
 
-// Soft cap and masks of a block. As in attention_mma.cu.
+// Soft cap and masks of a block.
 DEVICE void cap_and_mask(float (&scores)[BKV / 2], const ScoreRule& rule, u32 block) {
-  if (rule.soft_cap > 0.0f) {
-    const float power_scale = rule.scale / rule.soft_cap * (2.0f * 1.44269504088896341f);
-#pragma unroll
-    for (u32 i = 0; i < BKV / 2; i++) {
-      const float reciprocal = rcp_approx(1.0f + ex2_approx(scores[i] * power_scale));
-      scores[i] = fmaf(-2.0f * rule.soft_cap, reciprocal, rule.soft_cap);
-    }
-  }
+  if (rule.soft_cap > 0.0f) cap_scores(scores, rule.scale, rule.soft_cap);
   const u32 first_key = block * BKV, lane_key = first_key + threadIdx.x % 4 * 2;
   // Only where the first row does not see the last key.
-  if (first_key + BKV > rule.first_position + 1) {
-#pragma unroll
-    for (u32 i = 0; i < BKV / 2; i++) {
-      if (lane_key + i / 4 * 8 + i % 2 > rule.position[i / 2 % 2]) scores[i] = minus_infinity();
-    }
-  }
+  if (first_key + BKV > rule.first_position + 1) mask_after_position(scores, rule.position, lane_key);
   // Only where the last row does not see the first key.
   if (rule.window > 0 && first_key + rule.window < rule.visible) {
-#pragma unroll
-    for (u32 i = 0; i < BKV / 2; i++) {
-      if (lane_key + i / 4 * 8 + i % 2 + rule.window <= rule.position[i / 2 % 2]) scores[i] = minus_infinity();
-    }
+    mask_before_window(scores, rule.position, lane_key, rule.window);
   }
 }
 
-// Replaces scores by p. acc is to be multiplied by `correction`.
-DEVICE void online_softmax(float (&scores)[BKV / 2], float (&row_max)[2], float (&row_sum)[2], float power_scale,
-                           float (&correction)[2]) {
+// Replaces the scores of both rows by p. acc is to be multiplied by `correction`.
+DEVICE void softmax_of_block(float (&scores)[BKV / 2], float (&row_max)[2], float (&row_sum)[2], float power_scale,
+                             float (&correction)[2]) {
 #pragma unroll
   for (u32 half = 0; half < 2; half++) {
-    float largest = row_max[half];
-#pragma unroll
-    for (u32 i = 0; i < BKV / 8; i++) {
-      largest = fmaxf(largest, scores[i * 4 + half * 2]);
-      largest = fmaxf(largest, scores[i * 4 + half * 2 + 1]);
-    }
-    // Four lanes share a row.
-    largest = fmaxf(largest, shfl_xor(largest, 1));
-    largest = fmaxf(largest, shfl_xor(largest, 2));
-    correction[half] = ex2_approx((row_max[half] - largest) * power_scale);
-    row_max[half] = largest;
-    float sum = row_sum[half] * correction[half];
-#pragma unroll
-    for (u32 i = 0; i < BKV / 8; i++) {
-#pragma unroll
-      for (u32 j = 0; j < 2; j++) {
-        const float p = ex2_approx((scores[i * 4 + half * 2 + j] - largest) * power_scale);
-        scores[i * 4 + half * 2 + j] = p;
-        sum += p;
-      }
-    }
-    row_sum[half] = sum;
+    correction[half] = online_softmax(scores, half, row_max[half], row_sum[half], power_scale);
   }
 }
 
@@ -381,9 +336,9 @@ DEVICE void consume(const E* query, const Launch& launch, Ring keys, Ring values
                     float soft_cap, unsigned char* slabs, E* out) {
   const u32 lane = threadIdx.x % 32, warpgroup_row = consumer * WGMMA_M;
   const u32 warp_row = warpgroup_row + threadIdx.x % WARPGROUP_THREADS / 32 * WARP_ROWS;
-  ScoreRule rule = {scale, soft_cap, (soft_cap > 0.0f ? 1.0f : scale) * 1.44269504088896341f, launch.window, {}, 0, 0};
+  ScoreRule rule = {scale, soft_cap, (soft_cap > 0.0f ? 1.0f : scale) * LOG2_E, launch.window, {}, 0, 0};
   // Both rings have the same order.
-  Slot key_slot = {0, 0}, value_slot = {0, 0};
+  Slot<STAGES> key_slot = {0, 0}, value_slot = {0, 0};
   Item item = item_of(launch, load_tile(launch, item_of_round(0)), item_of_round(0));
   // Loaded an item ahead of its use.
   TileWords next_tile = load_tile(launch, item_of_round(1));
@@ -431,7 +386,7 @@ DEVICE void consume(const E* query, const Launch& launch, Ring keys, Ring values
       release(&keys.empty[key_slot.stage]);
       advance(key_slot);
       cap_and_mask(scores, rule, item.first_block);
-      online_softmax(scores, row_max, row_sum, rule.power_scale, correction);
+      softmax_of_block(scores, row_max, row_sum, rule.power_scale, correction);
       pack_p<E>(scores, p);
       if (item.first_block + 1 < n_blocks) mbarrier_wait_parity(&keys.full[key_slot.stage], key_slot.parity);
       for (u32 block = item.first_block + 1; block < n_blocks; block++) {
@@ -443,7 +398,7 @@ DEVICE void consume(const E* query, const Launch& launch, Ring keys, Ring values
         release(&keys.empty[key_slot.stage]);
         advance(key_slot);
         cap_and_mask(scores, rule, block);
-        online_softmax(scores, row_max, row_sum, rule.power_scale, correction);
+        softmax_of_block(scores, row_max, row_sum, rule.power_scale, correction);
         // The branches of this wait also keep the compiler from moving the next one before the softmax.
         if (block + 1 < n_blocks) mbarrier_wait_parity(&keys.full[key_slot.stage], key_slot.parity);
         wgmma_wait_group<0>(acc);

@@ -51,6 +51,7 @@
 // over 32768 tokens by persistence, if the card does not lower its clock.
 #include "epilogue.cuh"
 #include "ptx_sm90.cuh"
+#include "ring.cuh"
 
 constexpr u32 BM = 128, BN = 256, BK = 64;
 constexpr u32 STAGES = 3;
@@ -104,22 +105,11 @@ DEVICE Raster raster_of(u32 M, u32 N, u32 first) {
   return {(M + CLUSTER_M - 1) / CLUSTER_M * CLUSTER_SIZE, (N + BN - 1) / BN, first};
 }
 
-// A stage, and the parity of the phase in which it is full. The order of stages goes on from tile to tile.
-struct Slot {
-  u32 stage, parity;
-};
-DEVICE void advance(Slot& slot) {
-  slot.stage++;
-  if (slot.stage < STAGES) return;
-  slot.stage = 0;
-  slot.parity ^= 1;
-}
-
 // Thread 0.
 DEVICE void produce(const TensorMap& x, const TensorMap& w, unsigned char* stages, u64* full, u64* empty, Raster raster,
                     u32 k_steps) {
   const u32 half_n = cluster_ctarank() * MULTICAST_N;
-  Slot slot = {0, 0};
+  Slot<STAGES> slot = {0, 0};
   for (u32 index = blockIdx.x; index < tile_count(raster); index += gridDim.x) {
     const TileCoord tile = tile_at(raster, index);
     for (u32 step = 0; step < k_steps; step++) {
@@ -222,7 +212,7 @@ DEVICE void release(u64* empty, u32 stage, u32& refills) {
 
 // Warpgroups 1 and 2: the accumulators of a tile.
 template <class E>
-DEVICE void consume(const unsigned char* stages, u64* full, u64* empty, u32 consumer, u32 k_steps, Slot& slot,
+DEVICE void consume(const unsigned char* stages, u64* full, u64* empty, u32 consumer, u32 k_steps, Slot<STAGES>& slot,
                     u32& refills, float (&acc)[128]) {
   u32 previous = 0;
   for (u32 step = 0; step < k_steps; step++) {
@@ -466,7 +456,7 @@ DEVICE void linear_wgmma(const TensorMap& x, const TensorMap& w, const TensorMap
   const u32 consumer = warpgroup - 1;
   const u32 n_tiles = (tile_count(raster) - blockIdx.x + gridDim.x - 1) / gridDim.x;
   u32 refills = n_tiles * k_steps > STAGES ? n_tiles * k_steps - STAGES : 0;
-  Slot slot = {0, 0};
+  Slot<STAGES> slot = {0, 0};
   u32 parity = 0;
   for (u32 index = blockIdx.x; index < tile_count(raster); index += gridDim.x) {
     // Not initialized: the first wgmma overwrites it (scale_d = 0). With zeros the compiler sees writes between wgmmas and

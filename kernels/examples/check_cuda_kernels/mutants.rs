@@ -76,8 +76,8 @@ const MUTANTS: [Mutant; 10] = [
     Mutant {
         file: "attention_wgmma.cu",
         kernel: "attention_wgmma_bf16_64",
-        find: "if (first_key + BKV > rule.first_position + 1) {",
-        replace: "{",
+        find: "if (first_key + BKV > rule.first_position + 1) mask",
+        replace: "mask",
         message: "HGMMA of",
     },
     // The compiler moves the wait for P V before the softmax.

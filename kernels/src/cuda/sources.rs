@@ -15,8 +15,15 @@ macro_rules! header {
 }
 
 /// All headers that sources may include.
-pub const HEADERS: &[Header] =
-    &[header!("epilogue.cuh"), header!("math.cuh"), header!("ptx.cuh"), header!("ptx_sm90.cuh"), header!("types.cuh")];
+pub const HEADERS: &[Header] = &[
+    header!("attention.cuh"),
+    header!("epilogue.cuh"),
+    header!("math.cuh"),
+    header!("ptx.cuh"),
+    header!("ptx_sm90.cuh"),
+    header!("ring.cuh"),
+    header!("types.cuh"),
+];
 
 #[cfg(test)]
 mod tests {

@@ -50,8 +50,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "flash_masks_one_key_too_many",
         file: "attention_mma",
         path: KernelPath::Default,
-        find: "key > position[j / 2]",
-        replace: "key >= position[j / 2] && key > 0",
+        find: "key > position[i / 2 % 2]",
+        replace: "key >= position[i / 2 % 2] && key > 0",
     },
     Mutant {
         name: "flash_mask_off_by_one_block",
@@ -78,8 +78,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "flash_row_sum_not_rescaled",
         file: "attention_mma",
         path: KernelPath::Default,
-        find: "state.row_sum[half] * correction;",
-        replace: "state.row_sum[half];",
+        find: "float sum = row_sum * correction;",
+        replace: "float sum = row_sum;",
     },
     Mutant {
         name: "flash_lanes_leave_their_warp",
@@ -156,8 +156,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "flash_window_one_too_long",
         file: "attention_mma",
         path: KernelPath::Window,
-        find: "key + window <= position[j / 2]",
-        replace: "key + window < position[j / 2]",
+        find: "key + window <= position[i / 2 % 2]",
+        replace: "key + window < position[i / 2 % 2]",
     },
     Mutant {
         name: "flash_window_masked_for_first_row_alone",

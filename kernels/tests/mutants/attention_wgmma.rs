@@ -113,8 +113,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "flash3_masks_one_key_too_few",
         file: "attention_wgmma",
         path: KernelPath::Default,
-        find: "i % 2 > rule.position[i / 2 % 2]",
-        replace: "i % 2 > rule.position[i / 2 % 2] + 1",
+        find: "key > position[i / 2 % 2]",
+        replace: "key > position[i / 2 % 2] + 1",
     },
     Mutant {
         name: "flash3_masks_by_the_row_of_the_tile",
@@ -155,8 +155,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "flash3_row_sum_not_rescaled",
         file: "attention_wgmma",
         path: KernelPath::Default,
-        find: "row_sum[half] * correction[half];",
-        replace: "row_sum[half];",
+        find: "float sum = row_sum * correction;",
+        replace: "float sum = row_sum;",
     },
     Mutant {
         name: "flash3_results_not_rescaled",
@@ -274,8 +274,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "flash3_window_one_too_long",
         file: "attention_wgmma",
         path: KernelPath::Window,
-        find: "i % 2 + rule.window <= rule.position",
-        replace: "i % 2 + rule.window < rule.position",
+        find: "key + window <= position",
+        replace: "key + window < position",
     },
     Mutant {
         name: "flash3_skips_blocks_of_first_row",
@@ -288,8 +288,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "flash3_capped_scores_scaled_twice",
         file: "attention_wgmma",
         path: KernelPath::SoftCap,
-        find: "(soft_cap > 0.0f ? 1.0f : scale) * 1.44",
-        replace: "scale * 1.44",
+        find: "(soft_cap > 0.0f ? 1.0f : scale) * LOG2_E",
+        replace: "scale * LOG2_E",
     },
     Mutant {
         name: "flash3_items_of_another_round",
