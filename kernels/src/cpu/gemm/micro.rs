@@ -14,9 +14,11 @@ use super::epilogue::{F16C, PLAIN};
 use super::pack::{PANEL, widen_inputs};
 use super::packed_rows::STRIDE;
 use super::prefetch::LinePrefetcher;
+#[cfg(target_arch = "x86_64")]
+use super::vector::{Vector, Widen};
 use crate::dtype::DType;
 
-/// Steps of a panel in one iteration of a loop.
+/// Steps of a panel in one iteration of a loop: the counters would take ports of the multiply-adds.
 #[cfg(target_arch = "x86_64")]
 const UNROLL: usize = 4;
 
@@ -130,6 +132,80 @@ pub(super) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx512::Avx512;
 
+/// Multiplies a block of inputs and accumulates to `R` rows of two vectors at `tile`, [`PANEL`] elements apart. Stores
+/// widened weights to `wide`.
+///
+/// # Safety
+/// As [`MicroKernel::tile`], with `R` rows and the outputs to which `step`, `wide` and `tile` point.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn multiply_block<const R: usize, W: Widen>(
+    block: &TileBlock<'_>,
+    mut step: *const u8,
+    mut wide: *mut f32,
+    tile: *mut f32,
+) {
+    let mut x: *const f32 = block.activations.as_ptr().cast();
+    // SAFETY: the caller grants the instructions, `R` rows of `words` activations and `words` inputs of the panel.
+    unsafe {
+        let mut accumulators = [[W::Vector::splat(0.0); 2]; R];
+        if !block.is_first {
+            for (row, acc) in accumulators.iter_mut().enumerate() {
+                let row = tile.add(row * PANEL);
+                *acc = [W::Vector::load(row), W::Vector::load(row.add(W::Vector::COUNT))];
+            }
+        }
+        let mut next = block.next;
+        let steps = block.words / W::INPUTS;
+        for _ in 0..steps / UNROLL {
+            next.advance::<UNROLL>();
+            for _ in 0..UNROLL {
+                multiply_step::<R, W>(&mut accumulators, &mut x, &mut step, &mut wide);
+            }
+        }
+        for _ in 0..steps % UNROLL {
+            multiply_step::<R, W>(&mut accumulators, &mut x, &mut step, &mut wide);
+        }
+        for (row, acc) in accumulators.iter().enumerate() {
+            let row = tile.add(row * PANEL);
+            acc[0].store(row);
+            acc[1].store(row.add(W::Vector::COUNT));
+        }
+    }
+}
+
+/// Multiplies a step of a panel, and advances the pointers.
+///
+/// # Safety
+/// As [`multiply_block`].
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn multiply_step<const R: usize, W: Widen>(
+    accumulators: &mut [[W::Vector; 2]; R],
+    x: &mut *const f32,
+    step: &mut *const u8,
+    wide: &mut *mut f32,
+) {
+    // SAFETY: the caller grants the step, its activations and its place in `wide`.
+    unsafe {
+        for odd in 0..W::INPUTS {
+            let weights = W::widen(*step, odd);
+            if W::WIDENS {
+                weights[0].store(*wide);
+                weights[1].store(wide.add(W::Vector::COUNT));
+                *wide = wide.add(PANEL);
+            }
+            for (row, acc) in accumulators.iter_mut().enumerate() {
+                let value = W::Vector::splat(*x.add(row * STRIDE));
+                acc[0] = value.multiply_add(weights[0], acc[0]);
+                acc[1] = value.multiply_add(weights[1], acc[1]);
+            }
+            *x = x.add(1);
+        }
+        *step = step.add(W::BYTES);
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use super::*;
@@ -138,24 +214,12 @@ mod avx512 {
     /// AVX-512: 12 x 2 accumulators of 16 lanes, which with 3 operands fit 32 registers.
     pub(in super::super) struct Avx512;
 
-    /// Two vectors of widened weights for input `2 * step + odd`, or `step` where inputs are not paired.
-    trait Widen16 {
-        /// Inputs of a step.
-        const INPUTS: usize;
-        /// Bytes of a step of a panel.
-        const BYTES: usize;
-        /// Whether elements are widened.
-        const WIDENS: bool = true;
-        /// # Safety
-        /// The processor has AVX-512 F, and `step` points to a 64-byte aligned step of a panel.
-        unsafe fn widen(step: *const u8, odd: usize) -> [__m512; 2];
-    }
-
     struct WidenF32x16;
     struct WidenF16x16;
     struct WidenBf16x16;
 
-    impl Widen16 for WidenF32x16 {
+    impl Widen for WidenF32x16 {
+        type Vector = __m512;
         const INPUTS: usize = 1;
         const BYTES: usize = PANEL * 4;
         const WIDENS: bool = false;
@@ -166,7 +230,8 @@ mod avx512 {
         }
     }
 
-    impl Widen16 for WidenF16x16 {
+    impl Widen for WidenF16x16 {
+        type Vector = __m512;
         const INPUTS: usize = 1;
         const BYTES: usize = PANEL * 2;
         #[inline(always)]
@@ -182,7 +247,8 @@ mod avx512 {
         }
     }
 
-    impl Widen16 for WidenBf16x16 {
+    impl Widen for WidenBf16x16 {
+        type Vector = __m512;
         const INPUTS: usize = 2;
         const BYTES: usize = PANEL * 4;
         #[inline(always)]
@@ -234,72 +300,14 @@ mod avx512 {
     /// # Safety
     /// As [`MicroKernel::tile`], with `R` rows. `step` points to the block of the panel, and `wide` to a [`WidePanel`].
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    unsafe fn accumulate<const R: usize, W: Widen16>(
+    unsafe fn accumulate<const R: usize, W: Widen>(
         block: &TileBlock<'_>,
-        mut step: *const u8,
-        mut wide: *mut f32,
+        step: *const u8,
+        wide: *mut f32,
         tile: *mut MicroRow,
     ) {
-        let mut accumulators = [[_mm512_setzero_ps(); 2]; R];
-        let mut x: *const f32 = block.activations.as_ptr().cast();
-        // SAFETY: the caller grants `R` rows of `words` activations and `words` inputs of the panel; a row of a tile has
-        // two vectors.
-        unsafe {
-            if !block.is_first {
-                for (row, acc) in accumulators.iter_mut().enumerate() {
-                    let row: *const f32 = tile.add(row).cast();
-                    *acc = [_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(16))];
-                }
-            }
-            let mut next = block.next;
-            // Unrolled: the counters would take ports of the multiply-adds.
-            let steps = block.words / W::INPUTS;
-            for _ in 0..steps / UNROLL {
-                next.advance::<UNROLL>();
-                for _ in 0..UNROLL {
-                    multiply_step::<R, W>(&mut accumulators, &mut x, &mut step, &mut wide);
-                }
-            }
-            for _ in 0..steps % UNROLL {
-                multiply_step::<R, W>(&mut accumulators, &mut x, &mut step, &mut wide);
-            }
-            for (row, acc) in accumulators.iter().enumerate() {
-                let row: *mut f32 = tile.add(row).cast();
-                _mm512_storeu_ps(row, acc[0]);
-                _mm512_storeu_ps(row.add(16), acc[1]);
-            }
-        }
-    }
-
-    /// Multiplies a step of a panel, and advances the pointers.
-    ///
-    /// # Safety
-    /// As [`accumulate`].
-    #[inline(always)]
-    unsafe fn multiply_step<const R: usize, W: Widen16>(
-        accumulators: &mut [[__m512; 2]; R],
-        x: &mut *const f32,
-        step: &mut *const u8,
-        wide: &mut *mut f32,
-    ) {
-        // SAFETY: the caller grants the step, its activations and its place in `wide`.
-        unsafe {
-            for odd in 0..W::INPUTS {
-                let weights = W::widen(*step, odd);
-                if W::WIDENS {
-                    _mm512_store_ps(*wide, weights[0]);
-                    _mm512_store_ps(wide.add(16), weights[1]);
-                    *wide = wide.add(PANEL);
-                }
-                for (row, acc) in accumulators.iter_mut().enumerate() {
-                    let value = _mm512_set1_ps(*x.add(row * STRIDE));
-                    acc[0] = _mm512_fmadd_ps(value, weights[0], acc[0]);
-                    acc[1] = _mm512_fmadd_ps(value, weights[1], acc[1]);
-                }
-                *x = x.add(1);
-            }
-            *step = step.add(W::BYTES);
-        }
+        // SAFETY: the caller grants the sizes, and a row of a tile has two vectors.
+        unsafe { multiply_block::<R, W>(block, step, wide, tile.cast()) }
     }
 }
 
@@ -314,27 +322,14 @@ mod avx2 {
     /// Outputs of a pass.
     const PASS_COLUMNS: usize = 16;
 
-    /// Two vectors of widened weights, as in the AVX-512 variant.
-    trait Widen8 {
-        const INPUTS: usize;
-        const BYTES: usize;
-        /// Bytes of an output in a step.
-        const LANE_BYTES: usize;
-        /// Whether elements are widened.
-        const WIDENS: bool = true;
-        /// # Safety
-        /// The processor has AVX2 and F16C, and `step` points to 16 outputs of a step of a panel.
-        unsafe fn widen(step: *const u8, odd: usize) -> [__m256; 2];
-    }
-
     struct WidenF32x8;
     struct WidenF16x8;
     struct WidenBf16x8;
 
-    impl Widen8 for WidenF32x8 {
+    impl Widen for WidenF32x8 {
+        type Vector = __m256;
         const INPUTS: usize = 1;
         const BYTES: usize = PANEL * 4;
-        const LANE_BYTES: usize = 4;
         const WIDENS: bool = false;
         #[inline(always)]
         unsafe fn widen(step: *const u8, _odd: usize) -> [__m256; 2] {
@@ -343,10 +338,10 @@ mod avx2 {
         }
     }
 
-    impl Widen8 for WidenF16x8 {
+    impl Widen for WidenF16x8 {
+        type Vector = __m256;
         const INPUTS: usize = 1;
         const BYTES: usize = PANEL * 2;
-        const LANE_BYTES: usize = 2;
         #[inline(always)]
         unsafe fn widen(step: *const u8, _odd: usize) -> [__m256; 2] {
             // SAFETY: the caller grants 16 outputs.
@@ -356,10 +351,10 @@ mod avx2 {
         }
     }
 
-    impl Widen8 for WidenBf16x8 {
+    impl Widen for WidenBf16x8 {
+        type Vector = __m256;
         const INPUTS: usize = 2;
         const BYTES: usize = PANEL * 4;
-        const LANE_BYTES: usize = 4;
         #[inline(always)]
         unsafe fn widen(step: *const u8, odd: usize) -> [__m256; 2] {
             // SAFETY: the caller grants 16 outputs.
@@ -398,7 +393,7 @@ mod avx2 {
     /// # Safety
     /// As [`MicroKernel::tile`]. `panel` points to the block of the panel, and `wide` to a [`WidePanel`].
     #[inline(always)]
-    unsafe fn passes<W: Widen8>(
+    unsafe fn passes<W: Widen>(
         block: &TileBlock<'_>,
         rows: usize,
         panel: *const u8,
@@ -408,7 +403,7 @@ mod avx2 {
         for column in (0..PANEL).step_by(PASS_COLUMNS) {
             // SAFETY: the caller grants the features and the sizes; the columns lie inside the tile.
             unsafe {
-                let (panel, wide) = (panel.add(column * W::LANE_BYTES), wide.add(column));
+                let (panel, wide) = (panel.add(column * (W::BYTES / PANEL)), wide.add(column));
                 let tile = tile.cast::<f32>().add(column);
                 by_rows!(rows, accumulate::<W>, (block, panel, wide, tile), 1 2 3 4 5 6)
             }
@@ -418,70 +413,13 @@ mod avx2 {
     /// # Safety
     /// As [`passes`], for `R` rows and the 16 outputs to which `step`, `wide` and `tile` point.
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn accumulate<const R: usize, W: Widen8>(
+    unsafe fn accumulate<const R: usize, W: Widen>(
         block: &TileBlock<'_>,
-        mut step: *const u8,
-        mut wide: *mut f32,
+        step: *const u8,
+        wide: *mut f32,
         tile: *mut f32,
     ) {
-        let mut accumulators = [[_mm256_setzero_ps(); 2]; R];
-        let mut x: *const f32 = block.activations.as_ptr().cast();
-        // SAFETY: the caller grants `R` rows of `words` activations and `words` inputs of the panel.
-        unsafe {
-            if !block.is_first {
-                for (row, acc) in accumulators.iter_mut().enumerate() {
-                    let row = tile.add(row * PANEL);
-                    *acc = [_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(8))];
-                }
-            }
-            let mut next = block.next;
-            // Unrolled: the counters would take ports of the multiply-adds.
-            let steps = block.words / W::INPUTS;
-            for _ in 0..steps / UNROLL {
-                next.advance::<UNROLL>();
-                for _ in 0..UNROLL {
-                    multiply_step::<R, W>(&mut accumulators, &mut x, &mut step, &mut wide);
-                }
-            }
-            for _ in 0..steps % UNROLL {
-                multiply_step::<R, W>(&mut accumulators, &mut x, &mut step, &mut wide);
-            }
-            for (row, acc) in accumulators.iter().enumerate() {
-                let row = tile.add(row * PANEL);
-                _mm256_storeu_ps(row, acc[0]);
-                _mm256_storeu_ps(row.add(8), acc[1]);
-            }
-        }
-    }
-
-    /// Multiplies a step of a panel, and advances the pointers.
-    ///
-    /// # Safety
-    /// As [`accumulate`].
-    #[inline(always)]
-    unsafe fn multiply_step<const R: usize, W: Widen8>(
-        accumulators: &mut [[__m256; 2]; R],
-        x: &mut *const f32,
-        step: &mut *const u8,
-        wide: &mut *mut f32,
-    ) {
-        // SAFETY: the caller grants the step, its activations and its place in `wide`.
-        unsafe {
-            for odd in 0..W::INPUTS {
-                let weights = W::widen(*step, odd);
-                if W::WIDENS {
-                    _mm256_storeu_ps(*wide, weights[0]);
-                    _mm256_storeu_ps(wide.add(8), weights[1]);
-                    *wide = wide.add(PANEL);
-                }
-                for (row, acc) in accumulators.iter_mut().enumerate() {
-                    let value = _mm256_set1_ps(*x.add(row * STRIDE));
-                    acc[0] = _mm256_fmadd_ps(value, weights[0], acc[0]);
-                    acc[1] = _mm256_fmadd_ps(value, weights[1], acc[1]);
-                }
-                *x = x.add(1);
-            }
-            *step = step.add(W::BYTES);
-        }
+        // SAFETY: the caller grants the sizes.
+        unsafe { multiply_block::<R, W>(block, step, wide, tile) }
     }
 }

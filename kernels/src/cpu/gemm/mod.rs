@@ -32,6 +32,8 @@ mod micro;
 pub mod pack;
 mod packed_rows;
 mod prefetch;
+#[cfg(target_arch = "x86_64")]
+mod vector;
 
 #[cfg(target_arch = "x86_64")]
 pub(in crate::cpu) use amx::TileConfigGuard;

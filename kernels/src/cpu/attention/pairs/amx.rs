@@ -41,15 +41,9 @@ impl PairTiles for AmxTiles {
     const VALUES_BY_ELEMENT: bool = true;
 
     #[inline(always)]
-    unsafe fn set<const V: usize>(a: PairRows, b: [*const Line; V], c: [*mut Line; V]) {
+    unsafe fn multiply<const V: usize, const ADD: bool>(a: PairRows, b: [*const Line; V], c: [*mut Line; V]) {
         // SAFETY: the caller guarantees the registers and the sizes.
-        unsafe { multiply::<V, false>(a, b, c) }
-    }
-
-    #[inline(always)]
-    unsafe fn add<const V: usize>(a: PairRows, b: [*const Line; V], c: [*mut Line; V]) {
-        // SAFETY: the caller guarantees the registers and the sizes.
-        unsafe { multiply::<V, true>(a, b, c) }
+        unsafe { multiply::<V, ADD>(a, b, c) }
     }
 }
 
@@ -68,20 +62,68 @@ unsafe fn multiply<const V: usize, const ADD: bool>(a: PairRows, b: [*const Line
         for first in (0..a.rows).step_by(2 * ROWS) {
             let upper = a.start.add(first * a.stride).cast::<u8>();
             let (left, right) = (c[0].add(first), last_c.add(first));
+            // The loop over the steps with the instructions of one, of 64 bytes of a row and 16 lines of lanes.
+            macro_rules! multiply_steps {
+                ($($instruction:literal),*) => {
+                    asm!(
+                        "2:",
+                        $($instruction,)*
+                        "add {upper}, 64",
+                        "add {lower}, 64",
+                        "add {left}, 1024",
+                        "add {right}, 1024",
+                        "dec {steps}",
+                        "jnz 2b",
+                        steps = inout(reg) steps.max(1) => _,
+                        upper = inout(reg) upper => _,
+                        lower = inout(reg) upper.wrapping_add(ROWS * stride) => _,
+                        left = inout(reg) b[0] => _,
+                        right = inout(reg) last_b => _,
+                        stride = in(reg) stride,
+                        line = in(reg) LINE,
+                        options(nostack, readonly),
+                    )
+                };
+            }
             if first + ROWS < a.rows {
                 begin::<V, true, ADD>(left, right);
                 if V == 2 {
-                    four(steps, upper, stride, b[0], last_b)
+                    multiply_steps!(
+                        "tileloadd tmm6, [{left} + {line}]",
+                        "tileloadd tmm4, [{upper} + {stride}]",
+                        "tileloadd tmm7, [{right} + {line}]",
+                        "tdpbf16ps tmm0, tmm4, tmm6",
+                        "tileloadd tmm5, [{lower} + {stride}]",
+                        "tdpbf16ps tmm1, tmm4, tmm7",
+                        "tdpbf16ps tmm2, tmm5, tmm6",
+                        "tdpbf16ps tmm3, tmm5, tmm7"
+                    );
                 } else {
-                    two_rows(steps, upper, stride, b[0])
+                    multiply_steps!(
+                        "tileloadd tmm6, [{left} + {line}]",
+                        "tileloadd tmm4, [{upper} + {stride}]",
+                        "tileloadd tmm5, [{lower} + {stride}]",
+                        "tdpbf16ps tmm0, tmm4, tmm6",
+                        "tdpbf16ps tmm2, tmm5, tmm6"
+                    );
                 }
                 end::<V, true>(left, right);
             } else {
                 begin::<V, false, ADD>(left, right);
                 if V == 2 {
-                    two_lanes(steps, upper, stride, b[0], last_b)
+                    multiply_steps!(
+                        "tileloadd tmm6, [{left} + {line}]",
+                        "tileloadd tmm4, [{upper} + {stride}]",
+                        "tileloadd tmm7, [{right} + {line}]",
+                        "tdpbf16ps tmm0, tmm4, tmm6",
+                        "tdpbf16ps tmm1, tmm4, tmm7"
+                    );
                 } else {
-                    one(steps, upper, stride, b[0])
+                    multiply_steps!(
+                        "tileloadd tmm6, [{left} + {line}]",
+                        "tileloadd tmm4, [{upper} + {stride}]",
+                        "tdpbf16ps tmm0, tmm4, tmm6"
+                    );
                 }
                 end::<V, false>(left, right);
             }
@@ -127,108 +169,5 @@ unsafe fn end<const V: usize, const BOTH: bool>(left: *mut Line, right: *mut Lin
                 asm!("tilestored [{} + {}], tmm3", in(reg) right.add(ROWS), in(reg) LINE, options(nostack));
             }
         }
-    }
-}
-
-/// The loop over the steps of [`multiply`] with the instructions of a step. A step has 64 bytes of a row and 16 lines of lanes.
-macro_rules! steps {
-    ($steps:ident, $upper:ident, $stride:ident, $left:ident, $right:ident, $($instruction:literal),*) => {
-        asm!(
-            "2:",
-            $($instruction,)*
-            "add {upper}, 64",
-            "add {lower}, 64",
-            "add {left}, 1024",
-            "add {right}, 1024",
-            "dec {steps}",
-            "jnz 2b",
-            steps = inout(reg) $steps.max(1) => _,
-            upper = inout(reg) $upper => _,
-            lower = inout(reg) $upper.wrapping_add(ROWS * $stride) => _,
-            left = inout(reg) $left => _,
-            right = inout(reg) $right => _,
-            stride = in(reg) $stride,
-            line = in(reg) LINE,
-            options(nostack, readonly),
-        )
-    };
-}
-
-#[inline(always)]
-unsafe fn four(steps: usize, upper: *const u8, stride: usize, left: *const Line, right: *const Line) {
-    // SAFETY: the caller guarantees the registers and the sizes.
-    unsafe {
-        steps!(
-            steps,
-            upper,
-            stride,
-            left,
-            right,
-            "tileloadd tmm6, [{left} + {line}]",
-            "tileloadd tmm4, [{upper} + {stride}]",
-            "tileloadd tmm7, [{right} + {line}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{lower} + {stride}]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7"
-        );
-    }
-}
-
-#[inline(always)]
-unsafe fn two_rows(steps: usize, upper: *const u8, stride: usize, left: *const Line) {
-    let right = left;
-    // SAFETY: the caller guarantees the registers and the sizes.
-    unsafe {
-        steps!(
-            steps,
-            upper,
-            stride,
-            left,
-            right,
-            "tileloadd tmm6, [{left} + {line}]",
-            "tileloadd tmm4, [{upper} + {stride}]",
-            "tileloadd tmm5, [{lower} + {stride}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm2, tmm5, tmm6"
-        );
-    }
-}
-
-#[inline(always)]
-unsafe fn two_lanes(steps: usize, upper: *const u8, stride: usize, left: *const Line, right: *const Line) {
-    // SAFETY: the caller guarantees the registers and the sizes.
-    unsafe {
-        steps!(
-            steps,
-            upper,
-            stride,
-            left,
-            right,
-            "tileloadd tmm6, [{left} + {line}]",
-            "tileloadd tmm4, [{upper} + {stride}]",
-            "tileloadd tmm7, [{right} + {line}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7"
-        );
-    }
-}
-
-#[inline(always)]
-unsafe fn one(steps: usize, upper: *const u8, stride: usize, left: *const Line) {
-    let right = left;
-    // SAFETY: the caller guarantees the registers and the sizes.
-    unsafe {
-        steps!(
-            steps,
-            upper,
-            stride,
-            left,
-            right,
-            "tileloadd tmm6, [{left} + {line}]",
-            "tileloadd tmm4, [{upper} + {stride}]",
-            "tdpbf16ps tmm0, tmm4, tmm6"
-        );
     }
 }

@@ -33,15 +33,9 @@ impl PairTiles for DotTiles {
     const VALUES_BY_ELEMENT: bool = false;
 
     #[inline(always)]
-    unsafe fn set<const V: usize>(a: PairRows, b: [*const Line; V], c: [*mut Line; V]) {
+    unsafe fn multiply<const V: usize, const ADD: bool>(a: PairRows, b: [*const Line; V], c: [*mut Line; V]) {
         // SAFETY: the caller guarantees the instructions and the sizes.
-        unsafe { multiply::<V, false>(a, b, c) }
-    }
-
-    #[inline(always)]
-    unsafe fn add<const V: usize>(a: PairRows, b: [*const Line; V], c: [*mut Line; V]) {
-        // SAFETY: the caller guarantees the instructions and the sizes.
-        unsafe { multiply::<V, true>(a, b, c) }
+        unsafe { multiply::<V, ADD>(a, b, c) }
     }
 }
 

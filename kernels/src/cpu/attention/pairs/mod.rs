@@ -101,17 +101,33 @@ trait PairTiles {
     /// Whether values are packed as `[element][key pair]`, else as `[key pair][element]`.
     const VALUES_BY_ELEMENT: bool;
 
-    /// Sets `c`. `a` is `[row][pair]`.
+    /// Sets `c`, or adds to it. `a` is `[row][pair]`, or `[pair][row]` with `ADD` unless [`PairTiles::VALUES_BY_ELEMENT`].
     ///
     /// # Safety
     /// The processor has the instructions, and the operands have the sizes of `a`.
-    unsafe fn set<const V: usize>(a: PairRows, b: [*const Line; V], c: [*mut Line; V]);
+    unsafe fn multiply<const V: usize, const ADD: bool>(a: PairRows, b: [*const Line; V], c: [*mut Line; V]);
+}
 
-    /// Adds to `c`. `a` is `[row][pair]` for [`PairTiles::VALUES_BY_ELEMENT`], else `[pair][row]`.
-    ///
-    /// # Safety
-    /// As [`PairTiles::set`].
-    unsafe fn add<const V: usize>(a: PairRows, b: [*const Line; V], c: [*mut Line; V]);
+/// [`PairTiles::multiply`] for the run-time number of vectors, up to [`PairTiles::GROUP`].
+///
+/// # Safety
+/// As [`PairTiles::multiply`].
+#[inline(always)]
+unsafe fn multiply_group<T: PairTiles, const ADD: bool>(
+    count: usize,
+    a: PairRows,
+    b: impl Fn(usize) -> *const Line,
+    c: impl Fn(usize) -> *mut Line,
+) {
+    // SAFETY: the caller guarantees the instructions and the sizes.
+    unsafe {
+        match count {
+            1 => T::multiply::<1, ADD>(a, [b(0)], [c(0)]),
+            2 => T::multiply::<2, ADD>(a, [b(0), b(1)], [c(0), c(1)]),
+            3 => T::multiply::<3, ADD>(a, [b(0), b(1), b(2)], [c(0), c(1), c(2)]),
+            _ => {}
+        }
+    }
 }
 
 /// A task and the sizes of its operands.
@@ -242,12 +258,7 @@ impl PairTask<'_> {
         unsafe {
             let b = |vector: usize| b.add(vector * self.padded_pairs);
             let c = |vector: usize| c.add(vector * KEYS + group.keys.start);
-            match group.count {
-                1 => T::set(a, [b(0)], [c(0)]),
-                2 => T::set(a, [b(0), b(1)], [c(0), c(1)]),
-                3 => T::set(a, [b(0), b(1), b(2)], [c(0), c(1), c(2)]),
-                _ => {}
-            }
+            multiply_group::<T, false>(group.count, a, b, c);
         }
     }
 
@@ -278,12 +289,7 @@ impl PairTask<'_> {
             let a = PairRows { start, stride, rows: self.elements, pairs: pairs.len() };
             let b = |vector: usize| b.add(vector * KEYS + pairs.start);
             let c = |vector: usize| c.add(vector * elements);
-            match group.count {
-                1 => T::add(a, [b(0)], [c(0)]),
-                2 => T::add(a, [b(0), b(1)], [c(0), c(1)]),
-                3 => T::add(a, [b(0), b(1), b(2)], [c(0), c(1), c(2)]),
-                _ => {}
-            }
+            multiply_group::<T, true>(group.count, a, b, c);
         }
     }
 
