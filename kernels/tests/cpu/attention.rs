@@ -58,6 +58,31 @@ pub fn whole(first: usize, len: usize) -> AttentionSegment {
     AttentionSegment { query_row: first, start_position: 0, len, keys: vec![(first, len)] }
 }
 
+/// A backend for each instruction set of this machine.
+pub fn instruction_set_backends() -> Vec<CpuBackend> {
+    instruction_sets().into_iter().map(|isa| CpuBackend::with_isa(2, isa).unwrap()).collect()
+}
+
+/// The bytes of attention, of keys and values that need not be finite.
+pub fn attend(
+    backend: &CpuBackend,
+    dtype: DType,
+    (query, keys_values): (&[f32], &[f32]),
+    layout: &AttentionLayout,
+    shape: AttentionShape,
+    rule: ScoreRule,
+) -> Vec<u8> {
+    let (width, kv_width) = (shape.query_width(), 2 * shape.kv_width());
+    let query = upload(backend, dtype, query.len() / width, width, query);
+    // An embedding refuses values that are not finite.
+    let rows = keys_values.len() / kv_width;
+    let mut device_keys_values = backend.alloc(dtype, rows, kv_width).unwrap();
+    backend.upload(&dtype.from_f32_slice(keys_values), &mut device_keys_values).unwrap();
+    let mut out = filled_with_nan(backend, dtype, query.rows(), width);
+    backend.attention(&query, &device_keys_values, layout, shape, rule, &mut out).unwrap();
+    bytes(backend, &out)
+}
+
 #[test]
 fn attention_of_ragged_rows_equals_reference() {
     for dtype in DTYPES {

@@ -1,32 +1,8 @@
 //! Attention with unusual widths, scales and inputs: against a plain softmax in `f64`, and values that are not finite.
 
-use crate::attention::{reference, whole};
+use crate::attention::{attend, instruction_set_backends, reference, whole};
 use crate::common::*;
 use actbench_kernels::{AttentionLayout, AttentionShape, Backend, CpuBackend, DType, ScoreRule};
-
-/// Backends of all instruction sets of this machine.
-fn instruction_set_backends() -> Vec<CpuBackend> {
-    instruction_sets().into_iter().map(|isa| CpuBackend::with_isa(2, isa).unwrap()).collect()
-}
-
-fn attend(
-    backend: &CpuBackend,
-    dtype: DType,
-    (query, keys_values): (&[f32], &[f32]),
-    layout: &AttentionLayout,
-    shape: AttentionShape,
-    rule: ScoreRule,
-) -> Vec<f32> {
-    let (width, kv_width) = (shape.query_width(), 2 * shape.kv_width());
-    let query = upload(backend, dtype, query.len() / width, width, query);
-    // An embedding refuses values that are not finite.
-    let rows = keys_values.len() / kv_width;
-    let mut device_keys_values = backend.alloc(dtype, rows, kv_width).unwrap();
-    backend.upload(&dtype.from_f32_slice(keys_values), &mut device_keys_values).unwrap();
-    let mut out = filled_with_nan(backend, dtype, query.rows(), width);
-    backend.attention(&query, &device_keys_values, layout, shape, rule, &mut out).unwrap();
-    values(backend, &out)
-}
 
 /// Head widths that are not whole vectors or tiles, odd ones, and the largest; groups of 1, 2, 3, 7 and 8 heads.
 #[test]
@@ -45,7 +21,7 @@ fn all_head_widths_equal_reference() {
             let mut expected = reference(&query, &kv, 0, 70, shape, rule);
             expected.extend(reference(&query, &kv, 70, 5, shape, rule));
             for backend in instruction_set_backends() {
-                let own = attend(&backend, dtype, (&query, &kv), &layout, shape, rule);
+                let own = dtype.to_f32_vec(&attend(&backend, dtype, (&query, &kv), &layout, shape, rule));
                 let what = format!("{} {dtype} {shape:?}", backend.describe());
                 assert_close(&own, &expected, attention_tolerance(dtype), &what);
             }
@@ -65,7 +41,7 @@ fn negative_and_zero_scales_equal_reference() {
             let rule = ScoreRule { scale, window: Some(20), soft_cap };
             let expected = reference(&query, &kv, 0, rows, shape, rule);
             for backend in instruction_set_backends() {
-                let own = attend(&backend, dtype, (&query, &kv), &layout, shape, rule);
+                let own = dtype.to_f32_vec(&attend(&backend, dtype, (&query, &kv), &layout, shape, rule));
                 let what = format!("{} {rule:?}", backend.describe());
                 assert_close(&own, &expected, attention_tolerance(dtype), &what);
             }
@@ -86,14 +62,14 @@ fn non_finite_values_reach_rows_that_see_them() {
         let query = random(1, dtype, (rows + other) * width);
         let kv = random(2, dtype, (rows + other) * kv_width);
         for backend in instruction_set_backends() {
-            let clean = attend(&backend, dtype, (&query, &kv), &layout, shape, rule);
+            let clean = dtype.to_f32_vec(&attend(&backend, dtype, (&query, &kv), &layout, shape, rule));
             // An element of the first key, and of the first value, of the broken position.
             for (column, value) in
                 [(3, f32::NAN), (shape.kv_width() + 3, f32::NAN), (shape.kv_width() + 3, f32::NEG_INFINITY)]
             {
                 let mut kv = kv.clone();
                 kv[broken * kv_width + column] = value;
-                let own = attend(&backend, dtype, (&query, &kv), &layout, shape, rule);
+                let own = dtype.to_f32_vec(&attend(&backend, dtype, (&query, &kv), &layout, shape, rule));
                 for (index, (own, clean)) in own.iter().zip(&clean).enumerate() {
                     let (row, head, element) = (index / width, index % width / shape.head_dim, index % shape.head_dim);
                     let sees = (broken..rows).contains(&row) && window.is_none_or(|window| row < broken + window);
@@ -123,10 +99,10 @@ fn bits_are_those_of_any_thread_count() {
     for isa in instruction_sets() {
         let results = [1, 2, 7].map(|threads| {
             let backend = CpuBackend::with_isa(threads, isa).unwrap();
-            attend(&backend, dtype, (&query, &kv), &layout, shape, rule).iter().map(|value| value.to_bits()).collect()
+            attend(&backend, dtype, (&query, &kv), &layout, shape, rule)
         });
-        let [one, two, seven]: [Vec<u32>; 3] = results;
+        let [one, two, seven] = results;
         assert!(one == two && one == seven, "{isa}");
-        assert!(one.iter().all(|bits| f32::from_bits(*bits).is_finite()), "{isa}");
+        assert!(dtype.to_f32_vec(&one).iter().all(|value| value.is_finite()), "{isa}");
     }
 }

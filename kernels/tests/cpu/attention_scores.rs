@@ -3,18 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::attention::{SHAPES, reference, whole};
+use crate::attention::{SHAPES, attend, instruction_set_backends, reference, whole};
 use crate::common::*;
 use actbench_kernels::backend::AttentionSegment;
 use actbench_kernels::{AttentionLayout, AttentionShape, Backend, CpuBackend, DType, ScoreRule};
 
 /// Keys of a block of the CPU backend.
 const BLOCK: usize = 64;
-
-/// A backend for each instruction set of this machine.
-fn instruction_set_backends() -> Vec<CpuBackend> {
-    instruction_sets().into_iter().map(|isa| CpuBackend::with_isa(2, isa).unwrap()).collect()
-}
 
 /// Shapes with groups of 1, 2, 3 and 70 query heads: rows that share a vector of lanes, and rows with several vectors.
 const TESTED_SHAPES: [AttentionShape; 4] = [SHAPES[0], SHAPES[1], SHAPES[3], SHAPES[5]];
@@ -23,22 +18,6 @@ const TESTED_SHAPES: [AttentionShape; 4] = [SHAPES[0], SHAPES[1], SHAPES[3], SHA
 fn inputs(dtype: DType, rows: usize, shape: AttentionShape) -> (Vec<f32>, Vec<f32>) {
     let query = random(1, dtype, rows * shape.query_width()).iter().map(|value| value * 4.0).collect();
     (query, random(2, dtype, rows * 2 * shape.kv_width()))
-}
-
-fn attend(
-    backend: &CpuBackend,
-    dtype: DType,
-    (query, keys_values): (&[f32], &[f32]),
-    layout: &AttentionLayout,
-    shape: AttentionShape,
-    rule: ScoreRule,
-) -> Vec<u8> {
-    let (width, kv_width) = (shape.query_width(), 2 * shape.kv_width());
-    let query = upload(backend, dtype, query.len() / width, width, query);
-    let keys_values = upload(backend, dtype, keys_values.len() / kv_width, kv_width, keys_values);
-    let mut out = filled_with_nan(backend, dtype, query.rows(), width);
-    backend.attention(&query, &keys_values, layout, shape, rule, &mut out).unwrap();
-    bytes(backend, &out)
 }
 
 #[test]

@@ -203,10 +203,20 @@ fn assert_bits_of(
     assert!(differing.is_none() && got.len() == expected.len(), "element {differing:?} of {what:?}");
 }
 
+/// Calls `check` with a tree of each of `shapes`, which are heads, heads of keys and values, their width and the longest sequence.
+fn for_each_tree(shapes: &[(usize, usize, usize, usize)], check: impl Fn(usize, &Inputs, EmulatorOptions, ScoreRule)) {
+    let matrix = EmulatorOptions::matrix();
+    for (index, (n_heads, n_kv_heads, head_dim, len)) in shapes.iter().copied().enumerate() {
+        let dtype = [DType::F16, DType::Bf16][index % 2];
+        let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
+        let inputs = Inputs::new(dtype, shape, tree(index as u64, &[len, 2, len / 2]));
+        check(index, &inputs, matrix[index % matrix.len()], ScoreRule::of_head_dim(head_dim));
+    }
+}
+
 /// Groups that divide a tile of 64 rows and that do not, and one of more heads than a tile has rows.
 #[test]
 fn grouped_attention_has_scalar_bits() {
-    let matrix = EmulatorOptions::matrix();
     let shapes = [
         (1, 1, 64, 90),
         (4, 2, 16, 70),
@@ -216,12 +226,7 @@ fn grouped_attention_has_scalar_bits() {
         (8, 1, 40, 66),
         (71, 1, 16, 3),
     ];
-    for (index, (n_heads, n_kv_heads, head_dim, len)) in shapes.into_iter().enumerate() {
-        let dtype = [DType::F16, DType::Bf16][index % 2];
-        let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
-        let inputs = Inputs::new(dtype, shape, tree(index as u64, &[len, 2, len / 2]));
-        assert_bits(&inputs, matrix[index % matrix.len()], ScoreRule::of_head_dim(head_dim));
-    }
+    for_each_tree(&shapes, |_, inputs, options, rule| assert_bits(inputs, options, rule));
 }
 
 /// Every window and soft cap, with both widths of tiles that have other stages.
@@ -254,7 +259,6 @@ fn windows_and_soft_caps_have_scalar_bits() {
 /// tiles and one.
 #[test]
 fn wgmma_attention_has_scalar_bits() {
-    let matrix = EmulatorOptions::matrix();
     let shapes = [
         (1, 1, 64, 140),
         (4, 2, 64, 70),
@@ -264,13 +268,9 @@ fn wgmma_attention_has_scalar_bits() {
         (8, 1, 64, 30),
         (4, 4, 128, 65),
     ];
-    for (index, (n_heads, n_kv_heads, head_dim, len)) in shapes.into_iter().enumerate() {
-        let dtype = [DType::F16, DType::Bf16][index % 2];
-        let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
-        let inputs = Inputs::new(dtype, shape, tree(index as u64, &[len, 2, len / 2]));
-        let rule = ScoreRule::of_head_dim(head_dim);
-        assert_bits_of(KernelSet::Fast, [1, 3, 132][index % 3], &inputs, matrix[index % matrix.len()], rule);
-    }
+    for_each_tree(&shapes, |index, inputs, options, rule| {
+        assert_bits_of(KernelSet::Fast, [1, 3, 132][index % 3], inputs, options, rule);
+    });
 }
 
 /// Every window and soft cap, with both widths, and more blocks of keys than stages.
