@@ -309,7 +309,8 @@ fn failing_copy_ends_extraction() {
         let pooled = eager::extract_layer_pooled(&device, &tokens(), 2, 1, PoolMethod::Mean, None);
         let error = pooled.unwrap_err().to_string();
         assert!(error.contains("a part fails by request"), "{failing}: {error}");
-        assert_eq!(device.events.log().last().map(String::as_str), Some("session ended"), "{failing}");
+        // The session of the last batches may end while their copies land.
+        assert_eq!(device.events.count("session ended"), 1, "{failing}");
         assert_eq!(device.events.n_pending.load(Ordering::SeqCst), 0, "{failing}");
         assert!(device.events.count("submitted") <= failing as usize + MAX_PENDING_COPIES + 2, "{failing}");
     }
