@@ -140,6 +140,16 @@ untimed_less_work() { : "the rule 'tail' leaves out tokens behind the last poole
     "$work/explain.txt"
 }
 
+untimed_shards() { : "shards of one extraction, joined, are byte for byte the file of one process"
+  local flags=(--model "$(model)" --samples 60 --layer 6 --quiet) task
+  "$ACTBENCH" cache "${flags[@]}" --out "$work/whole.safetensors" >/dev/null
+  for task in 2 0 1; do
+    SLURM_ARRAY_TASK_ID=$task "$ACTBENCH" cache "${flags[@]}" --shard auto/3 --out "$work/shards" >/dev/null
+  done
+  "$ACTBENCH" cache --merge "$work/shards" --out "$work/joined.safetensors" --quiet >/dev/null
+  cmp "$work/whole.safetensors" "$work/joined.safetensors"
+}
+
 untimed_phases() { : "a result file and the report say where the time of a case's process went, the release of the model included"
   "$ACTBENCH" run --samples 40 --repetitions 1 --tasks train --methods lazy --quiet --output "$work/phases.json" >"$work/phases.txt"
   grep -q '"release_s"' "$work/phases.json"

@@ -27,6 +27,7 @@ pub mod quantities;
 pub mod report;
 pub mod results;
 pub mod runner;
+pub mod shard;
 #[cfg(test)]
 mod test_support;
 pub mod workload;

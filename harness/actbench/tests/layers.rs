@@ -35,8 +35,8 @@ const FLOORS: [&[&str]; 14] = [
     &["atomic_file"],
     // Which existing files a command may replace, and what is shown while it works.
     &["own_output", "progress"],
-    // What is run: tasks, methods, settings, metrics.
-    &["case"],
+    // What is run: tasks, methods, settings, metrics; and which part of it.
+    &["case", "shard"],
     // Which GPUs there are, and which a run uses.
     &["devices"],
     // What the machine is, and what a process takes of it.

@@ -9,17 +9,22 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::extraction_progress::ExtractionProgress;
 use super::extraction_setup::{ExtractionSetup, LayerSelectionArgs};
 use super::halved;
 use super::settings::ExtractionArgs;
 use super::stdout;
-use crate::case::Method;
+use crate::case::{CaseObserver as _, Method, Phase};
 use crate::error::{Error, Result};
 use crate::own_output::refuse_dash;
 use crate::runner::interrupt;
+use crate::shard::files::{self, ShardRecord};
+use crate::shard::join::{Joined, join};
+use crate::shard::{ShardFlag, process_variable};
 use crate::workload::extract::plan;
 use actbench_activations::plan::Acts;
 use actbench_activations::plan::sources::PlanSource;
+use actbench_activations::tokens::TokenSequence;
 use pairgate::atomic_file::OutputTarget;
 use pairgate::process::interrupt::at_forced_exit;
 use pairgate::stderr_line;
@@ -31,11 +36,15 @@ use pairgate::stderr_line;
 /// others. scripts/actbench_files.py reads it. Ctrl-C keeps the finished samples, and the same command resumes an
 /// interrupted write. An existing file of the same settings is verified completely and kept; a file of other settings is
 /// rejected.
+///
+/// With --shard several processes or machines write one file each, and --merge joins them: the bytes are those of one process.
 #[derive(Args, Clone, Debug)]
 #[command(
     before_help = "Examples:\n  \
     actbench cache --out features.safetensors\n  \
-    actbench cache --model ./smollm2 --dataset data.jsonl --layer 12 --out features.safetensors",
+    actbench cache --model ./smollm2 --dataset data.jsonl --layer 12 --out features.safetensors\n  \
+    actbench cache --model ./smollm2 --dataset data.jsonl --shard 3/8 --out shards\n  \
+    actbench cache --merge shards --out features.safetensors",
     after_help = "Exit status: 0 success, 1 out of memory, or the file cannot be written, 2 bad usage or input,\n\
     130 interrupted."
 )]
@@ -46,9 +55,17 @@ pub struct CacheArgs {
     /// The layers.
     #[command(flatten)]
     pub selection: LayerSelectionArgs,
-    /// Output file
+    /// Output file; with --shard the directory of the shards
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// Write only the I-th of N consecutive parts of the samples, to DIR/shard-I-of-N.safetensors where --out is DIR. auto: I and
+    /// N from the launcher (Slurm arrays and srun, torchrun, Open MPI), auto/N: I alone, with tasks numbered from 0 (also indexed
+    /// jobs of Kubernetes)
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<ShardFlag>,
+    /// Join the shards in DIR, all of which must be complete and of the same settings
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["shard", "SampleArgs", "device_map", "threads", "LayerSelectionArgs"])]
+    pub merge: Option<PathBuf>,
     /// Show no progress
     #[arg(long, short)]
     pub quiet: bool,
@@ -61,13 +78,31 @@ pub struct CacheArgs {
 pub fn cache(args: &CacheArgs) -> Result<ExitCode> {
     interrupt::install()?;
     refuse_dash(&args.out, "--out")?;
-    let setup = ExtractionSetup::load(&args.extraction, &args.selection, Method::LazyDisk, args.quiet)?;
     // Through links, which a rename would replace.
-    let out = match OutputTarget::of(&args.out) {
+    let target = match OutputTarget::of(&args.out) {
         Ok(OutputTarget::File(path)) => path,
         // Refused by the writer of cache files, which names the reason.
         _ => args.out.clone(),
     };
+    if let Some(directory) = &args.merge {
+        return merge(directory, &target, args.quiet);
+    }
+    let shard = match args.shard {
+        None => None,
+        Some(flag) => {
+            let (shard, source) = flag.resolve(&process_variable)?;
+            if let Some(source) = source.filter(|_| !args.quiet) {
+                stderr_line!("note: {source}");
+            }
+            Some(shard)
+        }
+    };
+    let out = match shard {
+        None => target,
+        // Before the model is read.
+        Some(shard) => files::prepare_directory(&args.out, shard)?,
+    };
+    let setup = ExtractionSetup::load(&args.extraction, &args.selection, Method::LazyDisk, args.quiet)?;
     let partial = out.with_file_name(partial_name(&out));
     // A forced exit, in the middle of a long batch, keeps the finished samples as well.
     let of_forced_exit = partial.clone();
@@ -77,10 +112,18 @@ pub fn cache(args: &CacheArgs) -> Result<ExitCode> {
         }
     });
     let tokens = setup.prepared.all_tokens();
-    let n_tokens = tokens.n_tokens();
-    let plan = plan(&setup.model, tokens, &setup.layers, setup.options())?.with_progress(setup.progress.sink());
+    let mut n_tokens = tokens.n_tokens();
+    let mut plan = plan(&setup.model, tokens.clone(), &setup.layers, setup.options())?;
+    let mut table = setup.sample_table();
+    if let Some(shard) = shard {
+        let record = ShardRecord::of(shard, tokens.len(), plan.fingerprint()?)?;
+        n_tokens = tokens.sequences().skip(record.first).take(record.len).map(TokenSequence::len).sum();
+        plan = plan.slice_batch(record.first as i64..(record.first + record.len) as i64)?;
+        table = record.table(&table)?;
+    }
+    let plan = plan.with_progress(setup.progress.sink());
     let plan = plan.with_interrupt(interrupt::requested);
-    let cached = match plan.cache_with_table(&out, &setup.sample_table()) {
+    let cached = match plan.cache_with_table(&out, &table) {
         Err(error @ Error::Interrupted) => {
             setup.progress.finish();
             let Some(kept) = kept(&partial) else { return Err(error) };
@@ -92,15 +135,30 @@ pub fn cache(args: &CacheArgs) -> Result<ExitCode> {
     setup.progress.finish();
     halved::warn("cache", plan.stats().halvings);
     check(&cached)?;
-    if let Some(warning) = without_table(&cached, &args.out)? {
+    if let Some(warning) = without_table(&cached, &out)? {
         stderr_line!("warning: {warning}");
     }
     let tokens_run = plan.stats().tokens_total;
     stdout::line(format_args!(
         "{}: {}; ran the model on {tokens_run} of {n_tokens} tokens",
-        args.out.display(),
+        out.display(),
         cached.signature()
     ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Joins the shards in `directory` into the file `out`.
+fn merge(directory: &Path, out: &Path, quiet: bool) -> Result<ExitCode> {
+    let progress = ExtractionProgress::new(quiet);
+    progress.phase(Phase::Extracting);
+    let joined = join(directory, out, &progress.sink(), interrupt::requested);
+    progress.finish();
+    let Joined { acts, n_shards, existed } = joined?;
+    if existed {
+        check(&acts)?;
+    }
+    let what = if existed { "was complete already: the file of" } else { "joined from" };
+    stdout::line(format_args!("{}: {}; {what} {n_shards} shards", out.display(), acts.signature()));
     Ok(ExitCode::SUCCESS)
 }
 

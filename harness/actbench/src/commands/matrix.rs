@@ -14,7 +14,7 @@ use super::stdout;
 use crate::case::{Fault, Method, Task};
 use crate::error::{Error, Result};
 use crate::matrix::directory::{MatrixDirectory, MatrixManifest};
-use crate::matrix::order::{Shard, order};
+use crate::matrix::order::order;
 use crate::matrix::{CellFlags, RunMatrix};
 use crate::own_output::refuse_dash;
 use crate::planner::job::Job;
@@ -22,6 +22,7 @@ use crate::quantities::rounded_duration;
 use crate::report::sentence::sentence;
 use crate::results::{ResultFile, Status};
 use crate::runner::{RunOptions, interrupt, run as run_cases};
+use crate::shard::{ShardFlag, process_variable};
 use crate::workload::{Preflight, preflight_with_data};
 use pairgate::stderr_line;
 
@@ -61,9 +62,10 @@ pub struct MatrixArgs {
     /// List the cells with their predicted time, memory and disk space, and run none
     #[arg(long)]
     pub dry_run: bool,
-    /// Run only every N-th cell, from the I-th on; `actbench merge` merges the directories
+    /// Run only every N-th cell, from the I-th on; `actbench merge` merges the directories. auto or auto/N: I from the launcher,
+    /// as for `actbench cache`
     #[arg(long, default_value = "1/1", value_name = "I/N")]
-    pub shard: Shard,
+    pub shard: ShardFlag,
     /// The source of rates.
     #[command(flatten)]
     pub calibration: CalibrationArgs,
@@ -100,7 +102,11 @@ pub fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
     refuse_dash(&args.out, "--out")?;
     run::check_cache_directory(args.cache_dir.as_deref())?;
     let (source, matrix) = args.file.read()?;
-    let mine = order(matrix.cells.len(), matrix.seed, args.shard);
+    let (shard, source_of_shard) = args.shard.resolve(&process_variable)?;
+    if let Some(source) = source_of_shard.filter(|_| !args.quiet) {
+        stderr_line!("note: {source}");
+    }
+    let mine = order(matrix.cells.len(), matrix.seed, shard);
     if args.dry_run {
         let mut listed = mine;
         listed.sort_unstable();
@@ -108,7 +114,7 @@ pub fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
         list_cells(&cells, &args.file.origin(), &args.calibration, args.json, args.quiet)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let manifest = MatrixManifest::new(&matrix, args.shard);
+    let manifest = MatrixManifest::new(&matrix, shard);
     let directory = MatrixDirectory::open(&args.out, &manifest, &source, args.resume)?;
     let checked = match check_cells(args, &matrix, &mine, &directory) {
         Err(Error::Interrupted) => return Ok(interrupted(args, &directory, &matrix, &mine)),

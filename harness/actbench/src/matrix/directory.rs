@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::file::{CellFlags, RunMatrix};
-use super::order::Shard;
 use crate::atomic_file::write_whole;
 use crate::error::{Error, Result, from_pairgate};
 use crate::results::ResultFile;
+use crate::shard::Shard;
 use pairgate::lock::OutputLock;
 
 /// The schema of `matrix.json`.

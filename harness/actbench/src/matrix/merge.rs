@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::directory::{MatrixDirectory, MatrixManifest, result_path};
 use super::file::{CellFlags, RunMatrix};
-use super::order::Shard;
 use crate::atomic_file::write_whole;
 use crate::error::{Error, Result};
 use crate::results::{ResultFile, SCHEMA};
+use crate::shard::Shard;
 
 /// The outcome of a merge.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,9 +6,10 @@ use proptest::prelude::*;
 
 use super::directory::{MatrixDirectory, MatrixManifest};
 use super::file::{RunFlagParser, RunMatrix};
-use super::order::{Shard, order};
+use super::order::order;
 use super::{PRESETS, merge};
 use crate::error::{Error, Result};
+use crate::shard::Shard;
 
 /// A parser of a few flags.
 struct FewFlags;

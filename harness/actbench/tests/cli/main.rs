@@ -37,4 +37,5 @@ mod run;
 mod runner_faults;
 mod runner_interrupt;
 mod selftest;
+mod shards;
 mod usage;

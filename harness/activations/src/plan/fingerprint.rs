@@ -45,6 +45,28 @@ impl PlanFingerprint {
             .collect()
     }
 
+    /// The differences as text for people, with what `self` and `other` are; none if there is no difference. A part that differs
+    /// because of another one is left out.
+    pub fn describe_differences(&self, other: &PlanFingerprint, names: [&str; 2]) -> Option<String> {
+        let differences = self.differences(other);
+        let has_other = |part: &str| differences.iter().any(|(other, ..)| *other == part);
+        // Other tokens have another mask and often another shape; other layers have another shape.
+        let follows = |part: &str| match part {
+            "mask" => has_other("tokens"),
+            "shape" => differences.len() > 1,
+            _ => false,
+        };
+        let [own_name, other_name] = names;
+        let listed: Vec<String> = differences
+            .iter()
+            .filter(|(part, ..)| !follows(part))
+            .map(|(part, own, others)| {
+                format!("{} ({own_name}: {}, {other_name}: {})", part_name(part), short(own), short(others))
+            })
+            .collect();
+        (!listed.is_empty()).then(|| listed.join(", "))
+    }
+
     /// Sets the part `tokens` from the token ids of each sample.
     pub(crate) fn set_tokens<'a>(&mut self, samples: impl Iterator<Item = &'a [u32]>) {
         let mut hasher = blake3::Hasher::new();
@@ -66,6 +88,26 @@ impl PlanFingerprint {
         }
         self.set("mask", hasher.finalize().to_hex().to_string());
     }
+}
+
+/// The name of a part of a fingerprint for people.
+fn part_name(part: &str) -> &str {
+    match part {
+        "model" => "the model or its arithmetic",
+        "tokens" => "the data set or its samples",
+        "mask" => "the mask",
+        "layers" => "the layers",
+        "pool" => "the pooling",
+        "dtype" => "the dtype",
+        "shape" => "the shape",
+        other => other,
+    }
+}
+
+/// The first characters of a digest; other texts as they are.
+fn short(value: &str) -> &str {
+    let is_digest = value.len() == 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_digest { &value[..8] } else { value }
 }
 
 /// Digest of the samples that were selected from `origin`.

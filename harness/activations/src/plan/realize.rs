@@ -160,47 +160,13 @@ fn check_same_table(file: &CacheFile, table: &SampleTable) -> Result<()> {
 
 /// Refuses a file that another plan wrote, and names what differs.
 fn check_same_plan(file: &CacheFile, plan: &Acts) -> Result<()> {
-    let wanted = plan.fingerprint()?;
-    let differences = file.fingerprint().differences(&wanted);
-    if differences.is_empty() {
-        return Ok(());
-    }
-    let has_other = |part: &str| differences.iter().any(|(other, ..)| *other == part);
-    // Other tokens have another mask and often another shape; other layers have another shape.
-    let follows = |part: &str| match part {
-        "mask" => has_other("tokens"),
-        "shape" => differences.len() > 1,
-        _ => false,
-    };
-    let listed: Vec<String> = differences
-        .iter()
-        .filter(|(part, ..)| !follows(part))
-        .map(|(part, file, plan)| format!("{} (file: {}, plan: {})", part_name(part), short(file), short(plan)))
-        .collect();
-    Err(Error::file(
-        file.path(),
-        format!("was written for other settings: {} changed; delete it or use another path", listed.join(", ")),
-    ))
-}
-
-/// The name of a part of a fingerprint for people.
-fn part_name(part: &str) -> &str {
-    match part {
-        "model" => "the model or its arithmetic",
-        "tokens" => "the data set or its samples",
-        "mask" => "the mask",
-        "layers" => "the layers",
-        "pool" => "the pooling",
-        "dtype" => "the dtype",
-        "shape" => "the shape",
-        other => other,
-    }
-}
-
-/// The first characters of a digest; other texts as they are.
-fn short(value: &str) -> &str {
-    let is_digest = value.len() == 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_digest { &value[..8] } else { value }
+    let differences = file.fingerprint().describe_differences(&plan.fingerprint()?, ["file", "plan"]);
+    differences.map_or(Ok(()), |differences| {
+        Err(Error::file(
+            file.path(),
+            format!("was written for other settings: {differences} changed; delete it or use another path"),
+        ))
+    })
 }
 
 /// Parts of a result in order; see [`Acts::iter_batches`].
