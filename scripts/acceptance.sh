@@ -141,7 +141,7 @@ untimed_less_work() { : "the rule 'tail' leaves out tokens behind the last poole
 }
 
 untimed_shards() { : "shards of one extraction, joined, are byte for byte the file of one process"
-  local flags=(--model "$(model)" --samples 60 --layer 6 --quiet) task
+  local flags=(--model "$(model)" --samples 24 --layer 1 --quiet) task
   "$ACTBENCH" cache "${flags[@]}" --out "$work/whole.safetensors" >/dev/null
   for task in 2 0 1; do
     SLURM_ARRAY_TASK_ID=$task "$ACTBENCH" cache "${flags[@]}" --shard auto/3 --out "$work/shards" >/dev/null
