@@ -13,14 +13,15 @@ use super::extraction_progress::ExtractionProgress;
 use super::extraction_setup::{ExtractionSetup, LayerSelectionArgs};
 use super::halved;
 use super::settings::ExtractionArgs;
+use super::shard_flag::resolved;
 use super::stdout;
 use crate::case::{CaseObserver as _, Method, Phase};
 use crate::error::{Error, Result};
 use crate::own_output::refuse_dash;
 use crate::runner::interrupt;
+use crate::shard::ShardFlag;
 use crate::shard::files::{self, ShardRecord};
 use crate::shard::join::{Joined, join};
-use crate::shard::{ShardFlag, process_variable};
 use crate::workload::extract::plan;
 use actbench_activations::plan::Acts;
 use actbench_activations::plan::sources::PlanSource;
@@ -87,20 +88,15 @@ pub fn cache(args: &CacheArgs) -> Result<ExitCode> {
     if let Some(directory) = &args.merge {
         return merge(directory, &target, args.quiet);
     }
-    let shard = match args.shard {
-        None => None,
-        Some(flag) => {
-            let (shard, source) = flag.resolve(&process_variable)?;
-            if let Some(source) = source.filter(|_| !args.quiet) {
-                stderr_line!("note: {source}");
-            }
-            Some(shard)
-        }
-    };
-    let out = match shard {
-        None => target,
+    let shard = args.shard.map(|flag| resolved(flag, args.quiet)).transpose()?;
+    // The path that is shown is the one given, not where a link leads.
+    let (out, shown) = match shard {
+        None => (target, args.out.clone()),
         // Before the model is read.
-        Some(shard) => files::prepare_directory(&args.out, shard)?,
+        Some(shard) => {
+            let path = files::prepare_directory(&args.out, shard)?;
+            (path.clone(), path)
+        }
     };
     let setup = ExtractionSetup::load(&args.extraction, &args.selection, Method::LazyDisk, args.quiet)?;
     let partial = out.with_file_name(partial_name(&out));
@@ -135,13 +131,13 @@ pub fn cache(args: &CacheArgs) -> Result<ExitCode> {
     setup.progress.finish();
     halved::warn("cache", plan.stats().halvings);
     check(&cached)?;
-    if let Some(warning) = without_table(&cached, &out)? {
+    if let Some(warning) = without_table(&cached, &shown)? {
         stderr_line!("warning: {warning}");
     }
     let tokens_run = plan.stats().tokens_total;
     stdout::line(format_args!(
         "{}: {}; ran the model on {tokens_run} of {n_tokens} tokens",
-        out.display(),
+        shown.display(),
         cached.signature()
     ));
     Ok(ExitCode::SUCCESS)

@@ -10,6 +10,7 @@ use super::calibration::CalibrationArgs;
 use super::matrix_file::{MatrixFileArgs, cell_error, run_args};
 use super::plan::list_cells;
 use super::run::{self, RunArgs};
+use super::shard_flag::resolved;
 use super::stdout;
 use crate::case::{Fault, Method, Task};
 use crate::error::{Error, Result};
@@ -22,7 +23,7 @@ use crate::quantities::rounded_duration;
 use crate::report::sentence::sentence;
 use crate::results::{ResultFile, Status};
 use crate::runner::{RunOptions, interrupt, run as run_cases};
-use crate::shard::{ShardFlag, process_variable};
+use crate::shard::ShardFlag;
 use crate::workload::{Preflight, preflight_with_data};
 use pairgate::stderr_line;
 
@@ -102,10 +103,7 @@ pub fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
     refuse_dash(&args.out, "--out")?;
     run::check_cache_directory(args.cache_dir.as_deref())?;
     let (source, matrix) = args.file.read()?;
-    let (shard, source_of_shard) = args.shard.resolve(&process_variable)?;
-    if let Some(source) = source_of_shard.filter(|_| !args.quiet) {
-        stderr_line!("note: {source}");
-    }
+    let shard = resolved(args.shard, args.quiet)?;
     let mine = order(matrix.cells.len(), matrix.seed, shard);
     if args.dry_run {
         let mut listed = mine;

@@ -30,5 +30,6 @@ pub mod run;
 pub mod selftest;
 mod selftest_progress;
 pub mod settings;
+mod shard_flag;
 mod stdout;
 pub mod worker;

@@ -6,7 +6,7 @@ use super::Shard;
 use super::files::{ShardRecord, file_name, in_directory};
 use crate::error::{Error, Result};
 use actbench_activations::plan::cache_file::{CacheFile, CacheWriter, SampleTable};
-use actbench_activations::plan::{Acts, Progress, ProgressSink};
+use actbench_activations::plan::{Acts, PlanFingerprint, Progress, ProgressSink};
 
 /// Bytes of activations that are copied at a time.
 const COPY_BYTES: usize = 64 << 20;
@@ -42,7 +42,7 @@ pub fn join(directory: &Path, out: &Path, progress: &ProgressSink, interrupted: 
     let whole = &first.record.whole;
     let table = table_of(&shards);
     if out.try_exists().map_err(Error::io("find", out))? {
-        check_existing(out, whole_of(out, first)?, &table)?;
+        check_existing(out, whole, &table)?;
         return Ok(Joined { acts: Acts::load(out)?, n_shards, existed: true });
     }
     let signature = first.file.signature().with_samples(first.record.of);
@@ -167,19 +167,10 @@ fn table_of(shards: &[CheckedShard]) -> SampleTable {
     whole
 }
 
-/// The existing file `out`, which has the fingerprint of the whole.
-fn whole_of(out: &Path, first: &CheckedShard) -> Result<CacheFile> {
+/// Refuses an existing file that is not the one of the whole.
+fn check_existing(out: &Path, whole: &PlanFingerprint, table: &SampleTable) -> Result<()> {
     let file = CacheFile::open(out)?;
-    match file.fingerprint().describe_differences(&first.record.whole, ["file", "shards"]) {
-        None => Ok(file),
-        Some(what) => Err(Error::file(
-            out,
-            format!("was written for other settings: {what} changed; delete it or use another path"),
-        )),
-    }
-}
-
-fn check_existing(out: &Path, file: CacheFile, table: &SampleTable) -> Result<()> {
+    file.check_fingerprint(whole, "shards")?;
     match file.sample_table()?.map(|own| own.difference(table)) {
         Some(None) => Ok(()),
         Some(Some(column)) => Err(Error::file(

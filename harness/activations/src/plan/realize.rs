@@ -133,7 +133,7 @@ impl Acts {
         let exists = path.try_exists().map_err(Error::io("find", path))?;
         if exists {
             let file = CacheFile::open(path)?;
-            check_same_plan(&file, self)?;
+            file.check_fingerprint(&self.fingerprint()?, "plan")?;
             if let Some(table) = table {
                 check_same_table(&file, table)?;
             }
@@ -154,17 +154,6 @@ fn check_same_table(file: &CacheFile, table: &SampleTable) -> Result<()> {
                 "has the same tokens as the data set, but other {column}; delete it, so that it is written again, or use \
                  another path"
             ),
-        ))
-    })
-}
-
-/// Refuses a file that another plan wrote, and names what differs.
-fn check_same_plan(file: &CacheFile, plan: &Acts) -> Result<()> {
-    let differences = file.fingerprint().describe_differences(&plan.fingerprint()?, ["file", "plan"]);
-    differences.map_or(Ok(()), |differences| {
-        Err(Error::file(
-            file.path(),
-            format!("was written for other settings: {differences} changed; delete it or use another path"),
         ))
     })
 }

@@ -73,6 +73,20 @@ impl CacheFile {
         &self.layout.fingerprint
     }
 
+    /// Refuses a file of another fingerprint than `wanted`, that of what `name` names, and says what differs.
+    ///
+    /// # Errors
+    /// Another fingerprint.
+    pub fn check_fingerprint(&self, wanted: &PlanFingerprint, name: &str) -> Result<()> {
+        let differences = self.fingerprint().describe_differences(wanted, ["file", name]);
+        differences.map_or(Ok(()), |differences| {
+            Err(Error::file(
+                &self.path,
+                format!("was written for other settings: {differences} changed; delete it or use another path"),
+            ))
+        })
+    }
+
     /// The positions that are pooled; only with axis `s`.
     pub fn mask(&self) -> Option<&SequenceMask> {
         self.mask.as_ref()
